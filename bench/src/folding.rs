@@ -1,6 +1,6 @@
-//! A fold of a whole log by Lantern, measured; and what is alike in all
-//! benchmarks that fold: a log and a file of the same events, and phases in
-//! processes of their own.
+//! Measures a fold of a whole log by Lantern. Also the code that all folding benchmarks
+//! share: events prepared as a log and as a file, and phases that run in separate
+//! processes.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -24,20 +24,20 @@ use crate::Options;
 use crate::report::{Measured, Stopwatch};
 use crate::server;
 
-/// How many events one append has.
+/// The number of events in one append.
 const APPEND_EVENTS: u64 = 10_000;
 
-/// Into what a log is folded.
+/// The state into which a log is folded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fold {
-    /// A state made for it.
+    /// A new, empty state.
     Empty,
-    /// Tables that hold what an earlier fold left; they are rebuilt in place.
+    /// The state that an earlier fold left. Its tables are rebuilt in place.
     Again,
 }
 
-/// The events of a benchmark, kept between runs: as a log and as a file of
-/// lines.
+/// The events of a benchmark, as a log and as a file of lines. Both are kept between
+/// runs.
 pub(crate) struct Prepared<'a> {
     pub(crate) name: &'a str,
     pub(crate) options: &'a Options,
@@ -48,7 +48,7 @@ impl Prepared<'_> {
         self.options.dir.join(format!("{}-{}.{ending}", self.name, self.options.events))
     }
 
-    /// The file of lines of JSON.
+    /// The path of the file with the events as lines of JSON.
     pub(crate) fn lines(&self) -> PathBuf {
         self.path("ndjson")
     }
@@ -58,7 +58,8 @@ impl Prepared<'_> {
         Ok(Arc::new(EmbeddedLog::open(self.path("redb"), LogConfig::default())?))
     }
 
-    /// Writes both, unless they are there. `fill` adds a range of events to both.
+    /// Writes the log and the file, unless they exist. `fill` adds a range of events to
+    /// both.
     pub(crate) fn write(
         &self,
         mut fill: impl FnMut(Range<u64>, &mut Events, &mut Vec<u8>) -> Result<()>,
@@ -90,8 +91,8 @@ impl Prepared<'_> {
     }
 }
 
-/// Runs a phase of the hidden command `command` in a process of its own, with
-/// `more` arguments; what it printed.
+/// Runs a phase of the hidden command `command` in a separate process, with the
+/// additional arguments `more`. Returns its standard output.
 pub(crate) fn spawn(
     command: &str,
     phase: impl clap::ValueEnum,
@@ -112,13 +113,13 @@ pub(crate) fn spawn(
     Ok(output.stdout)
 }
 
-/// Prints what a phase measured, for the process that started it.
+/// Prints the measurements of a phase as JSON, for the process that started the phase.
 pub(crate) fn print(measured: &impl serde::Serialize) -> Result<()> {
     println!("{}", serde_json::to_string(measured)?);
     Ok(())
 }
 
-/// How Lantern folds.
+/// The options of a fold by Lantern.
 pub(crate) struct Folding<'a> {
     pub(crate) options: &'a Options,
     /// The projection's name.
@@ -128,8 +129,8 @@ pub(crate) struct Folding<'a> {
 }
 
 impl Folding<'_> {
-    /// Folds all events of the log that `open` opens, which is measured with the
-    /// fold, and then asks `exact` whether the tables are what they must be.
+    /// Folds all events of the log that `open` opens. The measurement includes opening
+    /// the log. Afterwards `exact` checks the tables.
     pub(crate) fn fold(
         &self,
         how: Fold,
@@ -181,8 +182,7 @@ impl Folding<'_> {
         Ok(measured)
     }
 
-    /// Waits until the active version has applied all events, whatever partitions
-    /// they are in.
+    /// Waits until the active version has applied the events of all partitions.
     fn wait_until_active(&self, engine: &Engine) -> Result<()> {
         loop {
             let status = engine.status_of(self.projection)?;
@@ -199,7 +199,7 @@ impl Folding<'_> {
     }
 }
 
-/// Commits without a reader.
+/// Ignores commits: no reader is subscribed.
 struct NoReader;
 
 impl CommitSink for NoReader {
@@ -208,7 +208,7 @@ impl CommitSink for NoReader {
     fn activated(&self, _: &str, _: Option<&str>) {}
 }
 
-/// The one plugin there is.
+/// Returns the same plugin for every version.
 struct Loaded(Arc<dyn Plugin>);
 
 impl PluginSource for Loaded {
@@ -219,7 +219,7 @@ impl PluginSource for Loaded {
 
 struct SystemClock(Instant);
 
-/// Nothing here asks what epoch it is.
+/// Returns a constant: the benchmarks do not depend on epochs.
 struct NoRandom;
 
 impl lantern_core::Random for NoRandom {

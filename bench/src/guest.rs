@@ -118,11 +118,11 @@ impl Guest {
     }
 }
 
-/// Tables in memory; it does nothing else that a host does.
+/// A host that keeps tables in memory and does nothing else.
 #[derive(Default)]
 struct Tables {
     rows: Rows,
-    /// The time spent in here, which is not the guest's.
+    /// The time spent in this host, which is subtracted from the guest's time.
     took: Duration,
 }
 

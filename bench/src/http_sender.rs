@@ -51,8 +51,8 @@ impl Sender {
     }
 }
 
-/// An error unless the log has exactly `events` events: none was lost, and none is
-/// there twice.
+/// Fails unless the log has exactly `events` events: none was lost, and none was
+/// appended twice.
 pub(crate) async fn check_log(server: &lantern_tests::Server, events: u64) -> Result<()> {
     let status = server.get("/v1/status").await?;
     let partitions = status["partitions"].as_array().context("`partitions` is no list")?;

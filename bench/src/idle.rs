@@ -1,4 +1,5 @@
-//! The cost of idle projections, and of WebSocket clients to which nothing is sent.
+//! Measures the cost of idle projections, and of WebSocket clients to which the server
+//! sends nothing.
 
 use std::time::{Duration, Instant};
 
@@ -126,7 +127,8 @@ async fn clients(options: &Options, files: u64) -> Result<Point> {
         );
     }
     let (mut server, _) = server(options).await?;
-    // The first client loads everything that is loaded once, before the measurement.
+    // The first client connects before the measurement, so that everything that the
+    // server loads only once is already loaded.
     let first = connect(&server).await?;
     rest(options.rest.min(5)).await;
     let before = server::usage(&server)?;

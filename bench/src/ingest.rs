@@ -1,5 +1,5 @@
-//! Ingest over HTTP: acknowledged events per second, and the time of an
-//! acknowledgement, by the way events are sent and the number of senders.
+//! Measures ingest over HTTP: acknowledged events per second, and the time to
+//! acknowledge, for each form of sending and number of clients.
 //!
 //! Each client sends its next request when the last one is acknowledged, so the times
 //! are those under the highest load of these clients.

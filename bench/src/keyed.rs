@@ -61,7 +61,7 @@ impl KeyedLog {
         }
         let draw = mix(index);
         if self.skewed {
-            // Uniform over the logarithm.
+            // The logarithm of the key is uniformly distributed.
             let share = (draw >> 11) as f64 / (1_u64 << 53) as f64;
             let key = (self.keys as f64).powf(share) as u64;
             return key.saturating_sub(1).min(self.keys - 1);

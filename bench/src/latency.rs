@@ -111,7 +111,7 @@ async fn measure(options: &Options, rate: u64) -> Result<Figures> {
     let mut senders = Vec::new();
     for lane in 0..lanes {
         let mut sender = Sender::connect(&server.url).await?;
-        // Each lane has its row before the clock starts.
+        // Each lane has its row before the schedule starts.
         sender.events(SINGLE, body(lane, 0..1)).await?;
         senders.push(sender);
     }

@@ -1,9 +1,9 @@
-//! Benchmarks: Lantern's own pipeline next to plain Rust on the same events, in
-//! one run; and the real server from outside: ingest, latency, growth, idle
-//! cost, start. `cargo xtask bench` builds and starts this.
+//! Benchmarks. W1 and W2 compare Lantern's pipeline with plain Rust on the same events,
+//! in one run. The others measure the real server from outside: ingest, latency,
+//! growth, idle cost, start. `cargo xtask bench` builds and starts this program.
 //!
-//! Each phase of W1 runs in a process of its own, so that CPU time and peak
-//! memory are the phase's alone.
+//! Each phase of W1 and W2 runs in a separate process, so that CPU time and peak memory
+//! are those of the phase.
 
 mod folding;
 mod growth;

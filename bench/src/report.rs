@@ -1,5 +1,5 @@
-//! What was measured: medians, and points as a table for people or as one JSON
-//! object.
+//! The results of measurements: medians, and points that are printed as a table or as
+//! one JSON object.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use crate::Options;
 use crate::process::{self, Usage};
 
-/// What a phase took.
+/// The measurements of a phase.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) wall_s: f64,
@@ -19,16 +19,16 @@ pub(crate) struct Measured {
     pub(crate) cpu_s: f64,
     /// The process's highest resident memory.
     pub(crate) peak_rss_mib: f64,
-    /// Whether the outcome was what it had to be.
+    /// Whether the tables contain exactly the expected rows.
     pub(crate) exact: bool,
-    /// What the state files take in the end, in bytes.
+    /// The size of the state files at the end, in bytes.
     pub(crate) state_bytes: u64,
-    /// Bytes that the process had written to disk, which is more where pages are
-    /// written again and again.
+    /// Bytes that the process has written to disk. A page that is written several times
+    /// counts each time.
     pub(crate) written_bytes: u64,
 }
 
-/// Measures from its making to [`Stopwatch::stop`].
+/// Measures from [`Stopwatch::start`] to [`Stopwatch::stop`].
 pub(crate) struct Stopwatch {
     started: Instant,
     cpu: cpu_time::ProcessTime,
@@ -53,7 +53,8 @@ impl Stopwatch {
     }
 }
 
-/// Medians of both sides, as a JSON object; also of `rebuilds`, if there are any.
+/// The medians of Lantern's folds and of the plain Rust folds, as a JSON object. It
+/// includes the medians of `rebuilds` if that is not empty.
 pub(crate) fn sides(
     benchmark: &str,
     options: &Options,
@@ -91,17 +92,17 @@ pub(crate) fn sides(
     result
 }
 
-/// Adds the members of `more` to `result`, in place of those it has already.
+/// Adds the members of `more` to `result`, and replaces those of the same name.
 pub(crate) fn merge(result: &mut Value, more: Value) {
     if let (Value::Object(result), Value::Object(more)) = (result, more) {
         result.extend(more);
     }
 }
 
-/// Prints what [`sides`] returned, perhaps with more.
+/// Prints the result of [`sides`], to which members may have been added.
 ///
 /// # Errors
-/// If an outcome was not what it had to be.
+/// If the tables of a phase were not exact.
 pub(crate) fn print_result(options: &Options, result: &Value) -> Result<()> {
     if options.json {
         println!("{result}");
@@ -112,14 +113,15 @@ pub(crate) fn print_result(options: &Options, result: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The middle one of `values`.
+/// The median of `values`; the higher of the two middle ones if their number is even.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-/// Measures all `points` in turn, in each of several rounds. Returns the figures of
-/// each, by round. `name` says what is being measured.
+/// Measures all `points` one after another, in each of several rounds. Returns the
+/// figures of each point, by round. `name` returns the name of a point, which is
+/// printed before its measurement.
 pub(crate) async fn in_turn<P>(
     rounds: usize,
     points: &[P],
@@ -136,7 +138,7 @@ pub(crate) async fn in_turn<P>(
     Ok(figures)
 }
 
-/// One line of a result: names and figures, in the order they are shown.
+/// One line of a result: names and values of columns, in the order of printing.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Point(Vec<(&'static str, Value)>);
 
@@ -146,14 +148,14 @@ impl Point {
         Self::default().with("point", name)
     }
 
-    /// This with one more column.
+    /// Adds a column.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.0.push((name, value.into()));
         self
     }
 
-    /// This with the figures of all rounds: each column's median, in the order
-    /// of the first.
+    /// Adds a column with the median of each figure over all rounds, in the order of
+    /// the first round.
     pub(crate) fn with_medians(mut self, rounds: &[Figures]) -> Self {
         for (name, _) in rounds.first().into_iter().flatten() {
             let of = |round: &Figures| round.iter().find(|(n, _)| n == name).map(|(_, v)| *v);
@@ -167,10 +169,10 @@ impl Point {
     }
 }
 
-/// What one round of a point measured, by name.
+/// The measurements of one round of a point, each with its name.
 pub(crate) type Figures = Vec<(&'static str, f64)>;
 
-/// Four digits are more than such a measurement is worth.
+/// Rounds to four significant digits. The measurements are not more precise than that.
 fn rounded(value: f64) -> Value {
     if value == 0.0 || !value.is_finite() {
         return value.into();
@@ -213,7 +215,8 @@ fn format_value(value: &Value) -> String {
     }
 }
 
-/// What it was measured on; and how busy that was, since it may be shared.
+/// The machine on which the benchmark runs, and its load, because other work may run on
+/// it.
 fn machine() -> Map<String, Value> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");

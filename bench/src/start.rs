@@ -1,5 +1,5 @@
-//! The time of a server's start, with one plugin and with many, compiled already or
-//! not; and from an upload to its first row.
+//! Measures how long a server takes to start, with one plugin and with many, with and
+//! without compiled code; and the time from an upload to its first row.
 
 use std::time::{Duration, Instant};
 
@@ -105,7 +105,7 @@ async fn start(server: &mut Server, plugins: u32) -> Result<Figures> {
             break all.len();
         }
         patient(started)?;
-        // With many plugins the checks themselves must not take the time.
+        // With many plugins the checks themselves must not dominate the measurement.
         let pause = (started.elapsed() / 20).max(Duration::from_millis(1));
         tokio::time::sleep(pause.min(Duration::from_millis(250))).await;
     };

@@ -1,5 +1,5 @@
-//! W1: 5 million shop events; count and sum per tenant and minute, revenue per
-//! product; state durable, result exact.
+//! Benchmark W1: a fold of 5 million shop events to count and sum per tenant and
+//! minute, and to revenue per product. The state is durable, and every row is checked.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -39,7 +39,7 @@ pub(crate) struct W1Options {
     simd: Option<PathBuf>,
 }
 
-/// What the plain fold with a SIMD parser prints.
+/// The output of the plain fold with a SIMD parser.
 #[derive(Deserialize)]
 struct SimdFold {
     wall_s: f64,
@@ -89,7 +89,7 @@ fn simd_fold(program: &Path, options: &Options) -> Result<SimdFold> {
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 
-/// Runs one phase in this process, and prints what it measured.
+/// Runs one phase in this process, and prints its measurements.
 pub(crate) fn phase(phase: Phase, options: &Options) -> Result<()> {
     match phase {
         Phase::Prepare => prepare(options),
@@ -109,12 +109,12 @@ fn spawn(phase: Phase, options: &Options) -> Result<Vec<u8>> {
     folding::spawn("phase", phase, options, &[])
 }
 
-/// Runs a phase in a process of its own; what it took.
+/// Runs a phase in a separate process, and returns its measurements.
 pub(crate) fn measured(phase: Phase, options: &Options) -> Result<Measured> {
     Ok(serde_json::from_slice(&spawn(phase, options)?)?)
 }
 
-/// Writes the events, unless they are there.
+/// Writes the events in a separate process, unless they exist.
 pub(crate) fn spawn_prepare(options: &Options) -> Result<()> {
     spawn(Phase::Prepare, options).map(drop)
 }
@@ -138,8 +138,8 @@ fn fold(options: &Options, how: Fold) -> Result<Measured> {
     fold_over(options, how, || prepared.log(), || native::fold(&prepared.lines()))
 }
 
-/// Folds all events of the log that `open` opens, which is measured with the
-/// fold, and compares the tables with `expected`.
+/// Folds all events of the log that `open` opens, and compares the tables with
+/// `expected`. The measurement includes opening the log, but not the comparison.
 pub(crate) fn fold_over(
     options: &Options,
     how: Fold,
@@ -155,7 +155,7 @@ pub(crate) fn fold_over(
     folding.fold(how, open, |view| is_exact(view, &expected()?))
 }
 
-/// Whether the tables hold just these rows.
+/// Whether the tables contain exactly the expected rows.
 fn is_exact(view: &View, expected: &native::Tables) -> Result<bool> {
     let tables = [
         ("tenant_minute", "count", &expected.tenant_minute),

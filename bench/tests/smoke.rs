@@ -1,5 +1,5 @@
-//! Every benchmark with about a hundredth of its events: it still runs, and its
-//! result is still exact. Nothing is asserted about speed.
+//! Runs every benchmark with about a hundredth of its events, and checks that it runs
+//! and that its result is exact. The tests assert nothing about speed.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::path::{Path, PathBuf};
@@ -14,7 +14,8 @@ fn guests() -> PathBuf {
     guest("w1").parent().map(Path::to_path_buf).unwrap()
 }
 
-/// Runs the benchmark `what` with `args`; the last line that it printed.
+/// Runs the benchmark `what` with `args`, and returns the last line of its output as
+/// JSON.
 fn bench(what: &str, args: &str, folders: &[(&str, &Path)]) -> Value {
     let mut bench = Command::new(env!("CARGO_BIN_EXE_lantern-bench"));
     bench.arg(what).args(args.split_whitespace());
@@ -29,7 +30,7 @@ fn bench(what: &str, args: &str, folders: &[(&str, &Path)]) -> Value {
         .unwrap_or_else(|error| panic!("{what} printed no JSON: {error}\n{printed}"))
 }
 
-/// How many points a benchmark of the server has measured.
+/// The number of points that a benchmark of the server has measured.
 fn points(result: &Value) -> usize {
     result["points"].as_array().unwrap().len()
 }

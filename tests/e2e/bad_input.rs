@@ -1,4 +1,4 @@
-//! Every bad input gets a clear answer, and no data is lost.
+//! The server answers every invalid input with a clear error, and loses no data.
 
 use std::path::Path;
 

@@ -94,7 +94,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // If only the driver is killed, its browsers stay.
+        // If only the driver is killed, its browsers continue to run.
         let kill = format!("kill -s KILL -- -{}", self.driver.id());
         drop(Command::new("sh").args(["-c", &kill]).status());
         drop(self.driver.kill());

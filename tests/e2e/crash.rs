@@ -97,8 +97,8 @@ fn identities(log: &[Value]) -> BTreeSet<String> {
     seen
 }
 
-/// Probe `number` tells the rogue to emit an event. Of every 200 probes, half come
-/// within 2 s of event time and the others within 20 s: the rate drops.
+/// Probe `number` tells the rogue to emit an event. Of every 200 probes, half have
+/// event times within 2 s and the others within 20 s, so the rate drops.
 fn probe(number: u64) -> String {
     let (round, within) = (number / 200, number % 200);
     let ms = round * 22_000 + within.min(100) * 20 + within.saturating_sub(100) * 200;
@@ -159,7 +159,7 @@ async fn derived_events_are_in_the_log_once_each_however_often_the_server_dies()
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     identities(&log);
-    // Each probe has one echo, whose id names the probe's offset.
+    // Each probe has exactly one echo, whose id contains the probe's offset.
     let offsets = of(&log, "probe.sent").iter().map(|p| p["offset"].as_u64().unwrap()).collect();
     let echoes = of(&log, "echo.sent");
     let causes: BTreeSet<u64> = echoes.iter().map(cause).collect();

@@ -1,4 +1,5 @@
-//! The same log gives the same bytes, and a plugin that cheats is refused.
+//! The same log gives the same bytes of state, and a plugin that is not deterministic
+//! is refused.
 
 use std::time::Duration;
 
@@ -6,7 +7,7 @@ use lantern_tests::{Server, guest};
 
 use crate::{line, random};
 
-/// Enough for a batch of 16,384 events.
+/// The number of events: enough for a batch of 16,384.
 const EVENTS: u64 = 40_000;
 /// How often the server is killed while it folds.
 const KILLS: u64 = 3;
@@ -25,7 +26,7 @@ async fn tables_are_byte_identical_whatever_the_batch_sizes_and_restarts() {
     let mut first: Option<String> = None;
     for batch in [1, 7, 1_000, 16_384] {
         let setting = format!("engine.batch_events_max={batch}");
-        // A heartbeat would be one more event, at a time that the clock decides.
+        // A heartbeat would be an additional event at a time that depends on the clock.
         let settings = [setting.as_str(), "engine.commit_ms=50", "upkeep.heartbeats=false"];
         let mut server = Server::start(&settings).unwrap();
         server.events(lines.clone()).await.unwrap();

@@ -1,4 +1,5 @@
-//! A dashboard whose connection is cut, and whose server is killed.
+//! A client of the feed keeps its rows correct while its connection is cut and the
+//! server is killed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -109,7 +110,8 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
             server.restart().unwrap();
         }
     }
-    // Connected again, so that the last change arrives as a delta.
+    // Wait until the client is connected again, so that the last change arrives as a
+    // delta.
     table.wait_for_status(|status| status.is_live()).await;
     server.events(line("last", "probe.sent", "last", "{}")).await.unwrap();
     let status = server.caught_up("rogue").await.unwrap();

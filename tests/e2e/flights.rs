@@ -1,4 +1,5 @@
-//! Six months of real flights, against SQLite.
+//! Folds six months of real flights, and compares the tables with those that SQLite
+//! computes.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -6,7 +7,7 @@ use std::process::{Command, Stdio};
 use lantern_tests::{Server, guest, root, run, without};
 use serde_json::Value;
 
-/// What `independent/flights.py` computes with SQLite from the same lines.
+/// The tables that `independent/flights.py` computes with SQLite from the same lines.
 pub(crate) fn independent(script: &str, lines: &[u8]) -> Value {
     let mut python = Command::new("python3")
         .arg(root().join("tests/independent").join(script))

@@ -1,4 +1,4 @@
-//! Plugins that misbehave fail alone: no other projection is affected.
+//! A plugin that misbehaves affects no other projection.
 
 use lantern_tests::{Server, guest};
 use serde_json::Value;

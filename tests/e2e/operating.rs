@@ -1,4 +1,4 @@
-//! What an operator sees.
+//! Metrics, traces, readiness and errors, as an operator sees them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};

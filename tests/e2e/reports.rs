@@ -1,5 +1,5 @@
-//! What the command line reports: broken versions, late events, exit codes, and
-//! nothing wider than the terminal.
+//! The reports of the command line: versions that fail, late events, exit codes. No
+//! line is wider than the terminal.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -13,7 +13,8 @@ use serde_json::Value;
 use crate::{line, line_at};
 
 const FIXED: &str = r#"{"fixed":true}"#;
-/// Fails on events that tell it to, and parks by subject.
+/// Parameters of the rogue: it fails on events that tell it to fail, and parks by
+/// subject.
 const BROKEN: &str = r#"{"by_subject":true}"#;
 
 /// Runs a command against `server`.
@@ -107,7 +108,7 @@ async fn push_with_force_activates_a_version_that_parks_more() {
     let force = [&push[..], &["--force"]].concat();
     let pushed = at(&server, &force);
     assert_eq!(code(&pushed), 0, "{}", err(&pushed));
-    // The output says what readers now miss.
+    // The output states how many events the tables do not contain.
     assert!(out(&pushed).contains("1 failed event and 9 that wait behind"), "{}", out(&pushed));
     let active = async || {
         let status = server.get("/v1/projections/rogue").await.unwrap();
@@ -172,8 +173,7 @@ fn answering(status: &'static str) -> (String, Receiver<()>) {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let mut request = [0; 4_096];
-            // Neither the request's content matters nor whether the client is still
-            // there.
+            // Neither the content of the request nor a lost client matters here.
             let _ = stream.read(&mut request);
             let answer =
                 format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
@@ -230,7 +230,7 @@ async fn every_exit_code_is_as_documented_and_its_error_is_json_under_json() {
         assert_eq!(said["error"]["exit"], *expected, "{words:?}: {said}");
         assert!(!said["error"]["message"].as_str().unwrap().is_empty(), "{words:?}: {said}");
     }
-    // Help is not an error, whatever else is typed.
+    // A request for help is never an error, whatever the other arguments are.
     assert_eq!(code(&run(&["plugin", "--help", "--json"]).unwrap()), 0);
     let page = std::fs::read_to_string(root().join("docs/guide/command-line.md")).unwrap();
     for code in [0, 1, 2, 3, 4, 5, 6, 7, 130] {
@@ -335,7 +335,7 @@ async fn the_requests_of_the_guide_work_and_damage_no_example_plugin() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(events, folder.path().join("events.ndjson")).unwrap();
     let address = server.url.trim_start_matches("http://");
-    // The last request of the page waits for an offset that only a longer log has.
+    // A request of the page may wait for an offset that only a longer log has.
     let block =
         shown("curl localhost:7420/v1/events").replace("min_offset=0:501", "min_offset=0:4");
     let block = block.replace("localhost:7420", address);

@@ -1,5 +1,5 @@
 //! Programs of other projects: the official SDKs of CloudEvents, schemathesis,
-//! promtool. They know the standards, and nothing of Lantern.
+//! promtool. They test the standards, and are independent of Lantern.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

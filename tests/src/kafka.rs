@@ -129,7 +129,7 @@ fn create(address: &str, name: &str, partitions: u32, settings: Vec<String>) -> 
 fn client(address: &str) -> ClientConfig {
     let mut client = ClientConfig::new();
     client.set("bootstrap.servers", address);
-    // The log lines about a broker that a test kills on purpose are of no use.
+    // Log lines about a broker that a test kills on purpose are suppressed.
     client.set("log_level", "2");
     client
 }
@@ -137,16 +137,16 @@ fn client(address: &str) -> ClientConfig {
 /// A record of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its partition.
+    /// The partition.
     pub partition: i32,
-    /// Its offset.
+    /// The offset.
     pub offset: i64,
-    /// Its key.
+    /// The key.
     pub key: Option<Vec<u8>>,
-    /// Its headers, in order. In a value that is not UTF-8, invalid bytes are
+    /// The headers, in order. In a value that is not UTF-8, invalid bytes are
     /// replaced.
     pub headers: Vec<(String, String)>,
-    /// Its value.
+    /// The value.
     pub value: Option<Vec<u8>>,
 }
 
@@ -278,11 +278,11 @@ fn send(producer: &BaseProducer<Delivered>, topic: &str, lines: &str) -> Result<
 /// A record that is written as it is.
 #[derive(Clone, Debug, Default)]
 pub struct Written<'a> {
-    /// Its key, if it has one.
+    /// The key, if it has one.
     pub key: Option<&'a str>,
-    /// Its value; `None` writes a tombstone.
+    /// The value; `None` writes a tombstone.
     pub value: Option<&'a str>,
-    /// Its headers, in order.
+    /// The headers, in order.
     pub headers: Vec<(&'a str, &'a str)>,
 }
 

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// How long anything may take before a test gives up on it.
+/// The maximum time that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The binary `lantern`, built by `cargo xtask test`.
@@ -84,7 +84,7 @@ pub fn fresh_log() -> Result<Option<String>> {
 pub struct Launch {
     /// The data folder.
     pub folder: PathBuf,
-    /// Its address; port 0 takes a free one.
+    /// The address; port 0 takes a free one.
     pub address: String,
     /// The log, as `kafka://127.0.0.1:9092/events`; `None` is the embedded one.
     pub log: Option<String>,
@@ -219,7 +219,7 @@ impl Server {
     /// Whether the process still runs.
     ///
     /// # Errors
-    /// If its state is unknown.
+    /// If its state cannot be read.
     pub fn runs(&mut self) -> Result<bool> {
         Ok(self.process.try_wait()?.is_none())
     }
@@ -499,7 +499,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The process may be gone already.
+        // The process may have ended already.
         if self.launch.grouped && self.runs().unwrap_or(false) {
             drop(self.kill_group());
         }

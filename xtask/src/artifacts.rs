@@ -1,4 +1,5 @@
-//! What demo, tests and benchmarks need built: the binary and the guests.
+//! Builds what the demo, the tests and the benchmarks run: the binary `lantern` and the
+//! guests.
 
 use std::path::{Path, PathBuf};
 
@@ -7,10 +8,10 @@ use anyhow::{Context, Result, bail};
 use crate::metadata::Workspace;
 use crate::shell;
 
-/// What guests are built for.
+/// The compilation target of guests.
 const WASM: &str = "wasm32-unknown-unknown";
 
-/// Makes sure that the compiler can build guests.
+/// Installs the compilation target of guests if it is missing.
 pub(crate) fn wasm_target() -> Result<()> {
     let mut rustc = std::process::Command::new("rustc");
     let sysroot = shell::output(rustc.args(["--print", "sysroot"]).current_dir(shell::root()))
@@ -32,14 +33,14 @@ pub(crate) fn wasm_target() -> Result<()> {
 /// The kinds of guests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guests {
-    /// The example plugins, of `plugins/`.
+    /// The example plugins in `plugins/`.
     Plugins,
-    /// Those of benchmarks and tests.
+    /// The guests of benchmarks and tests.
     Others,
 }
 
 impl Guests {
-    /// The folder, by `PACKAGE.wasm`.
+    /// The folder that the built guests are copied to, as `PACKAGE.wasm`.
     pub(crate) fn folder(self) -> PathBuf {
         shell::target_dir().join(match self {
             Self::Plugins => "plugins",
@@ -47,7 +48,7 @@ impl Guests {
         })
     }
 
-    /// What kind of guest a package in this folder of the repository is.
+    /// The kind of guest that `package` builds. `None` if it builds no guest.
     fn of(package: &crate::metadata::Package) -> Option<Self> {
         let folder = package.folder.as_str();
         match (package.cdylib, folder.split('/').next()?) {
@@ -71,7 +72,8 @@ pub(crate) fn guests(workspace: &Workspace, kinds: &[Guests]) -> Result<()> {
     }
     shell::run(&mut shell::cargo(args))?;
     for kind in kinds {
-        // What is no longer built must not be pushed any more.
+        // Guests of earlier builds are deleted, so that none that no longer exists is
+        // pushed.
         let _ = std::fs::remove_dir_all(kind.folder());
         std::fs::create_dir_all(kind.folder())?;
     }
@@ -84,7 +86,7 @@ pub(crate) fn guests(workspace: &Workspace, kinds: &[Guests]) -> Result<()> {
     Ok(())
 }
 
-/// Where cargo puts the binary `lantern` in this profile.
+/// The path of the binary `lantern` built with `profile`.
 pub(crate) fn lantern(profile: &str) -> PathBuf {
     let name = format!("lantern{}", std::env::consts::EXE_SUFFIX);
     shell::target_dir().join(profile).join(name)

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: builds for release and measures.
+//! `cargo xtask bench`: builds with the release profile and runs benchmarks.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,11 +9,12 @@ use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
 use crate::{kafka, shell};
 
-/// What is built, always the same: another choice would have other features,
-/// and build the large dependencies again.
+/// The packages to build. The list never varies: with another list cargo would unify
+/// other features and build the large dependencies again.
 const PACKAGES: [&str; 6] = ["-p", "lantern-bench", "-p", "lantern-server", "-p", "lantern-cli"];
 
-/// Runs the benchmark `what` with `args`; a `--` among them only separates.
+/// Runs the benchmark `what` with `args`. A `--` in `args` only separates them, and is
+/// dropped.
 pub(crate) fn run(what: &str, mut args: Vec<String>) -> Result<()> {
     args.retain(|arg| arg != "--");
     if what == "steps" {
@@ -39,7 +40,8 @@ pub(crate) fn run(what: &str, mut args: Vec<String>) -> Result<()> {
     shell::run(bench.args(args))
 }
 
-/// Runs the micro-benchmarks whose names contain one of `args`, or all.
+/// Runs the micro-benchmarks whose names contain one of `args`, or all of them if
+/// `args` is empty.
 fn steps(args: &[String]) -> Result<()> {
     guests()?;
     let mut cargo = shell::cargo(["bench", "-p", "lantern-bench", "--bench", "steps", "--"]);
@@ -47,7 +49,8 @@ fn steps(args: &[String]) -> Result<()> {
     shell::run(cargo.args(args))
 }
 
-/// Builds the fold with a SIMD parser, which is no member of the workspace.
+/// Builds `bench/simd`, the fold with a SIMD parser. It is not a member of the
+/// workspace.
 fn simd() -> Result<PathBuf> {
     shell::step("Building the fold with a SIMD parser");
     let target = shell::target_dir().join("simd");
@@ -57,7 +60,7 @@ fn simd() -> Result<PathBuf> {
     Ok(target.join("release/lantern-bench-simd"))
 }
 
-/// The benchmarks, built, about to run `what`.
+/// Builds the benchmarks, and returns the command that runs the benchmark `what`.
 fn built(what: &str) -> Result<Command> {
     guests()?;
     shell::step("Building the benchmark and the server");

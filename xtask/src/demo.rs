@@ -1,4 +1,5 @@
-//! `cargo xtask demo`: builds what the demo needs and becomes `lantern demo`.
+//! `cargo xtask demo`: builds what the demo needs, then replaces its own process by
+//! `lantern demo`.
 
 use std::process::Command;
 
@@ -8,17 +9,18 @@ use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
 use crate::{kafka, shell};
 
-/// The topic of a demo over Kafka, and its partitions: one, as the embedded log
-/// has, so that the demo finds in it where it was.
+/// The topic of a demo over Kafka, and its number of partitions: one, as in the
+/// embedded log, so that the demo can find in the topic where it stopped.
 const TOPIC: (&str, u32) = ("lantern-demo", 1);
-/// Its data folder: positions in a topic mean nothing in another log.
+/// The data folder of a demo over Kafka. It is separate, because offsets of a topic
+/// have no meaning in another log.
 const DATA: &str = "data/demo-kafka";
 
-/// The flights that are played back; the tests fold the same file.
+/// The file of flights that the demo streams. The tests fold the same file.
 pub(crate) const FLIGHTS: &str = "tests/data/flights-2013-h1.ndjson.zst";
 
-/// Builds, then runs the demo with `args` until it ends; over Kafka, with a
-/// broker that ends with it.
+/// Builds the demo and runs it with `args` until it ends. Over Kafka it also starts a
+/// broker, which ends with the demo.
 pub(crate) fn run(release: bool, over_kafka: bool, args: &[String]) -> Result<()> {
     prepare(release)?;
     let mut demo = command(release);
@@ -47,7 +49,7 @@ pub(crate) fn prepare(release: bool) -> Result<()> {
     shell::run(&mut build)
 }
 
-/// The demo's own command.
+/// The command that starts the demo.
 pub(crate) fn command(release: bool) -> Command {
     let mut demo = Command::new(artifacts::lantern(if release { "release" } else { "debug" }));
     demo.arg("demo").current_dir(shell::root());
@@ -56,8 +58,8 @@ pub(crate) fn command(release: bool) -> Command {
     demo
 }
 
-/// Puts the demo in this process's place, so that Ctrl-C and every other signal
-/// is its own.
+/// Replaces this process by the demo, so that the demo receives Ctrl-C and all other
+/// signals directly.
 #[cfg(unix)]
 fn become_it(command: &mut Command) -> Result<()> {
     use std::os::unix::process::CommandExt;

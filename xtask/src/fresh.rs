@@ -1,4 +1,5 @@
-//! `cargo xtask fresh`: what a newcomer meets, tried before a release.
+//! `cargo xtask fresh`: tries the first steps of a new user in a fresh clone. Run it
+//! before a release.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -10,16 +11,18 @@ use anyhow::{Context, Result, bail};
 
 use crate::shell;
 
-/// How long the demo may take to build and to answer.
+/// The maximum time until the demo is built and its tables have rows.
 const START_MAX: Duration = Duration::from_secs(45 * 60);
-/// How long it may take to end.
+/// The maximum time until the demo has ended, and for an answer of its server.
 const END_MAX: Duration = Duration::from_secs(30);
-/// How often it is looked at.
+/// The time between two checks of the demo.
 const LOOK: Duration = Duration::from_millis(500);
-/// Where it listens, out of the way of a server that runs already.
+/// The address of the demo. It differs from the default, so that the default may be in
+/// use.
 const LISTEN: &str = "127.0.0.1:7429";
 
-/// Clones the last commit and runs the two commands of the README there.
+/// Clones the last commit, and runs the README's commands `cargo xtask test` and `cargo
+/// xtask demo` in the clone. With `demo_only` it runs only the demo.
 pub(crate) fn run(demo_only: bool) -> Result<()> {
     let clone = shell::target_dir().join("fresh");
     if clone.exists() {
@@ -36,7 +39,7 @@ pub(crate) fn run(demo_only: bool) -> Result<()> {
     let mut demo = in_clone(&clone).args(["xtask", "demo", "--listen", LISTEN]).spawn()?;
     let tried = live_rows(&mut demo).and_then(|()| end(&mut demo));
     if tried.is_err() {
-        // It may have ended by itself.
+        // This fails if the demo has already ended.
         let _ = demo.kill();
     }
     tried?;
@@ -79,7 +82,7 @@ fn get(path: &str) -> Result<String> {
     Ok(answer)
 }
 
-/// Ends it as Ctrl-C does.
+/// Ends the demo with the signal that Ctrl-C sends.
 fn end(demo: &mut Child) -> Result<()> {
     shell::output(Command::new("kill").args(["-INT", &demo.id().to_string()]))
         .context("the demo cannot be interrupted")?;

@@ -9,7 +9,7 @@ use lantern_broker::{Broker, Ending, Options};
 
 use crate::shell;
 
-/// The list of what Maven fetches.
+/// The Maven project file that lists Kafka's packages.
 const POM: &str = "tests/broker/pom.xml";
 
 /// The folder of Kafka's jars. Tests find them by `LANTERN_KAFKA_LIBS`.
@@ -17,11 +17,11 @@ pub(crate) fn libs() -> PathBuf {
     shell::target_dir().join("kafka/libs")
 }
 
-/// Fetches Kafka from Maven Central by Maven, unless what [`POM`] asks for is
-/// there already; then neither Maven nor a network is needed.
+/// Fetches Kafka from Maven Central with Maven. If all packages of [`POM`] are already
+/// present, it needs neither Maven nor the network.
 pub(crate) fn fetch() -> Result<()> {
     let pom = fs::read_to_string(shell::root().join(POM)).with_context(|| POM.to_owned())?;
-    // Written last: a fetch that was cut is done again.
+    // This file is written last, so that an interrupted fetch is repeated.
     let done = libs().join(lantern_broker::DONE);
     if fs::read_to_string(&done).is_ok_and(|of| of == pom) {
         return Ok(());
@@ -32,7 +32,7 @@ pub(crate) fn fetch() -> Result<()> {
             bail!("`{program}` is not installed\nhelp: `apt-get install {package}`");
         }
     }
-    // Jars of an older version would be on the class path.
+    // Otherwise jars of an older version would stay on the class path.
     let _ = fs::remove_dir_all(libs());
     fs::create_dir_all(libs())?;
     let mut maven = Command::new("mvn");
@@ -44,8 +44,8 @@ pub(crate) fn fetch() -> Result<()> {
     Ok(())
 }
 
-/// Runs a broker on `port` (7492 by default) until Ctrl-C; its topics stay for
-/// the next time.
+/// Runs a broker on `port` (7492 by default) until Ctrl-C. Its topics are kept for the
+/// next run.
 pub(crate) fn run(port: Option<u16>) -> Result<()> {
     fetch()?;
     shell::step("Starting Kafka");
@@ -56,18 +56,19 @@ pub(crate) fn run(port: Option<u16>) -> Result<()> {
     eprintln!("    topics in it: kcat -b {address} -L");
     eprintln!("    Lantern over it: lantern serve --log kafka://{address}/TOPIC");
     eprintln!("    Ctrl-C ends it");
-    // Ends with the process alone: then the broker does, too.
+    // The loop ends only with the process, and the broker ends with the process.
     loop {
         std::thread::park();
     }
 }
 
-/// A broker for tests, which ends with this process or before.
+/// Starts a broker for tests. It ends when this process ends, or earlier when it is
+/// dropped.
 pub(crate) fn for_tests() -> Result<Broker> {
     Broker::start(Options::new(&libs()))
 }
 
-/// Where a broker for people listens.
+/// The default port of a broker that is not for tests.
 const PORT: u16 = 7492;
 
 fn options(port: u16) -> Options {
@@ -75,8 +76,9 @@ fn options(port: u16) -> Options {
     Options { folder, port: Some(port), ending: Ending::Stop, ..Options::new(&libs()) }
 }
 
-/// A broker with `topic`, which lives until `user`, started here, has ended: its
-/// standard input is what keeps the broker alive, also past this process.
+/// Starts a broker with `topic` and returns its address. The caller must then start
+/// `user`: the standard input of `user` keeps the broker alive until `user` ends, also
+/// if this process ends earlier.
 pub(crate) fn keep_for(user: &mut Command, topic: &str, partitions: u32) -> Result<String> {
     fetch()?;
     shell::step("Starting Kafka");
@@ -86,7 +88,7 @@ pub(crate) fn keep_for(user: &mut Command, topic: &str, partitions: u32) -> Resu
     user.stdin(held);
     let address = broker.address();
     eprintln!("    {address}, topic `{topic}`");
-    // The pipe ends it from now on, and nothing else.
+    // From now on only the closing of the pipe ends the broker.
     broker.leave();
     Ok(address)
 }

@@ -135,7 +135,8 @@ fn main() -> ExitCode {
 }
 
 fn run(task: Task) -> Result<()> {
-    // These build little or nothing.
+    // These commands build little or nothing, so the prerequisites of a build are not
+    // checked.
     if !matches!(
         task,
         Task::Check { rules: true }

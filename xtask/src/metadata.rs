@@ -1,51 +1,53 @@
-//! The workspace as cargo sees it.
+//! The packages of the workspace and its dependencies, as `cargo metadata` lists them.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::shell;
 
-/// One dependency as a manifest names it.
+/// A dependency in a package's manifest.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dependency {
     /// The package's name.
     pub(crate) name: String,
-    /// Whether only tests, examples and benchmarks have it.
+    /// Whether it is a dev-dependency.
     pub(crate) dev: bool,
 }
 
-/// A package, of the workspace or from outside.
+/// A package: a member of the workspace, or an external one.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// The folder in the repository, with `/`; empty for packages from outside.
+    /// The folder in the repository, with `/` as separator; empty for external
+    /// packages.
     pub(crate) folder: String,
     pub(crate) member: bool,
-    /// Whether it builds a library for others than Rust, as guests do.
+    /// Whether it builds a `cdylib`, as guests do.
     pub(crate) cdylib: bool,
-    /// As its manifest has it: an SPDX expression.
+    /// The licence in its manifest, an SPDX expression.
     pub(crate) license: Option<String>,
-    /// Where it comes from; none for a path.
+    /// The registry or repository that it comes from. `None` for a package in a local
+    /// folder.
     pub(crate) source: Option<String>,
     pub(crate) dependencies: Vec<Dependency>,
 }
 
-/// All packages.
+/// All packages: the members of the workspace and their dependencies.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Workspace {
     pub(crate) packages: Vec<Package>,
 }
 
 impl Workspace {
-    /// Asks cargo.
+    /// Reads the output of `cargo metadata`.
     pub(crate) fn load() -> Result<Self> {
         let text = shell::output(&mut shell::cargo(["metadata", "--format-version", "1"]))?;
         let root = shell::root();
         Self::parse(&text, &root.to_string_lossy()).context("cargo's metadata is not as expected")
     }
 
-    /// Its own packages.
+    /// The members of the workspace.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
         self.packages.iter().filter(|package| package.member)
     }

@@ -1,4 +1,5 @@
-//! What a build needs from the system, checked before it starts.
+//! Checks before a build that the system has the programs and libraries which the build
+//! needs.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -9,18 +10,19 @@ use crate::shell;
 
 /// A program or library of the system that the default build needs.
 struct Prerequisite {
-    /// What is missing, for people.
+    /// The name to print if it is missing.
     what: &'static str,
-    /// The package of Debian that contains it.
+    /// The Debian package that contains it.
     package: &'static str,
     found: fn() -> bool,
 }
 
-/// What the C code of dependencies (librdkafka, zstd, mimalloc) is built with.
-/// README's "You need" names the same packages; a test compares them.
+/// The programs and libraries that build the C code of dependencies (librdkafka, zstd,
+/// mimalloc). The README names the same packages under "You need"; a test compares the
+/// two.
 const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite { what: "a C compiler (`cc`)", package: "gcc", found: || shell::installed("cc") },
-    // Only librdkafka's configure script asks for it, and fails without it.
+    // Only librdkafka's configure script needs it, and fails without it.
     Prerequisite {
         what: "a C++ compiler (`c++`)",
         package: "g++",
@@ -37,7 +39,8 @@ const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite { what: "OpenSSL's headers", package: "libssl-dev", found: openssl },
 ];
 
-/// Fails with one line that names what is missing and how to install it.
+/// Returns an error that names the missing packages and the command that installs them,
+/// if any are missing.
 pub(crate) fn check() -> Result<()> {
     let missing: Vec<_> = PREREQUISITES.iter().filter(|needed| !(needed.found)()).collect();
     match message(&missing) {

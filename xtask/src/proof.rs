@@ -1,4 +1,5 @@
-//! `cargo xtask proof`: tries what Lantern claims, for longer than the tests do.
+//! `cargo xtask proof`: runs the experiments for Lantern's claims with more cases than
+//! the tests run.
 
 use anyhow::{Result, bail};
 
@@ -7,13 +8,14 @@ use crate::metadata::Workspace;
 use crate::shell;
 use crate::suite::{self, Summary};
 
-/// Builds what the tests build, and runs the experiments with `args`.
+/// Builds the same artifacts as `cargo xtask test`, and runs the experiments with
+/// `args`.
 pub(crate) fn run(args: &[String]) -> Result<()> {
     let without = suite::missing_tools(&mut Summary::default())?;
     artifacts::wasm_target()?;
     shell::step("Building the guests");
     artifacts::guests(&Workspace::load()?, &[Guests::Plugins, Guests::Others])?;
-    // As for the tests, so that nothing is built twice.
+    // The same build command as for the tests, so that nothing is built twice.
     shell::step("Building the host and the experiments");
     shell::run(&mut shell::cargo(["build", "--workspace", "--all-targets"]))?;
     let mut proof = std::process::Command::new(shell::target_dir().join("debug/lantern-proof"));

@@ -1,4 +1,4 @@
-//! Runs other programs, and prints what it runs.
+//! Runs other programs, and prints their command lines.
 
 use std::ffi::OsStr;
 use std::io::{BufRead, BufReader, IsTerminal, Write};
@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// The repository.
+/// The root folder of the repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -16,7 +16,7 @@ pub(crate) fn root() -> PathBuf {
         .to_path_buf()
 }
 
-/// Where cargo builds: `CARGO_TARGET_DIR`, or `target`.
+/// Cargo's target folder: `CARGO_TARGET_DIR`, or `target`.
 pub(crate) fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),
@@ -24,12 +24,12 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
-/// Whether a missing tool is a failure.
+/// Whether this is a run of CI (`CI=true`), in which a missing tool is a failure.
 pub(crate) fn ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
 }
 
-/// Says what is being done, on standard error.
+/// Prints the current step on standard error.
 pub(crate) fn step(what: &str) {
     if std::io::stderr().is_terminal() {
         eprintln!("\n\x1b[1m==> {what}\x1b[0m");
@@ -38,12 +38,13 @@ pub(crate) fn step(what: &str) {
     }
 }
 
-/// Cargo, as it was called, in the repository.
+/// A command that runs the same cargo with which xtask was started, in the root folder.
 pub(crate) fn cargo<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(args).current_dir(root());
-    // Set by `cargo run` for this program alone; others would rebuild for them.
+    // `cargo run` has set these variables for xtask. With them set, other packages
+    // would be built again.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
         if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
@@ -53,14 +54,14 @@ pub(crate) fn cargo<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Comm
     command
 }
 
-/// The command as a person would type it.
+/// The command as a user would type it.
 fn typed(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_stem().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs it, its output passed through; an error if it fails.
+/// Runs the command and passes its output through. Fails if the command fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let text = typed(command);
     eprintln!("    {text}");
@@ -73,8 +74,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs it and returns what it printed; an error, with what it complained of,
-/// if it fails.
+/// Runs the command and returns its standard output. If the command fails, the error
+/// contains its standard error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let text = typed(command);
     let out = command.output().with_context(|| format!("`{text}` cannot be started"))?;
@@ -85,8 +86,8 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     String::from_utf8(out.stdout).with_context(|| format!("`{text}` printed no UTF-8"))
 }
 
-/// Runs it, passes each line of its standard output on and to `see`; whether it
-/// succeeded.
+/// Runs the command, prints each line of its standard output, and passes the line to
+/// `see`. Returns whether the command succeeded.
 pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<bool> {
     let text = typed(command);
     eprintln!("    {text}");
@@ -105,7 +106,7 @@ pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<
     Ok(child.wait()?.success())
 }
 
-/// Whether a program of this name is on the path.
+/// Whether a folder of `PATH` contains `program`.
 pub(crate) fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())

@@ -1,4 +1,4 @@
-//! `cargo xtask test`: everything that shows that the repository is sound.
+//! `cargo xtask test`: builds everything, and runs all tests and checks.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -13,17 +13,18 @@ use crate::{kafka, shell};
 /// The script that CI runs. It lists the programs that tests start.
 pub(crate) const CI: &str = ".ci/run";
 
-/// A program that some test starts.
+/// A program that a test starts.
 pub(crate) struct Tool<'a> {
     pub(crate) program: &'a str,
-    /// The package of Debian that contains it.
+    /// The Debian package that contains it.
     package: &'a str,
-    /// What cannot be shown without it.
+    /// The text to print if it is missing: what is then not tested.
     shows: &'a str,
 }
 
-/// The programs that tests start besides cargo: the lines `need PROGRAM PACKAGE
-/// # what is not shown` of the script. Lines without a comment are for builds.
+/// The programs other than cargo that tests start. Each is a line
+/// `need PROGRAM PACKAGE # what is not shown` of `script`. Lines without a comment name
+/// packages for builds.
 pub(crate) fn tools(script: &str) -> Vec<Tool<'_>> {
     let lines = script.lines().filter_map(|line| line.strip_prefix("need ")?.split_once(" # "));
     let tools = lines.filter_map(|(names, shows)| {
@@ -33,7 +34,7 @@ pub(crate) fn tools(script: &str) -> Vec<Tool<'_>> {
     tools.collect()
 }
 
-/// How a run ended.
+/// The result of a run: how many tests and checks passed, failed or were skipped.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Summary {
     pub(crate) passed: u64,
@@ -42,13 +43,13 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Counts one that passed or failed.
+    /// Counts a test or check that passed or failed.
     pub(crate) fn count(&mut self, passed: bool) {
         self.passed += u64::from(passed);
         self.failed += u64::from(!passed);
     }
 
-    /// Counts one that could not be tried, and says why and what would help.
+    /// Counts a test or check that could not run, and prints the reason and the remedy.
     pub(crate) fn skip(&mut self, why: &str, help: &str) {
         eprintln!("skipped: {why}\n    help: {help}");
         self.skipped += 1;
@@ -70,7 +71,7 @@ impl Summary {
         }
     }
 
-    /// The two added.
+    /// The sums of the counts of both.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             passed: self.passed + other.passed,
@@ -79,7 +80,7 @@ impl Summary {
         }
     }
 
-    /// Prints the closing line; an error if anything failed or nothing ran.
+    /// Prints the counts. Fails if anything failed, or if nothing passed or failed.
     pub(crate) fn close(self) -> Result<()> {
         let Self { passed, failed, skipped } = self;
         println!("\n{passed} passed, {failed} failed, {skipped} skipped");
@@ -91,8 +92,8 @@ impl Summary {
     }
 }
 
-/// Builds and runs all tests whose name contains `filter`, then, without a
-/// filter, the checks.
+/// Builds everything, and runs the tests whose names contain `filter`. Without a filter
+/// it runs all tests, then the checks.
 pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     let mut summary = Summary::default();
     let without = missing_tools(&mut summary)?;
@@ -102,8 +103,8 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     shell::step("Building the guests");
     artifacts::guests(&workspace, &[Guests::Plugins, Guests::Others])?;
 
-    // Binary and tests in one build: in two, the features of what they share
-    // would differ, and the large dependencies be built twice.
+    // Binary and tests are built by one command. With two commands cargo would unify
+    // other features for each, and build the large dependencies twice.
     shell::step("Building the host and its tests");
     shell::run(&mut shell::cargo(["build", "--workspace", "--all-targets"]))?;
 
@@ -154,7 +155,8 @@ pub(crate) fn missing_tools(summary: &mut Summary) -> Result<String> {
     Ok(missing.join(","))
 }
 
-/// Where tests find what they start.
+/// The environment variables in which tests find the programs and guests that they
+/// start.
 pub(crate) fn environment(without: &str) -> [(&'static str, PathBuf); 5] {
     [
         ("LANTERN_BIN", artifacts::lantern("debug")),
@@ -165,11 +167,12 @@ pub(crate) fn environment(without: &str) -> [(&'static str, PathBuf); 5] {
     ]
 }
 
-/// Runs cargo's tests and counts.
+/// Runs `cargo test`, and returns the counts.
 fn tests(filter: Option<&str>, without: &str) -> Result<Summary> {
     let mut cargo = shell::cargo(["test", "--workspace", "--no-fail-fast"]);
     cargo.args(filter).envs(environment(without));
-    // Tests of the host's crate, which cannot start one; they make their topics.
+    // The tests of `host/kafka` cannot start a broker themselves. They create their own
+    // topics on this one.
     let broker = has_kafka(without).then(kafka::for_tests).transpose()?;
     if let Some(broker) = &broker {
         cargo.env("LANTERN_KAFKA", broker.address());
@@ -181,8 +184,8 @@ fn has_kafka(without: &str) -> bool {
     !without.split(',').any(|missing| missing == KAFKA)
 }
 
-/// Runs the end-to-end tests once more, each server over a topic of a real
-/// broker; those about Kafka itself have run.
+/// Runs the end-to-end tests again, with each server over a topic of a real broker.
+/// Tests of Kafka itself are skipped, because they have already run.
 fn tests_over_kafka(filter: Option<&str>, without: &str) -> Result<Summary> {
     let mut cargo = shell::cargo(["test", "--workspace", "--no-fail-fast", "--test", "e2e"]);
     cargo.args(filter).args(["--", "--skip", "kafka::"]);
@@ -192,7 +195,7 @@ fn tests_over_kafka(filter: Option<&str>, without: &str) -> Result<Summary> {
 fn counted(cargo: &mut Command) -> Result<Summary> {
     let mut summary = Summary::default();
     let passed = shell::watch(cargo, |line| summary.read(line))?;
-    // A test that does not build, or dies, has no line of its own.
+    // If a test does not build, or its process dies, there is no line with counts.
     if !passed && summary.failed == 0 {
         summary.failed = 1;
     }

@@ -12,7 +12,7 @@ use lantern_core::{
 };
 use lantern_plugin::{PluginConfig, PluginHost};
 
-/// Far more than any call needs.
+/// Fuel for a call: far more than any call needs.
 const FUEL: u64 = 1 << 50;
 
 /// The guest `keyed`; `parameters` determine how much it does.
@@ -29,7 +29,7 @@ fn keyed(parameters: &str) -> (PluginHost, Arc<dyn Plugin>) {
     (host, plugin)
 }
 
-/// Events with a different key each.
+/// `count` events, each with a different key.
 fn keyed_events(count: usize) -> Events {
     let mut events = Events::new();
     for index in 0..count {
@@ -84,13 +84,13 @@ fn boundary_least(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"none"}"#, events);
 }
 
-/// As `boundary_least`, and the SDK reads each event's data.
+/// As `boundary_least`; in addition the SDK reads each event's data.
 #[divan::bench(args = [1_024], sample_count = 200)]
 fn guest_json(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"read"}"#, events);
 }
 
-/// A row of its own for each event, put and passed to the host.
+/// The guest puts a separate row for each event, and passes the rows to the host.
 #[divan::bench(args = [1_024, 16_384], sample_count = 100)]
 fn rows_out(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"put"}"#, events);

@@ -5,17 +5,17 @@
 //! | step | here |
 //! |---|---|
 //! | reading: a chunk from the log's file, decoded; from memory | `reading::chunk_decoded`, `reading::chunk_cached` |
-//! | gathering: what a projection asked for, copied into a batch | `reading::gather` |
+//! | gathering: the events and attributes that a projection requests, copied into a batch | `reading::gather` |
 //! | boundary: a call of a guest that does nothing | `calling::boundary` |
 //! | the guest's JSON: in Wasm; the same code outside of it | `calling::guest_json`, `calling::json_outside` |
-//! | rows out: a row an event, from the guest to the host | `calling::rows_out` |
-//! | overlay: rows put, and read and put, by a plugin without Wasm | `writing::overlay_put`, `writing::overlay_get_put` |
-//! | scan: ten rows of a table of which nothing is committed yet | `state::scan` |
+//! | rows out: one row per event, from the guest to the host | `calling::rows_out` |
+//! | write buffer: rows that a plugin without Wasm puts, or reads and puts | `writing::overlay_put`, `writing::overlay_get_put` |
+//! | scan: ten rows of a table whose rows are all uncommitted | `state::scan` |
 //! | ticks: events that each move the watermark, and nothing is due | `state::tick` |
-//! | redb: a commit of some rows in key order; of rows all over a large table | `writing::commit`, `writing::commit_scattered` |
+//! | redb: a commit of adjacent rows; of rows spread over a large table | `writing::commit`, `writing::commit_scattered` |
 //! | feed: a commit's rows as text on a WebSocket | `writing::feed` |
 //!
-//! Each time is for a whole run; the line below it has the events or rows per second.
+//! Each time is for a whole run; the line below it shows the events or rows per second.
 
 mod calling;
 mod reading;
@@ -29,7 +29,8 @@ use lantern_core::Events;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    // This binary compiles guests, like the server's.
+    // The plugin host starts this binary again to compile guests, as it starts the
+    // server's binary.
     if std::env::args().nth(1).as_deref() == Some("__compile") {
         return lantern_plugin::compile_child_main();
     }

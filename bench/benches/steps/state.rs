@@ -1,4 +1,4 @@
-//! What the engine does for windows: scans over rows that are not committed yet,
+//! Measures the engine's work for windows: scans over rows that are not committed yet,
 //! and ticks at which nothing is due.
 
 use std::sync::{Arc, Mutex, mpsc};
@@ -15,20 +15,21 @@ use tempfile::TempDir;
 
 use crate::writing::{ROW, manifest, putting};
 
-/// Rows of one call that puts rows.
+/// The number of rows that one call puts.
 const CALL_ROWS: u64 = 50_000;
 const SCANS: u64 = 1_000;
 const SCAN_ROWS: u32 = 10;
 
-/// A plugin without Wasm: each call puts rows, until `rows` are there; the next
-/// one scans whenever it is asked to.
+/// A plugin without Wasm. Its calls put rows until there are `rows`. The next call
+/// makes [`SCANS`] scans for each request that it receives.
 struct Scans {
     manifest: Manifest,
     rows: u64,
     asked: Mutex<Option<Asked>>,
 }
 
-/// Where the scanning call is asked to scan, and says that it has.
+/// The channels of the scanning call: it makes [`SCANS`] scans for each request, and
+/// reports their end to `done`.
 struct Asked {
     requests: mpsc::Receiver<()>,
     done: mpsc::Sender<()>,
@@ -112,7 +113,7 @@ fn scan(bencher: Bencher<'_, '_>, rows: u64) {
     let (done, answers) = mpsc::channel();
     let asked = Mutex::new(Some(Asked { requests, done }));
     let plugin: Arc<dyn Plugin> = Arc::new(Scans { manifest: manifest(), rows, asked });
-    // One call an event; the last of them scans.
+    // Each event is one call; the last call scans.
     let list = event_list(rows.div_ceil(CALL_ROWS) + 1, 0);
     let config = EngineConfig { commit_bytes: usize::MAX, ..EngineConfig::default() };
     std::thread::scope(|scope| {

@@ -1,4 +1,5 @@
-//! From a guest's rows to the overlay, the file and the feed.
+//! Measures the path of a guest's rows: into the write buffer, the state file and the
+//! feed.
 
 use std::sync::Arc;
 
@@ -91,7 +92,7 @@ impl Instance for Putting {
 
 pub(crate) const ROW: &[u8] = br#"{"count":17,"cents":123456}"#;
 
-/// The plugin that puts rows and reads none.
+/// A plugin that puts rows and reads none.
 pub(crate) fn putting(manifest: Manifest) -> Arc<dyn Plugin> {
     Arc::new(Puts { manifest, gets: false })
 }
@@ -113,7 +114,7 @@ fn event_list(count: u64, keys: u64) -> EventList {
 }
 
 /// A fold by a plugin that costs almost nothing, into a state in memory: gathering, the
-/// call's own buffer, the overlay, and one commit at the end.
+/// buffer of a call, the write buffer, and one commit at the end.
 fn overlay(bencher: Bencher<'_, '_>, gets: bool, keys: u64) {
     const EVENTS: u64 = 100_000;
     let list = event_list(EVENTS, keys);

@@ -39,9 +39,9 @@ enum Work {
     /// Reads its data, and adds it to the row of its key.
     #[default]
     Sum,
-    /// As `sum`, and gives the row its width.
+    /// As `sum`, but writes a row of the configured width.
     Wide,
-    /// Puts a row of its own under its subject, without reading the data.
+    /// Puts a separate row under the event's subject, without reading the data.
     Put,
     /// Only reads its data.
     Read,

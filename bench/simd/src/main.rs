@@ -1,5 +1,6 @@
 //! The plain Rust fold of W1 with a SIMD parser (`sonic-rs`) instead of `serde_json`.
-//! Folds the lines of the file that its argument names, and prints what that took as JSON.
+//! Folds the lines of the file that its argument names, and prints the measurements as
+//! JSON.
 #![forbid(unsafe_code)]
 
 use std::fs::File;
@@ -15,7 +16,7 @@ use serde::Deserialize;
 #[path = "../../src/native.rs"]
 mod native;
 
-/// The lines whose tables are compared with those of `serde_json`.
+/// The number of lines for which the tables are compared with those of `serde_json`.
 const CHECKED_LINES: u64 = 100_000;
 
 #[derive(Deserialize)]

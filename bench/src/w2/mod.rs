@@ -1,6 +1,7 @@
-//! W2: hourly final windows per group and sessions per key, over 5 million
-//! events in 90 days of event time; state durable, final rows exact. Measured
-//! together with W1, since the price of windows is a ratio to it.
+//! Benchmark W2: hourly final windows per group and sessions per key, over 5 million
+//! events in 90 days of event time. The state is durable, and every final row is
+//! checked. W1 is measured in the same run, because the cost of windows is stated as a
+//! ratio to W1.
 
 mod native;
 mod visits;
@@ -48,7 +49,7 @@ pub(crate) enum Phase {
     Native,
 }
 
-/// What the plain computation took, and what it found.
+/// The measurements of the plain computation, and counts of its input and output.
 #[derive(Serialize, Deserialize)]
 struct Native {
     measured: Measured,
@@ -95,7 +96,7 @@ pub(crate) fn run(options: &W2Options) -> Result<()> {
     report::print_result(&options.common, &result)
 }
 
-/// Runs one phase in this process, and prints what it measured.
+/// Runs one phase in this process, and prints its measurements.
 pub(crate) fn phase(phase: Phase, options: &W2Options) -> Result<()> {
     let prepared = Prepared { name: "w2", options: &options.common };
     match phase {
@@ -151,7 +152,7 @@ fn fold(prepared: &Prepared<'_>, options: &W2Options) -> Result<Measured> {
     )
 }
 
-/// Whether table `name` holds just the rows `expected`.
+/// Whether table `name` contains exactly the rows `expected`.
 fn same<K: Eq + Hash, V: PartialEq + std::fmt::Debug>(
     view: &View,
     name: &str,
@@ -180,7 +181,7 @@ fn micros(text: &str) -> Option<i64> {
     text.parse::<jiff::Timestamp>().ok().map(jiff::Timestamp::as_microsecond)
 }
 
-/// A key that begins with a time.
+/// Splits a key that begins with a time into the time, in microseconds, and the rest.
 fn timed(key: &str) -> Option<(i64, String)> {
     let (time, rest) = key.split_once('/')?;
     Some((micros(time)?, rest.to_owned()))

@@ -1,6 +1,6 @@
-//! The plain Rust computation that W2 is compared with: lines of JSON from a
-//! file, `serde_json`, hash maps, and a heap for the ends of sessions. No state
-//! on disk.
+//! The plain Rust computation with which W2 is compared. It reads lines of JSON from a
+//! file with `serde_json`, and uses hash maps, and a heap for the ends of sessions. It
+//! stores no state on disk.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -16,43 +16,43 @@ const HOUR_US: i64 = 3_600 * SECOND_US;
 const GAP_US: i64 = 1_800 * SECOND_US;
 const LATENESS_US: i64 = 300 * SECOND_US;
 
-/// Events and cents.
+/// The number of events, and the sum of their cents.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Sums {
     pub(crate) events: u64,
     pub(crate) cents: i64,
 }
 
-/// Events that came after their window or session was over.
+/// The number of events that arrived after their window or session had been closed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Late {
     pub(crate) windows: u64,
     pub(crate) sessions: u64,
 }
 
-/// What W2's tables must hold. Times are in microseconds.
+/// The expected rows of W2's tables. Times are in microseconds.
 #[derive(Default)]
 pub(crate) struct Tables {
     /// By hour and group.
     pub(crate) group_hour: HashMap<(i64, String), Sums>,
-    /// By start and key: the end, and the sums.
+    /// By start and key: the end and the sums.
     pub(crate) sessions: HashMap<(i64, String), (i64, Sums)>,
     /// By group.
     pub(crate) late: HashMap<String, Late>,
 }
 
-/// What the events were like.
+/// Counts that describe the events.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
     /// Events older than the watermark.
     pub(crate) late: u64,
     /// How often the watermark moved.
     pub(crate) ticks: u64,
-    /// How often something was due then.
+    /// How often a window or session was due when the watermark moved.
     pub(crate) due_ticks: u64,
 }
 
-/// A session that is not over.
+/// An open session.
 #[derive(Clone, Copy)]
 struct Session {
     start: i64,
@@ -60,15 +60,16 @@ struct Session {
     sums: Sums,
 }
 
-/// The sessions of a key that are not over, oldest first.
+/// The open sessions of a key, oldest first.
 #[derive(Default)]
 struct Open {
     sessions: Vec<Session>,
-    /// When the heap has them next.
+    /// The time of the key's valid entry in the heap. Entries with other times are
+    /// ignored.
     next: i64,
 }
 
-/// The computation while it runs.
+/// The state of the computation.
 pub(crate) struct Computation {
     tick_us: i64,
     newest: i64,
@@ -94,7 +95,7 @@ struct Data<'a> {
     cents: i64,
 }
 
-/// Folds the events in `path`, one a line.
+/// Folds the events in the file `path`, one per line.
 pub(crate) fn fold(path: &Path, tick_s: u32) -> Result<Computation> {
     let mut computation = Computation::new(tick_s);
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
@@ -147,7 +148,8 @@ impl Computation {
         }
     }
 
-    /// Whether the event was in time.
+    /// Adds an event to the session of its key. Returns `false` if the event is too
+    /// late.
     fn add_to_session(&mut self, time: i64, key: &str, cents: i64) -> bool {
         let mut joined = Session { start: time, end: time + GAP_US, sums: Sums::default() };
         let known = self.open.get_mut(key);
@@ -184,7 +186,8 @@ impl Computation {
         true
     }
 
-    /// Whether there was one to close.
+    /// Closes the hours that end at or before the watermark. Returns whether there were
+    /// any.
     fn close_hours(&mut self) -> bool {
         let mut any = false;
         while let Some(hour) = self.hours.first_entry().filter(|it| *it.key() <= self.watermark) {
@@ -196,7 +199,8 @@ impl Computation {
         any
     }
 
-    /// Whether one was looked at: it may have gone on meanwhile.
+    /// Closes the sessions that end at or before the watermark. Returns whether any key
+    /// was due. Its session may have been prolonged since, so that none is closed.
     fn close_sessions(&mut self) -> bool {
         let mut any = false;
         while self.ends.peek().is_some_and(|Reverse((end, _))| *end <= self.watermark) {
@@ -228,7 +232,7 @@ impl Sums {
     }
 }
 
-/// The value under `key`, which is copied only if it is new.
+/// The value under `key`. `key` is copied only if the map does not contain it yet.
 fn entry<'a, V: Default>(map: &'a mut HashMap<String, V>, key: &str) -> &'a mut V {
     if !map.contains_key(key) {
         map.insert(key.to_owned(), V::default());

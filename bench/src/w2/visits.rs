@@ -1,8 +1,9 @@
-//! The events of W2: visits of 30 steps by skewed keys, 20 visits at a time.
+//! Generates the events of W2: visits of 30 steps each, 20 visits at a time. Some keys
+//! are much more frequent than others.
 //!
-//! Event `i` is a pure function of `i`. The visits of a wave begin within a few
-//! minutes, so that about a third of the ticks of 60 s have a session or an hour
-//! that ends. One event in twenty is late by 6 minutes to 2 hours.
+//! Event `i` is a pure function of `i`. Visits that run at the same time begin within a
+//! few minutes, so that a session or an hour ends at about a third of the ticks of 60
+//! s. One event in twenty is late by 6 minutes to 2 hours.
 
 use std::fmt::Write as _;
 
@@ -11,31 +12,32 @@ use lantern_core::{EventRef, Events, Timestamp};
 
 use crate::keyed::mix;
 
-/// How many keys a visit's key is drawn from.
+/// The number of keys from which the key of a visit is drawn.
 pub(crate) const KEYS: u64 = 100_000;
-/// How many groups the keys are in.
+/// The number of groups of keys.
 pub(crate) const GROUPS: u64 = 300;
-/// Event time between two events: 5 million take 90 days.
+/// Event time between two events, in microseconds: 5 million events take 90 days.
 const STEP_US: i64 = 1_555_200;
-/// The first event's time, before any clock: no event is ahead of its append.
+/// The time of the first event. It is in the past, so that no event is ahead of its
+/// append time.
 const FIRST: Timestamp = Timestamp(1_735_689_600_000_000); // 2025-01-01T00:00:00Z
-/// Visits at a time.
+/// The number of visits at the same time.
 const VISITS: u64 = 20;
-/// Events of a visit.
+/// The number of events of a visit.
 const STEPS: u64 = 30;
-/// The visits of a wave begin within this many steps.
+/// Visits that run at the same time begin within this many steps.
 const STEPS_APART: u64 = 6;
 /// One event in this many is late.
 const LATE_EVERY: u64 = 20;
 const MINUTE_US: u64 = 60_000_000;
-/// Text in the data, so that an event is about as long as W1's.
+/// Filler text in the data, so that an event is about as long as one of W1.
 const FILLER: &str = "abcdefghi";
 
 /// One event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) time: Timestamp,
-    /// Below [`KEYS`].
+    /// The number of the key, less than [`KEYS`].
     pub(crate) key: u64,
     pub(crate) cents: u64,
 }
@@ -45,8 +47,8 @@ impl Step {
     pub(crate) fn of(index: u64) -> Self {
         let lane = index % VISITS;
         let visit = (index / VISITS + STEPS - lane * STEPS_APART / VISITS) / STEPS;
-        // The third power of an equal distribution: the busiest 1,000 keys have a
-        // fifth of the visits.
+        // The third power of a uniformly distributed number: the 1,000 most frequent
+        // keys have about a fifth of the visits.
         let share = (mix(visit * VISITS + lane) >> 11) as f64 / (1_u64 << 53) as f64;
         let key = ((KEYS as f64 * share.powi(3)) as u64).min(KEYS - 1);
         let draw = mix(index ^ (1 << 40));
@@ -57,13 +59,13 @@ impl Step {
         };
         let after = i64::try_from(index).unwrap_or(i64::MAX).saturating_mul(STEP_US);
         let time = FIRST.0.saturating_add(after).saturating_sub_unsigned(late);
-        // Whole milliseconds, as the text of a time has them.
+        // Rounded down to milliseconds, which keeps the text of the time short.
         let time = Timestamp(time - time.rem_euclid(1_000));
         Self { time, key, cents: mix(index ^ 1) % 10_000 }
     }
 }
 
-/// Adds the events `range` to `events`, and as lines to `lines`.
+/// Adds the events in `range` to `events`, and their lines to `lines`.
 pub(crate) fn fill(
     range: std::ops::Range<u64>,
     events: &mut Events,

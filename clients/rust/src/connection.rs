@@ -44,7 +44,8 @@ pub(crate) struct Connection {
     useful: bool,
 }
 
-/// Added to two heartbeats: after this silence the connection counts as lost.
+/// Added to twice the heartbeat interval: if nothing arrives for that time, the
+/// connection counts as lost.
 const SILENCE_GRACE: Duration = Duration::from_secs(5);
 
 impl Connection {
@@ -69,7 +70,8 @@ impl Connection {
         let config = WebSocketConfig::default()
             .max_message_size(Some(options.message_bytes_max))
             .max_frame_size(Some(options.message_bytes_max));
-        // Without this, small messages would wait for one another.
+        // Without this, a small message would wait for the acknowledgement of the one
+        // before.
         let no_delay = true;
         let (ws, _) = connect_async_with_config(request, Some(config), no_delay).await?;
         let mut connection = Self {
@@ -224,7 +226,7 @@ impl Connection {
                     sub.mirrored.end(Error::Ended { table, why: ended.why });
                 }
             }
-            // Only the first message is one.
+            // Only the first message may be `welcome`.
             ServerMessage::Welcome(_) => {}
         }
         Ok(())
@@ -249,7 +251,8 @@ impl Connection {
         }
     }
 
-    /// Discards partly received frames; a snapshot follows.
+    /// Discards partly received snapshots and deltas, because the server sends a new
+    /// snapshot.
     fn reset(&mut self, reset: Reset) {
         let Some(sub) = self.sub(reset.ch) else { return };
         sub.reset(reset.fields);
@@ -259,8 +262,8 @@ impl Connection {
         self.channels.get(&ch).and_then(|id| self.subs.get_mut(id))
     }
 
-    /// Applies a data frame with `apply`, which returns whether the table is up to date
-    /// after it. Frames of an unknown channel count as received, too.
+    /// Applies a data frame with `apply`, which returns whether the table is then up to
+    /// date. Frames of unknown channels also count as received.
     async fn data(
         &mut self,
         ch: u64,
@@ -288,8 +291,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Subscribes again without a token. The delta received does not continue the shown
-    /// rows, so only a snapshot is safe.
+    /// Subscribes again without a token, because the received delta does not begin at
+    /// the commit of the shown rows. Only a snapshot is safe then.
     async fn resubscribe(&mut self, ch: u64) -> Result<(), ConnectionEnd> {
         let Some(id) = self.channels.get(&ch).copied() else { return Ok(()) };
         let Some(sub) = self.remove(id) else { return Ok(()) };

@@ -12,12 +12,12 @@ use crate::error::Error;
 use crate::options::TableOptions;
 use crate::row::Row;
 
-/// How current a table's rows are.
+/// How up to date a table's rows are.
 #[derive(Clone, Debug)]
 pub enum Status {
     /// There is no connection yet, and no rows.
     Connecting,
-    /// The server is sending what is missing.
+    /// The server is sending the rows or changes that are missing.
     CatchingUp,
     /// The rows are those of the server's newest commit, as far as the client knows.
     Live,
@@ -130,9 +130,9 @@ impl Mirrored {
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends readers a change that `mirror` already contains. This happens under its
-    /// lock, so a new reader gets every change that its rows do not contain yet, and no
-    /// other.
+    /// Sends readers a change that `mirror` already contains. The lock of `mirror` is
+    /// held meanwhile, so a new reader gets every change that its rows do not contain
+    /// yet, and no other.
     pub(crate) fn notify(&self, mirror: MutexGuard<'_, Mirror>, change: Change) {
         self.offsets.send_if_modified(|known| {
             let changed = *known != mirror.offsets;

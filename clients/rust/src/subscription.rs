@@ -10,7 +10,7 @@ use lantern_api::feed::{Delta, Field, Lag, Snapshot, Tick};
 use crate::mirror::{Change, Mirrored, Status};
 use crate::row::Row;
 
-/// See the module.
+/// A subscription on one connection; see the module.
 pub(crate) struct Subscription {
     pub(crate) mirrored: Arc<Mirrored>,
     /// How often it was refused.
@@ -21,8 +21,9 @@ pub(crate) struct Subscription {
     snap: Option<BTreeMap<String, Row>>,
     /// Changes of a delta that is not complete yet.
     delta: Option<DeltaParts>,
-    /// A snapshot older than the rows shown. It is held back until deltas have brought
-    /// it to their commit: the shown rows never go back.
+    /// A snapshot that is older than the shown rows. It is not shown until deltas have
+    /// brought it to their commit, because the shown rows never go back to an older
+    /// commit.
     behind: Option<MirrorLag>,
 }
 
@@ -39,7 +40,8 @@ struct DeltaParts {
     del: Vec<String>,
 }
 
-/// What a frame brings the rows to.
+/// The commit of the rows after a frame, with the offsets, the token and the lag in the
+/// frame.
 struct FrameEnd {
     to: u64,
     offsets: BTreeMap<u32, u64>,
@@ -55,8 +57,8 @@ impl Subscription {
         Self { mirrored, failures, ch: 0, snap: None, delta: None, behind: None }
     }
 
-    /// The server accepted it. If it continues, the rows are also those of `commit`,
-    /// whatever their commit was before.
+    /// Notes that the server accepted the subscription. If it resumes, the rows are
+    /// also those of `commit`, which may be another number than before.
     pub(crate) fn accepted(&mut self, fields: Vec<Field>, commit: Option<u64>) {
         let mut mirror = self.mirrored.mirror();
         mirror.fields = fields;
@@ -67,7 +69,8 @@ impl Subscription {
         }
     }
 
-    /// Discards partly received frames; a snapshot follows.
+    /// Discards partly received snapshots and deltas, because the server sends a new
+    /// snapshot.
     pub(crate) fn reset(&mut self, fields: Option<Vec<Field>>) {
         self.snap = None;
         self.delta = None;
@@ -179,7 +182,7 @@ impl Subscription {
     }
 }
 
-/// Makes `rows` those after `change`.
+/// Applies `change` to `rows`.
 fn update(rows: &mut BTreeMap<String, Row>, change: &Change) {
     if let Change::Delta { up, del, .. } = change {
         rows.extend(up.iter().cloned());

@@ -1,4 +1,4 @@
-//! A handle of a mirrored table, and the stream of its changes.
+//! The handle of a mirrored table, and the stream of its changes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -118,7 +118,7 @@ impl Table {
         self.mirrored().mirror().lag
     }
 
-    /// How current the rows are.
+    /// How up to date the rows are.
     #[must_use]
     pub fn status(&self) -> Status {
         self.mirrored().status.borrow().clone()

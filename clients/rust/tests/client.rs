@@ -113,7 +113,7 @@ fn config() -> LiveConfig {
     }
 }
 
-/// Whether the shown rows are those that the world had at that position.
+/// Whether the shown rows equal the rows of the world at that commit.
 fn check(world: &World, table: &Table) {
     let epoch = table.epoch();
     let shown = table.with(|rows, pos| {
@@ -121,7 +121,8 @@ fn check(world: &World, table: &Table) {
             rows.iter().map(|(key, row)| (key.clone(), row.read().unwrap())).collect();
         Some((rows, pos?))
     });
-    // They are read separately, so they belong together only if the epoch is the same.
+    // Epoch, commit and rows are read separately, so they belong together only if the
+    // epoch did not change.
     if let (Some((rows, pos)), Some(epoch)) = (shown, epoch.clone())
         && table.epoch() == Some(epoch.clone())
     {
@@ -291,7 +292,8 @@ async fn an_address_that_is_none_or_answers_nothing_is_told_at_once() {
 
 // ------------------------------------------------- a scripted server
 
-/// The next client of a scripted server, after `welcome`.
+/// Accepts the next client of a scripted server, and returns the connection after
+/// `welcome`.
 async fn accept(listener: &TcpListener) -> WebSocketStream<TcpStream> {
     let (socket, _) = within(listener.accept()).await.unwrap();
     let socket = upgrade(socket).await.unwrap();
@@ -441,7 +443,7 @@ async fn pings_are_answered_and_a_table_nobody_holds_is_unsubscribed() {
     drop(table);
     assert_eq!(hear(&mut ws).await, json!({"t":"unsub","id":1}));
     say(&mut ws, json!({"t":"err","id":2,"code":"not_active","msg":"soon","retry":true})).await;
-    // The client retries after a pause, since the server said that the refusal is
+    // The client retries after a pause, because the server reported that the refusal is
     // temporary.
     assert_eq!(hear(&mut ws).await["id"], 3);
     drop(again);
@@ -464,7 +466,7 @@ async fn a_client_returns_when_there_is_room_for_its_session() {
     server.restart(full);
     let refused = within(Client::connect(&server.url, options())).await;
     assert!(matches!(refused, Err(Error::Refused { code: 4429, .. })));
-    // The refusals to the client with the table.
+    // These are the refusals of the client with the table.
     let attempts = || server.sessions.lock().len();
     within(async {
         while attempts() < 4 {

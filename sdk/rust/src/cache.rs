@@ -1,8 +1,8 @@
-//! The index of the rows in memory: which rows of a table they are, and which of them
-//! changed.
+//! The index of a table's rows in memory: the key of each, and which of them changed.
 //!
-//! It knows only keys and places; the rows are in the table, at the same places. So
-//! this code is in a plugin once, and not once per table.
+//! The index stores keys and the position (*place*) of each row. The table stores the
+//! rows themselves at the same positions. So a plugin contains this code only once, and
+//! not once for each row type.
 
 use hashbrown::HashTable;
 
@@ -12,7 +12,8 @@ use crate::key::{Key, NUL, push};
 use crate::table::TableSpec;
 use crate::trigger;
 
-/// Rows are prefetched if at least one key in this many had no place.
+/// Rows are prefetched if, since the last prefetch, at least one in this number of keys
+/// had no place.
 const MISSES_LEAST: usize = 16;
 
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(crate) struct RowCache {
     keys: String,
     /// Places in `slots`, by the hash of the key.
     index: HashTable<u32>,
-    /// Places of the rows that the host does not have in their current form yet.
+    /// Places of the rows whose current value was not sent to the host yet.
     changed: Vec<u32>,
     /// The key being looked up, kept so that a lookup allocates nothing.
     key: String,
@@ -34,7 +35,8 @@ pub(crate) struct RowCache {
     missed: usize,
     /// The places of the prefetched keys, in the order in which they will be looked up.
     ahead: Vec<u32>,
-    /// How many of them were looked up since; past the end while they are being noted.
+    /// How many of them have been looked up; greater than their number while they are
+    /// being noted.
     looked: usize,
 }
 
@@ -68,8 +70,7 @@ impl RowCache {
             index: HashTable::new(),
             changed: Vec::new(),
             key: String::new(),
-            // At first nothing is known about a fresh instance, except that its memory
-            // is empty.
+            // Nothing is known about a fresh instance except that its memory is empty.
             missed: usize::MAX,
             ahead: Vec::new(),
             looked: 0,
@@ -170,7 +171,7 @@ impl RowCache {
         !self.changed.is_empty()
     }
 
-    /// Notes that the host has all rows in their current form.
+    /// Notes that the current values of all rows were sent to the host.
     pub(crate) fn sent(&mut self) {
         for place in self.changed.drain(..) {
             self.slots[place as usize].changed = false;
@@ -261,8 +262,8 @@ impl RowCache {
     pub(crate) fn drop_some(&mut self, rows: usize) -> Option<Vec<bool>> {
         self.expect_none();
         self.index.clear();
-        // Rows used since the last time stay, unless they are the majority: then the
-        // table would soon be full again.
+        // Rows that were used since the last time are kept, unless they are the
+        // majority. Otherwise the table would soon be full again.
         let used = self.slots.iter().filter(|slot| slot.used).count();
         if used == 0 || used > rows / 2 {
             self.slots.clear();
@@ -349,11 +350,11 @@ fn end_of(bytes: usize) -> Result<u32, Error> {
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A fixed hash is sufficient: it only decides where a row is in memory, which has no
-/// visible effect. It takes eight bytes at a time. Before each multiplication it mixes
-/// the high half into the low half: the last bytes of a word, where keys differ most,
-/// would otherwise affect only the highest bits. (A product of 128 bits would not need
-/// this, but is a slow call in Wasm.)
+/// A hash without a random seed is sufficient: it only decides where a row is in
+/// memory, which has no visible effect. It reads eight bytes at a time. Before each
+/// multiplication it mixes the high half into the low half: the last bytes of a word,
+/// where keys differ most, would otherwise affect only the highest bits. (A product of
+/// 128 bits would not need this, but is a slow call in Wasm.)
 ///
 /// Neither this function nor [`same`] does a short copy or comparison of a length that
 /// is known only at run time: in Wasm each of those is a call.
@@ -411,8 +412,8 @@ mod tests {
                 low[hash as usize % PLACES] += 1;
                 high[(hash >> 57) as usize] += 1;
             }
-            // As with a random function: 63 % of the places are taken, and no place by
-            // more than about nine.
+            // As with a random function, 63 % of the positions are used, and none by
+            // more than about nine keys.
             let taken = low.iter().filter(|count| **count > 0).count();
             assert!(taken > 20_000, "{} takes {taken} places", family(1));
             assert!(low.iter().all(|count| *count < 14), "{} heaps up", family(1));

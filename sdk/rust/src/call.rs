@@ -1,4 +1,4 @@
-//! The output of one call of `apply` in addition to rows: events to emit.
+//! The part of a call's output that is not rows: timers and emitted events.
 
 use std::cell::RefCell;
 

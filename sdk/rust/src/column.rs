@@ -35,8 +35,8 @@ impl<'a> Values<'a> {
     }
 }
 
-/// The same for UTF-8, checked as a whole: that is several times faster than value by
-/// value.
+/// A column of texts. UTF-8 is checked for the whole column at once, which is several
+/// times faster than for each value.
 #[derive(Clone, Copy)]
 pub(crate) struct Texts<'a> {
     ends: &'a [u32],

@@ -39,7 +39,7 @@ pub enum Error {
     NotAsked {
         /// The attribute's name in CloudEvents.
         attribute: &'static str,
-        /// Its name in [`crate::Attribute`].
+        /// The name in [`crate::Attribute`].
         variant: &'static str,
     },
     /// A key is not allowed in this table.
@@ -114,8 +114,8 @@ impl From<FlushError> for Error {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RowError {
-    /// Its bytes were not written by this version of the plugin, or its fields cannot
-    /// be written as JSON.
+    /// The row's bytes were not written by this version of the plugin, or its fields
+    /// cannot be written as JSON.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// JSON cannot represent the value, so it could not be read back.
@@ -123,7 +123,7 @@ pub enum RowError {
     NotFinite {
         /// The field's name.
         field: &'static str,
-        /// Its value.
+        /// The value.
         value: f64,
     },
     /// A time that RFC 3339 cannot represent.
@@ -131,7 +131,7 @@ pub enum RowError {
     TimeRange {
         /// The field's name.
         field: &'static str,
-        /// Its value.
+        /// The value.
         time: crate::Timestamp,
     },
     /// JSON that readers could not parse.
@@ -150,7 +150,7 @@ pub enum RowError {
         /// What is wrong with it.
         source: serde_json::Error,
     },
-    /// Its bytes were not written by this type.
+    /// The bytes were not written by this type.
     #[error("{0}")]
     Malformed(&'static str),
 }

@@ -27,8 +27,8 @@ pub(crate) struct EventBatch<'a> {
     extensions: Texts<'a>,
     data: Values<'a>,
     members: Vec<MemberView<'a>>,
-    /// `data` once more, if all of it is UTF-8: text that was checked as a whole need
-    /// not be checked event by event.
+    /// The column `data` as text, if all of it is UTF-8. Text that was checked as a
+    /// whole need not be checked for each event.
     text: Option<Texts<'a>>,
 }
 
@@ -151,21 +151,23 @@ impl<'a> Event<'a> {
         self.view.batch.partition
     }
 
-    /// The watermark when the event was applied: no older event was expected any more.
+    /// The watermark at the time when the event is applied. An older event is late.
     #[inline]
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         Timestamp::from_micros(self.view.batch.watermarks[self.place])
     }
 
-    /// Whether it arrived after the watermark had passed its time. The projection
-    /// decides what to do about it; windows count late events separately.
+    /// Whether the event is late: it arrived after the watermark had passed its time.
+    /// The projection decides what to do with late events; windows report them
+    /// separately.
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.time() < self.watermark()
     }
 
-    /// The members of its data that the manifest declares, as the host decoded them.
+    /// The members of the event's data that the manifest declares, as the host decoded
+    /// them.
     ///
     /// # Errors
     /// [`Error::Member`] if a member is missing or of another kind; if `apply` returns
@@ -180,7 +182,7 @@ impl<'a> Event<'a> {
         })
     }
 
-    /// Its data, parsed as JSON.
+    /// The event's data, parsed as JSON.
     ///
     /// Text that is only read can be borrowed: a field `#[serde(borrow)] product:
     /// Cow<'a, str>`. (A plain `&'a str` refuses text with escapes in it, such as
@@ -201,9 +203,9 @@ impl<'a> Event<'a> {
         json::from_str(text).map_err(Error::Data)
     }
 
-    /// The text of the member `name` of its data, for [`prepare`]. Parsing stops there,
-    /// so what follows may not even be JSON. None if there is no such text, or if it
-    /// has escapes.
+    /// The text of the member `name` of the event's data, for [`prepare`]. Parsing
+    /// stops after it, so the rest is not checked. `None` if the member is missing, is
+    /// not a text or has escapes, or if the data before it is not JSON.
     ///
     /// [`prepare`]: crate::Projection::prepare
     #[inline]
@@ -213,7 +215,7 @@ impl<'a> Event<'a> {
         json::member(text, name)
     }
 
-    /// Its data as bytes.
+    /// The event's data as bytes.
     #[inline]
     #[must_use]
     pub fn data_bytes(&self) -> &'a [u8] {
@@ -253,13 +255,13 @@ impl<'a> Event<'a> {
         self.view.call
     }
 
-    /// Its index in the batch, after the batch's timers.
+    /// The event's index in the batch, after the batch's timers.
     #[inline]
     pub(crate) fn index(&self) -> u32 {
         (self.view.batch.timers.len() + self.place) as u32
     }
 
-    /// Its tenant, even if the manifest does not request it.
+    /// The event's tenant, even if the manifest does not request it.
     pub(crate) fn owner(&self) -> &'a str {
         self.view.tenant.get(self.place)
     }
@@ -272,7 +274,7 @@ pub struct Timer<'a> {
     pub(crate) full_key: &'a str,
     pub(crate) at: Timestamp,
     pub(crate) watermark: Timestamp,
-    /// Its index in the batch.
+    /// The timer's index in the batch.
     pub(crate) index: u32,
     /// The offset of the event that set it.
     pub(crate) offset: u64,
@@ -285,25 +287,25 @@ impl<'a> Timer<'a> {
         self.full_key.split_once('\0').map_or(self.full_key, |(_, rest)| rest)
     }
 
-    /// Its tenant, if it was set under an [`InTenant`](crate::InTenant); otherwise
-    /// empty.
+    /// The timer's tenant, if it was set under an [`InTenant`](crate::InTenant);
+    /// otherwise empty.
     #[must_use]
     pub fn tenant(&self) -> &'a str {
         self.owner().unwrap_or_default()
     }
 
-    /// Its tenant, if it has one.
+    /// The timer's tenant, if it has one.
     pub(crate) fn owner(&self) -> Option<&'a str> {
         self.full_key.split_once('\0').map(|(tenant, _)| tenant)
     }
 
-    /// When it was due.
+    /// The time for which the timer was set.
     #[must_use]
     pub fn at(&self) -> Timestamp {
         self.at
     }
 
-    /// No event older than this is expected any more.
+    /// The watermark when the timer fires. An older event is late.
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         self.watermark

@@ -4,9 +4,9 @@
 //! [`Reader`] reads the text once, eight bytes at a time within strings. It skips
 //! members that the type does not name, and borrows text. It passes rare values, such
 //! as fractions or text with escapes, to `serde_json` one by one. If it finds an error
-//! or something it does not support, it gives up, and `serde_json` parses the whole
-//! text. So `Reader` reports no errors of its own, and only the texts that it accepts
-//! must be parsed correctly.
+//! or an unsupported construct, it gives up, and `serde_json` parses the whole text. So
+//! `Reader` reports no errors itself, and needs to be correct only for texts that it
+//! accepts.
 
 mod deserialize;
 
@@ -98,8 +98,8 @@ struct Reader<'de> {
     /// The current position.
     at: usize,
     depth: u32,
-    /// Whether it gave up. A type may replace a field's error, for instance by a
-    /// default; then the result may differ from that of `serde_json`.
+    /// Whether the reader gave up. A type may replace a field's error, for instance by
+    /// a default; then the result may differ from that of `serde_json`.
     failed: bool,
 }
 
@@ -112,7 +112,7 @@ impl<'de> Reader<'de> {
         (suffix == 0 && reader.at == text.len() && !reader.failed).then_some(value)
     }
 
-    /// The byte at `at`, 0 after the end: JSON allows 0 nowhere.
+    /// The byte at `at`, or 0 after the end. JSON never contains the byte 0.
     #[inline]
     fn byte(&self, at: usize) -> u8 {
         self.text.as_bytes().get(at).copied().unwrap_or(0)
@@ -120,7 +120,7 @@ impl<'de> Reader<'de> {
 
     #[inline]
     fn step(&mut self) {
-        // An index past the address space would find no byte either.
+        // An index beyond the address space is beyond the end of the text as well.
         self.at = self.at.wrapping_add(1);
     }
 
@@ -365,7 +365,8 @@ impl<'de> Reader<'de> {
         self.pass()?;
         let mut reader = serde_json::Deserializer::from_str(&self.text[start..self.at]);
         match read(&mut reader) {
-            // It must be parsed to its end; otherwise the two disagree about the value.
+            // `serde_json` must parse it to its end; otherwise the two disagree about
+            // where the value ends.
             Some(value) if reader.end().is_ok() => Ok(value),
             _ => self.give_up(),
         }

@@ -91,7 +91,7 @@ impl Key for str {
     }
 }
 
-/// Whether it contains neither `/` nor `%`: eight bytes at a time.
+/// Whether `text` contains neither `/` nor `%`. Checks eight bytes at a time.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -111,7 +111,7 @@ pub(crate) fn push(out: &mut String, text: &str) {
     in_pieces(text, |piece| out.push_str(piece));
 }
 
-/// The same for bytes.
+/// [`push`] for bytes.
 #[inline]
 pub(crate) fn push_bytes(out: &mut Vec<u8>, text: &str) {
     in_pieces(text, |piece| out.extend_from_slice(piece.as_bytes()));
@@ -325,7 +325,8 @@ impl Narrow {
     }
 }
 
-/// Why a text with U+0000 is not a key; also for a tenant within a tuple.
+/// The message for a text with U+0000 that is not a key. It also applies to a tenant
+/// within a tuple.
 pub(crate) const NUL: &str = "U+0000 cannot be part of a key";
 
 /// Splits a key into its tenant, which is empty if it has none, and the rest.
@@ -356,7 +357,7 @@ pub(crate) fn split_tenant(key: impl Key) -> Result<(String, String), (String, &
 pub(crate) fn end_of_prefix(prefix: &str) -> String {
     let mut end = prefix.to_owned();
     while let Some(last) = end.pop() {
-        // A range of characters skips the surrogates.
+        // Ranges of `char` skip the surrogates.
         if let Some(next) = (last..=char::MAX).nth(1) {
             end.push(next);
             return end;

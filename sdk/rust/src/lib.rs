@@ -1,5 +1,5 @@
-//! Write a Lantern projection in Rust: a struct of typed tables, a function from an
-//! event to row changes, and one line to export it.
+//! The SDK for Lantern projections in Rust. A projection is a struct of typed tables, a
+//! function that turns an event into row changes, and one line that exports it.
 //!
 //! ```
 //! use std::borrow::Cow;
@@ -54,16 +54,16 @@
 //! Build it with `cargo build --release --target wasm32-unknown-unknown` as a `cdylib`;
 //! the host accepts the module unchanged.
 //!
-//! * [`Table`]: rows under [`Key`]s, kept in memory as values and written back
-//!   once a call. `#[derive(Row)]` makes a struct a row.
+//! * [`Table`]: rows under [`Key`]s, kept in memory as values and sent to the host once
+//!   per call. `#[derive(Row)]` makes a struct a row.
 //! * [`Event`]: type, time, attributes, and JSON data that borrows from the
 //!   batch.
 //! * [`Trigger`]: timers and emitted events.
 //! * [`window`]: tumbling, hopping, sliding and session windows.
 //! * [`TopN`]: the N largest values of each group.
 //! * [`zone`]: hours, days, weeks and months of a named time zone.
-//! * `testing`: a host in memory, so that a plugin is tested by a plain
-//!   `cargo test` (not there in Wasm).
+//! * `testing`: a host in memory, so that `cargo test` can test a plugin. Wasm builds
+//!   do not contain it.
 //!
 
 extern crate self as lantern_sdk;

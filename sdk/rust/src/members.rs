@@ -14,7 +14,7 @@ use crate::time::Timestamp;
 /// A member of the JSON object in an event's data that the host decodes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
-    /// Its name in the object.
+    /// The name in the object.
     pub name: &'static str,
     /// The kind of its value.
     pub kind: FieldKind,
@@ -51,10 +51,10 @@ pub struct Member {
 /// ```
 ///
 /// Fields are integers, `f64`, `bool`, [`Timestamp`], text (`&str`, `String`,
-/// `Cow<str>`) or any [`Json`]. An event fails with the member's name if a member is
-/// missing, null, of another kind or present more than once; an `Option` is none if the
-/// member is missing or null. Use `#[member(name = "…")]` on a field if the member's
-/// name is not a Rust identifier.
+/// `Cow<str>`) or any [`Json`]. If a member is missing, null, of another kind or
+/// present more than once, the event fails with an error that names the member. An
+/// `Option` is `None` if the member is missing or null. Use `#[member(name = "…")]` on
+/// a field if the member's name is not a Rust identifier.
 #[diagnostic::on_unimplemented(note = "derive `EventData` for it")]
 pub trait EventData<'a>: Sized {
     /// The members, in the order of the fields.

@@ -55,7 +55,7 @@ pub trait Projection: Tables {
     }
 }
 
-/// The parameters of a version: JSON, or nothing.
+/// The parameters of a version: JSON, or empty.
 #[derive(Debug)]
 pub struct Parameters<'a> {
     json: &'a str,
@@ -237,14 +237,14 @@ pub mod guest {
     use crate::host;
     use crate::trigger;
 
-    /// Holds the instance, one per plugin.
+    /// Stores the plugin's only instance.
     pub type InstanceCell<P> = RefCell<Option<Instance<P>>>;
 
     pub fn setup<P: Projection>(
         cell: &InstanceCell<P>,
         parameters: &str,
     ) -> Result<wit::Manifest, String> {
-        // Without this, a panic is a trap without a message.
+        // Without this hook, a panic would be a trap without a message.
         std::panic::set_hook(Box::new(|panic| {
             host::log(trigger::cause(), wit::Level::Error, &panic.to_string());
         }));

@@ -61,11 +61,10 @@ pub trait Stored: Sized {
 /// Derive it. Each field is a [`Value`]; `#[row(…)]` on a field takes
 ///
 /// * `unit = "EUR"`: the unit, for people,
-/// * `merge = sum`: how the values of one key are combined when several
-///   partitions hold it: `same` (the default: they are equal, as parts of the
-///   key are), `sum`, `min`, `max`, `newest` (then the table needs
-///   `#[table(newest_by = "…")]`), or `sketch` (of [`Distinct`] and
-///   [`Percentiles`], whose default it is),
+/// * `merge = sum`: how the values of one key are combined if several partitions have a
+///   row under it: `same` (the default: they are equal, as parts of the key are),
+///   `sum`, `min`, `max`, `newest` (then the table needs `#[table(newest_by = "…")]`),
+///   or `sketch` (of [`Distinct`] and [`Percentiles`], whose default it is),
 /// * `kind = json`: the declared kind, if it is not that of the type.
 ///
 /// ```
@@ -99,7 +98,8 @@ pub struct Field {
     pub kind: FieldKind,
     /// A unit for people, or nothing.
     pub unit: &'static str,
-    /// How the values of one key are combined when several partitions hold it.
+    /// How the values of one key are combined if several partitions have a row under
+    /// it.
     pub merge: Merge,
 }
 
@@ -458,7 +458,7 @@ impl Stored for Timestamp {
     }
 }
 
-/// A row without content: for sets, whose members are keys.
+/// A row without content. Use it for a set: its members are the keys.
 impl Stored for () {
     const FALLIBLE: bool = false;
 
@@ -540,7 +540,7 @@ mod tests {
     }
 
     proptest! {
-        /// Texts that are exactly, or nearly, as they are written.
+        /// Texts that are exactly what `write` writes, or nearly.
         #[test]
         fn a_row_is_what_serde_reads_or_refused(
             a in r"-?0?[0-9]{0,2}[0-9]{0,18}(\.0|e1)?",

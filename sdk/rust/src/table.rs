@@ -19,7 +19,8 @@ use crate::row::{Field, Row, Stored};
 /// used recently are dropped from memory.
 pub const CACHE_ROWS: usize = 32_768;
 
-/// The rows that a scan gets from the host in one call; this limits their bytes.
+/// The maximum number of rows that a scan requests from the host in one call. This
+/// limits the bytes of an answer.
 const SCAN_PAGE_ROWS: u32 = 128;
 
 /// How a field of a `#[derive(Tables)]` struct is declared.
@@ -73,18 +74,18 @@ impl<R: Row> PublicTable for Table<R> {
 /// [`crate::window`]'s. The field's name is the table's name, and its doc comment the
 /// table's description. `#[table(…)]` takes
 ///
-/// * `private`: any bytes, seen by no reader; public tables hold JSON objects
-///   that can be queried and subscribed to,
+/// * `private`: a table whose rows are any bytes, and which readers cannot see. Rows of
+///   public tables are JSON objects that can be queried and subscribed to,
 /// * `per_tenant`: every row belongs to a tenant; keys are [`crate::InTenant`],
 /// * `newest_by = "field"`: the timestamp field that decides which partition's
 ///   value counts for fields with `merge = newest`,
-/// * `retention = "7d"`: how long a row is kept after its last change, in
-///   `us`, `ms`, `s`, `m`, `h` or `d`; for ever if left out,
-/// * `name = "…"`: another name than the field's,
-/// * `cache = 1000`: rows kept in memory, [`CACHE_ROWS`] if left out,
-/// * `skip`: not a table but a plain value, `Default` in every fresh instance.
-///   Set it in [`crate::Projection::setup`], and never from events: memory is
-///   only a cache, and the host may drop it between any two calls.
+/// * `retention = "7d"`: how long a row is kept after its last change, in `us`, `ms`,
+///   `s`, `m`, `h` or `d`; the default is forever,
+/// * `name = "…"`: the table's name, if it is not the field's,
+/// * `cache = 1000`: the number of rows kept in memory; the default is [`CACHE_ROWS`],
+/// * `skip`: the field is not a table but a plain value. In every fresh instance it is
+///   `Default::default()`. Set it in [`crate::Projection::setup`], and never from
+///   events: memory is only a cache, and the host may drop it between any two calls.
 pub trait Tables: Sized {
     /// How the tables were declared, in the order of the fields.
     #[doc(hidden)]
@@ -108,7 +109,8 @@ pub trait Tables: Sized {
 pub struct Table<R> {
     spec: &'static TableSpec,
     cache: RowCache,
-    /// At the places that `cache` gave their keys; none if the table has no such row.
+    /// The rows, each at the place of its key in `cache`. `None` if the table has no
+    /// row under the key.
     rows: Vec<Option<R>>,
     /// Places of rows that were changed and not checked yet.
     unchecked: Vec<u32>,
@@ -132,8 +134,8 @@ impl<R: Stored> TableField for Table<R> {
         }
         self.check()?;
         self.columns.clear();
-        // If this fails, the changes stay noted, so that a caller that continues in
-        // spite of the error gets it again.
+        // If this fails, the changes stay noted. So a caller that ignores the error
+        // gets it again.
         self.collect()?;
         send(self.spec.id, &self.columns);
         self.cache.sent();
@@ -244,7 +246,8 @@ impl<R: Stored> Table<R> {
         }
         let first = self.cache.len();
         let read = self.ask_for(keys).and_then(|()| self.read_from(first));
-        // Nothing is known about keys whose rows were not read.
+        // Keys whose rows could not be read lose their places, because nothing is known
+        // about their rows.
         self.cache.truncate(self.rows.len());
         read
     }

@@ -18,7 +18,7 @@ use crate::table::{Scan, Table, TableField, TableSpec};
 /// item whose key comes first in the order of bytes ranks first, so the ranking
 /// depends on values alone and never on the order of events.
 ///
-/// It is a private table of its own. Copy the items for readers to a public table
+/// It is a separate private table. Copy the items for readers to a public table
 /// whenever [`TopN::add`], [`TopN::set`] or [`TopN::remove`] returns that the N largest
 /// have changed:
 ///
@@ -100,7 +100,7 @@ pub struct TopN<const N: usize> {
 pub struct Ranked {
     /// The item's key.
     pub item: String,
-    /// Its value.
+    /// The value.
     pub value: i64,
 }
 
@@ -116,9 +116,9 @@ impl Ranked {
 enum RetainedKeys {
     /// For a group: its N largest items in order, and the number of other items.
     Group { largest: Vec<Ranked>, others: u64 },
-    /// For another item, by its name.
+    /// For an item that is not among the N largest, by its name: its value.
     Value(i64),
-    /// For another item, by its value.
+    /// For an item that is not among the N largest, by its value.
     Place,
 }
 
@@ -350,7 +350,8 @@ impl<const N: usize> TopN<N> {
         let mut ranked = largest.remove(place);
         let shrinks = value < ranked.value;
         ranked.value = value;
-        // It ranks before all others if it still ranks before one of the N.
+        // If the item still ranks before one of the N largest, it ranks before all
+        // other items.
         let last = largest.last().is_none_or(|last| !last.is_behind(&ranked.item, value));
         if shrinks && last && *others > 0 {
             self.put_other(group, &ranked.item, value)?;
@@ -403,7 +404,8 @@ fn group_key(group: &str) -> String {
     ("group", group).to_key()
 }
 
-/// The item is last and unescaped: escaping could change its order.
+/// The key of an item's row by its name. The item is the last part and is not escaped,
+/// because escaping could change the order.
 fn item_key(group: &str, item: &str) -> String {
     let mut key = ("item", group, "").to_key();
     key.push_str(item);
@@ -414,7 +416,8 @@ fn places_key(group: &str) -> String {
     ("place", group, "").to_key()
 }
 
-/// The largest value first, and among equal values the first item.
+/// The key of an item's row by its value. These keys sort by descending value, and
+/// among equal values by item.
 fn place_key(group: &str, item: &str, value: i64) -> String {
     let mut key = places_key(group);
     Narrow(!value).write(&mut key);

@@ -26,7 +26,7 @@ use secured::Secured;
 pub use secured::{MECHANISMS, PASSWORD, USER};
 pub use tools::{Group, Lag, Reading};
 
-/// This file next to the jars marks a complete download.
+/// The name of the file next to the jars that marks a complete download.
 pub const DONE: &str = "kafka.done";
 
 /// How long a broker may take to start or to end, and a tool to answer.
@@ -81,7 +81,7 @@ pub struct Options {
     pub heap_mib: u32,
     /// More settings of the broker, for instance `message.max.bytes`.
     pub settings: Vec<(String, String)>,
-    /// What happens to the broker when the process that started it is gone.
+    /// What happens to the broker when the process that started it has ended.
     pub ending: Ending,
     /// Whether it also listens with TLS and SASL.
     pub secured: bool,
@@ -125,8 +125,8 @@ impl Broker {
         Self::start_with(options, None)
     }
 
-    /// Like [`Broker::start`]. The broker lives until the other end of `lifeline` is
-    /// closed, in whatever process that is.
+    /// Like [`Broker::start`]. The broker runs until the other end of `lifeline` is
+    /// closed. That end may be in any process.
     ///
     /// # Errors
     /// See [`Broker::start`].
@@ -166,8 +166,8 @@ impl Broker {
         &self.folder
     }
 
-    /// Kills it (`kill -9`), and waits until it is gone. Does nothing if it does not
-    /// run.
+    /// Kills the broker (`kill -9`), and waits until it has ended. Does nothing if the
+    /// broker does not run.
     ///
     /// # Errors
     /// If it cannot be killed.
@@ -175,7 +175,8 @@ impl Broker {
         self.process.take().map_or(Ok(()), |process| process.end("kill"))
     }
 
-    /// Asks it to end, and waits until it has. Does nothing if it does not run.
+    /// Asks the broker to end, and waits until it has ended. Does nothing if the broker
+    /// does not run.
     ///
     /// # Errors
     /// If it does not end in time.
@@ -183,7 +184,7 @@ impl Broker {
         self.process.take().map_or(Ok(()), |process| process.end("stop"))
     }
 
-    /// Starts it again with the same topics and port. Returns when it answers.
+    /// Starts the broker again with the same topics and port. Returns when it answers.
     ///
     /// # Errors
     /// If it does not start. The error contains its output.
@@ -192,8 +193,8 @@ impl Broker {
         self.run(None)
     }
 
-    /// Suspends it (`SIGSTOP`): connections stay open, and no request is answered
-    /// until [`Broker::thaw`].
+    /// Suspends the broker (`SIGSTOP`): connections stay open, and no request is
+    /// answered until [`Broker::thaw`].
     ///
     /// # Errors
     /// If it does not run.
@@ -209,10 +210,11 @@ impl Broker {
         self.process.as_ref().context("the broker does not run")?.signal("CONT")
     }
 
-    /// Leaves the broker to the other end of its lifeline, see
-    /// [`Broker::start_with`].
+    /// Lets the broker continue after this value is dropped. From now on only the
+    /// closing of its lifeline ends it; see [`Broker::start_with`].
     pub fn leave(mut self) {
-        // The process is neither ended nor waited for.
+        // This neither ends the process nor waits for it, because another process holds
+        // its lifeline.
         drop(self.process.take());
         self.temporary = false;
     }

@@ -14,7 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use crate::PATIENCE;
 
 /// Starts the command in its arguments, prints the process id, and reads one word:
-/// `stop`, `kill`, or nothing when the starting process is gone.
+/// `stop`, `kill`, or nothing when the starting process has ended.
 const GUARD: &str = r#"
 said=$1; ending=$2; remove=$3; shift 3
 "$@" >"$said" 2>&1 &
@@ -31,7 +31,7 @@ wait "$pid" 2>/dev/null
 if [ -z "$word" ] && [ -n "$remove" ]; then rm -rf "$remove"; fi
 "#;
 
-/// What happens to a broker when the process that started it is gone.
+/// What happens to a broker when the process that started it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
     /// It is killed at once.
@@ -51,7 +51,7 @@ pub(crate) struct Guarded {
 
 impl Guarded {
     /// Starts `command`, with its output in the file `said`. The folder `remove` is
-    /// deleted when the starting process is gone.
+    /// deleted when the starting process has ended.
     pub(crate) fn start(
         command: &Command,
         said: &Path,
@@ -100,10 +100,10 @@ impl Guarded {
         Ok(())
     }
 
-    /// Ends it with `word`, and waits until it is gone.
+    /// Sends `word` to the guard, and waits until the process has ended.
     pub(crate) fn end(mut self, word: &str) -> Result<()> {
         match &mut self.lifeline {
-            // The guard is already gone if another program ended the process.
+            // The guard has already ended if another program ended the process.
             Some(lifeline) => drop(writeln!(lifeline, "{word}")),
             None => self.signal(if word == "kill" { "KILL" } else { "TERM" })?,
         }

@@ -23,7 +23,7 @@ pub struct Lag {
     pub lag: Option<i64>,
 }
 
-/// What `kafka-console-consumer` reads.
+/// Options of `kafka-console-consumer`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reading {
     /// How many records are read.

@@ -1,4 +1,4 @@
-//! Tokens, ETags, cursors, offsets and ids that could mean two things.
+//! Tokens, ETags, cursors, offsets and ids that could be valid in two histories.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::{Answer, folding, get, push, send};
 
 const TABLE: &str = "revenue/by_product";
 
-/// A change that starts another history. It is made while the server is stopped.
+/// A change of a stopped server's folder, after which another history begins.
 type Change = fn(&Path);
 
 fn order(product: &str, cents: u64) -> String {
@@ -30,7 +30,7 @@ async fn revenue(server: &Server) {
     server.project("revenue", &guest("revenue"), "").await.unwrap();
 }
 
-/// What a client keeps from one visit to the next.
+/// The data that a client keeps between two connections.
 struct Kept {
     shown: Shown,
     etag: String,
@@ -46,7 +46,7 @@ async fn visit(server: &Server) -> Kept {
     Kept { shown, etag, cursor: page["next"].as_str().unwrap().to_owned() }
 }
 
-/// Nothing that the client kept may be accepted for the present history.
+/// Checks that the server accepts nothing that the client kept from another history.
 async fn is_another_history(server: &Server, kept: &Kept) {
     let path = format!("/v1/tables/{TABLE}");
     for number in 0..9 {
@@ -221,7 +221,7 @@ async fn the_same_identity_with_other_content_is_reported_as_such() {
     assert!(counted, "{metrics}");
 }
 
-/// How many events of an answer are known with different content.
+/// The number of duplicates in an answer that differ from the event in the log.
 fn differing(answer: &Value) -> u64 {
     answer["differs"].as_u64().unwrap_or_default()
 }
@@ -239,7 +239,7 @@ async fn sources_and_types_of_the_host_are_refused_from_outside() {
     let id = emitted[0]["id"].as_str().unwrap();
     let source = emitted[0]["source"].as_str().unwrap();
     assert!(source.starts_with("lantern/"), "{emitted:?}");
-    // The id that the second event will have, as well as an outsider can guess it.
+    // The id that the second event will have, as another client could guess it.
     let next = id.strip_suffix("/0/0/0").map_or(id.to_owned(), |stem| format!("{stem}/0/3/1"));
     let refused: Answer = send(
         &server,

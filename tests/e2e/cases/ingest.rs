@@ -1,4 +1,4 @@
-//! What clients send: names, encodings, header values.
+//! Input of clients: names, encodings, header values.
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};

@@ -1,5 +1,5 @@
-//! Inputs that similar systems, or an earlier Lantern, handled wrongly, with the
-//! right result. Each is an example of a kind of fault.
+//! Inputs that similar systems or earlier versions of Lantern handled wrongly, each
+//! with the correct result. Each is an example of a kind of fault.
 
 mod http;
 mod identity;
@@ -18,7 +18,7 @@ use serde_json::Value;
 /// The media type of one event.
 pub(crate) const ONE: &str = "application/cloudevents+json";
 
-/// What a server answered.
+/// The answer of a server.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -101,7 +101,7 @@ pub(crate) fn lantern(server: &Server, words: &[&str]) -> (i32, String, String) 
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-/// Folds the log again and compares; panics unless the tables are the same.
+/// Folds the log again and compares the tables; panics if they differ.
 pub(crate) fn verified(server: &Server, name: &str) {
     let (code, output, errors) = lantern(server, &["verify", name]);
     assert_eq!(code, 0, "{output}{errors}");

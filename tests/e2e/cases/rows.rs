@@ -1,4 +1,4 @@
-//! An accepted payload can be read back as it was written.
+//! An accepted payload can be read back unchanged.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{ask, folding, get, lantern, send};
 
-/// Documents by subject, as they are sent.
+/// Documents by subject, as JSON text.
 const DOCS: [(&str, &str); 4] = [
     ("text", r#"{"t":"half \ud83d"}"#),
     ("large", r#"{"n":1e400}"#),
@@ -31,7 +31,7 @@ async fn numbers_and_text_of_rows_are_returned_as_they_were_sent_or_refused_on_a
         let answer = send(&server, event(subject, doc)).await;
         match answer.status {
             200 => kept.push((subject, doc)),
-            // Half of a surrogate pair is not text that a reader could show.
+            // Half of a surrogate pair is not valid Unicode text.
             status => assert_eq!((subject, status), ("text", 400), "{}", answer.text),
         }
     }

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
-/// What a client shows, and the token with which it can resume.
+/// The rows that a client shows, and the token with which it can resume.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Shown {
     pub(super) rows: BTreeMap<String, Value>,
@@ -19,7 +19,8 @@ pub(super) struct Shown {
     pub(super) reset: bool,
 }
 
-/// Subscribes to `table`, resuming from `before`, until `shows` holds for the rows.
+/// Subscribes to `table`, resumes from `before`, and reads frames until `shows` returns
+/// `true` for the rows.
 pub(super) async fn session(
     server: &Server,
     table: &str,

@@ -1,4 +1,4 @@
-//! If the machine is short of memory, no projection is blamed for it.
+//! A lack of memory on the machine is a fault of the host and parks no event.
 
 use lantern_tests::{Launch, Server, guest};
 

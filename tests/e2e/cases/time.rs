@@ -1,5 +1,5 @@
-//! Event time: one event does not move the time of other senders, and keys of windows
-//! may contain any text.
+//! Event time: one event does not make the events of other senders late. Keys of
+//! windows may contain any text.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

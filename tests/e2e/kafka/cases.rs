@@ -1,5 +1,5 @@
-//! Records of a topic that similar systems, or an earlier Lantern, handled wrongly.
-//! Other programs write to the topic, and Lantern reads all of it.
+//! Records of a topic that similar systems or earlier versions of Lantern handled
+//! wrongly. Other programs write to the topic, and Lantern must read all of it.
 
 use lantern_tests::kafka::{self, Written};
 use lantern_tests::{Launch, Server, guest};
@@ -138,7 +138,7 @@ async fn an_event_too_large_for_the_topic_is_refused_for_good_and_blocks_no_outb
         assert!(parked[0].3.contains(part), "{parked:?}");
     }
     assert_eq!(server.get("/readyz").await.unwrap()["ready"], true);
-    // Nothing is retried again and again: the topic does not grow.
+    // The refused event is not sent again and again: the topic does not grow.
     let end = kafka::bounds(kafka::shared(), &topic, 0).unwrap().1;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     assert_eq!(kafka::bounds(kafka::shared(), &topic, 0).unwrap().1, end);
@@ -179,7 +179,7 @@ async fn times_out_of_range_are_unreadable_and_the_reason_names_the_unit() {
     server.until("revenue", |status| next(status) >= 4).await.unwrap();
     server.caught_up("revenue").await.unwrap();
     let parked = parked(&server, "revenue").await;
-    // The reason names the unit that would make it a time of the present.
+    // The reason names the unit with which the number is a plausible time.
     for offset in [0, 1] {
         let of = parked.iter().find(|(at, ..)| *at == offset);
         let reason = of.map(|(.., reason)| reason.as_str()).unwrap_or_default();

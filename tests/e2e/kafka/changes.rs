@@ -1,4 +1,5 @@
-//! Changes of topics and brokers. Lantern survives each of them or reports it.
+//! Changes of topics and brokers. After each, Lantern continues correctly or reports
+//! the problem.
 
 use std::time::{Duration, Instant};
 
@@ -49,14 +50,15 @@ async fn records_of_every_codec_and_of_committed_transactions_are_read_and_no_ot
         sent += 100;
     }
     counts(&server, 500).await;
-    // Markers take offsets. Aborted records are in the topic and do not count.
+    // Transaction markers take offsets. Aborted records are in the topic, and must not
+    // be folded.
     kafka::produce_in_transaction(&address, &topic, &probes(1_000, 1_100), true).unwrap();
     kafka::produce_in_transaction(&address, &topic, &probes(2_000, 2_050), false).unwrap();
     counts(&server, 600).await;
     let ends: i64 = kafka::shared().ends(&topic).unwrap().values().sum();
     assert!(ends > 652, "{ends}: with what was aborted, and markers of both partitions");
     assert_eq!(kafka::records(kafka::shared(), &topic, true).unwrap().len(), 600);
-    // After the markers nothing is left to do.
+    // After the markers there is nothing left to fold.
     let status = server.caught_up("rogue").await.unwrap();
     for shard in status["versions"][0]["shards"].as_array().unwrap() {
         assert_eq!(shard["lag_events"], 0, "{shard}");
@@ -269,8 +271,8 @@ async fn a_broker_that_hangs_costs_no_more_memory_than_is_allowed() {
         if round == 2 {
             after_first = resident;
         }
-        // Requests that are read, parsed and refused take memory while they last, and
-        // release it afterwards.
+        // Requests that are read, parsed and refused take memory until they are
+        // answered.
         let started = Instant::now();
         while round > 2 && resident >= after_first + 48.0 {
             assert!(started.elapsed() < PATIENCE, "{after_first} MiB, then {resident}");

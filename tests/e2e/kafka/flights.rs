@@ -1,5 +1,5 @@
-//! Six months of real flights through a topic with four partitions, against
-//! SQLite and against one partition.
+//! Folds six months of real flights from a topic with four partitions, and compares the
+//! tables with SQLite's and with those of one partition.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -11,7 +11,7 @@ mod tools;
 
 use lantern_tests::{Server, kafka, without};
 
-/// Whether there is no Kafka; prints a line in that case.
+/// Whether Kafka is missing. If so, prints a line.
 fn no_kafka() -> bool {
     if without("kafka") {
         println!("skipped: no Kafka");

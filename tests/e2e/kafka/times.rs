@@ -1,4 +1,5 @@
-//! Event times that producers choose: one producer does not move the time of others.
+//! Event times are chosen by producers: the times of one producer must not make the
+//! events of others late.
 
 use lantern_tests::{guest, kafka};
 

@@ -1,4 +1,4 @@
-//! Kafka's own tools, and other projects', used together with Lantern.
+//! Tools of Kafka and of other projects, used together with Lantern.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;

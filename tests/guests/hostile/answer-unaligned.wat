@@ -1,2 +1,2 @@
-;; Answers with an odd address.
+;; Returns an odd address.
 (func (export "lantern:projection/projector@0.2.0#apply") (param i32) (result i32) (i32.const 513))

@@ -1,4 +1,4 @@
-;; Keeps in a row how often this instance was called.
+;; Writes the number of calls of its instance to a row.
 (import "lantern:projection/tables@0.2.0" "put" (func $put (param i32 i32 i32 i32 i32 i32)))
 (global $calls (mut i64) (i64.const 0))
 (data (i32.const 16384) "key")

@@ -1,4 +1,4 @@
-;; Emits an event whose data are no JSON.
+;; Emits an event whose data is not JSON.
 (import "lantern:projection/outbox@0.2.0" "emit" (func $emit (param i32 i32)))
 (data (i32.const 16384) "key")
 (data (i32.const 16400) "{\"n\":1}")

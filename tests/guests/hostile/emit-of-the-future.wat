@@ -1,4 +1,4 @@
-;; Emits an event and names a cause that has not happened yet.
+;; Emits an event, and names a cause that was not in the batch.
 (import "lantern:projection/outbox@0.2.0" "emit" (func $emit (param i32 i32)))
 (data (i32.const 16384) "key")
 (data (i32.const 16400) "{\"n\":1}")

@@ -1,4 +1,4 @@
-;; Writes rows as a column whose ends go back.
+;; Writes rows as a column whose ends do not ascend.
 (import "lantern:projection/tables@0.2.0" "put-many" (func $put_many (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
 (data (i32.const 16384) "\02\00\00\00\01\00\00\00\03\00\00\00")
 (data (i32.const 16400) "abc")

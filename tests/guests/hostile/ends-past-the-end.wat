@@ -1,4 +1,4 @@
-;; Writes rows as a column whose last end lies behind its bytes.
+;; Writes rows as a column whose last end is beyond its bytes.
 (import "lantern:projection/tables@0.2.0" "put-many" (func $put_many (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
 (data (i32.const 16384) "\02\00\00\00\ff\ff\ff\ff")
 (data (i32.const 16400) "abc")

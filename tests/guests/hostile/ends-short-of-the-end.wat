@@ -1,4 +1,4 @@
-;; Asks for rows by a column with bytes that belong to no key.
+;; Reads rows by a column of keys with bytes after the last key.
 (import "lantern:projection/tables@0.2.0" "get-many" (func $get_many (param i32 i32 i32 i32 i32 i32)))
 (data (i32.const 16384) "\01\00\00\00")
 (data (i32.const 16400) "abc")

@@ -1,2 +1,2 @@
-;; Exports `apply` with other parameters than it says.
+;; Exports `apply` with other parameters than its world declares.
 (func (export "lantern:projection/projector@0.2.0#apply") (param i64 i64) (result i32) (i32.const 512))

@@ -1,2 +1,2 @@
-;; Is a component that exports nothing.
+;; A component that exports nothing.
 (component)

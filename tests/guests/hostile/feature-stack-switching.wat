@@ -1,4 +1,4 @@
-;; Switches between stacks of its own.
+;; Switches between stacks.
 (type $f (func))
 (type $c (cont $f))
 (func $nothing)

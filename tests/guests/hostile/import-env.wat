@@ -1,4 +1,4 @@
-;; Wants a function of another program, as a core module.
+;; A core module that imports a function of another program.
 (module
   (import "env" "system" (func (param i32) (result i32)))
   (memory (export "memory") 1))

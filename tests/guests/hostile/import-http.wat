@@ -1,3 +1,3 @@
-;; Wants to ask other servers.
+;; Imports WASI's HTTP client.
 (component
   (import "wasi:http/outgoing-handler@0.2.0" (instance (export "f" (func)))))

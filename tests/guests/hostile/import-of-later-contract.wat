@@ -1,3 +1,3 @@
-;; Wants a later version of the contract.
+;; Imports a later version of the contract.
 (component
   (import "lantern:projection/tables@0.9.0" (instance (export "f" (func)))))

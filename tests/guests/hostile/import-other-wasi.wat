@@ -1,3 +1,3 @@
-;; Wants the terminal's size, which is of a WASI that is not there.
+;; Imports `wasi:keyvalue`, which the host does not offer.
 (component
   (import "wasi:keyvalue/store@0.2.0" (instance (export "f" (func)))))

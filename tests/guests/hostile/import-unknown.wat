@@ -1,3 +1,3 @@
-;; Wants an interface that nobody has.
+;; Imports an unknown interface.
 (component
   (import "evil:host/shell@1.0.0" (instance (export "run" (func (param "line" string))))))

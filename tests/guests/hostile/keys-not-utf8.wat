@@ -1,4 +1,4 @@
-;; Writes rows under keys that are no text, as a column, whose bytes the host has to check
+;; Writes rows under keys that are not UTF-8, as a column, whose bytes the host must check
 ;; itself.
 (import "lantern:projection/tables@0.2.0" "put-many" (func $put_many (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
 (data (i32.const 16384) "\03\00\00\00")

@@ -1,4 +1,4 @@
-;; Loops over bulk instructions of no length, which have nothing to charge for but themselves.
+;; Loops over bulk instructions of length 0, whose only cost is the instruction itself.
 (table $t 10 funcref)
 (func $on_apply (param $batch i32)
   (loop $forever

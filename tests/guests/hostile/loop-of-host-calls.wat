@@ -1,4 +1,4 @@
-;; Has the host look for a row, again and again.
+;; Reads a row from the host again and again.
 (import "lantern:projection/tables@0.2.0" "get" (func $get (param i32 i32 i32 i32)))
 (data (i32.const 16384) "key")
 (data (i32.const 16400) "{\"n\":1}")

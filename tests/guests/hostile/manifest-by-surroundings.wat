@@ -1,4 +1,4 @@
-;; Asks clock and randomness which version to answer: both say the same to every instance.
+;; Derives its version from clock and random numbers. Both are the same for every instance.
 (import "wasi:clocks/wall-clock@0.2.0" "now" (func $wall (param i32)))
 (import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))
 (func $on_setup

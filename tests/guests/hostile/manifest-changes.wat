@@ -1,5 +1,5 @@
-;; Answers another name each time `setup` is called on an instance. Each instance is set up
-;; once, so that nobody sees it.
+;; Returns another name each time `setup` is called on an instance. The host calls `setup`
+;; once per instance, so this has no effect.
 (global $calls (mut i32) (i32.const 0))
 (func $on_setup
   (global.set $calls (i32.add (global.get $calls) (i32.const 1)))

@@ -1,4 +1,4 @@
-;; Answers a manifest with a description of 20 MiB, which every status would repeat.
+;; Returns a manifest with a description of 20 MiB, which every status would contain.
 (memory (export "memory") 400)
 (func $on_setup
   (memory.fill (i32.const 131072) (i32.const 120) (i32.const 20971520))

@@ -1,5 +1,5 @@
-;; Asks for the same missing row millions of times in one call, by a column that is nothing
-;; but ends, and then again in the same memory, for as long as its fuel lasts.
+;; Reads the same missing row millions of times in one call, by a column of empty keys, and
+;; repeats this in the same memory until its fuel is used up.
 (import "lantern:projection/tables@0.2.0" "get-many" (func $get_many (param i32 i32 i32 i32 i32 i32)))
 (memory (export "memory") 500)
 (func $on_apply (param $batch i32)

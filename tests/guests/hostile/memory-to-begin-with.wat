@@ -1,2 +1,2 @@
-;; Begins with more memory than it may have.
+;; Declares more initial memory than allowed.
 (memory (export "memory") 2000)

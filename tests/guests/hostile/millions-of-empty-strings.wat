@@ -1,5 +1,5 @@
-;; Answers a manifest with seven million types to emit, each of no length: the host needs
-;; three times the memory to hold them.
+;; Returns a manifest with seven million emitted types of length 0. The host needs three times
+;; the guest's memory to store them.
 (memory (export "memory") 950)
 (func $on_setup
   (i32.store (i32.const 1084) (i32.const 131072))

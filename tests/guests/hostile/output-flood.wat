@@ -1,4 +1,4 @@
-;; Writes to standard error without an end.
+;; Writes to standard error without end.
 (import "wasi:cli/stderr@0.2.0" "get-stderr" (func $stderr (result i32)))
 (import "wasi:io/streams@0.2.0" "[method]output-stream.blocking-write-and-flush" (func $write (param i32 i32 i32 i32)))
 (func $on_apply (param $batch i32)

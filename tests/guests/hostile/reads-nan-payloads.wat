@@ -1,4 +1,4 @@
-;; Looks whether a NaN shows which machine made it: all of them are the same here.
+;; Checks whether the bits of a NaN depend on the machine. The host makes all NaNs the same.
 (import "lantern:projection/tables@0.2.0" "put" (func $put (param i32 i32 i32 i32 i32 i32)))
 (data (i32.const 16384) "samodd")
 (data (i32.const 16400) "{\"n\":1}")

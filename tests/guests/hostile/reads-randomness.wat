@@ -1,4 +1,4 @@
-;; Keeps a random number in a row.
+;; Writes a random number to a row.
 (import "lantern:projection/tables@0.2.0" "put" (func $put (param i32 i32 i32 i32 i32 i32)))
 (import "wasi:random/random@0.2.0" "get-random-u64" (func $random (result i64)))
 (data (i32.const 16384) "key")

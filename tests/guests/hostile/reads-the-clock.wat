@@ -1,4 +1,4 @@
-;; Keeps what the wall clock shows in a row: while events are applied, always 1970.
+;; Writes the time of the wall clock to a row: always 1970 while events are applied.
 (import "lantern:projection/tables@0.2.0" "put" (func $put (param i32 i32 i32 i32 i32 i32)))
 (import "wasi:clocks/wall-clock@0.2.0" "now" (func $wall (param i32)))
 (data (i32.const 16384) "key")

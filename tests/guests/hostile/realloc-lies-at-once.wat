@@ -1,2 +1,2 @@
-;; Gives the host memory that it does not have, for the parameters of `setup`.
+;; Its allocator returns memory beyond the end for the parameters of `setup`.
 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) (i32.const 0x7fff0000))

@@ -1,7 +1,7 @@
-;; Gives the host memory that it does not have.
+;; Its allocator returns memory beyond the end.
 (global $asked (mut i32) (i32.const 0))
 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
-  ;; Honest the first time, for `setup`.
+  ;; The first call, for `setup`, returns valid memory.
   (global.set $asked (i32.add (global.get $asked) (i32.const 1)))
   (if (i32.eq (global.get $asked) (i32.const 1)) (then (return (i32.const 65536))))
   (i32.const 0x7fff0000))

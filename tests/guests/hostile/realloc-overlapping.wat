@@ -1,8 +1,8 @@
-;; Gives the host the same memory for everything it asks for, so that a batch overwrites
-;; itself: that is its own affair.
+;; Its allocator returns the same memory for every request, so that a batch overwrites itself.
+;; This affects only the guest.
 (global $asked (mut i32) (i32.const 0))
 (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
-  ;; Honest the first time, for `setup`.
+  ;; The first call, for `setup`, returns valid memory.
   (global.set $asked (i32.add (global.get $asked) (i32.const 1)))
   (if (i32.eq (global.get $asked) (i32.const 1)) (then (return (i32.const 65536))))
   (i32.const 65536))

@@ -1,4 +1,4 @@
-;; Calls itself without an end through a table, with many values kept on each level.
+;; Calls itself without end through a table, with many live values on each level.
 (type $f (func (param i64 i64 i64 i64 i64 i64 i64 i64) (result i64)))
 (table 1 funcref)
 (elem (i32.const 0) $deeper)

@@ -1,4 +1,4 @@
-;; Writes a public row that is no JSON.
+;; Writes a public row that is not JSON.
 (import "lantern:projection/tables@0.2.0" "put" (func $put (param i32 i32 i32 i32 i32 i32)))
 (data (i32.const 16384) "key")
 (data (i32.const 16400) "{\"n\":1}")

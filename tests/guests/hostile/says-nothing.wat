@@ -1,2 +1,2 @@
-;; Is a core module that does not say what it is.
+;; A core module without the section that names its world.
 (module (func (export "run")))

@@ -1,4 +1,4 @@
-;; Writes two thousand rows and scans them without an end.
+;; Writes two thousand rows and scans them without end.
 (import "lantern:projection/tables@0.2.0" "put" (func $put (param i32 i32 i32 i32 i32 i32)))
 (import "lantern:projection/tables@0.2.0" "scan" (func $scan (param i32 i32 i32 i32 i32 i32 i32 i32)))
 (func $on_apply (param $batch i32)

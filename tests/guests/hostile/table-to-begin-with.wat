@@ -1,2 +1,2 @@
-;; Begins with a larger table than it may have.
+;; Declares a larger initial table than allowed.
 (table 300000 funcref)

@@ -1,4 +1,4 @@
-;; Writes a row in `setup`, where there is no event to be the cause.
+;; Writes a row in `setup`, in which no event can be its cause.
 (import "lantern:projection/tables@0.2.0" "put" (func $put (param i32 i32 i32 i32 i32 i32)))
 (data (i32.const 16384) "key")
 (data (i32.const 16400) "{\"n\":1}")

@@ -1,6 +1,6 @@
 //! A second projection for the experiments in one process. It answers the meter's
-//! emitted events with readings for the meter, so the two feed each other up to the
-//! depth that the host allows.
+//! emitted events with readings for the meter. So the two projections cause each
+//! other's events, up to the depth that the host allows.
 
 use std::sync::Arc;
 

@@ -2,8 +2,8 @@
 //! the same states, entry by entry, including all events that the host itself
 //! appended.
 //!
-//! The servers are real. In the first one heartbeats close windows, and its
-//! projection emits into the log. The second one has no heartbeats of its own.
+//! The experiment uses two real servers. In the first, heartbeats close windows, and
+//! the projection emits events into the log. The second appends no heartbeats itself.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;
@@ -39,11 +39,11 @@ const AGE: i64 = 10 * SECOND;
 /// The bug that is planted in the export.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flawed {
-    /// Heartbeats are left out.
+    /// The export does not contain heartbeats.
     pub heartbeats_left_out: bool,
 }
 
-/// Tries random logs.
+/// Exports and imports random logs.
 pub fn logs(run: &mut Run<'_>, flawed: Flawed) {
     run.cases(|run, seed| {
         let entries = Runtime::new()?.block_on(one(seed, flawed))?;

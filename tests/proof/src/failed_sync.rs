@@ -7,8 +7,8 @@
 //! the log until the file was opened again and synced. After a `kill -9` the log must
 //! contain all acknowledged events, and the tables must be a clean fold of it.
 //!
-//! `kill -9` does not lose the system's cache, so the log could be right by luck.
-//! That is why the calls themselves are checked.
+//! A `kill -9` does not lose writes in the system's cache, so the log could be correct
+//! by chance. Therefore the experiment also checks the system calls.
 
 use std::collections::HashMap;
 use std::fs;
@@ -61,14 +61,14 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
     let first = run.seed() / FIRST;
     run.cases(|run, seed| {
         let mut random = Rng::with_seed(seed);
-        // CI's cases fail syncs only.
+        // In the cases of CI only syncs fail.
         let calls = match (seed / FIRST).saturating_sub(first) {
             0 | 1 => CALLS[0],
             _ => *random.choice(&CALLS).unwrap_or(&CALLS[0]),
         };
-        // Opening the log again, with one commit, takes a few syncs and some dozen
-        // writes. With fewer calls between two faults no event could ever be accepted
-        // again.
+        // To open the log again and to make one commit takes a few syncs and a few
+        // dozen writes. With fewer calls between two faults, no event could ever be
+        // accepted again.
         let between = if calls.contains("sync") { 7..60 } else { 300..900 };
         let when = format!("{}+{}", 1 + seed % FIRST, random.u64(between));
         let fault = format!("{calls}:when={when}");
@@ -104,8 +104,8 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Pat
     let ledger = Mutex::new(Ledger::harmless(seed, 0));
     let mut server = match Server::launch(under.clone()) {
         Ok(server) => Some(server),
-        // If the server lacks something that its start needs, it may end with a
-        // reason. On an existing folder it gets further.
+        // If a call fails that the start needs, the server may end with a reason. With
+        // an existing folder the next start fails later or succeeds.
         Err(_) => {
             refused(run, &said)?;
             let mut whole = Server::launch(plain.clone()).context("a start after a failed one")?;
@@ -206,7 +206,7 @@ struct AcknowledgedState {
     of_log: u64,
 }
 
-/// Goes through the calls in the order in which they ended.
+/// Checks the calls in the order in which they ended.
 fn look(trace: &str) -> Result<AcknowledgedState> {
     let mut told = AcknowledgedState::default();
     // The start of a call that did not finish at once, by thread.

@@ -1,7 +1,8 @@
-//! Methods of a wrapper around a log that only pass the call on.
+//! A macro for wrappers around a log: it implements methods that only forward the call
+//! to the inner log.
 
-/// Implements the named methods of [`lantern_core::Log`] by those of `self.inner`, for
-/// a wrapper that changes some of the others.
+/// Implements the named methods of [`lantern_core::Log`] by calls of the same methods
+/// of `self.inner`. The wrapper implements the others itself.
 macro_rules! forward_log {
     ($($method:ident),* $(,)?) => { $($crate::forward_log::forward_log!(@$method);)* };
     (@partitions) => {

@@ -1,11 +1,12 @@
 //! Invariant 4, second half: a full disk loses nothing, and stops only operations
 //! that need room. The server recovers by itself when there is room.
 //!
-//! The server's folder is on a small file system in memory. Events are sent until
-//! they are refused. Then reads and feeds must go on, and the server must neither die
-//! nor spin. Depending on the seed, the server keeps running, is killed and started
-//! on the full disk, or is stopped and started there. Room comes from a larger disk
-//! or from the deletion of another file. The log keeps a reserve or does not.
+//! The server's folder is on a small file system in memory. Events are sent until they
+//! are refused. Then reads and feeds must continue, and the server must neither end nor
+//! use much CPU time. Depending on the seed, the server keeps running, is killed and
+//! started on the full disk, or is stopped and started there. Then room is made: the
+//! disk is enlarged, or another file is deleted. In some cases the log has a disk
+//! reserve, in others none.
 
 use std::fs;
 use std::path::Path;
@@ -80,7 +81,7 @@ impl Drop for Disk {
     }
 }
 
-/// What happens while the disk is full.
+/// What happens to the server while the disk is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Background {
     GoesOn,
@@ -171,7 +172,7 @@ async fn one(
     compare(run, &mut server, &ledger, home.path(), &data, &settings[..3]).await
 }
 
-/// No acknowledged event is lost, and the tables are a clean fold.
+/// Checks that no acknowledged event is lost, and that the tables equal a clean fold.
 async fn compare(
     run: &mut Run<'_>,
     server: &mut Server,
@@ -200,7 +201,7 @@ async fn fill(run: &mut Run<'_>, server: &Server, ledger: &Mutex<Ledger>) -> Res
                 refused += 1;
                 named |= answer["code"] == "LAN-0322";
                 clear(status, &answer)?;
-                // Like a client that obeys `Retry-After`, but sooner.
+                // Retries like a client that obeys `Retry-After`, but earlier.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Outcome::Silence => bail!("no answer on a full disk"),
@@ -212,7 +213,7 @@ async fn fill(run: &mut Run<'_>, server: &Server, ledger: &Mutex<Ledger>) -> Res
     Ok(())
 }
 
-/// The answer says that the disk is full, and what to do.
+/// Checks that the answer names the full disk and what to do.
 fn clear(status: u16, answer: &Value) -> Result<()> {
     let text = |name: &str| answer[name].as_str().unwrap_or_default().to_lowercase();
     let full = ["full", "no space", "free"].iter().any(|word| text("detail").contains(word));
@@ -224,7 +225,8 @@ fn clear(status: u16, answer: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Reads and feeds go on, the server reports that it is not ready, and it is idle.
+/// Checks that reads and feeds continue, that the server reports that it is not ready,
+/// and that it is idle.
 async fn goes_on(run: &mut Run<'_>, server: &mut Server) -> Result<()> {
     ensure!(server.text("/healthz").await?.contains("ok"), "not alive on a full disk");
     ensure!(!server.rows("rogue/seen").await?.is_empty(), "no rows on a full disk");
@@ -281,7 +283,7 @@ async fn start_again(
     Ok(true)
 }
 
-/// The server accepts events again, without a restart.
+/// Checks that the server accepts events again without a restart.
 async fn recovers(server: &Server, ledger: &Mutex<Ledger>) -> Result<()> {
     let started = Instant::now();
     loop {

@@ -73,7 +73,8 @@ struct Counted {
 
 fn one(seed: u64, flawed: Flawed) -> Result<Counted> {
     let mut rng = Rng::with_seed(seed);
-    // Other experiments show that files survive; here they may be in memory.
+    // Other experiments test that files survive a crash; here the files may be in
+    // memory.
     let memory = Path::new("/dev/shm");
     let root = match memory.is_dir() {
         true => tempfile::tempdir_in(memory)?,
@@ -91,12 +92,12 @@ fn one(seed: u64, flawed: Flawed) -> Result<Counted> {
     Ok(counted)
 }
 
-/// A history as the model knows it.
+/// The model of a history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct History {
     /// The events of the log.
     events: Vec<Logged>,
-    /// The creation of the projection's state that folds the events.
+    /// The number of the creation of the projection's state that folds the events.
     creation: u64,
 }
 
@@ -113,7 +114,7 @@ struct Logged {
     value: i64,
 }
 
-/// The things that a reader keeps.
+/// The data that a reader keeps.
 struct KeptToken {
     epoch: String,
     checkpoint: Checkpoint,
@@ -379,7 +380,7 @@ impl World {
         }
     }
 
-    /// A checkpoint is accepted if its history continues, and only then.
+    /// Checks that a checkpoint is accepted if and only if its history continues.
     fn check(&self, counted: &mut Counted) -> Result<()> {
         let view = self.opened()?.engine.view(NAME)?;
         let now = rows(&view)?;
@@ -391,7 +392,7 @@ impl World {
                 true => Self::after(&view, kept).with_context(|| format!("checkpoint {number}"))?,
                 false => None,
             };
-            // A state without a commit draws its number again at the next start.
+            // A state without a commit draws a new random number at the next start.
             let empty = kept.history.events.is_empty();
             ensure!(
                 honoured.is_some() == goes_on || (empty && goes_on),

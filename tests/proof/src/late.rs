@@ -1,6 +1,6 @@
-//! Invariant 16: a plugin that is honest for a while, and depends on its instance's
-//! memory from some event on, is found by the second folds of live batches or by a
-//! verification. An honest plugin is never accused.
+//! Invariant 16: if a plugin begins to depend on its instance's memory at some event,
+//! the second folds of live batches or a verification find it. An honest plugin is
+//! never reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -48,13 +48,13 @@ struct Found {
     by_verification: bool,
 }
 
-/// Tries plugins that should be honest, with the given bugs.
+/// Runs the check for honest plugins on plugins with the given bugs.
 pub fn honest_plugins(run: &mut Run<'_>, flaws: Flaws) {
     run.cases(|_, seed| honest(seed, flaws));
 }
 
-/// An honest plugin is not accused, whatever events it gets and whatever operators
-/// decide.
+/// Checks that an honest plugin is not reported, whatever events it gets and whatever
+/// operators decide.
 fn honest(seed: u64, flaws: Flaws) -> Result<()> {
     let mut rng = Rng::with_seed(seed);
     let kind = KINDS[rng.usize(..KINDS.len())];
@@ -77,7 +77,8 @@ fn honest(seed: u64, flaws: Flaws) -> Result<()> {
     Ok(())
 }
 
-/// A dishonest plugin is found, and the finding is not forgotten.
+/// Checks that a dishonest plugin is found, and that the finding is kept over a
+/// restart.
 fn dishonest(seed: u64) -> Result<Found> {
     let mut rng = Rng::with_seed(seed);
     let kind = Kind { offset: 0, mended: false, on_failure: Policy::ParkEvent };
@@ -197,7 +198,7 @@ impl World {
         test_projection::event(&id, tenant, &subject, self.time, reading)
     }
 
-    /// Verifies the projection. Returns the checks that accuse its plugin.
+    /// Verifies the projection. Returns the checks that report its plugin.
     fn accused(&self) -> Result<Found> {
         let status = self.engine.verify(NAME, None)?.run(&mut |_| true);
         ensure!(

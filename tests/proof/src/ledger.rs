@@ -1,5 +1,5 @@
-//! The knowledge of clients: which events were acknowledged and where, and which were
-//! sent without an answer.
+//! The events that clients sent: which were acknowledged, with their offsets, and which
+//! got no answer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -91,7 +91,7 @@ impl Ledger {
         Self { padding, harmless: true, ..Self::new(seed) }
     }
 
-    /// Moves event time ahead, past some windows.
+    /// Advances event time past the end of some windows.
     pub(crate) fn jump(&mut self) {
         self.clock_ms += self.random.u64(500..4_500);
     }
@@ -133,7 +133,7 @@ impl Ledger {
         Sent { id, line }
     }
 
-    /// Each acknowledged event is in the log, at the place in the answer.
+    /// Checks that each acknowledged event is in the log, at the place in the answer.
     pub(crate) fn check(&self, mirror: &ReferenceLog) -> Result<()> {
         self.check_locations(|id| mirror.offset(SOURCE, id).map(|offset| (0, offset)))
     }
@@ -204,7 +204,7 @@ pub(crate) async fn try_send(
             Ok(Outcome::Acknowledged)
         }
         Ok((status, answer)) if !answer.is_null() => {
-            // Of a request of lines, some events may be in the log.
+            // If a request of lines fails, some of its events may be in the log.
             ledger.unknown.extend(events);
             Ok(Outcome::Refused(status, answer))
         }

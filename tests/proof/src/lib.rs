@@ -1,5 +1,5 @@
-//! Lantern's claims as experiments. They can be counted, repeated from a seed, and
-//! made to fail by a planted bug.
+//! Experiments for Lantern's claims. Each experiment counts its cases and can be
+//! repeated from a seed. For most of them, a planted bug shows that they can fail.
 //!
 //! Each claim of [`CLAIMS`] is one invariant with an experiment. The tests of this
 //! crate run every experiment with the number of cases for CI, `cargo xtask proof`
@@ -34,7 +34,7 @@ pub mod usage;
 
 pub use run::{Claim, Counts, Failure, Outcome, Plan, Run};
 
-/// Every claim, in the order of the invariants.
+/// All claims, in the order of the invariants.
 pub const CLAIMS: &[Claim] = &[
     power::CLAIM,
     power::REDB,

@@ -63,8 +63,9 @@ fn run(options: &Options) -> Result<bool> {
     }
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 48));
     eprintln!("seed {seed}");
-    // Panics that count are reported with their seed. The panics of redb over damaged
-    // files, which the host catches, would fill the screen.
+    // The experiments report panics that are failures, with their seed. redb also
+    // panics on damaged files, which the host catches; their messages would fill the
+    // screen.
     std::panic::set_hook(Box::new(|_| ()));
     let end = options.minutes.map(|m| Instant::now() + Duration::from_secs_f64(m * 60.0));
     let mut outcomes = Vec::new();
@@ -91,7 +92,7 @@ fn run(options: &Options) -> Result<bool> {
     Ok(failed == 0)
 }
 
-/// The claims in `wishes`; all claims if it is empty.
+/// The claims that `wishes` names; all claims if it is empty.
 fn chosen(wishes: &[String]) -> Result<Vec<&'static Claim>> {
     if wishes.is_empty() {
         return Ok(CLAIMS.iter().collect());

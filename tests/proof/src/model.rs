@@ -1,7 +1,7 @@
-//! The state that the meter must have. It is computed by the same rules as in the
-//! engine and in the meter, implemented again from the contract, event by event and
-//! with plain maps. The model knows nothing of batches, chunks, commits, instances or
-//! crashes.
+//! The state that the meter must have. The model follows the same rules as the engine
+//! and the meter. It is a separate implementation of the contract, which processes one
+//! event after another and uses plain maps. The model knows nothing of batches, chunks,
+//! commits, instances or crashes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -19,11 +19,11 @@ use crate::test_projection::{
 /// An operator's choice of parked events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
-    /// All.
+    /// All parked events.
     All,
-    /// Those of one tenant's subject.
+    /// The parked events of one subject of one tenant.
     Subject(String, String),
-    /// Those at an offset.
+    /// The parked events at one offset.
     Offset(u64),
 }
 
@@ -53,13 +53,13 @@ pub struct Emitted {
     pub live: bool,
     /// The offset of the event that caused it, or that set the timer.
     pub cause: u64,
-    /// Its depth in a chain of emitted events.
+    /// The depth in a chain of emitted events.
     pub depth: u32,
-    /// Its tenant; empty if it has none, like events that timers emit here.
+    /// The tenant; empty if it has none, like events that timers emit here.
     pub tenant: String,
-    /// Its subject.
+    /// The subject.
     pub subject: String,
-    /// Its data.
+    /// The data.
     pub data: String,
 }
 
@@ -102,17 +102,18 @@ pub struct Model {
     pub half_tick: Option<u64>,
     /// How many events the timers of the current tick have emitted.
     in_tick: u64,
-    /// An operator makes it retry a parked event.
+    /// Whether an operator's retry of a parked event is running.
     retrying: bool,
     /// The bug that is planted in it.
     flaw: Option<Flaw>,
-    /// For a model with a bug: the batch's end, and the subjects that were parked at
-    /// its start.
+    /// Only for a planted bug: the end of the batch, and the subjects that were parked
+    /// at its start.
     batch: (Offset, BTreeSet<(String, String)>),
 }
 
-/// A host's mistake, made by the model. A correct host differs from a wrong model in
-/// the same histories in which a wrong host would differ from the correct model.
+/// A bug of a host that is planted in the model. A correct host differs from the wrong
+/// model in the same histories in which a host with that bug would differ from the
+/// correct model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// Subjects are parked as of the start of a batch of this many events.
@@ -123,7 +124,7 @@ pub enum Flaw {
     SubjectOfAllTenants,
     /// An event moves the watermark however far ahead it is.
     AheadMoves,
-    /// Projections may feed each other without end.
+    /// Projections may cause each other's events without end.
     EndlessLoop,
 }
 
@@ -230,8 +231,8 @@ impl Model {
         }
     }
 
-    /// Moves the log's time, unless the event is too far ahead of its append time. A
-    /// heartbeat counts up to that time.
+    /// Advances the log's event time, unless the event is too far ahead of its append
+    /// time. A heartbeat counts up to its append time.
     fn take_time(&mut self, event: &Event) {
         let Some(appended) = appended(event) else {
             self.max_time = self.max_time.max(event.time);
@@ -429,8 +430,8 @@ impl Model {
         (before - self.parked.len()) as u64
     }
 
-    /// Whether a state with this record is in the middle of a tick, and so not yet
-    /// one of the model's states.
+    /// Whether a state with this record is in the middle of a tick. Such a state equals
+    /// no state of the model.
     #[must_use]
     pub fn in_between(meta: &ShardMeta) -> bool {
         mark(meta.max_time) > meta.watermark

@@ -1,5 +1,5 @@
-//! Ports with planted bugs. A real host might have each of these bugs; an experiment
-//! that does not find them proves nothing.
+//! Ports with planted bugs. A real host might have each of these bugs. An experiment
+//! that does not find them would prove nothing.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -297,7 +297,7 @@ impl Log for BadLog {
     }
 }
 
-/// A feed that loses some commits.
+/// A sink for commits that loses some of them.
 pub struct BadPublish {
     inner: Arc<dyn CommitSink>,
     commits: AtomicU64,

@@ -25,7 +25,7 @@ pub const CLAIM: Claim = Claim {
     counts: Counts { ci: BUGS.len() as u64, longer: 10 * BUGS.len() as u64, of: "planted bugs" },
     experiment: |run| {
         run.cases(|run, seed| {
-            // In the order of the list, whatever the seed is.
+            // The bugs are planted in the order of the list, independent of the seed.
             let bug = &BUGS[usize::try_from(run.counted())? % BUGS.len()];
             let cases = bug.found(seed)?;
             run.most(&format!("cases until `{}` showed", bug.name), cases as f64);
@@ -43,19 +43,19 @@ struct Bug {
 
 /// The place of a planted bug.
 enum BugSite {
-    /// In the disk or the host's stores. Power loss must find it.
+    /// A bug in the disk or the host's stores. The claim `power-loss` must find it.
     Power(Flawed),
-    /// In a port of the engine. Its histories must find it.
+    /// A bug in a port of the engine. The claim `fold` must find it.
     Engine(Planted),
-    /// In a plugin. Replay must find it.
+    /// A bug in a plugin. The claim `replay` must find it.
     Plugin(Flaws),
-    /// In the identities of histories. Kept tokens and cursors must find it.
+    /// A bug in the identities of histories. The claim `histories` must find it.
     Histories(histories::Flawed),
-    /// In a plugin. Second folds and verifications must find it.
+    /// A bug in a plugin that begins late. The claim `late` must find it.
     Late(Flaws),
-    /// In the export of a log. An import elsewhere must find it.
+    /// A bug in the export of a log. The claim `export` must find it.
     Export(export::Flawed),
-    /// In redb 4.1.0. The simulated disk must find it.
+    /// The bug in redb 4.1.0. The simulated disk must find it.
     Redb,
 }
 

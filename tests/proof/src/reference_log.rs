@@ -17,22 +17,22 @@ use lantern_store::{CatalogFile, StateDir, StoreConfig};
 use lantern_tests::{Launch, PATIENCE, Server};
 use serde_json::{Value, json};
 
-/// How many known events are compared again each time. A crash could only have
-/// changed recent ones.
+/// The number of known events that are compared again each time. A crash can only have
+/// changed recent events.
 const LOOKED_AT_AGAIN: u64 = 2_000;
 
 /// An event of the log, with the attributes that matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedEvents {
-    /// Its source.
+    /// The source.
     pub source: String,
-    /// Its id.
+    /// The id.
     pub id: String,
-    /// Its type.
+    /// The type.
     pub kind: String,
-    /// Its subject.
+    /// The subject.
     pub subject: String,
-    /// Its data.
+    /// The data.
     pub data: String,
 }
 
@@ -50,7 +50,7 @@ pub struct ReferenceLog {
 pub type Dropped = BTreeMap<String, Vec<u64>>;
 
 impl ReferenceLog {
-    /// An empty mirror, with its file in `folder`.
+    /// An empty copy, with its file in `folder`.
     ///
     /// # Errors
     /// If the file cannot be created.
@@ -64,8 +64,8 @@ impl ReferenceLog {
     /// on it.
     ///
     /// # Errors
-    /// If a known event is missing or different, an event is there twice, or the
-    /// offsets have a gap.
+    /// If a known event is missing or different, an event occurs twice, or the offsets
+    /// have a gap.
     pub fn take(&mut self, data: &Path) -> Result<()> {
         // A copy, so that the server itself has to repair the log after the crash.
         let copy = self.path.with_file_name("copy.redb");

@@ -1,7 +1,7 @@
 //! Invariant 6: replay is byte-identical.
 //!
-//! The real plugins fold random logs in the sandbox under conditions that must not
-//! matter: other batches, chunks and commits, one thread or several, dropped
+//! Real plugins fold random logs in the sandbox under varying conditions that must not
+//! change the result: batches, chunks and commits, the number of threads, dropped
 //! instances, failed commits, and a process that ends in the middle. All states must
 //! have the same canonical dump.
 
@@ -86,7 +86,8 @@ pub fn plugins() -> Result<Vec<Named>> {
 /// # Errors
 /// If it is not built, or does not compile.
 pub fn guest(name: &str) -> Result<Arc<dyn Plugin>> {
-    // These guests are trusted. Other tests show that compilation is contained.
+    // These guests are trusted, so they are compiled in this process. Other tests cover
+    // the limits of compilation.
     let config = PluginConfig { compiler: Compiler::InProcess, ..PluginConfig::default() };
     let bytes = std::fs::read(lantern_tests::guest(name))?;
     Ok(PluginHost::new(config)?.load(&bytes, "")?)
@@ -200,7 +201,7 @@ struct FoldVariant {
     faults: u32,
     /// How often the process ends in the middle.
     restarts: u32,
-    /// Whether it ends in order.
+    /// Whether the process ends in order.
     clean: bool,
     /// Tables with eight times this many rows are stored in runs.
     run_rows: u64,
@@ -258,7 +259,7 @@ fn fold(
     plugins: &[Named],
     way: FoldVariant,
 ) -> Result<BTreeMap<(String, u32), String>> {
-    // Other experiments show that states survive; here they may be in memory.
+    // Other experiments test that states survive a crash; here they may be in memory.
     let memory = Path::new("/dev/shm");
     let folder = match memory.is_dir() {
         true => tempfile::tempdir_in(memory)?,
@@ -293,7 +294,7 @@ fn fold(
     for (name, plugin) in plugins {
         let plugin: Arc<dyn Plugin> = Arc::new(Flaky::new(plugin.clone(), faults.clone()));
         shelf.put(name, plugin.clone());
-        // Not as the active version, so that nothing is emitted into the log.
+        // The version does not become active, so that nothing is emitted into the log.
         let (activate, check) = (Activation::Never, false);
         let upload = Upload::new(plugin, name.as_str());
         let upload = Upload { name: Some(name.clone()), activate, check, ..upload };

@@ -22,7 +22,7 @@ pub struct Claim {
     pub name: &'static str,
     /// The claim in one sentence.
     pub holds: &'static str,
-    /// How many cases each run tries, and what a case is.
+    /// The number of cases in each kind of run, and the name of a case.
     pub counts: Counts,
     /// The experiment. It reports its findings to [`Run`]. If it returns an error,
     /// the experiment itself failed, which counts as a failure of the claim.
@@ -32,9 +32,9 @@ pub struct Claim {
 /// Numbers of cases.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
-    /// In CI.
+    /// The number in CI.
     pub ci: u64,
-    /// In the longer run.
+    /// The number in the longer run.
     pub longer: u64,
     /// The name of a case, in the plural: `images`.
     pub of: &'static str,
@@ -47,7 +47,7 @@ pub struct Plan {
     pub cases: u64,
     /// The first case's seed; each further case takes the next number.
     pub seed: u64,
-    /// The time at which to stop, whatever is left.
+    /// The time at which to stop, even if cases are left.
     pub deadline: Option<Instant>,
 }
 

@@ -30,11 +30,11 @@ pub const AHEAD_S: u64 = 30;
 pub const APPENDED: &str = "appended";
 /// After this many events of a subject, its bad events are accepted.
 pub const ENOUGH: i64 = 2;
-/// The projection's name.
+/// The name of the projection, the *meter*.
 pub const NAME: &str = "meter";
-/// What it subscribes to.
+/// The event type to which the meter subscribes.
 pub const READ: &str = "m.read";
-/// What it emits.
+/// The event type that the meter emits.
 pub const CLOSED: &str = "window.closed";
 /// The data of an emitted event that a `loud` reading causes.
 pub const LOUD: &str = r#""loud""#;
@@ -53,8 +53,8 @@ pub const RECENT: TableId = TableId(2);
 /// Rows that belong to tenants.
 pub const OWNED: TableId = TableId(3);
 
-/// A version of the meter. Versions differ in the events that they can apply, and in
-/// the rows that they write.
+/// A version of the meter. Versions differ in the events that they can apply and in the
+/// rows that they write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
     /// Added to every reading's value.
@@ -79,9 +79,9 @@ pub enum Policy {
 pub struct Flaws {
     /// Its writes depend on the number of events in the batch.
     pub batch_dependent: bool,
-    /// It keeps totals in its instance's memory, and trusts them.
+    /// It keeps totals in its instance's memory, and relies on them.
     pub remembers: bool,
-    /// Its writes are judged by the tenants of the whole batch, as by a host that
+    /// Its writes are checked against the tenants of the whole batch, as by a host that
     /// does not know which event wrote a row.
     pub tenant_of_batch: bool,
     /// It writes the rows of tenants at the end of a call, as writes of the last
@@ -307,14 +307,14 @@ fn refusal(reading: Reading, cause: Cause) -> ApplyError {
 /// One event as the meter reads it.
 struct Read<'a> {
     cause: Cause,
-    /// See [`who`].
+    /// The owner of the rows that the event changes; see [`who`].
     who: &'a str,
     time: Timestamp,
     reading: Reading,
     extra: i64,
 }
 
-/// The value that counts.
+/// The value that is added.
 #[must_use]
 pub fn value_of(kind: Kind, reading: Reading) -> i64 {
     let value = if let Reading::Value(value) = reading { value } else { 0 };
@@ -463,7 +463,7 @@ impl Instance for FlakyInstance {
         if self.faults.fetch_update(Ordering::SeqCst, Ordering::SeqCst, fails).is_err() {
             return self.inner.apply(batch, host, fuel);
         }
-        // Its writes must not be kept, so it writes first.
+        // The call writes before it fails, so that the host must discard the writes.
         let applied = self.inner.apply(batch, host, fuel);
         ApplyOutcome { result: Err(ApplyError::Fault("told to fail".into())), ..applied }
     }

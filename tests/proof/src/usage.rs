@@ -33,14 +33,15 @@ pub fn random(rng: &mut Rng, number: u64, time: i64, odd: u16) -> Event {
     let wh = rng.i8(0..100);
     let kind = if rng.u16(..odd) == 0 { rng.u8(..9) } else { u8::MAX };
     let data = match kind {
-        // Accepted when the meter has had some readings.
+        // Accepted only after the meter has had some readings.
         0 | 1 => format!(r#"{{"meter":"m{meter}","wh":-{wh}}}"#),
-        // Not an integer, no member, not an object, a repeated member.
+        // The value is not an integer, is missing or repeated, or the data is not an
+        // object.
         2 => format!(r#"{{"meter":"m{meter}","wh":1.5}}"#),
         3 => r#"{"wh":1}"#.to_owned(),
         4 => "[]".to_owned(),
         5 => format!(r#"{{"meter":"m{meter}","wh":1,"wh":2}}"#),
-        // A row of another tenant, or of the event's tenant by name.
+        // Names a payer: another tenant, or explicitly the event's own tenant.
         6..8 => format!(r#"{{"meter":"m{meter}","wh":{wh},"owner":"a"}}"#),
         8 => format!(r#"{{"meter":"m{meter}","wh":{wh},"owner":null,"note":"x"}}"#),
         _ => format!(r#"{{"wh":{wh},"meter":"m{meter}"}}"#),

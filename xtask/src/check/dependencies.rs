@@ -1,15 +1,18 @@
-//! Who may depend on whom, and on what.
+//! Rules for dependencies: which crate may depend on which other crate of the
+//! workspace, and on which external packages.
 
 use super::{Findings, Repository};
 use crate::metadata::{Dependency, Package};
 
-/// The algorithms that SDK and host must share. It names no crate of ours.
+/// The crate of the sketches, which the SDK and the host share. It depends on no crate
+/// of the workspace.
 const SKETCH: &str = "lantern-sketch";
 
-/// The wire types of the host. Clients may name it, so it names no crate of ours.
+/// The crate of the host's wire types. Clients may depend on it, so it depends on no
+/// crate of the workspace.
 const API: &str = "lantern-api";
 
-/// The host's crates and those of their own that each may name.
+/// The host's crates, each with the crates of the workspace that it may depend on.
 const STAR: [(&str, &[&str]); 11] = [
     (API, &[]),
     ("lantern-core", &[SKETCH]),
@@ -52,9 +55,10 @@ const STAR: [(&str, &[&str]); 11] = [
     ),
 ];
 
-/// The host's crates form a star around `core`, also in their tests; what is
-/// outside of the host (SDK, clients, plugins, xtask) names none of them, except that
-/// clients name the wire types, and that tests use the real thing.
+/// The host's crates form a star around `core`; this includes the dependencies of their
+/// tests. Packages outside of the host (SDK, clients, plugins, xtask) depend on none of
+/// them, with two exceptions: clients may depend on the wire types, and tests may
+/// depend on any crate of the host.
 pub(super) fn dependencies_form_a_star(repository: &Repository) -> Findings {
     let mut findings = Findings::default();
     for package in repository.workspace.members() {
@@ -80,7 +84,7 @@ fn allowed(name: &str) -> Option<&'static [&'static str]> {
 
 fn edge_allowed(package: &Package, dependency: &Dependency) -> bool {
     let Dependency { name, dev } = dependency;
-    // A crate may name itself, to turn on its own features in its tests.
+    // A crate may depend on itself, to enable its own features in its tests.
     if *name == package.name {
         return true;
     }
@@ -90,20 +94,21 @@ fn edge_allowed(package: &Package, dependency: &Dependency) -> bool {
     let of_host = allowed(name).is_some();
     match (allowed(&package.name), package.folder.split('/').next()) {
         (Some(others), _) => others.contains(&name.as_str()),
-        // End-to-end tests and benchmarks may look at everything.
+        // End-to-end tests and benchmarks may depend on every crate.
         (None, Some("tests" | "bench")) => true,
         (None, Some("clients")) => *dev || !of_host || name == API,
         (None, _) => *dev || !of_host,
     }
 }
 
-/// What a large dependency is called, where it may be named, and why only there.
+/// A large dependency, the only crates that may depend on it, and the reason.
 struct RestrictedDependency {
-    /// The package's name begins with this.
+    /// The beginning of the package's name.
     prefix: &'static str,
     crates: &'static [&'static str],
     why: &'static str,
-    /// Whether tests of other crates may have it, to play the other side.
+    /// Whether tests of other crates may depend on it, to act as the other side of a
+    /// connection.
     tests_free: bool,
 }
 
@@ -132,7 +137,8 @@ const fn fenced(
     RestrictedDependency { prefix, crates, why, tests_free: false }
 }
 
-/// Dependencies that `core` and `engine` must not have, since they reach outside.
+/// Packages for I/O, clocks and randomness, on which `core` and `engine` must not
+/// depend.
 const OUTSIDE: [&str; 12] = [
     "tokio",
     "mio",
@@ -148,10 +154,11 @@ const OUTSIDE: [&str; 12] = [
     "tempfile",
 ];
 
-/// Only `plugin` names wasmtime, only `store` and `log` redb, only `live` and
-/// the client the WebSocket library; `core` and `engine` name nothing that
-/// reaches outside. The tests of the crates are bound like the crates, but
-/// for the other side of a WebSocket; end-to-end tests are free.
+/// Only the crates in [`FENCED`] depend on the large packages: for instance only
+/// `plugin` on wasmtime, only `store` and `log` on redb, and only `live` and the client
+/// on the WebSocket library. `core` and `engine` depend on no package in [`OUTSIDE`].
+/// The same holds for the tests of each crate, except that they may use the WebSocket
+/// library. End-to-end tests may depend on every package.
 pub(super) fn big_dependencies_stay_in_their_crates(repository: &Repository) -> Findings {
     let mut findings = Findings::default();
     for package in repository.workspace.members() {
@@ -186,7 +193,7 @@ mod tests {
     use super::*;
     use crate::metadata::Workspace;
 
-    /// A repository of one package with one dependency.
+    /// A repository that contains one package with one dependency.
     fn one(folder: &str, name: &str, dependency: &str, dev: bool) -> Repository {
         let package = Package {
             name: name.into(),

@@ -1,10 +1,10 @@
-//! What documents say about the code.
+//! Rules that compare documents with the code.
 
 use std::collections::BTreeSet;
 
 use super::{Findings, RULES, Repository, code_of, generated};
 
-/// Every relative link of a Markdown file leads to a file or folder.
+/// Every relative link of a Markdown file points to an existing file or folder.
 pub(super) fn links_lead_somewhere(repository: &Repository) -> Findings {
     let documents = repository.texts.iter().filter(|(path, _)| path.ends_with(".md"));
     let dead = documents.flat_map(|(path, text)| {
@@ -16,7 +16,8 @@ pub(super) fn links_lead_somewhere(repository: &Repository) -> Findings {
     dead.collect()
 }
 
-/// The targets of `[…](target)`, with their lines; not those in code.
+/// The targets of all links `[…](target)` outside of code blocks, with their line
+/// numbers.
 fn links(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut fenced = false;
@@ -33,7 +34,7 @@ fn links(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// The path of a relative link in the repository; none where it leads elsewhere.
+/// The path in the repository to which a relative link points. `None` for other links.
 fn resolve(document: &str, link: &str) -> Option<String> {
     let link = link.split('#').next().unwrap_or_default();
     if link.is_empty() || link.contains("://") || link.starts_with("mailto:") {
@@ -53,7 +54,7 @@ fn resolve(document: &str, link: &str) -> Option<String> {
     Some(parts.join("/"))
 }
 
-/// Settings that are limits though their names do not end in `_max`.
+/// Settings that are limits although their names do not end in `_max`.
 const OTHER_LIMITS: [&str; 18] = [
     "log.kafka.queue_bytes",
     "log.kafka.dedup_window_events",
@@ -75,8 +76,8 @@ const OTHER_LIMITS: [&str; 18] = [
     "engine.fuel_event",
 ];
 
-/// The operators' table of limits has every setting that is one, each limit
-/// names its tests, and there are such tests.
+/// `docs/limits.md` lists every setting that is a limit, and every row names at least
+/// one test that exists.
 pub(super) fn limits_are_documented(repository: &Repository) -> Findings {
     const TABLE: &str = "docs/limits.md";
     let text = |path: &str| repository.texts.get(path).map(String::as_str).unwrap_or_default();
@@ -108,7 +109,7 @@ pub(super) fn limits_are_documented(repository: &Repository) -> Findings {
     findings
 }
 
-/// The settings in the reference that are limits, with their sections.
+/// The limits among the settings in `reference`, each as `section.key`.
 fn limit_keys(reference: &str) -> Vec<String> {
     let (mut section, mut keys) = ("", Vec::new());
     for line in reference.lines() {
@@ -124,7 +125,7 @@ fn limit_keys(reference: &str) -> Vec<String> {
     keys
 }
 
-/// The names of a source's functions that follow a `test` attribute.
+/// The names of the test functions in a source file.
 fn tests_of(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut of_test = false;
@@ -146,7 +147,7 @@ pub(super) fn the_map_is_complete(repository: &Repository) -> Findings {
     let text = repository.texts.get(MAP).map(String::as_str).unwrap_or_default();
     let mut findings = Findings::default();
     for member in repository.workspace.members() {
-        // A plugin is one of many: their folder is on the map.
+        // The page names the folder of the plugins, and not each plugin.
         let folder = member.folder.as_str();
         let shown = if folder.starts_with("plugins/") { "plugins" } else { folder };
         if !text.contains(&format!("`{shown}`")) && !text.contains(&format!("`{shown}/`")) {
@@ -168,8 +169,8 @@ pub(super) fn the_map_is_complete(repository: &Repository) -> Findings {
     findings
 }
 
-/// Every code `LAN-dddd` that a source of the host or a document names is in
-/// the table of codes, so that it has a page.
+/// Every code `LAN-dddd` in a source of the host or in a document is in the table of
+/// codes. So every code has a page.
 pub(super) fn error_codes_have_pages(repository: &Repository) -> Findings {
     let known: BTreeSet<_> =
         generated::codes(repository).into_iter().map(|code| code.code).collect();

@@ -1,7 +1,7 @@
-//! Documents made from sources: a page for each error code, from the table of
-//! codes, and the reference of the settings, from their JSON Schema.
+//! Generates documents from sources: a page for each error code from the table of
+//! codes, and the reference of the settings from their JSON Schema.
 //!
-//! They are read as texts, so that checking them builds nothing. Tests of
+//! The sources are read as text, so that the check needs no build. Tests of
 //! `lantern-server` compare the schema with the settings, and the documents of the API
 //! with the types in `host/api`.
 
@@ -14,17 +14,18 @@ use serde_json::Value;
 use super::{Findings, Repository, settings};
 use crate::shell;
 
-/// The table of error codes.
+/// The file with the table of error codes.
 const CODES: &str = "host/server/src/codes.rs";
-/// The folder of the codes' pages.
+/// The folder with the page of each error code.
 const PAGES: &str = "docs/errors";
-/// The settings, for editors, and their reference.
+/// The JSON Schema of the settings, which editors read, and the reference that is
+/// generated from it.
 const SCHEMA: &str = "docs/config.schema.json";
 const REFERENCE: &str = "docs/config.md";
 /// The first line of every generated file.
 const MARK: &str = "<!-- Made by `cargo xtask docs` from the sources: change it there. -->\n";
 
-/// The generated files say what the sources say.
+/// The generated files are identical to what the sources generate.
 pub(super) fn generated_files_are_fresh(repository: &Repository) -> Findings {
     let made = match make(repository) {
         Ok(made) => made,
@@ -46,13 +47,13 @@ pub(super) fn generated_files_are_fresh(repository: &Repository) -> Findings {
 }
 
 /// Writes the generated files, and returns how many there are. The schema of the
-/// settings and the documents of the API come from the tests that compare them;
-/// `no_build` keeps the old ones.
+/// settings and the documents of the API come from the tests that compare them; with
+/// `no_build` they are not written again.
 pub(crate) fn write(no_build: bool) -> Result<usize> {
     if !no_build {
         shell::step("Writing the schema of the settings and the documents of the API");
-        // All of the workspace, so that dependencies have the features they have
-        // been built with.
+        // The whole workspace is selected, so that dependencies keep the features with
+        // which they are already built.
         let test = ["test", "--quiet", "--workspace", "--test"];
         let tests = test.into_iter().chain(["settings_schema", "--test", "api_documents"]);
         shell::run(shell::cargo(tests).env("LANTERN_WRITE_SCHEMA", "1"))?;
@@ -69,7 +70,7 @@ pub(crate) fn write(no_build: bool) -> Result<usize> {
     Ok(made.len())
 }
 
-/// Every generated file's text, by path.
+/// Generates the text of every file, by path.
 fn make(repository: &Repository) -> Result<BTreeMap<String, String>> {
     let codes = codes(repository);
     let mut made: BTreeMap<_, _> = codes.iter().map(page).collect();
@@ -89,7 +90,7 @@ pub(super) struct Code {
     help: String,
 }
 
-/// The table of codes: every `code("LAN-…", status, "title", "help")`.
+/// The table of codes: every call `code("LAN-…", status, "title", "help")` in its file.
 pub(super) fn codes(repository: &Repository) -> Vec<Code> {
     let text = repository.texts.get(CODES).map(String::as_str).unwrap_or_default();
     text.split("code(").filter_map(entry).collect()
@@ -103,7 +104,7 @@ fn entry(text: &str) -> Option<Code> {
     Some(Code { code, status: status.parse().ok()?, title, help })
 }
 
-/// The string literal that `text` begins with, and the text after it.
+/// The string literal at the beginning of `text`, and the text after it.
 fn literal(text: &str) -> Option<(String, &str)> {
     let inside = text.trim_start().strip_prefix('"')?;
     let ends = inside.match_indices('"').map(|(at, _)| at);

@@ -1,13 +1,13 @@
-//! Which file of a crate imports which: `use crate::…`, `super::…` and paths
-//! that begin like that. Files that import each other in a circle are one
-//! module in several files.
+//! Finds which file of a crate imports which other file: by `use`, or by a path that
+//! begins with `crate`, `super` or `self`. Files that import each other in a circle
+//! cannot be understood or tested separately.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{Findings, Repository, code_of};
 
-/// The most files in circles of each crate. A ceiling may only go down: lower it
-/// with the circle.
+/// The maximum number of files in circles, for each crate. Lower a ceiling when a
+/// circle is removed, and never raise it.
 const CEILINGS: [(&str, usize); 6] = [
     ("clients/rust", 0),
     ("host/engine", 0),
@@ -40,11 +40,13 @@ impl Graph {
         for (module, (path, _)) in &texts {
             graph.files.insert(module.clone(), path.clone());
         }
-        // What a parent passes on belongs to the child that defines it.
+        // If a module re-exports a name, an import of that name counts as an import of
+        // the file that defines it.
         let mut passed_on = BTreeMap::new();
         for (module, (_, text)) in &texts {
             for path in statements(text).filter(|text| is_public_use(text)).flat_map(paths) {
-                // A file that passes on what an inner module of its own defines defines it.
+                // A re-export from an inline module of the same file changes nothing:
+                // the file itself defines the name.
                 if let Some((file, Some(name))) = graph.resolve(&absolute(module, &path))
                     && file != *module
                 {
@@ -76,7 +78,8 @@ impl Graph {
         resolve(&self.files, path)
     }
 
-    /// The files that reach themselves, each circle's together.
+    /// The circles: each is the list of files that import each other, directly or
+    /// through others.
     pub(crate) fn circles(&self) -> Vec<Vec<&str>> {
         let reached: BTreeMap<_, _> =
             self.files.keys().map(|module| (module, self.reach(module))).collect();
@@ -96,7 +99,7 @@ impl Graph {
         circles
     }
 
-    /// The modules that `start` imports, and those that they import.
+    /// The modules that `start` imports, directly or through other modules.
     fn reach<'a>(&'a self, start: &'a str) -> BTreeSet<&'a str> {
         let mut reached = BTreeSet::new();
         let mut open = vec![start];
@@ -130,7 +133,8 @@ impl std::fmt::Display for Graph {
     }
 }
 
-/// The module in a file below `src`; none for a binary's.
+/// The path of the module in a file below `src`. `None` for `main.rs` and for files
+/// that are not Rust.
 fn module(file: &str) -> Option<String> {
     let path = file.strip_suffix(".rs")?;
     let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -145,7 +149,7 @@ fn join(module: &str, name: &str) -> String {
     if module.is_empty() { name.to_owned() } else { format!("{module}::{name}") }
 }
 
-/// The text cut after each semicolon, so that a `use` is one piece.
+/// Splits the text after each semicolon, so that a `use` is not split.
 fn statements(text: &str) -> impl Iterator<Item = &str> {
     text.split_inclusive(';')
 }
@@ -159,8 +163,8 @@ fn is_public_use(statement: &str) -> bool {
     first.starts_with("pub") && first.contains(" use ")
 }
 
-/// The paths in a statement that begin with `crate`, `super` or `self`, and in a
-/// `use` all; the trees of a `use` are written out.
+/// The paths in a statement that begin with `crate`, `super` or `self`. In a `use`, the
+/// other paths too. The braces of a `use` are expanded.
 fn paths(statement: &str) -> Vec<String> {
     let code: String = statement
         .lines()
@@ -185,7 +189,8 @@ fn paths(statement: &str) -> Vec<String> {
     found
 }
 
-/// Reads a path, or a tree of paths, at the start of `text`; how long it is.
+/// Reads a path, or a path with braces, at the start of `text`. Returns its length in
+/// bytes.
 fn tree(text: &str, prefix: &str, found: &mut Vec<String>) -> usize {
     let mut path = prefix.to_owned();
     let mut at = 0;
@@ -213,14 +218,15 @@ fn tree(text: &str, prefix: &str, found: &mut Vec<String>) -> usize {
     at
 }
 
-/// The path from the crate's root.
+/// Converts a path that is used in `module` to a path from the crate's root.
 fn absolute(module: &str, path: &str) -> String {
     let mut base: Vec<_> = module.split("::").filter(|part| !part.is_empty()).collect();
     let mut parts: Vec<_> = path.split("::").collect();
     match parts[0] {
         "crate" => base.clear(),
         "super" | "self" => (),
-        // In a `use`, a child's name; another crate's resolves to nothing.
+        // In a `use`, the name of a child module. The name of another crate matches no
+        // file.
         _ => parts.insert(0, "self"),
     }
     for part in parts {
@@ -233,7 +239,8 @@ fn absolute(module: &str, path: &str) -> String {
     base.join("::")
 }
 
-/// The file that a path leads to, and the first name behind it.
+/// The module of the file to which a path points, and the next name in the path after
+/// it.
 fn resolve(files: &BTreeMap<String, String>, path: &str) -> Option<(String, Option<String>)> {
     let parts: Vec<_> = path.split("::").collect();
     (0..=parts.len()).rev().find_map(|length| {
@@ -242,7 +249,7 @@ fn resolve(files: &BTreeMap<String, String>, path: &str) -> Option<(String, Opti
     })
 }
 
-/// No crate has more files in circles than its ceiling.
+/// The number of files in circles of each crate is at most its ceiling.
 pub(super) fn files_import_one_way(repository: &Repository) -> Findings {
     circles_below(repository, &CEILINGS)
 }
@@ -293,7 +300,7 @@ mod tests {
             let found = circles_below(&repository, &[("host/live", ceiling)]);
             assert_eq!(found.breaches.len(), breaches, "{found:?}");
         }
-        // What `lib.rs` passes on is the child's: it is in no circle itself.
+        // `lib.rs` only re-exports a name of its child, so `lib.rs` is in no circle.
         assert_eq!(graph(&files[..3]).circles().len(), 0);
     }
 }

@@ -1,16 +1,17 @@
-//! The licences and the origin of packages from outside, by the lists of
-//! `deny.toml`, for machines without cargo-deny: CI would build it for minutes.
+//! Checks licences and origin of external packages against the lists in `deny.toml`.
+//! This works without cargo-deny, which CI does not install because building it takes
+//! minutes.
 
 use super::{Findings, Repository};
 use crate::metadata::Package;
 
-/// Where the list of licences is.
+/// The file with the list of allowed licences.
 const FILE: &str = "deny.toml";
-/// The registry of crates.io, as cargo names it.
+/// The name of the registry crates.io in cargo's metadata.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// Every package from outside comes from crates.io, under licences that
-/// `deny.toml` allows.
+/// Every external package comes from crates.io, and its licences are allowed by
+/// `deny.toml`.
 pub(super) fn packages_are_allowed(repository: &Repository) -> Findings {
     let names = repository.texts.get(FILE).map(|text| allowed(text)).unwrap_or_default();
     let outside = repository.workspace.packages.iter().filter(|package| !package.member);
@@ -27,7 +28,7 @@ pub(super) fn packages_are_allowed(repository: &Repository) -> Findings {
     wrong.collect()
 }
 
-/// The names in `allow` of `[licenses]`.
+/// The licences in the list `allow` of the section `[licenses]`.
 fn allowed(toml: &str) -> Vec<&str> {
     let section = toml.split("[licenses]").nth(1).unwrap_or_default();
     let list = section.split("allow = [").nth(1).and_then(|list| list.split(']').next());
@@ -35,7 +36,7 @@ fn allowed(toml: &str) -> Vec<&str> {
     lines.flat_map(|line| line.split('"').skip(1).step_by(2)).collect()
 }
 
-/// Whether an SPDX expression can be met with the allowed licences.
+/// Whether the allowed licences satisfy an SPDX expression.
 fn holds(expression: &str, allowed: &[&str]) -> bool {
     let expression = expression.trim();
     if let Some((left, right)) = split(expression, " OR ") {
@@ -50,7 +51,7 @@ fn holds(expression: &str, allowed: &[&str]) -> bool {
     }
 }
 
-/// The two sides of the first `operator` outside of brackets.
+/// Splits an expression at the first `operator` outside of brackets.
 fn split<'a>(expression: &'a str, operator: &str) -> Option<(&'a str, &'a str)> {
     let mut sides = expression.match_indices(operator);
     let outside = |text: &str| text.matches('(').count() == text.matches(')').count();

@@ -1,5 +1,5 @@
-//! The rules that the repository keeps. Each is a function that names what
-//! breaks it, and each has a test that shows it a breach.
+//! The rules of the repository. Each rule is a function that returns its breaches. Each
+//! has a test with a breach that the rule must find.
 
 mod dependencies;
 mod documents;
@@ -23,12 +23,12 @@ use crate::suite::Summary;
 
 pub(crate) use generated::write as write_generated;
 
-/// What a rule finds.
+/// The result of a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
-    /// What breaks it, each with its place.
+    /// The breaches, each with its place. One breach fails the rule.
     pub(crate) breaches: Vec<String>,
-    /// What comes near.
+    /// Hints that do not fail the rule, for instance that a ceiling can be lowered.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -37,7 +37,8 @@ impl Findings {
         self.breaches.push(text.into());
     }
 
-    /// Compares a count with the most that is accepted until it can go down.
+    /// Compares a count with its ceiling: a higher count is a breach, a lower one a
+    /// hint to lower the ceiling.
     fn ceiling(&mut self, what: &str, count: usize, ceiling: usize) {
         if count > ceiling {
             self.breach(format!("{count} {what}; accepted are {ceiling}"));
@@ -53,7 +54,7 @@ impl FromIterator<String> for Findings {
     }
 }
 
-/// A Rust source without the module of tests at its end.
+/// The text of a Rust source up to its module of tests.
 fn code_of(text: &str) -> &str {
     let mut tests = text.match_indices("#[cfg(test)]\nmod ");
     let start = tests.find(|(at, _)| {
@@ -63,12 +64,12 @@ fn code_of(text: &str) -> &str {
     start.map_or(text, |(at, _)| &text[..at])
 }
 
-/// The lines of a source that are not comments, with their numbers from 1.
+/// The lines of a source that are not comments, with their line numbers (from 1).
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
-/// Whether all of a file is tests, by its name.
+/// Whether a file contains only test code, judged by its path.
 fn is_test_file(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     path.split('/').any(|part| part == "tests" || part == "benches")
@@ -76,16 +77,16 @@ fn is_test_file(path: &str) -> bool {
         || name.ends_with("_tests.rs")
 }
 
-/// Everything that rules look at.
+/// The input of the rules.
 pub(crate) struct Repository {
     pub(crate) workspace: Workspace,
-    /// Every file that is not built or ignored, by path; texts only.
+    /// The content of every text file by path, without the folders [`LEFT_OUT`].
     pub(crate) texts: BTreeMap<String, String>,
-    /// Every other file.
+    /// The paths of all other files.
     pub(crate) others: Vec<String>,
 }
 
-/// Folders that hold nothing of the repository's own.
+/// Folders that are not searched: they contain no sources of the repository.
 const LEFT_OUT: [&str; 4] = [".git", "target", "node_modules", "data"];
 
 impl Repository {
@@ -96,7 +97,7 @@ impl Repository {
         Ok(found)
     }
 
-    /// One of these files, for tests.
+    /// A repository that consists of `files`, for tests.
     pub(crate) fn of(workspace: Workspace, files: &[(&str, &str)]) -> Self {
         Self {
             workspace,
@@ -111,12 +112,12 @@ impl Repository {
         texts.map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
-    /// Those that are not tests as a whole.
+    /// The Rust sources that do not consist of tests only.
     fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
         self.rust().filter(|(path, _)| !is_test_file(path))
     }
 
-    /// Whether there is such a file or folder.
+    /// Whether `path` is a file or folder of the repository.
     pub(crate) fn has(&self, path: &str) -> bool {
         let folder = format!("{}/", path.trim_end_matches('/'));
         let paths = || self.texts.keys().chain(&self.others);
@@ -124,14 +125,15 @@ impl Repository {
     }
 }
 
-/// Collects the files under `folder`.
+/// Adds the files below `folder` to `found`.
 fn walk(root: &Path, folder: &str, found: &mut Repository) -> Result<()> {
     for entry in std::fs::read_dir(root.join(folder))? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         if entry.file_type()?.is_dir() {
-            // `data` is left out at the top alone: there it is a server's.
+            // `data` is skipped at the top only, because there it is the data folder of
+            // a server.
             if !LEFT_OUT.contains(&name.as_str()) || (name == "data" && !folder.is_empty()) {
                 walk(root, &path, found)?;
             }
@@ -144,10 +146,10 @@ fn walk(root: &Path, folder: &str, found: &mut Repository) -> Result<()> {
     Ok(())
 }
 
-/// A rule over the files and the workspace.
+/// A rule: it checks the files and the workspace.
 type Rule = fn(&Repository) -> Findings;
 
-/// Every rule, with the name that `ARCHITECTURE.md` cites.
+/// Every rule with its name, which `ARCHITECTURE.md` must contain.
 pub(crate) const RULES: &[(&str, Rule)] = &[
     ("dependencies_form_a_star", dependencies::dependencies_form_a_star),
     ("big_dependencies_stay_in_their_crates", dependencies::big_dependencies_stay_in_their_crates),
@@ -167,7 +169,7 @@ pub(crate) const RULES: &[(&str, Rule)] = &[
     ("files_import_one_way", graph::files_import_one_way),
 ];
 
-/// Prints which file of a crate imports which.
+/// Prints which file of a crate imports which other file, and the circles.
 pub(crate) fn print_graph(folder: &str) -> Result<()> {
     let folder = folder.trim_end_matches('/');
     let folder = if folder.contains('/') { folder.into() } else { format!("host/{folder}") };
@@ -175,8 +177,8 @@ pub(crate) fn print_graph(folder: &str) -> Result<()> {
     Ok(())
 }
 
-/// Prints every phrase to avoid in the trees and files that begin with `path`,
-/// and how many each tree has.
+/// Prints every avoided phrase in the files whose paths begin with `path`, and the
+/// number of phrases in each of their trees.
 pub(crate) fn print_prose(path: &str) -> Result<()> {
     for (name, tree) in prose::trees(&Repository::load()?) {
         let found: Vec<_> =
@@ -192,10 +194,11 @@ pub(crate) fn print_prose(path: &str) -> Result<()> {
     Ok(())
 }
 
-/// The most breaches of one rule that are shown.
+/// The maximum number of breaches that are printed for a rule.
 const SHOWN_MAX: usize = 40;
 
-/// Runs every rule and every checker; what passed and what did not.
+/// Runs every rule and, unless `rules_only`, every checker. Returns how many passed and
+/// failed.
 pub(crate) fn run(rules_only: bool) -> Result<Summary> {
     let mut summary = Summary::default();
     shell::step("Checking the rules of the repository");
@@ -235,7 +238,7 @@ fn show(name: &str, findings: &Findings, start: Instant) {
     }
 }
 
-/// The compiler's own checkers.
+/// The checks with the tools of the Rust toolchain.
 fn checkers() -> Vec<(&'static str, std::process::Command)> {
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     let mut rustdoc = shell::cargo(["doc", "--quiet", "--workspace", "--no-deps"]);
@@ -247,7 +250,7 @@ fn checkers() -> Vec<(&'static str, std::process::Command)> {
     ]
 }
 
-/// Checks that need cargo-deny, if it is installed.
+/// Runs cargo-deny, if it is installed.
 fn deny(summary: &mut Summary) {
     shell::step("Checking with cargo-deny");
     if !shell::installed("cargo-deny") {
@@ -260,7 +263,7 @@ fn deny(summary: &mut Summary) {
     }
     let offline = ["deny", "--offline", "check", "bans", "licenses", "sources"];
     summary.count(shell::run(&mut shell::cargo(offline)).is_ok());
-    // The list of vulnerabilities is on GitHub, which not every machine may reach.
+    // The list of vulnerabilities is on GitHub, and some machines have no access to it.
     let fetched = shell::output(&mut shell::cargo(["deny", "fetch", "db"]));
     if let Err(error) = fetched {
         summary.skip(

@@ -1,8 +1,9 @@
 //! Phrases that make comments, documents and error texts hard to read, and
 //! what to write instead.
 //!
-//! The list is short: words that this project once used for many different
-//! things, and that a search finds reliably. `cargo xtask prose` lists them.
+//! The list is short. It has phrases that this project once used in many different
+//! meanings, and that a search finds reliably. `cargo xtask prose` prints every place
+//! that has one of them.
 
 use std::collections::BTreeMap;
 
@@ -26,8 +27,8 @@ const AVOID: &[(&str, &str)] = &[
     ),
 ];
 
-/// The most avoided phrases in each tree. A ceiling may only go down: lower it
-/// with the text. The goal is one in a thousand lines.
+/// The maximum number of avoided phrases in each tree. Lower a ceiling when a phrase is
+/// removed, and never raise it.
 const CEILINGS: &[(&str, usize)] = &[
     ("bench", 0),
     ("clients", 0),
@@ -49,13 +50,14 @@ const CEILINGS: &[(&str, usize)] = &[
     ("web", 0),
 ];
 
-/// Generated from sources that are counted, and this list.
+/// Files that are not searched: those generated from sources that are searched, and the
+/// list itself.
 const LEFT_OUT: [&str; 3] = ["docs/errors/", "docs/config.md", "xtask/src/check/prose.rs"];
 
-/// A phrase in a text.
+/// An avoided phrase in a text.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// The file and the line, from 1.
+    /// File and line number (from 1).
     pub(crate) place: String,
     phrase: &'static str,
     instead: &'static str,
@@ -67,7 +69,7 @@ impl std::fmt::Display for Found {
     }
 }
 
-/// What one tree holds.
+/// The result for one tree.
 #[derive(Default)]
 pub(crate) struct Tree {
     pub(crate) lines: usize,
@@ -75,14 +77,14 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Avoided phrases in a thousand lines.
+    /// The number of avoided phrases per thousand lines.
     #[expect(clippy::cast_precision_loss, reason = "counts are small")]
     pub(crate) fn per_thousand(&self) -> f64 {
         self.found.len() as f64 * 1000.0 / self.lines.max(1) as f64
     }
 }
 
-/// The avoided phrases of Rust sources, Markdown and the page, by tree.
+/// The avoided phrases in Rust sources, Markdown files and the web page, by tree.
 pub(crate) fn trees(repository: &Repository) -> BTreeMap<String, Tree> {
     let mut trees = BTreeMap::<_, Tree>::new();
     for (path, text) in &repository.texts {
@@ -97,8 +99,8 @@ pub(crate) fn trees(repository: &Repository) -> BTreeMap<String, Tree> {
     trees
 }
 
-/// A crate of the host is a tree, and so is each other top folder. Files at the
-/// top are one together.
+/// The tree of a file: a crate of the host, another top folder, or `top` for files in
+/// no folder.
 fn tree_of(path: &str) -> String {
     match *path.split('/').collect::<Vec<_>>() {
         ["host", name, _, ..] => format!("host/{name}"),
@@ -134,7 +136,7 @@ fn phrases(path: &str, text: &str) -> Vec<Found> {
     found
 }
 
-/// No tree has more avoided phrases than its ceiling.
+/// The number of avoided phrases in each tree is at most its ceiling.
 pub(super) fn words_are_plain(repository: &Repository) -> Findings {
     let mut findings = Findings::default();
     for (name, tree) in trees(repository) {

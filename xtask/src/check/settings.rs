@@ -1,4 +1,4 @@
-//! The reference of the settings, from their JSON Schema.
+//! Generates the reference of the settings from their JSON Schema.
 
 use std::fmt::Write;
 
@@ -28,21 +28,21 @@ An editor that reads TOML schemas (Taplo, Even Better TOML) completes and checks
 first line is `#:schema PATH`, with the path of [config.schema.json](config.schema.json).
 ";
 
-/// The whole document.
+/// The text of the whole document.
 pub(super) fn document(schema: &Value) -> String {
     let mut text = INTRO.to_owned();
     section(schema, "", &mut text);
     text
 }
 
-/// Writes the settings of a section, then the sections in it.
+/// Writes the settings of a section, then its subsections.
 fn section(schema: &Value, path: &str, text: &mut String) {
     let Some(properties) = schema["properties"].as_object() else { return };
     let (sections, settings): (Vec<_>, Vec<_>) =
         properties.iter().partition(|(_, property)| property["properties"].is_object());
     let title = if path.is_empty() { "At the top".into() } else { format!("`[{path}]`") };
     let _ = writeln!(text, "\n## {title}\n");
-    // The root's description is for those who read the source.
+    // The description of the root is for readers of the source only.
     let docs = prose(schema);
     if !path.is_empty() && !docs.is_empty() {
         let _ = writeln!(text, "{docs}\n");
@@ -51,7 +51,8 @@ fn section(schema: &Value, path: &str, text: &mut String) {
         text.push_str("| key | default | |\n|---|---|---|\n");
     }
     for (name, setting) in settings {
-        // What the column says need not be said again.
+        // The column "default" already shows the default, so a sentence about it at the
+        // end of the description is removed.
         let docs = prose(setting);
         let docs = docs.rsplit_once(" Default ").map_or(docs.as_str(), |(docs, _)| docs);
         let docs = format!("{docs}{}", choices(setting)).replace('|', "\\|");
@@ -63,14 +64,14 @@ fn section(schema: &Value, path: &str, text: &mut String) {
     }
 }
 
-/// A description as one line of Markdown without links to code.
+/// The description in a schema, as one line of Markdown without links to code.
 fn prose(schema: &Value) -> String {
     let text = schema["description"].as_str().unwrap_or_default();
     let text = text.replace("[`", "`").replace("`]", "`");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The values of a setting that has only some.
+/// The possible values of a setting with a fixed set of values; empty for all others.
 fn choices(schema: &Value) -> String {
     let Some(values) = schema["oneOf"].as_array() else { return String::new() };
     let listed = values.iter().map(|value| {
@@ -80,7 +81,7 @@ fn choices(schema: &Value) -> String {
     format!(" One of {}.", listed.collect::<Vec<_>>().join(", "))
 }
 
-/// A sentence's beginning in the middle of one; an abbreviation stays.
+/// `text` with its first letter in lower case, unless it begins with an abbreviation.
 fn lower(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {
@@ -104,7 +105,7 @@ fn default(name: &str, value: &Value) -> String {
     }
 }
 
-/// The digits in groups of three, if there are more than four.
+/// The number with its digits in groups of three if it has more than four digits.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -117,7 +118,8 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// A number of bytes in the unit that it is a multiple of.
+/// A number of bytes in the largest unit of which it is a multiple; empty if there is
+/// none.
 fn unit(name: &str, number: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     let fits = |(bits, _): &&(u32, &str)| number > 0 && number.is_multiple_of(1 << bits);

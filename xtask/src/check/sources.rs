@@ -1,15 +1,17 @@
-//! What sources may say, beyond what clippy checks.
+//! Rules for Rust sources that clippy cannot check.
 
 use super::{Findings, Repository, code_lines, code_of};
 
-/// The files that may lift the workspace's lint `unsafe_code`.
+/// The files that may allow `unsafe_code`, once each. The workspace's lint forbids it
+/// elsewhere.
 const UNSAFE_FILES: [&str; 3] =
     ["host/plugin/src/cache.rs", "host/kafka/src/librdkafka.rs", "sdk/rust/src/bindings.rs"];
 
-/// The lint `unsafe_code` is lifted once in `plugin`, where precompiled code is
-/// loaded that a keyed hash proves to be our own, once in `kafka`, for calls of
-/// librdkafka that its crate does not offer, and once in the SDK, for generated
-/// code. Plugins forbid unsafe code, since people copy what a template shows.
+/// The lint `unsafe_code` is allowed in three files, once each: in `plugin`, to load
+/// precompiled code after a keyed hash has proved that this host compiled it; in
+/// `kafka`, to call functions of librdkafka that its crate does not offer; in the SDK,
+/// for generated code. Every example plugin forbids unsafe code, because authors copy
+/// the examples.
 pub(super) fn unsafe_code_is_listed(repository: &Repository) -> Findings {
     const FORBID: &str = "#![forbid(unsafe_code)]";
     let mut findings = Findings::default();
@@ -31,23 +33,24 @@ pub(super) fn unsafe_code_is_listed(repository: &Repository) -> Findings {
     findings
 }
 
-/// The most lines of a file without its tests. Functions are clippy's matter.
+/// The maximum number of lines of a file without its tests. Clippy checks the length of
+/// functions.
 const FILE_LINES_MAX: usize = 600;
-/// The most fields of a type.
+/// The maximum number of fields of a type.
 const FIELDS_MAX: usize = 15;
-/// What a comment begins with that says why a file or a type is larger.
+/// The words that begin the reason why a file or a type is larger than allowed.
 const REASON: &str = "Long because";
-/// The lines before a type in which its reason may be.
+/// The number of lines before a type in which its reason is searched.
 const REASON_LINES: usize = 12;
-/// Larger than allowed, and still to be split.
+/// Types and files that are too large and have no reason. They should be split.
 const TO_SPLIT: &[&str] = &[
     "host/core/src/records.rs: ShardMeta",
     "host/engine/src/status.rs: VersionStatus",
     "host/engine/src/status.rs: ShardStatus",
 ];
 
-/// Files and types are short, or say why not: `Long because …` in the file's
-/// head, or in a comment before the type.
+/// Files and types do not exceed their maximum size, or give a reason: `Long because …`
+/// in the comment at the top of the file, or in a comment before the type.
 pub(super) fn files_and_types_are_short(repository: &Repository) -> Findings {
     let mut findings = Findings::default();
     let mut split = TO_SPLIT.to_vec();
@@ -77,8 +80,9 @@ pub(super) fn files_and_types_are_short(repository: &Repository) -> Findings {
     findings
 }
 
-/// The structs without a reason that have too many fields. Reads what rustfmt
-/// writes: a field on a line of its own, the closing brace below the struct.
+/// The structs that have too many fields and no reason, each with its number of fields.
+/// The code must be formatted by rustfmt: each field on its own line, and the closing
+/// brace at the indentation of the struct.
 fn large_types(code: &str) -> Vec<(&str, usize)> {
     let lines: Vec<_> = code.lines().collect();
     let mut found = Vec::new();
@@ -104,7 +108,7 @@ fn large_types(code: &str) -> Vec<(&str, usize)> {
     found
 }
 
-/// Whether a line begins a field: a name and a colon at this indentation.
+/// Whether a line begins a field: `indent` spaces, then a name and a colon.
 fn is_field(line: &str, indent: usize) -> bool {
     let Some(text) = line.get(indent..).filter(|_| line[..indent].trim().is_empty()) else {
         return false;
@@ -118,8 +122,8 @@ fn is_field(line: &str, indent: usize) -> bool {
     name > 0 && text[name..].starts_with(": ")
 }
 
-/// Every file begins by saying what it is for, except for unit tests in files of
-/// their own.
+/// Every file begins with a `//!` comment that states its purpose. Files that contain
+/// only unit tests need none.
 pub(super) fn files_say_what_they_are_for(repository: &Repository) -> Findings {
     let bound = repository
         .rust()
@@ -133,7 +137,7 @@ mod tests {
     use super::*;
     use crate::metadata::Workspace;
 
-    /// Checks how many breaches a rule finds in one file.
+    /// Asserts the number of breaches that a rule finds in one file.
     fn check(rule: super::super::Rule, path: &str, text: &str, breaches: usize) {
         let found = rule(&Repository::of(Workspace::default(), &[(path, text)]));
         assert_eq!(found.breaches.len(), breaches, "{path}: {text}\n{found:?}");

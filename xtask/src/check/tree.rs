@@ -1,14 +1,16 @@
-//! The folders of the repository, and what each must contain.
+//! Rules for the folders of the repository.
 
 use super::{Findings, Repository, code_lines};
 use crate::suite;
 
-/// What every member's manifest says: lints are in the root's manifest only.
+/// Text that every member's manifest contains, because lints and licence are set in the
+/// root manifest only.
 const SHARED: [&str; 2] = ["[lints]\nworkspace = true", "license.workspace = true"];
 
-/// Every member takes lints and licence from the workspace, and a member with a
-/// `clippy.toml` of its own repeats every line of the workspace's, since clippy
-/// reads one file alone. The deterministic crates have one.
+/// Every member takes lints and licence from the workspace. If a member has its own
+/// `clippy.toml`, that file repeats every line of the workspace's, because clippy reads
+/// only one file. The deterministic crates must have their own, which bans clocks,
+/// files, sockets and randomness.
 pub(super) fn members_share_the_lints(repository: &Repository) -> Findings {
     const DETERMINISTIC: [&str; 2] = ["host/core", "host/engine"];
     let mut findings = Findings::default();
@@ -31,11 +33,11 @@ pub(super) fn members_share_the_lints(repository: &Repository) -> Findings {
     findings
 }
 
-/// The guests that tests alone use.
+/// The folder of the guests that only tests use.
 const GUESTS: &str = "tests/guests/";
 
-/// Every guest in `tests/guests` is named by a test: a hostile guest that
-/// nothing runs proves nothing.
+/// Every guest in `tests/guests` is named in a test. A guest that no test runs would
+/// prove nothing.
 pub(super) fn guests_have_tests(repository: &Repository) -> Findings {
     let paths = repository.texts.keys().chain(&repository.others);
     let entries = paths.filter_map(|path| path.strip_prefix(GUESTS)?.split('/').next());
@@ -54,13 +56,15 @@ pub(super) fn guests_have_tests(repository: &Repository) -> Findings {
     lacking.map(|guest| format!("{GUESTS}{guest}: no test names it")).collect()
 }
 
-/// A program that any Rust source starts by name is in the list of [`suite::CI`],
-/// so that CI installs it, and a machine without it reports that in one line.
+/// Every program that a Rust source outside of xtask starts by name is in the list of
+/// [`suite::CI`]. So CI installs it, and `cargo xtask test` reports it if it is
+/// missing.
 pub(super) fn test_programs_are_announced(repository: &Repository) -> Findings {
     const START: &str = "Command::new(\"";
     let tools = suite::tools(repository.texts.get(suite::CI).map_or("", String::as_str));
     let known = |name: &str| {
-        // The toolchain, and programs that POSIX has everywhere.
+        // Programs that are always installed: the Rust toolchain, git and the POSIX
+        // shell.
         matches!(name, "cargo" | "rustc" | "git" | "sh")
             || tools.iter().any(|tool| tool.program == name)
     };

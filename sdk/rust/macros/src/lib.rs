@@ -1,5 +1,6 @@
-//! The derive macros of `lantern-sdk`, which documents them with the traits they
-//! implement: `Row` and `Tables`; and the time zones that plugins name.
+//! The macros of `lantern-sdk`: the derive macros `Row`, `Tables` and `EventData`, and
+//! the macro behind `time_zone!`. `lantern-sdk` documents them with the traits that
+//! they implement.
 
 #[path = "../../src/zone/names.rs"]
 mod names;
@@ -67,7 +68,7 @@ fn named_fields<'a>(
     Ok(fields.filter_map(|field| Some((field.ident.as_ref()?, field))).collect())
 }
 
-/// A field's name without the `r#` that allows a keyword as a name.
+/// A field's name without the prefix `r#` of a raw identifier.
 fn plain_name(ident: &Ident) -> String {
     let name = ident.to_string();
     name.strip_prefix("r#").unwrap_or(&name).to_owned()

@@ -106,8 +106,9 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
     })
 }
 
-/// Reads a row quickly if its text is exactly as `encode` writes it: `read` takes the
-/// fields off its front, and `end` remains. Otherwise serde reads it.
+/// Generates the fast path that reads a row whose text is exactly what `encode` writes:
+/// `read` removes the fields from the beginning of the text, and `end` must remain.
+/// Otherwise serde reads the row.
 fn decode(fields: &[(&Ident, &Field)], read: &[TokenStream], end: &str) -> TokenStream {
     let idents: Vec<_> = fields.iter().map(|(ident, _)| ident).collect();
     let types: Vec<_> = fields.iter().map(|(_, field)| &field.ty).collect();

@@ -133,7 +133,7 @@ fn options(field: &Field) -> syn::Result<Options> {
     Ok(options)
 }
 
-/// `90s`, `7d` and the like in microseconds.
+/// Parses a duration such as `90s` or `7d`; returns microseconds.
 fn duration_us(text: &LitStr) -> syn::Result<u64> {
     let value = text.value();
     let digits = value.bytes().take_while(u8::is_ascii_digit).count();

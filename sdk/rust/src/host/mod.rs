@@ -1,5 +1,6 @@
-//! The host, as the SDK calls it: the contract's imports in Wasm, tables in memory
-//! elsewhere. Code outside this module does not know which one it uses.
+//! The functions of the host that the SDK calls. In Wasm they are the contract's
+//! imports; in native builds they use tables in memory. Code outside this module does
+//! not depend on which of the two it calls.
 
 #[cfg(target_arch = "wasm32")]
 mod wasm;

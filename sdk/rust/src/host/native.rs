@@ -64,7 +64,8 @@ pub(crate) struct MemoryHost {
 
 impl MemoryHost {
     /// # Panics
-    /// If the call has no such timer or event: the real host traps the call.
+    /// If the call has no such timer or event. The real host traps the call in this
+    /// case.
     fn trigger(&self, cause: u32) -> &Trigger {
         let known = self.triggers.get(cause as usize);
         known.unwrap_or_else(|| panic!("the call has no timer or event {cause}"))
@@ -78,7 +79,8 @@ impl MemoryHost {
     }
 
     /// # Panics
-    /// If `key` belongs to another tenant than `cause`: the real host traps the call.
+    /// If `key` belongs to another tenant than `cause`. The real host traps the call in
+    /// this case.
     fn check_timer(&self, cause: u32, key: &str) -> &Trigger {
         let trigger = self.trigger(cause);
         let tenant = key.split_once('\0').map(|(tenant, _)| tenant);

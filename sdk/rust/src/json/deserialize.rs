@@ -1,4 +1,5 @@
-//! The reader as a deserializer of serde's: values, and the names of members.
+//! Implements serde's `Deserializer` for the reader, for values and for the names of
+//! members.
 
 use serde::de::{self, Visitor};
 
@@ -89,7 +90,7 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value> {
-        // Types of `serde_json` itself, which only it can create.
+        // Types of `serde_json` that only `serde_json` can create.
         if name.starts_with('$') {
             return self.hand_over(|json| {
                 de::Deserializer::deserialize_newtype_struct(json, name, visitor).ok()

@@ -88,7 +88,8 @@ impl<'de> Deserialize<'de> for First {
     }
 }
 
-/// Whether both give the same result for this text and type.
+/// Checks that `from_str`, and the reader if it accepts `text`, give the same result as
+/// `serde_json`.
 fn same<'a, T: Deserialize<'a> + Debug>(text: &'a str) -> Result<(), String> {
     let theirs: Result<T, _> = serde_json::from_str(text);
     let show = |result: &Result<T, serde_json::Error>| match result {
@@ -279,8 +280,8 @@ fn a_member_is_read_no_further_than_to_its_end() {
     }
 }
 
-/// Without this test a reader that always gives up would pass, and nothing would be
-/// fast.
+/// Without this test, a reader that always gives up would pass all others, and would be
+/// slow.
 #[test]
 fn what_is_common_is_not_read_twice() {
     let shop = r#"{"a":"p7","country":"GB","quantity":3,"b":-18201,"c":[{"d":1.5e3},"x\n",null]}"#;

@@ -1,4 +1,4 @@
-//! The host's part in folding a log, as a projection sees it.
+//! Folds events like the host, as far as a projection can observe it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -35,10 +35,10 @@ pub struct Harness<P> {
     halted: Option<String>,
 }
 
-/// An event that could not be applied, or that waits behind one.
+/// An event that could not be applied, or that waits behind such an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parked {
-    /// Its offset: its index among all events that were fed.
+    /// The offset: its index among all events that were fed.
     pub offset: u64,
     /// The event.
     pub event: TestEvent,

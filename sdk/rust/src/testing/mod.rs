@@ -26,10 +26,11 @@
 //! assert_eq!(host.parked()[0].offset, 1);
 //! ```
 //!
-//! It follows the host's rules: batches end where the watermark advances, timers fire
-//! there in calls of their own, and a failed call leaves nothing behind; its event is
-//! parked as the manifest requests. [`check_determinism`] folds the same events in
-//! several ways, as the host does at every upload.
+//! It follows the host's rules: timers fire in separate calls when the watermark
+//! advances, a failed call has no effect, and its event is parked as the manifest
+//! requests. It ends a batch whenever the watermark advances; the host may continue a
+//! batch if no timer is due, with the same result. [`check_determinism`] folds the same
+//! events in several ways, as the host does at every upload.
 
 mod event;
 mod fold;
@@ -52,15 +53,15 @@ pub use crate::log::Level;
 pub struct Emitted {
     /// The offset of the event that caused it.
     pub cause: u64,
-    /// Its type.
+    /// The type.
     pub kind: String,
-    /// Its subject.
+    /// The subject.
     pub subject: String,
-    /// Its tenant.
+    /// The tenant.
     pub tenant: String,
-    /// Its time.
+    /// The time.
     pub time: Timestamp,
-    /// Its data.
+    /// The data.
     pub data: serde_json::Value,
 }
 

@@ -18,9 +18,9 @@
 //! # }
 //! ```
 //!
-//! A final window's row is written once, when the watermark has passed its end: after
-//! that no event of the window is expected. Until then its values are in a private
-//! table, and a timer waits for its end. The manifest needs
+//! A final window's row is written once, when the watermark has passed its end. A later
+//! event of the window is late. Until then its values are in a private table, and a
+//! timer waits for its end. The manifest needs
 //! [`event_time`](crate::Manifest::event_time) for it.
 //!
 //! | windows | updating | final |

@@ -8,11 +8,11 @@ use crate::row::Stored;
 use crate::table::{Scan, Table, TableField, TableSpec};
 use crate::time::Timestamp;
 
-/// The number of window ends that are remembered to have a timer. Timers of others are
-/// set again, which changes nothing.
+/// The maximum number of window ends that are remembered to have a timer. If an end is
+/// not remembered, its timer is set again, which changes nothing.
 const ARMED_MAX: usize = 16;
 
-/// Tumbling or hopping windows that are not over yet: a private table with the values
+/// Tumbling or hopping windows that are still open: a private table with the values
 /// collected so far, an `A` for each window and key.
 ///
 /// ```

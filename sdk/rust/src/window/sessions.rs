@@ -34,7 +34,7 @@ impl Combine for i64 {
     }
 }
 
-/// Sessions that are not over yet: a private table with the value collected so far, an
+/// Sessions that are still open: a private table with the value collected so far, an
 /// `A` per session.
 ///
 /// A session is a series of events of one key with less than a gap between one and the

@@ -71,7 +71,7 @@ impl<'a, V> Slide<'a, V> {
         self.entries.iter().map(|entry| &entry.value)
     }
 
-    /// The same with their times.
+    /// The values in it with their times, in the order of their times.
     pub fn timed_values(&self) -> impl ExactSizeIterator<Item = (Timestamp, &'a V)> {
         self.entries.iter().map(|entry| (entry.time, &entry.value))
     }

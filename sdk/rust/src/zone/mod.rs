@@ -41,7 +41,7 @@ use table::{Rule, Spans};
 const MICROS: i64 = 1_000_000;
 const DAY_US: i64 = 86_400 * MICROS;
 
-/// The rules of one zone: which offset from UTC applies when.
+/// The rules of one zone: its offset from UTC at every time.
 ///
 /// The offsets are those of the IANA database since 1970. Before 1970, the offset at
 /// the beginning of 1970 applies; after the last change that the database lists, its
@@ -55,7 +55,8 @@ pub struct TimeZone {
 /// A time during which a zone has one offset.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Span {
-    /// In microseconds; the extremes of 64 bits if there is no such change.
+    /// The start and end in microseconds; the minimum or maximum `i64` if there is no
+    /// earlier or later change.
     start: i64,
     end: i64,
     offset_s: i32,

@@ -11,10 +11,10 @@
 //! 2. the number of changes, and each: `d · n + i`, if it is `d` units of 30
 //!    seconds after the one before (the first one: after 1970) and to offset `i`.
 //!    Before the first change, offset 0 holds;
-//! 3. what holds after the last change: 0 if it stays so, otherwise 1, the offsets
-//!    of standard and summer time, and when each year summer time begins and ends:
-//!    month, week (5 is the last), day of the week (0 is Sunday), and the time by
-//!    the clock before the change.
+//! 3. the rule after the last change: 0 if the offset no longer changes; otherwise 1,
+//!    the offsets of standard and summer time, and the begin and end of summer time in
+//!    each year: month, week (5 is the last), day of the week (0 is Sunday), and the
+//!    time by the clock before the change.
 
 use super::{DAY_US, MICROS, Span};
 use crate::time::{date_of, day_of};
@@ -66,7 +66,7 @@ struct Day {
     month: i64,
     week: i64,
     weekday: i64,
-    /// By the clock before the change; may be before or after that day.
+    /// The time by the clock before the change. It may be on an earlier or later day.
     time_s: i64,
 }
 

@@ -1,4 +1,4 @@
-//! Events: what a projection reads, and the errors if it cannot.
+//! Reading events in a projection, and the errors of invalid reads.
 
 use std::borrow::Cow;
 

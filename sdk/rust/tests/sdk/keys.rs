@@ -1,5 +1,5 @@
-//! Every place that builds a key: different keys stay different, their order is kept,
-//! and U+0000 in them is refused.
+//! All functions that build keys: different values give different keys, keys sort as
+//! their values do, and U+0000 is refused.
 
 use std::collections::BTreeMap;
 

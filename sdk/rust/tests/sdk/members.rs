@@ -22,7 +22,7 @@ struct Order<'a> {
     r#type: Option<Json<Vec<u8>>>,
 }
 
-/// Some of the same members with another type, and one more.
+/// Some of the members of the other type with another kind, and an additional member.
 #[derive(EventData)]
 struct Refund {
     cents: i64,

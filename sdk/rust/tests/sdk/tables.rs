@@ -1,4 +1,4 @@
-//! Tables: which rows are in memory has no visible effect.
+//! Tables: it has no visible effect which rows are in memory.
 
 use std::collections::BTreeMap;
 
@@ -70,7 +70,7 @@ impl Projection for Ledger {
     }
 }
 
-/// The same with a plain map.
+/// Performs the same changes on a plain map.
 #[derive(Default)]
 struct Model {
     amounts: BTreeMap<String, i64>,
@@ -264,7 +264,8 @@ fn rows_of_tenants_need_a_tenant() {
         event("right", "t1", ""),
         event("right", "t1", "t2\0u1"),
         event("wrong", "t1", "u1"),
-        // The text of a key that is in memory is not itself that key.
+        // A plain text that equals the bytes of a tenant's key in memory is not that
+        // key.
         event("wrong", "t1", "t1\0u1"),
     ]);
     assert_eq!(host.rows("counts").into_keys().collect::<Vec<_>>(), ["t1\0u1"]);

@@ -325,7 +325,7 @@ proptest! {
         prop_assert_eq!(sums(&outcome.tables["sliding"]), expected);
         prop_assert_eq!(late("recent"), expected_late);
 
-        // Windows that have ended leave no rows, and no current values.
+        // After windows have ended, there are no rows and no current values of them.
         let end = BTreeSet::from(["/end".to_owned()]);
         for (key, sum) in sums(&outcome.tables["current"]) {
             prop_assert_eq!(sum, u64::from(end.contains(&key)), "{}", key);

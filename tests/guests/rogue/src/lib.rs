@@ -1,5 +1,6 @@
-//! A guest that misbehaves as each event tells it to, for the tests of containment.
-//! Its honest counts can be compared with the events.
+//! A guest that misbehaves in the way that an event requests, for tests of the host's
+//! limits. Its other events it counts correctly, so that the counts can be compared
+//! with the log.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -102,7 +103,7 @@ impl Rogue {
     fn misbehave(&mut self, what: &str) -> Result<(), Error> {
         match what {
             "fail" => return Err(Error::new("told to fail")),
-            // The event may be fine: it can be applied later.
+            // The event itself may be valid: it can be applied later.
             "need" if self.seen.get("needed")?.is_none() => {
                 return Err(Error::new("nothing is seen of `needed` yet"));
             }

@@ -91,7 +91,7 @@ impl Projection for Usage {
         row.readings += 1;
         row.late += u64::from(late > 0);
         row.wh = wh;
-        // Fails after a write, so that there is something to roll back.
+        // Fails after a write, so that the host must discard a write.
         if wh < 0 && row.readings < ENOUGH {
             return Err(Error::new("a negative reading of a new meter"));
         }

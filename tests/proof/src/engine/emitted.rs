@@ -1,4 +1,5 @@
-//! Where each emitted event is: in the log, waiting, refused by the log, or dropped.
+//! Checks the place of each emitted event: in the log, waiting in the outbox, refused
+//! by the log, or dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -55,7 +56,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// The refused events that `store` has set aside.
+    /// The refused events that are set aside in the outbox of `store`.
     pub(super) fn of(store: &dyn ReadStore) -> Result<Vec<Self>> {
         let records = fuzzing::refused(store)?;
         let refused = records.into_iter().map(|record| Self {
@@ -92,8 +93,9 @@ pub(super) struct Account<'a> {
 }
 
 impl Account<'_> {
-    /// Each event is in one place. With `whole`, all events must be somewhere;
-    /// otherwise the states of some builds are between two states of the model.
+    /// Checks that each event is in exactly one place. With `whole`, every event must
+    /// have a place and be expected. Without it, events may be missing or unknown,
+    /// because the states of some builds are between two states of the model.
     pub(super) fn check(&self, events: &[Event], whole: bool) -> Result<()> {
         let perhaps = |id: &str| self.perhaps.and_then(|perhaps| perhaps.get(id));
         let gone = |id: &String| self.gone.is_some_and(|gone| gone.contains(id));
@@ -160,7 +162,8 @@ impl Answers {
         answers
     }
 
-    /// Each of its answers is in the log once; with `whole`, all of them are.
+    /// Checks that every answer in the log is an expected one and occurs once. With
+    /// `whole`, none may be missing.
     pub(super) fn check(&self, events: &[Event], whole: bool) -> Result<()> {
         let mut found = 0;
         for event in events.iter().filter(|event| echo::is_answer(event)) {

@@ -1,4 +1,5 @@
-//! The things that can happen to an engine, and how likely each is.
+//! The steps of a history: everything that can happen to an engine, and the probability
+//! of each step.
 
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
@@ -17,11 +18,11 @@ pub const KINDS: [Kind; 4] = [
 /// The settings of one history.
 #[derive(Clone, Debug)]
 pub struct Setting {
-    /// The most events in a batch.
+    /// The maximum number of events in a batch.
     pub batch_events: usize,
-    /// The most timers in a batch.
+    /// The maximum number of timers in a batch.
     pub batch_timers: usize,
-    /// The most events in a chunk.
+    /// The maximum number of events in a chunk.
     pub chunk_events: usize,
     /// How long a commit may wait, in milliseconds.
     pub commit_ms: u64,
@@ -62,7 +63,7 @@ pub(super) const TENANTS: [&str; 3] = ["", "a", "b"];
 /// The types that unreadable records claim. An empty one means no type.
 pub(super) const CLAIMED: [&str; 3] = ["", "m.read", "x.other"];
 
-/// One thing that happens. Versions are indices into [`KINDS`].
+/// One step of a history. Versions are indices into [`KINDS`].
 #[derive(Clone, Debug)]
 pub enum HistoryAction {
     /// Events are appended.
@@ -91,7 +92,7 @@ pub enum HistoryAction {
     Hold,
     /// Waiting appends continue.
     Release,
-    /// The log begins to refuse large events, or stops refusing them.
+    /// The log begins or stops refusing large events.
     Limit(bool),
     /// A version is uploaded. The flag says whether it becomes active by itself.
     Upload(u8, bool),
@@ -195,8 +196,7 @@ fn input() -> impl Strategy<Value = Input> {
     ]
 }
 
-/// Few tenants and subjects, so that tenants share subjects and follow each other
-/// within a batch.
+/// Few tenants and subjects, so that tenants share subjects, and a batch mixes tenants.
 fn who() -> impl Strategy<Value = Actor> {
     (prop::sample::select(vec![0_u8, 1, 1, 2, 2]), 0_u8..3)
 }

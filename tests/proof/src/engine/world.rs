@@ -33,7 +33,8 @@ const P0: PartitionId = PartitionId(0);
 /// The depth to which emitted events may cause each other without a second
 /// projection.
 const DEPTH_MAX: u32 = 16;
-/// More turns than any history needs until nothing is left to do.
+/// The maximum number of turns until nothing is left to do; more than any history
+/// needs.
 const TURNS_MAX: u32 = 20_000;
 
 /// The bugs that are planted in the ports.
@@ -131,7 +132,7 @@ pub struct World {
     names: BTreeMap<BuildId, String>,
     /// Events that deleted builds emitted.
     emitted_before: ById,
-    /// Events that may or may not be in the log.
+    /// Events that may be in the log or not.
     perhaps: ById,
     /// Events that the log refused and an operator dropped, or that were deleted with
     /// their version.
@@ -299,7 +300,7 @@ impl World {
                 let record = VersionRecord { sha256: sha256.clone(), ..VersionRecord::default() };
                 let plugin = lantern_engine::PluginSource::load(&*self.shelf, &record);
                 let plugin = plugin.map_err(anyhow::Error::msg)?;
-                // The time is also a part of an uploaded version's identity.
+                // The time of the upload is also part of the version's identity.
                 self.clock.advance(Duration::from_micros(1));
                 let activate = Activation::checked(*activate);
                 let upload = Upload { activate, check: false, ..Upload::new(plugin, sha256) };
@@ -357,7 +358,7 @@ impl World {
         for build in gone {
             self.bury(&build);
         }
-        // Emitted events of earlier builds may also have waited in their outboxes.
+        // The outboxes may also have contained emitted events of earlier builds.
         let all = std::mem::take(&mut self.emitted_before);
         self.take_account(all, &events);
         self.creation += 1;
@@ -370,7 +371,7 @@ impl World {
             if events.iter().any(|event| event.id == id) {
                 self.emitted_before.insert(id, what);
             } else {
-                // It may be pending, or have been deleted with the state.
+                // The event may be pending, or it was deleted with the state.
                 self.perhaps.insert(id, what);
             }
         }
@@ -598,7 +599,8 @@ impl World {
             }
             let told =
                 || format!("version {}, rebuilt {} times, at {}", build.0, build.1, meta.next);
-            // Passing events that no projection wants is not a reason to commit.
+            // A shard need not commit because it has passed events that no projection
+            // subscribes to.
             if !only_passed(&events, meta.next, model.next) {
                 model.advance(&events, meta.next).with_context(told)?;
             }
@@ -623,7 +625,7 @@ impl World {
         model
     }
 
-    /// Another build serves readers, from offset `next` on.
+    /// Notes that another build serves readers from offset `next` on.
     fn activated(&mut self, epoch: Option<String>, next: Offset) -> Result<()> {
         let Some(epoch) = epoch else {
             self.serving = None;
@@ -703,7 +705,7 @@ impl World {
         Ok(refused)
     }
 
-    /// A client of the feed shows the rows of the tables.
+    /// Checks that a client of the feed shows the rows of the tables.
     fn check_shown(&self) -> Result<()> {
         let Some(build) = self.serving.as_ref().filter(|_| self.reconnects.is_none()) else {
             return Ok(());
@@ -725,7 +727,8 @@ impl World {
         Ok(())
     }
 
-    /// Each emitted event is in one place; with `whole`, all of them are.
+    /// Checks that each emitted event is in one place and, with `whole`, that none is
+    /// missing.
     fn check_emitted(&self, events: &[Event], whole: bool) -> Result<()> {
         let mut expected = self.emitted_before.clone();
         for (build, model) in &self.models {
@@ -776,8 +779,8 @@ impl World {
             let meta = meta_of(&*self.stores.shard(&shard_id(&build)).peek())?;
             ensure!(!Model::in_between(&meta), "version {} has not ticked", version.id);
         }
-        // If a shard passed only events that no projection wants, it need not commit
-        // its next offset.
+        // If a shard has passed only events that no projection subscribes to, it need
+        // not commit its next offset.
         for version in self.engine.status_of(NAME)?.versions {
             let shard = version.shards.first().context("a version without a shard")?;
             ensure!(
@@ -842,7 +845,7 @@ impl Shown {
     }
 
     fn commit(&mut self, commit: &PublishedCommit) -> Result<()> {
-        // The commit may have been published before the build began to serve.
+        // The commit may have been published before the build began to serve readers.
         if commit.epoch != self.epoch {
             return Ok(());
         }

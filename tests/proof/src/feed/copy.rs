@@ -1,4 +1,4 @@
-//! A client's copy of a table. It applies frames as any client must, and compares
+//! A client's copy of a table. It applies frames as every client must. It compares
 //! every state that it shows with the table's state at that commit.
 
 use anyhow::{Context as _, Result, bail, ensure};

@@ -1,17 +1,17 @@
 //! Invariant 9: a feed misses and repeats nothing.
 //!
-//! One case is one seed. It has a world of several tables and partitions whose
-//! versions change, a server that is restarted and killed, and clients whose
-//! connections are split, delayed, cut at any byte and left half open. Every state
-//! that a client shows must be in the history of commits, and in the end all clients
-//! show the newest one.
+//! One case is one seed. It has a world of several tables and partitions whose versions
+//! change, a server that is restarted and killed, and clients. The bytes of their
+//! connections are split and delayed, and connections are cut at any byte or left half
+//! open. Every state that a client shows must be in the history of commits, and in the
+//! end all clients show the newest one.
 //!
-//! The network is tokio's in-memory pipes, and the clock is paused. The feed serves
-//! any stream of bytes and opens none itself, so a simulator of hosts and sockets
-//! (turmoil) would not test any of Lantern's code. The case advances the clock
-//! itself: streamed snapshots hold a blocking thread, and tokio does not advance its
-//! clock meanwhile. The machine decides which commit such a thread still sees, so a
-//! seed repeats a case closely, but not byte for byte.
+//! The network is tokio's in-memory pipes, and the clock is paused. The feed serves any
+//! stream of bytes and opens none itself, so a simulator of hosts and sockets (turmoil)
+//! would not test any of Lantern's code. The case advances the clock itself: streamed
+//! snapshots hold a blocking thread, and tokio does not advance its clock meanwhile.
+//! Which commit such a thread still sees depends on the machine. So a seed repeats a
+//! case approximately, but not byte for byte.
 
 mod copy;
 mod reader;
@@ -152,8 +152,8 @@ impl Net {
         Arc::new(Self { world, server, done: AtomicBool::new(false) })
     }
 
-    /// Another server takes over. The previous one shuts down in order, or its
-    /// sessions are aborted.
+    /// Replaces the server. The previous one shuts down in order, or its sessions are
+    /// aborted.
     fn restart(&self, rng: &mut Rng) {
         let next = Server::start(&self.world, rng);
         let before = std::mem::replace(&mut *self.server.lock(), next);
@@ -207,8 +207,8 @@ impl Server {
             hello_ms: 300,
             close_ms: 50,
             stall_ms: 150,
-            // Measured by a clock that is advanced while reading threads wait for a
-            // processor.
+            // These times are measured by the paused clock, which advances while
+            // reading threads wait for a processor.
             snapshot_ms_max: 600_000,
             window: rng.u32(1..=8),
             frame_bytes_max: 4_096,
@@ -268,8 +268,8 @@ async fn simulate(seed: u64) -> Result<FeedCounts> {
             let late = format!("a client does not get to {:?}", net.world.head());
             ensure!(started.elapsed() < PATIENCE, late);
             turn(&mut rng).await;
-            // Reads of the store run on other threads, which need the processor that
-            // this loop would take.
+            // Reads of the store run on other threads, which need a processor. Without
+            // this wait, the loop would use it.
             std::thread::yield_now();
         }
         let of = (&mut reader).await.context("a client panicked")??;
@@ -289,7 +289,8 @@ async fn turn(rng: &mut Rng) {
     }
 }
 
-/// When all clients are gone, nothing is held for them.
+/// Checks that the server releases all sessions and merged changes after all clients
+/// are gone.
 async fn all_is_given_back(net: &Net, rng: &mut Rng) -> Result<()> {
     let hub = net.server.lock().hub.clone();
     let started = Instant::now();

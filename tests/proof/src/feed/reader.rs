@@ -1,5 +1,5 @@
-//! A simulated client. It connects again and again, each time with another fate, and
-//! checks every state that it shows.
+//! A simulated client. It connects again and again; each connection ends in another
+//! way. The client checks every state that it shows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::copy::Copy;
 use super::wire::{Line, ServerMessage, Wire};
 use super::{FeedCounts, Net};
 
-/// The fate of a connection.
+/// What happens to a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SessionOutcome {
-    /// It lasts.
+    /// It is not cut.
     Lasts,
     /// It is cut at some byte.
     Cut,
@@ -149,7 +149,7 @@ impl Reader {
         let mut sub = json!({"t":"sub","id":id,"table":table,"mode":mode,"rate_ms":rate});
         if let (true, Some(token)) = (resume, &copy.token) {
             sub["resume"] = match self.rng.u8(..24) {
-                // A meaningless token is answered with a snapshot.
+                // The server answers an invalid token with a snapshot.
                 0 => json!(token[..token.len() / 2]),
                 _ => json!(token),
             };
@@ -249,8 +249,9 @@ impl Reader {
             && self.subscribe(session, place, false).await
     }
 
-    /// Sends `pong` now and then, and never reads. The window and the pipe limit the
-    /// frames that the server may send. It may keep such a client, or close it.
+    /// Sends `pong` now and then, and never reads. The window and the size of the pipe
+    /// limit what the server can send. The server may keep such a connection or close
+    /// it.
     async fn stay_deaf(&mut self, mut session: Session) -> Result<bool> {
         for _ in 0..self.rng.u32(1..8) {
             if !session.wire.say(&json!({"t":"pong"})).await {
@@ -262,8 +263,8 @@ impl Reader {
         self.given_up(session.wire).await
     }
 
-    /// Neither reads nor writes any more. The server must close the connection in
-    /// time.
+    /// Stops reading and writing. The server must close the connection within its time
+    /// limits.
     async fn given_up(&mut self, mut wire: Wire) -> Result<bool> {
         match timeout(self.net.patience(), &mut wire.session).await {
             Ok(Ok(SessionEnd::Cut)) => {}

@@ -78,7 +78,7 @@ async fn cut(run: &mut Run<'_>) -> Result<()> {
         let lines: String = (0..rng.u64(1..6)).map(|n| line(sent + n)).collect();
         sent += lines.lines().count() as u64;
         server.events(lines).await?;
-        // Time in which the proxy and the client can notice some of it.
+        // A pause, so that the proxy and the client observe some of the changes.
         tokio::time::sleep(Duration::from_millis(rng.u64(..8))).await;
         let now = cuts.load(Ordering::SeqCst).min(run.requested_cases());
         if now / KILL_EVERY > counted / KILL_EVERY {

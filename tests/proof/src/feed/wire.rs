@@ -19,7 +19,7 @@ pub(super) enum ServerMessage {
     Cut,
 }
 
-/// How a client reads and writes, and the fate of its connection.
+/// How a client reads and writes, and when its connection breaks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
     /// The most bytes read or written at once.
@@ -57,7 +57,7 @@ impl Wire {
         Self { pipe, inbox: Vec::new(), line, rng, frame_max, session }
     }
 
-    /// From now on no bytes are delayed or cut.
+    /// Stops delaying and cutting bytes.
     pub(super) fn heal(&mut self) {
         self.line = Line {
             piece: 1 << 16,
@@ -151,7 +151,7 @@ impl Wire {
     }
 }
 
-/// A masked text frame.
+/// The bytes of a masked text frame.
 pub(crate) fn text_frame(payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut frame = vec![0x81];
     match payload.len() {

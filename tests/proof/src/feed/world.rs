@@ -116,7 +116,7 @@ impl World {
         hub
     }
 
-    /// Another version, empty, becomes active.
+    /// Activates another version, which is empty.
     pub fn activate(&self, partitions: usize) -> String {
         let fresh = (0..partitions).map(|_| Shard::default()).collect();
         let mut state = self.state.lock();
@@ -125,8 +125,8 @@ impl World {
         self.take_over(state)
     }
 
-    /// The previously active version becomes active again, unchanged. Does nothing if
-    /// there is none.
+    /// Activates the previously active version again, unchanged. Does nothing if there
+    /// is none.
     pub fn roll_back(&self) {
         let mut state = self.state.lock();
         // The first entry is the time before the first version.
@@ -136,7 +136,7 @@ impl World {
         }
     }
 
-    /// The states in `shards` are served from now on, under an epoch of their own.
+    /// Serves the states in `shards` from now on, under a new epoch.
     fn take_over(&self, mut state: MutexGuard<'_, State>) -> String {
         state.epochs += 1;
         let epoch = format!("{}.v.0", state.epochs);
@@ -161,7 +161,7 @@ impl World {
         self.state.lock().manifest = Arc::new(manifest);
     }
 
-    /// The projection is deleted.
+    /// Deletes the projection.
     pub fn delete(&self) {
         self.state.lock().epoch = None;
         self.announce(None);
@@ -270,7 +270,7 @@ impl World {
         }
     }
 
-    /// The next read of the store fails.
+    /// Makes the next read of the store fail.
     pub fn fail_next_read(&self) {
         let error = lantern_core::StoreError::Io("planted".into());
         self.state.lock().shards[0].store.fail_next_read(error);

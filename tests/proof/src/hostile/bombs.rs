@@ -22,7 +22,7 @@ const CODE: u8 = 10;
 /// One byte more than the largest upload by default.
 const TOO_LARGE_BYTES: usize = (16 << 20) + 1;
 
-/// A guest that is made by code.
+/// A guest that code generates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bomb {
     /// One valid function of a mebibyte that keeps a compiler busy for minutes.
@@ -31,7 +31,7 @@ pub enum Bomb {
     ManyFunctions,
     /// Ten thousand blocks, each within the one before it.
     DeepBlocks,
-    /// Jump tables with as much room as an upload allows.
+    /// Jump tables that fill the maximum size of an upload.
     HugeJumpTables,
     /// A function with the maximum number of local variables.
     ManyLocals,
@@ -56,12 +56,12 @@ pub enum Bomb {
     TooLarge,
     /// Ten mebibytes of custom sections.
     HugeCustomSections,
-    /// Nothing at all.
+    /// An empty upload.
     Empty,
 }
 
 impl Bomb {
-    /// Every one.
+    /// All guests that code generates.
     pub const ALL: &[Self] = &[
         Self::HugeFunction,
         Self::ManyFunctions,
@@ -81,7 +81,7 @@ impl Bomb {
         Self::Empty,
     ];
 
-    /// Its name.
+    /// The guest's name.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -104,10 +104,10 @@ impl Bomb {
         }
     }
 
-    /// Makes it.
+    /// Generates the guest's bytes.
     ///
     /// # Errors
-    /// If its own text is wrong.
+    /// If the text on which it is based is invalid.
     pub fn build(self) -> Result<Vec<u8>> {
         let name = self.name();
         match self {
@@ -220,7 +220,7 @@ fn locals_in_each() -> Result<Vec<u8>> {
     Ok(module)
 }
 
-/// A type with 2^40 parts in forty lines.
+/// A type with 2^40 parts, defined in forty lines.
 fn doubling_types() -> Result<Vec<u8>> {
     let mut text = "(component (type (tuple u8 u8))".to_owned();
     for n in 0..40 {
@@ -240,7 +240,7 @@ fn nested_types() -> Result<Vec<u8>> {
     Ok(wat::parse_str(text)?)
 }
 
-/// An honest component that also makes `count` instances of a module.
+/// An honest component that also creates `count` instances of a module.
 fn with_instances(name: &str, module: &str, count: usize) -> Result<Vec<u8>> {
     let mut component = frame::component(&frame::build(name, "")?)?;
     let modules = sections(&component, 8)?.iter().filter(|(id, _)| *id == CORE_MODULE).count();

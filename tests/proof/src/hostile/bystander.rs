@@ -1,6 +1,6 @@
-//! An honest projection that runs in parallel with hostile ones. It receives events
-//! all the time. The expected rows of its tables are computed separately, and the
-//! time that each event takes to reach a dashboard is measured.
+//! An honest projection that runs in parallel with hostile ones. It receives events all
+//! the time. The expected rows of its tables are computed separately, and the time
+//! until each event reaches a client of the feed is measured.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,7 +25,7 @@ const TOLD: usize = 8;
 /// How many products there are.
 const PRODUCTS: u64 = 20;
 
-/// What else runs while a latency is measured.
+/// What runs in parallel while a latency is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
     /// Nothing else runs.
@@ -39,7 +39,7 @@ pub enum Window {
 /// Orders, quantity and cents.
 type Sums = (u64, u64, i64);
 
-/// The honest projection.
+/// The honest projection, called the victim.
 pub struct Bystander {
     shared: Arc<Shared>,
     feeding: JoinHandle<Result<()>>,

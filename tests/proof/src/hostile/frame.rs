@@ -1,5 +1,6 @@
-//! Builds a guest from its text, and adds the parts that every guest needs: an honest
-//! memory, allocator, manifest and answers. The text may replace each of them.
+//! Builds a guest from its text, and adds the parts that every guest needs: a memory,
+//! an allocator, a manifest and return values, all valid. The text may replace each of
+//! them.
 
 use std::fmt::Write as _;
 
@@ -63,12 +64,13 @@ const WORLD: &str = "
       import wasi:cli/exit@0.2.0;
     }";
 
-/// Address of the answer of `apply`, which is `ok` unless a guest overwrites it.
+/// The address of the return value of `apply`, which is `ok` unless a guest overwrites
+/// it.
 const ANSWER: u32 = 512;
-/// Address of the answer of `setup`. The manifest begins 8 bytes later.
+/// The address of the return value of `setup`. The manifest begins 8 bytes later.
 const MANIFEST: u32 = 1024;
-/// The start of the allocator's memory. Between the manifest and this, guests keep
-/// the host's answers from 8 KiB on, and their own data from 16 KiB on.
+/// The start of the allocator's memory. In the memory before it, guests store return
+/// values of the host from 8 KiB on, and their own data from 16 KiB on.
 const HEAP: u32 = 1 << 16;
 
 /// The event type that the guest named `name` subscribes to.
@@ -100,7 +102,7 @@ pub fn build_for(name: &str, text: &str, change: (&str, &str)) -> Result<Vec<u8>
     describe(wat::parse_str(framed(name, text))?, false, &WIT.replace(change.0, change.1))
 }
 
-/// Makes a component from a core module.
+/// Converts a core module to a component.
 ///
 /// # Errors
 /// If the module cannot be a component.
@@ -108,7 +110,7 @@ pub fn component(module: &[u8]) -> Result<Vec<u8>> {
     wit_component::ComponentEncoder::default().module(module)?.encode()
 }
 
-/// The module's text: the guest's fields, and the missing ones.
+/// The module's text: the guest's fields, and the fields that it lacks.
 fn framed(name: &str, text: &str) -> String {
     let mut module = format!("(module ${name}\n{text}\n");
     let mut add = |unless: &str, fields: &str| {

@@ -1,5 +1,5 @@
-//! Malformed uploads harm no other projection: bytes that are nearly plugins, or not
-//! at all, several at once, at the real server.
+//! Malformed uploads affect no other projection. Bytes that resemble plugins, or do
+//! not, are uploaded to the real server, several at a time.
 
 use anyhow::{Context as _, Result, ensure};
 use arbitrary::Unstructured;
@@ -38,7 +38,7 @@ const SETTINGS: &[&str] = &[
 
 /// The result of an upload.
 enum Answer {
-    /// It happens to be a valid plugin.
+    /// Accepted: the bytes happen to be a valid plugin.
     Taken,
     /// Refused, with this code.
     Refused(String),
@@ -87,8 +87,8 @@ async fn upload(siege: &AttackRun, bases: &Bases, seed: u64) -> (u64, Result<Ans
     (seed, answer(siege, bases, seed).await)
 }
 
-/// Uploads the bytes that the seed makes, and checks the answer. A plugin that was
-/// accepted is deleted again.
+/// Generates bytes from the seed, uploads them, and checks the answer. A plugin that
+/// was accepted is deleted again.
 async fn answer(siege: &AttackRun, bases: &Bases, seed: u64) -> Result<Answer> {
     let (how, bytes) = bases.malformed(&mut fastrand::Rng::with_seed(seed));
     let name = format!("m{seed}");
@@ -110,7 +110,7 @@ async fn answer(siege: &AttackRun, bases: &Bases, seed: u64) -> Result<Answer> {
     Ok(Answer::Refused(code))
 }
 
-/// The inputs from which malformed uploads are made.
+/// The inputs from which malformed uploads are generated.
 struct Bases {
     /// Real plugins, of some hundred kilobytes.
     real: Vec<Vec<u8>>,
@@ -142,7 +142,7 @@ impl Bases {
         Ok(Self { real, small, metadata: metadata.context("a guest without metadata")?.1 })
     }
 
-    /// A malformed upload, and how it was made.
+    /// A malformed upload, and a description of how it was generated.
     fn malformed(&self, random: &mut fastrand::Rng) -> (&'static str, Vec<u8>) {
         match random.u32(..16) {
             0 => ("random bytes", bytes(random, 4_096)),

@@ -1,6 +1,6 @@
-//! Hostile plugins harm no other projection. Each guest of the corpus runs in the
-//! real server. A victim runs in parallel and must not notice, and the guest's author
-//! must see the right error text.
+//! Hostile plugins harm no other projection. Each guest of the corpus runs in the real
+//! server. An honest projection, the *victim*, runs in parallel and must not be
+//! affected. The error text for the guest's author must be the expected one.
 
 pub mod bombs;
 pub mod bystander;
@@ -34,10 +34,10 @@ const GUEST_MAX: Duration = Duration::from_secs(100);
 /// server's number of threads.
 const PACK: u64 = 6;
 /// How long those guests together may delay an event of the victim, if twice the
-/// baseline is less. They never have its thread, but they keep every processor busy,
-/// and each of an event's four hops from thread to thread waits for one. With other
-/// load on two processors 99 of 100 events took up to 153 ms. If endless plugins do
-/// get the victim's thread, it is 330 to 860 ms.
+/// baseline is less. They never run on the victim's thread, but they keep every
+/// processor busy. An event passes from thread to thread four times, and each time it
+/// waits for a processor. With other load on two processors 99 of 100 events took up to
+/// 153 ms. If endless plugins ran on the victim's thread, they took 330 to 860 ms.
 const HELD_UP_MAX: Duration = Duration::from_millis(250);
 /// The number of the victim's events that are measured in parallel with those guests.
 /// It is large enough that one slow sync of the disk is less than one in a hundred.
@@ -49,7 +49,8 @@ const PACK_BASELINE_EVENTS: u64 = 100;
 /// How many times longer an event of the victim may take in parallel with a hostile
 /// guest.
 const SLOWER_MAX: u32 = 2;
-/// A latency that no user notices, and that a busy machine causes by itself.
+/// A latency that always counts as acceptable: no user notices it, and other load on
+/// the machine can cause it.
 const UNNOTICED: Duration = Duration::from_millis(20);
 /// How much more memory than before the first guest the server may ever take, in
 /// bytes. It covers an instance's memory, a call's arguments and writes, and the
@@ -59,9 +60,9 @@ const MEMORY_MORE_BYTES: u64 = 768 << 20;
 const THREADS_MAX: u64 = 600;
 /// How long a child process that compiles may outlive the answer to its upload.
 const CHILD_MAX: Duration = Duration::from_secs(5);
-/// How often such a child is looked for.
+/// The time between two checks for such a child process.
 const LOOK: Duration = Duration::from_millis(10);
-/// Limits as low as CI needs them.
+/// Low limits, so that the cases of CI take little time.
 const LOW: &[&str] = &[
     "engine.fuel_event=100000000",
     "engine.check_fuel=90000000",
@@ -134,7 +135,8 @@ impl AttackRun {
         Ok(Self { server, victim, pid, before: Usage::of(pid)? })
     }
 
-    /// One guest: a while without it, then its upload, its events, its end.
+    /// Runs one guest: first the victim alone for a while, then the guest's upload, its
+    /// events and its deletion.
     async fn withstand(&self, run: &mut crate::Run<'_>, guest: Guest, round: u64) -> Result<()> {
         let wasm = guest.build()?;
         let name = format!("{}-{round}", guest.name());
@@ -196,7 +198,7 @@ impl AttackRun {
         self.server.events(lines).await.map(drop)
     }
 
-    /// Compares status, parked events and rows.
+    /// Compares status, parked events and rows with the expected result.
     async fn compare(&self, name: &str, expected: Expected) -> Result<()> {
         let status = self.server.until(name, settled).await?;
         let shard = &status["versions"][0]["shards"][0];
@@ -226,7 +228,7 @@ impl AttackRun {
         Ok(())
     }
 
-    /// The process is still the same, and stays within its limits.
+    /// Checks that the server process is still the same, and stays within its limits.
     async fn check_process(&self, run: &mut crate::Run<'_>) -> Result<()> {
         ensure!(self.server.pid() == self.pid, "another process");
         let ready = self.server.get("/readyz").await?;

@@ -1,4 +1,5 @@
-//! The system's information about the server's process.
+//! The resources and child processes of the server's process, as the system reports
+//! them.
 
 use std::fs;
 
@@ -46,7 +47,7 @@ pub fn children(pid: u32) -> Result<Vec<u32>> {
     for entry in fs::read_dir("/proc")? {
         let name = entry?.file_name();
         let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
-        // It may have ended meanwhile.
+        // The process may have ended in the meantime.
         let Ok(stat) = fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
         // The program's name is in brackets and may contain anything.
         let after = stat.rsplit_once(')').map(|(_, after)| after).unwrap_or_default();

@@ -14,14 +14,14 @@ use crate::reference_log::{self, ObservedEvents};
 impl World {
     /// The check after every kill. Returns how many derived events were found.
     pub(super) async fn check(&mut self) -> Result<u64> {
-        // First, immediately, with a reader that also sees records that may yet be
-        // aborted. Records behind a transaction that a crash left open are not lost.
+        // The first check runs immediately, with a reader that also sees uncommitted
+        // records. Records after a transaction that a crash left open are not lost.
         let all = self.events.clients_events(&self.broker.lock())?;
         self.ledger.lock().check_locations(|id| all.get(id).copied())?;
         self.settled(&self.server).await?;
         self.check_counts().await?;
         let found = self.check_derived().await?;
-        // Now also with the reader of committed records.
+        // The second check uses the reader of committed records.
         let events = &self.events;
         self.ledger.lock().check_locations(|id| events.location_of(SOURCE, id))?;
         Ok(found)
@@ -56,11 +56,12 @@ impl World {
         .await
     }
 
-    /// Each probe is counted once, according to a computation of our own.
+    /// Checks that each probe is counted once, by comparison with a separate
+    /// computation.
     async fn check_counts(&mut self) -> Result<()> {
         let started = Instant::now();
         loop {
-            // Refused events may still have reached the topic later.
+            // Events that were refused may have reached the topic later.
             self.take()?;
             let mut expected: BTreeMap<String, u64> = BTreeMap::new();
             let probes = self.events.events().filter(|(_, event)| event.kind == "probe.sent");
@@ -79,8 +80,9 @@ impl World {
         }
     }
 
-    /// Each probe that asks for an echo has one from each projection that applied it,
-    /// and each row of an alert has one event. Returns how many.
+    /// Checks that each probe that requests an echo has one from each projection that
+    /// applied it, and that each row of an alert has one event. Returns the number of
+    /// these events.
     async fn check_derived(&mut self) -> Result<u64> {
         let started = Instant::now();
         loop {

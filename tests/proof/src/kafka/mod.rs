@@ -3,11 +3,12 @@
 //!
 //! One case is one `kill -9` in the middle of ingest and fold over a topic of four
 //! partitions of a real broker: five times of Lantern, then once of the broker while
-//! Lantern keeps running. After each kill an independent consumer reads the topics.
-//! No acknowledged event may be missing, be there twice, or be in another place. Each
-//! event is counted once in the tables. Each event that it made a plugin emit is
-//! there once among the committed records. After every sixth kill the state of every
-//! shard is compared, entry by entry, with a clean fold of the same topic.
+//! Lantern keeps running. After each kill an independent consumer reads the topics. No
+//! acknowledged event may be missing, occur twice, or have another partition and
+//! offset. The tables must count each event once. Each event that a plugin emitted
+//! because of it must occur once among the committed records. After every sixth kill
+//! the state of every shard is compared, entry by entry, with a clean fold of the same
+//! topic.
 
 mod check;
 mod topic;
@@ -47,7 +48,7 @@ const KILLS: u64 = 12;
 const BROKER_EVERY: u64 = 6;
 /// The time of the kill after the first event was acknowledged.
 const AFTER_MS: std::ops::Range<u64> = 5..400;
-/// How long the broker is away.
+/// The time between the kill of the broker and its restart.
 const AWAY_MS: std::ops::Range<u64> = 0..2_000;
 
 /// The setting that names the topic for derived events.
@@ -57,7 +58,7 @@ const GROUP: &str = "log.kafka.group_prefix";
 
 /// The projection that counts and echoes.
 const COUNTS: &str = "counts";
-/// Its parameters: it does nothing wrong.
+/// Parameters of the rogue with which it does not misbehave.
 const HARMLESS: &str = r#"{"fixed":true}"#;
 /// The projection that parks events.
 const PARKING: &str = "parking";
@@ -66,8 +67,8 @@ const ALERTS: &str = "alerts";
 /// Windows that close often, each compared with the two before.
 const WINDOWS: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":50,"z":null,"lateness_s":1,"clock":[]}"#;
 
-/// Small batches and frequent commits, so that a kill meets more different moments. A
-/// heartbeat would move event time between two reads of a table.
+/// Small batches and frequent commits, so that a kill meets more different moments.
+/// Heartbeats are off, because one could move event time between two reads of a table.
 const SETTINGS: [&str; 4] = [
     "engine.commit_ms=10",
     "engine.batch_events_max=200",
@@ -153,7 +154,7 @@ impl World {
         let (events, derived, address) = {
             let broker = broker.lock();
             let events = Topic::new(&broker, "events", PARTITIONS)?;
-            // Into the log itself, or into a separate topic.
+            // Emitted events go into the log itself, or into a separate topic.
             let derived = seed.is_multiple_of(2).then(|| Topic::new(&broker, "derived", 2));
             (events, derived.transpose()?, broker.address())
         };
@@ -217,7 +218,7 @@ impl World {
                 broker.restart()
             });
             restarted.await??;
-            // It accepts events again, without a restart.
+            // Lantern accepts events again without a restart.
             ledger.lock().fresh = 0;
             wait_for_first_event(ledger)
                 .await
@@ -287,7 +288,8 @@ async fn take(server: &Server, ledger: &Mutex<Ledger>, manner: SendMethod) -> Re
     Ok(())
 }
 
-/// Fails with a description of what is missing if `done` does not come true in time.
+/// Waits until `done` is true. Fails after a time limit, with a description of what is
+/// missing.
 async fn eventually(
     what: &str,
     mut done: impl AsyncFnMut() -> Result<Option<String>>,

@@ -1,5 +1,4 @@
-//! The contents of a topic, read by a consumer of committed records that is not part
-//! of Lantern.
+//! The content of a topic, read by an independent consumer of committed records.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -27,7 +26,7 @@ impl Topic {
     /// Reads the new records.
     ///
     /// # Errors
-    /// If a known event is missing or different, or an event is there twice.
+    /// If a known event is missing or different, or an event occurs twice.
     pub(super) fn take(&mut self, broker: &Broker) -> Result<()> {
         let records = kafka::records(broker, &self.name, true)?;
         let mut known = 0;
@@ -55,7 +54,7 @@ impl Topic {
     /// that is neither committed nor aborted.
     ///
     /// # Errors
-    /// If an event is there twice.
+    /// If an event occurs twice.
     pub(super) fn clients_events(&self, broker: &Broker) -> Result<HashMap<String, EventLocation>> {
         let mut places = HashMap::new();
         for record in kafka::records(broker, &self.name, false)? {

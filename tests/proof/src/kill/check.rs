@@ -40,7 +40,7 @@ impl World {
         self.feeds.check(&self.server).await
     }
 
-    /// The server shows the log that is in its file.
+    /// Checks that the API returns the log that is in the file.
     async fn check_tail(&self) -> Result<()> {
         let end = self.mirror.end();
         let status = self.server.get("/v1/status").await?;
@@ -80,8 +80,8 @@ impl World {
         }
     }
 
-    /// Every change that was answered is there, and no other change except those that
-    /// were pending.
+    /// Checks that every answered change was carried out, and no other change except
+    /// pending ones.
     async fn check_answers(&self) -> Result<()> {
         self.judge_dropping().await?;
         let (active, uploaded, dropped) = {
@@ -142,7 +142,8 @@ impl World {
         }
     }
 
-    /// Each probe is counted once, according to a computation of our own.
+    /// Checks that each probe is counted once, by comparison with a separate
+    /// computation.
     async fn check_counts(&self) -> Result<()> {
         let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
         let probes = self.mirror.events().iter().filter(|event| event.kind == "probe.sent");
@@ -195,9 +196,9 @@ impl World {
         Ok(text(&self.server.get(&format!("/v1/projections/{name}")).await?["active"]))
     }
 
-    /// Each probe that asks for an echo has one from each projection that applied it,
-    /// and each row of an alert has one event. Returns a description of what is still
-    /// missing.
+    /// Checks that each probe that requests an echo has one from each projection that
+    /// applied it, and that each row of an alert has one event. Returns a description
+    /// of what is still missing.
     async fn derived(&self) -> Result<Option<String>> {
         let mut all: Vec<ObservedEvents> = self.mirror.events().to_vec();
         all.extend(self.log_from(self.mirror.end()).await?.into_iter().map(|(_, event)| event));

@@ -1,5 +1,5 @@
-//! Feed clients that survive every crash. They resume with their token, miss and
-//! repeat nothing, and end with the rows of the tables.
+//! Clients of the feed that run during all crashes. They resume with their tokens, must
+//! miss and repeat nothing, and must end with the rows of the tables.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ struct WatchedTable {
     watcher: JoinHandle<()>,
 }
 
-/// What a watcher has seen.
+/// The changes that a watcher has received.
 #[derive(Default)]
 struct AcknowledgedState {
     deltas: u64,
@@ -63,8 +63,8 @@ impl Feeds {
         Ok(Self { tables: tables.iter().map(watch).collect(), _client: client })
     }
 
-    /// Each client ends with exactly the rows that the server returns. Returns the
-    /// number of changes so far, and of snapshots.
+    /// Checks that each client ends with exactly the rows that the server returns.
+    /// Returns the number of changes so far, and of snapshots.
     pub(crate) async fn check(&self, server: &Server) -> Result<(u64, u64)> {
         let mut told = (0, 0);
         for WatchedTable { table, seen, watcher } in &self.tables {
@@ -100,7 +100,8 @@ fn rows_of(table: &Table) -> Result<BTreeMap<String, Value>> {
     rows.iter().map(|(key, row)| Ok((key.clone(), row.read().context("a row")?))).collect()
 }
 
-/// Within an epoch no change goes back, leaves a gap or is repeated.
+/// Checks that within an epoch no change goes back to an earlier commit, leaves a gap
+/// or is repeated.
 async fn watch(mut changes: Changes, seen: Arc<Mutex<AcknowledgedState>>) {
     let mut last: Option<(Option<String>, u64)> = None;
     while let Some(change) = changes.next().await {

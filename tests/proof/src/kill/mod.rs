@@ -1,11 +1,11 @@
-//! Invariant 2: an acknowledged event survives the death of the process. Whatever the
-//! process was doing, its state is the fold of the log.
+//! Invariant 2: an acknowledged event survives a kill of the process. Whatever the
+//! process was doing, its state is the fold of the log afterwards.
 //!
 //! One case is one `kill -9` of the server and of its children, 5 to 50 ms into some
-//! phase. After each kill no acknowledged event may be missing, be there twice, or be
-//! in another place, and the feeds must resume. After every tenth kill tables, timers
-//! and parked events are compared with a clean fold of the same log, and derived
-//! events with the probes that caused them.
+//! phase. After each kill no acknowledged event may be missing, occur twice, or have
+//! another offset, and the feeds must resume. After every tenth kill tables, timers and
+//! parked events are compared with a clean fold of the same log, and emitted events
+//! with the probes that caused them.
 
 mod check;
 mod feeds;
@@ -41,7 +41,7 @@ pub const CLAIM: Claim = Claim {
 const KILLS: usize = 20;
 /// Kills between two comparisons with a clean fold.
 const BETWEEN: usize = 10;
-/// The time of the kill after a phase has begun, in microseconds.
+/// The time between the beginning of a phase and the kill, in microseconds.
 const AFTER_US: std::ops::Range<u64> = 5_000..50_000;
 
 /// Small chunks, batches and runs, so that a kill meets more different moments.
@@ -54,7 +54,7 @@ const SETTINGS: [&str; 7] = [
     "log.disk_reserve_bytes=0",
     "store.run_rows=2",
 ];
-/// A heartbeat would move event time between two reads of a table.
+/// Heartbeats are off, because one could move event time between two reads of a table.
 const NO_HEARTBEATS: &str = "upkeep.heartbeats=false";
 /// Windows that close often, each compared with the two before.
 const WINDOWS: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":50,"z":null,"lateness_s":1,"clock":[]}"#;
@@ -182,7 +182,7 @@ impl World {
             _ => &[],
         };
         if !settings.is_empty() {
-            // All events that retention may delete are known then.
+            // At this point all events that retention may delete are known.
             self.server.kill()?;
             self.mirror.take(&self.data())?;
             self.server.restart_as(self.launch(settings))?;
@@ -218,8 +218,8 @@ fn with(settings: &[String], more: &[&str]) -> Vec<String> {
     settings.iter().cloned().chain(more.iter().map(|&s| s.to_owned())).collect()
 }
 
-/// The phases of one server, last first: each once, then those that may come after
-/// retention.
+/// The phases of one server, in reverse order: each phase once, then those that may run
+/// after retention has deleted events.
 fn phases(random: &mut Rng) -> Vec<Phase> {
     let mut whole = Phase::WHOLE.to_vec();
     random.shuffle(&mut whole);
@@ -234,7 +234,8 @@ fn phases(random: &mut Rng) -> Vec<Phase> {
     whole
 }
 
-/// Fails with a description of what is missing if `done` does not come true in time.
+/// Waits until `done` is true. Fails after a time limit, with a description of what is
+/// missing.
 async fn eventually(
     what: &str,
     mut done: impl AsyncFnMut() -> Result<Option<String>>,

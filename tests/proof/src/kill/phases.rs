@@ -1,5 +1,5 @@
-//! The work that a server does when it is killed. Each phase repeats its work, so
-//! that the kill can meet any moment of it.
+//! The work of a server while it is killed. Each phase repeats its work, so that the
+//! kill can happen at any moment of it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -37,9 +37,9 @@ pub(crate) enum Phase {
     Commit,
     /// Many acknowledged events are being folded.
     Fold,
-    /// Event time moves: windows close, and heartbeats come.
+    /// Event time advances: windows close, and heartbeats are appended.
     Timers,
-    /// A plugin is uploaded that must be compiled.
+    /// A plugin that must be compiled is uploaded.
     Upload,
     /// New versions fold the log, and become active.
     Backfill,
@@ -62,7 +62,7 @@ pub(crate) enum Phase {
 }
 
 impl Phase {
-    /// The phases that may come while the log is complete.
+    /// The phases that may run while the log is complete.
     pub(crate) const WHOLE: [Self; 13] = [
         Self::Ingest,
         Self::Commit,
@@ -78,7 +78,7 @@ impl Phase {
         Self::Delete,
         Self::Pause,
     ];
-    /// The phases that may come after retention has deleted events: none of them
+    /// The phases that may run after retention has deleted events, because none of them
     /// folds the log from its beginning.
     pub(crate) const TRIMMED: [Self; 8] = [
         Self::Retention,
@@ -105,7 +105,7 @@ pub(crate) struct Known {
     pub(crate) active: Vec<String>,
     /// Versions whose upload was answered.
     pub(crate) uploaded: BTreeSet<(String, String)>,
-    /// A number for the next upload.
+    /// The number of the next upload.
     pub(crate) variant: u64,
 }
 
@@ -151,8 +151,8 @@ pub(crate) async fn push(
     Ok(Some(version.to_owned()))
 }
 
-/// Repeats `phase` until the server does not answer. `begun` is notified when there
-/// is something to interrupt.
+/// Repeats `phase` until the server does not answer. `begun` is notified when the phase
+/// has begun work that a kill can interrupt.
 pub(crate) async fn drive(
     phase: Phase,
     server: &Server,

@@ -109,14 +109,14 @@ pub fn time(bytes: &[u8]) {
     }
 }
 
-/// The error is one readable line, however long the input is.
+/// Checks that the error is one readable line, however long the input is.
 fn is_clear(error: &EventError) {
     let said = error.to_string();
     assert!((4..2_000).contains(&said.len()), "{} bytes: {said:.200}", said.len());
     assert!(error.code().starts_with("LAN-"), "{said}");
 }
 
-/// The event is encoded, and decodes to the same event.
+/// Checks that the event can be encoded, and that this decodes to the same event.
 fn comes_back(event: EventRef<'_>) {
     let mut written = Vec::new();
     write_event(&event, &mut written);

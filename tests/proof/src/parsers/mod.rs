@@ -1,11 +1,11 @@
-//! Invariant 8, requests: every parser answers any bytes with a value or a clear
-//! error. It never panics, and never uses memory or time out of proportion. If there
-//! is an encoder, a decoded value must encode and decode to the same value.
+//! Invariant 8, requests: every parser returns a value or a clear error for any bytes.
+//! It never panics, and never uses memory or time out of proportion. If there is an
+//! encoder, a decoded value must encode and decode to the same value.
 //!
-//! Each parser is a function over bytes that panics if this does not hold. The fuzz
-//! targets in `tests/fuzz` call the same functions. Their findings are kept in
-//! `tests/fuzz/corpus`, and the experiment replays all of it before it tries
-//! mutations of its own.
+//! For each parser there is a function that runs it on bytes, and panics if the claim
+//! does not hold. The fuzz targets in `tests/fuzz` call the same functions. Their
+//! findings are kept in `tests/fuzz/corpus`, and the experiment replays all of it
+//! before it tries mutations of its own.
 
 mod events;
 mod mutate;
@@ -41,7 +41,7 @@ pub const CLAIM: Claim = Claim {
 /// A parser under test.
 #[derive(Clone, Copy, Debug)]
 pub struct Parser {
-    /// Its name, which is also the name of the function, the fuzz target and the
+    /// The name, which is also the name of the function, the fuzz target and the
     /// corpus folder.
     pub name: &'static str,
     /// Panics if the parser does something wrong.
@@ -76,7 +76,7 @@ const fn parser(name: &'static str, parse: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>
 
 /// The largest input.
 const INPUT_BYTES_MAX: usize = 256 << 10;
-/// No input of that size may take longer, even on a busy machine.
+/// The maximum time for an input of that size, even on a busy machine.
 const INPUT_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// The folder of a parser's corpus.

@@ -1,9 +1,8 @@
-//! Mutations of inputs: nearly valid input gets deeper into a parser than random
-//! bytes.
+//! Mutates inputs. Nearly valid inputs reach more code of a parser than random bytes.
 
 use fastrand::Rng;
 
-/// Words that parsers look for, or may handle wrongly.
+/// Words that parsers recognize or may handle wrongly.
 const WORDS: &[&[u8]] = &[
     b"\"",
     b"\\",
@@ -46,7 +45,7 @@ const WORDS: &[&[u8]] = &[
     b"__proto__",
 ];
 
-/// Numbers at which arithmetic fails.
+/// Numbers at which arithmetic can overflow or lose precision.
 const NUMBERS: &[&str] = &[
     "0",
     "-1",

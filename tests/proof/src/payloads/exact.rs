@@ -1,7 +1,7 @@
 //! JSON read without loss: numbers as they are written, text as UTF-16 code units
 //! (including half of a surrogate pair), members in order, including repeated ones.
-//! It is written for this experiment, so that it shares no mistake with the host's
-//! library.
+//! This parser was written for the experiment, so that it does not share bugs with the
+//! host's library.
 
 use std::iter::Peekable;
 use std::str::Chars;
@@ -38,13 +38,13 @@ impl Exact {
         found.next().is_none().then_some(&first.1)
     }
 
-    /// Its members, whose names must be text.
+    /// The value's members, whose names must be valid text.
     pub(super) fn members(&self) -> Result<Vec<(String, &Self)>> {
         let Self::Object(members) = self else { bail!("not an object: {self:?}") };
         members.iter().map(|(name, value)| Ok((String::from_utf16(name)?, value))).collect()
     }
 
-    /// Its elements.
+    /// The value's elements.
     pub(super) fn elements(&self) -> Result<&[Self]> {
         match self {
             Self::Array(elements) => Ok(elements),
@@ -52,7 +52,7 @@ impl Exact {
         }
     }
 
-    /// Its text.
+    /// The value's text.
     pub(super) fn text(&self) -> Result<String> {
         match self {
             Self::Text(units) => Ok(String::from_utf16(units)?),

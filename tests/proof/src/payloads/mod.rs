@@ -63,7 +63,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
                 run.fail(seed, what);
             }
             if !wrong.is_empty() && run.goes_on() {
-                // A failed group must not make the next one fail.
+                // A failed group must not cause the next one to fail.
                 bench = Bench::new().await?;
             }
             run.count(count);
@@ -278,8 +278,8 @@ impl Bench {
         }
     }
 
-    /// The payloads of this group that no row can contain, by seed. Their events are
-    /// parked, each with a reason of [`REASONS`].
+    /// The parked payloads of this group, by seed: those that no row can contain. Their
+    /// events are parked, each with a reason of [`REASONS`].
     async fn parked(&self) -> Result<BTreeSet<u64>> {
         let mut parked = BTreeSet::new();
         let mut cursor = String::new();

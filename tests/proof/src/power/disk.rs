@@ -1,9 +1,9 @@
 //! A disk in memory that keeps a journal of all operations, and can be cut off after
 //! any of them. Writes that were not synced then are lost, kept, reordered or torn.
 //!
-//! The model promises what POSIX promises and no more. A file's writes and length are
-//! durable after its sync. Before it, any of them may reach the disk, whole or by the
-//! sector, independently of earlier ones. A folder's names are durable after the
+//! The model guarantees what POSIX guarantees, and no more. A file's writes and length
+//! are durable after its sync. Before it, any of them may reach the disk, whole or by
+//! the sector, independently of earlier ones. A folder's names are durable after the
 //! folder's sync. Before it, the file system may have written some of the changes, in
 //! their order. The sync of a file does not make its name durable.
 
@@ -158,7 +158,7 @@ impl Contents {
     }
 }
 
-/// The page that holds byte `at`, and where in it.
+/// The page that contains the byte at `at`, and the byte's position in the page.
 fn page_and_offset(at: u64) -> (usize, usize) {
     let at = usize::try_from(at).unwrap_or(usize::MAX);
     (at / PAGE, at % PAGE)

@@ -48,7 +48,7 @@ pub const REDB: Claim = Claim {
     },
 };
 
-/// Cuts power from histories of the whole host.
+/// Simulates power losses in histories of the whole host.
 pub fn images(run: &mut Run<'_>, flawed: Flawed) {
     let mut recorded: Option<(u64, Recorded)> = None;
     run.cases(|run, seed| {

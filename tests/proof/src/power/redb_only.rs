@@ -24,9 +24,9 @@ struct History {
     commits: u64,
 }
 
-/// Cuts power from histories of a redb file in random ways, `images` times, with
-/// seeds from `seed` on. Calls `failed` with the seed and a description if something
-/// was lost or broken. Ends early if `failed` returns `true`.
+/// Simulates `images` power losses in histories of a redb file, with seeds from `seed`
+/// on. Calls `failed` with the seed and a description if something was lost or broken.
+/// Ends early if `failed` returns `true`.
 pub fn try_redb(images: u64, seed: u64, mut failed: impl FnMut(u64, String) -> bool) {
     let mut history: Option<(u64, History)> = None;
     for case in seed..seed + images {
@@ -86,7 +86,8 @@ fn record(rng: &mut Rng) -> History {
         commits += 1;
         disk.mark(commits);
     }
-    // A crash closes no files, so the writes of a close are not part of the history.
+    // A crash does not close files, so the writes of closing are not part of the
+    // history.
     let steps = disk.steps();
     drop(database);
     History { disk, steps, commits }
@@ -103,7 +104,7 @@ fn check(history: &History, rng: &mut Rng) -> Result<(), String> {
         let database = open(&disk)?;
         let at = rng.usize(..=disk.steps());
         image = disk.cut(at, rng);
-        // redb panics over some files. Its writes do not matter any more.
+        // redb panics on some files. Its later writes do not matter.
         drop(std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| drop(database))));
     }
     let mut database = open(&SimDisk::new(image))?;

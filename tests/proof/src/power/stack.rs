@@ -38,7 +38,7 @@ const GOES_ON: u32 = 8;
 /// How long an append may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The host's reports to others. Each is a promise.
+/// The reports of the host to others, which must stay true after a power loss.
 #[derive(Clone, Debug)]
 pub(super) enum Acknowledged {
     /// An append was acknowledged. The log has this many events now.
@@ -79,7 +79,7 @@ pub struct Recorded {
     flawed: Flawed,
 }
 
-/// The things that the check of an image encountered.
+/// Counts of what the check of an image found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ObservedState {
     pub(super) events: u64,
@@ -145,8 +145,8 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
     stack.settle()?;
     let log = stack.events()?;
     ends.append(&mut stack.log.ends.lock());
-    // Power is lost while everything is open, so the writes of a close are not part
-    // of the history.
+    // Power is lost while all files are open, so the writes of closing are not part of
+    // the history.
     let steps = disk.steps();
     drop(stack);
     Ok(Recorded { disk, steps, log, ends, flawed })
@@ -159,7 +159,8 @@ impl Recorded {
         self.log.len() as u64
     }
 
-    /// Cuts power somewhere, starts again, and checks everything.
+    /// Simulates a power loss at some step, starts the host again, and checks
+    /// everything.
     pub(super) fn check(&self, rng: &mut Rng) -> Result<ObservedState> {
         let at = rng.usize(..=self.steps);
         let told = self.disk.marks(at);
@@ -205,8 +206,8 @@ impl Recorded {
         Ok(seen)
     }
 
-    /// The log contains all acknowledged events, and each append completely or not at
-    /// all.
+    /// Checks that the log contains all acknowledged events, and each append completely
+    /// or not at all.
     fn check_log(&self, found: &[Event], told: &[Acknowledged]) -> Result<()> {
         let acknowledged = told
             .iter()
@@ -228,8 +229,8 @@ impl Recorded {
     }
 }
 
-/// The catalogue contains the record that was saved last, or the one that was being
-/// saved.
+/// Checks that the catalogue contains the record that was saved last, or the one that
+/// was being saved.
 fn check_catalog(found: Option<&ProjectionRecord>, told: &[Acknowledged]) -> Result<()> {
     let mut right: Vec<Option<&ProjectionRecord>> = vec![None];
     for told in told {
@@ -413,8 +414,8 @@ impl Stack {
         versions.into_iter().map(shard).collect()
     }
 
-    /// Every state is the fold of the log up to its next offset, no acknowledged
-    /// commit is lost, and the file is undamaged.
+    /// Checks that every state is the fold of the log up to its next offset, that no
+    /// acknowledged commit is lost, and that the file is undamaged.
     fn check_shards(
         &self,
         record: Option<&ProjectionRecord>,

@@ -154,8 +154,8 @@ fn query(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     Case::whole("a wrong query", get(host, &path)).refused(&[400], &quoted)
 }
 
-/// Requests that are refused before the body is read, while the body is still being
-/// sent. The sender must see the reason.
+/// Requests that the server refuses while the body is still being sent. The sender must
+/// receive the answer.
 fn refused_early(host: &str, rng: &mut Rng) -> Case {
     let body = vec![b'x'; 1 << rng.usize(0..23)];
     let wrong = word(rng);

@@ -59,7 +59,7 @@ fn try_requests(run: &mut Run<'_>) -> Result<()> {
         }
         Ok(())
     });
-    // The same process still works.
+    // Checks that the same process still works.
     let healthy = Case::honest(&address);
     for _ in 0..3 {
         let status = attempt(&address, &healthy, &mut Rng::with_seed(1))?;
@@ -69,7 +69,7 @@ fn try_requests(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Sends one case and judges the answer. Returns its status, 0 if there was none.
+/// Sends one case and checks the answer. Returns its status, 0 if there was none.
 fn attempt(address: &str, case: &Case, rng: &mut Rng) -> Result<u16> {
     let mut stream = TcpStream::connect(address).context("the server is gone")?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
@@ -77,7 +77,7 @@ fn attempt(address: &str, case: &Case, rng: &mut Rng) -> Result<u16> {
     stream.set_nodelay(true)?;
     let sent = send(&mut stream, &case.bytes, rng);
     if case.broken_off {
-        // The answer may already be pending.
+        // The server may already have answered and closed the connection.
         let _ = stream.shutdown(Shutdown::Write);
     }
     let answer = read(&mut stream)?;

@@ -29,7 +29,7 @@ const SPREAD: u64 = 3_000;
 /// Partitions of the log.
 const PARTITIONS: u32 = 2;
 
-/// A plugin that notes the largest batch.
+/// A plugin that records the size of the largest batch.
 struct Measured {
     inner: Arc<dyn Plugin>,
     largest: Arc<AtomicUsize>,
@@ -280,7 +280,7 @@ fn cuts_of_1_7_and_16384_give_the_same_state_and_the_same_emitted_events() {
         }
         assert_eq!(other.emitted.len(), first.emitted.len(), "batches of {batch}");
     }
-    // The input has all of these.
+    // The input contains all of these kinds of events.
     let kinds = |kind: &str| first.emitted.values().filter(|event| event.kind == kind).count();
     assert!(kinds("usage.closed") > 100 && kinds("usage.peak") > 500, "{}", first.emitted.len());
     let parked = first.parked();

@@ -1,4 +1,4 @@
-//! Kinds of damage from other systems, as cases with the real binary, and the
+//! Damage that occurred in other systems, as test cases with the real binary, and the
 //! recovery from each.
 
 use std::fs;
@@ -115,7 +115,7 @@ async fn a_damaged_state_is_detected_quarantined_and_folded_again() {
     assert_eq!(fs::read_dir(aside).unwrap().count(), 1, "the damaged state is kept");
 }
 
-/// Whether all is the same, and the command's output.
+/// Whether the verification found no difference, and the output of the command.
 async fn verify(server: &Server) -> (bool, String) {
     let url = server.url.clone();
     let output = tokio::task::spawn_blocking(move || run(&["verify", "--server", &url]).unwrap());
