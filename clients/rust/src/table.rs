@@ -162,7 +162,7 @@ impl Table {
         self.mirrored().mirror().token.clone()
     }
 
-    /// The token and the rows of one moment, for [`TableOptions::resume`].
+    /// The token and the rows of one moment, for [`TableOptions::resume`](crate::TableOptions::resume).
     #[must_use]
     pub fn saved(&self) -> Option<Resume> {
         let mirror = self.mirrored().mirror();

@@ -184,6 +184,7 @@ pub enum VersionState {
 }
 
 /// The record of a shard in its file; stored in the same transaction as its rows.
+// Long because it is one stored record: its members are the format of the state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardMeta {
     /// The version of the file's format.

@@ -23,6 +23,7 @@ pub struct ProjectionStatus {
 }
 
 /// One version.
+// Long because it has a field for each member of a version's status in the HTTP API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VersionStatus {
     /// Its id.
@@ -101,6 +102,7 @@ pub struct FieldStatus {
 }
 
 /// One version on one partition.
+// Long because it has a field for each member of a partition's status in the HTTP API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShardStatus {
     /// The partition.

@@ -42,18 +42,11 @@ const FIELDS_MAX: usize = 15;
 const REASON: &str = "Long because";
 /// The number of lines before a type in which its reason is searched.
 const REASON_LINES: usize = 12;
-/// Types and files that are too large and have no reason. They should be split.
-const TO_SPLIT: &[&str] = &[
-    "host/core/src/records.rs: ShardMeta",
-    "host/engine/src/status.rs: VersionStatus",
-    "host/engine/src/status.rs: ShardStatus",
-];
 
 /// Files and types do not exceed their maximum size, or give a reason: `Long because …`
 /// in the comment at the top of the file, or in a comment before the type.
 pub(super) fn files_and_types_are_short(repository: &Repository) -> Findings {
     let mut findings = Findings::default();
-    let mut split = TO_SPLIT.to_vec();
     for (path, text) in repository.sources() {
         let code = code_of(text);
         let lines = code.lines().count();
@@ -69,14 +62,9 @@ pub(super) fn files_and_types_are_short(repository: &Repository) -> Findings {
             ));
         }
         for (what, why) in large {
-            match split.iter().position(|known| **known == what) {
-                Some(at) => drop(split.swap_remove(at)),
-                None => findings.breach(format!("{what}: {why}; split it, or add `{REASON} …`")),
-            }
+            findings.breach(format!("{what}: {why}; split it, or add `{REASON} …`"));
         }
     }
-    let gone = split.iter().map(|known| format!("{known} is short now: remove it from TO_SPLIT"));
-    findings.warnings.extend(gone);
     findings
 }
 
