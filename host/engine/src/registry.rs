@@ -34,7 +34,7 @@ pub(crate) struct Projection {
     pub(crate) record: ProjectionRecord,
     pub(crate) builds: BTreeMap<VersionId, Arc<VersionBuild>>,
     pub(crate) logs: Arc<Mutex<VecDeque<LogLine>>>,
-    /// The last verification; see [`crate::verify`].
+    /// The last verification.
     pub(crate) verified: Arc<Mutex<Option<VerifyStatus>>>,
 }
 

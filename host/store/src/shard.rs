@@ -118,8 +118,7 @@ impl Shard {
         self.ensure_open(&mut self.writer.lock(), DatabaseFile::open_or_create)
     }
 
-    /// Reads the whole file and verifies its checksums. Closes the file; the next use
-    /// opens it again.
+    /// Reads the whole file and verifies its checksums. Closes it until the next use.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         self.ensure_open(&mut writer, DatabaseFile::open)?;
@@ -150,8 +149,7 @@ impl Shard {
         self.close(&writer);
     }
 
-    /// Closes the file unless it is in use. Returns whether it was open and is now
-    /// closed.
+    /// Closes the file unless it is in use. Returns whether this closed it.
     pub(crate) fn close_unless_busy(&self) -> bool {
         let Some(writer) = self.writer.try_lock() else {
             return false;
