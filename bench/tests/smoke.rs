@@ -17,8 +17,10 @@ fn guests() -> PathBuf {
 /// Runs the benchmark `what` with `args`, and returns the last line of its output as
 /// JSON.
 fn bench(what: &str, args: &str, folders: &[(&str, &Path)]) -> Value {
+    // Logs and states that it writes are deleted with the folder.
+    let dir = TempDir::new().unwrap();
     let mut bench = Command::new(env!("CARGO_BIN_EXE_lantern-bench"));
-    bench.arg(what).args(args.split_whitespace());
+    bench.current_dir(dir.path()).arg(what).args(args.split_whitespace());
     for (option, folder) in folders {
         bench.arg(option).arg(folder);
     }

@@ -96,7 +96,7 @@ fn rows_out(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"put"}"#, events);
 }
 
-/// The SDK's work on an event's data, compiled for this machine.
+/// Decoding the data of events with the SDK, compiled to native code.
 #[divan::bench(args = [1_024], sample_count = 200)]
 fn json_outside(bencher: Bencher<'_, '_>, events: usize) {
     use lantern_sdk::bindings::lantern::projection::types as wit;

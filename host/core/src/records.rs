@@ -215,8 +215,8 @@ pub struct ShardMeta {
     /// The greatest depth of an emitted event; see [`crate::EventRef::depth`].
     #[serde(default)]
     pub emit_depth: u32,
-    /// How many events timers have emitted in the current tick, if a fault interrupted
-    /// it.
+    /// The number of events that timers had emitted in the current tick when a fault
+    /// interrupted it.
     #[serde(default)]
     pub tick_emitted: u64,
     /// The second folds of batches, and their differences. Not a function of the log.

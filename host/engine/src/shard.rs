@@ -312,9 +312,9 @@ impl Shard {
         self.end_commit(outcome)
     }
 
-    /// Whether anything is not in the last commit, even if only the next offset has
-    /// moved past events of types that the plugin does not subscribe to. No commit is
-    /// in progress.
+    /// Whether the shard has changed since its last commit. A moved next offset is a
+    /// change, also if the shard only skipped events of types that the plugin does not
+    /// subscribe to. Must not be called while a commit is in progress.
     fn is_new(&self) -> bool {
         !self.state.buffer.is_empty() || self.commits.has_moved(&self.state.meta)
     }

@@ -69,9 +69,9 @@ const LOW: &[&str] = &[
     "plugin.limits.fuel_setup=100000000",
     "plugin.limits.compile_cpu_s=2",
 ];
-/// The limits of every second round of a longer run. They are the defaults, except
-/// for these two: with their default values the longest compilation would take half
-/// of the time.
+/// The settings of every other round of a longer run. All limits have their defaults,
+/// except for these two, which are lower: with the defaults, the longest compilation would
+/// take half of the run's time.
 const DEFAULTS: &[&str] = &["engine.check_fuel=90000000", "plugin.limits.compile_cpu_s=5"];
 /// The step from one guest to the next.
 const STRIDE: u64 = 47;
