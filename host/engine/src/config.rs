@@ -36,7 +36,8 @@ pub struct EngineConfig {
     pub commit_bytes: usize,
     /// The longest time that a live commit waits for its sync, in milliseconds. Readers
     /// see it at once; after a crash its events are folded again from the log, and reads
-    /// wait until they are. 0, the default, syncs every commit.
+    /// wait until they are. 0, the default, syncs every commit. Other values are
+    /// experimental: after a kill a projection may halt and need a rebuild.
     pub sync_ms: u64,
     /// The most events and commits of a shard that wait for a sync; more make it come
     /// earlier. It bounds how long reads wait after a crash.

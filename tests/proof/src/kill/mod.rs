@@ -45,8 +45,7 @@ const BETWEEN: usize = 10;
 const AFTER_US: std::ops::Range<u64> = 5_000..50_000;
 
 /// Small chunks, batches and runs, so that a kill meets more different moments.
-const SETTINGS: [&str; 7] = [
-    "engine.sync_ms=1000",
+const SETTINGS: [&str; 6] = [
     "engine.commit_ms=10",
     "engine.batch_events_max=200",
     "engine.parked_in_a_row_max=100000",
