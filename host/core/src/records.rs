@@ -287,9 +287,9 @@ pub struct ShardMeta {
 /// commit stores it, so that after a crash it is known what readers may have seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ceiling {
-    /// Their next offset is not after this one.
+    /// The highest next offset of such a commit.
     pub next: Offset,
-    /// Nor is their number.
+    /// The highest number of such a commit.
     pub commit: u64,
 }
 
@@ -359,8 +359,8 @@ impl ShardMeta {
         bytes.map_or_else(|| Ok(Self::default()), serde_json::from_slice)
     }
 
-    /// Whether readers may have seen a later state than this one, if this is what a
-    /// crash left.
+    /// Whether readers may have seen a later state than this one, if this is the state
+    /// after a crash.
     #[must_use]
     pub fn may_be_behind(&self) -> bool {
         self.ceiling.next > self.next || self.ceiling.commit > self.pos

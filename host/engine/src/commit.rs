@@ -39,7 +39,7 @@ pub(crate) struct Commit {
     pub(crate) sync: CommitSync,
     /// If it is durable, the ceiling that it stores.
     pub(crate) ceiling: Ceiling,
-    /// About the bytes of `changes`.
+    /// The approximate size of `changes`, in bytes.
     pub(crate) bytes: usize,
 }
 

@@ -296,7 +296,7 @@ impl VersionBuild {
         projection: &str,
         epoch: String,
     ) -> Result<View, ViewError> {
-        // Before the snapshots: they are of a state at least as new then.
+        // Checked before the snapshots are taken, so that these are at least as new.
         if let Some(recovering) = self.recovering(projection) {
             return Err(recovering.into());
         }

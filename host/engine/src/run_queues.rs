@@ -118,7 +118,7 @@ struct QueueState {
     /// Shards that were woken lazily. All wait equally long, so the first one is due
     /// first.
     lazy: VecDeque<(Duration, Arc<ShardHandle>)>,
-    /// Woken when their commits must become durable, by time and a running number.
+    /// Shards that must make their commits durable, by the time and a running number.
     syncs: BTreeMap<(Duration, u64), Arc<ShardHandle>>,
     sync_number: u64,
     turns: u32,
@@ -155,8 +155,8 @@ impl RunQueues {
         }
     }
 
-    /// Has `handle` run at `due`, unless that is queued already for an earlier time: it
-    /// commits then what is to be durable.
+    /// Runs `handle` at `due`, so that it makes its commits durable. Does nothing if such a
+    /// run is queued already.
     pub(crate) fn wake_to_sync(&self, handle: &Arc<ShardHandle>, due: Duration) {
         if handle.wakes.sync.swap(true, Ordering::AcqRel) {
             return;
@@ -166,12 +166,12 @@ impl RunQueues {
         let key = (due, queues.sync_number);
         queues.syncs.insert(key, handle.clone());
         if queues.syncs.first_key_value().is_some_and(|(first, _)| *first == key) {
-            // The threads of this class are never away for long.
+            // The threads of this class are never busy for long.
             self.ready[QueueClass::Quick as usize].notify_one();
         }
     }
 
-    /// The next shard of a lane to run; waits for one. `None` once the pool is
+    /// The next shard of a class to run; waits for one. `None` once the pool is
     /// closed.
     pub(crate) fn next(
         &self,
@@ -387,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn the_quick_lane_is_never_given_to_shards_that_use_much_fuel() {
+    fn quick_threads_never_run_shards_that_use_much_fuel() {
         let pool = RunQueues::default();
         let next = |class| {
             let queues = &mut *pool.queues.lock();
@@ -468,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn in_the_slow_lane_those_that_use_much_fuel_let_others_go_first() {
+    fn in_the_slow_class_shards_that_use_much_fuel_come_last() {
         let pool = RunQueues::default();
         let endless = ["a", "b", "c", "d", "e", "f"].map(handle);
         endless.iter().for_each(|handle| ran(&pool, handle, &ENDLESS));
@@ -500,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn what_waits_for_a_time_comes_back_in_its_lane() {
+    fn a_delayed_shard_comes_back_in_its_class() {
         let pool = RunQueues::default();
         let shard = handle("a");
         pool.wake(&shard);

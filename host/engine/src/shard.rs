@@ -38,7 +38,7 @@ pub(crate) struct ShardParts {
     pub(crate) logs: LogSink,
     /// Runs commits in parallel to the fold; `None` if the fold runs each commit itself.
     pub(crate) committers: Option<Arc<CommitThreads>>,
-    /// Whether readers may have seen a later state, before a crash.
+    /// Whether readers may have seen a later state before a crash.
     pub(crate) recovers: bool,
 }
 
@@ -88,7 +88,7 @@ impl Shard {
         let mut state = ShardState::open(id, manifest, store, config)?;
         let commits = CommitPipeline::new(committers, &state.config, &state.meta, recovers);
         if recovers {
-            // Numbers that readers may know are not used again.
+            // Commit numbers that readers may have seen are not used again.
             state.meta.pos = state.meta.pos.max(state.meta.ceiling.commit);
         }
         let runner = Runner::new(plugin, logs, commits.is_live());
@@ -149,13 +149,13 @@ impl Shard {
         (due || full) && !waits
     }
 
-    /// Whether the next commit may be without a sync: of a version that serves readers,
-    /// if nothing outside depends on it.
+    /// Whether the next commit needs no sync. The version must serve readers, and nothing
+    /// outside of the state may depend on the commit.
     fn may_wait(&self, log: &dyn Log, now: Duration) -> bool {
         let state = &self.state;
         let serves = self.commits.is_live() && state.epoch.is_some();
         // Emitted events are sent once they are durable.
-        if !serves || outbox_writer::has_outbox(state) {
+        if !self.commits.sync.is_on() || !serves || outbox_writer::has_outbox(state) {
             return false;
         }
         let log_start = log.bounds(state.id.partition).ok().map(|bounds| bounds.start);
@@ -279,14 +279,14 @@ impl Shard {
         self.commit_as(CommitSync::Now, now)
     }
 
-    /// Makes everything durable that is applied.
+    /// Commits everything that is applied, durably.
     pub(crate) fn sync(&mut self, now: Duration) -> Result<(), StoreError> {
         self.wait_for_commit()?;
         let is_new = self.is_new();
         self.run_commit(CommitSync::Now, is_new, now)
     }
 
-    /// As [`Shard::sync`], before a rest: after a crash readers do not wait for more.
+    /// As [`Shard::sync`], before the shard stops. After a crash, readers then do not wait.
     pub(crate) fn close(&mut self, now: Duration) -> Result<(), StoreError> {
         self.wait_for_commit()?;
         let is_new = self.is_new();

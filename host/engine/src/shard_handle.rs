@@ -41,7 +41,7 @@ pub(crate) struct ShardHandle {
     /// How many more cheap calls it needs until it is quick; 1 at first. Only the run
     /// queues change it, and not while the shard is queued.
     pub(crate) slow: AtomicU8,
-    /// See the run queues.
+    /// The delayed runs that are queued.
     pub(crate) wakes: Wakes,
     /// Serves readers; goes first in the queue.
     pub(crate) active: AtomicBool,
@@ -57,14 +57,15 @@ pub(crate) struct ShardHandle {
     pub(crate) recovery: Recovery,
 }
 
-/// Which later wakes are queued; see the run queues.
+/// Which delayed runs of a shard are queued, so that none is queued twice. Only
+/// [`crate::run_queues`] changes it.
 #[derive(Default)]
 pub(crate) struct Wakes {
     pub(crate) lazy: AtomicBool,
     pub(crate) sync: AtomicBool,
 }
 
-/// Whether a shard has still to reach what readers may have seen before a crash.
+/// Whether a shard must still fold again what readers may have seen before a crash.
 pub(crate) struct Recovery {
     pub(crate) target: RecoveryTarget,
     pub(crate) pending: AtomicBool,

@@ -1,9 +1,9 @@
-//! Which commits are durable at once, and which wait for the sync of a later one.
+//! Decides which commits are durable at once, and which become durable with a later one.
 //!
-//! The log holds the events durably, so a state that a crash takes back is folded
-//! again. A commit may be without a sync as long as nothing outside depends on it,
-//! readers can be kept from seeing an older state after a crash, and the fold of what
-//! was taken back is short.
+//! The log stores the events durably. So after a crash, the events since the last durable
+//! commit can be folded again. A commit needs no sync under three conditions: nothing
+//! outside of the state depends on it, readers can be kept from an older state after a
+//! crash, and folding again takes little time.
 
 use std::time::Duration;
 
@@ -14,12 +14,13 @@ use crate::EngineConfig;
 /// Whether a commit waits for the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommitSync {
-    /// It is durable when it has ended. Commits without a sync may follow, up to the
-    /// ceiling that it stores.
+    /// The commit is durable when it has ended. Commits without a sync may follow, up to
+    /// the ceiling that it stores.
     Now,
-    /// As `Now`, but none may follow: after a crash readers need not wait.
+    /// As `Now`, but no commit without a sync may follow. After a crash, readers need not
+    /// wait.
     Close,
-    /// It becomes durable with the next one that is.
+    /// The commit becomes durable with the next durable commit.
     Later,
 }
 
@@ -45,7 +46,7 @@ struct Unsynced {
     bytes: usize,
 }
 
-/// What others read or decide outside of the state.
+/// Counters that others act on outside of the state. A commit that changes one is durable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct External {
     parked_total: u64,
@@ -61,7 +62,7 @@ impl External {
     }
 }
 
-/// A commit that is to be made.
+/// A commit that has not been made yet.
 pub(crate) struct NextCommit<'a> {
     /// Its record, with the number of the commit before.
     pub(crate) meta: &'a ShardMeta,
@@ -73,8 +74,8 @@ pub(crate) struct NextCommit<'a> {
 }
 
 impl SyncPolicy {
-    /// For a state with the record `meta` that is durable. `recovers`: readers may have
-    /// seen a later one, before a crash.
+    /// The policy of a state whose durable record is `meta`. `recovers` says that readers
+    /// may have seen a later state before a crash.
     pub(crate) fn new(config: &EngineConfig, meta: &ShardMeta, recovers: bool) -> Self {
         Self {
             sync: Duration::from_millis(config.sync_ms),
@@ -86,6 +87,11 @@ impl SyncPolicy {
             external: External::of(meta),
             unsynced: None,
         }
+    }
+
+    /// Whether commits may be without a sync at all (`engine.sync_ms`).
+    pub(crate) fn is_on(&self) -> bool {
+        self.sync > Duration::ZERO
     }
 
     /// The next offset of the last durable commit.
@@ -115,7 +121,7 @@ impl SyncPolicy {
         self.has_unsynced() || (open && !self.recovers)
     }
 
-    /// What readers wait for is folded.
+    /// Ends the wait of readers after a crash.
     pub(crate) fn end_recovery(&mut self) {
         self.recovers = false;
     }
@@ -129,7 +135,7 @@ impl SyncPolicy {
         let near_start = log_start.is_some_and(|start| {
             start > Offset(0) && self.durable.0 < start.0.saturating_add(self.events_max)
         });
-        self.sync > Duration::ZERO
+        self.is_on()
             && !self.recovers
             && !self.is_due(*now)
             && waiting + bytes < self.bytes_max
@@ -139,14 +145,11 @@ impl SyncPolicy {
             && !near_start
     }
 
-    /// The ceiling that a durable commit with the record `meta` stores. `serves`: of a
-    /// version that serves readers.
+    /// The ceiling that a durable commit with the record `meta` stores. `serves` says that
+    /// the version serves readers.
     pub(crate) fn ceiling(&self, meta: &ShardMeta, sync: CommitSync, serves: bool) -> Ceiling {
-        let more = if serves && sync == CommitSync::Now && self.sync > Duration::ZERO {
-            self.events_max
-        } else {
-            0
-        };
+        let more =
+            if serves && sync == CommitSync::Now && self.is_on() { self.events_max } else { 0 };
         let ceiling = Ceiling {
             next: Offset(meta.next.0.saturating_add(more)),
             commit: meta.pos.saturating_add(more),
@@ -154,7 +157,7 @@ impl SyncPolicy {
         if !self.recovers {
             return ceiling;
         }
-        // If the process dies again, readers still wait for the same.
+        // If the process dies again, readers wait for the same ceiling.
         Ceiling {
             next: ceiling.next.max(self.ceiling.next),
             commit: ceiling.commit.max(self.ceiling.commit),
@@ -180,8 +183,7 @@ impl SyncPolicy {
     }
 }
 
-/// The record of a state that a crash may have taken back: readers wait until it has
-/// reached this again.
+/// What a shard must have folded after a crash before readers may read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecoveryTarget(Ceiling);
 

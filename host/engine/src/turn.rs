@@ -190,7 +190,7 @@ impl Engine {
         };
         let ticked = shard.state.watermark_due().is_none();
         if handle.recovery.target.is_reached(meta, ticked, at_end) {
-            // It stores the first number that readers do not know.
+            // It stores a commit number that readers have not seen.
             shard.commits.sync.end_recovery();
             shard.commit(now)?;
             handle.recovery.pending.store(false, Ordering::Release);
@@ -209,7 +209,7 @@ impl Engine {
             return Ok(SendOutcome::Nothing);
         }
         if shard.commits.sync.has_unsynced() {
-            // What is in the log must be in the state, too, whatever happens.
+            // An event in the log must be in the state also after a crash.
             shard.sync(now)?;
         }
         let (queues, woken) = (Arc::downgrade(&self.scheduler.queues), Arc::downgrade(handle));

@@ -26,7 +26,7 @@ pub(crate) struct CommitOptions {
     pub(crate) run_rows: u64,
 }
 
-/// Whether a commit is durable when it has ended, or with the next one that is.
+/// Whether a commit is durable when it has ended, or later, with the next durable commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sync {
     Now,
@@ -145,7 +145,7 @@ impl CommitReader {
                 txn.set_two_phase_commit(true);
                 txn.set_quick_repair(writing.quick_repair);
             }
-            // It is in memory only, so there is nothing to recover after a crash.
+            // The commit is in memory only, so a crash leaves nothing to recover.
             Sync::Later => txn.set_durability(Durability::None)?,
         }
         let mut bytes = 0;

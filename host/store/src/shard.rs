@@ -405,7 +405,7 @@ impl Shard {
                 self.follow(writes);
                 Ok(bytes)
             }
-            // The commit was made; the next reader opens the file again.
+            // The commit was made. The next use opens the file again.
             Ok((bytes, Err(failure))) => {
                 self.close_failed(writer, &failure.error);
                 Ok(bytes)
@@ -483,7 +483,7 @@ impl Drop for ShardHandle {
     fn drop(&mut self) {
         if self.0.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
             let mut writer = self.0.writer.lock();
-            // A new handle may exist since we waited for the lock.
+            // A new handle may have been created while this thread waited for the lock.
             if self.0.handles.load(Ordering::SeqCst) == 0 {
                 if let Err(error) = self.0.sync(&mut writer) {
                     tracing::warn!(path = %self.0.path.display(), %error, "the last commits of a state are not durable: they are folded again");
@@ -567,7 +567,7 @@ impl ShardStore for ShardHandle {
     }
 }
 
-/// One commit, whatever follows it. Keeps the shard's file open.
+/// The state of one commit, unaffected by later commits. Keeps the shard's file open.
 struct Snapshot {
     view: Arc<CommitReader>,
     handle: ShardHandle,

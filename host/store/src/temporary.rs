@@ -1,11 +1,11 @@
-//! A state in a file that is deleted with its last handle.
+//! A state for a single task, in a file that is deleted afterwards.
 
 use lantern_core::{KeyRange, Pairs, ReadStore, ReadValues, ShardStore, Space, StoreError, Writes};
 
 use crate::commit_reader::Sync;
 use crate::shard::ShardHandle;
 
-/// A state for one piece of work; its file goes with it.
+/// The state of a single task. Its file is deleted when this is dropped.
 pub(crate) struct TemporaryShard(pub(crate) ShardHandle);
 
 impl Drop for TemporaryShard {

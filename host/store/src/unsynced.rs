@@ -5,12 +5,12 @@ use redb::Database;
 
 use crate::commit_reader::{CommitOptions, CommitReader, Sync};
 
-/// The commits since the last durable one. After an error of the disk redb has only
-/// that one, and the others are made again from here.
+/// The commits since the last durable one. After a disk error redb has only the durable
+/// one, so the store opens the file again and repeats these commits.
 #[derive(Default)]
 pub(crate) struct Unsynced {
     commits: Vec<Writes>,
-    /// The shard's own record in the last durable commit: each commit has another.
+    /// The shard's own record in the last durable commit. Each commit has a different one.
     durable: Option<Vec<u8>>,
 }
 
@@ -19,7 +19,8 @@ impl Unsynced {
         self.commits.is_empty()
     }
 
-    /// Before the first of them: the shard's own record in the durable commit.
+    /// Must be called before the first commit, with the shard's own record in the durable
+    /// commit.
     pub(crate) fn start(&mut self, durable: Option<Vec<u8>>) {
         self.durable = durable;
     }
@@ -28,12 +29,12 @@ impl Unsynced {
         self.commits.push(writes);
     }
 
-    /// A durable commit contains all of them.
+    /// Must be called after a durable commit, which contains all of them.
     pub(crate) fn clear(&mut self) {
         (self.commits, self.durable) = (Vec::new(), None);
     }
 
-    /// Makes those commits again that a file that was opened again lacks.
+    /// Repeats the commits that `db` lacks, after its file was opened again.
     pub(crate) fn replay(
         &mut self,
         db: &Database,
@@ -51,9 +52,8 @@ impl Unsynced {
         Ok(())
     }
 
-    /// The index of the first commit that a file lacks whose record is this one. `None`
-    /// if a later commit, which contains all of them, is durable although it seemed to
-    /// fail.
+    /// The index of the first commit that a file with this `record` lacks. `None` if a
+    /// later commit, which contains all of them, is durable although it returned an error.
     fn lacking(&self, record: Option<&[u8]>) -> Option<usize> {
         if record == self.durable.as_deref() {
             return Some(0);
