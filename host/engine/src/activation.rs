@@ -10,7 +10,7 @@ use lantern_core::{
 };
 use parking_lot::MutexGuard;
 
-use crate::parked_events::{after, decoded, parked_page};
+use crate::parked_events::{committed_page, parked_page};
 use crate::registry::VersionBuild;
 use crate::shard::Shard;
 use crate::shard_handle::ShardHandle;
@@ -133,12 +133,13 @@ fn each(
     let mut from = Vec::new();
     loop {
         let page = match (shard, &handle.store) {
-            (Some(shard), _) => parked_page(&shard.state.buffer, &from)?,
-            (None, Some(store)) => decoded(&**store, &from, PAGE)?,
+            (Some(shard), _) => parked_page(&shard.state.buffer, &mut from)?,
+            (None, Some(store)) => committed_page(&**store, &mut from, PAGE)?,
             (None, None) => return Ok(()),
         };
-        let Some((last, _)) = page.last() else { return Ok(()) };
-        from = after(last);
+        if page.is_empty() {
+            return Ok(());
+        }
         page.into_iter().for_each(|(_, record)| take(record));
     }
 }

@@ -8,7 +8,7 @@ use lantern_core::{
 };
 
 use crate::outbox_writer::{post, traceparent};
-use crate::parked_events::{self, after, parked_page};
+use crate::parked_events::{self, parked_page};
 use crate::runner::Runner;
 use crate::state::ShardState;
 use crate::stop_reason::{CallError, StopReason};
@@ -104,11 +104,10 @@ impl Decider<'_> {
         let mut stuck = BTreeSet::new();
         let mut from = Vec::new();
         loop {
-            let page = parked_page(&self.state.buffer, &from)?;
-            let Some((last, _)) = page.last() else {
+            let page = parked_page(&self.state.buffer, &mut from)?;
+            if page.is_empty() {
                 return Ok(());
-            };
-            from = after(last);
+            }
             for (key, record) in page {
                 if outcome.handled() >= most {
                     return Ok(());
@@ -149,11 +148,10 @@ impl Decider<'_> {
     ) -> Result<(), StopReason> {
         let mut from = Vec::new();
         loop {
-            let page = parked_page(&self.state.buffer, &from)?;
-            let Some((last, _)) = page.last() else {
+            let page = parked_page(&self.state.buffer, &mut from)?;
+            if page.is_empty() {
                 return Ok(());
-            };
-            from = after(last);
+            }
             for (key, record) in page {
                 if outcome.handled() >= most {
                     return Ok(());

@@ -2,7 +2,7 @@
 //! subjects whose later events wait.
 
 use lantern_core::{
-    ApplyError, Event, KeyRange, OnFailure, ParkedKind, ParkedRecord, ReadStore, ShardMeta,
+    ApplyError, Event, KeyRange, OnFailure, Pairs, ParkedKind, ParkedRecord, ReadStore, ShardMeta,
     ShardStore, Space, StoreError, UNREADABLE_TYPE,
 };
 
@@ -177,23 +177,33 @@ pub(crate) fn explain(error: &ApplyError) -> (String, String) {
 }
 
 /// A page of parked records with their keys, from the key `from` on, both committed and
-/// applied ones.
+/// applied ones. Moves `from` past the page; the page is empty at the end.
 pub(crate) fn parked_page(
     buffer: &WriteBuffer,
-    from: &[u8],
+    from: &mut Vec<u8>,
 ) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
-    let range = KeyRange { start: from.to_vec(), end: None };
-    buffer.scan(Space::Parked, &range, PAGE, false)?.into_iter().map(decode_parked).collect()
+    let range = KeyRange { start: from.clone(), end: None };
+    decode_page(buffer.scan(Space::Parked, &range, PAGE, false)?, from)
 }
 
-/// A page of the committed parked records in `store`, from the key `from` on.
-pub(crate) fn decoded(
+/// As [`parked_page`], but only the committed records in `store`, at most `limit`.
+pub(crate) fn committed_page(
     store: &dyn ShardStore,
-    from: &[u8],
+    from: &mut Vec<u8>,
     limit: usize,
 ) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
-    let range = KeyRange { start: from.to_vec(), end: None };
-    store.scan(Space::Parked, &range, limit, false)?.into_iter().map(decode_parked).collect()
+    let range = KeyRange { start: from.clone(), end: None };
+    decode_page(store.scan(Space::Parked, &range, limit, false)?, from)
+}
+
+fn decode_page(
+    pairs: Pairs,
+    from: &mut Vec<u8>,
+) -> Result<Vec<(Vec<u8>, ParkedRecord)>, StoreError> {
+    if let Some((last, _)) = pairs.last() {
+        *from = after(last);
+    }
+    pairs.into_iter().map(decode_parked).collect()
 }
 
 fn decode_parked((key, value): (Vec<u8>, Vec<u8>)) -> Result<(Vec<u8>, ParkedRecord), StoreError> {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use lantern_core::{ParkedKind, ParkedRecord, VersionId};
 
-use crate::parked_events::{after, decoded};
+use crate::parked_events::committed_page;
 use crate::status_queries::halted;
 use crate::{Engine, EngineError};
 
@@ -62,9 +62,10 @@ impl Engine {
             let store = handle.store.as_ref().ok_or_else(|| halted(handle))?;
             let mut from = Vec::new();
             loop {
-                let page = decoded(&**store, &from, PAGE)?;
-                let Some((last, _)) = page.last() else { break };
-                from = after(last);
+                let page = committed_page(&**store, &mut from, PAGE)?;
+                if page.is_empty() {
+                    break;
+                }
                 for (_, record) in page {
                     groups.add(handle.id.partition.0, &record);
                 }

@@ -8,7 +8,7 @@ use lantern_core::{
 use crate::outbox::refused_of;
 use crate::outbox_writer;
 use crate::parked_actions::status_of;
-use crate::parked_events::{after, decoded};
+use crate::parked_events::{after, committed_page};
 use crate::registry::{Projection, VersionBuild};
 use crate::shard_handle::ShardHandle;
 use crate::status::FieldStatus;
@@ -92,7 +92,8 @@ impl Engine {
         let build = self.chosen(projection, None)?;
         let Some(handle) = build.handles.get(partition as usize) else { return Ok(Vec::new()) };
         let store = handle.store.as_ref().ok_or_else(|| halted(handle))?;
-        Ok(decoded(&**store, &key.map(after).unwrap_or_default(), limit)?)
+        let mut from = key.map(after).unwrap_or_default();
+        Ok(committed_page(&**store, &mut from, limit)?)
     }
 
     /// Parked events of a version (the active one if `None`), by partition and offset;
