@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -39,10 +40,15 @@ pub trait Views: Send + Sync {
 pub struct Recovering {
     /// The projection.
     pub projection: String,
-    /// How far it is, or why it does not go on.
+    /// How far it has folded, or why it does not continue.
     pub reason: String,
-    /// Whether it does not go on by itself.
+    /// Whether an operator must act before it continues.
     pub stopped: bool,
+}
+
+impl Recovering {
+    /// How long a read waits for a projection that recovers, unless it has a longer limit.
+    pub const WAIT: Duration = Duration::from_secs(10);
 }
 
 /// Why there is no view.

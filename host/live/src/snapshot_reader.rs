@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lantern_core::Recovering;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
@@ -21,9 +22,7 @@ use crate::topic::{Snapshot, Topic};
 
 /// The number of parts of a large snapshot that are encoded ahead of the session.
 const PARTS_AHEAD: usize = 2;
-/// How long a read waits for a projection that recovers from a crash, and how often it
-/// looks.
-const RECOVERY_WAIT: Duration = Duration::from_secs(10);
+/// How often a read checks whether a projection has recovered from a crash.
 const RECOVERY_POLL: Duration = Duration::from_millis(20);
 
 type ReadReply = oneshot::Sender<Result<SubscriptionStart, SubscribeError>>;
@@ -69,10 +68,11 @@ pub(crate) fn open(
     opened
 }
 
-/// Waits while `projection` folds again what it had shown before a crash. If that takes
-/// long or does not end, the read fails with the reason.
+/// Waits while `projection` folds again what readers had seen before a crash. If that
+/// takes longer than [`Recovering::WAIT`] or needs an operator, the read fails with the
+/// reason.
 async fn recovered(resources: &Resources, projection: &str) {
-    let until = Instant::now() + RECOVERY_WAIT;
+    let until = Instant::now() + Recovering::WAIT;
     while Instant::now() < until
         && resources.views.recovering(projection).is_some_and(|recovering| !recovering.stopped)
     {

@@ -10,7 +10,7 @@ use utoipa::IntoParams;
 use super::Shared;
 use super::params::{Names, Params, SmallBody, limit};
 use super::projections::read_json;
-use crate::jobs::dead_letters::{self, ResendCounts};
+use crate::jobs::dead_letters;
 use crate::problem::Problem;
 use crate::wire;
 
@@ -152,7 +152,5 @@ pub(crate) async fn resend(
 ) -> Result<Json<ResendResult>, Problem> {
     app.check_open()?;
     let from_beginning = query.from_beginning;
-    let counts = app.blocking(move |app| dead_letters::resend(app, from_beginning)).await?;
-    let ResendCounts { letters, foreign, applied, failed, waiting, gone } = counts;
-    Ok(Json(ResendResult { letters, foreign, applied, failed, waiting, gone }))
+    app.blocking(move |app| dead_letters::resend(app, from_beginning)).await.map(Json)
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use lantern_api::ResendResult;
 use lantern_core::{DeadLetter, DeadLetterName, DeadLetters, LogError, PartitionId};
 use lantern_engine::{EngineError, ParkedOutcome, ParkedSelection, ProjectionStatus};
 use thiserror::Error;
@@ -43,23 +44,6 @@ enum CopyError {
         /// The cause.
         source: std::io::Error,
     },
-}
-
-/// The outcomes for the parked events that copies name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct ResendCounts {
-    /// Copies read.
-    pub(crate) letters: u64,
-    /// Records among them that are not copies of this log's parked events.
-    pub(crate) foreign: u64,
-    /// Parked events that are now applied to the tables.
-    pub(crate) applied: u64,
-    /// Events that were retried and failed again.
-    pub(crate) failed: u64,
-    /// Events that were not retried because an event before them failed.
-    pub(crate) waiting: u64,
-    /// Events that are not parked, or no longer parked, in the active version.
-    pub(crate) gone: u64,
 }
 
 /// Copies parked events until the server stops.
@@ -129,13 +113,13 @@ fn copy_new(app: &App, to: &dyn DeadLetters, file: &Path) -> Result<(), CopyErro
 /// # Errors
 /// Why the dead letters cannot be read, or why a retry failed. Events that were retried
 /// before the error stay retried.
-pub(crate) fn resend(app: &App, from_beginning: bool) -> Result<ResendCounts, Problem> {
+pub(crate) fn resend(app: &App, from_beginning: bool) -> Result<ResendResult, Problem> {
     let Some(letters) = &app.log_services.dead_letters else {
         let from = if from_beginning { "the beginning" } else { "the last call's end" };
         let detail = format!("there is no dead-letter topic to read from {from}");
         return Err(Problem::new("LAN-0219", detail));
     };
-    let (mut counts, mut failed) = (ResendCounts::default(), None);
+    let (mut counts, mut failed) = (ResendResult::default(), None);
     let read = letters.read_copies(from_beginning, &mut |page| match resend_page(
         app,
         page,
@@ -147,13 +131,13 @@ pub(crate) fn resend(app: &App, from_beginning: bool) -> Result<ResendCounts, Pr
             ControlFlow::Break(())
         }
     })?;
-    failed.map_or(Ok(ResendCounts { letters: read.read, foreign: read.foreign, ..counts }), Err)
+    failed.map_or(Ok(ResendResult { letters: read.read, foreign: read.foreign, ..counts }), Err)
 }
 
 fn resend_page(
     app: &App,
     letters: &[DeadLetterName],
-    counts: &mut ResendCounts,
+    counts: &mut ResendResult,
 ) -> Result<(), Problem> {
     let mut by_shard: BTreeMap<(&str, u32), BTreeSet<u64>> = BTreeMap::new();
     for letter in letters {

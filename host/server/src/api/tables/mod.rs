@@ -5,8 +5,6 @@ mod format;
 mod page;
 mod query;
 
-use std::time::Duration;
-
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode, Uri};
@@ -25,9 +23,6 @@ use crate::problem::Problem;
 
 pub(crate) use self::page::{read_cursor, write_cursor};
 pub(crate) use self::query::{Order, TableQuery};
-
-/// How long a read waits, at least, for a projection that recovers from a crash.
-const RECOVERY_WAIT: Duration = Duration::from_secs(10);
 
 /// Reads rows of a public table, all from one committed state.
 ///
@@ -59,7 +54,7 @@ pub(crate) async fn read(
     let wait = wait(which.wait.as_deref(), app.config.http.wait_s_max)?;
     let limit = limit(which.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
     let (format, now) = (answer_format(&headers, &AnswerFormat::ROWS), Instant::now());
-    let (until, recovered_by) = (now + wait, now + wait.max(RECOVERY_WAIT));
+    let (until, recovered_by) = (now + wait, now + wait.max(Recovering::WAIT));
     let least = which.min_offset.as_deref().map(MinOffsets::read).transpose()?;
     if let Some(least) = &least {
         least.check(app.log.partitions())?;
