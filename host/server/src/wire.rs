@@ -1,320 +1,167 @@
 //! Converts the engine's reports to the wire types of [`lantern_api`]. The engine knows
 //! nothing of them.
 //!
-//! Each function destructures its argument. So a member that is added on one side only is
-//! a compile error.
+//! [`convert`] names each member once and uses it on both sides. So a member that is added
+//! on one side only is a compile error.
 
 use lantern_api as api;
 use lantern_engine as engine;
 
+/// Converts a struct of the engine to that of the same name in the API. Lists the members
+/// that stay as they are, and after `;` those with a conversion.
+macro_rules! convert {
+    ($it:ident, $Type:ident { $($same:ident),* $(; $($other:ident = $value:expr),* $(,)?)? }) => {{
+        let engine::$Type { $($same,)* $($($other,)*)? } = $it;
+        api::$Type { $($same,)* $($($other: $value,)*)? }
+    }};
+}
+
 /// A projection.
 pub(crate) fn projection(it: engine::ProjectionStatus) -> api::ProjectionStatus {
-    let engine::ProjectionStatus { name, paused, active, previous, epoch, versions, verified } = it;
-    api::ProjectionStatus {
-        name,
-        paused,
-        active,
-        previous,
-        epoch,
-        versions: versions.into_iter().map(version).collect(),
-        verified: verified.map(verification),
-    }
+    convert!(it, ProjectionStatus {
+        name, paused, active, previous, epoch;
+        versions = versions.into_iter().map(version).collect(),
+        verified = verified.map(verification),
+    })
 }
 
 /// A version.
 pub(crate) fn version(it: engine::VersionStatus) -> api::VersionStatus {
-    let engine::VersionStatus {
-        id,
-        sha256,
-        parameters,
-        plugin_version,
-        description,
-        state,
-        activity,
-        reason,
-        created_us,
-        percent,
-        events_per_s,
-        intake_per_s,
-        eta_s,
-        parked,
-        waiting,
-        late,
-        not_activated,
-        differs,
-        tables,
-        subscribes,
-        shards,
-    } = it;
-    api::VersionStatus {
-        id,
-        sha256,
-        parameters,
-        plugin_version,
-        description,
-        state,
-        activity,
-        reason,
-        created_us,
-        percent,
-        events_per_s,
-        intake_per_s,
-        eta_s,
-        parked,
-        waiting,
-        late,
-        not_activated,
-        differs,
-        tables: tables.into_iter().map(table).collect(),
-        subscribes,
-        shards: shards.into_iter().map(shard).collect(),
-    }
+    convert!(it, VersionStatus {
+        id, sha256, parameters, plugin_version, description, state, activity, reason,
+        created_us, percent, events_per_s, intake_per_s, eta_s, parked, waiting, late,
+        not_activated, differs, subscribes;
+        tables = tables.into_iter().map(table).collect(),
+        shards = shards.into_iter().map(shard).collect(),
+    })
 }
 
 /// A table.
 fn table(it: engine::TableStatus) -> api::TableStatus {
-    let engine::TableStatus { name, description, public, per_tenant, fields } = it;
-    api::TableStatus {
-        name,
-        description,
-        public,
-        per_tenant,
-        fields: fields.into_iter().map(field).collect(),
-    }
+    convert!(it, TableStatus {
+        name, description, public, per_tenant;
+        fields = fields.into_iter().map(field).collect(),
+    })
 }
 
 /// A field.
 fn field(it: engine::FieldStatus) -> api::FieldStatus {
-    let engine::FieldStatus { name, kind, unit } = it;
-    api::FieldStatus { name, kind, unit }
+    convert!(it, FieldStatus { name, kind, unit })
 }
 
 /// A shard.
 fn shard(it: engine::ShardStatus) -> api::ShardStatus {
-    let engine::ShardStatus {
-        partition,
-        activity,
-        reason,
-        next,
-        committed,
-        durable,
-        end,
-        lag_events,
-        lag_ms,
-        commit,
-        applied,
-        late,
-        parked,
-        waiting,
-        unreadable_left_out,
-        timers_fired,
-        emitted,
-        emitted_per_s,
-        unsent,
-        refused,
-        held_by_unsent,
-        emit_depth,
-        second_folds,
-        second_fold_differences,
-        second_fold_last,
-        ahead,
-        ahead_last,
-        watermark_us,
-        event_time_us,
-        fuel,
-        apply_us,
-        memory_bytes,
-        state_bytes,
-    } = it;
-    api::ShardStatus {
-        partition,
-        activity,
-        reason,
-        next,
-        committed,
-        durable,
-        end,
-        lag_events,
-        lag_ms,
-        commit,
-        applied,
-        late,
-        parked,
-        waiting,
-        unreadable_left_out,
-        timers_fired,
-        emitted,
-        emitted_per_s,
-        unsent,
-        refused,
-        held_by_unsent,
-        emit_depth,
-        second_folds,
-        second_fold_differences,
-        second_fold_last,
-        ahead,
-        ahead_last: ahead_last.map(ahead_event),
-        watermark_us,
-        event_time_us,
-        fuel,
-        apply_us,
-        memory_bytes,
-        state_bytes,
-    }
+    convert!(it, ShardStatus {
+        partition, activity, reason, next, committed, durable, end, lag_events, lag_ms,
+        commit, applied, late, parked, waiting, unreadable_left_out, timers_fired, emitted,
+        emitted_per_s, unsent, refused, held_by_unsent, emit_depth, second_folds,
+        second_fold_differences, second_fold_last, ahead, watermark_us, event_time_us, fuel,
+        apply_us, memory_bytes, state_bytes;
+        ahead_last = ahead_last.map(ahead_event),
+    })
 }
 
 /// An event far ahead of its append.
 pub(crate) fn ahead_event(it: engine::AheadStatus) -> api::AheadStatus {
-    let engine::AheadStatus { offset, id, source, time_us } = it;
-    api::AheadStatus { offset, id, source, time_us }
+    convert!(it, AheadStatus { offset, id, source, time_us })
 }
 
 /// A plugin's message.
 #[must_use]
 pub fn log_line(it: engine::LogLine) -> api::LogLine {
-    let engine::LogLine { time_us, version, partition, offset, level, message } = it;
-    api::LogLine { time_us, version, partition, offset, level, message }
+    convert!(it, LogLine { time_us, version, partition, offset, level, message })
 }
 
 /// The result of an upload.
 pub(crate) fn uploaded(it: engine::Uploaded) -> api::Uploaded {
-    let engine::Uploaded { projection, version, existed, checked_events } = it;
-    api::Uploaded { projection, version, existed, checked_events }
+    convert!(it, Uploaded { projection, version, existed, checked_events })
 }
 
 /// A page of parked events.
 pub(crate) fn parked_page(it: engine::ParkedPage) -> api::ParkedPage {
-    let engine::ParkedPage { total, waiting, parked, next } = it;
-    api::ParkedPage { total, waiting, parked: parked.into_iter().map(parked_event).collect(), next }
+    convert!(it, ParkedPage {
+        total, waiting, next;
+        parked = parked.into_iter().map(parked_event).collect(),
+    })
 }
 
 /// A parked event.
 #[must_use]
 pub fn parked_event(it: engine::ParkedStatus) -> api::ParkedStatus {
-    let engine::ParkedStatus {
-        partition,
-        offset,
-        kind,
-        id,
-        source,
-        event_type,
-        tenant,
-        subject,
-        time_us,
-        data,
-        reason,
-        backtrace,
-        attempts,
-    } = it;
-    api::ParkedStatus {
-        partition,
-        offset,
-        kind,
-        id,
-        source,
-        event_type,
-        tenant,
-        subject,
-        time_us,
-        data,
-        reason,
-        backtrace,
-        attempts,
-    }
+    convert!(
+        it,
+        ParkedStatus {
+            partition,
+            offset,
+            kind,
+            id,
+            source,
+            event_type,
+            tenant,
+            subject,
+            time_us,
+            data,
+            reason,
+            backtrace,
+            attempts
+        }
+    )
 }
 
 /// The result of a retry or a drop.
 pub(crate) fn parked_outcome(it: engine::ParkedOutcome) -> api::ParkedOutcome {
-    let engine::ParkedOutcome { selected, done, failed, waiting } = it;
-    api::ParkedOutcome { selected, done, failed, waiting }
+    convert!(it, ParkedOutcome { selected, done, failed, waiting })
 }
 
 /// Parked events in groups.
 pub(crate) fn parked_summary(it: engine::ParkedSummary) -> api::ParkedSummary {
-    let engine::ParkedSummary { total, failed, waiting, reasons, more_reasons } = it;
-    api::ParkedSummary {
-        total,
-        failed,
-        waiting,
-        reasons: reasons.into_iter().map(parked_reason).collect(),
-        more_reasons,
-    }
+    convert!(it, ParkedSummary {
+        total, failed, waiting, more_reasons;
+        reasons = reasons.into_iter().map(parked_reason).collect(),
+    })
 }
 
 /// A group of parked events.
 fn parked_reason(it: engine::ParkedReason) -> api::ParkedReason {
-    let engine::ParkedReason { reason, failed, waiting, partition, offset } = it;
-    api::ParkedReason { reason, failed, waiting, partition, offset }
+    convert!(it, ParkedReason { reason, failed, waiting, partition, offset })
 }
 
 /// A verification.
 pub(crate) fn verification(it: engine::VerifyStatus) -> api::VerifyStatus {
-    let engine::VerifyStatus {
-        version,
-        verdict,
-        reason,
-        started_us,
-        took_ms,
-        percent,
-        events,
-        steps,
-        instances_dropped,
-        rows,
-        differences,
-        partitions,
-    } = it;
-    api::VerifyStatus {
-        version,
-        verdict: verdict_of(verdict),
-        reason,
-        started_us,
-        took_ms,
-        percent,
-        events,
-        steps,
-        instances_dropped,
-        rows,
-        differences,
-        partitions: partitions.into_iter().map(verified_shard).collect(),
-    }
+    convert!(it, VerifyStatus {
+        version, reason, started_us, took_ms, percent, events, steps, instances_dropped,
+        rows, differences;
+        verdict = verdict_of(verdict),
+        partitions = partitions.into_iter().map(verified_shard).collect(),
+    })
 }
 
 /// A partition of a verification.
 fn verified_shard(it: engine::VerifiedShard) -> api::VerifiedShard {
-    let engine::VerifiedShard { partition, verdict, reason, next, decisions, tables, first } = it;
-    api::VerifiedShard {
-        partition,
-        verdict: verdict_of(verdict),
-        reason,
-        next,
-        decisions,
-        tables: tables.into_iter().map(verified_table).collect(),
-        first: first.map(difference),
-    }
+    convert!(it, VerifiedShard {
+        partition, reason, next, decisions;
+        verdict = verdict_of(verdict),
+        tables = tables.into_iter().map(verified_table).collect(),
+        first = first.map(difference),
+    })
 }
 
 /// A compared table.
 fn verified_table(it: engine::VerifiedTable) -> api::VerifiedTable {
-    let engine::VerifiedTable { name, rows, differences, expected, found } = it;
-    api::VerifiedTable { name, rows, differences, expected, found }
+    convert!(it, VerifiedTable { name, rows, differences, expected, found })
 }
 
 /// A row that differs.
 fn difference(it: engine::VerifyDifference) -> api::VerifyDifference {
-    let engine::VerifyDifference { table, key, expected, found, fields } = it;
-    api::VerifyDifference {
-        table,
-        key,
-        expected,
-        found,
-        fields: fields.into_iter().map(field_difference).collect(),
-    }
+    convert!(it, VerifyDifference {
+        table, key, expected, found;
+        fields = fields.into_iter().map(field_difference).collect(),
+    })
 }
 
 /// A field that differs.
 fn field_difference(it: engine::FieldDifference) -> api::FieldDifference {
-    let engine::FieldDifference { name, expected, found } = it;
-    api::FieldDifference { name, expected, found }
+    convert!(it, FieldDifference { name, expected, found })
 }
 
 /// How a state compares.
