@@ -3,14 +3,12 @@
 use std::sync::mpsc::Sender;
 
 use lantern_core::{AppendDone, DeduplicationWindow, Events, Identity, PartitionId};
-use rdkafka::ClientContext;
-use rdkafka::client::OAuthToken;
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaResult;
 use rdkafka::message::{DeliveryResult, Message};
 use rdkafka::producer::{ProducerContext, ThreadedProducer};
 
-use crate::client::Context;
+use crate::client::{Context, DeliveryContext};
 use crate::topic_settings::{Batching, Undelivered};
 
 /// Work for the append thread.
@@ -29,29 +27,7 @@ pub(crate) struct DeliveryId {
 }
 
 /// The producer's context: passes delivery outcomes to the worker.
-pub(crate) struct Deliveries {
-    base: Context,
-    jobs: Sender<AppendJob>,
-}
-
-impl ClientContext for Deliveries {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.base.record_error(&error, reason);
-    }
-
-    fn generate_oauth_token(
-        &self,
-        _: Option<&str>,
-    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.base.token()
-    }
-}
+pub(crate) type Deliveries = DeliveryContext<Sender<AppendJob>>;
 
 impl ProducerContext for Deliveries {
     type DeliveryOpaque = Box<DeliveryId>;
@@ -62,7 +38,7 @@ impl ProducerContext for Deliveries {
             Err((error, message)) => Err(Undelivered::new(error, message)),
         };
         // The receiver is closed if the log is closed.
-        let _ = self.jobs.send(AppendJob::Delivered { delivery: *delivery, outcome });
+        let _ = self.outcomes.send(AppendJob::Delivered { delivery: *delivery, outcome });
     }
 }
 
@@ -88,5 +64,5 @@ pub(crate) fn producer(
 ) -> KafkaResult<ThreadedProducer<Deliveries>> {
     let mut settings = settings.clone();
     batching.set(&mut settings);
-    settings.create_with_context(Deliveries { base: context.clone(), jobs: jobs.clone() })
+    settings.create_with_context(Deliveries::new(context, jobs.clone()))
 }

@@ -99,6 +99,39 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
+/// The context of a producer: that of every client, and what takes the outcomes of its
+/// records. Each kind of producer implements [`rdkafka::producer::ProducerContext`] for
+/// its own `Outcomes`.
+pub(crate) struct DeliveryContext<Outcomes> {
+    base: Context,
+    pub(crate) outcomes: Outcomes,
+}
+
+impl<Outcomes> DeliveryContext<Outcomes> {
+    pub(crate) fn new(base: &Context, outcomes: Outcomes) -> Self {
+        Self { base: base.clone(), outcomes }
+    }
+}
+
+impl<Outcomes: Send + Sync> ClientContext for DeliveryContext<Outcomes> {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.base.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.base.error(error, reason);
+    }
+
+    fn generate_oauth_token(
+        &self,
+        config: Option<&str>,
+    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
+        self.base.generate_oauth_token(config)
+    }
+}
+
 /// Logs a message of the library, almost always at debug level: Lantern reports faults
 /// that matter to an operator itself.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {

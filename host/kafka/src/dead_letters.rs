@@ -18,7 +18,9 @@ use rdkafka::message::{BorrowedHeaders, Message, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use crate::client::{ANSWER, Context, apply_properties, base, consumer, poll_for_token};
+use crate::client::{
+    ANSWER, Context, DeliveryContext, apply_properties, base, consumer, poll_for_token,
+};
 use crate::config::KafkaConfig;
 use crate::partitions::TopicPartition;
 use crate::shared::Shared;
@@ -44,38 +46,15 @@ pub(crate) struct DeadLetterWriter {
     topic: String,
 }
 
-/// The producer's context: stores the first fault of a call of
-/// [`DeadLetterWriter::copy`].
-struct CopyContext {
-    base: Context,
-    failed: Mutex<Option<KafkaError>>,
-}
-
-impl rdkafka::ClientContext for CopyContext {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: rdkafka::config::RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.base.record_error(&error, reason);
-    }
-
-    fn generate_oauth_token(
-        &self,
-        _: Option<&str>,
-    ) -> Result<rdkafka::client::OAuthToken, Box<dyn std::error::Error>> {
-        self.base.token()
-    }
-}
+/// The producer's context: the first fault of a call of [`DeadLetterWriter::copy`].
+type CopyContext = DeliveryContext<Mutex<Option<KafkaError>>>;
 
 impl rdkafka::producer::ProducerContext for CopyContext {
     type DeliveryOpaque = ();
 
     fn delivery(&self, result: &rdkafka::message::DeliveryResult<'_>, (): ()) {
         if let Err((error, _)) = result {
-            self.failed.lock().get_or_insert_with(|| error.clone());
+            self.outcomes.lock().get_or_insert_with(|| error.clone());
         }
     }
 }
@@ -89,7 +68,7 @@ impl DeadLetterWriter {
             .set("enable.idempotence", "true")
             .set("acks", "all")
             .set("message.timeout.ms", "15000");
-        let copies = CopyContext { base: context.clone(), failed: Mutex::default() };
+        let copies = CopyContext::new(context, Mutex::default());
         let producer: BaseProducer<CopyContext> = client.create_with_context(copies)?;
         poll_for_token(config, |timeout| producer.poll(timeout));
         Ok(Self { producer: Mutex::new(producer), topic: topic.to_owned() })
@@ -102,7 +81,7 @@ impl DeadLetterWriter {
         partition_of: impl Fn(&DeadLetter) -> Option<TopicPartition>,
     ) -> KafkaResult<()> {
         let producer = self.producer.lock();
-        *producer.client().context().failed.lock() = None;
+        *producer.client().context().outcomes.lock() = None;
         for letter in letters {
             let event = letter.record.event.as_ref();
             let headers = headers(letter, partition_of(letter));
@@ -116,7 +95,7 @@ impl DeadLetterWriter {
             producer.poll(Duration::ZERO);
         }
         producer.flush(STEP)?;
-        let failed = producer.client().context().failed.lock().take();
+        let failed = producer.client().context().outcomes.lock().take();
         failed.map_or(Ok(()), Err)
     }
 }

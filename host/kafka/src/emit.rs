@@ -17,15 +17,13 @@ use lantern_core::{
     AppendDone, Appended, DeduplicationWindow, Emitted, EventRef, LogError, RejectedEvent, identity,
 };
 use parking_lot::Mutex;
-use rdkafka::client::OAuthToken;
-use rdkafka::config::RDKafkaLogLevel;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::DeliveryResult;
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer, ProducerContext};
-use rdkafka::{ClientContext, Offset as KafkaOffset, TopicPartitionList};
+use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 
-use crate::client::{Context, apply_properties, base, consumer, poll_for_token};
+use crate::client::{Context, DeliveryContext, apply_properties, base, consumer, poll_for_token};
 use crate::shared::Shared;
 use crate::topic_settings::{
     Batching, EventCheck, RecordFailure, TopicSettings, Undelivered, refused_here, verdict,
@@ -94,38 +92,16 @@ impl From<KafkaError> for Fault {
     }
 }
 
-/// The producers' context: a record that fails makes its transaction fail.
-struct Outgoing {
-    base: Context,
-    /// The first record that failed in the current transaction.
-    failed: Mutex<Option<(usize, Undelivered)>>,
-}
-
-impl ClientContext for Outgoing {
-    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
-
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        crate::client::log(level, facility, message);
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        self.base.record_error(&error, reason);
-    }
-
-    fn generate_oauth_token(
-        &self,
-        _: Option<&str>,
-    ) -> Result<OAuthToken, Box<dyn std::error::Error>> {
-        self.base.token()
-    }
-}
+/// The producers' context: the first record that failed in the current transaction,
+/// which makes the transaction fail.
+type Outgoing = DeliveryContext<Mutex<Option<(usize, Undelivered)>>>;
 
 impl ProducerContext for Outgoing {
     type DeliveryOpaque = Box<usize>;
 
     fn delivery(&self, result: &DeliveryResult<'_>, index: Box<usize>) {
         if let Err((error, message)) = result {
-            self.failed.lock().get_or_insert_with(|| (*index, Undelivered::new(error, message)));
+            self.outcomes.lock().get_or_insert_with(|| (*index, Undelivered::new(error, message)));
         }
     }
 }
@@ -277,7 +253,7 @@ impl Outboxes {
             .set("message.timeout.ms", "15000")
             .set("transactional.id", &name);
         self.batching(&self.shared.settings(config.emit_topic())).set(&mut client);
-        let outgoing = Outgoing { base: self.context.clone(), failed: Mutex::default() };
+        let outgoing = Outgoing::new(&self.context, Mutex::default());
         let producer: BaseProducer<Outgoing> = client.create_with_context(outgoing)?;
         poll_for_token(config, |timeout| producer.poll(timeout));
         // Fences the previous producer of this outbox, and ends its open transaction.
@@ -343,7 +319,7 @@ impl OutboxSender {
         }
         poll_for_token(&shared.config, |timeout| drop(self.group.poll(timeout)));
         poll_for_token(&shared.config, |timeout| self.producer.poll(timeout));
-        *self.producer.client().context().failed.lock() = None;
+        *self.producer.client().context().outcomes.lock() = None;
         self.producer.begin_transaction()?;
         let transaction = self.transact(shared, emitted, end);
         if let Err(error) = transaction {
@@ -364,7 +340,8 @@ impl OutboxSender {
             self.produce(shared, &event, index)?;
         }
         let flushed = self.producer.flush(STEP);
-        if let Some((index, undelivered)) = self.producer.client().context().failed.lock().take() {
+        if let Some((index, undelivered)) = self.producer.client().context().outcomes.lock().take()
+        {
             return Err(Fault::Record(index, undelivered));
         }
         flushed?;
