@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::cloudevents::EventLimits;
 use crate::config_error::ConfigError;
-use crate::wiring::kafka_settings::{self, KafkaSettings};
+use crate::wiring::kafka::{self, KafkaSettings};
 
 /// The file that is read if no other is named; it may be missing.
 pub const FILE: &str = "lantern.toml";
@@ -298,7 +298,7 @@ impl ServerConfig {
 
     fn of(figment: &Figment) -> Result<Self, ConfigError> {
         let mut config: Self = figment.extract()?;
-        config.kafka = kafka_settings::settings_of(figment)?;
+        config.kafka = kafka::settings_of(figment)?;
         config.check()?;
         Ok(config)
     }
@@ -344,7 +344,7 @@ impl ServerConfig {
                 self.verify.thread_percent
             )));
         }
-        kafka_settings::check(&self.kafka)?;
+        kafka::check(&self.kafka)?;
         self.live.check().map_err(|e| ConfigError(format!("in section `live`: {e}")))?;
         self.log.check().map_err(|e| ConfigError(format!("in section `log`: {e}")))
     }

@@ -45,4 +45,4 @@ pub use problem::{PROBLEM, Problem};
 pub use start_error::StartError;
 pub use telemetry::{LogFormat, TracingError, init_tracing};
 pub use wiring::Server;
-pub use wiring::kafka_settings::{KafkaSettings, kafka_address};
+pub use wiring::kafka::{KafkaSettings, kafka_address};

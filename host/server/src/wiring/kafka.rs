@@ -1,24 +1,54 @@
-//! Opens the log on Kafka topics, if this build has it and the settings name it.
+//! The log on Kafka topics: its settings, and how it is opened. A build without the
+//! feature `kafka` has `no_kafka.rs` in its place.
 
-#[cfg(feature = "kafka")]
 use std::sync::Arc;
 
-#[cfg(feature = "kafka")]
+use figment::Figment;
+pub use lantern_kafka::KafkaConfig as KafkaSettings;
 use lantern_kafka::{KafkaLog, OpenError};
 
 use super::configured_log::ConfiguredLog;
-use super::kafka_settings::KafkaSettings;
-#[cfg(feature = "kafka")]
-use super::kafka_settings::SECTION;
-#[cfg(feature = "kafka")]
 use crate::config_error::ConfigError;
 use crate::data::DataDir;
-#[cfg(feature = "kafka")]
 use crate::log_services::LogServices;
 use crate::start_error::StartError;
 
+/// The section of the log on Kafka topics, within that of the embedded log.
+const SECTION: &str = "log.kafka";
+
+/// The settings of Kafka in `figment`.
+pub(crate) fn settings_of(figment: &Figment) -> Result<KafkaSettings, ConfigError> {
+    if !figment.contains(SECTION) {
+        return Ok(KafkaSettings::default());
+    }
+    Ok(figment.extract_inner(SECTION).map_err(in_section)?)
+}
+
+/// The error with its section in front of the key; the library puts it after the key.
+fn in_section(mut error: figment::Error) -> figment::Error {
+    let path = error.path.join(".");
+    if !path.starts_with(SECTION) {
+        let key = path.strip_suffix(SECTION).unwrap_or(&path).trim_end_matches('.');
+        let parts = [SECTION, key].into_iter().filter(|part| !part.is_empty());
+        error.path = parts.map(str::to_owned).collect();
+    }
+    error
+}
+
+/// Checks the rules that types cannot express.
+pub(crate) fn check(settings: &KafkaSettings) -> Result<(), ConfigError> {
+    settings.check().map_err(|e| ConfigError(format!("in section `{SECTION}`: {e}")))
+}
+
+/// Servers and topics of `kafka://HOST:PORT/TOPIC`.
+///
+/// # Errors
+/// [`ConfigError`] if it is not such an address.
+pub fn kafka_address(address: &str) -> Result<(String, Vec<String>), ConfigError> {
+    KafkaSettings::parse_url(address).map_err(|error| ConfigError(error.to_string()))
+}
+
 /// Opens the log on Kafka, if `settings` name one.
-#[cfg(feature = "kafka")]
 pub(super) fn open(
     settings: &KafkaSettings,
     data: &DataDir,
@@ -47,13 +77,6 @@ pub(super) fn open(
     }))
 }
 
-/// This build has no log on Kafka.
-#[cfg(not(feature = "kafka"))]
-pub(super) fn open(_: &KafkaSettings, _: &DataDir) -> Result<Option<ConfiguredLog>, StartError> {
-    Ok(None)
-}
-
-#[cfg(feature = "kafka")]
 fn start_error(error: OpenError) -> StartError {
     match error {
         OpenError::Setting(error) => {

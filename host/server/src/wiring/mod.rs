@@ -5,8 +5,8 @@ mod configured_log;
 mod engine;
 mod feed;
 mod http;
-mod kafka;
-pub(crate) mod kafka_settings;
+#[cfg_attr(not(feature = "kafka"), path = "no_kafka.rs")]
+pub(crate) mod kafka;
 mod log;
 mod store;
 
