@@ -22,8 +22,9 @@ pub(crate) struct Tables {
     key: String,
 }
 
+/// An event as a line of JSON: the part that this fold needs.
 #[derive(Deserialize)]
-struct Line<'a> {
+pub(crate) struct Line<'a> {
     #[serde(rename = "type")]
     kind: &'a str,
     time: &'a str,
@@ -62,9 +63,15 @@ pub(crate) fn fold(path: &Path) -> Result<Tables> {
 
 /// Folds one event, a line of JSON.
 pub(crate) fn fold_line(line: &[u8], tables: &mut Tables) -> Result<()> {
-    let event: Line<'_> = serde_json::from_slice(line)?;
-    fold_event(event.kind, event.time, event.tenant, &event.data, tables);
+    serde_json::from_slice::<Line<'_>>(line)?.fold(tables);
     Ok(())
+}
+
+impl Line<'_> {
+    /// Folds this event.
+    pub(crate) fn fold(&self, tables: &mut Tables) {
+        fold_event(self.kind, self.time, self.tenant, &self.data, tables);
+    }
 }
 
 /// Folds one event.

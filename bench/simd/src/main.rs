@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use native::{Data, Tables};
-use serde::Deserialize;
+use native::{Line, Tables};
 
 #[allow(dead_code, reason = "the same file is the fold with `serde_json`")]
 #[path = "../../src/native.rs"]
@@ -18,16 +17,6 @@ mod native;
 
 /// The number of lines for which the tables are compared with those of `serde_json`.
 const CHECKED_LINES: u64 = 100_000;
-
-#[derive(Deserialize)]
-struct Line<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    time: &'a str,
-    tenant: &'a str,
-    #[serde(borrow)]
-    data: Data<'a>,
-}
 
 fn main() -> Result<()> {
     let path: PathBuf = std::env::args_os().nth(1).context("give the file of events")?.into();
@@ -61,7 +50,6 @@ fn fold(
 }
 
 fn fold_line(line: &[u8], tables: &mut Tables) -> Result<()> {
-    let event: Line<'_> = sonic_rs::from_slice(line)?;
-    native::fold_event(event.kind, event.time, event.tenant, &event.data, tables);
+    sonic_rs::from_slice::<Line<'_>>(line)?.fold(tables);
     Ok(())
 }
