@@ -42,6 +42,8 @@ pub(crate) fn prepare(release: bool) -> Result<()> {
     shell::step("Step 1 of 2: building the example plugins for WebAssembly");
     artifacts::guests(&Workspace::load()?, &[Guests::Plugins])?;
     shell::step("Step 2 of 2: building the server (the first time takes some minutes)");
+    // With `--workspace`, dependencies get the features that `cargo xtask test` needs, so
+    // that it does not build them a second time.
     let mut build = shell::cargo(["build", "--workspace", "--bin", "lantern"]);
     if release {
         build.arg("--release");

@@ -50,19 +50,15 @@ pub(super) fn files_and_types_are_short(repository: &Repository) -> Findings {
     for (path, text) in repository.sources() {
         let code = code_of(text);
         let lines = code.lines().count();
-        let mut large = Vec::new();
+        let mut too_large = |what: &str, why: String| {
+            findings.breach(format!("{what}: {why}; split it, or add `{REASON} …`"));
+        };
         let head = text.lines().take_while(|line| line.starts_with("//!"));
         if lines > FILE_LINES_MAX && !head.into_iter().any(|line| line.contains(REASON)) {
-            large.push((path.to_owned(), format!("{lines} lines, at most {FILE_LINES_MAX}")));
+            too_large(path, format!("{lines} lines, at most {FILE_LINES_MAX}"));
         }
         for (name, fields) in large_types(code) {
-            large.push((
-                format!("{path}: {name}"),
-                format!("{fields} fields, at most {FIELDS_MAX}"),
-            ));
-        }
-        for (what, why) in large {
-            findings.breach(format!("{what}: {why}; split it, or add `{REASON} …`"));
+            too_large(&format!("{path}: {name}"), format!("{fields} fields, at most {FIELDS_MAX}"));
         }
     }
     findings
