@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lantern_client::{Change, Client, Options, Row, Status};
+use lantern_client::{Change, Changes, Client, Options, Row, Status};
 use lantern_tests::{PATIENCE, Server, guest};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -43,6 +43,36 @@ async fn proxy(target: String, cuts: Arc<AtomicU64>) -> String {
     address.to_string()
 }
 
+/// Reads changes until the row `last` arrives, and checks that each begins at the commit
+/// at which the one before ended. `last` is the epoch and commit to begin with. Returns
+/// the numbers of snapshots and deltas.
+async fn watch_until_last(mut changes: Changes, mut last: (String, u64)) -> (u64, u64) {
+    let (mut snapshots, mut deltas, mut done) = (0_u64, 0_u64, false);
+    while !done {
+        match changes.next().await.expect("the client lives") {
+            Change::Snapshot { commit: pos, epoch } => {
+                assert!(epoch != last.0 || pos >= last.1, "{pos} after {last:?}");
+                last = (epoch, pos);
+                snapshots += 1;
+            }
+            Change::Delta { from, to: pos, up, .. } => {
+                assert_eq!(from, last.1, "no gap and no repeat");
+                last.1 = pos;
+                deltas += 1;
+                done = up.iter().any(|(key, _)| key == "last");
+            }
+            Change::Tick { commit: pos, .. } => {
+                assert!(pos >= last.1, "{pos} after {last:?}");
+                last.1 = pos;
+            }
+            Change::Resumed { commit } => last.1 = commit,
+            Change::Missed(count) => panic!("the watcher keeps up, but missed {count}"),
+            Change::Ended(error) => panic!("{error}"),
+        }
+    }
+    (snapshots, deltas)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     let mut random = random();
@@ -63,34 +93,9 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     // and that each change begins at the end of the one before. The stream begins
     // with a snapshot of the rows shown at that time.
     tokio::time::timeout(PATIENCE, table.wait_for_status(Status::is_live)).await.unwrap();
-    let mut changes = table.changes();
-    let mut last = (table.epoch().unwrap(), table.commit().unwrap());
-    let watcher = tokio::spawn(async move {
-        let (mut snapshots, mut deltas, mut done) = (0_u64, 0_u64, false);
-        while !done {
-            match changes.next().await.expect("the client lives") {
-                Change::Snapshot { commit: pos, epoch } => {
-                    assert!(epoch != last.0 || pos >= last.1, "{pos} after {last:?}");
-                    last = (epoch, pos);
-                    snapshots += 1;
-                }
-                Change::Delta { from, to: pos, up, .. } => {
-                    assert_eq!(from, last.1, "no gap and no repeat");
-                    last.1 = pos;
-                    deltas += 1;
-                    done = up.iter().any(|(key, _)| key == "last");
-                }
-                Change::Tick { commit: pos, .. } => {
-                    assert!(pos >= last.1, "{pos} after {last:?}");
-                    last.1 = pos;
-                }
-                Change::Resumed { commit } => last.1 = commit,
-                Change::Missed(count) => panic!("the watcher keeps up, but missed {count}"),
-                Change::Ended(error) => panic!("{error}"),
-            }
-        }
-        (snapshots, deltas)
-    });
+    let changes = table.changes();
+    let last = (table.epoch().unwrap(), table.commit().unwrap());
+    let watcher = tokio::spawn(watch_until_last(changes, last));
 
     let mut number = 0;
     for round in 0..CUTS {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use lantern_core::{
     AppendDone, Chunk, Events, KeyRange, Log, LogError, LogRead, Offset, Offsets, OutboxEvent,
-    PartitionBounds, PartitionId, Plugin, ReadStore, ShardId, Space, StateStores, Timestamp,
-    TypeFilter, VersionId, View, Waker, dump,
+    PartitionBounds, PartitionId, Plugin, ReadStore, ShardId, ShardStore, Space, StateStores,
+    Timestamp, TypeFilter, VersionId, View, Waker, dump,
 };
 use parking_lot::Mutex;
 
@@ -103,6 +103,39 @@ struct Within<'a> {
     progress: FoldProgress<'a>,
 }
 
+/// Opens a shard over `store`, with nothing applied yet.
+fn open_shard(
+    plugin: &Arc<dyn Plugin>,
+    partition: PartitionId,
+    store: Arc<dyn ShardStore>,
+    config: &EngineConfig,
+    logs: LogSink,
+) -> Result<Shard, EngineError> {
+    let id = ShardId {
+        projection: plugin.manifest().name.clone(),
+        version: VersionId("check".into()),
+        rebuild: 0,
+        partition,
+    };
+    let parts = ShardParts {
+        id,
+        plugin: plugin.clone(),
+        store,
+        config: Arc::new(config.clone()),
+        logs,
+        committers: None,
+        recovers: false,
+    };
+    let mut shard = Shard::open(parts).map_err(|stop| match stop {
+        StopReason::Fault(reason) => EngineError::Host(reason),
+        StopReason::Halt(reason) => EngineError::Plugin(reason),
+    })?;
+    // Like the shard of an active version, so that emitted events are kept for
+    // comparison.
+    shard.state.epoch = Some("check".into());
+    Ok(shard)
+}
+
 fn fold_within(
     plugin: &Arc<dyn Plugin>,
     log: &dyn Log,
@@ -115,29 +148,9 @@ fn fold_within(
     let Within { fuel_max, progress } = within;
     let store = stores.scratch()?;
     let lines = Arc::new(Mutex::new(Vec::new()));
-    let id = ShardId {
-        projection: plugin.manifest().name.clone(),
-        version: VersionId("check".into()),
-        rebuild: 0,
-        partition,
-    };
-    let parts = ShardParts {
-        id,
-        plugin: plugin.clone(),
-        store: store.clone(),
-        config: Arc::new(config.clone()),
-        logs: line_sink(lines.clone(), config.log_lines_max, partition),
-        committers: None,
-        recovers: false,
-    };
-    let mut shard = Shard::open(parts).map_err(|stop| match stop {
-        StopReason::Fault(reason) => EngineError::Host(reason),
-        StopReason::Halt(reason) => EngineError::Plugin(reason),
-    })?;
+    let logs = line_sink(lines.clone(), config.log_lines_max, partition);
+    let mut shard = open_shard(plugin, partition, store.clone(), config, logs)?;
     shard.runner.fuel_max = fuel_max;
-    // Like the shard of an active version, so that emitted events are kept for
-    // comparison.
-    shard.state.epoch = Some("check".into());
     let mut pattern = options.drop_instances;
     let mut halted = None;
     loop {

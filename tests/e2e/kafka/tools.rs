@@ -228,6 +228,19 @@ async fn a_topic_written_by_other_tools_is_read_with_the_configuration_of_the_do
     }
 }
 
+/// Writes a record with a header name that is not text, if `kcat` is installed.
+fn write_record_with_broken_header(topic: &str) -> bool {
+    if without("kcat") {
+        println!("skipped: no kcat");
+        return false;
+    }
+    let mut kcat = Command::new("kcat");
+    kcat.args(["-P", "-b", &kafka::shared().address(), "-t", topic, "-H"]);
+    kcat.arg(OsStr::from_bytes(b"\xff=1")).arg("/etc/hostname");
+    assert!(kcat.status().unwrap().success());
+    true
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() {
     if no_kafka() {
@@ -269,16 +282,7 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     assert!(reasons[3].0 == "d" && reasons[3].1.contains("told to fail"), "{reasons:?}");
 
     // Nor does a record with a header name that is not text.
-    let mut foreign = 1;
-    if without("kcat") {
-        println!("skipped: no kcat");
-    } else {
-        let mut kcat = Command::new("kcat");
-        kcat.args(["-P", "-b", &kafka::shared().address(), "-t", &letters, "-H"]);
-        kcat.arg(OsStr::from_bytes(b"\xff=1")).arg("/etc/hostname");
-        assert!(kcat.status().unwrap().success());
-        foreign = 2;
-    }
+    let foreign = if write_record_with_broken_header(&letters) { 2 } else { 1 };
 
     let resend = |query: &'static str| {
         let path = format!("/v1/dead-letters/resend{query}");

@@ -332,6 +332,42 @@ fn a_row_that_breaks_its_declaration_parks_its_event_and_names_the_field() {
     assert_eq!(world.rows("totals").keys().collect::<Vec<_>>(), ["a", "c"]);
 }
 
+/// Each event counts in the row of the tenant that its data names, sets a timer of its own
+/// tenant and emits an event. A timer that fires writes a row of its tenant.
+fn writes_rows_of_the_tenant_in_its_data(manifest: Manifest) -> impl Plugin {
+    NativePlugin::new(manifest, |batch: &Batch, host, _: &mut ()| {
+        for (index, event) in batch.events.iter().enumerate() {
+            let key = format!(
+                "{}\0{place_of}",
+                String::from_utf8_lossy(event.data),
+                place_of = event.subject
+            );
+            let cause = batch.cause_of_event(index);
+            let n = host.get(TableId(0), &key).map_err(host_error)?.map_or(0, |row| {
+                serde_json::from_slice::<serde_json::Value>(&row).unwrap()["n"].as_u64().unwrap()
+            });
+            let row = format!("{{\"n\":{}}}", n + 1);
+            host.put(cause, TableId(0), &key, row.as_bytes()).map_err(host_error)?;
+            let timer = format!("{}\0t{n}", event.tenant);
+            host.set_timer(cause, event.time, &timer).map_err(host_error)?;
+            host.emit(NewEvent {
+                cause,
+                kind: "window.closed".into(),
+                data: b"1".to_vec(),
+                ..NewEvent::default()
+            })
+            .map_err(host_error)?;
+        }
+        for (index, timer) in (0..).zip(&batch.timers) {
+            let (tenant, _) = timer.key.split_once('\0').unwrap();
+            let key = format!("{tenant}\0fired");
+            let row = format!("{{\"n\":{}}}", timer.offset);
+            host.put(Cause(index), TableId(0), &key, row.as_bytes()).map_err(host_error)?;
+        }
+        Ok(())
+    })
+}
+
 /// Each row must belong to the tenant of its own event, whatever batch the event is in.
 #[test]
 fn a_row_is_judged_by_the_tenant_of_its_own_event_for_every_cut() {
@@ -340,42 +376,7 @@ fn a_row_is_judged_by_the_tenant_of_its_own_event_for_every_cut() {
         let tenants = ["a", "b", ""];
         let mut owned = manifest(OnFailure::ParkEvent);
         owned.tables[0].per_tenant = true;
-        world.push(
-            "a",
-            NativePlugin::new(owned, |batch: &Batch, host, _: &mut ()| {
-                for (index, event) in batch.events.iter().enumerate() {
-                    let key = format!(
-                        "{}\0{place_of}",
-                        String::from_utf8_lossy(event.data),
-                        place_of = event.subject
-                    );
-                    let cause = batch.cause_of_event(index);
-                    let n = host.get(TableId(0), &key).map_err(host_error)?.map_or(0, |row| {
-                        serde_json::from_slice::<serde_json::Value>(&row).unwrap()["n"]
-                            .as_u64()
-                            .unwrap()
-                    });
-                    let row = format!("{{\"n\":{}}}", n + 1);
-                    host.put(cause, TableId(0), &key, row.as_bytes()).map_err(host_error)?;
-                    let timer = format!("{}\0t{n}", event.tenant);
-                    host.set_timer(cause, event.time, &timer).map_err(host_error)?;
-                    host.emit(NewEvent {
-                        cause,
-                        kind: "window.closed".into(),
-                        data: b"1".to_vec(),
-                        ..NewEvent::default()
-                    })
-                    .map_err(host_error)?;
-                }
-                for (index, timer) in (0..).zip(&batch.timers) {
-                    let (tenant, _) = timer.key.split_once('\0').unwrap();
-                    let key = format!("{tenant}\0fired");
-                    let row = format!("{{\"n\":{}}}", timer.offset);
-                    host.put(Cause(index), TableId(0), &key, row.as_bytes()).map_err(host_error)?;
-                }
-                Ok(())
-            }),
-        );
+        world.push("a", writes_rows_of_the_tenant_in_its_data(owned));
         world.settle();
         world.log.append_to(
             P0,

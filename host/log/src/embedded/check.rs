@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use lantern_core::{Offset, PartitionBounds, PartitionId, Timestamp};
+use lantern_core::{Chunk, Events, Offset, PartitionBounds, PartitionId, Timestamp};
 use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable};
 
-use super::chunk_meta::{EventIdentities, PartitionRow};
+use super::chunk_meta::{ChunkMeta, EventIdentities, PartitionRow};
 use super::open_error::OpenError;
 use super::tables::{
     self, CHUNKS, Fault, IDENTITIES, INDEX, OpenFile, PARTITIONS, Stored, TYPES, caught,
@@ -151,6 +151,38 @@ fn walk(
     Ok(())
 }
 
+/// Compares the times of a chunk's events with the times in the index.
+fn compare_times(
+    number: u32,
+    first: Offset,
+    meta: &ChunkMeta,
+    chunk: &Chunk,
+    checked: &mut LogChecked,
+) {
+    let mut report = |what: &str| {
+        let what = format!("chunk at offset {first}: the index has a different {what}");
+        checked.report_damage(Some(number), None, what);
+    };
+    let newest = chunk.events.times().iter().max().copied();
+    if newest.unwrap_or(Timestamp::MIN) != meta.time_max {
+        report("event time");
+    }
+    let appended = (chunk.appended.iter().min(), chunk.appended.iter().max());
+    if appended != (Some(&meta.appended_min), Some(&meta.appended_max)) {
+        report("append time");
+    }
+}
+
+/// Counts the events of a chunk by type. If the index does not list the chunk's types,
+/// they count under the empty name.
+fn count_types(events: &Events, listed: bool, counts: &mut BTreeMap<String, u64>) {
+    let names = events.type_names();
+    for kind in events.types() {
+        let name = if listed { names[usize::from(*kind)].as_str() } else { "" };
+        *counts.entry(name.to_owned()).or_default() += 1;
+    }
+}
+
 /// Reads one partition from start to end. No offset may be missing, and index, chunks
 /// and the partition's record must agree.
 fn partition(
@@ -199,24 +231,8 @@ fn partition(
             Ok(chunk) => {
                 checked.chunks += 1;
                 checked.events += chunk.events.len() as u64;
-                let newest = chunk.events.times().iter().max().copied();
-                if newest.unwrap_or(Timestamp::MIN) != meta.time_max {
-                    let what =
-                        format!("chunk at offset {first}: the index has a different event time");
-                    checked.report_damage(Some(number), None, what);
-                }
-                let appended = (chunk.appended.iter().min(), chunk.appended.iter().max());
-                if appended != (Some(&meta.appended_min), Some(&meta.appended_max)) {
-                    let what =
-                        format!("chunk at offset {first}: the index has a different append time");
-                    checked.report_damage(Some(number), None, what);
-                }
-                let names = chunk.events.type_names();
-                let listed = meta.types.is_some();
-                for kind in chunk.events.types() {
-                    let name = if listed { names[usize::from(*kind)].as_str() } else { "" };
-                    *counts.entry(name.to_owned()).or_default() += 1;
-                }
+                compare_times(number, first, &meta, &chunk, checked);
+                count_types(&chunk.events, meta.types.is_some(), &mut counts);
                 progress(checked.events);
             }
             Err(fault) => {

@@ -33,46 +33,12 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
     let mut tables = Vec::new();
     for (ident, field) in named_fields(input, "Tables")? {
         let options = options(field)?;
-        let ty = &field.ty;
         if options.skip {
             opened.push(quote!(#ident: ::std::default::Default::default()));
             continue;
         }
         let place = specs.len();
-        let id = place as u32;
-        let name = options.name.unwrap_or_else(|| plain_name(ident));
-        let description = description(&field.attrs);
-        let (public, per_tenant) = (!options.private, options.per_tenant);
-        let fields = if public {
-            quote!(<#ty as ::lantern_sdk::__private::PublicTable>::FIELDS)
-        } else {
-            quote!(&[])
-        };
-        let newest_by = match options.newest_by {
-            Some(field) => quote!(::std::option::Option::Some(#field)),
-            None => quote!(::std::option::Option::None),
-        };
-        let retention = match options.retention_us {
-            Some(us) => quote!(::std::option::Option::Some(#us)),
-            None => quote!(::std::option::Option::None),
-        };
-        let cache_rows = match options.cache_rows {
-            Some(rows) => quote!(#rows),
-            None => quote!(::lantern_sdk::CACHE_ROWS),
-        };
-        specs.push(quote! {
-            ::lantern_sdk::__private::TableSpec {
-                id: #id,
-                name: #name,
-                description: #description,
-                public: #public,
-                per_tenant: #per_tenant,
-                fields: #fields,
-                newest_by: #newest_by,
-                retention_us: #retention,
-                cache_rows: #cache_rows,
-            }
-        });
+        specs.push(spec(place as u32, ident, field, options));
         opened.push(quote! {
             #ident: ::lantern_sdk::__private::TableField::open(
                 &<Self as ::lantern_sdk::Tables>::SPECS[#place],
@@ -101,6 +67,44 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
             }
         }
     })
+}
+
+/// The `TableSpec` of one table.
+fn spec(id: u32, ident: &syn::Ident, field: &Field, options: Options) -> TokenStream {
+    let ty = &field.ty;
+    let name = options.name.unwrap_or_else(|| plain_name(ident));
+    let description = description(&field.attrs);
+    let (public, per_tenant) = (!options.private, options.per_tenant);
+    let fields = if public {
+        quote!(<#ty as ::lantern_sdk::__private::PublicTable>::FIELDS)
+    } else {
+        quote!(&[])
+    };
+    let newest_by = match options.newest_by {
+        Some(field) => quote!(::std::option::Option::Some(#field)),
+        None => quote!(::std::option::Option::None),
+    };
+    let retention = match options.retention_us {
+        Some(us) => quote!(::std::option::Option::Some(#us)),
+        None => quote!(::std::option::Option::None),
+    };
+    let cache_rows = match options.cache_rows {
+        Some(rows) => quote!(#rows),
+        None => quote!(::lantern_sdk::CACHE_ROWS),
+    };
+    quote! {
+        ::lantern_sdk::__private::TableSpec {
+            id: #id,
+            name: #name,
+            description: #description,
+            public: #public,
+            per_tenant: #per_tenant,
+            fields: #fields,
+            newest_by: #newest_by,
+            retention_us: #retention,
+            cache_rows: #cache_rows,
+        }
+    }
 }
 
 fn options(field: &Field) -> syn::Result<Options> {

@@ -150,6 +150,22 @@ pub struct World {
     flaw: Option<Flaw>,
 }
 
+/// The engine's settings for `setting`.
+fn engine_config(setting: &Setting) -> EngineConfig {
+    EngineConfig {
+        batch_events_max: setting.batch_events,
+        batch_timers_max: setting.batch_timers,
+        commit_ms: setting.commit_ms,
+        sync_ms: setting.sync_ms,
+        unsynced_events_max: setting.unsynced_events,
+        changes_bytes_max: setting.changes_bytes,
+        parked_in_a_row_max: u64::MAX,
+        ahead_max_s: test_projection::AHEAD_S,
+        emit_depth_max: setting.echo_depth.unwrap_or(DEPTH_MAX),
+        ..EngineConfig::default()
+    }
+}
+
 impl World {
     /// A fresh engine over an empty log.
     ///
@@ -157,18 +173,7 @@ impl World {
     /// Never: an empty catalogue can be read.
     #[must_use]
     pub fn new(setting: &Setting, planted: Planted) -> Self {
-        let config = EngineConfig {
-            batch_events_max: setting.batch_events,
-            batch_timers_max: setting.batch_timers,
-            commit_ms: setting.commit_ms,
-            sync_ms: setting.sync_ms,
-            unsynced_events_max: setting.unsynced_events,
-            changes_bytes_max: setting.changes_bytes,
-            parked_in_a_row_max: u64::MAX,
-            ahead_max_s: test_projection::AHEAD_S,
-            emit_depth_max: setting.echo_depth.unwrap_or(DEPTH_MAX),
-            ..EngineConfig::default()
-        };
+        let config = engine_config(setting);
         let log = Arc::new(MemoryLog::new(1, setting.chunk_events));
         let stores = Arc::new(MemoryStores::new());
         let limited = Arc::new(LimitedLog::new(Arc::clone(&log), Arc::clone(&stores)));
