@@ -56,7 +56,7 @@ pub use read_values::ReadValues;
 pub use records::{
     AheadEvent, AheadEvents, Ceiling, DecisionRecord, EmitFrom, FoldDifference, OutboxEvent,
     ParkedKind, ParkedRecord, ProjectionRecord, SecondFolds, ShardMeta, VersionId, VersionRecord,
-    VersionState,
+    VersionSource, VersionState,
 };
 pub use reserved_names::{
     EMITTED_SOURCE_PREFIX, HOST_EXTENSION_PREFIX, HOST_SOURCE, HOST_TYPE_PREFIX, emitted_id,

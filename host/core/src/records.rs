@@ -71,6 +71,26 @@ impl ProjectionRecord {
     }
 }
 
+/// A script or declaration, which an interpreter runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VersionSource {
+    /// The name of its file, without folders.
+    pub name: String,
+    /// SHA-256 of its text, in hexadecimal.
+    pub sha256: String,
+    /// Its text.
+    pub text: String,
+}
+
+impl VersionSource {
+    /// The source with this name and text.
+    #[must_use]
+    pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
+        let text = text.into();
+        Self { name: name.into(), sha256: hex::encode(Sha256::digest(&text)), text }
+    }
+}
+
 /// One version in the catalogue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionRecord {
@@ -80,9 +100,9 @@ pub struct VersionRecord {
     pub sha256: String,
     /// The parameters that are passed to `setup`.
     pub parameters: String,
-    /// The script that the plugin runs, if it is an interpreter.
+    /// The source that the plugin runs, if it is an interpreter.
     #[serde(default)]
-    pub source: Option<String>,
+    pub source: Option<VersionSource>,
     /// The manifest that `setup` returned.
     pub manifest: Manifest,
     /// The stage of its life.

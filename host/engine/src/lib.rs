@@ -63,7 +63,7 @@ pub use determinism_check::{
 };
 pub use engine::Engine;
 pub use error::{ActivationRefused, EngineError, Nondeterminism};
-pub use lifecycle::{Upload, version_id, version_id_of};
+pub use lifecycle::{Upload, version_id};
 pub use parked_summary::{ParkedReason, ParkedSummary};
 pub use ports::{PluginError, PluginSource, Ports};
 pub use status::{

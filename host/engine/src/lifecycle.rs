@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 
 use lantern_core::{
     Manifest, ManifestError, Plugin, ProjectionRecord, ShardId, VersionId, VersionRecord,
-    VersionState,
+    VersionSource, VersionState,
 };
 use parking_lot::MutexGuard;
 use sha2::{Digest, Sha256};
@@ -30,6 +30,8 @@ pub struct Upload {
     pub sha256: String,
     /// The parameters that were passed to `setup`.
     pub parameters: String,
+    /// The source that it runs, if it is an interpreter.
+    pub source: Option<VersionSource>,
     /// The projection's name; `None` for the name in the manifest.
     pub name: Option<String>,
     /// Whether it becomes active by itself once it has caught up.
@@ -45,25 +47,22 @@ impl Upload {
     #[must_use]
     pub fn new(plugin: Arc<dyn Plugin>, sha256: impl Into<String>) -> Self {
         let (sha256, parameters, name) = (sha256.into(), String::new(), None);
-        Self { plugin, sha256, parameters, name, activate: Activation::Checked, check: true }
+        let (activate, check) = (Activation::Checked, true);
+        Self { plugin, sha256, parameters, source: None, name, activate, check }
     }
 }
 
-/// The id of a plugin with its parameters: see [`VersionId`].
+/// The id of a plugin with its parameters and, if it has one, its source: see
+/// [`VersionId`].
 #[must_use]
-pub fn version_id(sha256: &str, parameters: &str) -> VersionId {
-    version_id_of(sha256, parameters, None)
-}
-
-/// The id of a plugin with its parameters and the script that it runs.
-#[must_use]
-pub fn version_id_of(sha256: &str, parameters: &str, source: Option<&str>) -> VersionId {
+pub fn version_id(sha256: &str, parameters: &str, source: Option<&VersionSource>) -> VersionId {
     let mut hash = Sha256::new();
-    if let Some(source) = source {
+    if let Some(VersionSource { name, text, .. }) = source {
         // No SHA-256 in hexadecimal begins with this text, so this id differs from that
         // of every version without a source.
-        hash.update(format!("source {} ", source.len()));
-        hash.update(source);
+        hash.update(format!("source {} {} ", name.len(), text.len()));
+        hash.update(name);
+        hash.update(text);
     }
     hash.update(sha256.as_bytes());
     hash.update([0]);
@@ -74,7 +73,7 @@ pub fn version_id_of(sha256: &str, parameters: &str, source: Option<&str>) -> Ve
 impl Engine {
     /// Creates a version from `upload` and folds the log with it in the background; the
     /// active version continues to serve readers. The same plugin with the same
-    /// parameters is the same version: then nothing changes, except that
+    /// parameters and source is the same version: then nothing changes, except that
     /// [`Activation::Forced`] activates a version that was not activated.
     ///
     /// # Errors
@@ -84,7 +83,7 @@ impl Engine {
         let manifest = upload.plugin.manifest().clone();
         let name = upload.name.clone().unwrap_or_else(|| manifest.name.clone());
         check_upload(&name, &manifest)?;
-        let id = version_id(&upload.sha256, &upload.parameters);
+        let id = version_id(&upload.sha256, &upload.parameters, upload.source.as_ref());
         let mut uploaded = Uploaded {
             projection: name.clone(),
             version: id.0.clone(),
@@ -130,6 +129,7 @@ impl Engine {
             id: id.clone(),
             sha256: upload.sha256,
             parameters: upload.parameters,
+            source: upload.source,
             manifest,
             state: VersionState::Backfilling,
             created: self.ports.clock.wall(),

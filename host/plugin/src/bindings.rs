@@ -11,7 +11,7 @@
 pub(crate) mod v0_2 {
     wasmtime::component::bindgen!({
         path: "../../wit",
-        world: "projection",
+        world: "interpreter",
         // A batch is passed to the guest directly from the host's columns, without
         // another copy.
         ownership: Borrowing { duplicate_if_necessary: true },

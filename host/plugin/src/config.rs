@@ -73,16 +73,19 @@ impl Default for Compiler {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PluginLimits {
-    /// The largest upload, in bytes. 16 MiB: Rust makes 100 KiB, JavaScript up
-    /// to 12 MiB.
+    /// The largest upload, in bytes. 32 MiB: Rust makes 100 KiB, JavaScript 2 to 12
+    /// MiB, Python 20 MiB.
     pub upload_bytes_max: usize,
-    /// The longest parameters, in bytes. 1 MiB: a script may be one.
+    /// The longest parameters, in bytes. 1 MiB.
     pub parameters_bytes_max: usize,
-    /// Processor time of compiling, in seconds. 60.
+    /// The longest source of a version (a script or declaration), in bytes. 1 MiB.
+    pub source_bytes_max: usize,
+    /// Processor time of compiling, in seconds. 300: Python takes 20 s on a fast
+    /// machine.
     pub compile_cpu_s: u64,
     /// Address space of the compiling process, in bytes. 2 GiB.
     pub compile_memory_bytes: u64,
-    /// Time on the clock for compiling, in seconds. 120.
+    /// Time on the clock for compiling, in seconds. 600.
     pub compile_wall_s: u64,
     /// Fuel of making an instance and of its `setup`; about one a WebAssembly
     /// instruction. 2,000 million: interpreters read their libraries then.
@@ -122,11 +125,12 @@ pub struct PluginLimits {
 impl Default for PluginLimits {
     fn default() -> Self {
         Self {
-            upload_bytes_max: 16 << 20,
+            upload_bytes_max: 32 << 20,
             parameters_bytes_max: 1 << 20,
-            compile_cpu_s: 60,
+            source_bytes_max: 1 << 20,
+            compile_cpu_s: 300,
             compile_memory_bytes: 2 << 30,
-            compile_wall_s: 120,
+            compile_wall_s: 600,
             fuel_setup: 2_000_000_000,
             memory_bytes_max: 64 << 20,
             table_elements_max: 200_000,

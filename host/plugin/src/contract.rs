@@ -17,6 +17,8 @@ const WIT: &str = include_str!("../../../wit/projection.wit");
 const PACKAGE: &str = "lantern:projection";
 /// The interface a projection exports.
 const PROJECTOR: &str = "lantern:projection/projector";
+/// The interface that an interpreter imports.
+const SOURCE: &str = "lantern:projection/source";
 /// The longest text for a type, in bytes: types can be nested without limit.
 const TYPE_BYTES_MAX: usize = 2_000;
 /// The most names that a message lists.
@@ -38,7 +40,9 @@ impl Contract {
         let package = resolve
             .push_source("projection.wit", WIT)
             .expect("the contract is checked with the code");
-        let world = resolve.select_world(&[package], None).expect("the contract has one world");
+        let world = resolve.select_world(&[package], Some("interpreter"));
+        // This world has all imports of the contract, the other one lacks `source`.
+        let world = world.expect("the contract has this world");
         let version = resolve.packages[package].name.version.as_ref();
         let version = version.expect("the contract has a version").to_string();
         Self { resolve, world, version }
@@ -112,6 +116,11 @@ pub(crate) fn check_import(name: &str, allow_wasi: bool) -> Result<(), LoadError
     let contract = &*CONTRACT;
     check_version(name, version, "imports", &contract.version)?;
     if contract.interface(stem).is_none() { Err(no_such(name)) } else { Ok(()) }
+}
+
+/// Whether an import of this name makes a plugin an interpreter.
+pub(crate) fn is_source(name: &str) -> bool {
+    split(name).0 == SOURCE
 }
 
 /// The error for a component without the required export.

@@ -77,7 +77,8 @@ pub(crate) fn new() -> wasmtime::Result<Engine> {
         .wasm_shared_everything_threads(false)
         .shared_memory(false)
         .wasm_memory64(false)
-        .wasm_multi_memory(false)
+        // The loader of JavaScript modules in QuickJS components has a memory of its own.
+        .wasm_multi_memory(true)
         .wasm_tail_call(false)
         .wasm_gc(false)
         .gc_support(false)

@@ -188,6 +188,33 @@ pub enum LoadError {
         /// The plugin's message.
         message: String,
     },
+    /// The interpreter has refused the source.
+    #[error("the source is refused: {message}")]
+    SourceRefused {
+        /// The interpreter's message. It begins with the source's name and the line.
+        message: String,
+    },
+    /// The plugin is an interpreter and has no source.
+    #[error("the plugin is an interpreter, which runs a source, and it was uploaded without one")]
+    NoSource,
+    /// The plugin is no interpreter and was uploaded with a source.
+    #[error("the plugin is no interpreter, and it was uploaded with the source `{name}`")]
+    UnusedSource {
+        /// The source's name.
+        name: String,
+    },
+    /// The source exceeds the size limit.
+    #[error(
+        "the source `{name}` has {bytes} bytes, and the limit is {limit} (`plugin.limits.source_bytes_max`)"
+    )]
+    SourceTooLarge {
+        /// The source's name.
+        name: String,
+        /// Its size.
+        bytes: usize,
+        /// The limit.
+        limit: usize,
+    },
     /// `setup` trapped or exceeded a limit.
     #[error("the plugin's setup failed: {message}")]
     SetupTrapped {
@@ -272,6 +299,10 @@ impl LoadError {
             Self::Varies { .. } => "LAN-0123",
             Self::Manifest(_) => "LAN-0124",
             Self::Host { .. } => "LAN-0125",
+            Self::NoSource => "LAN-0126",
+            Self::UnusedSource { .. } => "LAN-0127",
+            Self::SourceTooLarge { .. } => "LAN-0128",
+            Self::SourceRefused { .. } => "LAN-0129",
         }
     }
 
@@ -344,6 +375,17 @@ impl LoadError {
             }
             Self::Manifest(_) => "correct the manifest that the plugin's setup answers",
             Self::Host { .. } => "see the host's log; the plugin is not at fault",
+            Self::NoSource => {
+                "upload the script or declaration itself: the host runs it with the interpreter \
+                 for its kind of file"
+            }
+            Self::UnusedSource { .. } => {
+                "upload the plugin without a source, or import `lantern:projection/source` in it"
+            }
+            Self::SourceTooLarge { .. } => {
+                "make the source shorter, or raise `plugin.limits.source_bytes_max`"
+            }
+            Self::SourceRefused { .. } => "correct the source at the line that the message names",
         }
     }
 

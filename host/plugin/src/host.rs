@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
-use lantern_core::Plugin;
+use lantern_core::{Plugin, VersionSource};
 use sha2::{Digest as _, Sha256};
 use wasmtime::Engine;
 use wasmtime::component::{Component, HasSelf, Linker};
 
-use crate::bindings::v0_2::{Projection, ProjectionPre};
+use crate::bindings::v0_2::{Interpreter, InterpreterPre};
 use crate::cache::{CodeCache, CompiledCode, UploadHash};
 use crate::compile::Compilers;
 use crate::instance::{Linked, LoadedPlugin};
@@ -77,6 +77,20 @@ impl PluginHost {
     /// # Errors
     /// [`LoadError`], which names the reason and the remedy.
     pub fn load(&self, bytes: &[u8], parameters: &str) -> Result<Arc<dyn Plugin>, LoadError> {
+        self.load_with(bytes, parameters, None)
+    }
+
+    /// As [`PluginHost::load`], with a source if the plugin is an interpreter.
+    ///
+    /// # Errors
+    /// As [`PluginHost::load`]; [`LoadError::SourceRefused`] if the interpreter does not
+    /// accept the source.
+    pub fn load_with(
+        &self,
+        bytes: &[u8],
+        parameters: &str,
+        source: Option<&VersionSource>,
+    ) -> Result<Arc<dyn Plugin>, LoadError> {
         let limit = self.limits.upload_bytes_max;
         if bytes.len() > limit {
             return Err(LoadError::TooLarge { bytes: bytes.len(), limit });
@@ -85,9 +99,16 @@ impl PluginHost {
         if parameters.len() > limit {
             return Err(LoadError::ParametersTooLarge { bytes: parameters.len(), limit });
         }
+        let limit = self.limits.source_bytes_max;
+        if let Some(VersionSource { name, text, .. }) = source
+            && text.len() > limit
+        {
+            let (name, bytes) = (name.clone(), text.len());
+            return Err(LoadError::SourceTooLarge { name, bytes, limit });
+        }
         detect_format(bytes)?;
         let linked = self.linked(bytes)?;
-        Ok(Arc::new(LoadedPlugin::load(linked, parameters)?))
+        Ok(Arc::new(LoadedPlugin::load(linked, parameters, source)?))
     }
 
     /// How many uploads were compiled since the start. Uploads that were in use or cached
@@ -151,28 +172,30 @@ impl PluginHost {
     }
 
     fn link(&self, component: &Component) -> Result<Linked, LoadError> {
-        let mut wasi = false;
+        let (mut wasi, mut source) = (false, false);
         let ty = component.component_type();
         // The setting `allow_wasi` may have changed since the cached code was checked.
         for (name, _) in ty.imports(&self.engine) {
             contract::check_import(name, self.allow_wasi)?;
             wasi |= name.starts_with("wasi:");
+            source |= contract::is_source(name);
         }
         let linker = if wasi { &self.with_wasi } else { &self.bare };
         let link = |error: wasmtime::Error| LoadError::Link { reason: format!("{error:#}") };
         let pre = linker.instantiate_pre(component).map_err(link)?;
-        let pre = ProjectionPre::new(pre).map_err(|_| {
+        let pre = InterpreterPre::new(pre).map_err(|_| {
             let exports: Vec<_> =
                 ty.exports(&self.engine).map(|(name, _)| name.to_owned()).collect();
             contract::no_projector(&contract::version(), &exports)
         })?;
-        Ok(Linked { engine: self.engine.clone(), limits: Arc::clone(&self.limits), pre, wasi })
+        let (engine, limits) = (self.engine.clone(), Arc::clone(&self.limits));
+        Ok(Linked { engine, limits, pre, wasi, source })
     }
 }
 
 fn linker(engine: &Engine, wasi: bool) -> wasmtime::Result<Linker<GuestState>> {
     let mut linker = Linker::new(engine);
-    Projection::add_to_linker::<GuestState, HasSelf<GuestState>>(&mut linker, |state| state)?;
+    Interpreter::add_to_linker::<GuestState, HasSelf<GuestState>>(&mut linker, |state| state)?;
     if wasi {
         wasi::add_to_linker(&mut linker)?;
     }

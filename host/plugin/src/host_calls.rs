@@ -1,11 +1,13 @@
 //! The host calls of version 0.2 of the contract: checks the values from the guest and
 //! passes them to the [`lantern_core::Host`].
 
-use lantern_core::{Cause, Column, HostError, Level, NewEvent, ReadValues, TableId, Timestamp};
+use lantern_core::{
+    Cause, Column, HostError, Level, NewEvent, ReadValues, TableId, Timestamp, VersionSource,
+};
 use wasmtime::Result;
 
-use crate::bindings::v0_2::lantern::projection::{logging, outbox, tables, timers, types};
-use crate::store_data::{CallEnd, GuestState, in_words};
+use crate::bindings::v0_2::lantern::projection::{logging, outbox, source, tables, timers, types};
+use crate::store_data::{CallEnd, GuestState, HOST_CALL_FUEL, in_words};
 
 /// Fuel for each key, row or event of a host call with several of them.
 const ITEM_FUEL: u64 = 100;
@@ -180,7 +182,25 @@ impl logging::Host for GuestState {
     }
 }
 
+impl source::Host for GuestState {
+    fn name(&mut self) -> Result<String> {
+        self.source(|source| &source.name)
+    }
+
+    fn text(&mut self) -> Result<String> {
+        self.source(|source| &source.text)
+    }
+}
+
 impl GuestState {
+    /// A part of the source, charged for.
+    fn source(&mut self, part: fn(&VersionSource) -> &String) -> Result<String> {
+        let source = self.source.as_deref().map(part).cloned();
+        let part = source.ok_or_else(|| CallEnd::Guest("it has no source".into()))?;
+        self.charge(HOST_CALL_FUEL, part.len())?;
+        Ok(part)
+    }
+
     /// Checks the size of a host call's result, and charges fuel for it.
     fn check_read(&mut self, call: &str, bytes: usize) -> Result<(), CallEnd> {
         self.check_size(call, bytes)?;

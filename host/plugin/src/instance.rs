@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use lantern_core::{
     ApplyError, ApplyOutcome, Attributes, Batch, Cause, Column, Host, Instance, InstantiateError,
     Manifest, ManifestError, Member, MemberColumn, MemberValues, Plugin, Timestamp, TrapKind,
-    decode_members,
+    VersionSource, decode_members,
 };
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 
 use crate::bindings::v0_2::lantern::projection::types;
-use crate::bindings::v0_2::{Projection, ProjectionPre};
+use crate::bindings::v0_2::{Interpreter, InterpreterPre};
 use crate::engine::EPOCH_TICK;
 use crate::store_data::{CallEnd, GuestState, in_words, shortage};
 use crate::{LoadError, PluginLimits, manifest};
@@ -23,15 +23,18 @@ const BACKTRACE_BYTES_MAX: usize = 8 << 10;
 pub(crate) struct Linked {
     pub(crate) engine: Engine,
     pub(crate) limits: Arc<PluginLimits>,
-    pub(crate) pre: ProjectionPre<GuestState>,
+    pub(crate) pre: InterpreterPre<GuestState>,
     /// Whether it imports WASI.
     pub(crate) wasi: bool,
+    /// Whether it is an interpreter: it imports the version's source.
+    pub(crate) source: bool,
 }
 
 /// A loaded plugin with its parameters.
 pub(crate) struct LoadedPlugin {
     linked: Arc<Linked>,
     parameters: String,
+    source: Option<Arc<VersionSource>>,
     manifest: Manifest,
 }
 
@@ -51,10 +54,25 @@ enum SetupError {
 
 impl LoadedPlugin {
     /// Calls `setup` on two instances and compares the manifests.
-    pub(crate) fn load(linked: Arc<Linked>, parameters: &str) -> Result<Self, LoadError> {
+    pub(crate) fn load(
+        linked: Arc<Linked>,
+        parameters: &str,
+        source: Option<&VersionSource>,
+    ) -> Result<Self, LoadError> {
+        match source {
+            None if linked.source => return Err(LoadError::NoSource),
+            Some(VersionSource { name, .. }) if !linked.source => {
+                return Err(LoadError::UnusedSource { name: name.clone() });
+            }
+            _ => {}
+        }
+        let source = source.cloned().map(Arc::new);
         let limit = linked.limits.fuel_setup;
-        let setup = || match linked.start(parameters) {
+        let setup = || match linked.start(parameters, source.as_ref()) {
             Ok((_, manifest)) => Ok(manifest),
+            Err(SetupError::Refused(message)) if linked.source => {
+                Err(LoadError::SourceRefused { message })
+            }
             Err(SetupError::Refused(message)) => Err(LoadError::Setup { message }),
             Err(SetupError::Start(reason)) => Err(LoadError::Instance { reason }),
             Err(SetupError::Shortage(reason)) => Err(LoadError::Host { reason }),
@@ -73,7 +91,7 @@ impl LoadedPlugin {
         if let Some(field) = manifest::difference(&manifest, &setup()?) {
             return Err(LoadError::Varies { field: field.into() });
         }
-        Ok(Self { linked, parameters: parameters.to_owned(), manifest })
+        Ok(Self { linked, parameters: parameters.to_owned(), source, manifest })
     }
 }
 
@@ -83,8 +101,10 @@ impl Plugin for LoadedPlugin {
     }
 
     fn instantiate(&self) -> Result<Box<dyn Instance>, InstantiateError> {
-        let (instance, manifest) =
-            self.linked.start(&self.parameters).map_err(|error| match error {
+        let (instance, manifest) = self
+            .linked
+            .start(&self.parameters, self.source.as_ref())
+            .map_err(|error| match error {
                 SetupError::Refused(message) => InstantiateError::Setup(message),
                 SetupError::Start(reason) | SetupError::Shortage(reason) => {
                     InstantiateError::Host(reason)
@@ -105,9 +125,11 @@ impl Linked {
     fn start(
         self: &Arc<Self>,
         parameters: &str,
+        source: Option<&Arc<VersionSource>>,
     ) -> Result<(RunningInstance, Manifest), SetupError> {
         let limits = &self.limits;
         let mut store = Store::new(&self.engine, GuestState::new(Arc::clone(limits), self.wasi));
+        store.data_mut().source = source.cloned();
         store.limiter(|state| &mut state.memory);
         store.set_hostcall_fuel(limits.host_call_bytes_max);
         store.set_max_component_handles(limits.handles_max);
@@ -189,7 +211,7 @@ fn start_error(store: &Store<GuestState>, error: &wasmtime::Error) -> SetupError
 /// An instance whose `setup` has returned.
 struct RunningInstance {
     store: Store<GuestState>,
-    guest: Projection,
+    guest: Interpreter,
     /// Keeps the linked code in use, so that another load of the same upload shares it.
     _linked: Arc<Linked>,
     /// The attributes that the guest requests.

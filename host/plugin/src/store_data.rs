@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use lantern_core::{Cause, Host, HostError, Level};
+use lantern_core::{Cause, Host, HostError, Level, VersionSource};
 use thiserror::Error;
 
 use crate::PluginLimits;
@@ -69,6 +69,8 @@ pub(crate) struct GuestState {
     pub(crate) limits: Arc<PluginLimits>,
     pub(crate) memory: MemoryMeter,
     pub(crate) wasi: Option<Box<Wasi>>,
+    /// The source that an interpreter runs.
+    pub(crate) source: Option<Arc<VersionSource>>,
     /// The host of the current `apply`; `None` during `setup`.
     host: Option<Box<dyn Host>>,
     host_fuel: Arc<HostFuel>,
@@ -86,6 +88,7 @@ impl GuestState {
             limits,
             memory,
             wasi: wasi.then(|| Box::new(Wasi::new(&host_fuel))),
+            source: None,
             host: None,
             host_fuel,
             logged_bytes: 0,

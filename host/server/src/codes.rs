@@ -1,4 +1,4 @@
-//! The one table of all error codes.
+//! The one table of all error codes. Long because each code has an entry of its own.
 
 /// One error code. Its page in the documentation is generated from this.
 #[derive(Clone, Copy, Debug)]
@@ -216,6 +216,30 @@ pub const CODES: &[Code] = &[
         503,
         "the plugin cannot be loaded now",
         "see the server's log; the plugin is not at fault",
+    ),
+    code(
+        "LAN-0126",
+        422,
+        "an interpreter without a source",
+        "upload the script or declaration itself: the host runs it with the interpreter for its kind of file",
+    ),
+    code(
+        "LAN-0127",
+        422,
+        "a source for a plugin that is no interpreter",
+        "upload the plugin without a source, or import `lantern:projection/source` in it",
+    ),
+    code(
+        "LAN-0128",
+        413,
+        "the source is too long",
+        "shorten it, or raise `plugin.limits.source_bytes_max`",
+    ),
+    code(
+        "LAN-0129",
+        422,
+        "the source is refused",
+        "correct the source at the line that the message names",
     ),
     // Projections.
     code("LAN-0201", 404, "no such projection", "`GET /v1/projections` lists all projections"),

@@ -100,7 +100,7 @@ pub struct HttpConfig {
     /// that to at most this many times its packed bytes. Default 1,000.
     pub unpack_ratio_max: u64,
     /// The largest upload of a plugin, with its parameters, in bytes. The
-    /// plugin host has a limit of its own. Default 32 MiB.
+    /// plugin host has a limit of its own. Default 36 MiB.
     pub upload_bytes_max: usize,
     /// Connections at a time, without those that became feeds (`live` limits them).
     /// Each may hold a group of lines and an unfinished line in memory. Default 1,024.
@@ -141,7 +141,7 @@ impl Default for HttpConfig {
             body_bytes_max: 16 << 20,
             bodies_max: 32,
             unpack_ratio_max: 1_000,
-            upload_bytes_max: 32 << 20,
+            upload_bytes_max: 36 << 20,
             connections_max: 1_024,
             connections_reserved: 32,
             headers_ms_max: 10_000,

@@ -4,12 +4,14 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lantern_core::{Log, Manifest, Plugin, StateStores, StoreError, VersionId, VersionRecord};
+use lantern_core::{
+    Log, Manifest, Plugin, StateStores, StoreError, VersionId, VersionRecord, VersionSource,
+};
 use lantern_engine::{
     Activation, Engine, EngineConfig, PluginError, PluginSource, Upload, Uploaded, determinism,
     version_id,
 };
-use lantern_plugin::PluginHost;
+use lantern_plugin::{LoadError, PluginHost};
 use lantern_store::PluginFiles;
 use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
@@ -23,6 +25,8 @@ pub(crate) struct Content {
     pub(crate) wasm: Bytes,
     /// The argument of `setup`.
     pub(crate) parameters: String,
+    /// The source, if the component is an interpreter.
+    pub(crate) source: Option<VersionSource>,
 }
 
 /// The result of a check.
@@ -59,12 +63,17 @@ impl Plugins {
         check: bool,
     ) -> Result<Uploaded, Problem> {
         // Compiling may take a minute, so it runs before the lock is taken.
-        let plugin = self.host.load(&content.wasm, &content.parameters)?;
+        let plugin = self.load(content)?;
         let _changing = self.changing.read();
         let sha256 = self.files.put(&content.wasm)?;
-        let parameters = content.parameters.clone();
+        let Content { parameters, source, .. } = content.clone();
         // If the engine refuses the version, a later sweep removes the file.
-        Ok(engine.upload(Upload { plugin, sha256, parameters, name, activate, check })?)
+        Ok(engine.upload(Upload { plugin, sha256, parameters, source, name, activate, check })?)
+    }
+
+    fn load(&self, content: &Content) -> Result<Arc<dyn Plugin>, LoadError> {
+        let Content { wasm, parameters, source } = content;
+        self.host.load_with(wasm, parameters, source.as_ref())
     }
 
     /// Does everything that an upload does, but stores nothing.
@@ -74,12 +83,12 @@ impl Plugins {
         log: &dyn Log,
         config: &EngineConfig,
     ) -> Result<Checked, Problem> {
-        let plugin: Arc<dyn Plugin> = self.host.load(&content.wasm, &content.parameters)?;
+        let plugin: Arc<dyn Plugin> = self.load(content)?;
         let manifest = plugin.manifest().clone();
         manifest.check().map_err(lantern_engine::EngineError::from)?;
         let events = determinism(&plugin, log, &*self.stores, config)?;
         let sha256 = hex::encode(Sha256::digest(&content.wasm));
-        let version = version_id(&sha256, &content.parameters);
+        let version = version_id(&sha256, &content.parameters, content.source.as_ref());
         Ok(Checked { sha256, version, events, manifest })
     }
 
@@ -114,7 +123,8 @@ impl PluginSource for Plugins {
                 version.sha256
             ))
         })?;
-        let plugin = self.host.load(&wasm, &version.parameters).map_err(|error| {
+        let VersionRecord { parameters, source, .. } = version;
+        let plugin = self.host.load_with(&wasm, parameters, source.as_ref()).map_err(|error| {
             let reason = error.to_string();
             if error.may_pass() { PluginError::Host(reason) } else { PluginError::Unfit(reason) }
         })?;

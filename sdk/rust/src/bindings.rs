@@ -13,7 +13,7 @@
 
 wit_bindgen::generate!({
     path: "../../wit",
-    world: "projection",
+    world: "interpreter",
     pub_export_macro: true,
     export_macro_name: "export_projector",
     default_bindings_module: "lantern_sdk::bindings",

@@ -84,6 +84,7 @@ mod manifest;
 mod members;
 mod projection;
 mod row;
+mod source;
 mod table;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
@@ -103,6 +104,7 @@ pub use manifest::{Attribute, Manifest, OnFailure};
 pub use members::{EventData, Member, MemberValue, Scalar};
 pub use projection::{Parameters, Projection};
 pub use row::{Field, FieldKind, JSON_DEPTH_MAX, Json, Merge, Row, Stored, Value};
+pub use source::{Source, source};
 pub use table::{CACHE_ROWS, Scan, Table, Tables};
 pub use time::{ParseTimestampError, Timestamp};
 pub use top::{Ranked, TopN};

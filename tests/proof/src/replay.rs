@@ -359,7 +359,7 @@ fn hashes(
         for partition in 0..log.partitions() {
             let id = ShardId {
                 projection: name.clone(),
-                version: VersionId(version_id(name, "").0),
+                version: VersionId(version_id(name, "", None).0),
                 rebuild: 0,
                 partition: PartitionId(partition),
             };

@@ -260,6 +260,7 @@ fn one_version_too_many_is_refused() {
         plugin: Arc::new(meter(OnFailure::ParkEvent, Bad::Apply)),
         sha256: "one more".into(),
         parameters: String::new(),
+        source: None,
         name: None,
         activate: Activation::Checked,
         check: true,

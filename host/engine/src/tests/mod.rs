@@ -107,6 +107,7 @@ impl World {
             plugin,
             sha256: sha.into(),
             parameters: String::new(),
+            source: None,
             name: None,
             activate,
             check: true,
@@ -153,7 +154,7 @@ impl World {
     }
 
     pub(super) fn id(&self, sha: &str) -> lantern_core::VersionId {
-        version_id(sha, "")
+        version_id(sha, "", None)
     }
 }
 

@@ -182,6 +182,7 @@ fn upload(world: &World, sha: &str, plugin: NativePlugin) -> Result<(), crate::E
         plugin,
         sha256: sha.into(),
         parameters: String::new(),
+        source: None,
         name: None,
         activate: Activation::Checked,
         check: true,

@@ -180,6 +180,7 @@ fn a_shortage_during_the_check_of_an_upload_is_no_refusal_of_the_plugin() {
         plugin: Arc::new(plugin),
         sha256: "a".into(),
         parameters: String::new(),
+        source: None,
         name: None,
         activate: Activation::Checked,
         check: true,

@@ -154,7 +154,7 @@ impl Guest {
     fn describe(&self, mut module: Vec<u8>) -> Vec<u8> {
         let mut resolve = Resolve::default();
         let package = resolve.push_source("test.wit", &self.wit).unwrap();
-        let world = resolve.select_world(&[package], self.world).unwrap();
+        let world = resolve.select_world(&[package], self.world.or(Some("projection"))).unwrap();
         wit_component::embed_component_metadata(
             &mut module,
             &resolve,

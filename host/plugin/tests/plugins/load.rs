@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use lantern_core::{
     Attributes, EventTime, FieldKind, FieldSpec, Manifest, Member, Merge, OnFailure, TableSpec,
+    VersionSource,
 };
 use lantern_plugin::{Compiler, PluginConfig, PluginHost, PluginLimits};
 
@@ -301,6 +302,33 @@ fn setup_that_fails_traps_or_never_ends_has_an_error_of_its_own() {
     let key = writes.text("k");
     let writes = writes.setup(&format!("(call $put (i32.const 0) (i32.const 0) {key} {key})"));
     says(&refused(&host, &writes.build()), "LAN-0121", &["`tables.put` outside of `apply`"]);
+}
+
+/// An interpreter that refuses a source whose text is not empty: the text is the message.
+fn interpreter() -> Guest {
+    let mut guest = Guest::new().import("source", "text", "(param i32)");
+    guest.world = Some("interpreter");
+    guest.setup(
+        "(call $text (i32.const 1032))
+         (i32.store8 (i32.const 1024) (i32.ne (i32.load (i32.const 1036)) (i32.const 0)))",
+    )
+}
+
+#[test]
+fn an_interpreter_gets_the_source_and_its_refusal_is_the_error() {
+    let host = host_with(PluginLimits { source_bytes_max: 12, ..PluginLimits::default() });
+    let load = |bytes: &[u8], text: &str| {
+        host.load_with(bytes, "", Some(&VersionSource::new("totals.py", text))).err()
+    };
+    let bytes = interpreter().build();
+    let error = load(&bytes, "totals.py:3").expect("it was to be refused");
+    says(&error, "LAN-0129", &["the source is refused: totals.py:3"]);
+    let error = load(&bytes, "totals.py:1234").expect("it was to be refused");
+    says(&error, "LAN-0128", &["`totals.py` has 14 bytes", "`plugin.limits.source_bytes_max`"]);
+    says(&refused(&host, &bytes), "LAN-0126", &["without one"]);
+    let error = load(&Guest::new().build(), "").expect("it was to be refused");
+    says(&error, "LAN-0127", &["`totals.py`"]);
+    assert_eq!(host.compiled(), 2, "sources of one interpreter share its code");
 }
 
 #[test]

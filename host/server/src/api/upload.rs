@@ -141,7 +141,7 @@ async fn content(app: &Shared, request: Request) -> Result<Content, Problem> {
     match essence(&media).as_str() {
         "application/wasm" | "application/octet-stream" => {
             let wasm = body(app, &parts.headers, content, max).await?.bytes;
-            Ok(Content { wasm, parameters: String::new() })
+            Ok(Content { wasm, parameters: String::new(), source: None })
         }
         "multipart/form-data" => {
             let whole = body(app, &parts.headers, content, max).await?.bytes;
@@ -172,5 +172,5 @@ async fn form(request: Request) -> Result<Content, Problem> {
         }
     }
     let wasm = wasm.ok_or_else(|| Problem::new("LAN-0408", "the form has no part `plugin`"))?;
-    Ok(Content { wasm, parameters })
+    Ok(Content { wasm, parameters, source: None })
 }

@@ -119,6 +119,7 @@ impl Fixture {
             plugin,
             sha256: "00".repeat(32),
             parameters: String::new(),
+            source: None,
             name: None,
             activate: Activation::Checked,
             check: false,

@@ -83,6 +83,7 @@ async fn a_feed_shows_rows_as_they_come_and_ends_with_4501_at_shutdown() {
         plugin: counts(),
         sha256: "00".repeat(32),
         parameters: String::new(),
+        source: None,
         name: None,
         activate: Activation::Checked,
         check: false,

@@ -11,5 +11,6 @@ pub(crate) use wasm::*;
 pub(crate) mod native;
 #[cfg(not(target_arch = "wasm32"))]
 pub(crate) use native::{
-    cancel_timer, delete_many, emit, get, get_many, log, put_many, scan, set_timer,
+    cancel_timer, delete_many, emit, get, get_many, log, put_many, scan, set_timer, source_name,
+    source_text,
 };

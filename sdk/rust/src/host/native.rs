@@ -161,6 +161,21 @@ impl MemoryHost {
 
 thread_local! {
     static HOST: RefCell<MemoryHost> = RefCell::default();
+    /// Name and text of the source that the next instances run.
+    static SOURCE: RefCell<(String, String)> = RefCell::default();
+}
+
+/// Sets the source for the instances of this thread.
+pub(crate) fn set_source(name: &str, text: &str) {
+    SOURCE.set((name.to_owned(), text.to_owned()));
+}
+
+pub(crate) fn source_name() -> String {
+    SOURCE.with_borrow(|(name, _)| name.clone())
+}
+
+pub(crate) fn source_text() -> String {
+    SOURCE.with_borrow(|(_, text)| text.clone())
 }
 
 /// Replaces this thread's host by `other`, and returns the old one in `other`.

@@ -2,6 +2,9 @@
 
 pub(crate) use crate::bindings::lantern::projection::logging::log;
 pub(crate) use crate::bindings::lantern::projection::outbox::emit;
+pub(crate) use crate::bindings::lantern::projection::source::{
+    name as source_name, text as source_text,
+};
 pub(crate) use crate::bindings::lantern::projection::tables::{
     delete_many, get, get_many, put_many, scan,
 };

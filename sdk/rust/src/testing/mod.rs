@@ -78,6 +78,12 @@ pub struct Outcome {
     pub parked: Vec<Parked>,
 }
 
+/// Sets the [`source`](crate::source) for instances that are created after this call on
+/// this thread.
+pub fn set_source(name: &str, text: &str) {
+    crate::host::native::set_source(name, text);
+}
+
 /// Folds `events` with batch sizes 1, 7 and 1,000, each with one instance for
 /// all and with a fresh one for every call.
 ///

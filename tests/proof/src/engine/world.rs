@@ -910,7 +910,7 @@ fn only_passed(events: &[Event], from: Offset, to: Offset) -> bool {
 }
 
 fn version_of(kind: test_projection::Kind) -> VersionId {
-    version_id(&test_projection::sha256(kind), "")
+    version_id(&test_projection::sha256(kind), "", None)
 }
 
 fn id_of(kind: u8) -> VersionId {

@@ -204,7 +204,8 @@ fn describe(mut module: Vec<u8>, wasi: bool, wit: &str) -> Result<Vec<u8>> {
         wit.to_owned()
     };
     let package = resolve.push_source("guest.wit", &wit)?;
-    let world = resolve.select_world(&[package], wasi.then_some("guest"))?;
+    let world =
+        resolve.select_world(&[package], Some(if wasi { "guest" } else { "projection" }))?;
     let encoding = wit_component::StringEncoding::UTF8;
     wit_component::embed_component_metadata(&mut module, &resolve, world, encoding)?;
     Ok(module)

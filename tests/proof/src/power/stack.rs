@@ -461,7 +461,7 @@ impl Drop for Stack {
 }
 
 fn version(kind: Kind) -> VersionId {
-    version_id(&test_projection::sha256(kind), "")
+    version_id(&test_projection::sha256(kind), "", None)
 }
 
 /// Opens the log's file like [`EmbeddedLog::open`]: created under another name, then

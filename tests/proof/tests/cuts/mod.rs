@@ -125,7 +125,7 @@ fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usiz
         assert!(shard.second_folds > 0 && shard.second_fold_differences == 0, "{shard:?}");
         let id = ShardId {
             projection: NAME.into(),
-            version: version_id(NAME, ""),
+            version: version_id(NAME, "", None),
             rebuild: 0,
             partition: PartitionId(shard.partition),
         };
