@@ -109,6 +109,10 @@ enum Command {
     Doctor(commands::doctor::Args),
     /// Create a new plugin from a template.
     New(commands::new::Args),
+    /// Build a plugin with the tool of its language.
+    Build(commands::build::Args),
+    /// Run a server for a plugin's source: each saved change is live at once.
+    Dev(commands::dev::Args),
     /// Fold a file of events with a plugin, without a server, and print its tables.
     Test(commands::test::Args),
     /// Print the shell completions for this command.
@@ -151,6 +155,8 @@ fn run(cli: Cli) -> Outcome {
         Command::Verify(args) => client(commands::verify::run(args, global)),
         Command::Doctor(args) => commands::doctor::run(&args, global.json),
         Command::New(args) => commands::new::run(&args, global),
+        Command::Build(args) => commands::build::run(&args, global),
+        Command::Dev(args) => commands::dev::run(args, global),
         Command::Test(args) => commands::test::run(&args, global),
         Command::Completions(args) => {
             commands::completions::run(&args, &mut <Cli as clap::CommandFactory>::command());

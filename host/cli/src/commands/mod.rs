@@ -1,7 +1,9 @@
 //! One module per command.
 
+pub(crate) mod build;
 pub(crate) mod completions;
 pub(crate) mod demo;
+pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod events;
 mod flights;
@@ -12,6 +14,7 @@ mod local_host;
 pub(crate) mod new;
 pub(crate) mod parked;
 pub(crate) mod plugin;
+mod project;
 mod push;
 mod screen;
 pub(crate) mod serve;

@@ -14,8 +14,11 @@ use crate::error::{Exit, Failure, Outcome};
 use crate::event_file::read_file;
 use crate::output::{self, Progress};
 
-/// How often the state of a backfill is requested.
-const POLL: Duration = Duration::from_millis(500);
+/// How long to wait before the state of a backfill is requested again: at first, so that
+/// a short one ends at once, and later.
+const POLL: Duration = Duration::from_millis(20);
+/// The longest of these waits.
+const POLL_MAX: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -133,6 +136,7 @@ pub(super) async fn caught_up(
 ) -> Outcome<Option<VersionStatus>> {
     let Uploaded { projection, version, .. } = uploaded;
     let bar = output::progress(Progress::PerMille, global.json);
+    let mut wait = POLL;
     loop {
         let status = api.projection(projection).await?;
         let Some(now) = status.versions.iter().find(|v| v.id == *version) else {
@@ -149,7 +153,8 @@ pub(super) async fn caught_up(
             output::note(global.json, format!("version {version} of `{projection}` {is}"));
             return Ok(Some(now.clone()));
         }
-        tokio::time::sleep(POLL).await;
+        tokio::time::sleep(wait).await;
+        wait = (wait * 2).min(POLL_MAX);
     }
 }
 

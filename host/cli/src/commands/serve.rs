@@ -31,7 +31,7 @@ pub(crate) struct Args {
     settings: Settings,
 }
 
-/// The options that `serve` and `demo` share.
+/// The options that `serve`, `demo` and `dev` share.
 #[derive(clap::Args)]
 pub(crate) struct Settings {
     /// The log: `kafka://HOST:PORT/TOPIC`, with several hosts or topics separated by
@@ -51,8 +51,16 @@ pub(crate) struct Settings {
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
     log_format: Format,
     /// Which log lines: a level, or `target=level` separated by commas.
-    #[arg(long, value_name = "FILTER", env = "LANTERN_LOG", default_value = "info")]
-    log_filter: String,
+    /// [default: info]
+    #[arg(long, value_name = "FILTER", env = "LANTERN_LOG")]
+    log_filter: Option<String>,
+}
+
+impl Settings {
+    /// Only warnings and errors are logged, unless the command line asks for more.
+    pub(super) fn log_warnings_only(&mut self) {
+        self.log_filter.get_or_insert_with(|| "warn".to_owned());
+    }
 }
 
 /// The format of log lines.
@@ -90,7 +98,7 @@ pub(super) fn with_server(
         Format::Human => LogFormat::Human,
         Format::Json => LogFormat::Json,
     };
-    lantern_server::init_tracing(format, &settings.log_filter)
+    lantern_server::init_tracing(format, settings.log_filter.as_deref().unwrap_or("info"))
         .map_err(|e| Failure::new(Exit::Usage, e.to_string()))?;
     let mut flags = settings.set.clone();
     flags.extend(data.map(|data| ("data".to_owned(), quoted(&data.to_string_lossy()))));

@@ -55,12 +55,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     let client = Client::connect(&url, options).await.map_err(|e| failed(e, &base))?;
     let mode = if args.every { Mode::Changes } else { Mode::State };
     let table = client.table_with(&name, TableOptions { mode, ..TableOptions::default() });
-    let mut watched = WatchedTable {
-        changes: table.changes(),
-        table,
-        shown: None,
-        left: args.limit.unwrap_or(u64::MAX),
-    };
+    let mut watched = WatchedTable::new(table, args.limit.unwrap_or(u64::MAX));
     let ended = if output::is_terminal() && !args.lines && !global.json {
         full_screen(&mut watched, name).await
     } else {
@@ -82,8 +77,9 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
 }
 
 /// A mirrored table and its changes that are not shown yet.
-struct WatchedTable {
-    table: Table,
+pub(super) struct WatchedTable {
+    /// The mirror of the table.
+    pub(super) table: Table,
     changes: Changes,
     /// The commit that is shown; `None` before the first one.
     shown: Option<u64>,
@@ -92,15 +88,23 @@ struct WatchedTable {
 }
 
 /// The next update to show.
-enum WatchUpdate {
+pub(super) enum WatchUpdate {
+    /// All rows, at the start and after a break in the changes.
     Rows { epoch: String, commit: u64, rows: BTreeMap<String, Row> },
+    /// The rows that commits changed, and the keys that they deleted.
     Delta { from: u64, to: u64, up: Vec<(String, Row)>, del: Vec<String>, merged: bool },
+    /// Commits without changes of this table.
     Tick { commit: u64, lag: Option<Lag> },
 }
 
 impl WatchedTable {
+    /// Watches `table` until `limit` changes were returned.
+    pub(super) fn new(table: Table, limit: u64) -> Self {
+        Self { changes: table.changes(), table, shown: None, left: limit }
+    }
+
     /// The next update; `None` if enough changes were shown.
-    async fn next(&mut self) -> Result<Option<WatchUpdate>, Error> {
+    pub(super) async fn next(&mut self) -> Result<Option<WatchUpdate>, Error> {
         if self.left == 0 {
             return Ok(None);
         }

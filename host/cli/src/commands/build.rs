@@ -1,0 +1,29 @@
+//! `lantern build`: builds a plugin with the tool of its language.
+
+use std::path::PathBuf;
+
+use super::project::{self, Project};
+use crate::Global;
+use crate::error::Outcome;
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  lantern build
+  lantern build order-counts
+  lantern plugin push $(lantern build --json | jq -r .file) --wait
+
+The folder's files select the tool: Cargo.toml selects cargo, package.json npm, pyproject.toml
+python3, Makefile make. A script or a declaration needs no build.")]
+pub(crate) struct Args {
+    /// The project's folder.
+    #[arg(default_value = ".")]
+    project: PathBuf,
+}
+
+/// Builds, and prints the file to push.
+pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
+    let file = Project::find(&args.project)?.build()?;
+    project::print_built(&file, global.json);
+    Ok(())
+}

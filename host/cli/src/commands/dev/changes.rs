@@ -1,0 +1,101 @@
+//! Watches the source of a plugin.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use notify::{RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::mpsc;
+
+use super::super::project::Project;
+use crate::error::{Exit, Failure, Outcome};
+
+/// A saved file counts once no other report of a change has come for this long: editors
+/// write a file in several steps.
+const QUIET: Duration = Duration::from_millis(50);
+/// The number of reports that wait. Reports beyond it are dropped: one is enough.
+const REPORTS_MAX: usize = 1024;
+
+/// Reports saved changes of a project and of its sample events.
+pub(super) struct Changes {
+    watcher: RecommendedWatcher,
+    reports: mpsc::Receiver<PathBuf>,
+    watched: Vec<PathBuf>,
+}
+
+/// What was saved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Saved {
+    /// The plugin's source.
+    pub(super) source: bool,
+    /// The sample events.
+    pub(super) events: bool,
+}
+
+impl Changes {
+    /// Watches `project` and the file `events`.
+    ///
+    /// # Errors
+    /// If the system gives no watch.
+    pub(super) fn watch(project: &Project, events: Option<&Path>) -> Outcome<Self> {
+        let (sender, reports) = mpsc::channel(REPORTS_MAX);
+        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // Reading a file is no change of it.
+            let Ok(event) = event else { return };
+            if !event.kind.is_access() {
+                event.paths.into_iter().for_each(|path| drop(sender.try_send(path)));
+            }
+        })
+        .map_err(|error| failed(project.folder(), &error))?;
+        let mut changes = Self { watcher, reports, watched: Vec::new() };
+        changes.add(project.folder(), RecursiveMode::NonRecursive)?;
+        if let Some(folder) = events.and_then(Path::parent) {
+            changes.add(folder, RecursiveMode::NonRecursive)?;
+        }
+        changes.add_folders(project)?;
+        Ok(changes)
+    }
+
+    fn add(&mut self, folder: &Path, mode: RecursiveMode) -> Outcome {
+        if self.watched.iter().any(|watched| watched == folder) {
+            return Ok(());
+        }
+        self.watcher.watch(folder, mode).map_err(|error| failed(folder, &error))?;
+        self.watched.push(folder.to_owned());
+        Ok(())
+    }
+
+    /// Watches folders of the project that were created since the last call.
+    fn add_folders(&mut self, project: &Project) -> Outcome {
+        for folder in project.source_folders() {
+            self.add(&folder, RecursiveMode::Recursive)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until the source or the events were saved.
+    pub(super) async fn saved(&mut self, project: &Project, events: Option<&Path>) -> Saved {
+        let mut saved = Saved::default();
+        while let Some(path) = self.next(saved).await {
+            saved.events |= events.is_some_and(|events| events == path);
+            saved.source |= !saved.events && project.concerns(&path);
+        }
+        // A folder that cannot be watched is reported at the next start.
+        let _ = self.add_folders(project);
+        saved
+    }
+
+    /// The next report; `None` once something was saved and it is quiet.
+    async fn next(&mut self, saved: Saved) -> Option<PathBuf> {
+        if saved == Saved::default() {
+            return self.reports.recv().await;
+        }
+        tokio::time::timeout(QUIET, self.reports.recv()).await.ok().flatten()
+    }
+}
+
+fn failed(folder: &Path, error: &notify::Error) -> Failure {
+    let message = format!("cannot watch `{}`: {error}", folder.display());
+    Failure::new(Exit::Failure, message).help(
+        "on Linux, `sysctl fs.inotify.max_user_watches` shows how many watches a user may have",
+    )
+}

@@ -1,0 +1,340 @@
+//! The source of a plugin on the developer's machine: a script, a declaration, a
+//! finished component, or a folder that the tool of its language builds.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::error::{Exit, Failure, Outcome};
+use crate::output;
+
+/// The Rust target of plugins.
+const RUST_TARGET: &str = "wasm32-unknown-unknown";
+/// The folder into which the tools of the other languages write the component.
+const BUILD: &str = "build";
+/// The endings of files that a server runs without a build.
+pub(super) const SOURCES: [&str; 6] = ["py", "js", "ts", "yaml", "yml", "json"];
+/// The ending of a component or core module.
+const COMPONENT: &str = "wasm";
+/// Folders that tools write; a change in them is no change of the source.
+const WRITTEN: [&str; 7] =
+    ["target", BUILD, "node_modules", "__pycache__", "dist", "data", ".venv"];
+
+/// How a folder is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tool {
+    Cargo,
+    Npm,
+    Python,
+    Make,
+}
+
+/// The files by which a folder's tool is recognised, in this order.
+const MARKS: [(&str, Tool); 4] = [
+    ("Cargo.toml", Tool::Cargo),
+    ("package.json", Tool::Npm),
+    ("pyproject.toml", Tool::Python),
+    ("Makefile", Tool::Make),
+];
+
+/// The source of a plugin.
+#[derive(Debug)]
+pub(super) struct Project {
+    /// The folder that is watched, and in which the tool runs.
+    folder: PathBuf,
+    plugin: Plugin,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Plugin {
+    /// A file that is pushed unchanged.
+    File(PathBuf),
+    Built(Tool),
+}
+
+impl Project {
+    /// The project at `path`: a file, or a folder with a file that names its tool or with
+    /// exactly one script.
+    ///
+    /// # Errors
+    /// If `path` does not exist, or it is unclear which file is meant.
+    pub(super) fn find(path: &Path) -> Outcome<Self> {
+        if path.is_file() {
+            return Self::of_file(path);
+        }
+        if !path.is_dir() {
+            let message = format!("there is no file or folder `{}`", path.display());
+            return Err(
+                Failure::new(Exit::NotFound, message).help("`lantern new NAME` creates a project")
+            );
+        }
+        let folder = absolute(path)?;
+        if let Some((_, tool)) = MARKS.iter().find(|(mark, _)| path.join(mark).is_file()) {
+            return Ok(Self { folder, plugin: Plugin::Built(*tool) });
+        }
+        let scripts = scripts(path)?;
+        match scripts.as_slice() {
+            [script] => Ok(Self { folder, plugin: Plugin::File(script.clone()) }),
+            [] => {
+                let marks = MARKS.map(|(mark, _)| mark).join(", ");
+                let message = format!(
+                    "`{}` contains no project: no {marks}, and no .py, .js, .ts or .yaml file",
+                    path.display()
+                );
+                Err(Failure::new(Exit::NotFound, message)
+                    .help("`lantern new NAME` creates a project"))
+            }
+            several => {
+                let names: Vec<_> = several.iter().map(|file| file.display().to_string()).collect();
+                let message =
+                    format!("`{}` contains several scripts: {}", path.display(), names.join(", "));
+                Err(Failure::new(Exit::Usage, message).help("name one of them"))
+            }
+        }
+    }
+
+    fn of_file(path: &Path) -> Outcome<Self> {
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        if ending != COMPONENT && !SOURCES.contains(&ending) {
+            let message = format!("`{}` is no plugin: its name ends in `{ending}`", path.display());
+            let known = SOURCES.map(|ending| format!(".{ending}")).join(", ");
+            return Err(Failure::new(Exit::Refused, message)
+                .help(format!("a plugin is a .{COMPONENT}, {known} file, or a folder")));
+        }
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let folder = absolute(parent.unwrap_or(Path::new(".")))?;
+        Ok(Self { folder, plugin: Plugin::File(path.to_owned()) })
+    }
+
+    /// The folder of the project.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The folders with sources inside the project's folder. Those that tools write, which
+    /// may be large, are left out.
+    pub(super) fn source_folders(&self) -> Vec<PathBuf> {
+        if matches!(self.plugin, Plugin::File(_)) {
+            return Vec::new();
+        }
+        let entries = std::fs::read_dir(&self.folder).into_iter().flatten().flatten();
+        let folders = entries.map(|entry| entry.path()).filter(|path| path.is_dir());
+        folders.filter(|path| self.concerns(path)).collect()
+    }
+
+    /// Whether a change of `path` can change the plugin or its sample events.
+    pub(super) fn concerns(&self, path: &Path) -> bool {
+        match &self.plugin {
+            Plugin::File(file) => path.file_name() == file.file_name(),
+            Plugin::Built(_) => {
+                let inside = path.strip_prefix(&self.folder).unwrap_or(path);
+                !inside.components().any(|part| {
+                    let name = part.as_os_str().to_string_lossy();
+                    WRITTEN.contains(&name.as_ref()) || name.starts_with('.') && name.len() > 1
+                })
+            }
+        }
+    }
+
+    /// Builds the plugin with the tool of its language, whose output goes to standard
+    /// error. Returns the file to push.
+    ///
+    /// # Errors
+    /// If the tool is missing or fails, or if it wrote no component.
+    pub(super) fn build(&self) -> Outcome<PathBuf> {
+        match &self.plugin {
+            Plugin::File(file) => Ok(file.clone()),
+            Plugin::Built(Tool::Cargo) => self.cargo(),
+            Plugin::Built(Tool::Npm) => {
+                if !self.folder.join("node_modules").is_dir() {
+                    self.run("npm", &["install"], "install Node.js 20 or newer")?;
+                }
+                self.run("npm", &["run", "build"], "install Node.js 20 or newer")?;
+                self.component()
+            }
+            Plugin::Built(Tool::Python) => {
+                self.run("python3", &["-m", "lantern", "build"], "install Python 3.10 or newer")?;
+                self.component()
+            }
+            Plugin::Built(Tool::Make) => {
+                self.run("make", &[], "install GNU make")?;
+                self.component()
+            }
+        }
+    }
+
+    fn run(&self, program: &str, arguments: &[&str], install: &str) -> Outcome {
+        let mut command = Command::new(program);
+        command.args(arguments).current_dir(&self.folder).stdout(std::io::stderr());
+        let ended = command.status().map_err(|error| not_started(program, &error, install))?;
+        if ended.success() {
+            return Ok(());
+        }
+        let line = [&[program], arguments].concat().join(" ");
+        Err(Failure::new(Exit::Failure, format!("`{line}` failed: {ended}"))
+            .help("its messages are above"))
+    }
+
+    fn cargo(&self) -> Outcome<PathBuf> {
+        let install = "install Rust from https://rustup.rs";
+        require_rust_target(install)?;
+        let mut command = Command::new("cargo");
+        command
+            .args(["build", "--release", "--target", RUST_TARGET])
+            .arg("--message-format=json-render-diagnostics")
+            .current_dir(&self.folder)
+            .stderr(Stdio::inherit());
+        let built = command.output().map_err(|error| not_started("cargo", &error, install))?;
+        if !built.status.success() {
+            return Err(
+                Failure::new(Exit::Failure, "`cargo build` failed").help("its messages are above")
+            );
+        }
+        let components: Vec<PathBuf> = String::from_utf8_lossy(&built.stdout)
+            .lines()
+            .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+            .filter(|message| message["reason"] == "compiler-artifact")
+            .flat_map(|artifact| artifact["filenames"].as_array().cloned().unwrap_or_default())
+            .filter_map(|file| file.as_str().map(PathBuf::from))
+            .filter(|file| file.extension().is_some_and(|ending| ending == COMPONENT))
+            .collect();
+        match components.as_slice() {
+            [component] => Ok(component.clone()),
+            [] => Err(Failure::new(Exit::Failure, "`cargo build` wrote no .wasm file")
+                .help("Cargo.toml needs `crate-type = [\"cdylib\", \"rlib\"]` under [lib]")),
+            several => Err(Failure::new(
+                Exit::Failure,
+                format!("`cargo build` wrote {} .wasm files", several.len()),
+            )
+            .help("run it in the folder of one plugin")),
+        }
+    }
+
+    /// The newest component in the folder `build`.
+    fn component(&self) -> Outcome<PathBuf> {
+        let folder = self.folder.join(BUILD);
+        let newest = std::fs::read_dir(&folder)
+            .into_iter()
+            .flatten()
+            .flatten()
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|ending| ending == COMPONENT))
+            .max_by_key(|path| path.metadata().and_then(|data| data.modified()).ok());
+        newest.ok_or_else(|| {
+            let message = format!("the build wrote no .wasm file into `{}`", folder.display());
+            Failure::new(Exit::Failure, message).help("build it there, or name the file")
+        })
+    }
+}
+
+/// `folder` without symbolic links, as reports of changes name it.
+fn absolute(folder: &Path) -> Outcome<PathBuf> {
+    Ok(folder.canonicalize().map_err(anyhow::Error::from)?)
+}
+
+/// The scripts and declarations directly in `folder`.
+fn scripts(folder: &Path) -> Outcome<Vec<PathBuf>> {
+    let cannot = |error: std::io::Error| {
+        let message = format!("cannot read the folder `{}`: {error}", folder.display());
+        Failure::new(Exit::NotFound, message)
+    };
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(cannot)? {
+        let path = entry.map_err(cannot)?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Tests of a script are next to it; JSON is also used for parameters.
+        let test = name.starts_with("test_") || name.contains(".test.");
+        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
+        if path.is_file() && !test && ending != "json" && SOURCES.contains(&ending) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// Fails with the command that adds the Rust target if it is missing.
+fn require_rust_target(install: &str) -> Outcome {
+    let printed = Command::new("rustc")
+        .args(["--print", "target-libdir", "--target", RUST_TARGET])
+        .output()
+        .map_err(|error| not_started("rustc", &error, install))?;
+    let folder = String::from_utf8_lossy(&printed.stdout).trim().to_owned();
+    if printed.status.success() && Path::new(&folder).is_dir() {
+        return Ok(());
+    }
+    Err(Failure::new(Exit::NotFound, format!("Rust's target {RUST_TARGET} is not installed"))
+        .help(format!("`rustup target add {RUST_TARGET}` installs it")))
+}
+
+fn not_started(program: &str, error: &std::io::Error, install: &str) -> Failure {
+    if error.kind() == ErrorKind::NotFound {
+        return Failure::new(Exit::NotFound, format!("the program `{program}` is missing"))
+            .help(install);
+    }
+    Failure::new(Exit::Failure, format!("cannot start `{program}`: {error}"))
+}
+
+/// Prints the built file, as `lantern build` does.
+pub(super) fn print_built(file: &Path, json: bool) {
+    let bytes = file.metadata().map_or(0, |data| data.len());
+    if json {
+        output::json(&serde_json::json!({"file": file, "bytes": bytes}));
+    } else {
+        output::line(format!("{} ({} bytes)", file.display(), output::count(bytes)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for file in files {
+            std::fs::write(dir.path().join(file), "").unwrap();
+        }
+        dir
+    }
+
+    #[test]
+    fn a_folder_is_built_by_the_tool_whose_file_it_contains() {
+        for (mark, tool) in MARKS {
+            let dir = folder(&[mark, "setup.py"]);
+            assert_eq!(Project::find(dir.path()).unwrap().plugin, Plugin::Built(tool));
+        }
+    }
+
+    #[test]
+    fn a_folder_with_one_script_is_that_script_and_tests_do_not_count() {
+        let dir = folder(&["totals.py", "test_totals.py", "events.ndjson", "parameters.json"]);
+        let project = Project::find(dir.path()).unwrap();
+        assert_eq!(project.build().unwrap(), dir.path().join("totals.py"));
+        assert!(project.concerns(&dir.path().join("totals.py")));
+        assert!(!project.concerns(&dir.path().join("other.py")));
+        let dir = folder(&["a.py", "b.ts"]);
+        assert_eq!(Project::find(dir.path()).unwrap_err().exit, Exit::Usage);
+        let dir = folder(&["readme.txt"]);
+        assert_eq!(Project::find(dir.path()).unwrap_err().exit, Exit::NotFound);
+    }
+
+    #[test]
+    fn a_file_is_a_plugin_by_its_ending() {
+        let dir = folder(&["a.wasm", "b.yaml", "c.rb"]);
+        assert!(Project::find(&dir.path().join("a.wasm")).is_ok());
+        assert!(Project::find(&dir.path().join("b.yaml")).is_ok());
+        assert_eq!(Project::find(&dir.path().join("c.rb")).unwrap_err().exit, Exit::Refused);
+        assert_eq!(Project::find(&dir.path().join("d.py")).unwrap_err().exit, Exit::NotFound);
+    }
+
+    #[test]
+    fn what_tools_write_is_no_change_of_the_source() {
+        let dir = folder(&["Cargo.toml"]);
+        let project = Project::find(dir.path()).unwrap();
+        assert!(project.concerns(&dir.path().join("src/lib.rs")));
+        assert!(!project.concerns(&dir.path().join("target/debug/x")));
+        assert!(!project.concerns(&dir.path().join(".git/index")));
+    }
+}
