@@ -31,6 +31,15 @@ fn check_incarnation(state: &ShardState, log: &dyn Log) -> Result<(), StopReason
     }
 }
 
+/// Records which incarnation of the log wrote the event before the state's next offset.
+/// Must be called whenever the next offset has moved, before the next commit.
+pub(crate) fn record_incarnation(state: &mut ShardState, log: &dyn Log) {
+    let next = state.meta.next;
+    if let Some(incarnation) = log.incarnation_at(state.id.partition, next) {
+        state.meta.incarnation = if next == Offset(0) { 0 } else { incarnation };
+    }
+}
+
 /// A partition that was recreated is a different log: the events that were folded had the
 /// same offsets, but were others.
 fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReason> {

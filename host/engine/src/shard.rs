@@ -206,11 +206,10 @@ impl Shard {
             log_check::check_end(&self.state, log)?;
         }
         let Self { state, runner, gatherer, .. } = self;
-        Applier { state, runner, gatherer }.apply_gathered(&mut gathered)?;
-        let meta = &mut self.state.meta;
-        if let Some(incarnation) = log.incarnation_at(self.state.id.partition, meta.next) {
-            meta.incarnation = if meta.next == Offset(0) { 0 } else { incarnation };
-        }
+        let applied = Applier { state, runner, gatherer }.apply_gathered(&mut gathered);
+        // If an error stopped it, a part of the batch is applied and will be committed.
+        log_check::record_incarnation(&mut self.state, log);
+        applied?;
         self.tick()?;
         // If reading stopped only at the offset where emitting begins, there is more to
         // do.

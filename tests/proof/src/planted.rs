@@ -46,6 +46,8 @@ pub enum Logs {
     NewIds,
     /// All incarnations look the same.
     OneIncarnation,
+    /// Events of another incarnation are read before the log reports the incarnation.
+    IncarnationLate,
     /// Duplicates are recognized by source and id, whatever their tenant.
     TenantIgnored,
     /// An event that the log refuses for good is reported as one that it refuses only
@@ -207,15 +209,21 @@ pub struct BadLog {
     appends: AtomicU64,
     /// Source, id and tenant of events that were appended.
     seen: Mutex<BTreeMap<(String, String), String>>,
+    /// The newest incarnation that was asked for.
+    incarnation: AtomicU64,
 }
 
 impl BadLog {
     /// `inner` with the planted bug.
     pub fn over<L: Log + 'static>(inner: Arc<L>, what: Option<Logs>) -> Arc<dyn Log> {
         match what {
-            Some(what) => {
-                Arc::new(Self { inner, what, appends: AtomicU64::new(0), seen: Mutex::default() })
-            }
+            Some(what) => Arc::new(Self {
+                inner,
+                what,
+                appends: AtomicU64::new(0),
+                seen: Mutex::default(),
+                incarnation: AtomicU64::new(0),
+            }),
             None => inner,
         }
     }
@@ -292,6 +300,11 @@ impl Log for BadLog {
     fn incarnation_at(&self, partition: PartitionId, offset: Offset) -> Option<u64> {
         match self.what {
             Logs::OneIncarnation => Some(1),
+            Logs::IncarnationLate => {
+                let is = self.inner.incarnation_at(partition, offset)?;
+                let before = self.incarnation.fetch_max(is, Ordering::SeqCst);
+                Some(if before < is && before > 0 { before } else { is })
+            }
             _ => self.inner.incarnation_at(partition, offset),
         }
     }

@@ -171,6 +171,10 @@ const BUGS: &[Bug] = &[
         planted: history_log(Logs::OneIncarnation),
     },
     Bug {
+        name: "events are read before their incarnation is known",
+        planted: log(Logs::IncarnationLate),
+    },
+    Bug {
         name: "events of two tenants are one if their ids are the same",
         planted: history_log(Logs::TenantIgnored),
     },

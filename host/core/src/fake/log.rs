@@ -123,6 +123,14 @@ impl MemoryLog {
         *lock(&self.incarnations) = incarnations.to_vec();
     }
 
+    /// Begins another incarnation: another opening of the log appends from here on.
+    pub fn begin_incarnation(&self) {
+        let end = lock(&self.inner).partitions.iter().map(|partition| partition.end).max();
+        let mut incarnations = lock(&self.incarnations);
+        let number = incarnations.len() as u64 + 1;
+        incarnations.push((Offset(end.unwrap_or_default()), number));
+    }
+
     /// Makes a later `read` fail with `error`: the first one that has no error set yet.
     pub fn fail_next_read(&self, error: LogError) {
         lock(&self.inner).read_faults.push_back(error);

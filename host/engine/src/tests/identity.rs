@@ -1,5 +1,7 @@
 //! Identities that must be unique: epochs, and the history that a checkpoint belongs to.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use lantern_core::{ChangesSince, Checkpoint, Offset, Random as _, ShardId, StateStores as _};
 
 use super::*;
@@ -126,6 +128,38 @@ fn a_log_that_was_copied_back_and_continued_differently_is_noticed() {
     assert_eq!(version.activity, "halted");
     let reason = version.reason.as_deref().unwrap_or_default();
     assert!(reason.contains("restored from a copy"), "{reason}");
+}
+
+#[test]
+fn a_fold_that_stops_after_a_restart_of_the_log_knows_which_log_it_has_folded() {
+    let world = World::new(EngineConfig::default());
+    world.log.set_incarnations(&[(Offset(0), 7), (Offset(5), 8)]);
+    let fails = Arc::new(AtomicBool::new(false));
+    let fail = fails.clone();
+    let plugin =
+        NativePlugin::new(manifest(OnFailure::ParkEvent), move |batch, host, _: &mut ()| {
+            if fail.load(Ordering::SeqCst) {
+                return Err(ApplyError::Fault("no memory".into()));
+            }
+            for (index, event) in batch.events.iter().enumerate() {
+                let cause = batch.cause_of_event(index);
+                read(host, cause, event.subject, event.time, event.data).map_err(host_error)?;
+            }
+            Ok(())
+        });
+    world.push("a", plugin);
+    world.log.append_to(P0, (0..5).map(|n| event(n, "s", "ok")));
+    world.settle();
+    fails.store(true, Ordering::SeqCst);
+    // The next offset moves past the event that the plugin does not read, and no further.
+    let other = Event { kind: "other".into(), ..event(5, "s", "ok") };
+    world.log.append_to(P0, [other, event(6, "s", "ok")]);
+    world.settle();
+    assert_eq!((world.shard().activity.as_str(), world.shard().next), ("faulted", 6));
+    fails.store(false, Ordering::SeqCst);
+    world.settle_through_faults();
+    let shard = world.shard();
+    assert_eq!((shard.activity.as_str(), shard.next), ("idle", 7), "{:?}", shard.reason);
 }
 
 #[test]

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use lantern_core::{Chunk, LogError, LogRead, Offset, PartitionId, Timestamp, TypeFilter};
+use lantern_core::{
+    Attributes, Chunk, Events, LogError, LogRead, Offset, PartitionId, Timestamp, TypeFilter,
+};
 use redb::{ReadOnlyTable, ReadTransaction, ReadableDatabase};
 
 use super::chunk_meta::{ChunkMeta, PartitionRow};
@@ -18,6 +20,9 @@ impl Shared {
         rows.get(partition.0 as usize).copied().ok_or(LogError::NoPartition(partition))
     }
 
+    /// Reads from `from` on, up to the partition's published end. The file and the cache
+    /// contain a commit a moment before it is published. Until then neither the
+    /// incarnation of its events nor the new end is known to readers.
     pub(crate) fn read(
         &self,
         partition: PartitionId,
@@ -28,9 +33,26 @@ impl Shared {
         if from < row.start {
             return Err(LogError::OutOfRange { partition, from, start: row.start });
         }
+        Ok(match self.read_committed(partition, from, row.end, wanted)? {
+            LogRead::Chunk(chunk) if chunk.end() > row.end => {
+                published_part(&chunk, self.row(partition)?.end)
+            }
+            LogRead::Skipped { next } => LogRead::Skipped { next: next.min(row.end) },
+            read => read,
+        })
+    }
+
+    /// Reads from `from` on, if that is before `end`. The result may go past `end`.
+    fn read_committed(
+        &self,
+        partition: PartitionId,
+        from: Offset,
+        end: Offset,
+        wanted: &TypeFilter,
+    ) -> Result<LogRead, LogError> {
         let mut next = from;
         for _ in 0..SKIPPED_MAX {
-            if next >= row.end {
+            if next >= end {
                 break;
             }
             let Some(chunk) = self.cache.holding(partition, next) else {
@@ -44,7 +66,7 @@ impl Shared {
         Ok(if next == from { LogRead::End } else { LogRead::Skipped { next } })
     }
 
-    /// Like [`Shared::read`], if the chunk is not in the cache. `skipped` tells whether
+    /// Like [`Shared::read_committed`], if the chunk is not in the cache. `skipped` tells whether
     /// the call has already skipped chunks before `from`.
     fn read_stored(
         &self,
@@ -185,6 +207,26 @@ impl Shared {
             fault.into()
         })
     }
+}
+
+/// The events of `chunk` before `end`, the partition's published end.
+fn published_part(chunk: &Arc<Chunk>, end: Offset) -> LogRead {
+    let count = chunk.index_of(end);
+    if count == chunk.events.len() {
+        return LogRead::Chunk(Arc::clone(chunk));
+    }
+    if count == 0 {
+        return LogRead::Skipped { next: end };
+    }
+    let mut events = Events::new();
+    // A part has no more types than the whole chunk.
+    events.extend_from(&chunk.events, 0..count, Attributes::all());
+    LogRead::Chunk(Arc::new(Chunk {
+        partition: chunk.partition,
+        offsets: chunk.offsets.clone(),
+        events,
+        appended: chunk.appended.iter().take(count).copied().collect(),
+    }))
 }
 
 /// One committed state of the file.

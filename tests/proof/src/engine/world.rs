@@ -175,6 +175,7 @@ impl World {
     pub fn new(setting: &Setting, planted: Planted) -> Self {
         let config = engine_config(setting);
         let log = Arc::new(MemoryLog::new(1, setting.chunk_events));
+        log.begin_incarnation();
         let stores = Arc::new(MemoryStores::new());
         let limited = Arc::new(LimitedLog::new(Arc::clone(&log), Arc::clone(&stores)));
         let catalog = Arc::new(MemoryCatalog::new());
@@ -466,6 +467,7 @@ impl World {
             self.reconnects = Some(Before { epoch, pos, point: ShardPoint::of(&meta) });
         }
         self.stores.crash();
+        self.log.begin_incarnation();
         self.models.clone_from(&self.durable_models);
         self.engine = Engine::open(self.config.clone(), self.ports.clone())?;
         self.engine.attach();

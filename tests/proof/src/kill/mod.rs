@@ -60,9 +60,10 @@ const WINDOWS: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pc
 
 /// A server that is killed again and again, and everything that is known about it.
 struct World {
-    home: TempDir,
     settings: Vec<String>,
     server: Server,
+    /// Declared after the server: the folder must not be deleted while the server runs.
+    home: TempDir,
     mirror: ReferenceLog,
     ledger: Mutex<Ledger>,
     known: Mutex<Known>,

@@ -335,3 +335,37 @@ fn readers_at_all_offsets_agree_while_appends_and_retention_go_on() {
     });
     assert!(log.bounds(P0).unwrap().start.0 > 0);
 }
+
+/// The writer publishes a commit after it is in the file. In between, a shard that folded
+/// the new events would record the incarnation before them, and would be ahead of the end
+/// of the log.
+#[test]
+fn events_of_a_commit_are_read_once_the_commit_is_published() {
+    for cache_bytes in [0, 1 << 20] {
+        let folder = LogFolder::new();
+        append(&folder.open(&small()), &numbered(0..3)).unwrap();
+        // The sixth event fills a chunk, into which the events before it are merged.
+        let log = folder.open(&LogConfig { cache_bytes, chunk_events_max: 6, ..small() });
+        append(&log, &numbered(3..5)).unwrap();
+        append(&log, &[event("x", "other", "s", 5)]).unwrap();
+        let published = |end: u64| log.shared.rows.write()[0].end = Offset(end);
+        let read = |from: u64, wanted: &TypeFilter| log.read(P0, Offset(from), wanted).unwrap();
+        for end in 1..6 {
+            published(end);
+            let LogRead::Chunk(chunk) = read(0, &TypeFilter::everything()) else {
+                panic!("the first {end} events are published")
+            };
+            assert_eq!((chunk.offset(0), chunk.end()), (Offset(0), Offset(end)));
+            assert_eq!(chunk.appended.len(), chunk.events.len());
+            let kept: Vec<_> = chunk.events.iter().map(|event| event.to_owned()).collect();
+            assert_eq!(kept, numbered(0..end), "all attributes are there");
+            assert!(matches!(read(end, &TypeFilter::everything()), LogRead::End));
+            let none = filter(&["none"]);
+            let skipped = read(0, &none);
+            assert!(matches!(skipped, LogRead::Skipped { next } if next == Offset(end)));
+        }
+        published(6);
+        let whole = read_from(&log, P0, Offset(0));
+        assert_eq!(whole.len(), 6);
+    }
+}
