@@ -1,0 +1,141 @@
+// The state of the current call of the host: what a write, a timer, an emitted event or a
+// log line belongs to.
+
+import { encode } from "./bytes.js";
+import { ProjectionError, show, suggestion } from "./errors.js";
+import { InTenant, keyOf } from "./keys.js";
+import { canonicalJson } from "./json.js";
+import { iso } from "./time.js";
+
+/** Keys of timers that begin with it belong to windows. */
+export const OWN_TIMER = "\u0001";
+
+/** Everything about the current call; there is one at a time. */
+export const call = {
+  /** The functions of the host, or null outside of a call. */
+  host: null,
+  /** The index in the batch of the timer or event that is being handled. */
+  cause: 0,
+  /** The tenant of that timer or event; null if a timer has none. */
+  tenant: null,
+  /** What the projection has declared, once it is set up. */
+  settings: { eventTime: false, emits: [] },
+  /** Rows that the current event has changed, to be checked at its end. */
+  touched: [],
+  /** Whether rows from `get` are frozen, which the test harness does. */
+  strict: false,
+  /** Emitted events, to be sent at the end of the call. */
+  outbox: [],
+};
+
+/** The host, or an error that names what needs it. */
+export function hostFor(what) {
+  if (call.host === null) {
+    throw new ProjectionError(`${what} can be used only while events are applied: in \`apply\`, \`onTimer\` or \`prepare\``);
+  }
+  return call.host;
+}
+
+function timerKey(key) {
+  const parts = Array.isArray(key) ? key : [key];
+  const tenant = parts.length === 1 && parts[0] instanceof InTenant ? parts[0].tenant : null;
+  const rest = tenant === null ? keyOf(parts) : parts[0].key;
+  if (rest === "") throw new ProjectionError("timers: a key cannot be empty");
+  if (rest.includes("\0")) throw new ProjectionError(`timers: key ${show(rest)}: U+0000 cannot be part of a key`);
+  if (rest.startsWith(OWN_TIMER)) throw new ProjectionError("timers: keys that begin with U+0001 are reserved for windows");
+  return tenant === null ? rest : `${tenant}\0${rest}`;
+}
+
+/** Sets the timer with this full key. */
+export function setTimer(at, key) {
+  if (!call.settings.eventTime) {
+    throw new ProjectionError(`timer ${show(key)}: timers need event time; add \`eventTime: { lateness: "10s", tick: "1s" }\` to the projection`);
+  }
+  if (!Number.isInteger(at)) throw new ProjectionError(`timer ${show(key)}: ${show(at)} is not a time: give microseconds since 1970`);
+  hostFor("a timer").setTimer(call.cause, at, key);
+}
+
+/** What an event and a timer have in common. */
+export class Trigger {
+  /**
+   * Sets, or moves, the timer of this key; it fires when the watermark has reached `at`.
+   * @param {number} at microseconds since 1970
+   * @param {unknown} key text, an array of parts, or `inTenant(…)`
+   */
+  setTimer(at, key) {
+    setTimer(at, timerKey(key));
+  }
+
+  /** Cancels the timer of this key. */
+  cancelTimer(key) {
+    hostFor("a timer").cancelTimer(call.cause, timerKey(key));
+  }
+
+  /**
+   * Emits an event.
+   * @param {string} type one of the projection's `emits`
+   * @param {unknown} data any JSON
+   * @param {{ subject?: string, tenant?: string, time?: number }} options
+   */
+  emit(type, data, options = {}) {
+    const { emits } = call.settings;
+    if (!emits.includes(type)) {
+      throw new ProjectionError(
+        `event type \`${type}\` is not declared: add it to \`emits\` of the projection${suggestion(String(type), emits)}`,
+      );
+    }
+    const { subject = "", tenant = "", time = this.now, ...others } = options;
+    for (const name of Object.keys(others)) {
+      throw new ProjectionError(`an emitted event has no option \`${name}\`${suggestion(name, ["subject", "tenant", "time"])}`);
+    }
+    if (typeof subject !== "string" || typeof tenant !== "string") throw new ProjectionError("subject and tenant of an emitted event are text");
+    if (!Number.isInteger(time)) throw new ProjectionError(`${show(time)} is not a time: give microseconds since 1970`);
+    hostFor("an emitted event");
+    call.outbox.push({ cause: call.cause, type, subject, tenant, time, data: encode(dataJson(data)) });
+  }
+}
+
+/** The data of an emitted event: members in the order in which they were written. */
+function dataJson(value) {
+  if (value === null || typeof value !== "object" || Array.isArray(value)) return canonicalJson(value);
+  if (typeof value.toJSON === "function" || Object.getPrototypeOf(value) !== Object.prototype) return canonicalJson(value);
+  const members = Object.entries(value).filter(([, member]) => member !== undefined);
+  return `{${members.map(([name, member]) => `${JSON.stringify(name)}:${dataJson(member)}`).join(",")}}`;
+}
+
+const LEVELS = ["trace", "debug", "info", "warn", "error"];
+const early = [];
+const EARLY_MAX = 100;
+
+function write(level, values) {
+  const message = values.map(logText).join(" ");
+  if (call.host !== null) call.host.log(call.cause, level, message);
+  else if (early.length < EARLY_MAX) early.push([level, message]);
+}
+
+/** A value as `console.log` writes it. */
+function logText(value) {
+  if (typeof value === "string") return value;
+  if (value instanceof Error) return String(value.stack || value);
+  if (typeof value === "object" && value !== null) {
+    try {
+      return JSON.stringify(value, (_, member) => (typeof member === "bigint" ? `${member}n` : member)) ?? String(value);
+    } catch {
+      return show(value);
+    }
+  }
+  return typeof value === "symbol" ? "a symbol" : String(value);
+}
+
+/** Writes to the plugin's log: `log.info("…")`, or `log("…")` for short. */
+export const log = Object.assign((...values) => write("info", values), Object.fromEntries(
+  LEVELS.map((level) => [level, (...values) => write(level, values)]),
+));
+
+/** Sends the log lines that were written before there was a host. */
+export function sendEarlyLogs() {
+  for (const [level, message] of early.splice(0)) call.host.log(0, level, message);
+}
+
+/** `name` and time of a timer in a message. */
+export const dueAt = (time) => (Math.abs(time) < 8.64e18 ? iso(time) : String(time));

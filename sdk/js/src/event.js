@@ -1,0 +1,336 @@
+// Events as a projection sees them.
+
+import { decode, texts } from "./bytes.js";
+import { call, Trigger } from "./call.js";
+import { ProjectionError, show, suggestion } from "./errors.js";
+import { RawJson } from "./json.js";
+import { keyParts } from "./keys.js";
+import { canonicalTime } from "./time.js";
+
+/** The attributes that a projection can ask for. */
+export const ATTRIBUTES = ["id", "source", "subject", "tenant", "dataschema", "datacontenttype", "extensions", "data"];
+
+/** An event of the batch. It is valid until the function that got it returns. */
+export class Event extends Trigger {
+  constructor(view) {
+    super();
+    /** @internal */
+    this._view = view;
+    /** @internal */
+    this._index = 0;
+    /** The type, such as `order.placed`. */
+    this.type = "";
+    /** The time, in microseconds since 1970. */
+    this.time = 0;
+    /** The place in its partition of the log. */
+    this.offset = 0;
+  }
+
+  /** The partition of the log. */
+  get partition() {
+    return this._view.batch.partition;
+  }
+
+  /** No event older than this is expected any more, in microseconds since 1970. */
+  get watermark() {
+    return this._view.batch.watermarks[this._index];
+  }
+
+  /** Whether the event is older than the watermark. */
+  get isLate() {
+    return this.time < this.watermark;
+  }
+
+  /** The time of the event: what an emitted event has unless it sets another. */
+  get now() {
+    return this.time;
+  }
+
+  get id() {
+    return this._view.attribute("id")[this._index];
+  }
+
+  get source() {
+    return this._view.attribute("source")[this._index];
+  }
+
+  get subject() {
+    return this._view.attribute("subject")[this._index];
+  }
+
+  get tenant() {
+    return this._view.attribute("tenant")[this._index];
+  }
+
+  get dataschema() {
+    return this._view.attribute("dataschema")[this._index];
+  }
+
+  get datacontenttype() {
+    return this._view.attribute("datacontenttype")[this._index];
+  }
+
+  /** All other extension attributes. */
+  get extensions() {
+    return JSON.parse(this._view.attribute("extensions")[this._index]);
+  }
+
+  /** The payload: parsed JSON. */
+  get data() {
+    return this._view.data(this._index);
+  }
+
+  /** The payload as it was sent. */
+  get dataText() {
+    return this._view.dataText(this._index);
+  }
+
+  /** The payload's members that the projection has declared. */
+  get members() {
+    return this._view.members(this._index);
+  }
+}
+
+/** A timer that is due. */
+export class Timer extends Trigger {
+  constructor(timer, watermark) {
+    super();
+    /** The time for which it was set, in microseconds since 1970. */
+    this.at = timer.at;
+    /** The watermark, in microseconds since 1970. */
+    this.watermark = watermark;
+    /** @internal */
+    this.fullKey = timer.key;
+    const end = timer.key.indexOf("\0");
+    /** The tenant of the key; empty if it has none. */
+    this.tenant = end < 0 ? "" : timer.key.slice(0, end);
+    /** The key, without the tenant. */
+    this.key = timer.key.slice(end + 1);
+    /** @internal */
+    this.hasTenant = end >= 0;
+  }
+
+  /** The parts of the key. */
+  get parts() {
+    return keyParts(this.key);
+  }
+
+  /** The time for which it was set: what an emitted event has unless it sets another. */
+  get now() {
+    return this.at;
+  }
+}
+
+/** Reads the columns of a batch as they are needed. */
+export class BatchView {
+  constructor(batch, settings) {
+    this.batch = batch;
+    this.settings = settings;
+    this.columns = {};
+    this.payload = null;
+    this.reader = null;
+  }
+
+  attribute(name) {
+    const known = this.columns[name];
+    if (known !== undefined) return known;
+    if (!this.settings.attributes[name]) {
+      throw new ProjectionError(`the attribute \`${name}\` was not requested: add \`attributes: ["${name}"]\` to the projection`);
+    }
+    return (this.columns[name] = texts(this.batch[name]));
+  }
+
+  dataText(index) {
+    if (!this.settings.attributes.data) {
+      throw new ProjectionError(
+        "the projection declares `members`, so the whole data is not passed to it: add `attributes: [\"data\"]` to the projection",
+      );
+    }
+    const { ends, bytes } = this.batch.data;
+    if (this.payload === null) {
+      let whole = null;
+      try {
+        whole = decode(bytes);
+      } catch {
+        // One payload is not text; the others are decoded alone.
+      }
+      this.payload = { whole: whole !== null && whole.length === bytes.length ? whole : null };
+    }
+    const start = index === 0 ? 0 : ends[index - 1];
+    if (this.payload.whole !== null) return this.payload.whole.slice(start, ends[index]);
+    try {
+      return decode(bytes.subarray(start, ends[index]));
+    } catch {
+      throw new ProjectionError("data is not UTF-8 text");
+    }
+  }
+
+  data(index) {
+    const text = this.dataText(index);
+    try {
+      return JSON.parse(text);
+    } catch (error) {
+      throw new ProjectionError(`data: ${error.message}`);
+    }
+  }
+
+  members(index) {
+    if (this.reader === null) {
+      if (this.settings.members === null) {
+        throw new ProjectionError("the projection declares no members: add `members: { cents: integer }` to it");
+      }
+      this.reader = this.settings.members.open(this.batch);
+    }
+    return this.reader(index);
+  }
+}
+
+const WANTED = {
+  integer: "a whole number",
+  bigint: "a whole number",
+  number: "a number",
+  text: "text",
+  boolean: "true or false",
+  timestamp: "an RFC 3339 timestamp",
+  timestampText: "an RFC 3339 timestamp",
+  json: "JSON",
+  rawJson: "JSON",
+};
+
+/** The declared members of events' data. */
+export class Members {
+  /** @param {{ name: string, field: import("./fields.js").Field }[]} fields */
+  constructor(fields) {
+    this.fields = fields;
+    for (const { name, field } of fields) {
+      if (WANTED[field.kind] === undefined) throw new ProjectionError(`members: \`${name}\`: a member cannot be of kind ${field.kind}`);
+    }
+    const literal = fields.map(({ name, field }, i) => `${JSON.stringify(name)}: ${lazily[field.kind]?.(`v${i}[index]`) ?? `v${i}[index]`}`);
+    this.generated = new Function(
+      "parse", "raw", ...fields.map((_, i) => `v${i}`),
+      `"use strict"; return (index) => ({ ${literal.join(", ")} });`,
+    );
+  }
+
+  describe() {
+    return this.fields.map(({ name, field }) => ({ name, kind: field.memberKind }));
+  }
+
+  /** The function that reads the members of an event of this batch. */
+  open(batch) {
+    const failures = new Map();
+    const fail = (index, name, why) => {
+      if (!failures.has(index)) failures.set(index, new Map());
+      const own = failures.get(index);
+      if (!own.has(name)) own.set(name, `data: the member \`${name}\` ${why}`);
+    };
+    const count = batch.offsets.length;
+    const values = this.fields.map(({ name, field }, i) => columnValues(batch.members[i], count, field, (index, why) => fail(index, name, why)));
+    const read = this.generated(parseMember, rawMember, ...values);
+    if (failures.size === 0) return read;
+    return (index) => (failures.has(index) ? failing(read(index), failures.get(index)) : read(index));
+  }
+}
+
+/** How members are read that are decoded only when they are asked for. */
+const lazily = {
+  json: (value) => `parse(${value})`,
+  rawJson: (value) => `raw(${value})`,
+};
+
+const parseMember = (text) => (text === null ? null : JSON.parse(text));
+
+const rawMember = (text) => (text === null ? null : RawJson.lazily(text));
+
+/** The members of an event some of which it does not have as declared: these fail when they are used. */
+function failing(members, failures) {
+  for (const [name, message] of failures) {
+    Object.defineProperty(members, name, {
+      enumerable: true,
+      get() {
+        throw new ProjectionError(message);
+      },
+    });
+  }
+  return members;
+}
+
+/** Checks of values that the host has decoded: the value, or why it cannot be used. */
+const exactly = {
+  integer(value) {
+    return Number.isSafeInteger(value) ? null : `is about ${value}, where integers are no longer exact: declare it as \`bigint\``;
+  },
+  bigint(text) {
+    if (!/^-?(0|[1-9]\d*)$/.test(text)) return `is ${show(text)}, not a whole number`;
+    const value = BigInt(text);
+    return value < -(2n ** 63n) || value >= 2n ** 63n ? `is ${text}, not from -2^63 to 2^63 - 1` : null;
+  },
+};
+
+/** The values of a member for all events; null if an event has none. */
+function columnValues(column, count, field, fail) {
+  const { tag, val } = column.values;
+  let values = val;
+  if (tag === "texts" || tag === "jsons") values = texts(val);
+  else if (tag === "booleans") values = Array.from({ length: count }, (_, i) => (val[i >> 3] & (1 << (i & 7))) !== 0);
+  for (const index of column.mismatched) {
+    fail(index, `is not ${WANTED[field.kind]}, or occurs twice, or data is not an object`);
+  }
+  const { validity } = column;
+  const whole = count >> 3;
+  for (let byte = 0; byte < validity.length; byte++) {
+    if (validity[byte] === 255 || (byte === whole && validity[byte] === (1 << (count & 7)) - 1)) continue;
+    for (let index = byte * 8; index < Math.min(count, byte * 8 + 8); index++) {
+      if (validity[byte] & (1 << (index & 7))) continue;
+      values[index] = null;
+      if (!field.optional) fail(index, "is missing or null");
+    }
+  }
+  if (field.kind === "integer") {
+    for (let index = 0; index < count; index++) {
+      const value = values[index];
+      if (value !== (value | 0) && value !== null && exactly.integer(value) !== null) fail(index, exactly.integer(value));
+    }
+  } else if (field.kind === "timestampText") {
+    for (let index = 0; index < count; index++) {
+      if (values[index] === null) continue;
+      const time = canonicalTime(values[index]);
+      if (time === null) fail(index, `is ${show(values[index])}, not ${WANTED.timestampText}`);
+      else values[index] = time;
+    }
+  } else if (field.kind === "bigint") {
+    for (let index = 0; index < count; index++) {
+      const text = values[index];
+      if (text === null) continue;
+      const why = exactly.bigint(text);
+      if (why === null) values[index] = BigInt(text);
+      else fail(index, why);
+    }
+  }
+  return values;
+}
+
+/** The names in `attributes: […]` as the flags of the contract. */
+export function attributeFlags(names) {
+  const flags = Object.fromEntries(ATTRIBUTES.map((name) => [name, false]));
+  for (const name of names) {
+    if (!ATTRIBUTES.includes(name)) {
+      throw new ProjectionError(`${show(name)} is not an attribute${suggestion(String(name), ATTRIBUTES)}`);
+    }
+    flags[name] = true;
+  }
+  return flags;
+}
+
+/** The events of a batch, one after the other. */
+export function* eventsOf(batch, event, timers) {
+  const { offsets, times, types, typeNames } = batch;
+  for (let i = 0; i < offsets.length; i++) {
+    event._index = i;
+    event.offset = offsets[i];
+    event.time = times[i];
+    event.type = typeNames[types[i]];
+    call.cause = timers + i;
+    yield event;
+  }
+}

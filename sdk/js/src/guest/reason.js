@@ -1,0 +1,52 @@
+// Exceptions as people read them: file and line of the projection's own source, message,
+// the line itself, and the stack.
+
+import { ProjectionError, show } from "../errors.js";
+import { hintFor } from "./sandbox.js";
+
+const FRAMES_MAX = 10;
+const SOURCE_LINE_MAX = 120;
+
+/**
+ * Tells exceptions of the files in `sources`.
+ * @param {(file: string) => string | null} nameOf the name of a file in a stack, or null if it is not the projection's
+ * @param {(name: string) => string | null} textOf the source of a file, or null if it is not known
+ */
+export function teller(nameOf, textOf) {
+  const framesOf = (stack) => {
+    const frames = [];
+    for (const line of String(stack ?? "").split("\n")) {
+      const found = /^\s*at (?:(.*?) \()?(.*?):(\d+):(\d+)\)?$/.exec(line);
+      const name = found === null ? null : nameOf(found[2]);
+      if (name !== null) frames.push({ in: found[1] ?? "", name, line: Number(found[3]), column: Number(found[4]) });
+    }
+    return frames;
+  };
+
+  const quote = ({ name, line }) => {
+    const source = textOf(name)?.split("\n")[line - 1]?.trim();
+    return source ? `\n    ${line} | ${source.length > SOURCE_LINE_MAX ? `${source.slice(0, SOURCE_LINE_MAX)}…` : source}` : "";
+  };
+
+  return (error) => {
+    if (!(error instanceof Error)) return `threw ${show(error)}: throw an \`Error\`, so that its place is known`;
+    if (error.file !== undefined) {
+      const place = [error.file, error.line ?? 1, error.column].filter((part) => part !== null && part !== undefined).join(":");
+      return `${place}: ${error.name}: ${error.message}${quote({ name: error.file, line: error.line ?? 1 })}`;
+    }
+    const frames = framesOf(error.stack);
+    const own = error instanceof ProjectionError || error.name === "NotAvailableError";
+    let text = own ? error.message : `${error.name}: ${error.message}`;
+    const unknown = /^'?([\w$]+)'? is not defined$/.exec(error.message);
+    const hint = unknown === null ? "" : hintFor(unknown[1]);
+    if (hint !== "") text += `; ${hint}`;
+    if (frames.length === 0) return text;
+    text = `${frames[0].name}:${frames[0].line}:${frames[0].column}: ${text}${quote(frames[0])}`;
+    if (frames.length > 1) {
+      for (const frame of frames.slice(0, FRAMES_MAX)) {
+        text += `\n    at ${frame.in === "" || frame.in === "<anonymous>" ? "" : `${frame.in} `}(${frame.name}:${frame.line}:${frame.column})`;
+      }
+    }
+    return text;
+  };
+}

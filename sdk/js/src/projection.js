@@ -1,0 +1,238 @@
+// A projection, and the code that runs it between the contract's two functions.
+
+import { call, dueAt, sendEarlyLogs } from "./call.js";
+import { ProjectionError, show, suggestion } from "./errors.js";
+import { attributeFlags, BatchView, Event, eventsOf, Members, Timer } from "./event.js";
+import { fieldsOf } from "./fields.js";
+import { Parameters, takeParameters } from "./parameters.js";
+import { takeDeclared } from "./table.js";
+import { duration } from "./time.js";
+
+const OPTIONS = [
+  "name", "version", "description", "subscribes", "attributes", "members", "emits", "cycleDepthMax", "eventTime",
+  "onFailure", "setup", "prepare", "apply", "onTimer",
+];
+const ON_FAILURE = ["park-subject", "park-event", "halt"];
+
+let latest = null;
+
+/** The projection that was defined last, or null; the next call returns null. */
+export function takeProjection() {
+  const projection = latest;
+  latest = null;
+  return projection;
+}
+
+/** A deterministic fold of events into tables. Create it with {@link projection}. */
+export class Projection {
+  constructor(spec) {
+    if (spec === null || typeof spec !== "object") throw new ProjectionError(`projection: ${show(spec)} is not an object`);
+    for (const name of Object.keys(spec)) {
+      if (!OPTIONS.includes(name)) throw new ProjectionError(`a projection has no option \`${name}\`${suggestion(name, OPTIONS)}`);
+    }
+    for (const name of ["apply", "onTimer", "prepare", "setup"]) {
+      if (spec[name] !== undefined && typeof spec[name] !== "function") throw new ProjectionError(`\`${name}\` of the projection is ${show(spec[name])}, not a function`);
+    }
+    if (spec.apply === undefined) throw new ProjectionError("the projection has no function `apply`");
+    this.spec = spec;
+    this.tables = takeDeclared();
+    this.parameters = takeParameters() ?? new Parameters({});
+    this.settings = null;
+    this.failed = false;
+    latest = this;
+  }
+
+  /** Forgets everything that a fresh instance does not know. */
+  reset() {
+    for (const table of this.tables) table.reset();
+    this.settings = null;
+    this.failed = false;
+  }
+
+  /** The contract's `setup`: takes the parameters and returns the manifest. */
+  setup(host, parameters) {
+    call.host = host;
+    call.cause = 0;
+    try {
+      sendEarlyLogs();
+      this.parameters.take(parameters);
+      noPromise(this.spec.setup?.(), "setup");
+      return this.#manifest();
+    } finally {
+      call.host = null;
+    }
+  }
+
+  #manifest() {
+    const { spec } = this;
+    const value = (name, fallback) => {
+      const given = typeof spec[name] === "function" ? spec[name]() : spec[name];
+      return given ?? fallback;
+    };
+    const list = (name) => {
+      const given = value(name, []);
+      const array = typeof given === "string" ? [given] : given;
+      if (!Array.isArray(array) || array.some((it) => typeof it !== "string")) throw new ProjectionError(`\`${name}\` of the projection is ${show(given)}, not a list of texts`);
+      return array;
+    };
+    const string = (name, fallback) => {
+      const given = value(name, fallback);
+      if (typeof given !== "string") throw new ProjectionError(`\`${name}\` of the projection is ${show(given)}, not text`);
+      return given;
+    };
+    const name = string("name", undefined);
+    if (!/^[a-z][a-z0-9-]{0,63}$/.test(name)) {
+      throw new ProjectionError(`the name ${show(name)} must be 1 to 64 lower-case letters, digits and hyphens, beginning with a letter`);
+    }
+    const subscribes = list("subscribes");
+    if (subscribes.length === 0) throw new ProjectionError("the projection subscribes to no event type: add `subscribes: [\"…\"]`");
+    const members = spec.members === undefined ? null : new Members(fieldsOf(spec.members, "members"));
+    const attributes = attributeFlags(list("attributes"));
+    if (members === null) attributes.data = true;
+    if (this.tables.some((table) => table.perTenant)) attributes.tenant = true;
+    const onFailure = string("onFailure", "park-subject");
+    if (!ON_FAILURE.includes(onFailure)) {
+      throw new ProjectionError(`\`onFailure\` is ${show(onFailure)}: choose one of ${ON_FAILURE.map((it) => `"${it}"`).join(", ")}`);
+    }
+    this.#numberTables();
+    const emits = list("emits");
+    const eventTime = eventTimeOf(value("eventTime", null));
+    this.settings = { attributes, members, emits, eventTime: eventTime !== null };
+    const cycleDepthMax = value("cycleDepthMax", null);
+    return {
+      name, version: string("version", "0.1.0"), description: string("description", ""), subscribes, attributes,
+      members: members?.describe() ?? [], tables: this.tables.map((table) => table.describe()), emits, cycleDepthMax,
+      eventTime, onFailure, parameters: this.parameters.schema(), options: [],
+    };
+  }
+
+  #numberTables() {
+    const names = new Set();
+    this.tables.forEach((table, id) => {
+      if (names.has(table.name)) throw new ProjectionError(`two tables are named \`${table.name}\``);
+      names.add(table.name);
+      table.id = id;
+    });
+  }
+
+  /**
+   * The contract's `apply`.
+   * @throws {{ cause: number | null, message: string, error: unknown }} the contract's failure
+   */
+  apply(host, batch) {
+    if (this.settings === null) throw { cause: null, message: "`apply` was called before `setup`" };
+    if (this.failed) throw { cause: null, message: "an earlier call failed; the instance should have been dropped" };
+    this.failed = true;
+    call.host = host;
+    call.settings = this.settings;
+    call.touched = [];
+    call.outbox = [];
+    try {
+      this.#fold(batch);
+      this.failed = false;
+    } finally {
+      call.host = null;
+    }
+  }
+
+  #fold(batch) {
+    const { timers } = batch;
+    for (let i = 0; i < timers.length; i++) this.#fire(timers[i], i, batch.watermark);
+    const count = batch.offsets.length;
+    if (count > 0) this.#events(batch, timers.length, count);
+    try {
+      for (const table of this.tables) {
+        // An error names the event that changed the row: it was checked at that event's end.
+        table.flush();
+      }
+      if (call.outbox.length > 0) call.host.emit(call.outbox);
+    } catch (error) {
+      throw { cause: null, message: reason(error), error };
+    }
+  }
+
+  #fire(timer, index, watermark) {
+    const fired = new Timer(timer, watermark);
+    call.cause = index;
+    call.tenant = fired.hasTenant ? fired.tenant : null;
+    try {
+      noPromise(this.spec.onTimer?.(fired), "onTimer");
+      finishRows();
+    } catch (error) {
+      const message = `timer ${show(timer.key)} due at ${dueAt(timer.at)}: ${reason(error)}`;
+      throw { cause: index, message, error };
+    }
+  }
+
+  #events(batch, timers, count) {
+    const { spec, tables, settings } = this;
+    const { offsets, times, types, typeNames } = batch;
+    const event = new Event(new BatchView(batch, settings));
+    const tenants = settings.attributes.tenant ? event._view.attribute("tenant") : null;
+    const { touched } = call;
+    let i = 0;
+    call.cause = timers;
+    call.tenant = "";
+    try {
+      if (spec.prepare !== undefined) noPromise(spec.prepare(eventsOf(batch, event, timers)), "prepare");
+      if (touched.length > 0) throw new ProjectionError("`prepare` must not change rows: it may only call `prefetch`");
+    } catch (error) {
+      throw { cause: null, message: `prepare: ${reason(error)}`, error };
+    }
+    try {
+      for (; i < count; i++) {
+        event._index = i;
+        event.offset = offsets[i];
+        event.time = times[i];
+        event.type = typeNames[types[i]];
+        call.cause = timers + i;
+        if (tenants !== null) call.tenant = tenants[i];
+        const result = spec.apply(event);
+        if (result !== undefined) noPromise(result, "apply");
+        for (let at = 0; at < touched.length; at += 2) touched[at].finish(touched[at + 1]);
+        touched.length = 0;
+        for (let at = 0; at < tables.length; at++) if (tables[at].entries.size > tables[at].cacheRows) tables[at].trim();
+      }
+    } catch (error) {
+      const message = `\`${event.type}\` at offset ${offsets[i]}: ${reason(error)}`;
+      throw { cause: timers + i, message, error };
+    }
+  }
+}
+
+function finishRows() {
+  const { touched } = call;
+  for (let at = 0; at < touched.length; at += 2) touched[at].finish(touched[at + 1]);
+  touched.length = 0;
+}
+
+function noPromise(result, name) {
+  if (result !== null && typeof result === "object" && typeof result.then === "function") {
+    throw new ProjectionError(`\`${name}\` must not be \`async\`: a projection has nothing to wait for`);
+  }
+}
+
+function eventTimeOf(given) {
+  if (given === null) return null;
+  if (typeof given !== "object") throw new ProjectionError(`\`eventTime\` is ${show(given)}, not \`{ lateness: "10s", tick: "1s" }\``);
+  for (const name of Object.keys(given)) {
+    if (name !== "lateness" && name !== "tick") throw new ProjectionError(`\`eventTime\` has no option \`${name}\`${suggestion(name, ["lateness", "tick"])}`);
+  }
+  const tick = duration(given.tick ?? "1s");
+  if (tick === 0) throw new ProjectionError("the tick of event time is shorter than a microsecond");
+  return { allowedLateness: duration(given.lateness ?? 0), tick };
+}
+
+/** How an exception reads in the reason of a parked event; {@link setReason} replaces it. */
+let reason = (error) => (error instanceof Error ? `${error.name}: ${error.message}` : show(error));
+
+/** Sets how exceptions are described; the interpreter adds file, line and stack. */
+export function setReason(tell) {
+  reason = tell;
+}
+
+/**
+ * Defines the projection. Its tables are those declared before it.
+ * @param {object} spec
+ */
+export const projection = (spec) => new Projection(spec);

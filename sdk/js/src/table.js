@@ -1,0 +1,404 @@
+// Tables with typed rows, cached in memory and written once at the end of a call.
+
+import { column, decode, encode, texts } from "./bytes.js";
+import { call, hostFor } from "./call.js";
+import { Codec } from "./codec.js";
+import { ProjectionError, show, suggestion } from "./errors.js";
+import { fieldsOf } from "./fields.js";
+import { endOfPrefix, escapePart, InTenant, keyOf, narrow, partText, tenantOf } from "./keys.js";
+import { duration, iso } from "./time.js";
+
+/** How many rows a table keeps in memory, unless its option `cache` says otherwise. */
+export const CACHE_ROWS = 32_768;
+
+const SCAN_PAGE_ROWS = 128;
+/** The longest key that the host takes. */
+const KEY_BYTES_MAX = 1_024;
+const OPTIONS = ["key", "description", "private", "perTenant", "newestBy", "retention", "cache"];
+
+/** Tables that were declared since the last projection. */
+let declared = [];
+
+/** The tables that were declared since the last call, in order. */
+export function takeDeclared() {
+  const tables = declared;
+  declared = [];
+  return tables;
+}
+
+/** A row in memory. */
+class Entry {
+  constructor(key, row) {
+    this.key = key;
+    this.row = row;
+    this.cause = 0;
+    this.changed = false;
+    this.touched = false;
+  }
+}
+
+/** How a declared key field becomes text. */
+const keyTexts = {
+  text: partText,
+  timestamp: (value) => {
+    if (typeof value === "string") return value;
+    return iso(typeof value === "object" && value !== null ? value.start : value);
+  },
+  integer: narrow,
+  bigint: narrow,
+  boolean: String,
+};
+
+/** A table of the projection. Create it with {@link table}. */
+export class Table {
+  constructor(name, fields, options = {}) {
+    const where = `table ${show(name)}`;
+    if (typeof name !== "string" || !/^[a-z][a-z0-9_-]{0,63}$/.test(name)) {
+      throw new ProjectionError(
+        `the table name ${show(name)} must be 1 to 64 lower-case letters, digits, \`_\` and \`-\`, beginning with a letter`,
+      );
+    }
+    for (const option of Object.keys(options)) {
+      if (!OPTIONS.includes(option)) throw new ProjectionError(`${where} has no option \`${option}\`${suggestion(option, OPTIONS)}`);
+    }
+    this.id = null;
+    this.name = name;
+    this.fields = fieldsOf(fields, where);
+    this.options = options;
+    this.codec = new Codec(this.fields);
+    this.perTenant = options.perTenant === true;
+    this.cacheRows = options.cache ?? CACHE_ROWS;
+    this.keyFields = this.#keyFields(where);
+    this.entries = new Map();
+    this.changed = [];
+    declared.push(this);
+  }
+
+  #keyFields(where) {
+    const names = this.options.key;
+    if (names === undefined) return null;
+    const list = Array.isArray(names) ? names : [names];
+    return list.map((name) => {
+      const field = this.fields.find((field) => field.name === name)?.field;
+      if (field === undefined) throw new ProjectionError(`${where}: the key names the field ${show(name)}, which is not declared`);
+      const toText = keyTexts[field.kind];
+      if (toText === undefined) throw new ProjectionError(`${where}: a field of kind ${field.kind} cannot be part of the key`);
+      return { name, toText };
+    });
+  }
+
+  /** Forgets all rows in memory, as a fresh instance has none. */
+  reset() {
+    this.entries = new Map();
+    this.changed = [];
+  }
+
+  /** The description for the contract. */
+  describe() {
+    const { description = "", newestBy = null, retention } = this.options;
+    return {
+      name: this.name,
+      description,
+      public: this.options.private !== true,
+      perTenant: this.perTenant,
+      fields: this.options.private === true ? [] : this.fields.map(({ name, field }) => ({
+        name, kind: field.contractKind, unit: field.unit, merge: field.merge,
+      })),
+      newestBy,
+      retention: retention === undefined ? null : duration(retention),
+      options: [],
+    };
+  }
+
+  #error(key, error) {
+    return Object.assign(error, { message: `table \`${this.name}\`: row ${show(key)}: ${error.message}` });
+  }
+
+  /** The key of a row, from the parts or the values of the key's fields. */
+  #key(a, b, c, d) {
+    let key;
+    if (a instanceof InTenant) {
+      key = `${a.tenant}\0${a.key}`;
+      if (!this.perTenant) return key;
+    } else if (this.keyFields !== null) {
+      key = this.#fieldsKey([a, b, c, d]);
+    } else if (b === undefined) {
+      key = typeof a === "string" ? a : Array.isArray(a) ? keyOf(a) : partText(a);
+    } else {
+      key = `${escapePart(partText(a))}/${escapePart(partText(b))}`;
+      if (c !== undefined) key += `/${escapePart(partText(c))}`;
+      if (d !== undefined) key += `/${escapePart(partText(d))}`;
+    }
+    if (this.perTenant && !(a instanceof InTenant)) {
+      if (call.tenant === null) {
+        throw new ProjectionError(`table \`${this.name}\`: the timer belongs to no tenant: set it with \`inTenant(…)\``);
+      }
+      key = `${call.tenant}\0${key}`;
+    }
+    return key;
+  }
+
+  #fieldsKey(values) {
+    const { keyFields } = this;
+    const given = Array.isArray(values[0]) ? values[0] : values;
+    let key = "";
+    for (let i = 0; i < keyFields.length; i++) {
+      const value = given[i];
+      if (value === undefined || value === null) {
+        throw new ProjectionError(`table \`${this.name}\`: the key's field \`${keyFields[i].name}\` has no value`);
+      }
+      const text = keyFields[i].toText(value);
+      if (i > 0) key += "/";
+      key += keyFields.length > 1 ? escapePart(text) : text;
+    }
+    return key;
+  }
+
+  /** A new row, with the fields of the key filled in. */
+  #fresh(values) {
+    const row = this.codec.fresh();
+    if (this.keyFields !== null) {
+      const given = Array.isArray(values[0]) ? values[0] : values;
+      this.keyFields.forEach(({ name }, i) => {
+        const value = given[i];
+        row[name] = value !== null && typeof value === "object" ? value.start : value;
+      });
+    }
+    return row;
+  }
+
+  #checkKey(key) {
+    const rest = this.perTenant ? key.slice(key.indexOf("\0") + 1) : key;
+    if (rest === "") throw new ProjectionError(`table \`${this.name}\`: a key cannot be empty`);
+    if (rest.includes("\0")) throw new ProjectionError(`table \`${this.name}\`: key ${show(rest)}: U+0000 cannot be part of a key`);
+    if (key.length > KEY_BYTES_MAX / 3 && encode(key).length > KEY_BYTES_MAX) {
+      throw new ProjectionError(`table \`${this.name}\`: key ${show(rest)} has more than ${KEY_BYTES_MAX} bytes`);
+    }
+    if (!key.isWellFormed()) throw new ProjectionError(`table \`${this.name}\`: key ${show(key)} has half of a surrogate pair`);
+  }
+
+  #load(key) {
+    const known = this.entries.get(key);
+    if (known !== undefined) return known;
+    this.#checkKey(key);
+    const bytes = this.#host().get(this.id, key);
+    const entry = new Entry(key, bytes === null || bytes === undefined ? null : this.#decode(key, bytes));
+    this.entries.set(key, entry);
+    return entry;
+  }
+
+  #host() {
+    if (this.id === null) throw new ProjectionError(`table \`${this.name}\` belongs to no projection: declare tables before \`projection({ … })\``);
+    return hostFor(`table \`${this.name}\``);
+  }
+
+  #decode(key, bytes) {
+    try {
+      return this.codec.decode(decode(bytes));
+    } catch (error) {
+      throw this.#error(key, error);
+    }
+  }
+
+  #change(entry) {
+    if (!entry.touched) {
+      if (this.perTenant && tenantOf(entry.key) !== call.tenant) {
+        throw new ProjectionError(`table \`${this.name}\`: row ${show(entry.key)} belongs to another tenant than the event`);
+      }
+      entry.touched = true;
+      call.touched.push(this, entry);
+    }
+    entry.cause = call.cause;
+    if (!entry.changed) {
+      entry.changed = true;
+      this.changed.push(entry);
+    }
+  }
+
+  /** Throws unless the row of `entry` can be stored; the event ends with it. */
+  finish(entry) {
+    entry.touched = false;
+    if (entry.row === null) return;
+    try {
+      this.codec.check(entry.row);
+    } catch (error) {
+      throw this.#error(entry.key, error);
+    }
+  }
+
+  /** The row under this key, to change it; a new one if there is none. */
+  row(a, b, c, d) {
+    const entry = this.#load(this.#key(a, b, c, d));
+    this.#change(entry);
+    return (entry.row ??= this.#fresh([a, b, c, d]));
+  }
+
+  /** The row under this key, to change it, or null. */
+  update(a, b, c, d) {
+    const entry = this.#load(this.#key(a, b, c, d));
+    if (entry.row !== null) this.#change(entry);
+    return entry.row;
+  }
+
+  /** The row under this key, to read it, or null. */
+  get(a, b, c, d) {
+    const { row } = this.#load(this.#key(a, b, c, d));
+    return row !== null && call.strict ? Object.freeze({ ...row }) : row;
+  }
+
+  /** Whether there is a row under this key. */
+  has(a, b, c, d) {
+    return this.#load(this.#key(a, b, c, d)).row !== null;
+  }
+
+  /** Writes a row: the last argument has the values of its fields, those before are the key. */
+  put(...args) {
+    const values = args.pop();
+    const row = this.#fresh(args);
+    const given = this.codec.from(values);
+    for (const name of Object.keys(values)) row[name] = given[name];
+    this.#set(this.#key(...args), row);
+    return row;
+  }
+
+  /** Deletes the row under this key, if there is one. */
+  delete(a, b, c, d) {
+    this.#set(this.#key(a, b, c, d), null);
+  }
+
+  /** Deletes the row under this key and returns it, or null. */
+  take(a, b, c, d) {
+    const entry = this.#load(this.#key(a, b, c, d));
+    const { row } = entry;
+    if (row !== null) {
+      this.#change(entry);
+      entry.row = null;
+    }
+    return row;
+  }
+
+  #set(key, row) {
+    let entry = this.entries.get(key);
+    if (entry === undefined) {
+      this.#checkKey(key);
+      this.#host();
+      entry = new Entry(key, null);
+      this.entries.set(key, entry);
+    }
+    this.#change(entry);
+    entry.row = row;
+  }
+
+  /** Reads the rows of these keys in one call of the host: text, or arrays of parts. */
+  prefetch(keys) {
+    const missing = [];
+    const seen = new Set();
+    for (const parts of keys) {
+      const key = Array.isArray(parts) ? this.#key(...parts) : this.#key(parts);
+      if (this.entries.has(key) || seen.has(key)) continue;
+      this.#checkKey(key);
+      seen.add(key);
+      missing.push(key);
+      if (this.entries.size + missing.length >= this.cacheRows) break;
+    }
+    if (missing.length === 0) return;
+    const [found, rows] = this.#host().getMany(this.id, column(missing));
+    const values = texts(rows);
+    for (let i = 0; i < missing.length; i++) {
+      const key = missing[i];
+      try {
+        this.entries.set(key, new Entry(key, found[i] ? this.codec.decode(values[i]) : null));
+      } catch (error) {
+        throw this.#error(key, error);
+      }
+    }
+  }
+
+  /**
+   * The rows of a range in the order of their keys, each as `{ key, row }`.
+   * @param {{ prefix?: unknown, start?: unknown, end?: unknown, limit?: number, reverse?: boolean }} range
+   */
+  scan(range = {}) {
+    const names = ["prefix", "start", "end", "limit", "reverse"];
+    for (const name of Object.keys(range)) {
+      if (!names.includes(name)) throw new ProjectionError(`a scan has no option \`${name}\`${suggestion(name, names)}`);
+    }
+    const host = this.#host();
+    const { limit = Infinity, reverse = false } = range;
+    let [start, end] = this.#bounds(range);
+    this.flush();
+    const rows = [];
+    while (rows.length < limit) {
+      const wanted = Math.min(limit - rows.length, SCAN_PAGE_ROWS);
+      const page = host.scan(this.id, start, end, wanted, reverse);
+      for (const { key, value } of page) rows.push({ key, row: this.#decode(key, value) });
+      if (page.length < wanted) break;
+      if (reverse) end = rows.at(-1).key;
+      else start = `${rows.at(-1).key}\0`;
+    }
+    return rows;
+  }
+
+  #bounds({ prefix, start, end }) {
+    const text = (key) => {
+      if (key === undefined) return "";
+      const parts = Array.isArray(key) ? key : [key];
+      if (parts[0] instanceof InTenant) return `${parts[0].tenant}\0${parts[0].key}`;
+      const rest = parts.length === 1 && parts[0] === "" ? "" : keyOf(parts.map((part) => (typeof part === "number" ? iso(part) : part)));
+      return this.perTenant ? `${call.tenant}\0${rest}` : rest;
+    };
+    if (prefix !== undefined || (this.perTenant && start === undefined && end === undefined)) {
+      const from = text(prefix ?? "");
+      return [from, endOfPrefix(from)];
+    }
+    return [text(start), text(end)];
+  }
+
+  /** Sends changed rows to the host. Rows that the current event still holds stay marked. */
+  flush() {
+    const { changed } = this;
+    if (changed.length === 0) return;
+    const { host } = call;
+    const puts = { causes: [], keys: [], rows: [] };
+    const deletes = { causes: [], keys: [] };
+    for (const entry of changed) {
+      if (entry.row === null) {
+        deletes.causes.push(entry.cause);
+        deletes.keys.push(entry.key);
+        continue;
+      }
+      try {
+        if (entry.touched) this.codec.check(entry.row);
+        puts.rows.push(this.codec.encode(entry.row));
+      } catch (error) {
+        throw this.#error(entry.key, error);
+      }
+      puts.causes.push(entry.cause);
+      puts.keys.push(entry.key);
+    }
+    if (deletes.keys.length > 0) host.deleteMany(Uint32Array.from(deletes.causes), this.id, column(deletes.keys));
+    if (puts.keys.length > 0) host.putMany(Uint32Array.from(puts.causes), this.id, column(puts.keys), column(puts.rows));
+    const held = [];
+    for (const entry of changed) {
+      if (entry.touched) held.push(entry);
+      else entry.changed = false;
+    }
+    this.changed = held;
+  }
+
+  /** Between events: drops rows from memory if there are too many. */
+  trim() {
+    if (this.entries.size <= this.cacheRows) return;
+    this.flush();
+    this.entries = new Map();
+  }
+}
+
+/**
+ * Declares a table.
+ * @param {string} name lower-case letters, digits, `_` and `-`
+ * @param {object} fields the fields of its rows: `{ product: text, orders: integer("sum") }`
+ * @param {object} options `key`, `description`, `private`, `perTenant`, `newestBy`, `retention`, `cache`
+ */
+export const table = (name, fields, options) => new Table(name, fields, options);
+
