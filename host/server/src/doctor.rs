@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 
 use lantern_core::{Catalog, Offset, PartitionBounds, ProjectionRecord, ShardMeta, VersionRecord};
 use lantern_log::{LogChecked, LogDamage, OpenError};
-use lantern_store::{
-    CatalogFile, StateChecked, check_catalog, check_plugin, check_state, open_read_only,
-};
+use lantern_store::{CatalogFile, StateChecked, check_catalog, check_plugin, check_state};
 use serde::Serialize;
 
 use crate::data::DataDir;
@@ -146,7 +144,7 @@ impl Doctor {
             return;
         }
         let mut report = |done, all| progress("log of events", done, all);
-        match lantern_log::check(&path, open_read_only, &mut report) {
+        match lantern_log::check(&path, &mut report) {
             Ok(checked) => {
                 self.log.bounds.clone_from(&checked.partitions);
                 if checked.damage.is_empty() {

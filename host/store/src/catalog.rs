@@ -1,22 +1,18 @@
 //! The catalogue of projections: a redb file with one JSON record per projection.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use lantern_core::{Catalog, ProjectionRecord, StoreError};
+use lantern_redb_file::{OpenFile, begin_durable_write};
 use parking_lot::Mutex;
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::Database;
 
+use crate::catalog_records::{PROJECTIONS, decode, stored};
 use crate::disk::{Disk, SystemDisk};
 use crate::error::{StoreFailure, guarded};
-use crate::file::{DatabaseFile, FileKind, OpenFile};
+use crate::file::{CATALOG, DatabaseFile};
 use crate::read_only_file::check_catalog_on;
-
-/// The records, by [`ProjectionRecord::key`].
-const PROJECTIONS: TableDefinition<&str, &[u8]> = TableDefinition::new("projections");
-
-/// Since format 2 a projection can have a tenant, and a version can have a source.
-pub(crate) const KIND: FileKind = FileKind { name: "catalog", format: 2, earliest: 2 };
 
 /// Small, because the catalogue is always read completely, and rarely.
 const CACHE_BYTES: usize = 256 << 10;
@@ -51,7 +47,7 @@ impl CatalogFile {
     /// # Errors
     /// As [`CatalogFile::open`].
     pub fn open_on(on: Arc<dyn Disk>, path: impl Into<PathBuf>) -> Result<Self, StoreError> {
-        let mut file = DatabaseFile::new(path.into(), KIND, CACHE_BYTES, on);
+        let mut file = DatabaseFile::new(path.into(), CATALOG, CACHE_BYTES, on);
         let db = Some(file.open_or_create()?);
         // redb does not verify checksums when it reads, and nothing else checks the
         // content of a record. The file is small, so all of it is verified once, here.
@@ -92,8 +88,7 @@ impl Catalog for CatalogFile {
         let json = serde_json::to_vec(record)
             .map_err(|e| StoreError::Io(format!("the record of `{}`: {e}", record.name)))?;
         self.with(|db| {
-            let mut txn = db.begin_write()?;
-            txn.set_two_phase_commit(true);
+            let txn = begin_durable_write(db, false)?;
             txn.open_table(PROJECTIONS)?.insert(record.key().as_str(), json.as_slice())?;
             Ok(txn.commit()?)
         })
@@ -101,46 +96,11 @@ impl Catalog for CatalogFile {
 
     fn delete(&self, name: &str) -> Result<(), StoreError> {
         self.with(|db| {
-            let mut txn = db.begin_write()?;
-            txn.set_two_phase_commit(true);
+            let txn = begin_durable_write(db, false)?;
             txn.open_table(PROJECTIONS)?.remove(name)?;
             Ok(txn.commit()?)
         })
     }
-}
-
-/// The records by key, as stored.
-pub(crate) fn stored(db: &Database) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
-    let table = match db.begin_read()?.open_table(PROJECTIONS) {
-        Ok(table) => table,
-        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
-        Err(e) => return Err(e.into()),
-    };
-    let mut stored = Vec::new();
-    for entry in table.iter()? {
-        let (name, record) = entry?;
-        stored.push((name.value().to_owned(), record.value().to_owned()));
-    }
-    Ok(stored)
-}
-
-pub(crate) fn decode(
-    path: &Path,
-    stored: Vec<(String, Vec<u8>)>,
-) -> Result<Vec<ProjectionRecord>, StoreError> {
-    let record = |(name, json): (String, Vec<u8>)| {
-        let damaged = |why: String| {
-            let path = path.display();
-            StoreError::Damaged(format!("`{path}`: the record of projection `{name}`: {why}"))
-        };
-        let record: ProjectionRecord =
-            serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))?;
-        if record.key() != name {
-            return Err(damaged(format!("it is that of `{}`", record.key())));
-        }
-        Ok(record)
-    };
-    stored.into_iter().map(record).collect()
 }
 
 #[cfg(test)]

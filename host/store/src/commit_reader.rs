@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use lantern_core::{KeyRange, Pairs, Space, SpaceWrites, TableId, Writes};
+use lantern_redb_file::begin_durable_write;
 use redb::{
     Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
     Table, TableError, TableHandle, WriteTransaction,
 };
 
-use crate::file;
+use crate::file::{self, STATE};
 use crate::runs::{self, BlockBytes, RunError, Runs, definition};
-use crate::state::KIND;
 use crate::table_names::{space_of, table_name};
 
 /// A table is stored in runs once its rows would fill this many small runs.
@@ -135,19 +135,15 @@ impl CommitReader {
         writing: CommitOptions,
         sync: Sync,
     ) -> Result<u64, redb::Error> {
-        let mut txn = db.begin_write()?;
-        match sync {
-            Sync::Now => {
-                // One-phase commits detect torn writes by a checksum that is not
-                // cryptographic. The file contains bytes that users choose, so a user could
-                // make an incomplete commit look complete. Two-phase commits do not depend
-                // on that checksum.
-                txn.set_two_phase_commit(true);
-                txn.set_quick_repair(writing.quick_repair);
+        let txn = match sync {
+            Sync::Now => begin_durable_write(db, writing.quick_repair)?,
+            Sync::Later => {
+                let mut txn = db.begin_write()?;
+                // The commit is in memory only, so a crash leaves nothing to recover.
+                txn.set_durability(Durability::None)?;
+                txn
             }
-            // The commit is in memory only, so a crash leaves nothing to recover.
-            Sync::Later => txn.set_durability(Durability::None)?,
-        }
+        };
         let mut bytes = 0;
         for (space, changes) in writes {
             if !changes.is_empty() {
@@ -183,7 +179,7 @@ impl CommitReader {
             if tree.is_some() {
                 txn.delete_table(definition(&name))?;
             }
-            return file::set_format(txn, KIND.format);
+            return file::set_format(txn, STATE.format);
         }
         let mut tree = txn.open_table(definition(&name))?;
         write_rows(&mut tree, changes)

@@ -7,6 +7,7 @@ use std::io;
 use std::ops::Bound;
 use std::path::Path;
 
+use lantern_redb_file::forget_cached_pages;
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
@@ -95,7 +96,9 @@ impl Disk for SystemDisk {
     fn open(&self, path: &Path, uncached: bool) -> Result<Box<dyn StorageBackend>, DatabaseError> {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         if uncached {
-            forget_cached(&file);
+            forget_cached_pages(&file).unwrap_or_else(|error| {
+                tracing::warn!(%error, "cannot drop cached pages");
+            });
         }
         Ok(Box::new(FileBackend::new(file)?))
     }
@@ -182,18 +185,6 @@ fn allocated(meta: &fs::Metadata) -> u64 {
 #[cfg(not(unix))]
 fn allocated(meta: &fs::Metadata) -> u64 {
     meta.len()
-}
-
-/// Drops the operating system's cached pages of `file`. After a failed sync they can
-/// contain data that never reached the disk. If the file is read from the disk instead,
-/// redb finds the last complete commit by its checksums.
-fn forget_cached(file: &File) {
-    #[cfg(target_os = "linux")]
-    if let Err(e) = rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed) {
-        tracing::warn!(error = %e, "cannot drop cached pages");
-    }
-    #[cfg(not(target_os = "linux"))]
-    let _ = file;
 }
 
 /// An open file on any [`Disk`].

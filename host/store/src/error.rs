@@ -1,11 +1,10 @@
 //! Converts errors of redb and of the disk to the store's errors.
 
-use std::any::Any;
 use std::io::{self, ErrorKind};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use lantern_core::StoreError;
+use lantern_redb_file::catch_panic;
 
 /// An error, and whether the file must be closed. redb refuses all further operations on
 /// a file after a disk error.
@@ -59,19 +58,13 @@ where
     E: Into<redb::Error>,
 {
     // No state that a panic left half changed is used again: the file is closed.
-    match catch_unwind(AssertUnwindSafe(task)) {
+    match catch_panic(task) {
         Ok(result) => result.map_err(|e| failure(path, e)),
         Err(panic) => {
-            let message = format!("`{}`: redb gave up: {}", path.display(), panic_message(&*panic));
+            let message = format!("`{}`: {panic}", path.display());
             Err(StoreFailure { error: StoreError::Damaged(message), fatal: true })
         }
     }
-}
-
-/// The message of a panic.
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("it does not say why")
 }
 
 /// Converts a disk error on the file at `path` to a [`StoreError`].

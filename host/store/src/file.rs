@@ -2,13 +2,12 @@
 //! opens them again after a disk failure.
 
 use std::io;
-use std::ops::{Deref, DerefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_core::StoreError;
+use lantern_redb_file::{OpenFile, begin_durable_write};
 use redb::backends::InMemoryBackend;
 use redb::{
     Builder, Database, DatabaseError, ReadableDatabase, StorageBackend, StorageError,
@@ -35,6 +34,14 @@ pub(crate) struct FileKind {
     /// The earliest format that this release reads.
     pub(crate) earliest: u32,
 }
+
+/// The state of a shard. Since format 3 it contains a random number that identifies it, a
+/// digest of its decisions, and the incarnation of the log that it was folded from.
+pub(crate) const STATE: FileKind = FileKind { name: "state", format: 3, earliest: 3 };
+
+/// The catalogue. Since format 2 a projection can have a tenant, and a version can have a
+/// source.
+pub(crate) const CATALOG: FileKind = FileKind { name: "catalog", format: 2, earliest: 2 };
 
 /// A redb file: its path, its kind, how it is opened, and whether the last use failed.
 #[derive(Debug)]
@@ -97,7 +104,7 @@ impl DatabaseFile {
             return Err(StoreError::Damaged(format!("`{}` is empty", path.display())));
         }
         let db = self.database(file)?;
-        self.check_about(&db)?;
+        check_about(path, self.kind, &db)?;
         Ok(db)
     }
 
@@ -135,8 +142,7 @@ impl DatabaseFile {
 
     fn write_about(&self, db: &Database) -> Result<(), StoreError> {
         let written = guarded(&self.path, || -> Result<(), redb::Error> {
-            let mut txn = db.begin_write()?;
-            txn.set_two_phase_commit(true);
+            let txn = begin_durable_write(db, false)?;
             {
                 let mut about = txn.open_table(ABOUT)?;
                 about.insert("kind", self.kind.name)?;
@@ -146,41 +152,40 @@ impl DatabaseFile {
         });
         Ok(written?)
     }
+}
 
-    /// Refuses a file of another kind, or of a format that this release does not read.
-    pub(crate) fn check_about(&self, db: &Database) -> Result<(), StoreError> {
-        let refuse =
-            |why: String| Err(StoreError::Damaged(format!("`{}` {why}", self.path.display())));
-        let found = guarded(&self.path, || -> Result<_, redb::Error> {
-            let about = match db.begin_read()?.open_table(ABOUT) {
-                Ok(about) => about,
-                Err(TableError::Storage(e)) => return Err(e.into()),
-                Err(_) => return Ok(None),
-            };
-            let kind = about.get("kind")?.map(|v| v.value().to_owned());
-            let format = about.get("format")?.map(|v| v.value().to_owned());
-            Ok(kind.zip(format))
-        })?;
-        let Some((kind, format)) = found else {
-            return refuse("is a redb file, but none of Lantern's".into());
+/// Refuses a file of another kind, or of a format that this release does not read.
+pub(crate) fn check_about(path: &Path, kind: FileKind, db: &Database) -> Result<(), StoreError> {
+    let refuse = |why: String| Err(StoreError::Damaged(format!("`{}` {why}", path.display())));
+    let found = guarded(path, || -> Result<_, redb::Error> {
+        let about = match db.begin_read()?.open_table(ABOUT) {
+            Ok(about) => about,
+            Err(TableError::Storage(e)) => return Err(e.into()),
+            Err(_) => return Ok(None),
         };
-        if kind != self.kind.name {
-            return refuse(format!("is a file of kind `{kind}`, not `{}`", self.kind.name));
-        }
-        match format.parse::<u32>() {
-            Ok(format) if (self.kind.earliest..=self.kind.format).contains(&format) => Ok(()),
-            Ok(format) if (1..self.kind.earliest).contains(&format) => refuse(format!(
-                "has format {format} of an earlier release, and this one reads formats from {} on: \
-                 export the events with the release that wrote it, and import them into a new folder",
-                self.kind.earliest
-            )),
-            Ok(format) if format > 0 => refuse(format!(
-                "has format {format}, and this release reads formats up to {}: use the release \
-                 that wrote it, or a later one",
-                self.kind.format
-            )),
-            _ => refuse(format!("gives `{format}` as its format, which is none")),
-        }
+        let name = about.get("kind")?.map(|v| v.value().to_owned());
+        let format = about.get("format")?.map(|v| v.value().to_owned());
+        Ok(name.zip(format))
+    })?;
+    let Some((name, format)) = found else {
+        return refuse("is a redb file, but none of Lantern's".into());
+    };
+    if name != kind.name {
+        return refuse(format!("is a file of kind `{name}`, not `{}`", kind.name));
+    }
+    match format.parse::<u32>() {
+        Ok(format) if (kind.earliest..=kind.format).contains(&format) => Ok(()),
+        Ok(format) if (1..kind.earliest).contains(&format) => refuse(format!(
+            "has format {format} of an earlier release, and this one reads formats from {} on: \
+             export the events with the release that wrote it, and import them into a new folder",
+            kind.earliest
+        )),
+        Ok(format) if format > 0 => refuse(format!(
+            "has format {format}, and this release reads formats up to {}: use the release \
+             that wrote it, or a later one",
+            kind.format
+        )),
+        _ => refuse(format!("gives `{format}` as its format, which is none")),
     }
 }
 
@@ -197,40 +202,6 @@ fn missing<T>(error: DatabaseError) -> Result<Option<T>, DatabaseError> {
             Ok(None)
         }
         error => Err(error),
-    }
-}
-
-/// An open database. redb writes when it closes a file, and panics on some damaged files.
-/// Dropping this catches the panic.
-#[derive(Debug)]
-pub(crate) struct OpenFile(Option<Database>);
-
-impl From<Database> for OpenFile {
-    fn from(database: Database) -> Self {
-        Self(Some(database))
-    }
-}
-
-impl Deref for OpenFile {
-    type Target = Database;
-
-    fn deref(&self) -> &Database {
-        self.0.as_ref().expect("it is there until it is dropped")
-    }
-}
-
-impl DerefMut for OpenFile {
-    fn deref_mut(&mut self) -> &mut Database {
-        self.0.as_mut().expect("it is there until it is dropped")
-    }
-}
-
-impl Drop for OpenFile {
-    fn drop(&mut self) {
-        let database = self.0.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
-            tracing::error!("redb gave up while it closed a file, which is damaged");
-        }
     }
 }
 

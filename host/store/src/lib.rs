@@ -10,23 +10,28 @@
 //! without a restart.
 
 mod catalog;
+mod catalog_records;
 mod commit_reader;
+mod config;
 mod disk;
 mod error;
 mod file;
+mod open_files;
 mod plugins;
 mod read_only_file;
 mod row_arena;
 mod row_cache;
 mod runs;
 mod shard;
+mod shard_handle;
 mod state;
 mod table_names;
 mod temporary;
 mod unsynced;
 
 pub use catalog::CatalogFile;
+pub use config::StoreConfig;
 pub use disk::{Disk, PathKind, SystemDisk};
 pub use plugins::PluginFiles;
-pub use read_only_file::{StateChecked, check_catalog, check_plugin, check_state, open_read_only};
-pub use state::{StateDir, StoreConfig};
+pub use read_only_file::{StateChecked, check_catalog, check_plugin, check_state};
+pub use state::StateDir;

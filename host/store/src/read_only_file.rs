@@ -1,154 +1,24 @@
-//! Reads redb files without changing them. Writes that redb makes when it opens or
-//! repairs a file stay in memory. For checks of files that may be damaged and may be the
-//! only copy.
+//! Checks the store's files without changing them: states, the catalogue and plugins.
 
-use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use lantern_core::{
     KeyRange, Offset, Pairs, ParkedRecord, ProjectionRecord, ReadStore, ShardMeta, Space,
     StoreError,
 };
-use parking_lot::Mutex;
-use redb::{Builder, Database, DatabaseError, StorageBackend};
+use lantern_redb_file::{OpenFile, open_read_only, open_read_only_with};
+use redb::Database;
 use sha2::{Digest, Sha256};
 
-use crate::catalog;
+use crate::catalog_records;
 use crate::commit_reader::CommitReader;
-use crate::disk::{Disk, SystemDisk};
+use crate::disk::Disk;
 use crate::error::{disk, guarded};
-use crate::file::{DatabaseFile, OpenFile};
-use crate::state;
+use crate::file::{CATALOG, STATE, check_about};
 
-/// The size of a page of the overlay that holds redb's writes.
-const PAGE: usize = 4096;
-/// redb's cache, in bytes.
-const CACHE_BYTES: usize = 8 << 20;
 /// The number of rows read at a time.
 const ROWS: usize = 1_000;
-
-/// Opens a redb file for reading. The file is not changed, even if it was not closed
-/// properly.
-///
-/// # Errors
-/// The error of redb.
-pub fn open_read_only(path: &Path) -> Result<Database, DatabaseError> {
-    let file = File::open(path).map_err(redb::StorageError::Io)?;
-    let len = file.metadata().map_err(redb::StorageError::Io)?.len();
-    if len == 0 {
-        let empty = io::Error::new(io::ErrorKind::InvalidData, "the file is empty");
-        return Err(redb::StorageError::Io(empty).into());
-    }
-    read_only(FileBytes::File(file), len)
-}
-
-fn read_only(file: FileBytes, len: u64) -> Result<Database, DatabaseError> {
-    let pages = Mutex::new(PageOverlay { len, stored: len, written: BTreeMap::new() });
-    Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(ReadOnlyBackend { file, pages })
-}
-
-/// The file from which bytes are read.
-#[derive(Debug)]
-enum FileBytes {
-    File(File),
-    Disk(Box<dyn StorageBackend>),
-}
-
-/// The file, and redb's writes over it.
-#[derive(Debug)]
-struct ReadOnlyBackend {
-    file: FileBytes,
-    pages: Mutex<PageOverlay>,
-}
-
-#[derive(Debug)]
-struct PageOverlay {
-    len: u64,
-    /// The file's bytes before this offset are valid. Less than the file's length if redb
-    /// has truncated the file since it was opened.
-    stored: u64,
-    written: BTreeMap<u64, Vec<u8>>,
-}
-
-impl ReadOnlyBackend {
-    fn below(&self, pages: &PageOverlay, at: u64, out: &mut [u8]) -> io::Result<()> {
-        out.fill(0);
-        let there = usize::try_from(pages.stored.saturating_sub(at)).unwrap_or(usize::MAX);
-        let there = there.min(out.len());
-        match &self.file {
-            _ if there == 0 => Ok(()),
-            FileBytes::File(file) => file.read_exact_at(&mut out[..there], at),
-            FileBytes::Disk(file) => file.read(at, &mut out[..there]),
-        }
-    }
-}
-
-impl StorageBackend for ReadOnlyBackend {
-    fn len(&self) -> io::Result<u64> {
-        Ok(self.pages.lock().len)
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let pages = self.pages.lock();
-        if offset.saturating_add(out.len() as u64) > pages.len {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        self.below(&pages, offset, out)?;
-        let (first, end) = (offset / PAGE as u64, offset + out.len() as u64);
-        for (number, page) in pages.written.range(first..) {
-            let start = number * PAGE as u64;
-            if start >= end {
-                break;
-            }
-            let (from, to) = (start.max(offset), (start + PAGE as u64).min(end));
-            let to_index = |at: u64, base: u64| usize::try_from(at - base).unwrap_or(usize::MAX);
-            out[to_index(from, offset)..to_index(to, offset)]
-                .copy_from_slice(&page[to_index(from, start)..to_index(to, start)]);
-        }
-        Ok(())
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut pages = self.pages.lock();
-        pages.stored = pages.stored.min(len);
-        pages.written.retain(|number, _| number * (PAGE as u64) < len);
-        if let Some(page) = pages.written.get_mut(&(len / PAGE as u64)) {
-            page[usize::try_from(len % PAGE as u64).unwrap_or(0)..].fill(0);
-        }
-        pages.len = len;
-        Ok(())
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut pages = self.pages.lock();
-        let mut done = 0;
-        while done < data.len() {
-            let at = offset + done as u64;
-            let number = at / PAGE as u64;
-            let offset_in_page = usize::try_from(at % PAGE as u64).unwrap_or(0);
-            let part = (PAGE - offset_in_page).min(data.len() - done);
-            if !pages.written.contains_key(&number) {
-                let mut page = vec![0; PAGE];
-                self.below(&pages, number * PAGE as u64, &mut page)?;
-                pages.written.insert(number, page);
-            }
-            if let Some(page) = pages.written.get_mut(&number) {
-                page[offset_in_page..offset_in_page + part]
-                    .copy_from_slice(&data[done..done + part]);
-            }
-            done += part;
-        }
-        Ok(())
-    }
-}
 
 /// The content of an undamaged state.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -170,8 +40,7 @@ pub struct StateChecked {
 /// [`StoreError`] with the path; [`StoreError::Damaged`] if the state is damaged.
 pub fn check_state(path: &Path) -> Result<StateChecked, StoreError> {
     let mut db = OpenFile::from(guarded(path, || open_read_only(path))?);
-    DatabaseFile::new(path.into(), state::KIND, CACHE_BYTES, Arc::new(SystemDisk))
-        .check_about(&db)?;
+    check_about(path, STATE, &db)?;
     let checked = guarded(path, || {
         let checked = ReadOnlyShard::new(path, &db).and_then(|view| walk(path, &view));
         Ok::<_, redb::Error>(checked)
@@ -220,19 +89,14 @@ pub fn check_catalog(path: &Path) -> Result<Vec<ProjectionRecord>, StoreError> {
 
 /// Like [`check_catalog`], for a file on any disk.
 pub(crate) fn check_catalog_on(on: &dyn Disk, path: &Path) -> Result<(), StoreError> {
-    let db = guarded(path, || {
-        let file = on.open(path, false)?;
-        let len = file.len().map_err(redb::StorageError::Io)?;
-        read_only(FileBytes::Disk(file), len)
-    })?;
+    let db = guarded(path, || open_read_only_with(on.open(path, false)?))?;
     catalog_in(path, db.into()).map(drop)
 }
 
 fn catalog_in(path: &Path, mut db: OpenFile) -> Result<Vec<ProjectionRecord>, StoreError> {
-    DatabaseFile::new(path.into(), catalog::KIND, CACHE_BYTES, Arc::new(SystemDisk))
-        .check_about(&db)?;
-    let stored = guarded(path, || catalog::stored(&db))?;
-    let records = catalog::decode(path, stored)?;
+    check_about(path, CATALOG, &db)?;
+    let stored = guarded(path, || catalog_records::stored(&db))?;
+    let records = catalog_records::decode(path, stored)?;
     sound(path, &mut db)?;
     Ok(records)
 }

@@ -9,21 +9,18 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
 
-use lantern_core::{
-    KeyRange, Pairs, ReadStore, ReadValues, ShardMeta, ShardStore, Space, StoreError, TableId,
-    Writes,
-};
+use lantern_core::{ReadValues, ShardMeta, Space, StoreError, TableId, Writes};
+use lantern_redb_file::OpenFile;
 use parking_lot::{Mutex, RwLock};
 
 use crate::commit_reader::{CommitOptions, CommitReader, Sync};
 use crate::disk::{Disk, PathKind};
 use crate::error::guarded;
-use crate::file::{DatabaseFile, OpenFile, in_memory};
+use crate::file::{DatabaseFile, in_memory};
+use crate::open_files::{CloseIdle, OpenFiles};
 use crate::row_cache::{CommitStamp, RowCache, RowCacheBudget, RowKnowledge};
 use crate::runs::RunError;
-use crate::state::OpenFiles;
 use crate::unsynced::Unsynced;
 
 /// A shard's file, and its open database.
@@ -43,7 +40,7 @@ pub(crate) struct Shard {
     pins: AtomicUsize,
     /// The number of handles. When the last one is dropped, the file is closed.
     handles: AtomicUsize,
-    files: Weak<OpenFiles>,
+    files: Weak<OpenFiles<Self>>,
     /// `None` if no rows are cached.
     budget: Option<Arc<RowCacheBudget>>,
 }
@@ -74,7 +71,7 @@ impl Shard {
         file: DatabaseFile,
         writing: CommitOptions,
         budget: Arc<RowCacheBudget>,
-        files: Weak<OpenFiles>,
+        files: Weak<OpenFiles<Self>>,
     ) -> Self {
         let (path, disk) = (file.path.clone(), Some(Arc::clone(&file.disk)));
         let writer = WriterState::new(Some(file));
@@ -93,7 +90,7 @@ impl Shard {
         path: PathBuf,
         writing: CommitOptions,
         writer: WriterState,
-        files: Weak<OpenFiles>,
+        files: Weak<OpenFiles<Self>>,
     ) -> Self {
         Self {
             path,
@@ -147,30 +144,6 @@ impl Shard {
         writer.removed = true;
         writer.unsynced.clear();
         self.close(&writer);
-    }
-
-    /// Closes the file unless it is in use. Returns whether this closed it.
-    pub(crate) fn close_unless_busy(&self) -> bool {
-        let Some(writer) = self.writer.try_lock() else {
-            return false;
-        };
-        let Some(mut open) = self.open.try_write() else {
-            return false;
-        };
-        let unsynced = !writer.unsynced.is_empty();
-        if writer.file.is_none() || unsynced || self.pins.load(Ordering::SeqCst) > 0 {
-            return false;
-        }
-        let was_open = open.take().is_some();
-        if was_open {
-            self.count_closed();
-        }
-        was_open
-    }
-
-    /// Whether the shard was used since the last call.
-    pub(crate) fn take_used(&self) -> bool {
-        self.used.swap(false, Ordering::Relaxed)
     }
 
     fn ensure_open(
@@ -232,9 +205,9 @@ impl Shard {
         }
     }
 
-    /// The view of the last commit. Adds 1 to `pins`; the caller must subtract it again,
-    /// as [`FileLease`] and [`Snapshot`] do.
-    fn leased(&self) -> Result<Arc<CommitReader>, StoreError> {
+    /// The view of the last commit. Adds 1 to `pins`; the caller must subtract it again
+    /// with [`Shard::unpin`].
+    pub(crate) fn leased(&self) -> Result<Arc<CommitReader>, StoreError> {
         let pinned = || {
             let open = self.open.read();
             let view = open.as_ref().map(|open| Arc::clone(&open.view))?;
@@ -254,8 +227,12 @@ impl Shard {
         pinned().ok_or_else(not_open)
     }
 
+    pub(crate) fn unpin(&self) {
+        self.pins.fetch_sub(1, Ordering::SeqCst);
+    }
+
     /// The row under `key` as of the last commit.
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+    pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let Space::Table(table) = space else {
             return self.read(|view| view.get(space, key));
         };
@@ -275,7 +252,7 @@ impl Shard {
 
     /// Sets those of `values` that are not known yet to the rows under `keys`, as of the
     /// last commit.
-    fn get_many(
+    pub(crate) fn get_many(
         &self,
         space: Space,
         keys: &[&[u8]],
@@ -320,7 +297,7 @@ impl Shard {
     }
 
     /// Calls `read` with the view of the last commit.
-    fn read<R>(
+    pub(crate) fn read<R>(
         &self,
         read: impl FnOnce(&CommitReader) -> Result<R, RunError>,
     ) -> Result<R, StoreError> {
@@ -329,7 +306,7 @@ impl Shard {
     }
 
     /// Calls `read` with `view`. Closes the file after a disk error.
-    fn read_from<R>(
+    pub(crate) fn read_from<R>(
         &self,
         view: &Arc<CommitReader>,
         read: impl FnOnce(&CommitReader) -> Result<R, RunError>,
@@ -429,6 +406,64 @@ impl Shard {
     pub(crate) fn has_unsynced(&self) -> bool {
         !self.writer.lock().unsynced.is_empty()
     }
+
+    /// Counts a new handle. The caller must call [`Shard::drop_handle`] at its end.
+    pub(crate) fn add_handle(&self) {
+        self.handles.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// Closes the file if this was the last handle.
+    pub(crate) fn drop_handle(&self) {
+        if self.handles.fetch_sub(1, Ordering::SeqCst) > 1 {
+            return;
+        }
+        let mut writer = self.writer.lock();
+        // A new handle may have been created while this thread waited for the lock.
+        if self.handles.load(Ordering::SeqCst) == 0 {
+            if let Err(error) = self.sync(&mut writer) {
+                tracing::warn!(path = %self.path.display(), %error, "the last commits of a state are not durable: they are folded again");
+            }
+            writer.unsynced.clear();
+            self.close(&writer);
+        }
+    }
+
+    /// The limits of open files; `None` if the shard is not subject to them.
+    pub(crate) fn files(&self) -> Option<Arc<OpenFiles<Self>>> {
+        self.files.upgrade()
+    }
+
+    /// The bytes that the file takes on disk; 0 if it has no file.
+    pub(crate) fn disk_bytes(&self) -> u64 {
+        match self.disk.as_ref().map(|disk| disk.find(&self.path)) {
+            Some(Ok(Some(PathKind::File { disk_bytes }))) => disk_bytes,
+            _ => 0,
+        }
+    }
+}
+
+impl CloseIdle for Shard {
+    fn take_used(&self) -> bool {
+        self.used.swap(false, Ordering::Relaxed)
+    }
+
+    fn close_unless_busy(&self) -> bool {
+        let Some(writer) = self.writer.try_lock() else {
+            return false;
+        };
+        let Some(mut open) = self.open.try_write() else {
+            return false;
+        };
+        let unsynced = !writer.unsynced.is_empty();
+        if writer.file.is_none() || unsynced || self.pins.load(Ordering::SeqCst) > 0 {
+            return false;
+        }
+        let was_open = open.take().is_some();
+        if was_open {
+            self.count_closed();
+        }
+        was_open
+    }
 }
 
 /// The number of changes that are applied to the row cache at a time. A fold that runs in
@@ -449,7 +484,7 @@ struct FileLease<'a> {
 
 impl Drop for FileLease<'_> {
     fn drop(&mut self) {
-        self.shard.pins.fetch_sub(1, Ordering::SeqCst);
+        self.shard.unpin();
     }
 }
 
@@ -462,139 +497,5 @@ impl OpenShard {
         let view = guarded(path, || CommitReader::new(&db))?;
         let rows = budget.map(|budget| Mutex::new(RowCache::new(budget.clone())));
         Ok(Self { db, view: Arc::new(view), rows })
-    }
-}
-
-/// A shard, as its users have it. When the last handle is dropped, the file is closed.
-pub(crate) struct ShardHandle(Arc<Shard>);
-
-impl ShardHandle {
-    pub(crate) fn new(shard: Arc<Shard>) -> Self {
-        shard.handles.fetch_add(1, Ordering::SeqCst);
-        Self(shard)
-    }
-
-    pub(crate) fn shard(&self) -> &Shard {
-        &self.0
-    }
-}
-
-impl Drop for ShardHandle {
-    fn drop(&mut self) {
-        if self.0.handles.fetch_sub(1, Ordering::SeqCst) == 1 {
-            let mut writer = self.0.writer.lock();
-            // A new handle may have been created while this thread waited for the lock.
-            if self.0.handles.load(Ordering::SeqCst) == 0 {
-                if let Err(error) = self.0.sync(&mut writer) {
-                    tracing::warn!(path = %self.0.path.display(), %error, "the last commits of a state are not durable: they are folded again");
-                }
-                writer.unsynced.clear();
-                self.0.close(&writer);
-            }
-        }
-    }
-}
-
-impl ReadStore for ShardHandle {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.0.get(space, key)
-    }
-
-    fn get_many(
-        &self,
-        space: Space,
-        keys: &[&[u8]],
-        values: &mut ReadValues,
-    ) -> Result<(), StoreError> {
-        self.0.get_many(space, keys, values)
-    }
-
-    fn scan(
-        &self,
-        space: Space,
-        range: &KeyRange,
-        limit: usize,
-        reverse: bool,
-    ) -> Result<Pairs, StoreError> {
-        self.0.read(|view| view.scan(space, range, limit, reverse))
-    }
-
-    fn spaces(&self) -> Result<Vec<Space>, StoreError> {
-        self.0.read(CommitReader::spaces)
-    }
-}
-
-impl ShardHandle {
-    fn write(&self, writes: &Writes, sync: Sync) -> Result<(), StoreError> {
-        let began = Instant::now();
-        let bytes = self.0.commit(writes, sync)?;
-        if let Some(files) = self.0.files.upgrade() {
-            metrics::histogram!("lantern_store_commit_seconds").record(began.elapsed());
-            metrics::counter!("lantern_store_commits_total").increment(1);
-            if sync == Sync::Later {
-                metrics::counter!("lantern_store_unsynced_commits_total").increment(1);
-            }
-            metrics::counter!("lantern_store_bytes_written_total").increment(bytes);
-            files.close_idle_at_times();
-        }
-        Ok(())
-    }
-}
-
-impl ShardStore for ShardHandle {
-    fn commit(&self, writes: &Writes) -> Result<(), StoreError> {
-        self.write(writes, Sync::Now)
-    }
-
-    fn commit_unsynced(&self, writes: &Writes) -> Result<(), StoreError> {
-        self.write(writes, Sync::Later)
-    }
-
-    fn has_unsynced(&self) -> bool {
-        self.0.has_unsynced()
-    }
-
-    fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError> {
-        let view = self.0.leased()?;
-        Ok(Box::new(Snapshot { view, handle: Self::new(Arc::clone(&self.0)) }))
-    }
-
-    fn disk_bytes(&self) -> u64 {
-        match self.0.disk.as_ref().map(|disk| disk.find(&self.0.path)) {
-            Some(Ok(Some(PathKind::File { disk_bytes }))) => disk_bytes,
-            _ => 0,
-        }
-    }
-}
-
-/// The state of one commit, unaffected by later commits. Keeps the shard's file open.
-struct Snapshot {
-    view: Arc<CommitReader>,
-    handle: ShardHandle,
-}
-
-impl Drop for Snapshot {
-    fn drop(&mut self) {
-        self.handle.0.pins.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-impl ReadStore for Snapshot {
-    fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        self.handle.0.read_from(&self.view, |view| view.get(space, key))
-    }
-
-    fn scan(
-        &self,
-        space: Space,
-        range: &KeyRange,
-        limit: usize,
-        reverse: bool,
-    ) -> Result<Pairs, StoreError> {
-        self.handle.0.read_from(&self.view, |view| view.scan(space, range, limit, reverse))
-    }
-
-    fn spaces(&self) -> Result<Vec<Space>, StoreError> {
-        self.handle.0.read_from(&self.view, CommitReader::spaces)
     }
 }

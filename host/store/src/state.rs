@@ -1,88 +1,30 @@
-//! The folder `state`: finds the file of a shard, and limits how many files are open.
+//! The folder `state`: finds the file of a shard, and deletes those of removed versions.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
 
 use lantern_core::{ShardId, ShardStore, StateStores, StoreError, VersionId};
-use parking_lot::Mutex;
-use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
 
 use crate::commit_reader::CommitOptions;
+use crate::config::StoreConfig;
 use crate::disk::{Disk, PathKind, SystemDisk, create_dir_durably, unless_missing};
 use crate::error::disk;
-use crate::file::{DatabaseFile, FileKind};
+use crate::file::{DatabaseFile, STATE};
+use crate::open_files::{CACHE_BYTES_LEAST, OpenFiles};
 use crate::row_cache::RowCacheBudget;
-use crate::shard::{Shard, ShardHandle};
+use crate::shard::Shard;
+use crate::shard_handle::ShardHandle;
 use crate::temporary::TemporaryShard;
 
-/// Since format 3 a state contains a random number that identifies it, a digest of its
-/// decisions, and the incarnation of the log that it was folded from.
-pub(crate) const KIND: FileKind = FileKind { name: "state", format: 3, earliest: 3 };
-
-/// The least cache of a file, in bytes, unless the configured cache is smaller.
-const CACHE_BYTES_LEAST: usize = 8 << 20;
 /// The longest name of a projection or version that becomes a folder, in bytes.
 const NAME_BYTES_MAX: usize = 128;
-/// The most idle files that are closed in one call.
-const CLOSED_AT_ONCE_MAX: usize = 16;
 /// The extension of a folder that is being deleted. No name contains a dot.
 const REMOVED: &str = "removed";
 /// The folder of the states of single tasks. No projection's key begins with a dot.
 const TEMPORARY: &str = ".temporary";
-
-/// How shards' files are kept.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, deny_unknown_fields)]
-pub struct StoreConfig {
-    /// The most memory for the pages of one shard's file, in bytes; what a
-    /// shard does not touch is not kept. Default 64 MiB.
-    pub cache_bytes: usize,
-    /// What the pages of all open files should stay below, in bytes: a file that
-    /// is opened while many are gets its part of this and no more, but at least
-    /// 8 MiB. Default 512 MiB.
-    pub cache_total_bytes: usize,
-    /// How many files may be open. Past it, those of shards at rest are closed
-    /// and opened again when used, which takes some milliseconds; shards that
-    /// are being read are never closed, so the number can be passed for a
-    /// while. Default 256.
-    pub open_files_max: usize,
-    /// After how long without use a shard's file is closed, in milliseconds,
-    /// and its memory given back. Default 60,000.
-    pub idle_close_ms: u64,
-    /// Whether a file opens at once after a crash, instead of being read whole
-    /// first. It costs a little on each commit. Default true.
-    pub quick_repair: bool,
-    /// A table with eight times as many rows is no longer stored as a
-    /// tree but as sorted runs of at least this many, to which commits append
-    /// and which are merged as they become many: a changed row then costs
-    /// hundreds of bytes written instead of thousands. 0 leaves all tables
-    /// trees, except those that are stored in runs already. Default 8,192.
-    pub run_rows: u64,
-    /// What the rows of tables in runs may take in memory, of all states
-    /// together and about evenly, in bytes: there they are found at once, and in
-    /// a file only in ten times as long. Default 1 GiB.
-    pub rows_total_bytes: usize,
-}
-
-impl Default for StoreConfig {
-    fn default() -> Self {
-        Self {
-            cache_bytes: 64 << 20,
-            cache_total_bytes: 512 << 20,
-            open_files_max: 256,
-            idle_close_ms: 60_000,
-            quick_repair: true,
-            run_rows: 8_192,
-            rows_total_bytes: 1 << 30,
-        }
-    }
-}
 
 /// The folder `state`. A shard's file is `<projection
 /// key>/<version>[-r<rebuild>]/<partition>.redb` in it. If a shard is opened twice, both
@@ -90,16 +32,8 @@ impl Default for StoreConfig {
 pub struct StateDir {
     root: PathBuf,
     disk: Arc<dyn Disk>,
-    files: Arc<OpenFiles>,
-}
-
-/// The known shards, and the number of their files that are open.
-pub(crate) struct OpenFiles {
     config: StoreConfig,
-    open: AtomicUsize,
-    /// Never locked while a shard is locked or a file is opened.
-    shards: Mutex<BTreeMap<ShardId, Arc<Shard>>>,
-    looked: Mutex<Instant>,
+    files: Arc<OpenFiles<Shard>>,
     /// The memory limit of the row caches.
     rows: Arc<RowCacheBudget>,
     /// The number of the next temporary state.
@@ -131,15 +65,14 @@ impl StateDir {
         delete_removed(&*on, &root).map_err(|e| disk(&root, &e))?;
         delete_temporary(&*on, &root).map_err(|e| disk(&root, &e))?;
         describe_metrics();
-        let files = OpenFiles {
-            open: AtomicUsize::new(0),
-            shards: Mutex::new(BTreeMap::new()),
-            looked: Mutex::new(Instant::now()),
+        Ok(Self {
+            root,
+            disk: on,
+            files: Arc::new(OpenFiles::new(config.clone())),
             rows: RowCacheBudget::new(config.rows_total_bytes),
-            config,
             temporary: AtomicU64::new(0),
-        };
-        Ok(Self { root, disk: on, files: Arc::new(files) })
+            config,
+        })
     }
 
     /// Closes files of shards that were not used since the last call, up to a fixed
@@ -163,24 +96,21 @@ impl StateDir {
     /// The number of shards' files that are open.
     #[must_use]
     pub fn open_files(&self) -> usize {
-        self.files.open.load(Ordering::SeqCst)
+        self.files.count()
     }
 
     fn handle(&self, shard: &ShardId) -> Result<ShardHandle, StoreError> {
         let dir = self.build_dir(&shard.projection, &shard.version, shard.rebuild)?;
-        let config = &self.files.config;
+        let config = &self.config;
         let new = || {
             let path = dir.join(format!("{}.redb", shard.partition));
-            let file = DatabaseFile::new(path, KIND, config.cache_bytes, self.disk.clone());
+            let file = DatabaseFile::new(path, STATE, config.cache_bytes, self.disk.clone());
             let writing =
                 CommitOptions { quick_repair: config.quick_repair, run_rows: config.run_rows };
-            let (budget, files) = (self.files.rows.clone(), Arc::downgrade(&self.files));
+            let (budget, files) = (self.rows.clone(), Arc::downgrade(&self.files));
             Arc::new(Shard::on_disk(file, writing, budget, files))
         };
-        let known = {
-            let mut shards = self.files.shards.lock();
-            Arc::clone(shards.entry(shard.clone()).or_insert_with(new))
-        };
+        let known = self.files.shard(shard, new);
         let handle = ShardHandle::new(Arc::clone(&known));
         known.open_or_create()?;
         Ok(handle)
@@ -221,11 +151,11 @@ impl StateStores for StateDir {
     }
 
     fn temporary(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
-        let number = self.files.temporary.fetch_add(1, Ordering::SeqCst);
+        let number = self.temporary.fetch_add(1, Ordering::SeqCst);
         let path = self.root.join(TEMPORARY).join(format!("{number}.redb"));
-        let file = DatabaseFile::new(path, KIND, self.files.cache_bytes(), self.disk.clone());
-        let writing = CommitOptions { quick_repair: false, run_rows: self.files.config.run_rows };
-        let budget = self.files.rows.clone();
+        let file = DatabaseFile::new(path, STATE, self.files.cache_bytes(), self.disk.clone());
+        let writing = CommitOptions { quick_repair: false, run_rows: self.config.run_rows };
+        let budget = self.rows.clone();
         let shard = Arc::new(Shard::on_disk(file, writing, budget, Weak::new()));
         let handle = ShardHandle::new(Arc::clone(&shard));
         shard.open_or_create()?;
@@ -242,64 +172,8 @@ impl StateStores for StateDir {
         let of_build = |id: &ShardId| {
             id.projection == projection && id.version == *version && id.rebuild == rebuild
         };
-        let removed: Vec<_> = {
-            let mut shards = self.files.shards.lock();
-            shards.extract_if(.., |id, _| of_build(id)).map(|(_, shard)| shard).collect()
-        };
-        removed.iter().for_each(|shard| shard.close_removed());
+        self.files.remove(of_build).iter().for_each(|shard| shard.close_removed());
         delete_build(&*self.disk, &dir).map_err(|e| disk(&dir, &e))
-    }
-}
-
-impl OpenFiles {
-    /// The cache size of a file that is opened now, in bytes.
-    pub(crate) fn cache_bytes(&self) -> usize {
-        let part = self.config.cache_total_bytes / (self.open.load(Ordering::SeqCst) + 1);
-        part.max(CACHE_BYTES_LEAST).min(self.config.cache_bytes)
-    }
-
-    pub(crate) fn opened(&self) {
-        self.open.fetch_add(1, Ordering::SeqCst);
-    }
-
-    pub(crate) fn closed(&self) {
-        self.open.fetch_sub(1, Ordering::SeqCst);
-    }
-
-    /// If the limit of open files is reached, closes one: a file that was not used
-    /// recently, or otherwise any file that is not in use.
-    pub(crate) fn make_room(&self) {
-        if self.open.load(Ordering::SeqCst) < self.config.open_files_max {
-            return;
-        }
-        let shards = self.known();
-        let unused = shards.iter().filter(|shard| !shard.take_used());
-        let mut in_order = unused.chain(&shards);
-        if !in_order.any(|shard| shard.close_unless_busy()) {
-            tracing::debug!(limit = self.config.open_files_max, "all open files are in use");
-        }
-    }
-
-    /// Calls [`OpenFiles::close_idle`] if the configured time has passed since the last
-    /// call.
-    pub(crate) fn close_idle_at_times(&self) {
-        let Some(mut looked) = self.looked.try_lock() else {
-            return;
-        };
-        if looked.elapsed() >= Duration::from_millis(self.config.idle_close_ms) {
-            *looked = Instant::now();
-            self.close_idle();
-        }
-    }
-
-    fn close_idle(&self) -> usize {
-        let shards = self.known();
-        let idle = shards.iter().filter(|shard| !shard.take_used());
-        idle.filter(|shard| shard.close_unless_busy()).take(CLOSED_AT_ONCE_MAX).count()
-    }
-
-    fn known(&self) -> Vec<Arc<Shard>> {
-        self.shards.lock().values().cloned().collect()
     }
 }
 

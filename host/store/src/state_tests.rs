@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
+use std::time::{Duration, Instant};
 
 use lantern_core::{KeyRange, Pairs, PartitionId, ReadStore, Space, TableId, Writes, dump};
 use proptest::prelude::*;
@@ -10,6 +11,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::disk::faulty::{FaultSwitches, FaultyDisk};
+use crate::file::FileKind;
 
 const ROWS: Space = Space::Table(TableId(0));
 
@@ -307,7 +309,7 @@ fn a_file_that_is_not_a_state_is_refused_by_its_path() {
     drop(crate::CatalogFile::open(&path).unwrap());
     damaged_at(reopen(), &path, "of kind `catalog`, not `state`");
     fs::remove_file(&path).unwrap();
-    let later = FileKind { format: KIND.format + 1, ..KIND };
+    let later = FileKind { format: STATE.format + 1, ..STATE };
     drop(
         DatabaseFile::new(path.clone(), later, 1 << 20, Arc::new(SystemDisk))
             .open_or_create()
@@ -315,7 +317,7 @@ fn a_file_that_is_not_a_state_is_refused_by_its_path() {
     );
     damaged_at(reopen(), &path, "has format 4, and this release reads formats up to 3");
     fs::remove_file(&path).unwrap();
-    let earlier = FileKind { format: KIND.earliest - 1, earliest: 1, ..KIND };
+    let earlier = FileKind { format: STATE.earliest - 1, earliest: 1, ..STATE };
     drop(
         DatabaseFile::new(path.clone(), earlier, 1 << 20, Arc::new(SystemDisk))
             .open_or_create()

@@ -3,7 +3,7 @@
 use lantern_core::{KeyRange, Pairs, ReadStore, ReadValues, ShardStore, Space, StoreError, Writes};
 
 use crate::commit_reader::Sync;
-use crate::shard::ShardHandle;
+use crate::shard_handle::ShardHandle;
 
 /// The state of a single task. Its file is deleted when this is dropped.
 pub(crate) struct TemporaryShard(pub(crate) ShardHandle);

@@ -9,7 +9,7 @@ use hashbrown::HashTable;
 use crate::bindings::lantern::projection::types::Column;
 use crate::error::Error;
 use crate::key::{Key, NUL, push};
-use crate::table::TableSpec;
+use crate::table_spec::TableSpec;
 use crate::trigger;
 
 /// Rows are prefetched if, since the last prefetch, at least one in this number of keys

@@ -86,6 +86,7 @@ mod projection;
 mod row;
 mod source;
 mod table;
+mod table_spec;
 #[cfg(not(target_arch = "wasm32"))]
 pub mod testing;
 mod time;
@@ -128,7 +129,8 @@ pub mod __private {
     pub use crate::projection::guest;
     pub use crate::projection::{Failure, Instance, check_projection};
     pub use crate::row::{from_json, take};
-    pub use crate::table::{PublicTable, TableField, TableSpec};
+    pub use crate::table::{PublicTable, TableField};
+    pub use crate::table_spec::TableSpec;
     pub use lantern_sdk_macros::zone_bytes;
     pub use serde;
 }

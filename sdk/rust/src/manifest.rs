@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::bindings::lantern::projection::types as wit;
 use crate::error::Error;
 use crate::members::{EventData, Member};
-use crate::table::TableSpec;
+use crate::table_spec::TableSpec;
 use crate::time::micros_of;
 
 /// Longest name of a projection or a table, in bytes.

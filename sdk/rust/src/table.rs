@@ -11,6 +11,7 @@ use crate::error::{Error, FlushError, RowError};
 use crate::host;
 use crate::key::{Key, end_of_prefix};
 use crate::row::{Field, Row, Stored};
+use crate::table_spec::TableSpec;
 
 /// The rows that a table keeps in memory unless `#[table(cache = …)]` sets another
 /// number.
@@ -22,21 +23,6 @@ pub const CACHE_ROWS: usize = 32_768;
 /// The maximum number of rows that a scan requests from the host in one call. This
 /// limits the bytes of an answer.
 const SCAN_PAGE_ROWS: u32 = 128;
-
-/// How a field of a `#[derive(Tables)]` struct is declared.
-#[doc(hidden)]
-#[derive(Debug)]
-pub struct TableSpec {
-    pub id: u32,
-    pub name: &'static str,
-    pub description: &'static str,
-    pub public: bool,
-    pub per_tenant: bool,
-    pub fields: &'static [Field],
-    pub newest_by: Option<&'static str>,
-    pub retention_us: Option<u64>,
-    pub cache_rows: usize,
-}
 
 /// The field types of a `#[derive(Tables)]` struct.
 #[doc(hidden)]

@@ -9,7 +9,8 @@ use std::cmp::Ordering;
 use crate::error::{Error, FlushError, RowError};
 use crate::key::{Key, Narrow};
 use crate::row::Stored;
-use crate::table::{Scan, Table, TableField, TableSpec};
+use crate::table::{Scan, Table, TableField};
+use crate::table_spec::TableSpec;
 
 /// The N largest values of each group, exact while values grow, shrink and are
 /// removed.

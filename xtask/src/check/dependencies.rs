@@ -12,16 +12,20 @@ const SKETCH: &str = "lantern-sketch";
 /// crate of the workspace.
 const API: &str = "lantern-api";
 
+/// What the log and the store have in common: how they use redb files.
+const REDB_FILE: &str = "lantern-redb-file";
+
 /// The host's crates, each with the crates of the workspace that it may depend on.
-const STAR: [(&str, &[&str]); 11] = [
+const STAR: [(&str, &[&str]); 12] = [
     (API, &[]),
     ("lantern-core", &[SKETCH]),
     ("lantern-cloudevents", &["lantern-core"]),
     ("lantern-kafka", &["lantern-core", "lantern-cloudevents"]),
     ("lantern-engine", &["lantern-core"]),
-    ("lantern-log", &["lantern-core"]),
+    (REDB_FILE, &[]),
+    ("lantern-log", &["lantern-core", REDB_FILE]),
     ("lantern-plugin", &["lantern-core"]),
-    ("lantern-store", &["lantern-core"]),
+    ("lantern-store", &["lantern-core", REDB_FILE]),
     ("lantern-live", &[API, "lantern-core"]),
     (
         "lantern-server",
@@ -115,7 +119,7 @@ struct RestrictedDependency {
 const FENCED: [RestrictedDependency; 8] = [
     fenced("wasmtime", &["lantern-plugin"], "plugins are a port"),
     fenced("wit-component", &["lantern-plugin"], "plugins are a port"),
-    fenced("redb", &["lantern-store", "lantern-log"], "storage is a port"),
+    fenced("redb", &["lantern-store", "lantern-log", REDB_FILE], "storage is a port"),
     fenced("rdkafka", &["lantern-kafka", "lantern-bench"], "the log is a port"),
     RestrictedDependency {
         tests_free: true,
@@ -217,6 +221,9 @@ mod tests {
         assert_eq!(in_tests("clients/rust", "lantern-client", "lantern-live"), 0);
         assert_eq!(breaches("host/engine", "lantern-engine", "lantern-core"), 0);
         assert_eq!(breaches("host/engine", "lantern-engine", "lantern-store"), 1);
+        assert_eq!(breaches("host/store", "lantern-store", "lantern-redb-file"), 0);
+        assert_eq!(breaches("host/engine", "lantern-engine", "lantern-redb-file"), 1);
+        assert_eq!(breaches("host/redb-file", "lantern-redb-file", "lantern-core"), 1);
         assert_eq!(breaches("host/core", "lantern-core", "lantern-engine"), 1);
         assert_eq!(breaches("host/server", "lantern-server", "lantern-cli"), 1);
         assert_eq!(breaches("host/live", "lantern-live", "lantern-api"), 0);

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use lantern_core::{Chunk, Events, Offset, PartitionBounds, PartitionId, Timestamp};
-use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, ReadableTable};
+use lantern_redb_file::{OpenFile, open_read_only};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable};
 
 use super::chunk_meta::{ChunkMeta, EventIdentities, PartitionRow};
 use super::open_error::OpenError;
-use super::tables::{
-    self, CHUNKS, Fault, IDENTITIES, INDEX, OpenFile, PARTITIONS, Stored, TYPES, caught,
-};
+use super::tables::{self, CHUNKS, Fault, IDENTITIES, INDEX, PARTITIONS, Stored, TYPES, caught};
 
 /// The most damaged places that are reported; more are only counted.
 const PLACES_MAX: usize = 1_000;
@@ -42,20 +41,15 @@ pub struct LogChecked {
     pub more: u64,
 }
 
-/// Opens the log at `path` with `open` and reads all of it: every chunk, the index, the
-/// partitions' records, and the checksums of the whole file. Calls `progress` with the
-/// number of events read and their total. Writes nothing, except what `open` itself
-/// writes.
+/// Reads all of the log at `path`: every chunk, the index, the partitions' records, and the
+/// checksums of the whole file. Calls `progress` with the number of events read and their
+/// total. Does not change the file.
 ///
 /// # Errors
 /// [`OpenError`] if the log cannot be opened.
-pub fn check(
-    path: &Path,
-    open: impl Fn(&Path) -> Result<Database, DatabaseError>,
-    progress: &mut dyn FnMut(u64, u64),
-) -> Result<LogChecked, OpenError> {
+pub fn check(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<LogChecked, OpenError> {
     let failed = |fault| tables::open_error(fault, path);
-    let mut database = OpenFile::from(caught(|| Ok(open(path)?)).map_err(failed)?);
+    let mut database = OpenFile::from(caught(|| Ok(open_read_only(path)?)).map_err(failed)?);
     let mut checked = LogChecked::default();
     let count = match caught(|| tables::stored_format(&database)).map_err(failed)? {
         Stored::Log { format, .. } if format != tables::FORMAT => {

@@ -37,6 +37,7 @@ use lantern_core::{
     MaintenanceReport, Offset, PartitionBounds, PartitionId, RetentionFloor, Timestamp, TypeFilter,
     Waker,
 };
+use lantern_redb_file::OpenFile;
 use parking_lot::Mutex;
 use redb::ReadableDatabase;
 
@@ -46,7 +47,7 @@ pub use open_error::OpenError;
 pub use tables::OpenDatabase;
 
 use queue::{PendingAppend, Shared, WallClock};
-use tables::{Fault, OpenFile, TYPES, caught};
+use tables::{Fault, TYPES, caught};
 use writer::Writer;
 
 /// The number of names tried until a heartbeat belongs to a partition. With `n`

@@ -9,13 +9,14 @@ use std::sync::mpsc::SyncSender;
 use lantern_core::{
     AppendDone, Events, Identity, LogError, MaintenanceReport, Offset, Timestamp, Waker,
 };
+use lantern_redb_file::OpenFile;
 use parking_lot::{Condvar, Mutex, RwLock};
 
 use super::LogConfig;
 use super::chunk_cache::ChunkCache;
 use super::chunk_meta::PartitionRow;
 use super::incarnation::Incarnations;
-use super::tables::{OpenDatabase, OpenFile};
+use super::tables::OpenDatabase;
 
 /// The most bytes of events in one commit. It limits how long each append waits.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;

@@ -12,14 +12,11 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
-use std::ops::{Deref, DerefMut};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use lantern_core::{Chunk, DeduplicationWindow, LogError, Offset, PartitionId, Timestamp};
-use redb::{
-    Database, Durability, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction,
-};
+use lantern_redb_file::{begin_durable_write, catch_panic};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use thiserror::Error;
 use tracing::error;
 
@@ -57,16 +54,8 @@ pub(crate) enum Fault {
 /// Runs `task` on the file and catches panics. redb panics on some damaged files, and
 /// that must not end a reader's thread or the log's thread.
 pub(crate) fn caught<T>(task: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    // No state that a panic left half changed is used again: the transaction ends, and
-    // the file is opened again if redb requires it.
-    match catch_unwind(AssertUnwindSafe(task)) {
-        Ok(result) => result,
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str);
-            let said = text.or_else(|| panic.downcast_ref::<&str>().copied());
-            Err(Fault::Damaged(format!("redb panicked: {}", said.unwrap_or("without a message"))))
-        }
-    }
+    // The transaction ends, and the file is opened again if redb requires it.
+    catch_panic(task).unwrap_or_else(|panic| Err(Fault::Damaged(panic.to_string())))
 }
 
 macro_rules! fault_from {
@@ -99,39 +88,6 @@ impl From<Fault> for LogError {
     }
 }
 
-/// An open database. redb writes when it closes a file, and panics on some damaged files.
-/// Dropping this catches the panic, so that the dropping thread survives.
-pub(crate) struct OpenFile(Option<Database>);
-
-impl From<Database> for OpenFile {
-    fn from(database: Database) -> Self {
-        Self(Some(database))
-    }
-}
-
-impl Deref for OpenFile {
-    type Target = Database;
-
-    fn deref(&self) -> &Database {
-        self.0.as_ref().expect("it is there until it is dropped")
-    }
-}
-
-impl DerefMut for OpenFile {
-    fn deref_mut(&mut self) -> &mut Database {
-        self.0.as_mut().expect("it is there until it is dropped")
-    }
-}
-
-impl Drop for OpenFile {
-    fn drop(&mut self) {
-        let database = self.0.take();
-        if catch_unwind(AssertUnwindSafe(|| drop(database))).is_err() {
-            error!("redb panicked while it closed the log: the file is damaged");
-        }
-    }
-}
-
 /// The writer's in-memory state of the file.
 pub(crate) struct State {
     pub(crate) partitions: Vec<PartitionState>,
@@ -156,20 +112,8 @@ impl State {
         config: &LogConfig,
     ) -> Result<WriteTransaction, Fault> {
         let bytes: u64 = self.partitions.iter().map(|p| p.row.disk_bytes).sum();
-        begin_write(database, bytes <= config.fast_recovery_bytes)
+        Ok(begin_durable_write(database, bytes <= config.fast_recovery_bytes)?)
     }
-}
-
-fn begin_write(database: &Database, fast_recovery: bool) -> Result<WriteTransaction, Fault> {
-    let mut transaction = database.begin_write()?;
-    transaction
-        .set_durability(Durability::Immediate)
-        .expect("only savepoints forbid it, and there are none");
-    // One-phase commits detect torn writes by a checksum that is not cryptographic, over
-    // data that users control. Two-phase commits do not depend on it.
-    transaction.set_two_phase_commit(true);
-    transaction.set_quick_repair(fast_recovery);
-    Ok(transaction)
 }
 
 /// Loads the writer's in-memory state. If the file is new, writes its first records.
@@ -247,7 +191,7 @@ pub(crate) fn stored_format(database: &Database) -> Result<Stored, Fault> {
 }
 
 fn create(database: &Database, config: &LogConfig) -> Result<(), Fault> {
-    let transaction = begin_write(database, true)?;
+    let transaction = begin_durable_write(database, true)?;
     {
         let mut log = transaction.open_table(LOG)?;
         log.insert("format", FORMAT)?;

@@ -14,6 +14,7 @@ use lantern_core::{
     Appended, AppendedEvent, Attributes, EventRef, Events, Identity, KnownEvent, LogError, Offset,
     PartitionId, Timestamp,
 };
+use lantern_redb_file::{OpenFile, forget_cached_pages};
 use redb::{Database, ReadableTable as _, WriteTransaction};
 use tracing::{debug, error, info, warn};
 
@@ -23,8 +24,7 @@ use super::codec::Encoder;
 use super::queue::{PendingAppend, Shared, WriterWork, answer};
 use super::retention;
 use super::tables::{
-    self, CHUNKS, Fault, IDENTITIES, INCARNATIONS, INDEX, LOG, OpenFile, PARTITIONS, State, TYPES,
-    caught,
+    self, CHUNKS, Fault, IDENTITIES, INCARNATIONS, INDEX, LOG, PARTITIONS, State, TYPES, caught,
 };
 
 /// Wait before the file is opened again after a fault: the first and the longest.
@@ -466,8 +466,7 @@ fn publish_rows(shared: &Shared, state: &State) {
 fn drop_cached_pages(path: &std::path::Path) -> std::io::Result<()> {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
     file.sync_all()?;
-    #[cfg(target_os = "linux")]
-    rustix::fs::fadvise(&file, 0, None, rustix::fs::Advice::DontNeed)?;
+    forget_cached_pages(&file)?;
     Ok(())
 }
 

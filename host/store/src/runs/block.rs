@@ -7,7 +7,7 @@
 
 use redb::StorageError;
 
-use super::RunError;
+use super::layout::RunError;
 
 /// In place of the value's length: the row is deleted.
 const DELETED: u32 = u32::MAX;

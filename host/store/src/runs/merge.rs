@@ -8,7 +8,7 @@ use lantern_core::{ChangedPairs, KeyRange};
 use redb::{AccessGuard, Range, ReadOnlyTable};
 
 use super::block::{self, Row, RowSpan};
-use super::{BlockBytes, RunError, block_key, tagged};
+use super::layout::{BlockBytes, RunError, block_key, tagged};
 
 /// Rows in key order, including deleted rows.
 pub(super) enum SortedRows<'a> {

@@ -14,26 +14,20 @@
 //! [`LISTS`]), [`RunList`] and the blocks are part of the file's format.
 
 mod block;
+mod layout;
 mod merge;
 #[cfg(test)]
 mod tests;
 
 use lantern_core::{KeyRange, Pairs, SpaceWrites, TableId};
-use redb::{
-    ReadOnlyTable, ReadableTableMetadata, StorageError, Table, TableDefinition, WriteTransaction,
-};
+use redb::{ReadOnlyTable, ReadableTableMetadata, StorageError, Table, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
 use block::Builder;
+use layout::{block_key, tagged};
 use merge::{ChangesCursor, Merge, RunCursor, SortedRows, TreeCursor};
 
-/// The redb type of keys and values.
-pub(crate) type BlockBytes = &'static [u8];
-pub(crate) type RunError = StorageError;
-
-/// The [`RunList`] of each table that is stored in runs, as JSON, under the table's
-/// number.
-pub(crate) const LISTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("runs");
+pub(crate) use layout::{BlockBytes, LISTS, RunError, definition, is_part, recent_name, runs_name};
 
 /// The number of runs of similar size that are merged into one.
 const FAN: usize = 8;
@@ -41,27 +35,6 @@ const FAN: usize = 8;
 /// size of redb, which is a power of two, because the page also holds the key and a
 /// header.
 const BLOCK_BYTES: usize = (32 << 10) - 2_048;
-
-/// The redb table with the blocks of a table's runs.
-pub(crate) fn runs_name(table: TableId) -> String {
-    format!("runs/{table}")
-}
-
-/// The redb table with a table's recent rows. The first byte of each value is 1, or 0 if
-/// the row is deleted.
-pub(crate) fn recent_name(table: TableId) -> String {
-    format!("recent/{table}")
-}
-
-/// Whether `name` is one of the tables above.
-pub(crate) fn is_part(name: &str) -> bool {
-    name.starts_with("runs/") || name.starts_with("recent/")
-}
-
-/// The definition of the redb table `name`, with bytes as keys and values.
-pub(crate) fn definition(name: &str) -> TableDefinition<'_, BlockBytes, BlockBytes> {
-    TableDefinition::new(name)
-}
 
 /// The runs of a table, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -78,14 +51,6 @@ struct Run {
     id: u64,
     /// The number of its rows, including deleted rows.
     rows: u64,
-}
-
-fn block_key(run: u64, key: &[u8]) -> Vec<u8> {
-    [run.to_be_bytes().as_slice(), key].concat()
-}
-
-fn tagged(value: &[u8]) -> Option<&[u8]> {
-    value.split_first().filter(|(tag, _)| **tag != 0).map(|(_, value)| value)
 }
 
 /// A table that is stored in runs, as of one commit.

@@ -1,9 +1,9 @@
 //! Implements serde's `Deserializer` for the reader, for values and for the names of
 //! members.
 
-use serde::de::{self, Visitor};
+use serde::de::{self, DeserializeSeed, Visitor};
 
-use super::{FallBack, Reader, Result};
+use super::reader::{FallBack, ItemReader, Reader, Result};
 
 /// Methods that serde rarely calls: `serde_json` parses the value.
 macro_rules! hand_over {
@@ -24,6 +24,96 @@ macro_rules! numbers {
 }
 
 type FieldNames = &'static [&'static str];
+
+/// The values that visitors get.
+impl<'de> Reader<'de> {
+    /// Skips the next value, and lets `serde_json` parse it.
+    #[cold]
+    #[inline(never)]
+    fn hand_over<T>(
+        &mut self,
+        read: impl FnOnce(&mut serde_json::Deserializer<serde_json::de::StrRead<'de>>) -> Option<T>,
+    ) -> Result<T> {
+        self.peek();
+        let start = self.at;
+        self.pass()?;
+        let mut reader = serde_json::Deserializer::from_str(&self.text[start..self.at]);
+        match read(&mut reader) {
+            // `serde_json` must parse it to its end; otherwise the two disagree about
+            // where the value ends.
+            Some(value) if reader.end().is_ok() => Ok(value),
+            _ => self.give_up(),
+        }
+    }
+
+    /// Parses a number. One without fraction and exponent, and with 18 digits or fewer,
+    /// is parsed here.
+    #[inline]
+    fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
+        let negative = self.peek() == b'-';
+        let start = self.at.wrapping_add(usize::from(negative));
+        let (mut at, mut number) = (start, 0_u64);
+        loop {
+            let digit = self.byte(at).wrapping_sub(b'0');
+            if digit > 9 {
+                break;
+            }
+            number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+            at = at.wrapping_add(1);
+        }
+        let digits = at.wrapping_sub(start);
+        let zero_first = self.byte(start) == b'0' && (digits > 1 || negative);
+        let whole = !matches!(self.byte(at), b'.' | b'e' | b'E');
+        if !(1..=18).contains(&digits) || zero_first || !whole {
+            return self.hand_over(|json| de::Deserializer::deserialize_f64(json, visitor).ok());
+        }
+        self.at = at;
+        let value = if negative {
+            visitor.visit_i64(number.cast_signed().wrapping_neg())
+        } else {
+            visitor.visit_u64(number)
+        };
+        self.record_failure(value)
+    }
+
+    #[inline]
+    fn text_value<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
+        if self.peek() != b'"' {
+            return self.give_up();
+        }
+        let start = self.at;
+        let value = match self.string()? {
+            Some(text) => visitor.visit_borrowed_str(text),
+            None => self.escaped(start).and_then(|text| visitor.visit_str(&text)),
+        };
+        self.record_failure(value)
+    }
+
+    /// The string from `start`, which was skipped because of its escapes.
+    #[cold]
+    fn escaped(&mut self, start: usize) -> Result<String> {
+        match serde_json::from_str(&self.text[start..self.at]) {
+            Ok(text) => Ok(text),
+            Err(_) => self.give_up(),
+        }
+    }
+
+    #[inline]
+    fn array<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
+        let value = visitor.visit_seq(self.open()?);
+        let value = self.record_failure(value)?;
+        self.close(b']')?;
+        Ok(value)
+    }
+
+    #[inline]
+    fn object<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
+        let value = visitor.visit_map(self.open()?);
+        let value = self.record_failure(value)?;
+        self.close(b'}')?;
+        Ok(value)
+    }
+}
 
 impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
     type Error = FallBack;
@@ -170,8 +260,8 @@ macro_rules! give_up {
 }
 
 /// The name of an object's member.
-pub(super) struct KeyReader<'a, 'de> {
-    pub(super) reader: &'a mut Reader<'de>,
+struct KeyReader<'a, 'de> {
+    reader: &'a mut Reader<'de>,
 }
 
 impl<'de> de::Deserializer<'de> for KeyReader<'_, 'de> {
@@ -216,5 +306,35 @@ impl<'de> de::Deserializer<'de> for KeyReader<'_, 'de> {
         deserialize_bool deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64
         deserialize_i128 deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64
         deserialize_u128 deserialize_f32 deserialize_f64 deserialize_bytes deserialize_byte_buf
+    }
+}
+
+impl<'de> de::SeqAccess<'de> for ItemReader<'_, 'de> {
+    type Error = FallBack;
+
+    #[inline]
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>> {
+        match self.next(b']')? {
+            true => seed.deserialize(&mut *self.reader).map(Some),
+            false => Ok(None),
+        }
+    }
+}
+
+impl<'de> de::MapAccess<'de> for ItemReader<'_, 'de> {
+    type Error = FallBack;
+
+    #[inline]
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>> {
+        match self.next(b'}')? {
+            true => seed.deserialize(KeyReader { reader: &mut *self.reader }).map(Some),
+            false => Ok(None),
+        }
+    }
+
+    #[inline]
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value> {
+        self.reader.expect(b':')?;
+        seed.deserialize(&mut *self.reader)
     }
 }

@@ -9,7 +9,7 @@ use crate::bindings::lantern::projection::types as wit;
 use crate::host::native::{self, MemoryHost, Trigger};
 use crate::projection::{Failure, Instance, Projection};
 use crate::row::Stored;
-use crate::table::TableSpec;
+use crate::table_spec::TableSpec;
 
 /// The number of events in a batch unless [`Harness::batch_size`] sets another.
 const BATCH_EVENTS: usize = 1_000;

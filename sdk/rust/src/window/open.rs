@@ -5,7 +5,8 @@ use crate::error::{Error, FlushError};
 use crate::event::{Event, Timer};
 use crate::key::Key;
 use crate::row::Stored;
-use crate::table::{Scan, Table, TableField, TableSpec};
+use crate::table::{Scan, Table, TableField};
+use crate::table_spec::TableSpec;
 use crate::time::Timestamp;
 
 /// The maximum number of window ends that are remembered to have a timer. If an end is

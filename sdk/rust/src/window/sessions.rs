@@ -11,7 +11,8 @@ use crate::error::{Error, FlushError, RowError};
 use crate::event::{Event, Timer};
 use crate::key::Key;
 use crate::row::Stored;
-use crate::table::{Table, TableField, TableSpec};
+use crate::table::{Table, TableField};
+use crate::table_spec::TableSpec;
 use crate::time::Timestamp;
 
 /// Values of two sessions that are joined into one.

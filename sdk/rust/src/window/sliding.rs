@@ -10,7 +10,8 @@ use crate::error::{Error, FlushError, RowError};
 use crate::event::{Event, Timer};
 use crate::key::Key;
 use crate::row::Stored;
-use crate::table::{Table, TableField, TableSpec};
+use crate::table::{Table, TableField};
+use crate::table_spec::TableSpec;
 use crate::time::{Timestamp, micros_of};
 
 /// The maximum number of values that a [`Recent`] keeps for one key; a further event is

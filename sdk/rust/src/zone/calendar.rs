@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{DAY_US, MICROS};
+use super::span::{DAY_US, MICROS};
 use crate::time::{date_of, day_of};
 
 /// A date in some zone.

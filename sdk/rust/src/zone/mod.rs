@@ -25,6 +25,7 @@
 
 mod calendar;
 mod names;
+mod span;
 mod table;
 
 use serde::de::{self, Deserialize, Deserializer};
@@ -36,10 +37,8 @@ use crate::time::{date_of, day_of};
 use crate::window::{Window, WindowSet};
 
 pub use calendar::{Date, LocalTime, Weekday};
+use span::{DAY_US, MICROS, Span};
 use table::{Rule, Spans};
-
-const MICROS: i64 = 1_000_000;
-const DAY_US: i64 = 86_400 * MICROS;
 
 /// The rules of one zone: its offset from UTC at every time.
 ///
@@ -50,16 +49,6 @@ const DAY_US: i64 = 86_400 * MICROS;
 pub struct TimeZone {
     spans: Spans,
     rule: Option<Rule>,
-}
-
-/// A time during which a zone has one offset.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span {
-    /// The start and end in microseconds; the minimum or maximum `i64` if there is no
-    /// earlier or later change.
-    start: i64,
-    end: i64,
-    offset_s: i32,
 }
 
 impl Default for TimeZone {

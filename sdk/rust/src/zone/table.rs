@@ -16,7 +16,7 @@
 //!    each year: month, week (5 is the last), day of the week (0 is Sunday), and the
 //!    time by the clock before the change.
 
-use super::{DAY_US, MICROS, Span};
+use super::span::{DAY_US, MICROS, Span};
 use crate::time::{date_of, day_of};
 
 /// Written by the test `the_table_is_that_of_the_database`.

@@ -376,10 +376,7 @@ fn an_empty_file_is_damage_and_a_half_made_log_is_made_anew() {
 
 #[test]
 fn a_check_names_each_damaged_place_with_its_offsets() {
-    let check = |folder: &LogFolder| {
-        let open = |path: &std::path::Path| redb::Database::create(path);
-        crate::check(&folder.file(), open, &mut |_, _| ()).unwrap()
-    };
+    let check = |folder: &LogFolder| crate::check(&folder.file(), &mut |_, _| ()).unwrap();
     let (folder, _) = filled();
     let sound = check(&folder);
     assert_eq!((sound.events, sound.chunks, sound.damage.len()), (45, 5, 0), "{sound:?}");

@@ -1,0 +1,48 @@
+//! The records in the catalogue's file: one of JSON for each projection.
+
+use std::path::Path;
+
+use lantern_core::{ProjectionRecord, StoreError};
+use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+
+/// The records, by [`ProjectionRecord::key`].
+pub(crate) const PROJECTIONS: TableDefinition<'_, &str, &[u8]> =
+    TableDefinition::new("projections");
+
+/// The records by key, as stored.
+pub(crate) fn stored(db: &Database) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
+    let table = match db.begin_read()?.open_table(PROJECTIONS) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
+        Err(e) => return Err(e.into()),
+    };
+    let mut stored = Vec::new();
+    for entry in table.iter()? {
+        let (name, record) = entry?;
+        stored.push((name.value().to_owned(), record.value().to_owned()));
+    }
+    Ok(stored)
+}
+
+/// Decodes the records of the catalogue at `path`.
+///
+/// # Errors
+/// [`StoreError::Damaged`] with the path and the key of a record that cannot be decoded.
+pub(crate) fn decode(
+    path: &Path,
+    stored: Vec<(String, Vec<u8>)>,
+) -> Result<Vec<ProjectionRecord>, StoreError> {
+    let record = |(name, json): (String, Vec<u8>)| {
+        let damaged = |why: String| {
+            let path = path.display();
+            StoreError::Damaged(format!("`{path}`: the record of projection `{name}`: {why}"))
+        };
+        let record: ProjectionRecord =
+            serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))?;
+        if record.key() != name {
+            return Err(damaged(format!("it is that of `{}`", record.key())));
+        }
+        Ok(record)
+    };
+    stored.into_iter().map(record).collect()
+}
