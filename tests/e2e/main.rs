@@ -5,6 +5,7 @@ mod bad_input;
 mod browser;
 mod cases;
 mod cli;
+mod conformance;
 mod crash;
 mod determinism;
 mod feed;

@@ -35,7 +35,7 @@ pub(crate) fn wasm_target() -> Result<()> {
 pub(crate) enum Guests {
     /// The example plugins in `plugins/`.
     Plugins,
-    /// The guests of benchmarks and tests.
+    /// The guests of benchmarks and tests, and the conformance projection.
     Others,
 }
 
@@ -53,7 +53,7 @@ impl Guests {
         let folder = package.folder.as_str();
         match (package.cdylib, folder.split('/').next()?) {
             (true, "plugins") => Some(Self::Plugins),
-            (true, "bench" | "tests") => Some(Self::Others),
+            (true, "bench" | "tests" | "sdk") => Some(Self::Others),
             _ => None,
         }
     }

@@ -14,7 +14,7 @@ use crate::wasi;
 /// The WIT file of the contract, the same as in the SDKs.
 const WIT: &str = include_str!("../../../wit/projection.wit");
 /// The name of its package.
-const PACKAGE: &str = "lantern:projection";
+pub(crate) const PACKAGE: &str = "lantern:projection";
 /// The interface a projection exports.
 const PROJECTOR: &str = "lantern:projection/projector";
 /// The interface that an interpreter imports.
@@ -59,6 +59,18 @@ impl Contract {
             _ => None,
         })
     }
+}
+
+/// Adds the description of the contract's world to a core module that has none, so that a
+/// module written by hand for the contract needs no further tool.
+///
+/// # Errors
+/// If the description cannot be encoded.
+pub(crate) fn describe_module(module: &mut Vec<u8>) -> Result<(), String> {
+    let Contract { resolve, world, .. } = &*CONTRACT;
+    let utf8 = wit_component::StringEncoding::UTF8;
+    wit_component::embed_component_metadata(module, resolve, *world, utf8)
+        .map_err(|error| format!("{error:#}"))
 }
 
 /// Checks the imports and exports of `component`, the bytes of a component.

@@ -52,10 +52,10 @@ pub enum LoadError {
         /// The limit.
         limit: usize,
     },
-    /// A core module that was not built with an SDK.
+    /// A core module that was neither built with an SDK nor has the contract's exports.
     #[error(
-        "this is a core WebAssembly module without a `component-type` section, so nothing says \
-         that it is a projection"
+        "this is a core WebAssembly module without a `component-type` section and without the \
+         contract's exports, so nothing says that it is a projection"
     )]
     NoMetadata,
     /// A core module with imports that no host can provide.
@@ -322,8 +322,9 @@ impl LoadError {
                 "make the parameters shorter, or raise `plugin.limits.parameters_bytes_max`"
             }
             Self::NoMetadata => {
-                "build it with Lantern's SDK for your language, or make it a component of the \
-                 contract's world with `wasm-tools component embed` and `component new`"
+                "build it with Lantern's SDK for your language; a module without an SDK exports \
+                 `lantern:projection/projector@0.2.0#setup` and `#apply`, see \
+                 docs/guide/by-hand.md"
             }
             Self::CoreImport { .. } => {
                 "in Rust, build for wasm32-unknown-unknown (no WASI) or wasm32-wasip2, and use \

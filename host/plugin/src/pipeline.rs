@@ -39,25 +39,31 @@ pub(crate) fn prepare(
         .map_err(|error| LoadError::Invalid { reason: reason(&format!("{error:#}")) })
 }
 
-/// Wraps a core module as the component that its metadata describes.
+/// Wraps a core module as the component that its metadata describes. A module without
+/// metadata whose exports are those of the contract gets the contract's.
 fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
-    check_module(module)?;
+    let described = check_module(module)?;
     let wrap_error =
         |error: &dyn std::fmt::Display| LoadError::Wrap { reason: reason(&error.to_string()) };
     guarded("wrapped", || {
+        let mut module = module.to_vec();
+        if !described {
+            contract::describe_module(&mut module).map_err(|error| wrap_error(&error))?;
+        }
         wit_component::ComponentEncoder::default()
-            .module(module)
+            .module(&module)
             .and_then(|encoder| encoder.validate(false).encode())
             .map_err(|error| wrap_error(&format!("{error:#}")))
     })?
 }
 
-/// Finds reasons why a module cannot be wrapped that have a simple explanation.
-fn check_module(module: &[u8]) -> Result<(), LoadError> {
+/// Finds reasons why a module cannot be wrapped that have a simple explanation. Returns
+/// whether it has metadata.
+fn check_module(module: &[u8]) -> Result<bool, LoadError> {
     let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid {
         reason: reason(&error.to_string()),
     };
-    let mut described = false;
+    let (mut described, mut by_hand) = (false, false);
     let mut foreign = None;
     for payload in Parser::new(0).parse_all(module) {
         match payload.map_err(invalid)? {
@@ -79,13 +85,18 @@ fn check_module(module: &[u8]) -> Result<(), LoadError> {
                     }
                 }
             }
+            Payload::ExportSection(exports) => {
+                for export in exports {
+                    by_hand |= export.map_err(invalid)?.name.starts_with(contract::PACKAGE);
+                }
+            }
             _ => {}
         }
     }
-    match (foreign, described) {
-        (Some(error), _) => Err(error),
-        (None, false) => Err(LoadError::NoMetadata),
-        (None, true) => Ok(()),
+    match foreign {
+        Some(error) => Err(error),
+        None if !described && !by_hand => Err(LoadError::NoMetadata),
+        None => Ok(described),
     }
 }
 

@@ -81,12 +81,17 @@ fn a_component_is_accepted_as_well_as_a_module() {
 }
 
 #[test]
+fn a_module_with_the_contracts_exports_needs_no_description() {
+    assert_eq!(host().load(&Guest::new().module(), "").unwrap().manifest().name, "guest");
+}
+
+#[test]
 fn a_file_that_is_no_plugin_is_named_in_the_error() {
     let host = host();
     says(&refused(&host, b""), "LAN-0101", &["it is empty"]);
     let text = refused(&host, b"fn main() {}\n");
     says(&text, "LAN-0101", &["begins with the text `fn main()", "upload the .wasm file"]);
-    let module = Guest::new().module();
+    let module = wat::parse_str("(module (memory (export \"memory\") 1))").unwrap();
     says(&refused(&host, &module), "LAN-0104", &["without a `component-type` section"]);
     let cut = &Guest::new().build()[..200];
     says(&refused(&host, cut), "LAN-0107", &["not valid here"]);
