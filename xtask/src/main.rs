@@ -7,6 +7,7 @@ mod artifacts;
 mod bench;
 mod check;
 mod demo;
+mod dist;
 mod fresh;
 mod kafka;
 mod metadata;
@@ -116,6 +117,15 @@ enum Task {
         #[arg(long)]
         help_proof: bool,
     },
+    /// Write packages with the binary and its interpreters: an archive, a wheel for pip, a
+    /// package for npm and one for Debian.
+    ///
+    /// They are written to target/dist. Nothing is published.
+    Dist {
+        /// Package this binary; without it, one is built with all optimizations.
+        #[arg(long, value_name = "FILE")]
+        binary: Option<std::path::PathBuf>,
+    },
     /// Clone the last commit to a new folder, and see tests and demo run there.
     Fresh {
         /// Leave the tests out.
@@ -165,6 +175,7 @@ fn run(task: Task) -> Result<()> {
         Task::Bench { what, args } => bench::run(&what, args),
         Task::Proof { help_proof: true, .. } => proof::run(&["--help".into()]),
         Task::Proof { args, .. } => proof::run(&args),
+        Task::Dist { binary } => dist::run(binary),
         Task::Fresh { demo_only } => fresh::run(demo_only),
     }
 }

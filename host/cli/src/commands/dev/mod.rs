@@ -4,6 +4,7 @@
 mod changes;
 mod plan;
 mod rows;
+mod shop;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +18,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use self::changes::{Changes, Saved};
 use self::plan::Plan;
 use self::rows::Tables;
+use self::shop::ShopEvents;
 use super::project::Project;
 use super::{local_host, push, serve};
 use crate::Global;
@@ -40,6 +42,7 @@ const EVENTS: &str = "events.ndjson";
 Examples:
   lantern dev totals.py
   lantern dev                                  # the project in this folder
+  lantern dev totals.py --shop 20/s            # generated events, so that its tables move
   lantern dev totals.py --events shop.ndjson
   lantern dev . --data data --listen 127.0.0.1:8000
 
@@ -55,6 +58,9 @@ pub(crate) struct Args {
     /// [default: events.ndjson in the project's folder, if it exists].
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
+    /// Send this many generated shop events per second, such as `20/s`.
+    #[arg(long, value_name = "RATE", value_parser = super::rate)]
+    shop: Option<f64>,
     /// The parameters for the plugin's `setup`: JSON, or the name of a JSON file.
     #[arg(long, value_name = "JSON|FILE")]
     parameters: Option<String>,
@@ -104,7 +110,8 @@ pub(crate) fn run(mut args: Args, global: &Global) -> Outcome {
             tables: None,
             logs: Vec::new(),
         };
-        session.run(changes).await
+        let shop = args.shop.map(|per_s| ShopEvents::new(Api::new(&address), per_s));
+        session.run(changes, shop).await
     })
 }
 
@@ -121,7 +128,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(mut self, mut changes: Changes) -> Outcome {
+    async fn run(mut self, mut changes: Changes, mut shop: Option<ShopEvents>) -> Outcome {
         let events = self.args.events.clone();
         let mut saved = Saved { source: true, events: events.is_some() };
         let mut logs = interval(LOGS);
@@ -137,6 +144,11 @@ impl Session<'_> {
                         }
                     }
                     _ = logs.tick() => self.print_logs().await,
+                    () = shop::due(&mut shop) => {
+                        if let Some(shop) = &mut shop {
+                            shop.send().await?;
+                        }
+                    }
                 }
             };
         }
