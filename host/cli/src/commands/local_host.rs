@@ -50,7 +50,8 @@ impl LocalHost {
         let dir = tempfile::tempdir().map_err(anyhow::Error::from)?;
         let stores =
             StateDir::open(dir.path(), StoreConfig::default()).map_err(anyhow::Error::from)?;
-        let host = PluginHost::new(PluginConfig::default()).map_err(anyhow::Error::from)?;
+        let plugins = PluginConfig { cache_dir: super::user_cache(), ..PluginConfig::default() };
+        let host = PluginHost::new(plugins).map_err(anyhow::Error::from)?;
         Ok(Self { host, config: EngineConfig::default(), stores, _dir: dir })
     }
 

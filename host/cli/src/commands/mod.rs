@@ -51,6 +51,17 @@ fn confirm(question: &str, yes: bool) -> Outcome {
     }
 }
 
+/// The folder of this user's compiled plugins, for commands without a server's data folder:
+/// `lantern/compiled` in `XDG_CACHE_HOME` or `~/.cache`. `None` if the user has neither.
+fn user_cache() -> Option<std::path::PathBuf> {
+    let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
+    let cache = folder("XDG_CACHE_HOME").map(std::path::PathBuf::from);
+    let cache = cache.or_else(|| Some(std::path::Path::new(&folder("HOME")?).join(".cache")))?;
+    let compiled = cache.join("lantern/compiled");
+    // If it cannot be created, plugins are compiled each time.
+    std::fs::create_dir_all(&compiled).ok().map(|()| compiled)
+}
+
 /// Parameters from the command line: JSON, or the name of a file that contains it.
 fn parameters(text: &str) -> Outcome<String> {
     let inline = text.trim_start().starts_with(['{', '[', '"']);

@@ -61,6 +61,11 @@ impl Settings {
     pub(super) fn log_warnings_only(&mut self) {
         self.log_filter.get_or_insert_with(|| "warn".to_owned());
     }
+
+    /// Compiled plugins are kept in `folder`, unless `--set` names another one.
+    pub(super) fn keep_compiled_in(&mut self, folder: &Path) {
+        self.set.insert(0, ("plugin.cache_dir".to_owned(), quoted(&folder.to_string_lossy())));
+    }
 }
 
 /// The format of log lines.

@@ -87,6 +87,10 @@ pub(crate) fn run(mut args: Args, global: &Global) -> Outcome {
         None => Some(sample).filter(|file| file.is_file()),
     };
     args.server.log_warnings_only();
+    // An interpreter takes many seconds to compile. It is compiled once for all runs.
+    if let Some(folder) = super::user_cache().filter(|_| args.data.is_none()) {
+        args.server.keep_compiled_in(&folder);
+    }
     // Removed when the command ends.
     let temporary = match args.data {
         None => Some(tempfile::tempdir().map_err(anyhow::Error::from)?),
