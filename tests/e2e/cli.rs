@@ -40,7 +40,8 @@ pub(crate) fn template() -> (PathBuf, PathBuf) {
         let folder = tempfile::tempdir().unwrap();
         let dir = folder.path().join("order-counts");
         let sdk = root().join("sdk/rust");
-        let words = ["new", "order-counts", "--dir", dir.to_str().unwrap(), "--sdk"];
+        let words =
+            ["new", "order-counts", "--lang", "rust", "--dir", dir.to_str().unwrap(), "--sdk"];
         let output = run(&[&words[..], &[sdk.to_str().unwrap()]].concat()).unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         cargo(&dir, &["test"]);

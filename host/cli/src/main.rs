@@ -43,11 +43,11 @@ Errors go to standard error; with --json as one JSON object
 {\"error\":{\"code\",\"message\",\"help\",\"details\",\"exit\"}}.
 
 First steps:
-  lantern serve                                     # in one terminal
-  lantern new my-plugin && cd my-plugin             # in another
-  cargo build --release --target wasm32-unknown-unknown
-  lantern test events.ndjson target/wasm32-unknown-unknown/release/my_plugin.wasm
-  lantern plugin push target/wasm32-unknown-unknown/release/my_plugin.wasm --wait
+  lantern new my-plugin && cd my-plugin             # a script; --lang makes a project
+  lantern dev                                       # each saved change is live at once
+  lantern test events.ndjson my_plugin.py           # without a server
+Then, with a server (`lantern serve`):
+  lantern plugin push my_plugin.py --wait
   lantern events import events.ndjson
   lantern plugin status my-plugin";
 

@@ -19,6 +19,7 @@ mod push;
 mod screen;
 pub(crate) mod serve;
 pub(crate) mod table;
+mod templates;
 pub(crate) mod test;
 pub(crate) mod verify;
 mod watch;

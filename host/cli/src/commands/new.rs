@@ -1,48 +1,42 @@
-//! `lantern new`: a plugin's crate from the template of the Rust SDK.
+//! `lantern new`: a new plugin from a template.
 
 use std::path::{Path, PathBuf};
 
+use super::templates::{Language, SHARED, Script, Template, ending};
 use crate::Global;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 
-/// The template's files. `{{name}}` and `{{sdk}}` in them are replaced by the plugin's
-/// name and by the value of `lantern-sdk =`.
-const FILES: [(&str, &str); 5] = [
-    ("Cargo.toml", include_str!("../../../../sdk/rust/template/Cargo.toml.tmpl")),
-    ("README.md", include_str!("../../../../sdk/rust/template/README.md.tmpl")),
-    ("events.ndjson", include_str!("../../../../sdk/rust/template/events.ndjson.tmpl")),
-    ("src/lib.rs", include_str!("../../../../sdk/rust/template/src/lib.rs.tmpl")),
-    (".gitignore", "/target\n"),
-];
-
 /// The longest name; a manifest has the same limit.
 const NAME_BYTES_MAX: usize = 64;
-/// The folder of the SDK in a checkout of Lantern.
-const SDK: &str = "sdk/rust";
 
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
-  lantern new order-counts
-  lantern new order-counts --dir ~/projections/order-counts
-  lantern new order-counts --sdk ../lantern/sdk/rust
+  lantern new order-counts                    # a script in Python: needs no tools
+  lantern new order-counts --script yaml      # a declaration: no code
+  lantern new order-counts --lang rust
+  lantern new order-counts --lang python --dir ~/projections/order-counts
+  lantern new order-counts --lang ts --sdk ../lantern/sdk/js
 
 Then, in the new folder:
-  cargo test                                              # without WebAssembly
-  cargo build --release --target wasm32-unknown-unknown
-  lantern test events.ndjson target/wasm32-unknown-unknown/release/order_counts.wasm
-  lantern plugin push target/wasm32-unknown-unknown/release/order_counts.wasm --wait")]
+  lantern dev                                 # each saved change is live at once")]
 pub(crate) struct Args {
     /// The plugin's name: lower-case letters, digits and hyphens.
     #[arg(value_parser = name)]
     name: String,
+    /// Create a project of this language, which is built into a component.
+    #[arg(long, value_enum, conflicts_with = "script")]
+    lang: Option<Language>,
+    /// Create a script or a declaration, which the server runs as it is.
+    #[arg(long, value_enum, default_value = "py")]
+    script: Script,
     /// The folder to create; named like the plugin if left out.
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
-    /// The folder of the SDK for Rust. If left out, it is searched in the parent
+    /// The folder of the language's SDK. If left out, it is searched in the parent
     /// folders, and where this command was built.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", requires = "lang")]
     sdk: Option<PathBuf>,
 }
 
@@ -74,34 +68,60 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
         let message = format!("`{}` exists and is not empty", dir.display());
         return Err(Failure::new(Exit::Refused, message).help("name another folder with --dir"));
     }
-    let sdk = sdk(args.sdk.as_deref(), &dir)?;
-    for (path, text) in &FILES {
-        write(&dir.join(path), &filled(text, &args.name, &sdk))?;
+    let template = args.lang.map_or_else(|| args.script.template(), Language::template);
+    let sdk = match template.sdk {
+        "" => String::new(),
+        folder => sdk(args.sdk.as_deref(), folder, &dir)?,
+    };
+    let names = Names { name: &args.name, sdk: &sdk, template: &template };
+    let files: Vec<_> = template
+        .files
+        .iter()
+        .chain(&SHARED)
+        .map(|(path, text)| (names.filled(path), names.filled(text)))
+        .collect();
+    for (path, text) in &files {
+        write(&dir.join(path), text)?;
     }
-    let module = args.name.replace('-', "_");
-    let wasm = format!("target/wasm32-unknown-unknown/release/{module}.wasm");
+    let commands = names.filled(template.commands);
     if global.json {
         output::json(&serde_json::json!({
             "name": args.name,
             "folder": dir,
-            "files": FILES.iter().map(|(path, _)| path).collect::<Vec<_>>(),
-            "wasm": wasm,
+            "files": files.iter().map(|(path, _)| path).collect::<Vec<_>>(),
+            "commands": commands.lines().collect::<Vec<_>>(),
         }));
         return Ok(());
     }
     output::line(format!("`{}` is created. Next:", dir.display()));
     output::line(format!("  cd {}", dir.display()));
-    output::line("  cargo test");
-    output::line("  cargo build --release --target wasm32-unknown-unknown");
-    output::line(format!("  lantern test events.ndjson {wasm}"));
-    output::line(format!("  lantern plugin push {wasm} --wait"));
+    output::line("  lantern dev                                    # each saved change is live");
+    output::line("or, step by step:");
+    for command in commands.lines() {
+        output::line(format!("  {command}"));
+    }
     Ok(())
 }
 
-fn filled(text: &str, name: &str, sdk: &str) -> String {
-    text.replace("{{name}}", name)
-        .replace("{{crate}}", &name.replace('-', "_"))
-        .replace("{{sdk}}", sdk)
+/// The values of the names in double braces.
+struct Names<'a> {
+    name: &'a str,
+    /// The SDK's folder.
+    sdk: &'a str,
+    template: &'a Template,
+}
+
+impl Names<'_> {
+    fn filled(&self, text: &str) -> String {
+        // The first two contain further names.
+        text.replace("{{commands}}", self.template.commands)
+            .replace("{{source}}", self.template.files[0].0)
+            .replace("{{reference}}", self.template.reference)
+            .replace("{{ending}}", ending(self.template))
+            .replace("{{name}}", self.name)
+            .replace("{{module}}", &self.name.replace('-', "_"))
+            .replace("{{sdk}}", self.sdk)
+    }
 }
 
 fn write(path: &Path, text: &str) -> Outcome {
@@ -114,15 +134,15 @@ fn write(path: &Path, text: &str) -> Outcome {
     std::fs::write(path, text).map_err(failed)
 }
 
-/// The SDK as a dependency in the new crate's `Cargo.toml`.
-fn sdk(given: Option<&Path>, dir: &Path) -> Outcome<String> {
-    let is_sdk = |folder: &Path| folder.join("Cargo.toml").is_file();
+/// The absolute path of the SDK `folder`, such as `sdk/rust`.
+fn sdk(given: Option<&Path>, folder: &str, dir: &Path) -> Outcome<String> {
+    let is_sdk = |folder: &Path| folder.join("README.md").is_file();
     let found = match given {
-        Some(folder) if is_sdk(folder) => Some(folder.to_owned()),
-        Some(folder) => {
-            let message = format!("there is no SDK in `{}`", folder.display());
+        Some(given) if is_sdk(given) => Some(given.to_owned()),
+        Some(given) => {
+            let message = format!("there is no SDK in `{}`", given.display());
             return Err(Failure::new(Exit::NotFound, message)
-                .help("name the folder `sdk/rust` of a checkout of Lantern"));
+                .help(format!("name the folder `{folder}` of a checkout of Lantern")));
         }
         None => {
             let above = std::path::absolute(dir).map_err(anyhow::Error::from)?;
@@ -130,19 +150,22 @@ fn sdk(given: Option<&Path>, dir: &Path) -> Outcome<String> {
             above
                 .ancestors()
                 .chain(std::iter::once(built.as_path()))
-                .map(|folder| folder.join(SDK))
+                .map(|above| above.join(folder))
                 .find(|folder| is_sdk(folder))
         }
     };
     let Some(found) = found else {
-        return Err(Failure::new(Exit::NotFound, "the SDK for Rust was not found")
-            .help("name the folder `sdk/rust` of a checkout of Lantern with --sdk"));
+        return Err(Failure::new(Exit::NotFound, format!("the SDK `{folder}` was not found"))
+            .help(format!("name the folder `{folder}` of a checkout of Lantern with --sdk; a script needs no SDK")));
     };
     let found = found.canonicalize().map_err(anyhow::Error::from)?;
     match found.to_str() {
-        // A JSON string is also a TOML string.
-        Some(path) => Ok(format!("{{ path = {} }}", serde_json::Value::from(path))),
-        None => Err(Failure::new(Exit::Refused, format!("`{}` is not UTF-8", found.display()))),
+        // The path is written into TOML, JSON and a Makefile without escapes.
+        Some(path) if !path.contains(['"', '\\', '\n', '$', '#']) => Ok(path.to_owned()),
+        _ => {
+            let message = format!("the path `{}` contains special characters", found.display());
+            Err(Failure::new(Exit::Refused, message).help("move the checkout to another folder"))
+        }
     }
 }
 
@@ -161,11 +184,17 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_the_template_is_left_open() {
-        for (path, text) in FILES {
-            let text = filled(text, "order-counts", "{ path = \"x\" }");
-            assert!(!text.contains("{{"), "{path}");
+    fn nothing_of_a_template_is_left_open() {
+        use clap::ValueEnum as _;
+
+        let scripts = Script::value_variants().iter().map(|script| script.template());
+        let projects = Language::value_variants().iter().map(|language| language.template());
+        for template in scripts.chain(projects) {
+            let names = Names { name: "order-counts", sdk: "/sdk", template: &template };
+            for (path, text) in template.files.iter().chain(&SHARED) {
+                let (path, text) = (names.filled(path), names.filled(text));
+                assert!(!path.contains("{{") && !text.contains("{{"), "{path}: {text}");
+            }
         }
-        assert!(filled(FILES[0].1, "order-counts", "{ path = \"x\" }").contains("order-counts"));
     }
 }

@@ -30,10 +30,11 @@ enum Tool {
 }
 
 /// The files by which a folder's tool is recognised, in this order.
-const MARKS: [(&str, Tool); 4] = [
+const MARKS: [(&str, Tool); 5] = [
     ("Cargo.toml", Tool::Cargo),
     ("package.json", Tool::Npm),
     ("pyproject.toml", Tool::Python),
+    ("requirements.txt", Tool::Python),
     ("Makefile", Tool::Make),
 ];
 
@@ -152,15 +153,47 @@ impl Project {
                 self.run("npm", &["run", "build"], "install Node.js 20 or newer")?;
                 self.component()
             }
-            Plugin::Built(Tool::Python) => {
-                self.run("python3", &["-m", "lantern", "build"], "install Python 3.10 or newer")?;
-                self.component()
-            }
+            Plugin::Built(Tool::Python) => self.python(),
             Plugin::Built(Tool::Make) => {
                 self.run("make", &[], "install GNU make")?;
                 self.component()
             }
         }
+    }
+
+    /// Builds the only module of the folder, in a virtual environment with the packages
+    /// that the project names.
+    fn python(&self) -> Outcome<PathBuf> {
+        let modules = scripts(&self.folder)?;
+        let modules: Vec<_> =
+            modules.iter().filter(|path| path.extension().is_some_and(|e| e == "py")).collect();
+        let [module] = modules.as_slice() else {
+            let message = format!(
+                "`{}` contains {} Python modules, and one is the projection",
+                self.folder.display(),
+                modules.len()
+            );
+            return Err(Failure::new(Exit::Usage, message)
+                .help("put the others into a package, a folder with `__init__.py`"));
+        };
+        let install = "install Python 3.11 or newer";
+        let python = self.folder.join(".venv/bin/python");
+        let python = python.to_string_lossy();
+        if !self.folder.join(".venv").is_dir() {
+            self.run("python3", &["-m", "venv", ".venv"], install)?;
+            let named = self.folder.join("requirements.txt").is_file();
+            let what: &[&str] = if named { &["-r", "requirements.txt"] } else { &["."] };
+            let pip = [&["-m", "pip", "install", "--quiet"], what].concat();
+            if let Err(failure) = self.run(&python, &pip, install) {
+                // An incomplete environment would be taken for a complete one.
+                let _ = std::fs::remove_dir_all(self.folder.join(".venv"));
+                return Err(failure);
+            }
+        }
+        let name = module.file_name().unwrap_or_default().to_string_lossy();
+        let out = format!("{BUILD}/{}", name.replace(".py", ".wasm"));
+        self.run(&python, &["-m", "lantern", "build", &name, "--out", &out], install)?;
+        Ok(self.folder.join(out))
     }
 
     fn run(&self, program: &str, arguments: &[&str], install: &str) -> Outcome {
