@@ -1,4 +1,4 @@
-//! The packages of `cargo xtask dist`, installed where there is no toolchain.
+//! The packages of `cargo xtask dist`, installed on a machine without toolchains.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
