@@ -1,0 +1,81 @@
+"""Names the place in a script at which something went wrong."""
+
+from __future__ import annotations
+
+import os
+from types import TracebackType
+from typing import Mapping
+
+from .errors import LanternError, Refused
+
+_OWN = os.path.dirname(__file__)
+_FRAMES_MAX = 4
+_LINE_MAX = 160
+
+
+def what(error: BaseException) -> str:
+    """The error without its place."""
+    if isinstance(error, Refused):
+        return str(error) or "refused"
+    if isinstance(error, LanternError):
+        return str(error)
+    text = str(error)
+    name = type(error).__name__
+    return f"{name}: {text}" if text else name
+
+
+def frames(
+    trace: "TracebackType | None", sources: Mapping[str, str]
+) -> list[tuple[str, int, str]]:
+    """File, line and function of the frames of the projection, outermost first."""
+    found = []
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        name = code.co_filename
+        if name in sources or not (name.startswith("<") or name.startswith(_OWN)):
+            found.append((name, trace.tb_lineno, code.co_name))
+        trace = trace.tb_next
+    named = [frame for frame in found if frame[0] in sources]
+    return named or found
+
+
+def source_line(name: str, line: int, sources: Mapping[str, str]) -> str:
+    """The line of a module, without indentation; empty if it is not known."""
+    lines = sources.get(name, "").splitlines()
+    text = lines[line - 1].strip() if 0 < line <= len(lines) else ""
+    return text if len(text) <= _LINE_MAX else text[:_LINE_MAX] + "…"
+
+
+def reason(error: BaseException, sources: Mapping[str, str]) -> str:
+    """Why an event was parked: the error, and file, line and source line."""
+    text = what(error)
+    found = frames(error.__traceback__, sources)
+    if not found:
+        return text
+    name, line, function = found[-1]
+    shown = os.path.basename(name)
+    source = source_line(name, line, sources)
+    text = f"{text}, at {shown}:{line} in {function}"
+    if source:
+        text += f": `{source}`"
+    for outer, outer_line, outer_function in found[-2 : -1 - _FRAMES_MAX : -1]:
+        text += f"; called from {os.path.basename(outer)}:{outer_line} in {outer_function}"
+    return text
+
+
+def refusal(error: BaseException, name: str, sources: Mapping[str, str]) -> str:
+    """Why a script was refused: ``name:line: error``, and the source line."""
+    if isinstance(error, SyntaxError) and error.filename in (name, None, "<unknown>"):
+        line, column = error.lineno or 1, error.offset or 0
+        place = f"{name}:{line}:{column}" if column > 0 else f"{name}:{line}"
+        source = source_line(name, line, sources)
+        text = f"{place}: {type(error).__name__}: {error.msg}"
+        return f"{text}: `{source}`" if source else text
+    found = [frame for frame in frames(error.__traceback__, sources) if frame[0] in sources]
+    if not found:
+        return f"{name}:1: {what(error)}"
+    _, line, function = found[-1]
+    source = source_line(name, line, sources)
+    inside = "" if function == "<module>" else f" in {function}"
+    text = f"{name}:{line}: {what(error)}{inside}"
+    return f"{text}: `{source}`" if source else text

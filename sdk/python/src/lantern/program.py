@@ -1,0 +1,651 @@
+"""A projection: what a module declares, and the code that runs it between the contract's
+two functions."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+import sys
+import types
+from itertools import count
+from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
+
+from . import places
+from ._host import call
+from .analysis import ATTRIBUTES, Usage, usage_of
+from .errors import FlushError, LanternError, ManifestError, ParametersError
+from .events import ABSENT, Batch, Data, Event, Timer, View
+from .fields import Field
+from .times import Duration, Timestamp, micros_of, text_of
+
+if TYPE_CHECKING:
+    from .tables import Rows
+
+ON_FAILURE = ("park-subject", "park-event", "halt")
+_NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+
+
+class Member(NamedTuple):
+    """A member of data that the host decodes."""
+
+    name: str
+    kind: str
+    inferred: bool
+    """Found in the text of the projection, not declared."""
+
+
+class Manifest(NamedTuple):
+    """What a projection is, as in the contract."""
+
+    name: str
+    version: str
+    description: str
+    subscribes: list[str]
+    attributes: list[str]
+    members: list[Member]
+    tables: list["Rows[Any]"]
+    emits: list[str]
+    cycle_depth_max: "int | None"
+    event_time: "tuple[int, int] | None"
+    on_failure: str
+    parameters: "str | None"
+
+
+class Settings:
+    """The part of the manifest that matters while events are applied."""
+
+    __slots__ = ("attributes", "members", "member_places", "declared", "emits", "event_time")
+
+    def __init__(self, manifest: Manifest, declared: dict[str, Field]) -> None:
+        self.attributes = frozenset(manifest.attributes)
+        self.members = manifest.members
+        self.member_places = {member.name: at for at, member in enumerate(manifest.members)}
+        self.declared = declared
+        self.emits = frozenset(manifest.emits)
+        self.event_time = manifest.event_time is not None
+
+
+class Failure(NamedTuple):
+    """Why a call failed."""
+
+    cause: "int | None"
+    message: str
+
+
+class Program:
+    """Everything that one projection declares."""
+
+    def __init__(self, name: str = "projection.py", text: "str | None" = None) -> None:
+        self.name = name
+        """The name of its file."""
+        self.sources: dict[str, str] = {} if text is None else {name: text}
+        """The texts of its modules, by the name in tracebacks."""
+        self.tables: list[Rows[Any]] = []
+        self.apply_function: "Callable[[Event], Any] | None" = None
+        self.timer_function: "Callable[[Timer], Any] | None" = None
+        self.prepare_function: "Callable[[Sequence[Event]], Any] | None" = None
+        self.setup_function: "Callable[[], Any] | None" = None
+        self.declared: dict[str, Any] = {}
+        self.parameters: "Parameters | None" = None
+        self.settings: "Settings | None" = None
+        self._fold: Any = None
+        self._failed = False
+
+    def add_table(self, table: "Rows[Any]") -> int:
+        """Declares a table; returns its index."""
+        if not isinstance(table.name, str) or not _NAME.fullmatch(table.name):
+            raise ManifestError(
+                f"the table name {table.name!r} must be 1 to 63 lower-case letters, digits, "
+                "`_` and `-`, beginning with a letter"
+            )
+        if any(other.name == table.name for other in self.tables):
+            raise ManifestError(f"two tables are named `{table.name}`")
+        if call.host is not None and self.settings is not None:
+            raise ManifestError(f"table `{table.name}` is declared while events are applied")
+        self.tables.append(table)
+        return len(self.tables) - 1
+
+    # The contract's `setup`.
+
+    def setup(self, parameters: str) -> Manifest:
+        """Takes the parameters, and describes the projection."""
+        if self.apply_function is None:
+            raise ManifestError(
+                f"{self.name} defines no projection: put @projection(name=…, subscribes=[…]) "
+                "before the function that applies an event"
+            )
+        declared = dict(self.declared)
+        self._take_parameters(parameters)
+        if self.setup_function is not None:
+            more = self.setup_function()
+            if more is not None:
+                declared.update(_known(more))
+        usage = self._usage()
+        manifest = self._manifest(declared, usage)
+        members = declared.get("members") or {}
+        self.settings = Settings(manifest, dict(members))
+        self._fold = _fold_function(self, usage)
+        for table in self.tables:
+            table.reset()
+        self._failed = False
+        return manifest
+
+    def _take_parameters(self, text: str) -> None:
+        text = text.strip()
+        if self.parameters is not None:
+            self.parameters._take(text)
+        elif text not in ("", "{}"):
+            raise ParametersError(
+                f"parameters: `{text}` was given, but this projection takes none"
+            )
+
+    def _usage(self) -> "Usage | None":
+        """What the modules read; none if their text is not known."""
+        return usage_of(tuple(self.sources.values())) if self.sources else None
+
+    def _manifest(self, declared: dict[str, Any], usage: "Usage | None") -> Manifest:
+        name = declared.get("name") or self.name.rpartition(".")[0].replace("_", "-")
+        on_failure = declared.get("on_failure", "park-subject")
+        if on_failure not in ON_FAILURE:
+            raise ManifestError(f"on_failure={on_failure!r} is not one of {', '.join(ON_FAILURE)}")
+        asked = set(declared.get("attributes") or ())
+        unknown = asked - set(ATTRIBUTES)
+        if unknown:
+            raise ManifestError(
+                f"{sorted(unknown)} are not attributes; they are {', '.join(ATTRIBUTES)}"
+            )
+        asked.update(ATTRIBUTES if usage is None else usage.names & set(ATTRIBUTES))
+        if any(table.per_tenant for table in self.tables):
+            asked.add("tenant")
+        if not declared.get("data", True):
+            asked.discard("data")
+        members = _members(declared.get("members") or {}, usage, "data" in asked)
+        lateness, tick = declared.get("lateness"), declared.get("tick")
+        event_time = None
+        if lateness is not None or tick is not None:
+            event_time = (micros_of(lateness or "0s"), micros_of(tick or "1s"))
+            if event_time[1] == 0:
+                raise ManifestError("the tick of event time is shorter than a microsecond")
+        elif self.timer_function is not None:
+            raise ManifestError("@on_timer needs event time: add lateness=… and tick=…")
+        return Manifest(
+            name=name,
+            version=declared.get("version", "0.1.0"),
+            description=declared.get("description") or self._summary(),
+            subscribes=_texts("subscribes", declared.get("subscribes", ())),
+            attributes=[it for it in ATTRIBUTES if it in asked],
+            members=members,
+            tables=list(self.tables),
+            emits=_texts("emits", declared.get("emits", ())),
+            cycle_depth_max=declared.get("cycle_depth_max"),
+            event_time=event_time,
+            on_failure=on_failure,
+            parameters=None if self.parameters is None else self.parameters.schema(),
+        )
+
+    def _summary(self) -> str:
+        """The first line of the module's documentation."""
+        function = self.apply_function
+        text = getattr(sys.modules.get(getattr(function, "__module__", "")), "__doc__", None)
+        text = text or getattr(function, "__globals__", {}).get("__doc__")
+        return text.strip().splitlines()[0] if text and text.strip() else ""
+
+    # The contract's `apply`.
+
+    def apply(self, batch: Batch) -> "Failure | None":
+        """Folds a batch into the tables; returns why it failed, if it did."""
+        if self._failed:
+            return Failure(None, "an earlier call failed; the instance should have been dropped")
+        assert self.settings is not None, "`apply` was called before `setup`"
+        call.outbox = []
+        view = View(batch, self.settings)
+        try:
+            failure = self._run(view)
+        finally:
+            call.tenant = None
+        if failure is None:
+            if call.outbox:
+                assert call.host is not None
+                call.host.emit(call.outbox)
+        else:
+            self._failed = True
+        call.outbox = []
+        return failure
+
+    def _run(self, view: View) -> "Failure | None":
+        batch = view.batch
+        events = None
+        try:
+            for index, (at, key, offset) in enumerate(batch.timers):
+                self._fire(index, Timer(view.settings, at, key, offset, batch.watermark))
+            if batch.offsets and self.prepare_function is not None:
+                call.cause = -1
+                events = [self._event(view, index) for index in range(len(batch.offsets))]
+                self.prepare_function(events)
+            if batch.offsets:
+                self._fold(view, events)
+        except BaseException as error:  # noqa: B902 - sys.exit is a failure as well
+            return self._failure(view, call.cause, error)
+        try:
+            for table in self.tables:
+                table.flush()
+        except FlushError as error:
+            return self._failure(view, error.cause, error)
+        return None
+
+    def _fire(self, index: int, timer: Timer) -> None:
+        call.cause = index
+        call.tenant = timer.tenant if "\0" in timer.full_key else None
+        if self.timer_function is not None:
+            self.timer_function(timer)
+        for table in self.tables:
+            if table.touched:
+                table.check(index)
+
+    def _event(self, view: View, place: int) -> Event:
+        event = Event()
+        event._view = view
+        event._index = view.first + place
+        return event
+
+    def _failure(self, view: View, cause: int, error: BaseException) -> Failure:
+        batch = view.batch
+        reason = places.reason(error, self.sources)
+        if cause < 0:
+            return Failure(None, f"preparing a batch: {reason}")
+        if cause < view.first:
+            at, key, _ = batch.timers[cause]
+            return Failure(cause, f"timer {key!r} due at {text_of(at)}: {reason}")
+        place = cause - view.first
+        kind = batch.type_names[batch.types[place]]
+        return Failure(cause, f"`{kind}` at offset {batch.offsets[place]}: {reason}")
+
+
+def _texts(what: str, texts: Any) -> list[str]:
+    if isinstance(texts, str):
+        texts = [texts]
+    texts = list(texts)
+    for text in texts:
+        if not isinstance(text, str):
+            raise ManifestError(f"{what}: {text!r} is not text")
+    return texts
+
+
+def _members(
+    declared: dict[str, Field], usage: "Usage | None", has_data: bool
+) -> list[Member]:
+    members = []
+    for name, field in declared.items():
+        if not isinstance(field, Field) or field.kind in ("binary", "nothing"):
+            raise ManifestError(f"members: `{name}={field!r}` is not a kind; write text, integer")
+        members.append(Member(name, field.kind, False))
+    if usage is not None and has_data:
+        members += [Member(it, "json", True) for it in usage.members if it not in declared]
+    return members
+
+
+class _FoldCode:
+    """The code of the loop over the events of a batch."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, Any] = {}
+        """What the code uses."""
+        self.columns = ["count(first)"]
+        """An expression for each column of the batch that the loop goes through."""
+        self.values = ["index"]
+        """The variable for each."""
+        self.body: list[str] = []
+        """What is done for an event."""
+
+    def column(self, name: str, expression: str) -> None:
+        """Sets an attribute of the event from a column."""
+        self.columns.append(expression)
+        self.values.append(f"its_{name}")
+        self.body.append(f"event.{name} = its_{name}")
+
+    def compile(self, prologue: list[str]) -> Any:
+        """The function."""
+        loop = f"for {', '.join(self.values)} in zip({', '.join(self.columns)}):"
+        lines = ["batch = view.batch", "first = view.first", *prologue, loop]
+        names = ", ".join(f"{name}={name}" for name in self.names)
+        code = f"def fold(view, events, {names}):\n"
+        code += "".join(f"    {line}\n" for line in lines)
+        code += "".join(f"        {line}\n" for line in self.body)
+        names_here = dict(self.names)
+        exec(compiled(code, "<lantern fold>"), names_here)
+        return names_here["fold"]
+
+
+def _fold_function(program: Program, usage: "Usage | None") -> Any:
+    """The loop over the events of a batch, generated for what this projection reads and
+    for the fields of its tables, so that an event costs little."""
+    settings = program.settings
+    assert settings is not None
+    code = _FoldCode()
+    code.names.update(
+        call=call, Event=Event, apply=program.apply_function, count=count
+    )
+    read = usage.names if usage is not None else frozenset(ATTRIBUTES)
+    if program.prepare_function is None:
+        code.body.append("event = Event()")
+        code.body += ["event._view = view", "event._index = index"]
+    else:
+        code.body.append("event = events[index - first]")
+    code.body.append("call.cause = index")
+    # A column of the batch ends the loop.
+    code.columns.append("batch.offsets")
+    code.values.append("its_offset")
+    if "offset" in read:
+        code.body.append("event.offset = its_offset")
+    if "time" in read:
+        code.names["Timestamp"] = Timestamp
+        code.column("time", "map(Timestamp, batch.times)")
+    if "type" in read:
+        code.column("type", "view.kinds()")
+    per_tenant = any(table.per_tenant for table in program.tables)
+    for name in ("id", "source", "subject", "tenant"):
+        if name in settings.attributes and (name in read or (name == "tenant" and per_tenant)):
+            code.column(name, f"view.texts({name!r})")
+    if per_tenant:
+        code.body.append("call.tenant = its_tenant")
+    prologue = _add_members(code, settings)
+    code.body.append("apply(event)")
+    for place, table in enumerate(program.tables):
+        code.body += table.check_code(str(place), code.names)
+    code.names.update(full=full_tables(), make_room=make_room_of_tables())
+    code.body += ["if full:", "    make_room()"]
+    return code.compile(prologue)
+
+
+def full_tables() -> Any:
+    """The list of tables that have too many rows in memory."""
+    from . import tables
+
+    return tables.full
+
+
+def make_room_of_tables() -> Any:
+    """The function that drops them."""
+    from . import tables
+
+    return tables.make_room
+
+
+def _add_members(code: _FoldCode, settings: Settings) -> list[str]:
+    """Adds the code that sets an event's data; returns what comes before the loop."""
+    if not settings.members:
+        return []
+    code.names.update(Data=Data, ABSENT=ABSENT)
+    lines = ["data = Data()", "data._event = event"]
+    for place, member in enumerate(settings.members):
+        code.columns.append(f"view.members({place})")
+        code.values.append(f"m{place}")
+        lines.append(f"if m{place} is not ABSENT: data[{member.name!r}] = m{place}")
+    lines.append("event.data = data")
+    if not any(member.inferred for member in settings.members):
+        code.body += lines
+        return []
+    code.body.append("if not odd or index not in odd:")
+    code.body += [f"    {line}" for line in lines]
+    return ["odd = view.no_objects()"]
+
+
+class Parameters:
+    """The parameters of a version, with defaults.
+
+    >>> settings = Parameters(top=10, zone="UTC", api=str)
+
+    A type in place of a default says that the parameter is required. The values are
+    attributes (``settings.top``) in functions; they are not known yet while the module is
+    loaded.
+    """
+
+    def __init__(self, **defaults: Any) -> None:
+        self.__dict__["_defaults"] = defaults
+        self.__dict__["_values"] = None
+        for name, default in defaults.items():
+            if not isinstance(default, type) and _schema_type(default) is None:
+                raise ManifestError(f"the parameter `{name}={default!r}` is not JSON")
+        program = current()
+        if program.parameters is not None:
+            raise ManifestError("the projection has Parameters(…) twice")
+        program.parameters = self
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        values = self.__dict__["_values"]
+        if values is None:
+            raise ParametersError(
+                f"parameters: `{name}` is not known while the module is loaded; read it in a "
+                "function"
+            )
+        if name not in values:
+            raise AttributeError(f"there is no parameter {name!r}")
+        return values[name]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError("parameters cannot be changed")
+
+    def _take(self, text: str) -> None:
+        try:
+            given = json.loads(text) if text else {}
+        except ValueError as error:
+            raise ParametersError(f"parameters: {error}") from None
+        if given is None:
+            given = {}
+        if not isinstance(given, dict):
+            raise ParametersError(f"parameters: `{text}` is not a JSON object")
+        defaults = self.__dict__["_defaults"]
+        for name in given:
+            if name not in defaults:
+                known = ", ".join(f"`{it}`" for it in defaults)
+                raise ParametersError(f"parameters: `{name}` is unknown; there are {known}")
+        values = {}
+        for name, default in defaults.items():
+            required = isinstance(default, type)
+            if name not in given:
+                if required:
+                    raise ParametersError(f"parameters: `{name}` is missing")
+                values[name] = default
+                continue
+            wanted = default if required else type(default)
+            value = given[name]
+            if wanted is float and type(value) is int:
+                value = float(value)
+            if default is not None and type(value) is not wanted:
+                raise ParametersError(
+                    f"parameters: `{name}` is {json.dumps(value)}, which is not "
+                    f"{_SCHEMA_TYPES.get(wanted, wanted.__name__)}"
+                )
+            values[name] = value
+        self.__dict__["_values"] = values
+
+    def schema(self) -> str:
+        """Their JSON Schema."""
+        properties, required = {}, []
+        for name, default in self.__dict__["_defaults"].items():
+            if isinstance(default, type):
+                properties[name] = {"type": _SCHEMA_TYPES.get(default, "object")}
+                required.append(name)
+            elif default is None:
+                properties[name] = {}
+            else:
+                properties[name] = {"type": _schema_type(default), "default": default}
+        schema: dict[str, Any] = {"type": "object", "properties": properties}
+        if required:
+            schema["required"] = required
+        schema["additionalProperties"] = False
+        return json.dumps(schema)
+
+
+_SCHEMA_TYPES: dict[type, str] = {
+    bool: "boolean",
+    int: "integer",
+    float: "number",
+    str: "string",
+    list: "array",
+    dict: "object",
+}
+
+
+def _schema_type(value: Any) -> "str | None":
+    return "null" if value is None else _SCHEMA_TYPES.get(type(value))
+
+
+_current = Program()
+
+
+def current() -> Program:
+    """The projection whose module is being loaded."""
+    return _current
+
+
+def start(program: Program) -> Program:
+    """Makes ``program`` the one that declarations belong to; returns the one before."""
+    global _current
+    before, _current = _current, program
+    return before
+
+
+@functools.lru_cache(maxsize=64)
+def compiled(text: str, name: str) -> types.CodeType:
+    """The code of a text."""
+    return compile(text, name, "exec", dont_inherit=True)
+
+
+def load_text(name: str, text: str) -> Program:
+    """Runs the text of a module, and returns what it declares."""
+    program = Program(name, text)
+    before = start(program)
+    module = types.ModuleType("__lantern_script__")
+    module.__file__ = name
+    sys.modules[module.__name__] = module
+    try:
+        exec(compiled(text, name), module.__dict__)
+    finally:
+        start(before)
+    return program
+
+
+_KNOWN = (
+    "name",
+    "version",
+    "description",
+    "subscribes",
+    "on_failure",
+    "attributes",
+    "members",
+    "data",
+    "emits",
+    "lateness",
+    "tick",
+    "cycle_depth_max",
+)
+
+
+def _known(declared: dict[str, Any]) -> dict[str, Any]:
+    for name in declared:
+        if name not in _KNOWN:
+            raise ManifestError(f"@projection has no {name!r}; it has {', '.join(_KNOWN)}")
+    return declared
+
+
+def projection(
+    *,
+    name: str = "",
+    version: str = "0.1.0",
+    description: str = "",
+    subscribes: "Iterable[str] | str",
+    on_failure: str = "park-subject",
+    attributes: Iterable[str] = (),
+    members: "dict[str, Field] | None" = None,
+    data: bool = True,
+    emits: "Iterable[str] | str" = (),
+    lateness: "Duration | None" = None,
+    tick: "Duration | None" = None,
+    cycle_depth_max: "int | None" = None,
+) -> Callable[[Callable[[Event], Any]], Callable[[Event], Any]]:
+    """Makes a function the one that applies an event.
+
+    :param name: lower-case letters, digits and hyphens; by default that of the file.
+    :param version: a semantic version, for people.
+    :param description: a sentence; by default the first line of the module's
+        documentation.
+    :param subscribes: event types: ``order.placed``, ``order.*`` or ``*``.
+    :param on_failure: ``park-subject`` (the default: later events of the same subject
+        wait behind one that cannot be applied), ``park-event`` (only that event is
+        parked) or ``halt``.
+    :param attributes: attributes to request; those that the text reads are found.
+    :param members: members of data with their kinds, which the host decodes:
+        ``{"cents": integer}``. An event in which a member has another kind, or that does
+        not have it, fails when it is read.
+    :param data: if False, the data are not passed at all, only ``members``.
+    :param emits: the types of events it may emit.
+    :param lateness: how far event time may run behind; asks for event time.
+    :param tick: timers fire at whole ticks; choose the largest that windows allow.
+    :param cycle_depth_max: lets the projection be part of a cycle.
+    """
+    declared = {
+        "name": name,
+        "version": version,
+        "description": description,
+        "subscribes": subscribes,
+        "on_failure": on_failure,
+        "attributes": attributes,
+        "members": members,
+        "data": data,
+        "emits": emits,
+        "lateness": lateness,
+        "tick": tick,
+        "cycle_depth_max": cycle_depth_max,
+    }
+
+    def decorate(function: Callable[[Event], Any]) -> Callable[[Event], Any]:
+        program = current()
+        if program.apply_function is not None:
+            raise ManifestError("a module has one @projection")
+        program.apply_function = function
+        program.declared = declared
+        _keep_source(program, function)
+        return function
+
+    return decorate
+
+
+def _keep_source(program: Program, function: Any) -> None:
+    """Keeps the text of an imported module, for analysis and for reasons."""
+    name = function.__code__.co_filename
+    if name not in program.sources:
+        try:
+            module = inspect.getmodule(function)
+            if module is not None:
+                program.sources[name] = inspect.getsource(module)
+        except (OSError, TypeError):
+            pass
+
+
+def on_timer(function: Callable[[Timer], Any]) -> Callable[[Timer], Any]:
+    """Makes a function the one that handles timers, those of windows too."""
+    current().timer_function = function
+    return function
+
+
+def prepare(function: Callable[[Sequence[Event]], Any]) -> Callable[[Sequence[Event]], Any]:
+    """Makes a function the one that sees all events of a batch before the first is
+    applied, to :meth:`prefetch <.Table.prefetch>` rows. It must not change anything."""
+    current().prepare_function = function
+    return function
+
+
+def on_setup(function: Callable[[], Any]) -> Callable[[], Any]:
+    """Makes a function the one that is called once the parameters are known. It may
+    return a dict of arguments of :func:`projection` that take the place of those
+    given."""
+    current().setup_function = function
+    return function
+
+
+__all__ = ["Failure", "LanternError", "Manifest", "Parameters", "Program", "load_text"]

@@ -1,0 +1,476 @@
+"""Sketches: distinct counts and percentiles that can be merged over partitions.
+
+``docs/sketches.md`` specifies both. All arithmetic is on integers, so that all
+languages compute the same bytes from the same values.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from math import isqrt
+from typing import Any, Iterable
+
+_MASK = 2**64 - 1
+_P1 = 11400714785074694791
+_P2 = 14029467366897019727
+_P3 = 1609587929392839161
+_P4 = 9650029242287828579
+_P5 = 2870177450012600261
+
+SPARSE_MAX = 512
+"""Up to this number of values a distinct count is exact."""
+_REGISTERS = 4_096
+_RANK_MAX = 29
+
+
+def xxh64(data: bytes) -> int:
+    """XXH64 with seed 0."""
+    length = len(data)
+    at = 0
+    if length >= 32:
+        a, b, c, d = (_P1 + _P2) & _MASK, _P2, 0, (-_P1) & _MASK
+        while at <= length - 32:
+            a = _round(a, int.from_bytes(data[at : at + 8], "little"))
+            b = _round(b, int.from_bytes(data[at + 8 : at + 16], "little"))
+            c = _round(c, int.from_bytes(data[at + 16 : at + 24], "little"))
+            d = _round(d, int.from_bytes(data[at + 24 : at + 32], "little"))
+            at += 32
+        acc = (_rotate(a, 1) + _rotate(b, 7) + _rotate(c, 12) + _rotate(d, 18)) & _MASK
+        for lane in (a, b, c, d):
+            acc = ((acc ^ _round(0, lane)) * _P1 + _P4) & _MASK
+    else:
+        acc = _P5
+    acc = (acc + length) & _MASK
+    while at + 8 <= length:
+        lane = _round(0, int.from_bytes(data[at : at + 8], "little"))
+        acc = (_rotate(acc ^ lane, 27) * _P1 + _P4) & _MASK
+        at += 8
+    if at + 4 <= length:
+        lane = int.from_bytes(data[at : at + 4], "little") * _P1 & _MASK
+        acc = (_rotate(acc ^ lane, 23) * _P2 + _P3) & _MASK
+        at += 4
+    for byte in data[at:]:
+        acc = _rotate(acc ^ (byte * _P5 & _MASK), 11) * _P1 & _MASK
+    acc = (acc ^ acc >> 33) * _P2 & _MASK
+    acc = (acc ^ acc >> 29) * _P3 & _MASK
+    return acc ^ acc >> 32
+
+
+def _rotate(value: int, bits: int) -> int:
+    return (value << bits | value >> (64 - bits)) & _MASK
+
+
+def _round(acc: int, lane: int) -> int:
+    return _rotate((acc + lane * _P2) & _MASK, 31) * _P1 & _MASK
+
+
+class SketchError(ValueError):
+    """Bytes or JSON that no sketch has."""
+
+
+class Distinct:
+    """A sketch that counts distinct values: exact up to 512, with a standard error of
+    1.63 % above.
+
+    >>> users = Distinct()
+    >>> for user in ("u1", "u2", "u1"):
+    ...     users.add(user)
+    >>> users.estimate()
+    2
+    """
+
+    __slots__ = ("_entries", "_registers")
+
+    def __init__(self, values: Iterable["str | int | bytes"] = ()) -> None:
+        self._entries: set[int] = set()
+        self._registers: bytearray | None = None
+        for value in values:
+            self.add(value)
+
+    def add(self, value: "str | int | bytes") -> None:
+        """Adds a value: text, an integer (as its decimal text) or bytes."""
+        if isinstance(value, str):
+            data = value.encode()
+        elif isinstance(value, bytes):
+            data = value
+        elif isinstance(value, int) and not isinstance(value, bool):
+            data = int.__repr__(value).encode()
+        else:
+            raise TypeError(f"{value!r} cannot be counted; give text, an integer or bytes")
+        self._add_entry(xxh64(data) >> 24)
+
+    def _add_entry(self, entry: int) -> None:
+        if self._registers is not None:
+            _set_register(self._registers, entry)
+            return
+        self._entries.add(entry)
+        if len(self._entries) > SPARSE_MAX:
+            self._registers = self._dense()
+            self._entries = set()
+
+    def _dense(self) -> bytearray:
+        if self._registers is not None:
+            return self._registers
+        registers = bytearray(_REGISTERS)
+        for entry in self._entries:
+            _set_register(registers, entry)
+        return registers
+
+    def merge(self, other: "Distinct") -> None:
+        """Adds the values of another sketch."""
+        if self._registers is None and other._registers is None:
+            for entry in sorted(other._entries):
+                self._add_entry(entry)
+            return
+        own, theirs = self._dense(), other._dense()
+        self._registers = bytearray(map(max, own, theirs))
+        self._entries = set()
+
+    def estimate(self) -> int:
+        """The number of distinct values, exact up to 512."""
+        if self._registers is None:
+            return len(self._entries)
+        return _estimate(self._registers)
+
+    def to_bytes(self) -> bytes:
+        """The bytes of the sketch."""
+        if self._registers is None:
+            return b"\1" + b"".join(it.to_bytes(5, "big") for it in sorted(self._entries))
+        bits = 0
+        for register in self._registers:
+            bits = bits << 5 | register
+        return b"\2" + bits.to_bytes(_REGISTERS * 5 // 8, "big")
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Distinct":
+        """The sketch with these bytes."""
+        sketch = cls()
+        kind, rest = data[:1], data[1:]
+        if kind == b"\1":
+            if len(rest) % 5 or len(rest) > SPARSE_MAX * 5:
+                raise SketchError("a distinct sketch has entries of five bytes, at most 512")
+            entries = [int.from_bytes(rest[at : at + 5], "big") for at in range(0, len(rest), 5)]
+            if any(before >= after for before, after in zip(entries, entries[1:])):
+                raise SketchError("the entries of a distinct sketch do not ascend")
+            sketch._entries = set(entries)
+        elif kind == b"\2":
+            if len(rest) != _REGISTERS * 5 // 8:
+                raise SketchError("a dense distinct sketch has 2,561 bytes")
+            registers = bytearray(_REGISTERS)
+            for at in range(0, _REGISTERS, 8):
+                chunk = int.from_bytes(rest[at // 8 * 5 : at // 8 * 5 + 5], "big")
+                for place in range(8):
+                    registers[at + place] = chunk >> (35 - place * 5) & 31
+            if max(registers) > _RANK_MAX or not any(registers):
+                raise SketchError("a register of a distinct sketch is out of range")
+            sketch._registers = registers
+        else:
+            raise SketchError("these are not the bytes of a distinct sketch")
+        return sketch
+
+    def to_json(self) -> str:
+        """The JSON of the sketch in a row."""
+        sketch = base64.b64encode(self.to_bytes()).decode()
+        return f'{{"estimate":{self.estimate()},"sketch":"{sketch}"}}'
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Distinct":
+        """The sketch with this JSON, already parsed."""
+        sketch = cls.from_bytes(_sketch_bytes(value))
+        if value != {"estimate": sketch.estimate(), "sketch": value["sketch"]}:
+            raise SketchError("the estimate is not that of the sketch")
+        return sketch
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Distinct) and self.to_bytes() == other.to_bytes()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Distinct(estimate={self.estimate()})"
+
+
+def _set_register(registers: bytearray, entry: int) -> None:
+    rank = 29 - (entry & 0xFFF_FFFF).bit_length()
+    place = entry >> 28
+    if registers[place] < rank:
+        registers[place] = rank
+
+
+_ONE = 1 << 60
+
+
+def _sigma(x: int) -> int:
+    total, weight = x, 1
+    while True:
+        x = x * x >> 60
+        if x == 0:
+            return total
+        total += x * weight
+        weight *= 2
+
+
+def _tau(x: int) -> int:
+    if x in (0, _ONE):
+        return 0
+    total, k = _ONE - x, 0
+    while True:
+        x = isqrt(x << 60)
+        k += 1
+        t = ((_ONE - x) * (_ONE - x) >> 60) >> k
+        if t == 0:
+            return total // 3
+        total -= t
+
+
+def _estimate(registers: bytearray) -> int:
+    counts = [0] * (_RANK_MAX + 1)
+    for register in registers:
+        counts[register] += 1
+    s = 4_096 * _tau(_ONE - (counts[29] << 48)) >> 28
+    for k in range(1, 29):
+        s += counts[k] * (_ONE >> k)
+    s += 4_096 * _sigma(counts[0] << 48)
+    if s == 0:
+        return 2**40
+    return min(2**40, ((6653256548922161246 << 21) + s // 2) // s)
+
+
+def bucket_of(value: int) -> int:
+    """The bucket of a value in a percentile sketch."""
+    if value < 0:
+        return ~bucket_of(~value)
+    shift = max(0, value.bit_length() - 7)
+    return 64 * shift + (value >> shift)
+
+
+def middle_of(bucket: int) -> int:
+    """The value in the middle of a bucket."""
+    if bucket < 0:
+        return ~middle_of(~bucket)
+    if bucket < 128:
+        return bucket
+    shift = bucket // 64 - 1
+    return ((bucket - 64 * shift) << shift) + ((1 << shift) - 1) // 2
+
+
+_BUCKET_MIN = -3_712
+_BUCKET_MAX = 3_711
+_RANKS = (50, 75, 90, 95, 99)
+
+
+class Percentiles:
+    """A sketch of percentiles of integers, each within 1/128 (0.8 %).
+
+    >>> delay = Percentiles([3, 1, 2])
+    >>> delay.percentile(50), delay.count, delay.min, delay.max
+    (2, 3, 1, 3)
+    """
+
+    __slots__ = ("_counts", "_min", "_max")
+
+    def __init__(self, values: Iterable[int] = ()) -> None:
+        self._counts: dict[int, int] = {}
+        self._min = 0
+        self._max = 0
+        for value in values:
+            self.add(value)
+
+    def add(self, value: int) -> None:
+        """Adds an integer from -2^63 to 2^63 - 1."""
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise TypeError(f"{value!r} is not an integer; use add_scaled for fractions")
+        if not -(2**63) <= value < 2**63:
+            raise ValueError(f"{value} does not fit 64 bits")
+        value = int(value)
+        if not self._counts:
+            self._min = self._max = value
+        elif value < self._min:
+            self._min = value
+        elif value > self._max:
+            self._max = value
+        self._add_count(bucket_of(value), 1)
+
+    def add_scaled(self, value: float, scale: float) -> None:
+        """Adds ``value * scale``, rounded to the nearest integer, and away from zero if
+        it is exactly between two."""
+        product = float(value) * float(scale)
+        if product - product != 0.0:
+            raise ValueError(f"{value} * {scale} is not finite")
+        whole = int(product)
+        if abs(product - whole) >= 0.5:
+            whole += 1 if product > 0 else -1
+        self.add(whole)
+
+    def _add_count(self, bucket: int, count: int) -> None:
+        self._counts[bucket] = min(_MASK, self._counts.get(bucket, 0) + count)
+
+    def merge(self, other: "Percentiles") -> None:
+        """Adds the values of another sketch."""
+        if not other._counts:
+            return
+        if self._counts:
+            self._min = min(self._min, other._min)
+            self._max = max(self._max, other._max)
+        else:
+            self._min, self._max = other._min, other._max
+        for bucket, count in list(other._counts.items()):
+            self._add_count(bucket, count)
+
+    @property
+    def count(self) -> int:
+        """The number of values."""
+        return min(_MASK, sum(self._counts.values()))
+
+    @property
+    def min(self) -> "int | None":
+        """The smallest value; none if there are no values."""
+        return self._min if self._counts else None
+
+    @property
+    def max(self) -> "int | None":
+        """The largest value; none if there are no values."""
+        return self._max if self._counts else None
+
+    def percentile(self, percent: int) -> "int | None":
+        """The percentile, for a whole number from 0 to 100; none if there are no
+        values."""
+        if not self._counts:
+            return None
+        return self._ranked([percent])[0]
+
+    def _ranked(self, percents: Iterable[int]) -> list[int]:
+        buckets = sorted(self._counts)
+        total = sum(self._counts.values())
+        found = []
+        for percent in percents:
+            rank = max(1, -(-total * percent // 100))
+            passed = 0
+            for bucket in buckets:
+                passed += self._counts[bucket]
+                if passed >= rank:
+                    found.append(min(self._max, max(self._min, middle_of(bucket))))
+                    break
+        return found
+
+    def to_bytes(self) -> bytes:
+        """The bytes of the sketch."""
+        out = bytearray(b"\3")
+        if self._counts:
+            _write_natural(out, _zigzag(self._min))
+            _write_natural(out, _zigzag(self._max))
+            following = _BUCKET_MIN
+            for bucket in sorted(self._counts):
+                _write_natural(out, bucket - following)
+                _write_natural(out, self._counts[bucket])
+                following = bucket + 1
+        return bytes(out)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Percentiles":
+        """The sketch with these bytes."""
+        if data[:1] != b"\3":
+            raise SketchError("these are not the bytes of a percentile sketch")
+        sketch = cls()
+        if len(data) == 1:
+            return sketch
+        least, at = _read_natural(data, 1)
+        most, at = _read_natural(data, at)
+        sketch._min, sketch._max = _unzigzag(least), _unzigzag(most)
+        following = _BUCKET_MIN
+        while at < len(data):
+            skipped, at = _read_natural(data, at)
+            count, at = _read_natural(data, at)
+            bucket = following + skipped
+            if bucket > _BUCKET_MAX or count == 0:
+                raise SketchError("a bucket of a percentile sketch is out of range")
+            sketch._counts[bucket] = count
+            following = bucket + 1
+        buckets = list(sketch._counts)
+        single = len(buckets) == 1 and sketch._counts[buckets[0]] == 1
+        if (
+            not buckets
+            or bucket_of(sketch._min) != buckets[0]
+            or bucket_of(sketch._max) != buckets[-1]
+            or sketch._min > sketch._max
+            or (single and sketch._min != sketch._max)
+        ):
+            raise SketchError("the minimum or maximum is not in its bucket")
+        return sketch
+
+    def to_json(self) -> str:
+        """The JSON of the sketch in a row."""
+        sketch = base64.b64encode(self.to_bytes()).decode()
+        if not self._counts:
+            numbers = "".join(f'"p{percent}":null,' for percent in _RANKS)
+            return f'{{"count":0,"min":null,{numbers}"max":null,"sketch":"{sketch}"}}'
+        ranked = self._ranked(_RANKS)
+        numbers = "".join(f'"p{it}":{value},' for it, value in zip(_RANKS, ranked))
+        return (
+            f'{{"count":{self.count},"min":{self._min},{numbers}"max":{self._max},'
+            f'"sketch":"{sketch}"}}'
+        )
+
+    @classmethod
+    def from_json(cls, value: Any) -> "Percentiles":
+        """The sketch with this JSON, already parsed."""
+        sketch = cls.from_bytes(_sketch_bytes(value))
+        import json
+
+        if json.loads(sketch.to_json()) != value:
+            raise SketchError("the numbers are not those of the sketch")
+        return sketch
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Percentiles) and self.to_bytes() == other.to_bytes()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Percentiles(count={self.count}, p50={self.percentile(50)})"
+
+
+def _sketch_bytes(value: Any) -> bytes:
+    if not isinstance(value, dict) or not isinstance(value.get("sketch"), str):
+        raise SketchError("the JSON of a sketch is an object with the member `sketch`")
+    text = value["sketch"]
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise SketchError(f"the sketch is not base64: {error}") from None
+    if base64.b64encode(data).decode() != text:
+        raise SketchError("the sketch is not base64 in its only form")
+    return data
+
+
+def _zigzag(value: int) -> int:
+    return value * 2 if value >= 0 else -value * 2 - 1
+
+
+def _unzigzag(value: int) -> int:
+    return value >> 1 if value % 2 == 0 else -(value >> 1) - 1
+
+
+def _write_natural(out: bytearray, value: int) -> None:
+    while value >= 0x80:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+
+
+def _read_natural(data: bytes, at: int) -> tuple[int, int]:
+    value = shift = 0
+    while True:
+        if at >= len(data):
+            raise SketchError("the bytes of a percentile sketch are cut short")
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            if (byte == 0 and shift) or value > _MASK:
+                raise SketchError("an integer of a percentile sketch is out of range")
+            return value, at
+        shift += 7
+        if shift > 63:
+            raise SketchError("an integer of a percentile sketch is out of range")

@@ -1,0 +1,795 @@
+"""Tests of projections in plain Python: no Wasm, no server.
+
+>>> from lantern.testing import Harness, event
+>>> host = Harness.of_text('''
+... from lantern import Table, projection, integer
+... totals = Table("totals", cents=integer("sum"))
+... @projection(name="totals", subscribes=["order.placed"])
+... def apply(event):
+...     totals.row("all")["cents"] += event.data["cents"]
+... ''')
+>>> host.feed([event("order.placed", {"cents": 250}), event("order.placed", {"cents": 50})])
+>>> host.row("totals", "all")
+{'cents': 300}
+
+The harness folds events as the host does: in batches, with timers at whole ticks, failed
+events parked, rows checked. :func:`check_determinism` folds them several times, in
+batches of other sizes and with dropped instances, and compares.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any, Iterable, NamedTuple, Sequence
+
+from . import _host
+from ._host import call
+from ._json import write_json
+from .errors import LanternError
+from .events import Batch, MemberColumn
+from .fields import CHECKS, RowError
+from .keys import Key, key_text
+from .program import Failure, Member, Program, load_text
+from .times import Timestamp
+
+BATCH_EVENTS = 1_000
+"""The number of events in a batch unless the harness is told otherwise."""
+
+KEY_BYTES_MAX = 1_024
+"""The longest key that the host takes."""
+
+_MIN = -(2**63)
+_STANDARD = (
+    "specversion",
+    "id",
+    "source",
+    "type",
+    "subject",
+    "time",
+    "datacontenttype",
+    "dataschema",
+    "data",
+    "tenant",
+)
+
+
+class TestEvent(NamedTuple):
+    """An event for a test; see :func:`event`."""
+
+    __test__ = False
+
+    type: str
+    """CloudEvents ``type``."""
+    data: bytes
+    """The JSON of its data."""
+    time: Timestamp
+    """CloudEvents ``time``."""
+    id: str
+    """CloudEvents ``id``."""
+    source: str
+    """CloudEvents ``source``."""
+    subject: str
+    """CloudEvents ``subject``."""
+    tenant: str
+    """The extension ``tenant``."""
+    dataschema: str
+    """CloudEvents ``dataschema``."""
+    datacontenttype: str
+    """CloudEvents ``datacontenttype``."""
+    extensions: str
+    """The JSON of all other extensions."""
+
+
+def event(
+    type: str,
+    data: Any = None,
+    *,
+    time: "str | int" = 0,
+    id: str = "",
+    source: str = "test",
+    subject: str = "",
+    tenant: str = "",
+    **extensions: Any,
+) -> TestEvent:
+    """An event for a test. ``data`` is written as JSON, unless it is bytes; ``time`` is RFC
+    3339 or microseconds."""
+    encoded = data if isinstance(data, bytes) else json.dumps({} if data is None else data).encode()
+    return TestEvent(
+        type,
+        encoded,
+        Timestamp.of(time),
+        id,
+        source,
+        subject,
+        tenant,
+        "",
+        "application/json",
+        json.dumps(extensions),
+    )
+
+
+def read_ndjson(source: "str | os.PathLike[str]") -> list[TestEvent]:
+    """The events in a file, or in a text, of CloudEvents, one JSON object per line."""
+    text = source
+    if isinstance(source, os.PathLike) or "\n" not in source and not source.startswith("{"):
+        text = Path(source).read_text(encoding="utf-8")
+    events = []
+    for number, line in enumerate(str(text).split("\n"), 1):
+        if line.strip():
+            try:
+                events.append(_cloud_event(line))
+            except (ValueError, KeyError) as error:
+                raise ValueError(f"line {number}: {error}") from None
+    return events
+
+
+def _cloud_event(line: str) -> TestEvent:
+    members = json.loads(line)
+    own = _members_of(line.encode()) or []
+    data = next((text for name, _, text in own if name == "data"), "null")
+    return TestEvent(
+        members["type"],
+        data.encode(),
+        Timestamp.parse(members["time"]),
+        members["id"],
+        members["source"],
+        members.get("subject", ""),
+        members.get("tenant", ""),
+        members.get("dataschema", ""),
+        members.get("datacontenttype", ""),
+        json.dumps({name: it for name, it in members.items() if name not in _STANDARD}),
+    )
+
+
+class _TimerState(NamedTuple):
+    """When a timer fires."""
+
+    at: int
+    due: int
+    """After the watermark of the call that set it."""
+    offset: int
+
+
+class Emitted(NamedTuple):
+    """An event that the projection has emitted."""
+
+    cause: int
+    """The offset of the event that caused it; of a timer, of the event that set it."""
+    type: str
+    """Its type."""
+    subject: str
+    """Its subject."""
+    tenant: str
+    """Its tenant."""
+    time: Timestamp
+    """Its time."""
+    data: Any
+    """Its data, parsed."""
+
+
+class Parked(NamedTuple):
+    """An event that could not be applied, or that waits behind one."""
+
+    offset: int
+    """Its index among all events that were fed."""
+    event: TestEvent
+    """The event."""
+    reason: str
+    """Why it could not be applied."""
+
+
+class Outcome(NamedTuple):
+    """The complete result of a projection."""
+
+    tables: dict[str, dict[str, bytes]]
+    """The bytes of the rows, by table and key."""
+    timers: dict[str, int]
+    """When timers are due, by key."""
+    emitted: list[Emitted]
+    """Emitted events, oldest first."""
+    parked: list[Parked]
+    """Parked events, by offset."""
+
+
+class HostRefusal(Exception):
+    """A call that the host ends."""
+
+    def __init__(self, cause: int, reason: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
+
+
+class MemoryHost:
+    """A host in memory. The writes of a call are apart from the committed state, so that
+    a failed call leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self.tables: dict[int, dict[str, bytes]] = {}
+        self.timers: dict[str, _TimerState] = {}
+        self.emitted: list[Emitted] = []
+        self.logs: list[tuple[str, str]] = []
+        self.calls = 0
+        """How many calls of the contract's imports were made."""
+        self.watermark = _MIN
+        self.triggers: list[tuple[int, "str | None"]] = []
+        self._rows: dict[tuple[int, str], "bytes | None"] = {}
+        self._timers: dict[str, "_TimerState | None"] = {}
+        self._emitted: list[Emitted] = []
+
+    def commit(self) -> None:
+        """Makes the writes of the current call part of the state."""
+        for (table, key), value in self._rows.items():
+            rows = self.tables.setdefault(table, {})
+            if value is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = value
+        for key, timer in self._timers.items():
+            if timer is None:
+                self.timers.pop(key, None)
+            else:
+                self.timers[key] = timer
+        self.emitted += self._emitted
+        self.discard()
+
+    def discard(self) -> None:
+        """Discards the writes of the current call."""
+        self._rows = {}
+        self._timers = {}
+        self._emitted = []
+
+    def written(self) -> list[tuple[int, str, "bytes | None"]]:
+        """What the current call has written."""
+        return [(table, key, value) for (table, key), value in self._rows.items()]
+
+    def _trigger(self, cause: int) -> tuple[int, "str | None"]:
+        assert 0 <= cause < len(self.triggers), f"the call has no timer or event {cause}"
+        return self.triggers[cause]
+
+    def _row(self, table: int, key: str) -> "bytes | None":
+        if (table, key) in self._rows:
+            return self._rows[table, key]
+        return self.tables.get(table, {}).get(key)
+
+    # The imports of the contract.
+
+    def get(self, table: int, key: str) -> "bytes | None":
+        self.calls += 1
+        return self._row(table, key)
+
+    def get_many(self, table: int, keys: _host.Column) -> tuple[list[bool], _host.Column]:
+        self.calls += 1
+        rows = [self._row(table, key) for key in _texts(keys)]
+        return [row is not None for row in rows], _host.byte_column([it or b"" for it in rows])
+
+    def put_many(
+        self, causes: list[int], table: int, keys: _host.Column, values: _host.Column
+    ) -> None:
+        self.calls += 1
+        names, rows = _texts(keys), _values(values)
+        assert len(causes) == len(names) == len(rows), "each row has a cause"
+        for cause, key, value in zip(causes, names, rows):
+            self._trigger(cause)
+            if len(key.encode()) > KEY_BYTES_MAX:
+                raise HostRefusal(cause, f"a key is longer than {KEY_BYTES_MAX} bytes")
+            self._rows[table, key] = value
+
+    def delete_many(self, causes: list[int], table: int, keys: _host.Column) -> None:
+        self.calls += 1
+        for cause, key in zip(causes, _texts(keys)):
+            self._trigger(cause)
+            self._rows[table, key] = None
+
+    def scan(
+        self, table: int, start: str, end: str, limit: int, reverse: bool
+    ) -> list[tuple[str, bytes]]:
+        self.calls += 1
+        merged: dict[str, "bytes | None"] = dict(self.tables.get(table, {}))
+        merged.update({key: it for (of, key), it in self._rows.items() if of == table})
+        # The order of UTF-8 is that of the code points.
+        found = [
+            (key, value)
+            for key, value in sorted(merged.items())
+            if value is not None and key >= start and (not end or key < end)
+        ]
+        if reverse:
+            found.reverse()
+        return found[:limit]
+
+    def set_timer(self, cause: int, at: int, key: str) -> None:
+        self.calls += 1
+        offset = self._check_timer(cause, key)
+        known = self._timers[key] if key in self._timers else self.timers.get(key)
+        if known is None or known.at != at:
+            self._timers[key] = _TimerState(at, max(at, self.watermark + 1), offset)
+
+    def cancel_timer(self, cause: int, key: str) -> None:
+        self.calls += 1
+        self._check_timer(cause, key)
+        self._timers[key] = None
+
+    def _check_timer(self, cause: int, key: str) -> int:
+        offset, tenant = self._trigger(cause)
+        assert "\0" not in key or key.partition("\0")[0] == tenant, (
+            f"timer {key!r} belongs to another tenant than its cause"
+        )
+        return offset
+
+    def emit(self, events: list[tuple[int, str, str, str, int, bytes]]) -> None:
+        self.calls += 1
+        for cause, kind, subject, tenant, time, data in events:
+            offset, own = self._trigger(cause)
+            own = own or ""
+            assert tenant in ("", own), "an emitted event has another tenant than its cause"
+            self._emitted.append(
+                Emitted(offset, kind, subject, own, Timestamp(time), json.loads(data))
+            )
+
+    def log(self, cause: int, level: str, message: str) -> None:
+        self.logs.append((level, message))
+
+
+def _values(column: _host.Column) -> list[bytes]:
+    ends, data = column
+    return [data[start:end] for start, end in zip([0, *ends], ends)]
+
+
+def _texts(column: _host.Column) -> list[str]:
+    return [value.decode() for value in _values(column)]
+
+
+class _Fresh:
+    """Makes a fresh instance of a projection."""
+
+    def __init__(self, path: "Path | None", text: "str | None", name: str) -> None:
+        self._path = path
+        self._text = text
+        self._name = name
+
+    def load(self) -> Program:
+        if self._path is None:
+            assert self._text is not None
+            return load_text(self._name, self._text)
+        folder = str(self._path.resolve().parent)
+        sys.path.insert(0, folder)
+        try:
+            program = load_text(str(self._path), self._path.read_text(encoding="utf-8"))
+            _keep_neighbours(program, folder)
+            return program
+        finally:
+            sys.path.remove(folder)
+
+
+def _keep_neighbours(program: Program, folder: str) -> None:
+    """Keeps the texts of the modules in the same folder that were imported."""
+    for module in list(sys.modules.values()):
+        name = getattr(module, "__file__", None)
+        if name and os.path.dirname(os.path.abspath(name)) == folder and name.endswith(".py"):
+            program.sources.setdefault(name, Path(name).read_text(encoding="utf-8"))
+
+
+class Harness:
+    """A projection and its host in memory.
+
+    :param path: the file of the projection.
+    :param parameters: its parameters: a dict, or JSON.
+    :param batch_size: the maximum number of events in a batch.
+    :param drop_instances: every call gets a fresh instance, as the host may do.
+    """
+
+    def __init__(
+        self,
+        path: "str | os.PathLike[str]",
+        parameters: Any = "",
+        *,
+        batch_size: int = BATCH_EVENTS,
+        drop_instances: bool = False,
+    ) -> None:
+        self._start(_Fresh(Path(path), None, ""), parameters, batch_size, drop_instances)
+
+    @classmethod
+    def of_text(
+        cls,
+        text: str,
+        parameters: Any = "",
+        *,
+        name: str = "script.py",
+        batch_size: int = BATCH_EVENTS,
+        drop_instances: bool = False,
+    ) -> "Harness":
+        """The projection with this text."""
+        harness = cls.__new__(cls)
+        harness._start(_Fresh(None, text, name), parameters, batch_size, drop_instances)
+        return harness
+
+    def _start(
+        self, fresh: _Fresh, parameters: Any, batch_size: int, drop_instances: bool
+    ) -> None:
+        self._fresh = fresh
+        self._parameters = parameters if isinstance(parameters, str) else json.dumps(parameters)
+        self._batch_size = max(1, batch_size)
+        self._drop_instances = drop_instances
+        self.host = MemoryHost()
+        """The host in memory."""
+        self._program: "Program | None" = None
+        self._program, self.manifest = self._instance()
+        self.halted: "str | None" = None
+        """Why the projection was halted, if it was."""
+        self.parked: list[Parked] = []
+        """The events that could not be applied, in the order of their offsets."""
+        self.timer_failures: list[str] = []
+        """The errors of calls with timers."""
+        self._next_offset = 0
+        self._newest = _MIN
+        self.watermark = Timestamp(_MIN)
+        """The watermark."""
+        self._parked_subjects: set[tuple[str, str]] = set()
+
+    def _instance(self) -> tuple[Program, Any]:
+        before, call.host = call.host, self.host
+        try:
+            program = self._fresh.load()
+            return program, program.setup(self._parameters)
+        finally:
+            call.host = before
+
+    # Feeding.
+
+    def feed(self, events: Iterable[TestEvent]) -> None:
+        """Appends events to the log and folds them. Each gets the next offset, even if the
+        projection does not subscribe to its type."""
+        batch: list[tuple[int, TestEvent]] = []
+        for it in events:
+            offset = self._next_offset
+            self._next_offset += 1
+            if not self._subscribes(it.type):
+                continue
+            self._newest = max(self._newest, it.time)
+            batch.append((offset, it))
+            watermark = self._watermark_now()
+            if watermark > self.watermark:
+                self._apply(batch)
+                batch = []
+                self._advance(watermark)
+            elif len(batch) == self._batch_size:
+                self._apply(batch)
+                batch = []
+        self._apply(batch)
+
+    def feed_ndjson(self, source: "str | os.PathLike[str]") -> None:
+        """Folds a file, or a text, of CloudEvents, one JSON object per line."""
+        self.feed(read_ndjson(source))
+
+    def advance_to(self, time: "str | int") -> None:
+        """Advances event time without an event, as the host does on an idle partition, and
+        fires the timers that are due then."""
+        self._newest = max(self._newest, Timestamp.of(time))
+        watermark = self._watermark_now()
+        if watermark > self.watermark:
+            self._advance(watermark)
+
+    # Results.
+
+    def raw_rows(self, table: str) -> dict[str, bytes]:
+        """The bytes of the rows of a table, in the order of the keys."""
+        for place, declared in enumerate(self.manifest.tables):
+            if declared.name == table:
+                return dict(sorted(self.host.tables.get(place, {}).items()))
+        raise KeyError(f"there is no table `{table}`")
+
+    def rows(self, table: str) -> dict[str, Any]:
+        """The rows of a table by key, each parsed as JSON."""
+        return {key: json.loads(row) for key, row in self.raw_rows(table).items()}
+
+    def row(self, table: str, key: Key) -> Any:
+        """The row of a table under ``key``, parsed as JSON; none if there is none."""
+        row = self.raw_rows(table).get(key_text(key))
+        return None if row is None else json.loads(row)
+
+    @property
+    def timers(self) -> dict[str, Timestamp]:
+        """The due times of the timers, by key. Those of windows begin with U+0001."""
+        return {key: Timestamp(it.at) for key, it in sorted(self.host.timers.items())}
+
+    @property
+    def emitted(self) -> list[Emitted]:
+        """The events that the projection has emitted, oldest first."""
+        return self.host.emitted
+
+    @property
+    def logs(self) -> list[tuple[str, str]]:
+        """Level and text of log messages."""
+        return self.host.logs
+
+    def outcome(self) -> Outcome:
+        """The complete result so far."""
+        tables = {it.name: self.raw_rows(it.name) for it in self.manifest.tables}
+        return Outcome(
+            tables,
+            {key: it.at for key, it in sorted(self.host.timers.items())},
+            list(self.host.emitted),
+            list(self.parked),
+        )
+
+    # Folding.
+
+    def _subscribes(self, kind: str) -> bool:
+        return any(
+            kind.startswith(it[:-1]) if it.endswith("*") else kind == it
+            for it in self.manifest.subscribes
+        )
+
+    def _watermark_now(self) -> int:
+        if self.manifest.event_time is None or self._newest == _MIN:
+            return _MIN
+        lateness, tick = self.manifest.event_time
+        time = self._newest - lateness
+        return time - time % tick
+
+    def _advance(self, watermark: int) -> None:
+        self.watermark = Timestamp(watermark)
+        due = sorted(
+            (it.due, key, it) for key, it in self.host.timers.items() if it.due <= watermark
+        )
+        size = min(BATCH_EVENTS, self._batch_size)
+        for at in range(0, len(due), size):
+            if self.halted is not None:
+                return
+            timers = [(it.at, key, it.offset) for _, key, it in due[at : at + size]]
+            for _, key, _ in timers:
+                self.host.timers.pop(key, None)
+            self.host.triggers = [
+                (offset, key.partition("\0")[0] if "\0" in key else None)
+                for _, key, offset in timers
+            ]
+            failure = self._call(self._batch([], timers))
+            if failure is not None:
+                self.timer_failures.append(failure.message)
+
+    def _apply(self, events: Sequence[tuple[int, TestEvent]]) -> None:
+        free = []
+        for offset, it in events:
+            if (it.tenant, it.subject) in self._parked_subjects:
+                self._park(offset, it, "it waits behind a parked event of its subject")
+            else:
+                free.append((offset, it))
+        if not free or self.halted is not None:
+            return
+        self.host.triggers = [(offset, it.tenant) for offset, it in free]
+        failure = self._call(self._batch(free, []))
+        if failure is None:
+            return
+        if failure.cause is not None or len(free) == 1:
+            self._part_at(free, failure.cause or 0, failure.message)
+        else:
+            half = len(free) // 2
+            self._apply(free[:half])
+            self._apply(free[half:])
+
+    def _part_at(self, events: list[tuple[int, TestEvent]], place: int, reason: str) -> None:
+        self._apply(events[:place])
+        offset, failed = events[place]
+        if self.manifest.on_failure == "halt":
+            self.halted = reason
+            return
+        if self.manifest.on_failure == "park-subject" and failed.subject:
+            self._parked_subjects.add((failed.tenant, failed.subject))
+        self._park(offset, failed, reason)
+        self._apply(events[place + 1 :])
+
+    def _park(self, offset: int, event: TestEvent, reason: str) -> None:
+        self.parked.append(Parked(offset, event, reason))
+        self.parked.sort(key=lambda it: it.offset)
+
+    def _call(self, batch: Batch) -> "Failure | None":
+        if self._program is None:
+            self._program, _ = self._instance()
+        self.host.watermark = int(self.watermark)
+        before, call.host = call.host, self.host
+        try:
+            failure = self._program.apply(batch)
+        except HostRefusal as error:
+            failure = Failure(error.cause, str(error))
+        finally:
+            call.host = before
+        if failure is None:
+            self._check_rows()
+            self.host.commit()
+        else:
+            self.host.discard()
+        if failure is not None or self._drop_instances:
+            self._program = None
+        return failure
+
+    def _check_rows(self) -> None:
+        """Like the host, refuses rows that do not match the manifest."""
+        for table, key, value in self.host.written():
+            declared = self.manifest.tables[table]
+            if not declared.public or value is None:
+                continue
+            for name, it in json.loads(value).items():
+                field = declared.fields().get(name)
+                assert field is not None, f"row {key!r}: the field `{name}` is not declared"
+                if it is None or field.kind in ("distinct", "percentiles"):
+                    continue
+                try:
+                    CHECKS[field.kind](it)
+                except RowError as error:
+                    raise AssertionError(f"row {key!r}: the field `{name}` {error}") from None
+
+    def _batch(
+        self, events: Sequence[tuple[int, TestEvent]], timers: list[tuple[int, str, int]]
+    ) -> Batch:
+        names = list(dict.fromkeys(it.type for _, it in events))
+        columns = {}
+        for attribute in (
+            "id", "source", "subject", "tenant", "dataschema", "datacontenttype", "extensions",
+            "data",
+        ):
+            values = [getattr(it, attribute) for _, it in events]
+            asked = attribute in self.manifest.attributes
+            encoded = [it if isinstance(it, bytes) else it.encode() for it in values]
+            columns[attribute] = _host.byte_column(encoded if asked else [])
+        data = [it.data for _, it in events]
+        return Batch(
+            partition=0,
+            timers=timers,
+            watermark=int(self.watermark) if timers else _MIN,
+            offsets=[offset for offset, _ in events],
+            times=[int(it.time) for _, it in events],
+            watermarks=[int(self.watermark)] * len(events),
+            type_names=names,
+            types=[names.index(it.type) for _, it in events],
+            columns=columns,
+            members=_decode_members(self.manifest.members, data),
+        )
+
+
+def _decode_members(members: list[Member], data: list[bytes]) -> list[MemberColumn]:
+    """Members of all events, decoded as the host does it."""
+    payloads = [_members_of(payload) for payload in data] if members else []
+    return [_decode_member(member, payloads) for member in members]
+
+
+def _decode_member(
+    member: Member, payloads: "list[list[tuple[str, Any, str]] | None]"
+) -> MemberColumn:
+    valid, values, mismatched = [], [], []
+    for place, payload in enumerate(payloads):
+        status, value = _member_value(member, payload)
+        if status == "mismatched":
+            mismatched.append(place)
+        valid.append(status == "valid")
+        values.append(value)
+    if member.kind == "boolean":
+        packed: Any = _bitmap([bool(it) for it in values])
+    elif member.kind in ("integer", "timestamp"):
+        packed = [int(it or 0) for it in values]
+    elif member.kind == "number":
+        packed = [0.0 if it is None else float(it) for it in values]
+    else:
+        packed = _host.column([it or "" for it in values])
+    return MemberColumn(member.kind, _bitmap(valid), packed, mismatched)
+
+
+def _bitmap(flags: list[bool]) -> bytes:
+    bits = bytearray((len(flags) + 7) // 8)
+    for place, flag in enumerate(flags):
+        bits[place // 8] |= flag << place % 8
+    return bytes(bits)
+
+
+class _Number(str):
+    """The text of a number."""
+
+
+@functools.lru_cache(maxsize=16_384)
+def _members_of(payload: bytes) -> "list[tuple[str, Any, str]] | None":
+    """Name, value and JSON of each member; none if the payload is no object. Numbers are
+    their text."""
+    try:
+        text = payload.decode()
+        json.loads(text)
+        at = text.index("{") + 1
+    except (ValueError, RecursionError):
+        return None
+    if text[: at - 1].strip():
+        return None
+    decoder = json.JSONDecoder(parse_int=_Number, parse_float=_Number)
+    found = []
+    while True:
+        while text[at] in " \t\r\n,":
+            at += 1
+        if text[at] == "}":
+            return found
+        name, at = decoder.raw_decode(text, at)
+        while text[at] in " \t\r\n:":
+            at += 1
+        start = at
+        value, at = decoder.raw_decode(text, at)
+        found.append((name, value, text[start:at]))
+
+
+def _member_value(
+    member: Member, payload: "list[tuple[str, Any, str]] | None"
+) -> tuple[str, Any]:
+    if payload is None:
+        return "mismatched", None
+    found = [(value, text) for name, value, text in payload if name == member.name]
+    if not found or (len(found) == 1 and found[0][0] is None):
+        return "missing", None
+    if len(found) > 1:
+        return "mismatched", None
+    (value, raw), kind = found[0], member.kind
+    if kind in ("json", "distinct", "percentiles"):
+        return "valid", raw
+    is_number = type(value) is _Number
+    if kind == "integer" and is_number and value.lstrip("-").isdigit():
+        if -(2**63) <= int(value) < 2**63 and value != "-0":
+            return "valid", int(value)
+    elif kind == "number" and is_number:
+        if abs(float(value)) != float("inf"):
+            return "valid", float(value)
+    elif kind == "text" and type(value) is str:
+        return "valid", value
+    elif kind == "boolean" and isinstance(value, bool):
+        return "valid", value
+    elif kind == "timestamp" and type(value) is str:
+        try:
+            return "valid", Timestamp.parse(value)
+        except ValueError:
+            pass
+    return "mismatched", None
+
+
+def check_determinism(
+    path: "str | os.PathLike[str] | None",
+    events: Sequence[TestEvent],
+    parameters: Any = "",
+    *,
+    text: "str | None" = None,
+) -> Outcome:
+    """Folds events in batches of several sizes, with and without dropped instances, and
+    raises AssertionError if the results differ; returns the result."""
+    first: "Outcome | None" = None
+    for size, drop in ((BATCH_EVENTS, False), (1, False), (7, False), (7, True), (1, True)):
+        options: dict[str, Any] = {"batch_size": size, "drop_instances": drop}
+        if text is None:
+            assert path is not None
+            harness = Harness(path, parameters, **options)
+        else:
+            harness = Harness.of_text(text, parameters, **options)
+        harness.feed(events)
+        outcome = harness.outcome()
+        if first is None:
+            first = outcome
+            continue
+        for table, rows in first.tables.items():
+            for key in sorted({*rows, *outcome.tables[table]}):
+                one, other = rows.get(key), outcome.tables[table].get(key)
+                assert one == other, (
+                    f"table `{table}`, row {key!r}: {one!r} in batches of {BATCH_EVENTS}, and "
+                    f"{other!r} in batches of {size}{' with dropped instances' if drop else ''}"
+                )
+        assert first == outcome, f"the results differ in batches of {size}"
+    assert first is not None
+    return first
+
+
+__all__ = [
+    "Emitted",
+    "Harness",
+    "LanternError",
+    "MemoryHost",
+    "Outcome",
+    "Parked",
+    "TestEvent",
+    "check_determinism",
+    "event",
+    "read_ndjson",
+    "write_json",
+]
