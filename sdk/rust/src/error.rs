@@ -89,12 +89,12 @@ impl Error {
 }
 
 /// Why changed rows could not be sent to the host.
-#[doc(hidden)]
 #[derive(Debug)]
 pub struct FlushError {
     /// The index in the batch of the timer or event that changed the row; none if no
     /// single row is the cause.
     pub cause: Option<u32>,
+    /// What is wrong with the row.
     pub error: Error,
 }
 

@@ -9,7 +9,7 @@ use crate::column::{Texts, Values};
 use crate::error::Error;
 use crate::json;
 use crate::key::{Key, split_tenant};
-use crate::members::{EventData, MemberView, Members};
+use crate::members::{EventData, MemberLookup, MemberView, Members};
 
 /// The first character of the keys of timers that the SDK sets for itself.
 pub(crate) const OWN_TIMER: char = '\u{1}';
@@ -180,6 +180,19 @@ impl<'a> Event<'a> {
             columns: &self.view.members,
             place: self.place,
         })
+    }
+
+    /// What the event has under the name of the declared member at `index`, counted in
+    /// the order in which the manifest names members.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] if the manifest declares fewer members.
+    #[inline]
+    pub fn member(&self, index: usize) -> Result<MemberLookup<'a>, Error> {
+        match self.view.members.get(index) {
+            Some(column) => Ok(column.look_up(self.place)),
+            None => Err(Error::Batch("a declared member is missing in the batch")),
+        }
     }
 
     /// The event's data, parsed as JSON.

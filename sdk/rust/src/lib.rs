@@ -62,6 +62,7 @@
 //! * [`window`]: tumbling, hopping, sliding and session windows.
 //! * [`TopN`]: the N largest values of each group.
 //! * [`zone`]: hours, days, weeks and months of a named time zone.
+//! * [`dynamic`]: tables that are declared at run time.
 //! * `testing`: a host in memory, so that `cargo test` can test a plugin. Wasm builds
 //!   do not contain it.
 //!
@@ -73,6 +74,7 @@ pub mod bindings;
 mod cache;
 mod call;
 mod column;
+pub mod dynamic;
 mod error;
 mod event;
 mod host;
@@ -102,7 +104,7 @@ pub use key::{InTenant, Key, Narrow, key_part};
 pub use lantern_sdk_macros::{EventData, Row, Tables};
 pub use lantern_sketch::{Distinct, Percentiles};
 pub use manifest::{Attribute, Manifest, OnFailure};
-pub use members::{EventData, Member, MemberValue, Scalar};
+pub use members::{EventData, Member, MemberLookup, MemberValue, Scalar};
 pub use projection::{Parameters, Projection};
 pub use row::{Field, FieldKind, JSON_DEPTH_MAX, Json, Merge, Row, Stored, Value};
 pub use source::{Source, source};

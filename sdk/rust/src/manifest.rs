@@ -121,11 +121,15 @@ impl Manifest {
 
     /// Lets the host decode the members of events' data that `T` names;
     /// [`Event::members`](crate::Event::members) reads them.
-    pub fn members<'a, T: EventData<'a>>(mut self) -> Self {
-        for member in T::MEMBERS {
-            if !self.members.contains(member) {
-                self.members.push(*member);
-            }
+    pub fn members<'a, T: EventData<'a>>(self) -> Self {
+        T::MEMBERS.iter().fold(self, |manifest, member| manifest.member(*member))
+    }
+
+    /// Lets the host decode this member of events' data too;
+    /// [`Event::member`](crate::Event::member) reads it.
+    pub fn member(mut self, member: Member) -> Self {
+        if !self.members.contains(&member) {
+            self.members.push(member);
         }
         self
     }

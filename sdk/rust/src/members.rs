@@ -173,6 +173,18 @@ impl<'a, V: MemberValue<'a>> MemberValue<'a> for Option<V> {
     }
 }
 
+/// What an event has under the name of a declared member.
+#[derive(Debug, Clone, Copy)]
+pub enum MemberLookup<'a> {
+    /// A value of the declared kind.
+    Value(Scalar<'a>),
+    /// Nothing, or null.
+    Missing,
+    /// A value of another kind, or the member more than once, or data that are not a
+    /// JSON object.
+    Mismatched,
+}
+
 /// One member of all events of a batch, checked once so that reading cannot fail.
 #[derive(Clone, Copy)]
 pub(crate) struct MemberView<'a> {
@@ -214,6 +226,18 @@ impl<'a> MemberView<'a> {
             return Err(Error::Batch("a member does not have one value per event"));
         }
         Ok(Self { validity: &column.validity, values, mismatched: &column.mismatched })
+    }
+
+    /// What the event at `place` has.
+    #[inline]
+    pub(crate) fn look_up(&self, place: usize) -> MemberLookup<'a> {
+        match self.get(place) {
+            Some(value) => MemberLookup::Value(value),
+            None if self.mismatched.binary_search(&(place as u32)).is_ok() => {
+                MemberLookup::Mismatched
+            }
+            None => MemberLookup::Missing,
+        }
     }
 
     /// The value of the event at `place`, if it has one.

@@ -110,37 +110,30 @@ pub struct Failure {
 pub struct Instance<P> {
     projection: P,
     call: Call,
+    /// Whether it has tables whose rows belong to tenants.
+    per_tenant: bool,
     failed: bool,
 }
 
 impl<P: Projection> Instance<P> {
-    /// Whether it has tables whose rows belong to tenants.
-    const PER_TENANT: bool = {
-        let mut index = 0;
-        let mut any = false;
-        while index < P::SPECS.len() {
-            any |= P::SPECS[index].per_tenant;
-            index += 1;
-        }
-        any
-    };
-
     /// The contract's `setup`.
     pub fn setup(parameters: &str) -> Result<(Self, wit::Manifest), Error> {
         let parameters = Parameters::new(parameters);
         let mut projection = P::open();
         let manifest = projection.setup(&parameters)?;
         parameters.check_taken(&manifest)?;
+        let specs = projection.specs();
+        let per_tenant = specs.iter().any(|spec| spec.per_tenant);
         let mut requested = manifest.asked();
-        requested.tenant |= Self::PER_TENANT;
+        requested.tenant |= per_tenant;
         let declared = CallSettings {
             asked: requested,
             members: manifest.declared_members().to_vec(),
             timers: manifest.has_event_time(),
             emits: manifest.emitted_types().to_vec(),
         };
-        let manifest = manifest.into_wit(P::SPECS.iter())?;
-        let instance = Self { projection, call: Call::new(declared), failed: false };
+        let manifest = manifest.into_wit(specs.into_iter())?;
+        let instance = Self { projection, call: Call::new(declared), per_tenant, failed: false };
         Ok((instance, manifest))
     }
 
@@ -158,7 +151,8 @@ impl<P: Projection> Instance<P> {
     }
 
     fn fold(&mut self, batch: &wit::Batch) -> Result<(), Failure> {
-        let Self { projection, call, .. } = self;
+        let Self { projection, call, per_tenant, .. } = self;
+        let per_tenant = *per_tenant;
         let view = EventBatch::new(batch, call).map_err(unnamed)?;
         for (index, timer) in (0..).zip(&batch.timers) {
             trigger::enter(index);
@@ -170,7 +164,7 @@ impl<P: Projection> Instance<P> {
                 index,
                 offset: timer.offset,
             };
-            if Self::PER_TENANT {
+            if per_tenant {
                 trigger::enter_tenant(fired.owner());
             }
             projection
@@ -184,7 +178,7 @@ impl<P: Projection> Instance<P> {
         }
         for event in view.events() {
             trigger::enter(event.index());
-            if Self::PER_TENANT {
+            if per_tenant {
                 trigger::enter_tenant(Some(event.owner()));
             }
             if let Err(error) = projection.apply(&event).and_then(|()| projection.check()) {

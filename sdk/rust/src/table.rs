@@ -25,18 +25,24 @@ pub const CACHE_ROWS: usize = 32_768;
 const SCAN_PAGE_ROWS: u32 = 128;
 
 /// The field types of a `#[derive(Tables)]` struct.
-#[doc(hidden)]
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a table",
     note = "use `Table`, `TopN`, `OpenWindows`, `OpenSessions` or `Recent`, or mark the field `#[table(skip)]`"
 )]
 pub trait TableField {
+    /// The table that `spec` declares, without rows in memory.
     fn open(spec: &'static TableSpec) -> Self;
 
     /// Sends the changes to the host.
+    ///
+    /// # Errors
+    /// [`FlushError`] with the event that changed the row, if a row cannot be written.
     fn flush(&mut self) -> Result<(), FlushError>;
 
     /// Checks the rows that the event or timer has changed, at its end.
+    ///
+    /// # Errors
+    /// [`Error::Row`] if one of them cannot be written.
     fn check(&mut self) -> Result<(), Error>;
 }
 
@@ -76,6 +82,12 @@ pub trait Tables: Sized {
     /// How the tables were declared, in the order of the fields.
     #[doc(hidden)]
     const SPECS: &'static [TableSpec];
+
+    /// The declarations of the tables after `setup`.
+    #[doc(hidden)]
+    fn specs(&self) -> Vec<&'static TableSpec> {
+        Self::SPECS.iter().collect()
+    }
 
     #[doc(hidden)]
     fn open() -> Self;

@@ -9,7 +9,6 @@ use crate::bindings::lantern::projection::types as wit;
 use crate::host::native::{self, MemoryHost, Trigger};
 use crate::projection::{Failure, Instance, Projection};
 use crate::row::Stored;
-use crate::table_spec::TableSpec;
 
 /// The number of events in a batch unless [`Harness::batch_size`] sets another.
 const BATCH_EVENTS: usize = 1_000;
@@ -444,7 +443,7 @@ impl<P: Projection> Harness<P> {
     /// Like the host, refuses rows that do not match the manifest.
     fn check_rows(&self) {
         for (table, key, value) in self.host.written() {
-            let spec = P::SPECS.get(table as usize).filter(|spec| spec.public);
+            let spec = self.manifest.tables.get(table as usize).filter(|spec| spec.public);
             let (Some(spec), Some(value)) = (spec, value) else {
                 continue;
             };
@@ -506,11 +505,11 @@ fn panic_message(panic: &(dyn std::any::Any + Send)) -> &str {
     text.unwrap_or("without a message")
 }
 
-fn check_row(spec: &TableSpec, value: &[u8]) -> Result<(), String> {
+fn check_row(spec: &wit::Table, value: &[u8]) -> Result<(), String> {
     let row: serde_json::Map<String, serde_json::Value> =
         serde_json::from_slice(value).map_err(|error| format!("not a JSON object: {error}"))?;
     for (name, value) in &row {
-        let field = spec.fields.iter().find(|field| field.name == name);
+        let field = spec.fields.iter().find(|field| field.name == *name);
         let field = field.ok_or_else(|| format!("the field `{name}` is not declared"))?;
         use crate::FieldKind as Kind;
         let fits = value.is_null()

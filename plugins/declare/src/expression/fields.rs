@@ -1,0 +1,409 @@
+//! The fields of events that a declaration uses, and the kind of each.
+//!
+//! The host decodes each member of the data once, as one kind. The kind follows from
+//! the expressions: `sum(data.cents)` needs an integer, `data.country == "DE"` a text.
+//! `fields` in the declaration states it where the expressions leave it open.
+
+use lantern_sdk::{FieldKind, Member, dynamic};
+
+use super::functions::{Parameter, Returns, find};
+use super::syntax::{Expr, ExprKind, Literal, Operator};
+use crate::document::Kind;
+use crate::problem::{Place, Problem};
+
+/// How certain the kind of a field is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Certainty {
+    /// It is only used where any kind is accepted.
+    Open,
+    /// Used with an integer: it may be a number too.
+    PerhapsInteger,
+    /// Used with a number: an integer is also one.
+    PerhapsNumber,
+    /// An expression needs this kind.
+    Needed,
+    /// The declaration states it.
+    Stated,
+}
+
+/// Where a field is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Root {
+    Data,
+    Extension,
+}
+
+/// A field of events that the declaration uses.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) root: Root,
+    /// The names of the members, from the outermost on.
+    pub(crate) path: Vec<String>,
+    pub(crate) kind: Kind,
+    certainty: Certainty,
+    /// Whether an expression uses it.
+    used: bool,
+    /// Whether it is used other than in `exists`.
+    read: bool,
+    /// Where it was first used, or stated.
+    place: Place,
+    /// The index of its member among those of the manifest.
+    pub(crate) member: usize,
+}
+
+impl Field {
+    /// How it is written in an expression.
+    pub(crate) fn text(&self) -> String {
+        let mut text = match self.root {
+            Root::Data => String::from("data"),
+            Root::Extension => String::from("extension"),
+        };
+        for name in &self.path {
+            let plain = |letter: char| letter.is_alphanumeric() || letter == '_';
+            let first = name.chars().next().is_some_and(|it| it.is_alphabetic() || it == '_');
+            if first && name.chars().all(plain) {
+                text.push('.');
+                text.push_str(name);
+            } else {
+                text.push_str(&format!("[{name:?}]"));
+            }
+        }
+        text
+    }
+
+    /// Whether only its presence matters.
+    pub(crate) fn presence_only(&self) -> bool {
+        !self.read && self.certainty == Certainty::Open
+    }
+
+    /// Whether no expression and no statement says which kind it has.
+    pub(crate) fn is_open(&self) -> bool {
+        self.certainty == Certainty::Open
+    }
+
+    fn member_kind(&self) -> FieldKind {
+        match self.kind {
+            _ if self.path.len() > 1 || self.presence_only() => FieldKind::Json,
+            Kind::Integer => FieldKind::Integer,
+            Kind::Number => FieldKind::Number,
+            Kind::Text => FieldKind::Text,
+            Kind::Boolean => FieldKind::Boolean,
+            Kind::Timestamp => FieldKind::Timestamp,
+        }
+    }
+}
+
+/// What a place in the declaration needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    Any,
+    /// An integer or a number, or another kind if the field is known to have it.
+    PerhapsInteger,
+    Of(Kind),
+}
+
+/// What a place in an expression needs.
+type Wanted = Option<(Kind, Certainty)>;
+
+/// All fields that the declaration uses.
+#[derive(Debug, Default)]
+pub(crate) struct Fields {
+    fields: Vec<Field>,
+    changed: bool,
+}
+
+impl Fields {
+    /// The field that a path names, if it begins with `data` or `extension`.
+    fn root(path: &[String]) -> Option<Root> {
+        match (path.first()?.as_str(), path.len()) {
+            ("data", 2..) => Some(Root::Data),
+            ("extension", 2..) => Some(Root::Extension),
+            _ => None,
+        }
+    }
+
+    /// The field with this path.
+    pub(crate) fn find(&self, path: &[String]) -> Option<&Field> {
+        let root = Self::root(path)?;
+        self.fields.iter().find(|field| field.root == root && field.path == path[1..])
+    }
+
+    /// States the kind of a field.
+    pub(crate) fn state(&mut self, path: &[String], kind: Kind, place: Place) {
+        if let Some(index) = self.index(path, place) {
+            let field = &mut self.fields[index];
+            field.kind = kind;
+            field.certainty = Certainty::Stated;
+        }
+    }
+
+    /// The stated fields that no expression uses.
+    pub(crate) fn unused(&self) -> impl Iterator<Item = (&Field, Place)> {
+        self.fields
+            .iter()
+            .filter(|field| !field.used)
+            .map(|field| (field, field.place))
+    }
+
+    /// The fields, in the order of their first use.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &Field> {
+        self.fields.iter()
+    }
+
+    fn index(&mut self, path: &[String], place: Place) -> Option<usize> {
+        let root = Self::root(path)?;
+        let known =
+            self.fields.iter().position(|field| field.root == root && field.path == path[1..]);
+        Some(known.unwrap_or_else(|| {
+            self.fields.push(Field {
+                root,
+                path: path[1..].to_vec(),
+                kind: Kind::Text,
+                certainty: Certainty::Open,
+                used: false,
+                read: false,
+                place,
+                member: 0,
+            });
+            self.fields.len() - 1
+        }))
+    }
+
+    /// Finds the kinds of fields from the expressions, each with what its place
+    /// needs. It repeats until nothing changes: `data.a == data.b` says nothing until
+    /// one of them is known.
+    pub(crate) fn infer(&mut self, expressions: &[(&Expr, Need)]) {
+        loop {
+            self.changed = false;
+            for (expr, need) in expressions {
+                let wanted = match need {
+                    Need::Any => None,
+                    Need::PerhapsInteger => Some((Kind::Integer, Certainty::PerhapsInteger)),
+                    Need::Of(kind) => Some((*kind, Certainty::Needed)),
+                };
+                self.visit(expr, wanted);
+            }
+            if !self.changed {
+                return;
+            }
+        }
+    }
+
+    /// The kind of `expr`, as far as it is known.
+    fn visit(&mut self, expr: &Expr, wanted: Wanted) -> Wanted {
+        match &expr.kind {
+            ExprKind::Literal(literal) => match literal {
+                Literal::Null => None,
+                Literal::Boolean(_) => Some((Kind::Boolean, Certainty::Needed)),
+                Literal::Integer(_) => Some((Kind::Integer, Certainty::PerhapsInteger)),
+                Literal::Number(_) => Some((Kind::Number, Certainty::PerhapsNumber)),
+                Literal::Text(_) => Some((Kind::Text, Certainty::Needed)),
+            },
+            ExprKind::Path(path) => self.visit_path(path, expr.place, wanted),
+            ExprKind::Not(inner) => {
+                self.visit(inner, Some((Kind::Boolean, Certainty::Needed)));
+                Some((Kind::Boolean, Certainty::Needed))
+            }
+            ExprKind::Negate(inner) => {
+                let wanted = wanted.or(Some((Kind::Integer, Certainty::PerhapsInteger)));
+                self.visit(inner, wanted)
+            }
+            ExprKind::Binary { operator, left, right } => {
+                self.visit_binary(*operator, left, right, wanted)
+            }
+            ExprKind::In { item, list } => {
+                let mut kind = self.visit(item, None);
+                for value in list {
+                    kind = self.visit(value, kind).or(kind);
+                }
+                self.visit(item, kind);
+                Some((Kind::Boolean, Certainty::Needed))
+            }
+            ExprKind::Call { name, args, .. } => self.visit_call(name, args, wanted),
+        }
+    }
+
+    fn visit_path(&mut self, path: &[String], place: Place, wanted: Wanted) -> Wanted {
+        match path.first().map(String::as_str) {
+            Some("time" | "window") => return Some((Kind::Timestamp, Certainty::Needed)),
+            Some("data" | "extension") => {}
+            _ => return Some((Kind::Text, Certainty::Needed)),
+        }
+        let index = self.index(path, place)?;
+        let field = &mut self.fields[index];
+        (field.used, field.read) = (true, true);
+        if let Some((kind, certainty)) = wanted
+            && certainty > field.certainty
+        {
+            field.kind = kind;
+            field.certainty = certainty;
+            self.changed = true;
+        }
+        let field = &self.fields[index];
+        (field.certainty > Certainty::Open).then_some((field.kind, field.certainty))
+    }
+
+    fn visit_binary(
+        &mut self,
+        operator: Operator,
+        left: &Expr,
+        right: &Expr,
+        wanted: Wanted,
+    ) -> Wanted {
+        use Operator as O;
+        let boolean = Some((Kind::Boolean, Certainty::Needed));
+        match operator {
+            O::And | O::Or => {
+                self.visit(left, boolean);
+                self.visit(right, boolean);
+                boolean
+            }
+            O::Divide => {
+                let number = Some((Kind::Number, Certainty::PerhapsNumber));
+                self.visit(left, number);
+                self.visit(right, number);
+                Some((Kind::Number, Certainty::PerhapsNumber))
+            }
+            O::Remainder => {
+                let integer = Some((Kind::Integer, Certainty::Needed));
+                self.visit(left, integer);
+                self.visit(right, integer);
+                integer
+            }
+            O::Add | O::Subtract | O::Multiply => {
+                let integer = Some((Kind::Integer, Certainty::PerhapsInteger));
+                let wanted = wanted.filter(|(kind, _)| is_numeric(*kind));
+                let a = self.visit(left, wanted);
+                let b = self.visit(right, wanted);
+                let of = a.max_numeric(b).or(wanted).or(integer);
+                self.visit(left, of);
+                self.visit(right, of);
+                of
+            }
+            _ => {
+                let (a, b) = (self.visit(left, None), self.visit(right, None));
+                // A text may be compared with a timestamp, if it is one.
+                let timestamp = |it: Wanted| it.is_some_and(|(kind, _)| kind == Kind::Timestamp);
+                if timestamp(a) || timestamp(b) {
+                    return boolean;
+                }
+                self.visit(left, b);
+                self.visit(right, a);
+                boolean
+            }
+        }
+    }
+
+    fn visit_call(&mut self, name: &str, args: &[Expr], wanted: Wanted) -> Wanted {
+        let Some(signature) = find(name) else {
+            return None;
+        };
+        let mut same = match signature.returns {
+            Returns::Same => wanted,
+            Returns::Of(_) => None,
+        };
+        // Once to collect what the arguments say about each other, once to apply it.
+        for _ in 0..2 {
+            for (index, arg) in args.iter().enumerate() {
+                let known = match signature.parameter(index) {
+                    Parameter::Of(Kind::Number) => {
+                        self.visit(arg, Some((Kind::Number, Certainty::PerhapsNumber)));
+                        continue;
+                    }
+                    Parameter::Of(kind) => {
+                        self.visit(arg, Some((kind, Certainty::Needed)));
+                        continue;
+                    }
+                    Parameter::Any if name == "exists" && is_field(arg) => {
+                        if let ExprKind::Path(path) = &arg.kind
+                            && let Some(index) = self.index(path, arg.place)
+                        {
+                            self.fields[index].used = true;
+                        }
+                        continue;
+                    }
+                    Parameter::Any | Parameter::Zone => {
+                        self.visit(arg, None);
+                        continue;
+                    }
+                    Parameter::Numeric => {
+                        let integer = Some((Kind::Integer, Certainty::PerhapsInteger));
+                        self.visit(arg, same.or(integer))
+                    }
+                    Parameter::Same => self.visit(arg, same),
+                };
+                same = same.max_numeric(known).or(same).or(known);
+            }
+        }
+        match signature.returns {
+            Returns::Of(kind) => Some((kind, Certainty::Needed)),
+            Returns::Same => same,
+        }
+    }
+
+    /// Decides the kinds that are still open, and lists the members for the manifest.
+    ///
+    /// # Errors
+    /// If a member is used both as a value and as an object with members.
+    pub(crate) fn members(&mut self) -> Result<Vec<Member>, Problem> {
+        let mut members: Vec<Member> = Vec::new();
+        for index in 0..self.fields.len() {
+            let field = &self.fields[index];
+            if field.root != Root::Data || !field.used {
+                continue;
+            }
+            let kind = field.member_kind();
+            let name = &field.path[0];
+            let known = members.iter().position(|member| member.name == *name);
+            let place = match known {
+                Some(place) if members[place].kind == kind => place,
+                Some(_) => {
+                    let why = format!(
+                        "`data.{name}` is used as a value and as an object with members"
+                    );
+                    return Err(Problem::new(field.place, why)
+                        .help("use only the value, or only its members"));
+                }
+                None => {
+                    members.push(Member { name: dynamic::keep(name), kind });
+                    members.len() - 1
+                }
+            };
+            self.fields[index].member = place;
+        }
+        Ok(members)
+    }
+}
+
+fn is_field(expr: &Expr) -> bool {
+    matches!(&expr.kind, ExprKind::Path(path) if Fields::root(path).is_some())
+}
+
+fn is_numeric(kind: Kind) -> bool {
+    matches!(kind, Kind::Integer | Kind::Number)
+}
+
+trait MaxNumeric {
+    /// The kind of a result of both: a number if one of them is a number.
+    fn max_numeric(self, other: Self) -> Self;
+}
+
+impl MaxNumeric for Wanted {
+    fn max_numeric(self, other: Self) -> Self {
+        match (self, other) {
+            (Some((a, _)), Some((b, _))) if !is_numeric(a) || !is_numeric(b) => self,
+            (Some((Kind::Number, certainty)), _) | (_, Some((Kind::Number, certainty))) => {
+                Some((Kind::Number, certainty.min(Certainty::PerhapsNumber)))
+            }
+            // The kind of one operand does not force the other to be an integer.
+            (Some((Kind::Integer, a)), Some((Kind::Integer, b))) => {
+                Some((Kind::Integer, a.min(b)))
+            }
+            (Some((Kind::Integer, _)), None) | (None, Some((Kind::Integer, _))) => {
+                Some((Kind::Integer, Certainty::PerhapsInteger))
+            }
+            (None, other) => other,
+            (this, _) => this,
+        }
+    }
+}

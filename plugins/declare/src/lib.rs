@@ -1,0 +1,184 @@
+//! A projection without code: folds events by a declaration in YAML or JSON.
+//!
+//! `docs/guide/declarations.md` describes declarations. This plugin reads one in
+//! `setup`, checks it completely, and turns it into a plan: names become indexes, fields
+//! become typed columns that the host decodes, and expressions become trees of known
+//! kinds. What is executed for each event interprets no names.
+#![forbid(unsafe_code)]
+
+mod deserialize;
+mod document;
+mod expression;
+mod nested;
+mod plan;
+mod problem;
+mod row;
+mod table;
+mod yaml;
+
+#[cfg(test)]
+mod tests;
+
+use lantern_sdk::dynamic::{FlushError, TableField as _, TableSpec, declare};
+use lantern_sdk::prelude::*;
+use lantern_sdk::{CACHE_ROWS, FieldKind, Merge, Tables};
+use serde_json::{Map, Value};
+
+use crate::expression::compile::Node;
+use crate::expression::evaluate::Input;
+use crate::plan::{LATE, Plan};
+use crate::problem::Problem;
+use crate::table::DeclaredTable;
+
+/// The longest declaration, in bytes.
+const SOURCE_BYTES_MAX: usize = 1 << 20;
+
+/// A projection that a declaration describes.
+#[derive(Default)]
+pub struct Declare {
+    filter: Option<Node>,
+    tables: Vec<DeclaredTable>,
+    late: Option<Table<LateEvents>>,
+    late_spec: Option<&'static TableSpec>,
+}
+
+/// Events that came after their window was written.
+#[derive(Row, Default)]
+struct LateEvents {
+    #[row(merge = sum)]
+    events: u64,
+}
+
+impl Tables for Declare {
+    const SPECS: &'static [TableSpec] = &[];
+
+    fn specs(&self) -> Vec<&'static TableSpec> {
+        let specs = self.tables.iter().flat_map(|table| table.specs().iter().copied());
+        specs.chain(self.late_spec).collect()
+    }
+
+    fn open() -> Self {
+        Self::default()
+    }
+
+    fn flush(&mut self) -> Result<(), FlushError> {
+        self.tables.iter_mut().try_for_each(DeclaredTable::flush)?;
+        self.late.as_mut().map_or(Ok(()), |late| late.flush())
+    }
+
+    fn check(&mut self) -> Result<(), Error> {
+        // Every value is checked when it is set.
+        Ok(())
+    }
+}
+
+impl Projection for Declare {
+    fn setup(&mut self, parameters: &Parameters<'_>) -> Result<Manifest, Error> {
+        let version = Version::read(parameters.json())?;
+        let plan = plan_of(&version)
+            .map_err(|problem| Error::new(problem.render(&version.name, &version.source)))?;
+        let has_late_events = plan.has_late_events();
+        let Plan { manifest, filter, tables } = plan;
+        self.filter = filter;
+        for plan in tables {
+            let id = self.specs().len() as u32;
+            self.tables.push(DeclaredTable::open(plan, id));
+        }
+        if has_late_events {
+            let spec = declare(late_spec(self.specs().len() as u32));
+            self.late = Some(Table::open(spec));
+            self.late_spec = Some(spec);
+        }
+        Ok(manifest)
+    }
+
+    fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
+        let Self { tables, filter, .. } = self;
+        tables.iter_mut().try_for_each(|table| table.prefetch(events.clone(), filter.as_ref()))
+    }
+
+    fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
+        let input = Input { event: Some(event), window: None };
+        if let Some(filter) = &self.filter
+            && !filter.evaluate(input)?.is_true()
+        {
+            return Ok(());
+        }
+        for table in &mut self.tables {
+            let late = table.apply(event)?;
+            if late > 0
+                && let Some(counts) = &mut self.late
+            {
+                let row = counts.row(table.name())?;
+                row.events = row.events.saturating_add(late as u64);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_timer(&mut self, timer: &Timer<'_>) -> Result<(), Error> {
+        self.tables.iter_mut().try_for_each(|table| table.close(timer))
+    }
+}
+
+fn late_spec(id: u32) -> TableSpec {
+    const FIELDS: &[lantern_sdk::Field] = &[lantern_sdk::Field {
+        name: "events",
+        kind: FieldKind::Integer,
+        unit: "",
+        merge: Merge::Sum,
+    }];
+    TableSpec {
+        id,
+        name: LATE,
+        description: "Events that came after their window was written, by table",
+        public: true,
+        per_tenant: false,
+        fields: FIELDS,
+        newest_by: None,
+        retention_us: None,
+        cache_rows: CACHE_ROWS,
+    }
+}
+
+/// What makes a version: the declaration, its file's name, and the parameters.
+struct Version {
+    name: String,
+    source: String,
+    parameters: Map<String, Value>,
+}
+
+impl Version {
+    /// Reads the version's parameters: an object whose member `declaration` is the text
+    /// of the declaration, with its parameters in `parameters`.
+    fn read(json: &str) -> Result<Self, Error> {
+        let json = if json.is_empty() { "{}" } else { json };
+        let mut given: Map<String, Value> = serde_json::from_str(json)
+            .map_err(|error| Error::new(format!("the parameters are not a JSON object: {error}")))?;
+        let Some(Value::String(source)) = given.remove("declaration") else {
+            return Err(Error::new(
+                "no declaration was given; push a file: `lantern plugin push revenue.yaml`",
+            ));
+        };
+        let parameters = match given.remove("parameters") {
+            Some(Value::Object(parameters)) => parameters,
+            _ => Map::new(),
+        };
+        let name = match given.remove("name") {
+            Some(Value::String(name)) => name,
+            _ => "declaration".to_owned(),
+        };
+        Ok(Self { name, source, parameters })
+    }
+}
+
+fn plan_of(version: &Version) -> Result<Plan, Problem> {
+    if version.source.len() > SOURCE_BYTES_MAX {
+        let why = format!("the declaration has more than {SOURCE_BYTES_MAX} bytes");
+        return Err(Problem { place: None, message: why, help: None });
+    }
+    let declaration = document::read(&version.source)?;
+    Plan::new(&declaration, &version.source, &version.parameters)
+}
+
+lantern_sdk::export!(Declare);

@@ -1,0 +1,181 @@
+//! What is wrong with a declaration, and where.
+
+use std::fmt::{self, Write as _};
+
+/// A range of bytes in the declaration's text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Place {
+    /// The first byte.
+    pub(crate) start: usize,
+    /// The byte after the last one.
+    pub(crate) end: usize,
+}
+
+impl Place {
+    /// From the start of this place to the end of `other`.
+    pub(crate) fn to(self, other: Self) -> Self {
+        Self { start: self.start, end: other.end.max(self.start) }
+    }
+}
+
+/// A mistake in a declaration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Problem {
+    /// Where it is; none if it is not known yet.
+    pub(crate) place: Option<Place>,
+    /// What is wrong, as a lower-case sentence.
+    pub(crate) message: String,
+    /// How to fix it.
+    pub(crate) help: Option<String>,
+}
+
+impl Problem {
+    pub(crate) fn new(place: Place, message: impl Into<String>) -> Self {
+        Self { place: Some(place), message: message.into(), help: None }
+    }
+
+    pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
+        self.help = Some(help.into());
+        self
+    }
+
+    /// Suggests the candidate that is most similar to `wrong`. If none is similar, the
+    /// help lists all of them after `else_list`.
+    pub(crate) fn suggest<'a>(
+        self,
+        wrong: &str,
+        candidates: impl IntoIterator<Item = &'a str>,
+        else_list: &str,
+    ) -> Self {
+        let candidates: Vec<&str> = candidates.into_iter().collect();
+        match most_similar(wrong, candidates.iter().copied()) {
+            Some(best) => self.help(format!("did you mean `{best}`?")),
+            None if candidates.is_empty() => self,
+            None => {
+                let list: Vec<String> = candidates.iter().map(|name| format!("`{name}`")).collect();
+                self.help(format!("{else_list} {}", list.join(", ")))
+            }
+        }
+    }
+
+    /// Sets the place if it has none.
+    pub(crate) fn or_at(mut self, place: Place) -> Self {
+        self.place.get_or_insert(place);
+        self
+    }
+
+    /// The message with the line that it is about: `NAME:LINE:COLUMN: …`.
+    pub(crate) fn render(&self, name: &str, source: &str) -> String {
+        let mut text = String::new();
+        let place = self.place.unwrap_or_default();
+        let start = floor_boundary(source, place.start);
+        let line_start = source[..start].rfind('\n').map_or(0, |at| at + 1);
+        let line = source[line_start..].lines().next().unwrap_or_default();
+        let number = source[..line_start].matches('\n').count() + 1;
+        let column = source[line_start..start].chars().count() + 1;
+        let _ = write!(text, "{name}:{number}:{column}: {}", self.message);
+        if !line.trim().is_empty() {
+            let end = floor_boundary(source, place.end).clamp(start, line_start + line.len());
+            let marks = source[start..end].chars().count().max(1);
+            let margin = number.to_string();
+            let _ = write!(
+                text,
+                "\n{margin} | {line}\n{:width$} | {:before$}{}",
+                "",
+                "",
+                "^".repeat(marks),
+                width = margin.len(),
+                before = column - 1
+            );
+        }
+        if let Some(help) = &self.help {
+            let _ = write!(text, "\nhelp: {help}");
+        }
+        text
+    }
+}
+
+fn floor_boundary(text: &str, at: usize) -> usize {
+    let mut at = at.min(text.len());
+    while !text.is_char_boundary(at) {
+        at -= 1;
+    }
+    at
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Problem {}
+
+impl serde::de::Error for Problem {
+    fn custom<T: fmt::Display>(message: T) -> Self {
+        Self { place: None, message: message.to_string(), help: None }
+    }
+}
+
+/// The candidate that differs from `wrong` in the fewest letters, if that is at most one
+/// letter in three.
+pub(crate) fn most_similar<'a>(
+    wrong: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let simple = |text: &str| text.to_lowercase().replace(['_', ' '], "-");
+    let wrong = simple(wrong);
+    candidates
+        .into_iter()
+        .map(|candidate| (distance(&wrong, &simple(candidate)), candidate))
+        .filter(|(distance, candidate)| *distance <= candidate.len().max(wrong.len()).div_ceil(3))
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, candidate)| candidate)
+}
+
+/// The number of letters to insert, remove, replace or swap with the next one.
+fn distance(a: &str, b: &str) -> usize {
+    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
+    if a.len().abs_diff(b.len()) > 8 {
+        return usize::MAX;
+    }
+    let mut before: Vec<usize> = Vec::new();
+    let mut last: Vec<usize> = (0..=b.len()).collect();
+    for i in 0..a.len() {
+        let mut row = vec![i + 1];
+        for j in 0..b.len() {
+            let replaced = last[j] + usize::from(a[i] != b[j]);
+            let mut least = replaced.min(last[j + 1] + 1).min(row[j] + 1);
+            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
+                least = least.min(before[j - 1] + 1);
+            }
+            row.push(least);
+        }
+        before = std::mem::replace(&mut last, row);
+    }
+    last[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_most_similar_name_is_found() {
+        assert_eq!(most_similar("cent", ["cents", "users"]), Some("cents"));
+        assert_eq!(most_similar("coutn", ["sum", "count"]), Some("count"));
+        assert_eq!(most_similar("on_failure", ["on-failure", "from"]), Some("on-failure"));
+        assert_eq!(most_similar("bananas", ["sum", "count"]), None);
+    }
+
+    #[test]
+    fn a_problem_shows_line_column_and_place() {
+        let source = "a: 1\nb: größe x\n";
+        let start = source.find('x').unwrap_or_default();
+        let problem = Problem::new(Place { start, end: start + 1 }, "no").help("yes");
+        assert_eq!(
+            problem.render("d.yaml", source),
+            "d.yaml:2:10: no\n2 | b: größe x\n  |          ^\nhelp: yes"
+        );
+    }
+}

@@ -1,0 +1,29 @@
+//! Tables that are declared at run time, for projections that interpret a declaration or
+//! a script.
+//!
+//! `#[derive(Tables)]` declares tables at compile time. An interpreter learns them in
+//! `setup`: it implements [`Tables`](crate::Tables) by hand, with an empty list of
+//! declarations, creates a [`TableSpec`] for each table with [`declare`], and opens a
+//! [`Table`](crate::Table) or a window's table for it with [`TableField::open`]. Its
+//! `specs` returns the declarations. Rows are of one type, whose
+//! [`Stored::decode`](crate::Stored::decode) keeps the bytes until the row is used.
+//!
+//! Members of events' data are declared with [`Manifest::member`](crate::Manifest::member)
+//! and read with [`Event::member`](crate::Event::member).
+
+pub use crate::error::FlushError;
+pub use crate::table::TableField;
+pub use crate::table_spec::TableSpec;
+
+/// Keeps a declaration for the rest of the instance's life, as tables need it.
+/// An instance calls `setup` once, so it keeps each declaration once.
+#[must_use]
+pub fn declare(spec: TableSpec) -> &'static TableSpec {
+    Box::leak(Box::new(spec))
+}
+
+/// Keeps a text for the rest of the instance's life, for names in declarations.
+#[must_use]
+pub fn keep(text: &str) -> &'static str {
+    Box::leak(Box::from(text))
+}
