@@ -145,7 +145,9 @@ impl<'de> Deserializer<'de> for &'de Node {
         }
         self.deserialize_any(visitor).map_err(|mut problem| {
             // A missing key has no place; its mapping begins at its first key.
-            if problem.message.starts_with("missing field") {
+            if let Some(name) = problem.message.strip_prefix("missing field ") {
+                let name = name.trim_matches('`');
+                problem.help = Some(format!("add `{name}:` on the same level"));
                 problem.message = problem.message.replace("missing field", "missing key");
                 problem.place = Some(entries.first().map_or(self.place, |(key, _)| key.place));
             }

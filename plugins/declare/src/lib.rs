@@ -21,7 +21,7 @@ mod tests;
 
 use lantern_sdk::dynamic::{FlushError, TableField as _, TableSpec, declare};
 use lantern_sdk::prelude::*;
-use lantern_sdk::{CACHE_ROWS, FieldKind, Merge, Tables};
+use lantern_sdk::{CACHE_ROWS, FieldKind, Merge, Source, Tables};
 use serde_json::{Map, Value};
 
 use crate::expression::compile::Node;
@@ -76,7 +76,7 @@ impl Projection for Declare {
     fn setup(&mut self, parameters: &Parameters<'_>) -> Result<Manifest, Error> {
         let version = Version::read(parameters.json())?;
         let plan = plan_of(&version)
-            .map_err(|problem| Error::new(problem.render(&version.name, &version.source)))?;
+            .map_err(|problem| Error::new(problem.render(&version.source.name, &version.source.text)))?;
         let has_late_events = plan.has_late_events();
         let Plan { manifest, filter, tables } = plan;
         self.filter = filter;
@@ -143,42 +143,33 @@ fn late_spec(id: u32) -> TableSpec {
 
 /// What makes a version: the declaration, its file's name, and the parameters.
 struct Version {
-    name: String,
-    source: String,
+    source: Source,
     parameters: Map<String, Value>,
 }
 
 impl Version {
-    /// Reads the version's parameters: an object whose member `declaration` is the text
-    /// of the declaration, with its parameters in `parameters`.
     fn read(json: &str) -> Result<Self, Error> {
         let json = if json.is_empty() { "{}" } else { json };
-        let mut given: Map<String, Value> = serde_json::from_str(json)
+        let parameters = serde_json::from_str(json)
             .map_err(|error| Error::new(format!("the parameters are not a JSON object: {error}")))?;
-        let Some(Value::String(source)) = given.remove("declaration") else {
+        let source = lantern_sdk::source();
+        if source.text.is_empty() && source.name.is_empty() {
             return Err(Error::new(
                 "no declaration was given; push a file: `lantern plugin push revenue.yaml`",
             ));
-        };
-        let parameters = match given.remove("parameters") {
-            Some(Value::Object(parameters)) => parameters,
-            _ => Map::new(),
-        };
-        let name = match given.remove("name") {
-            Some(Value::String(name)) => name,
-            _ => "declaration".to_owned(),
-        };
-        Ok(Self { name, source, parameters })
+        }
+        Ok(Self { source, parameters })
     }
 }
 
 fn plan_of(version: &Version) -> Result<Plan, Problem> {
-    if version.source.len() > SOURCE_BYTES_MAX {
+    let Version { source: Source { text, .. }, parameters } = version;
+    if text.len() > SOURCE_BYTES_MAX {
         let why = format!("the declaration has more than {SOURCE_BYTES_MAX} bytes");
         return Err(Problem { place: None, message: why, help: None });
     }
-    let declaration = document::read(&version.source)?;
-    Plan::new(&declaration, &version.source, &version.parameters)
+    let declaration = document::read(text)?;
+    Plan::new(&declaration, text, parameters)
 }
 
 lantern_sdk::export!(Declare);

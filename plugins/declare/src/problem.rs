@@ -21,7 +21,7 @@ impl Place {
 /// A mistake in a declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
-    /// Where it is; none if it is not known yet.
+    /// Its place; none if it is not known yet.
     pub(crate) place: Option<Place>,
     /// What is wrong, as a lower-case sentence.
     pub(crate) message: String,
@@ -125,9 +125,18 @@ pub(crate) fn most_similar<'a>(
 ) -> Option<&'a str> {
     let simple = |text: &str| text.to_lowercase().replace(['_', ' '], "-");
     let wrong = simple(wrong);
+    let distance_to = |candidate: &str| {
+        // `lowercase` is `lower`, and `start` is `starts_with`.
+        let candidate = simple(candidate);
+        let begins = wrong.starts_with(&candidate) && candidate.len() >= 3;
+        if begins || (candidate.starts_with(&wrong) && wrong.len() >= 3) {
+            return 1;
+        }
+        distance(&wrong, &candidate)
+    };
     candidates
         .into_iter()
-        .map(|candidate| (distance(&wrong, &simple(candidate)), candidate))
+        .map(|candidate| (distance_to(candidate), candidate))
         .filter(|(distance, candidate)| *distance <= candidate.len().max(wrong.len()).div_ceil(3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)

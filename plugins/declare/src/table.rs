@@ -427,7 +427,7 @@ impl TablePlan {
     }
 }
 
-/// How an event stands to the others of its row.
+/// How an event compares with the others of its row.
 #[derive(Clone, Copy)]
 struct Moves {
     /// It is the first that was applied.

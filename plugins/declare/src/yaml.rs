@@ -118,9 +118,10 @@ impl<'a> TreeReader<'a> {
                     Place { start, end: start + 1 },
                     format!("this is not YAML: {}", error.info()),
                 );
-                Err(problem.help(
-                    "put a text that contains `: `, ` #`, `{`, `[` or `,`, or begins with a quote, between single quotes",
-                ))
+                Err(problem.help(match error.info() {
+                    info if info.contains("tab") => "indent with spaces",
+                    _ => "close every `[` and `{`, and put a text that contains `: ` or ` #` or begins with a quote, or one with a `,` within brackets, between single quotes",
+                }))
             }
             None => Err(Problem::new(Place::default(), "the text ends too early")),
         }
@@ -134,22 +135,27 @@ impl<'a> TreeReader<'a> {
                 format!("it is nested more than {DEPTH_MAX} levels deep"),
             ));
         }
-        let refused = |what: &str| {
-            Err(Problem::new(place, format!("{what} are not part of declarations"))
-                .help("write the value in each place where it is needed"))
+        let refused = |what: &str, help: &str| {
+            Err(Problem::new(place, format!("{what} are not part of declarations")).help(help))
+        };
+        let anchors = || {
+            let help = "write the value wherever you need it";
+            refused("anchors and aliases (`&`, `*`)", help)
         };
         match event {
-            Event::Alias(_) => refused("anchors and aliases (`&`, `*`)"),
+            Event::Alias(_) => anchors(),
             Event::Scalar(_, _, anchor, _)
             | Event::SequenceStart(anchor, _)
             | Event::MappingStart(anchor, _)
                 if anchor != 0 =>
             {
-                refused("anchors and aliases (`&`, `*`)")
+                anchors()
             }
             Event::Scalar(_, _, _, Some(_))
             | Event::SequenceStart(_, Some(_))
-            | Event::MappingStart(_, Some(_)) => refused("tags (`!`)"),
+            | Event::MappingStart(_, Some(_)) => {
+                refused("tags (`!`)", "write `not` instead of `!` in an expression")
+            }
             Event::Scalar(text, style, ..) => {
                 let quoted = style != ScalarStyle::Plain;
                 Ok(Node { place, value: NodeValue::Scalar { text: text.into_owned(), quoted } })
@@ -195,7 +201,9 @@ impl<'a> TreeReader<'a> {
     }
 
     fn place(&self, span: Span) -> Place {
-        Place { start: self.offset(&span.start), end: self.offset(&span.end) }
+        let (start, end) = (self.offset(&span.start), self.offset(&span.end));
+        let text = self.source.get(start..end).unwrap_or_default();
+        Place { start, end: start + text.trim_end().len() }
     }
 
     /// The byte at a marker, which counts lines from 1 and characters from 0.

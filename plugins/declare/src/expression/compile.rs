@@ -403,7 +403,7 @@ impl Scope<'_> {
                 )
                 .help("put it into a column of its own; readers can combine columns"));
             }
-            let names = FUNCTIONS.iter().map(|signature| signature.name);
+            let names = FUNCTIONS.iter().map(|signature| signature.name).chain(AGGREGATES);
             return Err(match crate::problem::most_similar(name, names) {
                 Some(similar) => problem.help(format!("did you mean `{similar}`?")),
                 None => problem.help("docs/guide/declarations.md lists all functions"),

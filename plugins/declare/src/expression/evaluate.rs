@@ -99,20 +99,7 @@ impl Node {
             Self::Constant(_) | Self::Time | Self::Attribute(_) | Self::Member { .. } => {
                 self.evaluate(input)
             }
-            Self::Nested { index, path, field } => {
-                let json = match index {
-                    None => match input.event {
-                        Some(event) => event.extensions()?,
-                        None => return Ok(Value::Null),
-                    },
-                    Some(index) => match input.member(*index)? {
-                        MemberLookup::Value(Scalar::Json(json)) => json,
-                        MemberLookup::Mismatched => return Err(field.mismatch()),
-                        _ => return Ok(Value::Null),
-                    },
-                };
-                nested::read(json, path, field.kind).ok_or_else(|| field.mismatch())
-            }
+            Self::Nested { index, path, field } => nested_value(*index, path, field, input),
             Self::WindowStart => {
                 Ok(input.window.map_or(Value::Null, |it| Value::Timestamp(it.start)))
             }
@@ -121,22 +108,11 @@ impl Node {
                 Value::Integer(value) => Ok(Value::Number(value as f64)),
                 other => Ok(other),
             },
-            Self::Not(inner) => match inner.evaluate(input)? {
-                Value::Boolean(value) => Ok(Value::Boolean(!value)),
-                _ => Ok(Value::Null),
-            },
+            Self::Not(inner) | Self::NegateInteger(inner) | Self::NegateNumber(inner) => {
+                negated(inner.evaluate(input)?)
+            }
             Self::And(left, right) => logical(left, right, input, false),
             Self::Or(left, right) => logical(left, right, input, true),
-            Self::NegateInteger(inner) => match inner.evaluate(input)? {
-                Value::Integer(value) => {
-                    Ok(Value::Integer(value.checked_neg().ok_or_else(|| overflow("-", 0, value))?))
-                }
-                _ => Ok(Value::Null),
-            },
-            Self::NegateNumber(inner) => match inner.evaluate(input)? {
-                Value::Number(value) => Ok(Value::Number(-value)),
-                _ => Ok(Value::Null),
-            },
             Self::Integers(operator, left, right) => {
                 match (left.evaluate(input)?, right.evaluate(input)?) {
                     (Value::Integer(a), Value::Integer(b)) => {
@@ -229,6 +205,36 @@ fn of_scalar(scalar: Scalar<'_>) -> Value<'_> {
         Scalar::Timestamp(value) => Value::Timestamp(value),
         Scalar::Text(value) | Scalar::Json(value) => Value::Text(Cow::Borrowed(value)),
         _ => Value::Null,
+    }
+}
+
+fn nested_value<'e>(
+    index: Option<usize>,
+    path: &[Box<str>],
+    field: &FieldInfo,
+    input: Input<'e, '_>,
+) -> Result<Value<'e>, Error> {
+    let json = match (index, input.event) {
+        (None, Some(event)) => event.extensions()?,
+        (None, None) => return Ok(Value::Null),
+        (Some(index), _) => match input.member(index)? {
+            MemberLookup::Value(Scalar::Json(json)) => json,
+            MemberLookup::Mismatched => return Err(field.mismatch()),
+            _ => return Ok(Value::Null),
+        },
+    };
+    nested::read(json, path, field.kind).ok_or_else(|| field.mismatch())
+}
+
+/// `not true`, or a number with the other sign.
+fn negated(value: Value<'_>) -> Result<Value<'_>, Error> {
+    match value {
+        Value::Boolean(value) => Ok(Value::Boolean(!value)),
+        Value::Integer(value) => {
+            Ok(Value::Integer(value.checked_neg().ok_or_else(|| overflow("-", 0, value))?))
+        }
+        Value::Number(value) => Ok(Value::Number(-value)),
+        _ => Ok(Value::Null),
     }
 }
 

@@ -109,10 +109,17 @@ type Wanted = Option<(Kind, Certainty)>;
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     fields: Vec<Field>,
+    /// The kinds of the parameters.
+    parameters: Vec<(String, Kind)>,
     changed: bool,
 }
 
 impl Fields {
+    /// No fields yet, with parameters of these kinds.
+    pub(crate) fn new(parameters: impl Iterator<Item = (String, Kind)>) -> Self {
+        Self { parameters: parameters.collect(), ..Self::default() }
+    }
+
     /// The field that a path names, if it begins with `data` or `extension`.
     fn root(path: &[String]) -> Option<Root> {
         match (path.first()?.as_str(), path.len()) {
@@ -227,6 +234,15 @@ impl Fields {
         match path.first().map(String::as_str) {
             Some("time" | "window") => return Some((Kind::Timestamp, Certainty::Needed)),
             Some("data" | "extension") => {}
+            Some("parameter") => {
+                let name = path.get(1)?;
+                let (_, kind) = self.parameters.iter().find(|(it, _)| it == name)?;
+                return Some(match kind {
+                    Kind::Integer => (*kind, Certainty::PerhapsInteger),
+                    Kind::Number => (*kind, Certainty::PerhapsNumber),
+                    _ => (*kind, Certainty::Needed),
+                });
+            }
             _ => return Some((Kind::Text, Certainty::Needed)),
         }
         let index = self.index(path, place)?;

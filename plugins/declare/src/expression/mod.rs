@@ -8,3 +8,4 @@ pub(crate) mod evaluate;
 pub(crate) mod fields;
 pub(crate) mod functions;
 pub(crate) mod syntax;
+mod tokens;

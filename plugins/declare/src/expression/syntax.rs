@@ -3,6 +3,7 @@
 //! The grammar is in `docs/guide/declarations.md`. Reading is bounded: an expression has
 //! at most [`BYTES_MAX`] bytes, [`DEPTH_MAX`] levels and [`OPERATIONS_MAX`] operations.
 
+use super::tokens::{Token, TokenReader};
 use crate::deserialize::Placed;
 use crate::problem::{Place, Problem};
 use crate::yaml::excerpt;
@@ -148,8 +149,9 @@ pub(crate) fn column(text: &Placed, source: &str) -> Result<ColumnText, Problem>
     };
     let mut unit = String::new();
     if reader.word("unit") {
-        let (start, end) = (reader.token_place.end, reader.text.len());
-        let rest = reader.text.get(reader.at..).unwrap_or_default().trim();
+        let text = reader.tokens.text;
+        let (start, end) = (reader.token_place.end, text.len());
+        let rest = text.get(reader.at..).unwrap_or_default().trim();
         rest.trim_matches(['"', '\'']).clone_into(&mut unit);
         if unit.is_empty() || unit.chars().count() > 32 || unit.contains(['"', '\'']) {
             let place = Place { start, end: start + (end - reader.at).max(1) };
@@ -162,28 +164,8 @@ pub(crate) fn column(text: &Placed, source: &str) -> Result<ColumnText, Problem>
     Ok(ColumnText { value, filter, unit })
 }
 
-#[derive(Debug, Clone, PartialEq)]
-enum Token {
-    Name(String),
-    Text(String),
-    Integer(i64),
-    Number(f64),
-    Symbol(&'static str),
-    End,
-}
-
-/// Symbols, longer ones before their beginnings.
-const SYMBOLS: [&str; 23] = [
-    "==", "!=", "<=", ">=", "<>", "&&", "||", "<", ">", "=", "!", "+", "-", "*", "/", "%", "(",
-    ")", "[", "]", ",", ".", "?",
-];
-
 struct SyntaxReader<'a> {
-    text: &'a str,
-    /// The place of the text's first byte in the source; none if the source has the
-    /// text in another form (escapes, several lines).
-    base: Option<usize>,
-    whole: Place,
+    tokens: TokenReader<'a>,
     /// The byte after the current token.
     at: usize,
     token: Token,
@@ -203,13 +185,8 @@ impl<'a> SyntaxReader<'a> {
             return Err(Problem::new(whole, why)
                 .help("divide it between `where` of the table and of columns"));
         }
-        let starts = [whole.start, whole.start + 1];
-        let verbatim = |start: &usize| source.get(*start..).is_some_and(|it| it.starts_with(text));
-        let base = starts.into_iter().find(verbatim);
         let mut reader = Self {
-            text,
-            base,
-            whole,
+            tokens: TokenReader::new(text, whole, source),
             at: 0,
             token: Token::End,
             token_place: whole,
@@ -221,107 +198,13 @@ impl<'a> SyntaxReader<'a> {
         Ok(reader)
     }
 
-    fn place(&self, start: usize, end: usize) -> Place {
-        match self.base {
-            Some(base) => Place { start: base + start, end: base + end },
-            None => self.whole,
-        }
-    }
-
     fn advance(&mut self) -> Result<(), Problem> {
         self.last_end = self.token_place.end;
-        let rest = &self.text[self.at..];
-        let start = self.text.len() - rest.trim_start().len();
-        let rest = &self.text[start..];
-        let Some(first) = rest.chars().next() else {
-            self.token = Token::End;
-            self.at = self.text.len();
-            self.token_place = self.place(start, start + 1);
-            return Ok(());
-        };
-        let (token, length) = if first.is_alphabetic() || first == '_' {
-            let within = |letter: char| letter.is_alphanumeric() || letter == '_';
-            let length = rest.find(|letter| !within(letter)).unwrap_or(rest.len());
-            (Token::Name(rest[..length].to_owned()), length)
-        } else if first.is_ascii_digit() {
-            self.number(start, rest)?
-        } else if first == '"' || first == '\'' {
-            self.quoted(start, rest, first)?
-        } else if let Some(symbol) = SYMBOLS.iter().find(|symbol| rest.starts_with(**symbol)) {
-            (Token::Symbol(symbol), symbol.len())
-        } else {
-            let place = self.place(start, start + first.len_utf8());
-            return Err(Problem::new(place, format!("unexpected character `{first}`")));
-        };
+        let (token, start, end) = self.tokens.next(self.at)?;
         self.token = token;
-        self.at = start + length;
-        self.token_place = self.place(start, self.at);
+        self.at = end;
+        self.token_place = self.tokens.place(start, end.max(start + 1));
         Ok(())
-    }
-
-    fn number(&self, start: usize, rest: &str) -> Result<(Token, usize), Problem> {
-        let bytes = rest.as_bytes();
-        let digits = |from: usize| {
-            let more = bytes[from..].iter().take_while(|it| it.is_ascii_digit() || **it == b'_');
-            from + more.count()
-        };
-        let mut end = digits(0);
-        let mut whole = true;
-        if bytes.get(end) == Some(&b'.') && bytes.get(end + 1).is_some_and(u8::is_ascii_digit) {
-            end = digits(end + 1);
-            whole = false;
-        }
-        if matches!(bytes.get(end), Some(b'e' | b'E')) {
-            let sign = usize::from(matches!(bytes.get(end + 1), Some(b'+' | b'-')));
-            if bytes.get(end + 1 + sign).is_some_and(u8::is_ascii_digit) {
-                end = digits(end + 1 + sign);
-                whole = false;
-            }
-        }
-        let place = self.place(start, start + end);
-        if let Some(letter) = rest[end..].chars().next().filter(|it| it.is_alphanumeric()) {
-            let wrong = format!("{}{letter}", &rest[..end]);
-            return Err(Problem::new(place, format!("`{wrong}…` is not a number"))
-                .help("put texts between quotes"));
-        }
-        let text = rest[..end].replace('_', "");
-        let token = if whole {
-            let number = text.parse().map_err(|_| {
-                Problem::new(place, format!("{text} is not an integer of 64 bits"))
-                    .help("the largest integer is 9223372036854775807")
-            })?;
-            Token::Integer(number)
-        } else {
-            let number = text.parse().unwrap_or(f64::INFINITY);
-            if !f64::is_finite(number) {
-                return Err(Problem::new(place, format!("{text} is too large for a number")));
-            }
-            Token::Number(number)
-        };
-        Ok((token, end))
-    }
-
-    fn quoted(&self, start: usize, rest: &str, quote: char) -> Result<(Token, usize), Problem> {
-        let mut text = String::new();
-        let mut letters = rest.char_indices().skip(1);
-        while let Some((at, letter)) = letters.next() {
-            match letter {
-                '\\' => match letters.next() {
-                    Some((_, 'n')) => text.push('\n'),
-                    Some((_, 't')) => text.push('\t'),
-                    Some((_, other @ ('\\' | '"' | '\''))) => text.push(other),
-                    _ => {
-                        let place = self.place(start + at, start + at + 2);
-                        return Err(Problem::new(place, "unknown escape in a text")
-                            .help(r#"the escapes are `\\`, `\"`, `\'`, `\n` and `\t`"#));
-                    }
-                },
-                letter if letter == quote => return Ok((Token::Text(text), at + 1)),
-                letter => text.push(letter),
-            }
-        }
-        let place = self.place(start, self.text.len());
-        Err(Problem::new(place, format!("the text has no closing `{quote}`")))
     }
 
     fn symbol(&self, symbol: &str) -> bool {
@@ -369,10 +252,14 @@ impl<'a> SyntaxReader<'a> {
             return self.advance();
         }
         let found = self.describe();
-        Err(Problem::new(
-            self.token_place,
-            format!("`{symbol}` was expected after {after}, not {found}"),
-        ))
+        let why = format!("`{symbol}` was expected after {after}, not {found}");
+        let problem = Problem::new(self.token_place, why);
+        Err(match self.token {
+            Token::End => problem.help(
+                "close every bracket; within `[…]` or `{…}` of YAML, put an expression with a `,` between single quotes",
+            ),
+            _ => problem,
+        })
     }
 
     /// Reads an expression whose operators bind at least as strongly as `level`.

@@ -97,6 +97,8 @@ pub(super) struct Columns<'a> {
     per_tenant: bool,
     columns: Vec<Column>,
     layouts: Vec<ColumnLayout>,
+    /// Where the declared columns are, by name.
+    places: Vec<(&'static str, Place)>,
     fields: Vec<Field>,
     /// The expressions of percentile sketches, and their columns.
     sketches: Vec<(&'a Expr, &'static str)>,
@@ -118,6 +120,7 @@ impl<'a> Columns<'a> {
             per_tenant,
             columns: Vec::new(),
             layouts: Vec::new(),
+            places: Vec::new(),
             fields: Vec::new(),
             sketches: Vec::new(),
             needs_first: false,
@@ -152,6 +155,7 @@ impl<'a> Columns<'a> {
             self.check_sketch(&args[0], &name.text, column)?;
         }
         self.push(&name.text, &column.unit, update, filter, declared);
+        self.places.extend(self.layouts.last().map(|column| (column.name, name.place)));
         Ok(())
     }
 
@@ -373,7 +377,8 @@ impl<'a> Columns<'a> {
             if !needed {
                 continue;
             }
-            let place = self.keys.first().map_or(Place::default(), |key| key.place);
+            let declared = self.places.iter().find(|(declared, _)| *declared == name);
+            let place = declared.map_or(Place::default(), |(_, place)| *place);
             if self.check_free(name, place).is_err() {
                 let why = format!("`{aggregate}` adds the column `{name}`, which exists already");
                 return Err(Problem::new(place, why).help("rename the column of the declaration"));

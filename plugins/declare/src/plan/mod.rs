@@ -62,7 +62,7 @@ pub(crate) struct KeyPart {
 
 /// The expressions of a table, before their kinds are known.
 struct TableText<'a> {
-    name: &'a str,
+    name: &'a crate::deserialize::Placed,
     declaration: &'a TableDeclaration,
     filter: Option<Expr>,
     key: Vec<(Option<&'a str>, Expr)>,
@@ -85,7 +85,8 @@ impl Plan {
         let filter = optional(declaration.r#where.as_ref(), source)?;
         let tables = read_tables(declaration, source)?;
 
-        let mut fields = Fields::default();
+        let kinds = parameters.iter().map(|(name, kind, _)| (name.clone(), *kind));
+        let mut fields = Fields::new(kinds);
         for (name, kind) in &declaration.fields.0 {
             let path = match syntax::expression(name, source)?.kind {
                 ExprKind::Path(path) if is_field_path(&path) => path,
@@ -169,7 +170,7 @@ fn read_tables<'a>(
             key.push((part.as_ref().map(|it| it.text.as_str()), syntax::expression(text, source)?));
         }
         read.push(TableText {
-            name: &name.text,
+            name,
             declaration: table,
             filter: optional(table.r#where.as_ref(), source)?,
             key,
@@ -213,7 +214,7 @@ fn table_plan(
     parameters: &[(String, Kind, crate::expression::compile::Constant)],
 ) -> Result<TablePlan, Problem> {
     let declaration = table.declaration;
-    let window = window::plan(declaration.window.as_ref())?;
+    let window = window::plan(declaration.window.as_ref(), table.name.place)?;
     let scope =
         Scope { fields, parameters, window: !matches!(window, WindowPlan::None) };
     let without_window = Scope { fields, parameters, window: false };
@@ -256,7 +257,7 @@ fn table_plan(
     let built = builder.finish()?;
     let retention = declaration.retention.as_ref().map(duration).transpose()?;
     Ok(TablePlan {
-        name: table.name.to_owned(),
+        name: table.name.text.clone(),
         description: declaration.description.as_ref().map_or(String::new(), |it| it.text.clone()),
         filter,
         key,
@@ -371,7 +372,7 @@ fn manifest(
 }
 
 impl KeyPart {
-    /// What an event without a value for this part is told.
+    /// The error of an event without a value for this part.
     pub(crate) fn missing(&self) -> String {
         let Self { text, .. } = self;
         format!(

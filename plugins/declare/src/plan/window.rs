@@ -89,11 +89,11 @@ impl WindowSet for &Sizes {
     }
 }
 
-/// Reads the windows of a table.
+/// Reads the windows of a table, whose name is at `table`.
 ///
 /// # Errors
 /// If the keys do not fit together, or a value is wrong.
-pub(super) fn plan(declared: Option<&Declared>) -> Result<WindowPlan, Problem> {
+pub(super) fn plan(declared: Option<&Declared>, table: Place) -> Result<WindowPlan, Problem> {
     let Some(declared) = declared else {
         return Ok(WindowPlan::None);
     };
@@ -103,7 +103,7 @@ pub(super) fn plan(declared: Option<&Declared>) -> Result<WindowPlan, Problem> {
     let size = match given[..] {
         [size] => size,
         [] => {
-            return Err(Problem::new(first_place(declared), "the kind of window is missing")
+            return Err(Problem::new(table, "the kind of window is missing")
                 .help("add `tumbling: 1h`, `hopping: 1h` with `every: 15m`, or `session: 30m`"));
         }
         [_, second, ..] => {
@@ -146,11 +146,6 @@ fn lateness_of(text: &Placed) -> Result<Duration, Problem> {
         return Ok(Duration::ZERO);
     }
     duration(text)
-}
-
-fn first_place(declared: &Declared) -> Place {
-    let all = [&declared.every, &declared.tz, &declared.lateness];
-    all.into_iter().flatten().next().map_or(Place::default(), |it| it.place)
 }
 
 fn hopping(size: &Placed, every: Option<&Placed>) -> Result<(Sizes, Duration), Problem> {

@@ -1,1 +1,21 @@
-//! Tests.
+//! Tests of declarations through the SDK's native harness.
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod behaviour;
+mod broken;
+mod examples;
+mod page;
+
+use lantern_sdk::testing::{Harness, set_source};
+
+use crate::Declare;
+
+/// A host with this declaration.
+fn host(source: &str) -> Harness<Declare> {
+    try_host(source, "").unwrap_or_else(|error| panic!("{error}"))
+}
+
+fn try_host(source: &str, parameters: &str) -> Result<Harness<Declare>, String> {
+    set_source("test.yaml", source);
+    Harness::try_with_parameters(parameters)
+}
