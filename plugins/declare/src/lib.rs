@@ -75,8 +75,9 @@ impl Tables for Declare {
 impl Projection for Declare {
     fn setup(&mut self, parameters: &Parameters<'_>) -> Result<Manifest, Error> {
         let version = Version::read(parameters.json())?;
-        let plan = plan_of(&version)
-            .map_err(|problem| Error::new(problem.render(&version.source.name, &version.source.text)))?;
+        let plan = plan_of(&version).map_err(|problem| {
+            Error::new(problem.render(&version.source.name, &version.source.text))
+        })?;
         let has_late_events = plan.has_late_events();
         let Plan { manifest, filter, tables } = plan;
         self.filter = filter;
@@ -150,8 +151,9 @@ struct Version {
 impl Version {
     fn read(json: &str) -> Result<Self, Error> {
         let json = if json.is_empty() { "{}" } else { json };
-        let parameters = serde_json::from_str(json)
-            .map_err(|error| Error::new(format!("the parameters are not a JSON object: {error}")))?;
+        let parameters = serde_json::from_str(json).map_err(|error| {
+            Error::new(format!("the parameters are not a JSON object: {error}"))
+        })?;
         let source = lantern_sdk::source();
         if source.text.is_empty() && source.name.is_empty() {
             return Err(Error::new(

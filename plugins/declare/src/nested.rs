@@ -101,7 +101,8 @@ mod tests {
     #[test]
     fn a_nested_member_is_read_or_missing_or_of_another_kind() {
         let path = |names: &[&str]| names.iter().map(|it| (*it).into()).collect::<Vec<Box<str>>>();
-        let json = r#"{"a": {"b": 7, "c": null, "t": "ü\n", "n": 1.0}, "d": 1, "e": {"x": 1, "x": 2}}"#;
+        let json =
+            r#"{"a": {"b": 7, "c": null, "t": "ü\n", "n": 1.0}, "d": 1, "e": {"x": 1, "x": 2}}"#;
         let read = |names: &[&str], kind| read(json, &path(names), kind);
         assert_eq!(read(&["a", "b"], Kind::Integer), Some(Value::Integer(7)));
         assert_eq!(read(&["a", "b"], Kind::Number), Some(Value::Number(7.0)));

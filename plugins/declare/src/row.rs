@@ -161,8 +161,9 @@ impl Slot {
 /// If it leaves 64 bits.
 #[inline]
 pub(crate) fn add(column: &str, sum: i64, more: i64) -> Result<i64, Error> {
-    sum.checked_add(more)
-        .ok_or_else(|| Error::new(format!("column `{column}`: {sum} + {more} is outside of 64 bits")))
+    sum.checked_add(more).ok_or_else(|| {
+        Error::new(format!("column `{column}`: {sum} + {more} is outside of 64 bits"))
+    })
 }
 
 fn less(a: &Slot, b: &Slot) -> bool {
@@ -357,9 +358,7 @@ mod tests {
             ("min", FieldKind::Integer, Combining::Min),
             ("max", FieldKind::Integer, Combining::Max),
         ]);
-        let row = |numbers: [i64; 3]| {
-            DeclaredRow::Slots(layout, numbers.map(Slot::Integer).into())
-        };
+        let row = |numbers: [i64; 3]| DeclaredRow::Slots(layout, numbers.map(Slot::Integer).into());
         let mut all = row([1, 5, 5]);
         all.combine(row([2, 3, 9]));
         all.combine(row([4, 4, 1]));

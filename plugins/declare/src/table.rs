@@ -118,7 +118,11 @@ impl DeclaredTable {
     }
 
     /// Reads the rows of a batch's events in one call, if most are not in memory.
-    pub(crate) fn prefetch(&mut self, events: Events<'_>, filter: Option<&crate::Node>) -> Result<(), Error> {
+    pub(crate) fn prefetch(
+        &mut self,
+        events: Events<'_>,
+        filter: Option<&crate::Node>,
+    ) -> Result<(), Error> {
         if !matches!(self.plan.window, WindowPlan::None | WindowPlan::Updating { .. }) {
             return Ok(());
         }
@@ -338,9 +342,7 @@ impl TablePlan {
         moves: Moves,
     ) -> Result<(), Error> {
         let layout = &self.layout.columns[index];
-        let evaluated = |node: &crate::Node| {
-            self.slot(index, node.evaluate(input)?)
-        };
+        let evaluated = |node: &crate::Node| self.slot(index, node.evaluate(input)?);
         match &column.update {
             Update::Once(node) if moves.fresh => *slot = evaluated(node)?,
             Update::OfWindow(node) if moves.fresh && input.window.is_some() => {
@@ -364,8 +366,12 @@ impl TablePlan {
             Update::Min(node) | Update::Max(node) => slot.absorb(layout, evaluated(node)?)?,
             Update::First(node) if moves.older => *slot = evaluated(node)?,
             Update::Last(node) if moves.newer => *slot = evaluated(node)?,
-            Update::FirstAt if moves.older => *slot = self.slot(index, Value::Timestamp(moves.time))?,
-            Update::LastAt if moves.newer => *slot = self.slot(index, Value::Timestamp(moves.time))?,
+            Update::FirstAt if moves.older => {
+                *slot = self.slot(index, Value::Timestamp(moves.time))?
+            }
+            Update::LastAt if moves.newer => {
+                *slot = self.slot(index, Value::Timestamp(moves.time))?
+            }
             Update::First(_) | Update::Last(_) | Update::FirstAt | Update::LastAt => {}
             Update::Distinct(node) => {
                 if !matches!(slot, Slot::Distinct(_)) {

@@ -18,7 +18,10 @@ pub(crate) struct Node {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum NodeValue {
     /// A text, number or boolean. `quoted` tells `"1"` from `1`.
-    Scalar { text: String, quoted: bool },
+    Scalar {
+        text: String,
+        quoted: bool,
+    },
     Sequence(Vec<Node>),
     /// Keys and values in the order of the text. No key occurs twice.
     Mapping(Vec<(Node, Node)>),

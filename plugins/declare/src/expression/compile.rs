@@ -36,9 +36,8 @@ const ATTRIBUTES: [(&str, EventAttribute); 7] = [
 ];
 
 /// The names of aggregates, which are not functions.
-pub(crate) const AGGREGATES: [&str; 10] = [
-    "count", "sum", "min", "max", "first", "last", "distinct", "percentile", "percentiles", "avg",
-];
+pub(crate) const AGGREGATES: [&str; 10] =
+    ["count", "sum", "min", "max", "first", "last", "distinct", "percentile", "percentiles", "avg"];
 
 /// A value that is known in `setup`.
 #[derive(Debug, Clone, PartialEq)]
@@ -59,9 +58,16 @@ pub(crate) enum Node {
     Time,
     Attribute(EventAttribute),
     /// A member of the data: its index in the manifest.
-    Member { index: usize, field: Box<FieldInfo> },
+    Member {
+        index: usize,
+        field: Box<FieldInfo>,
+    },
     /// A member of a JSON member, or of the extensions if `index` is none.
-    Nested { index: Option<usize>, path: Box<[Box<str>]>, field: Box<FieldInfo> },
+    Nested {
+        index: Option<usize>,
+        path: Box<[Box<str>]>,
+        field: Box<FieldInfo>,
+    },
     WindowStart,
     WindowEnd,
     ToNumber(Box<Node>),
@@ -77,7 +83,12 @@ pub(crate) enum Node {
     Call(Function, Box<[Node]>),
     /// A function of a time and a zone. Most events are in the same period as the one
     /// before, so the last one is kept.
-    Period { function: Function, zone: TimeZone, time: Box<Node>, last: Cell<Window> },
+    Period {
+        function: Function,
+        zone: TimeZone,
+        time: Box<Node>,
+        last: Cell<Window>,
+    },
 }
 
 /// What errors say about a field.
@@ -114,12 +125,7 @@ pub(crate) fn kind_word(kind: NodeKind) -> &'static str {
 
 impl Scope<'_> {
     /// Checks an expression that must have the kind `wanted`. `user` is what needs it.
-    pub(crate) fn compile(
-        &self,
-        expr: &Expr,
-        wanted: Kind,
-        user: &str,
-    ) -> Result<Node, Problem> {
+    pub(crate) fn compile(&self, expr: &Expr, wanted: Kind, user: &str) -> Result<Node, Problem> {
         let (node, kind) = self.check(expr)?;
         self.convert(expr, node, kind, wanted, user)
     }
@@ -295,9 +301,11 @@ impl Scope<'_> {
             Root::Data if field.path.len() == 1 => {
                 Node::Member { index: field.member, field: info }
             }
-            Root::Data => {
-                Node::Nested { index: Some(field.member), path: boxed(&field.path[1..]), field: info }
-            }
+            Root::Data => Node::Nested {
+                index: Some(field.member),
+                path: boxed(&field.path[1..]),
+                field: info,
+            },
             Root::Extension => Node::Nested { index: None, path: boxed(&field.path), field: info },
         };
         Ok((node, Some(field.kind)))
@@ -350,8 +358,11 @@ impl Scope<'_> {
                     .into_iter()
                     .find(|it| matches!(it.kind, ExprKind::Literal(Literal::Null)));
                 if let Some(nothing) = nothing {
-                    return Err(Problem::new(nothing.place, "a comparison with `null` is never true")
-                        .help("use `exists(…)` or `not exists(…)`"));
+                    return Err(Problem::new(
+                        nothing.place,
+                        "a comparison with `null` is never true",
+                    )
+                    .help("use `exists(…)` or `not exists(…)`"));
                 }
                 let (a, b) = self.same_kind(left, right, &user)?;
                 Ok((Node::Compare(operator, Box::new(a), Box::new(b)), Some(Kind::Boolean)))

@@ -418,8 +418,7 @@ fn extreme<'e>(
     args: &'e [Node],
     input: Input<'e, '_>,
 ) -> Result<Value<'e>, Error> {
-    let wanted =
-        if function == Function::Greatest { Ordering::Greater } else { Ordering::Less };
+    let wanted = if function == Function::Greatest { Ordering::Greater } else { Ordering::Less };
     let mut best = Value::Null;
     for arg in args {
         let value = arg.evaluate(input)?;
@@ -447,20 +446,16 @@ fn unary(function: Function, value: Value<'_>) -> Result<Value<'_>, Error> {
             Cow::Borrowed(text) => Cow::Borrowed(text.trim()),
             Cow::Owned(text) => Cow::Owned(text.trim().to_owned()),
         })),
-        (F::Integer, Value::Text(text)) => {
-            Ok(text.parse().map_or(Value::Null, Value::Integer))
-        }
-        (F::Timestamp, Value::Text(text)) => {
-            Ok(text.parse().map_or(Value::Null, Value::Timestamp))
-        }
+        (F::Integer, Value::Text(text)) => Ok(text.parse().map_or(Value::Null, Value::Integer)),
+        (F::Timestamp, Value::Text(text)) => Ok(text.parse().map_or(Value::Null, Value::Timestamp)),
         (F::Second, Value::Timestamp(time)) => Ok(Value::Timestamp(time.second())),
         (F::Minute, Value::Timestamp(time)) => Ok(Value::Timestamp(time.minute())),
-        (F::Sortable, Value::Integer(value)) => {
-            Ok(Value::Text(Cow::Owned(Narrow(value).to_key())))
-        }
+        (F::Sortable, Value::Integer(value)) => Ok(Value::Text(Cow::Owned(Narrow(value).to_key()))),
         (F::Text, value) => Ok(match value {
             Value::Integer(value) => Value::Text(Cow::Owned(value.to_string())),
-            Value::Boolean(value) => Value::Text(Cow::Borrowed(if value { "true" } else { "false" })),
+            Value::Boolean(value) => {
+                Value::Text(Cow::Borrowed(if value { "true" } else { "false" }))
+            }
             Value::Timestamp(value) => Value::Text(Cow::Owned(value.to_string())),
             other => other,
         }),
@@ -520,7 +515,8 @@ fn cut(text: Cow<'_, str>, start: usize, end: usize) -> Cow<'_, str> {
 fn substring(text: Cow<'_, str>, first: i64, length: i64) -> Value<'_> {
     let skipped = usize::try_from(first.saturating_sub(1)).unwrap_or(0);
     let length = usize::try_from(length).unwrap_or(0);
-    let at = |text: &str, count: usize| text.char_indices().nth(count).map_or(text.len(), |it| it.0);
+    let at =
+        |text: &str, count: usize| text.char_indices().nth(count).map_or(text.len(), |it| it.0);
     let start = at(&text, skipped);
     let end = start + at(&text[start..], length);
     Value::Text(cut(text, start, end))
@@ -567,9 +563,6 @@ mod tests {
     #[test]
     fn numbers_beyond_64_bits_are_no_integers() {
         assert!(to_integer(9_223_372_036_854_775_808.0).is_err());
-        assert_eq!(
-            to_integer(-9_223_372_036_854_775_808.0).ok(),
-            Some(Value::Integer(i64::MIN))
-        );
+        assert_eq!(to_integer(-9_223_372_036_854_775_808.0).ok(), Some(Value::Integer(i64::MIN)));
     }
 }

@@ -146,10 +146,7 @@ impl Fields {
 
     /// The stated fields that no expression uses.
     pub(crate) fn unused(&self) -> impl Iterator<Item = (&Field, Place)> {
-        self.fields
-            .iter()
-            .filter(|field| !field.used)
-            .map(|field| (field, field.place))
+        self.fields.iter().filter(|field| !field.used).map(|field| (field, field.place))
     }
 
     /// The fields, in the order of their first use.
@@ -374,9 +371,8 @@ impl Fields {
             let place = match known {
                 Some(place) if members[place].kind == kind => place,
                 Some(_) => {
-                    let why = format!(
-                        "`data.{name}` is used as a value and as an object with members"
-                    );
+                    let why =
+                        format!("`data.{name}` is used as a value and as an object with members");
                     return Err(Problem::new(field.place, why)
                         .help("use only the value, or only its members"));
                 }
@@ -412,9 +408,7 @@ impl MaxNumeric for Wanted {
                 Some((Kind::Number, certainty.min(Certainty::PerhapsNumber)))
             }
             // The kind of one operand does not force the other to be an integer.
-            (Some((Kind::Integer, a)), Some((Kind::Integer, b))) => {
-                Some((Kind::Integer, a.min(b)))
-            }
+            (Some((Kind::Integer, a)), Some((Kind::Integer, b))) => Some((Kind::Integer, a.min(b))),
             (Some((Kind::Integer, _)), None) | (None, Some((Kind::Integer, _))) => {
                 Some((Kind::Integer, Certainty::PerhapsInteger))
             }

@@ -219,8 +219,7 @@ impl<'a> SyntaxReader<'a> {
         if self.token == Token::End {
             return Ok(());
         }
-        let problem =
-            Problem::new(self.token_place, format!("unexpected {}", self.describe()));
+        let problem = Problem::new(self.token_place, format!("unexpected {}", self.describe()));
         Err(match &self.token {
             Token::Name(name) if name == "as" => {
                 problem.help("a column's name is in front of the colon")
@@ -487,9 +486,9 @@ impl<'a> SyntaxReader<'a> {
             if self.symbol(".") {
                 self.advance()?;
                 let Token::Name(name) = &self.token else {
-                    return Err(self
-                        .unexpected("a name after `.`")
-                        .help("a name with other characters goes between brackets: `data[\"a-b\"]`"));
+                    return Err(self.unexpected("a name after `.`").help(
+                        "a name with other characters goes between brackets: `data[\"a-b\"]`",
+                    ));
                 };
                 path.push(name.clone());
                 place = place.to(self.token_place);

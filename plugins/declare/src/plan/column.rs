@@ -149,8 +149,7 @@ impl<'a> Columns<'a> {
             }
             _ => self.of_key(column)?,
         };
-        if let (Update::Percentiles(_), ExprKind::Call { args, .. }) =
-            (&update, &column.value.kind)
+        if let (Update::Percentiles(_), ExprKind::Call { args, .. }) = (&update, &column.value.kind)
         {
             self.check_sketch(&args[0], &name.text, column)?;
         }
@@ -287,8 +286,11 @@ impl<'a> Columns<'a> {
         column: &ColumnText,
     ) -> Result<(Update, (FieldKind, Merge)), Problem> {
         if let Some(filter) = &column.filter {
-            return Err(Problem::new(filter.place, format!("`{name}` takes no `where` of its own"))
-                .help("all `first` and `last` of a row are of one event; put `where` into the table"));
+            return Err(Problem::new(
+                filter.place,
+                format!("`{name}` takes no `where` of its own"),
+            )
+            .help("all `first` and `last` of a row are of one event; put `where` into the table"));
         }
         let (node, kind) = self.scope.check(arg)?;
         let kind = field_kind(kind.unwrap_or(Kind::Text));
@@ -330,7 +332,9 @@ impl<'a> Columns<'a> {
             return Err(if windowed {
                 problem.help("a column of `window.start` or `window.end` uses nothing else")
             } else {
-                problem.help("use an aggregate, such as `last(…)`, `max(…)` or `sum(…)`, or add it to `key`")
+                problem.help(
+                    "use an aggregate, such as `last(…)`, `max(…)` or `sum(…)`, or add it to `key`",
+                )
             });
         }
         let update = if windowed { Update::OfWindow(node) } else { Update::Once(node) };
@@ -401,9 +405,13 @@ fn average(name: &str, place: Place, args: &[Expr]) -> Problem {
         Some(ExprKind::Path(path)) => path.join("."),
         _ => "…".to_owned(),
     };
-    Problem::new(place, format!("there is no `{name}`: the averages of two partitions have no average")).help(
-        format!("use two columns, `total: sum({value})` and `events: count()`; readers divide them"),
+    Problem::new(
+        place,
+        format!("there is no `{name}`: the averages of two partitions have no average"),
     )
+    .help(format!(
+        "use two columns, `total: sum({value})` and `events: count()`; readers divide them"
+    ))
 }
 
 fn check_percent(expr: &Expr) -> Result<(), Problem> {
@@ -426,9 +434,8 @@ fn uses_window(expr: &Expr) -> bool {
 
 /// Whether two expressions are the same, wherever they are.
 fn equal(a: &Expr, b: &Expr) -> bool {
-    let all = |a: &[Expr], b: &[Expr]| {
-        a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b))
-    };
+    let all =
+        |a: &[Expr], b: &[Expr]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b));
     match (&a.kind, &b.kind) {
         (ExprKind::Literal(a), ExprKind::Literal(b)) => a == b,
         (ExprKind::Path(a), ExprKind::Path(b)) => a == b,

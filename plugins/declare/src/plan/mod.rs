@@ -215,8 +215,7 @@ fn table_plan(
 ) -> Result<TablePlan, Problem> {
     let declaration = table.declaration;
     let window = window::plan(declaration.window.as_ref(), table.name.place)?;
-    let scope =
-        Scope { fields, parameters, window: !matches!(window, WindowPlan::None) };
+    let scope = Scope { fields, parameters, window: !matches!(window, WindowPlan::None) };
     let without_window = Scope { fields, parameters, window: false };
     let filter = table
         .filter
@@ -238,8 +237,10 @@ fn table_plan(
         }
         key.push(KeyPart { node, text: describe(expr) });
     }
-    let by_subject =
-        table.key.iter().any(|(_, expr)| matches!(&expr.kind, ExprKind::Path(path) if path[..] == ["subject"]));
+    let by_subject = table
+        .key
+        .iter()
+        .any(|(_, expr)| matches!(&expr.kind, ExprKind::Path(path) if path[..] == ["subject"]));
     if let (WindowPlan::Sessions { .. }, false) = (&window, by_subject) {
         let place = declaration.window.as_ref().and_then(|it| it.session.as_ref());
         let place = place.map_or(Place::default(), |it| it.place);
@@ -281,20 +282,18 @@ fn describe(expr: &Expr) -> String {
 }
 
 /// The attributes that expressions read.
-fn attributes(
-    filter: Option<&Expr>,
-    tables: &[TableText<'_>],
-    fields: &Fields,
-) -> Vec<Attribute> {
+fn attributes(filter: Option<&Expr>, tables: &[TableText<'_>], fields: &Fields) -> Vec<Attribute> {
     let mut names: Vec<&str> = Vec::new();
-    let mut visit = |expr: &Expr| column::visit(expr, &mut |expr| {
-        if let ExprKind::Path(path) = &expr.kind
-            && let [name] = &path[..]
-        {
-            let known = ["id", "source", "subject", "tenant", "dataschema", "datacontenttype"];
-            names.extend(known.iter().filter(|it| **it == name));
-        }
-    });
+    let mut visit = |expr: &Expr| {
+        column::visit(expr, &mut |expr| {
+            if let ExprKind::Path(path) = &expr.kind
+                && let [name] = &path[..]
+            {
+                let known = ["id", "source", "subject", "tenant", "dataschema", "datacontenttype"];
+                names.extend(known.iter().filter(|it| **it == name));
+            }
+        })
+    };
     if let Some(filter) = filter {
         visit(filter);
     }
@@ -395,6 +394,11 @@ impl KeyPart {
 }
 
 /// The field's declaration for the manifest.
-pub(crate) fn field(name: &'static str, kind: FieldKind, unit: &'static str, merge: Merge) -> Field {
+pub(crate) fn field(
+    name: &'static str,
+    kind: FieldKind,
+    unit: &'static str,
+    merge: Merge,
+) -> Field {
     Field { name, kind, unit, merge }
 }

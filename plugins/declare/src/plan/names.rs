@@ -107,7 +107,8 @@ pub(crate) fn duration(text: &Placed) -> Result<Duration, Problem> {
     let micros = number.parse::<u64>().ok().zip(factor).and_then(|(n, f)| n.checked_mul(f));
     match micros {
         Some(0) => {
-            Err(Problem::new(text.place, "a duration must be longer than 0").help("write `1s` or more"))
+            Err(Problem::new(text.place, "a duration must be longer than 0")
+                .help("write `1s` or more"))
         }
         Some(micros) if micros <= DURATION_US_MAX => Ok(Duration::from_micros(micros)),
         Some(_) => Err(Problem::new(text.place, format!("`{written}` is longer than 100 years"))),
@@ -119,8 +120,9 @@ pub(crate) fn duration(text: &Placed) -> Result<Duration, Problem> {
                 Some((unit, _)) if !number.is_empty() => {
                     problem.help(format!("did you mean `{number}{unit}`?"))
                 }
-                _ => problem
-                    .help("write a number and one of `us`, `ms`, `s`, `m`, `h`, `d` and `w`: `15m`"),
+                _ => problem.help(
+                    "write a number and one of `us`, `ms`, `s`, `m`, `h`, `d` and `w`: `15m`",
+                ),
             })
         }
     }

@@ -19,7 +19,9 @@ pub(super) fn values(
     if let Some(name) = given.keys().find(|name| declared.0.iter().all(|it| it.0.text != **name)) {
         let problem = Problem::new(
             Place::default(),
-            format!("the version gives the parameter `{name}`, which the declaration does not have"),
+            format!(
+                "the version gives the parameter `{name}`, which the declaration does not have"
+            ),
         );
         let known = declared.0.iter().map(|(name, _)| name.text.as_str());
         return Err(problem.suggest(name, known, "the parameters are"));

@@ -22,11 +22,21 @@ const OVERLAP_MAX: u32 = 1_000;
 pub(crate) enum WindowPlan {
     None,
     /// A row for each window that changes with every event.
-    Updating { sizes: Sizes },
+    Updating {
+        sizes: Sizes,
+    },
     /// A row for each window, written when it is over.
-    Final { sizes: Sizes, length: Duration, lateness: Duration },
+    Final {
+        sizes: Sizes,
+        length: Duration,
+        lateness: Duration,
+    },
     /// A row for each session.
-    Sessions { gap: Duration, lateness: Duration, is_final: bool },
+    Sessions {
+        gap: Duration,
+        lateness: Duration,
+        is_final: bool,
+    },
 }
 
 impl WindowPlan {
@@ -107,8 +117,9 @@ pub(super) fn plan(declared: Option<&Declared>, table: Place) -> Result<WindowPl
                 .help("add `tumbling: 1h`, `hopping: 1h` with `every: 15m`, or `session: 30m`"));
         }
         [_, second, ..] => {
-            return Err(Problem::new(second.place, "a table has one kind of window")
-                .help("keep one of `tumbling`, `hopping` and `session`; use a second table for another"));
+            return Err(Problem::new(second.place, "a table has one kind of window").help(
+                "keep one of `tumbling`, `hopping` and `session`; use a second table for another",
+            ));
         }
     };
     if let (Some(every), None) = (&declared.every, &declared.hopping) {
@@ -127,7 +138,9 @@ pub(super) fn plan(declared: Option<&Declared>, table: Place) -> Result<WindowPl
     }
     if let (Some(written), false) = (&declared.lateness, is_final) {
         return Err(Problem::new(written.place, "`lateness` has no effect without `emit: final`")
-            .help("add `emit: final`, or remove `lateness`: rows then change whenever an event comes"));
+            .help(
+                "add `emit: final`, or remove `lateness`: rows then change whenever an event comes",
+            ));
     }
     let (sizes, length) = match &declared.hopping {
         Some(size) => hopping(size, declared.every.as_ref())?,

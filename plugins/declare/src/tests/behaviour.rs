@@ -29,7 +29,10 @@ tables:
 fn the_declaration_of_the_readme_sums_and_counts() {
     let mut host = host(REVENUE);
     let event = |time: &str, user: &str, country: &str, cents: i64| {
-        order(time, json!({"product": "p/1", "user": user, "country": country, "cents": cents, "latency_ms": cents * 10}))
+        order(
+            time,
+            json!({"product": "p/1", "user": user, "country": country, "cents": cents, "latency_ms": cents * 10}),
+        )
     };
     host.feed([
         event("2026-03-01T12:00:00Z", "a", "DE", 100),
@@ -181,9 +184,7 @@ tables:
     columns: { orders: count() }
 "#;
     let mut host = host(source);
-    let event = |tenant: &str| {
-        order("2026-03-01T12:10:00Z", json!({"user": "a"})).tenant(tenant)
-    };
+    let event = |tenant: &str| order("2026-03-01T12:10:00Z", json!({"user": "a"})).tenant(tenant);
     host.feed([event("t1"), event("t2"), event("t1"), event("")]);
     host.advance_to("2026-03-01T14:00:00Z".parse().unwrap());
     assert_eq!(host.row("all", "t1\0all").unwrap(), json!({"orders": 2}));

@@ -41,7 +41,8 @@ fn every_example_of_the_page_has_the_value_it_says() {
         let source = format!(
             "name: t\nfrom: order.placed\nfields: {{ {number} }}\ntables:\n  t:\n    columns:\n      value: {column}\n"
         );
-        let mut host = try_host(&source, "").unwrap_or_else(|error| panic!("{expression}: {error}"));
+        let mut host =
+            try_host(&source, "").unwrap_or_else(|error| panic!("{expression}: {error}"));
         host.feed([event.clone()]);
         assert!(host.parked().is_empty(), "{expression}: {:?}", host.parked());
         assert_eq!(host.row("t", "all").unwrap()["value"], value, "{expression}");
