@@ -19,7 +19,7 @@ const SYMBOLS: [&str; 23] = [
     ")", "[", "]", ",", ".", "?",
 ];
 
-/// Reads tokens from a text, and knows where they are in the declaration.
+/// Reads tokens from a text, and knows their places in the declaration.
 pub(super) struct TokenReader<'a> {
     pub(super) text: &'a str,
     /// The place of the text's first byte in the source; none if the source has the
