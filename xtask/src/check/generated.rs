@@ -1,5 +1,6 @@
 //! Generates documents from sources: a page for each error code from the table of
-//! codes, and the reference of the settings from their JSON Schema.
+//! codes, the reference of the settings from their JSON Schema, and the reference in one
+//! file.
 //!
 //! The sources are read as text, so that the check needs no build. Tests of
 //! `lantern-server` compare the schema with the settings, and the documents of the API
@@ -11,7 +12,7 @@ use std::fmt::Write;
 use anyhow::{Context, Result};
 use serde_json::Value;
 
-use super::{Findings, Repository, settings};
+use super::{Findings, Repository, llms, settings};
 use crate::shell;
 
 /// The file with the table of error codes.
@@ -78,6 +79,7 @@ fn make(repository: &Repository) -> Result<BTreeMap<String, String>> {
     let schema = repository.texts.get(SCHEMA).context("missing; run `cargo xtask docs`")?;
     let schema: Value = serde_json::from_str(schema)?;
     made.insert(REFERENCE.into(), format!("{MARK}{}", settings::document(&schema)));
+    made.insert(llms::PATH.into(), llms::document(repository)?);
     Ok(made)
 }
 
@@ -149,7 +151,13 @@ mod tests {
 
     #[test]
     fn a_stale_a_missing_and_a_left_over_page_are_breaches() {
-        let sources = [(CODES, TABLE), (SCHEMA, "{}")];
+        let root = shell::root();
+        let documents = llms::sources().map(|path| {
+            (path, std::fs::read_to_string(root.join(path)).expect("the document exists"))
+        });
+        let documents: Vec<_> = documents.collect();
+        let mut sources = vec![(CODES, TABLE), (SCHEMA, "{}")];
+        sources.extend(documents.iter().map(|(path, text)| (*path, text.as_str())));
         let fresh = make(&Repository::of(Workspace::default(), &sources)).unwrap();
         assert!(fresh["docs/errors/LAN-0001.md"].contains("mend \"it\"."));
         let check = |change: &dyn Fn(&mut BTreeMap<String, String>), breaches: usize| {
@@ -157,7 +165,7 @@ mod tests {
             change(&mut files);
             let mut listed: Vec<_> =
                 files.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
-            listed.extend(sources);
+            listed.extend(&sources);
             let found = generated_files_are_fresh(&Repository::of(Workspace::default(), &listed));
             assert_eq!(found.breaches.len(), breaches, "{found:?}");
         };

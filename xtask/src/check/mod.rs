@@ -6,6 +6,7 @@ mod documents;
 mod generated;
 mod graph;
 mod licences;
+mod llms;
 mod prose;
 mod settings;
 mod sources;
