@@ -39,17 +39,17 @@ class Host(Protocol):
 class Call:
     """The state of a call: what the functions of the SDK belong to."""
 
-    __slots__ = ("host", "cause", "tenant", "now", "outbox")
+    __slots__ = ("host", "applying", "cause", "tenant", "outbox")
 
     def __init__(self) -> None:
         self.host: Host | None = None
         """The host; none outside of a component and of a test."""
+        self.applying = False
+        """Whether a batch is being applied: only then rows can be read and changed."""
         self.cause = 0
         """The index in the batch of the current timer or event."""
         self.tenant: str | None = None
         """Its tenant, if a table needs it."""
-        self.now = 0
-        """Its time."""
         self.outbox: list[tuple[int, str, str, str, int, bytes]] = []
         """The events that were emitted in this call."""
 
@@ -59,8 +59,8 @@ call = Call()
 
 
 def host() -> Host:
-    """The current host."""
-    if call.host is None:
+    """The current host, while events are applied."""
+    if call.host is None or not call.applying:
         raise RuntimeError(
             "tables can be read and changed only while events are applied; "
             "in a test, use lantern.testing.Harness"

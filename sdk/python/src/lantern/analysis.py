@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import ast
 import functools
-from typing import NamedTuple
+import io
+import tokenize
+from typing import Iterator, NamedTuple
 
 ATTRIBUTES = (
     "id",
@@ -26,6 +28,38 @@ ATTRIBUTES = (
 
 MEMBERS_MAX = 32
 """How many members are asked for without being declared."""
+
+
+NESTING_MAX = 50
+"""How deep brackets may be nested, and how many operators may stand before a value. The
+parser and the compiler of Python need stack for each level, and a component has little."""
+
+
+def check_nesting(text: str, name: str) -> None:
+    """Raises SyntaxError if an expression is nested too deep to be compiled."""
+    depth = run = 0
+    for token in _tokens(text):
+        if token.type == tokenize.OP and token.string in "([{":
+            depth += 1
+        elif token.type == tokenize.OP and token.string in ")]}":
+            depth -= 1
+        run = run + 1 if token.string in _BEFORE_VALUE else 0
+        if depth > NESTING_MAX or run > NESTING_MAX:
+            line, column = token.start
+            raise SyntaxError(
+                f"nested more than {NESTING_MAX} deep", (name, line, column + 1, token.line)
+            )
+
+
+def _tokens(text: str) -> Iterator[tokenize.TokenInfo]:
+    try:
+        yield from tokenize.generate_tokens(io.StringIO(text).readline)
+    except (tokenize.TokenError, SyntaxError):
+        # The compiler finds the same, and says it better.
+        return
+
+
+_BEFORE_VALUE = frozenset(("-", "+", "~", "not", "lambda", ":", "await", "**", "(", "[", "{"))
 
 
 class Usage(NamedTuple):

@@ -29,6 +29,11 @@ class KeyRefused(LanternError):
 class RowError(LanternError):
     """A row that does not match the fields of its table."""
 
+    def __init__(self, reason: str, field: str = "") -> None:
+        super().__init__(reason)
+        self.field = field
+        """The field, if it is one of them."""
+
 
 class ManifestError(LanternError):
     """A declaration that breaks a rule of the contract."""

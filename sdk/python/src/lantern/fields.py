@@ -412,14 +412,16 @@ class StructCodec:
         for name in row:
             if name not in self.fields:
                 known = ", ".join(f"`{field}`" for field in self.fields)
-                raise RowError(f"the field `{name}` is not declared; the fields are {known}")
+                raise RowError(
+                    f"the field `{name}` is not declared; the fields are {known}", name
+                )
         for name, field in self.fields.items():
             value = row.get(name)
             if value is not None:
                 try:
                     value = CHECKS[field.kind](value)
                 except RowError as error:
-                    raise RowError(f"field `{name}` {error}") from None
+                    raise RowError(f"field `{name}` {error}", name) from None
             row[name] = value
         return row
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from types import TracebackType
-from typing import Mapping
+from typing import Any, Mapping
 
-from .errors import LanternError, Refused
+from .errors import LanternError, Refused, RowError
 
 _OWN = os.path.dirname(__file__)
 _FRAMES_MAX = 4
@@ -46,12 +47,45 @@ def source_line(name: str, line: int, sources: Mapping[str, str]) -> str:
     return text if len(text) <= _LINE_MAX else text[:_LINE_MAX] + "…"
 
 
-def reason(error: BaseException, sources: Mapping[str, str]) -> str:
+def field_places(field: str, sources: Mapping[str, str]) -> list[tuple[str, int]]:
+    """Files and lines that set a field of a row: ``row["cents"] = …`` or ``cents=…``."""
+    found = []
+    for name, text in sources.items():
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+                key = node.slice
+                if isinstance(key, ast.Constant) and key.value == field:
+                    found.append((name, node.lineno))
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                if node.func.attr in ("put", "update"):
+                    found += [(name, it.value.lineno) for it in node.keywords if it.arg == field]
+    return found
+
+
+def _row_place(
+    error: BaseException, sources: Mapping[str, str], function: Any
+) -> "tuple[str, int, str] | None":
+    """The place of an error in a row, which was found at the end of the event: the line that
+    sets the field, if there is one only; otherwise the function."""
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return None
+    field = getattr(error, "field", "")
+    found = field_places(field, sources) if field else []
+    if len(found) == 1:
+        return (*found[0], code.co_name)
+    return code.co_filename, code.co_firstlineno, code.co_name
+
+
+def reason(error: BaseException, sources: Mapping[str, str], function: Any = None) -> str:
     """Why an event was parked: the error, and file, line and source line."""
     text = what(error)
     found = frames(error.__traceback__, sources)
     if not found:
-        return text
+        place = _row_place(error, sources, function) if isinstance(error, RowError) else None
+        if place is None:
+            return text
+        found = [place]
     name, line, function = found[-1]
     shown = os.path.basename(name)
     source = source_line(name, line, sources)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
 from . import places
 from ._host import call
-from .analysis import ATTRIBUTES, Usage, usage_of
+from .analysis import ATTRIBUTES, Usage, check_nesting, usage_of
 from .errors import FlushError, LanternError, ManifestError, ParametersError
 from .events import ABSENT, Batch, Data, Event, Timer, View
 from .fields import Field
@@ -102,7 +102,7 @@ class Program:
             )
         if any(other.name == table.name for other in self.tables):
             raise ManifestError(f"two tables are named `{table.name}`")
-        if call.host is not None and self.settings is not None:
+        if call.applying:
             raise ManifestError(f"table `{table.name}` is declared while events are applied")
         self.tables.append(table)
         return len(self.tables) - 1
@@ -200,11 +200,13 @@ class Program:
             return Failure(None, "an earlier call failed; the instance should have been dropped")
         assert self.settings is not None, "`apply` was called before `setup`"
         call.outbox = []
+        call.applying = True
         view = View(batch, self.settings)
         try:
             failure = self._run(view)
         finally:
             call.tenant = None
+            call.applying = False
         if failure is None:
             if call.outbox:
                 assert call.host is not None
@@ -252,7 +254,8 @@ class Program:
 
     def _failure(self, view: View, cause: int, error: BaseException) -> Failure:
         batch = view.batch
-        reason = places.reason(error, self.sources)
+        function = self.timer_function if 0 <= cause < view.first else self.apply_function
+        reason = places.reason(error, self.sources, function)
         if cause < 0:
             return Failure(None, f"preparing a batch: {reason}")
         if cause < view.first:
@@ -524,6 +527,7 @@ def load_text(name: str, text: str) -> Program:
     module.__file__ = name
     sys.modules[module.__name__] = module
     try:
+        check_nesting(text, name)
         exec(compiled(text, name), module.__dict__)
     finally:
         start(before)

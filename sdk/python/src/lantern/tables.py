@@ -162,7 +162,7 @@ class Rows(Generic[V]):
     def _load(self, key: str) -> Any:
         """The row under ``key``, from the host; none if there is none."""
         self._check_key(key)
-        host = call.host or _host.host()
+        host = _host.host()
         data = host.get(self.id, key)
         row = None if data is None else self._decode(key, data)
         self.rows[key] = row
@@ -319,7 +319,7 @@ class Rows(Generic[V]):
                 raise FlushError(cause, reason) from None
             keys.append(key)
             causes.append(cause)
-        host = call.host or _host.host()
+        host = _host.host()
         if gone:
             host.delete_many(gone_causes, self.id, _host.column(gone))
         if keys:
@@ -411,7 +411,8 @@ class Table(Rows[dict[str, Any]]):
         try:
             self.codec.check(row)
         except RowError as error:
-            raise RowError(f"table `{self.name}`: row {key!r}: {error}") from None
+            reason = f"table `{self.name}`: row {key!r}: {error}"
+            raise RowError(reason, error.field) from None
 
     def _set_text(self, key: str, row: Any) -> None:
         if self.per_tenant:
