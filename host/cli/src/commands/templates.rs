@@ -42,6 +42,8 @@ pub(super) enum Language {
     Js,
     /// TypeScript; needs Node.js 20 or newer.
     Ts,
+    /// C; needs make and `pip install ziglang`, or clang with wasi-libc.
+    C,
     /// Rust; needs cargo.
     Rust,
 }
@@ -71,6 +73,12 @@ lantern table watch {{name}}/by_type           # live";
 const NODE: &str = "\
 lantern build                                  # runs npm install first
 npm test                                       # without WebAssembly
+lantern plugin push build/{{name}}.wasm --wait
+lantern table watch {{name}}/by_type           # live";
+const MAKE: &str = "\
+pip install ziglang==0.17.1                    # once: the compiler for WebAssembly
+lantern build                                  # runs make
+make test                                      # without WebAssembly
 lantern plugin push build/{{name}}.wasm --wait
 lantern table watch {{name}}/by_type           # live";
 const CARGO: &str = "\
@@ -141,6 +149,17 @@ impl Language {
                 commands: NODE,
                 sdk: "sdk/js",
                 reference: "`sdk/js/README.md` describes the SDK for TypeScript.",
+            },
+            Self::C => Template {
+                files: &[
+                    ("{{module}}.c", sdk!("c/template/projection.c.tmpl")),
+                    ("test.c", sdk!("c/template/test.c.tmpl")),
+                    ("Makefile", sdk!("c/template/Makefile.tmpl")),
+                    (".gitignore", IGNORED),
+                ],
+                commands: MAKE,
+                sdk: "sdk/c",
+                reference: "`sdk/c/README.md` and `sdk/c/src/lantern.h` describe the SDK for C.",
             },
             Self::Rust => Template {
                 files: &[
