@@ -13,6 +13,7 @@ mod feed;
 mod flights;
 mod hostile;
 mod kafka;
+mod languages;
 mod operating;
 mod packages;
 mod reports;

@@ -1,0 +1,104 @@
+//! From an empty folder to a live table in each language, with the language's real tools:
+//! create, build, test, push, read.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use lantern_tests::{Server, lantern, root, without};
+use serde_json::{Value, json};
+
+/// Runs `command` in `folder`; it must succeed. Returns its output.
+fn finish(folder: &Path, command: &mut Command) -> String {
+    let output =
+        command.current_dir(folder).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{out}\n{errors}", output.status);
+    out
+}
+
+/// Creates a plugin with `arguments` of `lantern new`.
+fn created(folder: &Path, arguments: &[&str]) -> PathBuf {
+    let mut new = Command::new(lantern());
+    new.args(["new", "order-counts", "--json"]).args(arguments);
+    finish(folder, &mut new);
+    folder.join("order-counts")
+}
+
+/// Builds the project in `folder`; returns the component.
+fn built(folder: &Path) -> PathBuf {
+    let mut build = Command::new(lantern());
+    let out = finish(folder, build.args(["build", "--json"]));
+    let built: Value = serde_json::from_str(&out).unwrap();
+    folder.join(built["file"].as_str().unwrap())
+}
+
+/// Folds the sample events with `plugin`, without a server and then on one.
+async fn folds(folder: &Path, plugin: &Path) {
+    let plugin = plugin.to_str().unwrap();
+    let mut test = Command::new(lantern());
+    let out = finish(folder, test.args(["test", "events.ndjson", plugin, "--json"]));
+    let report: Value = serde_json::from_str(&out).unwrap();
+    let orders = |row: &Value| row["order.placed"]["events"].clone();
+    assert_eq!(orders(&report["tables"]["by_type"]), 2, "{report}");
+    assert_eq!(report["parked"], json!([]), "{report}");
+
+    let server = Server::start(&[]).unwrap();
+    let at = ["--server", server.url.as_str()];
+    let mut push = Command::new(lantern());
+    finish(folder, push.args(["plugin", "push", plugin, "--wait"]).args(at));
+    let mut import = Command::new(lantern());
+    finish(folder, import.args(["events", "import", "events.ndjson", "--wait"]).args(at));
+    let page: Value =
+        serde_json::from_str(&server.text("/v1/tables/order-counts/by_type").await.unwrap())
+            .unwrap();
+    assert_eq!(orders(&page["rows"]), 2, "{page}");
+}
+
+/// The SDK's folder, for `--sdk`.
+fn sdk(language: &str) -> String {
+    root().join("sdk").join(language).display().to_string()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_in_each_language_and_a_declaration_need_no_tools() {
+    if without("python3") || without("npm") {
+        return;
+    }
+    for (script, file) in [
+        ("py", "order_counts.py"),
+        ("js", "order-counts.js"),
+        ("ts", "order-counts.ts"),
+        ("yaml", "order-counts.yaml"),
+    ] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = created(dir.path(), &["--script", script]);
+        folds(&folder, &folder.join(file)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_in_python_is_created_built_tested_and_pushed() {
+    if without("python3") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = created(dir.path(), &["--lang", "python", "--sdk", &sdk("python")]);
+    let component = built(&folder);
+    finish(&folder, Command::new(".venv/bin/python").args(["-m", "pytest", "-q"]));
+    folds(&folder, &component).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_in_javascript_or_typescript_is_created_built_tested_and_pushed() {
+    if without("npm") {
+        return;
+    }
+    for language in ["js", "ts"] {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = created(dir.path(), &["--lang", language, "--sdk", &sdk("js")]);
+        let component = built(&folder);
+        finish(&folder, Command::new("npm").args(["test", "--silent"]));
+        folds(&folder, &component).await;
+    }
+}
