@@ -102,3 +102,20 @@ async fn a_project_in_javascript_or_typescript_is_created_built_tested_and_pushe
         folds(&folder, &component).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_in_c_is_created_built_tested_and_pushed() {
+    if without("python3") {
+        return;
+    }
+    // The compiler for WebAssembly is a package of Python.
+    let sdk_folder = root().join("sdk/c");
+    if !root().join("target/zig/bin/python").is_file() {
+        finish(&sdk_folder, Command::new("make").args(["--silent", "tools"]));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = created(dir.path(), &["--lang", "c", "--sdk", &sdk("c")]);
+    let component = built(&folder);
+    finish(&folder, Command::new("make").args(["--silent", "test"]));
+    folds(&folder, &component).await;
+}
