@@ -530,6 +530,8 @@ fn spawn(launch: &Launch) -> Result<(Child, String)> {
         None => Command::new(lantern()),
     };
     command.args(["serve", "--listen", address, "--log-filter", "warn", "--data"]).arg(folder);
+    // Servers of tests have fresh caches: none of them compiles all interpreters.
+    command.args(["--set", "plugin.compile_interpreters=false"]);
     if let Some(log) = log {
         command.args(["--log", log]);
     }

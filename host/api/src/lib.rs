@@ -27,7 +27,7 @@ pub use parked::{
 };
 pub use projections::{
     ActivateBody, AheadStatus, CheckResult, FieldStatus, LogLine, Logs, ProjectionStatus,
-    Projections, ShardStatus, TableStatus, Uploaded, VersionStatus,
+    Projections, ShardStatus, SourceStatus, TableStatus, Uploaded, VersionStatus,
 };
 pub use server::{ErrorCode, PartitionStatus, Problem, Ready, ServerStatus};
 pub use tables::{PageField, TablePage};

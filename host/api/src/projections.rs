@@ -47,6 +47,9 @@ pub struct VersionStatus {
     pub sha256: String,
     /// The text that is passed to `setup`.
     pub parameters: String,
+    /// The script or declaration that the plugin runs, if the plugin is an interpreter.
+    #[serde(default)]
+    pub source: Option<SourceStatus>,
     /// The plugin's own semantic version.
     pub plugin_version: String,
     /// A sentence for people, from the manifest.
@@ -93,6 +96,19 @@ pub struct VersionStatus {
     pub subscribes: Vec<String>,
     /// One shard per partition.
     pub shards: Vec<ShardStatus>,
+}
+
+/// The source of a version. `GET /v1/projections/{name}/versions/{id}/source` returns its
+/// text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct SourceStatus {
+    /// The name of its file.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of its text, in hexadecimal.
+    pub sha256: String,
 }
 
 /// A table of a version.

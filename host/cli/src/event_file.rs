@@ -1,6 +1,7 @@
 //! Files of events: from a path or standard input, uncompressed or compressed, in
 //! pieces of complete lines.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read};
 use std::path::Path;
@@ -8,7 +9,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::bufread::MultiGzDecoder;
+use lantern_plugin::Language;
 
+use crate::api::PluginFile;
 use crate::error::{Exit, Failure, Outcome};
 
 /// The longest line of a file of events, in bytes.
@@ -182,9 +185,16 @@ fn not_read(name: &str, error: &io::Error) -> Failure {
     Failure::new(exit, format!("cannot read `{name}`: {error}"))
 }
 
-/// Reads a whole file, for plugins and parameters.
+/// Reads a whole file.
 pub(crate) fn read_file(path: &Path) -> Outcome<Vec<u8>> {
     std::fs::read(path).map_err(|e| not_read(&path.display().to_string(), &e))
+}
+
+/// Reads the file of a plugin: WebAssembly, a script or a declaration.
+pub(crate) fn read_plugin(path: &Path) -> Outcome<PluginFile> {
+    let name = path.file_name().and_then(OsStr::to_str);
+    let source_name = name.filter(|name| Language::of(name).is_some()).map(str::to_owned);
+    Ok(PluginFile { source_name, content: read_file(path)? })
 }
 
 /// Counts the bytes that are read through it.

@@ -19,6 +19,15 @@ pub(crate) fn line(text: impl AsRef<str>) {
     raw(text.as_bytes());
 }
 
+/// Prints a text of several lines. Only for a terminal, replaces characters that it would
+/// interpret.
+pub(crate) fn text(text: &str) {
+    match width(&std::io::stdout()) {
+        Some(_) => raw(lines(text).as_bytes()),
+        None => raw(text.as_bytes()),
+    }
+}
+
 /// Prints one line of data, cut off at the width of the terminal.
 pub(crate) fn data(text: impl AsRef<str>) {
     let mut text = match width(&std::io::stdout()) {

@@ -68,7 +68,7 @@ pub use parked_summary::{ParkedReason, ParkedSummary};
 pub use ports::{PluginError, PluginSource, Ports};
 pub use status::{
     AheadStatus, FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
-    ProjectionStatus, ShardStatus, TableStatus, Uploaded, VersionStatus,
+    ProjectionStatus, ShardStatus, SourceStatus, TableStatus, Uploaded, VersionStatus,
 };
 pub use verify::{
     FieldDifference, Verdict, Verification, VerifiedShard, VerifiedTable, VerifyDifference,

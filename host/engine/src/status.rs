@@ -32,6 +32,8 @@ pub struct VersionStatus {
     pub sha256: String,
     /// The parameters that are passed to `setup`.
     pub parameters: String,
+    /// The source that the plugin runs, if it is an interpreter.
+    pub source: Option<SourceStatus>,
     /// The plugin's own semantic version.
     pub plugin_version: String,
     /// The description in the manifest.
@@ -72,6 +74,17 @@ pub struct VersionStatus {
     pub subscribes: Vec<String>,
     /// One entry for each partition.
     pub shards: Vec<ShardStatus>,
+}
+
+/// The source of a version, without its text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SourceStatus {
+    /// The name of its file.
+    pub name: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// SHA-256 of its text, in hexadecimal.
+    pub sha256: String,
 }
 
 /// A table of a version.

@@ -2,7 +2,7 @@
 
 use lantern_core::{
     KeyRange, ParkedRecord, PartitionBounds, PartitionId, Space, VersionId, VersionRecord,
-    VersionState,
+    VersionSource, VersionState,
 };
 
 use crate::outbox::refused_of;
@@ -15,7 +15,7 @@ use crate::status::FieldStatus;
 use crate::stop_reason::StopReason;
 use crate::{
     Engine, EngineError, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
-    ProjectionStatus, ShardStatus, TableStatus, Verdict, VerifyStatus, VersionStatus,
+    ProjectionStatus, ShardStatus, SourceStatus, TableStatus, Verdict, VerifyStatus, VersionStatus,
 };
 
 /// The most parked events in one page of a list.
@@ -38,6 +38,24 @@ impl Engine {
         entry
             .map(|p| self.status_of_projection(p))
             .ok_or_else(|| EngineError::NoProjection(projection.into()))
+    }
+
+    /// The source of a version, if its plugin is an interpreter.
+    ///
+    /// # Errors
+    /// [`EngineError::NoProjection`], [`EngineError::NoVersion`].
+    pub fn source_of(
+        &self,
+        projection: &str,
+        version: &VersionId,
+    ) -> Result<Option<VersionSource>, EngineError> {
+        let projections = self.registry.read();
+        let entry = projections.get(projection);
+        let entry = entry.ok_or_else(|| EngineError::NoProjection(projection.into()))?;
+        let found = entry.record.version(version);
+        let found =
+            found.ok_or_else(|| EngineError::NoVersion(projection.into(), version.clone()))?;
+        Ok(found.source.clone())
     }
 
     /// How far the active version is behind the log, in events and in milliseconds of
@@ -309,6 +327,11 @@ impl Engine {
             id: version.id.0.clone(),
             sha256: version.sha256.clone(),
             parameters: version.parameters.clone(),
+            source: version.source.as_ref().map(|source| SourceStatus {
+                name: source.name.clone(),
+                bytes: source.text.len() as u64,
+                sha256: source.sha256.clone(),
+            }),
             plugin_version: version.manifest.version.clone(),
             description: version.manifest.description.clone(),
             state: match record.state {

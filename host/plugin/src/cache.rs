@@ -108,6 +108,11 @@ impl CodeCache {
         Ok(cache)
     }
 
+    /// Whether the cache has a file for an upload.
+    pub(crate) fn has(&self, sha: &UploadHash) -> bool {
+        self.path(sha).is_file()
+    }
+
     /// The code of an upload, if the cache has it and its keyed hash is right.
     pub(crate) fn load(&self, sha: &UploadHash) -> Option<CompiledCode> {
         let path = self.path(sha);

@@ -55,6 +55,15 @@ pub(crate) struct Compilers {
     started: AtomicU64,
 }
 
+/// Whether a compilation waits for others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CompileOrder {
+    /// It waits while the maximum number of compilations is running.
+    Queued,
+    /// It begins at once, and no other compilation waits for it.
+    AtOnce,
+}
+
 #[derive(Default)]
 struct QueueCounts {
     running: u32,
@@ -84,10 +93,19 @@ impl Compilers {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// Wraps, checks and compiles `bytes` for `engine`. Waits while the maximum number of
-    /// compilations is running; each of these has a time limit.
-    pub(crate) fn compile(&self, engine: &Engine, bytes: &[u8]) -> Result<Vec<u8>, LoadError> {
-        let _turn = self.wait_for_permit()?;
+    /// Wraps, checks and compiles `bytes` for `engine`. With [`CompileOrder::Queued`] it
+    /// waits while the maximum number of compilations is running; each of these has a
+    /// time limit.
+    pub(crate) fn compile(
+        &self,
+        engine: &Engine,
+        bytes: &[u8],
+        order: CompileOrder,
+    ) -> Result<Vec<u8>, LoadError> {
+        let _turn = match order {
+            CompileOrder::Queued => Some(self.wait_for_permit()?),
+            CompileOrder::AtOnce => None,
+        };
         self.started.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let result = match &self.compiler {

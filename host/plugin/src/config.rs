@@ -25,6 +25,15 @@ pub struct PluginConfig {
     pub compiles_at_once: u32,
     /// How many may wait to be compiled; more are refused. 64.
     pub compile_queue_max: u32,
+    /// The folder with the interpreters for scripts and declarations: `python.wasm`,
+    /// `javascript.wasm` and `declare.wasm`. A host without one of them refuses its
+    /// sources. If left out: the folder `interpreters` next to the program, or
+    /// `../share/lantern/interpreters`.
+    pub interpreters_dir: Option<PathBuf>,
+    /// Whether the interpreters are compiled in the background when the server
+    /// starts, unless they are in the cache. The first script then need not wait.
+    /// On.
+    pub compile_interpreters: bool,
     /// What compiles.
     #[serde(skip)]
     pub compiler: Compiler,
@@ -40,6 +49,8 @@ impl Default for PluginConfig {
             allow_wasi: true,
             compiles_at_once: 1,
             compile_queue_max: 64,
+            interpreters_dir: None,
+            compile_interpreters: true,
             compiler: Compiler::default(),
             limits: PluginLimits::default(),
         }

@@ -215,6 +215,31 @@ pub enum LoadError {
         /// The limit.
         limit: usize,
     },
+    /// The name is not that of a source.
+    #[error(
+        "`{name}` is not the name of a source: a name of at most 128 bytes without folders, which \
+         ends in .py, .js, .mjs, .ts, .mts, .yaml, .yml or .json"
+    )]
+    SourceName {
+        /// The name, shortened.
+        name: String,
+    },
+    /// The source is not text.
+    #[error("the source `{name}` is not UTF-8 text, in line {line}")]
+    SourceText {
+        /// The source's name.
+        name: String,
+        /// The first line that is not UTF-8.
+        line: usize,
+    },
+    /// The host does not have the interpreter for the source.
+    #[error("the source `{name}` needs the interpreter `{path}`, which does not exist")]
+    NoInterpreter {
+        /// The source's name.
+        name: String,
+        /// The file in which the host looks for the interpreter.
+        path: String,
+    },
     /// `setup` trapped or exceeded a limit.
     #[error("the plugin's setup failed: {message}")]
     SetupTrapped {
@@ -303,6 +328,9 @@ impl LoadError {
             Self::UnusedSource { .. } => "LAN-0127",
             Self::SourceTooLarge { .. } => "LAN-0128",
             Self::SourceRefused { .. } => "LAN-0129",
+            Self::SourceName { .. } => "LAN-0130",
+            Self::SourceText { .. } => "LAN-0131",
+            Self::NoInterpreter { .. } => "LAN-0132",
         }
     }
 
@@ -387,6 +415,13 @@ impl LoadError {
                 "make the source shorter, or raise `plugin.limits.source_bytes_max`"
             }
             Self::SourceRefused { .. } => "correct the source at the line that the message names",
+            Self::SourceName { .. } => "name the source as its file is named, such as `totals.py`",
+            Self::SourceText { .. } => "save the source as UTF-8",
+            Self::NoInterpreter { .. } => {
+                "put the interpreter into this folder (`cargo xtask interpreters` builds all of \
+                 them into target/interpreters), or set `plugin.interpreters_dir` to the folder \
+                 that has it"
+            }
         }
     }
 

@@ -11,8 +11,9 @@ use wasmtime::component::{Component, HasSelf, Linker};
 
 use crate::bindings::v0_2::{Interpreter, InterpreterPre};
 use crate::cache::{CodeCache, CompiledCode, UploadHash};
-use crate::compile::Compilers;
+use crate::compile::{CompileOrder, Compilers};
 use crate::instance::{Linked, LoadedPlugin};
+use crate::interpreters::{Interpreters, Language};
 use crate::store_data::GuestState;
 use crate::upload_format::detect_format;
 use crate::{LoadError, PluginConfig, PluginHostError, PluginLimits, contract, engine, wasi};
@@ -24,6 +25,7 @@ pub struct PluginHost {
     allow_wasi: bool,
     compilers: Compilers,
     cache: Option<CodeCache>,
+    interpreters: Interpreters,
     /// Links the contract only.
     bare: Linker<GuestState>,
     /// Links the contract and WASI.
@@ -62,6 +64,7 @@ impl PluginHost {
             engine,
             allow_wasi: config.allow_wasi,
             compilers: Compilers::new(&config),
+            interpreters: Interpreters::new(config.interpreters_dir.as_deref()),
             limits: Arc::new(config.limits),
             cache,
             bare,
@@ -107,8 +110,34 @@ impl PluginHost {
             return Err(LoadError::SourceTooLarge { name, bytes, limit });
         }
         detect_format(bytes)?;
-        let linked = self.linked(bytes)?;
+        let linked = self.linked(bytes, CompileOrder::Queued)?;
         Ok(Arc::new(LoadedPlugin::load(linked, parameters, source)?))
+    }
+
+    /// The component of the interpreter for `source`.
+    ///
+    /// # Errors
+    /// [`LoadError::NoInterpreter`] if this host does not have it.
+    pub fn interpreter_for(&self, source: &VersionSource) -> Result<Vec<u8>, LoadError> {
+        self.interpreters.component_for(source)
+    }
+
+    /// Compiles the interpreter of `language` for the cache, in parallel with other compilations. Returns
+    /// whether it had to be compiled; it is not if this host does not have it, if the
+    /// cache has its code already, or if there is no cache.
+    ///
+    /// # Errors
+    /// As [`PluginHost::load`].
+    pub fn compile_interpreter(&self, language: Language) -> Result<bool, LoadError> {
+        let Some(cache) = &self.cache else { return Ok(false) };
+        let Some(bytes) = self.interpreters.component(language)? else { return Ok(false) };
+        let sha = Sha256::digest(&bytes).into();
+        if cache.has(&sha) {
+            return Ok(false);
+        }
+        let before = self.compiled();
+        self.linked(&bytes, CompileOrder::AtOnce)?;
+        Ok(self.compiled() > before)
     }
 
     /// How many uploads were compiled since the start. Uploads that were in use or cached
@@ -119,7 +148,7 @@ impl PluginHost {
     }
 
     /// The linked code of an upload: the code in use, else cached or compiled code.
-    fn linked(&self, bytes: &[u8]) -> Result<Arc<Linked>, LoadError> {
+    fn linked(&self, bytes: &[u8], order: CompileOrder) -> Result<Arc<Linked>, LoadError> {
         let sha = Sha256::digest(bytes).into();
         let slot = self.slot(sha);
         let mut loaded = lock(&slot);
@@ -127,7 +156,7 @@ impl PluginHost {
             hit("memory");
             return Ok(linked);
         }
-        let linked = Arc::new(self.make(&sha, bytes)?);
+        let linked = Arc::new(self.make(&sha, bytes, order)?);
         *loaded = Arc::downgrade(&linked);
         Ok(linked)
     }
@@ -139,13 +168,19 @@ impl PluginHost {
         Arc::clone(slots.entry(sha).or_default())
     }
 
-    fn make(&self, sha: &UploadHash, bytes: &[u8]) -> Result<Linked, LoadError> {
+    fn make(
+        &self,
+        sha: &UploadHash,
+        bytes: &[u8],
+        order: CompileOrder,
+    ) -> Result<Linked, LoadError> {
         if let Some(component) = self.cached(sha) {
             hit("disk");
             return self.link(&component);
         }
         metrics::counter!("lantern_plugin_cache_misses_total").increment(1);
-        let code = CompiledCode::from_compiler(self.compilers.compile(&self.engine, bytes)?);
+        let code = self.compilers.compile(&self.engine, bytes, order)?;
+        let code = CompiledCode::from_compiler(code);
         let component = code
             .deserialize(&self.engine)
             .map_err(|error| LoadError::Host { reason: format!("{error:#}") })?;

@@ -241,6 +241,19 @@ pub const CODES: &[Code] = &[
         "the source is refused",
         "correct the source at the line that the message names",
     ),
+    code(
+        "LAN-0130",
+        422,
+        "not the name of a source",
+        "name the source as its file is named, such as `totals.py`",
+    ),
+    code("LAN-0131", 422, "the source is not text", "save the source as UTF-8"),
+    code(
+        "LAN-0132",
+        501,
+        "no interpreter for the source",
+        "put the interpreter into the folder that the message names (`cargo xtask interpreters` builds it), or set `plugin.interpreters_dir`",
+    ),
     // Projections.
     code("LAN-0201", 404, "no such projection", "`GET /v1/projections` lists all projections"),
     code("LAN-0202", 404, "no such version", "`GET /v1/projections/{name}` lists all versions"),
@@ -370,6 +383,12 @@ pub const CODES: &[Code] = &[
         503,
         "the projection recovers from a crash",
         "events that its tables had shown before the crash are folded again from the log: try again; if the reason names a halt, a pause or a fault, end that first (`lantern plugin status NAME`)",
+    ),
+    code(
+        "LAN-0225",
+        404,
+        "the version has no source",
+        "only versions that were uploaded as a script or declaration have one",
     ),
     // Events.
     code("LAN-0301", 400, "not a CloudEvents event", "send CloudEvents 1.0 as UTF-8 JSON"),
@@ -540,7 +559,7 @@ pub const CODES: &[Code] = &[
         "LAN-0411",
         415,
         "not a plugin's content type",
-        "send the component as `application/wasm`, or as a multipart form with the parts `plugin` and `parameters`",
+        "send a component as `application/wasm`, a script as `text/x-python`, `text/javascript` or `text/typescript`, a declaration as `application/yaml` or `application/json`, or a multipart form with the parts `plugin`, `source` and `parameters`",
     ),
     code(
         "LAN-0412",

@@ -2,6 +2,7 @@
 //! removal of unused files.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use lantern_core::{
@@ -11,18 +12,18 @@ use lantern_engine::{
     Activation, Engine, EngineConfig, PluginError, PluginSource, Upload, Uploaded, determinism,
     version_id,
 };
-use lantern_plugin::{LoadError, PluginHost};
+use lantern_plugin::{Language, LoadError, PluginHost};
 use lantern_store::PluginFiles;
 use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
 
 use crate::problem::Problem;
 
-/// The content of an upload.
-#[derive(Clone, Debug)]
+/// The content of an upload: a plugin, a source, or an interpreter with its source.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
-    /// The component.
-    pub(crate) wasm: Bytes,
+    /// The component; `None` for the interpreter of the source's language.
+    pub(crate) wasm: Option<Bytes>,
     /// The argument of `setup`.
     pub(crate) parameters: String,
     /// The source, if the component is an interpreter.
@@ -63,17 +64,40 @@ impl Plugins {
         check: bool,
     ) -> Result<Uploaded, Problem> {
         // Compiling may take a minute, so it runs before the lock is taken.
-        let plugin = self.load(content)?;
+        let (wasm, plugin) = self.load(content)?;
         let _changing = self.changing.read();
-        let sha256 = self.files.put(&content.wasm)?;
+        let sha256 = self.files.put(&wasm)?;
         let Content { parameters, source, .. } = content.clone();
         // If the engine refuses the version, a later sweep removes the file.
         Ok(engine.upload(Upload { plugin, sha256, parameters, source, name, activate, check })?)
     }
 
-    fn load(&self, content: &Content) -> Result<Arc<dyn Plugin>, LoadError> {
+    /// The component of an upload, and the plugin that was loaded from it.
+    fn load(&self, content: &Content) -> Result<(Bytes, Arc<dyn Plugin>), LoadError> {
         let Content { wasm, parameters, source } = content;
-        self.host.load_with(wasm, parameters, source.as_ref())
+        let wasm = match (wasm, source) {
+            (Some(wasm), _) => wasm.clone(),
+            (None, Some(source)) => self.host.interpreter_for(source)?.into(),
+            (None, None) => Bytes::new(),
+        };
+        let plugin = self.host.load_with(&wasm, parameters, source.as_ref())?;
+        Ok((wasm, plugin))
+    }
+
+    /// Compiles the interpreters that are not in the cache yet. Failures are logged: an
+    /// upload of a source reports them again.
+    pub(crate) fn compile_interpreters(&self) {
+        for language in Language::ALL {
+            let (file, started) = (language.file(), Instant::now());
+            match self.host.compile_interpreter(language) {
+                Ok(true) => {
+                    let seconds = started.elapsed().as_secs();
+                    tracing::info!(file, seconds, "compiled an interpreter");
+                }
+                Ok(false) => {}
+                Err(error) => tracing::warn!(file, %error, "an interpreter is not usable"),
+            }
+        }
     }
 
     /// Does everything that an upload does, but stores nothing.
@@ -83,11 +107,11 @@ impl Plugins {
         log: &dyn Log,
         config: &EngineConfig,
     ) -> Result<Checked, Problem> {
-        let plugin: Arc<dyn Plugin> = self.load(content)?;
+        let (wasm, plugin) = self.load(content)?;
         let manifest = plugin.manifest().clone();
         manifest.check().map_err(lantern_engine::EngineError::from)?;
         let events = determinism(&plugin, log, &*self.stores, config)?;
-        let sha256 = hex::encode(Sha256::digest(&content.wasm));
+        let sha256 = hex::encode(Sha256::digest(&wasm));
         let version = version_id(&sha256, &content.parameters, content.source.as_ref());
         Ok(Checked { sha256, version, events, manifest })
     }

@@ -31,9 +31,15 @@ pub(crate) fn version(it: engine::VersionStatus) -> api::VersionStatus {
         id, sha256, parameters, plugin_version, description, state, activity, reason,
         created_us, percent, events_per_s, intake_per_s, eta_s, parked, waiting, late,
         not_activated, differs, subscribes;
+        source = source.map(self::source),
         tables = tables.into_iter().map(table).collect(),
         shards = shards.into_iter().map(shard).collect(),
     })
+}
+
+/// A source.
+fn source(it: engine::SourceStatus) -> api::SourceStatus {
+    convert!(it, SourceStatus { name, bytes, sha256 })
 }
 
 /// A table.

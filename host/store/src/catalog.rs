@@ -11,7 +11,7 @@ use redb::Database;
 use crate::catalog_records::{PROJECTIONS, decode, stored};
 use crate::disk::{Disk, SystemDisk};
 use crate::error::{StoreFailure, guarded};
-use crate::file::{CATALOG, DatabaseFile};
+use crate::file::{CATALOG, DatabaseFile, set_format};
 use crate::read_only_file::check_catalog_on;
 
 /// Small, because the catalogue is always read completely, and rarely.
@@ -90,6 +90,9 @@ impl Catalog for CatalogFile {
         self.with(|db| {
             let txn = begin_durable_write(db, false)?;
             txn.open_table(PROJECTIONS)?.insert(record.key().as_str(), json.as_slice())?;
+            if record.versions.iter().any(|version| version.source.is_some()) {
+                set_format(&txn, CATALOG.format)?;
+            }
             Ok(txn.commit()?)
         })
     }
@@ -107,7 +110,8 @@ impl Catalog for CatalogFile {
 mod tests {
     use std::sync::atomic::Ordering;
 
-    use lantern_core::{VersionId, VersionRecord};
+    use lantern_core::{VersionId, VersionRecord, VersionSource};
+    use redb::{ReadableDatabase as _, TableDefinition};
 
     use super::*;
     use crate::disk::faulty::FaultyDisk;
@@ -162,6 +166,44 @@ mod tests {
         assert_eq!(catalog.projections().unwrap(), [record("a", 1)]);
         catalog.save(&record("a", 3)).unwrap();
         assert_eq!(catalog.projections().unwrap(), [record("a", 3)]);
+    }
+
+    #[test]
+    fn a_file_of_format_2_is_read_and_gets_format_3_with_the_first_source() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("catalog.redb");
+        let format = |catalog: &CatalogFile| {
+            let read = |db: &Database| {
+                let about = TableDefinition::<&str, &str>::new("lantern");
+                let about = db.begin_read()?.open_table(about)?;
+                Ok(about.get("format")?.map(|format| format.value().to_owned()))
+            };
+            catalog.with(read).unwrap().unwrap()
+        };
+        {
+            let catalog = CatalogFile::open(&path).unwrap();
+            catalog.save(&record("a", 1)).unwrap();
+            let earlier = |db: &Database| {
+                let txn = db.begin_write()?;
+                set_format(&txn, 2)?;
+                // A release of format 2 wrote no source, or `null`.
+                let json = serde_json::to_string(&record("a", 1)).unwrap();
+                txn.open_table(PROJECTIONS)?.insert("a", json.as_bytes())?;
+                Ok(txn.commit()?)
+            };
+            catalog.with(earlier).unwrap();
+        }
+        let catalog = CatalogFile::open(&path).unwrap();
+        assert_eq!(catalog.projections().unwrap(), [record("a", 1)]);
+        catalog.save(&record("a", 2)).unwrap();
+        assert_eq!(format(&catalog), "2");
+        let mut script = record("b", 0);
+        script.versions[0].source = Some(VersionSource::new("b.py", "x = 1\n"));
+        catalog.save(&script).unwrap();
+        assert_eq!(format(&catalog), "3");
+        drop(catalog);
+        let catalog = CatalogFile::open(&path).unwrap();
+        assert_eq!(catalog.projections().unwrap(), [record("a", 2), script]);
     }
 
     #[test]

@@ -39,9 +39,9 @@ pub(crate) struct FileKind {
 /// digest of its decisions, and the incarnation of the log that it was folded from.
 pub(crate) const STATE: FileKind = FileKind { name: "state", format: 3, earliest: 3 };
 
-/// The catalogue. Since format 2 a projection can have a tenant, and a version can have a
-/// source.
-pub(crate) const CATALOG: FileKind = FileKind { name: "catalog", format: 2, earliest: 2 };
+/// The catalogue. Since format 3 a version can have a source. A file of format 2 is read as
+/// it is, and gets format 3 with the first record that has a source.
+pub(crate) const CATALOG: FileKind = FileKind { name: "catalog", format: 3, earliest: 2 };
 
 /// A redb file: its path, its kind, how it is opened, and whether the last use failed.
 #[derive(Debug)]

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::stream;
+use lantern_plugin::Language;
 
 use super::transport::{Body, JSON};
 
@@ -12,16 +13,45 @@ const WASM: &str = "application/wasm";
 /// The number of bytes of an upload that are passed to the connection at a time.
 const UPLOAD_PART_BYTES: usize = 64 << 10;
 
-/// A component as a request's body: on its own, or with its parameters as a form.
-pub(super) fn component(wasm: Vec<u8>, parameters: Option<&str>, sent: Arc<AtomicU64>) -> Body {
+/// A plugin as read from its file.
+pub(crate) struct PluginFile {
+    /// The name of the file of a script or declaration; `None` for WebAssembly.
+    pub(crate) source_name: Option<String>,
+    /// Its content.
+    pub(crate) content: Vec<u8>,
+}
+
+impl PluginFile {
+    fn media(&self) -> &'static str {
+        let Some(name) = &self.source_name else { return WASM };
+        let name = name.to_ascii_lowercase();
+        match (Language::of(&name), name.rsplit('.').next()) {
+            (Some(Language::Python), _) => "text/x-python",
+            (Some(Language::JavaScript), Some("ts" | "mts")) => "text/typescript",
+            (Some(Language::JavaScript), _) => "text/javascript",
+            (_, Some("json")) => JSON,
+            _ => "application/yaml",
+        }
+    }
+}
+
+/// A plugin as a request's body: on its own, or with its parameters as a form.
+pub(super) fn component(
+    plugin: PluginFile,
+    parameters: Option<&str>,
+    sent: Arc<AtomicU64>,
+) -> Body {
+    let media = plugin.media();
+    let part_name = if plugin.source_name.is_some() { "source" } else { "plugin" };
+    let content = plugin.content;
     let Some(parameters) = parameters else {
-        let length = wasm.len() as u64;
-        return Body { media: WASM.into(), length, content: counted(wasm.into(), sent) };
+        let length = content.len() as u64;
+        return Body { media: media.into(), length, content: counted(content.into(), sent) };
     };
-    let boundary = boundary(&wasm, parameters);
-    let mut form = Vec::with_capacity(wasm.len() + parameters.len() + 512);
+    let boundary = boundary(&content, parameters);
+    let mut form = Vec::with_capacity(content.len() + parameters.len() + 512);
     let mut part = |name: &str, media: &str, content: &[u8]| {
-        let file = if media == WASM { "; filename=\"plugin.wasm\"" } else { "" };
+        let file = if name == part_name { "; filename=\"plugin\"" } else { "" };
         form.extend_from_slice(
             format!(
                 "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\nContent-Type: {media}\r\n\r\n"
@@ -32,20 +62,20 @@ pub(super) fn component(wasm: Vec<u8>, parameters: Option<&str>, sent: Arc<Atomi
         form.extend_from_slice(b"\r\n");
     };
     part("parameters", JSON, parameters.as_bytes());
-    part("plugin", WASM, &wasm);
+    part(part_name, media, &content);
     form.extend_from_slice(format!("--{boundary}--\r\n").as_bytes());
     let length = form.len() as u64;
     let media = format!("multipart/form-data; boundary={boundary}");
     Body { media, length, content: counted(form.into(), sent) }
 }
 
-/// A boundary line that occurs neither in `wasm` nor in `parameters`.
-fn boundary(wasm: &[u8], parameters: &str) -> String {
+/// A boundary line that occurs neither in `content` nor in `parameters`.
+fn boundary(content: &[u8], parameters: &str) -> String {
     (0_u32..)
         .map(|n| format!("lantern-part-{n:08x}"))
         .find(|b| {
             let within = |text: &[u8]| text.windows(b.len()).any(|window| window == b.as_bytes());
-            !within(wasm) && !within(parameters.as_bytes())
+            !within(content) && !within(parameters.as_bytes())
         })
         .expect("finite contents cannot hold every boundary")
 }

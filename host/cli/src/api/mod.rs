@@ -17,6 +17,8 @@ use reqwest::Method;
 
 pub(crate) use error::{Answer, ApiError};
 
+pub(crate) use component::PluginFile;
+
 use component::component;
 use transport::{Body, Path, escaped, projection};
 
@@ -53,8 +55,8 @@ pub(crate) struct LogQuery {
 
 /// What to upload.
 pub(crate) struct Upload {
-    /// The component.
-    pub(crate) wasm: Vec<u8>,
+    /// The plugin.
+    pub(crate) plugin: PluginFile,
     /// The projection's name; `None` for the name in the manifest.
     pub(crate) name: Option<String>,
     /// The argument of `setup`.
@@ -141,18 +143,27 @@ impl Api {
         if upload.force {
             path.add("force", true);
         }
-        let body = component(upload.wasm, upload.parameters.as_deref(), upload.sent);
+        upload.plugin.source_name.as_ref().map(|name| path.add("source_name", name));
+        let body = component(upload.plugin, upload.parameters.as_deref(), upload.sent);
         self.send(Method::POST, &path.0, Some(body)).await?.json().await
     }
 
     /// Lets the server check a plugin without storing it.
     pub(crate) async fn check(
         &self,
-        wasm: Vec<u8>,
+        plugin: PluginFile,
         parameters: Option<&str>,
     ) -> Answer<serde_json::Value> {
-        let body = component(wasm, parameters, Arc::default());
-        self.send(Method::POST, "/v1/plugins/check", Some(body)).await?.json().await
+        let mut path = Path::new("/v1/plugins/check");
+        plugin.source_name.as_ref().map(|name| path.add("source_name", name));
+        let body = component(plugin, parameters, Arc::default());
+        self.send(Method::POST, &path.0, Some(body)).await?.json().await
+    }
+
+    /// The source of a version.
+    pub(crate) async fn source(&self, name: &str, version: &str) -> Answer<String> {
+        let path = projection(name, &format!("/versions/{}/source", escaped(version)));
+        self.send(Method::GET, &path.0, None).await?.text().await
     }
 
     /// Deletes a version's tables and folds the log again.

@@ -116,6 +116,10 @@ impl Received {
         let bytes: &[u8] = if empty || bytes.is_empty() { b"null" } else { &bytes };
         serde_json::from_slice(bytes).map_err(|e| ApiError::Answer(e.to_string()))
     }
+
+    pub(super) async fn text(self) -> Answer<String> {
+        self.response.text().await.map_err(|e| self.api.broken(&e))
+    }
 }
 
 /// A path with its query.

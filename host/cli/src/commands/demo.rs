@@ -17,7 +17,7 @@ use super::serve;
 use crate::Global;
 use crate::api::{Api, LogQuery, Upload};
 use crate::error::{Exit, Failure, Outcome};
-use crate::event_file::read_file;
+use crate::event_file::read_plugin;
 use crate::output::{self, Progress};
 use crate::sender::{Sender, TRIES};
 
@@ -120,7 +120,7 @@ async fn push_plugins(api: &Api, folder: &Path, json: bool) -> Outcome {
             false => None,
         };
         let upload = Upload {
-            wasm: read_file(&file)?,
+            plugin: read_plugin(&file)?,
             name: None,
             parameters,
             activate: true,

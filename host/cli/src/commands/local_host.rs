@@ -10,14 +10,16 @@ use lantern_core::{Events, Manifest, Offset, PartitionId, Plugin, Timestamp};
 use lantern_engine::{
     EngineConfig, EngineError, EventList, FoldOptions, FoldResult, determinism, fold, fold_again,
 };
-use lantern_plugin::{PluginConfig, PluginHost};
+use lantern_plugin::{LoadError, PluginConfig, PluginHost};
+use lantern_server::ServerConfig;
 use lantern_server::cloudevents::{EventLimits, Reader};
 use lantern_store::{StateDir, StoreConfig};
 use serde_json::json;
 
 use super::parked::short;
+use crate::api::PluginFile;
 use crate::error::{Exit, Failure, Outcome};
-use crate::event_file::{EventFile, read_file};
+use crate::event_file::{EventFile, read_plugin};
 use crate::output::{self, Progress};
 use crate::text_table::TextTable;
 
@@ -45,14 +47,17 @@ pub(super) struct LocalHost {
 }
 
 impl LocalHost {
-    /// Creates it, with a temporary folder for the store.
+    /// Creates it, with a temporary folder for the store. It has the settings of a server
+    /// that starts in the current folder.
     pub(super) fn new() -> Outcome<Self> {
         let dir = tempfile::tempdir().map_err(anyhow::Error::from)?;
         let stores =
             StateDir::open(dir.path(), StoreConfig::default()).map_err(anyhow::Error::from)?;
-        let plugins = PluginConfig { cache_dir: super::user_cache(), ..PluginConfig::default() };
-        let host = PluginHost::new(plugins).map_err(anyhow::Error::from)?;
-        Ok(Self { host, config: EngineConfig::default(), stores, _dir: dir })
+        let ServerConfig { plugin, engine, .. } = ServerConfig::load(None, &[])
+            .map_err(|error| Failure::new(Exit::Refused, error.to_string()).code("LAN-0001"))?;
+        let cache_dir = plugin.cache_dir.clone().or_else(super::user_cache);
+        let host = PluginHost::new(PluginConfig { cache_dir, ..plugin });
+        Ok(Self { host: host.map_err(anyhow::Error::from)?, config: engine, stores, _dir: dir })
     }
 
     /// Compiles the plugin in `file`.
@@ -62,10 +67,10 @@ impl LocalHost {
         parameters: Option<&str>,
         json: bool,
     ) -> Outcome<Arc<dyn Plugin>> {
-        let wasm = read_file(file)?;
+        let plugin = read_plugin(file)?;
         let bar = output::progress(Progress::Endless, json);
         bar.set_message("compiling the plugin");
-        let loaded = self.host.load(&wasm, parameters.unwrap_or_default());
+        let loaded = self.load_file(&plugin, parameters.unwrap_or_default());
         bar.finish_and_clear();
         loaded.map_err(|error| {
             let mut failure = Failure::new(Exit::Refused, error.to_string())
@@ -74,6 +79,14 @@ impl LocalHost {
             failure.details = error.backtrace().lines().map(output::printable).collect();
             failure
         })
+    }
+
+    fn load_file(&self, file: &PluginFile, parameters: &str) -> Result<Arc<dyn Plugin>, LoadError> {
+        let Some(name) = &file.source_name else {
+            return self.host.load(&file.content, parameters);
+        };
+        let source = lantern_plugin::source(name, &file.content)?;
+        self.host.load_with(&self.host.interpreter_for(&source)?, parameters, Some(&source))
     }
 
     /// Folds `events` in batches of at most `batch`.

@@ -7,7 +7,7 @@ use lantern_api::{ProjectionStatus, VersionStatus};
 use crate::Global;
 use crate::api::Api;
 use crate::error::{Exit, Failure, Outcome};
-use crate::event_file::read_file;
+use crate::event_file::read_plugin;
 use crate::output;
 use crate::text_table::TextTable;
 
@@ -29,6 +29,8 @@ pub(crate) enum Command {
     List(ListArgs),
     /// Print a projection's versions, tables and progress.
     Status(StatusArgs),
+    /// Print the script or declaration of a version.
+    Source(SourceArgs),
     /// Activate another version.
     Activate(ActivateArgs),
     /// Activate the previous version again, at once.
@@ -52,7 +54,8 @@ Examples:
   lantern plugin check revenue.wasm --events sample.ndjson      # and is it deterministic?
   lantern plugin check revenue.wasm --parameters '{\"top\":10}' --remote")]
 pub(crate) struct CheckArgs {
-    /// The component, or core module.
+    /// The plugin: a component or core module, a script (.py, .js, .ts) or a declaration
+    /// (.yaml, .json).
     file: PathBuf,
     /// The parameters for the plugin's `setup`: JSON, or the name of a JSON file.
     #[arg(long, value_name = "JSON|FILE")]
@@ -116,6 +119,18 @@ pub(crate) struct ActivateArgs {
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
+  lantern plugin source totals > totals.py            # the active version
+  lantern plugin source totals 3f2a9c0e11d4b7a6")]
+pub(crate) struct SourceArgs {
+    /// The projection.
+    name: String,
+    /// The version; the active one if left out.
+    version: Option<String>,
+}
+
+#[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
   lantern plugin rebuild revenue                      # the active version
   lantern plugin rebuild revenue 3f2a9c0e11d4b7a6")]
 pub(crate) struct RebuildArgs {
@@ -171,6 +186,15 @@ pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
         }
         Command::Pause(args) => done(&api, &args.name, "pause", None, "is paused", global).await,
         Command::Resume(args) => done(&api, &args.name, "resume", None, "goes on", global).await,
+        Command::Source(args) => {
+            let name = &args.name;
+            let version = match args.version {
+                Some(version) => version,
+                None => api.projection(name).await?.active.ok_or_else(|| no_active(name))?,
+            };
+            output::text(&api.source(name, &version).await?);
+            Ok(())
+        }
         Command::Rebuild(args) => {
             let name = &args.name;
             let version = match args.version {
@@ -216,7 +240,7 @@ fn no_active(name: &str) -> Failure {
 async fn check(args: &CheckArgs, global: &Global) -> Outcome {
     let parameters = args.parameters.as_deref().map(super::parameters).transpose()?;
     if args.remote {
-        let answer = global.api().check(read_file(&args.file)?, parameters.as_deref()).await?;
+        let answer = global.api().check(read_plugin(&args.file)?, parameters.as_deref()).await?;
         if global.json {
             output::json(&answer);
         } else {
@@ -353,6 +377,11 @@ fn status(projection: &ProjectionStatus, json: bool) {
             output::printable(&version.plugin_version),
             output::time_us(version.created_us)
         ));
+        if let Some(source) = &version.source {
+            let sha = source.sha256.get(..SHA_DIGITS).unwrap_or(&source.sha256);
+            let (name, bytes) = (output::printable(&source.name), output::count(source.bytes));
+            output::line(format!("  source       {name} ({bytes} bytes, sha256 {sha}…)"));
+        }
         if !version.parameters.is_empty() {
             output::line(format!("  parameters   {}", output::printable(&version.parameters)));
         }

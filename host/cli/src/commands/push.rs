@@ -11,7 +11,7 @@ use lantern_api::{ProjectionStatus, Uploaded, VersionStatus};
 use crate::Global;
 use crate::api::{Api, Upload};
 use crate::error::{Exit, Failure, Outcome};
-use crate::event_file::read_file;
+use crate::event_file::read_plugin;
 use crate::output::{self, Progress};
 
 /// How long to wait before the state of a backfill is requested again: at first, so that
@@ -24,6 +24,7 @@ const POLL_MAX: Duration = Duration::from_millis(500);
 #[command(after_help = "\
 Examples:
   lantern plugin push revenue.wasm --wait
+  lantern plugin push totals.py --wait
   lantern plugin push revenue.wasm --name revenue-eu --parameters '{\"region\":\"EU\"}'
   lantern plugin push revenue.wasm --wait --force
   lantern plugin push revenue.wasm --no-activate --wait && lantern plugin activate revenue ID
@@ -32,7 +33,8 @@ With --wait, the exit code is 1 if the version does not become active: because i
 halted, or because it has parked events that the active version has applied. The active
 version then stays active. --force activates the new version even if it has parked events.")]
 pub(crate) struct Args {
-    /// The component, or core module.
+    /// The plugin: a component or core module, a script (.py, .js, .ts) or a declaration
+    /// (.yaml, .json).
     file: PathBuf,
     /// The projection; the plugin's own name if left out.
     #[arg(long)]
@@ -81,11 +83,11 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
 }
 
 async fn upload(args: &Args, api: &Api, global: &Global) -> Outcome<Uploaded> {
-    let wasm = read_file(&args.file)?;
-    let bytes = wasm.len() as u64;
+    let plugin = read_plugin(&args.file)?;
+    let bytes = plugin.content.len() as u64;
     let sent = Arc::new(AtomicU64::new(0));
     let upload = Upload {
-        wasm,
+        plugin,
         name: args.name.clone(),
         parameters: args.parameters.as_deref().map(super::parameters).transpose()?,
         activate: !args.no_activate,

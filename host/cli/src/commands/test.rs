@@ -28,6 +28,7 @@ Examples:
   lantern test events.ndjson target/wasm32-unknown-unknown/release/my_plugin.wasm
   lantern test flights.ndjson.zst flight_delays.wasm --table by_carrier --all
   lantern test events.ndjson revenue.wasm --parameters '{\"top\":10}' --json | jq .tables
+  lantern test events.ndjson totals.py
   lantern test broken.ndjson revenue.wasm --allow-parked
   lantern test a-year.ndjson.zst revenue.wasm --check-events 5000
 
@@ -40,7 +41,8 @@ pub(crate) struct Args {
     /// A file of CloudEvents, one JSON object per line; `-` reads standard input. May
     /// be compressed with zstd or gzip.
     events: PathBuf,
-    /// The component, or core module.
+    /// The plugin: a component or core module, a script (.py, .js, .ts) or a declaration
+    /// (.yaml, .json).
     plugin: PathBuf,
     /// The parameters for the plugin's `setup`: JSON, or the name of a JSON file.
     #[arg(long, value_name = "JSON|FILE")]

@@ -155,12 +155,22 @@ fn media(paths: &mut Value) {
         let content = &mut paths[path]["post"]["requestBody"]["content"];
         let bytes = json!({"schema": {"type": "string", "format": "binary"}});
         content["application/wasm"] = bytes;
+        for source in [
+            "text/x-python",
+            "text/javascript",
+            "text/typescript",
+            "application/yaml",
+            "application/json",
+        ] {
+            content[source] = json!({"schema": {"type": "string"}});
+        }
         content["multipart/form-data"] = json!({"schema": {
             "type": "object",
-            "required": ["plugin"],
+            "anyOf": [{"required": ["plugin"]}, {"required": ["source"]}],
             "additionalProperties": false,
             "properties": {
                 "plugin": {"type": "string", "format": "binary"},
+                "source": {"type": "string"},
                 "parameters": {"type": "string"},
             },
         }});

@@ -79,6 +79,7 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(projections::list))
         .routes(routes!(projections::show, projections::delete))
         .routes(routes!(projections::show_version, projections::delete_version))
+        .routes(routes!(projections::source))
         .routes(routes!(projections::activate_version))
         .routes(routes!(projections::activate))
         .routes(routes!(projections::rebuild_version))

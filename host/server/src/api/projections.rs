@@ -2,7 +2,9 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
+use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use lantern_api::{ActivateBody, Logs, ProjectionStatus, Projections, VerifyStatus, VersionStatus};
 use lantern_core::VersionId;
 use lantern_engine::EngineError;
@@ -84,6 +86,28 @@ pub(crate) async fn show_version(
         Ok(wire::version(version.ok_or(EngineError::NoVersion(name, VersionId(id)))?))
     };
     app.blocking(find).await.map(Json)
+}
+
+/// Returns the source of a version: the script or declaration as it was uploaded.
+#[utoipa::path(get, path = "/v1/projections/{name}/versions/{id}/source", tag = "projections",
+    params(("name" = String, Path), ("id" = String, Path)),
+    responses((status = 200, body = String, content_type = "text/plain"),
+              (status = 404, body = Problem)))]
+pub(crate) async fn source(
+    State(app): State<Shared>,
+    Names((name, id)): Names<(String, String)>,
+) -> Result<Response, Problem> {
+    let find = move |app: &super::App| {
+        let id = VersionId(id);
+        app.engine.source_of(&name, &id)?.ok_or_else(|| {
+            let detail = format!("version `{id}` of `{name}` is a plugin without a source");
+            Problem::new("LAN-0225", detail)
+        })
+    };
+    let source = app.blocking(find).await?;
+    let headers =
+        [(CONTENT_TYPE, "text/plain; charset=utf-8"), (X_CONTENT_TYPE_OPTIONS, "nosniff")];
+    Ok((headers, source.text).into_response())
 }
 
 /// Deletes a version that is not active, with its tables.

@@ -7,6 +7,7 @@ use http::StatusCode;
 use http::header::CONTENT_TYPE;
 use lantern_api::{CheckResult, RawJson, Uploaded};
 use lantern_engine::Activation;
+use lantern_plugin::Language;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -16,8 +17,23 @@ use crate::plugins::Content;
 use crate::problem::Problem;
 use crate::wire;
 
+/// The media types of sources, with the name of a source that was sent without one.
+const SOURCES: [(&str, &str); 11] = [
+    ("text/x-python", "projection.py"),
+    ("text/python", "projection.py"),
+    ("text/javascript", "projection.js"),
+    ("application/javascript", "projection.js"),
+    ("text/typescript", "projection.ts"),
+    ("application/typescript", "projection.ts"),
+    ("application/yaml", "projection.yaml"),
+    ("application/x-yaml", "projection.yaml"),
+    ("text/yaml", "projection.yaml"),
+    ("text/x-yaml", "projection.yaml"),
+    ("application/json", "projection.json"),
+];
+
 /// Options for an upload.
-#[derive(Clone, Copy, Debug, Deserialize, IntoParams)]
+#[derive(Clone, Debug, Deserialize, IntoParams)]
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct UploadQuery {
@@ -30,20 +46,35 @@ pub(crate) struct UploadQuery {
     /// Whether the determinism check runs first: it folds a sample of the log several
     /// times.
     check: bool,
+    /// The file name of a source, such as `totals.py`. Its extension selects the
+    /// interpreter; messages about the source begin with it.
+    source_name: Option<String>,
 }
 
 impl Default for UploadQuery {
     fn default() -> Self {
-        Self { activate: true, force: false, check: true }
+        Self { activate: true, force: false, check: true, source_name: None }
     }
 }
 
-/// Uploads a plugin as a version of the projection `name`.
+/// Options for a check.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct CheckQuery {
+    /// As for an upload.
+    source_name: Option<String>,
+}
+
+/// Uploads a plugin, a script or a declaration as a version of the projection `name`.
 ///
-/// The component is the body (`application/wasm`), or part `plugin` of a form with its
-/// parameters as part `parameters` (`multipart/form-data`). The answer is sent when the
-/// plugin is compiled, set up and checked. The log is then folded in the background
-/// while the active version serves readers.
+/// The body is a component (`application/wasm`); or a source, which the interpreter for
+/// its language runs: a script (`text/x-python`, `text/javascript`, `text/typescript`) or
+/// a declaration (`application/yaml`, `application/json`). As a form
+/// (`multipart/form-data`), the component is part `plugin`, the source part `source`, and
+/// the parameters part `parameters`; with both a plugin and a source, the plugin is the
+/// interpreter. The answer is sent when the plugin is compiled, set up and checked. The
+/// log is then folded in the background while the active version serves readers.
 #[utoipa::path(
     post, path = "/v1/projections/{name}/versions", tag = "projections",
     params(("name" = String, Path), UploadQuery),
@@ -62,7 +93,7 @@ pub(crate) async fn upload_named(
     add(app, Some(name), query, request).await
 }
 
-/// Uploads a plugin under the name in its manifest.
+/// Uploads a plugin, a script or a declaration under the name in its manifest.
 #[utoipa::path(
     post, path = "/v1/versions", tag = "projections", params(UploadQuery),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
@@ -82,7 +113,7 @@ pub(crate) async fn upload(
 /// Checks a plugin without storing it: compiles it, sets it up, and folds a sample of
 /// the log several times.
 #[utoipa::path(
-    post, path = "/v1/plugins/check", tag = "projections",
+    post, path = "/v1/plugins/check", tag = "projections", params(CheckQuery),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
     responses(
         (status = 200, body = CheckResult),
@@ -91,10 +122,11 @@ pub(crate) async fn upload(
 )]
 pub(crate) async fn check(
     State(app): State<Shared>,
+    Params(CheckQuery { source_name }): Params<CheckQuery>,
     request: Request,
 ) -> Result<Json<CheckResult>, Problem> {
     app.check_open()?;
-    let content = content(&app, request).await?;
+    let content = content(&app, source_name, request).await?;
     let check = move |app: &super::App| {
         let checked = app.plugins.check(&content, &*app.log, &app.config.engine)?;
         Ok(CheckResult {
@@ -122,7 +154,7 @@ async fn add(
         // Without an activation there is nothing to force.
         (activate, _) => Activation::checked(activate),
     };
-    let content = content(&app, request).await?;
+    let content = content(&app, query.source_name, request).await?;
     let uploaded = app
         .blocking(move |app| {
             app.plugins.upload(&app.engine, &content, name, activation, query.check)
@@ -132,8 +164,8 @@ async fn add(
     Ok((status, Json(wire::uploaded(uploaded))))
 }
 
-/// The plugin and its parameters.
-async fn content(app: &Shared, request: Request) -> Result<Content, Problem> {
+/// The plugin or source, and the parameters. `name` is the source's name in the query.
+async fn content(app: &Shared, name: Option<String>, request: Request) -> Result<Content, Problem> {
     let media = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let media = media.unwrap_or_default().to_owned();
     let (parts, content) = request.into_parts();
@@ -141,36 +173,62 @@ async fn content(app: &Shared, request: Request) -> Result<Content, Problem> {
     match essence(&media).as_str() {
         "application/wasm" | "application/octet-stream" => {
             let wasm = body(app, &parts.headers, content, max).await?.bytes;
-            Ok(Content { wasm, parameters: String::new(), source: None })
+            Ok(Content { wasm: Some(wasm), ..Content::default() })
         }
         "multipart/form-data" => {
             let whole = body(app, &parts.headers, content, max).await?.bytes;
-            form(Request::from_parts(parts, Body::from(whole))).await
+            form(name, Request::from_parts(parts, Body::from(whole))).await
         }
-        _ => Err(Problem::new("LAN-0411", format!("`Content-Type` is `{media}`"))),
+        essence => {
+            let known = SOURCES.iter().find(|(media, _)| *media == essence);
+            let Some((_, usual)) = known else {
+                return Err(Problem::new("LAN-0411", format!("`Content-Type` is `{media}`")));
+            };
+            let name = name.unwrap_or_else(|| (*usual).to_owned());
+            if Language::of(&name) != Language::of(usual) {
+                let detail = format!("`{name}` is not the name of a source of type `{essence}`");
+                return Err(Problem::new("LAN-0130", detail));
+            }
+            let content = body(app, &parts.headers, content, max).await?.bytes;
+            let source = Some(lantern_plugin::source(&name, &content)?);
+            Ok(Content { source, ..Content::default() })
+        }
     }
 }
 
-async fn form(request: Request) -> Result<Content, Problem> {
+async fn form(name: Option<String>, request: Request) -> Result<Content, Problem> {
     let mut form = Multipart::from_request(request, &())
         .await
         .map_err(|error| Problem::new("LAN-0408", error.body_text()))?;
-    let (mut wasm, mut parameters) = (None, String::new());
+    let mut content = Content::default();
     let bad = |error: axum::extract::multipart::MultipartError| {
         Problem::new("LAN-0408", format!("the form cannot be read: {}", error.body_text()))
     };
     while let Some(part) = form.next_field().await.map_err(bad)? {
         match part.name().unwrap_or_default() {
-            "plugin" => wasm = Some(part.bytes().await.map_err(bad)?),
-            "parameters" => parameters = part.text().await.map_err(bad)?,
+            "plugin" => content.wasm = Some(part.bytes().await.map_err(bad)?),
+            "parameters" => content.parameters = part.text().await.map_err(bad)?,
+            "source" => {
+                let name = name.clone().or_else(|| part.file_name().map(str::to_owned));
+                let name = name.ok_or_else(|| {
+                    let detail =
+                        "the part `source` has no file name, and there is no `source_name`";
+                    Problem::new("LAN-0130", detail)
+                })?;
+                let text = part.bytes().await.map_err(bad)?;
+                content.source = Some(lantern_plugin::source(&name, &text)?);
+            }
             other => {
                 let detail = format!(
-                    "the form has a part `{other}`: only `plugin` and `parameters` are known"
+                    "the form has a part `{other}`: only `plugin`, `source` and `parameters` are known"
                 );
                 return Err(Problem::new("LAN-0408", detail));
             }
         }
     }
-    let wasm = wasm.ok_or_else(|| Problem::new("LAN-0408", "the form has no part `plugin`"))?;
-    Ok(Content { wasm, parameters, source: None })
+    if content.wasm.is_none() && content.source.is_none() {
+        let detail = "the form has neither a part `plugin` nor a part `source`";
+        return Err(Problem::new("LAN-0408", detail));
+    }
+    Ok(content)
 }

@@ -29,6 +29,12 @@ pub(crate) fn start(tasks: &TaskTracker, app: &Arc<App>, data: &DataDir) {
         let (app, letters) = (Arc::clone(app), Arc::clone(letters));
         tasks.spawn(dead_letters::copy(app, letters, data.dead_letters()));
     }
+    if app.config.plugin.compile_interpreters {
+        let app = Arc::clone(app);
+        // It is not waited for when the server stops: the child process of the compiler
+        // ends with this one.
+        drop(tokio::task::spawn_blocking(move || app.plugins.compile_interpreters()));
+    }
     if app.config.upkeep.heartbeats {
         tasks.spawn(heartbeats::append(Arc::clone(app)));
     }

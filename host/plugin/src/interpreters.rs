@@ -1,0 +1,165 @@
+//! Sources: scripts and declarations that an interpreter runs. Finds the interpreter of a
+//! source, a component in a folder.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use lantern_core::VersionSource;
+
+use crate::LoadError;
+
+/// The folders with the interpreters, relative to that of the program. The first one that
+/// exists is used. The second one is that of installed packages.
+const FOLDERS: [&str; 2] = ["interpreters", "../share/lantern/interpreters"];
+/// The longest name of a source, in bytes.
+const NAME_BYTES_MAX: usize = 128;
+/// The extensions of sources, with the language of each.
+const EXTENSIONS: [(&str, Language); 8] = [
+    ("py", Language::Python),
+    ("js", Language::JavaScript),
+    ("mjs", Language::JavaScript),
+    ("ts", Language::JavaScript),
+    ("mts", Language::JavaScript),
+    ("yaml", Language::Declaration),
+    ("yml", Language::Declaration),
+    ("json", Language::Declaration),
+];
+
+/// The languages of sources. Each has an interpreter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Language {
+    /// Python.
+    Python,
+    /// JavaScript and TypeScript.
+    JavaScript,
+    /// Declarations in YAML or JSON.
+    Declaration,
+}
+
+impl Language {
+    /// All languages, those whose interpreters compile fastest first.
+    pub const ALL: [Self; 3] = [Self::Declaration, Self::JavaScript, Self::Python];
+
+    /// The language of a source with this name, by its extension; `None` if the name is
+    /// not that of a source.
+    #[must_use]
+    pub fn of(name: &str) -> Option<Self> {
+        let extension = Path::new(name).extension()?.to_str()?;
+        EXTENSIONS
+            .iter()
+            .find(|(known, _)| known.eq_ignore_ascii_case(extension))
+            .map(|(_, language)| *language)
+    }
+
+    /// The name of its interpreter's file.
+    #[must_use]
+    pub fn file(self) -> &'static str {
+        match self {
+            Self::Python => "python.wasm",
+            Self::JavaScript => "javascript.wasm",
+            Self::Declaration => "declare.wasm",
+        }
+    }
+}
+
+/// The source with this file name and content.
+///
+/// # Errors
+/// [`LoadError::SourceName`] or [`LoadError::SourceText`].
+pub fn source(name: &str, content: &[u8]) -> Result<VersionSource, LoadError> {
+    let plain = !name.contains(['/', '\\']) && !name.contains(char::is_control);
+    if !plain || name.len() > NAME_BYTES_MAX || Language::of(name).is_none() {
+        return Err(LoadError::SourceName { name: name.chars().take(NAME_BYTES_MAX).collect() });
+    }
+    let text = std::str::from_utf8(content).map_err(|error| {
+        let before = &content[..error.valid_up_to()];
+        let line = 1 + before.iter().filter(|byte| **byte == b'\n').count();
+        LoadError::SourceText { name: name.into(), line }
+    })?;
+    Ok(VersionSource::new(name, text))
+}
+
+/// The folder with the interpreters.
+#[derive(Clone, Debug)]
+pub(crate) struct Interpreters {
+    folder: PathBuf,
+}
+
+impl Interpreters {
+    /// The folder of the setting, or else one near the program.
+    pub(crate) fn new(folder: Option<&Path>) -> Self {
+        let folder = folder.map(Path::to_owned).unwrap_or_else(|| {
+            let program = std::env::current_exe().unwrap_or_default();
+            let near = program.parent().unwrap_or(Path::new("."));
+            let mut folders = FOLDERS.iter().map(|folder| near.join(folder));
+            folders.find(|folder| folder.is_dir()).unwrap_or_else(|| near.join(FOLDERS[0]))
+        });
+        Self { folder }
+    }
+
+    /// The component of the interpreter for `source`.
+    ///
+    /// # Errors
+    /// [`LoadError::NoInterpreter`] if the folder does not have it.
+    pub(crate) fn component_for(&self, source: &VersionSource) -> Result<Vec<u8>, LoadError> {
+        let VersionSource { name, .. } = source;
+        let language = Language::of(name);
+        let language = language.ok_or_else(|| LoadError::SourceName { name: name.clone() })?;
+        let component = self.component(language)?;
+        component.ok_or_else(|| LoadError::NoInterpreter {
+            name: name.clone(),
+            path: self.folder.join(language.file()).display().to_string(),
+        })
+    }
+
+    /// The component of the interpreter of `language`, if the folder has it.
+    ///
+    /// # Errors
+    /// [`LoadError::Host`] if its file cannot be read.
+    pub(crate) fn component(&self, language: Language) -> Result<Option<Vec<u8>>, LoadError> {
+        let path = self.folder.join(language.file());
+        match fs::read(&path) {
+            Ok(component) => Ok(Some(component)),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(LoadError::Host {
+                reason: format!("the interpreter `{}` cannot be read: {error}", path.display()),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_a_name_with_a_known_extension_and_text() {
+        let check = |name: &str, content: &[u8], expected: &str| {
+            let text = source(name, content).map_or_else(|e| e.to_string(), |s| s.sha256);
+            assert!(text.contains(expected), "{name}: {text} does not say {expected}");
+        };
+        // The SHA-256 of nothing.
+        check("totals.py", b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+        check("Totals.PY", b"", "e3b0c442");
+        check("totals.rb", b"", "`totals.rb`");
+        check("py", b"", "`py`");
+        check("a/totals.py", b"", "without folders");
+        check("to\ntals.py", b"", "without folders");
+        check("totals.py", b"a = 1\nb = '\xFF'\n", "line 2");
+        let long = format!("{}.py", "x".repeat(NAME_BYTES_MAX));
+        check(&long, b"", "128 bytes");
+    }
+
+    #[test]
+    fn a_missing_interpreter_is_named_with_its_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let interpreters = Interpreters::new(Some(folder.path()));
+        let error = interpreters.component_for(&VersionSource::new("a.ts", "")).unwrap_err();
+        let path = folder.path().join("javascript.wasm");
+        assert!(error.to_string().contains(&format!("`{}`", path.display())), "{error}");
+        std::fs::write(&path, "code").unwrap();
+        let found = interpreters.component_for(&VersionSource::new("a.ts", "")).unwrap();
+        assert_eq!(found, b"code");
+    }
+}
