@@ -24,7 +24,7 @@ use super::{local_host, push, serve};
 use crate::Global;
 use crate::api::{Api, Upload};
 use crate::error::{Failure, Outcome};
-use crate::event_file::{EventFile, read_file};
+use crate::event_file::{EventFile, read_plugin};
 use crate::output;
 use crate::sender::{PIECE_BYTES, Sender, TRIES};
 
@@ -232,7 +232,7 @@ impl Session<'_> {
 
     async fn upload(&self, file: &Path, activate: bool) -> Outcome<Uploaded> {
         let upload = Upload {
-            wasm: read_file(file)?,
+            plugin: read_plugin(file)?,
             name: None,
             parameters: self.args.parameters.as_deref().map(super::parameters).transpose()?,
             activate,
