@@ -35,15 +35,21 @@ pub(crate) fn wasm_target() -> Result<()> {
 pub(crate) enum Guests {
     /// The example plugins in `plugins/`.
     Plugins,
+    /// The interpreter of declarations.
+    Interpreters,
     /// The guests of benchmarks and tests, and the conformance projection.
     Others,
 }
+
+/// The folder of the interpreter of declarations.
+const DECLARE: &str = "plugins/declare";
 
 impl Guests {
     /// The folder that the built guests are copied to, as `PACKAGE.wasm`.
     pub(crate) fn folder(self) -> PathBuf {
         shell::target_dir().join(match self {
             Self::Plugins => "plugins",
+            Self::Interpreters => "interpreters",
             Self::Others => "guests",
         })
     }
@@ -52,6 +58,7 @@ impl Guests {
     fn of(package: &crate::metadata::Package) -> Option<Self> {
         let folder = package.folder.as_str();
         match (package.cdylib, folder.split('/').next()?) {
+            (true, _) if folder == DECLARE => Some(Self::Interpreters),
             (true, "plugins") => Some(Self::Plugins),
             (true, "bench" | "tests" | "sdk") => Some(Self::Others),
             _ => None,
@@ -70,11 +77,16 @@ pub(crate) fn guests(workspace: &Workspace, kinds: &[Guests]) -> Result<()> {
     for (package, _) in &wanted {
         args.extend(["-p", &package.name]);
     }
+    if wanted.is_empty() {
+        return Ok(());
+    }
     shell::run(&mut shell::cargo(args))?;
     for kind in kinds {
         // Guests of earlier builds are deleted, so that none that no longer exists is
-        // pushed.
-        let _ = std::fs::remove_dir_all(kind.folder());
+        // pushed. The other interpreters are built by the tools of their languages.
+        if *kind != Guests::Interpreters {
+            let _ = std::fs::remove_dir_all(kind.folder());
+        }
         std::fs::create_dir_all(kind.folder())?;
     }
     for (package, kind) in wanted {

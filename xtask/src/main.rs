@@ -9,6 +9,7 @@ mod check;
 mod demo;
 mod dist;
 mod fresh;
+mod interpreters;
 mod kafka;
 mod metadata;
 mod prerequisites;
@@ -53,6 +54,11 @@ enum Task {
         #[arg(long)]
         port: Option<u16>,
     },
+    /// Build the interpreters of scripts and declarations into target/interpreters.
+    ///
+    /// Only those whose files have changed. Needs Python and Node.js, and their packages
+    /// from PyPI and npm.
+    Interpreters,
     /// Build everything, run all tests and all checks.
     ///
     /// With CI=true a missing program is a failure; else what needs it is skipped.
@@ -164,6 +170,15 @@ fn run(task: Task) -> Result<()> {
         Task::Demo { args, release, kafka, .. } => demo::run(release, kafka, &args),
         Task::Kafka { fetch: true, .. } => kafka::fetch(),
         Task::Kafka { port, .. } => kafka::run(port),
+        Task::Interpreters => {
+            artifacts::wasm_target()?;
+            artifacts::guests(&metadata::Workspace::load()?, &[artifacts::Guests::Interpreters])?;
+            let mut summary = suite::Summary::default();
+            interpreters::build(&mut summary)?;
+            println!("the interpreters are in {}", interpreters::folder().display());
+            println!("start the server with LANTERN_PLUGIN__INTERPRETERS_DIR set to this folder");
+            Ok(())
+        }
         Task::Test { filter } => suite::run(filter.as_deref()),
         Task::Check { rules } => check::run(rules)?.close(),
         Task::Graph { folder } => check::print_graph(&folder),

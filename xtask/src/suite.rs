@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::artifacts::{self, Guests};
 use crate::check;
 use crate::metadata::Workspace;
-use crate::{kafka, shell};
+use crate::{interpreters, kafka, shell};
 
 /// The script that CI runs. It lists the programs that tests start.
 pub(crate) const CI: &str = ".ci/run";
@@ -101,7 +101,9 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
 
     let workspace = Workspace::load()?;
     shell::step("Building the guests");
-    artifacts::guests(&workspace, &[Guests::Plugins, Guests::Others])?;
+    artifacts::guests(&workspace, &[Guests::Plugins, Guests::Interpreters, Guests::Others])?;
+
+    interpreters::build(&mut summary)?;
 
     // Binary and tests are built by one command. With two commands cargo would unify
     // other features for each, and build the large dependencies twice.
@@ -118,6 +120,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
         summary = summary.and(over);
     }
     if filter.is_none() {
+        interpreters::test(&mut summary)?;
         summary = summary.and(check::run(false)?);
     }
     summary.close()
@@ -157,11 +160,12 @@ pub(crate) fn missing_tools(summary: &mut Summary) -> Result<String> {
 
 /// The environment variables in which tests find the programs and guests that they
 /// start.
-pub(crate) fn environment(without: &str) -> [(&'static str, PathBuf); 5] {
+pub(crate) fn environment(without: &str) -> [(&'static str, PathBuf); 6] {
     [
         ("LANTERN_BIN", artifacts::lantern("debug")),
         ("LANTERN_PLUGINS", Guests::Plugins.folder()),
         ("LANTERN_GUESTS", Guests::Others.folder()),
+        ("LANTERN_INTERPRETERS", interpreters::folder()),
         ("LANTERN_KAFKA_LIBS", kafka::libs()),
         ("LANTERN_WITHOUT", without.into()),
     ]
