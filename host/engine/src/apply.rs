@@ -17,7 +17,8 @@ use crate::batching::{GatheredBatch, Gatherer, WaitingEvent, part_of, split};
 use crate::log_time::LogTime;
 use crate::outbox_writer::{post, sent_by_events, traceparent};
 use crate::parked_events::{self, UNREADABLE_KEPT_MAX, explain, is_of_unknown_type};
-use crate::runner::Runner;
+use crate::rejections::{Rejected, RejectionRoom};
+use crate::runner::{AppliedCall, Runner};
 use crate::state::ShardState;
 use crate::stop_reason::{CallError, StopReason};
 
@@ -119,22 +120,22 @@ impl Applier<'_> {
         let range = self.up_to_room(batch, range, work, waiting);
         let part = part_of(batch, range.clone());
         let fresh = self.runner.is_fresh();
-        let times = &batch.events.times()[range.clone()];
         let end = Offset(batch.offsets[range.end - 1]).next();
         let at = Offset(batch.offsets[range.start]);
-        match self.runner.call(self.state, &part, &[], at) {
-            Ok(emitted) => {
-                self.trace(gathered, &batch.offsets[range.clone()]);
-                let sent = sent_by_events(self.state);
-                post(self.state, emitted, sent, |cause| {
-                    gathered.event(cause).and_then(|event| traceparent(event.extensions))
-                });
-                self.state.parking.end_row();
-                self.state.meta.applied += range.len() as u64;
-                let marks = batch.watermarks[range].iter();
-                self.state.meta.late +=
-                    times.iter().zip(marks).filter(|(time, mark)| time < mark).count() as u64;
-                self.skip_to(end, waiting)
+        let room = self.rejection_room(end, waiting);
+        match self.runner.call_with_room(self.state, (&part, &[]), at, room) {
+            Ok(applied) => {
+                let by_event = self.state.manifest.on_failure == OnFailure::ParkEvent;
+                let range = match applied.rejected.first() {
+                    // The call has ended with its first rejected event.
+                    Some(first) if !by_event => {
+                        let end = range.start + first.index + 1;
+                        work.extend(Some(end..range.end).filter(|rest| !rest.is_empty()));
+                        range.start..end
+                    }
+                    _ => range,
+                };
+                self.accept(gathered, batch, range, applied, waiting)
             }
             Err(CallError::Stop(stop)) => Err(stop),
             Err(CallError::Due(due)) => {
@@ -154,14 +155,7 @@ impl Applier<'_> {
                 Ok(())
             }
             Err(CallError::Event(error)) if range.len() == 1 => {
-                let offset = Offset(batch.offsets[range.start]);
-                let event = gathered.event(offset).expect("gathered from these chunks");
-                let event = WaitingEvent {
-                    offset,
-                    watermark: batch.watermarks[range.start],
-                    event: event.to_owned(),
-                };
-                self.park(event, &error)?;
+                self.park(event_at(gathered, batch, range.start), &error)?;
                 self.skip_to(end, waiting)
             }
             Err(CallError::Event(error)) => {
@@ -169,6 +163,60 @@ impl Applier<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// How many events a call may reject whose last event is before `end`.
+    fn rejection_room(&self, end: Offset, waiting: &VecDeque<WaitingEvent>) -> RejectionRoom {
+        let ShardState { manifest, meta, config, parking, .. } = &*self.state;
+        let before = waiting.iter().take_while(|event| event.offset < end);
+        let waits = before.filter(|event| !is_of_unknown_type(&event.event)).count() as u64;
+        let room = config.parked_max.saturating_sub(parked_events::counted(meta) + waits);
+        let halts = manifest.on_failure == OnFailure::Halt;
+        RejectionRoom {
+            events: if halts { 0 } else { room },
+            in_a_row: parking.in_a_row(),
+            in_a_row_max: config.parked_in_a_row_max,
+        }
+    }
+
+    /// Counts the events of a call that succeeded, and parks those that the plugin has
+    /// rejected.
+    fn accept(
+        &mut self,
+        gathered: &GatheredBatch,
+        batch: &Batch,
+        range: Range<usize>,
+        applied: AppliedCall,
+        waiting: &mut VecDeque<WaitingEvent>,
+    ) -> Result<(), StopReason> {
+        let AppliedCall { emitted, rejected } = applied;
+        let sent = sent_by_events(self.state);
+        post(self.state, emitted, sent, |cause| {
+            gathered.event(cause).and_then(|event| traceparent(event.extensions))
+        });
+        let mut next = range.start;
+        for Rejected { index, message } in rejected {
+            let at = range.start + index;
+            self.count_applied(gathered, batch, next..at);
+            self.skip_to(Offset(batch.offsets[at]), waiting)?;
+            let error = ApplyError::Failed { cause: None, message };
+            self.park(event_at(gathered, batch, at), &error)?;
+            next = at + 1;
+        }
+        self.count_applied(gathered, batch, next..range.end);
+        self.skip_to(Offset(batch.offsets[range.end - 1]).next(), waiting)
+    }
+
+    fn count_applied(&mut self, gathered: &GatheredBatch, batch: &Batch, range: Range<usize>) {
+        if range.is_empty() {
+            return;
+        }
+        self.trace(gathered, &batch.offsets[range.clone()]);
+        self.state.parking.end_row();
+        self.state.meta.applied += range.len() as u64;
+        let times = batch.events.times()[range.clone()].iter();
+        let marks = batch.watermarks[range].iter();
+        self.state.meta.late += times.zip(marks).filter(|(time, mark)| time < mark).count() as u64;
     }
 
     /// Returns the front part of `range`, up to the first event whose subject was blocked
@@ -297,6 +345,13 @@ impl Applier<'_> {
         let reason = unreadable_because(&record.event.extensions);
         self.state.park(&record.parked(ParkedKind::Event, reason));
     }
+}
+
+/// The event at `index` of `batch`, to be parked.
+fn event_at(gathered: &GatheredBatch, batch: &Batch, index: usize) -> WaitingEvent {
+    let offset = Offset(batch.offsets[index]);
+    let event = gathered.event(offset).expect("gathered from these chunks");
+    WaitingEvent { offset, watermark: batch.watermarks[index], event: event.to_owned() }
 }
 
 impl WaitingEvent {

@@ -14,6 +14,7 @@ use crate::change_set::{ChangeSet, PAIR_BYTES, PendingChanges};
 use crate::due_watch::DueWatch;
 use crate::emit_limits;
 use crate::layered_read::{self, Layer};
+use crate::rejections::Rejections;
 use crate::timed_keys::{
     decode_timer, expiry_by_row, expiry_by_time, key_time, time_key, timer_key, timer_value,
 };
@@ -36,6 +37,7 @@ pub(crate) struct CallHost {
     config: Arc<EngineConfig>,
     /// The timers and events that a write may name as its cause.
     batch: Arc<Batch>,
+    pub(crate) rejections: Rejections,
     due: DueWatch,
     written_bytes: usize,
     logged_bytes: usize,
@@ -78,6 +80,7 @@ impl CallHost {
             emitted: Vec::new(),
             logged: Vec::new(),
             timers_now,
+            rejections: Rejections::of(&batch, manifest.on_failure),
             manifest,
             config,
             due: DueWatch::of(&batch),
@@ -378,6 +381,7 @@ impl Host for CallHost {
         key: &str,
         value: &[u8],
     ) -> Result<(), HostError> {
+        self.rejections.note_write(cause)?;
         let occasion = self.trigger(cause)?;
         let declared = self.check_write(occasion, table, key)?;
         if declared.public
@@ -407,6 +411,7 @@ impl Host for CallHost {
     }
 
     fn delete(&mut self, cause: Cause, table: TableId, key: &str) -> Result<(), HostError> {
+        self.rejections.note_write(cause)?;
         let occasion = self.trigger(cause)?;
         if self.check_write(occasion, table, key)?.retention_us.is_some() {
             self.set_expiry(table, key, None)?;
@@ -461,6 +466,7 @@ impl Host for CallHost {
                 "a timer was set, but the manifest declares no `event-time`".into(),
             ));
         }
+        self.rejections.note_write(cause)?;
         let occasion = self.trigger(cause)?;
         self.check_timer_key(occasion, key)?;
         // A timer that is set by another timer inherits its offset and depth.
@@ -494,6 +500,7 @@ impl Host for CallHost {
     }
 
     fn cancel_timer(&mut self, cause: Cause, key: &str) -> Result<(), HostError> {
+        self.rejections.note_write(cause)?;
         let occasion = self.trigger(cause)?;
         self.check_timer_key(occasion, key)?;
         let watermark = self.watermark_at(occasion);
@@ -508,6 +515,7 @@ impl Host for CallHost {
                 event.kind.escape_debug()
             )));
         }
+        self.rejections.note_write(event.cause)?;
         let occasion = self.trigger(event.cause)?;
         let own = self.tenant_of(occasion).unwrap_or_default();
         if !event.tenant.is_empty() && event.tenant != own {
@@ -539,6 +547,11 @@ impl Host for CallHost {
         let NewEvent { kind, subject, time, data, .. } = event;
         self.emitted.push(OutboxEvent { cause, kind, subject, tenant, time, data, depth });
         Ok(())
+    }
+
+    fn reject(&mut self, cause: Cause, message: &str) -> Result<(), HostError> {
+        self.count_written(message.len() + PAIR_BYTES)?;
+        self.rejections.reject(cause, message)
     }
 
     fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError> {

@@ -34,6 +34,7 @@ mod parked_summary;
 mod ports;
 mod rebuild;
 mod registry;
+mod rejections;
 mod run_queues;
 mod runner;
 mod scheduler;

@@ -106,6 +106,11 @@ impl Parking {
         self.in_a_row = 0;
     }
 
+    /// How many events were parked since the last one that was applied.
+    pub(crate) fn in_a_row(&self) -> u64 {
+        self.in_a_row
+    }
+
     /// Counts a failure of the projection.
     ///
     /// # Errors

@@ -10,6 +10,7 @@ use lantern_core::{
 
 use crate::EngineConfig;
 use crate::call::CallHost;
+use crate::rejections::{Rejected, RejectionRoom};
 use crate::second_fold;
 use crate::state::ShardState;
 use crate::stop_reason::{CallError, StopReason};
@@ -29,6 +30,14 @@ pub(crate) struct Usage {
     pub(crate) apply_us: u64,
     pub(crate) memory_bytes: u64,
     fuel_per_event: Option<f64>,
+}
+
+/// The outcome of a call that succeeded.
+pub(crate) struct AppliedCall {
+    /// The emitted events.
+    pub(crate) emitted: Vec<OutboxEvent>,
+    /// The events that the plugin has rejected, in order.
+    pub(crate) rejected: Vec<Rejected>,
 }
 
 /// The plugin of one shard and its instance.
@@ -102,7 +111,8 @@ impl Runner {
     }
 
     /// Calls the plugin with `batch`, whose timers are due at `dues`, and returns the
-    /// emitted events. `at` is the offset of log messages that name no event.
+    /// emitted events. `at` is the offset of log messages that name no event. A rejected
+    /// event is a failure.
     pub(crate) fn call(
         &mut self,
         state: &mut ShardState,
@@ -110,6 +120,19 @@ impl Runner {
         dues: &[Timestamp],
         at: Offset,
     ) -> Result<Vec<OutboxEvent>, CallError> {
+        let applied = self.call_with_room(state, (batch, dues), at, RejectionRoom::default())?;
+        Ok(applied.emitted)
+    }
+
+    /// Like [`Runner::call`], but the plugin may reject as many events as there is `room`
+    /// to park. If it rejects one more, the call has failed because of that one.
+    pub(crate) fn call_with_room(
+        &mut self,
+        state: &mut ShardState,
+        (batch, dues): (&Arc<Batch>, &[Timestamp]),
+        at: Offset,
+        room: RejectionRoom,
+    ) -> Result<AppliedCall, CallError> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
             None => self.plugin.instantiate().map_err(|e| CallError::Stop(cannot_start(&e)))?,
@@ -141,6 +164,13 @@ impl Runner {
             // The instance is dropped as well: its memory may contain what it wrote.
             return Err(CallError::Due(due));
         }
+        if applied.result.is_ok()
+            && let Some(Rejected { index, message }) =
+                room.first_without(call.rejections.rejected())
+        {
+            let cause = Some(batch.cause_of_event(*index));
+            return Err(CallError::Event(ApplyError::Failed { cause, message: message.clone() }));
+        }
         for (offset, level, message) in &call.logged {
             (self.logs)(offset.unwrap_or(at), *level, message);
         }
@@ -156,7 +186,8 @@ impl Runner {
                 state.meta.timers_now = call.timers_now;
                 state.due_from = state.due_from.min(call.earliest_due());
                 state.buffer.accept(call.written);
-                Ok(call.emitted)
+                let rejected = call.rejections.into_rejected();
+                Ok(AppliedCall { emitted: call.emitted, rejected })
             }
             Err(ApplyError::Fault(message)) => Err(CallError::Stop(StopReason::Fault(message))),
             Err(mut error) => {

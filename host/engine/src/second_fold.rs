@@ -11,6 +11,7 @@ use lantern_core::{
 };
 
 use crate::call::CallHost;
+use crate::rejections::Rejected;
 use crate::state::ShardState;
 use crate::stop_reason::{CallError, StopReason};
 
@@ -94,6 +95,20 @@ fn difference(
             key: excerpt(key),
             first: written(&left, &entry),
             second: written(&right, &entry),
+        });
+    }
+    let rejected = [first, second].map(|call| call.rejections.rejected());
+    if rejected[0] != rejected[1] {
+        let text = |rejected: &[Rejected]| {
+            rejected.iter().map(|one| format!("{}: {}", one.index, one.message)).collect::<Vec<_>>()
+        };
+        let [first, second] = rejected.map(|one| excerpt(text(one).join("; ").as_bytes()));
+        return Some(FoldDifference {
+            offset,
+            what: "list of rejected events".into(),
+            key: String::new(),
+            first: Some(first),
+            second: Some(second),
         });
     }
     if first.emitted == second.emitted {

@@ -6,7 +6,9 @@ use lantern_core::{
 };
 use wasmtime::Result;
 
-use crate::bindings::v0_2::lantern::projection::{logging, outbox, source, tables, timers, types};
+use crate::bindings::v0_2::lantern::projection::{
+    logging, outbox, rejections, source, tables, timers, types,
+};
 use crate::store_data::{CallEnd, GuestState, HOST_CALL_FUEL, in_words};
 
 /// Fuel for each key, row or event of a host call with several of them.
@@ -165,6 +167,15 @@ impl outbox::Host for GuestState {
             .map_err(CallEnd::from)?;
         }
         Ok(())
+    }
+}
+
+impl rejections::Host for GuestState {
+    fn reject(&mut self, cause: u32, message: String) -> Result<()> {
+        const CALL: &str = "rejections.reject";
+        self.call(CALL, message.len())?;
+        let message = self.cut(&message).to_owned();
+        Ok(self.host(CALL)?.reject(Cause(cause), &message).map_err(CallEnd::from)?)
     }
 }
 

@@ -236,6 +236,18 @@ pub trait Host: Send + Any {
     /// [`HostError`], which ends the call.
     fn emit(&mut self, event: NewEvent) -> Result<(), HostError>;
 
+    /// Rejects an event: it is parked with `message`, and nothing of the call depends on
+    /// it.
+    ///
+    /// # Errors
+    /// [`HostError`], which ends the call; always, if this host takes no rejections.
+    fn reject(&mut self, cause: Cause, message: &str) -> Result<(), HostError> {
+        Err(HostError::Guest(format!(
+            "{} was rejected, which this host does not take: {message}",
+            cause.0
+        )))
+    }
+
     /// Logs a message. There is no cause if only the call as a whole is known, for
     /// instance for text that a guest writes to its standard output.
     ///

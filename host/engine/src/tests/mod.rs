@@ -176,6 +176,7 @@ pub(super) enum Bad {
     Apply,
     Name,
     Trap,
+    Reject,
 }
 
 pub(super) fn manifest(on_failure: OnFailure) -> Manifest {
@@ -219,6 +220,13 @@ pub(super) fn meter(on_failure: OnFailure, bad: Bad) -> NativePlugin {
                     Bad::Apply => {}
                     Bad::Name => return Err(failed(Some(cause))),
                     Bad::Trap => return Err(failed(None)),
+                    Bad::Reject => {
+                        host.reject(cause, "bad data").map_err(host_error)?;
+                        if on_failure == OnFailure::ParkEvent {
+                            continue;
+                        }
+                        return Ok(());
+                    }
                 }
             }
             read(host, cause, event.subject, event.time, event.data).map_err(host_error)?;

@@ -1,6 +1,8 @@
 //! Events that cannot be applied are parked, listed, retried and dropped.
 
-use lantern_core::{UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE};
+use lantern_core::{
+    Instance, InstantiateError, UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE,
+};
 
 use super::*;
 use crate::ParkedSelection;
@@ -25,6 +27,77 @@ fn the_nth_event_is_parked_with_its_reason_and_the_others_are_folded() {
             assert_eq!(page.parked[0].id, format!("e{at}"));
             assert_eq!(world.rows("totals").len(), 99);
         }
+    }
+}
+
+/// The state, and what the first shard says of itself.
+fn outcome(world: &World) -> (String, String, u64, u64, u64, Option<String>) {
+    let shard = world.shard();
+    let status = &world.engine.status()[0].versions[0];
+    let counts = (shard.applied, shard.late, shard.parked);
+    (world.state(), status.activity.clone(), counts.0, counts.1, counts.2, status.reason.clone())
+}
+
+#[test]
+fn a_rejected_event_is_parked_like_a_failed_one_whatever_the_cuts_and_limits() {
+    let limits = [(u64::MAX, u64::MAX), (40, u64::MAX), (u64::MAX, 4)];
+    for on_failure in [OnFailure::ParkEvent, OnFailure::ParkSubject, OnFailure::Halt] {
+        for (parked_max, parked_in_a_row_max) in limits {
+            for every in [2, 3, 50] {
+                let fold = |bad, batch_events_max| {
+                    let world = World::new(EngineConfig {
+                        batch_events_max,
+                        parked_max,
+                        parked_in_a_row_max,
+                        ..EngineConfig::default()
+                    });
+                    // The version is active before the first bad event.
+                    world.push("a", meter(on_failure, bad));
+                    world.settle();
+                    // About one event in `every` is bad, some of them in a row.
+                    let is_bad = |n: i64| (n * n / 3 + n / 7) % every == every - 1;
+                    let data = |n| if is_bad(n) { "bad" } else { "ok" };
+                    let events = (0..200).map(|n| event(n, &format!("s{}", n % 13), data(n)));
+                    world.log.append_to(P0, events);
+                    world.settle();
+                    outcome(&world)
+                };
+                let failed = fold(Bad::Name, 50);
+                for batch in [1, 7, 50] {
+                    let how = (on_failure, parked_max, parked_in_a_row_max, every, batch);
+                    assert_eq!(fold(Bad::Reject, batch), failed, "{how:?}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn most_events_rejected_take_no_further_call_and_no_further_instance() {
+    let plugin = Arc::new(meter(OnFailure::ParkEvent, Bad::Reject));
+    let world = World::new(EngineConfig { second_fold_every: 0, ..EngineConfig::default() });
+    world.push("a", Shared(plugin.clone()));
+    world.settle();
+    let (calls, made) = (plugin.calls(), plugin.instances_made());
+    let data = |n| if n % 5 < 3 { "bad" } else { "ok" };
+    world.log.append_to(P0, (0..2_000).map(|n| event(n, &format!("s{n}"), data(n))));
+    world.settle();
+    assert_eq!((world.shard().parked, world.rows("totals").len()), (1_200, 800));
+    assert!(plugin.instances_made() <= made + 1, "{} instances", plugin.instances_made() - made);
+    // Each tick of the watermark may have a call of its own.
+    assert!(plugin.calls() - calls <= 2 * 500, "{} calls", plugin.calls() - calls);
+}
+
+/// A plugin that the test keeps.
+struct Shared(Arc<NativePlugin>);
+
+impl Plugin for Shared {
+    fn manifest(&self) -> &Manifest {
+        self.0.manifest()
+    }
+
+    fn instantiate(&self) -> Result<Box<dyn Instance>, InstantiateError> {
+        self.0.instantiate()
     }
 }
 

@@ -1,0 +1,169 @@
+//! The events that a plugin rejects during a call, in place of failing.
+
+use lantern_core::{Batch, Cause, HostError, OnFailure};
+
+/// A rejected event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Rejected {
+    /// Its index among the events of the call.
+    pub(crate) index: usize,
+    /// Why.
+    pub(crate) message: String,
+}
+
+/// The rejected events of one call, and the causes of its writes.
+#[derive(Debug)]
+pub(crate) struct Rejections {
+    /// Whether a write has named each timer and event of the batch as its cause.
+    wrote: Vec<bool>,
+    timers: usize,
+    /// Whether the call ends with the first rejected event.
+    ends: bool,
+    rejected: Vec<Rejected>,
+}
+
+impl Rejections {
+    pub(crate) fn of(batch: &Batch, on_failure: OnFailure) -> Self {
+        Self {
+            wrote: vec![false; batch.len()],
+            timers: batch.timers.len(),
+            ends: on_failure != OnFailure::ParkEvent,
+            rejected: Vec::new(),
+        }
+    }
+
+    /// The rejected events, in order.
+    pub(crate) fn rejected(&self) -> &[Rejected] {
+        &self.rejected
+    }
+
+    /// As [`Rejections::rejected`].
+    pub(crate) fn into_rejected(self) -> Vec<Rejected> {
+        self.rejected
+    }
+
+    /// Notes a write, a timer or an emitted event.
+    ///
+    /// # Errors
+    /// [`HostError::Guest`] if its cause was rejected, or comes after the rejected event
+    /// that ends the call.
+    pub(crate) fn note_write(&mut self, cause: Cause) -> Result<(), HostError> {
+        let index = cause.0 as usize;
+        if let Some(wrote) = self.wrote.get_mut(index) {
+            *wrote = true;
+        }
+        let Some(first) = self.rejected.first() else { return Ok(()) };
+        let event = index.wrapping_sub(self.timers);
+        if self.ends && index >= self.timers && event > first.index {
+            return Err(HostError::Guest(format!(
+                "{index} was named as a cause, but the call should have ended with the rejected event before it"
+            )));
+        }
+        match self.rejected.binary_search_by_key(&event, |rejected| rejected.index) {
+            Ok(_) => Err(wrote_for_rejected(index)),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Notes that the event `cause` is rejected.
+    ///
+    /// # Errors
+    /// [`HostError::Guest`] if the plugin may not reject it.
+    pub(crate) fn reject(&mut self, cause: Cause, message: &str) -> Result<(), HostError> {
+        let index = cause.0 as usize;
+        if index < self.timers || index >= self.wrote.len() {
+            return Err(HostError::Guest(format!(
+                "{index} was rejected, which is no event of the batch: it has {} timers and {} events",
+                self.timers,
+                self.wrote.len() - self.timers
+            )));
+        }
+        if self.wrote[index] {
+            return Err(wrote_for_rejected(index));
+        }
+        let event = index - self.timers;
+        if self.rejected.last().is_some_and(|last| self.ends || last.index >= event) {
+            return Err(HostError::Guest(format!(
+                "{index} was rejected after another event: events are rejected in their order and, unless `on-failure` is `park-event`, one in a call"
+            )));
+        }
+        self.rejected.push(Rejected { index: event, message: message.to_owned() });
+        Ok(())
+    }
+}
+
+fn wrote_for_rejected(index: usize) -> HostError {
+    HostError::Guest(format!("{index} was rejected, and it is also the cause of a write"))
+}
+
+/// How many rejected events of a call can be parked.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct RejectionRoom {
+    /// How many events fit at most.
+    pub(crate) events: u64,
+    /// How many events were parked since the last one that was applied.
+    pub(crate) in_a_row: u64,
+    /// The most events parked in a row.
+    pub(crate) in_a_row_max: u64,
+}
+
+impl RejectionRoom {
+    /// The first of `rejected` that cannot be parked. It is judged by a call of its own.
+    pub(crate) fn first_without(self, rejected: &[Rejected]) -> Option<&Rejected> {
+        let (mut in_a_row, mut next) = (self.in_a_row, 0);
+        (0..).zip(rejected).find_map(|(count, rejected)| {
+            if rejected.index > next {
+                in_a_row = 0;
+            }
+            next = rejected.index + 1;
+            in_a_row += 1;
+            (count >= self.events || in_a_row > self.in_a_row_max).then_some(rejected)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rejected(indexes: &[usize]) -> Vec<Rejected> {
+        indexes.iter().map(|index| Rejected { index: *index, message: String::new() }).collect()
+    }
+
+    #[test]
+    fn a_rejected_event_causes_no_write_and_comes_after_the_ones_before_it() {
+        let batch =
+            Batch { timers: vec![Default::default()], offsets: vec![0; 4], ..Batch::default() };
+        let mut rejections = Rejections::of(&batch, OnFailure::ParkEvent);
+        rejections.note_write(Cause(0)).unwrap();
+        rejections.note_write(Cause(1)).unwrap();
+        for bad in [0, 1, 5] {
+            assert!(rejections.reject(Cause(bad), "").is_err(), "{bad}");
+        }
+        rejections.reject(Cause(3), "no").unwrap();
+        assert!(rejections.reject(Cause(2), "").is_err());
+        assert!(rejections.note_write(Cause(3)).is_err());
+        rejections.note_write(Cause(2)).unwrap();
+        rejections.note_write(Cause(4)).unwrap();
+        assert_eq!(rejections.rejected(), [Rejected { index: 2, message: "no".into() }]);
+        let mut ends = Rejections::of(&batch, OnFailure::ParkSubject);
+        ends.reject(Cause(2), "").unwrap();
+        ends.note_write(Cause(1)).unwrap();
+        assert!(ends.note_write(Cause(3)).is_err());
+        assert!(ends.reject(Cause(3), "").is_err());
+    }
+
+    #[test]
+    fn room_is_counted_in_all_and_in_a_row() {
+        let room = |events, in_a_row| RejectionRoom { events, in_a_row, in_a_row_max: 2 };
+        let first = |room: RejectionRoom, indexes: &[usize]| {
+            room.first_without(&rejected(indexes)).map(|rejected| rejected.index)
+        };
+        assert_eq!(first(room(9, 0), &[0, 1, 3, 4, 6]), None);
+        assert_eq!(first(room(9, 0), &[0, 1, 2]), Some(2));
+        assert_eq!(first(room(9, 1), &[0, 1]), Some(1));
+        assert_eq!(first(room(9, 2), &[1, 2]), None);
+        assert_eq!(first(room(3, 0), &[0, 2, 4, 6]), Some(6));
+        assert_eq!(first(RejectionRoom::default(), &[5]), Some(5));
+    }
+}
