@@ -1,6 +1,7 @@
 //! The interpreters of scripts and declarations, and the SDKs that they are built with:
 //! builds the interpreters, and runs the SDKs' own tests.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::{Path, PathBuf};
@@ -8,8 +9,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::shell;
 use crate::suite::Summary;
+use crate::{artifacts, shell};
 
 /// Folders in an SDK's folder that its tools create.
 const CREATED: [&str; 5] = ["node_modules", "build", "dist", "target", "__pycache__"];
@@ -18,36 +19,81 @@ const CREATED: [&str; 5] = ["node_modules", "build", "dist", "target", "__pycach
 struct Sdk {
     /// Its folder in the repository.
     folder: &'static str,
-    /// The interpreter that it builds, if any.
-    interpreter: Option<&'static str>,
     /// The programs that it needs.
     programs: &'static [&'static str],
     /// What is missing without them.
     shows: &'static str,
+    /// Installs the packages that it needs.
     prepare: fn() -> Result<()>,
-    /// The command that builds the interpreter into the file.
-    build: fn(&Path) -> Command,
+    /// The interpreter that it builds, if any.
+    interpreter: Option<Interpreter>,
     test: fn() -> Command,
 }
 
+/// An interpreter.
+struct Interpreter {
+    file: &'static str,
+    /// The command that builds it into a file.
+    build: fn(&Path) -> Command,
+}
+
 /// The SDKs, with what each needs.
-const SDKS: &[Sdk] = &[Sdk {
-    folder: "sdk/js",
-    interpreter: Some("javascript.wasm"),
-    programs: &["node", "npm"],
-    shows: "there is no interpreter for JavaScript, and the SDK for JavaScript is not tested",
-    prepare: || shell::run(npm().args(["ci", "--no-audit", "--no-fund"])),
-    build: |out| {
-        let mut build = npm();
-        build.args(["run", "interpreter", "--"]).arg(out);
-        build
+const SDKS: &[Sdk] = &[
+    Sdk {
+        folder: "sdk/js",
+        programs: &["node", "npm"],
+        shows: "there is no interpreter for JavaScript, and the SDK for JavaScript is not tested",
+        prepare: || shell::run(&mut npm(&["ci", "--no-audit", "--no-fund"])),
+        interpreter: Some(Interpreter {
+            file: "javascript.wasm",
+            build: |out| {
+                let mut build = npm(&["run", "interpreter", "--"]);
+                build.arg(out);
+                build
+            },
+        }),
+        test: || npm(&["test"]),
     },
-    test: || {
-        let mut test = npm();
-        test.arg("test");
-        test
+    Sdk {
+        folder: "sdk/python",
+        programs: &["python3"],
+        shows: "there is no interpreter for Python, and the SDK for Python is not tested",
+        prepare: python_packages,
+        interpreter: Some(Interpreter {
+            file: "python.wasm",
+            build: |out| {
+                let mut build = in_root(python());
+                build.arg("sdk/python/build_interpreter.py").arg("--out").arg(out);
+                build
+            },
+        }),
+        test: || {
+            let mut test = in_root(python());
+            test.args(["-m", "pytest", "--quiet", "sdk/python"]);
+            test
+        },
     },
-}];
+    Sdk {
+        folder: "sdk/c",
+        programs: &["python3"],
+        shows: "the SDK for C is not tested",
+        prepare: || {
+            let mut make = in_root("make");
+            // The compiler for WebAssembly, from PyPI.
+            match shell::target_dir().join("zig/bin/python").is_file() {
+                true => Ok(()),
+                false => shell::run(make.args(["-C", "sdk/c", "tools"])),
+            }
+        },
+        interpreter: None,
+        test: || {
+            let mut make = in_root("make");
+            make.args(["-C", "sdk/c", "test"]);
+            make.env("LANTERN_BIN", artifacts::lantern("debug"));
+            make
+        },
+    },
+];
 
 /// The folder with the built interpreters.
 pub(crate) fn folder() -> PathBuf {
@@ -65,7 +111,7 @@ pub(crate) fn build(summary: &mut Summary) -> Result<()> {
     fs::create_dir_all(folder())?;
     fs::create_dir_all(shell::target_dir().join("interpreters-built-from"))?;
     for sdk in SDKS {
-        let Some(file) = sdk.interpreter else { continue };
+        let Some(Interpreter { file, build }) = &sdk.interpreter else { continue };
         if sdk.is_missing_programs(summary)? {
             continue;
         }
@@ -78,7 +124,7 @@ pub(crate) fn build(summary: &mut Summary) -> Result<()> {
         (sdk.prepare)()?;
         let _ = fs::remove_file(&built_from);
         let _ = fs::remove_file(&out);
-        shell::run((sdk.build)(&out).current_dir(sdk.run_in()))?;
+        shell::run(&mut build(&out))?;
         if !out.is_file() {
             bail!("the build of {file} succeeded and wrote no file {}", out.display());
         }
@@ -96,7 +142,7 @@ pub(crate) fn test(summary: &mut Summary) -> Result<()> {
         }
         shell::step(&format!("Testing {}", sdk.folder));
         (sdk.prepare)()?;
-        let passed = shell::run((sdk.test)().current_dir(sdk.run_in()));
+        let passed = shell::run(&mut (sdk.test)());
         if let Err(error) = &passed {
             eprintln!("{error:#}");
         }
@@ -118,11 +164,6 @@ impl Sdk {
             &format!("install `{program}`, and run the command again"),
         );
         Ok(true)
-    }
-
-    /// The folder in which its commands run.
-    fn run_in(&self) -> PathBuf {
-        shell::root().join(self.folder)
     }
 }
 
@@ -155,8 +196,37 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-fn npm() -> Command {
+/// The Python of the SDK's own environment.
+fn python() -> PathBuf {
+    shell::target_dir().join("python/bin/python3")
+}
+
+/// Creates the environment with the packages that the Python SDK needs.
+fn python_packages() -> Result<()> {
+    let list = shell::root().join("sdk/python/requirements.txt");
+    let wanted = fs::read_to_string(&list).with_context(|| list.display().to_string())?;
+    let environment = shell::target_dir().join("python");
+    let done = environment.join("installed.txt");
+    if fs::read_to_string(&done).is_ok_and(|old| old == wanted) {
+        return Ok(());
+    }
+    let _ = fs::remove_dir_all(&environment);
+    shell::run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
+    let mut pip = Command::new(python());
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
+    shell::run(pip.arg(&list))?;
+    fs::write(done, wanted)?;
+    Ok(())
+}
+
+fn npm(arguments: &[&str]) -> Command {
     let mut npm = Command::new("npm");
-    npm.current_dir(shell::root().join("sdk/js"));
+    npm.args(arguments).current_dir(shell::root().join("sdk/js"));
     npm
+}
+
+fn in_root(program: impl AsRef<OsStr>) -> Command {
+    let mut command = Command::new(program);
+    command.current_dir(shell::root());
+    command
 }
