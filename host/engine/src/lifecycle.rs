@@ -84,12 +84,8 @@ impl Engine {
         let name = upload.name.clone().unwrap_or_else(|| manifest.name.clone());
         check_upload(&name, &manifest)?;
         let id = version_id(&upload.sha256, &upload.parameters, upload.source.as_ref());
-        let mut uploaded = Uploaded {
-            projection: name.clone(),
-            version: id.0.clone(),
-            existed: true,
-            checked_events: 0,
-        };
+        let (projection, version) = (name.clone(), id.0.clone());
+        let mut uploaded = Uploaded { projection, version, existed: true, checked_events: 0 };
         if self.registry.has_version(&name, &id) {
             self.force_existing(&name, &id, upload.activate)?;
             return Ok(uploaded);

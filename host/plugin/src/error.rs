@@ -404,6 +404,13 @@ impl LoadError {
             }
             Self::Manifest(_) => "correct the manifest that the plugin's setup answers",
             Self::Host { .. } => "see the host's log; the plugin is not at fault",
+            other => other.source_help(),
+        }
+    }
+
+    /// The remedy for an error about a source.
+    fn source_help(&self) -> &'static str {
+        match self {
             Self::NoSource => {
                 "upload the script or declaration itself: the host runs it with the interpreter \
                  for its kind of file"
@@ -422,6 +429,7 @@ impl LoadError {
                  them into target/interpreters), or set `plugin.interpreters_dir` to the folder \
                  that has it"
             }
+            _ => "see the message",
         }
     }
 
