@@ -106,7 +106,7 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
     *disk.false_syncs().sync_skipped.lock() = flawed.sync_skipped;
     disk.false_syncs().folder_sync_skipped.store(flawed.folders_unsynced, Ordering::SeqCst);
     let mut stack = Stack::open(&disk, flawed)?;
-    stack.start()?;
+    stack.start(rng)?;
     let (mut sent, mut time, mut ends) = (0, 0, Vec::new());
     stack.push(KINDS[0])?;
     for _ in 0..rng.u32(4..14) {
@@ -120,7 +120,7 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
                 // Closed before it is opened again, because this disk has no locks.
                 drop(stack);
                 stack = Stack::open(&disk, flawed)?;
-                stack.start()?;
+                stack.start(rng)?;
             }
             5 => drop(stack.engine()?.turn_once()),
             _ => {
@@ -185,7 +185,7 @@ impl Recorded {
         check_catalog(record.as_ref(), &told)?;
         stack.check_shards(record.as_ref(), &found, &told)?;
         if rng.u32(..GOES_ON) == 0 {
-            stack.start()?;
+            stack.start(rng)?;
             stack.settle()?;
             let next = found.len() as i64 * SECOND;
             stack.append(vec![test_projection::event(
@@ -304,8 +304,10 @@ impl Stack {
         })
     }
 
-    /// Starts the engine over them.
-    fn start(&mut self) -> Result<()> {
+    /// Starts the engine over them. Half of the starts sync every commit.
+    fn start(&mut self, rng: &mut Rng) -> Result<()> {
+        // The clock of these histories moves by some milliseconds a step.
+        let sync_ms = if rng.bool() { 100 } else { 0 };
         for kind in KINDS {
             self.shelf.put(
                 &test_projection::sha256(kind),
@@ -324,8 +326,7 @@ impl Stack {
         let config = EngineConfig {
             batch_events_max: 3,
             commit_ms: 0,
-            // The clock of these histories moves by some milliseconds a step.
-            sync_ms: 100,
+            sync_ms,
             unsynced_events_max: 20,
             ..EngineConfig::default()
         };
