@@ -36,6 +36,12 @@ pub(crate) struct Options {
     /// How often each point is measured, in turn.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
+    /// Fold the events with a projection while they are sent.
+    #[arg(long)]
+    fold: bool,
+    /// The folder of the guests.
+    #[arg(long, default_value = "target/guests")]
+    guests: std::path::PathBuf,
     #[command(flatten)]
     common: Common,
 }
@@ -128,6 +134,10 @@ async fn measure(options: &Options, mode: Mode, clients: usize) -> Result<Figure
     } * clients as u64;
     let bytes: usize = bodies.iter().flatten().map(Bytes::len).sum();
     let server = options.common.start()?;
+    if options.fold {
+        let wasm = std::fs::read(server::guest(&options.guests, "w1")?)?;
+        server::push(&server, "w1", &wasm, "", "").await?;
+    }
     let mut tasks = Vec::new();
     for bodies in bodies {
         let mut sender = Sender::connect(&server.url).await?;
