@@ -26,7 +26,7 @@ pub fn read_or_wait(
         }
     }
     let waited = WAITS_MAX;
-    Err(LogError::Unavailable(format!(
-        "nothing came of partition {partition} from offset {from} on in {waited} s"
-    )))
+    Err(LogError::Unavailable(
+        format!("nothing came of partition {partition} from offset {from} on in {waited} s").into(),
+    ))
 }

@@ -11,6 +11,7 @@ mod column;
 mod commit;
 mod deduplication;
 pub mod dump;
+mod error_cause;
 mod event;
 #[cfg(feature = "fake")]
 pub mod fake;
@@ -34,6 +35,7 @@ pub use chunk::{Chunk, Offsets};
 pub use column::{Column, ColumnError};
 pub use commit::{PublishedCommit, TableChanges};
 pub use deduplication::{DeduplicationWindow, Identity, KnownEvent, identity};
+pub use error_cause::ErrorCause;
 pub use event::{Columns, DEPTH_EXTENSION, Event, EventRef, Events};
 pub use ids::{Cause, Offset, PartitionId, TableId, Timestamp};
 pub use manifest::{

@@ -528,7 +528,7 @@ impl Host for CallHost {
         }
         let depth = self.depth_below(occasion, &event.kind)?;
         let (tenant, cause) = (own.to_owned(), self.offset_of(occasion));
-        emit_limits::check(&event).map_err(HostError::Guest)?;
+        emit_limits::check(&event).map_err(|error| HostError::Guest(error.to_string()))?;
         let limit = self.config.call_emit_max;
         if self.emitted.len() >= limit {
             return Err(HostError::Guest(format!(

@@ -4,45 +4,59 @@
 
 use lantern_core::{NewEvent, Timestamp};
 use serde::de::IgnoredAny;
+use thiserror::Error;
 
 /// The most bytes of a subject.
 const SUBJECT_BYTES_MAX: usize = 4_096;
 /// How deep the data may be nested.
 const JSON_DEPTH_MAX: usize = 64;
 
+/// Why no log could store an emitted event and return it. For the plugin's author.
+#[derive(Debug, Error)]
+pub(crate) enum EmitError {
+    #[error(
+        "the subject of an emitted `{kind}` has {bytes} bytes, and the limit is {SUBJECT_BYTES_MAX}"
+    )]
+    SubjectTooLong { kind: String, bytes: usize },
+    #[error(
+        "the subject of an emitted `{kind}` is `{}`: control characters are not allowed in attributes",
+        subject.escape_debug()
+    )]
+    ControlCharacter { kind: String, subject: String },
+    #[error(
+        "the time of an emitted `{kind}` is {time} us since 1970: times are from the year 1 to the year 9999"
+    )]
+    TimeOutOfRange { kind: String, time: Timestamp },
+    #[error("the data of an emitted `{kind}` is not JSON: {excerpt}")]
+    NotJson { kind: String, excerpt: String, source: serde_json::Error },
+    #[error("the data of an emitted `{kind}` is nested deeper than {JSON_DEPTH_MAX} levels")]
+    TooDeep { kind: String },
+}
+
 /// Checks the subject, the time and the data of `event`.
 ///
 /// # Errors
-/// A text for the plugin's author that names the violation.
-pub(crate) fn check(event: &NewEvent) -> Result<(), String> {
-    let kind = &event.kind;
+/// [`EmitError`] with the first violation.
+pub(crate) fn check(event: &NewEvent) -> Result<(), EmitError> {
+    let kind = || event.kind.clone();
     let bytes = event.subject.len();
     if bytes > SUBJECT_BYTES_MAX {
-        return Err(format!(
-            "the subject of an emitted `{kind}` has {bytes} bytes, and the limit is {SUBJECT_BYTES_MAX}"
-        ));
+        return Err(EmitError::SubjectTooLong { kind: kind(), bytes });
     }
     if event.subject.chars().any(char::is_control) {
-        return Err(format!(
-            "the subject of an emitted `{kind}` is `{}`: control characters are not allowed in attributes",
-            event.subject.escape_debug()
-        ));
+        let subject = event.subject.clone();
+        return Err(EmitError::ControlCharacter { kind: kind(), subject });
     }
     if event.time != Timestamp::MIN && !event.time.is_in_range() {
-        return Err(format!(
-            "the time of an emitted `{kind}` is {} us since 1970: times are from the year 1 to the year 9999",
-            event.time
-        ));
+        return Err(EmitError::TimeOutOfRange { kind: kind(), time: event.time });
     }
-    if serde_json::from_slice::<IgnoredAny>(&event.data).is_err() {
+    if let Err(source) = serde_json::from_slice::<IgnoredAny>(&event.data) {
         let data = String::from_utf8_lossy(&event.data);
-        let excerpt: String = data.chars().take(80).flat_map(char::escape_debug).collect();
-        return Err(format!("the data of an emitted `{kind}` is not JSON: {excerpt}"));
+        let excerpt = data.chars().take(80).flat_map(char::escape_debug).collect();
+        return Err(EmitError::NotJson { kind: kind(), excerpt, source });
     }
     if depth(&event.data) > JSON_DEPTH_MAX {
-        return Err(format!(
-            "the data of an emitted `{kind}` is nested deeper than {JSON_DEPTH_MAX} levels"
-        ));
+        return Err(EmitError::TooDeep { kind: kind() });
     }
     Ok(())
 }
@@ -73,7 +87,7 @@ mod tests {
     #[test]
     fn an_event_that_no_log_could_return_is_refused() {
         let event = NewEvent { kind: "t".into(), data: b"{}".to_vec(), ..NewEvent::default() };
-        assert_eq!(check(&event), Ok(()));
+        assert!(check(&event).is_ok());
         let nested = |depth| ["[".repeat(depth), "]".repeat(depth)].concat().into_bytes();
         type EventChange<'a> = &'a dyn Fn(&mut NewEvent);
         let cases: [(&str, EventChange<'_>); 6] = [
@@ -87,11 +101,11 @@ mod tests {
         for (words, change) in cases {
             let mut changed = event.clone();
             change(&mut changed);
-            let error = check(&changed).expect_err(words);
+            let error = check(&changed).expect_err(words).to_string();
             assert!(error.contains(words), "{error}");
         }
         for data in [nested(64), br#""\"[[[[""#.to_vec()] {
-            assert_eq!(check(&NewEvent { data, ..event.clone() }), Ok(()));
+            assert!(check(&NewEvent { data, ..event.clone() }).is_ok());
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lantern_core::{EmitFrom, ReadStore, ShardId, ShardMeta, VersionId};
+use lantern_core::{EmitFrom, ReadStore, ShardId, ShardMeta, StoreError, VersionId};
 
 use crate::lifecycle::lock_and_close;
 use crate::outbox::carried_over;
@@ -72,8 +72,8 @@ impl Engine {
             }
             let read = |store: &dyn ReadStore| {
                 let meta = read_meta(store)?;
-                let carried = carried_over(store, &meta).map_err(|e| e.to_string())?;
-                Ok::<_, String>((meta, carried))
+                let carried = carried_over(store, &meta)?;
+                Ok((meta, carried))
             };
             // A state that could not be opened at the start may be readable by now.
             let store = handle.store.clone().or_else(|| self.ports.stores.open(&handle.id).ok());
@@ -83,7 +83,8 @@ impl Engine {
                 Some(Ok(held)) => held,
                 // A rebuild replaces a damaged state.
                 lost => {
-                    let reason = lost.and_then(Result::err).unwrap_or_default();
+                    let reason = lost.and_then(|read: Result<_, StoreError>| read.err());
+                    let reason = reason.map(|error| error.to_string()).unwrap_or_default();
                     tracing::error!(
                         projection = %id.projection, version = %id.version,
                         partition = %id.partition, %reason,

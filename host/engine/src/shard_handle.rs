@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Duration;
 
 use lantern_core::{
-    Offset, PartitionBounds, Random, ReadStore, ShardId, ShardMeta, ShardStore, Space, Timestamp,
+    Offset, PartitionBounds, Random, ReadStore, ShardId, ShardMeta, ShardStore, Space, StoreError,
+    Timestamp,
 };
 use parking_lot::Mutex;
 
@@ -359,10 +360,13 @@ impl ShardHandle {
 }
 
 /// The shard's record in its file.
-pub(crate) fn read_meta(store: &dyn ReadStore) -> Result<ShardMeta, String> {
-    let bytes = store.get(Space::Meta, ShardMeta::KEY).map_err(|e| e.to_string())?;
+///
+/// # Errors
+/// [`StoreError::Damaged`] if it cannot be decoded, and the errors of the store.
+pub(crate) fn read_meta(store: &dyn ReadStore) -> Result<ShardMeta, StoreError> {
+    let bytes = store.get(Space::Meta, ShardMeta::KEY)?;
     ShardMeta::decode(bytes.as_deref())
-        .map_err(|e| format!("the shard's own record is damaged: {e}"))
+        .map_err(|e| StoreError::Damaged(format!("the shard's own record: {e}")))
 }
 
 #[cfg(test)]

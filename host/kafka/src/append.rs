@@ -108,7 +108,7 @@ impl Appender {
                 "{before} bytes are already waiting for Kafka (`log.kafka.queue_bytes` is {})",
                 self.limit
             );
-            return done(Err(LogError::Unavailable(waiting)));
+            return done(Err(LogError::Unavailable(waiting.into())));
         }
         let job = AppendJob::Append { events: Box::new(events), to, bytes, done };
         if let Err(lost) = self.jobs.send(job)
@@ -293,7 +293,7 @@ impl AppendWorker {
         while self.held.front().is_some_and(|(since, _)| since.elapsed() >= most) {
             if let Some((since, job)) = self.held.pop_front() {
                 let why = self.shared.unavailable_message(Some(since.elapsed()));
-                self.reject(job, &LogError::Unavailable(why));
+                self.reject(job, &LogError::Unavailable(why.into()));
             }
         }
     }
@@ -503,7 +503,7 @@ impl AppendWorker {
             }
             (None, None) => Ok(Appended { events: call.appended }),
             (None, Some(why)) => {
-                Err(LogError::Unavailable(format!("Kafka did not accept it: {why}")))
+                Err(LogError::Unavailable(format!("Kafka did not accept it: {why}").into()))
             }
         });
     }

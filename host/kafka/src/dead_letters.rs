@@ -8,8 +8,8 @@ use std::ops::ControlFlow;
 use std::time::{Duration, Instant};
 
 use lantern_core::{
-    DeadLetter, DeadLetterName, DeadLettersRead, Event, LogError, Offset, ParkedKind, ParkedRecord,
-    UNREADABLE_TYPE,
+    DeadLetter, DeadLetterName, DeadLettersRead, ErrorCause, Event, LogError, Offset, ParkedKind,
+    ParkedRecord, UNREADABLE_TYPE,
 };
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
@@ -108,7 +108,7 @@ pub(crate) fn read_copies(
     from_beginning: bool,
     pass_on: &mut dyn FnMut(&[DeadLetterName]) -> ControlFlow<()>,
 ) -> Result<DeadLettersRead, LogError> {
-    let failed = |error: KafkaError| LogError::Unavailable(error.to_string());
+    let failed = |error: KafkaError| LogError::Unavailable(ErrorCause::of(error));
     let group = format!("{}{GROUP}", shared.config.group_prefix);
     let consumer = consumer(&shared.config, &group, PREFETCH_BYTES, context).map_err(failed)?;
     let mut open = assign(&consumer, topic, from_beginning).map_err(failed)?;
@@ -119,7 +119,7 @@ pub(crate) fn read_copies(
         match consumer.poll(Duration::from_millis(100)) {
             None if last_message.elapsed() >= SILENCE || shared.is_closed() => {
                 return Err(LogError::Unavailable(
-                    shared.unavailable_message(Some(last_message.elapsed())),
+                    shared.unavailable_message(Some(last_message.elapsed())).into(),
                 ));
             }
             None => continue,

@@ -168,7 +168,7 @@ impl Outboxes {
 
     fn send(&self, emitted: &Emitted) -> Result<Appended, LogError> {
         let unavailable = |error: &dyn std::fmt::Display| {
-            LogError::Unavailable(format!("Kafka did not accept emitted events: {error}"))
+            LogError::Unavailable(format!("Kafka did not accept emitted events: {error}").into())
         };
         let topic = self.shared.config.emit_topic();
         let settings = self.shared.settings(topic);

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use lantern_core::{
     AppendDone, CloseLog, CommittedOffsets, DeadLetter, DeadLetterName, DeadLetters,
-    DeadLettersRead, Emitted, Events, Heartbeats, Log, LogError, LogRead, Offset, PartitionBounds,
-    PartitionId, Timestamp, TypeFilter, Waker,
+    DeadLettersRead, Emitted, ErrorCause, Events, Heartbeats, Log, LogError, LogRead, Offset,
+    PartitionBounds, PartitionId, Timestamp, TypeFilter, Waker,
 };
 use parking_lot::Mutex;
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -83,7 +83,7 @@ impl KafkaLog {
             broker_watch::refresh_settings(&shared, settings);
         }
         let failed = |error: KafkaError| refused(&shared.config, &shared.report, &error);
-        let thread = |error: std::io::Error| OpenError::Other(error.to_string());
+        let thread = OpenError::Thread;
         let emitter = Emitter::start(&shared, &context, table.instance()).map_err(thread)?;
         let groups = GroupOffsets::start(&shared, &context).map_err(thread)?;
         let table = Arc::new(Mutex::new(table));
@@ -194,7 +194,7 @@ impl DeadLetters for KafkaLog {
         };
         writer
             .copy(letters, topic_partition)
-            .map_err(|error| LogError::Unavailable(error.to_string()))
+            .map_err(|error| LogError::Unavailable(ErrorCause::of(error)))
     }
 
     fn read_copies(
@@ -238,7 +238,7 @@ impl Log for KafkaLog {
     /// else the producers' times.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
         let topic_partition = &self.shared.part(partition)?.topic_partition;
-        let unavailable = |error: KafkaError| LogError::Unavailable(error.to_string());
+        let unavailable = |error: KafkaError| LogError::Unavailable(ErrorCause::of(error));
         let mut list = TopicPartitionList::with_capacity(1);
         let millis = KafkaOffset::Offset(time.0.div_euclid(1_000).max(0));
         list.add_partition_offset(&topic_partition.topic, topic_partition.partition, millis)
@@ -260,7 +260,7 @@ impl Log for KafkaLog {
             return done(Err(LogError::Unavailable(why.into())));
         }
         if let Some(why) = self.shared.is_away() {
-            return done(Err(LogError::Unavailable(why)));
+            return done(Err(LogError::Unavailable(why.into())));
         }
         self.appender.append(events, None, done);
     }
@@ -352,7 +352,7 @@ fn refused(config: &KafkaConfig, report: &ClientReport, error: &KafkaError) -> O
         Some(last) => format!("{error} ({last})"),
         None => error.to_string(),
     };
-    OpenError::Kafka { servers: config.servers.clone(), reason }
+    OpenError::Kafka { servers: config.servers.clone(), reason, source: error.clone() }
 }
 
 /// A hash of the mappings of records to events.

@@ -49,7 +49,7 @@ impl PartitionTable {
 
     /// Reads the table at `path`; returns an empty one if there is no file.
     pub(crate) fn open(path: PathBuf) -> Result<Self, OpenError> {
-        let damaged = |what: String| OpenError::Data { path: path.clone(), reason: what };
+        let damaged = |what: String| OpenError::Data { path: path.clone(), source: what.into() };
         let stored = match std::fs::read(&path) {
             Ok(bytes) => serde_json::from_slice::<PartitionFile>(&bytes)
                 .map_err(|error| damaged(format!("it is damaged: {error}")))?,
@@ -148,7 +148,7 @@ impl PartitionTable {
         }
         let failed = |error: std::io::Error| OpenError::Data {
             path: self.path.clone(),
-            reason: error.to_string(),
+            source: error.into(),
         };
         let bytes = serde_json::to_vec_pretty(&self.stored).expect("plain structs always encode");
         let aside = self.path.with_extension("json.new");

@@ -195,7 +195,7 @@ impl Shared {
         let part = self.part(partition)?;
         let state = part.state.lock();
         if let Some(missing) = &state.missing {
-            return Err(LogError::Unavailable(missing.clone()));
+            return Err(LogError::Unavailable(missing.clone().into()));
         }
         let fresh = self.bounds_age_max();
         match (state.bounds, state.answered_at) {
@@ -207,7 +207,8 @@ impl Shared {
                 })
             }
             (_, answered_at) => Err(LogError::Unavailable(
-                self.unavailable_message(answered_at.map(|answered_at| answered_at.elapsed())),
+                self.unavailable_message(answered_at.map(|answered_at| answered_at.elapsed()))
+                    .into(),
             )),
         }
     }
@@ -306,7 +307,7 @@ impl PartitionState {
         now: Instant,
     ) -> Result<(LogRead, AfterRead), LogError> {
         if let Some(missing) = &self.missing {
-            return Err(LogError::Unavailable(missing.clone()));
+            return Err(LogError::Unavailable(missing.clone().into()));
         }
         let Some((start, end)) = self.bounds.filter(|_| !self.doubtful) else {
             // Without bounds it is unknown whether `from` is within them.

@@ -104,7 +104,7 @@ fn failed(feed: &ProjectionFeed, error: SubscribeError) -> SubscribeError {
 ///
 /// # Errors
 /// The reason why the state cannot be read, for people.
-pub(crate) fn advance(resources: &Resources, feed: &ProjectionFeed) -> Result<(), String> {
+fn advance(resources: &Resources, feed: &ProjectionFeed) -> Result<(), String> {
     match open_view(resources, feed) {
         // The projection is deleted or not active. The engine publishes every change of
         // this to the feed, which then wakes the sessions.

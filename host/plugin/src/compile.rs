@@ -14,7 +14,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use serde::{Deserialize, Serialize};
 use wasmtime::Engine;
 
-use crate::pipeline::prepare;
+use crate::pipeline::{PrepareError, prepare};
 use crate::{Compiler, LoadError, PluginConfig, engine};
 
 /// The first argument of a program that runs as the compiling child.
@@ -25,6 +25,9 @@ const CODE_BYTES_MAX: u64 = 256 << 20;
 const END_MAX: Duration = Duration::from_secs(2);
 /// The interval at which the child's exit is polled.
 const END_POLL: Duration = Duration::from_millis(1);
+/// How the message begins that Rust's standard library writes to standard error if the
+/// allocator returns no memory.
+const NO_MEMORY: &str = "memory allocation of";
 /// How many bytes of a child's standard error are read.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
 /// By how much the child's priority is lowered.
@@ -33,6 +36,8 @@ const NICE: i32 = 10;
 const ANSWER_CODE: u8 = 0;
 /// First byte of the child's answer: a [`LoadError`] follows, as JSON.
 const ANSWER_ERROR: u8 = 1;
+/// First byte of the child's answer: it got no memory. Nothing follows.
+const ANSWER_NO_MEMORY: u8 = 2;
 
 /// The child's task, passed as its second argument.
 #[derive(Serialize, Deserialize)]
@@ -109,7 +114,13 @@ impl Compilers {
         self.started.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let result = match &self.compiler {
-            Compiler::InProcess => prepare(engine, bytes, self.request.allow_wasi),
+            Compiler::InProcess => {
+                prepare(engine, bytes, self.request.allow_wasi).map_err(|error| match error {
+                    PrepareError::Load(error) => error,
+                    // No limit was set, so the machine lacks memory.
+                    PrepareError::NoMemory => host(error.to_string()),
+                })
+            }
             Compiler::Child { command } => self.in_child(command.as_deref(), bytes),
         };
         metrics::histogram!("lantern_plugin_compile_seconds").record(started.elapsed());
@@ -157,8 +168,9 @@ impl Compilers {
             Some((&ANSWER_ERROR, error)) if status.success() => {
                 let error = serde_json::from_slice(error)
                     .map_err(|error| host(format!("the compiler's answer is garbled: {error}")))?;
-                Err(self.as_memory_error(error))
+                Err(error)
             }
+            Some((&ANSWER_NO_MEMORY, _)) if status.success() => Err(self.out_of_memory()),
             _ => Err(self.exit_error(status, &answer.stderr)),
         }
     }
@@ -193,16 +205,6 @@ impl Compilers {
         })
     }
 
-    /// Handles a compiler that reports by itself that it got no memory.
-    fn as_memory_error(&self, error: LoadError) -> LoadError {
-        match error {
-            LoadError::Invalid { reason } if reason.contains("Cannot allocate memory") => {
-                self.out_of_memory()
-            }
-            error => error,
-        }
-    }
-
     fn out_of_memory(&self) -> LoadError {
         LoadError::CompileMemory { limit_bytes: self.request.memory_bytes }
     }
@@ -212,14 +214,16 @@ impl Compilers {
 
         let words = String::from_utf8_lossy(stderr);
         let words = words.trim();
-        let cpu = [Signal::XCPU.as_raw(), Signal::KILL.as_raw()];
         match status.signal() {
-            _ if words.contains("memory allocation of") => self.out_of_memory(),
-            Some(signal) if signal == cpu[0] => {
+            Some(signal) if signal == Signal::XCPU.as_raw() => {
                 LoadError::CompileCpu { limit_s: self.request.cpu_s }
             }
-            // The kernel sends this signal if the system is out of memory.
-            Some(signal) if signal == cpu[1] => self.out_of_memory(),
+            Some(signal) if signal == Signal::KILL.as_raw() => LoadError::CompilerKilled,
+            // Rust aborts a process that gets no memory from the allocator. It offers no
+            // stable way to be called before, so its message is the only sign.
+            Some(signal) if signal == Signal::ABORT.as_raw() && words.contains(NO_MEMORY) => {
+                self.out_of_memory()
+            }
             Some(signal) => LoadError::CompilerBroke {
                 reason: format!("it was ended by signal {signal}: {words}"),
             },
@@ -286,7 +290,8 @@ fn child(request: &CompileRequest) -> Result<(), Box<dyn std::error::Error>> {
             stdout.write_all(&[ANSWER_CODE])?;
             stdout.write_all(&code)?;
         }
-        Err(error) => {
+        Err(PrepareError::NoMemory) => stdout.write_all(&[ANSWER_NO_MEMORY])?,
+        Err(PrepareError::Load(error)) => {
             stdout.write_all(&[ANSWER_ERROR])?;
             serde_json::to_writer(&mut stdout, &error)?;
         }

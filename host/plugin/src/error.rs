@@ -170,6 +170,11 @@ pub enum LoadError {
         /// The reason.
         reason: String,
     },
+    /// The compiler was killed by a signal that does not tell the cause.
+    #[error(
+        "the compiler was killed (signal 9): memory ran out, its processor time was used up, or someone ended it"
+    )]
+    CompilerKilled,
     /// Too many plugins wait to be compiled.
     #[error("{waiting} plugins wait to be compiled already; try again later")]
     CompileQueue {
@@ -292,6 +297,7 @@ impl LoadError {
                 | Self::CompileMemory { .. }
                 | Self::CompileWall { .. }
                 | Self::CompilerBroke { .. }
+                | Self::CompilerKilled
         )
     }
 
@@ -331,6 +337,7 @@ impl LoadError {
             Self::SourceName { .. } => "LAN-0130",
             Self::SourceText { .. } => "LAN-0131",
             Self::NoInterpreter { .. } => "LAN-0132",
+            Self::CompilerKilled => "LAN-0133",
         }
     }
 
@@ -388,6 +395,10 @@ impl LoadError {
             Self::CompilerBroke { .. } => {
                 "build it with another compiler version or at a lower level of optimisation, and \
                  report it"
+            }
+            Self::CompilerKilled => {
+                "upload it again; if that fails too, look in the system's log for a process that was \
+                 killed because memory ran out"
             }
             Self::CompileQueue { .. } => "wait, or raise `plugin.compile_queue_max`",
             Self::Instance { .. } => {

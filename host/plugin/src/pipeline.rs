@@ -5,8 +5,11 @@
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use rustix::io::Errno;
+use thiserror::Error;
 use wasmparser::{Encoding, Parser, Payload};
 use wasmtime::Engine;
+use wasmtime::error::OutOfMemory;
 
 use crate::upload_format::{UploadFormat, detect_format};
 use crate::{LoadError, contract};
@@ -16,15 +19,26 @@ const METADATA: &str = "component-type";
 /// The longest error text of a library that is passed on, in bytes.
 const REASON_BYTES_MAX: usize = 2_000;
 
+/// Why an upload was not compiled.
+#[derive(Debug, Error)]
+pub(crate) enum PrepareError {
+    /// It is not a valid plugin.
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    /// The operating system refused memory. Nothing is known about the upload.
+    #[error("the operating system refused memory")]
+    NoMemory,
+}
+
 /// Compiles an upload for `engine`.
 ///
 /// # Errors
-/// [`LoadError`] if the upload is not a valid plugin.
+/// [`PrepareError`] if the upload is not a valid plugin, or memory ran out.
 pub(crate) fn prepare(
     engine: &Engine,
     bytes: &[u8],
     allow_wasi: bool,
-) -> Result<Vec<u8>, LoadError> {
+) -> Result<Vec<u8>, PrepareError> {
     let wrapped;
     let component = match detect_format(bytes)? {
         UploadFormat::Component => bytes,
@@ -35,8 +49,21 @@ pub(crate) fn prepare(
     };
     validate(component)?;
     guarded("checked", || contract::check(component, allow_wasi))??;
-    guarded("compiled", || engine.precompile_component(component))?
-        .map_err(|error| LoadError::Invalid { reason: reason(&format!("{error:#}")) })
+    guarded("compiled", || engine.precompile_component(component))?.map_err(|error| {
+        if is_out_of_memory(&error) {
+            return PrepareError::NoMemory;
+        }
+        LoadError::Invalid { reason: reason(&format!("{error:#}")) }.into()
+    })
+}
+
+/// Whether the engine got no memory, or could not map memory.
+fn is_out_of_memory(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| {
+        let errno = cause.downcast_ref::<Errno>().copied();
+        let errno = errno.or_else(|| Errno::from_io_error(cause.downcast_ref()?));
+        cause.is::<OutOfMemory>() || errno == Some(Errno::NOMEM)
+    })
 }
 
 /// Wraps a core module as the component that its metadata describes. A module without
@@ -141,4 +168,19 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
 
 fn reason(text: &str) -> String {
     text[..text.floor_char_boundary(REASON_BYTES_MAX)].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refused_mapping_is_a_lack_of_memory_and_an_invalid_upload_is_not() {
+        let of = |errno: Errno| wasmtime::Error::from(errno).context("mmap failed");
+        assert!(is_out_of_memory(&of(Errno::NOMEM)));
+        assert!(is_out_of_memory(&wasmtime::Error::from(std::io::Error::from(Errno::NOMEM))));
+        assert!(is_out_of_memory(&OutOfMemory::new(8).into()));
+        assert!(!is_out_of_memory(&of(Errno::ACCESS)));
+        assert!(!is_out_of_memory(&wasmtime::Error::msg("Cannot allocate memory")));
+    }
 }

@@ -254,6 +254,12 @@ pub const CODES: &[Code] = &[
         "no interpreter for the source",
         "put the interpreter into the folder that the message names (`cargo xtask interpreters` builds it), or set `plugin.interpreters_dir`",
     ),
+    code(
+        "LAN-0133",
+        503,
+        "the compiler was killed",
+        "upload the plugin again; if that fails too, look in the system's log for a process that was killed because memory ran out",
+    ),
     // Projections.
     code("LAN-0201", 404, "no such projection", "`GET /v1/projections` lists all projections"),
     code("LAN-0202", 404, "no such version", "`GET /v1/projections/{name}` lists all versions"),

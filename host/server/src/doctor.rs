@@ -4,13 +4,16 @@
 //! A check changes nothing. A repair moves damaged files into the folder `damaged`, and
 //! deletes nothing. It never changes the log, because nothing else contains its events.
 
-use std::fs;
 use std::path::{Path, PathBuf};
+use std::{fs, io};
 
-use lantern_core::{Catalog, Offset, PartitionBounds, ProjectionRecord, ShardMeta, VersionRecord};
+use lantern_core::{
+    Catalog, Offset, PartitionBounds, ProjectionRecord, ShardMeta, StoreError, VersionRecord,
+};
 use lantern_log::{LogChecked, LogDamage, OpenError};
 use lantern_store::{CatalogFile, StateChecked, check_catalog, check_plugin, check_state};
 use serde::Serialize;
+use thiserror::Error;
 
 use crate::data::DataDir;
 use crate::start_error::StartError;
@@ -94,6 +97,19 @@ pub fn examine(
     }
     doctor.cache();
     Ok(Report { folder: doctor.root, findings: doctor.findings })
+}
+
+/// Why a state was not repaired.
+#[derive(Debug, Error)]
+enum RepairError {
+    #[error("it no longer exists")]
+    NoProjection,
+    #[error("its version no longer exists")]
+    NoVersion,
+    #[error(transparent)]
+    Catalog(#[from] StoreError),
+    #[error("its files cannot be moved aside: {0}")]
+    Move(#[from] io::Error),
 }
 
 /// The log's part of the result: whether states can be rebuilt from it.
@@ -382,8 +398,8 @@ impl Doctor {
             };
             let aside = match self.repair_one(&catalog, record, one) {
                 Ok(aside) => aside,
-                Err(why) => {
-                    self.not_repaired(std::slice::from_ref(one), &why);
+                Err(error) => {
+                    self.not_repaired(std::slice::from_ref(one), &error.to_string());
                     continue;
                 }
             };
@@ -409,16 +425,16 @@ impl Doctor {
         catalog: &CatalogFile,
         record: &ProjectionRecord,
         damaged: &DamagedState,
-    ) -> Result<PathBuf, String> {
-        let projections = catalog.projections().map_err(|error| error.to_string())?;
+    ) -> Result<PathBuf, RepairError> {
+        let projections = catalog.projections()?;
         // Several versions of one projection may be damaged.
         let mut record = projections
             .into_iter()
             .find(|r| r.key() == record.key())
-            .ok_or("it no longer exists")?;
+            .ok_or(RepairError::NoProjection)?;
         let old = self.build(&record, &damaged.version);
         let version = record.versions.iter_mut().find(|v| v.id == damaged.version.id);
-        let version = version.ok_or("its version no longer exists")?;
+        let version = version.ok_or(RepairError::NoVersion)?;
         let at = |next| ShardMeta { next, ..ShardMeta::default() };
         let emit_from = (0..self.log.bounds.len()).map(|partition| {
             // The log contains the events that the lost state emitted. If the offset of
@@ -431,26 +447,26 @@ impl Doctor {
         version.rebuild(emit_from);
         // The catalogue first: if the next step fails, the old files remain, but no
         // version uses them.
-        catalog.save(&record).map_err(|error| error.to_string())?;
-        self.quarantine(&record.key(), &old)
+        catalog.save(&record)?;
+        Ok(self.quarantine(&record.key(), &old)?)
     }
 
-    fn quarantine(&self, projection: &str, folder: &Path) -> Result<PathBuf, String> {
+    fn quarantine(&self, projection: &str, folder: &Path) -> io::Result<PathBuf> {
         let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let home = self.data.damaged().join(projection);
-        fs::create_dir_all(&home).map_err(|error| error.to_string())?;
+        fs::create_dir_all(&home)?;
         let aside = (0..)
             .map(|n| home.join(if n == 0 { name.clone() } else { format!("{name}.{n}") }))
             .find(|path| !path.exists())
             .unwrap_or(home);
-        fs::rename(folder, &aside).map_err(|error| error.to_string())?;
+        fs::rename(folder, &aside)?;
         Ok(aside)
     }
 }
 
-fn health(error: &lantern_core::StoreError) -> Health {
+fn health(error: &StoreError) -> Health {
     match error {
-        lantern_core::StoreError::Damaged(_) => Health::Damaged,
+        StoreError::Damaged(_) => Health::Damaged,
         _ => Health::Unknown,
     }
 }

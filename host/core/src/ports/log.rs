@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use crate::{Chunk, EventRef, Events, Offset, PartitionId, Timestamp, TypeFilter};
+use crate::{Chunk, ErrorCause, EventRef, Events, Offset, PartitionId, Timestamp, TypeFilter};
 
 /// An event log: partitions of events with rising offsets.
 pub trait Log: Send + Sync {
@@ -227,13 +227,13 @@ pub enum LogError {
     NoImport(String),
     /// Nothing can be appended now; this may be temporary.
     #[error("the log takes no events now: {0}")]
-    Unavailable(String),
+    Unavailable(#[source] ErrorCause),
     /// The disk is full.
     #[error("the disk is full: {0}")]
-    Full(String),
+    Full(#[source] ErrorCause),
     /// Stored data is damaged.
     #[error("the log is damaged: {0}")]
-    Damaged(String),
+    Damaged(#[source] ErrorCause),
     /// The log was closed.
     #[error("the log is closed")]
     Closed,

@@ -107,7 +107,7 @@ impl Shared {
         Err(LogError::Full(format!(
             "the disk of `{}` has {free} bytes free, but {need} are needed, including `log.disk_reserve_bytes`: free some space, or delete old events with `log.retention_bytes`",
             path.display()
-        )))
+        ).into()))
     }
 
     pub(crate) fn new(
@@ -146,12 +146,12 @@ impl Shared {
             LogError::Unavailable(format!(
                 "an append of {} bytes is more than `log.queue_bytes`, {limit}: send it in parts",
                 pending.bytes
-            ))
+            ).into())
         } else if queue.bytes + pending.bytes > limit {
             LogError::Unavailable(format!(
                 "{} bytes are waiting to become durable (`log.queue_bytes` is {limit}): send it again later",
                 queue.bytes
-            ))
+            ).into())
         } else {
             queue.bytes += pending.bytes;
             queue.commands.push_back(WriterCommand::Append(Box::new(pending)));

@@ -96,7 +96,7 @@ impl Shared {
                 // A chunk is missing: its events would be skipped unnoticed.
                 let end = meta.end;
                 let what = format!("no chunk of partition {partition} holds offset {end}");
-                return Err(LogError::Damaged(what));
+                return Err(LogError::Damaged(what.into()));
             }
             (first, meta) = (following, its);
         }
@@ -119,7 +119,7 @@ impl Shared {
         let start = self.guard(caught(|| snapshot.start(partition)))?;
         if from >= start {
             let what = format!("no chunk of partition {partition} holds offset {from}");
-            return Err(LogError::Damaged(what));
+            return Err(LogError::Damaged(what.into()));
         }
         if skipped {
             return Ok(LogRead::Skipped { next: from });

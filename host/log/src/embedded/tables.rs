@@ -14,7 +14,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::io::ErrorKind;
 use std::sync::Arc;
 
-use lantern_core::{Chunk, DeduplicationWindow, LogError, Offset, PartitionId, Timestamp};
+use lantern_core::{
+    Chunk, DeduplicationWindow, ErrorCause, LogError, Offset, PartitionId, Timestamp,
+};
 use lantern_redb_file::{begin_durable_write, catch_panic};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, WriteTransaction};
 use thiserror::Error;
@@ -81,9 +83,9 @@ impl From<Fault> for LogError {
         use redb::Error::{Corrupted, Io};
         let full = |kind| matches!(kind, ErrorKind::StorageFull | ErrorKind::QuotaExceeded);
         match fault {
-            Fault::Damaged(what) | Fault::Redb(Corrupted(what)) => Self::Damaged(what),
-            Fault::Redb(Io(error)) if full(error.kind()) => Self::Full(error.to_string()),
-            Fault::Redb(error) => Self::Unavailable(error.to_string()),
+            Fault::Damaged(what) | Fault::Redb(Corrupted(what)) => Self::Damaged(what.into()),
+            Fault::Redb(Io(error)) if full(error.kind()) => Self::Full(ErrorCause::of(error)),
+            Fault::Redb(error) => Self::Unavailable(ErrorCause::of(error)),
         }
     }
 }

@@ -82,7 +82,7 @@ fn start_error(error: OpenError) -> StartError {
         OpenError::Setting(error) => {
             StartError::Config(ConfigError(format!("in section `{SECTION}`: {error}")))
         }
-        OpenError::Data { path, reason } => StartError::data(path, reason),
+        OpenError::Data { path, source } => StartError::data(path, source),
         other => StartError::Kafka(other.into()),
     }
 }

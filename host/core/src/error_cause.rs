@@ -1,0 +1,66 @@
+//! Why an operation failed.
+
+use std::error::Error;
+use std::ops::Deref;
+use std::sync::Arc;
+
+/// Why an operation failed: a text for people, and the error that caused it, if one did.
+/// The text contains that of the error.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{text}")]
+pub struct ErrorCause {
+    text: String,
+    source: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+impl ErrorCause {
+    /// The cause is `error`, and the text is the error's own.
+    #[must_use]
+    pub fn of(error: impl Error + Send + Sync + 'static) -> Self {
+        Self { text: error.to_string(), source: Some(Arc::new(error)) }
+    }
+
+    /// The cause is `error`. `text` describes it.
+    #[must_use]
+    pub fn described(text: String, error: impl Error + Send + Sync + 'static) -> Self {
+        Self { text, source: Some(Arc::new(error)) }
+    }
+}
+
+impl From<String> for ErrorCause {
+    fn from(text: String) -> Self {
+        Self { text, source: None }
+    }
+}
+
+impl From<&str> for ErrorCause {
+    fn from(text: &str) -> Self {
+        text.to_owned().into()
+    }
+}
+
+impl Deref for ErrorCause {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::LogError;
+
+    #[test]
+    fn the_error_behind_a_fault_of_the_log_can_be_found() {
+        let full = LogError::Full(ErrorCause::of(io::Error::from(io::ErrorKind::StorageFull)));
+        let cause = full.source().expect("the cause");
+        assert_eq!(full.to_string(), format!("the disk is full: {cause}"));
+        let error = cause.source().and_then(|error| error.downcast_ref::<io::Error>());
+        assert_eq!(error.expect("the error of the disk").kind(), io::ErrorKind::StorageFull);
+        assert!(LogError::Full("no room".into()).source().expect("a text").source().is_none());
+    }
+}
