@@ -4,8 +4,8 @@
 use http::Uri;
 use lantern_core::Checkpoint;
 
-use crate::api::{events, tables};
 use crate::config::HttpConfig;
+use crate::http::{events, tables};
 use crate::problem::Problem;
 
 /// Describes, as text, what a query of a table requests.

@@ -5,7 +5,6 @@
 //! Nothing here blocks tokio's threads: code that uses a disk or a plugin runs on
 //! blocking threads.
 
-mod api;
 mod app;
 mod append_health;
 mod clock;
@@ -19,6 +18,7 @@ pub mod doctor;
 mod durations;
 #[doc(hidden)]
 pub mod fuzzing;
+mod http;
 mod jobs;
 mod log_services;
 mod plugins;
@@ -34,7 +34,7 @@ mod wiring;
 
 pub use lantern_cloudevents as cloudevents;
 
-pub use api::openapi;
+pub use self::http::openapi;
 pub use codes::{CODES, Code, find as find_code};
 pub use config::{
     ENV_PREFIX, FILE, HttpConfig, IngestConfig, ServerConfig, UpkeepConfig, VerifyConfig,

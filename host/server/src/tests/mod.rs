@@ -88,7 +88,7 @@ impl Fixture {
         let mut config = config(dir.path());
         change(&mut config);
         let (app, data) = crate::wiring::open(config).unwrap();
-        let router = crate::api::router(Arc::clone(&app));
+        let router = crate::http::router(Arc::clone(&app));
         Self { app, router, _data: data, _dir: dir }
     }
 

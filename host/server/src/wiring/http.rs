@@ -6,9 +6,9 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::api;
 use crate::app::App;
 use crate::config::ServerConfig;
+use crate::http;
 use crate::start_error::StartError;
 
 /// Listens on the configured address. Without authentication that must be a loopback
@@ -26,7 +26,7 @@ pub(super) async fn listen(config: &ServerConfig) -> Result<(TcpListener, Socket
 
 /// Answers requests until the server stops.
 pub(super) fn serve(app: &Arc<App>, listener: TcpListener) -> JoinHandle<()> {
-    let router = api::router(Arc::clone(app));
-    let (http, stopping) = (app.config.http.clone(), app.tasks.stopping.clone());
-    tokio::spawn(async move { api::serve(listener, router, &http, stopping).await })
+    let router = http::router(Arc::clone(app));
+    let (config, stopping) = (app.config.http.clone(), app.tasks.stopping.clone());
+    tokio::spawn(async move { http::serve(listener, router, &config, stopping).await })
 }

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use lantern_core::View;
 
 use super::query::TableQuery;
-use crate::api::params::AnswerFormat;
+use crate::http::params::AnswerFormat;
 
 /// Identifies the state and the query; equal tags have equal answers.
 pub(super) fn etag(

@@ -6,8 +6,8 @@ use http::header::CONTENT_TYPE;
 use lantern_core::{Row, TableSpec, View};
 
 use super::page::Cursor;
-use crate::api::params::AnswerFormat;
 use crate::cloudevents::NDJSON;
+use crate::http::params::AnswerFormat;
 use crate::rows::{csv_head, csv_row, json_rows, ndjson_row};
 
 /// The answer with `rows` in `format`; `next` is the key after which the next page
