@@ -119,6 +119,14 @@ pub(crate) fn resend(app: &App, from_beginning: bool) -> Result<ResendResult, Pr
         let detail = format!("there is no dead-letter topic to read from {from}");
         return Err(Problem::new("LAN-0219", detail));
     };
+    resend_from(app, &**letters, from_beginning)
+}
+
+fn resend_from(
+    app: &App,
+    letters: &dyn DeadLetters,
+    from_beginning: bool,
+) -> Result<ResendResult, Problem> {
     let (mut counts, mut failed) = (ResendResult::default(), None);
     let read = letters.read_copies(from_beginning, &mut |page| match resend_page(
         app,
@@ -186,4 +194,104 @@ fn write(file: &Path, progress: &CopyProgress) -> Result<(), CopyError> {
     let bytes = serde_json::to_vec_pretty(progress).expect("maps of strings always encode");
     std::fs::write(&aside, bytes).map_err(failed)?;
     std::fs::rename(&aside, file).map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use lantern_core::fake::{MemoryDeadLetters, NativePlugin, host_error};
+    use lantern_core::{ApplyError, Plugin, TableId};
+
+    use super::*;
+    use crate::tests::{Fixture, counts, event};
+
+    const PARKED: &str = "/v1/projections/counts/parked";
+
+    /// The projection `counts`, except that each event needs the row `needed`, which the
+    /// event about the subject `needed` writes. Other events are parked until then.
+    fn needy() -> Arc<dyn Plugin> {
+        Arc::new(NativePlugin::<()>::new(counts().manifest().clone(), |batch, host, ()| {
+            for index in 0..batch.events.len() {
+                let cause = batch.cause_of_event(index);
+                let subject = batch.events.subject(index);
+                let needed = host.get(TableId(0), "needed").map_err(host_error)?;
+                if subject != "needed" && needed.is_none() {
+                    let message = "`needed` is missing".to_owned();
+                    return Err(ApplyError::Failed { cause: Some(cause), message });
+                }
+                let row = serde_json::json!({ "subject": subject, "count": 1 });
+                host.put(cause, TableId(0), subject, row.to_string().as_bytes())
+                    .map_err(host_error)?;
+            }
+            Ok(())
+        }))
+    }
+
+    /// A server with the parked events `1` and `2`.
+    async fn with_two_parked() -> Fixture {
+        let fixture = Fixture::new();
+        fixture.project(needy()).await;
+        append(&fixture, &[event("1", "t", "a"), event("2", "t", "b")]).await;
+        fixture.until(PARKED, |answer| answer.json()["total"] == 2).await;
+        fixture
+    }
+
+    async fn append(fixture: &Fixture, events: &[String]) {
+        let body = events.join("\n") + "\n";
+        fixture.post("/v1/events", "application/x-ndjson", body).await.expect_ok();
+    }
+
+    fn ids(letters: &MemoryDeadLetters) -> Vec<String> {
+        letters.copies().into_iter().map(|letter| letter.record.event.id).collect()
+    }
+
+    #[tokio::test]
+    async fn each_parked_event_is_copied_once_and_again_if_the_progress_is_lost() {
+        let fixture = with_two_parked().await;
+        let (letters, dir) = (MemoryDeadLetters::default(), tempfile::tempdir().unwrap());
+        let file = dir.path().join("letters.json");
+        let copy = || copy_new(&fixture.app, &letters, &file);
+        letters.fail_next_copy(LogError::Unavailable("no broker".into()));
+        assert!(matches!(copy(), Err(CopyError::Log(LogError::Unavailable(_)))));
+        assert_eq!((ids(&letters).len(), file.exists()), (0, false));
+        for _ in 0..2 {
+            copy().unwrap();
+            assert_eq!(ids(&letters), ["1", "2"]);
+        }
+        let first = &letters.copies()[0];
+        assert_eq!((first.projection.as_str(), first.partition), ("counts", PartitionId(0)));
+        assert!(first.record.reason.contains("`needed` is missing"), "{}", first.record.reason);
+
+        append(&fixture, &[event("3", "t", "c")]).await;
+        fixture.until(PARKED, |answer| answer.json()["total"] == 3).await;
+        copy().unwrap();
+        assert_eq!(ids(&letters), ["1", "2", "3"]);
+        std::fs::remove_file(&file).unwrap();
+        copy().unwrap();
+        assert_eq!(ids(&letters), ["1", "2", "3", "1", "2", "3"]);
+        std::fs::write(&file, "half").unwrap();
+        assert!(matches!(copy(), Err(CopyError::Progress { path, .. }) if path == file));
+    }
+
+    #[tokio::test]
+    async fn letters_are_resent_to_the_shard_that_parked_their_events() {
+        let fixture = with_two_parked().await;
+        let (letters, dir) = (MemoryDeadLetters::default(), tempfile::tempdir().unwrap());
+        copy_new(&fixture.app, &letters, &dir.path().join("letters.json")).unwrap();
+        let resend = |from_beginning| resend_from(&fixture.app, &letters, from_beginning).unwrap();
+        let expected = |letters, applied, failed, gone| ResendResult {
+            letters,
+            applied,
+            failed,
+            gone,
+            ..ResendResult::default()
+        };
+        assert_eq!(resend(false), expected(2, 0, 2, 0));
+        assert_eq!(resend(false), expected(0, 0, 0, 0), "each letter is read once");
+        append(&fixture, &[event("3", "t", "needed")]).await;
+        let path = "/v1/tables/counts/by_subject";
+        fixture.until(path, |answer| answer.text.contains("needed")).await;
+        assert_eq!(resend(true), expected(2, 2, 0, 0));
+        assert_eq!(resend(true), expected(2, 0, 0, 2), "they are no longer parked");
+        assert_eq!(fixture.get(PARKED).await.json()["total"], 0);
+    }
 }

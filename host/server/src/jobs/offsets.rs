@@ -40,3 +40,28 @@ fn note_once(engine: &Engine, offsets: &dyn CommittedOffsets) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use lantern_core::fake::MemoryOffsets;
+
+    use super::*;
+    use crate::tests::{Fixture, counts, event};
+
+    #[tokio::test]
+    async fn the_next_offset_of_each_active_version_is_noted() {
+        let fixture = Fixture::new();
+        let offsets = MemoryOffsets::default();
+        note_once(&fixture.app.engine, &offsets);
+        assert!(offsets.noted().is_empty(), "there is no projection");
+
+        fixture.project(counts()).await;
+        let body = ["1", "2", "3"].map(|id| event(id, "t", id)).join("\n") + "\n";
+        fixture.post("/v1/events", "application/x-ndjson", body).await.expect_ok();
+        let path = "/v1/tables/counts/by_subject";
+        fixture.until(path, |answer| answer.text.contains("\"3\"")).await;
+        note_once(&fixture.app.engine, &offsets);
+        let noted: Vec<_> = offsets.noted().into_iter().collect();
+        assert_eq!(noted, [(("counts".to_owned(), PartitionId(0)), Offset(3))]);
+    }
+}
