@@ -288,7 +288,9 @@ impl Log for BadLog {
                 events,
                 Box::new(|outcome| {
                     done(outcome.map_err(|error| match error {
-                        LogError::Rejected { .. } => LogError::Unavailable(error.to_string()),
+                        LogError::Rejected { .. } => {
+                            LogError::Unavailable(error.to_string().into())
+                        }
                         other => other,
                     }));
                 }),

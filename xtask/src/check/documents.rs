@@ -140,10 +140,11 @@ fn tests_of(text: &str) -> Vec<&str> {
     found
 }
 
-/// `ARCHITECTURE.md` names every top folder, the folder of every member of the
-/// workspace, and every rule.
+/// `ARCHITECTURE.md` names every top folder and the folder of every member of the
+/// workspace, and `docs/invariants.md` every rule.
 pub(super) fn the_map_is_complete(repository: &Repository) -> Findings {
     const MAP: &str = "ARCHITECTURE.md";
+    const INVARIANTS: &str = "docs/invariants.md";
     let text = repository.texts.get(MAP).map(String::as_str).unwrap_or_default();
     let mut findings = Findings::default();
     for member in repository.workspace.members() {
@@ -161,9 +162,10 @@ pub(super) fn the_map_is_complete(repository: &Repository) -> Findings {
             findings.breach(format!("{MAP}: the folder `{top}` is not on the map"));
         }
     }
+    let invariants = repository.texts.get(INVARIANTS).map(String::as_str).unwrap_or_default();
     for (rule, _) in RULES {
-        if !text.contains(&format!("`{rule}`")) {
-            findings.breach(format!("{MAP}: the rule `{rule}` is not named"));
+        if !invariants.contains(&format!("`{rule}`")) {
+            findings.breach(format!("{INVARIANTS}: the rule `{rule}` is not named"));
         }
     }
     findings
@@ -219,15 +221,20 @@ mod tests {
             |folder: &str| Package { folder: folder.into(), member: true, ..Package::default() };
         let workspace = Workspace { packages: vec![member("host/a"), member("plugins/b")] };
         let rules: String = RULES.iter().map(|(name, _)| format!("`{name}` ")).collect();
-        let check = |text: String, breaches: usize| {
-            let files = [("ARCHITECTURE.md", text.as_str()), ("misc/a.rs", ""), (".ci/run", "")];
+        let check = |text: &str, rules: &str, breaches: usize| {
+            let files = [
+                ("ARCHITECTURE.md", text),
+                ("docs/invariants.md", rules),
+                ("misc/a.rs", ""),
+                (".ci/run", ""),
+            ];
             let repository = Repository::of(workspace.clone(), &files);
             assert_eq!(the_map_is_complete(&repository).breaches.len(), breaches, "{text}");
         };
-        check(format!("`host/a` `plugins/` `misc/b` {rules}"), 0);
-        check(format!("`plugins` `misc` {rules}"), 1);
-        check(format!("`host/a` `plugins` {rules}"), 1);
-        check("`host/a` `plugins/` `misc`".into(), RULES.len());
+        check("`host/a` `plugins/` `docs/` `misc/b`", &rules, 0);
+        check("`plugins` `docs` `misc`", &rules, 1);
+        check("`host/a` `docs` `plugins`", &rules, 1);
+        check("`host/a` `plugins/` `docs` `misc`", "", RULES.len());
     }
 
     #[test]

@@ -150,7 +150,7 @@ fn walk(root: &Path, folder: &str, found: &mut Repository) -> Result<()> {
 /// A rule: it checks the files and the workspace.
 type Rule = fn(&Repository) -> Findings;
 
-/// Every rule with its name, which `ARCHITECTURE.md` must contain.
+/// Every rule with its name, which `docs/invariants.md` must contain.
 pub(crate) const RULES: &[(&str, Rule)] = &[
     ("dependencies_form_a_star", dependencies::dependencies_form_a_star),
     ("big_dependencies_stay_in_their_crates", dependencies::big_dependencies_stay_in_their_crates),
