@@ -5,14 +5,14 @@
 
 use std::any::Any;
 use std::collections::HashMap;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lantern_cli::generate::{Options as ShopOptions, Shop};
 use lantern_core::{
-    Batch, Cause, Events, Host, HostError, Level, NewEvent, Plugin, Row, TableId, Timestamp,
+    Batch, Cause, Events, Host, HostError, Level, NewEvent, Plugin, Row, TableId,
+    Timestamp, VersionSource,
 };
 use lantern_plugin::{PluginConfig, PluginHost};
 
@@ -36,9 +36,10 @@ pub(crate) struct Options {
     #[arg(long, default_value_t = 5)]
     rounds: usize,
     /// The guests, which subscribe to all of the shop's types; all must give the same
-    /// rows as the first.
+    /// rows as the first. An interpreter is followed by `=` and its source:
+    /// `declare.wasm=bench/w1/declaration.yaml`.
     #[arg(default_value = "target/wasm32-unknown-unknown/guest/w1.wasm")]
-    plugins: Vec<PathBuf>,
+    plugins: Vec<String>,
 }
 
 type Rows = HashMap<(TableId, String), Vec<u8>>;
@@ -55,13 +56,17 @@ struct Guest {
 pub(crate) fn run(options: &Options) -> Result<()> {
     let host = PluginHost::new(PluginConfig::default())?;
     let mut guests = Vec::new();
-    for path in &options.plugins {
-        let wasm =
-            std::fs::read(path).with_context(|| format!("no guest at `{}`", path.display()))?;
+    for name in &options.plugins {
+        let (path, source) = match name.split_once('=') {
+            Some((path, source)) => (path, Some(source)),
+            None => (name.as_str(), None),
+        };
+        let wasm = std::fs::read(path).with_context(|| format!("no guest at `{path}`"))?;
+        let source = source.map(read_source).transpose()?;
         guests.push(Guest {
-            name: path.display().to_string(),
+            name: name.clone(),
             bytes: wasm.len(),
-            plugin: host.load(&wasm, "")?,
+            plugin: host.load_with(&wasm, "", source.as_ref())?,
             nanos: Vec::new(),
             fuel: 0.0,
         });
@@ -87,6 +92,12 @@ pub(crate) fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
+fn read_source(path: &str) -> Result<VersionSource> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("no source at `{path}`"))?;
+    let name = path.rsplit('/').next().unwrap_or(path);
+    Ok(VersionSource::new(name, text))
+}
+
 impl Guest {
     fn fold(&mut self, shop: &Shop, events: u64) -> Result<Rows> {
         let mut instance = self.plugin.instantiate()?;
@@ -101,7 +112,7 @@ impl Guest {
                 watermarks: vec![Timestamp::MIN; usize::try_from(last - first)?],
                 ..Batch::default()
             };
-            let wanted = self.plugin.manifest().attributes;
+            let wanted = self.plugin.manifest().attributes_read();
             ensure!(batch.events.extend_from(&all, 0..all.len(), wanted), "too many types");
             let applied = instance.apply(&batch, host, FUEL);
             applied.result?;
