@@ -287,6 +287,10 @@ pub struct Uploaded {
     pub existed: bool,
     /// How many events of the log the determinism check folded.
     pub checked_events: u64,
+    /// What a sample of the log says against the manifest: a declared member of the data
+    /// that no event has, for example.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// The result of a check of a plugin.
@@ -301,6 +305,9 @@ pub struct CheckResult {
     pub version: String,
     /// How many events of the log the determinism check folded.
     pub checked_events: u64,
+    /// As in an answer to an upload.
+    #[serde(default)]
+    pub warnings: Vec<String>,
     /// The plugin's manifest.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub manifest: RawJson,

@@ -27,8 +27,12 @@ pub fn merge_rows(table: &TableSpec, rows: &[&[u8]]) -> Vec<u8> {
             Merge::Same => values.next().cloned(),
             Merge::Newest => newest.and_then(|row| row.get(&field.name)).cloned(),
             Merge::Sum => values.cloned().reduce(|a, b| add(&a, &b)),
-            Merge::Min => values.cloned().reduce(|a, b| if less(&b, &a) { b } else { a }),
-            Merge::Max => values.cloned().reduce(|a, b| if less(&a, &b) { b } else { a }),
+            Merge::Min => {
+                values.cloned().reduce(|a, b| if less(field.kind, &b, &a) { b } else { a })
+            }
+            Merge::Max => {
+                values.cloned().reduce(|a, b| if less(field.kind, &a, &b) { b } else { a })
+            }
             Merge::Sketch if field.kind == FieldKind::Distinct => union(values, Distinct::merge),
             Merge::Sketch => union(values, Percentiles::merge),
         };
@@ -66,8 +70,12 @@ fn add(a: &Value, b: &Value) -> Value {
     }
 }
 
-fn less(a: &Value, b: &Value) -> bool {
+fn less(kind: FieldKind, a: &Value, b: &Value) -> bool {
     match (a, b) {
+        // As texts, a time with a fraction would be before the same second without one.
+        (Value::String(a), Value::String(b)) if kind == FieldKind::Timestamp => {
+            parse_rfc3339(a) < parse_rfc3339(b)
+        }
         (Value::String(a), Value::String(b)) => a < b,
         (Value::Bool(a), Value::Bool(b)) => a < b,
         _ => match (a.as_i64(), b.as_i64()) {
@@ -100,6 +108,20 @@ mod tests {
         let merged: Value = serde_json::from_slice(&merge_rows(&table, &[a, b])).unwrap();
         let expected = serde_json::json!({"k":"x","n":9_007_199_254_740_994_i64,"lo":2.5,"hi":"b"});
         assert_eq!(merged, expected);
+    }
+
+    #[test]
+    fn the_extremes_of_timestamps_are_those_of_time() {
+        let time = |name, merge| FieldSpec { kind: FieldKind::Timestamp, ..field(name, merge) };
+        let fields = vec![time("lo", Merge::Min), time("hi", Merge::Max)];
+        let table = TableSpec { fields, ..TableSpec::default() };
+        let (early, late) = ("2026-03-01T12:00:00Z", "2026-03-01T12:00:00.500Z");
+        let row = |at: &str| format!(r#"{{"lo":"{at}","hi":"{at}"}}"#);
+        for rows in [[row(early), row(late)], [row(late), row(early)]] {
+            let rows: Vec<&[u8]> = rows.iter().map(|row| row.as_bytes()).collect();
+            let merged: Value = serde_json::from_slice(&merge_rows(&table, &rows)).unwrap();
+            assert_eq!(merged, serde_json::json!({"lo": early, "hi": late}));
+        }
     }
 
     #[test]

@@ -402,7 +402,7 @@ impl EventList {
     }
 
     /// The chunks of `log` with the first `events` events that match `types`.
-    fn sample(
+    pub(crate) fn sample(
         log: &dyn Log,
         partition: PartitionId,
         types: &TypeFilter,
@@ -427,6 +427,11 @@ impl EventList {
             }
         }
         Ok(list)
+    }
+
+    /// The events, in order.
+    pub(crate) fn chunks(&self) -> &[Arc<Chunk>] {
+        &self.chunks
     }
 
     /// How many events there are.

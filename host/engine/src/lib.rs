@@ -37,6 +37,7 @@ mod registry;
 mod rejections;
 mod run_queues;
 mod runner;
+mod sample_check;
 mod scheduler;
 mod second_fold;
 mod shard;
@@ -67,6 +68,7 @@ pub use error::{ActivationRefused, EngineError, Nondeterminism};
 pub use lifecycle::{Upload, version_id};
 pub use parked_summary::{ParkedReason, ParkedSummary};
 pub use ports::{PluginError, PluginSource, Ports};
+pub use sample_check::sample_warnings;
 pub use status::{
     AheadStatus, FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
     ProjectionStatus, ShardStatus, SourceStatus, TableStatus, Uploaded, VersionStatus,

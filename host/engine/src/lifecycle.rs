@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 
 use crate::outbox::has_unsent;
 use crate::registry::{Projection, VersionBuild};
+use crate::sample_check::sample_warnings;
 use crate::shard::{Shard, StepLimits, StepOutcome};
 use crate::shard_handle::ShardHandle;
 use crate::stop_reason::StopReason;
@@ -84,20 +85,23 @@ impl Engine {
         let name = upload.name.clone().unwrap_or_else(|| manifest.name.clone());
         check_upload(&name, &manifest)?;
         let id = version_id(&upload.sha256, &upload.parameters, upload.source.as_ref());
-        let (projection, version) = (name.clone(), id.0.clone());
-        let mut uploaded = Uploaded { projection, version, existed: true, checked_events: 0 };
+        let mut uploaded = Uploaded {
+            projection: name.clone(),
+            version: id.0.clone(),
+            existed: true,
+            checked_events: 0,
+            warnings: Vec::new(),
+        };
         if self.registry.has_version(&name, &id) {
             self.force_existing(&name, &id, upload.activate)?;
             return Ok(uploaded);
         }
         self.check_cycles(&name, &manifest, true)?;
         if upload.check {
-            uploaded.checked_events = determinism_check::determinism(
-                &upload.plugin,
-                &*self.ports.log,
-                &*self.ports.stores,
-                &self.config,
-            )?;
+            let (plugin, log) = (&upload.plugin, &*self.ports.log);
+            uploaded.checked_events =
+                determinism_check::determinism(plugin, log, &*self.ports.stores, &self.config)?;
+            uploaded.warnings = sample_warnings(plugin, log, &self.config)?;
         }
         let lifecycle = self.lifecycle.lock();
         if self.registry.has_version(&name, &id) {

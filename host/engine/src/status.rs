@@ -318,4 +318,6 @@ pub struct Uploaded {
     pub existed: bool,
     /// How many events of the log the determinism check folded.
     pub checked_events: u64,
+    /// What the sample of the log says against the manifest, for the uploader.
+    pub warnings: Vec<String>,
 }

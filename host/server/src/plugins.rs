@@ -10,6 +10,7 @@ use lantern_core::{
 };
 use lantern_engine::{
     Activation, Engine, EngineConfig, PluginError, PluginSource, Upload, Uploaded, determinism,
+    sample_warnings,
     version_id,
 };
 use lantern_plugin::{Language, LoadError, PluginHost};
@@ -35,6 +36,7 @@ pub(crate) struct Checked {
     pub(crate) sha256: String,
     pub(crate) version: VersionId,
     pub(crate) events: u64,
+    pub(crate) warnings: Vec<String>,
     pub(crate) manifest: Manifest,
 }
 
@@ -111,9 +113,10 @@ impl Plugins {
         let manifest = plugin.manifest().clone();
         manifest.check().map_err(lantern_engine::EngineError::from)?;
         let events = determinism(&plugin, log, &*self.stores, config)?;
+        let warnings = sample_warnings(&plugin, log, config)?;
         let sha256 = hex::encode(Sha256::digest(&wasm));
         let version = version_id(&sha256, &content.parameters, content.source.as_ref());
-        Ok(Checked { sha256, version, events, manifest })
+        Ok(Checked { sha256, version, events, warnings, manifest })
     }
 
     /// Removes the files that no version needs; does nothing while an upload is in

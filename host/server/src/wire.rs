@@ -80,7 +80,7 @@ pub fn log_line(it: engine::LogLine) -> api::LogLine {
 
 /// The result of an upload.
 pub(crate) fn uploaded(it: engine::Uploaded) -> api::Uploaded {
-    convert!(it, Uploaded { projection, version, existed, checked_events })
+    convert!(it, Uploaded { projection, version, existed, checked_events, warnings })
 }
 
 /// A page of parked events.

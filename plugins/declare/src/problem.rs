@@ -132,7 +132,7 @@ pub(crate) fn most_similar<'a>(
         if begins || (candidate.starts_with(&wrong) && wrong.len() >= 3) {
             return 1;
         }
-        distance(&wrong, &candidate)
+        strsim::osa_distance(&wrong, &candidate)
     };
     candidates
         .into_iter()
@@ -140,29 +140,6 @@ pub(crate) fn most_similar<'a>(
         .filter(|(distance, candidate)| *distance <= candidate.len().max(wrong.len()).div_ceil(3))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
-}
-
-/// The number of letters to insert, remove, replace or swap with the next one.
-fn distance(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().collect(), b.chars().collect());
-    if a.len().abs_diff(b.len()) > 8 {
-        return usize::MAX;
-    }
-    let mut before: Vec<usize> = Vec::new();
-    let mut last: Vec<usize> = (0..=b.len()).collect();
-    for i in 0..a.len() {
-        let mut row = vec![i + 1];
-        for j in 0..b.len() {
-            let replaced = last[j] + usize::from(a[i] != b[j]);
-            let mut least = replaced.min(last[j + 1] + 1).min(row[j] + 1);
-            if i > 0 && j > 0 && a[i] == b[j - 1] && a[i - 1] == b[j] {
-                least = least.min(before[j - 1] + 1);
-            }
-            row.push(least);
-        }
-        before = std::mem::replace(&mut last, row);
-    }
-    last[b.len()]
 }
 
 #[cfg(test)]

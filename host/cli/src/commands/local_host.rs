@@ -9,6 +9,7 @@ use lantern_api::{LogLine, ParkedStatus};
 use lantern_core::{Events, Manifest, Offset, PartitionId, Plugin, Timestamp};
 use lantern_engine::{
     EngineConfig, EngineError, EventList, FoldOptions, FoldResult, determinism, fold, fold_again,
+    sample_warnings,
 };
 use lantern_plugin::{LoadError, PluginConfig, PluginHost};
 use lantern_server::ServerConfig;
@@ -122,6 +123,15 @@ impl LocalHost {
         determinism(plugin, events, &self.stores, &config).map_err(failed)
     }
 
+    /// What the first of `events` say against the manifest, as an upload answers it.
+    pub(super) fn warnings(
+        &self,
+        plugin: &Arc<dyn Plugin>,
+        events: &EventList,
+    ) -> Outcome<Vec<String>> {
+        sample_warnings(plugin, events, &self.config).map_err(failed)
+    }
+
     /// Folds all `events` again in batches of varied sizes, with dropped instances, and
     /// compares the result with `first`; the first events also one by one. Returns how
     /// many events were compared.
@@ -207,14 +217,14 @@ pub(super) fn check(
 ) -> Outcome {
     let host = LocalHost::new()?;
     let plugin = host.load(file, parameters, as_json)?;
-    let (checked, parked) = match events {
+    let (checked, parked, warnings) = match events {
         Some(events) => {
             let events = EventList::new(&read_events(events, as_json)?);
             let folded = host.fold(&plugin, &events, CHECK_BATCH, as_json)?;
             let checked = host.determinism(&plugin, &events, &folded, as_json)?;
-            (checked, folded.parked)
+            (checked, folded.parked, host.warnings(&plugin, &events)?)
         }
-        None => (0, Vec::new()),
+        None => (0, Vec::new(), Vec::new()),
     };
     let waiting = parked.iter().filter(|event| event.kind == "waiting").count() as u64;
     let failed = parked.len() as u64 - waiting;
@@ -222,6 +232,7 @@ pub(super) fn check(
     if as_json {
         output::json(&json!({
             "manifest": manifest, "checked_events": checked, "failed": failed, "waiting": waiting,
+            "warnings": warnings,
         }));
         return none_parked(failed, waiting);
     }
@@ -235,6 +246,7 @@ pub(super) fn check(
     if !manifest.emits.is_empty() {
         output::line(format!("emits {}", manifest.emits.join(", ")));
     }
+    warnings.iter().for_each(|it| output::line(format!("warning: {it}")));
     if checked > 0 {
         output::line(format!(
             "deterministic: {} events gave the same result in every fold",

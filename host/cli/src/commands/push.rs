@@ -60,6 +60,7 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
     let uploaded = upload(args, &api, global).await?;
     if !global.json {
         output::line(said(&uploaded, args.force));
+        uploaded.warnings.iter().for_each(|it| output::line(format!("warning: {it}")));
     }
     let caught_up = match args.wait {
         true => caught_up(&api, &uploaded, !args.no_activate, global).await,
@@ -113,7 +114,7 @@ async fn upload(args: &Args, api: &Api, global: &Global) -> Outcome<Uploaded> {
 }
 
 fn said(uploaded: &Uploaded, force: bool) -> String {
-    let Uploaded { projection, version, existed, checked_events } = uploaded;
+    let Uploaded { projection, version, existed, checked_events, .. } = uploaded;
     if *existed && force {
         format!("projection `{projection}` has version {version} already")
     } else if *existed {

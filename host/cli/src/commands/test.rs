@@ -109,6 +109,8 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
             took.as_secs_f64()
         ));
         print(&folded, &tables);
+        let warnings = host.warnings(&plugin, &events)?;
+        warnings.iter().for_each(|it| output::line(format!("warning: {it}")));
         if let Ok(events @ 1..) = checked {
             output::line(format!(
                 "\ndeterministic: {} events gave the same result in every fold",

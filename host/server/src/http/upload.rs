@@ -134,6 +134,7 @@ pub(crate) async fn check(
             sha256: checked.sha256,
             version: checked.version.0,
             checked_events: checked.events,
+            warnings: checked.warnings,
             manifest: RawJson::new(
                 &serde_json::to_string(&checked.manifest).expect("a manifest always encodes"),
             ),

@@ -308,9 +308,7 @@ impl Fields {
     }
 
     fn visit_call(&mut self, name: &str, args: &[Expr], wanted: Wanted) -> Wanted {
-        let Some(signature) = find(name) else {
-            return None;
-        };
+        let signature = find(name)?;
         let mut same = match signature.returns {
             Returns::Same => wanted,
             Returns::Of(_) => None,

@@ -43,6 +43,9 @@ pub(crate) enum Update {
     Percentiles(Node),
 }
 
+/// How a column changes, and how the manifest declares it.
+type Planned = (Update, (FieldKind, Merge));
+
 /// The columns of a table in all their forms.
 pub(super) struct BuiltColumns {
     pub(super) columns: Vec<Column>,
@@ -218,7 +221,7 @@ impl<'a> Columns<'a> {
         name_place: Place,
         whole: &Expr,
         column: &ColumnText,
-    ) -> Result<Option<(Update, (FieldKind, Merge))>, Problem> {
+    ) -> Result<Option<Planned>, Problem> {
         let count = match name {
             "count" => 0,
             "sum" | "min" | "max" | "first" | "last" | "distinct" | "percentiles" => 1,
@@ -284,7 +287,7 @@ impl<'a> Columns<'a> {
         arg: &Expr,
         whole: &Expr,
         column: &ColumnText,
-    ) -> Result<(Update, (FieldKind, Merge)), Problem> {
+    ) -> Result<Planned, Problem> {
         if let Some(filter) = &column.filter {
             return Err(Problem::new(
                 filter.place,
@@ -308,7 +311,7 @@ impl<'a> Columns<'a> {
     }
 
     /// A column without aggregate: it must be the same for all events of a row.
-    fn of_key(&self, column: &'a ColumnText) -> Result<(Update, (FieldKind, Merge)), Problem> {
+    fn of_key(&self, column: &'a ColumnText) -> Result<Planned, Problem> {
         let value = &column.value;
         if let Some(filter) = &column.filter {
             return Err(Problem::new(filter.place, "`where` belongs to an aggregate")

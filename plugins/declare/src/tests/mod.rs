@@ -5,6 +5,7 @@ mod behaviour;
 mod broken;
 mod examples;
 mod page;
+mod random;
 
 use lantern_sdk::testing::{Harness, set_source};
 
