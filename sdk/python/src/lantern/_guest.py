@@ -7,6 +7,7 @@ componentize-py generates from the contract.
 from __future__ import annotations
 
 import gc
+import os
 
 from componentize_py_types import Err
 from wit_world.imports import logging, outbox, tables, timers
@@ -171,8 +172,10 @@ def apply(program: Program, batch: wit.Batch) -> None:
         raise Err(wit.Failure(failure.cause, failure.message))
 
 
-def compiled(program: Program) -> type:
-    """The class of a component that has one projection compiled in."""
+def compiled(program: Program, module_file: str) -> type:
+    """The class of a component that has one projection compiled in. Its modules are those
+    in the folder of ``module_file``."""
+    program.keep_modules(os.path.dirname(module_file))
 
     class Projector:
         def setup(self, parameters: str) -> wit.Manifest:

@@ -21,8 +21,8 @@ from lantern import program
 
 before = program.start(program.Program({name!r}))
 import {module}
-{names}
-Projector = lantern._guest.compiled(program.start(before))
+
+Projector = lantern._guest.compiled(program.start(before), {module}.__file__)
 '''
 
 _INTERPRETER = '"""The entry of the component."""\nfrom lantern._script import Projector\n'
@@ -88,7 +88,7 @@ def build(module_file: Path, out: Path) -> None:
     name = module_file.stem
     if not name.isidentifier():
         raise BuildError(f"{module_file.name} cannot be imported: rename it, with `_` for `-`")
-    entry = _COMPILED.format(name=module_file.name, module=name, names="")
+    entry = _COMPILED.format(name=module_file.name, module=name)
     _run("projection", entry, [module_file.parent, _PACKAGE.parent], out)
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 import re
 import sys
 import types
@@ -106,6 +107,16 @@ class Program:
             raise ManifestError(f"table `{table.name}` is declared while events are applied")
         self.tables.append(table)
         return len(self.tables) - 1
+
+    def keep_modules(self, folder: str) -> None:
+        """Keeps the texts of the imported modules in a folder, for analysis and for
+        reasons."""
+        for module in list(sys.modules.values()):
+            name = getattr(module, "__file__", None)
+            if name and name.endswith(".py") and os.path.dirname(name) == folder:
+                if name not in self.sources:
+                    with open(name, encoding="utf-8") as file:
+                        self.sources[name] = file.read()
 
     # The contract's `setup`.
 

@@ -358,18 +358,10 @@ class _Fresh:
         sys.path.insert(0, folder)
         try:
             program = load_text(str(self._path), self._path.read_text(encoding="utf-8"))
-            _keep_neighbours(program, folder)
+            program.keep_modules(folder)
             return program
         finally:
             sys.path.remove(folder)
-
-
-def _keep_neighbours(program: Program, folder: str) -> None:
-    """Keeps the texts of the modules in the same folder that were imported."""
-    for module in list(sys.modules.values()):
-        name = getattr(module, "__file__", None)
-        if name and os.path.dirname(os.path.abspath(name)) == folder and name.endswith(".py"):
-            program.sources.setdefault(name, Path(name).read_text(encoding="utf-8"))
 
 
 class Harness:
