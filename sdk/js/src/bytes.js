@@ -37,7 +37,7 @@ export const isAscii = (text) => !NON_ASCII.test(text);
 /** A column of the contract with these texts. */
 export function column(texts) {
   const count = texts.length;
-  const ends = new Uint32Array(count);
+  const ends = new Array(count);
   const joined = texts.join("");
   const bytes = encode(joined);
   let end = 0;

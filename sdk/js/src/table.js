@@ -376,8 +376,8 @@ export class Table {
       puts.causes.push(entry.cause);
       puts.keys.push(entry.key);
     }
-    if (deletes.keys.length > 0) host.deleteMany(Uint32Array.from(deletes.causes), this.id, column(deletes.keys));
-    if (puts.keys.length > 0) host.putMany(Uint32Array.from(puts.causes), this.id, column(puts.keys), column(puts.rows));
+    if (deletes.keys.length > 0) host.deleteMany(deletes.causes, this.id, column(deletes.keys));
+    if (puts.keys.length > 0) host.putMany(puts.causes, this.id, column(puts.keys), column(puts.rows));
     const held = [];
     for (const entry of changed) {
       if (entry.touched) held.push(entry);
