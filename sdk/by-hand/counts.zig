@@ -14,8 +14,9 @@ fn text(comptime string: []const u8) Text {
     return .{ .at = string.ptr, .count = string.len };
 }
 
+/// The address of an empty list must be within the memory and aligned as well.
 fn none(Element: type) List(Element) {
-    return .{ .at = undefined, .count = 0 };
+    return .{ .at = @ptrFromInt(8), .count = 0 };
 }
 
 // ---- What the host offers -----------------------------------------------------------------
@@ -93,7 +94,7 @@ var memory = std.heap.ArenaAllocator.init(std.heap.wasm_allocator);
 
 export fn cabi_realloc(old: [*]u8, old_bytes: usize, alignment: usize, bytes: usize) [*]u8 {
     _ = alignment;
-    const fresh = memory.allocator().alignedAlloc(u8, .@"8", bytes) catch @trap();
+    const fresh = memory.allocator().alignedAlloc(u8, .@"8", @max(bytes, 1)) catch @trap();
     @memcpy(fresh[0..old_bytes], old[0..old_bytes]);
     return fresh.ptr;
 }
@@ -160,7 +161,7 @@ fn count_more(cause: u32, kind: Text, events: u64) void {
         total += events;
     }
     var row: [40]u8 = undefined;
-    const written = std.fmt.bufPrint(&row, "{s}{d}}}}}", .{ prefix, total }) catch @trap();
+    const written = std.fmt.bufPrint(&row, "{s}{d}}}", .{ prefix, total }) catch @trap();
     put(cause, 0, kind.at, kind.count, written.ptr, written.len);
 }
 
