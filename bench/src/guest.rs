@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use lantern_cli::generate::{Options as ShopOptions, Shop};
 use lantern_core::{
-    Batch, Cause, Events, Host, HostError, Level, NewEvent, Plugin, Row, TableId,
-    Timestamp, VersionSource,
+    Batch, Cause, Events, Host, HostError, Level, NewEvent, Plugin, Row, TableId, Timestamp,
+    VersionSource,
 };
 use lantern_plugin::{PluginConfig, PluginHost};
 

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use lantern_tests::{PATIENCE, lantern};
+use lantern_tests::{PATIENCE, interpreters, lantern, shared_cache};
 use serde_json::{Value, json};
 
 use crate::line;
@@ -22,6 +22,8 @@ impl Dev {
             .args(["dev", "--json", "--no-open", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .arg(project)
+            .env("LANTERN_PLUGIN__INTERPRETERS_DIR", interpreters())
+            .env("XDG_CACHE_HOME", shared_cache())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

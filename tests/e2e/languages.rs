@@ -4,8 +4,16 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lantern_tests::{Server, lantern, root, without};
+use lantern_tests::{Server, interpreters, lantern, root, shared_cache, without};
 use serde_json::{Value, json};
+
+/// The command `lantern`, with the interpreters and the shared cache.
+fn tool() -> Command {
+    let mut tool = Command::new(lantern());
+    tool.env("LANTERN_PLUGIN__INTERPRETERS_DIR", interpreters());
+    tool.env("XDG_CACHE_HOME", shared_cache());
+    tool
+}
 
 /// Runs `command` in `folder`; it must succeed. Returns its output.
 fn finish(folder: &Path, command: &mut Command) -> String {
@@ -19,7 +27,7 @@ fn finish(folder: &Path, command: &mut Command) -> String {
 
 /// Creates a plugin with `arguments` of `lantern new`.
 fn created(folder: &Path, arguments: &[&str]) -> PathBuf {
-    let mut new = Command::new(lantern());
+    let mut new = tool();
     new.args(["new", "order-counts", "--json"]).args(arguments);
     finish(folder, &mut new);
     folder.join("order-counts")
@@ -27,7 +35,7 @@ fn created(folder: &Path, arguments: &[&str]) -> PathBuf {
 
 /// Builds the project in `folder`; returns the component.
 fn built(folder: &Path) -> PathBuf {
-    let mut build = Command::new(lantern());
+    let mut build = tool();
     let out = finish(folder, build.args(["build", "--json"]));
     let built: Value = serde_json::from_str(&out).unwrap();
     folder.join(built["file"].as_str().unwrap())
@@ -36,18 +44,23 @@ fn built(folder: &Path) -> PathBuf {
 /// Folds the sample events with `plugin`, without a server and then on one.
 async fn folds(folder: &Path, plugin: &Path) {
     let plugin = plugin.to_str().unwrap();
-    let mut test = Command::new(lantern());
+    let mut test = tool();
     let out = finish(folder, test.args(["test", "events.ndjson", plugin, "--json"]));
     let report: Value = serde_json::from_str(&out).unwrap();
     let orders = |row: &Value| row["order.placed"]["events"].clone();
     assert_eq!(orders(&report["tables"]["by_type"]), 2, "{report}");
     assert_eq!(report["parked"], json!([]), "{report}");
 
-    let server = Server::start(&[]).unwrap();
+    let setting = |key: &str, folder: PathBuf| format!("plugin.{key}={}", folder.display());
+    let server = Server::start(&[
+        &setting("interpreters_dir", interpreters()),
+        &setting("cache_dir", shared_cache().join("lantern/compiled")),
+    ])
+    .unwrap();
     let at = ["--server", server.url.as_str()];
-    let mut push = Command::new(lantern());
+    let mut push = tool();
     finish(folder, push.args(["plugin", "push", plugin, "--wait"]).args(at));
-    let mut import = Command::new(lantern());
+    let mut import = tool();
     finish(folder, import.args(["events", "import", "events.ndjson", "--wait"]).args(at));
     let page: Value =
         serde_json::from_str(&server.text("/v1/tables/order-counts/by_type").await.unwrap())
@@ -85,7 +98,7 @@ async fn a_project_in_python_is_created_built_tested_and_pushed() {
     let dir = tempfile::tempdir().unwrap();
     let folder = created(dir.path(), &["--lang", "python", "--sdk", &sdk("python")]);
     let component = built(&folder);
-    finish(&folder, Command::new(".venv/bin/python").args(["-m", "pytest", "-q"]));
+    finish(&folder, Command::new(folder.join(".venv/bin/python")).args(["-m", "pytest", "-q"]));
     folds(&folder, &component).await;
 }
 

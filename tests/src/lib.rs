@@ -37,6 +37,20 @@ pub fn guest(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("the guest `{name}` is not built: run `cargo xtask test`"))
 }
 
+/// The folder of the interpreters for scripts and declarations, built by `cargo xtask
+/// test`.
+#[must_use]
+pub fn interpreters() -> PathBuf {
+    built("LANTERN_INTERPRETERS", "interpreters")
+}
+
+/// A folder for compiled plugins that tests share: an interpreter takes many seconds to
+/// compile.
+#[must_use]
+pub fn shared_cache() -> PathBuf {
+    root().join("target/tests-cache")
+}
+
 /// The repository's folder.
 #[must_use]
 pub fn root() -> PathBuf {

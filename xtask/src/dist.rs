@@ -14,9 +14,15 @@ const DESCRIPTION: &str = "Folds event logs into live tables with sandboxed plug
 /// The package of Python that writes wheels.
 const WHEEL: &str = "wheel==0.45.1";
 
+/// The programs that write the packages, except for those of the C compiler's package.
+pub(crate) const TOOLS: [&str; 4] = ["tar", "python3", "npm", "dpkg-deb"];
+
 /// Builds the binary, unless `binary` is given, and writes all packages to
 /// `target/dist`.
 pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
+    if let Some(missing) = TOOLS.iter().find(|tool| !shell::installed(tool)) {
+        bail!("the program `{missing}` is missing: it writes a package");
+    }
     let binary = match binary {
         Some(binary) => binary,
         None => {
@@ -203,9 +209,6 @@ impl Dist {
                 "Package: lantern\nVersion: {VERSION}\nArchitecture: {debian}\nMaintainer: The Lantern developers\nDepends: libc6 (>= {glibc})\nSection: database\nPriority: optional\nDescription: {DESCRIPTION}\n"
             ),
         )?;
-        if !shell::installed("dpkg-deb") {
-            bail!("the program dpkg-deb is missing: it writes the package for Debian");
-        }
         let mut build = Command::new("dpkg-deb");
         build.args(["--root-owner-group", "-Zgzip", "--build"]).arg(&files);
         shell::run(build.arg(self.folder.join(format!("lantern_{VERSION}_{debian}.deb"))))

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::artifacts::{self, Guests};
 use crate::check;
 use crate::metadata::Workspace;
-use crate::{interpreters, kafka, shell};
+use crate::{dist, interpreters, kafka, shell};
 
 /// The script that CI runs. It lists the programs that tests start.
 pub(crate) const CI: &str = ".ci/run";
@@ -110,6 +110,11 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     shell::step("Building the host and its tests");
     shell::run(&mut shell::cargo(["build", "--workspace", "--all-targets"]))?;
 
+    if dist::TOOLS.iter().all(|tool| !is_missing(tool, &without)) {
+        shell::step("Writing the packages");
+        dist::run(Some(artifacts::lantern("debug")))?;
+    }
+
     shell::step("Running the tests");
     summary = summary.and(tests(filter, &without)?);
     if has_kafka(&without) {
@@ -160,12 +165,13 @@ pub(crate) fn missing_tools(summary: &mut Summary) -> Result<String> {
 
 /// The environment variables in which tests find the programs and guests that they
 /// start.
-pub(crate) fn environment(without: &str) -> [(&'static str, PathBuf); 6] {
+pub(crate) fn environment(without: &str) -> [(&'static str, PathBuf); 7] {
     [
         ("LANTERN_BIN", artifacts::lantern("debug")),
         ("LANTERN_PLUGINS", Guests::Plugins.folder()),
         ("LANTERN_GUESTS", Guests::Others.folder()),
         ("LANTERN_INTERPRETERS", interpreters::folder()),
+        ("LANTERN_DIST", dist::folder()),
         ("LANTERN_KAFKA_LIBS", kafka::libs()),
         ("LANTERN_WITHOUT", without.into()),
     ]
@@ -185,14 +191,23 @@ fn tests(filter: Option<&str>, without: &str) -> Result<Summary> {
 }
 
 fn has_kafka(without: &str) -> bool {
-    !without.split(',').any(|missing| missing == KAFKA)
+    !is_missing(KAFKA, without)
+}
+
+/// Whether `program` is one of the missing programs, which commas separate.
+fn is_missing(program: &str, without: &str) -> bool {
+    without.split(',').any(|missing| missing == program)
 }
 
 /// Runs the end-to-end tests again, with each server over a topic of a real broker.
 /// Tests of Kafka itself are skipped, because they have already run.
 fn tests_over_kafka(filter: Option<&str>, without: &str) -> Result<Summary> {
     let mut cargo = shell::cargo(["test", "--workspace", "--no-fail-fast", "--test", "e2e"]);
-    cargo.args(filter).args(["--", "--skip", "kafka::"]);
+    cargo.args(filter).arg("--");
+    // These start no server over a log, or are independent of the log.
+    for module in ["kafka::", "conformance::", "dev::", "languages::", "packages::"] {
+        cargo.args(["--skip", module]);
+    }
     counted(cargo.envs(environment(without)).env("LANTERN_TEST_LOG", "kafka"))
 }
 

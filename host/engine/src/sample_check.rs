@@ -171,7 +171,8 @@ mod tests {
     use super::*;
 
     fn manifest(members: &[(&str, FieldKind)]) -> Manifest {
-        let members = members.iter().map(|(name, kind)| Member { name: (*name).into(), kind: *kind });
+        let members =
+            members.iter().map(|(name, kind)| Member { name: (*name).into(), kind: *kind });
         Manifest {
             subscribes: vec!["order.*".into()],
             members: members.collect(),

@@ -10,8 +10,7 @@ use lantern_core::{
 };
 use lantern_engine::{
     Activation, Engine, EngineConfig, PluginError, PluginSource, Upload, Uploaded, determinism,
-    sample_warnings,
-    version_id,
+    sample_warnings, version_id,
 };
 use lantern_plugin::{Language, LoadError, PluginHost};
 use lantern_store::PluginFiles;

@@ -98,8 +98,7 @@ fn condition() -> impl Strategy<Value = Condition> {
             inner.clone().prop_map(|it| Condition::Not(Box::new(it))),
             (inner.clone(), inner.clone())
                 .prop_map(|(a, b)| Condition::Both(Box::new(a), Box::new(b))),
-            (inner.clone(), inner)
-                .prop_map(|(a, b)| Condition::Either(Box::new(a), Box::new(b))),
+            (inner.clone(), inner).prop_map(|(a, b)| Condition::Either(Box::new(a), Box::new(b))),
         ]
     })
 }
@@ -118,8 +117,11 @@ fn integer() -> impl Strategy<Value = Integer> {
                 .prop_map(|(a, b)| Integer::Add(Box::new(a), Box::new(b))),
             (inner.clone(), -5..5_i64).prop_map(|(a, b)| Integer::Times(Box::new(a), b)),
             (inner.clone(), 1..7_i64).prop_map(|(a, b)| Integer::Rest(Box::new(a), b)),
-            (condition(), inner.clone(), inner)
-                .prop_map(|(c, a, b)| Integer::Choose(c, Box::new(a), Box::new(b))),
+            (condition(), inner.clone(), inner).prop_map(|(c, a, b)| Integer::Choose(
+                c,
+                Box::new(a),
+                Box::new(b)
+            )),
         ]
     })
 }
@@ -249,7 +251,11 @@ impl Integer {
             Self::Times(a, b) => Some(a.value(facts)? * b),
             Self::Rest(a, b) => Some(a.value(facts)?.rem_euclid(*b)),
             Self::Choose(c, a, b) => {
-                if c.value(facts) == Some(true) { a.value(facts) } else { b.value(facts) }
+                if c.value(facts) == Some(true) {
+                    a.value(facts)
+                } else {
+                    b.value(facts)
+                }
             }
             Self::Hundredths => facts.price,
         }
@@ -330,9 +336,7 @@ impl Table {
         let _ = writeln!(out, "    key: [{}]", key.join(", "));
         let window = match self.windowed {
             Windowed::No => "",
-            Windowed::Tumbling { final_: true } => {
-                "{ tumbling: 10m, emit: final, lateness: 1d }"
-            }
+            Windowed::Tumbling { final_: true } => "{ tumbling: 10m, emit: final, lateness: 1d }",
             Windowed::Tumbling { final_: false } => "{ tumbling: 10m }",
             Windowed::Hopping => "{ hopping: 1h, every: 30m }",
             Windowed::BerlinHours => "{ tumbling: 1h, tz: Europe/Berlin, emit: none }",
@@ -464,7 +468,13 @@ fn merged(aggregate: &Aggregate, a: &Value, b: &Value, newest_is_b: bool) -> Val
         Aggregate::Count | Aggregate::Sum(_) => least(|a, b| a + b),
         Aggregate::Min(_) => least(std::cmp::min),
         Aggregate::Max(_) => least(std::cmp::max),
-        Aggregate::Last(_) => if newest_is_b { b.clone() } else { a.clone() },
+        Aggregate::Last(_) => {
+            if newest_is_b {
+                b.clone()
+            } else {
+                a.clone()
+            }
+        }
         Aggregate::Distinct => {
             let mut all: lantern_sdk::Distinct = serde_json::from_value(a.clone()).unwrap();
             all.merge(&serde_json::from_value(b.clone()).unwrap());
