@@ -261,7 +261,6 @@ fn the_error_lists_the_exports_of_a_component_of_another_world() {
 fn features_that_are_off_are_refused() {
     for (field, expected) in [
         ("(func (export \"x\") (return_call $apply_it)) (func $apply_it)", "tail calls"),
-        ("(memory $other 1)", "multi"),
         (
             "(func (export \"x\") (result v128) (i8x16.relaxed_swizzle (v128.const i64x2 0 0) (v128.const i64x2 0 0)))",
             "relaxed",
@@ -274,6 +273,16 @@ fn features_that_are_off_are_refused() {
     let mut guest = Guest::new();
     guest.memory = "2 2 shared";
     assert_eq!(refused(&host(), &guest.build()).code(), "LAN-0107");
+}
+
+#[test]
+fn a_guest_may_have_several_memories_and_their_sizes_are_limited_together() {
+    let mut guest = Guest::new();
+    guest.fields = "(memory $other 4)".into();
+    load(&guest);
+    let limits = PluginLimits { memory_bytes_max: 5 << 16, ..PluginLimits::default() };
+    let error = refused(&host_with(limits), &guest.build());
+    says(&error, "LAN-0119", &["`plugin.limits.memory_bytes_max`"]);
 }
 
 #[test]
@@ -326,6 +335,8 @@ fn an_interpreter_gets_the_source_and_its_refusal_is_the_error() {
         host.load_with(bytes, "", Some(&VersionSource::new("totals.py", text))).err()
     };
     let bytes = interpreter().build();
+    let empty = VersionSource::new("totals.py", "");
+    let in_use = host.load_with(&bytes, "", Some(&empty)).expect("it accepts an empty source");
     let error = load(&bytes, "totals.py:3").expect("it was to be refused");
     says(&error, "LAN-0129", &["the source is refused: totals.py:3"]);
     let error = load(&bytes, "totals.py:1234").expect("it was to be refused");
@@ -334,6 +345,7 @@ fn an_interpreter_gets_the_source_and_its_refusal_is_the_error() {
     let error = load(&Guest::new().build(), "").expect("it was to be refused");
     says(&error, "LAN-0127", &["`totals.py`"]);
     assert_eq!(host.compiled(), 2, "sources of one interpreter share its code");
+    drop(in_use);
 }
 
 #[test]
