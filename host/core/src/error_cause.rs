@@ -1,13 +1,13 @@
 //! Why an operation failed.
 
 use std::error::Error;
+use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
 /// Why an operation failed: a text for people, and the error that caused it, if one did.
 /// The text contains that of the error.
-#[derive(Clone, Debug, thiserror::Error)]
-#[error("{text}")]
+#[derive(Clone, Debug)]
 pub struct ErrorCause {
     text: String,
     source: Option<Arc<dyn Error + Send + Sync>>,
@@ -24,6 +24,19 @@ impl ErrorCause {
     #[must_use]
     pub fn described(text: String, error: impl Error + Send + Sync + 'static) -> Self {
         Self { text, source: Some(Arc::new(error)) }
+    }
+}
+
+impl fmt::Display for ErrorCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl Error for ErrorCause {
+    // Not derived: `thiserror` would return the `Arc`, whose content cannot be downcast.
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.source.as_deref().map(|error| error as _)
     }
 }
 
