@@ -40,7 +40,8 @@ from .fields import (
     timestamp,
 )
 from .keys import InTenant, Key, Narrow, key_part, key_text
-from .program import Parameters, on_setup, on_timer, prepare, projection
+from .parameters import Parameters
+from .program import on_setup, on_timer, prepare, projection
 from .sketches import Distinct, Percentiles, bucket_of, middle_of
 from .tables import PrivateTable, Table
 from .times import Duration, Timestamp, Window, date, day, hour, micros_of, minute, second

@@ -12,11 +12,10 @@ Each kind is an object that is used as it is, or called to say more:
 from __future__ import annotations
 
 import datetime as _datetime
-import functools
-from types import CodeType
 from typing import Any, Callable
 
 from ._json import escape, number_text, read_json, write_json
+from .code import compiled
 from .errors import ManifestError, RowError
 from .sketches import Distinct, Percentiles
 from .times import Timestamp, text_of
@@ -327,11 +326,6 @@ _READERS = {
 _FRESH = {"distinct": "Distinct()", "percentiles": "Percentiles()"}
 
 
-@functools.lru_cache(maxsize=256)
-def _compiled(code: str) -> CodeType:
-    return compile(code, "<lantern row codec>", "exec")
-
-
 class StructCodec:
     """How a row with declared fields becomes a JSON object: functions that are generated
     from the fields, so that a row costs little."""
@@ -361,7 +355,7 @@ class StructCodec:
             "is_text": _is_text,
         }
         names = dict(self.names)
-        exec(_compiled(self._code()), names)
+        exec(compiled(self._code(), "<lantern row codec>"), names)
         self.default: Callable[[], dict[str, Any]] = names["default"]
         """A new row."""
         self.encode: Callable[[dict[str, Any]], str] = names["encode"]

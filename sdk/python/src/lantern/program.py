@@ -3,25 +3,25 @@ two functions."""
 
 from __future__ import annotations
 
-import functools
 import inspect
-import json
 import os
 import re
 import sys
 import types
-from itertools import count
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
 from . import places
 from ._host import call
 from .analysis import ATTRIBUTES, Usage, check_nesting, usage_of
-from .errors import FlushError, LanternError, ManifestError, ParametersError
-from .events import ABSENT, Batch, Data, Event, Timer, View
+from .errors import FlushError, ManifestError, ParametersError
+from .code import compiled
+from .events import Batch, Event, Timer, View
 from .fields import Field
-from .times import Duration, Timestamp, micros_of, text_of
+from .fold import fold_function
+from .times import Duration, micros_of, text_of
 
 if TYPE_CHECKING:
+    from .parameters import Parameters
     from .tables import Rows
 
 ON_FAILURE = ("park-subject", "park-event", "halt")
@@ -137,7 +137,7 @@ class Program:
         manifest = self._manifest(declared, usage)
         members = declared.get("members") or {}
         self.settings = Settings(manifest, dict(members))
-        self._fold = _fold_function(self, usage)
+        self._fold = fold_function(self, usage)
         for table in self.tables:
             table.reset()
         self._failed = False
@@ -300,215 +300,6 @@ def _members(
     return members
 
 
-class _FoldCode:
-    """The code of the loop over the events of a batch."""
-
-    def __init__(self) -> None:
-        self.names: dict[str, Any] = {}
-        """What the code uses."""
-        self.columns = ["count(first)"]
-        """An expression for each column of the batch that the loop goes through."""
-        self.values = ["index"]
-        """The variable for each."""
-        self.body: list[str] = []
-        """What is done for an event."""
-
-    def column(self, name: str, expression: str) -> None:
-        """Sets an attribute of the event from a column."""
-        self.columns.append(expression)
-        self.values.append(f"its_{name}")
-        self.body.append(f"event.{name} = its_{name}")
-
-    def compile(self, prologue: list[str]) -> Any:
-        """The function."""
-        loop = f"for {', '.join(self.values)} in zip({', '.join(self.columns)}):"
-        lines = ["batch = view.batch", "first = view.first", *prologue, loop]
-        names = ", ".join(f"{name}={name}" for name in self.names)
-        code = f"def fold(view, events, {names}):\n"
-        code += "".join(f"    {line}\n" for line in lines)
-        code += "".join(f"        {line}\n" for line in self.body)
-        names_here = dict(self.names)
-        exec(compiled(code, "<lantern fold>"), names_here)
-        return names_here["fold"]
-
-
-def _fold_function(program: Program, usage: "Usage | None") -> Any:
-    """The loop over the events of a batch, generated for what this projection reads and
-    for the fields of its tables, so that an event costs little."""
-    settings = program.settings
-    assert settings is not None
-    code = _FoldCode()
-    code.names.update(
-        call=call, Event=Event, apply=program.apply_function, count=count
-    )
-    read = usage.names if usage is not None else frozenset(ATTRIBUTES)
-    if program.prepare_function is None:
-        code.body.append("event = Event()")
-        code.body += ["event._view = view", "event._index = index"]
-    else:
-        code.body.append("event = events[index - first]")
-    code.body.append("call.cause = index")
-    # A column of the batch ends the loop.
-    code.columns.append("batch.offsets")
-    code.values.append("its_offset")
-    if "offset" in read:
-        code.body.append("event.offset = its_offset")
-    if "time" in read:
-        code.names["Timestamp"] = Timestamp
-        code.column("time", "map(Timestamp, batch.times)")
-    if "type" in read:
-        code.column("type", "view.kinds()")
-    per_tenant = any(table.per_tenant for table in program.tables)
-    for name in ("id", "source", "subject", "tenant"):
-        if name in settings.attributes and (name in read or (name == "tenant" and per_tenant)):
-            code.column(name, f"view.texts({name!r})")
-    if per_tenant:
-        code.body.append("call.tenant = its_tenant")
-    prologue = _add_members(code, settings)
-    code.body.append("apply(event)")
-    for place, table in enumerate(program.tables):
-        code.body += table.check_code(str(place), code.names)
-    code.names.update(full=full_tables(), make_room=make_room_of_tables())
-    code.body += ["if full:", "    make_room()"]
-    return code.compile(prologue)
-
-
-def full_tables() -> Any:
-    """The list of tables that have too many rows in memory."""
-    from . import tables
-
-    return tables.full
-
-
-def make_room_of_tables() -> Any:
-    """The function that drops them."""
-    from . import tables
-
-    return tables.make_room
-
-
-def _add_members(code: _FoldCode, settings: Settings) -> list[str]:
-    """Adds the code that sets an event's data; returns what comes before the loop."""
-    if not settings.members:
-        return []
-    code.names.update(Data=Data, ABSENT=ABSENT)
-    lines = ["data = Data()", "data._event = event"]
-    for place, member in enumerate(settings.members):
-        code.columns.append(f"view.members({place})")
-        code.values.append(f"m{place}")
-        lines.append(f"if m{place} is not ABSENT: data[{member.name!r}] = m{place}")
-    lines.append("event.data = data")
-    if not any(member.inferred for member in settings.members):
-        code.body += lines
-        return []
-    code.body.append("if not odd or index not in odd:")
-    code.body += [f"    {line}" for line in lines]
-    return ["odd = view.no_objects()"]
-
-
-class Parameters:
-    """The parameters of a version, with defaults.
-
-    >>> settings = Parameters(top=10, zone="UTC", api=str)
-
-    A type in place of a default says that the parameter is required. The values are
-    attributes (``settings.top``) in functions; they are not known yet while the module is
-    loaded.
-    """
-
-    def __init__(self, **defaults: Any) -> None:
-        self.__dict__["_defaults"] = defaults
-        self.__dict__["_values"] = None
-        for name, default in defaults.items():
-            if not isinstance(default, type) and _schema_type(default) is None:
-                raise ManifestError(f"the parameter `{name}={default!r}` is not JSON")
-        program = current()
-        if program.parameters is not None:
-            raise ManifestError("the projection has Parameters(…) twice")
-        program.parameters = self
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        values = self.__dict__["_values"]
-        if values is None:
-            raise ParametersError(
-                f"parameters: `{name}` is not known while the module is loaded; read it in a "
-                "function"
-            )
-        if name not in values:
-            raise AttributeError(f"there is no parameter {name!r}")
-        return values[name]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        raise AttributeError("parameters cannot be changed")
-
-    def _take(self, text: str) -> None:
-        try:
-            given = json.loads(text) if text else {}
-        except ValueError as error:
-            raise ParametersError(f"parameters: {error}") from None
-        if given is None:
-            given = {}
-        if not isinstance(given, dict):
-            raise ParametersError(f"parameters: `{text}` is not a JSON object")
-        defaults = self.__dict__["_defaults"]
-        for name in given:
-            if name not in defaults:
-                known = ", ".join(f"`{it}`" for it in defaults)
-                raise ParametersError(f"parameters: `{name}` is unknown; there are {known}")
-        values = {}
-        for name, default in defaults.items():
-            required = isinstance(default, type)
-            if name not in given:
-                if required:
-                    raise ParametersError(f"parameters: `{name}` is missing")
-                values[name] = default
-                continue
-            wanted = default if required else type(default)
-            value = given[name]
-            if wanted is float and type(value) is int:
-                value = float(value)
-            if default is not None and type(value) is not wanted:
-                raise ParametersError(
-                    f"parameters: `{name}` is {json.dumps(value)}, which is not "
-                    f"{_SCHEMA_TYPES.get(wanted, wanted.__name__)}"
-                )
-            values[name] = value
-        self.__dict__["_values"] = values
-
-    def schema(self) -> str:
-        """Their JSON Schema."""
-        properties, required = {}, []
-        for name, default in self.__dict__["_defaults"].items():
-            if isinstance(default, type):
-                properties[name] = {"type": _SCHEMA_TYPES.get(default, "object")}
-                required.append(name)
-            elif default is None:
-                properties[name] = {}
-            else:
-                properties[name] = {"type": _schema_type(default), "default": default}
-        schema: dict[str, Any] = {"type": "object", "properties": properties}
-        if required:
-            schema["required"] = required
-        schema["additionalProperties"] = False
-        return json.dumps(schema)
-
-
-_SCHEMA_TYPES: dict[type, str] = {
-    bool: "boolean",
-    int: "integer",
-    float: "number",
-    str: "string",
-    list: "array",
-    dict: "object",
-}
-
-
-def _schema_type(value: Any) -> "str | None":
-    return "null" if value is None else _SCHEMA_TYPES.get(type(value))
-
-
 _current = Program()
 
 
@@ -522,12 +313,6 @@ def start(program: Program) -> Program:
     global _current
     before, _current = _current, program
     return before
-
-
-@functools.lru_cache(maxsize=64)
-def compiled(text: str, name: str) -> types.CodeType:
-    """The code of a text."""
-    return compile(text, name, "exec", dont_inherit=True)
 
 
 def load_text(name: str, text: str) -> Program:
@@ -661,6 +446,3 @@ def on_setup(function: Callable[[], Any]) -> Callable[[], Any]:
     given."""
     current().setup_function = function
     return function
-
-
-__all__ = ["Failure", "LanternError", "Manifest", "Parameters", "Program", "load_text"]

@@ -19,7 +19,6 @@ batches of other sizes and with dropped instances, and compares.
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
@@ -27,20 +26,17 @@ from pathlib import Path
 from typing import Any, Iterable, NamedTuple, Sequence
 
 from . import _host
+from ._decode import decode_members, members_of
 from ._host import call
-from ._json import write_json
-from .errors import LanternError
-from .events import Batch, MemberColumn
+from ._memory_host import Emitted, HostRefusal, MemoryHost
+from .events import Batch
 from .fields import CHECKS, RowError
 from .keys import Key, key_text
-from .program import Failure, Member, Program, load_text
+from .program import Failure, Program, load_text
 from .times import Timestamp
 
 BATCH_EVENTS = 1_000
 """The number of events in a batch unless the harness is told otherwise."""
-
-KEY_BYTES_MAX = 1_024
-"""The longest key that the host takes."""
 
 _MIN = -(2**63)
 _STANDARD = (
@@ -129,7 +125,7 @@ def read_ndjson(source: "str | os.PathLike[str]") -> list[TestEvent]:
 
 def _cloud_event(line: str) -> TestEvent:
     members = json.loads(line)
-    own = _members_of(line.encode()) or []
+    own = members_of(line.encode()) or []
     data = next((text for name, _, text in own if name == "data"), "null")
     return TestEvent(
         members["type"],
@@ -143,32 +139,6 @@ def _cloud_event(line: str) -> TestEvent:
         members.get("datacontenttype", ""),
         json.dumps({name: it for name, it in members.items() if name not in _STANDARD}),
     )
-
-
-class _TimerState(NamedTuple):
-    """When a timer fires."""
-
-    at: int
-    due: int
-    """After the watermark of the call that set it."""
-    offset: int
-
-
-class Emitted(NamedTuple):
-    """An event that the projection has emitted."""
-
-    cause: int
-    """The offset of the event that caused it; of a timer, of the event that set it."""
-    type: str
-    """Its type."""
-    subject: str
-    """Its subject."""
-    tenant: str
-    """Its tenant."""
-    time: Timestamp
-    """Its time."""
-    data: Any
-    """Its data, parsed."""
 
 
 class Parked(NamedTuple):
@@ -193,153 +163,6 @@ class Outcome(NamedTuple):
     """Emitted events, oldest first."""
     parked: list[Parked]
     """Parked events, by offset."""
-
-
-class HostRefusal(Exception):
-    """A call that the host ends."""
-
-    def __init__(self, cause: int, reason: str) -> None:
-        super().__init__(reason)
-        self.cause = cause
-
-
-class MemoryHost:
-    """A host in memory. The writes of a call are apart from the committed state, so that
-    a failed call leaves nothing behind."""
-
-    def __init__(self) -> None:
-        self.tables: dict[int, dict[str, bytes]] = {}
-        self.timers: dict[str, _TimerState] = {}
-        self.emitted: list[Emitted] = []
-        self.logs: list[tuple[str, str]] = []
-        self.calls = 0
-        """How many calls of the contract's imports were made."""
-        self.watermark = _MIN
-        self.triggers: list[tuple[int, "str | None"]] = []
-        self._rows: dict[tuple[int, str], "bytes | None"] = {}
-        self._timers: dict[str, "_TimerState | None"] = {}
-        self._emitted: list[Emitted] = []
-
-    def commit(self) -> None:
-        """Makes the writes of the current call part of the state."""
-        for (table, key), value in self._rows.items():
-            rows = self.tables.setdefault(table, {})
-            if value is None:
-                rows.pop(key, None)
-            else:
-                rows[key] = value
-        for key, timer in self._timers.items():
-            if timer is None:
-                self.timers.pop(key, None)
-            else:
-                self.timers[key] = timer
-        self.emitted += self._emitted
-        self.discard()
-
-    def discard(self) -> None:
-        """Discards the writes of the current call."""
-        self._rows = {}
-        self._timers = {}
-        self._emitted = []
-
-    def written(self) -> list[tuple[int, str, "bytes | None"]]:
-        """What the current call has written."""
-        return [(table, key, value) for (table, key), value in self._rows.items()]
-
-    def _trigger(self, cause: int) -> tuple[int, "str | None"]:
-        assert 0 <= cause < len(self.triggers), f"the call has no timer or event {cause}"
-        return self.triggers[cause]
-
-    def _row(self, table: int, key: str) -> "bytes | None":
-        if (table, key) in self._rows:
-            return self._rows[table, key]
-        return self.tables.get(table, {}).get(key)
-
-    # The imports of the contract.
-
-    def get(self, table: int, key: str) -> "bytes | None":
-        self.calls += 1
-        return self._row(table, key)
-
-    def get_many(self, table: int, keys: _host.Column) -> tuple[list[bool], _host.Column]:
-        self.calls += 1
-        rows = [self._row(table, key) for key in _texts(keys)]
-        return [row is not None for row in rows], _host.byte_column([it or b"" for it in rows])
-
-    def put_many(
-        self, causes: list[int], table: int, keys: _host.Column, values: _host.Column
-    ) -> None:
-        self.calls += 1
-        names, rows = _texts(keys), _values(values)
-        assert len(causes) == len(names) == len(rows), "each row has a cause"
-        for cause, key, value in zip(causes, names, rows):
-            self._trigger(cause)
-            if len(key.encode()) > KEY_BYTES_MAX:
-                raise HostRefusal(cause, f"a key is longer than {KEY_BYTES_MAX} bytes")
-            self._rows[table, key] = value
-
-    def delete_many(self, causes: list[int], table: int, keys: _host.Column) -> None:
-        self.calls += 1
-        for cause, key in zip(causes, _texts(keys)):
-            self._trigger(cause)
-            self._rows[table, key] = None
-
-    def scan(
-        self, table: int, start: str, end: str, limit: int, reverse: bool
-    ) -> list[tuple[str, bytes]]:
-        self.calls += 1
-        merged: dict[str, "bytes | None"] = dict(self.tables.get(table, {}))
-        merged.update({key: it for (of, key), it in self._rows.items() if of == table})
-        # The order of UTF-8 is that of the code points.
-        found = [
-            (key, value)
-            for key, value in sorted(merged.items())
-            if value is not None and key >= start and (not end or key < end)
-        ]
-        if reverse:
-            found.reverse()
-        return found[:limit]
-
-    def set_timer(self, cause: int, at: int, key: str) -> None:
-        self.calls += 1
-        offset = self._check_timer(cause, key)
-        known = self._timers[key] if key in self._timers else self.timers.get(key)
-        if known is None or known.at != at:
-            self._timers[key] = _TimerState(at, max(at, self.watermark + 1), offset)
-
-    def cancel_timer(self, cause: int, key: str) -> None:
-        self.calls += 1
-        self._check_timer(cause, key)
-        self._timers[key] = None
-
-    def _check_timer(self, cause: int, key: str) -> int:
-        offset, tenant = self._trigger(cause)
-        assert "\0" not in key or key.partition("\0")[0] == tenant, (
-            f"timer {key!r} belongs to another tenant than its cause"
-        )
-        return offset
-
-    def emit(self, events: list[tuple[int, str, str, str, int, bytes]]) -> None:
-        self.calls += 1
-        for cause, kind, subject, tenant, time, data in events:
-            offset, own = self._trigger(cause)
-            own = own or ""
-            assert tenant in ("", own), "an emitted event has another tenant than its cause"
-            self._emitted.append(
-                Emitted(offset, kind, subject, own, Timestamp(time), json.loads(data))
-            )
-
-    def log(self, cause: int, level: str, message: str) -> None:
-        self.logs.append((level, message))
-
-
-def _values(column: _host.Column) -> list[bytes]:
-    ends, data = column
-    return [data[start:end] for start, end in zip([0, *ends], ends)]
-
-
-def _texts(column: _host.Column) -> list[str]:
-    return [value.decode() for value in _values(column)]
 
 
 class _Fresh:
@@ -637,105 +460,8 @@ class Harness:
             type_names=names,
             types=[names.index(it.type) for _, it in events],
             columns=columns,
-            members=_decode_members(self.manifest.members, data),
+            members=decode_members(self.manifest.members, data),
         )
-
-
-def _decode_members(members: list[Member], data: list[bytes]) -> list[MemberColumn]:
-    """Members of all events, decoded as the host does it."""
-    payloads = [_members_of(payload) for payload in data] if members else []
-    return [_decode_member(member, payloads) for member in members]
-
-
-def _decode_member(
-    member: Member, payloads: "list[list[tuple[str, Any, str]] | None]"
-) -> MemberColumn:
-    valid, values, mismatched = [], [], []
-    for place, payload in enumerate(payloads):
-        status, value = _member_value(member, payload)
-        if status == "mismatched":
-            mismatched.append(place)
-        valid.append(status == "valid")
-        values.append(value)
-    if member.kind == "boolean":
-        packed: Any = _bitmap([bool(it) for it in values])
-    elif member.kind in ("integer", "timestamp"):
-        packed = [int(it or 0) for it in values]
-    elif member.kind == "number":
-        packed = [0.0 if it is None else float(it) for it in values]
-    else:
-        packed = _host.column([it or "" for it in values])
-    return MemberColumn(member.kind, _bitmap(valid), packed, mismatched)
-
-
-def _bitmap(flags: list[bool]) -> bytes:
-    bits = bytearray((len(flags) + 7) // 8)
-    for place, flag in enumerate(flags):
-        bits[place // 8] |= flag << place % 8
-    return bytes(bits)
-
-
-class _Number(str):
-    """The text of a number."""
-
-
-@functools.lru_cache(maxsize=16_384)
-def _members_of(payload: bytes) -> "list[tuple[str, Any, str]] | None":
-    """Name, value and JSON of each member; none if the payload is no object. Numbers are
-    their text."""
-    try:
-        text = payload.decode()
-        json.loads(text)
-        at = text.index("{") + 1
-    except (ValueError, RecursionError):
-        return None
-    if text[: at - 1].strip():
-        return None
-    decoder = json.JSONDecoder(parse_int=_Number, parse_float=_Number)
-    found = []
-    while True:
-        while text[at] in " \t\r\n,":
-            at += 1
-        if text[at] == "}":
-            return found
-        name, at = decoder.raw_decode(text, at)
-        while text[at] in " \t\r\n:":
-            at += 1
-        start = at
-        value, at = decoder.raw_decode(text, at)
-        found.append((name, value, text[start:at]))
-
-
-def _member_value(
-    member: Member, payload: "list[tuple[str, Any, str]] | None"
-) -> tuple[str, Any]:
-    if payload is None:
-        return "mismatched", None
-    found = [(value, text) for name, value, text in payload if name == member.name]
-    if not found or (len(found) == 1 and found[0][0] is None):
-        return "missing", None
-    if len(found) > 1:
-        return "mismatched", None
-    (value, raw), kind = found[0], member.kind
-    if kind in ("json", "distinct", "percentiles"):
-        return "valid", raw
-    is_number = type(value) is _Number
-    if kind == "integer" and is_number and value.lstrip("-").isdigit():
-        if -(2**63) <= int(value) < 2**63 and value != "-0":
-            return "valid", int(value)
-    elif kind == "number" and is_number:
-        if abs(float(value)) != float("inf"):
-            return "valid", float(value)
-    elif kind == "text" and type(value) is str:
-        return "valid", value
-    elif kind == "boolean" and isinstance(value, bool):
-        return "valid", value
-    elif kind == "timestamp" and type(value) is str:
-        try:
-            return "valid", Timestamp.parse(value)
-        except ValueError:
-            pass
-    return "mismatched", None
 
 
 def check_determinism(
@@ -775,7 +501,6 @@ def check_determinism(
 __all__ = [
     "Emitted",
     "Harness",
-    "LanternError",
     "MemoryHost",
     "Outcome",
     "Parked",
@@ -783,5 +508,4 @@ __all__ = [
     "check_determinism",
     "event",
     "read_ndjson",
-    "write_json",
 ]

@@ -593,19 +593,3 @@ class Recent(Rows[Any]):
         else:
             self.delete(row_key)
         return advanced
-
-
-__all__ = [
-    "Advanced",
-    "Closed",
-    "Joined",
-    "OpenSessions",
-    "OpenWindows",
-    "RECENT_EVENTS_MAX",
-    "Recent",
-    "Slide",
-    "WindowSet",
-    "Windows",
-    "hopping",
-    "tumbling",
-]

@@ -1,0 +1,187 @@
+"""The host in memory of tests."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from . import _host
+from .times import Timestamp
+
+KEY_BYTES_MAX = 1_024
+"""The longest key that the host takes."""
+
+_MIN = -(2**63)
+
+
+class _TimerState(NamedTuple):
+    """When a timer fires."""
+
+    at: int
+    due: int
+    """After the watermark of the call that set it."""
+    offset: int
+
+
+class Emitted(NamedTuple):
+    """An event that the projection has emitted."""
+
+    cause: int
+    """The offset of the event that caused it; of a timer, of the event that set it."""
+    type: str
+    """Its type."""
+    subject: str
+    """Its subject."""
+    tenant: str
+    """Its tenant."""
+    time: Timestamp
+    """Its time."""
+    data: Any
+    """Its data, parsed."""
+
+
+class HostRefusal(Exception):
+    """A call that the host ends."""
+
+    def __init__(self, cause: int, reason: str) -> None:
+        super().__init__(reason)
+        self.cause = cause
+
+
+class MemoryHost:
+    """A host in memory. The writes of a call are apart from the committed state, so that
+    a failed call leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self.tables: dict[int, dict[str, bytes]] = {}
+        self.timers: dict[str, _TimerState] = {}
+        self.emitted: list[Emitted] = []
+        self.logs: list[tuple[str, str]] = []
+        self.calls = 0
+        """How many calls of the contract's imports were made."""
+        self.watermark = _MIN
+        self.triggers: list[tuple[int, "str | None"]] = []
+        self._rows: dict[tuple[int, str], "bytes | None"] = {}
+        self._timers: dict[str, "_TimerState | None"] = {}
+        self._emitted: list[Emitted] = []
+
+    def commit(self) -> None:
+        """Makes the writes of the current call part of the state."""
+        for (table, key), value in self._rows.items():
+            rows = self.tables.setdefault(table, {})
+            if value is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = value
+        for key, timer in self._timers.items():
+            if timer is None:
+                self.timers.pop(key, None)
+            else:
+                self.timers[key] = timer
+        self.emitted += self._emitted
+        self.discard()
+
+    def discard(self) -> None:
+        """Discards the writes of the current call."""
+        self._rows = {}
+        self._timers = {}
+        self._emitted = []
+
+    def written(self) -> list[tuple[int, str, "bytes | None"]]:
+        """What the current call has written."""
+        return [(table, key, value) for (table, key), value in self._rows.items()]
+
+    def _trigger(self, cause: int) -> tuple[int, "str | None"]:
+        assert 0 <= cause < len(self.triggers), f"the call has no timer or event {cause}"
+        return self.triggers[cause]
+
+    def _row(self, table: int, key: str) -> "bytes | None":
+        if (table, key) in self._rows:
+            return self._rows[table, key]
+        return self.tables.get(table, {}).get(key)
+
+    # The imports of the contract.
+
+    def get(self, table: int, key: str) -> "bytes | None":
+        self.calls += 1
+        return self._row(table, key)
+
+    def get_many(self, table: int, keys: _host.Column) -> tuple[list[bool], _host.Column]:
+        self.calls += 1
+        rows = [self._row(table, key) for key in _texts(keys)]
+        return [row is not None for row in rows], _host.byte_column([it or b"" for it in rows])
+
+    def put_many(
+        self, causes: list[int], table: int, keys: _host.Column, values: _host.Column
+    ) -> None:
+        self.calls += 1
+        names, rows = _texts(keys), _values(values)
+        assert len(causes) == len(names) == len(rows), "each row has a cause"
+        for cause, key, value in zip(causes, names, rows):
+            self._trigger(cause)
+            if len(key.encode()) > KEY_BYTES_MAX:
+                raise HostRefusal(cause, f"a key is longer than {KEY_BYTES_MAX} bytes")
+            self._rows[table, key] = value
+
+    def delete_many(self, causes: list[int], table: int, keys: _host.Column) -> None:
+        self.calls += 1
+        for cause, key in zip(causes, _texts(keys)):
+            self._trigger(cause)
+            self._rows[table, key] = None
+
+    def scan(
+        self, table: int, start: str, end: str, limit: int, reverse: bool
+    ) -> list[tuple[str, bytes]]:
+        self.calls += 1
+        merged: dict[str, "bytes | None"] = dict(self.tables.get(table, {}))
+        merged.update({key: it for (of, key), it in self._rows.items() if of == table})
+        # The order of UTF-8 is that of the code points.
+        found = [
+            (key, value)
+            for key, value in sorted(merged.items())
+            if value is not None and key >= start and (not end or key < end)
+        ]
+        if reverse:
+            found.reverse()
+        return found[:limit]
+
+    def set_timer(self, cause: int, at: int, key: str) -> None:
+        self.calls += 1
+        offset = self._check_timer(cause, key)
+        known = self._timers[key] if key in self._timers else self.timers.get(key)
+        if known is None or known.at != at:
+            self._timers[key] = _TimerState(at, max(at, self.watermark + 1), offset)
+
+    def cancel_timer(self, cause: int, key: str) -> None:
+        self.calls += 1
+        self._check_timer(cause, key)
+        self._timers[key] = None
+
+    def _check_timer(self, cause: int, key: str) -> int:
+        offset, tenant = self._trigger(cause)
+        assert "\0" not in key or key.partition("\0")[0] == tenant, (
+            f"timer {key!r} belongs to another tenant than its cause"
+        )
+        return offset
+
+    def emit(self, events: list[tuple[int, str, str, str, int, bytes]]) -> None:
+        self.calls += 1
+        for cause, kind, subject, tenant, time, data in events:
+            offset, own = self._trigger(cause)
+            own = own or ""
+            assert tenant in ("", own), "an emitted event has another tenant than its cause"
+            self._emitted.append(
+                Emitted(offset, kind, subject, own, Timestamp(time), json.loads(data))
+            )
+
+    def log(self, cause: int, level: str, message: str) -> None:
+        self.logs.append((level, message))
+
+
+def _values(column: _host.Column) -> list[bytes]:
+    ends, data = column
+    return [data[start:end] for start, end in zip([0, *ends], ends)]
+
+
+def _texts(column: _host.Column) -> list[str]:
+    return [value.decode() for value in _values(column)]
