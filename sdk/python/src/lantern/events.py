@@ -184,6 +184,19 @@ class View:
         return index - self.first in self.batch.members[place].mismatched
 
 
+_quoted: dict[Any, bytes] = {}
+
+
+def quoted(name: Any) -> bytes:
+    """A name as JSON has it without escapes."""
+    found = _quoted.get(name)
+    if found is None:
+        if len(_quoted) >= 256:
+            _quoted.clear()
+        found = _quoted[name] = f'"{name}"'.encode("utf-8", "surrogatepass")
+    return found
+
+
 class Data(dict[str, Any]):
     """The data of an event: a dict of its members.
 
@@ -250,14 +263,16 @@ class Data(dict[str, Any]):
         value = dict.get(self, name, ABSENT)
         if value is not ABSENT:
             return value
-        field = self._view.settings.declared.get(name)
+        event = self._event
+        view = event._view
+        field = view.settings.declared.get(name)
         if field is not None:
             self._check_member(name, field)
             return default
-        if not self._filled:
-            raw = self._view.data_bytes(self._index)
+        if not hasattr(self, "_is_filled"):
             # A name without escapes that the text does not have is no member.
-            if b"\\" not in raw and f'"{name}"'.encode() not in raw:
+            raw = view.data_bytes(event._index)
+            if b"\\" not in raw and quoted(name) not in raw:
                 return default
             self._fill()
         return dict.get(self, name, default)
