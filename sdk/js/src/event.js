@@ -72,7 +72,8 @@ export class Event extends Trigger {
 
   /** All other extension attributes. */
   get extensions() {
-    return JSON.parse(this._view.attribute("extensions")[this._index]);
+    const text = this._view.attribute("extensions")[this._index];
+    return text === "" ? {} : JSON.parse(text);
   }
 
   /** The payload: parsed JSON. */

@@ -68,13 +68,14 @@ export class Table {
     this.codec = new Codec(this.fields);
     this.perTenant = options.perTenant === true;
     this.cacheRows = options.cache ?? CACHE_ROWS;
-    this.keyFields = this.#keyFields(where);
+    this.keyFields = this._keyFieldsOf(where);
+    this.plain = this.keyFields === null && !this.perTenant;
     this.entries = new Map();
     this.changed = [];
     declared.push(this);
   }
 
-  #keyFields(where) {
+  _keyFieldsOf(where) {
     const names = this.options.key;
     if (names === undefined) return null;
     const list = Array.isArray(names) ? names : [names];
@@ -110,18 +111,18 @@ export class Table {
     };
   }
 
-  #error(key, error) {
+  _error(key, error) {
     return Object.assign(error, { message: `table \`${this.name}\`: row ${show(key)}: ${error.message}` });
   }
 
   /** The key of a row, from the parts or the values of the key's fields. */
-  #key(a, b, c, d) {
+  _key(a, b, c, d) {
     let key;
     if (a instanceof InTenant) {
       key = `${a.tenant}\0${a.key}`;
       if (!this.perTenant) return key;
     } else if (this.keyFields !== null) {
-      key = this.#fieldsKey([a, b, c, d]);
+      key = this._fieldsKey([a, b, c, d]);
     } else if (b === undefined) {
       key = typeof a === "string" ? a : Array.isArray(a) ? keyOf(a) : partText(a);
     } else {
@@ -138,7 +139,7 @@ export class Table {
     return key;
   }
 
-  #fieldsKey(values) {
+  _fieldsKey(values) {
     const { keyFields } = this;
     const given = Array.isArray(values[0]) ? values[0] : values;
     let key = "";
@@ -155,7 +156,7 @@ export class Table {
   }
 
   /** A new row, with the fields of the key filled in. */
-  #fresh(values) {
+  _fresh(values) {
     const row = this.codec.fresh();
     if (this.keyFields !== null) {
       const given = Array.isArray(values[0]) ? values[0] : values;
@@ -167,7 +168,7 @@ export class Table {
     return row;
   }
 
-  #checkKey(key) {
+  _checkKey(key) {
     const rest = this.perTenant ? key.slice(key.indexOf("\0") + 1) : key;
     if (rest === "") throw new ProjectionError(`table \`${this.name}\`: a key cannot be empty`);
     if (rest.includes("\0")) throw new ProjectionError(`table \`${this.name}\`: key ${show(rest)}: U+0000 cannot be part of a key`);
@@ -177,30 +178,30 @@ export class Table {
     if (!key.isWellFormed()) throw new ProjectionError(`table \`${this.name}\`: key ${show(key)} has half of a surrogate pair`);
   }
 
-  #load(key) {
+  _load(key) {
     const known = this.entries.get(key);
     if (known !== undefined) return known;
-    this.#checkKey(key);
-    const bytes = this.#host().get(this.id, key);
-    const entry = new Entry(key, bytes === null || bytes === undefined ? null : this.#decode(key, bytes));
+    this._checkKey(key);
+    const bytes = this._host().get(this.id, key);
+    const entry = new Entry(key, bytes === null || bytes === undefined ? null : this._decode(key, bytes));
     this.entries.set(key, entry);
     return entry;
   }
 
-  #host() {
+  _host() {
     if (this.id === null) throw new ProjectionError(`table \`${this.name}\` belongs to no projection: declare tables before \`projection({ … })\``);
     return hostFor(`table \`${this.name}\``);
   }
 
-  #decode(key, bytes) {
+  _decode(key, bytes) {
     try {
       return this.codec.decode(decode(bytes));
     } catch (error) {
-      throw this.#error(key, error);
+      throw this._error(key, error);
     }
   }
 
-  #change(entry) {
+  _change(entry) {
     if (!entry.touched) {
       if (this.perTenant && tenantOf(entry.key) !== call.tenant) {
         throw new ProjectionError(`table \`${this.name}\`: row ${show(entry.key)} belongs to another tenant than the event`);
@@ -222,70 +223,83 @@ export class Table {
     try {
       this.codec.check(entry.row);
     } catch (error) {
-      throw this.#error(entry.key, error);
+      throw this._error(entry.key, error);
     }
   }
 
   /** The row under this key, to change it; a new one if there is none. */
   row(a, b, c, d) {
-    const entry = this.#load(this.#key(a, b, c, d));
-    this.#change(entry);
-    return (entry.row ??= this.#fresh([a, b, c, d]));
+    const entry = this._entry(a, b, c, d);
+    if (entry.touched) entry.cause = call.cause;
+    else this._change(entry);
+    return entry.row === null ? (entry.row = this._fresh([a, b, c, d])) : entry.row;
+  }
+
+  /** The entry of a key: the usual keys, of one or two texts, take the short path. */
+  _entry(a, b, c, d) {
+    let key;
+    if (this.plain && typeof a === "string" && c === undefined && (b === undefined || typeof b === "string")) {
+      key = b === undefined ? a : `${escapePart(a)}/${escapePart(b)}`;
+    } else {
+      key = this._key(a, b, c, d);
+    }
+    const known = this.entries.get(key);
+    return known === undefined ? this._load(key) : known;
   }
 
   /** The row under this key, to change it, or null. */
   update(a, b, c, d) {
-    const entry = this.#load(this.#key(a, b, c, d));
-    if (entry.row !== null) this.#change(entry);
+    const entry = this._entry(a, b, c, d);
+    if (entry.row !== null) this._change(entry);
     return entry.row;
   }
 
   /** The row under this key, to read it, or null. */
   get(a, b, c, d) {
-    const { row } = this.#load(this.#key(a, b, c, d));
+    const { row } = this._entry(a, b, c, d);
     return row !== null && call.strict ? Object.freeze({ ...row }) : row;
   }
 
   /** Whether there is a row under this key. */
   has(a, b, c, d) {
-    return this.#load(this.#key(a, b, c, d)).row !== null;
+    return this._entry(a, b, c, d).row !== null;
   }
 
   /** Writes a row: the last argument has the values of its fields, those before are the key. */
   put(...args) {
     const values = args.pop();
-    const row = this.#fresh(args);
+    const row = this._fresh(args);
     const given = this.codec.from(values);
     for (const name of Object.keys(values)) row[name] = given[name];
-    this.#set(this.#key(...args), row);
+    this._set(this._key(...args), row);
     return row;
   }
 
   /** Deletes the row under this key, if there is one. */
   delete(a, b, c, d) {
-    this.#set(this.#key(a, b, c, d), null);
+    this._set(this._key(a, b, c, d), null);
   }
 
   /** Deletes the row under this key and returns it, or null. */
   take(a, b, c, d) {
-    const entry = this.#load(this.#key(a, b, c, d));
+    const entry = this._entry(a, b, c, d);
     const { row } = entry;
     if (row !== null) {
-      this.#change(entry);
+      this._change(entry);
       entry.row = null;
     }
     return row;
   }
 
-  #set(key, row) {
+  _set(key, row) {
     let entry = this.entries.get(key);
     if (entry === undefined) {
-      this.#checkKey(key);
-      this.#host();
+      this._checkKey(key);
+      this._host();
       entry = new Entry(key, null);
       this.entries.set(key, entry);
     }
-    this.#change(entry);
+    this._change(entry);
     entry.row = row;
   }
 
@@ -294,22 +308,22 @@ export class Table {
     const missing = [];
     const seen = new Set();
     for (const parts of keys) {
-      const key = Array.isArray(parts) ? this.#key(...parts) : this.#key(parts);
+      const key = Array.isArray(parts) ? this._key(...parts) : this._key(parts);
       if (this.entries.has(key) || seen.has(key)) continue;
-      this.#checkKey(key);
+      this._checkKey(key);
       seen.add(key);
       missing.push(key);
       if (this.entries.size + missing.length >= this.cacheRows) break;
     }
     if (missing.length === 0) return;
-    const [found, rows] = this.#host().getMany(this.id, column(missing));
+    const [found, rows] = this._host().getMany(this.id, column(missing));
     const values = texts(rows);
     for (let i = 0; i < missing.length; i++) {
       const key = missing[i];
       try {
         this.entries.set(key, new Entry(key, found[i] ? this.codec.decode(values[i]) : null));
       } catch (error) {
-        throw this.#error(key, error);
+        throw this._error(key, error);
       }
     }
   }
@@ -323,15 +337,15 @@ export class Table {
     for (const name of Object.keys(range)) {
       if (!names.includes(name)) throw new ProjectionError(`a scan has no option \`${name}\`${suggestion(name, names)}`);
     }
-    const host = this.#host();
+    const host = this._host();
     const { limit = Infinity, reverse = false } = range;
-    let [start, end] = this.#bounds(range);
+    let [start, end] = this._bounds(range);
     this.flush();
     const rows = [];
     while (rows.length < limit) {
       const wanted = Math.min(limit - rows.length, SCAN_PAGE_ROWS);
       const page = host.scan(this.id, start, end, wanted, reverse);
-      for (const { key, value } of page) rows.push({ key, row: this.#decode(key, value) });
+      for (const { key, value } of page) rows.push({ key, row: this._decode(key, value) });
       if (page.length < wanted) break;
       if (reverse) end = rows.at(-1).key;
       else start = `${rows.at(-1).key}\0`;
@@ -339,7 +353,7 @@ export class Table {
     return rows;
   }
 
-  #bounds({ prefix, start, end }) {
+  _bounds({ prefix, start, end }) {
     const text = (key) => {
       if (key === undefined) return "";
       const parts = Array.isArray(key) ? key : [key];
@@ -371,7 +385,7 @@ export class Table {
         if (entry.touched) this.codec.check(entry.row);
         puts.rows.push(this.codec.encode(entry.row));
       } catch (error) {
-        throw this.#error(entry.key, error);
+        throw this._error(entry.key, error);
       }
       puts.causes.push(entry.cause);
       puts.keys.push(entry.key);

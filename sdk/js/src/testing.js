@@ -28,7 +28,8 @@ export function event(type, data = {}, attributes = {}) {
   return {
     type, id, source, subject, tenant, dataschema, datacontenttype,
     time: typeof time === "string" ? parseTime(time) : time,
-    extensions: JSON.stringify(extensions),
+    // Like the host: nothing, if there are none.
+    extensions: Object.keys(extensions).length === 0 ? "" : JSON.stringify(extensions),
     data: typeof data === "string" ? data : JSON.stringify(data, (_, value) => (typeof value === "bigint" ? Number(value) : value)),
   };
 }

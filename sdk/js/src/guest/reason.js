@@ -16,6 +16,8 @@ export function teller(nameOf, textOf) {
   const framesOf = (stack) => {
     const frames = [];
     for (const line of String(stack ?? "").split("\n")) {
+      // QuickJS names the text that JSON.parse reads like code from `eval`.
+      if (/^\s*at parse \(native\)/.test(line)) frames.length = 0;
       const found = /^\s*at (?:(.*?) \()?(.*?):(\d+):(\d+)\)?$/.exec(line);
       const name = found === null ? null : nameOf(found[2]);
       if (name !== null) frames.push({ in: found[1] ?? "", name, line: Number(found[3]), column: Number(found[4]) });
