@@ -177,7 +177,7 @@ async fn sources_that_are_wrong_are_refused_with_the_place() {
         ("?source_name=a.rb", "text/x-python", "", 422, "LAN-0130", "`a.rb`"),
         ("?source_name=a.js", "text/x-python", "", 422, "LAN-0130", "`a.js`"),
         ("?source_name=b%2Fa.py", "text/x-python", "", 422, "LAN-0130", "without folders"),
-        ("?source_name=a.ts", "text/typescript", "name a", 501, "LAN-0132", &missing),
+        ("?source_name=a.ts", "text/typescript", "name a", 422, "LAN-0132", &missing),
         ("", "text/x-ruby", "", 415, "LAN-0411", "text/x-ruby"),
     ] {
         let (answered, answer) = post(&server, query, media, source).await;

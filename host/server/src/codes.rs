@@ -250,7 +250,7 @@ pub const CODES: &[Code] = &[
     code("LAN-0131", 422, "the source is not text", "save the source as UTF-8"),
     code(
         "LAN-0132",
-        501,
+        422,
         "no interpreter for the source",
         "put the interpreter into the folder that the message names (`cargo xtask interpreters` builds it), or set `plugin.interpreters_dir`",
     ),
