@@ -72,6 +72,19 @@ pub fn version_id(sha256: &str, parameters: &str, source: Option<&VersionSource>
 }
 
 impl Engine {
+    /// The record of projection `name`, or a new one. It has room for another version.
+    fn record_with_room(&self, name: &str) -> Result<ProjectionRecord, EngineError> {
+        let record = match self.registry.read().get(name) {
+            Some(projection) => projection.record.clone(),
+            None => ProjectionRecord { name: name.to_owned(), ..ProjectionRecord::default() },
+        };
+        if record.versions.len() >= VERSIONS_MAX {
+            let (what, count) = ("versions; delete old ones", record.versions.len() + 1);
+            return Err(ManifestError::TooMany { what, count, limit: VERSIONS_MAX }.into());
+        }
+        Ok(record)
+    }
+
     /// Creates a version from `upload` and folds the log with it in the background; the
     /// active version continues to serve readers. The same plugin with the same
     /// parameters and source is the same version: then nothing changes, except that
@@ -112,14 +125,7 @@ impl Engine {
         // Another version may have been uploaded during the determinism check.
         self.check_cycles(&name, &manifest, true)?;
         uploaded.existed = false;
-        let mut record = match self.registry.read().get(&name) {
-            Some(projection) => projection.record.clone(),
-            None => ProjectionRecord { name: name.clone(), ..ProjectionRecord::default() },
-        };
-        if record.versions.len() >= VERSIONS_MAX {
-            let (what, count) = ("versions; delete old ones", record.versions.len() + 1);
-            return Err(ManifestError::TooMany { what, count, limit: VERSIONS_MAX }.into());
-        }
+        let mut record = self.record_with_room(&name)?;
         if upload.activate != Activation::Never {
             // Of several versions that backfill, only the last one uploaded is activated
             // by itself.

@@ -352,7 +352,7 @@ fn refused(config: &KafkaConfig, report: &ClientReport, error: &KafkaError) -> O
         Some(last) => format!("{error} ({last})"),
         None => error.to_string(),
     };
-    OpenError::Kafka { servers: config.servers.clone(), reason, source: error.clone() }
+    OpenError::Kafka { servers: config.servers.clone(), reason, source: Box::new(error.clone()) }
 }
 
 /// A hash of the mappings of records to events.

@@ -30,7 +30,7 @@ pub enum OpenError {
         /// The reason, with what the client reported last.
         reason: String,
         /// The client's error.
-        source: KafkaError,
+        source: Box<KafkaError>,
     },
     /// A thread cannot be started.
     #[error("a thread cannot be started: {0}")]

@@ -343,6 +343,7 @@ impl LoadError {
 
     /// The remedy, in one sentence.
     #[must_use]
+    #[expect(clippy::too_many_lines, reason = "one sentence for each error")]
     pub fn help(&self) -> &'static str {
         match self {
             Self::NotWasm { .. } => {
