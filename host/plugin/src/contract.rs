@@ -433,7 +433,7 @@ mod tests {
         check("lantern:projection/types@0.2.7", false, "fine");
         check("lantern:projection/tables@0.1.0", true, "made for version 0.1.0 of the contract");
         check("lantern:projection/tables", true, "made for version none");
-        check("lantern:projection/clocks@0.2.0", true, "it has `lantern:projection/tables@0.2.0`");
+        check("lantern:projection/clocks@0.2.0", true, "`lantern:projection/tables@0.2.0`");
         check("other:thing/api@1.0.0", true, "LAN-0108");
         check("env", true, "LAN-0108");
         check("wasi:clocks/wall-clock@0.2.3", true, "fine");

@@ -77,6 +77,8 @@ fn most_events_rejected_take_no_further_call_and_no_further_instance() {
     let plugin = Arc::new(meter(OnFailure::ParkEvent, Bad::Reject));
     let world = World::new(EngineConfig { second_fold_every: 0, ..EngineConfig::default() });
     world.push("a", Shared(plugin.clone()));
+    // The shard has its instance when it has applied events.
+    world.log.append_to(P0, (0..20).map(|n| event(-n, &format!("s{n}"), "ok")));
     world.settle();
     let (calls, made) = (plugin.calls(), plugin.instances_made());
     let data = |n| if n % 5 < 3 { "bad" } else { "ok" };

@@ -323,8 +323,12 @@ fn interpreter() -> Guest {
     let mut guest = Guest::new().import("source", "text", "(param i32)");
     guest.world = Some("interpreter");
     guest.setup(
-        "(call $text (i32.const 1032))
-         (i32.store8 (i32.const 1024) (i32.ne (i32.load (i32.const 1036)) (i32.const 0)))",
+        // Read aside, so that an empty source leaves the manifest whole.
+        "(call $text (i32.const 512))
+         (if (i32.load (i32.const 516)) (then
+           (i32.store8 (i32.const 1024) (i32.const 1))
+           (i32.store (i32.const 1032) (i32.load (i32.const 512)))
+           (i32.store (i32.const 1036) (i32.load (i32.const 516)))))",
     )
 }
 
