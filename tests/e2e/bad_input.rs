@@ -122,7 +122,7 @@ async fn what_is_no_plugin_is_refused_in_plain_words() {
         server.request(Method::POST, path, "text/plain", b"x".to_vec()).await.unwrap();
     assert_eq!((status, answer["code"].as_str()), (415, Some("LAN-0411")), "{answer}");
     assert!(answer.to_string().contains("text/plain"), "{answer}");
-    let huge = vec![0; 17 << 20];
+    let huge = vec![0; 33 << 20];
     let (status, answer) = server
         .request(Method::POST, "/v1/projections/x/versions", "application/wasm", huge)
         .await

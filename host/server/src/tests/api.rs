@@ -69,7 +69,7 @@ async fn what_is_no_plugin_is_refused_in_plain_words() {
         "--b\r\nContent-Disposition: form-data; name=\"parameters\"\r\n\r\n{}\r\n--b--\r\n",
     )
     .await
-    .is_problem("LAN-0408", "no part `plugin`");
+    .is_problem("LAN-0408", "neither a part `plugin`");
     upload(form, "--b\r\nContent-Disposition: form-data; name=\"other\"\r\n\r\n{}\r\n--b--\r\n")
         .await
         .is_problem("LAN-0408", "`other`");

@@ -20,7 +20,7 @@ const FUNCTIONS: u8 = 3;
 /// The id of a module's section with the functions' bodies.
 const CODE: u8 = 10;
 /// One byte more than the largest upload by default.
-const TOO_LARGE_BYTES: usize = (16 << 20) + 1;
+const TOO_LARGE_BYTES: usize = (32 << 20) + 1;
 
 /// A guest that code generates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -147,7 +147,7 @@ fn of_file(file: File) -> Expected {
         F::TableGrowth => Parks("table_elements_max"),
         F::MemoryToBeginWith => Refused("LAN-0119", "64 MiB of memory"),
         F::TableToBeginWith => Refused("LAN-0119", "table_elements_max"),
-        F::TwoMemories => Refused("LAN-0107", "multi"),
+        F::TwoMemories => Refused("LAN-0124", "projection name"),
         F::HugeListLifted | F::StringPastTheEnd => Refused("LAN-0121", "out of bounds"),
         F::HugeStringLifted => Parks("host_call_bytes_max"),
         F::OneStringAMillionTimes | F::MillionsOfEmptyStrings => {
