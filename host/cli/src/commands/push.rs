@@ -207,7 +207,8 @@ pub(super) fn report(version: &VersionStatus, projection: &str) {
     }
 }
 
-fn applied(version: &VersionStatus) -> u64 {
+/// The number of events that a version has applied.
+pub(super) fn applied(version: &VersionStatus) -> u64 {
     version.shards.iter().map(|shard| shard.applied).sum()
 }
 

@@ -286,14 +286,21 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// Prints why events were parked.
+    /// Prints how many events were applied, and why others were parked.
     async fn print_parked(&self, name: &str, version: &VersionStatus) -> Outcome {
-        push::report(version, name);
-        if version.parked == 0 {
+        let reasons = match version.parked {
+            0 => Vec::new(),
+            _ => self.api.parked_summary(name, Some(&version.id)).await?.reasons,
+        };
+        if self.global.json {
+            output::json(&json!({"folded": {
+                "projection": name, "version": version.id, "applied": push::applied(version),
+                "parked": version.parked, "reasons": reasons,
+            }}));
             return Ok(());
         }
-        let summary = self.api.parked_summary(name, Some(&version.id)).await?;
-        for reason in summary.reasons.iter().take(REASONS_MAX) {
+        push::report(version, name);
+        for reason in reasons.iter().take(REASONS_MAX) {
             output::line(format!(
                 "  {} ({}, first at offset {})",
                 output::lines(&reason.reason).replace('\n', "\n    "),
