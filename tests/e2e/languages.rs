@@ -132,3 +132,17 @@ async fn a_project_in_c_is_created_built_tested_and_pushed() {
     finish(&folder, Command::new("make").args(["--silent", "test"]));
     folds(&folder, &component).await;
 }
+
+/// `tests/llms` has ten tasks with tables computed independently, and projections whose
+/// authors had no other document than `docs/llms.txt`.
+#[test]
+fn projections_written_from_the_reference_in_one_file_give_the_expected_tables() {
+    if without("python3") || without("npm") {
+        return;
+    }
+    let folder = root().join("tests/llms");
+    let mut check = Command::new("python3");
+    check.arg("check.py").arg(lantern());
+    check.env("LANTERN_PLUGIN__INTERPRETERS_DIR", interpreters());
+    println!("{}", finish(&folder, check.env("XDG_CACHE_HOME", shared_cache())));
+}
