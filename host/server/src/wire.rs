@@ -1,7 +1,7 @@
 //! Converts the engine's reports to the wire types of [`lantern_api`]. The engine knows
 //! nothing of them.
 //!
-//! [`convert`] names each member once and uses it on both sides. So a member that is added
+//! `convert!` names each member once and uses it on both sides. So a member that is added
 //! on one side only is a compile error.
 
 use lantern_api as api;
