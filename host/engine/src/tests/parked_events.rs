@@ -78,13 +78,13 @@ fn most_events_rejected_take_no_further_call_and_no_further_instance() {
     let world = World::new(EngineConfig { second_fold_every: 0, ..EngineConfig::default() });
     world.push("a", Shared(plugin.clone()));
     // The shard has its instance when it has applied events.
-    world.log.append_to(P0, (0..20).map(|n| event(-n, &format!("s{n}"), "ok")));
+    world.log.append_to(P0, (1..=20).map(|n| event(-n, &format!("t{n}"), "ok")));
     world.settle();
     let (calls, made) = (plugin.calls(), plugin.instances_made());
     let data = |n| if n % 5 < 3 { "bad" } else { "ok" };
     world.log.append_to(P0, (0..2_000).map(|n| event(n, &format!("s{n}"), data(n))));
     world.settle();
-    assert_eq!((world.shard().parked, world.rows("totals").len()), (1_200, 800));
+    assert_eq!((world.shard().parked, world.rows("totals").len()), (1_200, 820));
     assert!(plugin.instances_made() <= made + 1, "{} instances", plugin.instances_made() - made);
     // Each tick of the watermark may have a call of its own.
     assert!(plugin.calls() - calls <= 2 * 500, "{} calls", plugin.calls() - calls);
