@@ -62,6 +62,11 @@ impl Settings {
         self.log_filter.get_or_insert_with(|| "warn".to_owned());
     }
 
+    /// No interpreter is compiled before a source needs it, unless `--set` says otherwise.
+    pub(super) fn compile_only_when_needed(&mut self) {
+        self.set.insert(0, ("plugin.compile_interpreters".to_owned(), "false".to_owned()));
+    }
+
     /// Compiled plugins are kept in `folder`, unless `--set` names another one.
     pub(super) fn keep_compiled_in(&mut self, folder: &Path) {
         self.set.insert(0, ("plugin.cache_dir".to_owned(), quoted(&folder.to_string_lossy())));

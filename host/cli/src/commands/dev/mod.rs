@@ -87,6 +87,8 @@ pub(crate) fn run(mut args: Args, global: &Global) -> Outcome {
         None => Some(sample).filter(|file| file.is_file()),
     };
     args.server.log_warnings_only();
+    // One plugin needs one interpreter.
+    args.server.compile_only_when_needed();
     // An interpreter takes many seconds to compile. It is compiled once for all runs.
     if let Some(folder) = super::user_cache().filter(|_| args.data.is_none()) {
         args.server.keep_compiled_in(&folder);
