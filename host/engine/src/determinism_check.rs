@@ -158,8 +158,9 @@ fn fold_within(
         let limits =
             StepLimits { now: Duration::ZERO, before: None, batch_events: Some(batch_events) };
         match shard.step(log, &limits) {
-            // An `EventList` never answers that a read is pending, so the fold never
-            // waits.
+            // `Idle` means that the whole log is folded. `Wait` means that a read is
+            // pending, which does not happen here: every caller folds an `EventList`,
+            // and its reads are never pending.
             Ok(StepOutcome::Idle | StepOutcome::Wait) => break,
             Ok(StepOutcome::More) => {}
             Err(StopReason::Halt(reason)) => {

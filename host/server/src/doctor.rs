@@ -1,7 +1,8 @@
-//! `lantern doctor`: checks every file of a data folder that no server has open,
-//! reports what is damaged and how it can be rebuilt, and rebuilds it.
+//! `lantern doctor`: checks every file of a data folder, and reports which files are
+//! damaged and how to repair each of them. No server may have the folder open.
 //!
-//! A check changes nothing. A repair moves damaged files into the folder `damaged`, and
+//! A check changes nothing. A repair (`--repair`) moves damaged states into the folder
+//! `damaged`. The server folds these states again from the log when it starts. A repair
 //! deletes nothing. It never changes the log, because nothing else contains its events.
 
 use std::path::{Path, PathBuf};

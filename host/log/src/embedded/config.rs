@@ -60,11 +60,11 @@ pub struct LogConfig {
     /// Appends are refused while the disk has fewer bytes free than this, so that there
     /// is always room to open the file again and to delete old events.
     pub disk_reserve_bytes: u64,
-    /// While the chunks take at most this many bytes, each commit also stores which pages
-    /// of the file are free, so that opening the log after a crash is instant. If the log
-    /// is larger, the whole file is read after a crash, in about a second per gigabyte.
-    /// The stored page list grows by about 64 KiB per gigabyte. It made single-event
-    /// commits 17 % slower in an empty log.
+    /// While the chunks take at most this many bytes, each commit also stores a list of the
+    /// free pages of the file. The log then opens at once after a crash. If the chunks take
+    /// more, there is no list, and the whole file is read after a crash, which takes about a
+    /// second per gigabyte. The list takes about 64 KiB per gigabyte of the file. In an empty
+    /// log, commits of a single event were 17 % slower with the list than without it.
     pub fast_recovery_bytes: u64,
     /// The settings of a log on Kafka are in this section too. This crate ignores them.
     /// The server reads them to choose between the two logs.

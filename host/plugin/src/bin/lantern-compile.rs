@@ -1,5 +1,7 @@
-//! The compiling child as a separate program, for the tests of this crate: their own
-//! programs cannot be the child. The `lantern` program is its own compiling child.
+//! The compiling child as a separate program, for the tests of this crate. The `lantern`
+//! program starts itself as the compiling child. A test program cannot do that, because
+//! its `main` belongs to the test harness and does not call
+//! [`lantern_plugin::compile_child_main`].
 
 use std::process::ExitCode;
 
