@@ -20,6 +20,8 @@ pub(super) struct Changes {
     watcher: RecommendedWatcher,
     reports: mpsc::Receiver<PathBuf>,
     watched: Vec<PathBuf>,
+    /// What was reported and is not returned yet.
+    pending: Saved,
 }
 
 /// What was saved.
@@ -46,7 +48,7 @@ impl Changes {
             }
         })
         .map_err(|error| failed(project.folder(), &error))?;
-        let mut changes = Self { watcher, reports, watched: Vec::new() };
+        let mut changes = Self { watcher, reports, watched: Vec::new(), pending: Saved::default() };
         changes.add(project.folder(), RecursiveMode::NonRecursive)?;
         if let Some(folder) = events.and_then(Path::parent) {
             changes.add(folder, RecursiveMode::NonRecursive)?;
@@ -72,21 +74,24 @@ impl Changes {
         Ok(())
     }
 
-    /// Waits until the source or the events were saved.
+    /// Waits until the source or the events were saved. If the wait is dropped, the next
+    /// one continues it: no report is lost.
     pub(super) async fn saved(&mut self, project: &Project, events: Option<&Path>) -> Saved {
-        let mut saved = Saved::default();
-        while let Some(path) = self.next(saved).await {
-            saved.events |= events.is_some_and(|events| events == path);
-            saved.source |= !saved.events && project.concerns(&path);
+        while let Some(path) = self.next().await {
+            if events.is_some_and(|events| events == path) {
+                self.pending.events = true;
+            } else {
+                self.pending.source |= project.concerns(&path);
+            }
         }
         // A folder that cannot be watched is reported at the next start.
         let _ = self.add_folders(project);
-        saved
+        std::mem::take(&mut self.pending)
     }
 
     /// The next report; `None` once something was saved and it is quiet.
-    async fn next(&mut self, saved: Saved) -> Option<PathBuf> {
-        if saved == Saved::default() {
+    async fn next(&mut self) -> Option<PathBuf> {
+        if self.pending == Saved::default() {
             return self.reports.recv().await;
         }
         tokio::time::timeout(QUIET, self.reports.recv()).await.ok().flatten()
@@ -98,4 +103,34 @@ fn failed(folder: &Path, error: &notify::Error) -> Failure {
     Failure::new(Exit::Failure, message).help(
         "on Linux, `sysctl fs.inotify.max_user_watches` shows how many watches a user may have",
     )
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_saved_file_is_reported_although_the_wait_is_dropped_in_between() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().canonicalize().unwrap();
+        let (script, events) = (folder.join("totals.py"), folder.join("events.ndjson"));
+        std::fs::write(&script, "").unwrap();
+        let project = Project::find(&script).unwrap();
+        let mut changes = Changes::watch(&project, Some(&events)).unwrap();
+        std::fs::write(&script, "changed").unwrap();
+        std::fs::write(&events, "{}").unwrap();
+        let saved = loop {
+            // Shorter than the quiet time, so that every wait but the last one is dropped.
+            let wait = changes.saved(&project, Some(&events));
+            if let Ok(saved) = tokio::time::timeout(QUIET / 5, wait).await {
+                break saved;
+            }
+            if changes.pending == (Saved { source: true, events: true }) {
+                break changes.saved(&project, Some(&events)).await;
+            }
+        };
+        assert_eq!(saved, Saved { source: true, events: true });
+    }
 }
