@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    AppendDone, Chunk, Events, KeyRange, Log, LogError, LogRead, Offset, Offsets, OutboxEvent,
-    PartitionBounds, PartitionId, Plugin, ReadStore, ShardId, ShardStore, Space, StateStores,
-    Timestamp, TypeFilter, VersionId, View, Waker, dump,
+    AppendDone, Chunk, Events, KeyRange, Log, LogError, LogRead, Manifest, Offset, Offsets,
+    OutboxEvent, PartitionBounds, PartitionId, Plugin, ReadStore, ShardId, ShardStore, Space,
+    StateStores, Timestamp, TypeFilter, VersionId, View, Waker, dump,
 };
 use parking_lot::Mutex;
 
@@ -205,40 +205,48 @@ fn fold_within(
     })
 }
 
-/// Folds a sample of `log` with batches of 1,000, 7 and 1 events, with and without
-/// dropped instances. Returns the number of events in the sample.
+/// The first events of `log` to which `manifest` subscribes, for the checks of an upload:
+/// [`EngineConfig::check_events`] in all, from each partition the same number.
+///
+/// # Errors
+/// If the log cannot be read.
+pub fn sample(
+    manifest: &Manifest,
+    log: &dyn Log,
+    config: &EngineConfig,
+) -> Result<Vec<EventList>, EngineError> {
+    let events = config.check_events / log.partitions() as usize;
+    let partitions = (0..log.partitions()).map(PartitionId);
+    partitions.map(|it| EventList::sample(log, it, &manifest.filter(), events)).collect()
+}
+
+/// Folds each partition of a sample with batches of 1,000, 7 and 1 events, with and
+/// without dropped instances. Returns the number of events in the sample.
 ///
 /// # Errors
 /// [`EngineError::Nondeterministic`] with the first difference, or as [`fold`].
 pub fn determinism(
     plugin: &Arc<dyn Plugin>,
-    log: &dyn Log,
+    sample: &[EventList],
     stores: &dyn StateStores,
     config: &EngineConfig,
 ) -> Result<u64, EngineError> {
-    let mut checked = 0;
-    for partition in (0..log.partitions()).map(PartitionId) {
-        let events = config.check_events / log.partitions() as usize;
-        let sample = EventList::sample(log, partition, &plugin.manifest().filter(), events)?;
-        checked += sample.len() as u64;
-        if sample.len() > 0 {
-            compare(plugin, &sample, partition, stores, config)?;
-        }
+    for events in sample.iter().filter(|events| events.len() > 0) {
+        compare(plugin, events, stores, config)?;
     }
-    Ok(checked)
+    Ok(sample.iter().map(|events| events.len() as u64).sum())
 }
 
 fn compare(
     plugin: &Arc<dyn Plugin>,
     sample: &EventList,
-    partition: PartitionId,
     stores: &dyn StateStores,
     config: &EngineConfig,
 ) -> Result<(), EngineError> {
     let folded = |batch_events, drop_instances| {
         let options = FoldOptions { batch_events, drop_instances, vary_batches: false };
         let within = Within { fuel_max: Some(config.check_fuel), progress: &mut |_| () };
-        fold_within(plugin, sample, partition, stores, config, options, within)
+        fold_within(plugin, sample, sample.partition, stores, config, options, within)
     };
     let first = folded(1_000, None)?;
     let others = [
@@ -403,7 +411,7 @@ impl EventList {
     }
 
     /// The chunks of `log` with the first `events` events that match `types`.
-    pub(crate) fn sample(
+    fn sample(
         log: &dyn Log,
         partition: PartitionId,
         types: &TypeFilter,

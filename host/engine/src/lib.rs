@@ -61,7 +61,7 @@ pub use outbox::fuzzing;
 pub use activation::Activation;
 pub use config::EngineConfig;
 pub use determinism_check::{
-    EventList, FoldOptions, FoldProgress, FoldResult, determinism, fold, fold_again,
+    EventList, FoldOptions, FoldProgress, FoldResult, determinism, fold, fold_again, sample,
 };
 pub use engine::Engine;
 pub use error::{ActivationRefused, EngineError, Nondeterminism};

@@ -111,10 +111,11 @@ impl Engine {
         }
         self.check_cycles(&name, &manifest, true)?;
         if upload.check {
-            let (plugin, log) = (&upload.plugin, &*self.ports.log);
+            let sample = determinism_check::sample(&manifest, &*self.ports.log, &self.config)?;
+            let (plugin, stores) = (&upload.plugin, &*self.ports.stores);
             uploaded.checked_events =
-                determinism_check::determinism(plugin, log, &*self.ports.stores, &self.config)?;
-            uploaded.warnings = sample_warnings(plugin, log, &self.config)?;
+                determinism_check::determinism(plugin, &sample, stores, &self.config)?;
+            uploaded.warnings = sample_warnings(&manifest, &sample);
         }
         let lifecycle = self.lifecycle.lock();
         if self.registry.has_version(&name, &id) {

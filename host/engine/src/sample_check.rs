@@ -5,13 +5,11 @@
 //! event of the sample.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
-use lantern_core::{FieldKind, Log, Manifest, Member, PartitionId, Plugin, decode_members};
+use lantern_core::{FieldKind, Manifest, Member, decode_members};
 use serde_json::{Map, Value};
 
 use crate::determinism_check::EventList;
-use crate::{EngineConfig, EngineError};
 
 /// The most event types that a warning names.
 const TYPES_MAX: usize = 3;
@@ -27,26 +25,16 @@ struct MemberCounts {
     mismatched: BTreeMap<String, u64>,
 }
 
-/// The declared members of `plugin` that have no value in any event of a sample of
-/// `log`, as sentences for the person who uploads it.
-///
-/// # Errors
-/// If the log cannot be read.
-pub fn sample_warnings(
-    plugin: &Arc<dyn Plugin>,
-    log: &dyn Log,
-    config: &EngineConfig,
-) -> Result<Vec<String>, EngineError> {
-    let manifest = plugin.manifest();
+/// The declared members of `manifest` that have no value in any event of `sample`, as
+/// sentences for the person who uploads the plugin.
+#[must_use]
+pub fn sample_warnings(manifest: &Manifest, sample: &[EventList]) -> Vec<String> {
     if manifest.members.is_empty() {
-        return Ok(Vec::new());
+        return Vec::new();
     }
-    let mut sample = Sample::new(manifest);
-    for partition in (0..log.partitions()).map(PartitionId) {
-        let events = config.check_events / log.partitions() as usize;
-        sample.add(&EventList::sample(log, partition, &manifest.filter(), events)?);
-    }
-    Ok(sample.warnings())
+    let mut counted = Sample::new(manifest);
+    sample.iter().for_each(|events| counted.add(events));
+    counted.warnings()
 }
 
 struct Sample<'a> {

@@ -10,7 +10,7 @@ use lantern_core::{
 };
 use lantern_engine::{
     Activation, Engine, EngineConfig, PluginError, PluginSource, Upload, Uploaded, determinism,
-    sample_warnings, version_id,
+    sample, sample_warnings, version_id,
 };
 use lantern_plugin::{Language, LoadError, PluginHost};
 use lantern_store::PluginFiles;
@@ -111,8 +111,9 @@ impl Plugins {
         let (wasm, plugin) = self.load(content)?;
         let manifest = plugin.manifest().clone();
         manifest.check().map_err(lantern_engine::EngineError::from)?;
-        let events = determinism(&plugin, log, &*self.stores, config)?;
-        let warnings = sample_warnings(&plugin, log, config)?;
+        let sample = sample(&manifest, log, config)?;
+        let events = determinism(&plugin, &sample, &*self.stores, config)?;
+        let warnings = sample_warnings(&manifest, &sample);
         let sha256 = hex::encode(Sha256::digest(&wasm));
         let version = version_id(&sha256, &content.parameters, content.source.as_ref());
         Ok(Checked { sha256, version, events, warnings, manifest })

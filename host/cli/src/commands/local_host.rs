@@ -9,7 +9,7 @@ use lantern_api::{LogLine, ParkedStatus};
 use lantern_core::{Events, Manifest, Offset, PartitionId, Plugin, Timestamp};
 use lantern_engine::{
     EngineConfig, EngineError, EventList, FoldOptions, FoldResult, determinism, fold, fold_again,
-    sample_warnings,
+    sample, sample_warnings,
 };
 use lantern_plugin::{LoadError, PluginConfig, PluginHost};
 use lantern_server::ServerConfig;
@@ -120,7 +120,8 @@ impl LocalHost {
             return Ok(0);
         }
         let config = EngineConfig { check_events: most, ..self.config.clone() };
-        determinism(plugin, events, &self.stores, &config).map_err(failed)
+        let sample = sample(plugin.manifest(), events, &config).map_err(failed)?;
+        determinism(plugin, &sample, &self.stores, &config).map_err(failed)
     }
 
     /// What the first of `events` say against the manifest, as an upload answers it.
@@ -129,7 +130,8 @@ impl LocalHost {
         plugin: &Arc<dyn Plugin>,
         events: &EventList,
     ) -> Outcome<Vec<String>> {
-        sample_warnings(plugin, events, &self.config).map_err(failed)
+        let sample = sample(plugin.manifest(), events, &self.config).map_err(failed)?;
+        Ok(sample_warnings(plugin.manifest(), &sample))
     }
 
     /// Folds all `events` again in batches of varied sizes, with dropped instances, and
