@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use super::project::{self, Project};
+use super::project::Project;
 use crate::Global;
 use crate::error::Outcome;
+use crate::output;
 
 #[derive(clap::Args)]
 #[command(after_help = "\
@@ -14,7 +15,7 @@ Examples:
   lantern plugin push $(lantern build --json | jq -r .file) --wait
 
 The folder's files select the tool: Cargo.toml selects cargo, package.json npm, pyproject.toml
-python3, Makefile make. A script or a declaration needs no build.")]
+and requirements.txt python3, Makefile make. A script or a declaration needs no build.")]
 pub(crate) struct Args {
     /// The project's folder.
     #[arg(default_value = ".")]
@@ -24,6 +25,11 @@ pub(crate) struct Args {
 /// Builds, and prints the file to push.
 pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     let file = Project::find(&args.project)?.build()?;
-    project::print_built(&file, global.json);
+    let bytes = file.metadata().map_or(0, |data| data.len());
+    if global.json {
+        output::json(&serde_json::json!({"file": file, "bytes": bytes}));
+    } else {
+        output::line(format!("{} ({} bytes)", file.display(), output::count(bytes)));
+    }
     Ok(())
 }

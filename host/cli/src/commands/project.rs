@@ -5,15 +5,14 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use lantern_plugin::Language;
+
 use crate::error::{Exit, Failure, Outcome};
-use crate::output;
 
 /// The Rust target of plugins.
 const RUST_TARGET: &str = "wasm32-unknown-unknown";
 /// The folder into which the tools of the other languages write the component.
 const BUILD: &str = "build";
-/// The endings of files that a server runs without a build.
-pub(super) const SOURCES: [&str; 6] = ["py", "js", "ts", "yaml", "yml", "json"];
 /// The ending of a component or core module.
 const COMPONENT: &str = "wasm";
 /// Folders that tools write; a change in them is no change of the source.
@@ -96,11 +95,11 @@ impl Project {
 
     fn of_file(path: &Path) -> Outcome<Self> {
         let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        if ending != COMPONENT && !SOURCES.contains(&ending) {
+        if ending != COMPONENT && language(path).is_none() {
             let message = format!("`{}` is no plugin: its name ends in `{ending}`", path.display());
-            let known = SOURCES.map(|ending| format!(".{ending}")).join(", ");
-            return Err(Failure::new(Exit::Refused, message)
-                .help(format!("a plugin is a .{COMPONENT}, {known} file, or a folder")));
+            return Err(Failure::new(Exit::Refused, message).help(format!(
+                "a plugin is a .{COMPONENT}, .py, .js, .ts, .yaml or .json file, or a folder"
+            )));
         }
         let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
         let folder = absolute(parent.unwrap_or(Path::new(".")))?;
@@ -161,21 +160,9 @@ impl Project {
         }
     }
 
-    /// Builds the only module of the folder, in a virtual environment with the packages
+    /// Builds the module with the projection, in a virtual environment with the packages
     /// that the project names.
     fn python(&self) -> Outcome<PathBuf> {
-        let modules = scripts(&self.folder)?;
-        let modules: Vec<_> =
-            modules.iter().filter(|path| path.extension().is_some_and(|e| e == "py")).collect();
-        let [module] = modules.as_slice() else {
-            let message = format!(
-                "`{}` contains {} Python modules, and one is the projection",
-                self.folder.display(),
-                modules.len()
-            );
-            return Err(Failure::new(Exit::Usage, message)
-                .help("put the others into a package, a folder with `__init__.py`"));
-        };
         let install = "install Python 3.11 or newer";
         let python = self.folder.join(".venv/bin/python");
         let python = python.to_string_lossy();
@@ -190,10 +177,8 @@ impl Project {
                 return Err(failure);
             }
         }
-        let name = module.file_name().unwrap_or_default().to_string_lossy();
-        let out = format!("{BUILD}/{}", name.replace(".py", ".wasm"));
-        self.run(&python, &["-m", "lantern", "build", &name, "--out", &out], install)?;
-        Ok(self.folder.join(out))
+        self.run(&python, &["-m", "lantern", "build"], install)?;
+        self.component()
     }
 
     fn run(&self, program: &str, arguments: &[&str], install: &str) -> Outcome {
@@ -265,6 +250,11 @@ fn absolute(folder: &Path) -> Outcome<PathBuf> {
     Ok(folder.canonicalize().map_err(anyhow::Error::from)?)
 }
 
+/// The language of a file that a server runs without a build.
+fn language(path: &Path) -> Option<Language> {
+    Language::of(path.file_name()?.to_str()?)
+}
+
 /// The scripts and declarations directly in `folder`.
 fn scripts(folder: &Path) -> Outcome<Vec<PathBuf>> {
     let cannot = |error: std::io::Error| {
@@ -276,9 +266,8 @@ fn scripts(folder: &Path) -> Outcome<Vec<PathBuf>> {
         let path = entry.map_err(cannot)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         // Tests of a script are next to it; JSON is also used for parameters.
-        let test = name.starts_with("test_") || name.contains(".test.");
-        let ending = path.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
-        if path.is_file() && !test && ending != "json" && SOURCES.contains(&ending) {
+        let other = name.starts_with("test_") || name.contains(".test.") || name.ends_with(".json");
+        if path.is_file() && !other && language(&path).is_some() {
             found.push(path);
         }
     }
@@ -306,16 +295,6 @@ fn not_started(program: &str, error: &std::io::Error, install: &str) -> Failure 
             .help(install);
     }
     Failure::new(Exit::Failure, format!("cannot start `{program}`: {error}"))
-}
-
-/// Prints the built file, as `lantern build` does.
-pub(super) fn print_built(file: &Path, json: bool) {
-    let bytes = file.metadata().map_or(0, |data| data.len());
-    if json {
-        output::json(&serde_json::json!({"file": file, "bytes": bytes}));
-    } else {
-        output::line(format!("{} ({} bytes)", file.display(), output::count(bytes)));
-    }
 }
 
 #[cfg(test)]

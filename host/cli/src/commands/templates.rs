@@ -68,7 +68,7 @@ lantern table watch {{name}}/by_type           # live";
 const PYTHON: &str = "\
 lantern build                                  # installs the SDK into .venv first
 .venv/bin/python -m pytest -q                  # without WebAssembly
-lantern plugin push build/{{module}}.wasm --wait
+lantern plugin push build/{{name}}.wasm --wait
 lantern table watch {{name}}/by_type           # live";
 const NODE: &str = "\
 lantern build                                  # runs npm install first

@@ -50,9 +50,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     let name = format!("{}/{}", args.table.0, args.table.1);
     let base = global.api().base().to_owned();
-    let url = format!("{}/v1/feed", base.replacen("http://", "ws://", 1));
     let options = Options { changes_buffer: CHANGES_MAX, ..Options::default() };
-    let client = Client::connect(&url, options).await.map_err(|e| failed(e, &base))?;
+    let client = connect(&base, options).await?;
     let mode = if args.every { Mode::Changes } else { Mode::State };
     let table = client.table_with(&name, TableOptions { mode, ..TableOptions::default() });
     let mut watched = WatchedTable::new(table, args.limit.unwrap_or(u64::MAX));
@@ -74,6 +73,12 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
         }
     };
     ended.map_err(|error| failed(error, &base))
+}
+
+/// A client of the feed of the server at `base`.
+pub(super) async fn connect(base: &str, options: Options) -> Outcome<Client> {
+    let url = format!("{}/v1/feed", base.replacen("http://", "ws://", 1));
+    Client::connect(&url, options).await.map_err(|error| failed(error, base))
 }
 
 /// A mirrored table and its changes that are not shown yet.

@@ -11,19 +11,18 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lantern_api::{LogLine, ProjectionStatus, Uploaded, VersionStatus};
-use lantern_client::{Client, Options};
+use lantern_client::Options;
 use serde_json::json;
 use tokio::time::{MissedTickBehavior, interval};
 
 use self::changes::{Changes, Saved};
 use self::plan::Plan;
 use self::rows::Tables;
-use self::shop::ShopEvents;
 use super::project::Project;
-use super::{local_host, push, serve};
+use super::{local_host, push, serve, watch};
 use crate::Global;
 use crate::api::{Api, Upload};
-use crate::error::{Failure, Outcome};
+use crate::error::Outcome;
 use crate::event_file::{EventFile, read_plugin};
 use crate::output;
 use crate::sender::{PIECE_BYTES, Sender, TRIES};
@@ -116,8 +115,10 @@ pub(crate) fn run(mut args: Args, global: &Global) -> Outcome {
             tables: None,
             logs: Vec::new(),
         };
-        let shop = args.shop.map(|per_s| ShopEvents::new(Api::new(&address), per_s));
-        session.run(changes, shop).await
+        tokio::select! {
+            ended = session.run(changes) => ended,
+            failed = shop::send(Api::new(&address), args.shop) => failed,
+        }
     })
 }
 
@@ -134,7 +135,7 @@ struct Session<'a> {
 }
 
 impl Session<'_> {
-    async fn run(mut self, mut changes: Changes, mut shop: Option<ShopEvents>) -> Outcome {
+    async fn run(mut self, mut changes: Changes) -> Outcome {
         let events = self.args.events.clone();
         let mut saved = Saved { source: true, events: events.is_some() };
         let mut logs = interval(LOGS);
@@ -150,11 +151,6 @@ impl Session<'_> {
                         }
                     }
                     _ = logs.tick() => self.print_logs().await,
-                    () = shop::due(&mut shop) => {
-                        if let Some(shop) = &mut shop {
-                            shop.send().await?;
-                        }
-                    }
                 }
             };
         }
@@ -316,10 +312,7 @@ impl Session<'_> {
     /// Follows the public tables of `version`.
     async fn follow(&mut self, name: &str, version: &VersionStatus) -> Outcome {
         if self.tables.as_ref().is_none_or(|tables| tables.projection() != name) {
-            let url = format!("{}/v1/feed", self.api.base().replacen("http://", "ws://", 1));
-            let client = Client::connect(&url, Options::default())
-                .await
-                .map_err(|error| Failure::new(crate::error::Exit::Failure, error.to_string()))?;
+            let client = watch::connect(self.api.base(), Options::default()).await?;
             self.tables = Some(Tables::new(client, name, self.global.json));
         }
         if let Some(tables) = &mut self.tables {
