@@ -119,7 +119,11 @@ impl Registry {
         })
     }
 
-    fn with<T>(
+    /// What `read` returns for a projection.
+    ///
+    /// # Errors
+    /// [`EngineError::NoProjection`].
+    pub(crate) fn with<T>(
         &self,
         projection: &str,
         read: impl FnOnce(&Projection) -> T,

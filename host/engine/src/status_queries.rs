@@ -49,13 +49,10 @@ impl Engine {
         projection: &str,
         version: &VersionId,
     ) -> Result<Option<VersionSource>, EngineError> {
-        let projections = self.registry.read();
-        let entry = projections.get(projection);
-        let entry = entry.ok_or_else(|| EngineError::NoProjection(projection.into()))?;
-        let found = entry.record.version(version);
-        let found =
-            found.ok_or_else(|| EngineError::NoVersion(projection.into(), version.clone()))?;
-        Ok(found.source.clone())
+        let source =
+            |entry: &Projection| entry.record.version(version).map(|found| found.source.clone());
+        let found = self.registry.with(projection, source)?;
+        found.ok_or_else(|| EngineError::NoVersion(projection.into(), version.clone()))
     }
 
     /// How far the active version is behind the log, in events and in milliseconds of
