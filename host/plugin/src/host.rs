@@ -122,9 +122,9 @@ impl PluginHost {
         self.interpreters.component_for(source)
     }
 
-    /// Compiles the interpreter of `language` for the cache, in parallel with other compilations. Returns
-    /// whether it had to be compiled; it is not if this host does not have it, if the
-    /// cache has its code already, or if there is no cache.
+    /// Compiles the interpreter of `language` for the cache, in parallel with other
+    /// compilations. Returns whether it had to be compiled. It is not compiled if this host
+    /// does not have it, if the cache has its code already, or if there is no cache.
     ///
     /// # Errors
     /// As [`PluginHost::load`].

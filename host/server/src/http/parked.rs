@@ -4,6 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use lantern_api::{ParkedOutcome, ParkedPage, ParkedSelection, ParkedSummary, ResendResult};
 use lantern_core::{ParkedKind, ParkedRecord, VersionId};
+use lantern_engine::{Engine, EngineError};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
@@ -102,13 +103,7 @@ pub(crate) async fn retry(
     Params(query): Params<VersionQuery>,
     SmallBody(body): SmallBody,
 ) -> Result<Json<ParkedOutcome>, Problem> {
-    app.check_open()?;
-    let which = wire::selection(read_json(&body)?);
-    let version = query.version.map(VersionId);
-    let retry = move |app: &super::App| {
-        Ok(wire::parked_outcome(app.engine.retry(&name, version.as_ref(), &which)?))
-    };
-    app.blocking(retry).await.map(Json)
+    decide(app, name, query, &body, Engine::retry).await
 }
 
 /// Deletes parked events permanently.
@@ -122,13 +117,29 @@ pub(crate) async fn drop_parked(
     Params(query): Params<VersionQuery>,
     SmallBody(body): SmallBody,
 ) -> Result<Json<ParkedOutcome>, Problem> {
+    decide(app, name, query, &body, Engine::drop_parked).await
+}
+
+/// Retries or drops the parked events that `body` selects.
+async fn decide(
+    app: Shared,
+    name: String,
+    query: VersionQuery,
+    body: &[u8],
+    decision: fn(
+        &Engine,
+        &str,
+        Option<&VersionId>,
+        &lantern_engine::ParkedSelection,
+    ) -> Result<lantern_engine::ParkedOutcome, EngineError>,
+) -> Result<Json<ParkedOutcome>, Problem> {
     app.check_open()?;
-    let which = wire::selection(read_json(&body)?);
+    let which = wire::selection(read_json(body)?);
     let version = query.version.map(VersionId);
-    let drop = move |app: &super::App| {
-        Ok(wire::parked_outcome(app.engine.drop_parked(&name, version.as_ref(), &which)?))
+    let decided = move |app: &super::App| {
+        Ok(wire::parked_outcome(decision(&app.engine, &name, version.as_ref(), &which)?))
     };
-    app.blocking(drop).await.map(Json)
+    app.blocking(decided).await.map(Json)
 }
 
 /// Which dead letters to send again.
