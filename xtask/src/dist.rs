@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{artifacts, shell};
+use crate::{artifacts, interpreters, shell};
 
 /// The version of every package.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -93,7 +93,7 @@ impl Dist {
         let stripped = stage.join("lantern");
         let mut strip = Command::new("strip");
         shell::run(strip.arg("-o").arg(&stripped).arg(binary))?;
-        let interpreters = shell::target_dir().join("interpreters");
+        let interpreters = interpreters::folder();
         let entries = std::fs::read_dir(&interpreters).with_context(|| {
             format!(
                 "there are no interpreters in {}; `cargo xtask interpreters` builds them",
@@ -172,10 +172,8 @@ impl Dist {
             format!("Wheel-Version: 1.0\nGenerator: lantern\nRoot-Is-Purelib: false\nTag: {tag}\n"),
         )?;
         let python = self.folder.join("stage/python");
-        shell::run(Command::new("python3").args(["-m", "venv"]).arg(&python))?;
-        let python = python.join("bin/python");
-        shell::run(Command::new(&python).args(["-m", "pip", "install", "--quiet", WHEEL]))?;
-        let mut pack = Command::new(&python);
+        shell::python_environment(&python, &[WHEEL.as_ref()])?;
+        let mut pack = Command::new(python.join("bin/python3"));
         pack.args(["-m", "wheel", "pack"]).arg(&files).arg("--dest-dir").arg(&self.folder);
         shell::run(&mut pack)
     }

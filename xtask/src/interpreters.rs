@@ -211,10 +211,7 @@ fn python_packages() -> Result<()> {
         return Ok(());
     }
     let _ = fs::remove_dir_all(&environment);
-    shell::run(Command::new("python3").args(["-m", "venv"]).arg(&environment))?;
-    let mut pip = Command::new(python());
-    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r"]);
-    shell::run(pip.arg(&list))?;
+    shell::python_environment(&environment, &["-r".as_ref(), list.as_os_str()])?;
     fs::write(done, wanted)?;
     Ok(())
 }

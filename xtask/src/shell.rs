@@ -106,6 +106,15 @@ pub(crate) fn watch(command: &mut Command, mut see: impl FnMut(&str)) -> Result<
     Ok(child.wait()?.success())
 }
 
+/// Creates a virtual environment of Python in `folder`, and installs packages with
+/// `arguments` of pip.
+pub(crate) fn python_environment(folder: &Path, arguments: &[&OsStr]) -> Result<()> {
+    run(Command::new("python3").args(["-m", "venv"]).arg(folder))?;
+    let mut pip = Command::new(folder.join("bin/python3"));
+    pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"]);
+    run(pip.args(arguments))
+}
+
 /// Whether a folder of `PATH` contains `program`.
 pub(crate) fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -111,7 +111,6 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     shell::run(&mut shell::cargo(["build", "--workspace", "--all-targets"]))?;
 
     if dist::TOOLS.iter().all(|tool| !is_missing(tool, &without)) {
-        shell::step("Writing the packages");
         dist::run(Some(artifacts::lantern("debug")))?;
     }
 
