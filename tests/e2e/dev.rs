@@ -2,10 +2,10 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 
-use lantern_tests::{PATIENCE, interpreters, lantern, shared_cache};
+use lantern_tests::{PATIENCE, lantern_with_interpreters};
 use serde_json::{Value, json};
 
 use crate::line;
@@ -18,12 +18,10 @@ struct Dev {
 
 impl Dev {
     fn start(project: &Path, arguments: &[&str]) -> Self {
-        let mut child = Command::new(lantern())
+        let mut child = lantern_with_interpreters()
             .args(["dev", "--json", "--no-open", "--listen", "127.0.0.1:0"])
             .args(arguments)
             .arg(project)
-            .env("LANTERN_PLUGIN__INTERPRETERS_DIR", interpreters())
-            .env("XDG_CACHE_HOME", shared_cache())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();

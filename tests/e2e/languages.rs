@@ -4,39 +4,30 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lantern_tests::{Server, interpreters, lantern, root, shared_cache, without};
+use lantern_tests::{
+    Server, interpreters, lantern, lantern_with_interpreters, root, shared_cache, without,
+};
 use serde_json::{Value, json};
 
-/// The command `lantern`, with the interpreters and the shared cache.
-fn tool() -> Command {
-    let mut tool = Command::new(lantern());
-    tool.env("LANTERN_PLUGIN__INTERPRETERS_DIR", interpreters());
-    tool.env("XDG_CACHE_HOME", shared_cache());
-    tool
-}
+use crate::finish;
 
-/// Runs `command` in `folder`; it must succeed. Returns its output.
-fn finish(folder: &Path, command: &mut Command) -> String {
-    let output =
-        command.current_dir(folder).output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let out = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{out}\n{errors}", output.status);
-    out
+/// Runs `command` in `folder`, which must be a success; returns its output.
+fn finish_in(folder: &Path, command: &mut Command) -> String {
+    finish(command.current_dir(folder))
 }
 
 /// Creates a plugin with `arguments` of `lantern new`.
 fn created(folder: &Path, arguments: &[&str]) -> PathBuf {
-    let mut new = tool();
+    let mut new = lantern_with_interpreters();
     new.args(["new", "order-counts", "--json"]).args(arguments);
-    finish(folder, &mut new);
+    finish_in(folder, &mut new);
     folder.join("order-counts")
 }
 
 /// Builds the project in `folder`; returns the component.
 fn built(folder: &Path) -> PathBuf {
-    let mut build = tool();
-    let out = finish(folder, build.args(["build", "--json"]));
+    let mut build = lantern_with_interpreters();
+    let out = finish_in(folder, build.args(["build", "--json"]));
     let built: Value = serde_json::from_str(&out).unwrap();
     folder.join(built["file"].as_str().unwrap())
 }
@@ -44,8 +35,8 @@ fn built(folder: &Path) -> PathBuf {
 /// Folds the sample events with `plugin`, without a server and then on one.
 async fn folds(folder: &Path, plugin: &Path) {
     let plugin = plugin.to_str().unwrap();
-    let mut test = tool();
-    let out = finish(folder, test.args(["test", "events.ndjson", plugin, "--json"]));
+    let mut test = lantern_with_interpreters();
+    let out = finish_in(folder, test.args(["test", "events.ndjson", plugin, "--json"]));
     let report: Value = serde_json::from_str(&out).unwrap();
     let orders = |row: &Value| row["order.placed"]["events"].clone();
     assert_eq!(orders(&report["tables"]["by_type"]), 2, "{report}");
@@ -58,10 +49,10 @@ async fn folds(folder: &Path, plugin: &Path) {
     ])
     .unwrap();
     let at = ["--server", server.url.as_str()];
-    let mut push = tool();
-    finish(folder, push.args(["plugin", "push", plugin, "--wait"]).args(at));
-    let mut import = tool();
-    finish(folder, import.args(["events", "import", "events.ndjson", "--wait"]).args(at));
+    let mut push = lantern_with_interpreters();
+    finish_in(folder, push.args(["plugin", "push", plugin, "--wait"]).args(at));
+    let mut import = lantern_with_interpreters();
+    finish_in(folder, import.args(["events", "import", "events.ndjson", "--wait"]).args(at));
     let page: Value =
         serde_json::from_str(&server.text("/v1/tables/order-counts/by_type").await.unwrap())
             .unwrap();
@@ -98,7 +89,7 @@ async fn a_project_in_python_is_created_built_tested_and_pushed() {
     let dir = tempfile::tempdir().unwrap();
     let folder = created(dir.path(), &["--lang", "python", "--sdk", &sdk("python")]);
     let component = built(&folder);
-    finish(&folder, Command::new(folder.join(".venv/bin/python")).args(["-m", "pytest", "-q"]));
+    finish_in(&folder, Command::new(folder.join(".venv/bin/python")).args(["-m", "pytest", "-q"]));
     folds(&folder, &component).await;
 }
 
@@ -111,7 +102,7 @@ async fn a_project_in_javascript_or_typescript_is_created_built_tested_and_pushe
         let dir = tempfile::tempdir().unwrap();
         let folder = created(dir.path(), &["--lang", language, "--sdk", &sdk("js")]);
         let component = built(&folder);
-        finish(&folder, Command::new("npm").args(["test", "--silent"]));
+        finish_in(&folder, Command::new("npm").args(["test", "--silent"]));
         folds(&folder, &component).await;
     }
 }
@@ -124,12 +115,12 @@ async fn a_project_in_c_is_created_built_tested_and_pushed() {
     // The compiler for WebAssembly is a package of Python.
     let sdk_folder = root().join("sdk/c");
     if !root().join("target/zig/bin/python").is_file() {
-        finish(&sdk_folder, Command::new("make").args(["--silent", "tools"]));
+        finish_in(&sdk_folder, Command::new("make").args(["--silent", "tools"]));
     }
     let dir = tempfile::tempdir().unwrap();
     let folder = created(dir.path(), &["--lang", "c", "--sdk", &sdk("c")]);
     let component = built(&folder);
-    finish(&folder, Command::new("make").args(["--silent", "test"]));
+    finish_in(&folder, Command::new("make").args(["--silent", "test"]));
     folds(&folder, &component).await;
 }
 
@@ -144,5 +135,5 @@ fn projections_written_from_the_reference_in_one_file_give_the_expected_tables()
     let mut check = Command::new("python3");
     check.arg("check.py").arg(lantern());
     check.env("LANTERN_PLUGIN__INTERPRETERS_DIR", interpreters());
-    println!("{}", finish(&folder, check.env("XDG_CACHE_HOME", shared_cache())));
+    println!("{}", finish_in(&folder, check.env("XDG_CACHE_HOME", shared_cache())));
 }

@@ -21,6 +21,8 @@ mod scripts;
 mod standards;
 mod versions;
 
+use std::process::Command;
+
 /// An event as a line of JSON.
 fn line(id: impl std::fmt::Display, kind: &str, subject: &str, data: &str) -> String {
     line_at(0, id, kind, subject, data)
@@ -34,6 +36,15 @@ fn line_at(ms: u64, id: impl std::fmt::Display, kind: &str, subject: &str, data:
     format!(
         "{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"test\",\"type\":\"{kind}\",\"subject\":\"{subject}\",\"time\":\"{time}\",\"data\":{data}}}\n"
     )
+}
+
+/// Runs `command` to its end, which must be a success; returns its output.
+fn finish(command: &mut Command) -> String {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let out = String::from_utf8_lossy(&output.stdout).into_owned();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {}\n{out}\n{errors}", output.status);
+    out
 }
 
 /// A random generator that can be repeated: the seed is printed, and can be set with

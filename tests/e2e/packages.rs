@@ -1,14 +1,14 @@
 //! The packages of `cargo xtask dist`, installed on a machine without toolchains.
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use lantern_tests::without;
 use serde_json::{Value, json};
 
 use crate::browser::Browser;
-use crate::line;
+use crate::{finish, line};
 
 /// The longest time from the first command to a moving table.
 const LIVE: Duration = Duration::from_secs(60);
@@ -21,14 +21,6 @@ fn package(ending: &str) -> PathBuf {
         entries.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
     assert_eq!(found.len(), 1, "{ending}: {found:?}");
     found.remove(0)
-}
-
-/// Runs `command`, which must succeed.
-fn finish(command: &mut Command) -> Output {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{errors}", output.status);
-    output
 }
 
 /// `lantern` in an environment with nothing but itself and a home folder.
@@ -49,7 +41,7 @@ fn folds(lantern: &Path) {
     std::fs::write(home.path().join("events.ndjson"), events).unwrap();
     let mut test = bare(lantern, home.path());
     let out = finish(test.args(["test", "events.ndjson", "totals.yaml", "--json"]));
-    let report: Value = serde_json::from_slice(&out.stdout).unwrap();
+    let report: Value = serde_json::from_str(&out).unwrap();
     assert_eq!(report["tables"]["by_product"], json!({"p1": {"orders": 3}}));
 }
 

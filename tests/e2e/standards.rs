@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use lantern_tests::{Server, guest, root, without};
 
-use crate::line;
+use crate::{finish, line};
 
 /// The folder of the programs.
 fn sources(folder: &str) -> PathBuf {
@@ -18,15 +18,6 @@ fn sources(folder: &str) -> PathBuf {
 /// The folder in which their packages are installed.
 fn installed(folder: &str) -> PathBuf {
     root().join("target/standards").join(folder)
-}
-
-/// Runs `command` to its end, which must be a success; returns its output.
-fn finish(command: &mut Command) -> String {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let out = String::from_utf8_lossy(&output.stdout).into_owned();
-    let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{command:?}: {}\n{out}\n{errors}", output.status);
-    out
 }
 
 /// One installation at a time: tests run in parallel.

@@ -44,6 +44,16 @@ pub fn interpreters() -> PathBuf {
     built("LANTERN_INTERPRETERS", "interpreters")
 }
 
+/// The command `lantern` with the interpreters, and with the shared cache of compiled
+/// plugins.
+#[must_use]
+pub fn lantern_with_interpreters() -> Command {
+    let mut command = Command::new(lantern());
+    command.env("LANTERN_PLUGIN__INTERPRETERS_DIR", interpreters());
+    command.env("XDG_CACHE_HOME", shared_cache());
+    command
+}
+
 /// A folder for compiled plugins that tests share: an interpreter takes many seconds to
 /// compile.
 #[must_use]
