@@ -36,7 +36,7 @@ from .program import Failure, Program, load_text
 from .times import Timestamp
 
 BATCH_EVENTS = 1_000
-"""The number of events in a batch unless the harness is told otherwise."""
+"""The default number of events in a batch."""
 
 _MIN = -(2**63)
 _STANDARD = (
