@@ -12,6 +12,7 @@ mod http_sender;
 mod idle;
 mod ingest;
 mod keyed;
+mod languages;
 mod latency;
 mod native;
 mod process;
@@ -69,6 +70,9 @@ enum What {
     /// Start with one plugin and with many, compiled or not; upload to first
     /// row.
     Start(start::Options),
+    /// The same projection in each language: size, upload to first row, CPU time per
+    /// event, memory.
+    Languages(languages::Options),
     /// One phase of a benchmark, in this process.
     #[command(hide = true)]
     Phase {
@@ -150,6 +154,7 @@ fn from_outside(what: What) -> Result<std::process::ExitCode> {
             What::Growth(options) => growth::run(&options).await,
             What::Idle(options) => idle::run(&options).await,
             What::Start(options) => start::run(&options).await,
+            What::Languages(options) => languages::run(&options).await,
             What::W1(_)
             | What::W1Kafka(_)
             | What::KafkaPhase { .. }

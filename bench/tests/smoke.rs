@@ -5,7 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use lantern_tests::{guest, root, without};
+use lantern_tests::{guest, interpreters, root, without};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -82,6 +82,21 @@ fn growth_idle_and_start_are_measured() {
     assert_eq!(points(&bench("idle", idle, &folders)), 2);
     let start = "--plugins 1 --events 1000 --rounds 1 --json";
     assert!(points(&bench("start", start, &folders)) > 0);
+}
+
+#[test]
+fn each_language_is_measured() {
+    if without("python3") || without("npm") {
+        return;
+    }
+    let w1 = root().join("bench/w1");
+    let uploads = ["declaration.yaml", "w1.js", "w1.py"].map(|name| w1.join(name));
+    let (guest, interpreters) = (guest("w1"), interpreters());
+    let mut folders =
+        vec![("--interpreters", interpreters.as_path()), ("--upload", guest.as_path())];
+    folders.extend(uploads.iter().map(|upload| ("--upload", upload.as_path())));
+    let result = bench("languages", "--events 2000 --rounds 1 --json", &folders);
+    assert_eq!(points(&result), 4);
 }
 
 #[test]

@@ -97,7 +97,8 @@ enum Task {
     /// an event's acknowledgement to its change with a WebSocket client. `growth`:
     /// more keys, rows, projections and partitions. `idle`: memory and CPU time of
     /// projections and clients with nothing to do. `start`: start with one plugin
-    /// and with many. `guest`: fuel and time an event in guests alone. `steps`: a
+    /// and with many. `languages`: one projection in each language, from upload to
+    /// CPU time. `guest`: fuel and time an event in guests alone. `steps`: a
     /// micro-benchmark for each hot step.
     ///
     /// Examples: `cargo xtask bench`, `cargo xtask bench w1 --json`,
