@@ -85,15 +85,10 @@ pub struct View {
 /// The result of [`View::changes_since`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangesSince {
-    /// The checkpoint belongs to this history.
-    Commits {
-        /// The newest commit number, summed over all shards, whose tables are those of
-        /// the checkpoint.
-        from: u64,
-        /// The commits from the checkpoint to the view that changed a public table. Those
-        /// of a shard are in order.
-        commits: Vec<ShardChanges>,
-    },
+    /// The checkpoint belongs to this history. The commits that end after it, up to the
+    /// view, and changed a public table; those of a shard are in order. After a crash the
+    /// first one may begin before the checkpoint.
+    Commits(Vec<ShardChanges>),
     /// The change log does not reach back to the checkpoint.
     TooOld,
     /// The checkpoint belongs to another history than this state.
@@ -300,12 +295,11 @@ impl View {
         if !self.continues(since)? {
             return Ok(ChangesSince::OtherHistory);
         }
-        let (mut from, mut commits) = (0, Vec::new());
+        let mut commits = Vec::new();
         for (point, (partition, meta, store)) in since.points.iter().zip(&self.shards) {
             if *point < meta.changes_from {
                 return Ok(ChangesSince::TooOld);
             }
-            let mut published = meta.pos;
             let range = KeyRange { start: TableChanges::key(*point, u64::MAX), end: None };
             for (key, value) in store.scan(Space::Changes, &range, usize::MAX, false)? {
                 let index = TableChanges::parse_change_key(&key);
@@ -313,12 +307,10 @@ impl View {
                 else {
                     return Err(StoreError::Damaged("an entry of the change log".into()));
                 };
-                published = published.min(commit.saturating_sub(1));
                 commits.push(ShardChanges { partition: *partition, commit, point, tables });
             }
-            from += published;
         }
-        Ok(ChangesSince::Commits { from, commits })
+        Ok(ChangesSince::Commits(commits))
     }
 
     fn merge(&self, table: TableId, held: &[(usize, Vec<u8>)]) -> Vec<u8> {

@@ -36,8 +36,7 @@ pub struct EngineConfig {
     pub commit_bytes: usize,
     /// The longest time that a live commit waits for its sync, in milliseconds. Readers
     /// see it at once. After a crash its events are folded again from the log, and reads
-    /// wait until they are. 0, the default, syncs every commit. Other values are
-    /// experimental: not all experiments hold with them.
+    /// wait until they are. 0 syncs every commit. Default 1,000.
     pub sync_ms: u64,
     /// The most events and commits of a shard that wait for a sync; more make it come
     /// earlier. It bounds how long reads wait after a crash.
@@ -144,7 +143,7 @@ impl Default for EngineConfig {
             fuel_event: 2_000_000_000,
             commit_ms: 1_000,
             commit_bytes: 16 << 20,
-            sync_ms: 0,
+            sync_ms: 1_000,
             unsynced_events_max: 16_384,
             ahead_max_s: 60,
             emit_unsent_max: 50_000,

@@ -275,14 +275,15 @@ impl Shard {
     /// Writes what was applied, and the next offset, in one durable transaction. If
     /// that fails, it is still to be written.
     pub(crate) fn commit(&mut self, now: Duration) -> Result<(), StoreError> {
-        self.commit_as(CommitSync::Now, now)
+        let sync = self.commits.sync.durable_sync(now);
+        self.commit_as(sync, now)
     }
 
     /// Commits everything that is applied, durably.
     pub(crate) fn sync(&mut self, now: Duration) -> Result<(), StoreError> {
         self.wait_for_commit()?;
-        let is_new = self.is_new();
-        self.run_commit(CommitSync::Now, is_new, now)
+        let (is_new, sync) = (self.is_new(), self.commits.sync.durable_sync(now));
+        self.run_commit(sync, is_new, now)
     }
 
     /// As [`Shard::sync`], before the shard stops. After a crash, readers then do not wait.
@@ -318,9 +319,10 @@ impl Shard {
         !self.state.buffer.is_empty() || self.commits.has_moved(&self.state.meta)
     }
 
-    /// Begins a commit in parallel to the fold. None may be in progress.
+    /// Begins a commit in parallel to the fold. None may be in progress. It is durable, and
+    /// the next one probably is, too.
     fn commit_in_parallel(&mut self, now: Duration) -> Result<(), StoreError> {
-        let commit = self.begin_commit(CommitSync::Now, true);
+        let commit = self.begin_commit(CommitSync::Close, true);
         match self.commits.begin(commit, now) {
             Some(outcome) => self.end_commit(outcome),
             None => Ok(()),

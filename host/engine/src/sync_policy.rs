@@ -32,6 +32,12 @@ pub(crate) struct SyncPolicy {
     /// The next offset of the last durable commit.
     durable: Offset,
     ceiling: Ceiling,
+    /// Whether the ceiling is above that commit.
+    open: bool,
+    /// The number of the last commit.
+    commit: u64,
+    /// When it was made; `None` if that was before the start.
+    last: Option<Duration>,
     /// Whether readers still wait for that ceiling, after a crash.
     recovers: bool,
     external: External,
@@ -83,6 +89,9 @@ impl SyncPolicy {
             bytes_max: config.commit_bytes,
             durable: meta.next,
             ceiling: meta.ceiling,
+            open: meta.may_be_behind(),
+            commit: meta.pos,
+            last: None,
             recovers,
             external: External::of(meta),
             unsynced: None,
@@ -104,9 +113,22 @@ impl SyncPolicy {
         self.unsynced.is_some()
     }
 
-    /// When a durable commit is due; `None` if the last one is durable.
+    /// When a durable commit is due: for commits without a sync, or to close the ceiling
+    /// after a time without commits. `None` if there is nothing to do.
     pub(crate) fn due(&self) -> Option<Duration> {
-        self.unsynced.as_ref().map(|unsynced| unsynced.since + self.sync)
+        match (&self.unsynced, self.last) {
+            (Some(unsynced), _) => Some(unsynced.since + self.sync),
+            (None, Some(last)) if self.open && !self.recovers => Some(last + self.sync),
+            (None, _) => None,
+        }
+    }
+
+    /// How a durable commit is made at `now`. If the last commit was long ago, the next one
+    /// probably is, too: a shard with few events syncs each commit, and keeps its ceiling
+    /// closed, so that readers never wait for it after a crash.
+    pub(crate) fn durable_sync(&self, now: Duration) -> CommitSync {
+        let quiet = self.last.is_none_or(|last| now >= last + self.sync);
+        if quiet { CommitSync::Close } else { CommitSync::Now }
     }
 
     /// Whether it is time for a durable commit, although nothing was applied.
@@ -172,6 +194,9 @@ impl SyncPolicy {
         bytes: usize,
         now: Duration,
     ) {
+        if meta.pos > self.commit {
+            (self.commit, self.last) = (meta.pos, Some(now));
+        }
         if sync == CommitSync::Later {
             let unsynced = self.unsynced.get_or_insert(Unsynced { since: now, bytes: 0 });
             unsynced.bytes += bytes;
@@ -179,6 +204,7 @@ impl SyncPolicy {
         }
         self.unsynced = None;
         (self.durable, self.ceiling) = (meta.next, meta.ceiling);
+        self.open = meta.may_be_behind();
         self.external = External::of(meta);
     }
 }
@@ -266,6 +292,33 @@ mod tests {
         assert!(waits(9, 5_999) && !policy.is_due(at(5_999)));
         assert!(!waits(9, 6_000) && policy.is_due(at(6_000)));
         assert!(!waits(10, 5_999), "the bytes of all of them count");
+    }
+
+    #[test]
+    fn a_shard_with_few_events_keeps_its_ceiling_closed() {
+        let mut policy = policy(&meta(100, 7));
+        assert_eq!(policy.durable_sync(at(5_000)), CommitSync::Close, "the first commit");
+        let commit = |policy: &mut SyncPolicy, pos, sync, ms| {
+            let ceiling = policy.ceiling(&meta(100 + pos, pos), sync, true);
+            let meta = ShardMeta { ceiling, ..meta(100 + pos, pos) };
+            policy.committed(&meta, sync, 0, at(ms));
+            meta
+        };
+        let closed = commit(&mut policy, 8, CommitSync::Close, 5_000);
+        assert!(!closed.may_be_behind());
+        assert_eq!(policy.due(), None, "nothing is open");
+        assert_eq!(policy.durable_sync(at(5_999)), CommitSync::Now, "the next one comes soon");
+        assert_eq!(policy.durable_sync(at(6_000)), CommitSync::Close);
+        assert!(commit(&mut policy, 9, CommitSync::Now, 5_500).may_be_behind());
+        assert_eq!(policy.due(), Some(at(6_500)), "then it is closed, if nothing follows");
+        commit(&mut policy, 10, CommitSync::Later, 5_900);
+        assert_eq!(policy.due(), Some(at(6_900)));
+        // It only makes the last commit durable, so it does not count as one.
+        commit(&mut policy, 10, CommitSync::Now, 6_900);
+        assert_eq!(
+            (policy.due(), policy.durable_sync(at(6_900))),
+            (Some(at(6_900)), CommitSync::Close)
+        );
     }
 
     #[test]

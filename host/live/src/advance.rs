@@ -132,7 +132,7 @@ fn advance_to(
     }
     let merged = match view.changes_since(&reached)? {
         ChangesSince::TooOld | ChangesSince::OtherHistory => None,
-        ChangesSince::Commits { commits, .. } => {
+        ChangesSince::Commits(commits) => {
             merged_tables(view, &commits, resources.config.merge_keys_max)?
         }
     };

@@ -25,6 +25,7 @@ pub(crate) struct Frame {
 /// a tick.
 pub(crate) struct FrameState<'a> {
     pub(crate) epoch: &'a str,
+    pub(crate) commit: u64,
     pub(crate) at: &'a Checkpoint,
     /// The hash of the query, which is part of the token.
     pub(crate) query: u64,
@@ -39,7 +40,7 @@ impl FrameState<'_> {
             let _ = write!(text, "{comma}\"{partition}\":{next}");
         }
         text.push_str("},\"tok\":\"");
-        text.push_str(&token::encode(self.epoch, self.at, self.query));
+        text.push_str(&token::encode((self.epoch, self.commit), self.at, self.query));
         text.push('"');
     }
 }

@@ -15,15 +15,15 @@ pub fn message(text: &str) -> Result<String, String> {
     message.map(|message| format!("{message:?}")).map_err(|error| error.to_string())
 }
 
-/// The epoch, the checkpoint and the query of a resume token; `None` if it is not a
-/// token.
+/// The epoch and commit, the checkpoint and the query of a resume token; `None` if it is
+/// not a token.
 #[must_use]
-pub fn token(text: &str) -> Option<(String, Checkpoint, u64)> {
-    token::decode(text).map(|token| (token.epoch, token.at, token.query))
+pub fn token(text: &str) -> Option<((String, u64), Checkpoint, u64)> {
+    token::decode(text).map(|token| ((token.epoch, token.commit), token.at, token.query))
 }
 
 /// The inverse of `token`.
 #[must_use]
-pub fn encode_token(epoch: &str, at: &Checkpoint, query: u64) -> String {
-    token::encode(epoch, at, query)
+pub fn encode_token(commit: (&str, u64), at: &Checkpoint, query: u64) -> String {
+    token::encode(commit, at, query)
 }

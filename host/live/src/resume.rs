@@ -117,7 +117,9 @@ pub(crate) fn from_change_log(
     table: &TableInfo,
     request: &ReadRequest,
 ) -> Result<Result<StartKind, Option<ResetReason>>, SubscribeError> {
-    let (at, too_old) = match &request.resume {
+    // The numbers of the commits after `at` do not tell the client's: the change log omits
+    // commits without changes, and after a crash a commit can begin before `at`.
+    let (from, at, too_old) = match &request.resume {
         Resume::No { .. } => return Ok(Err(None)),
         Resume::Token(text) => match token::decode(text) {
             Some(token) if token.query != request.query.token_hash() => {
@@ -127,33 +129,29 @@ pub(crate) fn from_change_log(
             Some(token) if token.epoch != *opened.agreed.epoch => {
                 return Ok(Err(Some(ResetReason::Epoch)));
             }
-            Some(token) => (Arc::new(token.at), ResetReason::TooOld),
+            // Commit numbers never go back within an epoch.
+            Some(token) if token.commit > opened.view.pos() => {
+                return Ok(Err(Some(ResetReason::History)));
+            }
+            Some(token) => (token.commit, Arc::new(token.at), ResetReason::TooOld),
         },
         Resume::Own { epoch, .. } if *epoch != opened.agreed.epoch => {
             return Ok(Err(Some(ResetReason::Epoch)));
         }
-        Resume::Own { at, .. } => (at.clone(), ResetReason::Overflow),
+        Resume::Own { commit, at, .. } => (*commit, at.clone(), ResetReason::Overflow),
     };
-    let (from, commits) = match opened.view.changes_since(&at)? {
+    let commits = match opened.view.changes_since(&at)? {
         ChangesSince::OtherHistory => return Ok(Err(Some(ResetReason::History))),
         ChangesSince::TooOld => return Ok(Err(Some(too_old))),
-        ChangesSince::Commits { from, commits } => (from, commits),
+        ChangesSince::Commits(commits) => commits,
     };
-    // The change log omits commits without changes, so `from` can be a later commit with
-    // the same rows. A subscription that continues on its own does not send that commit
-    // number to the client, so the next delta must begin at the commit that the client
-    // has.
-    let commit = match &request.resume {
-        Resume::Own { commit, .. } => *commit,
-        Resume::No { .. } | Resume::Token(_) => from,
-    };
-    let log = LogRange { resources, opened, table: table.id, from: commit, commits: &commits };
+    let log = LogRange { resources, opened, table: table.id, from, commits: &commits };
     let ready = match request.mode {
         Mode::State => log.merged(),
         Mode::Changes => log.each(),
     };
     match ready {
-        Ok(ready) => Ok(Ok(StartKind::Resumed { commit, at, ready })),
+        Ok(ready) => Ok(Ok(StartKind::Resumed { commit: from, at, ready })),
         Err(LogError::Delta(DeltaError::TooMuch)) => Ok(Err(Some(ResetReason::Overflow))),
         Err(LogError::Delta(DeltaError::TooLarge(error))) => Err(error.into()),
         Err(LogError::Store(error)) => Err(error.into()),

@@ -470,7 +470,8 @@ impl Subscription {
     }
 
     fn frame_state(&self) -> FrameState<'_> {
-        FrameState { epoch: &self.shown.epoch, at: &self.shown.at, query: self.query_hash }
+        let ShownState { epoch, commit, at } = &self.shown;
+        FrameState { epoch, commit: *commit, at, query: self.query_hash }
     }
 }
 

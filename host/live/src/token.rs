@@ -7,13 +7,16 @@ use lantern_core::Checkpoint;
 use serde::{Deserialize, Serialize};
 
 /// The format of a token's content. Tokens of other formats are refused.
-const FORMAT: u8 = 2;
+const FORMAT: u8 = 3;
 
 /// The point that a subscription had reached.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Token {
     format: u8,
     pub(crate) epoch: String,
+    /// The commit that the client has. After a crash, commits without a sync are made
+    /// again with other numbers and other boundaries, so it does not follow from `at`.
+    pub(crate) commit: u64,
     pub(crate) at: Checkpoint,
     /// The hash of the query ([`crate::query::Query::token_hash`]).
     pub(crate) query: u64,
@@ -23,13 +26,14 @@ pub(crate) struct Token {
 struct TokenRef<'a> {
     format: u8,
     epoch: &'a str,
+    commit: u64,
     at: &'a Checkpoint,
     query: u64,
 }
 
-/// The token of a checkpoint.
-pub(crate) fn encode(epoch: &str, at: &Checkpoint, query: u64) -> String {
-    let bytes = postcard::to_stdvec(&TokenRef { format: FORMAT, epoch, at, query })
+/// The token of a commit and its checkpoint.
+pub(crate) fn encode((epoch, commit): (&str, u64), at: &Checkpoint, query: u64) -> String {
+    let bytes = postcard::to_stdvec(&TokenRef { format: FORMAT, epoch, commit, at, query })
         .expect("strings and numbers always encode");
     URL_SAFE_NO_PAD.encode(bytes)
 }
@@ -47,9 +51,10 @@ mod tests {
     #[test]
     fn a_token_comes_back_and_a_damaged_one_does_not() {
         let at = Checkpoint::new([Default::default(), Default::default()]);
-        let text = encode("3.abc.0", &at, 42);
+        let text = encode(("3.abc.0", 7), &at, 42);
         let token = decode(&text).unwrap();
-        assert_eq!((token.epoch.as_str(), &token.at, token.query), ("3.abc.0", &at, 42));
+        assert_eq!((token.epoch.as_str(), token.commit), ("3.abc.0", 7));
+        assert_eq!((&token.at, token.query), (&at, 42));
         assert_eq!(decode(&text[1..]), None);
         assert_eq!(decode("no token!"), None);
         assert_eq!(decode(""), None);

@@ -687,12 +687,12 @@ async fn a_token_whose_positions_add_up_to_nothing_sane_starts_anew() {
             let mut wire = Wire::open(&hub).await;
             sub(&mut wire, json!({"t":"sub","id":1,"table":"shop/a"})).await
         };
-        let (epoch, _, query) = lantern_live::fuzzing::token(token(&snap)).unwrap();
+        let ((epoch, commit), _, query) = lantern_live::fuzzing::token(token(&snap)).unwrap();
         for at in [vec![u64::MAX, 1], vec![u64::MAX], vec![0; 1000], vec![u64::MAX; 9]] {
             let point = |next| ShardPoint { next: Offset(next), ..ShardPoint::default() };
             let at =
                 Checkpoint::new(at.into_iter().map(|next| (point(next), ShardProof::default())));
-            let text = lantern_live::fuzzing::encode_token(&epoch, &at, query);
+            let text = lantern_live::fuzzing::encode_token((&epoch, commit), &at, query);
             let mut wire = Wire::open(&hub).await;
             let message = json!({"t":"sub","id":1,"table":"shop/a","resume":text});
             let (ok, reset) = sub(&mut wire, message).await;

@@ -279,7 +279,14 @@ async fn start_again(
         return Ok(false);
     }
     run.add("starts on a full disk", 1.0);
-    ensure!(!server.rows("rogue/seen").await?.is_empty(), "no rows after a start on a full disk");
+    let path = "/v1/tables/rogue/seen?limit=5";
+    let (status, answer) = server.request(Method::GET, path, "", Vec::new()).await?;
+    let rows = answer["rows"].as_object().is_some_and(|rows| !rows.is_empty());
+    // After a kill, rows that readers had seen may have to be folded again, for which there
+    // is no room. Older rows must not be shown then.
+    let waits = meanwhile == Background::KilledAndStarted && answer["code"] == "LAN-0224";
+    ensure!(rows || waits, "after a start on a full disk, {path} gives {status}: {answer}");
+    run.add("tables that wait for room after a kill", f64::from(u8::from(waits)));
     Ok(true)
 }
 

@@ -371,7 +371,7 @@ impl World {
     /// accepted.
     fn after(view: &lantern_core::View, kept: &KeptToken) -> Result<Option<Rows>> {
         match view.changes_since(&kept.checkpoint)? {
-            ChangesSince::Commits { commits, .. } => {
+            ChangesSince::Commits(commits) => {
                 let changes = commits.into_iter().flat_map(|commit| commit.tables);
                 Ok(Some(changed(kept.rows.clone(), changes)))
             }

@@ -220,9 +220,7 @@ fn every_commit_is_published_once_in_order_and_the_change_log_replays_it() {
     let first = before + 1;
     let positions: Vec<u64> = commits.iter().map(|c| c.pos).filter(|pos| *pos >= first).collect();
     assert_eq!(positions, (first..=view.pos()).collect::<Vec<_>>());
-    let lantern_core::ChangesSince::Commits { commits: logged, .. } =
-        view.changes_since(&since).unwrap()
-    else {
+    let lantern_core::ChangesSince::Commits(logged) = view.changes_since(&since).unwrap() else {
         panic!("the change log reaches back")
     };
     let published: Vec<_> = commits

@@ -70,12 +70,13 @@ struct FeedCounts {
     given_up: u64,
     deaf: u64,
     restarts: u64,
+    crashes: u64,
     flips: u64,
     rollbacks: u64,
 }
 
 impl FeedCounts {
-    fn figures(&self) -> [(&'static str, u64); 16] {
+    fn figures(&self) -> [(&'static str, u64); 17] {
         [
             ("connections", self.connections),
             ("snapshots", self.snapshots),
@@ -91,6 +92,7 @@ impl FeedCounts {
             ("silent clients given up", self.given_up),
             ("clients that never read", self.deaf),
             ("restarts", self.restarts),
+            ("crashes", self.crashes),
             ("activations", self.flips),
             ("rollbacks", self.rollbacks),
         ]
@@ -101,7 +103,7 @@ fn try_seeds(run: &mut Run<'_>) -> Result<()> {
     for (name, _) in FeedCounts::default().figures() {
         run.add(name, 0.0);
     }
-    let mut all = [0; 16];
+    let mut all = [0; 17];
     let mut cases = 0;
     run.cases(|run, seed| {
         let seen = case(seed)?;
@@ -162,6 +164,15 @@ impl Net {
         } else {
             before.sessions.iter().for_each(AbortHandle::abort);
         }
+    }
+
+    /// The server dies, commits without a sync are made again, and another server starts.
+    fn crash(&self, rng: &mut Rng) {
+        let mut server = self.server.lock();
+        server.sessions.iter().for_each(AbortHandle::abort);
+        *self.world.hub.lock() = None;
+        self.world.crash(&mut |most| rng.usize(..most));
+        *server = Server::start(&self.world, rng);
     }
 
     /// Connects to the present server. Returns its window, too.
@@ -256,6 +267,10 @@ async fn simulate(seed: u64) -> Result<FeedCounts> {
                 net.restart(&mut rng);
                 seen.restarts += 1;
             }
+            4 => {
+                net.crash(&mut rng);
+                seen.crashes += 1;
+            }
             _ => {}
         }
         turn(&mut rng).await;
@@ -342,6 +357,7 @@ fn sum(a: FeedCounts, b: FeedCounts) -> FeedCounts {
         given_up: a.given_up + b.given_up,
         deaf: a.deaf + b.deaf,
         restarts: a.restarts + b.restarts,
+        crashes: a.crashes + b.crashes,
         flips: a.flips + b.flips,
         rollbacks: a.rollbacks + b.rollbacks,
     }

@@ -227,8 +227,8 @@ impl Reader {
             if self.rng.u8(..30) == 0 {
                 self.saved = Some((place, copy.clone()));
             }
-            if self.rng.u8(..40) == 0 {
-                return Ok(self.resubscribe(session, place, ch).await);
+            if self.rng.u8(..40) == 0 && !self.resubscribe(session, place, ch).await {
+                return Ok(false);
             }
         }
         let done = self.net.done.load(Ordering::SeqCst);

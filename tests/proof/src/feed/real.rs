@@ -1,11 +1,12 @@
 //! Invariant 9 with real sockets: the real server behind a proxy that cuts
 //! connections at random bytes, and the real client.
 //!
-//! A second client is not cut and receives every change separately. Every state that
-//! the first client shows must be one that the second one saw. The second client's
-//! last state must equal the rows that the server returns over HTTP.
+//! A second client is not cut and receives every change separately. Every state that one
+//! of them shows must be the fold of a prefix of the log, which is computed here. A commit
+//! number must stand for the same state in both clients, and later commits for later
+//! states. Their last states must equal the rows that the server returns over HTTP.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -39,8 +40,8 @@ const SUBJECTS: u64 = 23;
 /// After this many cuts the server is killed and started again.
 const KILL_EVERY: u64 = 20;
 
-/// Each state that existed, by epoch and commit.
-type States = HashMap<(String, u64), BTreeMap<String, String>>;
+/// The rows of the table.
+type Rows = BTreeMap<String, String>;
 
 fn try_cuts(run: &mut Run<'_>) -> Result<()> {
     let mut builder = tokio::runtime::Builder::new_multi_thread();
@@ -66,8 +67,8 @@ async fn cut(run: &mut Run<'_>) -> Result<()> {
     let options = TableOptions { mode: Mode::Changes, ..TableOptions::default() };
     let witness = Client::connect(&format!("ws://{target}/v1/feed"), quick.clone()).await?;
     let witness = (witness.table_with(TABLE, options), witness);
-    let states = Arc::new(Mutex::new(States::new()));
-    let seen = tokio::spawn(witness_all(witness.0.changes(), witness.0.clone(), states.clone()));
+    let witnessed = Arc::new(Mutex::new(Vec::new()));
+    let seen = tokio::spawn(witness_all(witness.0.changes(), witness.0.clone(), witnessed.clone()));
     let client = connect(&format!("ws://{proxy}/v1/feed"), &quick).await?;
     let table = client.table(TABLE);
     let shown = Arc::new(Mutex::new(Vec::new()));
@@ -91,7 +92,7 @@ async fn cut(run: &mut Run<'_>) -> Result<()> {
     }
     run.add("events", sent as f64);
     let status = server.caught_up("rogue").await?;
-    let rows: BTreeMap<_, _> =
+    let rows: Rows =
         server.rows(TABLE).await?.into_iter().map(|(key, row)| (key, row.to_string())).collect();
     ensure!(rows.len() as u64 == sent.min(SUBJECTS), "{} rows: {status}", rows.len());
     for (who, table) in [("the witness", &witness.0), ("the client", &table)] {
@@ -109,62 +110,105 @@ async fn cut(run: &mut Run<'_>) -> Result<()> {
     }
     seen.abort();
     watched.abort();
-    judge(run, &shown.lock(), &states.lock())
+    judge(run, [&witnessed.lock(), &shown.lock()])
 }
 
-/// Looks up every shown state among those that existed.
-fn judge(run: &mut Run<'_>, shown: &[Shown], states: &States) -> Result<()> {
-    let mut last: Option<&Shown> = None;
-    for state in shown {
-        let had = states.get(&(state.epoch.clone(), state.pos));
-        let had = had.with_context(|| format!("never was at {} {}", state.epoch, state.pos))?;
-        ensure!(*had == state.rows, "a state that never was, at {} {}", state.epoch, state.pos);
-        if let Some(last) = last {
-            let back = last.epoch == state.epoch && last.pos > state.pos;
-            ensure!(!back, "went back from {} to {}", last.pos, state.pos);
+/// Checks every state that the clients showed, in the order in which each showed them.
+fn judge(run: &mut Run<'_>, shown: [&[Shown]; 2]) -> Result<()> {
+    // The number of applied events at each commit.
+    let mut commits: BTreeMap<(&str, u64), u64> = BTreeMap::new();
+    for (who, states) in ["the witness", "the client"].into_iter().zip(shown) {
+        let mut last: Option<&Shown> = None;
+        for state in states {
+            let Shown { epoch, commit, rows } = state;
+            let applied = applied(rows)?;
+            ensure!(
+                *rows == fold(applied),
+                "{who} shows a state that never was, at {epoch} {commit}: {rows:?}"
+            );
+            let known = *commits.entry((epoch, *commit)).or_insert(applied);
+            ensure!(
+                known == applied,
+                "{who} shows {applied} events at {epoch} {commit}, which had {known}"
+            );
+            if let Some(last) = last.filter(|last| last.epoch == *epoch) {
+                ensure!(last.commit <= *commit, "{who} went back from {} to {commit}", last.commit);
+            }
+            last = Some(state);
         }
-        last = Some(state);
     }
-    run.add("states shown", shown.len() as f64);
-    run.add("states there were", states.len() as f64);
-    ensure!(shown.len() > 3, "only {} states were shown", shown.len());
+    let in_order = commits.iter().zip(commits.iter().skip(1));
+    for (((epoch, before), had), ((then, after), has)) in in_order {
+        ensure!(
+            epoch != then || had <= has,
+            "commit {after} of {epoch} has {has} events, and commit {before} had {had}"
+        );
+    }
+    run.add("states shown", shown[1].len() as f64);
+    run.add("commits seen", commits.len() as f64);
+    ensure!(shown[1].len() > 3, "only {} states were shown", shown[1].len());
     Ok(())
 }
 
-/// The state that the client showed at a moment.
-struct Shown {
-    epoch: String,
-    pos: u64,
-    rows: BTreeMap<String, String>,
+/// The number of events that `rows` contain.
+fn applied(rows: &Rows) -> Result<u64> {
+    let events = |row: &String| -> Result<u64> {
+        let row: serde_json::Value = serde_json::from_str(row)?;
+        row["events"].as_u64().with_context(|| format!("{row} has no number of events"))
+    };
+    rows.values().map(events).sum()
 }
 
-/// Keeps the state after every change.
-async fn witness_all(mut changes: Changes, table: Table, states: Arc<Mutex<States>>) -> Result<()> {
+/// The rows after the first `events` events of the log.
+fn fold(events: u64) -> Rows {
+    let last = |subject: u64| (0..events).rev().find(|n| n % SUBJECTS == subject);
+    let row = |subject: u64| {
+        let last = last(subject)?;
+        let row = serde_json::json!({
+            "events": last / SUBJECTS + 1, "calls": 0, "text": last.to_string()
+        });
+        Some((format!("s{subject}"), row.to_string()))
+    };
+    (0..SUBJECTS).filter_map(row).collect()
+}
+
+/// A state that a client showed.
+struct Shown {
+    epoch: String,
+    commit: u64,
+    rows: Rows,
+}
+
+/// Keeps the state after every change, from the changes alone.
+async fn witness_all(
+    mut changes: Changes,
+    table: Table,
+    shown: Arc<Mutex<Vec<Shown>>>,
+) -> Result<()> {
     let (mut epoch, mut at) = (String::new(), None);
-    let mut rows = BTreeMap::new();
+    let mut rows = Rows::new();
     while let Some(change) = changes.next().await {
         match change {
             Change::Snapshot { .. } => {
                 // The rows are those of the newest change, which may be later than
-                // this one. States between them are dropped below.
-                let (now, pos) = table.with(|rows, pos| (parsed(rows), pos));
-                (rows, at) = (now, pos);
+                // this one. Changes up to them are skipped below.
+                (rows, at) = table.with(|rows, commit| (parsed(rows), commit));
                 epoch = table.epoch().context("no epoch")?;
             }
-            Change::Delta { from, to: pos, up, del, .. } if Some(pos) > at => {
+            Change::Delta { from, to, up, del, .. } if Some(to) > at => {
                 ensure!(Some(from) == at, "the witness has a gap: {from} after {at:?}");
                 rows.extend(up.into_iter().map(|(key, row)| (key, value(&row))));
                 del.iter().for_each(|key| drop(rows.remove(key)));
-                at = Some(pos);
+                at = Some(to);
             }
             Change::Resumed { commit } => at = Some(commit),
-            Change::Tick { commit: pos, .. } if Some(pos) > at => at = Some(pos),
+            Change::Tick { commit, .. } if Some(commit) > at => at = Some(commit),
             Change::Delta { .. } | Change::Tick { .. } => {}
             Change::Missed(count) => bail!("the witness missed {count} changes"),
             Change::Ended(error) => return Err(error.into()),
         }
-        if let Some(pos) = at {
-            states.lock().insert((epoch.clone(), pos), rows.clone());
+        if let Some(commit) = at {
+            shown.lock().push(Shown { epoch: epoch.clone(), commit, rows: rows.clone() });
         }
     }
     Ok(())
@@ -174,13 +218,13 @@ async fn witness_all(mut changes: Changes, table: Table, states: Arc<Mutex<State
 async fn note_all(mut changes: Changes, table: Table, all: Arc<Mutex<Vec<Shown>>>) -> Result<()> {
     while changes.next().await.is_some() {
         let before = table.epoch();
-        let (rows, pos) = table.with(|rows, pos| (parsed(rows), pos));
+        let (rows, commit) = table.with(|rows, commit| (parsed(rows), commit));
         // Epoch and rows are read separately. They belong together only if the epoch
         // did not change.
-        if let (Some(epoch), Some(pos)) = (table.epoch(), pos)
+        if let (Some(epoch), Some(commit)) = (table.epoch(), commit)
             && before.as_ref() == Some(&epoch)
         {
-            all.lock().push(Shown { epoch, pos, rows });
+            all.lock().push(Shown { epoch, commit, rows });
         }
     }
     Ok(())
@@ -240,7 +284,7 @@ async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut left: usize) 
     true
 }
 
-fn parsed(rows: &BTreeMap<String, Row>) -> BTreeMap<String, String> {
+fn parsed(rows: &BTreeMap<String, Row>) -> Rows {
     rows.iter().map(|(key, row)| (key.clone(), value(row))).collect()
 }
 

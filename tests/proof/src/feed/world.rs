@@ -42,9 +42,6 @@ struct State {
     before: Vec<Vec<Shard>>,
     /// Each state that ever existed, by epoch and commit.
     history: HashMap<(String, u64), Moment>,
-    /// The rows of each shard after each of its commits, by epoch, partition and the
-    /// number of the commit.
-    shard_history: HashMap<(String, usize, u64), [Numbers; 2]>,
     /// Committed, but not published yet.
     unpublished: Vec<Arc<PublishedCommit>>,
     views: u64,
@@ -55,7 +52,20 @@ struct Shard {
     store: Arc<MemoryShard>,
     meta: ShardMeta,
     rows: [Numbers; 2],
+    /// Commits that a crash undoes, oldest first.
+    unsynced: Vec<Unsynced>,
 }
+
+/// A commit without a sync.
+struct Unsynced {
+    meta: ShardMeta,
+    tables: Vec<TableChanges>,
+    /// The shard's rows after it.
+    rows: [Numbers; 2],
+}
+
+/// The most commits of a shard without a sync.
+const UNSYNCED: usize = 12;
 
 /// One committed state.
 #[derive(Default)]
@@ -63,6 +73,8 @@ struct Moment {
     rows: [Arc<Numbers>; 2],
     /// For each table, whether the commit that led to this state wrote to it.
     touched: [bool; 2],
+    /// The offsets after it, summed over all shards.
+    next: u64,
 }
 
 fn manifest() -> Manifest {
@@ -98,7 +110,6 @@ impl World {
             shards: Vec::new(),
             before: Vec::new(),
             history: HashMap::new(),
-            shard_history: HashMap::new(),
             unpublished: Vec::new(),
             views: 0,
         };
@@ -143,11 +154,9 @@ impl World {
         state.epoch = Some(epoch.clone());
         let pos = state.shards.iter().map(|shard| shard.meta.pos).sum();
         let rows = [0, 1].map(|table| Arc::new(merged(&state.shards, table)));
-        state.history.insert((epoch.clone(), pos), Moment { rows, touched: [true; 2] });
-        let State { shards, shard_history, .. } = &mut *state;
-        for (index, shard) in shards.iter().enumerate() {
-            shard_history.insert((epoch.clone(), index, shard.meta.pos), shard.rows.clone());
-        }
+        let next = next(&state.shards);
+        state.history.insert((epoch.clone(), pos), Moment { rows, touched: [true; 2], next });
+        state.shards.iter_mut().for_each(|shard| shard.unsynced.clear());
         state.unpublished.clear();
         drop(state);
         self.announce(Some(&epoch));
@@ -238,10 +247,18 @@ impl World {
             true => Arc::new(merged(&state.shards, table)),
             false => rows[table].clone(),
         });
-        let shard = &state.shards[partition as usize];
-        let (at, shard_rows) = (shard.meta.pos, shard.rows.clone());
-        state.shard_history.insert((epoch.clone(), partition as usize, at), shard_rows);
-        state.history.insert((epoch, pos), Moment { rows, touched });
+        let shard = &mut state.shards[partition as usize];
+        let unsynced = Unsynced {
+            meta: shard.meta.clone(),
+            tables: commit.tables.clone(),
+            rows: shard.rows.clone(),
+        };
+        shard.unsynced.push(unsynced);
+        if shard.unsynced.len() > UNSYNCED {
+            shard.unsynced.clear();
+        }
+        let next = next(&state.shards);
+        state.history.insert((epoch, pos), Moment { rows, touched, next });
         state.unpublished.push(Arc::new(commit));
         pos
     }
@@ -252,6 +269,63 @@ impl World {
         if let Some(hub) = &*self.hub.lock() {
             commits.iter().for_each(|commit| hub.committed(commit));
         }
+    }
+
+    /// The server dies: commits without a sync are lost, and made again under numbers that
+    /// were never used, each with the events of one or more of the lost ones. `below`
+    /// returns a random number below its argument.
+    pub fn crash(&self, below: &mut dyn FnMut(usize) -> usize) {
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let Some(epoch) = state.epoch.clone() else { return };
+        state.unpublished.clear();
+        // The order of the commits of several shards is not known; readers see only the
+        // last one.
+        let is_one = state.shards.len() == 1;
+        for index in 0..state.shards.len() {
+            let shard = &mut state.shards[index];
+            let kept = below(shard.unsynced.len() + 1);
+            let lost = std::mem::take(&mut shard.unsynced).split_off(kept);
+            let mut number = shard.meta.pos + below(5) as u64;
+            let mut stored = Writes::new();
+            let mut log = Vec::new();
+            for Unsynced { meta, .. } in &lost {
+                log.push((TableChanges::key(ShardPoint::of(meta), meta.pos), None));
+                let moment = state.history.get_mut(&(epoch.clone(), meta.pos));
+                if let Some(moment) = moment.filter(|_| is_one) {
+                    moment.touched = [false; 2];
+                }
+            }
+            let mut rest = lost.as_slice();
+            while !rest.is_empty() {
+                let (group, later) = rest.split_at(rest.len().min(1 + below(3)));
+                rest = later;
+                number += 1;
+                let last = &group[group.len() - 1];
+                let tables = in_one(group);
+                if !tables.is_empty() {
+                    let key = TableChanges::key(ShardPoint::of(&last.meta), number);
+                    log.push((key, Some(TableChanges::encode(&tables))));
+                }
+                shard.meta.pos = number;
+                let touched = [0, 1].map(|table| tables.iter().any(|t| t.table == TableId(table)));
+                if is_one {
+                    let rows = [0, 1].map(|table| Arc::new(last.rows[table].clone()));
+                    let moment = Moment { rows, touched, next: last.meta.next.0 };
+                    state.history.insert((epoch.clone(), number), moment);
+                }
+            }
+            let entries = stored.entry(Space::Changes).or_default();
+            for (key, value) in &log {
+                entries.insert(key, value.as_deref());
+            }
+            write_meta(&mut stored, &shard.meta);
+            shard.store.commit(&stored).expect("no fault is planted");
+        }
+        let commit = state.shards.iter().map(|shard| shard.meta.pos).sum();
+        let rows = [0, 1].map(|table| Arc::new(merged(&state.shards, table)));
+        let moment = state.history.entry((epoch, commit)).or_default();
+        (moment.rows, moment.next) = (rows, next(&state.shards));
     }
 
     /// Deletes the change log up to the newest commit.
@@ -265,6 +339,7 @@ impl World {
             let gone = old.into_iter().map(|(key, _)| (key, None)).collect();
             stored.insert(Space::Changes, gone);
             shard.meta.changes_from = ShardPoint::of(&shard.meta);
+            shard.unsynced.clear();
             write_meta(&mut stored, &shard.meta);
             shard.store.commit(&stored).expect("no fault is planted");
         }
@@ -292,36 +367,14 @@ impl World {
         state.history.get(&(epoch.to_owned(), pos)).map(|at| at.rows[table].clone())
     }
 
-    /// Whether `numbers` are a table's rows after `commits` commits: one number of
-    /// commits for each shard, which together are `commits`. The order of the commits of
-    /// different shards does not matter.
-    pub fn is_state_of(&self, epoch: &str, commits: u64, table: usize, numbers: &Numbers) -> bool {
-        let state = self.state.lock();
-        let rows_of = |shard: usize, at: u64| {
-            state.shard_history.get(&(epoch.to_owned(), shard, at)).map(|rows| &rows[table])
-        };
-        let of_epoch = state.shard_history.keys().filter(|(of, ..)| of == epoch);
-        let shards = of_epoch.map(|(_, shard, _)| shard + 1).max().unwrap_or_default();
-        let mut sums = vec![(0, Numbers::new())];
-        for shard in 0..shards {
-            let mut longer = Vec::new();
-            for (count, sum) in &sums {
-                for at in 0..=commits - count {
-                    if let Some(rows) = rows_of(shard, at) {
-                        longer.push((count + at, add(sum.clone(), rows)));
-                    }
-                }
-            }
-            sums = longer;
-        }
-        sums.iter().any(|(count, sum)| *count == commits && sum == numbers)
-    }
-
-    /// How many commits after `from`, up to `to`, wrote to a table.
+    /// How many commits after `from`, up to `to`, wrote to a table. A commit that was made
+    /// again after a crash does not count if its events are in `from`.
     pub fn writes_between(&self, epoch: &str, from: u64, to: u64, table: usize) -> usize {
         let state = self.state.lock();
         let at = |pos| state.history.get(&(epoch.to_owned(), pos));
-        (from + 1..=to).filter_map(at).filter(|at| at.touched[table]).count()
+        let had = at(from).map_or(0, |at| at.next);
+        let wrote = |at: &&Moment| at.touched[table] && at.next > had;
+        (from + 1..=to).filter_map(at).filter(wrote).count()
     }
 
     /// The newest epoch and commit.
@@ -337,9 +390,34 @@ impl World {
     }
 }
 
+/// The changes of several commits as those of one.
+fn in_one(commits: &[Unsynced]) -> Vec<TableChanges> {
+    let mut tables: BTreeMap<u32, BTreeMap<String, Option<Vec<u8>>>> = BTreeMap::new();
+    for changes in commits.iter().flat_map(|commit| &commit.tables) {
+        let rows = tables.entry(changes.table.0).or_default();
+        rows.extend(changes.up.iter().map(|(key, value)| (key.clone(), Some(value.clone()))));
+        rows.extend(changes.del.iter().map(|key| (key.clone(), None)));
+    }
+    let changes = |(table, rows): (u32, BTreeMap<String, Option<Vec<u8>>>)| {
+        let mut changes = TableChanges { table: TableId(table), ..TableChanges::default() };
+        for (key, value) in rows {
+            match value {
+                Some(value) => changes.up.push((key, value)),
+                None => changes.del.push(key),
+            }
+        }
+        changes
+    };
+    tables.into_iter().map(changes).collect()
+}
+
 fn write_meta(stored: &mut Writes, meta: &ShardMeta) {
     let meta = serde_json::to_vec(meta).expect("numbers always encode");
     stored.entry(Space::Meta).or_default().insert(ShardMeta::KEY, Some(&meta));
+}
+
+fn next(shards: &[Shard]) -> u64 {
+    shards.iter().map(|shard| shard.meta.next.0).sum()
 }
 
 fn merged(shards: &[Shard], table: usize) -> Numbers {

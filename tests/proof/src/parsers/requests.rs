@@ -18,10 +18,10 @@ pub fn feed_message(bytes: &[u8]) {
 /// A token with which a subscription resumes.
 pub fn resume_token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    if let Some((epoch, at, query)) = live::token(text) {
+    if let Some(((epoch, commit), at, query)) = live::token(text) {
         assert!(epoch.len() + at.points.len() <= text.len(), "a token grew");
-        let again = live::encode_token(&epoch, &at, query);
-        assert_eq!(live::token(&again), Some((epoch, at, query)));
+        let again = live::encode_token((&epoch, commit), &at, query);
+        assert_eq!(live::token(&again), Some(((epoch, commit), at, query)));
     }
 }
 
@@ -94,7 +94,7 @@ pub(super) fn resume_token_seeds() -> Vec<Vec<u8>> {
     let token = |at: &[u64]| {
         let point = |next| ShardPoint { next: Offset(next), ..ShardPoint::default() };
         let at = Checkpoint::new(at.iter().map(|next| (point(*next), ShardProof::default())));
-        live::encode_token("3.0af7651916cd43dd.0.77", &at, 42).into_bytes()
+        live::encode_token(("3.0af7651916cd43dd.0.77", 12), &at, 42).into_bytes()
     };
     vec![token(&[5]), token(&[5, 7]), token(&[u64::MAX, 1]), token(&[]), token(&[0; 300])]
 }
