@@ -32,7 +32,7 @@ def folded(events, parameters, size, drop):
 
 
 @pytest.mark.parametrize("path", FILES, ids=[path.stem for path in FILES])
-@pytest.mark.parametrize(("size", "drop"), [(1_000, False), (7, True)])
+@pytest.mark.parametrize(("size", "drop"), [(16_384, False), (7, False), (7, True)])
 def test_tables_are_the_expected_ones(path, size, drop):
     parameters = path.with_suffix(".parameters.json")
     given = parameters.read_text() if parameters.exists() else ""

@@ -10,7 +10,7 @@ import gc
 import os
 
 from componentize_py_types import Err
-from wit_world.imports import logging, outbox, tables, timers
+from wit_world.imports import logging, outbox, rejections, tables, timers
 from wit_world.imports import types as wit
 
 from . import _host, places, sandbox
@@ -66,6 +66,8 @@ class ContractHost:
     @staticmethod
     def emit(events: list[tuple[int, str, str, str, int, bytes]]) -> None:
         outbox.emit([wit.NewEvent(*event) for event in events])
+
+    reject = staticmethod(rejections.reject)
 
     @staticmethod
     def log(cause: int, level: str, message: str) -> None:

@@ -7,7 +7,7 @@ in the bytes, and the bytes.
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 Column = tuple[list[int], bytes]
 
@@ -33,13 +33,25 @@ class Host(Protocol):
 
     def emit(self, events: list[tuple[int, str, str, str, int, bytes]]) -> None: ...
 
+    def reject(self, cause: int, message: str) -> None: ...
+
     def log(self, cause: int, level: str, message: str) -> None: ...
 
 
-class Call:
-    """The state of a call: what the functions of the SDK belong to."""
+class Trap(BaseException):
+    """The host ends the call. In a component no code runs after that; in a test it is this
+    exception."""
 
-    __slots__ = ("host", "applying", "cause", "tenant", "outbox")
+
+class Call:
+    """The state of a call: what the functions of the SDK belong to.
+
+    An event that cannot be applied is rejected, and the call goes on as if the event had
+    never been there. So until an event has been applied, its timers and emitted events are
+    only here, each table knows the rows before it, and ``undo`` the rest.
+    """
+
+    __slots__ = ("host", "applying", "cause", "tenant", "outbox", "timers", "undo", "sent")
 
     def __init__(self) -> None:
         self.host: Host | None = None
@@ -52,6 +64,34 @@ class Call:
         """Its tenant, if a table needs it."""
         self.outbox: list[tuple[int, str, str, str, int, bytes]] = []
         """The events that were emitted in this call."""
+        self.timers: list[tuple[int, "int | None", str]] = []
+        """The timers that were set in this call, and cancelled ones (without a time)."""
+        self.undo: "list[tuple[Any, ...]] | None" = None
+        """Functions with their arguments that undo, last one first, what the current event
+        has changed in place; none if no event is being applied."""
+        self.sent = -1
+        """The last event of which changed rows were sent to the host before it was
+        applied completely."""
+
+    def reset(self) -> None:
+        """Forgets what belongs to one call of the contract's `apply`."""
+        self.applying = False
+        self.tenant = None
+        self.undo = None
+        self.sent = -1
+        self.outbox = []
+        self.timers = []
+
+    def undo_event(self, cause: int) -> None:
+        """Undoes what the event has done apart from the rows of tables."""
+        while self.outbox and self.outbox[-1][0] == cause:
+            self.outbox.pop()
+        while self.timers and self.timers[-1][0] == cause:
+            self.timers.pop()
+        undo = self.undo or []
+        while undo:
+            function, *arguments = undo.pop()
+            function(*arguments)
 
 
 call = Call()

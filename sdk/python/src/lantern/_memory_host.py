@@ -40,12 +40,21 @@ class Emitted(NamedTuple):
     """Its data, parsed."""
 
 
-class HostRefusal(Exception):
+class HostRefusal(_host.Trap):
     """A call that the host ends."""
 
     def __init__(self, cause: int, reason: str) -> None:
         super().__init__(reason)
         self.cause = cause
+
+
+class Rejected(NamedTuple):
+    """An event that a call has rejected."""
+
+    index: int
+    """Its index among the events of the call."""
+    reason: str
+    """Why."""
 
 
 class MemoryHost:
@@ -60,10 +69,32 @@ class MemoryHost:
         self.calls = 0
         """How many calls of the contract's imports were made."""
         self.watermark = _MIN
-        self.triggers: list[tuple[int, "str | None"]] = []
+        self.rejected: list[Rejected] = []
+        """The events that the current call has rejected."""
+        self._triggers: list[tuple[int, "str | None"]] = []
+        self._first = 0
+        self._ends = False
+        self._wrote: set[int] = set()
         self._rows: dict[tuple[int, str], "bytes | None"] = {}
         self._timers: dict[str, "_TimerState | None"] = {}
         self._emitted: list[Emitted] = []
+
+    def begin(
+        self,
+        timers: list[tuple[int, "str | None"]],
+        events: list[tuple[int, "str | None"]],
+        *,
+        ends: bool,
+    ) -> None:
+        """Begins a call with these timers and events: offset and tenant of each.
+
+        :param ends: the call ends with the first event that it rejects.
+        """
+        self._triggers = [*timers, *events]
+        self._first = len(timers)
+        self._ends = ends
+        self._wrote = set()
+        self.rejected = []
 
     def commit(self) -> None:
         """Makes the writes of the current call part of the state."""
@@ -92,8 +123,15 @@ class MemoryHost:
         return [(table, key, value) for (table, key), value in self._rows.items()]
 
     def _trigger(self, cause: int) -> tuple[int, "str | None"]:
-        assert 0 <= cause < len(self.triggers), f"the call has no timer or event {cause}"
-        return self.triggers[cause]
+        """Offset and tenant of the timer or event that a write names as its cause."""
+        assert 0 <= cause < len(self._triggers), f"the call has no timer or event {cause}"
+        event = cause - self._first
+        assert all(it.index != event for it in self.rejected), f"event {event} was rejected"
+        assert not (self._ends and self.rejected and event > self.rejected[0].index), (
+            "the call should have ended with the event that it rejected"
+        )
+        self._wrote.add(cause)
+        return self._triggers[cause]
 
     def _row(self, table: int, key: str) -> "bytes | None":
         if (table, key) in self._rows:
@@ -159,9 +197,8 @@ class MemoryHost:
 
     def _check_timer(self, cause: int, key: str) -> int:
         offset, tenant = self._trigger(cause)
-        assert "\0" not in key or key.partition("\0")[0] == tenant, (
-            f"timer {key!r} belongs to another tenant than its cause"
-        )
+        if "\0" in key and key.partition("\0")[0] != tenant:
+            raise HostRefusal(cause, f"timer {key!r} belongs to another tenant than its cause")
         return offset
 
     def emit(self, events: list[tuple[int, str, str, str, int, bytes]]) -> None:
@@ -169,10 +206,21 @@ class MemoryHost:
         for cause, kind, subject, tenant, time, data in events:
             offset, own = self._trigger(cause)
             own = own or ""
-            assert tenant in ("", own), "an emitted event has another tenant than its cause"
+            if tenant not in ("", own):
+                reason = f"an emitted `{kind}` names tenant {tenant!r}, which is not its cause's"
+                raise HostRefusal(cause, reason)
             self._emitted.append(
                 Emitted(offset, kind, subject, own, Timestamp(time), json.loads(data))
             )
+
+    def reject(self, cause: int, message: str) -> None:
+        self.calls += 1
+        event = cause - self._first
+        assert self._first <= cause < len(self._triggers), f"the call has no event {event}"
+        assert cause not in self._wrote, f"event {event} was rejected, and has written"
+        if self.rejected:
+            assert not self._ends and self.rejected[-1].index < event, "rejected out of order"
+        self.rejected.append(Rejected(event, message))
 
     def log(self, cause: int, level: str, message: str) -> None:
         self.logs.append((level, message))

@@ -35,6 +35,7 @@ NESTING_MAX = 50
 parser and the compiler of Python need stack for each level, and a component has little."""
 
 
+@functools.lru_cache(maxsize=64)
 def check_nesting(text: str, name: str) -> None:
     """Raises SyntaxError if an expression is nested too deep to be compiled."""
     depth = run = 0

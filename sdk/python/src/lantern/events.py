@@ -353,7 +353,8 @@ class _Trigger:
 
     def cancel_timer(self, key: Key) -> None:
         """Cancels the timer of this key, if one is set."""
-        _host.host().cancel_timer(call.cause, timer_key(key))
+        _host.host()
+        call.timers.append((call.cause, None, timer_key(key)))
 
     def emit(
         self,
@@ -388,7 +389,8 @@ def set_timer(settings: "Settings", at: int, key: str) -> None:
         raise UndeclaredError(
             f"timer {key!r}: timers need event time; add lateness=… and tick=… to @projection"
         )
-    _host.host().set_timer(call.cause, int(at), key)
+    _host.host()
+    call.timers.append((call.cause, int(at), key))
 
 
 def timer_key(key: Key) -> str:

@@ -12,6 +12,7 @@ Each kind is an object that is used as it is, or called to say more:
 from __future__ import annotations
 
 import datetime as _datetime
+import marshal
 from typing import Any, Callable
 
 from ._json import escape, number_text, read_json, write_json
@@ -188,6 +189,15 @@ def plain(value: Any) -> Any:
     return read_json(encoded)
 
 
+def copied(value: Any) -> Any:
+    """A copy of JSON that :func:`plain` has returned."""
+    return marshal.loads(marshal.dumps(value)) if isinstance(value, (list, dict)) else value
+
+
+def _same(value: Any) -> Any:
+    return value
+
+
 def _instance(of: type) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if isinstance(value, of):
@@ -235,6 +245,9 @@ class ValueCodec:
         self.kind = field.kind
         self.check = CHECKS[field.kind]
         self.initial = field.default
+        self.copy = copied if field.kind == "json" else _same
+        """A copy of a value for the case that an event fails. Sketches undo their changes
+        themselves."""
         self.binary = field.kind in ("binary", "nothing")
         """Whether :meth:`encode` returns bytes and not text."""
 
@@ -353,6 +366,7 @@ class StructCodec:
             "read_json": read_json,
             "read_time": _read_time,
             "is_text": _is_text,
+            "copied": copied,
         }
         names = dict(self.names)
         exec(compiled(self._code(), "<lantern row codec>"), names)
@@ -362,6 +376,9 @@ class StructCodec:
         """The JSON of a row."""
         self.decode: Callable[[bytes], dict[str, Any]] = names["decode"]
         """The row with this JSON."""
+        self.copy: Callable[[dict[str, Any]], dict[str, Any]] = names.get("copy", dict.copy)
+        """A copy of a row for the case that an event fails. Sketches undo their changes
+        themselves."""
 
     def fit_expression(self) -> str:
         """An expression of `row` that tells whether it needs no conversion."""
@@ -399,7 +416,17 @@ class StructCodec:
             f"def decode(data):\n    row = read_json(data)\n    row = {template}\n"
             + "".join(readers)
             + "    return row\n"
+            + self._copy_code()
         )
+
+    def _copy_code(self) -> str:
+        """The function that copies a row, if it is more than a copy of a dict."""
+        values = [
+            f"{name!r}: copied(row[{name!r}])"
+            for name, field in self.fields.items()
+            if field.kind == "json"
+        ]
+        return f"def copy(row): return {{**row, {', '.join(values)}}}\n" if values else ""
 
     def check(self, row: Any) -> dict[str, Any]:
         """Converts a row in place to the row that is read back, or raises."""

@@ -27,6 +27,10 @@ class _FoldCode:
         """The variable for each."""
         self.body: list[str] = []
         """What is done for an event."""
+        self.guarded: list[str] = []
+        """What is done after that and may fail because of the event."""
+        self.end: list[str] = []
+        """What is done in the end."""
 
     def column(self, name: str, expression: str) -> None:
         """Sets an attribute of the event from a column."""
@@ -38,10 +42,17 @@ class _FoldCode:
         """The function."""
         loop = f"for {', '.join(self.values)} in zip({', '.join(self.columns)}):"
         lines = ["batch = view.batch", "first = view.first", *prologue, loop]
+        body = [*self.body, "try:", *(f"    {line}" for line in self.guarded)]
+        body += [
+            "except BaseException as error:",
+            "    if not rejected(view, index, error): raise",
+            "    if ends: return",
+            *self.end,
+        ]
         names = ", ".join(f"{name}={name}" for name in self.names)
         code = f"def fold(view, events, {names}):\n"
         code += "".join(f"    {line}\n" for line in lines)
-        code += "".join(f"        {line}\n" for line in self.body)
+        code += "".join(f"        {line}\n" for line in body)
         names_here = dict(self.names)
         exec(compiled(code, "<lantern fold>"), names_here)
         return names_here["fold"]
@@ -54,7 +65,12 @@ def fold_function(program: "Program", usage: "Usage | None") -> Any:
     assert settings is not None
     code = _FoldCode()
     code.names.update(
-        call=call, Event=Event, apply=program.apply_function, count=count
+        call=call,
+        Event=Event,
+        apply=program.apply_function,
+        count=count,
+        rejected=program.rejected,
+        ends=settings.on_failure != "park-event",
     )
     read = usage.names if usage is not None else frozenset(ATTRIBUTES)
     if program.prepare_function is None:
@@ -80,12 +96,14 @@ def fold_function(program: "Program", usage: "Usage | None") -> Any:
     if per_tenant:
         code.body.append("call.tenant = its_tenant")
     prologue = _add_members(code, settings)
-    code.body.append("apply(event)")
+    code.guarded.append("apply(event)")
     for place, table in enumerate(program.tables):
-        code.body += table.check_code(str(place), code.names)
+        code.guarded += table.check_code(str(place), code.names)
+    for place, table in enumerate(program.tables):
+        code.end += table.note_code(str(place), code.names)
     code.names.update(full=full_tables(), make_room=make_room_of_tables())
-    code.body += ["if full:", "    make_room()"]
-    return code.compile(prologue)
+    code.end += ["if undo: undo.clear()", "if full:", "    make_room()"]
+    return code.compile(["undo = call.undo", *prologue])
 
 
 def full_tables() -> Any:

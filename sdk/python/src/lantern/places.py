@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 from types import TracebackType
 from typing import Any, Mapping
@@ -20,7 +21,10 @@ def what(error: BaseException) -> str:
         return str(error) or "refused"
     if isinstance(error, LanternError):
         return str(error)
-    text = str(error)
+    try:
+        text = str(error)
+    except Exception:  # an exception of the projection with a broken `__str__`
+        text = ""
     name = type(error).__name__
     return f"{name}: {text}" if text else name
 
@@ -42,23 +46,35 @@ def frames(
 
 def source_line(name: str, line: int, sources: Mapping[str, str]) -> str:
     """The line of a module, without indentation; empty if it is not known."""
-    lines = sources.get(name, "").splitlines()
+    lines = _lines(sources.get(name, ""))
     text = lines[line - 1].strip() if 0 < line <= len(lines) else ""
     return text if len(text) <= _LINE_MAX else text[:_LINE_MAX] + "…"
 
 
+# Kept, because most events may fail.
+@functools.lru_cache(maxsize=64)
+def _lines(text: str) -> list[str]:
+    return text.splitlines()
+
+
 def field_places(field: str, sources: Mapping[str, str]) -> list[tuple[str, int]]:
     """Files and lines that set a field of a row: ``row["cents"] = …`` or ``cents=…``."""
+    return [
+        (name, line) for name, text in sources.items() for line in _field_lines(text, field)
+    ]
+
+
+@functools.lru_cache(maxsize=256)
+def _field_lines(text: str, field: str) -> list[int]:
     found = []
-    for name, text in sources.items():
-        for node in ast.walk(ast.parse(text)):
-            if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
-                key = node.slice
-                if isinstance(key, ast.Constant) and key.value == field:
-                    found.append((name, node.lineno))
-            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-                if node.func.attr in ("put", "update"):
-                    found += [(name, it.value.lineno) for it in node.keywords if it.arg == field]
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Subscript) and isinstance(node.ctx, ast.Store):
+            key = node.slice
+            if isinstance(key, ast.Constant) and key.value == field:
+                found.append(node.lineno)
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            if node.func.attr in ("put", "update"):
+                found += [it.value.lineno for it in node.keywords if it.arg == field]
     return found
 
 

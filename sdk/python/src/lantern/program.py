@@ -11,7 +11,7 @@ import types
 from typing import TYPE_CHECKING, Any, Callable, Iterable, NamedTuple, Sequence
 
 from . import places
-from ._host import call
+from ._host import Trap, call
 from .analysis import ATTRIBUTES, Usage, check_nesting, usage_of
 from .errors import FlushError, ManifestError, ParametersError
 from .code import compiled
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from .tables import Rows
 
 ON_FAILURE = ("park-subject", "park-event", "halt")
+_PREPARING, _SENDING = -1, -2
+_PHASES = {_PREPARING: "preparing a batch", _SENDING: "sending the rows of a batch"}
+"""Causes that are no timer or event."""
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 
 
@@ -57,7 +60,15 @@ class Manifest(NamedTuple):
 class Settings:
     """The part of the manifest that matters while events are applied."""
 
-    __slots__ = ("attributes", "members", "member_places", "declared", "emits", "event_time")
+    __slots__ = (
+        "attributes",
+        "members",
+        "member_places",
+        "declared",
+        "emits",
+        "event_time",
+        "on_failure",
+    )
 
     def __init__(self, manifest: Manifest, declared: dict[str, Field]) -> None:
         self.attributes = frozenset(manifest.attributes)
@@ -66,6 +77,7 @@ class Settings:
         self.declared = declared
         self.emits = frozenset(manifest.emits)
         self.event_time = manifest.event_time is not None
+        self.on_failure = manifest.on_failure
 
 
 class Failure(NamedTuple):
@@ -210,21 +222,17 @@ class Program:
         if self._failed:
             return Failure(None, "an earlier call failed; the instance should have been dropped")
         assert self.settings is not None, "`apply` was called before `setup`"
-        call.outbox = []
+        call.reset()
         call.applying = True
-        view = View(batch, self.settings)
+        # If this does not return, the instance is dropped.
+        self._failed = True
         try:
-            failure = self._run(view)
+            failure = self._run(View(batch, self.settings))
+            if failure is None:
+                _send_timers_and_events()
         finally:
-            call.tenant = None
-            call.applying = False
-        if failure is None:
-            if call.outbox:
-                assert call.host is not None
-                call.host.emit(call.outbox)
-        else:
-            self._failed = True
-        call.outbox = []
+            call.reset()
+        self._failed = failure is not None
         return failure
 
     def _run(self, view: View) -> "Failure | None":
@@ -233,20 +241,37 @@ class Program:
         try:
             for index, (at, key, offset) in enumerate(batch.timers):
                 self._fire(index, Timer(view.settings, at, key, offset, batch.watermark))
+            call.cause = _PREPARING
             if batch.offsets and self.prepare_function is not None:
-                call.cause = -1
                 events = [self._event(view, index) for index in range(len(batch.offsets))]
                 self.prepare_function(events)
             if batch.offsets:
+                call.undo = []
                 self._fold(view, events)
-        except BaseException as error:  # noqa: B902 - sys.exit is a failure as well
-            return self._failure(view, call.cause, error)
-        try:
+                call.undo = None
+            call.cause = _SENDING
             for table in self.tables:
                 table.flush()
+        except Trap:
+            raise
         except FlushError as error:
             return self._failure(view, error.cause, error)
+        except BaseException as error:  # noqa: B902 - sys.exit is a failure as well
+            return self._failure(view, call.cause, error)
         return None
+
+    def rejected(self, view: View, cause: int, error: BaseException) -> bool:
+        """Undoes the event that has failed with ``error``, and rejects it; false if the call
+        must fail instead."""
+        if _is_fault(error) or call.sent == cause:
+            return False
+        reason = self._failure(view, cause, error).message
+        for table in self.tables:
+            table.undo()
+        call.undo_event(cause)
+        assert call.host is not None
+        call.host.reject(cause, reason)
+        return True
 
     def _fire(self, index: int, timer: Timer) -> None:
         call.cause = index
@@ -254,8 +279,9 @@ class Program:
         if self.timer_function is not None:
             self.timer_function(timer)
         for table in self.tables:
-            if table.touched:
-                table.check(index)
+            table.check()
+            table.note(index)
+            table.touched.clear()
 
     def _event(self, view: View, place: int) -> Event:
         event = Event()
@@ -268,13 +294,44 @@ class Program:
         function = self.timer_function if 0 <= cause < view.first else self.apply_function
         reason = places.reason(error, self.sources, function)
         if cause < 0:
-            return Failure(None, f"preparing a batch: {reason}")
+            return Failure(None, f"{_PHASES[cause]}: {reason}")
         if cause < view.first:
             at, key, _ = batch.timers[cause]
             return Failure(cause, f"timer {key!r} due at {text_of(at)}: {reason}")
         place = cause - view.first
         kind = batch.type_names[batch.types[place]]
         return Failure(cause, f"`{kind}` at offset {batch.offsets[place]}: {reason}")
+
+
+_CAUSES_MAX = 100
+
+
+def _is_fault(error: BaseException) -> bool:
+    """Whether an error may lie in the instance and not in the event: a limit that was met,
+    or rows of another event that cannot be sent. Such an event is not rejected: the host
+    judges it alone."""
+    cause: "BaseException | None" = error
+    for _ in range(_CAUSES_MAX):
+        if cause is None:
+            return False
+        if not isinstance(cause, Exception):
+            return True
+        if isinstance(cause, (MemoryError, RecursionError, FlushError)):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return True
+
+
+def _send_timers_and_events() -> None:
+    host = call.host
+    assert host is not None
+    for cause, at, key in call.timers:
+        if at is None:
+            host.cancel_timer(cause, key)
+        else:
+            host.set_timer(cause, at, key)
+    if call.outbox:
+        host.emit(call.outbox)
 
 
 def _texts(what: str, texts: Any) -> list[str]:

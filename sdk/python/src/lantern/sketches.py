@@ -11,6 +11,8 @@ import binascii
 from math import isqrt
 from typing import Any, Iterable
 
+from ._host import call
+
 _MASK = 2**64 - 1
 _P1 = 11400714785074694791
 _P2 = 14029467366897019727
@@ -101,13 +103,28 @@ class Distinct:
         self._add_entry(xxh64(data) >> 24)
 
     def _add_entry(self, entry: int) -> None:
-        if self._registers is not None:
-            _set_register(self._registers, entry)
-            return
-        self._entries.add(entry)
-        if len(self._entries) > SPARSE_MAX:
-            self._registers = self._dense()
-            self._entries = set()
+        registers, entries, undo = self._registers, self._entries, call.undo
+        if registers is not None:
+            place = entry >> 28
+            before = registers[place]
+            _set_register(registers, entry)
+            if undo is not None and registers[place] != before:
+                undo.append((registers.__setitem__, place, before))
+        elif entry not in entries:
+            entries.add(entry)
+            if undo is not None:
+                undo.append((entries.remove, entry))
+            if len(entries) > SPARSE_MAX:
+                self._replace(set(), self._dense())
+
+    def _replace(self, entries: set[int], registers: "bytearray | None") -> None:
+        """Replaces the content; the current event can be undone."""
+        if call.undo is not None:
+            call.undo.append((self._put, self._entries, self._registers))
+        self._put(entries, registers)
+
+    def _put(self, entries: set[int], registers: "bytearray | None") -> None:
+        self._entries, self._registers = entries, registers
 
     def _dense(self) -> bytearray:
         if self._registers is not None:
@@ -124,8 +141,7 @@ class Distinct:
                 self._add_entry(entry)
             return
         own, theirs = self._dense(), other._dense()
-        self._registers = bytearray(map(max, own, theirs))
-        self._entries = set()
+        self._replace(set(), bytearray(map(max, own, theirs)))
 
     def estimate(self) -> int:
         """The number of distinct values, exact up to 512."""
@@ -284,6 +300,7 @@ class Percentiles:
         if not -(2**63) <= value < 2**63:
             raise ValueError(f"{value} does not fit 64 bits")
         value = int(value)
+        self._keep_bounds()
         if not self._counts:
             self._min = self._max = value
         elif value < self._min:
@@ -303,13 +320,26 @@ class Percentiles:
             whole += 1 if product > 0 else -1
         self.add(whole)
 
+    def _keep_bounds(self) -> None:
+        """Keeps minimum and maximum for the case that the current event is undone."""
+        if call.undo is not None:
+            call.undo.append((self._put_bounds, self._min, self._max))
+
+    def _put_bounds(self, least: int, most: int) -> None:
+        self._min, self._max = least, most
+
     def _add_count(self, bucket: int, count: int) -> None:
-        self._counts[bucket] = min(_MASK, self._counts.get(bucket, 0) + count)
+        counts, undo = self._counts, call.undo
+        before = counts.get(bucket, 0)
+        counts[bucket] = min(_MASK, before + count)
+        if undo is not None:
+            undo.append((counts.__setitem__, bucket, before) if before else (counts.pop, bucket))
 
     def merge(self, other: "Percentiles") -> None:
         """Adds the values of another sketch."""
         if not other._counts:
             return
+        self._keep_bounds()
         if self._counts:
             self._min = min(self._min, other._min)
             self._max = max(self._max, other._max)

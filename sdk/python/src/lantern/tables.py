@@ -19,6 +19,9 @@ from .times import Duration, Timestamp, micros_of
 
 V = TypeVar("V")
 
+_UNKNOWN: Any = object()
+"""In place of the row before an event: nothing is known of it."""
+
 CACHE_ROWS = 32_768
 """How many rows a table keeps in memory unless it says otherwise."""
 _SCAN_PAGE = 1_000
@@ -40,11 +43,12 @@ def make_room() -> None:
 def _row_function(table: "Rows[Any]") -> Any:
     """The function that returns a row to change. It is called for every event, so it is a
     closure: that is faster than attributes of the table."""
-    get, touched, fresh, text_of_key = (
+    get, touched, fresh, text_of_key, copy = (
         table.rows.get,
         table.touched,
         table._fresh_row,
         table._key,
+        table.codec.copy,
     )
     # The texts of keys of two parts, of which the second is text, and the type of the
     # first: parts that are equal (60 and Timestamp(60)) may have another text.
@@ -64,8 +68,9 @@ def _row_function(table: "Rows[Any]") -> Any:
                 key = text_of_key(key)
                 found = get(key)
             if found is None:
-                found = fresh(key)
-        touched[key] = found
+                return fresh(key)
+        if key not in touched:
+            touched[key] = copy(found)
         return found
 
     def remember(key: Any) -> str:
@@ -110,8 +115,11 @@ class Rows(Generic[V]):
         self.codec = codec
         # These three are never replaced: generated code holds them.
         self.rows: dict[str, Any] = {}
+        """Rows that are known; none for a key without a row."""
         self.touched: dict[str, Any] = {}
+        """The rows that the current event may have changed, as they were before it."""
         self.changed: dict[str, int] = {}
+        """The event that has changed each row that was not sent to the host."""
         self.mutable = self._tenant_row if per_tenant else _row_function(self)
         """The row under a key to change; a new one if there is none."""
         self.id = current().add_table(self)
@@ -183,21 +191,27 @@ class Rows(Generic[V]):
         return row
 
     def _fresh_row(self, key: str) -> Any:
-        """The row under ``key``, which is not in memory or does not exist."""
+        """The row under ``key`` to change, which is not in memory or does not exist."""
         row = None
         if key not in self.rows:
             row = self._load(key)
+        self._touch(key, row)
         if row is None:
             row = self.rows[key] = self.codec.default()
         return row
 
+    def _touch(self, key: str, row: Any) -> None:
+        """Keeps a copy of a row, which the current event is about to change."""
+        if key not in self.touched:
+            self.touched[key] = None if row is None else self.codec.copy(row)
+
     def _tenant_row(self, key: Key) -> Any:
         text = self._key(key)
-        row = self.rows.get(text)
-        if row is None:
-            row = self._fresh_row(text)
+        row = self._read(text)
         self._check_tenant(text)
-        self.touched[text] = row
+        if row is None:
+            return self._fresh_row(text)
+        self._touch(text, row)
         return row
 
     def _existing(self, key: Key) -> Any:
@@ -207,16 +221,22 @@ class Rows(Generic[V]):
         if row is not None:
             if self.per_tenant:
                 self._check_tenant(key)
-            self.touched[key] = row
+            self._touch(key, row)
         return row
 
     def _set(self, key: Key, row: Any) -> None:
         key = self._key(key)
         if key not in self.rows:
             self._check_key(key)
+        self._set_text(key, row)
+
+    def _set_text(self, key: str, row: Any) -> None:
         if self.per_tenant:
             self._check_tenant(key)
-        self.rows[key] = self.touched[key] = row
+        if key not in self.touched:
+            # It is replaced and never changed after that, so it needs no copy.
+            self.touched[key] = self.rows.get(key, _UNKNOWN)
+        self.rows[key] = row
 
     def delete(self, key: Key) -> None:
         """Deletes the row under ``key``, if there is one."""
@@ -254,7 +274,10 @@ class Rows(Generic[V]):
         limit: "int | None",
         newest_first: bool,
     ) -> Iterator[tuple[str, Any]]:
-        self.check(call.cause, keep=True)
+        if self.touched:
+            self.check()
+            self.note(call.cause)
+            call.sent = call.cause
         self.flush()
         first, last = key_text(start), key_text(end)
         if prefix is not None:
@@ -278,25 +301,48 @@ class Rows(Generic[V]):
 
     # Writing.
 
-    def check(self, cause: int, keep: bool = False) -> None:
+    def check(self) -> None:
         """Checks the rows that an event has touched, and converts them to what is read
-        back. The event is the cause of these changes."""
-        changed, codec = self.changed, self.codec
-        for key, row in self.touched.items():
+        back."""
+        rows, codec = self.rows, self.codec
+        for key in self.touched:
+            row = rows[key]
             if row is not None:
                 try:
-                    self.rows[key] = codec.check(row)
+                    rows[key] = codec.check(row)
                 except RowError as error:
                     raise RowError(f"table `{self.name}`: row {key!r}: {error}") from None
-            changed[key] = cause
-        if not keep:
-            self.touched.clear()
+
+    def note(self, cause: int) -> None:
+        """Notes that the event ``cause`` has changed the rows that it has touched."""
+        for key in self.touched:
+            self.changed[key] = cause
+
+    def undo(self) -> None:
+        """Puts back the rows that the current event has touched."""
+        rows = self.rows
+        for key, row in self.touched.items():
+            if row is _UNKNOWN:
+                rows.pop(key, None)
+            else:
+                rows[key] = row
+        self.touched.clear()
 
     def check_code(self, suffix: str, names: dict[str, Any]) -> list[str]:
-        """The code that does the same for the event ``index``, for the loop over events;
-        adds to ``names`` what it uses."""
+        """The code of :meth:`check` in the loop over events; adds to ``names`` what it
+        uses."""
         names.update({f"touched{suffix}": self.touched, f"check{suffix}": self.check})
-        return [f"if touched{suffix}: check{suffix}(index)"]
+        return [f"if touched{suffix}: check{suffix}()"]
+
+    def note_code(self, suffix: str, names: dict[str, Any]) -> list[str]:
+        """The code of :meth:`note` in the loop over events, once the event ``index`` is
+        applied."""
+        names.update({f"touched{suffix}": self.touched, f"changed{suffix}": self.changed})
+        return [
+            f"if touched{suffix}:",
+            f"    for key in touched{suffix}: changed{suffix}[key] = index",
+            f"    touched{suffix}.clear()",
+        ]
 
     def flush(self) -> None:
         """Sends the changed rows to the host."""
@@ -404,7 +450,10 @@ class Table(Rows[dict[str, Any]]):
         key = self._key(key)
         row = self._read(key)
         if row is not None:
-            self._set_text(key, None)
+            if self.per_tenant:
+                self._check_tenant(key)
+            self._touch(key, row)
+            self.rows[key] = None
         return row
 
     def _convert(self, key: str, row: Any) -> None:
@@ -413,11 +462,6 @@ class Table(Rows[dict[str, Any]]):
         except RowError as error:
             reason = f"table `{self.name}`: row {key!r}: {error}"
             raise RowError(reason, error.field) from None
-
-    def _set_text(self, key: str, row: Any) -> None:
-        if self.per_tenant:
-            self._check_tenant(key)
-        self.rows[key] = self.touched[key] = row
 
     def scan(
         self,
@@ -436,15 +480,12 @@ class Table(Rows[dict[str, Any]]):
         """
         return self._scan(prefix, start, end, limit, newest_first)
 
-    def check(self, cause: int, keep: bool = False) -> None:
+    def check(self) -> None:
         """As :meth:`Rows.check`; rows are converted in place, as they may be in use."""
-        for key, row in self.touched.items():
-            self.changed[key] = cause
+        for key in self.touched:
+            row = self.rows[key]
             if row is not None:
                 self._convert(key, row)
-        if not keep:
-            self.touched.clear()
-
 
     def check_code(self, suffix: str, names: dict[str, Any]) -> list[str]:
         """As :meth:`Rows.check_code`, without a call for rows that need no conversion."""
@@ -452,14 +493,13 @@ class Table(Rows[dict[str, Any]]):
         names.update(
             {
                 f"touched{suffix}": self.touched,
-                f"changed{suffix}": self.changed,
+                f"rows{suffix}": self.rows,
                 f"convert{suffix}": self._convert,
             }
         )
         return [
-            f"while touched{suffix}:",
-            f"    key, row = touched{suffix}.popitem()",
-            f"    changed{suffix}[key] = index",
+            f"for key in touched{suffix}:",
+            f"    row = rows{suffix}[key]",
             "    try:",
             f"        if row is None or ({self.codec.fit_expression()}):",
             "            continue",
@@ -551,9 +591,9 @@ class PrivateTable(Rows[Any]):
         """Values with their keys; see :meth:`Table.scan`."""
         return self._scan(prefix, start, end, limit, newest_first)
 
-    def check(self, cause: int, keep: bool = False) -> None:
-        """Notes what the event has changed; values were checked when they were put."""
-        for key in self.touched:
-            self.changed[key] = cause
-        if not keep:
-            self.touched.clear()
+    def check(self) -> None:
+        """Does nothing: values were checked when they were put."""
+
+    def check_code(self, suffix: str, names: dict[str, Any]) -> list[str]:
+        """As :meth:`check`."""
+        return []

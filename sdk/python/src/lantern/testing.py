@@ -357,10 +357,11 @@ class Harness:
             timers = [(it.at, key, it.offset) for _, key, it in due[at : at + size]]
             for _, key, _ in timers:
                 self.host.timers.pop(key, None)
-            self.host.triggers = [
+            triggers = [
                 (offset, key.partition("\0")[0] if "\0" in key else None)
                 for _, key, offset in timers
             ]
+            self.host.begin(triggers, [], ends=True)
             failure = self._call(self._batch([], timers))
             if failure is not None:
                 self.timer_failures.append(failure.message)
@@ -374,9 +375,16 @@ class Harness:
                 free.append((offset, it))
         if not free or self.halted is not None:
             return
-        self.host.triggers = [(offset, it.tenant) for offset, it in free]
+        by_event = self.manifest.on_failure == "park-event"
+        self.host.begin([], [(offset, it.tenant) for offset, it in free], ends=not by_event)
         failure = self._call(self._batch(free, []))
         if failure is None:
+            rejected = self.host.rejected
+            for place, reason in rejected:
+                self._set_aside(*free[place], reason)
+            if rejected and not by_event:
+                # The call has ended with it.
+                self._apply(free[rejected[0].index + 1 :])
             return
         if failure.cause is not None or len(free) == 1:
             self._part_at(free, failure.cause or 0, failure.message)
@@ -387,14 +395,17 @@ class Harness:
 
     def _part_at(self, events: list[tuple[int, TestEvent]], place: int, reason: str) -> None:
         self._apply(events[:place])
-        offset, failed = events[place]
+        self._set_aside(*events[place], reason)
+        self._apply(events[place + 1 :])
+
+    def _set_aside(self, offset: int, failed: TestEvent, reason: str) -> None:
+        """Does what the manifest says about an event that cannot be applied."""
         if self.manifest.on_failure == "halt":
             self.halted = reason
             return
         if self.manifest.on_failure == "park-subject" and failed.subject:
             self._parked_subjects.add((failed.tenant, failed.subject))
         self._park(offset, failed, reason)
-        self._apply(events[place + 1 :])
 
     def _park(self, offset: int, event: TestEvent, reason: str) -> None:
         self.parked.append(Parked(offset, event, reason))

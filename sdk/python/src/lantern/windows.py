@@ -25,6 +25,7 @@ import bisect
 import struct
 from typing import Any, Callable, Iterator, NamedTuple, Protocol
 
+from ._host import call
 from .errors import LanternError, RowError
 from .events import OWN_TIMER, Event, Timer, set_timer
 from .fields import Field, StructCodec, ValueCodec, check_fields, integer
@@ -193,6 +194,7 @@ class OpenWindows(Rows[Any]):
                 continue
             row_key = f"{_prefix(window.end, tenant)}{sortable(window.start)}/{rest}"
             value = self._read(row_key)
+            self._touch(row_key, value)
             if value is None:
                 self._arm(event, window.end, tenant)
                 value = self.codec.default()
@@ -225,11 +227,13 @@ class OpenWindows(Rows[Any]):
         if len(self._armed) == _ARMED_MAX:
             del self._armed[0]
         self._armed.append((end, tenant))
+        if call.undo is not None:
+            call.undo.append((self._armed.clear,))
         set_timer(event._settings(), end, _timer_key(self.id, tenant, sortable(end)))
 
     def reset(self) -> None:
         super().reset()
-        self._armed = []
+        self._armed.clear()
 
 
 def _prefix(end: int, tenant: str) -> str:
@@ -268,6 +272,11 @@ class _SessionsCodec:
 
     def default(self) -> _Sessions:
         return _Sessions(_MAX, [])
+
+    def copy(self, row: _Sessions) -> _Sessions:
+        copy = self.value.copy
+        sessions = [(start, end, copy(value)) for start, end, value in row.sessions]
+        return _Sessions(row.armed, sessions)
 
     def check(self, row: _Sessions) -> _Sessions:
         row.sessions = [
@@ -427,6 +436,11 @@ class _Values:
         self.settled = settled
         self.entries = entries
 
+    def restore(self, armed: int, size: int, settled: int, place: int) -> None:
+        """Removes the value at ``place`` that was added last."""
+        self.armed, self.size, self.settled = armed, size, settled
+        del self.entries[place]
+
     def due(self) -> int:
         """The next moment at which something changes without an event: a window settles
         when the watermark is past its end, and a value is removed when it is old."""
@@ -448,6 +462,10 @@ class _ValuesCodec:
 
     def default(self) -> _Values:
         return _Values(_MAX, 0, 0, [])
+
+    def copy(self, row: _Values) -> _Values:
+        # There may be many values: the row undoes its changes itself.
+        return row
 
     def check(self, row: _Values) -> _Values:
         return row
@@ -555,8 +573,11 @@ class Recent(Rows[Any]):
                 f"{row_key!r} has {RECENT_EVENTS_MAX} values in a sliding window, which is the "
                 "limit; use hopping windows"
             )
+        place = bisect.bisect_right(row.entries, time, key=_first)
+        if call.undo is not None:
+            call.undo.append((row.restore, row.armed, row.size, row.settled, place))
         row.size = micros
-        row.entries.insert(bisect.bisect_right(row.entries, time, key=_first), (time, value))
+        row.entries.insert(place, (time, value))
         if time < event.watermark:
             # All windows up to the watermark were returned, and the later ones come
             # after this one.
