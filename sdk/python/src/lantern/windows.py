@@ -22,10 +22,11 @@ the projection can count it.
 from __future__ import annotations
 
 import bisect
-import struct
 from typing import Any, Callable, Iterator, NamedTuple, Protocol
 
 from ._host import call
+from ._window_rows import MAX as _MAX
+from ._window_rows import SessionsCodec, ValuesCodec
 from .errors import LanternError, RowError
 from .events import OWN_TIMER, Event, Timer, set_timer
 from .fields import Field, StructCodec, ValueCodec, check_fields, integer
@@ -37,10 +38,7 @@ RECENT_EVENTS_MAX = 16_384
 """The maximum number of values that a :class:`Recent` keeps for one key."""
 
 _MIN = -(2**63)
-_MAX = 2**63 - 1
 _ARMED_MAX = 16
-_TIME = struct.Struct("<q")
-_LENGTH = struct.Struct("<I")
 
 
 class WindowSet(Protocol):
@@ -126,10 +124,6 @@ def _codec(name: str, kind: "Field | None", fields: dict[str, Field]) -> Any:
             raise TypeError(f"windows `{name}`: give one kind, or fields")
         return StructCodec(check_fields(name, fields))
     return ValueCodec(integer if kind is None else kind)
-
-
-def _bytes(encoded: Any) -> bytes:
-    return encoded if isinstance(encoded, bytes) else encoded.encode()
 
 
 Change = Callable[[Any], Any]
@@ -252,57 +246,6 @@ class Joined(NamedTuple):
     show sessions while they grow, delete those rows."""
 
 
-class _Sessions:
-    """The open sessions of a key, oldest first."""
-
-    __slots__ = ("armed", "sessions")
-
-    def __init__(self, armed: int, sessions: list[tuple[int, int, Any]]) -> None:
-        self.armed = armed
-        self.sessions = sessions
-
-
-class _SessionsCodec:
-    """The bytes of all open sessions of a key."""
-
-    binary = True
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def default(self) -> _Sessions:
-        return _Sessions(_MAX, [])
-
-    def copy(self, row: _Sessions) -> _Sessions:
-        copy = self.value.copy
-        sessions = [(start, end, copy(value)) for start, end, value in row.sessions]
-        return _Sessions(row.armed, sessions)
-
-    def check(self, row: _Sessions) -> _Sessions:
-        row.sessions = [
-            (start, end, self.value.check(value)) for start, end, value in row.sessions
-        ]
-        return row
-
-    def encode(self, row: _Sessions) -> bytes:
-        parts = [_TIME.pack(row.armed)]
-        for start, end, value in row.sessions:
-            encoded = _bytes(self.value.encode(value))
-            parts += [_TIME.pack(start), _TIME.pack(end), _LENGTH.pack(len(encoded)), encoded]
-        return b"".join(parts)
-
-    def decode(self, data: bytes) -> _Sessions:
-        row = _Sessions(_TIME.unpack_from(data)[0], [])
-        at = 8
-        while at < len(data):
-            start, end = _TIME.unpack_from(data, at)[0], _TIME.unpack_from(data, at + 8)[0]
-            length = _LENGTH.unpack_from(data, at + 16)[0]
-            at += 20
-            row.sessions.append((start, end, self.value.decode(data[at : at + length])))
-            at += length
-        return row
-
-
 class OpenSessions(Rows[Any]):
     """Sessions that are still open: a private table with the value collected so far for
     each session.
@@ -325,7 +268,7 @@ class OpenSessions(Rows[Any]):
     ) -> None:
         self._value = _codec(name, kind, fields)
         self._combine = combine
-        super().__init__(name, "", _SessionsCodec(self._value), public=False, cache=cache)
+        super().__init__(name, "", SessionsCodec(self._value), public=False, cache=cache)
 
     def _join(self, earlier: Any, later: Any) -> Any:
         if self._combine is not None:
@@ -425,71 +368,6 @@ class Slide(NamedTuple):
         return [value for _, value in self.entries]
 
 
-class _Values:
-    """A key's values, ordered by time, then by offset."""
-
-    __slots__ = ("armed", "size", "settled", "entries")
-
-    def __init__(self, armed: int, size: int, settled: int, entries: list[Any]) -> None:
-        self.armed = armed
-        self.size = size
-        self.settled = settled
-        self.entries = entries
-
-    def restore(self, armed: int, size: int, settled: int, place: int) -> None:
-        """Removes the value at ``place`` that was added last."""
-        self.armed, self.size, self.settled = armed, size, settled
-        del self.entries[place]
-
-    def due(self) -> int:
-        """The next moment at which something changes without an event: a window settles
-        when the watermark is past its end, and a value is removed when it is old."""
-        due = _MAX
-        if self.settled < len(self.entries):
-            due = min(_MAX, self.entries[self.settled][0] + 1)
-        if self.entries:
-            due = min(due, self.entries[0][0] + self.size)
-        return due
-
-
-class _ValuesCodec:
-    """The bytes of the recent values of a key."""
-
-    binary = True
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def default(self) -> _Values:
-        return _Values(_MAX, 0, 0, [])
-
-    def copy(self, row: _Values) -> _Values:
-        # There may be many values: the row undoes its changes itself.
-        return row
-
-    def check(self, row: _Values) -> _Values:
-        return row
-
-    def encode(self, row: _Values) -> bytes:
-        parts = [_TIME.pack(row.armed), _TIME.pack(row.size), _TIME.pack(row.settled)]
-        for time, value in row.entries:
-            encoded = _bytes(self.value.encode(value))
-            parts += [_TIME.pack(time), _LENGTH.pack(len(encoded)), encoded]
-        return b"".join(parts)
-
-    def decode(self, data: bytes) -> _Values:
-        armed, size, settled = (_TIME.unpack_from(data, at)[0] for at in (0, 8, 16))
-        row = _Values(armed, size, settled, [])
-        at = 24
-        while at < len(data):
-            time = _TIME.unpack_from(data, at)[0]
-            length = _LENGTH.unpack_from(data, at + 8)[0]
-            at += 12
-            row.entries.append((time, self.value.decode(data[at : at + length])))
-            at += length
-        return row
-
-
 def _first(entry: tuple[int, Any]) -> int:
     return entry[0]
 
@@ -550,7 +428,7 @@ class Recent(Rows[Any]):
         **fields: Field,
     ) -> None:
         self._value = _codec(name, kind, fields)
-        super().__init__(name, "", _ValuesCodec(self._value), public=False, cache=cache)
+        super().__init__(name, "", ValuesCodec(self._value), public=False, cache=cache)
 
     def add(self, event: Event, size: Duration, key: Key, value: Any) -> "Slide | None":
         """Adds an event's value under ``key``, and returns the window of ``size`` that ends
