@@ -13,11 +13,13 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
 BATCHES = (1, 7, 16_384)
 DIFFERENCES_MAX = 10
+WORKERS = 2
 TABLES = """sums values scans fired tenants minutes hops sessions sliding settled late days
     hours sketches""".split()
 ESCAPES = {'"': '\\"', "\\": "\\\\", "\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
@@ -154,7 +156,10 @@ def main():
     files = [events for events in sorted((HERE / "events").glob("*.ndjson")) if args.only in (None, events.stem)]
     failed = 0
     for plugin in args.plugins:
-        same = [compare(args.lantern, plugin, events) for events in files]
+        # The first fold compiles the plugin; the others then find it in the cache.
+        same = [compare(args.lantern, plugin, events) for events in files[:1]]
+        with ThreadPoolExecutor(WORKERS) as pool:
+            same += pool.map(lambda events: compare(args.lantern, plugin, events), files[1:])
         failed += not all(same)
         print(f"{plugin}: {sum(same)} of {len(files)} files as expected, in batches of 1, 7 and 16,384")
     sys.exit(1 if failed or not files else 0)

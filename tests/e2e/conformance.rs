@@ -1,25 +1,34 @@
-//! The conformance projection, by the binary.
+//! The conformance projection in each language, by the binary.
 
+use std::path::Path;
 use std::process::Command;
 
-use lantern_tests::{guest, root};
+use lantern_tests::{guest, interpreters, lantern, root, shared_cache, without};
+
+use crate::finish;
 
 /// Folds every event file of `sdk/conformance` in batches of several sizes, and with
 /// instances dropped, and compares the bytes of all rows with an independent computation.
+fn check(plugin: &Path) {
+    let mut check = Command::new("python3");
+    check.arg(root().join("sdk/conformance/check.py")).arg(plugin);
+    check.arg("--lantern").arg(lantern()).env("XDG_CACHE_HOME", shared_cache());
+    check.env("LANTERN_PLUGIN__INTERPRETERS_DIR", interpreters());
+    let printed = finish(&mut check);
+    assert!(printed.contains("15 of 15 files as expected"), "{printed}");
+}
+
 #[test]
 fn the_conformance_projection_gives_the_same_bytes_however_it_is_folded() {
     let suite = root().join("sdk/conformance");
-    let expect = Command::new("python3").arg(suite.join("expect.py")).arg("--check").output();
-    let expect = expect.unwrap();
-    assert!(expect.status.success(), "{}", String::from_utf8_lossy(&expect.stderr));
-    let check = Command::new("python3")
-        .arg(suite.join("check.py"))
-        .arg(guest("conformance"))
-        .arg("--lantern")
-        .arg(lantern_tests::lantern())
-        .output()
-        .unwrap();
-    let printed = String::from_utf8_lossy(&check.stdout);
-    assert!(check.status.success(), "{printed}{}", String::from_utf8_lossy(&check.stderr));
-    assert!(printed.contains("15 of 15 files as expected"), "{printed}");
+    finish(Command::new("python3").arg(suite.join("expect.py")).arg("--check"));
+    check(&guest("conformance"));
+}
+
+#[test]
+fn the_conformance_projection_in_python_gives_the_same_bytes() {
+    if without("python3") {
+        return;
+    }
+    check(&root().join("sdk/conformance/python/conformance.py"));
 }
