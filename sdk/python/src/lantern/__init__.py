@@ -45,6 +45,7 @@ from .program import on_setup, on_timer, prepare, projection
 from .sketches import Distinct, Percentiles, bucket_of, middle_of
 from .tables import PrivateTable, Table
 from .times import Duration, Timestamp, Window, date, day, hour, micros_of, minute, second
+from .top import Ranked, TopN
 from .windows import (
     Advanced,
     Closed,
@@ -83,6 +84,7 @@ __all__ = [
     "ParametersError",
     "Percentiles",
     "PrivateTable",
+    "Ranked",
     "Recent",
     "Refused",
     "RowError",
@@ -91,6 +93,7 @@ __all__ = [
     "TimeZone",
     "Timer",
     "Timestamp",
+    "TopN",
     "UndeclaredError",
     "Window",
     "Windows",
