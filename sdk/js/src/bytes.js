@@ -74,3 +74,17 @@ export function texts(column) {
   }
   return out;
 }
+
+/**
+ * A column whose texts are cut out one at a time: text `i` is
+ * `whole.slice(ends[i - 1], ends[i])`. Null if a text is not ASCII.
+ */
+export function wholeText({ ends, bytes }) {
+  let whole;
+  try {
+    whole = decode(bytes);
+  } catch {
+    return null;
+  }
+  return whole.length === bytes.length ? { whole, ends } : null;
+}

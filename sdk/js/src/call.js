@@ -16,17 +16,89 @@ export const call = {
   host: null,
   /** The index in the batch of the timer or event that is being handled. */
   cause: 0,
+  /** A number that no other timer or event has had. */
+  event: 1,
   /** The tenant of that timer or event; null if a timer has none. */
   tenant: null,
   /** What the projection has declared, once it is set up. */
-  settings: { eventTime: false, emits: [] },
-  /** Rows that the current event has changed, to be checked at its end. */
+  settings: { eventTime: false, emits: [], ends: true },
+  /** Rows that the current event has changed, to be checked at its end: the first `touchedCount`. */
   touched: [],
+  touchedCount: 0,
+  /** Timers that the current event has set and canceled: time (null: canceled) and key. */
+  timers: [],
+  /**
+   * How to undo what the current event has changed apart from rows: an object with a method
+   * `_undo` and its two arguments, three elements a change.
+   */
+  undo: [],
+  /** Whether there is something in `timers` or `undo`, or one of the next two is true. */
+  more: false,
+  /** Whether rows that the current event has changed were sent to the host. */
+  sent: false,
+  /** Whether a table has more rows in memory than it should. */
+  crowded: false,
   /** Whether rows from `get` are frozen, which the test harness does. */
   strict: false,
   /** Emitted events, to be sent at the end of the call. */
   outbox: [],
 };
+
+/** Begins a call of `host`. */
+export function beginCall(host, settings) {
+  call.host = host;
+  call.settings = settings;
+  call.touched = [];
+  call.touchedCount = 0;
+  call.timers = [];
+  call.undo = [];
+  call.outbox = [];
+  call.more = false;
+  call.sent = false;
+  call.crowded = false;
+}
+
+/** Ends the call. */
+export function endCall() {
+  call.host = null;
+}
+
+/** Notes how to undo a change of the current event: by a call of `_undo` with these arguments. */
+export function toUndo(object, what, before) {
+  if (call.host === null) return;
+  call.undo.push(object, what, before);
+  call.more = true;
+}
+
+function addTimer(at, key) {
+  hostFor("a timer");
+  call.timers.push({ at, key });
+  call.more = true;
+}
+
+/** Ends a timer or event whose rows are settled: its timers are sent. */
+export function settle() {
+  const { timers } = call;
+  for (const { at, key } of timers) {
+    if (at === null) call.host.cancelTimer(call.cause, key);
+    else call.host.setTimer(call.cause, at, key);
+  }
+  timers.length = 0;
+  call.undo.length = 0;
+  call.sent = false;
+  call.more = call.crowded;
+}
+
+/** Undoes what the current event has done. */
+export function undoEvent() {
+  const { touched, timers, undo, outbox } = call;
+  for (let i = 0; i < call.touchedCount; i++) touched[i].table.undo(touched[i]);
+  call.touchedCount = 0;
+  timers.length = 0;
+  for (let i = undo.length - 3; i >= 0; i -= 3) undo[i]._undo(undo[i + 1], undo[i + 2]);
+  undo.length = 0;
+  while (outbox.length > 0 && outbox.at(-1).cause === call.cause) outbox.pop();
+}
 
 /** The host, or an error that names what needs it. */
 export function hostFor(what) {
@@ -52,7 +124,7 @@ export function setTimer(at, key) {
     throw new ProjectionError(`timer ${show(key)}: timers need event time; add \`eventTime: { lateness: "10s", tick: "1s" }\` to the projection`);
   }
   if (!Number.isInteger(at)) throw new ProjectionError(`timer ${show(key)}: ${show(at)} is not a time: give microseconds since 1970`);
-  hostFor("a timer").setTimer(call.cause, at, key);
+  addTimer(at, key);
 }
 
 /** What an event and a timer have in common. */
@@ -68,7 +140,7 @@ export class Trigger {
 
   /** Cancels the timer of this key. */
   cancelTimer(key) {
-    hostFor("a timer").cancelTimer(call.cause, timerKey(key));
+    addTimer(null, timerKey(key));
   }
 
   /**

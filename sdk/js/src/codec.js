@@ -1,7 +1,8 @@
-// How rows become JSON and are read back: functions generated for the declared fields.
+// How rows become JSON and are read back, and how an event's changes of a row are checked
+// and undone: functions generated for the declared fields.
 
 import { Distinct } from "./distinct.js";
-import { ProjectionError, show, suggestion } from "./errors.js";
+import { isFatal, ProjectionError, show, suggestion } from "./errors.js";
 import { canonicalJson, memberTexts, numberText, RawJson, textJson } from "./json.js";
 import { Percentiles } from "./percentiles.js";
 import { canonicalTime, iso, parseTime, TIME_END, TIME_MIN, tryParseTime } from "./time.js";
@@ -14,7 +15,10 @@ function wrongKind(name, value, wanted) {
   return bad(name, `is ${show(value)}, not ${wanted}`);
 }
 
-/** Checks that are not worth generating: each throws, or returns the value to store. */
+/**
+ * Checks that are not worth generating: each throws, or returns the value to store (of
+ * `json`, its text).
+ */
 const checks = {
   integer(name, value) {
     if (Number.isSafeInteger(value)) return value;
@@ -57,11 +61,11 @@ const checks = {
   json(name, value) {
     if (value === undefined) throw wrongKind(name, value, "JSON");
     try {
-      canonicalJson(value, 0, true);
+      return canonicalJson(value, 0, true);
     } catch (error) {
+      if (isFatal(error)) throw error;
       throw bad(name, `: ${error.message}`);
     }
-    return value;
   },
   rawJson(name, value) {
     if (!(value instanceof RawJson)) throw wrongKind(name, value, "a `RawJson`");
@@ -82,12 +86,15 @@ const checks = {
   },
 };
 
-/** The condition under which `value` needs no further check. */
+/**
+ * The condition under which `value` needs no further check. Of a bigint or a symbol it
+ * throws, and `Codec.check` then finds the reason.
+ */
 const quickly = {
-  integer: (value) => `(typeof ${value} === "number" && ${value} === (${value} | 0))`,
-  number: (value) => `(typeof ${value} === "number" && ${value} - ${value} === 0)`,
-  boolean: (value) => `(${value} === true || ${value} === false)`,
-  timestamp: (value) => `(typeof ${value} === "number" && ${value} > 0 && ${value} < 253402207200000000 && ${value} % 1 === 0)`,
+  integer: (value) => `${value} === (${value} | 0)`,
+  number: (value) => `${value} === +${value} && ${value} - ${value} === 0`,
+  boolean: (value) => `${value} === true || ${value} === false`,
+  timestamp: (value) => `${value} === +${value} && ${value} > 0 && ${value} < 253402207200000000 && ${value} % 1 === 0`,
 };
 
 /** The value of a field in a new row. */
@@ -160,16 +167,52 @@ function freshCode(fields) {
   return `return Object.preventExtensions({ ${zero.join(", ")} });`;
 }
 
-function checkCode(fields) {
-  const lines = fields.map(({ name, field }, i) => {
-    const target = place(fields, i);
-    const slow = `${target} = checks.${field.kind}(${JSON.stringify(name)}, v);`;
-    const fast = quickly[field.kind];
-    const unless = [field.optional ? "v === null" : "", fast ? fast("v") : ""].filter(Boolean);
-    const nullable = field.optional ? `if (v === undefined) v = ${target} = null; ` : "";
-    return `v = ${target}; ${nullable}${unless.length ? `if (!(${unless.join(" || ")})) ` : ""}${slow}`;
-  });
-  return ["let v;", ...lines].join("\n");
+// A row in memory, its entry, keeps each field's value from before the current event in a
+// property of its own: the value itself or, of `json`, its text. NaN stands for a value that
+// is not known, because it equals nothing.
+const kept = (index) => `entry.kept${index}`;
+const checkedText = (index) => `entry.text${index}`;
+
+function entryCode(fields) {
+  const slots = fields.map(({ field }, i) => `, kept${i}: NaN${field.kind === "json" ? `, text${i}: null` : ""}`);
+  return `return { table, codec: table?.codec, key, row, before: row, cause: 0, event: 0, changed: false, known: false, ready: false${slots.join("")} };`;
+}
+
+/** Checks a field; its value is then in a variable named after the field's index. */
+function checkField(fields, i) {
+  const { name, field } = fields[i];
+  const target = place(fields, i);
+  const value = `v${i}`;
+  // `var` is quicker than `let` in QuickJS.
+  const read = `var ${value} = ${target};`;
+  const nullable = field.optional ? ` if (${value} === undefined) ${value} = ${target} = null;` : "";
+  if (field.kind === "json") {
+    const text = `checks.json(${JSON.stringify(name)}, ${value})`;
+    return `${read}${nullable} ${checkedText(i)} = ${field.optional ? `${value} === null ? null : ` : ""}${text};`;
+  }
+  const fast = quickly[field.kind];
+  const unless = [`${value} === ${kept(i)}`, field.optional ? `${value} === null` : "", fast ? `(${fast(value)})` : ""].filter(Boolean);
+  return `${read}${nullable} if (!(${unless.join(" || ")})) ${value} = ${target} = checks.${field.kind}(${JSON.stringify(name)}, ${value});`;
+}
+
+const keepField = (fields, i, value) => `${kept(i)} = ${fields[i].field.kind === "json" ? checkedText(i) : value};`;
+
+const checkCode = (fields) => fields.map((_, i) => checkField(fields, i)).join("\n");
+
+const keepCode = (fields) => fields.map((_, i) => keepField(fields, i, place(fields, i))).join("\n");
+
+const settleCode = (fields) => [checkCode(fields), ...fields.map((_, i) => keepField(fields, i, `v${i}`))].join("\n");
+
+function learnCode(fields) {
+  const texts = fields.map(({ field }, i) => (field.kind === "json" ? `${checkedText(i)} = ${place(fields, i)} == null ? null : canonicalJson(${place(fields, i)});` : ""));
+  return [...texts, keepCode(fields)].join("\n");
+}
+
+function restoreCode(fields) {
+  return fields.map(({ field }, i) => {
+    const value = field.kind === "json" ? `${kept(i)} === null ? null : JSON.parse(${kept(i)})` : kept(i);
+    return `${place(fields, i)} = ${value};`;
+  }).join("\n");
 }
 
 function encodeCode(fields) {
@@ -202,22 +245,61 @@ return Object.preventExtensions({ ${members.join(", ")} });`;
 export class Codec {
   /** @param {{ name: string, field: import("./fields.js").Field }[]} fields in the order of the row's members */
   constructor(fields) {
+    this.fields = fields;
     this.names = fields.map(({ name }) => name);
     const code = `"use strict"; return {
 fresh() { ${freshCode(fields)} },
-check(row) { ${checkCode(fields)} },
 encode(row) { ${encodeCode(fields)} },
 decode(text) { ${decodeCode(fields)} },
+entry(table, key, row) { ${entryCode(fields)} },
+check(entry, row) { ${checkCode(fields)} },
+keep(entry, row) { ${keepCode(fields)} },
+settle(entry, row, cause) { ${settleCode(fields)} entry.cause = cause; },
+learn(entry, row) { ${learnCode(fields)} },
+restore(entry, row) { ${restoreCode(fields)} },
 };`;
-    const { fresh, check, encode, decode } = new Function(...Object.keys(SCOPE), code)(...Object.values(SCOPE));
+    const made = new Function(...Object.keys(SCOPE), code)(...Object.values(SCOPE));
     /** A new row. */
-    this.fresh = fresh;
-    /** Throws if a field's value cannot be stored; called at the end of each event that changed the row. */
-    this.check = check;
+    this.fresh = made.fresh;
     /** The row's JSON. */
-    this.encode = encode;
+    this.encode = made.encode;
     /** The row of {@link encode}'s JSON. */
-    this.decode = decode;
+    this.decode = made.decode;
+    /** A row in memory: see `Table`. */
+    this.entry = made.entry;
+    /** Throws if a field's value cannot be stored. Called with the row's entry. */
+    this.checkEntry = made.check;
+    /** Remembers the values of a row that was checked. */
+    this.keep = made.keep;
+    /** Both at once. */
+    this.settle = made.settle;
+    /** Remembers the values of a row that was read. */
+    this.learn = made.learn;
+    /** Sets the fields of a row to the remembered values. */
+    this.restore = made.restore;
+    this.unknown = made.entry(null, "", null);
+  }
+
+  /** Throws if a field's value cannot be stored. */
+  check(row) {
+    try {
+      this.checkEntry(this.unknown, row);
+    } catch (error) {
+      throw this.reasonOf(row, error);
+    }
+  }
+
+  /** Why a row cannot be stored: `error`, unless it was raised by a quick check. */
+  reasonOf(row, error) {
+    if (error instanceof ProjectionError || isFatal(error)) return error;
+    try {
+      for (const { name, field } of this.fields) {
+        if (!field.optional || (row[name] !== undefined && row[name] !== null)) checks[field.kind](name, row[name]);
+      }
+    } catch (reason) {
+      return reason;
+    }
+    return error;
   }
 
   /** A new row with the values of `values`. */

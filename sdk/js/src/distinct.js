@@ -2,6 +2,7 @@
 
 import { fromBase64, toBase64 } from "./base64.js";
 import { encode } from "./bytes.js";
+import { toUndo } from "./call.js";
 import { ProjectionError, show } from "./errors.js";
 import { xxh64Entry } from "./xxh64.js";
 
@@ -61,6 +62,7 @@ export class Distinct {
     if (entries[low] === entry) return;
     entries.splice(low, 0, entry);
     this.#form = null;
+    this.#remember(entry, null);
     if (entries.length > DISTINCT_EXACT_MAX) this.#densify();
   }
 
@@ -68,13 +70,38 @@ export class Distinct {
     const entries = this.#entries;
     this.#registers = new Uint8Array(REGISTERS);
     this.#entries = null;
-    for (const entry of entries) this.#raise(Math.floor(entry / INDEX_UNIT), rankOf(entry));
+    this.#form = null;
+    this.#remember(entries, null);
+    for (const entry of entries) {
+      const index = Math.floor(entry / INDEX_UNIT);
+      this.#registers[index] = Math.max(this.#registers[index], rankOf(entry));
+    }
   }
 
   #raise(index, rank) {
-    if (rank <= this.#registers[index]) return;
+    const before = this.#registers[index];
+    if (rank <= before) return;
     this.#registers[index] = rank;
     this.#form = null;
+    this.#remember(index, before);
+  }
+
+  /** Remembers how to undo a change: see `_undo`. */
+  #remember(what, before) {
+    toUndo(this, what, before);
+  }
+
+  /** Undoes a change: a rank that was raised, an entry that was added, or entries that became registers. */
+  _undo(what, before) {
+    this.#form = null;
+    if (before !== null) {
+      this.#registers[what] = before;
+    } else if (Array.isArray(what)) {
+      this.#registers = null;
+      this.#entries = what;
+    } else {
+      this.#entries.splice(this.#entries.indexOf(what), 1);
+    }
   }
 
   /**

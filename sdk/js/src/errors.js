@@ -7,6 +7,13 @@ export class ProjectionError extends Error {
   }
 }
 
+/**
+ * Whether an error says nothing about the event: memory ran out, or the stack. In another
+ * call, the same event may succeed.
+ */
+export const isFatal = (error) =>
+  error instanceof Error && (error.name === "InternalError" || (error instanceof RangeError && error.message.includes("call stack")));
+
 /** A value as it appears in a message: short, and never throwing. */
 export function show(value) {
   switch (typeof value) {

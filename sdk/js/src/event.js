@@ -1,6 +1,6 @@
 // Events as a projection sees them.
 
-import { decode, texts } from "./bytes.js";
+import { decode, texts, wholeText } from "./bytes.js";
 import { call, Trigger } from "./call.js";
 import { ProjectionError, show, suggestion } from "./errors.js";
 import { RawJson } from "./json.js";
@@ -12,18 +12,21 @@ export const ATTRIBUTES = ["id", "source", "subject", "tenant", "dataschema", "d
 
 /** An event of the batch. It is valid until the function that got it returns. */
 export class Event extends Trigger {
-  constructor(view) {
+  constructor(batch, settings) {
     super();
-    /** @internal */
-    this._view = view;
     /** @internal */
     this._index = 0;
     /** The type, such as `order.placed`. */
     this.type = "";
     /** The time, in microseconds since 1970. */
     this.time = 0;
-    /** The place in its partition of the log. */
-    this.offset = 0;
+    /** @internal */
+    this._view = new BatchView(batch, settings);
+  }
+
+  /** The place in its partition of the log. */
+  get offset() {
+    return this._view.batch.offsets[this._index];
   }
 
   /** The partition of the log. */
@@ -46,30 +49,6 @@ export class Event extends Trigger {
     return this.time;
   }
 
-  get id() {
-    return this._view.attribute("id")[this._index];
-  }
-
-  get source() {
-    return this._view.attribute("source")[this._index];
-  }
-
-  get subject() {
-    return this._view.attribute("subject")[this._index];
-  }
-
-  get tenant() {
-    return this._view.attribute("tenant")[this._index];
-  }
-
-  get dataschema() {
-    return this._view.attribute("dataschema")[this._index];
-  }
-
-  get datacontenttype() {
-    return this._view.attribute("datacontenttype")[this._index];
-  }
-
   /** All other extension attributes. */
   get extensions() {
     const text = this._view.attribute("extensions")[this._index];
@@ -88,8 +67,26 @@ export class Event extends Trigger {
 
   /** The payload's members that the projection has declared. */
   get members() {
-    return this._view.members(this._index);
+    return this._opened("members", this._view.members());
   }
+
+  /**
+   * The value of a property for this event. Its columns were decoded now: for the batch's
+   * other events, `read` replaces the property.
+   */
+  _opened(name, read) {
+    Object.defineProperty(this, name, { get: read, configurable: true });
+    return this[name];
+  }
+}
+
+for (const name of ["id", "source", "subject", "tenant", "dataschema", "datacontenttype"]) {
+  Object.defineProperty(Event.prototype, name, {
+    get() {
+      return this._opened(name, this._view.reader(name));
+    },
+    configurable: true,
+  });
 }
 
 /** A timer that is due. */
@@ -129,16 +126,36 @@ export class BatchView {
     this.settings = settings;
     this.columns = {};
     this.payload = null;
-    this.reader = null;
   }
 
   attribute(name) {
     const known = this.columns[name];
     if (known !== undefined) return known;
+    this.#checkRequested(name);
+    return (this.columns[name] = texts(this.batch[name]));
+  }
+
+  /** The getter of an attribute. */
+  reader(name) {
+    this.#checkRequested(name);
+    const uncut = wholeText(this.batch[name]);
+    if (uncut === null) {
+      const values = this.attribute(name);
+      return function () {
+        return values[this._index];
+      };
+    }
+    const { whole, ends } = uncut;
+    return function () {
+      const index = this._index;
+      return whole.slice(ends[index - 1], ends[index]);
+    };
+  }
+
+  #checkRequested(name) {
     if (!this.settings.attributes[name]) {
       throw new ProjectionError(`the attribute \`${name}\` was not requested: add \`attributes: ["${name}"]\` to the projection`);
     }
-    return (this.columns[name] = texts(this.batch[name]));
   }
 
   dataText(index) {
@@ -175,14 +192,12 @@ export class BatchView {
     }
   }
 
-  members(index) {
-    if (this.reader === null) {
-      if (this.settings.members === null) {
-        throw new ProjectionError("the projection declares no members: add `members: { cents: integer }` to it");
-      }
-      this.reader = this.settings.members.open(this.batch);
+  /** The getter of `event.members`. */
+  members() {
+    if (this.settings.members === null) {
+      throw new ProjectionError("the projection declares no members: add `members: { cents: integer }` to it");
     }
-    return this.reader(index);
+    return this.settings.members.open(this.batch);
   }
 }
 
@@ -206,10 +221,14 @@ export class Members {
     for (const { name, field } of fields) {
       if (WANTED[field.kind] === undefined) throw new ProjectionError(`members: \`${name}\`: a member cannot be of kind ${field.kind}`);
     }
-    const literal = fields.map(({ name, field }, i) => `${JSON.stringify(name)}: ${lazily[field.kind]?.(`v${i}[index]`) ?? `v${i}[index]`}`);
+    const members = fields.map(({ name, field }, i) => {
+      // Of a column without gaps, the whole text; else its values.
+      const value = field.kind === "text" ? `w${i} === null ? v${i}[index] : w${i}.slice(v${i}[index - 1], v${i}[index])` : `v${i}[index]`;
+      return `${JSON.stringify(name)}: ${lazily[field.kind]?.(value) ?? value}`;
+    });
     this.generated = new Function(
-      "parse", "raw", ...fields.map((_, i) => `v${i}`),
-      `"use strict"; return (index) => ({ ${literal.join(", ")} });`,
+      "parse", "raw", ...fields.flatMap((_, i) => [`v${i}`, `w${i}`]),
+      `"use strict"; return function () { const index = this._index; return { ${members.join(", ")} }; };`,
     );
   }
 
@@ -217,7 +236,7 @@ export class Members {
     return this.fields.map(({ name, field }) => ({ name, kind: field.memberKind }));
   }
 
-  /** The function that reads the members of an event of this batch. */
+  /** A getter of `event.members` for the events of this batch. */
   open(batch) {
     const failures = new Map();
     const fail = (index, name, why) => {
@@ -226,10 +245,18 @@ export class Members {
       if (!own.has(name)) own.set(name, `data: the member \`${name}\` ${why}`);
     };
     const count = batch.offsets.length;
-    const values = this.fields.map(({ name, field }, i) => columnValues(batch.members[i], count, field, (index, why) => fail(index, name, why)));
+    const values = this.fields.flatMap(({ name, field }, i) => {
+      const column = batch.members[i];
+      const uncut = field.kind === "text" && hasAll(column, count) ? wholeText(column.values.val) : null;
+      if (uncut !== null) return [uncut.ends, uncut.whole];
+      return [columnValues(column, count, field, (index, why) => fail(index, name, why)), null];
+    });
     const read = this.generated(parseMember, rawMember, ...values);
     if (failures.size === 0) return read;
-    return (index) => (failures.has(index) ? failing(read(index), failures.get(index)) : read(index));
+    return function () {
+      const own = failures.get(this._index);
+      return own === undefined ? read.call(this) : failing(read.call(this), own);
+    };
   }
 }
 
@@ -268,6 +295,14 @@ const exactly = {
   },
 };
 
+/** Whether all events have a value. */
+function hasAll({ validity }, count) {
+  const whole = count >> 3;
+  for (let byte = 0; byte < whole; byte++) if (validity[byte] !== 255) return false;
+  const rest = (1 << (count & 7)) - 1;
+  return rest === 0 || (validity[whole] & rest) === rest;
+}
+
 /** The values of a member for all events; null if an event has none. */
 function columnValues(column, count, field, fail) {
   const { tag, val } = column.values;
@@ -278,11 +313,11 @@ function columnValues(column, count, field, fail) {
     fail(index, `is not ${WANTED[field.kind]}, or occurs twice, or data is not an object`);
   }
   const { validity } = column;
-  const whole = count >> 3;
   for (let byte = 0; byte < validity.length; byte++) {
-    if (validity[byte] === 255 || (byte === whole && validity[byte] === (1 << (count & 7)) - 1)) continue;
-    for (let index = byte * 8; index < Math.min(count, byte * 8 + 8); index++) {
-      if (validity[byte] & (1 << (index & 7))) continue;
+    // The bits of events without a valid value, of which the batch's end has none.
+    for (let bits = ~validity[byte] & 255; bits !== 0; bits &= bits - 1) {
+      const index = byte * 8 + 31 - Math.clz32(bits & -bits);
+      if (index >= count) break;
       values[index] = null;
       if (!field.optional) fail(index, "is missing or null");
     }
@@ -290,6 +325,7 @@ function columnValues(column, count, field, fail) {
   if (field.kind === "integer") {
     for (let index = 0; index < count; index++) {
       const value = values[index];
+      // Most integers are small, for which this check is the quickest.
       if (value !== (value | 0) && value !== null && exactly.integer(value) !== null) fail(index, exactly.integer(value));
     }
   } else if (field.kind === "timestampText") {
@@ -325,10 +361,9 @@ export function attributeFlags(names) {
 
 /** The events of a batch, one after the other. */
 export function* eventsOf(batch, event, timers) {
-  const { offsets, times, types, typeNames } = batch;
-  for (let i = 0; i < offsets.length; i++) {
+  const { times, types, typeNames } = batch;
+  for (let i = 0; i < times.length; i++) {
     event._index = i;
-    event.offset = offsets[i];
     event.time = times[i];
     event.type = typeNames[types[i]];
     call.cause = timers + i;

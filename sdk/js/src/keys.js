@@ -21,10 +21,18 @@ export function inTenant(tenant, ...parts) {
   return new InTenant(tenant, keyOf(parts));
 }
 
+// Searching a text takes longer than looking it up.
+const ESCAPED_MAX = 4_096;
+const escaped = new Map();
+
 /** The part of a key, with `/` and `%` escaped. */
 export function escapePart(text) {
-  if (text.indexOf("/") < 0 && text.indexOf("%") < 0) return text;
-  return text.replaceAll("%", "%25").replaceAll("/", "%2F");
+  const known = escaped.get(text);
+  if (known !== undefined) return known;
+  const part = text.includes("/") || text.includes("%") ? text.replaceAll("%", "%25").replaceAll("/", "%2F") : text;
+  if (escaped.size >= ESCAPED_MAX) escaped.clear();
+  escaped.set(text, part);
+  return part;
 }
 
 /** The text from which a part of a key was written. */

@@ -2,6 +2,7 @@
 // algorithm and the bytes.
 
 import { fromBase64, toBase64 } from "./base64.js";
+import { toUndo } from "./call.js";
 import { ProjectionError, show } from "./errors.js";
 
 const BUCKETS = 3_712;
@@ -60,8 +61,7 @@ export class Percentiles {
     }
     if (!Number.isSafeInteger(times) || times < 0) throw new ProjectionError(`${show(times)} is not a number of times`);
     if (times === 0) return this;
-    if (this.#min === null || integer < this.#min) this.#min = integer;
-    if (this.#max === null || integer > this.#max) this.#max = integer;
+    this.#widen(integer, integer);
     this.#addToBucket(bucketOf(integer), times);
     return this;
   }
@@ -79,8 +79,30 @@ export class Percentiles {
     return true;
   }
 
+  #widen(min, max) {
+    const before = { min: this.#min, max: this.#max };
+    if (before.min !== null && before.min <= min && before.max >= max) return;
+    toUndo(this, null, before);
+    if (before.min === null || min < before.min) this.#min = min;
+    if (before.max === null || max > before.max) this.#max = max;
+  }
+
+  /** Undoes a change: of the minimum and maximum (`bucket` is null), or of a bucket's count. */
+  _undo(bucket, before) {
+    if (bucket === null) {
+      this.#min = before.min;
+      this.#max = before.max;
+    } else if (before === undefined) {
+      this.#order = null;
+      this.#counts.delete(bucket);
+    } else {
+      this.#counts.set(bucket, before);
+    }
+  }
+
   #addToBucket(bucket, count) {
     const before = this.#counts.get(bucket);
+    toUndo(this, bucket, before);
     if (before === undefined) this.#order = null;
     this.#counts.set(bucket, before === undefined ? count : sumOf(before, count));
   }
@@ -99,8 +121,7 @@ export class Percentiles {
     if (other.isEmpty) return this;
     const counts = [...other.#counts];
     const { min, max } = other;
-    if (this.#min === null || min < this.#min) this.#min = min;
-    if (this.#max === null || max > this.#max) this.#max = max;
+    this.#widen(min, max);
     for (const [bucket, count] of counts) this.#addToBucket(bucket, count);
     return this;
   }

@@ -1,11 +1,11 @@
 // A projection, and the code that runs it between the contract's two functions.
 
-import { call, dueAt, sendEarlyLogs } from "./call.js";
-import { ProjectionError, show, suggestion } from "./errors.js";
-import { attributeFlags, BatchView, Event, eventsOf, Members, Timer } from "./event.js";
+import { beginCall, call, dueAt, endCall, sendEarlyLogs, settle, undoEvent } from "./call.js";
+import { isFatal, ProjectionError, show, suggestion } from "./errors.js";
+import { attributeFlags, Event, eventsOf, Members, Timer } from "./event.js";
 import { fieldsOf } from "./fields.js";
 import { Parameters, takeParameters } from "./parameters.js";
-import { takeDeclared } from "./table.js";
+import { settleRows, takeDeclared } from "./table.js";
 import { duration } from "./time.js";
 
 const OPTIONS = [
@@ -89,7 +89,8 @@ export class Projection {
     const members = spec.members === undefined ? null : new Members(fieldsOf(spec.members, "members"));
     const attributes = attributeFlags(list("attributes"));
     if (members === null) attributes.data = true;
-    if (this.tables.some((table) => table.perTenant)) attributes.tenant = true;
+    const perTenant = this.tables.some((table) => table.perTenant);
+    if (perTenant) attributes.tenant = true;
     const onFailure = string("onFailure", "park-subject");
     if (!ON_FAILURE.includes(onFailure)) {
       throw new ProjectionError(`\`onFailure\` is ${show(onFailure)}: choose one of ${ON_FAILURE.map((it) => `"${it}"`).join(", ")}`);
@@ -97,7 +98,7 @@ export class Projection {
     this.#numberTables();
     const emits = list("emits");
     const eventTime = eventTimeOf(value("eventTime", null));
-    this.settings = { attributes, members, emits, eventTime: eventTime !== null };
+    this.settings = { perTenant, attributes, members, emits, eventTime: eventTime !== null, goesOn: onFailure === "park-event" };
     const cycleDepthMax = value("cycleDepthMax", null);
     return {
       name, version: string("version", "0.1.0"), description: string("description", ""), subscribes, attributes,
@@ -116,94 +117,137 @@ export class Projection {
   }
 
   /**
-   * The contract's `apply`.
+   * The contract's `apply`. An event whose function throws is rejected: what it has done is
+   * undone, and the call goes on.
    * @throws {{ cause: number | null, message: string, error: unknown }} the contract's failure
    */
   apply(host, batch) {
-    if (this.settings === null) throw { cause: null, message: "`apply` was called before `setup`" };
-    if (this.failed) throw { cause: null, message: "an earlier call failed; the instance should have been dropped" };
-    this.failed = true;
-    call.host = host;
-    call.settings = this.settings;
-    call.touched = [];
-    call.outbox = [];
+    const { spec, settings } = this;
     try {
-      this.#fold(batch);
-      this.failed = false;
+      const event = this.#begin(host, batch);
+      const { times, types, typeNames } = batch;
+      const count = times.length;
+      const timers = batch.timers.length;
+      const tenants = settings.perTenant ? event._view.attribute("tenant") : null;
+      // The loop is here because of the stack: an exception takes longer the more functions
+      // are between the projection's and the host.
+      let i = 0;
+      while (i < count) {
+        try {
+          for (; i < count; i++) {
+            event._index = i;
+            event.time = times[i];
+            event.type = typeNames[types[i]];
+            call.cause = timers + i;
+            if (tenants !== null) call.tenant = tenants[i];
+            call.event += 1;
+            const result = spec.apply(event);
+            if (result !== undefined) noPromise(result, "apply");
+            if (call.touchedCount > 0) settleRows();
+            if (call.more) this.#settle();
+          }
+        } catch (error) {
+          reject(error, event);
+          i = settings.goesOn ? i + 1 : count;
+        }
+      }
+      this.#end();
     } finally {
-      call.host = null;
+      endCall();
     }
   }
 
-  #fold(batch) {
+  /** Begins a call: handles its timers, and prepares its events. */
+  #begin(host, batch) {
+    if (this.settings === null) throw new CallFailure(null, "`apply` was called before `setup`");
+    if (this.failed) throw new CallFailure(null, "an earlier call failed; the instance should have been dropped");
+    this.failed = true;
+    beginCall(host, this.settings);
     const { timers } = batch;
     for (let i = 0; i < timers.length; i++) this.#fire(timers[i], i, batch.watermark);
-    const count = batch.offsets.length;
-    if (count > 0) this.#events(batch, timers.length, count);
-    try {
-      for (const table of this.tables) {
-        // An error names the event that changed the row: it was checked at that event's end.
-        table.flush();
-      }
-      if (call.outbox.length > 0) call.host.emit(call.outbox);
-    } catch (error) {
-      throw { cause: null, message: reason(error), error };
-    }
+    const event = new Event(batch, this.settings);
+    if (this.spec.prepare !== undefined && batch.offsets.length > 0) this.#prepare(batch, event, timers.length);
+    call.tenant = "";
+    return event;
+  }
+
+  /** Ends a call: sends what it has changed. */
+  #end() {
+    // An error names the event that changed the row: it was checked at that event's end.
+    for (const table of this.tables) orFail(() => table.flush());
+    if (call.outbox.length > 0) orFail(() => call.host.emit(call.outbox));
+    this.failed = false;
+  }
+
+  /** What only some events need at their end. */
+  #settle() {
+    orFail(settle, call.cause);
+    if (call.crowded) this.#trim();
+  }
+
+  /** Between events: drops rows from memory if there are too many. */
+  #trim() {
+    call.crowded = call.more = false;
+    for (const table of this.tables) orFail(() => table.trim());
   }
 
   #fire(timer, index, watermark) {
     const fired = new Timer(timer, watermark);
+    call.event += 1;
     call.cause = index;
     call.tenant = fired.hasTenant ? fired.tenant : null;
     try {
       noPromise(this.spec.onTimer?.(fired), "onTimer");
-      finishRows();
+      settleRows();
+      settle();
     } catch (error) {
       const message = `timer ${show(timer.key)} due at ${dueAt(timer.at)}: ${reason(error)}`;
-      throw { cause: index, message, error };
+      throw new CallFailure(index, message, error);
     }
+    if (call.crowded) this.#trim();
   }
 
-  #events(batch, timers, count) {
-    const { spec, tables, settings } = this;
-    const { offsets, times, types, typeNames } = batch;
-    const event = new Event(new BatchView(batch, settings));
-    const tenants = settings.attributes.tenant ? event._view.attribute("tenant") : null;
-    const { touched } = call;
-    let i = 0;
+  #prepare(batch, event, timers) {
+    call.event += 1;
     call.cause = timers;
     call.tenant = "";
     try {
-      if (spec.prepare !== undefined) noPromise(spec.prepare(eventsOf(batch, event, timers)), "prepare");
-      if (touched.length > 0) throw new ProjectionError("`prepare` must not change rows: it may only call `prefetch`");
-    } catch (error) {
-      throw { cause: null, message: `prepare: ${reason(error)}`, error };
-    }
-    try {
-      for (; i < count; i++) {
-        event._index = i;
-        event.offset = offsets[i];
-        event.time = times[i];
-        event.type = typeNames[types[i]];
-        call.cause = timers + i;
-        if (tenants !== null) call.tenant = tenants[i];
-        const result = spec.apply(event);
-        if (result !== undefined) noPromise(result, "apply");
-        for (let at = 0; at < touched.length; at += 2) touched[at].finish(touched[at + 1]);
-        touched.length = 0;
-        for (let at = 0; at < tables.length; at++) if (tables[at].entries.size > tables[at].cacheRows) tables[at].trim();
+      noPromise(this.spec.prepare(eventsOf(batch, event, timers)), "prepare");
+      if (call.touchedCount + call.timers.length + call.outbox.length > 0) {
+        throw new ProjectionError("`prepare` must not change rows, set timers or emit events: it may only call `prefetch`");
       }
     } catch (error) {
-      const message = `\`${event.type}\` at offset ${offsets[i]}: ${reason(error)}`;
-      throw { cause: timers + i, message, error };
+      throw new CallFailure(null, `prepare: ${reason(error)}`, error);
     }
   }
 }
 
-function finishRows() {
-  const { touched } = call;
-  for (let at = 0; at < touched.length; at += 2) touched[at].finish(touched[at + 1]);
-  touched.length = 0;
+/** Rejects the current event, which has thrown `error`, or throws the call's failure. */
+function reject(error, event) {
+  if (error instanceof CallFailure && error.cause === null) throw error;
+  const failed = error instanceof CallFailure ? error.error : error;
+  const message = `\`${event.type}\` at offset ${event.offset}: ${reason(failed)}`;
+  if (failed !== error || isFatal(error) || call.sent) throw new CallFailure(call.cause, message, failed);
+  undoEvent();
+  call.host.reject(call.cause, message);
+}
+
+/** The contract's failure. */
+class CallFailure {
+  constructor(cause, message, error) {
+    this.cause = cause;
+    this.message = message;
+    this.error = error;
+  }
+}
+
+/** Does what must succeed after an event: an error fails the call, and the event is not rejected. */
+function orFail(step, cause = null) {
+  try {
+    step();
+  } catch (error) {
+    throw new CallFailure(cause, reason(error), error);
+  }
 }
 
 function noPromise(result, name) {

@@ -1,9 +1,10 @@
-// Tables with typed rows, cached in memory and written once at the end of a call.
+// Tables with typed rows, cached in memory and written once at the end of a call. What an
+// event changes can be undone until the event is settled.
 
 import { column, decode, encode, texts } from "./bytes.js";
 import { call, hostFor } from "./call.js";
 import { Codec } from "./codec.js";
-import { ProjectionError, show, suggestion } from "./errors.js";
+import { isFatal, ProjectionError, show, suggestion } from "./errors.js";
 import { fieldsOf } from "./fields.js";
 import { endOfPrefix, escapePart, InTenant, keyOf, narrow, partText, tenantOf } from "./keys.js";
 import { duration, iso } from "./time.js";
@@ -26,16 +27,8 @@ export function takeDeclared() {
   return tables;
 }
 
-/** A row in memory. */
-class Entry {
-  constructor(key, row) {
-    this.key = key;
-    this.row = row;
-    this.cause = 0;
-    this.changed = false;
-    this.touched = false;
-  }
-}
+/** How many first parts of keys a table remembers, each with its second parts. */
+const FIRST_PARTS_MAX = 1_024;
 
 /** How a declared key field becomes text. */
 const keyTexts = {
@@ -69,9 +62,7 @@ export class Table {
     this.perTenant = options.perTenant === true;
     this.cacheRows = options.cache ?? CACHE_ROWS;
     this.keyFields = this._keyFieldsOf(where);
-    this.plain = this.keyFields === null && !this.perTenant;
-    this.entries = new Map();
-    this.changed = [];
+    this.reset();
     declared.push(this);
   }
 
@@ -90,8 +81,19 @@ export class Table {
 
   /** Forgets all rows in memory, as a fresh instance has none. */
   reset() {
+    /** Rows by key. */
     this.entries = new Map();
+    /** Rows to be sent to the host. */
     this.changed = [];
+    this._forgetQuick();
+  }
+
+  /** Forgets the entries by the parts of their keys: keys of one part, and of two. */
+  _forgetQuick() {
+    this.one = new Map();
+    this.two = new Map();
+    this.pairs = 0;
+    this.lastFirst = null;
   }
 
   /** The description for the contract. */
@@ -183,8 +185,13 @@ export class Table {
     if (known !== undefined) return known;
     this._checkKey(key);
     const bytes = this._host().get(this.id, key);
-    const entry = new Entry(key, bytes === null || bytes === undefined ? null : this._decode(key, bytes));
+    return this._added(key, bytes === null || bytes === undefined ? null : this._decode(key, bytes));
+  }
+
+  _added(key, row) {
+    const entry = this.codec.entry(this, key, row);
     this.entries.set(key, entry);
+    if (this.entries.size > this.cacheRows) call.crowded = call.more = true;
     return entry;
   }
 
@@ -201,50 +208,68 @@ export class Table {
     }
   }
 
+  /** Marks a row as changed by the current event. */
   _change(entry) {
-    if (!entry.touched) {
-      if (this.perTenant && tenantOf(entry.key) !== call.tenant) {
-        throw new ProjectionError(`table \`${this.name}\`: row ${show(entry.key)} belongs to another tenant than the event`);
-      }
-      entry.touched = true;
-      call.touched.push(this, entry);
+    if (entry.event === call.event) return;
+    if (this.perTenant && tenantOf(entry.key) !== call.tenant) {
+      throw new ProjectionError(`table \`${this.name}\`: row ${show(entry.key)} belongs to another tenant than the event`);
     }
-    entry.cause = call.cause;
-    if (!entry.changed) {
-      entry.changed = true;
-      this.changed.push(entry);
+    if (!entry.known && entry.row !== null) {
+      this.codec.learn(entry, entry.row);
+      entry.known = true;
+      entry.ready = !this.perTenant;
     }
-  }
-
-  /** Throws unless the row of `entry` can be stored; the event ends with it. */
-  finish(entry) {
-    entry.touched = false;
-    if (entry.row === null) return;
-    try {
-      this.codec.check(entry.row);
-    } catch (error) {
-      throw this._error(entry.key, error);
-    }
+    entry.event = call.event;
+    call.touched[call.touchedCount++] = entry;
   }
 
   /** The row under this key, to change it; a new one if there is none. */
   row(a, b, c, d) {
-    const entry = this._entry(a, b, c, d);
-    if (entry.touched) entry.cause = call.cause;
-    else this._change(entry);
-    return entry.row === null ? (entry.row = this._fresh([a, b, c, d])) : entry.row;
+    let entry = c !== undefined ? undefined : b === undefined ? this.one.get(a) : this.two.get(a)?.get(b);
+    if (entry === undefined) entry = this._find(a, b, c, d);
+    const { event } = call;
+    if (entry.event !== event) {
+      if (entry.ready) {
+        entry.event = event;
+        call.touched[call.touchedCount++] = entry;
+      } else {
+        this._change(entry);
+      }
+    }
+    return entry.row ?? (entry.row = this._fresh([a, b, c, d]));
   }
 
-  /** The entry of a key: the usual keys, of one or two texts, take the short path. */
+  /** The entry of a key: keys of one or two parts that were used before take the short path. */
   _entry(a, b, c, d) {
-    let key;
-    if (this.plain && typeof a === "string" && c === undefined && (b === undefined || typeof b === "string")) {
-      key = b === undefined ? a : `${escapePart(a)}/${escapePart(b)}`;
-    } else {
-      key = this._key(a, b, c, d);
+    const known = c !== undefined ? undefined : b === undefined ? this.one.get(a) : this.two.get(a)?.get(b);
+    return known === undefined ? this._find(a, b, c, d) : known;
+  }
+
+  _find(a, b, c, d) {
+    const entry = this._load(this._key(a, b, c, d));
+    // With `perTenant`, the same parts are another key for each tenant.
+    if (c !== undefined || this.perTenant || !isPrimitive(a)) return entry;
+    if (b === undefined) {
+      if (this.one.size >= this.cacheRows) this.one = new Map();
+      this.one.set(a, entry);
+    } else if (a !== this.lastFirst) {
+      // Pairs are worth remembering only if the first part comes again.
+      this.lastFirst = a;
+    } else if (isPrimitive(b)) {
+      this._addPair(a, b, entry);
     }
-    const known = this.entries.get(key);
-    return known === undefined ? this._load(key) : known;
+    return entry;
+  }
+
+  _addPair(a, b, entry) {
+    if (this.pairs >= this.cacheRows || this.two.size >= FIRST_PARTS_MAX) {
+      this.two = new Map();
+      this.pairs = 0;
+    }
+    let seconds = this.two.get(a);
+    if (seconds === undefined) this.two.set(a, (seconds = new Map()));
+    seconds.set(b, entry);
+    this.pairs += 1;
   }
 
   /** The row under this key, to change it, or null. */
@@ -295,9 +320,10 @@ export class Table {
     let entry = this.entries.get(key);
     if (entry === undefined) {
       this._checkKey(key);
+      // The row in the host is not read: to undo the change, the entry is dropped.
       this._host();
-      entry = new Entry(key, null);
-      this.entries.set(key, entry);
+      entry = this._added(key, null);
+      entry.before = undefined;
     }
     this._change(entry);
     entry.row = row;
@@ -321,7 +347,7 @@ export class Table {
     for (let i = 0; i < missing.length; i++) {
       const key = missing[i];
       try {
-        this.entries.set(key, new Entry(key, found[i] ? this.codec.decode(values[i]) : null));
+        this._added(key, found[i] ? this.codec.decode(values[i]) : null);
       } catch (error) {
         throw this._error(key, error);
       }
@@ -368,44 +394,114 @@ export class Table {
     return [text(start), text(end)];
   }
 
-  /** Sends changed rows to the host. Rows that the current event still holds stay marked. */
+  /** Sends changed rows to the host, with those that the current event has changed so far. */
   flush() {
+    const held = call.touched.slice(0, call.touchedCount).filter((entry) => entry.table === this);
+    if (held.length > 0) {
+      for (const entry of held) check(entry);
+      for (const entry of held) {
+        entry.cause = call.cause;
+        if (!entry.changed) this.changed.push(entry);
+      }
+      call.sent = call.more = true;
+    }
     const { changed } = this;
     if (changed.length === 0) return;
+    this.#send(changed);
+    for (const entry of changed) entry.changed = false;
+    this.changed = [];
+  }
+
+  #send(changed) {
     const { host } = call;
     const puts = { causes: [], keys: [], rows: [] };
     const deletes = { causes: [], keys: [] };
     for (const entry of changed) {
-      if (entry.row === null) {
-        deletes.causes.push(entry.cause);
-        deletes.keys.push(entry.key);
-        continue;
-      }
-      try {
-        if (entry.touched) this.codec.check(entry.row);
-        puts.rows.push(this.codec.encode(entry.row));
-      } catch (error) {
-        throw this._error(entry.key, error);
-      }
-      puts.causes.push(entry.cause);
-      puts.keys.push(entry.key);
+      const to = entry.row === null ? deletes : puts;
+      to.causes.push(entry.cause);
+      to.keys.push(entry.key);
+      if (entry.row !== null) puts.rows.push(this.codec.encode(entry.row));
     }
     if (deletes.keys.length > 0) host.deleteMany(deletes.causes, this.id, column(deletes.keys));
     if (puts.keys.length > 0) host.putMany(puts.causes, this.id, column(puts.keys), column(puts.rows));
-    const held = [];
-    for (const entry of changed) {
-      if (entry.touched) held.push(entry);
-      else entry.changed = false;
-    }
-    this.changed = held;
   }
 
   /** Between events: drops rows from memory if there are too many. */
   trim() {
     if (this.entries.size <= this.cacheRows) return;
     this.flush();
-    this.entries = new Map();
+    this.reset();
   }
+
+  /** Undoes what the current event has done to a row. */
+  undo(entry) {
+    const { before } = entry;
+    entry.event = 0;
+    if (before === undefined) {
+      // The row was written and not read: it may be in the host.
+      this.entries.delete(entry.key);
+      this._forgetQuick();
+      return;
+    }
+    entry.row = before;
+    if (before !== null) this.codec.restore(entry, before);
+  }
+}
+
+const isPrimitive = (value) => value !== null && typeof value !== "object";
+
+/** Throws unless the row of `entry` can be stored. */
+function check(entry) {
+  if (entry.row === null) return;
+  try {
+    entry.table.codec.checkEntry(entry, entry.row);
+  } catch (error) {
+    throw notStored(entry, error);
+  }
+}
+
+function notStored({ table, key, row }, error) {
+  return isFatal(error) ? error : table._error(key, table.codec.reasonOf(row, error));
+}
+
+/** Marks the row of `entry`, which was checked, as changed. */
+function settled(entry) {
+  const { row, table } = entry;
+  if (row !== entry.before) {
+    entry.before = row;
+    entry.known = row !== null;
+    entry.ready = entry.known && !table.perTenant;
+  }
+  if (!entry.changed) {
+    entry.changed = true;
+    table.changed.push(entry);
+  }
+}
+
+/** Ends a timer or event: throws if a row that it changed cannot be stored. */
+export function settleRows() {
+  const { touched, touchedCount, cause } = call;
+  if (touchedCount === 1) {
+    const entry = touched[0];
+    const { row } = entry;
+    try {
+      if (row !== null) entry.codec.settle(entry, row, cause);
+      else entry.cause = cause;
+    } catch (error) {
+      throw notStored(entry, error);
+    }
+    if (row !== entry.before || !entry.changed) settled(entry);
+  } else {
+    // Nothing is remembered before all rows were checked.
+    for (let i = 0; i < touchedCount; i++) check(touched[i]);
+    for (let i = 0; i < touchedCount; i++) {
+      const entry = touched[i];
+      if (entry.row !== null) entry.codec.keep(entry, entry.row);
+      entry.cause = cause;
+      settled(entry);
+    }
+  }
+  call.touchedCount = 0;
 }
 
 /**

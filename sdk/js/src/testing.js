@@ -242,8 +242,9 @@ export class Harness {
     if (free.length === 0 || this.halted !== null) return;
     const triggers = free.map(({ offset, event }) => ({ offset, tenant: event.tenant }));
     const failure = this._call(this._batch(free, []), triggers);
-    if (failure === null) return;
-    if (failure.cause !== null) {
+    if (failure === null) {
+      this._parkRejected(free, this._host.rejected);
+    } else if (failure.cause !== null) {
       this._partAt(free, failure.cause, failure.message);
     } else if (free.length === 1) {
       this._partAt(free, 0, failure.message);
@@ -254,9 +255,20 @@ export class Harness {
     }
   }
 
+  /** Parks the events of a call that the projection has rejected. The call has ended with one of them, unless it parks events alone. */
+  _parkRejected(events, rejected) {
+    for (const { cause, message } of rejected) this._parkFailed(events[cause], message);
+    if (rejected.length > 0 && this.manifest.onFailure !== "park-event") this._apply(events.slice(rejected[0].cause + 1));
+  }
+
+  /** Applies the events without the failed one, which is parked. */
   _partAt(events, place, reason) {
     this._apply(events.slice(0, place));
-    const failed = events[place];
+    this._parkFailed(events[place], reason);
+    this._apply(events.slice(place + 1));
+  }
+
+  _parkFailed(failed, reason) {
     if (this.manifest.onFailure === "halt") {
       this.halted = reason;
       return;
@@ -266,7 +278,6 @@ export class Harness {
       this._parkedSubjects.add(`${failed.event.tenant}\0${failed.event.subject}`);
     }
     this._park(failed, reason);
-    this._apply(events.slice(place + 1));
   }
 
   _park({ offset, event }, reason) {
@@ -277,7 +288,7 @@ export class Harness {
   _call(batch, triggers) {
     if (this._instance === null || this._instance.owner !== this) this._open();
     const instance = this._instance;
-    this._host.begin(triggers, this.watermark);
+    this._host.begin(triggers, this.watermark, { timers: batch.timers.length, goesOn: this.manifest.onFailure === "park-event" });
     call.strict = true;
     if (this._source !== null) setReason(this._source.tell);
     try {

@@ -1,7 +1,7 @@
 // Windows over event time. A window is updating (its row changes with every event) or final
 // (its row is written once, when the watermark has passed its end).
 
-import { OWN_TIMER, setTimer } from "./call.js";
+import { OWN_TIMER, setTimer, toUndo } from "./call.js";
 import { Codec } from "./codec.js";
 import { ProjectionError, show } from "./errors.js";
 import { fieldsOf, text } from "./fields.js";
@@ -114,9 +114,14 @@ class OpenWindows extends StateTable {
 
   #arm(end, tenant) {
     if (this.armed.some((it) => it.end === end && it.tenant === tenant)) return;
-    if (this.armed.length === ARMED_MAX) this.armed.shift();
-    this.armed.push({ end, tenant });
+    toUndo(this, this.armed, null);
+    this.armed = [...this.armed.slice(1 - ARMED_MAX), { end, tenant }];
     setTimer(end, timerKey(this.id, { tenant, rest: sortable(end) }));
+  }
+
+  /** Undoes a change of the current event. */
+  _undo(armed) {
+    this.armed = armed;
   }
 
   /**

@@ -2,6 +2,7 @@
 
 import logging from "lantern:projection/logging@0.2.0";
 import outbox from "lantern:projection/outbox@0.2.0";
+import rejections from "lantern:projection/rejections@0.2.0";
 import tables from "lantern:projection/tables@0.2.0";
 import timers from "lantern:projection/timers@0.2.0";
 
@@ -18,6 +19,7 @@ const host = {
   setTimer: timers.set,
   cancelTimer: timers.cancel,
   emit: outbox.emit,
+  reject: rejections.reject,
   log: logging.log,
 };
 

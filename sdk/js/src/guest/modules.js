@@ -44,8 +44,11 @@ export function compile(file, text) {
     const [, message, line, column] = /^(?:Error transforming [^:]*: )?([^]*?)(?: \((\d+):(\d+)\))?$/.exec(error.message);
     throw new SourceError(plain(message, text, Number(line)), { file, line: line ? Number(line) : null, column: column ? Number(column) : null });
   }
-  return `${HEAD}${code}\n})`;
+  return `${HEAD}${withDirectCalls(code)}\n})`;
 }
+
+/** Calls functions of the SDK directly: they do not use `this`, and its exports never change. */
+const withDirectCalls = (code) => code.replaceAll(/\b_lanternsdk\.([A-Za-z_$][\w$]*)\.call\(void 0, /g, "_lanternsdk.$1(");
 
 /** The parser's message, in words that help. */
 function plain(message, text, line) {

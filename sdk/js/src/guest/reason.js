@@ -6,6 +6,7 @@ import { hintFor } from "./sandbox.js";
 
 const FRAMES_MAX = 10;
 const SOURCE_LINE_MAX = 120;
+const PLACES_MAX = 256;
 
 /**
  * Tells exceptions of the files in `sources`.
@@ -30,25 +31,47 @@ export function teller(nameOf, textOf) {
     return source ? `\n    ${line} | ${source.length > SOURCE_LINE_MAX ? `${source.slice(0, SOURCE_LINE_MAX)}…` : source}` : "";
   };
 
+  /** What a stack adds to a message, before and after it. */
+  const placeOf = (stack) => {
+    const frames = framesOf(stack);
+    if (frames.length === 0) return { before: "", after: "" };
+    const [first] = frames;
+    let after = quote(first);
+    if (frames.length > 1) {
+      for (const frame of frames.slice(0, FRAMES_MAX)) {
+        after += `\n    at ${frame.in === "" || frame.in === "<anonymous>" ? "" : `${frame.in} `}(${frame.name}:${frame.line}:${frame.column})`;
+      }
+    }
+    return { before: `${first.name}:${first.line}:${first.column}: `, after };
+  };
+
+  // Most errors are thrown at the same few places: reading a stack takes far longer than
+  // applying an event.
+  const places = new Map();
+  const knownPlaceOf = (stack) => {
+    let place = places.get(stack);
+    if (place === undefined) {
+      place = placeOf(stack);
+      if (places.size >= PLACES_MAX) places.clear();
+      places.set(stack, place);
+    }
+    return place;
+  };
+
   return (error) => {
     if (!(error instanceof Error)) return `threw ${show(error)}: throw an \`Error\`, so that its place is known`;
     if (error.file !== undefined) {
       const place = [error.file, error.line ?? 1, error.column].filter((part) => part !== null && part !== undefined).join(":");
       return `${place}: ${error.name}: ${error.message}${quote({ name: error.file, line: error.line ?? 1 })}`;
     }
-    const frames = framesOf(error.stack);
-    const own = error instanceof ProjectionError || error.name === "NotAvailableError";
-    let text = own ? error.message : `${error.name}: ${error.message}`;
-    const unknown = /^'?([\w$]+)'? is not defined$/.exec(error.message);
-    const hint = unknown === null ? "" : hintFor(unknown[1]);
-    if (hint !== "") text += `; ${hint}`;
-    if (frames.length === 0) return text;
-    text = `${frames[0].name}:${frames[0].line}:${frames[0].column}: ${text}${quote(frames[0])}`;
-    if (frames.length > 1) {
-      for (const frame of frames.slice(0, FRAMES_MAX)) {
-        text += `\n    at ${frame.in === "" || frame.in === "<anonymous>" ? "" : `${frame.in} `}(${frame.name}:${frame.line}:${frame.column})`;
-      }
+    const { name, message } = error;
+    let text = error instanceof ProjectionError || name === "NotAvailableError" ? message : `${name}: ${message}`;
+    if (error instanceof ReferenceError) {
+      const unknown = /^'?([\w$]+)'? is not defined$/.exec(message);
+      const hint = unknown === null ? "" : hintFor(unknown[1]);
+      if (hint !== "") text += `; ${hint}`;
     }
-    return text;
+    const { before, after } = knownPlaceOf(error.stack);
+    return before + text + after;
   };
 }

@@ -20,9 +20,13 @@ export class MemoryHost {
   }
 
   /** Begins a call for these timers or events: offset and tenant of each. */
-  begin(triggers, watermark) {
+  begin(triggers, watermark, { timers = 0, goesOn = true } = {}) {
     this.triggers = triggers;
     this.watermark = watermark;
+    this.timerCount = timers;
+    this.goesOn = goesOn;
+    this.rejected = [];
+    this.wrote = new Set();
   }
 
   /** Makes the writes of the current call part of the state. */
@@ -54,14 +58,25 @@ export class MemoryHost {
       this.calls += 1;
       return this[`_${name}`](...args);
     };
-    const names = ["get", "getMany", "putMany", "deleteMany", "scan", "setTimer", "cancelTimer", "emit", "log"];
+    const names = ["get", "getMany", "putMany", "deleteMany", "scan", "setTimer", "cancelTimer", "emit", "reject", "log"];
     return Object.fromEntries(names.map((name) => [name, count(name)]));
   }
 
   _trigger(cause) {
     const trigger = this.triggers[cause];
     if (trigger === undefined) throw new Error(`the call has no timer or event ${cause}`);
+    if (this.rejected.some((event) => event.cause === cause)) throw new Error(`${cause} was rejected, and it is also the cause of a write`);
+    if (!this.goesOn && this.rejected.length > 0 && cause > this.rejected[0].cause) throw new Error(`${cause} comes after the rejected event that ends the call`);
+    this.wrote.add(cause);
     return trigger;
+  }
+
+  _reject(cause, message) {
+    const last = this.rejected.at(-1)?.cause ?? -1;
+    if (cause < this.timerCount || cause >= this.triggers.length) throw new Error(`${cause} was rejected, which is no event of the batch`);
+    if (this.wrote.has(cause)) throw new Error(`${cause} was rejected, and it is also the cause of a write`);
+    if (cause <= last || (!this.goesOn && last >= 0)) throw new Error(`${cause} was rejected after another event`);
+    this.rejected.push({ cause, message });
   }
 
   _row(table, key) {
