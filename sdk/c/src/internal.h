@@ -72,10 +72,15 @@ bool ln_read_distinct(ln_reader *reader, lantern_distinct *sketch);
 bool ln_read_percentiles(ln_reader *reader, lantern_percentiles *sketch);
 void ln_free_distinct(lantern_distinct *sketch);
 void ln_free_percentiles(lantern_percentiles *sketch);
+/* Where a sketch has the address of its memory, and how many bytes it uses there. */
+void **ln_distinct_memory(lantern_distinct *sketch, size_t *bytes);
+void **ln_percentiles_memory(lantern_percentiles *sketch, size_t *bytes);
 
 /* The call in progress. */
 extern struct ln_call {
     bool failed;
+    bool fault;               /* failed for a reason other than the event and the rows */
+    bool in_event;            /* what happens can be undone */
     ln_buffer message;
     uint32_t cause;           /* of what is written */
     bool in_setup;
@@ -95,6 +100,10 @@ void ln_flush(void);
 void ln_flush_table(lantern_table *table);
 /* Checks the rows that the event changed. */
 void ln_check_rows(void);
+/* The end of an event: its row changes stay, or are undone. They cannot be undone, and
+ * `ln_undo_rows` returns false, if some were sent to the host. */
+void ln_keep_rows(void);
+bool ln_undo_rows(void);
 void ln_open_tables(void);
 /* Releases the rows that scans returned. */
 void ln_release_scans(void);
@@ -145,6 +154,7 @@ size_t ln_host_scan(uint32_t table, lantern_text start, lantern_text end, uint32
 void ln_host_set_timer(uint32_t cause, lantern_time at, lantern_text key);
 void ln_host_cancel_timer(uint32_t cause, lantern_text key);
 void ln_host_emit(uint32_t cause, const char *type, lantern_text subject, lantern_time time, lantern_text data);
+void ln_host_reject(uint32_t cause, lantern_text message);
 void ln_host_log(uint32_t cause, lantern_level level, lantern_text message);
 
 /* The contract's two functions. Both return false if the call failed: the message is

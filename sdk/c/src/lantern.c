@@ -287,17 +287,41 @@ static bool check_timer_key(lantern_text key) {
     return !ln_call.failed;
 }
 
+/* What the event in progress does with timers: sent when it has succeeded. */
+typedef struct {
+    bool cancels;
+    lantern_time at;
+    lantern_text key;
+} timer_change;
+static timer_change *timer_changes;
+static size_t timer_change_count, timer_change_room;
+
+static void send_timer(timer_change change) {
+    if (change.cancels) ln_host_cancel_timer(ln_call.cause, change.key);
+    else ln_host_set_timer(ln_call.cause, change.at, change.key);
+}
+
+static void change_timer(timer_change change) {
+    if (!ln_call.in_event) {
+        send_timer(change);
+        return;
+    }
+    change.key = ln_copy(change.key);
+    LN_ROOM(timer_changes, timer_change_count, timer_change_room, 1);
+    timer_changes[timer_change_count++] = change;
+}
+
 void lantern_set_timer(lantern_time at, lantern_text key) {
     if (check_timer_key(key)) ln_set_timer(at, key);
 }
 
 void lantern_cancel_timer(lantern_text key) {
-    if (check_timer_key(key)) ln_host_cancel_timer(ln_call.cause, key);
+    if (check_timer_key(key)) change_timer((timer_change){ true, 0, key });
 }
 
 void ln_set_timer(lantern_time at, lantern_text key) {
     if (!lantern_the_projection.tick) lantern_fail("windows need event time: set `tick` in the projection");
-    if (!ln_call.failed) ln_host_set_timer(ln_call.cause, at, key);
+    if (!ln_call.failed) change_timer((timer_change){ false, at, key });
 }
 
 void ln_set_own_timer(const lantern_table *table, lantern_time at, lantern_text tenant, lantern_text rest) {
@@ -345,7 +369,7 @@ void lantern_emit(const char *type, lantern_text subject, lantern_time time, lan
 /* ---- The contract's functions -------------------------------------------------------------------- */
 
 bool ln_setup(lantern_text parameters) {
-    ln_call.failed = false;
+    ln_call.failed = ln_call.fault = false;
     ln_call.in_setup = true;
     ln_call.parameters = parameters;
     ln_open_tables();
@@ -386,9 +410,39 @@ static lantern_event event_at(uint32_t i) {
     };
 }
 
+/* Undoes what the event in progress did, and rejects it; otherwise the call fails. */
+static void reject(size_t outbox_before) {
+    if (ln_call.fault || !ln_undo_rows()) return;
+    outbox_count = outbox_before;
+    ln_host_reject(ln_call.cause, (lantern_text){ ln_call.message.at, ln_call.message.length });
+    ln_call.failed = false;
+}
+
+/* Returns false if the event was rejected, or the call failed. */
+static bool apply_event(uint32_t i) {
+    lantern_event event = event_at(i);
+    size_t outbox_before = outbox_count;
+    ln_call.cause = batch->timer_count + i;
+    ln_call.has_tenant = true;
+    ln_call.tenant = event.tenant;
+    ln_call.in_event = true;
+    timer_change_count = 0;
+    ln_keep_rows();
+    lantern_the_projection.apply(&event);
+    ln_check_rows();
+    ln_call.in_event = false;
+    if (ln_call.failed) {
+        reject(outbox_before);
+        return false;
+    }
+    for (size_t change = 0; change < timer_change_count; change++) send_timer(timer_changes[change]);
+    ln_keep_rows();
+    return true;
+}
+
 bool ln_apply(const ln_batch *given, uint32_t *cause) {
     batch = given;
-    ln_call.failed = false;
+    ln_call.failed = ln_call.fault = ln_call.in_event = false;
     outbox_count = 0;
     if (fire() && batch->count && lantern_the_projection.prepare) {
         lantern_event *events = ln_take(batch->count * sizeof *events);
@@ -396,14 +450,9 @@ bool ln_apply(const ln_batch *given, uint32_t *cause) {
         ln_call.cause = batch->timer_count;
         lantern_the_projection.prepare(events, batch->count);
     }
-    for (uint32_t i = 0; i < batch->count && !ln_call.failed; i++) {
-        lantern_event event = event_at(i);
-        ln_call.cause = batch->timer_count + i;
-        ln_call.has_tenant = true;
-        ln_call.tenant = event.tenant;
-        lantern_the_projection.apply(&event);
-        ln_check_rows();
-    }
+    bool goes_on = true;
+    for (uint32_t i = 0; i < batch->count && !ln_call.failed && goes_on; i++)
+        goes_on = apply_event(i) || lantern_the_projection.on_failure == LANTERN_PARK_EVENT;
     if (!ln_call.failed) ln_flush();
     if (ln_call.failed) {
         *cause = ln_call.cause;

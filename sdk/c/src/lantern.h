@@ -266,7 +266,9 @@ void lantern_emit(const char *type, lantern_text subject, lantern_time time, lan
 int64_t lantern_add(int64_t a, int64_t b);
 int64_t lantern_multiply(int64_t a, int64_t b);
 
-/* Fails the event: it is parked with this message. The first message counts. */
+/* Fails the event: it is parked with this message, and what it did to rows, timers and
+ * emitted events is undone. The first message counts. In `on_timer` and `prepare`, the whole
+ * call fails. */
 void lantern_fail(const char *message);
 void lantern_fail_text(const char *message, lantern_text quoted);
 bool lantern_failed(void);

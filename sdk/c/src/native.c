@@ -29,6 +29,12 @@ static bool drop_rows;
 static const char *parameters_given;
 static lantern_time newest, watermark;
 static uint64_t next_offset;
+/* The events that the call in progress rejects, and whether a write names an event or timer
+ * as its cause. */
+typedef struct { size_t index; const char *reason; } rejected_event;
+static rejected_event *rejected;
+static size_t rejected_count, rejected_room;
+static bool *wrote;
 /* What the call in progress reads. */
 static const event *call_events;
 static const armed *call_timers;
@@ -75,11 +81,26 @@ static void store(uint32_t id, lantern_text key, const lantern_text *value) {
     }
 }
 
-static void write_row(uint32_t table, lantern_text key, const lantern_text *value) {
+/* Ends the program if an event that was rejected, or one after the end of the call, is the
+ * cause of something: a fault of the SDK. */
+static void note_write(uint32_t cause) {
+    wrote[cause] = true;
+    for (size_t i = 0; i < rejected_count; i++) {
+        size_t bad = call_timer_count + rejected[i].index;
+        if (cause == bad || (cause > bad && lantern_the_projection.on_failure != LANTERN_PARK_EVENT))
+            give_up("a rejected event is the cause of a write", call_events[rejected[i].index].id.at);
+    }
+}
+
+static void write_row(uint32_t cause, uint32_t table, lantern_text key, const lantern_text *value) {
     lantern_text before;
     bool was = ln_host_get(table, key, &before);
+    note_write(cause);
     if (key.length > 1024) {
         lantern_fail("a key is over the limit of 1,024 bytes");
+        /* Not only the event in progress can be at fault. */
+        ln_call.fault = true;
+        ln_call.cause = cause;
         return;
     }
     key = keep(key);
@@ -115,16 +136,12 @@ void ln_host_get_many(uint32_t table, ln_column keys, const uint8_t **found, ln_
 void ln_host_put_many(const uint32_t *causes, uint32_t table, ln_column keys, ln_column values) {
     for (uint32_t i = 0; i < keys.count && !ln_call.failed; i++) {
         lantern_text value = ln_value(values, i);
-        ln_call.cause = causes[i];
-        write_row(table, ln_value(keys, i), &value);
+        write_row(causes[i], table, ln_value(keys, i), &value);
     }
 }
 
 void ln_host_delete_many(const uint32_t *causes, uint32_t table, ln_column keys) {
-    for (uint32_t i = 0; i < keys.count && !ln_call.failed; i++) {
-        ln_call.cause = causes[i];
-        write_row(table, ln_value(keys, i), NULL);
-    }
+    for (uint32_t i = 0; i < keys.count && !ln_call.failed; i++) write_row(causes[i], table, ln_value(keys, i), NULL);
 }
 
 size_t ln_host_scan(uint32_t table, lantern_text start, lantern_text end, uint32_t limit, bool reverse, const ln_row **rows) {
@@ -147,23 +164,35 @@ size_t ln_host_scan(uint32_t table, lantern_text start, lantern_text end, uint32
 static lantern_time watermark_at(uint32_t cause) { return cause < call_timer_count ? watermark : call_events[cause - call_timer_count].watermark; }
 static uint64_t offset_at(uint32_t cause) { return cause < call_timer_count ? call_timers[cause].offset : call_events[cause - call_timer_count].offset; }
 
-void ln_host_cancel_timer(uint32_t cause, lantern_text key) {
-    (void)cause;
+static void disarm(lantern_text key) {
     for (size_t i = 0; i < timer_count; i++)
         if (lantern_same(timers[i].key, key)) timers[i--] = timers[--timer_count];
 }
 
+void ln_host_cancel_timer(uint32_t cause, lantern_text key) {
+    note_write(cause);
+    disarm(key);
+}
+
 void ln_host_set_timer(uint32_t cause, lantern_time at, lantern_text key) {
     lantern_time from = watermark_at(cause);
+    note_write(cause);
     for (size_t i = 0; i < timer_count; i++)
         if (timers[i].at == at && lantern_same(timers[i].key, key)) return;
-    ln_host_cancel_timer(cause, key);
+    disarm(key);
     LN_ROOM(timers, timer_count, timer_room, 1);
     timers[timer_count++] = (armed){ from == INT64_MIN || at > from ? at : from + 1, at, keep(key), offset_at(cause) };
 }
 
+void ln_host_reject(uint32_t cause, lantern_text message) {
+    bool again = rejected_count && (lantern_the_projection.on_failure != LANTERN_PARK_EVENT || rejected[rejected_count - 1].index + call_timer_count >= cause);
+    if (cause < call_timer_count || wrote[cause] || again) give_up("an event was rejected that may not be", keep(message).at);
+    LN_ROOM(rejected, rejected_count, rejected_room, 1);
+    rejected[rejected_count++] = (rejected_event){ cause - call_timer_count, keep(message).at };
+}
+
 void ln_host_emit(uint32_t cause, const char *type, lantern_text subject, lantern_time time, lantern_text data) {
-    (void)cause;
+    note_write(cause);
     LN_ROOM(emitted, emitted_count, emitted_room, 1);
     emitted[emitted_count++] = (lantern_test_event){ lantern_text_of(type), keep(subject), time, keep(data) };
 }
@@ -271,8 +300,10 @@ static bool call(const event *events, size_t count, const armed *due, size_t due
     size_t before_count = timer_count, emitted_before = emitted_count;
     if (timer_count) memcpy(before, timers, timer_count * sizeof *before);
     /* A timer that fires is no longer set, unless the call sets it again. */
-    for (size_t i = 0; i < due_count; i++) ln_host_cancel_timer(0, due[i].key);
-    journal_count = 0;
+    for (size_t i = 0; i < due_count; i++) disarm(due[i].key);
+    journal_count = rejected_count = 0;
+    wrote = ln_take(due_count + count + 1);
+    memset(wrote, 0, due_count + count + 1);
     uint32_t blamed = 0;
     bool done = ln_apply(&batch, &blamed) && !ln_call.failed;
     if (!done) {
@@ -296,17 +327,26 @@ static bool call(const event *events, size_t count, const armed *due, size_t due
     return done;
 }
 
-static void park(lantern_text id) {
+static void park(lantern_text id, const char *reason) {
     LN_ROOM(parked, parked_count, parked_room, 1);
     parked[parked_count].id = keep(id).at;
-    parked[parked_count++].reason = keep((lantern_text){ ln_call.message.at, ln_call.message.length }).at;
+    parked[parked_count++].reason = reason;
 }
 
 static void fold(const event *events, size_t count) {
     size_t cause;
-    if (!count || call(events, count, NULL, 0, &cause)) return;
+    if (!count) return;
+    if (call(events, count, NULL, 0, &cause)) {
+        for (size_t i = 0; i < rejected_count; i++) park(events[rejected[i].index].id, rejected[i].reason);
+        /* Unless the projection parks single events, its call ends with the first one. */
+        if (rejected_count && lantern_the_projection.on_failure != LANTERN_PARK_EVENT) {
+            size_t after = rejected[0].index + 1;
+            fold(events + after, count - after);
+        }
+        return;
+    }
     if (count == 1) {
-        park(events[0].id);
+        park(events[0].id, keep((lantern_text){ ln_call.message.at, ln_call.message.length }).at);
         return;
     }
     fold(events, cause);

@@ -232,6 +232,11 @@ void ln_free_distinct(lantern_distinct *sketch) {
     free(sketch->registers);
 }
 
+void **ln_distinct_memory(lantern_distinct *sketch, size_t *bytes) {
+    *bytes = sketch->registers ? REGISTERS : sketch->room * sizeof *sketch->entries;
+    return sketch->registers ? (void **)&sketch->registers : (void **)&sketch->entries;
+}
+
 /* ---- Percentiles ------------------------------------------------------------------------------ */
 
 static int32_t bucket_of(int64_t value) {
@@ -379,3 +384,8 @@ bool ln_read_percentiles(ln_reader *reader, lantern_percentiles *sketch) {
 }
 
 void ln_free_percentiles(lantern_percentiles *sketch) { free(sketch->buckets); }
+
+void **ln_percentiles_memory(lantern_percentiles *sketch, size_t *bytes) {
+    *bytes = sketch->room * sizeof *sketch->buckets;
+    return (void **)&sketch->buckets;
+}

@@ -24,6 +24,24 @@ struct lantern_cache {
 
 static void *field_of(const void *row, const lantern_field *field) { return (char *)row + field->offset; }
 
+/* How a row was before the event in progress first touched it. */
+typedef struct {
+    lantern_table *table;
+    uint32_t index, cause; /* of the entry */
+    bool was_changed, was_row;
+    size_t at; /* of the copy in `undo_bytes`: the struct, then what its fields own */
+} undo;
+static undo *undos;
+static size_t undo_count, undo_room;
+static ln_buffer undo_bytes;
+/* Whether rows of the event in progress were sent to the host. */
+static bool sent;
+
+/* Rows that are not stored, for callers that need one after an error. */
+typedef struct { const lantern_table *table; void *row; } unstored;
+static unstored *unstored_rows;
+static size_t unstored_count, unstored_room;
+
 static void table_error(const lantern_table *table, lantern_text key, const char *why) {
     ln_buffer message = { 0 };
     ln_put_string(&message, "table `");
@@ -144,8 +162,28 @@ static bool read_row(const lantern_table *table, lantern_text bytes, void *row) 
     return ln_expect(&reader, "}") && reader.at == reader.end;
 }
 
-static void free_row(const lantern_table *table, void *row) {
-    if (!row) return;
+static void **text_memory(lantern_text *text, size_t *bytes) {
+    *bytes = text->at ? text->length : 0;
+    return (void **)&text->at;
+}
+
+/* Where field `index` of a row has the address of memory that the row owns, and how many
+ * bytes it uses there; NULL if the field owns none. A row of bytes is one such field. */
+static void **owned_by(const lantern_table *table, void *row, size_t index, size_t *bytes) {
+    if (!table->fields) return text_memory(row, bytes);
+    void *at = field_of(row, &table->fields[index]);
+    switch (table->fields[index].kind) {
+    case LANTERN_TEXT: case LANTERN_JSON: return text_memory(at, bytes);
+    case LANTERN_DISTINCT: return ln_distinct_memory(at, bytes);
+    case LANTERN_PERCENTILES: return ln_percentiles_memory(at, bytes);
+    default: return NULL;
+    }
+}
+
+static size_t parts_of(const lantern_table *table) { return table->fields ? table->field_count : 1; }
+
+/* Releases what a row owns. */
+static void empty_row(const lantern_table *table, void *row) {
     if (!table->fields) free((char *)((lantern_text *)row)->at);
     for (size_t i = 0; i < table->field_count; i++) {
         void *at = field_of(row, &table->fields[i]);
@@ -156,6 +194,11 @@ static void free_row(const lantern_table *table, void *row) {
         default: break;
         }
     }
+}
+
+static void free_row(const lantern_table *table, void *row) {
+    if (!row) return;
+    empty_row(table, row);
     free(row);
 }
 
@@ -229,14 +272,20 @@ static void drop_rows(lantern_table *table) {
     if (cache->slot_count) memset(cache->slots, 0, cache->slot_count * sizeof *cache->slots);
 }
 
-/* Gives the key a new entry, without a row. */
+/* Writes the rows of a table and drops them from memory; false after an error. */
+static bool make_room(lantern_table *table) {
+    ln_check_rows();
+    ln_flush_table(table);
+    if (ln_call.failed) return false;
+    drop_rows(table);
+    return true;
+}
+
+static size_t rows_max(const lantern_table *table) { return table->cache_rows ? table->cache_rows : CACHE_ROWS; }
+
+/* Gives the key a new entry, without a row. There must be room. */
 static entry *insert(lantern_table *table, lantern_text key, uint32_t hash) {
     struct lantern_cache *cache = cache_of(table);
-    if (cache->count >= (table->cache_rows ? table->cache_rows : CACHE_ROWS)) {
-        ln_flush_table(table);
-        ln_check_rows();
-        drop_rows(table);
-    }
     if ((cache->count + 1) * 2 > cache->slot_count) {
         cache->slot_count = cache->slot_count ? cache->slot_count * 2 : 64;
         cache->slots = ln_grow(cache->slots, cache->slot_count * sizeof *cache->slots);
@@ -265,7 +314,9 @@ static bool check_key(lantern_table *table, lantern_text key) {
 
 static void set_row(lantern_table *table, entry *it, lantern_text bytes) {
     it->row = ln_new(table->row_bytes);
-    if (!read_row(table, bytes, it->row)) table_error(table, it->key, "a stored row is not what this plugin writes");
+    if (read_row(table, bytes, it->row)) return;
+    table_error(table, it->key, "a stored row is not what this plugin writes");
+    ln_call.fault = true;
 }
 
 /* The entry of a key, read from the host if necessary; NULL after an error. */
@@ -277,10 +328,67 @@ static entry *load(lantern_table *table, lantern_text key) {
         if (found) return &cache->entries[found - 1];
     }
     if (ln_call.failed || !check_key(table, key)) return NULL;
+    if (cache->count >= rows_max(table) && !make_room(table)) return NULL;
     entry *fresh = insert(table, key, hash);
     lantern_text bytes;
     if (ln_host_get(table->id, key, &bytes)) set_row(table, fresh, bytes);
     return fresh;
+}
+
+/* Copies the row, so that it can be put back. */
+static void note_undo(lantern_table *table, const entry *it, uint32_t index) {
+    LN_ROOM(undos, undo_count, undo_room, 1);
+    undos[undo_count++] = (undo){ table, index, it->cause, it->changed, it->row != NULL, undo_bytes.length };
+    if (!it->row) return;
+    ln_put(&undo_bytes, it->row, table->row_bytes);
+    for (size_t i = 0; i < parts_of(table); i++) {
+        size_t bytes;
+        void **at = owned_by(table, it->row, i, &bytes);
+        if (at && bytes) ln_put(&undo_bytes, *at, bytes);
+    }
+}
+
+static void put_back(const undo *was) {
+    struct lantern_cache *cache = was->table->cache;
+    entry *it = &cache->entries[was->index];
+    /* Rows are undone newest first, and this one was appended. */
+    if (!was->was_changed) cache->changed_count--;
+    it->changed = was->was_changed;
+    it->cause = was->cause;
+    if (!was->was_row) {
+        free_row(was->table, it->row);
+        it->row = NULL;
+        return;
+    }
+    if (it->row) empty_row(was->table, it->row);
+    else it->row = ln_new(was->table->row_bytes);
+    const char *copy = undo_bytes.at + was->at;
+    memcpy(it->row, copy, was->table->row_bytes);
+    copy += was->table->row_bytes;
+    for (size_t i = 0; i < parts_of(was->table); i++) {
+        size_t bytes;
+        void **at = owned_by(was->table, it->row, i, &bytes);
+        if (!at || !*at) continue;
+        *at = ln_new(bytes);
+        if (bytes) memcpy(*at, copy, bytes);
+        copy += bytes;
+    }
+}
+
+void ln_keep_rows(void) {
+    undo_count = undo_bytes.length = 0;
+    sent = false;
+    while (unstored_count) {
+        unstored *last = &unstored_rows[--unstored_count];
+        free_row(last->table, last->row);
+    }
+}
+
+bool ln_undo_rows(void) {
+    if (sent) return false;
+    while (undo_count) put_back(&undos[--undo_count]);
+    ln_keep_rows();
+    return true;
 }
 
 static bool change(lantern_table *table, entry *it) {
@@ -294,6 +402,7 @@ static bool change(lantern_table *table, entry *it) {
         }
     }
     uint32_t index = (uint32_t)(it - cache->entries);
+    if (!it->unchecked && ln_call.in_event) note_undo(table, it, index);
     it->cause = ln_call.cause;
     if (!it->changed) {
         LN_ROOM(cache->changed, cache->changed_count, cache->changed_room, 1);
@@ -316,10 +425,12 @@ const void *lantern_get(lantern_table *table, lantern_text key) {
 void *lantern_row(lantern_table *table, lantern_text key, bool *is_new) {
     entry *it = load(table, key);
     if (is_new) *is_new = !it || !it->row;
-    if (!it || !change(table, it)) {
+    if (!it || ln_call.failed || !change(table, it)) {
         /* A row that is not stored, so that the caller need not check. */
-        void *row = ln_take(table->row_bytes);
+        void *row = ln_new(table->row_bytes);
         memset(row, 0, table->row_bytes);
+        LN_ROOM(unstored_rows, unstored_count, unstored_room, 1);
+        unstored_rows[unstored_count++] = (unstored){ table, row };
         return row;
     }
     if (!it->row) {
@@ -331,7 +442,7 @@ void *lantern_row(lantern_table *table, lantern_text key, bool *is_new) {
 
 void lantern_delete(lantern_table *table, lantern_text key) {
     entry *it = load(table, key);
-    if (it && change(table, it)) {
+    if (it && !ln_call.failed && change(table, it)) {
         free_row(table, it->row);
         it->row = NULL;
     }
@@ -367,12 +478,9 @@ static void clear(column *it) { it->count = 0, it->bytes.length = 0; }
 void lantern_prefetch(lantern_table *table, const lantern_text *keys, size_t count) {
     static column wanted;
     struct lantern_cache *cache = cache_of(table);
-    size_t most = table->cache_rows ? table->cache_rows : CACHE_ROWS;
+    size_t most = rows_max(table);
     clear(&wanted);
-    if (count + cache->count > most) {
-        ln_flush_table(table);
-        drop_rows(table);
-    }
+    if (ln_call.failed || (count + cache->count > most && !make_room(table))) return;
     uint32_t first = cache->count;
     for (size_t i = 0; i < count && cache->count < most && !ln_call.failed; i++) {
         uint32_t hash = hash_of(keys[i]);
@@ -435,6 +543,7 @@ void ln_flush_table(lantern_table *table) {
         entry *it = &cache->entries[cache->changed[i]];
         column *to = it->row ? &keys : &deleted;
         it->changed = false;
+        sent |= ln_call.in_event && it->cause == ln_call.cause;
         ln_put(&to->bytes, it->key.at, it->key.length);
         if (it->row) {
             LN_ROOM(causes, keys.count, causes_room, 1);
@@ -490,7 +599,10 @@ size_t lantern_scan(lantern_table *table, lantern_text start, lantern_text end, 
             scanned *row = ln_take(sizeof *row);
             *row = (scanned){ scans, table, ln_new(table->row_bytes) };
             scans = row;
-            if (!read_row(table, page[i].value, row->row)) table_error(table, page[i].key, "a stored row is not what this plugin writes");
+            if (!read_row(table, page[i].value, row->row)) {
+                table_error(table, page[i].key, "a stored row is not what this plugin writes");
+                ln_call.fault = true;
+            }
             found[count++] = (lantern_found){ page[i].key, row->row };
         }
         if (length < wanted) break;

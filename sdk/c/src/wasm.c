@@ -30,6 +30,7 @@ IMPORT("tables", "scan") void wit_scan(uint32_t table, const char *start, size_t
 IMPORT("timers", "set") void wit_set_timer(uint32_t cause, int64_t at, const char *key, size_t length);
 IMPORT("timers", "cancel") void wit_cancel_timer(uint32_t cause, const char *key, size_t length);
 IMPORT("outbox", "emit") void wit_emit(const void *events, uint32_t count);
+IMPORT("rejections", "reject") void wit_reject(uint32_t cause, const char *message, size_t length);
 IMPORT("logging", "log") void wit_log(uint32_t cause, uint32_t level, const char *message, size_t length);
 
 bool ln_host_get(uint32_t table, lantern_text key, lantern_text *value) {
@@ -72,6 +73,7 @@ void ln_host_emit(uint32_t cause, const char *type, lantern_text subject, lanter
     wit_emit(&event, 1);
 }
 
+void ln_host_reject(uint32_t cause, lantern_text message) { wit_reject(cause, message.at, message.length); }
 void ln_host_log(uint32_t cause, lantern_level level, lantern_text message) { wit_log(cause, level, message.at, message.length); }
 
 /* ---- setup -------------------------------------------------------------------------------------- */

@@ -17,10 +17,14 @@ const lantern_field count_fields[] = {
 };
 lantern_table counts = LANTERN_TABLE("counts", "Events by type.", Count, count_fields);
 
+int applied;
+
 void apply(const lantern_event *event) {
+    applied++;
     auto *row = static_cast<Count *>(lantern_row(&counts, event->type, nullptr));
     lantern_set_text(&row->type, event->type);
     row->events++;
+    if (lantern_is(event->type, "bad")) lantern_fail("bad");
 }
 
 const char *const subscribes[] = { "*", nullptr };
@@ -33,7 +37,7 @@ lantern_projection describe() {
     it.description = "Events by type";
     it.subscribes = subscribes;
     it.tables = tables;
-    it.on_failure = LANTERN_PARK_EVENT;
+    it.on_failure = LANTERN_PARK_SUBJECT;
     it.apply = apply;
     return it;
 }
@@ -48,6 +52,17 @@ int main() {
     const char *row = lantern_test_row("counts", "a");
     if (!row || std::string(row) != "{\"type\":\"a\",\"events\":1}") {
         std::fprintf(stderr, "FAILED: %s\n", row ? row : "(no row)");
+        return 1;
+    }
+    // The call ends with the first event that fails; the events after it come in another one.
+    const char *event = "{\"id\":\"1\",\"type\":\"a\",\"time\":\"2026-03-01T12:00:00Z\"}\n";
+    const char *bad = "{\"id\":\"2\",\"type\":\"bad\",\"time\":\"2026-03-01T12:00:00Z\"}\n";
+    lantern_test_start(nullptr);
+    applied = 0;
+    lantern_test_feed((std::string(event) + bad + bad + event + bad + event).c_str());
+    row = lantern_test_row("counts", "a");
+    if (applied != 6 || lantern_test_parked_count() != 3 || !row || std::string(row) != "{\"type\":\"a\",\"events\":3}" || lantern_test_row("counts", "bad")) {
+        std::fprintf(stderr, "FAILED: %d calls, %s\n", applied, row ? row : "(no row)");
         return 1;
     }
     std::puts("a projection in C++ works");

@@ -181,9 +181,54 @@ static const lantern_field product_fields[] = {
 static lantern_table products = LANTERN_TABLE("products", "", struct product, product_fields);
 static lantern_table owners = { .name = "owners", .description = "", .fields = product_fields, .field_count = 3, .row_bytes = sizeof(struct product), .per_tenant = true, .cache_rows = 1 };
 
+struct note { int64_t events; lantern_text last, data; lantern_distinct users; lantern_percentiles shares; };
+static const lantern_field note_fields[] = {
+    LANTERN_FIELD(struct note, events, LANTERN_INTEGER, LANTERN_SUM, ""),
+    LANTERN_MAYBE(struct note, last, LANTERN_TEXT, LANTERN_SAME, ""),
+    LANTERN_FIELD(struct note, data, LANTERN_JSON, LANTERN_SAME, ""),
+    LANTERN_FIELD(struct note, users, LANTERN_DISTINCT, LANTERN_SKETCH, ""),
+    LANTERN_FIELD(struct note, shares, LANTERN_PERCENTILES, LANTERN_SKETCH, ""),
+};
+static lantern_table notes = LANTERN_TABLE("notes", "", struct note, note_fields);
+static lantern_table raw = LANTERN_BYTES("raw");
+
 enum { PRODUCT, SHARE };
 static const lantern_member members[] = { { "product", LANTERN_TEXT }, { "share", LANTERN_NUMBER } };
 static int64_t step;
+/* How often `apply` was called. */
+static size_t applied;
+
+/* Changes rows of all kinds, then fails if the share is 0. */
+static void take_note(const lantern_event *event, lantern_text product) {
+    static lantern_text last;
+    int64_t share = (int64_t)lantern_number(event, SHARE);
+    struct note *row = lantern_row(&notes, product, NULL);
+    row->events++;
+    lantern_set_json(&row->data, event->data);
+    if (share % 3) lantern_set_text(&row->last, event->id);
+    else lantern_unset(&row->last);
+    for (int64_t i = 0; i < 40; i++) lantern_distinct_add_integer(&row->users, 1000 * (int64_t)event->offset + i);
+    lantern_percentiles_add(&row->shares, share + (int64_t)event->offset);
+    lantern_put_bytes(&raw, product, event->id);
+    last = lantern_get_bytes(&raw, product);
+    check(lantern_failed() || lantern_same(last, event->id), "the bytes that were put");
+    lantern_delete(&notes, lantern_text_of("gone"));
+    lantern_set_timer(event->time + share * LANTERN_MINUTE, product);
+    if (share == 4) lantern_cancel_timer(product);
+    lantern_emit("note.taken", event->id, event->time, lantern_text_of("{}"));
+    /* Sends rows of this event to the host. */
+    const lantern_found *rows;
+    if (lantern_is(event->source, "scan")) lantern_scan(&notes, lantern_text_of("a"), lantern_text_of(""), 9, false, &rows);
+    if (!share) lantern_fail("no share");
+    if (!share) lantern_set_text(&((struct note *)lantern_row(&notes, product, NULL))->last, product);
+    row = lantern_row(&notes, lantern_text_of("gone"), NULL);
+    row->events++;
+}
+
+static void on_timer(const lantern_timer *timer) {
+    struct note *row = lantern_row(&notes, lantern_key_of(lantern_text_of("fired"), timer->key), NULL);
+    row->events++;
+}
 
 static void setup(void) {
     static const char *const names[] = { "step", NULL };
@@ -193,6 +238,11 @@ static void setup(void) {
 
 static void apply(const lantern_event *event) {
     lantern_text product = lantern_text_member(event, PRODUCT);
+    applied++;
+    if (lantern_is(event->type, "order.note")) {
+        take_note(event, product);
+        return;
+    }
     struct product *row = lantern_row(&products, product, NULL);
     lantern_set_text(&row->product, product);
     row->orders += step;
@@ -214,10 +264,12 @@ static void prepare(const lantern_event *events, size_t count) {
 }
 
 static const char *const subscribes[] = { "order.*", NULL };
-static lantern_table *const tables[] = { &products, &owners, NULL };
+static lantern_table *const tables[] = { &products, &owners, &notes, &raw, NULL };
+static const char *const emits[] = { "note.taken", NULL };
 const lantern_projection lantern_the_projection = {
     .name = "test", .version = "1.0.0", .description = "", .subscribes = subscribes, .members = members, .member_count = 2,
     .tables = tables, .on_failure = LANTERN_PARK_EVENT, .parameters = "{}", .setup = setup, .apply = apply, .prepare = prepare,
+    .attributes = LANTERN_ID | LANTERN_SOURCE | LANTERN_DATA, .emits = emits, .tick = LANTERN_MINUTE, .on_timer = on_timer,
 };
 
 #define ORDER(id, tenant, data) "{\"id\":\"" id "\",\"type\":\"order.placed\",\"tenant\":\"" tenant "\",\"time\":\"2026-03-01T12:00:00Z\",\"data\":" data "}\n"
@@ -251,6 +303,74 @@ static void a_projection_folds_the_same_however_it_is_cut(void) {
     same(lantern_test_start("{\"step\":\"2\"}"), "a parameter is not an integer: \"step\"");
 }
 
+/* All rows, emitted and parked events, after a fold in batches of `cut` events. */
+static const char *folded(const char *events, size_t cut, bool drop) {
+    static ln_buffer all;
+    all.length = 0;
+    lantern_test_batches(cut, drop);
+    check(!lantern_test_start(NULL), "setup");
+    lantern_test_feed(events);
+    for (lantern_table *const *table = tables; *table; table++)
+        for (size_t i = 0; i < lantern_test_row_count((*table)->name); i++) {
+            lantern_text key = lantern_test_key_at((*table)->name, i), row = lantern_test_row_at((*table)->name, i);
+            ln_put(&all, key.at, key.length);
+            ln_put_char(&all, ' ');
+            ln_put(&all, row.at, row.length);
+            ln_put_char(&all, '\n');
+        }
+    for (size_t i = 0; i < lantern_test_emitted_count(); i++) ln_put_text(&all, lantern_test_emitted_at(i)->subject);
+    ln_put_char(&all, 0);
+    return all.at;
+}
+
+static size_t lines(const char *text) {
+    size_t count = 0;
+    for (; *text; text++) count += *text == '\n';
+    return count;
+}
+
+static void a_rejected_event_leaves_nothing_and_is_applied_once(void) {
+    /* A fixed seed. In `calm`, the events that fail are of a type that changes nothing, but
+     * moves the watermark: a product that is not text. */
+    ln_buffer bad = { 0 }, calm = { 0 };
+    char line[256];
+    uint64_t state = 29;
+    size_t failing = 0;
+    for (int i = 0; i < 400; i++) {
+        state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);
+        unsigned product = state >> 40 & 3, share = state >> 50 & 3, minute = (unsigned)i / 8;
+        bool scans = (state >> 55 & 7) == 0;
+        const char *format = "{\"id\":\"n%d\",\"type\":\"order.note\",\"source\":\"%s\",\"time\":\"2026-03-01T12:%02u:00Z\",\"data\":{\"product\":%s%u%s,\"share\":%u}}\n";
+        snprintf(line, sizeof line, format, i, scans && share ? "scan" : "", minute, "\"p", product, "\"", share);
+        ln_put_string(&bad, line);
+        failing += share == 0;
+        snprintf(line, sizeof line, format, i, scans && share ? "scan" : "", minute, share ? "\"p" : "", product, share ? "\"" : "", share);
+        ln_put_string(&calm, line);
+    }
+    ln_put_char(&bad, 0);
+    ln_put_char(&calm, 0);
+    char *expected = strdup(folded(calm.at, 1, true));
+    check(lines(expected) >= 8 && failing > 50, "rows and failing events");
+    static const size_t cuts[] = { 1, 7, 1000 };
+    for (size_t i = 0; i < 6; i++) {
+        applied = 0;
+        same(folded(bad.at, cuts[i / 2], i % 2), expected);
+        check(applied == lines(bad.at), "each event is applied once");
+        check(lantern_test_parked_count() == failing, "what fails is parked");
+        same(lantern_test_parked_reason(0), "no share");
+    }
+    /* Rows that a failing event has sent cannot be undone in the call: it is applied again. */
+    static const char sent[] =
+        "{\"id\":\"1\",\"type\":\"order.note\",\"time\":\"2026-03-01T12:00:00Z\",\"data\":{\"product\":\"p\",\"share\":1}}\n"
+        "{\"id\":\"2\",\"type\":\"order.note\",\"time\":\"2026-03-01T12:00:00Z\",\"data\":{\"product\":\"p\",\"share\":1}}\n"
+        "{\"id\":\"3\",\"type\":\"order.note\",\"source\":\"scan\",\"time\":\"2026-03-01T12:00:00Z\",\"data\":{\"product\":\"p\",\"share\":0}}\n";
+    applied = 0;
+    folded(sent, 1000, false);
+    check(applied == 5 && lantern_test_parked_count() == 1, "a sent row of a failing event ends the call");
+    check(strstr(lantern_test_row("notes", "p"), "{\"events\":2,\"last\":\"2\"") != NULL, lantern_test_row("notes", "p"));
+    free(expected);
+}
+
 int main(void) {
     numbers_are_shortest_and_read_back();
     json_is_brought_into_the_form_of_rows();
@@ -260,6 +380,7 @@ int main(void) {
     keys_are_escaped_and_sort();
     a_day_in_berlin_has_23_hours_when_the_clocks_change();
     a_projection_folds_the_same_however_it_is_cut();
+    a_rejected_event_leaves_nothing_and_is_applied_once();
     if (!failures) puts("all tests of the SDK in C passed");
     return failures != 0;
 }
