@@ -50,9 +50,9 @@ pub struct OffsetRange {
 pub enum AppendedLocation {
     /// It is in the log.
     InLog {
-        /// Its partition.
+        /// The partition.
         partition: u32,
-        /// Its offset; for a duplicate, the offset of the first copy.
+        /// The offset; for a duplicate, the offset of the first copy.
         offset: u64,
         /// Whether it was there before.
         duplicate: bool,
@@ -71,10 +71,10 @@ pub enum AppendedLocation {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventRejection {
-    /// Its index in the batch, from 0.
+    /// The index in the batch, from 0.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub index: Option<u64>,
-    /// Its line, from 1.
+    /// The line, from 1.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub line: Option<u64>,
     /// The stable code.
@@ -95,8 +95,9 @@ pub struct EventsPage {
     pub end: u64,
     /// Where to continue: pass it as `from`.
     pub next: u64,
-    /// Retries and drops of parked events that tables here depend on. They are not in
-    /// the log, so tables that are folded from an export of it may differ.
+    /// The number of retries and drops of parked events on which this server's tables
+    /// depend. They are not events of the log, so another server that folds an export of
+    /// the log can get different tables.
     pub decisions: u64,
     /// The events, in order.
     pub events: Vec<LoggedEvent>,
@@ -106,7 +107,7 @@ pub struct EventsPage {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct LoggedEvent {
-    /// Its offset.
+    /// The offset.
     pub offset: u64,
     /// When the log took it, if known.
     pub appended: Option<String>,

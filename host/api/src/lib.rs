@@ -1,9 +1,9 @@
 //! The wire types of Lantern: the bodies of the HTTP API and the messages of the feed.
 //!
-//! Server, command line and Rust client share these definitions; the OpenAPI document
-//! and the JSON Schema of the feed are generated from them. The crate is for clients
-//! too, so it depends on serde alone and on no other crate of the host. It contains no
-//! rule about what a request may ask for: that is the server's.
+//! Server, command line and Rust client share these definitions; the OpenAPI document and
+//! the JSON Schema of the feed are generated from them. The crate is for clients too, so it
+//! depends on serde alone and on no other crate of the host. It does not check what a
+//! request asks for: the server does.
 //!
 //! The feature `openapi` derives OpenAPI schemas, the feature `schema` JSON Schemas of
 //! the feed.

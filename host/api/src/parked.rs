@@ -64,8 +64,8 @@ pub struct ParkedSelection {
     pub offsets: Vec<u64>,
     /// The partition that `offsets` are of.
     pub partition: u32,
-    /// Only the events of this tenant; all of them if nothing else is named. An empty
-    /// text selects the events without a tenant.
+    /// Selects only events of this tenant, and all of them if no other member is given. An
+    /// empty text selects the events without a tenant.
     pub tenant: Option<String>,
     /// The events of this subject.
     pub subject: Option<String>,

@@ -18,7 +18,7 @@ pub struct Projections {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ProjectionStatus {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// Whether an operator paused it.
     pub paused: bool,
@@ -41,7 +41,7 @@ pub struct ProjectionStatus {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VersionStatus {
-    /// Its id.
+    /// The id.
     pub id: String,
     /// SHA-256 of the plugin as uploaded.
     pub sha256: String,
@@ -70,8 +70,8 @@ pub struct VersionStatus {
     /// Events per second that the log has taken over the last seconds.
     #[serde(default)]
     pub intake_per_s: f64,
-    /// Seconds until it has caught up at these two rates; `null` if this is unknown, or
-    /// if it falls behind.
+    /// The number of seconds until the version has caught up, at the rates `events_per_s`
+    /// and `intake_per_s`; `null` if it is unknown, or if the version falls behind.
     pub eta_s: Option<f64>,
     /// Events that are parked now on all partitions, including those that wait.
     #[serde(default)]
@@ -90,7 +90,7 @@ pub struct VersionStatus {
     /// found a difference. Kept when the server restarts.
     #[serde(default)]
     pub differs: Vec<String>,
-    /// Its tables.
+    /// The tables.
     pub tables: Vec<TableStatus>,
     /// The event types it subscribes to.
     pub subscribes: Vec<String>,
@@ -105,7 +105,7 @@ pub struct VersionStatus {
 pub struct SourceStatus {
     /// The name of its file.
     pub name: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub bytes: u64,
     /// SHA-256 of its text, in hexadecimal.
     pub sha256: String,
@@ -115,7 +115,7 @@ pub struct SourceStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TableStatus {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// A sentence for people.
     pub description: String,
@@ -160,8 +160,8 @@ pub struct ShardStatus {
     pub durable: u64,
     /// The log's end; `null` while it is unknown.
     pub end: Option<u64>,
-    /// Events that it has not read yet; `null` while the log's end is unknown. If
-    /// offsets have gaps, an upper bound.
+    /// The number of events that the shard has not read yet; `null` while the log's end is
+    /// unknown. An upper bound if offsets have gaps.
     pub lag_events: Option<u64>,
     /// Event time that is not applied yet, in milliseconds; 0 when caught up, `null`
     /// while the log's end is unknown.
@@ -192,11 +192,11 @@ pub struct ShardStatus {
     /// Emitted events that the log has refused permanently, for example because they
     /// are too large for a topic. They count as parked and can be retried or dropped.
     pub refused: u64,
-    /// Whether folding waits until the log has taken some of them
-    /// (`engine.emit_unsent_max`).
+    /// Whether the shard does not fold until the log has accepted some of its emitted
+    /// events (`engine.emit_unsent_max`).
     pub held_by_unsent: bool,
-    /// The greatest emit depth so far: how many emitted events had caused each other in
-    /// a row (`engine.emit_depth_max`).
+    /// The highest emit depth of an event that the shard has emitted
+    /// (`engine.emit_depth_max` is the limit).
     pub emit_depth: u32,
     /// Batches that were folded a second time (`engine.second_fold_every`).
     pub second_folds: u64,
@@ -204,7 +204,7 @@ pub struct ShardStatus {
     pub second_fold_differences: u64,
     /// The last difference, for people.
     pub second_fold_last: Option<String>,
-    /// Events that were too far ahead of their append to move the watermark
+    /// Events whose time was too far ahead of their append time to move the watermark
     /// (`engine.ahead_max_s`).
     pub ahead: u64,
     /// The latest of them.
@@ -227,7 +227,7 @@ pub struct ShardStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct AheadStatus {
-    /// Its offset.
+    /// The offset.
     pub offset: u64,
     /// CloudEvents `id`.
     pub id: String,
@@ -287,8 +287,8 @@ pub struct Uploaded {
     pub existed: bool,
     /// How many events of the log the determinism check folded.
     pub checked_events: u64,
-    /// What a sample of the log says against the manifest: a declared member of the data
-    /// that no event has, for example.
+    /// Warnings from a comparison of the manifest with a sample of the log, for example
+    /// that no event has a member of the data that the manifest declares.
     #[serde(default)]
     pub warnings: Vec<String>,
 }

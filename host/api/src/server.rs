@@ -38,7 +38,7 @@ pub struct ServerStatus {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct PartitionStatus {
-    /// Its number.
+    /// The number.
     pub partition: u32,
     /// The name of its Kafka partition, such as `orders[3]`; `null` for the embedded
     /// log.
@@ -47,11 +47,11 @@ pub struct PartitionStatus {
     pub start: Option<u64>,
     /// The offset that the next appended event gets; `null` if unknown.
     pub end: Option<u64>,
-    /// The highest event time in microseconds since 1970, if there is one. Events far
-    /// ahead of their append do not count.
+    /// The highest event time in microseconds since 1970, if there is one. Events whose
+    /// time is far ahead of their append time do not count.
     pub event_time_us: Option<i64>,
-    /// The latest event that was too far ahead of its append to move the watermark
-    /// of some projection (`engine.ahead_max_s`); `null` if there was none.
+    /// The latest event whose time was too far ahead of its append time to move the
+    /// watermark of some projection (`engine.ahead_max_s`); `null` if there was none.
     pub ahead: Option<AheadStatus>,
 }
 

@@ -22,9 +22,10 @@ pub struct TablePage {
     pub fields: Vec<PageField>,
     /// Whether each row belongs to a tenant.
     pub per_tenant: bool,
-    /// The rows by key, as the feed sends them. They are in the requested order, if the
-    /// client's JSON parser keeps it (NDJSON and CSV always have it). In a table by
-    /// tenant: an object per tenant with its rows by key.
+    /// The rows by key, as the feed sends them. The JSON text has them in the requested
+    /// order, but some JSON parsers do not keep the order of members; NDJSON and CSV always
+    /// keep it. In a per-tenant table: an object for each tenant with the tenant's rows by
+    /// key.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub rows: BTreeMap<String, RawJson>,
     /// Pass this as `cursor` to get the next page; `null` on the last page.

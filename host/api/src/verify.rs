@@ -78,7 +78,7 @@ pub struct VerifiedShard {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VerifiedTable {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// How many rows the state has.
     pub rows: u64,

@@ -1,5 +1,5 @@
-//! Binary modes: attributes one by one, in the form of the carrier, with the payload
-//! next to them.
+//! Events in a binary mode: the carrier (an HTTP request or a Kafka record) has each
+//! attribute in a header, and the payload as its body.
 
 use std::borrow::Cow;
 
@@ -28,8 +28,8 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    /// For records of a log: a disallowed extension attribute is left out, and an empty
-    /// attribute counts as absent.
+    /// The rules for records of a log: an extension attribute that is not allowed is left
+    /// out, and an empty attribute counts as absent.
     #[must_use]
     pub fn of_log() -> Self {
         Self { tolerant: true, ..Self::default() }

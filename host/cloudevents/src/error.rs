@@ -29,7 +29,7 @@ pub enum EventError {
     /// More bytes than allowed.
     #[error("the event has {bytes} bytes, but the limit is {max}")]
     TooLarge {
-        /// Its size in bytes; for a line that did not end, the bytes read so far.
+        /// The size in bytes; for a line that did not end, the bytes read so far.
         bytes: usize,
         /// The limit.
         max: usize,
@@ -51,7 +51,7 @@ pub enum EventError {
     Type {
         /// The attribute.
         name: String,
-        /// Its value.
+        /// The value.
         value: String,
         /// The expected type.
         expected: &'static str,
@@ -78,7 +78,7 @@ pub enum EventError {
     TooLong {
         /// The attribute.
         name: String,
-        /// Its size in bytes.
+        /// The size in bytes.
         bytes: usize,
         /// The limit.
         max: usize,
@@ -88,7 +88,7 @@ pub enum EventError {
     Control {
         /// The attribute.
         name: String,
-        /// Its value.
+        /// The value.
         value: String,
     },
     /// A type or source that is reserved for the host.
@@ -96,7 +96,7 @@ pub enum EventError {
     Reserved {
         /// The attribute.
         name: &'static str,
-        /// Its value.
+        /// The value.
         value: String,
         /// What is reserved for the host.
         rule: &'static str,
@@ -104,7 +104,7 @@ pub enum EventError {
     /// Not a time.
     #[error("`time` is `{value}`: write RFC 3339, such as `2026-01-31T23:59:59.999Z`{hint}")]
     Time {
-        /// Its value.
+        /// The value.
         value: String,
         /// The text to write, if the value is a number.
         hint: String,
@@ -117,7 +117,7 @@ pub enum EventError {
         "`time` is `{value}`, which is {was} in {unit}; {advice}: correct `time_unit`, leave the time out if there is none, or write times before 1971 as RFC 3339"
     )]
     TimeNumber {
-        /// Its value.
+        /// The value.
         value: String,
         /// The unit in which it was read.
         unit: &'static str,
@@ -153,7 +153,7 @@ pub enum EventError {
     Header {
         /// The header.
         name: String,
-        /// Its value.
+        /// The value.
         value: String,
     },
     /// More distinct types in one request than the log accepts.
@@ -208,8 +208,8 @@ pub(super) fn quote(value: &str) -> String {
     quoted
 }
 
-/// Marks and overrides of the text direction, line and paragraph separators, and
-/// characters without a width.
+/// Whether `c` marks or overrides the direction of text, separates lines or paragraphs, or
+/// has no width.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
         | '\u{2060}'..='\u{206F}' | '\u{FEFF}')

@@ -333,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_found_is_what_serde_json_finds() {
+    fn the_scanner_finds_what_serde_json_finds() {
         let texts = [
             "{}",
             " { } ",

@@ -4,11 +4,11 @@
 //! types and lengths, UTF-8, JSON, its depth, a plausible time. It never changes a
 //! payload: `data` is kept byte for byte.
 //!
-//! A client gets an error if its event is invalid. A log's records cannot be sent
-//! again, so [`Reader::of_log`] is tolerant if nothing that Lantern relies on is
-//! affected: an extension attribute never makes a record unreadable. It converts
-//! accepted records into a form that a client may send, so that an exported event can
-//! be imported again.
+//! A client gets an error if its event is invalid. But a record of a log cannot be
+//! corrected and sent again. So [`Reader::of_log`] accepts faults on which Lantern does not
+//! depend: for example, an extension attribute never makes a record unreadable. It converts
+//! the records that it accepts into a form that a client may send, so that an exported
+//! event can be imported again.
 
 mod attributes;
 mod binary;
@@ -62,8 +62,8 @@ pub struct EventLimits {
     pub event_bytes_max: usize,
     /// How deep JSON may be nested.
     pub json_depth_max: usize,
-    /// How far ahead of the server's clock an event's time may be, in seconds: a time
-    /// far in the future would move the watermark too far.
+    /// How far ahead of the server's clock an event's time may be, in seconds. An event
+    /// further in the future would move the watermark too far, so it is refused.
     pub time_ahead_s_max: u64,
 }
 

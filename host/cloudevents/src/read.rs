@@ -70,8 +70,9 @@ impl Reader {
         Self { time_max: Timestamp(i64::MAX), tolerant: true, ..Self::new(limits, Timestamp(0)) }
     }
 
-    /// Sets whether the types and sources of the host are accepted (otherwise refused),
-    /// and its extension attributes kept (otherwise stripped). The default is no.
+    /// Sets whether events of the host are accepted: with `true`, reserved types and
+    /// sources are accepted and the host's extension attributes are kept; with `false`, the
+    /// default, such types and sources are refused and the attributes removed.
     pub fn set_host_events(&mut self, taken: bool) {
         self.host_events = taken;
     }
@@ -163,8 +164,8 @@ impl Reader {
             line += 1;
             read.map_or_else(|error| bad(LineError { line: line - 1, error }), |()| true)
         };
-        // If possible, the block is checked as a whole and split as text: that is
-        // several times faster than byte by byte.
+        // A block that is UTF-8 is checked as a whole and split as text, which is several
+        // times faster than line by line.
         match std::str::from_utf8(block) {
             Ok(text) => text.split('\n').all(|json| read(Ok(json), self)),
             Err(_) => block.split(|&b| b == b'\n').all(|json| read(Err(json), self)),

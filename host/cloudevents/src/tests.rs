@@ -237,7 +237,7 @@ fn an_event_one_byte_over_the_limit_is_refused_however_it_is_sent() {
 }
 
 #[test]
-fn an_event_that_was_taken_can_be_read_back_as_it_is_written() {
+fn an_accepted_event_can_be_read_back_as_written() {
     let limits = EventLimits { event_bytes_max: 100_000, ..EventLimits::default() };
     let deep = format!("{}{}", "[".repeat(64), "]".repeat(64)).into_bytes();
     let payloads = [
@@ -465,8 +465,9 @@ proptest! {
         let mut read = Events::new();
         prop_assert_eq!(import.structured(&json, &mut read), Ok(()));
         prop_assert_eq!(read.get(0).to_owned(), exported.clone());
-        // A reader that strips the host's attributes also accepts it, and JSON stays
-        // JSON: it may get a media type, for which an event at the limit has no room.
+        // A reader that removes the host's attributes accepts the event too, and its data
+        // stays JSON. The reader may add a media type, and an event at the limit has no
+        // room for it.
         if full {
             return Ok(());
         }

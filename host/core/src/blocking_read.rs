@@ -27,6 +27,9 @@ pub fn read_or_wait(
     }
     let waited = WAITS_MAX;
     Err(LogError::Unavailable(
-        format!("nothing came of partition {partition} from offset {from} on in {waited} s").into(),
+        format!(
+            "no event of partition {partition} from offset {from} on arrived within {waited} s"
+        )
+        .into(),
     ))
 }

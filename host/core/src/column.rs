@@ -20,7 +20,7 @@ pub enum ColumnError {
     NotRising {
         /// The index of the value.
         index: usize,
-        /// Its end.
+        /// The end.
         end: u32,
     },
     /// The last end is not equal to the number of bytes.

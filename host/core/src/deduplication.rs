@@ -1,5 +1,5 @@
-//! Finds the newest events by identity, in memory. Consists of a ring of entries and a
-//! hash table of their numbers; about 40 bytes an event.
+//! The deduplication window: finds the newest events by identity, in memory. It is a ring
+//! of entries with a hash table of their numbers, and takes about 40 bytes per event.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -82,9 +82,9 @@ fn content_hash(event: &EventRef<'_>) -> u32 {
 /// The place of an event with the same identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownEvent {
-    /// Its partition.
+    /// The partition.
     pub partition: PartitionId,
-    /// Its offset.
+    /// The offset.
     pub offset: Offset,
     /// Whether its content differs.
     pub differs: bool,
@@ -111,8 +111,9 @@ impl DeduplicationWindow {
     /// A window of the newest `limit` events; none if `limit` is 0.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        // Running numbers must distinguish all entries, even if a pending group exceeds
-        // the limit. A quarter of their range is far more than any window needs.
+        // The running numbers of all entries must differ, also while a pending group
+        // exceeds the limit. So the limit is at most a quarter of their range, which is far
+        // more than any window needs.
         let limit = limit.min(u32::MAX / 4) as usize;
         Self { limit, ring: VecDeque::new(), base: 0, numbers: HashTable::new() }
     }

@@ -35,11 +35,11 @@ const END: u8 = 0xFF;
 /// [`ShardMeta`]'s fields and the values decimal numbers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Its space.
+    /// The space.
     pub space: Space,
-    /// Its key.
+    /// The key.
     pub key: Vec<u8>,
-    /// Its value.
+    /// The value.
     pub value: Vec<u8>,
 }
 
@@ -391,7 +391,7 @@ mod tests {
     }
 
     #[test]
-    fn what_depends_on_commits_alone_is_left_out() {
+    fn the_dump_leaves_out_what_depends_on_commits() {
         let mut left = large();
         let mut right = left.clone();
         left.meta(&ShardMeta { next: Offset(7), pos: 1, ..ShardMeta::default() });

@@ -96,8 +96,8 @@ impl EventRef<'_> {
         }
     }
 
-    /// The depth in a chain of emitted events: 0 for an event from outside, and one more
-    /// than its cause for an emitted event.
+    /// The emit depth: 0 for an event from outside, and for an emitted event one more than
+    /// the depth of the event that caused it.
     #[must_use]
     pub fn depth(&self) -> u32 {
         if !crate::is_host_source(self.source) || self.extensions.is_empty() {

@@ -34,8 +34,9 @@ pub struct PartitionId(pub u32);
 #[serde(transparent)]
 pub struct TableId(pub u32);
 
-/// The timer or event that causes a write, a timer call, an emitted event or a log line:
-/// an index into the batch of the call, with its timers first and its events after them.
+/// The timer or event for which a plugin writes a row, sets or cancels a timer, emits an
+/// event or logs a message. It is an index into the batch of the call, with the timers
+/// first and the events after them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cause(pub u32);
 

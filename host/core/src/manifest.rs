@@ -21,12 +21,12 @@ pub struct Manifest {
     pub attributes: Attributes,
     /// Members of the payload that the plugin receives as columns.
     pub members: Vec<Member>,
-    /// Its tables; a [`crate::TableId`] is an index into them.
+    /// The tables; a [`crate::TableId`] is an index into them.
     pub tables: Vec<TableSpec>,
     /// Types of the events it may emit.
     pub emits: Vec<String>,
-    /// Allows the projection to be part of a cycle of projections that emit what the next
-    /// one subscribes to, up to this depth of emitted events.
+    /// Allows the projection to be part of a cycle, in which each projection emits events
+    /// to which the next one subscribes, up to this emit depth.
     pub cycle_depth_max: Option<u32>,
     /// The settings of event time; `None` if the projection does not use it.
     pub event_time: Option<EventTime>,
@@ -94,7 +94,7 @@ impl Attributes {
 /// A member of the JSON object in an event's payload that the host decodes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// The kind of its values.
     pub kind: FieldKind,
@@ -188,7 +188,7 @@ impl FieldKind {
         matches!(self, Self::Distinct | Self::Percentiles)
     }
 
-    /// Its name in the contract.
+    /// The name in the contract.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -254,7 +254,7 @@ pub enum ManifestError {
     )]
     NoSubscription,
     /// A subscription is not a valid pattern.
-    #[error("`{0}` is no event type: write one exactly, as a prefix ending in `*`, or `*`")]
+    #[error("`{0}` is not an event type: write an exact type, a prefix that ends in `*`, or `*`")]
     Subscription(String),
     /// A public table without fields.
     #[error(
@@ -263,7 +263,7 @@ pub enum ManifestError {
     NoFields(String),
     /// The projection would receive the events that it emits.
     #[error(
-        "the projection emits `{0}` and subscribes to it, which would never end: subscribe to narrower types"
+        "the projection subscribes to `{0}`, which it emits itself, so it would never finish: subscribe to narrower types"
     )]
     Loop(String),
     /// An emitted type is a pattern or reserved for the host.
@@ -296,7 +296,7 @@ pub enum ManifestError {
     },
     /// A sketch must be merged as a sketch, and no other field may be.
     #[error(
-        "field `{field}` of table `{table}`: the kinds `distinct` and `percentiles` have merge `sketch`, and no other kind has"
+        "field `{field}` of table `{table}`: declare merge `sketch` for the kinds `distinct` and `percentiles`, and for no other kind"
     )]
     Sketch {
         /// The table.
@@ -324,7 +324,9 @@ pub enum ManifestError {
         limit: usize,
     },
     /// The manifest has an option that this host does not know.
-    #[error("unknown option `{0}`: this host knows none; was the plugin made for a later one?")]
+    #[error(
+        "the manifest has the option `{0}`, but this release supports no options: build the plugin with this release's SDK, or update the server"
+    )]
     Option(String),
 }
 
@@ -617,7 +619,7 @@ mod tests {
         check(|m| m.tables[0].fields = users(Merge::Sketch), "fine");
         check(
             |m| m.tables[0].fields = vec![field("n", FieldKind::Integer, Merge::Sketch)],
-            "have merge `sketch`",
+            "declare merge `sketch`",
         );
         let no_tick = EventTime { allowed_lateness_us: 0, tick_us: 0 };
         check(|m| m.event_time = Some(no_tick), "tick is 0");

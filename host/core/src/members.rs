@@ -350,7 +350,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_object_mismatches_every_member() {
+    fn a_payload_that_is_not_an_object_mismatches_every_member() {
         let members = [Member { name: "n".into(), kind: FieldKind::Json }];
         let data: Column =
             [b"".as_slice(), b"[1]", b"7", b"{}x", b"{", b"{\"n\":1}", b"{}"].into_iter().collect();

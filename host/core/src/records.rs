@@ -29,7 +29,7 @@ impl fmt::Display for VersionId {
 /// change of it is one write, an activation too.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectionRecord {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// The tenant that it belongs to; empty for all tenants. Names are unique within a
     /// tenant.
@@ -78,7 +78,7 @@ pub struct VersionSource {
     pub name: String,
     /// SHA-256 of its text, in hexadecimal.
     pub sha256: String,
-    /// Its text.
+    /// The text.
     pub text: String,
 }
 
@@ -94,7 +94,7 @@ impl VersionSource {
 /// One version in the catalogue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionRecord {
-    /// Its name.
+    /// The name.
     pub id: VersionId,
     /// SHA-256 of the plugin's bytes as uploaded, in hexadecimal.
     pub sha256: String,
@@ -215,13 +215,13 @@ pub struct ShardMeta {
     pub pos: u64,
     /// Events applied.
     pub applied: u64,
-    /// Of them, events that were late.
+    /// The applied events that were late.
     pub late: u64,
     /// Events parked in total, including those that were retried or dropped.
     pub parked_total: u64,
     /// Events parked now, including waiting events.
     pub parked_now: u64,
-    /// Of them, those that wait behind a failed one of their subject.
+    /// The parked events that wait behind a failed one of their subject.
     #[serde(default)]
     pub waiting_now: u64,
     /// Of the events parked now, unreadable records of unknown type. They may belong to
@@ -321,8 +321,9 @@ pub struct AheadEvents {
     pub count: u64,
     /// The latest of them.
     pub last: Option<AheadEvent>,
-    /// For a log that does not know when it took an event: the events that have jumped
-    /// ahead and that later events must still confirm, oldest first.
+    /// Only for a log that does not know append times: events that are far ahead of the
+    /// events before them, oldest first. They move the watermark once later events are as
+    /// far ahead.
     pub unconfirmed: Vec<AheadEvent>,
 }
 
@@ -344,7 +345,7 @@ pub struct FoldDifference {
     pub offset: u64,
     /// The kind of entry: `row in table ...`, `timer` or `emitted event`.
     pub what: String,
-    /// Its key.
+    /// The key.
     pub key: String,
     /// The value that the first fold wrote; `null` if it wrote none.
     pub first: Option<String>,
@@ -355,20 +356,20 @@ pub struct FoldDifference {
 /// An event that is too far ahead to move the watermark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AheadEvent {
-    /// Its offset.
+    /// The offset.
     pub offset: Offset,
-    /// Its `id`.
+    /// The `id`.
     pub id: String,
-    /// Its `source`.
+    /// The `source`.
     pub source: String,
-    /// Its time.
+    /// The time.
     pub time: Timestamp,
 }
 
 impl ShardMeta {
     /// The format that this release writes.
     pub const FORMAT: u32 = 2;
-    /// Its key in [`crate::Space::Meta`].
+    /// The key in [`crate::Space::Meta`].
     pub const KEY: &'static [u8] = b"shard";
 
     /// Decodes the record in `bytes`; without bytes, that of an empty shard.
@@ -505,16 +506,16 @@ pub struct OutboxEvent {
     /// The offset of the event that caused it; for an event of a timer, that of the event
     /// that set the timer.
     pub cause: Offset,
-    /// Its type.
+    /// The type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// Its subject.
+    /// The subject.
     pub subject: String,
-    /// Its tenant.
+    /// The tenant.
     pub tenant: String,
-    /// Its time.
+    /// The time.
     pub time: Timestamp,
-    /// Its payload, JSON.
+    /// The payload, JSON.
     pub data: Vec<u8>,
     /// One more than its cause's depth; see [`crate::EventRef::depth`].
     pub depth: u32,

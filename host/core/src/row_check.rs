@@ -170,7 +170,9 @@ impl<'a> Visitor<'a> for RowVisitor<'_> {
         while let Some(BorrowedName(name)) = map.next_key()? {
             let Some(index) = fields.iter().position(|field| field.name == name) else {
                 let name = cut(&name.escape_debug().to_string());
-                return Err(refuse(format!("has the member `{name}`, which is no declared field")));
+                return Err(refuse(format!(
+                    "has the member `{name}`, which the table does not declare as a field"
+                )));
             };
             let field = &fields[index];
             if std::mem::replace(&mut observed[index], true) {
@@ -180,7 +182,7 @@ impl<'a> Visitor<'a> for RowVisitor<'_> {
             if !is_of_kind(field.kind, json.get()) {
                 let (value, kind) = (quote_value(json.get().as_bytes()), field.kind.name());
                 return Err(refuse(format!(
-                    "has {value} in the field `{}`, which is no `{kind}`",
+                    "has {value} in the field `{}`, which is not a value of kind `{kind}`",
                     field.name
                 )));
             }
@@ -318,19 +320,19 @@ mod tests {
     fn each_breach_names_the_field() {
         let deep = format!(r#"{{"f":{}{}}}"#, "[".repeat(64), "]".repeat(64));
         for (row, expected) in [
-            (r#"{"a":1.0}"#, "`1.0` in the field `a`, which is no `integer`"),
+            (r#"{"a":1.0}"#, "`1.0` in the field `a`, which is not a value of kind `integer`"),
             (r#"{"a":1e3}"#, "no `integer`"),
             (r#"{"a":18446744073709551616}"#, "no `integer`"),
             (r#"{"a":-9223372036854775809}"#, "no `integer`"),
             (r#"{"a":"1"}"#, "`\"1\"` in the field `a`"),
-            (r#"{"b":1e400}"#, "field `b`, which is no `number`"),
+            (r#"{"b":1e400}"#, "field `b`, which is not a value of kind `number`"),
             (r#"{"b":"1"}"#, "no `number`"),
-            (r#"{"c":1}"#, "field `c`, which is no `text`"),
+            (r#"{"c":1}"#, "field `c`, which is not a value of kind `text`"),
             (r#"{"c":"\ud800"}"#, "no `text`"),
             (r#"{"d":1}"#, "no `boolean`"),
             (r#"{"e":"2026-03-01"}"#, "no `timestamp`"),
             (r#"{"e":"2026-03-01T12:00:00+01:00"}"#, "no `timestamp`"),
-            (r#"{"a":1,"x":2}"#, "member `x`, which is no declared field"),
+            (r#"{"a":1,"x":2}"#, "member `x`, which the table does not declare as a field"),
             (r#"{"a":1,"a":1}"#, "field `a` twice"),
             (r#"{"a":1,"\u0061":1}"#, "field `a` twice"),
             (deep.as_str(), "more than 64 deep"),

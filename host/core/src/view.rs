@@ -33,8 +33,9 @@ pub trait Views: Send + Sync {
     }
 }
 
-/// A version that folds again what it had shown before a crash. Until it has, a reader
-/// could see an older state than before.
+/// A version that, after a crash, folds events again whose results readers may have seen
+/// before the crash. Until it has folded them, its tables are older than those, so they
+/// cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("projection `{projection}` recovers from a crash: {reason}")]
 pub struct Recovering {

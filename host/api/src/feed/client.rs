@@ -82,7 +82,7 @@ impl Mode {
         [Self::State, Self::Changes].into_iter().find(|mode| mode.name() == name)
     }
 
-    /// Its name in the protocol.
+    /// The name in the protocol.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -213,7 +213,7 @@ pub enum ResetReason {
 }
 
 impl ResetReason {
-    /// Its name in the protocol.
+    /// The name in the protocol.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

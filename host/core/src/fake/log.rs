@@ -136,8 +136,8 @@ impl MemoryLog {
         lock(&self.inner).read_faults.push_back(error);
     }
 
-    /// Makes a later append fail with `error`: the first one that has no error set yet.
-    /// It appends nothing.
+    /// Makes the next append fail with `error`; it appends nothing. If this is called
+    /// several times, the errors apply to consecutive appends.
     pub fn fail_next_append(&self, error: LogError) {
         lock(&self.inner).append_faults.push_back(error);
     }

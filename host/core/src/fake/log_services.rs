@@ -97,8 +97,8 @@ impl MemoryDeadLetters {
         lock(&self.inner).copies.clone()
     }
 
-    /// Makes a later `copy` fail with `error`: the first one that has no error set yet.
-    /// It stores nothing.
+    /// Makes the next `copy` fail with `error`; it stores nothing. If this is called
+    /// several times, the errors apply to consecutive calls.
     pub fn fail_next_copy(&self, error: LogError) {
         lock(&self.inner).copy_faults.push_back(error);
     }

@@ -130,7 +130,7 @@ pub enum Published {
     Activated {
         /// The projection's name.
         projection: String,
-        /// Its new epoch; `None` if it was deleted.
+        /// The new epoch; `None` if it was deleted.
         epoch: Option<String>,
     },
 }

@@ -59,8 +59,8 @@ impl<S: Default + Send + 'static> NativePlugin<S> {
         self.shared.event_fuel.store(fuel, Ordering::SeqCst);
     }
 
-    /// Makes a later `instantiate` fail with `error`: the first one that has no error set
-    /// yet.
+    /// Makes the next `instantiate` fail with `error`. If this is called several times, the
+    /// errors apply to consecutive calls.
     pub fn fail_next_instantiate(&self, error: InstantiateError) {
         lock(&self.faults).push_back(error);
     }

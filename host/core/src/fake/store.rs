@@ -94,8 +94,8 @@ struct Faults {
 }
 
 impl MemoryShard {
-    /// Makes the commit after the next `before` ones fail with `error` and write nothing.
-    /// 0 means the next commit.
+    /// Makes a commit fail with `error` and write nothing, after `before` further commits
+    /// have succeeded. 0 means the next commit.
     pub fn fail_commit(&self, before: u64, error: StoreError) {
         let mut faults = lock(&self.faults);
         let nth = faults.commits_tried + before;
@@ -107,8 +107,8 @@ impl MemoryShard {
         *lock(&self.before_commit) = Some(Box::new(act));
     }
 
-    /// Makes a later read fail with `error`: the first one that has no error set yet.
-    /// Reads of snapshots do not count.
+    /// Makes the next read fail with `error`. If this is called several times, the errors
+    /// apply to consecutive reads. Reads of snapshots do not count.
     pub fn fail_next_read(&self, error: StoreError) {
         lock(&self.faults).reads.push_back(error);
     }

@@ -36,7 +36,7 @@ pub trait DeadLetters: Send + Sync {
 pub struct DeadLetter {
     /// The projection.
     pub projection: String,
-    /// Its version.
+    /// The version.
     pub version: String,
     /// The partition, by its number in this log.
     pub partition: PartitionId,

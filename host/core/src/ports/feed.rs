@@ -7,12 +7,12 @@ use crate::{PublishedCommit, Timestamp};
 
 /// Receives the commits of active versions and sends them to readers.
 pub trait CommitSink: Send + Sync {
-    /// A shard of an active version has committed. Called in the order of `pos` for each
-    /// shard; must return quickly and must not block.
+    /// Reports that a shard of an active version has committed. The engine calls it in the
+    /// order of `pos` for each shard. It must return quickly and must not block.
     fn committed(&self, commit: &Arc<PublishedCommit>);
 
-    /// The active version of `projection` has changed, or its state was recreated.
-    /// `epoch` is the new epoch, or `None` if the projection was deleted.
+    /// Reports that the active version of `projection` has changed, or that its state was
+    /// recreated. `epoch` is the new epoch, or `None` if the projection was deleted.
     fn activated(&self, projection: &str, epoch: Option<&str>);
 }
 

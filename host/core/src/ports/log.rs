@@ -45,7 +45,7 @@ pub trait Log: Send + Sync {
     /// Imports events that were exported from another log into a log that must be empty.
     /// `appended` contains their append times in the other log, one for each event.
     fn import(&self, _events: Events, _appended: Vec<Timestamp>, done: AppendDone) {
-        done(Err(LogError::NoImport("this log keeps its own append times".into())));
+        done(Err(LogError::NoImport("this log sets append times itself".into())));
     }
 
     /// The partition to which an event like this one is appended; `None` if that does not
@@ -110,7 +110,7 @@ pub type AppendDone = Box<dyn FnOnce(Result<Appended, LogError>) + Send>;
 /// time. Must return quickly and must not block.
 pub type Waker = Arc<dyn Fn(PartitionId, Option<&[String]>) + Send + Sync>;
 
-/// How far ahead of its append time an event may be to count in
+/// An event whose time is further ahead of its append time than this does not count in
 /// [`PartitionBounds::max_time`], in microseconds.
 pub const AHEAD_MAX_US: i64 = 60_000_000;
 
@@ -121,10 +121,10 @@ pub struct PartitionBounds {
     pub start: Offset,
     /// The offset that the next event gets.
     pub end: Offset,
-    /// The highest event time, without events that were further ahead of their append
-    /// time than [`AHEAD_MAX_US`]; [`Timestamp::MIN`] if there is none. Used for
-    /// heartbeats and status. A projection decides by the event's append time and its own
-    /// setting.
+    /// The highest event time, without events that were further ahead of their append time
+    /// than [`AHEAD_MAX_US`]; [`Timestamp::MIN`] if there is none. It is used for
+    /// heartbeats and the status. The watermark of a projection does not depend on it, but
+    /// on `engine.ahead_max_s`.
     pub max_time: Timestamp,
 }
 
@@ -169,9 +169,9 @@ pub struct Appended {
 /// The place of one event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppendedEvent {
-    /// Its partition.
+    /// The partition.
     pub partition: PartitionId,
-    /// Its offset; for a duplicate, that of the first event.
+    /// The offset; for a duplicate, that of the first event.
     pub offset: Offset,
     /// Whether the deduplication window had an event of this tenant, `source` and `id`
     /// already. Then this one was not appended.
@@ -185,7 +185,9 @@ pub struct AppendedEvent {
 #[non_exhaustive]
 pub enum LogError {
     /// Retention has deleted the event at the offset.
-    #[error("offset {from} of partition {partition} is gone: the log begins at {start}")]
+    #[error(
+        "offset {from} of partition {partition} is not in the log any more: the log begins at {start}"
+    )]
     OutOfRange {
         /// The partition.
         partition: PartitionId,
@@ -197,7 +199,7 @@ pub enum LogError {
     /// The log ends before an offset that existed before: events were lost, or it is
     /// another log.
     #[error(
-        "offset {from} of partition {partition} is not there any more: the log ends at {end}, so that it has lost events or is another one"
+        "offset {from} of partition {partition} is not in the log, which ends at {end}: the log has lost events, or it is another log"
     )]
     Lost {
         /// The partition.
@@ -226,7 +228,7 @@ pub enum LogError {
     #[error("the events cannot be imported as they are: {0}")]
     NoImport(String),
     /// Nothing can be appended now; this may be temporary.
-    #[error("the log takes no events now: {0}")]
+    #[error("the log accepts no events now: {0}")]
     Unavailable(#[source] ErrorCause),
     /// The disk is full.
     #[error("the disk is full: {0}")]
@@ -244,7 +246,7 @@ pub enum LogError {
 #[non_exhaustive]
 pub enum RejectedEvent {
     /// It is larger than the log allows.
-    #[error("event {event} takes {bytes} bytes in the log, and {limit}")]
+    #[error("event {event} takes {bytes} bytes in the log: {limit}")]
     TooLarge {
         /// The event's id and source, as text.
         event: String,

@@ -28,10 +28,10 @@ pub enum InstantiateError {
     #[error("setup failed: {0}")]
     Setup(String),
     /// The manifest differs from the one at upload.
-    #[error("setup answered another manifest than at upload: {0}")]
+    #[error("setup returned a different manifest than at upload: {0}")]
     Changed(String),
     /// The host has no room for another instance; this may be temporary.
-    #[error("no instance can be made now: {0}")]
+    #[error("no instance can be created now: {0}")]
     Host(String),
 }
 
@@ -71,12 +71,13 @@ pub struct Batch {
     pub offsets: Vec<u64>,
     /// The watermark before each event.
     pub watermarks: Vec<Timestamp>,
-    /// The base time for row retention as long as there is no watermark: the time of each
-    /// event, limited to how far ahead an event may be to move the watermark. Empty once
-    /// there is a watermark. The plugin does not receive it.
+    /// For each event, the time from which the retention of its rows counts while there is
+    /// no watermark: the event's time, or the latest time with which it could move the
+    /// watermark if its time is later. Empty once there is a watermark. The plugin does not
+    /// receive it.
     pub times_before_watermark: Vec<Timestamp>,
-    /// The depth of each event in a chain of emitted events; empty if the plugin emits
-    /// none. The plugin does not receive it.
+    /// The emit depth of each event; empty if the plugin emits no events. The plugin does
+    /// not receive it.
     pub depths: Vec<u32>,
     /// The events. Columns that neither the plugin nor the host needs are empty. The
     /// plugin receives those that it requested.
@@ -112,7 +113,7 @@ impl Batch {
 pub struct Timer {
     /// The time that the plugin set.
     pub at: Timestamp,
-    /// Its key.
+    /// The key.
     pub key: String,
     /// The offset of the event that set it.
     pub offset: Offset,
@@ -153,7 +154,7 @@ pub enum ApplyError {
 pub enum TrapKind {
     /// A WebAssembly trap, such as unreachable, out of bounds or stack overflow.
     Trap,
-    /// Its fuel ran out.
+    /// The fuel ran out.
     Fuel,
     /// It requested more memory, tables or handles than allowed.
     Memory,
@@ -243,7 +244,7 @@ pub trait Host: Send + Any {
     /// [`HostError`], which ends the call; always, if this host takes no rejections.
     fn reject(&mut self, cause: Cause, message: &str) -> Result<(), HostError> {
         Err(HostError::Guest(format!(
-            "{} was rejected, which this host does not take: {message}",
+            "{} was rejected, but this host does not support rejected events: {message}",
             cause.0
         )))
     }
@@ -273,9 +274,9 @@ pub enum HostError {
 /// A row of a table.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
-    /// Its key.
+    /// The key.
     pub key: String,
-    /// Its value.
+    /// The value.
     pub value: Vec<u8>,
 }
 
@@ -284,15 +285,15 @@ pub struct Row {
 pub struct NewEvent {
     /// The timer or event that caused it.
     pub cause: Cause,
-    /// Its type.
+    /// The type.
     pub kind: String,
-    /// Its subject.
+    /// The subject.
     pub subject: String,
-    /// Its tenant; if empty, the tenant of its cause.
+    /// The tenant; if empty, the tenant of its cause.
     pub tenant: String,
-    /// Its time.
+    /// The time.
     pub time: Timestamp,
-    /// Its payload in JSON.
+    /// The payload in JSON.
     pub data: Vec<u8>,
 }
 

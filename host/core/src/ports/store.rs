@@ -143,7 +143,8 @@ pub trait ShardStore: ReadStore + Sync {
     /// too.
     ///
     /// # Errors
-    /// [`StoreError`]; nothing was written then. Commits without a sync are still there.
+    /// [`StoreError`]; then nothing was written, and earlier commits without a sync are
+    /// kept.
     fn commit(&self, writes: &Writes) -> Result<(), StoreError>;
 
     /// Writes all of `writes` or nothing, without waiting for the disk. If the process
