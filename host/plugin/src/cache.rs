@@ -1,6 +1,6 @@
-//! Compiled code on disk. To run this code is to run native code. So a file is loaded
-//! only if a keyed hash proves that this installation created it, for this engine and
-//! this upload.
+//! The cache of compiled code on disk. Compiled code is native code, which could do
+//! anything if another program had written it. So a file is loaded only if a keyed hash
+//! proves that this installation created it, for this engine and this upload.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -18,9 +18,9 @@ use wasmtime::component::Component;
 /// SHA-256 of an upload.
 pub(crate) type UploadHash = [u8; 32];
 
-/// The end of a cache file, after the code and its keyed hash. The code is an ELF image,
-/// whose header contains the positions of all its parts, so bytes after it are never
-/// taken for code.
+/// The last bytes of a cache file, after the code and its keyed hash. The code is an ELF
+/// image, whose header gives the positions of all its parts, so the bytes after the image
+/// are not loaded as code.
 const MAGIC: &[u8; 8] = b"LNCODE2\n";
 const TAG_BYTES: usize = 32;
 const END_BYTES: usize = TAG_BYTES + MAGIC.len();
@@ -120,7 +120,7 @@ impl CodeCache {
             Ok(read) => read,
             Err(error) => {
                 if error.kind() != io::ErrorKind::NotFound {
-                    tracing::warn!(path = %path.display(), %error, "compiled plugin is not read");
+                    tracing::warn!(path = %path.display(), %error, "a compiled plugin cannot be read from the cache; the plugin is compiled again");
                 }
                 return None;
             }
@@ -133,7 +133,7 @@ impl CodeCache {
         if !ours {
             tracing::warn!(
                 path = %path.display(),
-                "compiled plugin is damaged or not of this host's making: compiled again"
+                "a compiled plugin in the cache is damaged, or another host wrote it; the plugin is compiled again"
             );
             metrics::counter!("lantern_plugin_cache_refused_total").increment(1);
             return None;
@@ -155,8 +155,8 @@ impl CodeCache {
             file.write_all(code)?;
             file.write_all(&self.tag(sha, code).finalize().into_bytes())?;
             file.write_all(MAGIC)?;
-            // No sync: a file that is incomplete after a power failure has a wrong hash,
-            // and is created again.
+            // The file is not synced: if it is incomplete after a power failure, its hash
+            // is wrong, and it is created again.
             fs::rename(&aside, self.path(sha))
         })();
         if written.is_err() {
@@ -205,7 +205,7 @@ impl CodeCache {
                 break;
             }
             total -= bytes;
-            tracing::debug!(path = %path.display(), "compiled plugin removed to make room");
+            tracing::debug!(path = %path.display(), "a compiled plugin was removed from the cache to make room");
             fs::remove_file(path)?;
         }
         Ok(())
@@ -256,7 +256,9 @@ fn open_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     match made {
         Ok(()) => Ok(key),
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            read_key(path)?.ok_or_else(|| io::Error::other("the key file is not ours"))
+            read_key(path)?.ok_or_else(|| {
+                io::Error::other("another process has written a key file that cannot be used")
+            })
         }
         Err(error) => Err(error),
     }
@@ -274,7 +276,7 @@ fn read_key(path: &Path) -> io::Result<Option<[u8; KEY_BYTES]>> {
         _ => {
             tracing::warn!(
                 path = %path.display(),
-                "the key of the compile cache is damaged or readable by others: created again"
+                "the key of the cache of compiled plugins is damaged, or other users can read it; a new key is created"
             );
             fs::remove_file(path)?;
             Ok(None)
@@ -305,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_stored_comes_back_and_every_flipped_bit_is_refused() {
+    fn stored_code_is_read_back_and_every_flipped_bit_is_refused() {
         let root = tempfile::tempdir().unwrap();
         let sha = [7; 32];
         cache(root.path(), 1 << 20)

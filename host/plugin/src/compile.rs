@@ -157,17 +157,19 @@ impl Compilers {
             .stderr(Stdio::piped())
             .spawn()
             .map_err(|error| {
-                host(format!("`{} {CHILD_ARGUMENT}` does not start: {error}", command.display()))
+                host(format!("`{} {CHILD_ARGUMENT}` cannot be started: {error}", command.display()))
             })?;
         let answer = self.converse(&mut child, bytes);
-        let status =
-            child.wait().map_err(|error| host(format!("the compiler is lost: {error}")))?;
+        let status = child
+            .wait()
+            .map_err(|error| host(format!("waiting for the compiler's process failed: {error}")))?;
         let answer = answer?;
         match answer.stdout.split_first() {
             Some((&ANSWER_CODE, code)) if status.success() => Ok(code.to_vec()),
             Some((&ANSWER_ERROR, error)) if status.success() => {
-                let error = serde_json::from_slice(error)
-                    .map_err(|error| host(format!("the compiler's answer is garbled: {error}")))?;
+                let error = serde_json::from_slice(error).map_err(|error| {
+                    host(format!("the compiler's answer cannot be decoded: {error}"))
+                })?;
                 Err(error)
             }
             Some((&ANSWER_NO_MEMORY, _)) if status.success() => Err(self.out_of_memory()),
@@ -191,10 +193,10 @@ impl Compilers {
             let (sender, receiver) = mpsc::channel();
             scope.spawn(move || sender.send(read(stdout, CODE_BYTES_MAX)));
             let stdout = receiver.recv_timeout(self.wall);
-            // After the child has closed its output, it exits soon, and its exit status
-            // shows the cause. A child that is late, or that keeps running after it has
-            // closed its output, is killed. Its pipes are then closed, so the threads of
-            // this scope end.
+            // A child that has closed its output exits soon, and its exit status shows the
+            // cause. If its time is up, or if it keeps running after it has closed its
+            // output, it is killed. This closes its pipes, so the threads of this scope
+            // end.
             if stdout.is_err() || !ends_by_itself(child) {
                 let _ = child.kill();
             }

@@ -1,5 +1,4 @@
-//! What can be configured, with every default and its reason. Units come last
-//! in names; unknown keys are errors.
+//! The settings of the plugin host. Names end in their unit; an unknown key is an error.
 
 use std::path::PathBuf;
 
@@ -10,34 +9,37 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PluginConfig {
-    /// Where compiled plugins are kept, under a folder for each engine; none
-    /// keeps them in memory only. Safe to delete while the host is down.
+    /// The folder in which compiled plugins are kept, in a folder for each engine. Not
+    /// set: they are kept in memory only. It can be deleted while the server is
+    /// stopped.
     pub cache_dir: Option<PathBuf>,
-    /// The most the cache may take on disk, in bytes; what was used longest ago
-    /// goes first. 4 GiB.
+    /// The maximum size of the cache on disk, in bytes. If it is exceeded, the plugins
+    /// that were not used for the longest time are removed. Default 4 GiB.
     pub cache_bytes_max: u64,
-    /// Whether a plugin may import WASI 0.2, which is then deterministic: a
-    /// clock that shows the batch's watermark, randomness from a fixed seed, no
-    /// files, no network. On, for languages that cannot do without.
+    /// Whether a plugin may import WASI 0.2, which some languages need. The host's WASI is
+    /// deterministic: its clock shows the watermark while timers fire and 1970 while events
+    /// are applied, its random numbers have a fixed seed, and it has no files and no
+    /// network. Default true.
     pub allow_wasi: bool,
-    /// How many plugins are compiled at once. 1: a compiler takes a core and up
-    /// to `plugin.limits.compile_memory_bytes`.
+    /// The number of plugins that are compiled at the same time. Each uses a core and
+    /// up to `plugin.limits.compile_memory_bytes`. Default 1.
     pub compiles_at_once: u32,
-    /// How many may wait to be compiled; more are refused. 64.
+    /// The maximum number of plugins that wait to be compiled. Further uploads are
+    /// refused. Default 64.
     pub compile_queue_max: u32,
     /// The folder with the interpreters for scripts and declarations: `python.wasm`,
-    /// `javascript.wasm` and `declare.wasm`. A host without one of them refuses its
-    /// sources. If left out: the folder `interpreters` next to the program, or
+    /// `javascript.wasm` and `declare.wasm`. If one is missing, uploads of its kind are
+    /// refused. Not set: the folder `interpreters` next to the program, or
     /// `../share/lantern/interpreters`.
     pub interpreters_dir: Option<PathBuf>,
-    /// Whether the interpreters are compiled in the background when the server
-    /// starts, unless they are in the cache. The first script then need not wait.
-    /// On.
+    /// Whether the interpreters are compiled in the background when the server starts,
+    /// unless they are in the cache, so that the first script does not wait for that.
+    /// Default true.
     pub compile_interpreters: bool,
-    /// What compiles.
+    /// Where plugins are compiled.
     #[serde(skip)]
     pub compiler: Compiler,
-    /// The limits plugins run under.
+    /// The limits of plugins.
     pub limits: PluginLimits,
 }
 
@@ -77,59 +79,67 @@ impl Default for Compiler {
     }
 }
 
-/// The limits of a plugin: of its upload, of compiling it and of each instance
-/// and call. Those that decide over an event are deterministic: the same call
-/// meets them at the same point on every machine.
+/// The limits of a plugin: of its upload, of compiling it and of each instance and call.
+/// Limits that can park an event are deterministic: the same call exceeds them at the same
+/// point on every machine.
 // Long because each field is a setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PluginLimits {
-    /// The largest upload, in bytes. 32 MiB: Rust makes 100 KiB, JavaScript 2 to 12
-    /// MiB, Python 20 MiB.
+    /// The maximum size of an upload, in bytes. Plugins in Rust have about 100 KiB, in
+    /// JavaScript 2 to 12 MiB, in Python 20 MiB. Default 32 MiB.
     pub upload_bytes_max: usize,
-    /// The longest parameters, in bytes. 1 MiB.
+    /// The maximum size of the parameters, in bytes. Default 1 MiB.
     pub parameters_bytes_max: usize,
-    /// The longest source of a version (a script or declaration), in bytes. 1 MiB.
+    /// The maximum size of a version's source (a script or declaration), in bytes.
+    /// Default 1 MiB.
     pub source_bytes_max: usize,
-    /// Processor time of compiling, in seconds. 300: Python takes 20 s on a fast
-    /// machine.
+    /// The maximum CPU time for compiling a plugin, in seconds. Plugins in Python take
+    /// 20 s on a fast machine. Default 300.
     pub compile_cpu_s: u64,
-    /// Address space of the compiling process, in bytes. 2 GiB.
+    /// The maximum address space of the process that compiles a plugin, in bytes.
+    /// Default 2 GiB.
     pub compile_memory_bytes: u64,
-    /// Time on the clock for compiling, in seconds. 600.
+    /// The maximum wall time for compiling a plugin, in seconds. Default 600.
     pub compile_wall_s: u64,
-    /// Fuel of making an instance and of its `setup`; about one a WebAssembly
-    /// instruction. 2,000 million: interpreters read their libraries then.
+    /// The fuel limit for creating an instance and running its `setup`, about one unit
+    /// per WebAssembly instruction. It is high because interpreters load their
+    /// libraries in this time. Default 2,000 million.
     pub fuel_setup: u64,
-    /// Linear memory of an instance, all its memories together, in bytes.
-    /// 64 MiB.
+    /// The maximum linear memory of an instance, all its memories together, in bytes.
+    /// Default 64 MiB.
     pub memory_bytes_max: usize,
-    /// Elements of all tables of an instance together. 200,000.
+    /// The maximum number of elements in all WebAssembly tables of an instance
+    /// together. Default 200,000.
     pub table_elements_max: usize,
-    /// Core instances in a component. 100: Python's shared libraries are one
-    /// each.
+    /// The maximum number of core instances in a component. Each of Python's shared
+    /// libraries is one. Default 100.
     pub core_instances_max: usize,
-    /// Memories in a component. 16.
+    /// The maximum number of memories in a component. Default 16.
     pub memories_max: usize,
-    /// Tables in a component. 100.
+    /// The maximum number of WebAssembly tables in a component. Default 100.
     pub tables_max: usize,
-    /// Handles of resources an instance holds at once. 10,000.
+    /// The maximum number of resource handles that an instance holds at a time. Default
+    /// 10,000.
     pub handles_max: usize,
-    /// What one host call may carry out of the plugin, in bytes. 32 MiB.
+    /// The maximum number of bytes that a plugin may pass to the host in one call.
+    /// Default 32 MiB.
     pub host_call_bytes_max: usize,
-    /// Rows one `scan` may return. 10,000.
+    /// The maximum number of rows that one `scan` may return. Default 10,000.
     pub scan_rows_max: u32,
-    /// What one `get`, `get-many` or `scan` may return, in bytes. 16 MiB.
+    /// The maximum number of bytes that one `get`, `get-many` or `scan` may return.
+    /// Default 16 MiB.
     pub read_bytes_max: usize,
-    /// What one call may log, in bytes; the rest is dropped with a note.
-    /// 64 KiB.
+    /// The maximum size of the messages that one call may log, in bytes. Further
+    /// messages are dropped, and a note reports this. Default 64 KiB.
     pub log_bytes_max: usize,
-    /// The longest message a plugin may log or fail with, in bytes; longer
-    /// ones are cut. 4 KiB.
+    /// The maximum length of one log message or error message of a plugin, in bytes.
+    /// Longer ones are cut. Default 4 KiB.
     pub message_bytes_max: usize,
-    /// Time on the clock of one call, in milliseconds: a guard for what fuel
-    /// does not bound, such as a host call that hangs. Hitting it is the host's
-    /// fault and never a verdict on an event. 30 s.
+    /// The maximum wall time of one call, in milliseconds. Fuel limits the work of a
+    /// plugin; this limit is for what fuel does not count, such as a host call that
+    /// hangs. A call that exceeds it is a fault of the host: its events are tried again
+    /// and never parked. Default 30 s.
     pub apply_ms: u64,
 }
 

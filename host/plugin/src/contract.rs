@@ -1,5 +1,5 @@
-//! Checks a component against the contract before it is compiled. Errors name the
-//! function or version that does not fit, and the remedy.
+//! Checks a component against the contract before it is compiled. An error names the
+//! function or version that differs, and the remedy.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -169,7 +169,7 @@ fn check_wasi(
     } else if stem.starts_with("wasi:sockets/") || stem.starts_with("wasi:http/") {
         "a projection has no network, because a replay could not give the same answer"
     } else {
-        "this part of WASI is not there for a projection"
+        "projections cannot use this part of WASI"
     };
     Err(LoadError::Wasi { name: name.into(), why: why.into() })
 }
@@ -431,8 +431,8 @@ mod tests {
     fn an_import_is_accepted_or_refused_with_a_reason() {
         check("lantern:projection/tables@0.2.0", false, "fine");
         check("lantern:projection/types@0.2.7", false, "fine");
-        check("lantern:projection/tables@0.1.0", true, "made for version 0.1.0 of the contract");
-        check("lantern:projection/tables", true, "made for version none");
+        check("lantern:projection/tables@0.1.0", true, "built for version 0.1.0 of the contract");
+        check("lantern:projection/tables", true, "built for version none");
         check("lantern:projection/clocks@0.2.0", true, "`lantern:projection/tables@0.2.0`");
         check("other:thing/api@1.0.0", true, "LAN-0108");
         check("env", true, "LAN-0108");
@@ -440,7 +440,7 @@ mod tests {
         check("wasi:clocks/wall-clock@0.2.3", false, "wasm32-unknown-unknown");
         check("wasi:clocks/wall-clock@0.3.0", true, "has WASI 0.2");
         check("wasi:sockets/tcp@0.2.0", true, "no network");
-        check("wasi:nn/graph@0.2.0", true, "not there");
+        check("wasi:nn/graph@0.2.0", true, "cannot use this part");
     }
 
     #[test]

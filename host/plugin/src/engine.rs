@@ -25,9 +25,10 @@ const MEMORY_GUARD_BYTES: u64 = 32 << 20;
 /// The stack that WebAssembly may use on the calling thread. Threads of a pool have 2 MiB
 /// by default, so at least half of it remains for host calls.
 const WASM_STACK_BYTES: usize = 1 << 20;
-/// Fuel of an instruction that calls the engine to grow a memory or table, even if the
-/// engine refuses: it takes half a microsecond as measured. With the usual one unit, a
-/// loop of such instructions reached the limit of time before the limit of fuel.
+/// The fuel of an instruction that grows a memory or table, also if it fails. Such an
+/// instruction calls the engine and takes half a microsecond (measured). If it took one
+/// unit like other instructions, a loop of them would exceed the limit of wall time before
+/// the limit of fuel.
 const GROW_FUEL: u8 = 250;
 /// Fuel of copying, filling or initialising, in addition to one for each byte: these
 /// instructions call the engine as well.
@@ -35,8 +36,8 @@ const BULK_FUEL: u8 = 20;
 /// The most frames of a backtrace.
 const BACKTRACE_FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 
-/// Part of the name of every cache folder. Change it whenever wrapping or checking
-/// changes what is compiled for the same upload.
+/// Part of the name of every cache folder. It must change when a change of the wrapping or
+/// the checks gives other code for the same upload.
 const BUILD: &str = concat!("lantern-plugin ", env!("CARGO_PKG_VERSION"), " build 1");
 
 /// Creates the engine. Host and compiling child must have the same settings, so both call

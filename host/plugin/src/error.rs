@@ -9,7 +9,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum PluginHostError {
     /// The WebAssembly engine cannot start on this machine.
-    #[error("the WebAssembly engine does not start here: {0}")]
+    #[error("the WebAssembly engine cannot start: {0}")]
     Engine(String),
     /// The folder of compiled plugins is unusable.
     #[error("the cache of compiled plugins at `{path}` cannot be used: {reason}")]
@@ -27,7 +27,7 @@ pub enum PluginHostError {
 #[non_exhaustive]
 pub enum LoadError {
     /// The upload is not WebAssembly.
-    #[error("this is not WebAssembly: {actual}; upload the .wasm file that your compiler made")]
+    #[error("this is not WebAssembly: {actual}; upload the .wasm file that your compiler wrote")]
     NotWasm {
         /// The format of the upload, or its first bytes.
         actual: String,
@@ -37,7 +37,7 @@ pub enum LoadError {
         "the plugin has {bytes} bytes, and the limit is {limit} (`plugin.limits.upload_bytes_max`)"
     )]
     TooLarge {
-        /// Its size.
+        /// The size.
         bytes: usize,
         /// The limit.
         limit: usize,
@@ -47,7 +47,7 @@ pub enum LoadError {
         "the parameters have {bytes} bytes, and the limit is {limit} (`plugin.limits.parameters_bytes_max`)"
     )]
     ParametersTooLarge {
-        /// Their size.
+        /// The size.
         bytes: usize,
         /// The limit.
         limit: usize,
@@ -55,33 +55,35 @@ pub enum LoadError {
     /// A core module that was neither built with an SDK nor has the contract's exports.
     #[error(
         "this is a core WebAssembly module without a `component-type` section and without the \
-         contract's exports, so nothing says that it is a projection"
+         contract's exports, so it is not a projection"
     )]
     NoMetadata,
     /// A core module with imports that no host can provide.
-    #[error("the module imports `{name}` from `{module}`, which a projection cannot have: {why}")]
+    #[error("the module imports `{name}` from `{module}`, which projections cannot import: {why}")]
     CoreImport {
         /// The import's module.
         module: String,
-        /// Its name.
+        /// The name.
         name: String,
         /// The probable reason for the import.
         why: String,
     },
     /// A core module that cannot be wrapped as a component.
-    #[error("the module cannot be made a component: {reason}")]
+    #[error("the module cannot be turned into a component: {reason}")]
     Wrap {
         /// The reason.
         reason: String,
     },
     /// The upload is damaged, or uses a WebAssembly feature that is off.
-    #[error("this WebAssembly is not valid here: {reason}")]
+    #[error(
+        "this WebAssembly is invalid, or uses a feature that this host does not support: {reason}"
+    )]
     Invalid {
         /// The validator's error.
         reason: String,
     },
     /// The plugin imports something that is not in the contract.
-    #[error("the plugin imports `{name}`, which this host does not have; {have}")]
+    #[error("the plugin imports `{name}`, which this host does not provide; {have}")]
     Import {
         /// The interface or function.
         name: String,
@@ -90,8 +92,7 @@ pub enum LoadError {
     },
     /// The plugin was built for another version of the contract.
     #[error(
-        "the plugin was made for version {expected} of the contract (it {verb} `{name}`), and this \
-         host has version {have}"
+        "the plugin was built for version {expected} of the contract (it {verb} `{name}`), but this host has version {have}"
     )]
     Version {
         /// The interface.
@@ -128,7 +129,7 @@ pub enum LoadError {
     },
     /// The component is not a projection.
     #[error(
-        "the component does not export `{expected}`, so it is no projection; it exports {exports}"
+        "the component does not export `{expected}`, so it is not a projection; it exports {exports}"
     )]
     NoProjector {
         /// The interface that is missing.
@@ -137,7 +138,7 @@ pub enum LoadError {
         exports: String,
     },
     /// The component cannot be linked, for a reason that has no error of its own.
-    #[error("the plugin does not fit this host: {reason}")]
+    #[error("the plugin does not match this host's contract: {reason}")]
     Link {
         /// The engine's error.
         reason: String,
@@ -165,7 +166,7 @@ pub enum LoadError {
         limit_s: u64,
     },
     /// The compiler crashed or panicked.
-    #[error("the compiler broke on this plugin: {reason}")]
+    #[error("the compiler crashed on this plugin: {reason}")]
     CompilerBroke {
         /// The reason.
         reason: String,
@@ -176,13 +177,13 @@ pub enum LoadError {
     )]
     CompilerKilled,
     /// Too many plugins wait to be compiled.
-    #[error("{waiting} plugins wait to be compiled already; try again later")]
+    #[error("{waiting} plugins are waiting to be compiled; try again later")]
     CompileQueue {
         /// The number of waiting plugins.
         waiting: u32,
     },
     /// No instance can be created within the limits.
-    #[error("no instance of the plugin can be made: {reason}")]
+    #[error("no instance of the plugin can be created: {reason}")]
     Instance {
         /// The reason.
         reason: String,
@@ -200,10 +201,10 @@ pub enum LoadError {
         message: String,
     },
     /// The plugin is an interpreter and has no source.
-    #[error("the plugin is an interpreter, which runs a source, and it was uploaded without one")]
+    #[error("the plugin is an interpreter, and was uploaded without a source to run")]
     NoSource,
     /// The plugin is no interpreter and was uploaded with a source.
-    #[error("the plugin is no interpreter, and it was uploaded with the source `{name}`")]
+    #[error("the plugin is not an interpreter, but was uploaded with the source `{name}`")]
     UnusedSource {
         /// The source's name.
         name: String,
@@ -215,22 +216,21 @@ pub enum LoadError {
     SourceTooLarge {
         /// The source's name.
         name: String,
-        /// Its size.
+        /// The size.
         bytes: usize,
         /// The limit.
         limit: usize,
     },
     /// The name is not that of a source.
     #[error(
-        "`{name}` is not the name of a source: a name of at most 128 bytes without folders, which \
-         ends in .py, .js, .mjs, .ts, .mts, .yaml, .yml or .json"
+        "`{name}` is not the name of a source: a name has at most 128 bytes and no folders, and ends in .py, .js, .mjs, .ts, .mts, .yaml, .yml or .json"
     )]
     SourceName {
         /// The name, shortened.
         name: String,
     },
     /// The source is not text.
-    #[error("the source `{name}` is not UTF-8 text, in line {line}")]
+    #[error("line {line} of the source `{name}` is not UTF-8 text")]
     SourceText {
         /// The source's name.
         name: String,
@@ -255,8 +255,7 @@ pub enum LoadError {
     },
     /// `setup` ran out of fuel.
     #[error(
-        "the plugin's setup used up its fuel of {limit}: it may never end; or raise \
-         `plugin.limits.fuel_setup`"
+        "the plugin's setup used up its fuel of {limit}: look for an endless loop, or raise `plugin.limits.fuel_setup`"
     )]
     SetupFuel {
         /// The limit, in units of fuel.
@@ -266,7 +265,7 @@ pub enum LoadError {
     },
     /// `setup` returned another manifest the second time.
     #[error(
-        "setup answered twice with the same parameters, and the second manifest has another {field}"
+        "setup returned two different manifests for the same parameters: they differ in the {field}"
     )]
     Varies {
         /// The first field that differs.
@@ -368,27 +367,29 @@ impl LoadError {
                  everything in and use the SDK's own build step"
             }
             Self::Wrap { .. } => {
-                "build it with the SDK of the version this host has, and with one version of \
+                "build it with the SDK of this host's version, and with one version of \
                  wit-bindgen"
             }
             Self::Invalid { .. } => {
                 "build it again without threads, 64-bit memory, tail calls, garbage collection, \
                  exceptions or relaxed SIMD"
             }
-            Self::Import { .. } => "remove what needs it; a projection has the contract only",
+            Self::Import { .. } => {
+                "remove the code that needs it: a projection can import only the contract"
+            }
             Self::Version { .. } => {
                 "rebuild the plugin with the SDK of this server's release (`sdk/rust` next to its \
                  `wit/projection.wit`), or run a server of the plugin's release"
             }
             Self::Wasi { .. } => {
-                "remove what needs it: a projection sees events and tables, never files, the \
+                "remove the code that needs it: a projection can access events and tables, never files, the \
                  network or the time of day"
             }
             Self::Signature { .. } | Self::Link { .. } => {
                 "build the plugin against this host's wit/projection.wit, unchanged"
             }
             Self::NoProjector { .. } => {
-                "make it with Lantern's SDK, which exports `lantern:projection/projector`"
+                "build it with Lantern's SDK, which exports `lantern:projection/projector`"
             }
             Self::CompileCpu { .. } | Self::CompileMemory { .. } | Self::CompileWall { .. } => {
                 "look for one huge generated function and split it, or raise the limit"
@@ -403,18 +404,18 @@ impl LoadError {
             }
             Self::CompileQueue { .. } => "wait, or raise `plugin.compile_queue_max`",
             Self::Instance { .. } => {
-                "make its initial memory and tables smaller, or raise the limit named"
+                "make its initial memory and tables smaller, or raise the limit that the message names"
             }
-            Self::Setup { .. } => "correct the parameters it complains of",
+            Self::Setup { .. } => "correct the parameters that the message names",
             Self::SetupTrapped { .. } => {
-                "run its tests with the same parameters; see the backtrace"
+                "run the plugin's tests with the same parameters, and see the backtrace"
             }
-            Self::SetupFuel { .. } => "look for a loop without an end in setup",
+            Self::SetupFuel { .. } => "look for an endless loop in setup",
             Self::Varies { .. } => {
-                "setup must answer the same manifest for the same parameters: use no randomness, \
+                "setup must return the same manifest for the same parameters: use no randomness, \
                  clock or map order in it"
             }
-            Self::Manifest(_) => "correct the manifest that the plugin's setup answers",
+            Self::Manifest(_) => "correct the manifest that the plugin's setup returns",
             Self::Host { .. } => "see the host's log; the plugin is not at fault",
             other => other.source_help(),
         }

@@ -188,7 +188,7 @@ impl PluginHost {
         let Some(cache) = &self.cache else { return Ok(linked) };
         if let Err(error) = cache.store(sha, &code) {
             // The only result is another compilation after the next start.
-            tracing::warn!(%error, "a compiled plugin is not kept");
+            tracing::warn!(%error, "a compiled plugin could not be stored in the cache");
             return Ok(linked);
         }
         // The code takes less memory if it is loaded from its file.
@@ -201,7 +201,7 @@ impl PluginHost {
         let loaded = code.deserialize(&self.engine);
         loaded
             .inspect_err(
-                |error| tracing::warn!(%error, "a compiled plugin does not load: compiled again"),
+                |error| tracing::warn!(%error, "a compiled plugin of the cache cannot be loaded; the plugin is compiled again"),
             )
             .ok()
     }

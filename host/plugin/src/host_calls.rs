@@ -53,8 +53,7 @@ impl tables::Host for GuestState {
         let rows = host.scan(TableId(table), &start, &end, ask, reverse).map_err(CallEnd::from)?;
         if rows.len() > rows_max as usize {
             return Err(CallEnd::Guest(format!(
-                "`tables.scan` found more than {rows_max} rows (`plugin.limits.scan_rows_max`): ask for \
-                 fewer with its limit, and go on from the last key"
+                "`tables.scan` found more than {rows_max} rows (`plugin.limits.scan_rows_max`): pass a smaller `limit`, and continue after the last key"
             ))
             .into());
         }

@@ -48,7 +48,7 @@ enum SetupError {
     Shortage(String),
     /// It trapped or exceeded a limit.
     Trapped(ApplyError),
-    /// Its manifest breaks a rule.
+    /// The manifest breaks a rule.
     Manifest(ManifestError),
 }
 
@@ -190,7 +190,7 @@ fn start_error(store: &Store<GuestState>, error: &wasmtime::Error) -> SetupError
         return SetupError::Trapped(ended(store.data(), error, &call));
     }
     if let Some(what) = &store.data().memory.refused {
-        return SetupError::Start(format!("it needs {what} to begin with"));
+        return SetupError::Start(format!("at its start it needs {what}"));
     }
     let (text, limits) = (format!("{error:#}"), &store.data().limits);
     // The engine has no error types for these limits.
@@ -315,7 +315,9 @@ impl RunningInstance {
         match failure.cause {
             Some(cause) if cause as usize >= len => ApplyError::Failed {
                 cause: None,
-                message: format!("{message} (it blames {cause} in a batch of {len})"),
+                message: format!(
+                    "{message} (it names {cause} as the cause, but the batch has {len} timers and events)"
+                ),
             },
             cause => ApplyError::Failed { cause: cause.map(Cause), message: message.to_owned() },
         }
@@ -371,7 +373,7 @@ fn ended(state: &GuestState, error: &wasmtime::Error, call: &CallFuel) -> ApplyE
     let out_of_fuel = || {
         let CallFuel { fuel, key, host_fuel } = call;
         let host = if *host_fuel > 0 {
-            format!(", and {host_fuel} were for what it had the host do")
+            format!(", of which calls to the host used {host_fuel}")
         } else {
             String::new()
         };
@@ -387,14 +389,16 @@ fn ended(state: &GuestState, error: &wasmtime::Error, call: &CallFuel) -> ApplyE
         Some(Trap::OutOfFuel) => return trapped(TrapKind::Fuel, out_of_fuel()),
         Some(Trap::Interrupt) => {
             return ApplyError::Fault(format!(
-                "the call took longer than {} ms on the clock (`plugin.limits.apply_ms`)",
+                "the call took longer than {} ms of wall time (`plugin.limits.apply_ms`)",
                 state.limits.apply_ms
             ));
         }
         _ => {}
     }
-    let last_message =
-        state.last_error().map(|text| format!("; it last said: {text}")).unwrap_or_default();
+    let last_message = state
+        .last_error()
+        .map(|text| format!("; its last message was: {text}"))
+        .unwrap_or_default();
     let what = describe(state, error);
     match &state.memory.refused {
         Some(refused) => trapped(
@@ -410,7 +414,7 @@ fn ended(state: &GuestState, error: &wasmtime::Error, call: &CallFuel) -> ApplyE
 
 fn describe(state: &GuestState, error: &wasmtime::Error) -> String {
     if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
-        return format!("it ended itself with exit code {}", exit.0);
+        return format!("it exited with code {}", exit.0);
     }
     match error.downcast_ref::<Trap>() {
         Some(Trap::UnreachableCodeReached) => {

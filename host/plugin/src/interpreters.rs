@@ -144,8 +144,8 @@ mod tests {
         check("Totals.PY", b"", "e3b0c442");
         check("totals.rb", b"", "`totals.rb`");
         check("py", b"", "`py`");
-        check("a/totals.py", b"", "without folders");
-        check("to\ntals.py", b"", "without folders");
+        check("a/totals.py", b"", "no folders");
+        check("to\ntals.py", b"", "no folders");
         check("totals.py", b"a = 1\nb = '\xFF'\n", "line 2");
         let long = format!("{}.py", "x".repeat(NAME_BYTES_MAX));
         check(&long, b"", "128 bytes");

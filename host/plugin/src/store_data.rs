@@ -37,9 +37,10 @@ impl From<HostError> for CallEnd {
     }
 }
 
-/// The fuel of the host's work during a call. It is counted separately from the guest's
-/// fuel, with the same limit, because a store's fuel cannot be charged during a call. All
-/// code that charges fuel has a handle to it, on the thread of the call.
+/// The fuel of the host's work during a call. It has the same limit as the guest's fuel but
+/// is counted separately, because the engine does not allow a change of the guest's fuel
+/// during a call. All code that charges fuel has a handle to this counter, on the thread of
+/// the call.
 #[derive(Debug, Default)]
 pub(crate) struct HostFuel {
     used: AtomicU64,
@@ -171,8 +172,7 @@ impl GuestState {
         } else {
             self.log_full = true;
             let note = format!(
-                "further messages of this call were dropped: they pass {limit} bytes \
-                 (`plugin.limits.log_bytes_max`)"
+                "further messages of this call were dropped: they exceed {limit} bytes (`plugin.limits.log_bytes_max`)"
             );
             (Level::Warn, note)
         };
@@ -211,8 +211,8 @@ pub(crate) struct MemoryMeter {
     past_maximum: bool,
     /// The last request in this call that was refused, as text.
     pub(crate) refused: Option<String>,
-    /// Memory that the machine could not provide in this call although the limits allow
-    /// it. Then the call is no verdict on an event.
+    /// The memory that the machine could not provide in this call although the limits allow
+    /// it. Then the call fails with a fault, and no event is parked.
     pub(crate) shortage: Option<String>,
 }
 

@@ -108,7 +108,7 @@ mod tests {
         ] {
             let message = message(bytes);
             assert!(message.contains(expected), "{message} does not say {expected}");
-            assert!(message.ends_with("upload the .wasm file that your compiler made"));
+            assert!(message.ends_with("upload the .wasm file that your compiler wrote"));
         }
     }
 }

@@ -1,7 +1,8 @@
 //! WASI 0.2 for languages that need it, with deterministic results. The clock shows the
-//! watermark, random numbers have a fixed seed, and waiting takes no time. There are no
-//! arguments, environment variables or files. Output goes to the plugin's log. Interfaces
-//! to the outside (sockets, HTTP) do not exist.
+//! watermark while timers fire, and 1970 while events are applied. Random numbers have a
+//! fixed seed, and waiting takes no time. There are no arguments, environment variables or
+//! files. Output goes to the plugin's log. Interfaces to the outside (sockets, HTTP) do not
+//! exist.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -46,8 +47,8 @@ const SEED: u64 = 0x6C61_6E74_6572_6E21;
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// The most bytes that one write to standard output accepts.
 const WRITE_BYTES_MAX: usize = 64 << 10;
-/// Fuel of a write to standard output, in addition to one for each byte, and fuel of a
-/// wait. The library does much work for them: a write of 4 KiB takes more than a
+/// The fuel of a wait, and of a write to standard output in addition to one unit for each
+/// byte. Both are expensive in the WASI library: a write of 4 KiB takes more than a
 /// microsecond.
 const STREAM_FUEL: u64 = 2_000;
 /// How many resources, such as streams, an instance may have.

@@ -183,8 +183,8 @@ fn fuel_runs_out_at_the_same_point_in_every_run() {
     let plugin = load(&putting());
     let (whole, _) = apply(&*plugin, &batch(10), FUEL);
     whole.result.unwrap();
-    // Guest and host may each use all of the fuel. Find the least fuel with which the
-    // call succeeds.
+    // The guest and the host's work each have the whole fuel as their limit. Find the least
+    // fuel with which the call succeeds.
     let (mut low, mut high) = (0, whole.fuel);
     while low + 1 < high {
         let middle = u64::midpoint(low, high);
@@ -242,7 +242,7 @@ fn work_the_host_does_is_fuel_too() {
         format!("(loop $forever (call $get (i32.const 0) {key} (i32.const 8192)) (br $forever))");
     let (applied, _) = apply(&*load(&guest), &batch(1), 1_000_000);
     let said = applied.result.unwrap_err();
-    trapped(said, TrapKind::Fuel, &["the call had 1000000", "for what it had the host do"]);
+    trapped(said, TrapKind::Fuel, &["the call had 1000000", "of which calls to the host used"]);
 }
 
 #[test]
@@ -252,7 +252,7 @@ fn the_clock_ends_a_call_that_fuel_does_not_and_no_event_is_blamed() {
     let plugin = host_with(limits).load(&guest.build(), "").unwrap();
     let (applied, _) = apply(&*plugin, &batch(1), u64::MAX);
     let Err(ApplyError::Fault(said)) = applied.result else { panic!("no fault") };
-    assert!(said.contains("1 ms on the clock (`plugin.limits.apply_ms`)"), "{said}");
+    assert!(said.contains("1 ms of wall time (`plugin.limits.apply_ms`)"), "{said}");
 }
 
 #[test]
@@ -288,7 +288,11 @@ fn a_failure_names_its_event_or_none() {
         };
         assert_eq!(cause, expected.map(Cause));
         assert!(message.starts_with("no such product"));
-        assert_eq!(message.contains("blames 7 in a batch of 3"), blamed == Some(7), "{message}");
+        assert_eq!(
+            message.contains("names 7 as the cause, but the batch has 3"),
+            blamed == Some(7),
+            "{message}"
+        );
     }
 }
 
@@ -432,7 +436,7 @@ fn reads_and_the_log_are_bounded() {
 }
 
 #[test]
-fn what_one_host_call_carries_out_is_bounded() {
+fn the_bytes_passed_to_one_host_call_are_bounded() {
     let limits = PluginLimits { host_call_bytes_max: 64 << 10, ..PluginLimits::default() };
     let guest = Guest::new().import("tables", "put", "(param i32 i32 i32 i32 i32 i32)").apply(
         "(call $put (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 65537))",

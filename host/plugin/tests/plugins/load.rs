@@ -94,7 +94,7 @@ fn a_file_that_is_no_plugin_is_named_in_the_error() {
     let module = wat::parse_str("(module (memory (export \"memory\") 1))").unwrap();
     says(&refused(&host, &module), "LAN-0104", &["without a `component-type` section"]);
     let cut = &Guest::new().build()[..200];
-    says(&refused(&host, cut), "LAN-0107", &["not valid here"]);
+    says(&refused(&host, cut), "LAN-0107", &["this WebAssembly is invalid"]);
     let mut broken = Guest::new().build();
     broken.truncate(broken.len() - 40);
     assert!(matches!(refused(&host, &broken).code(), "LAN-0106" | "LAN-0107"));
@@ -192,7 +192,7 @@ fn the_error_names_the_version_of_another_contract() {
     says(
         &error,
         "LAN-0109",
-        &["made for version 0.3.0 of the contract (it imports `lantern:", "has version 0.2.0"],
+        &["built for version 0.3.0 of the contract (it imports `lantern:", "has version 0.2.0"],
     );
     // Later releases of the same track only add functions. So a plugin for such a release
     // can be loaded if it uses none of these.
@@ -207,7 +207,7 @@ fn the_error_names_the_version_of_another_contract() {
 fn a_plugin_of_the_first_contract_is_refused_and_the_error_names_the_sdk_to_rebuild_with() {
     let old = include_bytes!("../old/contract-0.1.0.wasm");
     let error = refused(&host(), old);
-    let expected = ["made for version 0.1.0 of the contract", "this host has version 0.2.0"];
+    let expected = ["built for version 0.1.0 of the contract", "this host has version 0.2.0"];
     says(&error, "LAN-0109", &expected);
     assert!(error.help().contains("rebuild the plugin with the SDK"), "{}", error.help());
 }
@@ -359,7 +359,7 @@ fn manifests_are_checked() {
     says(&refused(&host(), &guest.build()), "LAN-0124", &["`No Name`"]);
     let mut guest = Guest::new();
     guest.option = Some("turbo");
-    says(&refused(&host(), &guest.build()), "LAN-0124", &["unknown option `turbo`"]);
+    says(&refused(&host(), &guest.build()), "LAN-0124", &["the option `turbo`"]);
 }
 
 #[test]
@@ -452,7 +452,7 @@ fn cached_code_does_not_get_round_a_stricter_setting() {
 }
 
 #[test]
-fn many_who_load_the_same_at_once_wait_for_one_compilation() {
+fn concurrent_loads_of_one_plugin_wait_for_one_compilation() {
     let host = host();
     let bytes = Guest::new().build();
     let plugins: Vec<_> = std::thread::scope(|scope| {

@@ -164,5 +164,5 @@ fn exit_ends_the_call_not_the_host() {
     let guest = guest().apply("(call $exit (i32.const 1))");
     let (applied, _) = apply(&*load(&guest), &batch(1), FUEL);
     let said = applied.result.unwrap_err().to_string();
-    assert!(said.contains("ended itself with exit code 1"), "{said}");
+    assert!(said.contains("exited with code 1"), "{said}");
 }
