@@ -245,8 +245,8 @@ impl AppendWorker {
         }
     }
 
-    /// Starts reading the topic's end if the window is missing. Waits until no append
-    /// is pending: the window would lack its events.
+    /// Starts reading the topic's end if the window is missing. It first waits until no
+    /// append is pending, because the window would lack the events of a pending append.
     fn read_tail(&mut self) {
         if self.window.is_some() || !self.calls.is_empty() || self.closing {
             return;

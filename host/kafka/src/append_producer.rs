@@ -48,8 +48,9 @@ pub(crate) struct ReplaceableProducer {
     pub(crate) settings: ClientConfig,
     /// How it batches records.
     pub(crate) batching: Batching,
-    /// The topic's size limit at the time when a batch was too large although no single
-    /// record was. While the topic has this limit, records are sent one by one.
+    /// Set when the broker has refused a batch as too large although each of its records
+    /// was small enough: the topic's size limit at that time. While the topic has this
+    /// limit, records are sent one by one.
     pub(crate) alone_at: Option<Option<usize>>,
     /// Whether it must be replaced before anything else is sent.
     pub(crate) renewing: bool,

@@ -40,8 +40,8 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
         while consumer.poll(Duration::ZERO).is_some() {}
         let requested = std::mem::take(&mut *shared.bounds_requests.lock());
         if whole.is_none_or(|at| at.elapsed() >= refresh) {
-            // Before the bounds are queried, so that they belong to this topic or to a
-            // later one.
+            // The id is queried before the bounds, so that the bounds belong to the topic
+            // of this id or to a later one.
             identify(shared, consumer);
             let all: Vec<&Partition> = shared.parts.iter().collect();
             ask(shared, consumer, &all);
@@ -153,7 +153,7 @@ fn report_refusal(
         }
         return;
     }
-    tracing::debug!(%error, "the bounds of partitions cannot be read");
+    tracing::debug!(%error, "the first and last offsets of the partitions cannot be read");
     consumer.context().record_error(error, &error.to_string());
     for part in parts {
         fault(shared, part, error);
@@ -170,13 +170,13 @@ fn fault(shared: &Shared, part: &Partition, error: &KafkaError) {
             shared.wake(part);
         }
         _ => {
-            tracing::debug!(%error, partition = %part.topic_partition, "the bounds of a partition cannot be read")
+            tracing::debug!(%error, partition = %part.topic_partition, "the first and last offset of a partition cannot be read")
         }
     }
 }
 
-/// Makes cursors that stopped before the partition's `end` check once more, in case no
-/// record arrives by itself.
+/// Makes each cursor that stopped before the partition's `end` read once more. Otherwise it
+/// would not learn that no record remains before `end`.
 fn confirm(shared: &Shared, part: &Partition, end: u64) {
     let mut state = part.state.lock();
     for (number, buffer) in state.buffers.iter_mut().enumerate() {

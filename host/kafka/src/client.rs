@@ -25,7 +25,7 @@ const TOKEN_MS: i64 = 300_000;
 /// The newest fault that any client reported.
 #[derive(Default)]
 pub(crate) struct ClientReport {
-    /// Its text.
+    /// The text.
     last: Mutex<Option<String>>,
 }
 
@@ -99,9 +99,9 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// The context of a producer: that of every client, and what takes the outcomes of its
-/// records. Each kind of producer implements [`rdkafka::producer::ProducerContext`] for
-/// its own `Outcomes`.
+/// The context of a producer: the context that every client has, and a receiver for the
+/// outcomes of its records. Each kind of producer implements
+/// [`rdkafka::producer::ProducerContext`] for its own `Outcomes`.
 pub(crate) struct DeliveryContext<Outcomes> {
     base: Context,
     pub(crate) outcomes: Outcomes,
@@ -256,8 +256,8 @@ pub(crate) fn time_of(time: RecordTime) -> lantern_core::Timestamp {
     lantern_core::Timestamp(time.to_millis().unwrap_or(0).max(0).saturating_mul(1_000))
 }
 
-/// When the broker appended a record; [`lantern_core::Timestamp::MIN`] if the record
-/// has its producer's time, which may be anything.
+/// When the broker appended a record; [`lantern_core::Timestamp::MIN`] if the record has
+/// its producer's time, because a producer can set any time.
 pub(crate) fn append_time(time: RecordTime) -> lantern_core::Timestamp {
     match time {
         RecordTime::LogAppendTime(ms) if ms > 0 => time_of(time),

@@ -219,7 +219,7 @@ fn flatten(front: &str, section: BTreeMap<String, Value>, into: &mut BTreeMap<St
 pub struct ConfigError {
     /// The setting's name.
     pub key: String,
-    /// Its value.
+    /// The value.
     pub value: String,
     /// What it must be.
     pub rule: String,

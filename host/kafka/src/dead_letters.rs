@@ -29,8 +29,8 @@ use crate::{record, record_decoding, record_encoding, topics};
 /// How long the broker may take to store the copies of one call.
 const STEP: Duration = Duration::from_secs(15);
 
-/// The consumer group, without its prefix. Its offsets tell up to where letters were sent
-/// again.
+/// The consumer group, without its prefix. Its committed offsets mark the dead letters that
+/// were read to be retried.
 const GROUP: &str = "dead-letters";
 /// Memory for letters that are fetched ahead, in bytes.
 const PREFETCH_BYTES: usize = 4 << 20;

@@ -56,8 +56,8 @@ struct Outboxes {
     context: Context,
     instance: String,
     senders: Mutex<HashMap<String, LastUse>>,
-    /// The topic's size limit at the time when a batch was too large although no single
-    /// record was. See [`crate::append`].
+    /// Set when the broker has refused a batch as too large although each of its records
+    /// was small enough: the topic's size limit at that time. See [`crate::append`].
     alone_at: Mutex<Option<Option<usize>>>,
 }
 
@@ -185,12 +185,12 @@ impl Outboxes {
                 return Err(LogError::Rejected { index, appended: 0, reason });
             }
             Err(Fault::Kafka(error)) => {
-                tracing::warn!(%error, outbox = emitted.outbox, "a transaction failed");
+                tracing::warn!(%error, outbox = emitted.outbox, "a transaction with emitted events failed");
                 return Err(unavailable(&error));
             }
             Err(Fault::Record(index, undelivered)) => {
                 let error = &undelivered.error;
-                tracing::warn!(%error, outbox = emitted.outbox, "a transaction failed");
+                tracing::warn!(%error, outbox = emitted.outbox, "a transaction with emitted events failed");
                 let batching = self.batching(&settings);
                 return Err(match verdict(&undelivered, topic, &settings, batching) {
                     RecordFailure::Rejected(reason) => {
@@ -326,7 +326,7 @@ impl OutboxSender {
             // If the abort fails too, the broker aborts the transaction after its
             // timeout, or the next producer does.
             if let Err(error) = self.producer.abort_transaction(STEP) {
-                tracing::debug!(%error, "a transaction could not be aborted");
+                tracing::debug!(%error, "a transaction with emitted events could not be aborted");
             }
             return Err(error);
         }

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn it_holds_no_more_than_its_limit_and_what_nobody_has_read() {
+    fn a_buffer_holds_no_more_than_its_limit_and_the_unread_chunks() {
         let limit = 10_000;
         let mut buffer = ReadBuffer::default();
         buffer.request(0, Instant::now());

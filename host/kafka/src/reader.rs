@@ -156,7 +156,7 @@ impl Cursor {
         if self.is_stuck(number, end) {
             let next = self.assignments[number].next;
             self.assignments[number].replaced += 1;
-            tracing::info!(partition = %part.topic_partition, next, end, "a cursor received nothing and restarts at its offset");
+            tracing::info!(partition = %part.topic_partition, next, end, "a Kafka cursor received no records and is started again at its offset");
             metrics::counter!("lantern_log_cursors_replaced_total").increment(1);
             self.unassign(part, number);
             if let Err(error) = self.assign(part, number, next) {
@@ -235,7 +235,7 @@ impl Cursor {
         let mut list = TopicPartitionList::new();
         list.add_partition(&part.topic_partition.topic, part.topic_partition.partition);
         if let Err(error) = self.consumer.incremental_unassign(&list) {
-            tracing::debug!(%error, partition = %part.topic_partition, "a cursor could not leave");
+            tracing::debug!(%error, partition = %part.topic_partition, "a Kafka cursor could not be removed from a partition");
         }
     }
 
@@ -424,7 +424,7 @@ impl Cursor {
     /// The cursor's offset does not exist any more, or cannot be reached. The contents of
     /// the partition are unknown until its bounds are queried again.
     fn fail_cursor(&mut self, part: &Partition, number: usize, error: &KafkaError) {
-        tracing::info!(%error, partition = %part.topic_partition, "a cursor lost its offset");
+        tracing::info!(%error, partition = %part.topic_partition, "a Kafka cursor cannot read its offset any more");
         self.unassign(part, number);
         let mut state = part.state.lock();
         if state.buffers[self.number].requested.is_none() {

@@ -79,7 +79,7 @@ pub(crate) fn read(
     } else {
         tracing::warn!(
             topic,
-            "a transaction stays open: its events count as sent although it may be aborted"
+            "a transaction does not end: its emitted events count as appended, although it may be aborted"
         );
         whole
     };

@@ -81,13 +81,13 @@ fn an_event_without_a_time_has_that_of_its_record() {
 }
 
 #[test]
-fn a_payload_nobody_names_is_json_where_it_is_json() {
+fn a_payload_without_a_media_type_is_json_if_it_parses_as_json() {
     assert_eq!(read(None, None, BINARY, b"{}").datacontenttype, "");
     assert_eq!(read(None, None, BINARY, b"\x00x").datacontenttype, "application/octet-stream");
 }
 
 #[test]
-fn structured_mode_is_told_by_its_media_type_or_by_having_no_headers() {
+fn structured_mode_is_recognized_by_its_media_type_or_by_missing_headers() {
     let json = br#"{"specversion":"1.0","id":"1","source":"s","type":"t","data":{"x":1}}"#;
     let media: Pairs<'_> =
         &[("Content-Type", Some(b"application/cloudevents+json; charset=UTF-8"))];
@@ -205,7 +205,7 @@ fn members_that_no_attribute_may_be_are_left_out_of_a_structured_event() {
 }
 
 #[test]
-fn what_a_log_accepts_a_client_may_send_again() {
+fn a_client_may_send_every_event_that_a_log_accepts() {
     let json = br#"{"specversion":"1.0","id":7,"source":"s","type":"t","big":3000000000,
         "subject":"","iodebeziumtransactiontotalorder":"1","tenant":99999999999}"#;
     let event = read(None, None, &[], json);
@@ -247,7 +247,7 @@ fn an_unreadable_record_names_the_type_it_claims() {
 }
 
 #[test]
-fn what_is_no_event_is_kept_with_its_place_and_the_reason() {
+fn an_unreadable_record_is_kept_with_its_offset_and_the_reason() {
     let check = |headers: Pairs<'_>, payload: &[u8], word: &str| {
         let event = read(None, Some("k1"), headers, payload);
         assert_eq!(event.kind, UNREADABLE_TYPE);
@@ -318,7 +318,7 @@ fn a_record_whose_own_time_is_out_of_range_is_unreadable_only_if_the_time_is_nee
 }
 
 #[test]
-fn a_mapping_that_says_nothing_takes_topic_key_and_timestamp() {
+fn an_empty_mapping_uses_topic_key_and_timestamp() {
     let event = read(Some(Mapping::default()), Some("k1"), &[], br#"[1]"#);
     assert_eq!((event.kind.as_str(), event.subject.as_str()), ("orders", "k1"));
     assert_eq!((event.id.as_str(), event.source.as_str()), ("3-1841", "kafka/orders"));

@@ -486,7 +486,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_slow_reader_needs_is_not_let_go_of_by_one_at_the_end() {
+    fn a_reader_at_the_end_does_not_evict_chunks_of_a_slow_reader() {
         let now = Instant::now();
         let mut state = PartitionState {
             bounds: Some((0, 10)),

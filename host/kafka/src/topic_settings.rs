@@ -2,8 +2,8 @@
 //! caused by the record itself.
 //!
 //! A verdict on a record must not depend on the records that are sent with it. A topic
-//! limits the size of *batches* of records, so a batch exceeds the limit only if a
-//! single record does.
+//! limits the size of *batches* of records. The producer builds batches below this limit,
+//! so a batch exceeds it only if a single record does.
 
 use std::collections::HashMap;
 

@@ -40,7 +40,7 @@ pub(crate) fn decode(
         let record: ProjectionRecord =
             serde_json::from_slice(&json).map_err(|e| damaged(e.to_string()))?;
         if record.key() != name {
-            return Err(damaged(format!("it is that of `{}`", record.key())));
+            return Err(damaged(format!("it is the record of `{}`", record.key())));
         }
         Ok(record)
     };

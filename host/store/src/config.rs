@@ -7,33 +7,33 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreConfig {
-    /// The most memory for the pages of one shard's file, in bytes; what a
-    /// shard does not touch is not kept. Default 64 MiB.
+    /// The maximum memory for the pages of one shard's file, in bytes. Pages are cached
+    /// when they are used. Default 64 MiB.
     pub cache_bytes: usize,
-    /// What the pages of all open files should stay below, in bytes: a file that
-    /// is opened while many are gets its part of this and no more, but at least
+    /// The intended maximum memory for the pages of all open files, in bytes. It is
+    /// divided among the open files when a file is opened, and each file gets at least
     /// 8 MiB. Default 512 MiB.
     pub cache_total_bytes: usize,
-    /// How many files may be open. Past it, those of shards at rest are closed
-    /// and opened again when used, which takes some milliseconds; shards that
-    /// are being read are never closed, so the number can be passed for a
-    /// while. Default 256.
+    /// The intended maximum number of open files. If it is exceeded, files of idle
+    /// shards are closed, and opened again when they are used, which takes a few
+    /// milliseconds. Files that are being read are not closed, so the number can be
+    /// exceeded for a time. Default 256.
     pub open_files_max: usize,
-    /// After how long without use a shard's file is closed, in milliseconds,
-    /// and its memory given back. Default 60,000.
+    /// A shard's file that is not used for this time is closed, and its memory is
+    /// released, in milliseconds. Default 60,000.
     pub idle_close_ms: u64,
-    /// Whether a file opens at once after a crash, instead of being read whole
-    /// first. It costs a little on each commit. Default true.
+    /// Whether a file can be opened at once after a crash. If not, the whole file is
+    /// read first. It makes each commit a little slower. Default true.
     pub quick_repair: bool,
-    /// A table with eight times as many rows is no longer stored as a
-    /// tree but as sorted runs of at least this many, to which commits append
-    /// and which are merged as they become many: a changed row then costs
-    /// hundreds of bytes written instead of thousands. 0 leaves all tables
-    /// trees, except those that are stored in runs already. Default 8,192.
+    /// The minimum number of rows in a sorted run. A table with eight times as many
+    /// rows is stored as runs instead of a tree: commits append runs, and runs are
+    /// merged when there are many. A changed row then costs hundreds of bytes written
+    /// to disk instead of thousands. 0 stores tables as trees, except those that are
+    /// stored as runs already. Default 8,192.
     pub run_rows: u64,
-    /// What the rows of tables in runs may take in memory, of all states
-    /// together and about evenly, in bytes: there they are found at once, and in
-    /// a file only in ten times as long. Default 1 GiB.
+    /// The memory for rows of tables that are stored as runs, in bytes, divided about
+    /// evenly among all states. A row in memory is found about ten times as fast as one
+    /// in the file. Default 1 GiB.
     pub rows_total_bytes: usize,
 }
 

@@ -11,8 +11,8 @@ use lantern_redb_file::forget_cached_pages;
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
-/// A file system with folders, with the operations that the store needs. The effect of a
-/// call is durable only after the `sync` of the file or folder concerned.
+/// The file system operations that the store needs. The effect of a call is durable only
+/// after the `sync` of the file or folder concerned.
 pub trait Disk: Debug + Send + Sync {
     /// Opens the file at `path` for reading and writing. With `uncached`, it first drops
     /// the operating system's cached pages of the file.
@@ -97,7 +97,7 @@ impl Disk for SystemDisk {
         let file = OpenOptions::new().read(true).write(true).open(path)?;
         if uncached {
             forget_cached_pages(&file).unwrap_or_else(|error| {
-                tracing::warn!(%error, "cannot drop cached pages");
+                tracing::warn!(%error, "the cached pages of a file could not be dropped");
             });
         }
         Ok(Box::new(FileBackend::new(file)?))

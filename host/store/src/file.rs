@@ -168,7 +168,7 @@ pub(crate) fn check_about(path: &Path, kind: FileKind, db: &Database) -> Result<
         Ok(name.zip(format))
     })?;
     let Some((name, format)) = found else {
-        return refuse("is a redb file, but none of Lantern's".into());
+        return refuse("is a redb file, but not one of Lantern's".into());
     };
     if name != kind.name {
         return refuse(format!("is a file of kind `{name}`, not `{}`", kind.name));
@@ -185,7 +185,7 @@ pub(crate) fn check_about(path: &Path, kind: FileKind, db: &Database) -> Result<
              that wrote it, or a later one",
             kind.format
         )),
-        _ => refuse(format!("gives `{format}` as its format, which is none")),
+        _ => refuse(format!("has the format `{format}`, which is not a format number")),
     }
 }
 

@@ -127,7 +127,7 @@ impl PluginFiles {
     fn path(&self, sha256: &str) -> Result<PathBuf, StoreError> {
         if !is_sha256(sha256) {
             return Err(StoreError::Io(format!(
-                "`{sha256}` is no SHA-256: write 64 lower-case hexadecimal digits"
+                "`{sha256}` is not a SHA-256: write 64 lower-case hexadecimal digits"
             )));
         }
         Ok(self.dir.join(sha256).with_extension(EXTENSION))
@@ -150,7 +150,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_put_is_got_listed_and_removed() {
+    fn a_stored_plugin_can_be_read_listed_and_removed() {
         let dir = tempfile::tempdir().unwrap();
         let files = PluginFiles::open(dir.path().join("deep/plugins")).unwrap();
         let a = files.put(b"one").unwrap();
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_hash_never_becomes_a_path() {
+    fn a_text_that_is_no_hash_never_becomes_a_path() {
         let dir = tempfile::tempdir().unwrap();
         let files = PluginFiles::open(dir.path().join("plugins")).unwrap();
         fs::write(dir.path().join("secret.wasm"), b"x").unwrap();
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_half_written_is_cleared_away() {
+    fn files_that_a_crash_left_incomplete_are_deleted() {
         let dir = tempfile::tempdir().unwrap();
         let half = dir.path().join(format!("{}.new", "a".repeat(64)));
         fs::write(&half, b"half").unwrap();

@@ -29,8 +29,9 @@ pub(crate) struct RowArena {
     /// The piece that is being filled, and the number of bytes used in it.
     filled: Option<(usize, usize)>,
     bytes: usize,
-    /// Free space of removed rows, by its size in units. Under 0: addresses of removed
-    /// rows that had a piece of their own, whose memory is already freed.
+    /// The free space of removed rows, by its size in units. The entry for size 0 has the
+    /// addresses of removed rows that had a piece of their own; the memory of these pieces
+    /// is already freed.
     free: BTreeMap<u16, Vec<RowAddress>>,
 }
 

@@ -48,8 +48,8 @@ pub(crate) enum RowKnowledge {
     Present(Vec<u8>),
     /// The row does not exist.
     Absent,
-    /// The cache does not know. A value that is now read from the file can be cached with
-    /// this stamp.
+    /// The cache does not know the row. If the caller reads it from the file, it can be
+    /// cached with this stamp.
     Unknown(CommitStamp),
 }
 
@@ -74,8 +74,8 @@ struct CacheEntries {
     whole: bool,
     /// The number of rows that were read from the file since this was created.
     misses: u64,
-    /// Whether the whole table, or one of its rows, did not fit. Then the whole table is
-    /// not loaded again.
+    /// Whether the whole table, or one of its rows, did not fit into the cache. Then the
+    /// cache does not try to load the whole table again.
     too_large: bool,
 }
 

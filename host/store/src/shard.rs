@@ -199,7 +199,7 @@ impl Shard {
     fn close_failed(&self, writer: &mut WriterState, why: &StoreError) {
         // A state in memory has no file that could be opened again.
         if let Some(file) = &mut writer.file {
-            tracing::warn!(path = %self.path.display(), error = %why, "closing a file after an error");
+            tracing::warn!(path = %self.path.display(), error = %why, "a state file is closed because of an error");
             file.note_failure();
             self.close(writer);
         }

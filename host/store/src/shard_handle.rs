@@ -1,5 +1,5 @@
-//! A shard as its users have it: implements the ports [`ShardStore`] and [`ReadStore`], and
-//! records the metrics of commits.
+//! The handle of a shard for the engine: implements the ports [`ShardStore`] and
+//! [`ReadStore`], and records the metrics of commits.
 
 use std::sync::Arc;
 use std::time::Instant;

@@ -226,7 +226,7 @@ fn a_removed_build_is_deleted_and_starts_empty() {
 }
 
 #[test]
-fn what_a_crash_left_of_a_removed_build_is_deleted_at_the_start() {
+fn remains_of_a_removed_build_are_deleted_at_the_start() {
     let bench = Bench::new();
     let left = bench.path("orders/0123456789abcdef.removed");
     fs::create_dir_all(&left).unwrap();
@@ -304,7 +304,7 @@ fn a_file_that_is_not_a_state_is_refused_by_its_path() {
     }
     fs::remove_file(&path).unwrap();
     redb::Database::create(&path).unwrap();
-    damaged_at(reopen(), &path, "none of Lantern's");
+    damaged_at(reopen(), &path, "not one of Lantern's");
     fs::remove_file(&path).unwrap();
     drop(crate::CatalogFile::open(&path).unwrap());
     damaged_at(reopen(), &path, "of kind `catalog`, not `state`");

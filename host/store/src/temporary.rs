@@ -12,7 +12,7 @@ impl Drop for TemporaryShard {
     fn drop(&mut self) {
         self.0.shard().close_removed();
         if let Err(error) = std::fs::remove_file(self.0.shard().path()) {
-            tracing::warn!(path = %self.0.shard().path().display(), %error, "a temporary state is left");
+            tracing::warn!(path = %self.0.shard().path().display(), %error, "a temporary state could not be deleted");
         }
     }
 }

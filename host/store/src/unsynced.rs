@@ -5,8 +5,8 @@ use redb::Database;
 
 use crate::commit_reader::{CommitOptions, CommitReader, Sync};
 
-/// The commits since the last durable one. After a disk error redb has only the durable
-/// one, so the store opens the file again and repeats these commits.
+/// The commits since the last durable commit. After a disk error the file contains only the
+/// durable commit, so the store opens the file again and repeats the later ones.
 #[derive(Default)]
 pub(crate) struct Unsynced {
     commits: Vec<Writes>,

@@ -9,7 +9,7 @@ use super::*;
 const P0: PartitionId = PartitionId(0);
 
 #[test]
-fn what_is_appended_is_there_in_the_order_of_each_subject() {
+fn appended_events_are_read_in_the_order_of_each_subject() {
     let Some(fixture) = Fixture::new("append") else { return };
     let log = fixture.open(3);
     let subjects = ["a", "b", "c", "d", "e"];
@@ -79,7 +79,7 @@ fn appends_past_the_limit_are_refused_at_once() {
     config.servers = "127.0.0.1:1".into();
     (config.queue_bytes, config.delivery_ms_max) = (10_000, 20_000);
     let log = KafkaLog::open(fixture.table(), config).unwrap();
-    let (send, told) = mpsc::channel();
+    let (send, received) = mpsc::channel();
     let begun = std::time::Instant::now();
     for number in 0..100 {
         let send = send.clone();
@@ -87,7 +87,7 @@ fn appends_past_the_limit_are_refused_at_once() {
         let tell = move |outcome: Result<Appended, LogError>| drop(send.send(outcome));
         log.append(events([event(number, "s")]), Box::new(tell));
     }
-    let refused = told.recv_timeout(PATIENCE).unwrap();
+    let refused = received.recv_timeout(PATIENCE).unwrap();
     assert!(begun.elapsed() < Duration::from_secs(10));
     assert!(refused.unwrap_err().to_string().contains("queue_bytes"));
 }
@@ -102,7 +102,7 @@ fn emitted(outbox: &str, numbers: std::ops::Range<u64>) -> Emitted {
 }
 
 #[test]
-fn what_is_emitted_is_there_once_however_often_it_is_handed_over() {
+fn an_emitted_event_is_appended_once_however_often_it_is_passed() {
     let Some(fixture) = Fixture::new("emit") else { return };
     let emit = |log: &KafkaLog, outbox: &str, numbers| {
         done(|told| log.emit(emitted(outbox, numbers), told)).unwrap();
@@ -127,7 +127,7 @@ fn what_is_emitted_is_there_once_however_often_it_is_handed_over() {
 }
 
 #[test]
-fn whoever_takes_an_outbox_over_fences_the_one_before() {
+fn a_producer_that_takes_over_an_outbox_fences_the_previous_one() {
     let Some(fixture) = Fixture::new("fence") else { return };
     let before = fixture.open(1);
     done(|told| before.emit(emitted("o", 0..5), told)).unwrap();

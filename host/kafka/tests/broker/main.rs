@@ -130,9 +130,9 @@ fn events(all: impl IntoIterator<Item = Event>) -> Events {
 
 /// Calls `begin` and waits for the outcome.
 fn done(begin: impl FnOnce(AppendDone)) -> Result<Appended, LogError> {
-    let (send, told) = mpsc::channel();
+    let (send, received) = mpsc::channel();
     begin(Box::new(move |outcome| send.send(outcome).unwrap()));
-    told.recv_timeout(PATIENCE).unwrap()
+    received.recv_timeout(PATIENCE).unwrap()
 }
 
 fn append(log: &KafkaLog, all: impl IntoIterator<Item = Event>) -> Result<Appended, LogError> {
@@ -154,8 +154,8 @@ fn all_from(log: &dyn Log, partition: PartitionId, from: u64) -> Vec<(u64, Event
                 next = after;
             }
             LogRead::Chunk(chunk) => {
-                for place in chunk.index_of(next)..chunk.events.len() {
-                    all.push((chunk.offset(place).0, chunk.events.get(place).to_owned()));
+                for index in chunk.index_of(next)..chunk.events.len() {
+                    all.push((chunk.offset(index).0, chunk.events.get(index).to_owned()));
                 }
                 assert!(chunk.end() > next);
                 next = chunk.end();

@@ -81,7 +81,7 @@ fn a_reader_at_the_end_is_woken() {
 }
 
 #[test]
-fn what_is_no_event_stands_in_its_place_and_a_mapping_makes_it_one() {
+fn a_record_that_is_no_event_is_kept_and_a_mapping_makes_it_an_event() {
     let Some(fixture) = Fixture::new("junk") else { return };
     let log = fixture.open(1);
     produce(&fixture, "none", ["{\"kind\":\"placed\"}".to_owned(), structured(1)].into_iter());
@@ -99,7 +99,7 @@ fn what_is_no_event_stands_in_its_place_and_a_mapping_makes_it_one() {
 }
 
 #[test]
-fn what_retention_has_taken_is_said_to_be_gone() {
+fn events_deleted_by_retention_are_reported_as_deleted() {
     let Some(fixture) = Fixture::new("retention") else { return };
     let log = fixture.open(1);
     produce(&fixture, "none", (0..100).map(structured));
@@ -130,7 +130,7 @@ fn what_retention_has_taken_is_said_to_be_gone() {
 }
 
 #[test]
-fn a_topic_that_was_made_anew_is_not_taken_for_the_one_before() {
+fn a_recreated_topic_is_not_taken_for_the_previous_one() {
     let Some(fixture) = Fixture::new("recreated") else { return };
     let log = fixture.open(1);
     produce(&fixture, "none", (0..50).map(structured));

@@ -42,7 +42,7 @@ fn nothing_of_an_append_is_written_if_an_event_cannot_fit_its_topic() {
 }
 
 #[test]
-fn what_only_the_broker_finds_too_large_is_told_with_the_number_of_those_written() {
+fn an_event_that_only_the_broker_refuses_is_reported_with_the_number_of_appended_ones() {
     let Some(fixture) = Fixture::new("packed") else { return };
     fixture.create(&[("max.message.bytes", "10000")]);
     let mut config = fixture.config(1);

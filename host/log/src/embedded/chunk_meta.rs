@@ -223,11 +223,11 @@ mod tests {
         decode: impl Fn(&[u8]) -> Option<T>,
     ) {
         assert_eq!(decode(bytes).as_ref(), Some(value));
-        for place in 0..bytes.len() {
+        for index in 0..bytes.len() {
             let mut flipped = bytes.to_vec();
-            flipped[place] ^= 1 << (place % 8);
-            assert_eq!(decode(&flipped), None, "byte {place} flipped");
-            assert_eq!(decode(&bytes[..place]), None, "cut to {place} bytes");
+            flipped[index] ^= 1 << (index % 8);
+            assert_eq!(decode(&flipped), None, "byte {index} flipped");
+            assert_eq!(decode(&bytes[..index]), None, "cut to {index} bytes");
         }
     }
 

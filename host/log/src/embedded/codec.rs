@@ -36,8 +36,8 @@ use super::{CHUNK_EVENTS_LIMIT, Compression};
 const MARK: [u8; 4] = *b"LNC2";
 const HEADER_BYTES: usize = 56;
 /// The most bytes that a chunk's header may claim for its body, and that its columns of
-/// kinds [`ColumnEncoding::Constant`] and [`ColumnEncoding::Fixed`] may expand to in
-/// total. No writer comes near it.
+/// kinds [`ColumnEncoding::Constant`] and [`ColumnEncoding::Fixed`] may expand to in total.
+/// Chunks that a log writes are far smaller.
 const BODY_BYTES_MAX: u32 = 1 << 30;
 /// The largest buffer that a thread keeps for the next body, in bytes.
 const BODY_BYTES_KEPT: usize = 4 << 20;
@@ -106,7 +106,7 @@ pub(crate) struct Encoder {
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
     pub(crate) header: Header,
-    /// Its event types, in order of first appearance, with the number of events.
+    /// The event types, in order of first appearance, with the number of events.
     pub(crate) types: Vec<(String, u32)>,
 }
 

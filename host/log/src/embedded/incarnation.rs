@@ -53,7 +53,7 @@ mod tests {
     }
 
     #[test]
-    fn the_oldest_are_forgotten() {
+    fn the_oldest_incarnations_are_removed() {
         let mut incarnations = Incarnations::default();
         for start in 0..INCARNATIONS_MAX as u64 {
             assert_eq!(incarnations.push(Offset(start), start), None);

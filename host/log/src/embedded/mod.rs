@@ -76,7 +76,7 @@ pub struct LogStats {
 pub struct PartitionStats {
     /// The partition.
     pub partition: PartitionId,
-    /// Its offsets and highest event time.
+    /// The offsets and highest event time.
     pub bounds: PartitionBounds,
     /// How many chunks it has.
     pub chunks: u64,

@@ -11,9 +11,9 @@ pub enum OpenError {
     /// A setting is out of its bounds.
     #[error("log setting `{field}` is {value}: choose {min} to {max}")]
     Setting {
-        /// Its name.
+        /// The name.
         field: &'static str,
-        /// Its value.
+        /// The value.
         value: u64,
         /// The least allowed.
         min: u32,
@@ -30,7 +30,7 @@ pub enum OpenError {
     LaterFormat {
         /// The file.
         path: PathBuf,
-        /// Its format.
+        /// The format.
         found: u64,
         /// The format of this release.
         known: u64,
@@ -42,7 +42,7 @@ pub enum OpenError {
     EarlierFormat {
         /// The file.
         path: PathBuf,
-        /// Its format.
+        /// The format.
         found: u64,
         /// The format of this release.
         known: u64,

@@ -55,7 +55,7 @@ struct RoutedAppends {
 /// A partition that has new events.
 struct WakeUp {
     partition: PartitionId,
-    /// Their types; `None` if unknown.
+    /// The types; `None` if unknown.
     types: Option<Vec<String>>,
 }
 
@@ -146,7 +146,7 @@ impl Writer {
             }
             Err(fault) => {
                 let why = LogError::from(fault);
-                error!(%why, "appending failed");
+                error!(%why, "events could not be appended");
                 dones.into_iter().for_each(|done| answer(done, Err(why.clone())));
                 // After any failure the state in memory is ahead of the file.
                 Some(why)
@@ -225,7 +225,7 @@ impl Writer {
                     let EventRef { source, id, .. } = events.get(index);
                     warn!(
                         %partition, %offset, source, id,
-                        "not appended: the event at this offset has the same tenant, source and id, but other content"
+                        "an event was not appended: the event at this offset has the same tenant, source and id, but other content"
                     );
                 }
                 appended.push(AppendedEvent { partition, offset, duplicate: true, differs });

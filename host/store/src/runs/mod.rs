@@ -1,13 +1,13 @@
 //! Stores a large table in its file as a few sorted runs of rows. Small tables are stored
 //! as trees.
 //!
-//! If a tree has far more pages than a commit has changed rows, each changed row modifies
-//! a page of its own: kilobytes are written for a row of fifty bytes. With runs a commit
-//! appends. It adds its changes to a small tree of recent rows. If that tree is full, the
-//! commit writes it together with its changes as a new run, a sequence of blocks. As the
-//! number of runs grows, runs are merged, so each row is written about four times in
-//! total. A row in a newer run, or its mark that the row is deleted, replaces the row in
-//! older runs. This is the log-structured merge-tree of O'Neil et al., 1996.
+//! In a tree that has far more pages than a commit has changed rows, each changed row
+//! modifies a page of its own, so kilobytes are written for a row of fifty bytes. With
+//! runs, a commit adds its changes to a small tree of recent rows. If that tree is full,
+//! the commit writes the tree and its changes as a new run, a sequence of blocks. Runs are
+//! merged as their number grows, so each row is written about four times in total. A row in
+//! a newer run, or its mark that the row is deleted, replaces the row in older runs. This
+//! is the log-structured merge-tree of O'Neil et al., 1996.
 //!
 //! Everything is in redb: a commit remains one transaction, and a view keeps the runs
 //! that existed at its commit. The names of the tables ([`runs_name`], [`recent_name`],

@@ -289,7 +289,7 @@ fn reopening_finds_exactly_what_was_acknowledged_whatever_the_appends() {
 }
 
 #[test]
-fn a_log_in_use_of_another_shape_or_no_log_at_all_is_told() {
+fn a_log_in_use_or_of_another_format_and_a_foreign_file_are_refused() {
     let folder = LogFolder::new();
     let message = |config: LogConfig| match EmbeddedLog::open(folder.file(), config) {
         Ok(_) => "opened".to_owned(),
@@ -337,10 +337,10 @@ fn settings_come_with_defaults_and_unknown_ones_are_refused() {
 }
 
 #[test]
-fn wakers_are_told_the_types_of_what_is_new() {
+fn wakers_get_the_types_of_new_events() {
     let folder = LogFolder::new();
     let log = Arc::new(folder.open(&small()));
-    let (seen, told) = mpsc::channel();
+    let (seen, received) = mpsc::channel();
     log.on_append(Arc::new(move |partition, types| {
         drop(seen.send((partition, types.map(<[String]>::to_vec))));
     }));
@@ -352,8 +352,8 @@ fn wakers_are_told_the_types_of_what_is_new() {
     let both = [typed(0..1, &one), typed(1..2, &other), typed(2..3, &again)].concat();
     append(&log, &both).unwrap();
     append(&log, &typed(3..4, "c")).unwrap();
-    assert_eq!(told.recv().unwrap(), (P0, Some(vec!["a".into(), "b".into()])));
-    assert_eq!(told.recv().unwrap(), (P0, Some(vec!["c".into()])));
+    assert_eq!(received.recv().unwrap(), (P0, Some(vec!["a".into(), "b".into()])));
+    assert_eq!(received.recv().unwrap(), (P0, Some(vec!["c".into()])));
 }
 
 #[test]

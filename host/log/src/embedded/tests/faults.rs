@@ -215,7 +215,7 @@ fn until_taken(log: &EmbeddedLog, events: &[Event]) -> Appended {
 }
 
 #[test]
-fn a_failed_sync_is_acknowledged_to_nobody_and_the_log_comes_back() {
+fn no_event_is_acknowledged_after_a_failed_sync_and_the_log_recovers() {
     let disk = Arc::new(Disk::default());
     let log = on(&disk);
     append(&log, &numbered(0..10)).unwrap();
@@ -238,7 +238,7 @@ fn a_failed_sync_is_acknowledged_to_nobody_and_the_log_comes_back() {
 }
 
 #[test]
-fn a_full_disk_is_told_and_the_log_goes_on_once_there_is_room() {
+fn a_full_disk_is_reported_and_the_log_continues_when_there_is_room() {
     let disk = Arc::new(Disk::default());
     let log = on(&disk);
     append(&log, &numbered(0..10)).unwrap();
@@ -262,7 +262,7 @@ fn appends_are_refused_while_the_disk_has_less_than_its_reserve() {
 }
 
 #[test]
-fn a_failed_read_is_told_and_the_log_comes_back() {
+fn a_failed_read_is_reported_and_the_log_recovers() {
     let disk = Arc::new(Disk::default());
     let handles = Arc::clone(&disk);
     let open: OpenDatabase = Arc::new(move || {
@@ -302,7 +302,7 @@ fn a_file_is_opened_again_and_nothing_is_lost() {
 }
 
 #[test]
-fn what_was_acknowledged_survives_power_loss_and_a_commit_is_there_whole_or_not_at_all() {
+fn acknowledged_events_survive_power_loss_and_a_commit_is_complete_or_absent() {
     let seed = fastrand::u64(..);
     println!("seed {seed}");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -335,7 +335,7 @@ fn what_was_acknowledged_survives_power_loss_and_a_commit_is_there_whole_or_not_
 }
 
 #[test]
-fn a_lost_index_entry_is_not_skipped_by_who_wants_other_types() {
+fn a_lost_index_entry_is_not_skipped_by_a_reader_of_other_types() {
     let (folder, config) = (LogFolder::new(), LogConfig { chunk_events_max: 10, ..small() });
     let log = folder.open(&config);
     for (n, kind) in [(0, "odd"), (10, "even"), (20, "even"), (30, "odd")] {
@@ -361,7 +361,7 @@ fn a_lost_index_entry_is_not_skipped_by_who_wants_other_types() {
 }
 
 #[test]
-fn an_empty_file_is_damage_and_a_half_made_log_is_made_anew() {
+fn an_empty_file_is_damage_and_an_incomplete_log_is_created_again() {
     let folder = LogFolder::new();
     std::fs::write(folder.file(), b"").unwrap();
     let Err(error) = EmbeddedLog::open(folder.file(), small()) else { panic!("it opened") };

@@ -148,7 +148,7 @@ fn an_offset_is_found_by_append_time_as_a_search_one_by_one_finds_it() {
 }
 
 #[test]
-fn retention_by_age_lets_go_of_whole_chunks_from_the_front_but_not_past_the_floor() {
+fn retention_by_age_deletes_whole_chunks_up_to_the_floor() {
     let folder = LogFolder::new();
     let config = LogConfig {
         chunk_events_max: 10,
@@ -259,7 +259,7 @@ fn a_clock_behind_the_log_is_a_warning_until_the_next_append() {
 }
 
 #[test]
-fn retention_by_size_lets_the_oldest_go_first_and_keeps_the_newest_chunk() {
+fn retention_by_size_deletes_the_oldest_chunks_and_keeps_the_newest() {
     let folder = LogFolder::new();
     let config = LogConfig { partitions: 2, retention_bytes: Some(60_000), ..small() };
     let log = folder.open(&config);
