@@ -79,9 +79,9 @@ pub(crate) fn check(
 }
 
 impl Engine {
-    /// Activates a version that was uploaded before, if `activate` is
-    /// [`Activation::Forced`]: at once if it was refused activation, or once it has
-    /// caught up if it still backfills.
+    /// Called for an upload of a version that exists already. If `activate` is
+    /// [`Activation::Forced`], activates it: at once if it has caught up and was not
+    /// activated, or as soon as it has caught up.
     pub(crate) fn force_existing(
         &self,
         projection: &str,

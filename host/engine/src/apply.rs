@@ -1,5 +1,5 @@
-//! Applies batches. If a call fails, finds the event that caused the failure and parks
-//! it.
+//! Applies batches. If a call fails, this module finds the event that caused the failure,
+//! and parks it.
 //!
 //! An event is only parked after a call with this event alone, on a fresh instance, with
 //! the fuel of one event. So the verdict does not depend on the batch.
@@ -40,8 +40,8 @@ impl Applier<'_> {
         let outcome = self.apply_all(gathered);
         let time = match outcome {
             Ok(()) if !gathered.is_cut => std::mem::take(&mut gathered.time),
-            // The batch was applied in part: the log's time counts the applied events
-            // only.
+            // Only a part of the batch was applied, so the log's time must not include the
+            // other events.
             _ => {
                 let before = LogTime::of(&self.state.meta);
                 self.gatherer.time_until(gathered, before, from, self.state.meta.next)
@@ -49,8 +49,8 @@ impl Applier<'_> {
         };
         time.store(&mut self.state.meta);
         if outcome.is_err() {
-            // Set the watermark that it would have if each batch ended at its tick.
-            // Nothing is due at that watermark.
+            // Set the watermark that the shard would have if each batch ended at its tick.
+            // No timer and no retention is due at that watermark.
             let ShardState { meta, due_from, .. } = &mut *self.state;
             let passed =
                 |(offset, mark): &&(Offset, Timestamp)| *offset <= meta.next && *mark < *due_from;
@@ -113,9 +113,9 @@ impl Applier<'_> {
         work: &mut Vec<Range<usize>>,
         waiting: &mut VecDeque<WaitingEvent>,
     ) -> Result<(), StopReason> {
-        // Park the waiting events before the range first, and cut the range where no room
-        // is left to park more. Otherwise events would be applied that the next offset
-        // does not cover yet.
+        // First park the waiting events before the range, and end the range where no more
+        // events can be parked. Otherwise events would be applied that come after the next
+        // offset.
         self.skip_to(Offset(batch.offsets[range.start]), waiting)?;
         let range = self.up_to_room(batch, range, work, waiting);
         let part = part_of(batch, range.clone());
@@ -303,7 +303,7 @@ impl Applier<'_> {
             if let Some(traceparent) = event.and_then(|event| traceparent(event.extensions)) {
                 tracing::debug!(
                     traceparent, offset, projection = %self.state.id.projection,
-                    version = %self.state.id.version, "applied"
+                    version = %self.state.id.version, "a batch was applied"
                 );
             }
         }

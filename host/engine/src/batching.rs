@@ -14,8 +14,9 @@ use crate::EngineConfig;
 use crate::blocked_subjects::BlockedSubjects;
 use crate::log_time::{self, LogTime, TimedEvent};
 
-/// The least number of events in the piece that follows a blamed event. If twice the
-/// number of events before the blamed event is more, the piece has that many.
+/// If an error names the event that caused it, the events after it are tried in pieces. The
+/// first piece has at least this many events, or twice the number of events before the
+/// named one if that is more.
 const PIECE_MIN: usize = 16;
 
 /// Gathers the batches of a shard: selects event types and limits the size.
@@ -66,8 +67,8 @@ pub(crate) struct GatheredBatch {
     pub(crate) time: LogTime,
     /// Whether a call was repeated because a timer was due within its batch.
     pub(crate) is_repeated: bool,
-    /// Whether gathered events at the end were left out again, so that `time` is too
-    /// late.
+    /// Whether events at the end were removed from the batch after it was gathered. Then
+    /// `time` is later than the batch's own time.
     pub(crate) is_cut: bool,
     /// Whether the log's end or the limit `before` was reached.
     pub(crate) end: bool,
@@ -220,8 +221,8 @@ impl Gatherer {
         while index < events.len() && !full {
             let offset = chunk.offset(index);
             if let Some(before) = limits.before.filter(|before| offset >= *before) {
-                // Needed also if the chunk begins after `before`: there is nothing left
-                // to read, and another read from `next` would return the same chunk.
+                // Also if the chunk begins after `before`: all events before it are read,
+                // and another read from `next` would return the same chunk.
                 gathered.next = gathered.next.max(before);
                 break;
             }
@@ -279,8 +280,8 @@ impl Gatherer {
         }
         let before = std::mem::replace(&mut gathered.watermark, mark);
         gathered.ticks.push((gathered.next, mark));
-        // The batch always ends at the first watermark, and at a watermark that was taken
-        // back: only the tick itself determines what is due then.
+        // The batch always ends at the first watermark, and at a watermark that is lower
+        // than the one before: what is due then is only known at the tick itself.
         before == Timestamp::MIN
             || mark < before
             || mark >= limits.due
@@ -342,9 +343,9 @@ impl GatheredBatch {
         before_end.map(|(_, mark)| *mark)
     }
 
-    /// Leaves out the later half of the ticks after the event at `start`, and the events
-    /// after them. This limits how many calls are repeated for a plugin that sets timers
-    /// which are due at once.
+    /// Removes the later half of the ticks after the event at `start`, and their events,
+    /// from the batch. This limits how often calls are repeated for a plugin that sets
+    /// timers which are due within the batch.
     pub(crate) fn halve_ticks(&mut self, start: Offset) {
         let first = self.ticks.partition_point(|(offset, _)| *offset <= start);
         let remaining = first + (self.ticks.len().saturating_sub(first) / 2).max(1);

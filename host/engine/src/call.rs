@@ -159,7 +159,7 @@ impl CallHost {
             return Ok(Trigger::Event(event));
         }
         Err(HostError::Guest(format!(
-            "{index} was named as a cause, but the batch has {} timers and {} events",
+            "the call names {index} as a cause, but its batch has only {} timers and {} events",
             self.batch.timers.len(),
             self.batch.offsets.len()
         )))
@@ -182,8 +182,7 @@ impl CallHost {
         }
     }
 
-    /// The depth of the event, or of the event that set the timer, in a chain of emitted
-    /// events.
+    /// The emit depth of the event, or of the event that set the timer.
     fn depth_of(&self, occasion: Trigger<'_>) -> u32 {
         match occasion {
             Trigger::Timer(timer) => timer.depth,
@@ -202,7 +201,7 @@ impl CallHost {
         };
         if depth > most {
             return Err(HostError::Guest(format!(
-                "an emitted `{kind}` would be event {depth} in a row that emitted events cause, over the limit of {most} ({limit}): projections that emit what the next one reads may feed each other without end"
+                "an emitted `{kind}` would have the emit depth {depth}, and the limit is {most} ({limit}): look for projections that subscribe to each other's emitted events"
             )));
         }
         Ok(depth)
@@ -215,9 +214,10 @@ impl CallHost {
         }
     }
 
-    /// Base time for row retention: the watermark. Before the first watermark, it is the
-    /// watermark that follows from the event's own time. An event too far ahead to move
-    /// the watermark counts as being at the limit of how far ahead it may be.
+    /// The time from which the retention of a written row counts: the watermark. Before the
+    /// first watermark, it is the watermark that the event's own time would give; if the
+    /// event is too far ahead to move the watermark, its time is limited to the latest one
+    /// that could.
     fn retention_base(&self, occasion: Trigger<'_>) -> Timestamp {
         match (self.watermark_at(occasion), self.manifest.event_time, occasion) {
             (Timestamp::MIN, Some(rules), Trigger::Event(index)) => {
@@ -239,7 +239,7 @@ impl CallHost {
         self.check_key("key", key)?;
         if declared.per_tenant && (tenant_in(key).is_none() || !self.may_use(occasion, key)) {
             return Err(HostError::Guest(format!(
-                "table `{}` holds rows of tenants: `{}` does not begin with the tenant of {} and U+0000",
+                "table `{}` is per tenant: its key `{}` must begin with the tenant of {} and U+0000",
                 declared.name,
                 key.escape_debug(),
                 self.describe(occasion)
@@ -272,7 +272,7 @@ impl CallHost {
             return Ok(());
         }
         Err(HostError::Guest(format!(
-            "timer `{}` belongs to another tenant than that of {}",
+            "timer `{}` belongs to another tenant than {}",
             key.escape_debug(),
             self.describe(occasion)
         )))
@@ -318,9 +318,9 @@ impl CallHost {
         Ok(())
     }
 
-    /// When the timer of `key` is due, if it is set. A timer that is due at the tick of
-    /// this call counts as fired, because it fires in this call or in a later one of the
-    /// tick.
+    /// The due time of the timer of `key`; `None` if it is not set. A timer that is due at
+    /// the tick of this call counts as not set, because it fires in this call or in a later
+    /// call of the same tick.
     fn due_of(&self, key: &str) -> Result<Option<Vec<u8>>, HostError> {
         let due = self.read(Space::TimersByKey, key.as_bytes())?;
         let fired = time_key(self.batch.watermark);
@@ -473,9 +473,9 @@ impl Host for CallHost {
         let (watermark, offset) = (self.watermark_at(occasion), self.offset_of(occasion));
         let (index, depth) = (cause.0 as usize, self.depth_of(occasion));
         self.due.used(key, index, watermark);
-        // If it is set again to the same time, it keeps the offset of the first event. So
-        // the state is the same if a guest forgets which timers it has set and sets one
-        // again.
+        // If a timer is set again to the same time, it keeps the offset of the event that
+        // set it first. So the state does not depend on whether a plugin remembers that it
+        // has set the timer.
         let due = at.max(watermark.saturating_add(1));
         if self.is_set(at, key)? {
             self.due.set(key, index, due);
@@ -488,8 +488,8 @@ impl Host for CallHost {
                 "more than {limit} timers are set (`engine.timers_max`)"
             )));
         }
-        // A timer whose time has already passed fires at the next tick: never in the call
-        // that sets it, wherever batches are cut.
+        // A timer whose time has passed fires at the next tick and never in the call that
+        // sets it, so the result does not depend on where batches end.
         self.count_written(2 * (key.len() + PAIR_BYTES))?;
         let value = timer_value(at, offset, depth);
         self.written.set(Space::TimersByTime, &timer_key(due, key), Some(&value));

@@ -9,30 +9,32 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
-    /// Threads that fold; 0 takes one a core. As many more fold, at a lower
-    /// priority, only what takes much fuel or is new, so that slow plugins cannot
-    /// hold up the others.
+    /// The number of threads that fold; 0 means one per core. The same number of extra
+    /// threads, at a lower priority, fold only projections that use much fuel or are
+    /// new, so that slow plugins cannot delay the others.
     pub threads: usize,
-    /// The most events in one call of a plugin. Batches are as large as what is
-    /// waiting, up to this: small when live, large when behind.
+    /// The maximum number of events in one call of a plugin. A batch contains all
+    /// events that are waiting, up to this number: few when the projection is up to
+    /// date, many when it catches up.
     pub batch_events_max: usize,
-    /// The most bytes of events in one call of a plugin.
+    /// The maximum size of the events in one call of a plugin, in bytes.
     pub batch_bytes_max: usize,
-    /// The most timers fired in one call of a plugin.
+    /// The maximum number of timers that fire in one call of a plugin.
     pub batch_timers_max: usize,
-    /// The most ticks of the watermark that one call spans, as long as no timer and
-    /// no end of a row's retention is due in between. 1 ends each call at the next
-    /// tick. The tables are the same with any value.
+    /// The maximum number of watermark ticks that one call spans. A call ends earlier
+    /// if a timer or the retention of a row is due. 1 ends each call at the next tick.
+    /// The tables are the same with any value.
     pub batch_ticks_max: usize,
-    /// Fuel for one event: about one unit a WebAssembly instruction. A batch
-    /// gets half as much in all; where that does not do, it is split, so that
-    /// the verdict over an event is always that of the event alone.
+    /// The fuel limit of one event, about one unit per WebAssembly instruction. A batch
+    /// gets half as much for all its events. If that is not enough, the batch is split,
+    /// down to single events with the full limit, so whether an event exceeds the limit
+    /// does not depend on its batch.
     pub fuel_event: u64,
-    /// While catching up, the longest time between commits, in milliseconds, or
-    /// until the commit before has ended if that takes longer.
+    /// The longest time between commits while a projection catches up, in milliseconds.
+    /// The next commit also waits until the previous one has ended.
     pub commit_ms: u64,
-    /// While catching up, the most changed bytes between commits; four times as many
-    /// while the commit before is in progress.
+    /// The maximum number of changed bytes between commits while a projection catches
+    /// up. While the previous commit is in progress, four times as many are allowed.
     pub commit_bytes: usize,
     /// The longest time that a live commit waits for its sync, in milliseconds. Readers
     /// see it at once. After a crash its events are folded again from the log, and reads
@@ -41,68 +43,72 @@ pub struct EngineConfig {
     /// The most events and commits of a shard that wait for a sync; more make it come
     /// earlier. It bounds how long reads wait after a crash.
     pub unsynced_events_max: u64,
-    /// How far ahead of its append an event's time may be, in seconds, and still
-    /// move the watermark; over Kafka topics of type `CreateTime`, how far ahead of
-    /// the events before it, unless the next 5 are as well. An event that is further
-    /// ahead is applied, counted, and named in the status.
+    /// How far an event's time may be ahead of its append time, in seconds, and still
+    /// move the watermark. In Kafka topics of type `CreateTime`, the time is compared
+    /// with the events before it instead, and it moves the watermark if the next 5
+    /// events are as far ahead. An event that is further ahead is applied; the status
+    /// counts it and shows the latest one.
     pub ahead_max_s: u64,
-    /// How many emitted events one projection may have that the log has not taken
-    /// yet; with more it folds on once the log has taken some.
+    /// The maximum number of emitted events of one projection that are not in the log
+    /// yet. At this number, the projection stops folding until the log has accepted
+    /// some.
     pub emit_unsent_max: u64,
-    /// How many events one projection may emit into the log per second, all its
-    /// partitions together; more wait in its outbox.
+    /// The maximum number of events per second that one projection may emit into the
+    /// log, all its partitions together. Further events wait in its outbox.
     pub emit_per_s_max: u64,
-    /// How many emitted events may have caused each other in a row (the extension
-    /// attribute `lanterndepth`); an event whose plugin emits a deeper one is
-    /// parked. A manifest's `cycle-depth-max` can lower it.
+    /// The maximum emit depth of an emitted event (the extension attribute
+    /// `lanterndepth`). If an event makes the plugin emit a deeper one, it is parked. A
+    /// manifest's `cycle-depth-max` can lower this limit.
     pub emit_depth_max: u32,
-    /// The most bytes of an emitted event; an event whose plugin emits a larger one
-    /// is parked.
+    /// The maximum size of an emitted event, in bytes. If an event makes the plugin
+    /// emit a larger one, it is parked.
     pub emit_bytes_max: usize,
-    /// One batch in this many is folded a second time, by a fresh instance over the
-    /// same state, and compared, so that a plugin that is not deterministic is
-    /// noticed. 0 turns that off.
+    /// To detect plugins that are not deterministic, one live batch in this number is
+    /// folded a second time, by a fresh instance over the same state, and the results
+    /// are compared. 0 turns this off.
     pub second_fold_every: u64,
-    /// Whether a projection halts if a second fold of a batch comes to something
-    /// else.
+    /// Whether a projection halts if the second fold of a batch gives a different
+    /// result.
     pub second_fold_halts: bool,
     /// The longest key a plugin may write, in bytes.
     pub key_bytes_max: usize,
     /// The largest value a plugin may write, in bytes.
     pub value_bytes_max: usize,
-    /// The most bytes one call may write, rows, timers and emitted events
-    /// together: their keys and values, and 64 for each.
+    /// The maximum number of bytes that one call may write in rows, timers and emitted
+    /// events together. Each of them counts with its key and value, plus 64 bytes.
     pub call_write_bytes_max: usize,
-    /// The most events one call may emit.
+    /// The maximum number of events that one call may emit.
     pub call_emit_max: usize,
-    /// The most bytes one call may log.
+    /// The maximum size of the messages that one call may log, in bytes.
     pub call_log_bytes_max: usize,
-    /// The most bytes one scan hands to a plugin.
+    /// The maximum number of bytes that one scan may return to a plugin.
     pub scan_bytes_max: usize,
-    /// The most timers a shard may have set.
+    /// The maximum number of timers that are set in a shard.
     pub timers_max: u64,
-    /// The most parked events of a shard; one more halts the projection. Unreadable
-    /// records of unknown type do not count.
+    /// The maximum number of parked events of a shard. One more halts the projection.
+    /// Unreadable records of unknown type do not count.
     pub parked_max: u64,
-    /// The most events that are parked one after another; one more halts the
-    /// projection, which seems to fail on everything.
+    /// The maximum number of consecutive events that are parked. One more halts the
+    /// projection, because the plugin probably fails on every event.
     pub parked_in_a_row_max: u64,
-    /// The most bytes a shard's state may take on disk; more halts the
+    /// The maximum size of a shard's state on disk, in bytes. A larger state halts the
     /// projection.
     pub state_bytes_max: u64,
-    /// The most bytes of a shard's change log, from which feeds resume.
+    /// The maximum size of a shard's change log, in bytes. Subscriptions to the feed
+    /// resume from the change log.
     pub changes_bytes_max: u64,
-    /// How many of a projection's log messages are kept.
+    /// The number of a projection's newest log messages that are kept.
     pub log_lines_max: usize,
-    /// How many events of the log an upload's determinism check folds.
+    /// The number of events of the log that the determinism check of an upload folds.
     pub check_events: usize,
-    /// The most fuel one of the check's folds may take; a plugin that takes more
-    /// is refused.
+    /// The maximum fuel that one fold of the determinism check may use. A plugin that
+    /// uses more is refused.
     pub check_fuel: u64,
-    /// The first wait after a fault of the host (a full disk, a log that cannot
-    /// be read), in milliseconds; doubled up to `fault_wait_ms_max`.
+    /// The wait after the first fault of the host (a full disk, a log that cannot be
+    /// read), in milliseconds. Each further fault doubles it, up to
+    /// `fault_wait_ms_max`.
     pub fault_wait_ms: u64,
-    /// The longest wait between two tries after faults, in milliseconds.
+    /// The maximum wait between two tries after faults, in milliseconds.
     pub fault_wait_ms_max: u64,
 }
 

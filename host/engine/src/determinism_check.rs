@@ -374,8 +374,8 @@ pub(crate) fn next_pattern(seed: u64) -> u64 {
 /// The size of a batch for a number of that sequence.
 pub(crate) fn varied_batch(pattern: u64) -> usize {
     const MOST: usize = VARIED_EVENTS_MAX;
-    // Uses bits that do not decide over drops. Most batches are large, because small ones
-    // cost the most time.
+    // These bits of the pattern do not decide which instances are dropped. Most batches are
+    // large, because small ones cost the most time.
     [1, 7, 64, MOST, MOST, MOST, MOST, MOST][(pattern >> 61) as usize]
 }
 

@@ -119,7 +119,7 @@ fn described(nodes: &[ProjectionNode], cycle: &[usize]) -> String {
         let next = &nodes[cycle[(step + 1) % cycle.len()]];
         let node = &nodes[index];
         let kind = node.feeds(next).unwrap_or("?");
-        steps.push(format!("`{}` emits `{kind}`, which `{}` reads", node.name, next.name));
+        steps.push(format!("`{}` emits `{kind}`, to which `{}` subscribes", node.name, next.name));
     }
     let mut missing: Vec<_> =
         cycle.iter().map(|&p| &nodes[p]).filter(|n| !n.allows).map(|n| n.name.as_str()).collect();

@@ -114,7 +114,7 @@ impl Engine {
         };
         if let Err(error) = shard.close(self.ports.clock.monotonic()) {
             // Nothing is lost: the log has it all.
-            tracing::warn!(projection = %handle.id.projection, %error, "last commit failed");
+            tracing::warn!(projection = %handle.id.projection, %error, "a shard's last commit before the shutdown failed; its events are folded again from the log");
         }
     }
 

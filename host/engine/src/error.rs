@@ -10,7 +10,7 @@ use thiserror::Error;
 /// The first difference between two folds of the same events.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
-    "the plugin is not deterministic: folding the same {events} events {how} gave another {space} under key `{key}`: {left} against {right}; does it keep state outside its tables?"
+    "the plugin is not deterministic: folding the same {events} events {how} gave a different {space} under key `{key}`: first {left}, then {right}; keep all state in tables"
 )]
 pub struct Nondeterminism {
     /// How many events were folded.
@@ -92,11 +92,11 @@ fn events(count: u64) -> String {
 #[non_exhaustive]
 pub enum EngineError {
     /// No projection of that name.
-    #[error("there is no projection `{0}`: `lantern plugin list` shows those there are")]
+    #[error("there is no projection `{0}`: `lantern plugin list` lists all projections")]
     NoProjection(String),
     /// No version of that id.
     #[error(
-        "projection `{0}` has no version `{1}`: `lantern plugin status {0}` shows those there are"
+        "projection `{0}` has no version `{1}`: `lantern plugin status {0}` lists its versions"
     )]
     NoVersion(String, VersionId),
     /// No version serves readers yet.
@@ -119,12 +119,12 @@ pub enum EngineError {
     NoPrevious(String),
     /// The active version cannot be deleted without its projection.
     #[error(
-        "version `{1}` of `{0}` serves readers: activate another first, or delete the whole projection"
+        "version `{1}` of `{0}` is active: activate another version first, or delete the whole projection"
     )]
     IsActive(String, VersionId),
     /// Emitted events of the version are not all in the log yet.
     #[error(
-        "version `{1}` of `{0}` has emitted events that the log has not taken yet: try again once it has"
+        "version `{1}` of `{0}` has emitted events that are not in the log yet: try again later"
     )]
     Unsent(String, VersionId),
     /// The manifest breaks a rule.
@@ -139,7 +139,7 @@ pub enum EngineError {
     /// The version would close a cycle of projections that emit what the next one
     /// subscribes to.
     #[error(
-        "the projections would feed each other without end: {0}; subscribe to narrower types, or allow a bounded cycle with `cycle-depth-max` in each manifest"
+        "the projections would trigger each other without end: {0}; subscribe to narrower types, or allow a bounded cycle with `cycle-depth-max` in each manifest"
     )]
     Cycle(String),
     /// The machine lacks a resource; this is no verdict on the plugin.
@@ -149,10 +149,10 @@ pub enum EngineError {
     #[error("version `{1}` of `{0}` is halted: {2}")]
     Halted(String, VersionId, String),
     /// Nothing was selected.
-    #[error("say which parked events are meant: all, a subject, or offsets")]
+    #[error("no parked events are selected: give `all`, a `subject`, or `offsets`")]
     NoSelection,
     /// The cursor was not issued by this list.
-    #[error("`{0}` is no cursor of this list: leave it out to begin at the front")]
+    #[error("`{0}` is not a cursor of this list: leave `cursor` out to start at the beginning")]
     Cursor(String),
     /// The state cannot be read or written.
     #[error(transparent)]
@@ -161,7 +161,7 @@ pub enum EngineError {
     #[error(transparent)]
     Log(#[from] LogError),
     /// Another verification is running.
-    #[error("a verification is running: wait for its end, `lantern verify` shows it")]
+    #[error("a verification is running: wait until it ends; `lantern verify` shows its progress")]
     Verifying,
     /// The active version has applied events that the version has not.
     #[error("{0}")]

@@ -43,8 +43,9 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// An upload without parameters, under the manifest's name, with the determinism
-    /// check. It is activated if it applies as much as the active version.
+    /// An upload without parameters, under the manifest's name, with the determinism check.
+    /// The version is activated unless it has parked events that the active version has
+    /// applied.
     #[must_use]
     pub fn new(plugin: Arc<dyn Plugin>, sha256: impl Into<String>) -> Self {
         let (sha256, parameters, name) = (sha256.into(), String::new(), None);
@@ -320,7 +321,7 @@ impl Engine {
         let outcome = if version.activate_when_ready {
             match self.flip(&id.projection, &id.version, version.activate_forced) {
                 Err(EngineError::AppliesLess(less)) => {
-                    tracing::error!(projection = %id.projection, version = %id.version, %less, "not activated");
+                    tracing::error!(projection = %id.projection, version = %id.version, %less, "a version was not activated");
                     self.ready(id, Some(less.to_string()))
                 }
                 flipped => flipped,
@@ -329,7 +330,7 @@ impl Engine {
             self.ready(id, None)
         };
         if let Err(error) = outcome {
-            tracing::warn!(projection = %id.projection, version = %id.version, %error, "cannot be activated yet");
+            tracing::warn!(projection = %id.projection, version = %id.version, %error, "a version could not be activated; the engine tries again");
             handle.caught_up.store(false, Ordering::Release);
             return false;
         }
@@ -358,7 +359,7 @@ impl Engine {
             }
         });
         if let Err(error) = saved {
-            tracing::warn!(projection, %error, "what the verification found is not in the catalogue");
+            tracing::warn!(projection, %error, "the result of a verification could not be stored in the catalogue");
         }
     }
 
@@ -371,7 +372,7 @@ impl Engine {
             }
         });
         if let Err(error) = halted {
-            tracing::warn!(projection = %id.projection, %error, "the halt is not in the catalogue");
+            tracing::warn!(projection = %id.projection, %error, "a halt could not be stored in the catalogue");
         }
     }
 
@@ -442,7 +443,7 @@ impl Engine {
         }
         self.registry.set_record(projection, flipped);
         self.ports.publish.activated(projection, Some(&epoch));
-        tracing::info!(projection, %version, %epoch, "activated");
+        tracing::info!(projection, %version, %epoch, "a version was activated");
         drop((old_guards, new_guards));
         new.handles.iter().for_each(|handle| self.scheduler.queues.wake(handle));
         Ok(())
@@ -480,8 +481,8 @@ impl Engine {
                 Err(self.not_ready(handle))
             };
         };
-        // The leader's timers for its next offset must have fired, because the log must
-        // get the events that they emit.
+        // The old version's timers for its next offset must have fired before the switch,
+        // because only the active version's emitted events are appended to the log.
         let halted = ahead.snapshot.lock().halted.is_some();
         let ticks = leading.as_ref().is_some_and(|leading| leading.state.watermark_due().is_some());
         if ticks && !halted {
@@ -532,7 +533,7 @@ impl Engine {
     pub(crate) fn delete_state(&self, projection: &str, build: &VersionBuild) {
         let version = &build.version;
         if let Err(error) = self.ports.stores.remove(projection, &version.id, version.rebuilds) {
-            tracing::warn!(projection, version = %version.id, %error, "old state is left on disk");
+            tracing::warn!(projection, version = %version.id, %error, "the files of an old state could not be deleted");
         }
     }
 
@@ -555,8 +556,8 @@ pub(crate) fn lock_and_close(build: &VersionBuild) -> Vec<MutexGuard<'_, Option<
     guards
 }
 
-/// Copies to the new version from which offsets on the old one emits into the log. After
-/// a rebuild, the old version may not have reached these offsets yet.
+/// Copies to the new version the offsets from which the old one appends its emitted events.
+/// After a rebuild, the old version may not have reached these offsets yet.
 fn transfer_unsent(
     record: &mut ProjectionRecord,
     old: Option<&VersionBuild>,

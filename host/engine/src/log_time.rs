@@ -1,13 +1,13 @@
 //! Decides which events move the log's time, and with it the watermark. The decision
 //! depends on the log alone.
 //!
-//! One event far in the future must not make all later events late. If the log knows when
-//! it took an event (the embedded log, and Kafka topics of type `LogAppendTime`), an
-//! event counts if its time is at most `engine.ahead_max_s` ahead of its append time. If
-//! the log does not know (`CreateTime`: the producer's clock), an event that is further
-//! ahead than that of the time so far is a jump. A jump counts once [`CONFIRMATIONS`]
-//! later events in a row are jumps as well. The log's time then moves to the earliest of
-//! these events.
+//! One event far in the future must not make all later events late. If the log knows append
+//! times (the embedded log, and Kafka topics of type `LogAppendTime`), an event moves the
+//! log's time if its own time is at most `engine.ahead_max_s` ahead of its append time. If
+//! the log does not know them (`CreateTime`: the producer's clock), an event that is more
+//! than `engine.ahead_max_s` ahead of the log's time is a jump, and does not move it at
+//! first. If [`CONFIRMATIONS`] later events in a row are jumps as well, the log's time
+//! moves to the earliest of them.
 //!
 //! A heartbeat counts up to its own append time. If the log's clock was ahead and was set
 //! back, the log's time is set back too. Otherwise all events would be late until the
@@ -15,8 +15,7 @@
 
 use lantern_core::{AheadEvent, AheadEvents, Chunk, ShardMeta, Timestamp};
 
-/// How many further jumps in a row confirm a jump, if the log does not know when it took
-/// an event.
+/// How many further jumps in a row confirm a jump, if the log does not know append times.
 pub(crate) const CONFIRMATIONS: usize = 5;
 
 /// The log's time, as one shard has seen it.

@@ -27,9 +27,10 @@ impl Engine {
         dropped
     }
 
-    /// Commits the next offset of shards that have passed at least `behind_min` offsets
-    /// since their last durable commit without applying an event: retention and group
-    /// offsets follow the durable offset. Returns how many shards committed.
+    /// Commits the next offset of shards that have skipped at least `behind_min` offsets
+    /// since their last durable commit and have applied no event. The log's retention and
+    /// the offsets of consumer groups follow the durable offset, so they would not advance
+    /// otherwise. Returns how many shards committed.
     pub fn commit_offsets(&self, behind_min: u64) -> usize {
         let now = self.ports.clock.monotonic();
         let mut committed = 0;
@@ -45,7 +46,7 @@ impl Engine {
             match self.commit(shard, now) {
                 Ok(()) => committed += 1,
                 Err(error) => {
-                    tracing::warn!(projection = %handle.id.projection, %error, "an offset could not be committed");
+                    tracing::warn!(projection = %handle.id.projection, %error, "the next offset could not be committed to the log's consumer group");
                 }
             }
             handle.record_step(shard, now);

@@ -27,10 +27,10 @@ pub(crate) struct OutboxRecord {
     pub(crate) refused: String,
 }
 
-/// The first key of events that the log has refused. They are kept with this added to
-/// their number, after the events to be sent, until an operator retries or drops them.
-/// They are not parked like events of the log, because the event that caused them is
-/// applied, and because a refusal is not a function of the log.
+/// The first key of emitted events that the log has refused. Their key is this plus their
+/// number, so they come after the events that are still to be sent. They stay until an
+/// operator retries or drops them. They are not stored with the parked events, because the
+/// event that caused them was applied, and because a refusal is not a function of the log.
 pub(crate) const REFUSED_FIRST: u64 = 1 << 63;
 
 /// The keys of events to be sent, from number `from` on.
@@ -108,7 +108,7 @@ pub(crate) struct Outbox {
     pub(crate) retained: Option<VecDeque<(String, OutboxEvent)>>,
     /// The lowest number of an event that may not be in the log.
     pub(crate) first: u64,
-    /// Why the log does not take the oldest events, and how long to wait before the next
+    /// Why the log does not accept the oldest events, and how long to wait before the next
     /// try.
     pub(crate) stuck: Option<Fault>,
     /// No event is sent before this time.

@@ -43,8 +43,8 @@ pub(crate) struct SendLimits<'a> {
     pub(crate) quota: &'a EmitQuota,
 }
 
-/// How many of the events that the next event emits are already in the log from before a
-/// rebuild: all or none.
+/// How many of the events that the next applied event emits are in the log already, because
+/// the version emitted them before a rebuild: all or none.
 pub(crate) fn sent_by_events(state: &ShardState) -> u64 {
     if state.meta.next < state.outbox.emit_from.events { u64::MAX } else { 0 }
 }
@@ -123,7 +123,7 @@ fn set_aside(state: &mut ShardState, number: u64, reason: &str) -> Result<(), St
     }
     tracing::warn!(
         projection = %state.id.projection, version = %state.id.version,
-        partition = %state.id.partition, id = record.id, reason, "an emitted event is refused"
+        partition = %state.id.partition, id = record.id, reason, "the log has refused an emitted event"
     );
     state.buffer.set(Space::Outbox, &key, None);
     let key = (number | REFUSED_FIRST).to_be_bytes();
@@ -171,7 +171,7 @@ pub(crate) fn send(
         tracing::warn!(
             projection = %state.id.projection, version = %state.id.version,
             partition = %state.id.partition, %reason, ?wait,
-            "emitted events cannot be appended, will try again"
+            "emitted events could not be appended; the engine tries again"
         );
         metrics::counter!(
             "lantern_engine_faults_total", "projection" => state.id.projection.clone()

@@ -21,9 +21,9 @@ const REASON_CHARS_MAX: usize = 400;
 pub struct ParkedSummary {
     /// All that are parked now.
     pub total: u64,
-    /// Of them, events and timers that failed.
+    /// The parked events and timers that failed.
     pub failed: u64,
-    /// Of them, events that wait behind a failed one of their subject.
+    /// The parked events that wait behind a failed one of their subject.
     pub waiting: u64,
     /// Groups by reason, the largest first; at most 100.
     pub reasons: Vec<ParkedReason>,

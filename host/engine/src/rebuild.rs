@@ -88,7 +88,7 @@ impl Engine {
                     tracing::error!(
                         projection = %id.projection, version = %id.version,
                         partition = %id.partition, %reason,
-                        "the state to be rebuilt cannot be read: what it emitted last may be missing in the log"
+                        "the state to be rebuilt cannot be read: its last emitted events may be missing in the log"
                     );
                     // The state's next offset is unknown. Emit nothing for the events in
                     // the log now: a missing event is better than one that is appended

@@ -198,8 +198,8 @@ impl Registry {
         Ok((build.clone(), build.epoch(&entry.record)))
     }
 
-    /// The shards of any version, and the epoch under which its tables are read while it
-    /// is not active.
+    /// The shards of a version, active or not, and the epoch under which its tables are
+    /// read while it is not active.
     ///
     /// # Errors
     /// [`ViewError`] if there is no such version.

@@ -5,7 +5,7 @@ use lantern_core::{Batch, Cause, HostError, OnFailure};
 /// A rejected event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rejected {
-    /// Its index among the events of the call.
+    /// The index among the events of the call.
     pub(crate) index: usize,
     /// Why.
     pub(crate) message: String,
@@ -56,7 +56,7 @@ impl Rejections {
         let event = index.wrapping_sub(self.timers);
         if self.ends && index >= self.timers && event > first.index {
             return Err(HostError::Guest(format!(
-                "{index} was named as a cause, but the call should have ended with the rejected event before it"
+                "the call names {index} as a cause after it has rejected an earlier event: with this `on-failure`, a rejection must end the call"
             )));
         }
         match self.rejected.binary_search_by_key(&event, |rejected| rejected.index) {
@@ -73,7 +73,7 @@ impl Rejections {
         let index = cause.0 as usize;
         if index < self.timers || index >= self.wrote.len() {
             return Err(HostError::Guest(format!(
-                "{index} was rejected, which is no event of the batch: it has {} timers and {} events",
+                "the call rejects {index}, which is not an event of its batch of {} timers and {} events",
                 self.timers,
                 self.wrote.len() - self.timers
             )));
@@ -84,7 +84,7 @@ impl Rejections {
         let event = index - self.timers;
         if self.rejected.last().is_some_and(|last| self.ends || last.index >= event) {
             return Err(HostError::Guest(format!(
-                "{index} was rejected after another event: events are rejected in their order and, unless `on-failure` is `park-event`, one in a call"
+                "the call rejects {index} after another event: reject events in their order, and only one in a call unless `on-failure` is `park-event`"
             )));
         }
         self.rejected.push(Rejected { index: event, message: message.to_owned() });
@@ -93,7 +93,7 @@ impl Rejections {
 }
 
 fn wrote_for_rejected(index: usize) -> HostError {
-    HostError::Guest(format!("{index} was rejected, and it is also the cause of a write"))
+    HostError::Guest(format!("the call rejects {index}, but has also written for it"))
 }
 
 /// How many rejected events of a call can be parked.

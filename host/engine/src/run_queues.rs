@@ -1,9 +1,9 @@
-//! A fixed number of threads that run shards' steps, one step at a time each. Quick
-//! shards have threads of their own, and so have slow and new shards. So quick shards
-//! never wait for slow ones. In each class shards that serve readers go first, but every
-//! few turns one that catches up in the background does. In the slow class, shards whose
-//! plugins use much fuel come last in the same way. So a new shard waits for one of them
-//! and not for all.
+//! A fixed number of threads that run the steps of shards; each thread runs one step at a
+//! time. There are two classes of shards with separate threads, quick ones, and slow or new
+//! ones, so that quick shards never wait for slow ones. In each class, shards that serve
+//! readers run first; every few turns, a shard that catches up in the background runs first
+//! instead. In the slow class, shards whose plugins use much fuel run after all others,
+//! except every few turns. So a new shard waits for at most one of them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -22,17 +22,18 @@ const LAST_EVERY: u32 = 4;
 /// Fuel does not depend on what else the machine is doing.
 const SLOW_FUEL: u64 = 1 << 24;
 
-/// A step that takes more CPU time than this is slow too: its plugin caused work of the
-/// host that fuel does not count. Wall time does not measure a plugin on a busy machine:
-/// with six processes per processor, steps that use almost no CPU time can take a second.
+/// A step that takes more CPU time than this is slow too, because its plugin has caused
+/// work of the host that fuel does not count. Wall time cannot be used for this: on a
+/// machine with six busy processes per processor, a step that uses almost no CPU time can
+/// take a second.
 const SLOW_CPU: Duration = Duration::from_millis(50);
 
 /// The longest wait of a shard that was woken lazily, for events of types that it does
 /// not subscribe to.
 const LAZY: Duration = Duration::from_millis(250);
 
-/// A shard whose plugin used much fuel is quick again after this many cheap calls in a
-/// row. So a shard that uses much fuel only now and then stays slow.
+/// A slow shard becomes quick after this many cheap calls in a row. So a shard that uses
+/// much fuel only in some calls stays slow.
 const QUICK_CALLS: u8 = 8;
 
 /// When a shard runs again after its step.
@@ -50,8 +51,8 @@ pub(crate) enum NextTurn {
 pub(crate) struct StepCost {
     /// CPU time of the thread that ran it, the plugin's and the host's.
     pub(crate) cpu: Duration,
-    /// Fuel that the plugin used; 0 if it was not called, which says nothing about its
-    /// cost.
+    /// The fuel that the plugin used. 0 means that it was not called, so the step does not
+    /// show how much its calls cost.
     pub(crate) fuel: u64,
 }
 

@@ -197,7 +197,7 @@ impl Runner {
                 {
                     *message = format!("{message}: {logged}");
                 }
-                tracing::debug!(parent: &span, %error, "call failed");
+                tracing::debug!(parent: &span, %error, "a call of the plugin failed");
                 Err(CallError::Event(error))
             }
         }

@@ -76,7 +76,7 @@ impl Scheduler {
         self.queues.close();
         for thread in self.threads.lock().drain(..) {
             if thread.join().is_err() {
-                tracing::error!("a folding thread had panicked");
+                tracing::error!("a folding thread panicked");
             }
         }
     }

@@ -36,8 +36,8 @@ pub(crate) fn fold_again(
     let Ok(mut instance) = plugin.instantiate() else { return Ok(()) };
     let offset = batch.offsets.first().copied().unwrap_or_default();
     let call = state.begin_call(batch, dues).map_err(CallError::Stop)?;
-    // All fuel of a single event, because a fresh instance has no cache and reads rows
-    // again.
+    // The call gets the full fuel of a single event, because a fresh instance has no cache
+    // and must read rows again.
     let applied = instance.apply(batch, Box::new(call), state.config.fuel_event);
     let call = applied.host.into_any().downcast::<CallHost>().map_err(|_| {
         CallError::Stop(StopReason::Fault("the plugin host gave back another call".into()))

@@ -5,7 +5,7 @@ use crate::VerifyStatus;
 /// A projection with all its versions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProjectionStatus {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// Whether an operator paused it.
     pub paused: bool,
@@ -26,7 +26,7 @@ pub struct ProjectionStatus {
 // Long because it has a field for each member of a version's status in the HTTP API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VersionStatus {
-    /// Its id.
+    /// The id.
     pub id: String,
     /// SHA-256 of the plugin as uploaded.
     pub sha256: String,
@@ -53,12 +53,12 @@ pub struct VersionStatus {
     pub events_per_s: f64,
     /// Events a second that the log has taken over the last seconds.
     pub intake_per_s: f64,
-    /// Seconds until it has caught up at these two rates; `null` if it is not
-    /// known, or if it falls behind.
+    /// The number of seconds until the version has caught up, at the two rates above;
+    /// `null` if it is unknown, or if the version falls behind.
     pub eta_s: Option<f64>,
     /// Events parked now on all partitions, those that wait included.
     pub parked: u64,
-    /// Of them, events that wait behind a failed one of their subject.
+    /// The parked events that wait behind a failed one of their subject.
     pub waiting: u64,
     /// Events applied that were late: older than the watermark.
     pub late: u64,
@@ -68,7 +68,7 @@ pub struct VersionStatus {
     /// each finding: a second fold of a batch gave another result, or the last
     /// verification found a difference. Kept over restarts.
     pub differs: Vec<String>,
-    /// Its tables.
+    /// The tables.
     pub tables: Vec<TableStatus>,
     /// Event types that it subscribes to.
     pub subscribes: Vec<String>,
@@ -81,7 +81,7 @@ pub struct VersionStatus {
 pub struct SourceStatus {
     /// The name of its file.
     pub name: String,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub bytes: u64,
     /// SHA-256 of its text, in hexadecimal.
     pub sha256: String,
@@ -90,7 +90,7 @@ pub struct SourceStatus {
 /// A table of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableStatus {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// The description in the manifest.
     pub description: String,
@@ -144,11 +144,11 @@ pub struct ShardStatus {
     pub commit: u64,
     /// Events applied.
     pub applied: u64,
-    /// Of them, late ones: older than the watermark.
+    /// The applied events that were late: older than the watermark.
     pub late: u64,
     /// Events parked now, those that wait included.
     pub parked: u64,
-    /// Of them, events that wait behind a failed one of their subject.
+    /// The parked events that wait behind a failed one of their subject.
     pub waiting: u64,
     /// Unreadable records of the log that were skipped and not parked, because 10,000 are
     /// parked already. Only records of unknown type are skipped.
@@ -164,11 +164,11 @@ pub struct ShardStatus {
     /// Emitted events that the log has refused for good (too large for a topic, for
     /// example). They count as parked and can be retried or dropped like those.
     pub refused: u64,
-    /// Whether it folds no further until the log has taken some of its emitted events
-    /// (`engine.emit_unsent_max`).
+    /// Whether the shard does not fold until the log has accepted some of its emitted
+    /// events (`engine.emit_unsent_max`).
     pub held_by_unsent: bool,
-    /// The greatest depth of an emitted event: how many emitted events have caused each
-    /// other in a row (`engine.emit_depth_max`).
+    /// The highest emit depth of an event that the shard has emitted
+    /// (`engine.emit_depth_max` is the limit).
     pub emit_depth: u32,
     /// Batches that were folded a second time (`engine.second_fold_every`).
     pub second_folds: u64,
@@ -176,7 +176,7 @@ pub struct ShardStatus {
     pub second_fold_differences: u64,
     /// The last difference, as text.
     pub second_fold_last: Option<String>,
-    /// Events that were too far ahead of their append to move the watermark
+    /// Events whose time was too far ahead of their append time to move the watermark
     /// (`engine.ahead_max_s`).
     pub ahead: u64,
     /// The latest of them.
@@ -199,7 +199,7 @@ pub struct ShardStatus {
 /// An event whose time is too far ahead to move the watermark.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AheadStatus {
-    /// Its offset.
+    /// The offset.
     pub offset: u64,
     /// CloudEvents `id`.
     pub id: String,
@@ -246,7 +246,7 @@ pub struct ParkedStatus {
 pub struct ParkedPage {
     /// How many events are parked now in this version.
     pub total: u64,
-    /// Of them, events that wait behind a failed one of their subject.
+    /// The parked events that wait behind a failed one of their subject.
     pub waiting: u64,
     /// Some of them, by partition and offset.
     pub parked: Vec<ParkedStatus>,
@@ -263,8 +263,8 @@ pub struct ParkedSelection {
     pub offsets: Vec<u64>,
     /// The partition of `offsets`.
     pub partition: u32,
-    /// Selects only those of this tenant; all of its events if nothing else is selected.
-    /// An empty text means events without a tenant.
+    /// Selects only events of this tenant, and all of them if nothing else is given. An
+    /// empty text means events without a tenant.
     pub tenant: Option<String>,
     /// Selects those of this subject.
     pub subject: Option<String>,

@@ -39,6 +39,8 @@ pub(crate) enum CallError {
 impl CallError {
     /// The reason to stop if this happens in a call whose batch spans no tick.
     pub(crate) fn due_is_a_fault(due: Timestamp) -> StopReason {
-        StopReason::Fault(format!("a timer was due at {due}, within the call that set it"))
+        StopReason::Fault(format!(
+            "a timer is due at {due}, before the last event of the call that set it"
+        ))
     }
 }

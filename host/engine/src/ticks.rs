@@ -64,8 +64,8 @@ impl Ticker<'_> {
     }
 
     /// Lowers the watermark to `target`, because the log's time was set back (see
-    /// [`crate::log_time`]). A timer whose time was before the old watermark is due right
-    /// after that watermark; its due time is lowered too.
+    /// [`crate::log_time`]). Timers that were set for a time before the old watermark have
+    /// a due time right after that watermark; their due times are lowered too.
     fn lower_watermark(&mut self, target: Timestamp) -> Result<(), StopReason> {
         self.state.due_from = Timestamp::MIN;
         let mut range = KeyRange::all();
@@ -129,8 +129,8 @@ impl Ticker<'_> {
             let at = self.state.meta.next;
             match self.runner.call(self.state, &part, &dues[range.clone()], at) {
                 Ok(emitted) => {
-                    // Events that timers emit carry no trace: the event that set the
-                    // timer was read long ago.
+                    // Events that timers emit have no trace, because the trace of the event
+                    // that set the timer is not stored.
                     let sent = sent_by_timers(self.state);
                     self.state.meta.tick_emitted += emitted.len() as u64;
                     post(self.state, emitted, sent, |_| None);

@@ -11,8 +11,8 @@ pub(crate) fn timer_value(at: Timestamp, offset: Offset, depth: u32) -> [u8; 20]
     value
 }
 
-/// Decodes the timer stored as `value` under `key`, and its due time; `None` if it is
-/// damaged.
+/// Decodes the timer that is stored as `value` under `key`, with its due time; `None` if
+/// the bytes are damaged.
 pub(crate) fn decode_timer(key: &[u8], value: &[u8]) -> Option<(Timestamp, Timer)> {
     let (due, key) = key.split_first_chunk::<8>()?;
     let key = String::from_utf8(key.to_vec()).ok()?;

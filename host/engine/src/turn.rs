@@ -60,7 +60,7 @@ impl Engine {
                 self.schedule_idle(handle);
                 tracing::error!(
                     projection = %handle.id.projection, version = %handle.id.version,
-                    partition = %handle.id.partition, %reason, "halted"
+                    partition = %handle.id.partition, %reason, "a shard was halted"
                 );
                 metrics::counter!("lantern_engine_halts_total", "projection" => handle.id.projection.clone())
                     .increment(1);
@@ -300,8 +300,7 @@ impl Engine {
         let loaded = self.ports.plugins.load(&build.version)?;
         if *loaded.manifest() != build.version.manifest {
             return Err(PluginError::Unfit(
-                "setup answers another manifest than at upload: rebuild it, or push it again"
-                    .into(),
+                "setup returns a different manifest than at upload: push the plugin again".into(),
             ));
         }
         *plugin = Some(loaded.clone());
@@ -336,7 +335,7 @@ impl Engine {
             snapshot.fault.as_ref().map_or(first, |fault| (fault.wait * 2).clamp(first, most));
         tracing::warn!(
             projection = %handle.id.projection, version = %handle.id.version,
-            partition = %handle.id.partition, %reason, ?wait, "fault, will try again"
+            partition = %handle.id.partition, %reason, ?wait, "a shard has a fault; the engine tries again"
         );
         metrics::counter!("lantern_engine_faults_total", "projection" => handle.id.projection.clone())
             .increment(1);

@@ -403,7 +403,10 @@ fn a_row_that_breaks_its_declaration_parks_its_event_and_names_the_field() {
     assert_eq!(parked.len(), 1);
     assert_eq!(parked[0].offset, 1);
     let reason = &parked[0].reason;
-    assert!(reason.contains("`1.0` in the field `n`, which is no `integer`"), "{reason}");
+    assert!(
+        reason.contains("`1.0` in the field `n`, which is not a value of kind `integer`"),
+        "{reason}"
+    );
     assert_eq!(world.rows("totals").keys().collect::<Vec<_>>(), ["a", "c"]);
 }
 

@@ -54,9 +54,9 @@ struct Digests {
     found: Sha256,
 }
 
-/// Compares everything that is a function of the log. `pace` gets the number of entries
-/// compared since its last call. If it returns `false`, the comparison ends and the
-/// result is `None`.
+/// Compares all entries that are a function of the log. `pace` gets the number of entries
+/// that were compared since it was last called. If it returns `false`, the comparison ends
+/// and the result is `None`.
 pub(super) fn compare(
     manifest: &Manifest,
     expected: &dyn ReadStore,

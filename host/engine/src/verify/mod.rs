@@ -126,7 +126,7 @@ impl Verification {
         &self.projection
     }
 
-    /// Its status.
+    /// The status.
     #[must_use]
     pub fn status(&self) -> &VerifyStatus {
         &self.status
@@ -287,7 +287,7 @@ impl Verification {
             };
             let unlike = || {
                 let reason = format!(
-                    "a retry or drop of parked events at offset {} cannot be taken again: the projection stood in the middle of a step, or its limits were others",
+                    "a retry or drop of parked events at offset {} cannot be repeated: the projection was in the middle of a step then, or had other limits",
                     decision.next
                 );
                 EndReason::Verdict(Verdict::Unverifiable, reason)
@@ -354,7 +354,7 @@ impl Verification {
                     log.wait(fold.handle.id.partition, next, WAIT);
                 }
                 Ok(StepOutcome::Wait) => {
-                    let reason = format!("the log has brought nothing from offset {next} on");
+                    let reason = format!("the log returned no events from offset {next} on");
                     return Err(EndReason::Verdict(Verdict::Failed, reason));
                 }
                 Ok(_) => (fold.faults, fold.waits) = (0, 0),
@@ -376,7 +376,7 @@ impl Verification {
             Ok(_) => {
                 let next = fold.shard.state.meta.next;
                 let verdict = self.verdict_of(fold, None);
-                let reason = format!("folded again, it is halted at offset {next}: {reason}");
+                let reason = format!("the second fold halted at offset {next}: {reason}");
                 EndReason::Verdict(verdict.0, verdict.1.unwrap_or(reason))
             }
         }

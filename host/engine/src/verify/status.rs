@@ -76,7 +76,7 @@ pub struct VerifiedShard {
 /// A table of a partition, compared.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedTable {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// How many rows the state has.
     pub rows: u64,
