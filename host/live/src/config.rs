@@ -11,69 +11,74 @@ use thiserror::Error;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LiveConfig {
-    /// A `ping` and, on an idle subscription, a `tick` go out this often.
-    /// Milliseconds; default 15,000.
+    /// The interval at which the server sends a `ping` and, on an idle subscription, a
+    /// `tick`, in milliseconds. Default 15,000.
     pub heartbeat_ms: u64,
-    /// A session that sends nothing for this time after a `ping` is closed with
-    /// 4504. Milliseconds; default 10,000.
+    /// A session that sends nothing for this time after a `ping` is closed with 4504,
+    /// in milliseconds. Default 10,000.
     pub pong_ms: u64,
-    /// A session that has not said `hello` by then is closed with 4400.
-    /// Milliseconds; default 5,000.
+    /// A session that has not sent `hello` within this time is closed with 4400, in
+    /// milliseconds. Default 5,000.
     pub hello_ms: u64,
-    /// How long a close waits for the other side's. Milliseconds; default 1,000.
+    /// How long the server waits for the client's close frame when it closes a session,
+    /// in milliseconds. Default 1,000.
     pub close_ms: u64,
-    /// A session whose connection takes no byte for this time is closed.
-    /// Milliseconds; default 10,000.
+    /// A session whose connection accepts no byte for this time is closed, in
+    /// milliseconds. Default 10,000.
     pub stall_ms: u64,
-    /// A subscription whose commit moves while its rows stay gets a `tick`
-    /// this often. Milliseconds; default 1,000.
+    /// If commits leave the rows of a subscription unchanged, it gets a `tick` at this
+    /// interval, in milliseconds. Default 1,000.
     pub tick_ms: u64,
-    /// Data frames (`snap`, `delta`, `tick`) that a session may have unacknowledged; default 32.
+    /// The acknowledgement window: how many data frames (`snap`, `delta`, `tick`) of a
+    /// session may be unacknowledged. Default 32.
     pub window: u32,
-    /// Sessions at a time; one more is closed with 4429. Default 20,000.
+    /// The maximum number of sessions at a time. A further one is closed with 4429.
+    /// Default 20,000.
     pub sessions_max: usize,
-    /// Subscriptions of a session; default 64.
+    /// The maximum number of subscriptions of a session. Default 64.
     pub subs_max: usize,
-    /// Bytes of a frame to a client; larger snapshots and deltas go in parts.
-    /// Default 262,144, at least 4,096.
+    /// The maximum size of a frame to a client, in bytes, at least 4,096. Larger
+    /// snapshots and deltas are sent in parts. Default 262,144.
     pub frame_bytes_max: usize,
-    /// Bytes of a message from a client; a larger one closes with 4413.
-    /// Default 65,536.
+    /// The maximum size of a message from a client, in bytes. A larger one closes the
+    /// session with 4413. Default 65,536.
     pub message_bytes_max: usize,
-    /// Rows of a snapshot; a subscription to a larger table ends. Default
-    /// 1,000,000.
+    /// The maximum number of rows in a snapshot. A subscription to a larger table ends
+    /// with an error. Default 1,000,000.
     pub snapshot_rows_max: u64,
-    /// How long a snapshot, or a delta in parts, may take until the client has
-    /// it; then the session is closed with 4502. Bounds the store's read
-    /// transactions. Milliseconds; default 30,000.
+    /// The maximum time until a client has received a snapshot, or a delta in parts, in
+    /// milliseconds. After it the session is closed with 4502. This limits how long
+    /// read transactions of the store stay open. Default 30,000.
     pub snapshot_ms_max: u64,
-    /// Snapshots and resumes read from the store at a time; default 8.
+    /// The maximum number of snapshots and resumes that are read from the store at a
+    /// time. Default 8.
     pub snapshot_readers: usize,
-    /// A snapshot up to this many bytes is encoded once and shared by all
+    /// A snapshot of at most this size, in bytes, is encoded once and shared by all
     /// subscribers that need it. Default 1 MiB.
     pub snapshot_shared_bytes_max: usize,
-    /// Keys merged for a slow client; with more it gets a fresh snapshot.
-    /// Default 10,000.
+    /// The maximum number of keys whose changes are merged for a slow client. If there
+    /// are more, the client gets a new snapshot. Default 10,000.
     pub merge_keys_max: usize,
-    /// Bytes merged for a slow client; with more it gets a fresh snapshot.
-    /// Default 4 MiB.
+    /// The maximum size of the changes that are merged for a slow client, in bytes. If
+    /// they are larger, the client gets a new snapshot. Default 4 MiB.
     pub merge_bytes_max: usize,
-    /// Bytes of merged changes held at a time for all sessions together; past
-    /// it a slow client gets a fresh snapshot. Default 256 MiB.
+    /// The maximum size of the merged changes of all sessions together, in bytes. If it
+    /// is exceeded, slow clients get new snapshots. Default 256 MiB.
     pub merge_total_bytes_max: usize,
-    /// Commits of a projection kept in memory for its subscribers; who is
-    /// further behind is served from the change log. Default 1,024.
+    /// The number of a projection's newest commits that are kept in memory for its
+    /// subscribers. Subscribers that are further behind are served from the change log.
+    /// Default 1,024.
     pub ring_commits_max: usize,
-    /// Bytes of those commits; default 8 MiB.
+    /// The maximum size of these commits in memory, in bytes. Default 8 MiB.
     pub ring_bytes_max: usize,
-    /// Of a projection over several partitions: the pause between two reads of
-    /// merged rows. Milliseconds; default 10.
+    /// The pause between two reads of merged rows of a projection over several
+    /// partitions, in milliseconds. Default 10.
     pub partitions_ms: u64,
-    /// The WebSocket read buffer of a session, in bytes; what clients say is
-    /// short. Default 1,024.
+    /// The WebSocket read buffer of a session, in bytes. It is small because clients
+    /// send only short messages. Default 1,024.
     pub read_buffer_bytes: usize,
-    /// The WebSocket write buffer of a session (control frames alone pass
-    /// through it), in bytes; default 4,096.
+    /// The WebSocket write buffer of a session, in bytes. Only control frames pass
+    /// through it. Default 4,096.
     pub write_buffer_bytes: usize,
 }
 

@@ -1,8 +1,8 @@
 //! What a subscription selects. Sessions with equal queries share one topic: its
 //! snapshot, its merged deltas and its encoded bytes.
 //!
-//! [`Query`] has a member for everything that determines which rows a reader gets and in
-//! which form. Settings of their delivery (mode, rate, token) are not part of it.
+//! [`Query`] contains what determines which rows a reader gets and in which form. Mode,
+//! rate and token determine only how the rows are delivered, so they are not part of it.
 
 use std::fmt;
 
