@@ -38,8 +38,8 @@ impl Clock for SystemClock {
 mod tests {
     use super::*;
 
-    /// Otherwise a step that waits for the disk would look like one that needs much
-    /// processor time.
+    /// If the time included waits, a step that waits for the disk would count as one that
+    /// needs much CPU time.
     #[test]
     fn cpu_time_is_that_of_the_thread_and_leaves_waiting_out() {
         let clock = SystemClock::new();

@@ -23,7 +23,7 @@ pub fn find(code: &str) -> Option<&'static Code> {
 pub(crate) const UNKNOWN: Code = Code {
     code: "LAN-0413",
     status: 500,
-    title: "an error without a page",
+    title: "an error inside the server",
     help: "see the server's log; this is a bug worth reporting",
 };
 
@@ -172,7 +172,7 @@ pub const CODES: &[Code] = &[
         "LAN-0117",
         422,
         "the compiler crashed",
-        "build it with another compiler version or at a lower level of optimisation, and report it",
+        "build the plugin with another version of its compiler, or at a lower level of optimisation, and report it",
     ),
     code(
         "LAN-0118",
@@ -184,7 +184,7 @@ pub const CODES: &[Code] = &[
         "LAN-0119",
         422,
         "no instance can be created",
-        "make its initial memory and tables smaller, or raise the limit that the message names",
+        "reduce the plugin's initial memory and tables, or raise the limit that the message names",
     ),
     code("LAN-0120", 422, "setup failed", "correct the parameters that the message names"),
     code(
@@ -215,7 +215,7 @@ pub const CODES: &[Code] = &[
         "LAN-0125",
         503,
         "the plugin cannot be loaded now",
-        "see the server's log; the plugin is not at fault",
+        "the plugin is not at fault: see the server's log, and try again",
     ),
     code(
         "LAN-0126",
@@ -327,13 +327,13 @@ pub const CODES: &[Code] = &[
         "LAN-0213",
         503,
         "the state cannot be read or written",
-        "see the message, and free space or repair the disk; then the server continues by itself",
+        "free space or repair the disk, as the message says; then the server continues by itself",
     ),
     code(
         "LAN-0214",
         503,
         "the log cannot be read",
-        "see the message, and free space or repair the disk; then the server continues by itself",
+        "free space or repair the disk, or bring Kafka back, as the message says; then the server continues by itself",
     ),
     code("LAN-0215", 503, "the server is shutting down", "try again once it is up"),
     code(
@@ -369,8 +369,8 @@ pub const CODES: &[Code] = &[
     code(
         "LAN-0221",
         409,
-        "projections would feed each other without end",
-        "have one of them subscribe to narrower types; if the cycle is meant, set `cycle-depth-max` in the manifest of each projection on it, to the maximum number of events that may cause each other in a row",
+        "projections would trigger each other without end",
+        "let one of the projections subscribe to narrower types; if the cycle is intended, set `cycle-depth-max` in the manifest of each of its projections: the maximum length of a chain of emitted events",
     ),
     code(
         "LAN-0222",
@@ -514,14 +514,13 @@ pub const CODES: &[Code] = &[
         "the log refuses an event",
         "correct the event as the message says; sending it again unchanged cannot succeed, and the events that were appended are recognised if they are sent again",
     ),
-    // Requests.
     code(
         "LAN-0328",
         409,
         "the events cannot be imported as they are",
         "start a server with a new data folder and as many partitions as the exported log had, import before any plugin is pushed, and use the output of `lantern events tail --json`; or import without `exact`",
     ),
-    code("LAN-0401", 404, "no such address", "`GET /v1/openapi.json` lists every address"),
+    // Requests.     code("LAN-0401", 404, "no such address", "`GET /v1/openapi.json` lists every address"),
     code(
         "LAN-0402",
         405,

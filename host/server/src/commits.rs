@@ -6,12 +6,13 @@ use lantern_core::{CommitSink, CommittedOffsets, PublishedCommit};
 use lantern_live::Hub;
 use tokio::sync::watch;
 
-/// Passes commits to the feed, notes their offsets in the log if it shows them to other
-/// programs, and wakes requests that wait for an offset.
+/// Receives the engine's commits: passes them to the feed, notes their offsets in the log
+/// if the log shows them to other programs, and wakes requests that wait for an offset.
 ///
-/// The hub needs the engine to read tables, and the engine needs this to publish. So
-/// the hub is connected when both exist, before anything runs. The reference is weak;
-/// otherwise the two would keep each other, and the data folder, forever.
+/// The hub reads tables from the engine, and the engine publishes commits through this type
+/// to the hub. So the hub is connected once both exist, before anything runs. The reference
+/// to the hub is weak; otherwise engine and hub would keep each other and the data folder
+/// in use forever.
 pub(crate) struct Commits {
     hub: OnceLock<Weak<Hub>>,
     offsets: Option<Arc<dyn CommittedOffsets>>,

@@ -49,7 +49,7 @@ pub struct ServerConfig {
     pub store: StoreConfig,
     /// The limits of plugins.
     pub plugin: PluginConfig,
-    /// Folding.
+    /// How projections fold the log.
     pub engine: EngineConfig,
     /// The feed.
     pub live: LiveConfig,
@@ -91,26 +91,27 @@ pub struct HttpConfig {
     /// The largest body of a request, in bytes; NDJSON may be of any length.
     /// Default 16 MiB.
     pub body_bytes_max: usize,
-    /// The number of bodies larger than 64 KiB, and of packed bodies
-    /// (`Content-Encoding`), in memory at a time; more bodies wait, at most
-    /// `body_idle_ms_max`. Together with `body_bytes_max` this limits their memory.
-    /// Default 32.
+    /// The maximum number of large bodies in memory at a time: those above 64 KiB, and
+    /// those with `Content-Encoding`. Further ones wait, at most `body_idle_ms_max`.
+    /// Together with `body_bytes_max` this limits the memory for bodies. Default 32.
     pub bodies_max: usize,
-    /// A packed body (`Content-Encoding`) may unpack to `body_bytes_max`, and beyond
-    /// that to at most this many times its packed bytes. Default 1,000.
+    /// The maximum ratio of unpacked to packed bytes of a body with `Content-Encoding`. It
+    /// applies only to bodies that unpack to more than `body_bytes_max`. Default 1,000.
     pub unpack_ratio_max: u64,
     /// The largest upload of a plugin, with its parameters, in bytes. The
     /// plugin host has a limit of its own. Default 36 MiB.
     pub upload_bytes_max: usize,
-    /// Connections at a time, without those that became feeds (`live` limits them).
-    /// Each may hold a group of lines and an unfinished line in memory. Default 1,024.
+    /// The maximum number of connections at a time. Connections to the feed do not count;
+    /// the section `live` limits them. Each connection may hold a group of lines and an
+    /// unfinished line in memory. Default 1,024.
     pub connections_max: usize,
     /// Connections beyond `connections_max` that are accepted for health, metrics and
     /// the administration of projections; other requests on them get 503. Further
     /// connections wait to be accepted. Default 32.
     pub connections_reserved: usize,
-    /// How long a client may take for a request's headers after their first byte, in
-    /// milliseconds; on a new connection, counted from its start. Default 10,000.
+    /// How long a client may take to send a request's headers, in milliseconds: from their
+    /// first byte or, for the first request of a connection, from the start of the
+    /// connection. Default 10,000.
     pub headers_ms_max: u64,
     /// How long a connection may be idle between two requests, in milliseconds.
     /// Default 75,000.
@@ -165,8 +166,9 @@ pub struct IngestConfig {
     pub event_bytes_max: usize,
     /// How deep an event's JSON may be nested. Default 64.
     pub json_depth_max: usize,
-    /// How far ahead of the server's clock an event's time may be, in seconds: a time
-    /// far in the future would move the watermark too far. Default 86,400.
+    /// How far ahead of the server's clock an event's time may be, in seconds. An event
+    /// further in the future would move the watermark too far, so it is refused. Default
+    /// 86,400.
     pub time_ahead_s_max: u64,
     /// NDJSON is appended in groups of about this many bytes; each group is appended
     /// completely or not at all. Default 256 KiB.
@@ -220,12 +222,11 @@ pub struct UpkeepConfig {
     /// Whether event time advances while no events arrive, so that windows close.
     /// Default true.
     pub heartbeats: bool,
-    /// After this time without an event a partition counts as idle and gets a
-    /// heartbeat, at most one per this time, in milliseconds. Default 1,000.
+    /// A partition that has had no event for this time gets a heartbeat, and at most one
+    /// heartbeat in this time, in milliseconds. Default 1,000.
     pub idle_ms: u64,
-    /// After this time without an event for a projection, its plugin instance and the
-    /// instance's memory are dropped, in seconds; the next event creates a new
-    /// instance. Default 10.
+    /// The plugin instance of a projection that has had no event for this time is dropped
+    /// with its memory, in seconds. The next event creates a new instance. Default 10.
     pub instance_idle_s: u64,
 }
 
@@ -245,8 +246,7 @@ pub struct VerifyConfig {
     /// projection took more than a tenth of this time, the projection is skipped, and
     /// the server logs this. `lantern verify` does the same at any time. Default 24.
     pub every_hours: u64,
-    /// How much of one thread a verification may use, in percent. Live work has
-    /// priority. Default 25.
+    /// The maximum share of one thread that a verification may use, in percent. Default 25.
     pub thread_percent: u32,
 }
 

@@ -34,7 +34,10 @@ fn explain(error: &figment::Error) -> String {
             } else {
                 format!("{key}.{field}")
             };
-            format!("there is no setting `{key}`{place}; known here: {}", known.join(", "))
+            format!(
+                "there is no setting `{key}`{place}; the settings here are {}",
+                known.join(", ")
+            )
         }
         Kind::InvalidType(actual, expected) => {
             format!("`{key}` is {actual}; it must be {expected}{place}")

@@ -1,5 +1,5 @@
-//! Tests whether the data folder is writable. Without it, a disk that is full or
-//! mounted read-only would be noticed only when the next commit fails.
+//! Tests whether the data folder is writable, so that the server reports a full or
+//! read-only disk before the next commit fails.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -60,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_folder_that_cannot_be_written_is_told_with_the_reason() {
+    fn a_folder_that_cannot_be_written_is_reported_with_the_reason() {
         let dir = tempfile::tempdir().unwrap();
         let probe = DiskProbe::new(dir.path().join("probe"));
         assert_eq!(probe.trouble(), None);

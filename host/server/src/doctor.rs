@@ -45,7 +45,7 @@ pub struct Finding {
     pub file: PathBuf,
     /// A description for people.
     pub what: String,
-    /// Its condition.
+    /// The condition.
     pub health: Health,
     /// What it contains, or what is damaged: partition, offset, row.
     pub places: Vec<String>,

@@ -96,7 +96,7 @@ impl Plugins {
                     tracing::info!(file, seconds, "compiled an interpreter");
                 }
                 Ok(false) => {}
-                Err(error) => tracing::warn!(file, %error, "an interpreter is not usable"),
+                Err(error) => tracing::warn!(file, %error, "an interpreter cannot be used"),
             }
         }
     }

@@ -118,9 +118,9 @@ impl From<LogError> for Problem {
                 RejectedEvent::TooLarge { .. } => "LAN-0326",
                 _ => "LAN-0327",
             };
-            // The text identifies the event: its index among the parsed events may
-            // differ from its index in the request, because invalid events may have
-            // been left out.
+            // The text names the event by its identity. Its index among the parsed events
+            // may differ from that in the request, because invalid events may have been
+            // left out.
             return Self::new(code, error.to_string()).with("appended", *appended);
         }
         let code = match error {

@@ -40,12 +40,18 @@ fn metrics() -> Vec<Metric> {
         ),
         ("process_virtual_memory_bytes", "gauge", "Address space, in bytes.", usage.virtual_bytes),
         ("process_threads", "gauge", "Threads.", usage.threads),
-        ("process_start_time_seconds", "gauge", "Start, seconds since 1970.", usage.start_s),
+        (
+            "process_start_time_seconds",
+            "gauge",
+            "Start time, in seconds since 1970.",
+            usage.start_s,
+        ),
     ]);
     let open = linux::open_files();
     metrics.extend(open.map(|n| ("process_open_fds", "gauge", "Open files.", n)));
     let max = linux::open_files_max();
-    metrics.extend(max.map(|n| ("process_max_fds", "gauge", "The most files it may open.", n)));
+    metrics
+        .extend(max.map(|n| ("process_max_fds", "gauge", "The maximum number of open files.", n)));
     metrics
 }
 
@@ -106,7 +112,7 @@ mod linux {
         use super::*;
 
         #[test]
-        fn what_the_system_says_of_this_process_is_read() {
+        fn the_systems_values_of_this_process_are_read() {
             let usage = Usage::read().unwrap();
             assert!(usage.resident_bytes > 1e6 && usage.virtual_bytes > usage.resident_bytes);
             assert!(usage.threads >= 1.0 && usage.start_s > 1.6e9 && usage.cpu_s >= 0.0);

@@ -45,7 +45,7 @@ pub enum StartError {
     /// The data folder, or something in it, cannot be opened.
     #[error("cannot open `{}`: {source}", path.display())]
     Data {
-        /// Its path.
+        /// The path.
         path: PathBuf,
         /// The cause.
         source: Cause,

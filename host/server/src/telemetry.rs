@@ -61,9 +61,9 @@ pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError>
     .map_err(|_| TracingError::Twice)
 }
 
-/// Standard error, without the characters by which a sender's text could change the
-/// look of a log line: characters that change the writing direction, and control
-/// characters that the formatter does not escape.
+/// A writer to standard error that replaces characters with which a sender's text could
+/// make a log line look different: characters that change the writing direction, and
+/// control characters that the formatter does not escape.
 struct EscapedStderr<W>(W);
 
 impl<W: Write> Write for EscapedStderr<W> {
@@ -84,8 +84,8 @@ impl<W: Write> Write for EscapedStderr<W> {
     }
 }
 
-/// Whether `c` is replaced in log lines. ESC is not: the formatter escapes it in values,
-/// and writes it for colours.
+/// Whether `c` is replaced in log lines. ESC is not replaced: the formatter itself writes
+/// it for colours, and escapes it in values.
 fn hides(c: char) -> bool {
     let control = c.is_control() && !matches!(c, '\n' | '\t' | '\u{1b}');
     let direction = matches!(
@@ -107,8 +107,8 @@ pub(crate) enum MetricKind {
     Histogram,
 }
 
-/// The families of this crate and of the crates below that have no descriptions of
-/// their own. A test checks that every family has a description.
+/// The metrics of this crate, and those of the crates below it that do not describe their
+/// metrics themselves. A test checks that every metric has a description.
 pub(crate) const FAMILIES: &[(MetricKind, &str, &str)] = &[
     (Counter, "lantern_dead_letters_total", "Parked events copied to the dead-letter topic."),
     (Counter, "lantern_engine_commits_total", "Commits of a projection's shards."),
@@ -116,7 +116,7 @@ pub(crate) const FAMILIES: &[(MetricKind, &str, &str)] = &[
     (Counter, "lantern_engine_halts_total", "Times a shard was halted."),
     (Counter, "lantern_feed_closed_total", "Feed sessions closed by the server, by close code."),
     (Counter, "lantern_feed_frames_total", "Frames written to feed sessions, by kind."),
-    (Counter, "lantern_feed_merges_total", "Times changes were merged for readers that lag."),
+    (Counter, "lantern_feed_merges_total", "Merges of changes for readers that lag."),
     (Counter, "lantern_feed_resets_total", "Subscriptions that were reset, by reason."),
     (Gauge, "lantern_feed_sessions", "Open feed sessions."),
     (Gauge, "lantern_feed_subscriptions", "Subscriptions of all feed sessions."),
@@ -135,11 +135,15 @@ pub(crate) const FAMILIES: &[(MetricKind, &str, &str)] = &[
     (
         Counter,
         "lantern_log_cursors_replaced_total",
-        "Cursors of a topic taken from another reader.",
+        "Kafka cursors that were started again because they received no records.",
     ),
-    (Counter, "lantern_plugin_cache_hits_total", "Compiled plugins found, by place."),
-    (Counter, "lantern_plugin_cache_misses_total", "Compiled plugins not found."),
-    (Counter, "lantern_plugin_cache_refused_total", "Cached files that were refused."),
+    (Counter, "lantern_plugin_cache_hits_total", "Compiled plugins found in the cache, by place."),
+    (Counter, "lantern_plugin_cache_misses_total", "Compiled plugins not found in the cache."),
+    (
+        Counter,
+        "lantern_plugin_cache_refused_total",
+        "Files of the cache of compiled plugins that were refused as damaged.",
+    ),
     (Histogram, "lantern_plugin_compile_seconds", "Time to compile a plugin."),
     (Counter, "lantern_plugin_compiles_total", "Compilations, by outcome."),
     (Gauge, "lantern_plugin_instances", "Instances of plugins in memory."),

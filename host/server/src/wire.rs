@@ -1,8 +1,8 @@
 //! Converts the engine's reports to the wire types of [`lantern_api`]. The engine knows
 //! nothing of them.
 //!
-//! `convert!` names each member once and uses it on both sides. So a member that is added
-//! on one side only is a compile error.
+//! `convert!` lists each member once and uses the list for both types, so a member that
+//! only one of them has is a compile error.
 
 use lantern_api as api;
 use lantern_engine as engine;

@@ -1,8 +1,8 @@
 //! The bytes of one HTTP connection, between its socket and hyper.
 //!
-//! It does two things that hyper cannot: it answers a request that hyper could not
-//! parse with a body that has a code, and it has separate time limits for the headers
-//! of a request that has begun and for a connection that is idle between two requests.
+//! This module does two things that hyper cannot do. It answers a request that hyper cannot
+//! parse with a problem that has a code. It has separate time limits for the headers of a
+//! request and for the idle time between two requests.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

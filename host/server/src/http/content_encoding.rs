@@ -70,8 +70,8 @@ pub(super) async fn unpack(State(app): State<Shared>, request: Request, next: Ne
     };
     // Every body that is being unpacked holds a window in memory.
     let wait = Duration::from_millis(app.config.http.body_idle_ms_max);
-    let place = Arc::clone(&app.permits.unpacking).acquire_owned();
-    let Ok(Ok(place)) = tokio::time::timeout(wait, place).await else {
+    let permit = Arc::clone(&app.permits.unpacking).acquire_owned();
+    let Ok(Ok(permit)) = tokio::time::timeout(wait, permit).await else {
         return Problem::new("LAN-0423", "too many packed bodies are being read").into_response();
     };
     let (mut parts, packed) = request.into_parts();
@@ -82,7 +82,7 @@ pub(super) async fn unpack(State(app): State<Shared>, request: Request, next: Ne
         ratio: app.config.http.unpack_ratio_max,
     };
     let pieces = pieces(packed, &codings, limit).map(move |piece| {
-        let _held = &place;
+        let _held = &permit;
         piece
     });
     next.run(Request::from_parts(parts, Body::from_stream(pieces))).await
@@ -106,7 +106,10 @@ fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
         }
     }
     if codings.len() > CODINGS_MAX {
-        let detail = format!("the body was packed {} times, at most {CODINGS_MAX}", codings.len());
+        let detail = format!(
+            "`Content-Encoding` names {} codings, and the limit is {CODINGS_MAX}",
+            codings.len()
+        );
         return Err(Problem::new(CONTENT_CODING, detail));
     }
     Ok(codings)

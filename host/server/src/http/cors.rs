@@ -1,9 +1,9 @@
 //! Cross-origin requests (the Fetch standard) of the pages in `http.origins`,
 //! `OPTIONS`, and the handshake of CloudEvents web hooks.
 //!
-//! The layer of `tower-http` does not fit: it treats every `OPTIONS` as a preflight,
-//! including that of a web hook, and answers 200. [`super::guard`] decides which pages
-//! may call; it runs first.
+//! `tower-http` has a layer for this, but it treats every `OPTIONS` as a preflight, also
+//! that of a web hook, and answers 200. [`super::origin_check`] runs before this module and
+//! decides which pages may call.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;

@@ -1,6 +1,6 @@
-//! The stamps that an exact export adds to each event: its append time and its
-//! partition. With them an import into another server gives the same log. They are
-//! extension attributes with reserved names, in front of the event's own.
+//! The extension attributes that an exact export adds to each event: its append time and
+//! its partition. With them, an import into another server gives the same log. They have
+//! reserved names and come before the event's own attributes.
 
 use lantern_core::{Event, EventRef, Events, Log, PartitionId, Timestamp};
 
@@ -43,11 +43,13 @@ pub(super) fn unstamp(log: &dyn Log, events: &Events) -> Result<(Events, Vec<Tim
         let appended = appended.as_deref().map(|text| text.trim_matches('"')).and_then(parse_time);
         let partition = partition.and_then(|number| number.parse().ok()).map(PartitionId);
         let (Some(appended), Some(partition)) = (appended, partition) else {
-            return Err(refused("does not say when it was appended, and to which partition"));
+            return Err(refused("lacks the attributes that give its append time and partition"));
         };
         let event = Event { extensions: rest, ..event.to_owned() };
         if log.partition_of(&event.as_ref()) != Some(partition) {
-            return Err(refused("was in another partition: the log had another number of them"));
+            return Err(refused(
+                "comes from another partition: the exported log had another number of partitions",
+            ));
         }
         times.push(appended);
         bare.push(&event.as_ref());

@@ -167,7 +167,7 @@ pub(crate) async fn status(State(app): State<Shared>) -> Result<Json<ServerStatu
     responses((status = 200, body = ErrorCode), (status = 404, body = Problem)))]
 pub(crate) async fn error_page(Names(code): Names<String>) -> Result<Json<ErrorCode>, Problem> {
     let known = find(&code);
-    let none = || Problem::new("LAN-0401", format!("there is no error `{code}`"));
+    let none = || Problem::new("LAN-0401", format!("there is no error code `{code}`"));
     let Code { code, status, title, help } = *known.ok_or_else(none)?;
     Ok(Json(ErrorCode { code: code.into(), status, title: title.into(), help: help.into() }))
 }

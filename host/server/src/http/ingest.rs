@@ -10,7 +10,7 @@ use lantern_core::{Appended, AppendedEvent, Events};
 
 use super::append_result::{AppendQuery, INLINE_BYTES_MAX, count, json_of};
 use super::params::{FullBody, Params, body, essence};
-use super::{Shared, now, stream};
+use super::{Shared, ndjson_stream, now};
 use crate::cloudevents::{BATCH, EventError, NDJSON, Reader, STRUCTURED};
 use crate::problem::Problem;
 
@@ -36,7 +36,7 @@ use crate::problem::Problem;
         (status = 413, body = Problem), (status = 415, body = Problem),
         (status = 422, body = Problem, description = "the topic cannot take an event"),
         (status = 409, body = Problem, description = "with `exact=true`: this log is not empty, or has other partitions"),
-        (status = 503, body = Problem, description = "come back after `Retry-After` seconds"),
+        (status = 503, body = Problem, description = "try again after `Retry-After` seconds"),
     )
 )]
 pub(crate) async fn append(
@@ -69,7 +69,7 @@ async fn accept(
                 let detail = "there are projections, which would emit their events again";
                 return Err(Problem::new("LAN-0328", detail));
             }
-            stream::append(app, content, query).await
+            ndjson_stream::append(app, content, query).await
         }
         _ if query.exact => {
             Err(Problem::new("LAN-0403", "`exact` takes `application/x-ndjson` alone"))
@@ -118,7 +118,7 @@ async fn batch(app: &Shared, json: FullBody, partial: bool) -> Result<AppendResu
         named.map(|(index, error)| rejection(*index, error)).collect();
     if !bad.is_empty() && !partial {
         let all = events.len() + bad.len();
-        let detail = format!("{} of {all} events are bad: {}", bad.len(), bad[0].1);
+        let detail = format!("{} of {all} events are invalid: {}", bad.len(), bad[0].1);
         return Err(Problem::new("LAN-0314", detail).with("errors", json_of(&errors)));
     }
     let appended = if events.is_empty() { Appended::default() } else { app.append(events).await? };

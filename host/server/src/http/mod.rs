@@ -1,29 +1,29 @@
 //! The HTTP API: one module per resource, and the code that they share.
 
+mod accept;
 mod append_result;
 mod conditional;
 mod connection;
+mod content_encoding;
 mod cors;
-mod description;
 mod drain_body;
-mod encoding;
 pub(crate) mod events;
 mod export_attributes;
 mod feed;
 mod health;
 mod ingest;
+mod ndjson_stream;
+mod openapi;
 mod origin_check;
-mod page;
 mod params;
 pub(crate) mod parked;
 mod projections;
+mod request_span;
 mod reserved_connections;
-mod serve;
 mod shard_metrics;
-mod stream;
 pub(crate) mod tables;
-mod trace;
 mod upload;
+mod web_page;
 
 use std::sync::Arc;
 
@@ -41,7 +41,7 @@ use crate::problem::Problem;
 
 pub(crate) use crate::app::{App, Shared};
 pub(crate) use crate::clock::now;
-pub(crate) use serve::serve;
+pub(crate) use accept::serve;
 
 /// The largest body of a request that only names something.
 const SMALL_BODY_BYTES_MAX: usize = 64 << 10;
@@ -106,27 +106,27 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
 /// The OpenAPI document of a server with these settings.
 #[must_use]
 pub fn openapi(config: &HttpConfig) -> serde_json::Value {
-    description::complete(&routes().1, config)
+    openapi::complete(&routes().1, config)
 }
 
 /// All routes.
 pub(crate) fn router(app: Shared) -> Router {
     let (router, api) = routes();
-    let api = Bytes::from(description::complete(&api, &app.config.http).to_string());
+    let api = Bytes::from(openapi::complete(&api, &app.config.http).to_string());
     let media = [(CONTENT_TYPE, "application/json")];
     let openapi = axum::routing::get(move || async move { (media, api) });
     router
         .route("/v1/openapi.json", openapi)
-        .merge(page::routes())
+        .merge(web_page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), encoding::unpack))
+        .layer(middleware::from_fn_with_state(Arc::clone(&app), content_encoding::unpack))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::options))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), origin_check::check))
         .layer(middleware::from_fn(reserved_connections::check))
         .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::share))
         .layer(middleware::from_fn(drain_body::drain))
-        .layer(middleware::from_fn(trace::request))
+        .layer(middleware::from_fn(request_span::request))
         .layer(DefaultBodyLimit::max(SMALL_BODY_BYTES_MAX))
         .with_state(app)
 }

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::append_result::{AppendQuery, INLINE_BYTES_MAX, count, json_of};
-use super::encoding::broken;
+use super::content_encoding::broken;
 use super::{Shared, export_attributes, now};
 use crate::cloudevents::{EventError, LineError, Reader};
 use crate::problem::Problem;
@@ -64,7 +64,7 @@ struct Stream<'a> {
 /// A group of lines that is being appended.
 struct Group {
     done: oneshot::Receiver<Result<Appended, LogError>>,
-    /// Its last line.
+    /// The last line.
     last: u64,
     bad: Vec<LineError>,
 }
@@ -196,9 +196,9 @@ impl Stream<'_> {
             let appended = match appended {
                 Ok(appended) => appended,
                 Err(error) => {
-                    // Later groups may be in the log, but the counted lines must have no
-                    // gap. If those lines are sent again, they are recognized as
-                    // duplicates.
+                    // Later groups may be in the log already, but the reported number of
+                    // lines must not include lines after a gap. If the client sends these
+                    // lines again, they are recognized as duplicates.
                     self.waiting.clear();
                     return Err(error.into());
                 }

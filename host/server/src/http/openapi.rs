@@ -23,7 +23,7 @@ const ANYWHERE: [(&str, &str); 8] = [
     ("415", "the body has a content coding that is not supported"),
     ("431", "the request's headers are too large"),
     ("500", "an error inside the server"),
-    ("503", "the server is busy or shutting down; come back after `Retry-After` seconds"),
+    ("503", "the server is busy or shutting down; try again after `Retry-After` seconds"),
 ];
 
 /// The whole description.

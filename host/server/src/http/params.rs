@@ -17,7 +17,7 @@ use lantern_core::{Offset, PartitionId};
 use serde::de::DeserializeOwned;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::encoding::broken;
+use super::content_encoding::broken;
 use super::{App, SMALL_BODY_BYTES_MAX, Shared};
 use crate::cloudevents::BATCH;
 use crate::durations::{DURATION_FORMS, parse_duration};

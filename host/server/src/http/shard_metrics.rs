@@ -1,8 +1,7 @@
 //! The engine's status as Prometheus metrics.
 //!
-//! They are written at each scrape and not kept in the recorder. So a deleted version
-//! disappears with the next scrape, and a thousand idle ones cost nothing between
-//! scrapes.
+//! They are computed at each scrape and not stored between scrapes. So a deleted version
+//! disappears with the next scrape, and idle versions cost nothing between scrapes.
 
 use std::fmt::Write as _;
 
@@ -24,10 +23,13 @@ const METRICS: [Metric; 22] = [
     ("lantern_shard_parked_events", "gauge", "Events parked now.", |s| s.parked as f64),
     ("lantern_shard_timers_fired_total", "counter", "Timers fired.", |s| s.timers_fired as f64),
     ("lantern_shard_emitted_total", "counter", "Events emitted.", |s| s.emitted as f64),
-    ("lantern_shard_emitted_per_second", "gauge", "Events emitted per second lately.", |s| {
-        s.emitted_per_s
-    }),
-    ("lantern_shard_unsent_events", "gauge", "Emitted events that the log has not taken.", |s| {
+    (
+        "lantern_shard_emitted_per_second",
+        "gauge",
+        "Events emitted per second, recent average.",
+        |s| s.emitted_per_s,
+    ),
+    ("lantern_shard_unsent_events", "gauge", "Emitted events that are not in the log yet.", |s| {
         s.unsent as f64
     }),
     (
@@ -39,7 +41,7 @@ const METRICS: [Metric; 22] = [
     ("lantern_shard_durable_offset", "gauge", "Offset up to which events are durable.", |s| {
         s.durable as f64
     }),
-    ("lantern_shard_emit_depth", "gauge", "Emitted events that caused each other in a row.", |s| {
+    ("lantern_shard_emit_depth", "gauge", "Highest emit depth of an emitted event.", |s| {
         f64::from(s.emit_depth)
     }),
     (
@@ -49,9 +51,12 @@ const METRICS: [Metric; 22] = [
         |s| s.second_fold_differences as f64,
     ),
     ("lantern_shard_fuel_total", "counter", "Fuel used since the start.", |s| s.fuel as f64),
-    ("lantern_shard_apply_seconds_total", "counter", "Time in the plugin since the start.", |s| {
-        s.apply_us as f64 / 1e6
-    }),
+    (
+        "lantern_shard_apply_seconds_total",
+        "counter",
+        "Time spent in the plugin since the start, in seconds.",
+        |s| s.apply_us as f64 / 1e6,
+    ),
     ("lantern_shard_memory_bytes", "gauge", "Linear memory of the instance, in bytes.", |s| {
         s.memory_bytes as f64
     }),
@@ -65,16 +70,16 @@ const METRICS: [Metric; 22] = [
         // NaN without an event; 0 would mean 1970.
         |s| s.event_time_us.map_or(f64::NAN, |us| us as f64 / 1e6),
     ),
-    ("lantern_shard_halted", "gauge", "1 if a person is needed.", |s| {
+    ("lantern_shard_halted", "gauge", "1 if the shard is halted until an operator acts.", |s| {
         f64::from(u8::from(s.activity == "halted"))
     }),
-    ("lantern_shard_faulted", "gauge", "1 if the host has a fault and tries again.", |s| {
+    ("lantern_shard_faulted", "gauge", "1 if the shard has a fault; the host tries again.", |s| {
         f64::from(u8::from(s.activity == "faulted"))
     }),
 ];
 
-/// Names the state of each version. It is not a label of the metrics above: then every
-/// activation would end a counter and begin another.
+/// The metric with the state of each version as a label. If the metrics above had this
+/// label, every activation would end their counters and begin others.
 const VERSION_INFO: &str = "lantern_version_info";
 
 /// Appends the metrics of all shards of all versions.

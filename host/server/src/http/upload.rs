@@ -68,13 +68,14 @@ pub(crate) struct CheckQuery {
 
 /// Uploads a plugin, a script or a declaration as a version of the projection `name`.
 ///
-/// The body is a component (`application/wasm`); or a source, which the interpreter for
-/// its language runs: a script (`text/x-python`, `text/javascript`, `text/typescript`) or
-/// a declaration (`application/yaml`, `application/json`). As a form
-/// (`multipart/form-data`), the component is part `plugin`, the source part `source`, and
-/// the parameters part `parameters`; with both a plugin and a source, the plugin is the
-/// interpreter. The answer is sent when the plugin is compiled, set up and checked. The
-/// log is then folded in the background while the active version serves readers.
+/// The body is a component (`application/wasm`), a script (`text/x-python`,
+/// `text/javascript`, `text/typescript`) or a declaration (`application/yaml`,
+/// `application/json`). Scripts and declarations are *sources*: the interpreter for their
+/// language runs them. The body can also be a form (`multipart/form-data`) with the parts
+/// `plugin` (a component), `source` and `parameters`. If it has both a plugin and a source,
+/// the plugin is the interpreter of the source. The answer is sent when the plugin is
+/// compiled, set up and checked. The log is then folded in the background while the active
+/// version serves readers.
 #[utoipa::path(
     post, path = "/v1/projections/{name}/versions", tag = "projections",
     params(("name" = String, Path), UploadQuery),

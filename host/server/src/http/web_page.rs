@@ -11,7 +11,7 @@ use http::{HeaderName, HeaderValue};
 use super::Shared;
 
 /// The page runs only its own script and connects only to its own server. So text from
-/// projections can do no harm even if it were inserted into the page as HTML.
+/// projections would be harmless even if a mistake inserted it as HTML.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";

@@ -1,7 +1,7 @@
 //! Copies each parked event at least once to the log's dead letters, and stores the
-//! progress in a file next to the state. Also retries parked events that an operator
-//! selects by these copies. They are retried in the shard that parked them, so other
-//! readers of the topic do not get the events twice.
+//! progress in a file next to the state. On request, also reads these copies and retries
+//! the parked events that they name, in the shard that parked them. No event is appended
+//! again, so other readers of the topic do not get it twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -54,7 +54,9 @@ pub(super) async fn copy(app: Arc<App>, letters: Arc<dyn DeadLetters>, file: Pat
         let pass = tokio::task::spawn_blocking(move || copy_new(&app, &*letters, &file));
         match pass.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "parked events were not copied"),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "parked events were not copied to the dead-letter topic")
+            }
             Err(error) => tracing::error!(%error, "copying parked events panicked"),
         }
     }
@@ -107,8 +109,8 @@ fn copy_new(app: &App, to: &dyn DeadLetters, file: &Path) -> Result<(), CopyErro
     Ok(())
 }
 
-/// Retries the parked events that the dead letters name: those that no call has sent
-/// again before, or all of them with `from_beginning`. Blocks.
+/// Retries the parked events that dead letters name: the dead letters that no earlier call
+/// has read, or all of them with `from_beginning`. Blocks.
 ///
 /// # Errors
 /// Why the dead letters cannot be read, or why a retry failed. Events that were retried

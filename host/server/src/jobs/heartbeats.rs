@@ -78,8 +78,9 @@ async fn append_one(app: &App, partition: PartitionId, time: Timestamp) -> Resul
     appended.await.unwrap_or(Err(LogError::Closed)).map(|_| ())
 }
 
-/// Event time advances with the clock while no events arrive, and never ahead of the
-/// clock: a heartbeat that is ahead would count only up to its append time.
+/// The event time of a heartbeat: event time advances with the clock while no events
+/// arrive. It is never ahead of the clock, because a heartbeat moves the watermark at most
+/// to its append time.
 fn heartbeat_time(bounds: &PartitionBounds, idle: Duration, now: Timestamp) -> Timestamp {
     let idle_us = i64::try_from(idle.as_micros()).unwrap_or(i64::MAX);
     Timestamp(bounds.max_time.0.saturating_add(idle_us)).min(now)

@@ -10,8 +10,9 @@ use super::{every, until};
 use crate::app::App;
 use crate::clock::now;
 
-/// Retention may keep up to this many events longer for a projection that does not
-/// subscribe to them: a commit per unwanted event would mean a sync per event.
+/// A projection's durable offset may be behind by up to this many events to which it does
+/// not subscribe, so retention keeps them longer. Otherwise each such event would need a
+/// commit, and each commit a sync.
 const RETENTION_LAG_EVENTS: u64 = 8_192;
 
 /// Deletes old events and unused plugins periodically, until the server stops.
@@ -27,8 +28,8 @@ pub(super) async fn log_and_files(app: Arc<App>) {
 }
 
 fn run(app: &App) {
-    // Offsets that other programs read, such as the lag of a Kafka consumer group, must
-    // be exact; the floor of retention may lag by a chunk.
+    // If other programs read the offsets, for example as the lag of a Kafka consumer group,
+    // they must be exact. For retention they may be behind by a chunk.
     let behind_min = if app.log_services.offsets.is_some() { 1 } else { RETENTION_LAG_EVENTS };
     app.engine.commit_offsets(behind_min);
     if let Some(maintenance) = &app.log_services.maintenance {

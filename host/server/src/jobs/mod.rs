@@ -31,8 +31,8 @@ pub(crate) fn start(tasks: &TaskTracker, app: &Arc<App>, data: &DataDir) {
     }
     if app.config.plugin.compile_interpreters {
         let app = Arc::clone(app);
-        // It is not waited for when the server stops: the child process of the compiler
-        // ends with this one.
+        // A stopping server does not wait for this thread: the compiler's child process
+        // ends with the server.
         drop(tokio::task::spawn_blocking(move || app.plugins.compile_interpreters()));
     }
     if app.config.upkeep.heartbeats {

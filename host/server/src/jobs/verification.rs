@@ -46,7 +46,7 @@ pub(crate) async fn at_times(app: Arc<App>) {
                 tracing::info!(
                     projection = projection.name,
                     ?took,
-                    "not verified on schedule: the last run took more than a tenth of `verify.every_hours`"
+                    "a projection is not verified on schedule: the last run took more than a tenth of `verify.every_hours`"
                 );
                 continue;
             }
@@ -72,8 +72,8 @@ pub(crate) async fn at_times(app: Arc<App>) {
     }
 }
 
-/// How long the last verification took, if that is too long to repeat it at every
-/// `every`.
+/// The time that the last verification took, if it is too long to verify again after
+/// `every`; otherwise `None`.
 fn takes_too_long(projection: &ProjectionStatus, every: Duration) -> Option<Duration> {
     let last = projection.verified.as_ref()?;
     let took = Duration::from_millis(last.took_ms);
@@ -92,7 +92,11 @@ fn spawn(app: &Arc<App>, verification: Verification) -> JoinHandle<()> {
 
 fn run(app: &App, verification: Verification) {
     let projection = verification.projection().to_owned();
-    tracing::info!(projection, version = verification.status().version, "verifying");
+    tracing::info!(
+        projection,
+        version = verification.status().version,
+        "a verification has started"
+    );
     let mut throttle = Throttle::new(app.config.verify.thread_percent);
     let mut counted = 0;
     let status = verification.run(&mut |status| {
@@ -142,7 +146,13 @@ fn log_result(projection: &str, status: &VerifyStatus) {
     let VerifyStatus { version, events, took_ms, differences, .. } = status;
     let reason = status.reason.as_deref().unwrap_or_default();
     match status.verdict {
-        Verdict::Same => tracing::info!(projection, version, events, took_ms, "verified: the same"),
+        Verdict::Same => tracing::info!(
+            projection,
+            version,
+            events,
+            took_ms,
+            "a verification has ended: the tables agree with the log"
+        ),
         Verdict::Differs => {
             let first = status.partitions.iter().find_map(|shard| {
                 let first = shard.first.as_ref()?;
@@ -166,8 +176,16 @@ fn log_result(projection: &str, status: &VerifyStatus) {
             );
         }
         // Retention has deleted the beginning of the log, as configured.
-        Verdict::Unverifiable => tracing::info!(projection, version, reason, "cannot be verified"),
-        verdict => tracing::warn!(projection, version, ?verdict, reason, "not verified"),
+        Verdict::Unverifiable => {
+            tracing::info!(projection, version, reason, "a projection cannot be verified")
+        }
+        verdict => tracing::warn!(
+            projection,
+            version,
+            ?verdict,
+            reason,
+            "a verification has ended without a result"
+        ),
     }
     let name = projection.to_owned();
     let verdict = format!("{:?}", status.verdict).to_lowercase();

@@ -46,7 +46,7 @@ async fn parked_events_are_listed_retried_and_dropped() {
     let retry = async |body: &str| {
         fixture.post(&format!("{path}/retry"), "application/json", body.to_owned()).await
     };
-    retry("{}").await.is_problem("LAN-0211", "which parked events");
+    retry("{}").await.is_problem("LAN-0211", "no parked events are selected");
     retry(r#"{"al":true}"#).await.is_problem("LAN-0408", "al");
     assert_eq!(retry(r#"{"all":true}"#).await.expect_ok().json()["failed"], 1);
     let drop =
@@ -56,7 +56,7 @@ async fn parked_events_are_listed_retried_and_dropped() {
 }
 
 #[tokio::test]
-async fn what_is_no_plugin_is_refused_in_plain_words() {
+async fn files_that_are_no_plugin_are_refused_in_plain_words() {
     let fixture = Fixture::new();
     let upload = async |media: &str, body: &'static str| {
         fixture.post("/v1/projections/x/versions", media, body).await
@@ -197,7 +197,7 @@ async fn options_names_the_methods_and_agrees_to_be_a_web_hook() {
 }
 
 #[tokio::test]
-async fn health_metrics_and_errors_are_told() {
+async fn health_metrics_and_errors_are_returned() {
     let fixture = Fixture::new();
     let version = fixture.project(counts()).await;
     assert_eq!(fixture.get("/healthz").await.expect_ok().text, "ok\n");

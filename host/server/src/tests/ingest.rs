@@ -70,7 +70,7 @@ async fn nothing_of_a_bad_batch_is_appended_unless_asked_for() {
 }
 
 #[tokio::test]
-async fn wrong_requests_are_told_what_is_wrong() {
+async fn wrong_requests_are_refused_with_the_reason() {
     let fixture = Fixture::with(|config| config.http.body_bytes_max = 2_000);
     let post = async |media: &str, body: String| fixture.post("/v1/events", media, body).await;
     post("text/plain", "x".into()).await.is_problem("LAN-0312", "`text/plain`");

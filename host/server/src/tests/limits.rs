@@ -74,7 +74,7 @@ async fn headers_larger_than_their_buffer_are_refused() {
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_answered_with_a_problem_on_any_request_of_a_connection() {
+async fn a_request_that_is_no_http_gets_a_problem_on_any_request_of_a_connection() {
     let (address, _stop) = serve(|_| ()).await;
     let good = "GET /healthz HTTP/1.1\r\nhost: localhost\r\n\r\n";
     for bad in [
@@ -166,7 +166,7 @@ async fn a_connection_too_many_is_for_administration_alone_and_one_more_waits() 
 }
 
 #[tokio::test]
-async fn a_request_under_way_is_cut_when_a_shutdown_has_waited_long_enough() {
+async fn a_pending_request_is_cut_off_at_the_end_of_a_shutdown() {
     let (address, stop) = serve(|config| config.http.shutdown_ms_max = 100).await;
     let mut half = TcpStream::connect(address).await.unwrap();
     half.write_all(format!("{}{{", head(1_000)).as_bytes()).await.unwrap();
@@ -184,7 +184,7 @@ async fn a_request_under_way_is_cut_when_a_shutdown_has_waited_long_enough() {
 }
 
 #[tokio::test]
-async fn who_is_refused_while_still_sending_sees_why() {
+async fn a_client_that_is_refused_while_it_sends_sees_the_reason() {
     let (address, _stop) = serve(|config| config.http.body_bytes_max = 1 << 20).await;
     let body = vec![b'x'; 8 << 20];
     for (path, host, kind, code) in [

@@ -207,20 +207,20 @@ pub(super) fn counts() -> Arc<dyn Plugin> {
         ..Manifest::default()
     };
     Arc::new(NativePlugin::<()>::new(manifest, |batch, host, ()| {
-        for place in 0..batch.events.len() {
-            if batch.events.kind(place) == "bad" {
+        for index in 0..batch.events.len() {
+            if batch.events.kind(index) == "bad" {
                 let message = "cannot count this".to_owned();
-                let cause = Some(batch.cause_of_event(place));
+                let cause = Some(batch.cause_of_event(index));
                 return Err(lantern_core::ApplyError::Failed { cause, message });
             }
-            let subject = batch.events.subject(place);
+            let subject = batch.events.subject(index);
             let old = host.get(TableId(0), subject).map_err(host_error)?;
             let count = old.map_or(0, |row| {
                 let row: Value = serde_json::from_slice(&row).unwrap();
                 row["count"].as_i64().unwrap()
             });
             let row = serde_json::json!({"subject": subject, "count": count + 1});
-            let cause = batch.cause_of_event(place);
+            let cause = batch.cause_of_event(index);
             host.put(cause, TableId(0), subject, row.to_string().as_bytes()).map_err(host_error)?;
         }
         Ok(())

@@ -102,7 +102,7 @@ async fn a_reader_can_wait_for_its_own_write() {
 }
 
 #[tokio::test]
-async fn wrong_reads_are_told_what_is_wrong() {
+async fn wrong_reads_are_refused_with_the_reason() {
     let fixture = filled().await;
     let check = async |path: &str, code: &str, words: &str| {
         fixture.get(path).await.is_problem(code, words);
@@ -135,7 +135,7 @@ async fn a_cursor_of_an_earlier_state_is_refused() {
 }
 
 #[tokio::test]
-async fn what_was_handed_out_of_a_deleted_projection_is_refused_by_the_next_of_its_name() {
+async fn tokens_of_a_deleted_projection_are_refused_by_the_next_one_of_its_name() {
     let fixture = filled().await;
     let first = fixture.get(&format!("{TABLE}?limit=3")).await.expect_ok();
     let (page, etag) = (first.json(), first.headers["etag"].to_str().unwrap().to_owned());

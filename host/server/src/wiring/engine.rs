@@ -12,8 +12,8 @@ use crate::config::ServerConfig;
 use crate::plugins::Plugins;
 use crate::start_error::StartError;
 
-/// The niceness of threads that fold slow projections. If other threads need the whole
-/// processor, these threads still get about a tenth of it.
+/// The niceness of threads that fold slow projections. Even if other threads could use the
+/// whole processor, these threads get about a tenth of it.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 

@@ -51,7 +51,7 @@ impl Server {
         let opened = tokio::task::spawn_blocking(move || open(config)).await;
         let (app, data) =
             opened.unwrap_or_else(|panicked| Err(StartError::data(PathBuf::new(), panicked)))?;
-        tracing::info!(%address, "listening");
+        tracing::info!(%address, "the server is listening");
         Ok(Self { app, listener, address, data })
     }
 
@@ -76,7 +76,7 @@ impl Server {
         tasks.close();
         let serving = http::serve(&app, listener);
         shutdown.await;
-        tracing::info!("shutting down");
+        tracing::info!("the server is shutting down");
         app.tasks.stopping.cancel();
         if serving.await.is_err() {
             tracing::error!("the HTTP server panicked");
@@ -102,7 +102,7 @@ impl Server {
                 "closing panicked: events that were not committed are folded again at the next start"
             );
         }
-        tracing::info!("stopped");
+        tracing::info!("the server has stopped");
     }
 }
 

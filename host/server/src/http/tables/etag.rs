@@ -1,5 +1,5 @@
-//! The `ETag` of an answer, for conditional requests, and the headers that tell how fresh
-//! the answer is.
+//! The `ETag` of an answer, for conditional requests, and the headers with the state that
+//! the answer shows and its lag.
 
 use http::header::{CACHE_CONTROL, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};

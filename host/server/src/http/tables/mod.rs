@@ -36,7 +36,7 @@ pub(crate) use self::query::{Order, TableQuery};
     params(("projection" = String, Path), ("table" = String, Path), TableQuery),
     responses(
         (status = 200, body = TablePage),
-        (status = 304, description = "as the `ETag` says"),
+        (status = 304, description = "the table's state is the one that `If-None-Match` names"),
         (status = 400, body = Problem),
         (status = 404, body = Problem, description = "no such table, or no row under `key`"),
         (status = 409, body = Problem), (status = 410, body = Problem),

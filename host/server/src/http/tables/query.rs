@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_supported_is_refused_by_name() {
+    fn unsupported_parameters_are_refused_by_name() {
         let which = TableQuery { as_of: Some("pos:1".into()), ..TableQuery::default() };
         let problem = which.check().unwrap_err();
         assert_eq!((problem.status, problem.more["parameter"].as_str()), (501, Some("as_of")));
