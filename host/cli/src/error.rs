@@ -273,8 +273,7 @@ mod tests {
         for code in lantern_server::CODES.iter().filter(|code| code.status >= 400) {
             let refusal = Refusal { help: Some(code.help.into()), ..Refusal::default() };
             let help = refusal.into_failure(code.status).help.unwrap_or_default();
-            // Codes that only programs with their own HTTP client can cause are left
-            // unchanged.
+            // Codes that this program's own requests never cause keep the server's help.
             let own = ["LAN-0212", "LAN-0320", "LAN-04"];
             if own.iter().any(|own| code.code.starts_with(own)) {
                 continue;

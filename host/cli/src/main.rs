@@ -30,12 +30,12 @@ const COMPILE_CHILD: &str = "__compile";
 const AFTER_HELP: &str = "\
 Exit codes:
   0    it worked
-  1    it failed, or a test found something
+  1    it failed, or a check found an error
   2    wrong usage
   3    no server answers
   4    there is no such file, projection, version, table or row
   5    refused: wrong events, a wrong plugin, or a request that conflicts with the state
-  6    the server is too busy, or did not get there in time
+  6    the server is too busy, or did not reach the requested offset in time
   7    not everything could be checked (`doctor`, `verify`)
   130  ended by Ctrl-C before its work was done
 
@@ -103,11 +103,11 @@ enum Command {
     /// Read tables, once or live.
     #[command(subcommand)]
     Table(commands::table::Command),
-    /// Fold the log again in parallel with the tables, and compare.
+    /// Let the server fold the log again, and compare the result with its tables.
     Verify(commands::verify::Args),
-    /// Check the files of a stopped server: what is damaged, and how to recover.
+    /// Check the files of a stopped server, and print what is damaged and how to recover.
     Doctor(commands::doctor::Args),
-    /// Create a new plugin from a template.
+    /// Create a plugin from a template.
     New(commands::new::Args),
     /// Build a plugin with the tool of its language.
     Build(commands::build::Args),

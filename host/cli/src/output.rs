@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_would_move_the_cursor_is_replaced() {
+    fn characters_that_move_the_cursor_are_replaced() {
         assert_eq!(printable("a\u{202E}b\u{2066}c\u{200F}"), "a\u{FFFD}b\u{FFFD}c\u{FFFD}");
         assert_eq!(printable("a\u{1b}[2Jb\u{7}"), "a\u{FFFD}[2Jb\u{FFFD}");
         assert_eq!(printable("a\u{202e}b\u{9b}c"), "a\u{FFFD}b\u{FFFD}c");

@@ -187,7 +187,7 @@ pub(crate) struct RateLimiter {
     done: f64,
 }
 
-/// The number of pieces per second when events are paced, as long as each piece has at
+/// With a limited rate, events are sent in about this many pieces per second, each with at
 /// least one event.
 const PIECES_PER_S: f64 = 20.0;
 /// The maximum number of events in one paced piece.
@@ -206,8 +206,8 @@ impl RateLimiter {
         piece
     }
 
-    /// Waits until `events` more events may be sent. After the server was unreachable,
-    /// at most one second is made up for.
+    /// Waits until `events` more events may be sent. After a time in which the server was
+    /// unreachable, at most the events of one second are sent at once.
     pub(crate) async fn wait(&mut self, events: u64) {
         #[expect(clippy::cast_precision_loss, reason = "exact far beyond any count here")]
         let events = events as f64;

@@ -17,7 +17,7 @@ const UPLOAD_PART_BYTES: usize = 64 << 10;
 pub(crate) struct PluginFile {
     /// The name of the file of a script or declaration; `None` for WebAssembly.
     pub(crate) source_name: Option<String>,
-    /// Its content.
+    /// The content.
     pub(crate) content: Vec<u8>,
 }
 
@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_boundary_stands_in_neither_part() {
+    fn a_boundary_occurs_in_neither_part() {
         assert_eq!(boundary(b"..lantern-part-00000000..", "{}"), "lantern-part-00000001");
     }
 }

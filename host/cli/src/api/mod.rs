@@ -47,7 +47,7 @@ pub(crate) struct LogQuery {
     pub(crate) time: Option<String>,
     /// The maximum number of events.
     pub(crate) limit: u64,
-    /// Their types; empty for all.
+    /// The types; empty for all.
     pub(crate) types: Vec<String>,
     /// How long to wait for the first event if there is none yet, in seconds.
     pub(crate) wait_s: u64,

@@ -86,8 +86,8 @@ impl Api {
     }
 
     fn broken(&self, error: &reqwest::Error) -> ApiError {
-        // The library's own text contains the address again. The innermost error has the
-        // cause.
+        // The error of the HTTP library repeats the address, so only its innermost cause is
+        // shown.
         let mut cause: &dyn std::error::Error = error;
         while let Some(source) = cause.source() {
             cause = source;
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_has_a_meaning_in_an_address_is_escaped() {
+    fn characters_with_a_meaning_in_an_address_are_escaped() {
         assert_eq!(escaped("a/b?c=d&e é"), "a%2Fb%3Fc%3Dd%26e%20%C3%A9");
         let mut path = Path::new("/v1/x");
         path.add("key", "a&b").add("limit", 5);

@@ -1,8 +1,8 @@
 //! `lantern demo`: the server with real flights and generated shop events.
 //!
-//! Both kinds of events use one clock, that of the flights, sped up: one log has one
-//! event time. At the start, the demo reads the log to find the events that were
-//! already sent. So it continues where it stopped, however it ended.
+//! Flights and shop events have times of the same sped-up clock, because a log has one
+//! event time. When the demo starts, it reads the log to find which events it has sent
+//! already, so it continues where it stopped, also after a crash.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,13 +23,14 @@ use crate::sender::{Sender, TRIES};
 
 /// How often events are sent.
 const TICK: Duration = Duration::from_millis(100);
-/// The longest delay that is made up for after the server was busy.
+/// The longest step of the demo's clock. If the server was busy for longer, the clock and
+/// all later events are delayed.
 const MADE_UP_FOR_MAX: Duration = Duration::from_secs(1);
 /// The maximum number of events in one request.
 const PIECE_EVENTS_MAX: u64 = 20_000;
 /// The number of events read at a time to find where the demo stopped.
 const WINDOW_EVENTS: u64 = 5_000;
-/// How late shop events may be relative to their time on the clock, at most.
+/// The maximum delay of a shop event after its time on the clock.
 const DISORDER_MS: u64 = 2_000;
 
 #[derive(clap::Args)]
@@ -53,7 +54,7 @@ pub(crate) struct Args {
     /// Events with times, one per line, in order; may be compressed.
     #[arg(long, value_name = "FILE")]
     flights: Option<PathBuf>,
-    /// Seconds of event time per second.
+    /// The speed of the events' clock: seconds of event time per second.
     #[arg(long, default_value_t = 300.0, value_parser = speed)]
     speed: f64,
     /// Shop events per second; 0 for none.
@@ -375,7 +376,7 @@ mod tests {
     }
 
     #[test]
-    fn where_the_demo_was_is_read_from_the_log() {
+    fn the_demo_reads_from_the_log_where_it_stopped() {
         let event = |offset, source: &str, id: &str| LoggedEvent {
             offset,
             appended: None,

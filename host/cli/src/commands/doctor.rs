@@ -101,12 +101,15 @@ fn word(health: Health) -> &'static str {
 fn verdict(report: &Report) -> Outcome {
     let folder = report.folder.display();
     if report.has(Health::Damaged) {
-        return Err(Failure::new(Exit::Failure, format!("`{folder}` is damaged"))
-            .help("keep a copy of the folder before anything else; the procedure is named above"));
+        return Err(Failure::new(Exit::Failure, format!("`{folder}` is damaged")).help(
+            "copy the folder before you change it; then follow the procedure of each finding above",
+        ));
     }
     if report.has(Health::Unknown) {
         let message = format!("not all of `{folder}` could be checked");
-        return Err(Failure::new(Exit::Unchecked, message).help("see the reasons above"));
+        return Err(
+            Failure::new(Exit::Unchecked, message).help("each finding above gives its reason")
+        );
     }
     Ok(())
 }

@@ -219,7 +219,7 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
         if global.json && page.decisions > 0 && !said {
             said = true;
             output::error(format!(
-                "{} retries and drops of parked events are not in the log: tables that are folded from this export elsewhere may differ",
+                "the export does not contain {} retries and drops of parked events: another server that folds it may get different tables",
                 output::count(page.decisions)
             ));
         }
@@ -252,7 +252,7 @@ async fn place(api: &Api, from: &Begin, query: &mut LogQuery) -> Outcome {
         }
     }
     if query.limit == 0 {
-        return Err(Failure::new(Exit::Usage, "no events were requested"));
+        return Err(Failure::new(Exit::Usage, "`--limit 0` requests no events: give at least 1"));
     }
     Ok(())
 }
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_body_is_is_told_by_its_content() {
+    fn a_body_is_recognized_by_its_content() {
         assert_eq!(media(b" [{}]"), BATCH);
         assert_eq!(media(b"{\n \"id\": 1}\n"), STRUCTURED);
         assert_eq!(media(b"{\"id\":1}\n{\"id\":2}\n"), NDJSON);
@@ -297,7 +297,7 @@ mod tests {
     }
 
     #[test]
-    fn where_to_begin_is_read_from_text() {
+    fn the_start_position_is_parsed_from_text() {
         assert_eq!(begin("start"), Ok(Begin::Start));
         assert_eq!(begin("-3"), Ok(Begin::Last(3)));
         assert_eq!(begin("7"), Ok(Begin::Offset(7)));

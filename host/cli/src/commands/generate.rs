@@ -29,7 +29,7 @@ Examples:
 
 The same seed, events, start and span give the same bytes, everywhere.")]
 pub(crate) struct Args {
-    /// How many events.
+    /// The number of events.
     #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000_000))]
     events: u64,
     /// The seed; another seed gives other events.
@@ -39,15 +39,15 @@ pub(crate) struct Args {
     /// output; the server if left out.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
-    /// Events per second, such as `500/s`; without a pause if left out.
+    /// Events per second, such as `500/s`; as fast as possible if left out.
     #[arg(long, value_parser = super::rate)]
     rate: Option<f64>,
     /// The first event's time, RFC 3339, or `now`.
     #[arg(long, value_name = "TIME", default_value = "2026-01-01T00:00:00Z", value_parser = start)]
     start: Start,
-    /// The event time over which they are spread, such as `6h`, `14d` or `1 week`. If
-    /// left out, it is six hours, or with `--rate` and `--start now` the time that
-    /// sending takes.
+    /// The span of event time over which the events are spread, such as `6h`, `14d` or `1
+    /// week`. If left out, it is six hours, or with `--rate` and `--start now` the time
+    /// that sending takes.
     #[arg(long, value_parser = span)]
     span: Option<Duration>,
     /// Skip this many events of the sequence.
@@ -166,8 +166,7 @@ async fn send(args: &Args, shop: &Shop, sender: &mut Sender, global: &Global) ->
     })
 }
 
-/// Sends the remaining events from `next` on; `told` is called for events sent and for
-/// waits.
+/// Sends the remaining events from `next` on, and reports events sent and waits to `told`.
 async fn feed(
     args: &Args,
     shop: &Shop,

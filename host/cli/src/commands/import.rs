@@ -28,9 +28,9 @@ Examples:
   lantern events import events.ndjson --skip 120000   # continue after an interruption
   lantern events import exported.ndjson --exact       # a whole log into a new folder
 
-A file imported twice does no harm: the log recognizes events by tenant, source and id.
+It is safe to import a file twice: the log recognizes events by tenant, source and id.
 
-History in a log that already has newer events is late. A projection with event time closes
+Imported events are late if the log already has newer ones. A projection with event time closes
 its windows when the watermark passes their end, and the watermark never goes back; so
 windows of the past are closed before the imported events arrive. The import reports
 how many events were late for each projection. What to do about it:
@@ -59,9 +59,10 @@ pub(crate) struct Args {
     /// Wait until the tables of all projections contain the imported events.
     #[arg(long)]
     wait: bool,
-    /// Append the events of another log exactly as they were, with its host events and
-    /// append times: from `lantern events tail --json` or `GET /v1/events?types=*`,
-    /// into an empty log with the same number of partitions, before a plugin is pushed.
+    /// Append the events of another log exactly as they were, with their append times and
+    /// the host's own events. The file is the output of `lantern events tail --json` or
+    /// `GET /v1/events?types=*`. The log must be empty and have the same number of
+    /// partitions, and no plugin may be pushed yet.
     #[arg(long, conflicts_with_all = ["partial", "limit", "rate"])]
     exact: bool,
     /// How often a request is retried while the server is busy or unreachable.

@@ -30,8 +30,9 @@ impl Lateness {
         Self { before: before.collect() }
     }
 
-    /// Late events since then, for projections that had some. A version that was not
-    /// active then is not counted, because it folds the whole log.
+    /// The number of late events since the import began, for each projection that had some.
+    /// A version that was not active when it began is left out, because it folds the whole
+    /// log.
     pub(super) fn since(&self, now: &[ProjectionStatus]) -> BTreeMap<String, u64> {
         let active = now.iter().filter_map(|p| Some((p, active(p)?)));
         active
@@ -111,11 +112,11 @@ pub(super) async fn wait(
                 let why = version.reason.clone().unwrap_or_else(|| "it is paused".into());
                 let why = output::printable(&why);
                 let message = format!(
-                    "`{name}` does not continue, {} events are left: {why}",
+                    "projection `{name}` has stopped with {} events to apply: {why}",
                     output::count(behind)
                 );
                 return Err(Failure::new(Exit::Failure, message).help(format!(
-                    "all events are in the log; `lantern plugin resume {name}` makes it continue"
+                    "all events are in the log; correct the cause, then continue with `lantern plugin resume {name}`"
                 )));
             }
             left.push(format!(

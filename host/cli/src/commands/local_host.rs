@@ -1,5 +1,5 @@
-//! A plugin and events without a server: the same host, engine and store as in a
-//! server, with the state in memory.
+//! Runs a plugin on events without a server: with the plugin host, engine and store of a
+//! server, and the state in memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ const WRONG_MAX: usize = 10;
 const PIECE_BYTES: usize = 1 << 20;
 /// The maximum number of bytes of events in memory.
 const EVENTS_BYTES_MAX: usize = 2 << 30;
-/// How many of a file's first events are also folded one by one. To fold every event of
-/// a whole file alone would take too long.
+/// How many of a file's first events are also folded one by one. Folding a whole file one
+/// by one would take too long.
 const FIRST_EVENTS: usize = 5_000;
 /// The number of events in one call while the file is folded to find parked events.
 const CHECK_BATCH: usize = 1_000;
@@ -48,8 +48,8 @@ pub(super) struct LocalHost {
 }
 
 impl LocalHost {
-    /// Creates it, with a temporary folder for the store. It has the settings of a server
-    /// that starts in the current folder.
+    /// Creates the host, with a temporary folder for the store, and with the settings of a
+    /// server that starts in the current folder.
     pub(super) fn new() -> Outcome<Self> {
         let dir = tempfile::tempdir().map_err(anyhow::Error::from)?;
         let stores =
@@ -124,7 +124,7 @@ impl LocalHost {
         determinism(plugin, &sample, &self.stores, &config).map_err(failed)
     }
 
-    /// What the first of `events` say against the manifest, as an upload answers it.
+    /// The warnings about `manifest` from the first of `events`, as an upload returns them.
     pub(super) fn warnings(
         &self,
         plugin: &Arc<dyn Plugin>,
@@ -190,7 +190,7 @@ pub(super) fn read_events(file: &Path, as_json: bool) -> Outcome<Events> {
             let message =
                 format!("the file holds more than {} GiB of events", EVENTS_BYTES_MAX >> 30);
             return Err(Failure::new(Exit::Refused, message)
-                .help("test with a part of it, or push the plugin to a server"));
+                .help("test with a part of the file, or push the plugin to a server"));
         }
         bar.set_position(read.load(Ordering::Relaxed));
     }
@@ -210,7 +210,7 @@ fn now() -> Timestamp {
     Timestamp(jiff::Timestamp::now().as_microsecond())
 }
 
-/// Does what `lantern plugin check` does without a server.
+/// Runs `lantern plugin check` without a server.
 pub(super) fn check(
     file: &Path,
     parameters: Option<&str>,

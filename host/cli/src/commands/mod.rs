@@ -34,10 +34,11 @@ fn confirm(question: &str, yes: bool) -> Outcome {
     if yes {
         return Ok(());
     }
-    let refused = |message: &str| Failure::new(Exit::Usage, message).help("add --yes to do it");
+    let refused =
+        |message: &str| Failure::new(Exit::Usage, message).help("give --yes to confirm it");
     if !std::io::stdin().is_terminal() {
         return Err(refused(
-            "this cannot be undone, and and there is no terminal to ask for confirmation",
+            "this cannot be undone, and there is no terminal to ask for confirmation",
         ));
     }
     let mut err = std::io::stderr().lock();

@@ -34,8 +34,8 @@ pub(crate) struct Args {
     /// The folder to create; named like the plugin if left out.
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
-    /// The folder of the language's SDK. If left out, it is searched in the parent
-    /// folders, and where this command was built.
+    /// The folder of the language's SDK. If left out, it is searched for in the parent
+    /// folders and in the folder where this command was built.
     #[arg(long, value_name = "FOLDER", requires = "lang")]
     sdk: Option<PathBuf>,
 }

@@ -36,10 +36,9 @@ Examples:
   lantern parked resend
   lantern parked resend --from-beginning
 
-Takes the dead letters of all projections that no call has sent again before, and retries
-each event in order, as `lantern parked retry` does. The event's topic gets no second copy.")]
+Reads the dead letters that no earlier call has read, of all projections, and retries their events in order, as `lantern parked retry` does. It does not write the events to the log again.")]
 pub(crate) struct ResendArgs {
-    /// Start from the topic's beginning, not from the end of the last call.
+    /// Read all dead letters of the topic, also those that an earlier call has read.
     #[arg(long)]
     from_beginning: bool,
 }
@@ -59,7 +58,7 @@ applies both again, in order.")]
 pub(crate) struct ListArgs {
     /// The projection.
     name: String,
-    /// Read this version; the active one if left out.
+    /// Print the parked events of this version; the active one if left out.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
     /// Only events of this subject.
@@ -68,14 +67,14 @@ pub(crate) struct ListArgs {
     /// Only events of this tenant; an empty text for events without a tenant.
     #[arg(long)]
     tenant: Option<String>,
-    /// Events that wait behind a failed event of their subject, instead of failed
-    /// events.
+    /// Print the events that wait behind a failed event of their subject, instead of the
+    /// failed events.
     #[arg(long)]
     waiting: bool,
-    /// Print all of them.
+    /// Print all events.
     #[arg(long, conflicts_with = "limit")]
     all: bool,
-    /// Print at most this many.
+    /// Print at most this many events.
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
     limit: u32,
     /// Print payload and backtrace in full.
@@ -341,11 +340,12 @@ async fn resend(from_beginning: bool, global: &Global) -> Outcome {
         output::json(&resent);
     } else {
         output::line(format!(
-            "{letters} letters: {applied} applied, {failed} failed again, {waiting} wait behind them, {gone} no longer parked"
+            "{letters} dead letters: {applied} events applied, {failed} failed again, {waiting} wait behind them, {gone} were not parked any more"
         ));
     }
     if foreign > 0 {
-        let none = format!("{foreign} records of the topic are not copies of parked events");
+        let none =
+            format!("skipped {foreign} records of the topic that are not copies of parked events");
         output::note(global.json, none);
     }
     none_failed(failed, "NAME")

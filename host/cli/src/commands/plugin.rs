@@ -21,7 +21,7 @@ Examples:
   lantern plugin list
   lantern plugin rollback revenue")]
 pub(crate) enum Command {
-    /// Check a plugin: what it is, and whether a server would accept it.
+    /// Check whether a server would accept a plugin, and print its manifest.
     Check(CheckArgs),
     /// Upload a plugin as a new version of its projection.
     Push(super::push::Args),
@@ -64,7 +64,7 @@ pub(crate) struct CheckArgs {
     /// and compare the results.
     #[arg(long, value_name = "FILE", conflicts_with = "remote")]
     events: Option<PathBuf>,
-    /// Let the server check it, with its limits.
+    /// Let the server check the plugin, with the server's limits.
     #[arg(long)]
     remote: bool,
 }
@@ -103,14 +103,13 @@ Examples:
   lantern plugin activate revenue 3f2a9c0e11d4b7a6
   lantern plugin activate revenue 3f2a9c0e11d4b7a6 --force
 
-A version that has parked events which the active version has applied is refused: its
-tables would be worse. `lantern parked list NAME --version-id ID` shows these events.")]
+The server refuses to activate a version that has parked events which the active version has applied: its tables would lack them. `lantern parked list NAME --version-id ID` shows them.")]
 pub(crate) struct ActivateArgs {
     /// The projection.
     name: String,
     /// The version, as `status` shows it.
     version: String,
-    /// Activate it even if it has parked events that the active version has
+    /// Activate the version even if it has parked events that the active version has
     /// applied.
     #[arg(long)]
     force: bool,
@@ -185,7 +184,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
                 .await
         }
         Command::Pause(args) => done(&api, &args.name, "pause", None, "is paused", global).await,
-        Command::Resume(args) => done(&api, &args.name, "resume", None, "goes on", global).await,
+        Command::Resume(args) => done(&api, &args.name, "resume", None, "is resumed", global).await,
         Command::Source(args) => {
             let name = &args.name;
             let version = match args.version {
@@ -360,7 +359,7 @@ fn status(projection: &ProjectionStatus, json: bool) {
         if ahead > 0 {
             let events = output::events(ahead);
             output::line(format!(
-                "  ahead        {events} too far ahead of the time of append to move the watermark"
+                "  ahead        {events} too far ahead of their append time to move the watermark"
             ));
         }
         let unsent: u64 = version.shards.iter().map(|shard| shard.unsent).sum();

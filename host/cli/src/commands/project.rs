@@ -342,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn what_tools_write_is_no_change_of_the_source() {
+    fn files_that_tools_write_are_no_change_of_the_source() {
         let dir = folder(&["Cargo.toml"]);
         let project = Project::find(dir.path()).unwrap();
         assert!(project.concerns(&dir.path().join("src/lib.rs")));

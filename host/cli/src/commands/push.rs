@@ -143,7 +143,7 @@ pub(super) async fn caught_up(
     loop {
         let status = api.projection(projection).await?;
         let Some(now) = status.versions.iter().find(|v| v.id == *version) else {
-            let message = format!("version {version} of `{projection}` is gone");
+            let message = format!("version {version} of `{projection}` was deleted");
             return Err(Failure::new(Exit::NotFound, message));
         };
         bar.set_position(per_mille(now.percent));
@@ -181,10 +181,10 @@ fn settled(status: &ProjectionStatus, now: &VersionStatus, activate: bool) -> Op
     }
     if now.activity == "halted" || status.paused {
         let why = now.reason.clone().unwrap_or_else(|| "it is paused".into());
-        let message =
-            format!("version {id} of `{name}` does not continue: {}", output::printable(&why));
-        return Some(Err(Failure::new(Exit::Failure, message)
-            .help(format!("`lantern plugin resume {name}` makes it continue"))));
+        let message = format!("version {id} of `{name}` has stopped: {}", output::printable(&why));
+        return Some(Err(Failure::new(Exit::Failure, message).help(format!(
+            "correct the cause, then continue with `lantern plugin resume {name}`"
+        ))));
     }
     None
 }

@@ -250,7 +250,7 @@ impl Terminal {
         }
     }
 
-    /// Its width and height in characters.
+    /// The width and height in characters.
     pub(super) fn size() -> (usize, usize) {
         // Some terminals do not know their size and return 0.
         let known = terminal::size().ok().filter(|(width, height)| *width > 0 && *height > 0);

@@ -50,7 +50,7 @@ pub(crate) struct Settings {
     /// The format of log lines.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Human)]
     log_format: Format,
-    /// Which log lines: a level, or `target=level` separated by commas.
+    /// Which messages to log: a level, or several `target=level` separated by commas.
     /// [default: info]
     #[arg(long, value_name = "FILTER", env = "LANTERN_LOG")]
     log_filter: Option<String>,

@@ -49,7 +49,7 @@ pub(crate) struct GetArgs {
     /// Read this version; the active one if left out.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
-    /// How long to wait for it, such as `5s`; at most 30 seconds.
+    /// How long to wait for the event of `--min-offset`, such as `5s`; at most 30 seconds.
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = super::duration)]
     wait: Duration,
 }
@@ -64,13 +64,13 @@ pub(crate) struct ScanArgs {
     /// PROJECTION/TABLE.
     #[arg(value_parser = super::table_name)]
     table: (String, String),
-    /// Keys that begin with this text.
+    /// Print only keys that begin with this text.
     #[arg(long, conflicts_with_all = ["from", "to"])]
     prefix: Option<String>,
-    /// Keys from this one on.
+    /// Print only this key and the keys after it.
     #[arg(long, value_name = "KEY")]
     from: Option<String>,
-    /// Keys before this one.
+    /// Print only keys before this one.
     #[arg(long, value_name = "KEY")]
     to: Option<String>,
     /// Print at most this many rows.
@@ -79,7 +79,7 @@ pub(crate) struct ScanArgs {
     /// Print all rows.
     #[arg(long, conflicts_with = "limit")]
     all: bool,
-    /// From the last key to the first.
+    /// Print rows from the last key to the first.
     #[arg(long)]
     desc: bool,
     /// Read this version; the active one if left out.

@@ -24,16 +24,14 @@ Examples:
   lantern verify revenue --version-id 3f2a9c0e11d4b7a6
   lantern verify --json | jq 'select(.verified.verdict != \"same\")'
 
-The server folds the log again into a state of its own, as slowly as
-`verify.thread_percent` requires, and compares all rows, timers, parked events and
-counters. It continues to serve; Ctrl-C leaves the verification running.
+The server folds the log a second time into a temporary state, and compares all rows, timers, parked events and counters with the state that it serves. `verify.thread_percent` limits the CPU time. The server continues to serve; Ctrl-C leaves the verification running.
 
 Exit codes: 0 if everything is the same; 1 if something differs; 7 if nothing differs but
-something could not be verified (the message tells why).")]
+something could not be verified (the message gives the reason).")]
 pub(crate) struct Args {
-    /// The projection; all if left out.
+    /// The projection; all projections if left out.
     projection: Option<String>,
-    /// This version; the active one if left out.
+    /// The version; the active one if left out.
     #[arg(long, value_name = "ID", requires = "projection")]
     version_id: Option<String>,
 }
@@ -92,8 +90,9 @@ async fn one(
         let status = api.projection(name).await?.verified;
         let own = status.filter(|status| status.started_us == begun.started_us);
         let Some(status) = own else {
-            let message =
-                format!("the verification of `{name}` was cut off: did the server restart?");
+            let message = format!(
+                "the verification of `{name}` ended without a result; the server may have restarted"
+            );
             return Err(Failure::new(Exit::Failure, message).help("start it again"));
         };
         bar.set_position(per_mille(status.percent));

@@ -9,10 +9,11 @@ use tokio::sync::mpsc;
 use super::super::project::Project;
 use crate::error::{Exit, Failure, Outcome};
 
-/// A saved file counts once no other report of a change has come for this long: editors
-/// write a file in several steps.
+/// A file counts as saved when it has not changed for this time, because editors write a
+/// file in several steps.
 const QUIET: Duration = Duration::from_millis(50);
-/// The number of reports that wait. Reports beyond it are dropped: one is enough.
+/// The maximum number of reports that wait. Further ones are dropped, because one report is
+/// enough.
 const REPORTS_MAX: usize = 1024;
 
 /// Reports saved changes of a project and of its sample events.
@@ -41,7 +42,7 @@ impl Changes {
     pub(super) fn watch(project: &Project, events: Option<&Path>) -> Outcome<Self> {
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading a file is no change of it.
+            // The system also reports reads, which change nothing.
             let Ok(event) = event else { return };
             if !event.kind.is_access() {
                 event.paths.into_iter().for_each(|path| drop(sender.try_send(path)));
@@ -75,7 +76,7 @@ impl Changes {
     }
 
     /// Waits until the source or the events were saved. If the wait is dropped, the next
-    /// one continues it: no report is lost.
+    /// call continues it, so no change is missed.
     pub(super) async fn saved(&mut self, project: &Project, events: Option<&Path>) -> Saved {
         while let Some(path) = self.next().await {
             if events.is_some_and(|events| events == path) {

@@ -67,7 +67,8 @@ pub(crate) struct Args {
     /// unit. Otherwise such a version is built and folded, but the old one stays active.
     #[arg(long)]
     break_clients: bool,
-    /// Keep everything in this folder, for the next start.
+    /// Store the server's data in this folder and keep it for the next start. Without this,
+    /// nothing is kept.
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
     /// Do not open the page in a browser.
@@ -86,7 +87,7 @@ pub(crate) fn run(mut args: Args, global: &Global) -> Outcome {
         None => Some(sample).filter(|file| file.is_file()),
     };
     args.server.log_warnings_only();
-    // One plugin needs one interpreter.
+    // Only the interpreter of the one plugin is needed.
     args.server.compile_only_when_needed();
     // An interpreter takes many seconds to compile. It is compiled once for all runs.
     if let Some(folder) = super::user_cache().filter(|_| args.data.is_none()) {
@@ -181,7 +182,7 @@ impl Session<'_> {
             sender.send(piece.bytes.into(), events, first_line, |_, _| {}).await?;
         }
         self.note(format!(
-            "{} of `{}` appended, {} known already",
+            "appended {} of `{}`; the log already had {}",
             output::events(sender.sent.appended),
             file.display(),
             output::count(sender.sent.duplicates)
@@ -249,7 +250,7 @@ impl Session<'_> {
         new: &VersionStatus,
     ) -> Outcome<bool> {
         let plan = Plan::compare(&active.tables, &new.tables);
-        // This command is a reader of the feed, too.
+        // Do not count this command's own session.
         let readers = self.api.status().await?.feed_sessions.saturating_sub(1);
         let refused = !plan.breaking.is_empty() && !self.args.break_clients;
         if self.global.json {
@@ -275,7 +276,8 @@ impl Session<'_> {
             ));
             return Ok(false);
         }
-        // Parked events are printed; a developer sees the effect of her change.
+        // Force the activation: the developer wants to see the effect of the change, and
+        // parked events are printed.
         let status = self.api.activate(name, &new.id, true).await?;
         let kept = [status.active.as_ref(), status.previous.as_ref()];
         for old in status.versions.iter().filter(|v| !kept.contains(&Some(&v.id))) {

@@ -83,7 +83,7 @@ impl Tables {
         match change {
             Err(error) => {
                 self.rows.remove(&table);
-                output::note(self.json, format!("table {table} is gone: {error}"));
+                output::note(self.json, format!("table `{table}` no longer exists: {error}"));
             }
             Ok(WatchUpdate::Rows { rows, .. }) => {
                 let before = self.rows.insert(table.clone(), rows.clone()).unwrap_or_default();
