@@ -14,8 +14,8 @@ pub enum Error {
         /// The address that was given.
         url: String,
     },
-    /// The server cannot be reached. Only for the first connection; later ones are
-    /// retried.
+    /// The server cannot be reached. This is returned for the first connection only; later
+    /// ones are retried.
     #[error("`{url}` cannot be reached: {source}")]
     Unreachable {
         /// The address.
@@ -33,7 +33,7 @@ pub enum Error {
         /// The HTTP status.
         status: u16,
     },
-    /// The server closed the session with a code that means: do not reconnect
+    /// The server closed the session with a code after which a client must not reconnect
     /// unchanged.
     #[error("the server closed the feed with {code}: {why}")]
     Refused {

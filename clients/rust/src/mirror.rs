@@ -60,9 +60,9 @@ pub enum Change {
         /// Whether several commits were merged into one.
         merged: bool,
     },
-    /// The subscription continues after a lost connection. The rows are the same, but
-    /// the server now counts them as `commit`: a server that folds again after a crash
-    /// may commit at other points.
+    /// The subscription continues after a lost connection. The rows are the same, but the
+    /// number of their commit is now `commit`: a server that folds again after a crash may
+    /// commit at other offsets.
     Resumed {
         /// The commit.
         commit: u64,

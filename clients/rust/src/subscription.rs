@@ -22,7 +22,7 @@ pub(crate) struct Subscription {
     /// Changes of a delta that is not complete yet.
     delta: Option<DeltaParts>,
     /// A snapshot that is older than the shown rows. It is not shown until deltas have
-    /// brought it to their commit, because the shown rows never go back to an older
+    /// brought it to the commit of the shown rows, because those never go back to an older
     /// commit.
     behind: Option<MirrorLag>,
 }
@@ -57,8 +57,9 @@ impl Subscription {
         Self { mirrored, failures, ch: 0, snap: None, delta: None, behind: None }
     }
 
-    /// Notes that the server accepted the subscription. If it resumes, the rows are
-    /// also those of `commit`, which may be another number than before.
+    /// Notes that the server accepted the subscription. If the subscription resumes,
+    /// `commit` is the number that the server now gives to the commit of the shown rows. It
+    /// may differ from the number before.
     pub(crate) fn accepted(&mut self, fields: Vec<Field>, commit: Option<u64>) {
         let mut mirror = self.mirrored.mirror();
         mirror.fields = fields;

@@ -278,7 +278,7 @@ async fn what_cannot_be_subscribed_to_ends_with_the_servers_words() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_none_or_answers_nothing_is_told_at_once() {
+async fn an_invalid_or_silent_address_is_reported_at_once() {
     for url in ["http://127.0.0.1:1/", "wss://localhost/", "nonsense"] {
         let error = within(Client::connect(url, options())).await.err().unwrap();
         assert!(matches!(error, Error::Address { .. }), "{url}: {error}");
@@ -332,7 +332,7 @@ async fn by_hand() -> (TcpListener, Client, Table, WebSocketStream<TcpStream>) {
 }
 
 #[tokio::test]
-async fn a_delta_that_does_not_follow_is_never_shown_and_the_table_subscribed_anew() {
+async fn a_delta_that_does_not_follow_is_never_shown_and_the_table_is_subscribed_again() {
     let (_listener, _client, table, mut ws) = by_hand().await;
     let delta = json!({"t":"delta","ch":7,"from":6,"to":7,"up":{"k":{"n":2}},"del":[],"tok":"t7"});
     say(&mut ws, delta).await;
@@ -434,7 +434,7 @@ async fn codes_from_4400_stop_the_client_and_codes_from_4500_bring_it_back_with_
 }
 
 #[tokio::test]
-async fn pings_are_answered_and_a_table_nobody_holds_is_unsubscribed() {
+async fn pings_are_answered_and_a_table_without_handles_is_unsubscribed() {
     let (_listener, client, table, mut ws) = by_hand().await;
     say(&mut ws, json!({"t":"ping"})).await;
     assert_eq!(hear(&mut ws).await, json!({"t":"pong"}));

@@ -12,8 +12,8 @@ use crate::key::{Key, NUL, push};
 use crate::table_spec::TableSpec;
 use crate::trigger;
 
-/// Rows are prefetched if, since the last prefetch, at least one in this number of keys
-/// had no place.
+/// Rows are prefetched only if, since the last prefetch, the index had no place for at
+/// least one in this number of keys.
 const MISSES_LEAST: usize = 16;
 
 #[derive(Debug)]
@@ -35,8 +35,8 @@ pub(crate) struct RowCache {
     missed: usize,
     /// The places of the prefetched keys, in the order in which they will be looked up.
     ahead: Vec<u32>,
-    /// How many of them have been looked up; greater than their number while they are
-    /// being noted.
+    /// How many of the noted keys have been looked up; greater than their number while keys
+    /// are still being noted.
     looked: usize,
 }
 
@@ -292,7 +292,7 @@ impl RowCache {
         let why = match (spec.per_tenant, self.tenant) {
             _ if key.is_empty() => "a key cannot be empty",
             (true, None) => "the table is per tenant; use `InTenant(tenant, key)`",
-            (true, Some(0)) => "the tenant is empty; handle events without a tenant apart",
+            (true, Some(0)) => "the tenant is empty; handle events without a tenant separately",
             (true, Some(tenant)) if key.len() == tenant + 1 => "a key cannot be empty",
             (true, tenant) if nuls.next() != tenant || nuls.next().is_some() => NUL,
             (false, Some(_)) => "the table is not per tenant; use `(tenant, key)`",
@@ -350,11 +350,11 @@ fn end_of(bytes: usize) -> Result<u32, Error> {
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// A hash without a random seed is sufficient: it only decides where a row is in
-/// memory, which has no visible effect. It reads eight bytes at a time. Before each
-/// multiplication it mixes the high half into the low half: the last bytes of a word,
-/// where keys differ most, would otherwise affect only the highest bits. (A product of
-/// 128 bits would not need this, but is a slow call in Wasm.)
+/// The hash needs no random seed, because it only decides where a row is in memory, which
+/// has no visible effect. It reads eight bytes at a time. Keys differ most in their last
+/// bytes, which are the high half of a word and would affect only the highest bits of a
+/// product. So the high half is mixed into the low half before each multiplication. (A
+/// product of 128 bits would not need this, but is a slow call in Wasm.)
 ///
 /// Neither this function nor [`same`] does a short copy or comparison of a length that
 /// is known only at run time: in Wasm each of those is a call.

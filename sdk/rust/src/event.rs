@@ -182,8 +182,8 @@ impl<'a> Event<'a> {
         })
     }
 
-    /// What the event has under the name of the declared member at `index`, counted in
-    /// the order in which the manifest names members.
+    /// The result of looking up the declared member number `index`, in the order in which
+    /// the manifest names members.
     ///
     /// # Errors
     /// [`Error::Batch`] if the manifest declares fewer members.
@@ -330,9 +330,9 @@ pub trait Trigger: private::Sealed {
     /// The event's time, or when the timer was due.
     fn now(&self) -> Timestamp;
 
-    /// The offset of the event, or of the event that set the timer. If a timer is set
-    /// again for the same time, the first event counts: for the timer of tumbling and
-    /// hopping windows, the first event of the window.
+    /// The offset of the event, or of the event that set the timer. If several events set a
+    /// timer for the same time, this is the offset of the first of them: for the timer of a
+    /// tumbling or hopping window, the first event of the window.
     fn cause(&self) -> u64;
 
     /// Appends `event` to the log when this call has succeeded, with [`Self::cause`] as
@@ -342,8 +342,8 @@ pub trait Trigger: private::Sealed {
     /// [`Error::NotDeclared`] unless the manifest names its type in `emits`.
     fn emit(&self, event: NewEvent) -> Result<(), Error>;
 
-    /// Sets, or moves, the timer of this key. It fires when the watermark reaches `at`;
-    /// if the watermark is already past it, at the next tick.
+    /// Sets, or moves, the timer of this key. It fires when the watermark reaches `at`, or
+    /// at the next tick if the watermark is already past `at`.
     ///
     /// A timer that is to write to `per_tenant` tables must be set under an
     /// [`InTenant`](crate::InTenant); it may then write that tenant's rows. Only an

@@ -1,12 +1,11 @@
 //! Parses events' data as JSON: fast for simple JSON, and always with the same result
 //! as `serde_json`.
 //!
-//! [`Reader`] reads the text once, eight bytes at a time within strings. It skips
-//! members that the type does not name, and borrows text. It passes rare values, such
-//! as fractions or text with escapes, to `serde_json` one by one. If it finds an error
-//! or an unsupported construct, it gives up, and `serde_json` parses the whole text. So
-//! `Reader` reports no errors itself, and needs to be correct only for texts that it
-//! accepts.
+//! [`Reader`] reads the text once, eight bytes at a time within strings. It skips members
+//! that the type does not name, and borrows text. It passes rare values, such as fractions
+//! or text with escapes, to `serde_json` one by one. If it finds an error or a construct
+//! that it does not support, `serde_json` parses the whole text instead. So `Reader`
+//! reports no errors itself, and must be correct only for texts that it accepts.
 
 mod deserialize;
 mod reader;

@@ -18,9 +18,9 @@ use crate::Timestamp;
 /// rest. Text from events may contain it. A key built from such text is refused
 /// everywhere, so that two different keys never become equal.
 ///
-/// Put the part by which rows are read first, and a time before everything else: new
-/// rows then go to one end of the table, which is several times faster than spreading
-/// them over it.
+/// Put the part by which rows are read first in the key. If there is a time, put it before
+/// everything else: then new rows are added at one end of the table, which is several times
+/// faster than adding them all over the table.
 ///
 /// ```
 /// # use lantern_sdk::{Key, Timestamp};
@@ -270,12 +270,12 @@ impl<'a> InTenant<'a, &'a str> {
     }
 }
 
-/// An integer as a short key that sorts as integers do: a letter for the number of
-/// digits, and the digits. 7 is `a7`, 1999 is `d1999`. (Padded with zeros, as a `u64`
-/// is, each would need 20 bytes.)
+/// An integer as a short key that sorts as integers do: a letter for the number of digits,
+/// and the digits. 7 is `a7`, 1999 is `d1999`. (A `u64` as a key is padded with zeros to 20
+/// bytes.)
 ///
-/// Negative integers sort before them: a capital letter, and the nines' complement of
-/// the digits. −7 is `Z2`, −10 is `Y89`.
+/// A negative integer is a capital letter and the nines' complement of its digits, so
+/// negative integers sort before the others. −7 is `Z2`, −10 is `Y89`.
 ///
 /// ```
 /// # use lantern_sdk::{Key, Narrow};

@@ -35,9 +35,9 @@ pub enum Attribute {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnFailure {
     /// Park the event, and every later event of the same tenant and subject behind it,
-    /// until a person retries or drops it. This is right if each event of a subject
-    /// builds on the one before. But one bad event then holds back all later events of
-    /// its subject, and all events without a subject count as one subject.
+    /// until an operator retries or drops it. This is right if each event of a subject
+    /// builds on the one before. But one bad event then holds back all later events of its
+    /// subject, and all events without a subject count as one subject.
     #[default]
     ParkSubject,
     /// Park only the event itself; right only if order does not matter.
@@ -141,9 +141,9 @@ impl Manifest {
         self
     }
 
-    /// Allows the projection to be part of a cycle of projections that emit events to
-    /// which the next one subscribes, up to this many events deep. Without this, a
-    /// cycle is refused at upload.
+    /// Allows the projection to be part of a cycle, in which each projection emits events
+    /// to which the next one subscribes, up to this emit depth. Without this, an upload
+    /// that closes a cycle is refused.
     pub fn cycle_depth_max(mut self, events: u32) -> Self {
         self.cycle_depth_max = Some(events);
         self

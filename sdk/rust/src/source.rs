@@ -8,7 +8,7 @@ use crate::host;
 pub struct Source {
     /// The name of the file, without folders: `totals.yaml`.
     pub name: String,
-    /// Its text.
+    /// The text.
     pub text: String,
 }
 

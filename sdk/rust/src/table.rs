@@ -1,9 +1,9 @@
 //! Typed tables over the contract's bytes.
 //!
-//! Rows that were read or written stay in memory as values. Changes are sent to the
-//! host at the end of a call: each changed row once, and all rows of a table in one
-//! call. The memory never contains more than a copy of the host's rows: whether a row
-//! is in memory affects only the time of a call.
+//! Rows that were read or written stay in memory as values. Changes are sent to the host at
+//! the end of a call: each changed row once, and all rows of a table in one call. The rows
+//! in memory are only a copy of the host's rows, so whether a row is in memory affects only
+//! the time of a call.
 
 use crate::cache::{Columns, RowCache, end_value};
 use crate::column::Values;
@@ -132,8 +132,8 @@ impl<R: Stored> TableField for Table<R> {
         }
         self.check()?;
         self.columns.clear();
-        // If this fails, the changes stay noted. So a caller that ignores the error
-        // gets it again.
+        // If this fails, the changes stay in the list of unsent changes, so a caller that
+        // ignores the error gets it again at the next flush.
         self.collect()?;
         send(self.spec.id, &self.columns);
         self.cache.sent();
@@ -224,11 +224,11 @@ impl<R: Stored> Table<R> {
         Ok(self.rows[place].take())
     }
 
-    /// Reads the rows under `keys` into memory in one call of the host, for the reads
-    /// that follow. Call it from [`prepare`](crate::Projection::prepare), if a table
-    /// has many more rows than its `cache`. It affects only the time of those reads. If
-    /// most rows were in memory recently, it does not even read `keys`. Keys beyond the
-    /// table's `cache` are ignored.
+    /// Reads the rows under `keys` into memory in one call of the host, for the reads that
+    /// follow. Call it from [`prepare`](crate::Projection::prepare), if a table has many
+    /// more rows than its `cache`. It affects only the time of those reads. If most rows of
+    /// recent keys were in memory, it ignores `keys`. Keys beyond the number of rows in the
+    /// table's `cache` are ignored too.
     ///
     /// # Errors
     /// As [`Self::get`].

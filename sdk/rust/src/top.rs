@@ -1,8 +1,9 @@
 //! The N largest values of each group.
 //!
-//! One private table has, for each group, a row with its N largest items in order, and
-//! two rows for each other item: one by its name, to find its value, and one by its
-//! value, to find the next item when one of the N shrinks or is removed.
+//! All groups are in one private table. For each group it has a row with the N largest
+//! items in order. Every other item of the group has two rows: one under its name, to find
+//! its value, and one under its value, to find the next largest item when one of the N
+//! largest shrinks or is removed.
 
 use std::cmp::Ordering;
 
@@ -81,15 +82,15 @@ use crate::table_spec::TableSpec;
 /// ```
 ///
 /// A change reads its group's row, and usually the item's own row. The table is scanned
-/// only if one of the N largest shrinks or is removed. All items of a group are kept,
-/// so clear groups that come to an end (a day) with [`TopN::clear`]; a `retention` is
-/// refused, because it would remove single items.
+/// only if one of the N largest shrinks or is removed. All items of a group are kept, so
+/// remove a group that is no longer needed, such as that of a past day, with
+/// [`TopN::clear`]. A `retention` is refused, because it would remove single items.
 ///
-/// Each partition of the log has a ranking of its own, and rankings of several
-/// partitions cannot be merged. If the log has several, either partition it by the
-/// group, or show each partition's ranking separately: public rows of two partitions
-/// must not share a key. To separate the items of tenants, make the tenant part of the
-/// group: `(tenant, group)`.
+/// Each partition of the log has a ranking of its own, and rankings of several partitions
+/// cannot be merged. If the log has several partitions, either partition it by the group,
+/// or show each partition's ranking under keys of its own, because public rows of two
+/// partitions must not share a key. To separate the items of tenants, make the tenant part
+/// of the group: `(tenant, group)`.
 #[derive(Debug)]
 pub struct TopN<const N: usize> {
     table: Table<RetainedKeys>,

@@ -254,8 +254,8 @@ pub fn round_scaled(value: f64, scale: u32) -> Option<i64> {
     whole.checked_add(up)
 }
 
-/// The bucket of a value. Negative values mirror the others: −1 corresponds to 0, as
-/// `!` computes, also for the smallest integer.
+/// The bucket of a value. A negative value has the negative bucket of `!value`, so −1
+/// corresponds to 0. Unlike a negation, `!` also works for the smallest integer.
 const fn bucket_of(value: i64) -> i16 {
     if value >= 0 { bucket_of_natural(value as u64) } else { !bucket_of_natural(!value as u64) }
 }

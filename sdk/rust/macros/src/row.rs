@@ -107,8 +107,8 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
 }
 
 /// Generates the fast path that reads a row whose text is exactly what `encode` writes:
-/// `read` removes the fields from the beginning of the text, and `end` must remain.
-/// Otherwise serde reads the row.
+/// `read` removes the fields from the beginning of the text, and then only `end` may
+/// remain. serde reads every other row.
 fn decode(fields: &[(&Ident, &Field)], read: &[TokenStream], end: &str) -> TokenStream {
     let idents: Vec<_> = fields.iter().map(|(ident, _)| ident).collect();
     let types: Vec<_> = fields.iter().map(|(_, field)| &field.ty).collect();

@@ -37,8 +37,9 @@ pub(crate) struct Trigger {
 pub(crate) struct TimerState {
     /// The time for which it was set.
     pub(crate) at: i64,
-    /// A time after the watermark of the call that set it: a timer never fires in that
-    /// call, and the time does not depend on where the batch ends.
+    /// The time at which the timer fires. It is after the watermark of the call that set
+    /// the timer, so a timer never fires in that call, and the time does not depend on
+    /// where the batch ends.
     pub(crate) due: i64,
     /// The offset of the event that set it.
     pub(crate) offset: u64,

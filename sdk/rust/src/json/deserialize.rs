@@ -39,8 +39,8 @@ impl<'de> Reader<'de> {
         self.pass()?;
         let mut reader = serde_json::Deserializer::from_str(&self.text[start..self.at]);
         match read(&mut reader) {
-            // `serde_json` must parse it to its end; otherwise the two disagree about
-            // where the value ends.
+            // `serde_json` must consume the whole value; otherwise it disagrees with this
+            // reader about where the value ends.
             Some(value) if reader.end().is_ok() => Ok(value),
             _ => self.give_up(),
         }

@@ -65,8 +65,9 @@ pub(super) struct Reader<'de> {
     /// The current position.
     pub(super) at: usize,
     depth: u32,
-    /// Whether the reader gave up. A type may replace a field's error, for instance by
-    /// a default; then the result may differ from that of `serde_json`.
+    /// Whether the reader has met a text that it does not support. The flag is needed
+    /// because a type may replace the error of a field, for instance by a default; the
+    /// result would then differ from that of `serde_json`.
     failed: bool,
 }
 
@@ -229,7 +230,7 @@ impl<'de> Reader<'de> {
         }
         if self.byte(self.at) == b'0' {
             self.step();
-            // A further digit after it is an error that is found at the end of the
+            // A digit after a leading zero is an error, which is found at the end of the
             // value.
         } else {
             self.pass_digits()?;
@@ -324,8 +325,8 @@ impl<'de> Reader<'de> {
     }
 }
 
-/// Marks the highest bit of each byte that is `"`, `\` or less than a space. Above the
-/// lowest mark some marks may be wrong.
+/// Marks the highest bit of each byte that is `"`, `\` or less than a space. Only the
+/// lowest mark is reliable; marks above it may be wrong.
 #[inline]
 pub(super) const fn special(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;

@@ -285,7 +285,7 @@ fn a_member_is_read_no_further_than_to_its_end() {
 /// Without this test, a reader that always gives up would pass all others, and would be
 /// slow.
 #[test]
-fn what_is_common_is_not_read_twice() {
+fn common_json_is_not_parsed_twice() {
     let shop = r#"{"a":"p7","country":"GB","quantity":3,"b":-18201,"c":[{"d":1.5e3},"x\n",null]}"#;
     assert!(read::<Plain<'_>>(shop).is_some());
     assert!(read::<Value>(shop).is_some());

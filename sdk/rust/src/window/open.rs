@@ -9,8 +9,8 @@ use crate::table::{Scan, Table, TableField};
 use crate::table_spec::TableSpec;
 use crate::time::Timestamp;
 
-/// The maximum number of window ends that are remembered to have a timer. If an end is
-/// not remembered, its timer is set again, which changes nothing.
+/// The maximum number of window ends for which the table remembers that a timer is set. For
+/// other ends the timer is set again, which changes nothing.
 const ARMED_MAX: usize = 16;
 
 /// Tumbling or hopping windows that are still open: a private table with the values
@@ -147,8 +147,8 @@ impl<A: Stored + Default> OpenWindows<A> {
         Ok(closed)
     }
 
-    /// If a timer is set again for the same time, it does not change. So it may be set
-    /// more than once, for example by an instance that has not seen the first event.
+    /// Sets the timer of the window that ends at `end`. Setting it again for the same time
+    /// changes nothing, so an instance that does not know whether it is set simply sets it.
     fn arm(&mut self, event: &Event<'_>, end: Timestamp, tenant: &str) -> Result<(), Error> {
         if self.armed.iter().any(|(at, of)| *at == end && of == tenant) {
             return Ok(());

@@ -1,8 +1,9 @@
 //! Session windows.
 //!
-//! All open sessions of a key are in one row, so that an event costs one lookup. A key
-//! has one timer. It is set when the key gets its first session, and moved only when it
-//! fires too early: an event that prolongs a session sets none.
+//! All open sessions of a key are in one row, so that an event costs one lookup. A key has
+//! one timer. It is set when the key gets its first session. An event that prolongs a
+//! session does not move it; instead, if it fires before a session has ended, it is set
+//! again.
 
 use std::time::Duration;
 
@@ -83,8 +84,8 @@ pub struct Joined<'a, A> {
     pub window: Window,
     /// The value collected so far.
     pub value: &'a A,
-    /// The starts of sessions that were joined into this one and no longer exist: if
-    /// you show sessions while they grow, delete those rows.
+    /// The starts of sessions that were joined into this one and no longer exist. If you
+    /// show sessions while they are open, delete the rows of these.
     pub absorbed: Vec<Timestamp>,
 }
 
@@ -160,12 +161,12 @@ impl<A: Stored> TableField for OpenSessions<A> {
 }
 
 impl<A: Stored + Default + Combine> OpenSessions<A> {
-    /// Adds an event, with `change`, to the session of `key` to which it belongs, which
-    /// may be a new one. Returns none if that session is already over: the event is
-    /// late. An event that is a gap or more behind the watermark is also late, unless
-    /// it is within a session that is still open. Such an event never moves a session's
-    /// start back, because a session that is already closed may have had that start. No
-    /// two sessions of a key have the same start.
+    /// Adds an event, with `change`, to the session of `key` to which it belongs, which may
+    /// be a new one. Returns none if that session is already over: the event is late. An
+    /// event that is a gap or more behind the watermark is also late, unless it is within a
+    /// session that is still open. Such an event does not move the session's start back to
+    /// its own time, because a session with that start may already be closed, and two
+    /// sessions of a key never have the same start.
     ///
     /// # Errors
     /// [`Error::NoEventTime`] unless the manifest has event time; otherwise as

@@ -238,8 +238,8 @@ impl<V: Stored + Clone> Recent<V> {
         let index = values.entries.partition_point(|entry| entry.time <= time);
         values.entries.insert(index, Entry { time, value });
         if time < event.watermark() {
-            // All windows up to the watermark were returned, and the later ones come
-            // after this one.
+            // All windows up to the watermark were returned before, and this event's window
+            // comes before the remaining ones.
             values.settled += 1;
         }
         let due = values.due();

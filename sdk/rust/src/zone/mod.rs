@@ -203,8 +203,8 @@ impl TimeZone {
         first: impl Fn(i64) -> i64,
         next: impl Fn(i64) -> i64,
     ) -> Window {
-        // If the clocks are put back over midnight, they show the previous date once
-        // more; the moment still belongs to the period that had begun.
+        // If the clocks are put back over midnight, they show the previous date once more,
+        // but the moment belongs to the period that had already begun.
         let mut day = next(first(self.local_days(time)));
         while self.midnight(day) > time.micros() {
             day = first(day - 1);
@@ -219,8 +219,8 @@ impl TimeZone {
     /// counted from 1970-01-01, or a later time.
     fn midnight(&self, days: i64) -> i64 {
         let local = days.saturating_mul(DAY_US);
-        // No offset is larger than a day. Among the spans around that moment, the first
-        // one that reaches local midnight contains it.
+        // No offset is larger than a day, so the search starts a day earlier. The first
+        // span that reaches local midnight contains the moment.
         let mut span = self.span(local.saturating_sub(DAY_US));
         loop {
             let at = local.saturating_sub(i64::from(span.offset_s) * MICROS).max(span.start);

@@ -136,8 +136,8 @@ pub(super) fn decode(bytes: &[u8]) -> (Spans, Option<Rule>) {
         ends: reader.day(),
     });
     if let Some(rule) = &rule {
-        // A lookup of a listed change needs a few comparisons; by the rule, hundreds of
-        // steps.
+        // A lookup among the listed changes needs a few comparisons, and a lookup by the
+        // rule hundreds of steps.
         let last = changes.last().map_or(0, |(start, _)| *start);
         let (year, ..) = date_of(last.div_euclid(DAY_US));
         let years = (year..LISTED_UNTIL).flat_map(|year| rule.changes(year));

@@ -198,7 +198,7 @@ impl Projection for Careless {
 }
 
 #[test]
-fn what_the_manifest_does_not_say_is_refused() {
+fn an_option_outside_of_the_manifest_is_refused() {
     let mut host = Harness::<Careless>::new();
     host.feed([TestEvent::new("timer").subject("a"), TestEvent::new("emit").subject("b")]);
     let reasons: Vec<_> = host.parked().iter().map(|parked| &*parked.reason).collect();
