@@ -1,6 +1,6 @@
-//! Measures a fold of a whole log by Lantern. Also the code that all folding benchmarks
-//! share: events prepared as a log and as a file, and phases that run in separate
-//! processes.
+//! Measures a fold of a whole log by Lantern. This module also has the code that all
+//! folding benchmarks share: it prepares events as a log and as a file, and runs phases in
+//! separate processes.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

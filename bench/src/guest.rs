@@ -1,6 +1,6 @@
-//! The guest alone: calls of `apply` with the shop's events, and tables that are maps
-//! in memory. Fuel per event is the same on every machine, so it shows the effect of a
-//! change in a guest or in the SDK. Time per event is measured in addition, with
+//! Measures a guest alone: calls of `apply` with the shop's events, with tables that are
+//! maps in memory. Fuel per event is the same on every machine, so it shows the effect of a
+//! change in a guest or in the SDK. The benchmark also measures the time per event, of
 //! several guests in turn.
 
 use std::any::Any;

@@ -1,5 +1,6 @@
-//! The HTTP side of the load generator: one connection each, kept open, with as little
-//! overhead as possible, since it runs in parallel with the server that it measures.
+//! The HTTP client of the load generator. Each sender has one connection, which stays open,
+//! and as little overhead as possible, because it runs on the same machine as the server
+//! that it measures.
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;

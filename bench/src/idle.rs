@@ -63,8 +63,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A server with a log and one projection, so that the measured cost comes on top of a
-/// server in use.
+/// A server that already has a log and one projection, so that the measurement contains
+/// only the cost of further projections and clients.
 async fn server(options: &Options) -> Result<(Server, Vec<u8>)> {
     let server = options.common.start()?;
     let wasm = std::fs::read(server::guest(&options.guests, "keyed")?)?;

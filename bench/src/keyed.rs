@@ -1,4 +1,5 @@
-//! Events `key.hit` with a key each, for the guest `keyed`, and logs of such events.
+//! Generates events of type `key.hit`, each with a key, for the guest `keyed`, and logs of
+//! such events.
 //!
 //! Event `i` is a pure function of the options and `i`. The first events have each key
 //! once, in no particular order, so that the table has all its rows before the measured
@@ -17,8 +18,8 @@ use lantern_log::{EmbeddedLog, LogConfig};
 const APPEND_EVENTS: u64 = 10_000;
 /// The number of appends in progress at a time.
 const APPENDS: usize = 4;
-/// Coprime to every number of keys whose only prime factors are 2 and 5, and to most
-/// others.
+/// The step from one event's key number to the next. It is coprime to every number of keys
+/// whose only prime factors are 2 and 5, and to most others, so every key occurs.
 const STRIDE: u64 = 7_368_787;
 /// Event time between two events, in microseconds.
 const STEP_US: i64 = 4_320;

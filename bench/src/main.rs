@@ -44,31 +44,31 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Count and sum per tenant and minute, and revenue per product, from the
-    /// embedded log, next to a plain Rust fold of the same events.
+    /// Fold count and sum per tenant and minute, and revenue per product, from the embedded
+    /// log, compared with a plain Rust fold of the same events.
     W1(w1::W1Options),
-    /// The same from a topic with four partitions of a real Kafka broker, next
-    /// to a plain fold with librdkafka.
+    /// Fold the same from a topic with four partitions of a real Kafka broker, compared
+    /// with a plain fold with librdkafka.
     W1Kafka(w1_kafka::KafkaOptions),
-    /// Hourly final windows per group and sessions per key, over 90 days of event
-    /// time, next to a plain Rust computation of the same and to W1.
+    /// Fold hourly final windows per group and sessions per key, over 90 days of event
+    /// time, compared with a plain Rust computation of the same and with W1.
     W2(w2::W2Options),
-    /// Fuel and time an event in the guest alone, of one guest or of several
-    /// in turn.
+    /// Measure fuel and time per event in a guest alone, of one guest or of several in
+    /// turn.
     Guest(guest::Options),
-    /// Acknowledged events a second over HTTP, and how long an acknowledgement
-    /// takes.
+    /// Measure acknowledged events per second over HTTP, and the time of an
+    /// acknowledgement.
     Ingest(ingest::Options),
-    /// From an event's acknowledgement to its change with a WebSocket client, at
-    /// fixed rates.
+    /// Measure the time from an event's acknowledgement until a WebSocket client has its
+    /// change, at fixed rates.
     Latency(latency::Options),
-    /// More keys, wider rows, skew, smaller batches, more partitions, more
-    /// projections, longer logs.
+    /// Measure the cost of more keys, wider rows, skew, smaller batches, more partitions,
+    /// more projections and longer logs.
     Growth(growth::Options),
     /// Memory and CPU time of projections and clients with nothing to do.
     Idle(idle::Options),
-    /// Start with one plugin and with many, compiled or not; upload to first
-    /// row.
+    /// Measure the start with one plugin and with many, compiled or not, and the time from
+    /// an upload to its first row.
     Start(start::Options),
     /// The same projection in each language: size, upload to first row, CPU time per
     /// event, memory.

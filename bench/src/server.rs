@@ -33,8 +33,8 @@ impl Common {
     }
 }
 
-/// Unless a binary is named already, runs this program again with the binary from the
-/// same folder: programs that were built together are measured together.
+/// Unless `LANTERN_BIN` names a server binary, runs this program again with the one in this
+/// program's folder, so that programs that were built together are measured together.
 pub(crate) fn again_with_binary() -> Result<Option<ExitCode>> {
     if std::env::var_os(BINARY).is_some() {
         return Ok(None);

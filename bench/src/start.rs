@@ -26,7 +26,7 @@ pub(crate) struct Options {
     /// The name of the plugin that is uploaded.
     #[arg(long, default_value = "w1")]
     plugin: String,
-    /// Its first table.
+    /// The first table.
     #[arg(long, default_value = "product")]
     table: String,
     /// How often each start and each upload is measured.

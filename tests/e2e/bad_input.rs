@@ -92,7 +92,7 @@ const FOREIGN_IMPORT: &[u8] = b"\x01\x04\x01\x60\0\0\x02\x09\x01\x03env\x01f\0\0
 const OTHER_WORLD: &[u8] = b"\x07\x03\x01\x42\0\x0a\x1b\x01\0\x16shop:cart/prices@2.0.0\x05\0";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_plugin_is_refused_in_plain_words() {
+async fn files_that_are_no_plugin_are_refused_in_plain_words() {
     let server = Server::start(&[]).unwrap();
     let empty_module = b"\0asm\x01\0\0\0".to_vec();
     let empty_component = b"\0asm\x0d\0\x01\0".to_vec();

@@ -164,10 +164,10 @@ async fn a_difference_shows_on_page_list_status_and_ready_also_after_a_restart()
         let list = String::from_utf8(list.stdout).unwrap();
         let row = list.lines().find(|text| text.contains("rogue")).unwrap();
         assert!(list.contains("differs") && row.contains(" yes "), "{list}");
-        for (place, finding) in findings.iter().enumerate() {
-            let differs = status["versions"][0]["differs"][place].as_str().unwrap();
+        for (index, finding) in findings.iter().enumerate() {
+            let differs = status["versions"][0]["differs"][index].as_str().unwrap();
             assert!(differs.contains(finding), "{status}");
-            let warning = ready["warnings"][place].as_str().unwrap();
+            let warning = ready["warnings"][index].as_str().unwrap();
             assert!(warning.contains(finding), "{ready}");
             assert!(list.contains(finding), "{list}");
         }

@@ -97,8 +97,9 @@ fn identities(log: &[Value]) -> BTreeSet<String> {
     seen
 }
 
-/// Probe `number` tells the rogue to emit an event. Of every 200 probes, half have
-/// event times within 2 s and the others within 20 s, so the rate drops.
+/// The probe `number`, an event that makes the guest `rogue` emit an event. Of every 200
+/// probes, the event times of one half are within 2 s and those of the other half within 20
+/// s, so the rate of events drops.
 fn probe(number: u64) -> String {
     let (round, within) = (number / 200, number % 200);
     let ms = round * 22_000 + within.min(100) * 20 + within.saturating_sub(100) * 200;

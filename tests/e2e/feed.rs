@@ -89,9 +89,9 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     let client = Client::connect(&url, options).await.unwrap();
     let table = client.table("rogue/seen");
 
-    // In addition, a change stream checks that commits never go back within an epoch,
-    // and that each change begins at the end of the one before. The stream begins
-    // with a snapshot of the rows shown at that time.
+    // A stream of the table's changes checks that commits never go back within an epoch,
+    // and that each change begins at the commit at which the one before ended. The stream
+    // begins with a snapshot of the rows shown at that time.
     tokio::time::timeout(PATIENCE, table.wait_for_status(Status::is_live)).await.unwrap();
     let changes = table.changes();
     let last = (table.epoch().unwrap(), table.commit().unwrap());

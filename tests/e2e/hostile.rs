@@ -44,8 +44,8 @@ async fn whatever_a_guest_does_its_event_is_parked_and_everything_else_is_folded
         let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
         assert_eq!(parked["total"], round, "{what}: {parked:#}");
         let last = parked["parked"].as_array().unwrap().last().unwrap();
-        let told = last["reason"].as_str().unwrap();
-        assert!(told.contains(reason), "{what}: {told}");
+        let shown = last["reason"].as_str().unwrap();
+        assert!(shown.contains(reason), "{what}: {shown}");
         assert_eq!(last["id"], format!("{what}120"));
         if ["panic", "loop", "recurse"].contains(&what) {
             assert!(last["backtrace"].as_str().unwrap().contains("rogue"), "{what}: {last:#}");
@@ -116,8 +116,8 @@ async fn a_retry_puts_the_event_into_the_tables_once_it_can_be_applied() {
         let body = br#"{"all":true}"#.to_vec();
         server.request(reqwest::Method::POST, path, "application/json", body).await.unwrap().1
     };
-    // The retry comes too early: the event stays parked, and shows the number of
-    // tries.
+    // A retry before the limit is raised fails: the event stays parked, and its number of
+    // attempts rises.
     assert_eq!(retry().await["failed"], 1);
     let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
     assert_eq!((&parked["total"], &parked["parked"][0]["attempts"]), (&1.into(), &2.into()));

@@ -128,9 +128,9 @@ async fn a_trace_goes_on_from_request_to_row_to_derived_event_and_every_log_line
         let line: Value = serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         assert!(line["timestamp"].is_string() && line["level"].is_string(), "{line}");
     }
-    let told = |words: [&str; 2]| text.lines().any(|line| words.iter().all(|w| line.contains(w)));
-    assert!(told([OF_EVENT, "applied"]), "{text}");
-    assert!(told(["4bf92f3577b34da6a3ce929d0e0e4736", "request answered"]), "{text}");
+    let logged = |words: [&str; 2]| text.lines().any(|line| words.iter().all(|w| line.contains(w)));
+    assert!(logged([OF_EVENT, "applied"]), "{text}");
+    assert!(logged(["4bf92f3577b34da6a3ce929d0e0e4736", "request answered"]), "{text}");
 }
 
 /// A small file system in memory. Dropping this value unmounts it.

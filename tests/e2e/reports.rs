@@ -13,8 +13,8 @@ use serde_json::Value;
 use crate::{line, line_at};
 
 const FIXED: &str = r#"{"fixed":true}"#;
-/// Parameters of the rogue: it fails on events that tell it to fail, and parks by
-/// subject.
+/// Parameters of the guest `rogue`: it fails on events that request a failure, and its
+/// failure policy is `park-subject`.
 const BROKEN: &str = r#"{"by_subject":true}"#;
 
 /// Runs a command against `server`.

@@ -176,7 +176,7 @@ async fn sources_that_are_wrong_are_refused_with_the_place() {
         ("?source_name=a.py", "text/x-python", &long, 413, "LAN-0128", "`a.py` has 1001 bytes"),
         ("?source_name=a.rb", "text/x-python", "", 422, "LAN-0130", "`a.rb`"),
         ("?source_name=a.js", "text/x-python", "", 422, "LAN-0130", "`a.js`"),
-        ("?source_name=b%2Fa.py", "text/x-python", "", 422, "LAN-0130", "without folders"),
+        ("?source_name=b%2Fa.py", "text/x-python", "", 422, "LAN-0130", "no folders"),
         ("?source_name=a.ts", "text/typescript", "name a", 422, "LAN-0132", &missing),
         ("", "text/x-ruby", "", 415, "LAN-0411", "text/x-ruby"),
     ] {
@@ -189,7 +189,7 @@ async fn sources_that_are_wrong_are_refused_with_the_place() {
     let (status, answer) =
         server.request(Method::POST, "/v1/versions", "text/x-python", bytes).await.unwrap();
     assert_eq!((status, answer["code"].as_str()), (422, Some("LAN-0131")), "{answer}");
-    assert!(answer["detail"].as_str().unwrap().contains("in line 2"), "{answer}");
+    assert!(answer["detail"].as_str().unwrap().contains("line 2 of the source"), "{answer}");
     // An interpreter needs a source, and only an interpreter takes one.
     let (status, answer) = server.push("toy", &guest("toy"), "").await.unwrap();
     assert_eq!((status, answer["code"].as_str()), (422, Some("LAN-0126")), "{answer}");

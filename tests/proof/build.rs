@@ -43,7 +43,7 @@ fn code(folder: &Path, names: &[String]) -> String {
          /// Every one.\n    pub const ALL: &[Self] = &[\n{all}    ];\n\
          /// Its name, without ending.\n    #[must_use]\n    pub fn name(self) -> &'static str {{\n\
          match self {{\n{of_name}        }}\n    }}\n\
-         /// Its text.\n    #[must_use]\n    pub fn text(self) -> &'static str {{\n\
+         /// The text.\n    #[must_use]\n    pub fn text(self) -> &'static str {{\n\
          match self {{\n{of_text}        }}\n    }}\n}}\n"
     )
 }

@@ -288,7 +288,7 @@ impl Server {
         Ok(())
     }
 
-    /// Starts it again in its folder, on the same port.
+    /// Starts the server again in its folder, on the same port.
     ///
     /// # Errors
     /// If it does not start.
@@ -296,7 +296,7 @@ impl Server {
         self.restart_as(self.launch.clone())
     }
 
-    /// Starts it again as `launch` describes, on the same port.
+    /// Starts the server again as `launch` describes, on the same port.
     ///
     /// # Errors
     /// If it does not start.

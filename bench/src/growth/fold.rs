@@ -1,5 +1,5 @@
-//! Folding a log with one projection: events per second and CPU time, after the table
-//! has all its rows.
+//! Measures a fold of a log by one projection: events per second and CPU time, after the
+//! table has all its rows.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -168,15 +168,15 @@ pub(super) fn empty(data: &Path) -> Result<()> {
     Ok(std::fs::create_dir_all(data)?)
 }
 
-/// Replaces the log in `data`. It is a link to the same file, which the server reads
-/// and does not change.
+/// Replaces the log in `data` by a link to the file `log`, which the server reads and does
+/// not change.
 pub(super) fn lay(log: &Path, data: &Path) -> Result<()> {
-    let place: PathBuf = data.join("log.redb");
-    if place.exists() {
-        std::fs::remove_file(&place)?;
+    let link: PathBuf = data.join("log.redb");
+    if link.exists() {
+        std::fs::remove_file(&link)?;
     }
-    std::fs::hard_link(log, &place)
-        .with_context(|| format!("linking `{}` to `{}`", log.display(), place.display()))
+    std::fs::hard_link(log, &link)
+        .with_context(|| format!("linking `{}` to `{}`", log.display(), link.display()))
 }
 
 pub(super) fn start(data: &Path, settings: &[String]) -> Result<Server> {

@@ -1,5 +1,5 @@
-//! A longer log: how long the server takes to start with it, also after it was killed,
-//! its memory then, and how long a seek by time takes.
+//! Measures a server with a longer log: the time of a start, also after a kill, the memory
+//! after the start, and the time of a seek by time.
 
 use std::time::{Duration, Instant};
 

@@ -1,5 +1,6 @@
-//! Many keys while their events arrive: from the first request until all events are
-//! acknowledged and in the table, with the load generator on the same cores.
+//! Measures a projection with many keys while its events arrive: the time from the first
+//! request until all events are acknowledged and in the table. The load generator runs on
+//! the same cores.
 
 use std::path::Path;
 

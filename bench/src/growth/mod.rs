@@ -1,6 +1,6 @@
-//! Growth: folding with more keys, wider rows, skew, smaller batches and more
-//! partitions; more projections on one log, with and without matching subscriptions;
-//! and a longer log.
+//! Measures how the cost grows: a fold with more keys, wider rows, skew, smaller batches
+//! and more partitions; more projections on one log, with and without matching
+//! subscriptions; and a longer log.
 //!
 //! Every point uses a real server on a log that was written beforehand. `--only`
 //! selects some of them.
@@ -32,8 +32,8 @@ pub(crate) struct Options {
     /// Axis `interested`: the number of projections that subscribe to every event.
     #[arg(long, value_delimiter = ',', default_values_t = [1, 10, 100, 1_000])]
     interested: Vec<u64>,
-    /// Axis `uninterested`: the number of projections that subscribe to none, in
-    /// addition to one that subscribes to all.
+    /// Axis `uninterested`: the number of projections that subscribe to none of the events,
+    /// in addition to one that subscribes to all.
     #[arg(long, value_delimiter = ',', default_values_t = [0, 100, 1_000])]
     uninterested: Vec<u64>,
     /// Axis `log`: the number of events in the log; 100 million need about 15 GB of
@@ -52,9 +52,9 @@ pub(crate) struct Options {
     /// The number of events measured at each point of folding.
     #[arg(long, default_value_t = 2_000_000)]
     events: u64,
-    /// Fold like a server that was stopped while the events arrived: the version is
-    /// active, and writes the feed's change log. Otherwise the version is pushed onto
-    /// the log, like a rebuild.
+    /// Fold like a server that was stopped while the events arrived: the version is active
+    /// and writes the feed's change log. Without this, the version is pushed when the log
+    /// already has the events, so it folds like a rebuild.
     #[arg(long)]
     restart: bool,
     /// How often each point is measured, in turn.
@@ -75,7 +75,7 @@ pub(crate) struct Options {
 enum Axis {
     /// Keys of a table, all equally busy.
     Keys,
-    /// The same, while the events are sent over HTTP: from the first request until all
+    /// A fold while the events are sent over HTTP: from the first request until all events
     /// are acknowledged and in the table.
     Live,
     /// The same, with a few much busier keys.

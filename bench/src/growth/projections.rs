@@ -25,8 +25,8 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Projections that all fold the whole log.
 pub(super) async fn interested(options: &Options) -> Result<Vec<Point>> {
     let sizes: Vec<_> = options.interested.iter().map(|count| (*count, 0)).collect();
-    // The log is shorter with many projections, and has the same length for all counts
-    // up to a hundred.
+    // With many projections the log is shorter. It has the same length for all numbers of
+    // projections up to a hundred.
     let events = |count: u64| (options.events / count.max(1)).max(EVENTS_MIN);
     measure(options, "interested projections", &sizes, events).await
 }
@@ -99,8 +99,8 @@ async fn one(options: &Options, interested: u64, others: u64, events: u64) -> Re
     ])
 }
 
-/// The total position of the projections that subscribe to the events. The list of all
-/// projections is long, so a single one is requested alone.
+/// The sum of the next offsets of the projections that subscribe to the events. If there is
+/// only one, its own status is requested, because the list of all projections is long.
 async fn position(server: &Server, interested: u64) -> Result<u64> {
     let mut sum = 0;
     for index in 0..interested {

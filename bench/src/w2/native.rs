@@ -177,8 +177,8 @@ impl Computation {
             }
             apart
         });
-        let place = open.sessions.partition_point(|it| it.start < joined.start);
-        open.sessions.insert(place, joined);
+        let index = open.sessions.partition_point(|it| it.start < joined.start);
+        open.sessions.insert(index, joined);
         if joined.end < open.next {
             open.next = joined.end;
             self.ends.push(Reverse((joined.end, key.to_owned())));
@@ -199,8 +199,9 @@ impl Computation {
         any
     }
 
-    /// Closes the sessions that end at or before the watermark. Returns whether any key
-    /// was due. Its session may have been prolonged since, so that none is closed.
+    /// Closes the sessions that end at or before the watermark. Returns whether any key was
+    /// due. A key can be due although its session was prolonged in the meantime and is not
+    /// closed.
     fn close_sessions(&mut self) -> bool {
         let mut any = false;
         while self.ends.peek().is_some_and(|Reverse((end, _))| *end <= self.watermark) {

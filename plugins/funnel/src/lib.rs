@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn wrong_parameters_are_told() {
+    fn wrong_parameters_are_reported() {
         for (parameters, why) in [
             (r#"{"per": "shop"}"#, "unknown variant `shop`"),
             (r#"{"abandoned_after_s": 0}"#, "give at least 1"),

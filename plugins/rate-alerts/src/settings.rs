@@ -133,8 +133,8 @@ impl Settings {
         Duration::from_secs(self.lateness_s)
     }
 
-    /// Small enough that an alert comes soon after its window, but not smaller: batches
-    /// never cross a tick.
+    /// The tick: small enough that an alert comes soon after its window, but not smaller,
+    /// because each tick costs time.
     pub(crate) fn tick(&self) -> Duration {
         Duration::from_secs((self.window_s / 12).max(1))
     }

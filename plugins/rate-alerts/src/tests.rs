@@ -76,7 +76,7 @@ fn windows_long_after_each_other_are_judged_in_one_tick() {
 }
 
 #[test]
-fn late_events_are_told_beside_the_count() {
+fn late_events_are_reported_next_to_the_count() {
     let mut host = Harness::<RateAlerts>::with_parameters(SMALL);
     host.feed(orders([1, 2, 25, 3]));
     let row = host.row("rates", &second(0)).unwrap();
@@ -84,7 +84,7 @@ fn late_events_are_told_beside_the_count() {
 }
 
 #[test]
-fn wrong_parameters_are_told() {
+fn wrong_parameters_are_reported() {
     for (parameters, why) in [
         (r#"{"window_s": 0}"#, "`window_s` is 0; give 1 to 86400"),
         (r#"{"lookback": 1}"#, "`lookback` is 1; give 2 to 1000"),

@@ -3,8 +3,9 @@
 //! controller (KRaft). It listens on loopback, has bounded memory, and comes with
 //! Kafka's own command-line tools.
 //!
-//! A broker never outlives the process that started it, however that process ends: a
-//! shell between the two reads a pipe, and kills the broker when the pipe closes.
+//! A broker never outlives the process that started it, even if that process is killed: a
+//! shell between the two reads a pipe from that process, and kills the broker when the pipe
+//! closes.
 
 mod process;
 mod secured;
@@ -202,7 +203,7 @@ impl Broker {
         self.process.as_ref().context("the broker does not run")?.signal("STOP")
     }
 
-    /// Resumes it.
+    /// Resumes a broker that [`Broker::freeze`] has suspended.
     ///
     /// # Errors
     /// If it does not run.
@@ -213,8 +214,8 @@ impl Broker {
     /// Lets the broker continue after this value is dropped. From now on only the
     /// closing of its lifeline ends it; see [`Broker::start_with`].
     pub fn leave(mut self) {
-        // This neither ends the process nor waits for it, because another process holds
-        // its lifeline.
+        // Dropping this value neither ends the broker nor waits for it, because another
+        // process holds the broker's lifeline.
         drop(self.process.take());
         self.temporary = false;
     }
@@ -295,8 +296,8 @@ impl Drop for Broker {
             Ending::Kill => self.kill(),
             Ending::Stop => self.stop(),
         };
-        // There is no caller to report an error to. The guard kills the broker in
-        // that case.
+        // No caller can get an error of this thread. If it fails, the guard kills the
+        // broker.
         drop(ending);
         if self.temporary {
             drop(fs::remove_dir_all(&self.folder));
@@ -320,8 +321,8 @@ fn free_port() -> Result<u16> {
     for _ in 0..count {
         let step = NEXT.fetch_add(1, Ordering::Relaxed);
         // Processes that start at the same time begin at different ports.
-        let place = (std::process::id().wrapping_mul(61).wrapping_add(step)) % count;
-        let port = PORTS.start + u16::try_from(place)?;
+        let step_in_range = (std::process::id().wrapping_mul(61).wrapping_add(step)) % count;
+        let port = PORTS.start + u16::try_from(step_in_range)?;
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return Ok(port);
         }
@@ -329,7 +330,7 @@ fn free_port() -> Result<u16> {
     bail!("every port from {} to {} is taken", PORTS.start, PORTS.end)
 }
 
-/// Writes to `to` where the broker listens, as one line for another process to read.
+/// Writes the broker's address to `to`, as one line for another process to read.
 ///
 /// # Errors
 /// If writing fails.

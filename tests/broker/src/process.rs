@@ -1,5 +1,5 @@
-//! A process that never outlives the process that started it. A shell between them,
-//! the guard, reads a pipe. It ends the process when the pipe closes, or on a
+//! A process that never outlives the process that started it. Between the two is a shell,
+//! the guard, which reads a pipe. The guard ends the process when the pipe closes, or on a
 //! command.
 
 use std::fs;

@@ -117,7 +117,7 @@ impl Broker {
         self.secured.map(|secured| format!("localhost:{}", secured.sasl))
     }
 
-    /// Its self-signed certificate, in PEM.
+    /// The self-signed certificate, in PEM.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.folder().join("broker.pem")

@@ -198,11 +198,11 @@ fn lags(text: &str) -> Result<Group> {
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     let heading = lines.find(|line| line.contains("CURRENT-OFFSET")).context("no heading")?;
     let names: Vec<_> = heading.split_whitespace().collect();
-    let place = |name: &str| {
+    let column = |name: &str| {
         names.iter().position(|n| *n == name).with_context(|| format!("no `{name}`: {heading}"))
     };
-    let (topic, partition) = (place("TOPIC")?, place("PARTITION")?);
-    let figures = [place("CURRENT-OFFSET")?, place("LOG-END-OFFSET")?, place("LAG")?];
+    let (topic, partition) = (column("TOPIC")?, column("PARTITION")?);
+    let figures = [column("CURRENT-OFFSET")?, column("LOG-END-OFFSET")?, column("LAG")?];
     let mut group = Group::new();
     for line in lines {
         let words: Vec<_> = line.split_whitespace().collect();

@@ -66,8 +66,8 @@ async fn a_record_without_a_value_blocks_no_subject_live_or_folded_again() {
         record.headers.push(("ce_subject", key));
         record
     };
-    // One batch after the other, so that the record comes before the events of its
-    // key.
+    // The second batch is sent after the first, so that the record comes before the events
+    // of its key.
     for (number, record) in
         [tombstone("u1"), subject("u1", "a"), subject("u1", "b"), subject("u2", "c")]
             .into_iter()

@@ -159,8 +159,8 @@ async fn a_topic_that_is_deleted_and_recreated_is_not_taken_for_the_old_one() {
     let address = kafka::shared().address();
     kafka::produce(&address, &topic, "none", &probes(500, 650)).unwrap();
     halts_over_another_topic(&server).await;
-    // The fold does not go on at offset 100 of another topic, neither now nor after a
-    // restart.
+    // The projection does not continue at offset 100 of another topic, neither now nor
+    // after a restart.
     assert_eq!(counted(&server).await, 100);
     server.kill().unwrap();
     server.restart().unwrap();
@@ -266,8 +266,8 @@ async fn a_broker_that_hangs_costs_no_more_memory_than_is_allowed() {
         let data = format!("{{\"text\":\"{padding}\"}}");
         (0..200).map(|n| line(format!("{round}-{n}"), "probe.sent", "s", &data)).collect()
     };
-    // 16 MB per round. Requests beyond the limit on waiting bytes are refused at once,
-    // and the waiting ones after the time limit.
+    // Each round sends 16 MB. Requests beyond the limit on waiting bytes are refused at
+    // once, and those that wait are refused after the time limit.
     let mut after_first = 0.0;
     for round in 0..12_u64 {
         let all = (0..8).map(|n| post(&server, body(round * 8 + n)));
@@ -280,8 +280,8 @@ async fn a_broker_that_hangs_costs_no_more_memory_than_is_allowed() {
         if round == 2 {
             after_first = resident;
         }
-        // Requests that are read, parsed and refused take memory until they are
-        // answered.
+        // The limit includes requests that are being read, parsed and refused, because they
+        // take memory until they are answered.
         let started = Instant::now();
         while round > 2 && resident >= after_first + 48.0 {
             assert!(started.elapsed() < PATIENCE, "{after_first} MiB, then {resident}");

@@ -310,8 +310,8 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     subjects.sort_unstable();
     assert_eq!(subjects, ["a", "b", "c", "e", "needed"]);
     assert!(rows.iter().all(|(key, row)| key == "needed" || row["events"] == 1), "{rows:?}");
-    // The events were sent again to the projection only: the topic has no second
-    // copy.
+    // The events were retried in the projection only, so the topic has no second copy of
+    // them.
     assert_eq!(kafka::records(kafka::shared(), &topic, true).unwrap().len(), 6);
 }
 

@@ -1,9 +1,10 @@
-//! Invariant 3: damage is refused with its place, and damaged data is never returned.
+//! Invariant 3: reads of damaged data fail with an error that names the file and the place,
+//! and never return the data.
 //!
-//! Real files of log, state and catalogue are cut, and bytes in them are flipped. A
-//! seed names one damage. Any 3,000 seeds in a row include every byte of a sealed
-//! chunk and of the last chunk, flipped and cut. The other seeds use chunks of other
-//! sizes, or raw bytes of the files.
+//! The experiment cuts off real files of log, state and catalogue, and changes bytes in
+//! them. A seed determines one damage. Any 3,000 consecutive seeds change every byte of a
+//! full chunk and of the last chunk, and cut the chunk off at it. The other seeds damage
+//! chunks of other sizes, or raw bytes of the files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,10 +53,10 @@ fn experiment(run: &mut Run<'_>) -> Result<()> {
     let (state, catalog) = (StateImage::new()?, CatalogImage::new()?);
     run.cases(|run, seed| {
         let mut rng = fastrand::Rng::with_seed(seed);
-        let place = seed % WINDOW;
-        if place < all {
+        let offset = seed % WINDOW;
+        if offset < all {
             run.add("of a chunk's bytes", 1.0);
-            return small.try_byte(usize::try_from(place)?, mask(&mut rng));
+            return small.try_byte(usize::try_from(offset)?, mask(&mut rng));
         }
         match rng.u32(..100) {
             0..20 => {
@@ -231,13 +232,13 @@ impl LogImage {
         let seen = self.look(&disk).with_context(|| {
             format!("chunk at {first}, byte {at} {}", if cut { "cut" } else { "flipped" })
         })?;
-        let place = format!("partition 0 at offset {first}");
+        let chunk = format!("partition 0 at offset {first}");
         match seen {
             Detection::Shut(why) => bail!("one damaged chunk keeps the log shut: {why}"),
             Detection::Read { refused } => {
                 ensure!(!refused.is_empty(), "byte {at} of the chunk at {first} is not missed");
-                let named = refused.iter().all(|(_, why)| why.contains(&place));
-                ensure!(named, "{place} is not named: {refused:?}");
+                let named = refused.iter().all(|(_, why)| why.contains(&chunk));
+                ensure!(named, "{chunk} is not named: {refused:?}");
             }
         }
         Ok(())
@@ -258,15 +259,15 @@ impl LogImage {
             named(&error, file.path())?;
             return Ok(true);
         }
-        let place = format!("byte {at:?} of {}, cut to {}", self.bytes.len(), bytes.len());
-        match self.look(&Memory::holding(bytes)).context(place)? {
+        let damage = format!("byte {at:?} of {}, cut to {}", self.bytes.len(), bytes.len());
+        match self.look(&Memory::holding(bytes)).context(damage)? {
             Detection::Shut(_) => Ok(true),
             Detection::Read { refused } => Ok(!refused.is_empty()),
         }
     }
 
-    /// Opens the log and reads all of it in two ways. Each event must be the right
-    /// one or be refused.
+    /// Opens the damaged log and reads all of it in two ways. A read must return the
+    /// original event or an error.
     fn look(&self, disk: &Memory) -> Result<Detection> {
         let log = match EmbeddedLog::open_with(disk.opener(), self.config.clone()) {
             Ok(log) => log,
@@ -433,7 +434,7 @@ impl StateImage {
         Ok(Self { bytes, rows })
     }
 
-    /// Tries one damage of the file. Returns whether the doctor finds it. If not, the
+    /// Damages the file once. Returns whether the doctor finds the damage. If not, the
     /// state must be correct.
     fn try_raw(&self, rng: &mut fastrand::Rng) -> Result<bool> {
         let mut bytes = self.bytes.clone();
@@ -499,8 +500,8 @@ impl CatalogImage {
         Ok(Self { bytes, records })
     }
 
-    /// Tries one damage of the file. Returns whether the file is refused. If not, the
-    /// catalogue must be correct.
+    /// Damages the file once. Returns whether the file is refused. If not, the catalogue
+    /// must be correct.
     fn try_raw(&self, rng: &mut fastrand::Rng) -> Result<bool> {
         let mut bytes = self.bytes.clone();
         harm(&mut bytes, rng)?;

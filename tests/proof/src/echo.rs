@@ -1,6 +1,6 @@
-//! A second projection for the experiments in one process. It answers the meter's
-//! emitted events with readings for the meter. So the two projections cause each
-//! other's events, up to the depth that the host allows.
+//! A second projection for the experiments in one process. It subscribes to the events that
+//! the projection `meter` emits, and emits readings to which `meter` subscribes. So the two
+//! cause each other's events, up to the emit depth that the host allows.
 
 use std::sync::Arc;
 
@@ -39,9 +39,9 @@ pub fn plugin() -> Arc<dyn Plugin> {
         ..Manifest::default()
     };
     Arc::new(NativePlugin::new(manifest, |batch: &Batch, host: &mut dyn Host, (): &mut ()| {
-        for (place, event) in batch.events.iter().enumerate() {
+        for (index, event) in batch.events.iter().enumerate() {
             let Some((subject, data)) = answer(event.subject, event.data) else { continue };
-            let cause = batch.cause_of_event(place);
+            let cause = batch.cause_of_event(index);
             host.put(cause, TableId(0), &subject, &data).map_err(host_error)?;
             let (kind, time) = (READ.into(), event.time);
             let answer = NewEvent { cause, kind, subject, time, data, ..NewEvent::default() };

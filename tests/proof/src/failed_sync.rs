@@ -1,11 +1,11 @@
-//! Invariant 4, first half: after a failed sync a writer ends. A sync is never
-//! retried into an acknowledgement.
+//! Invariant 4, first half: after a failed sync, the file is closed and opened again. No
+//! event is acknowledged because a later sync of the same open file succeeds.
 //!
-//! One case runs the real server under `strace`, which fails the N-th sync of each
-//! thread, and later ones at a distance. Refused events are sent again until they are
-//! acknowledged. In strace's output no acknowledgement may follow a failed sync of
-//! the log until the file was opened again and synced. After a `kill -9` the log must
-//! contain all acknowledged events, and the tables must be a clean fold of it.
+//! In one case, the real server runs under `strace`, which lets the N-th sync of each
+//! thread fail, and further ones after it. The client sends refused events again until they
+//! are acknowledged. In strace's output, no acknowledgement may follow a failed sync of the
+//! log before the file is opened again and synced. After a `kill -9` the log must contain
+//! all acknowledged events, and the tables must equal a new fold of the log.
 //!
 //! A `kill -9` does not lose writes in the system's cache, so the log could be correct
 //! by chance. Therefore the experiment also checks the system calls.
@@ -66,9 +66,9 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
             0 | 1 => CALLS[0],
             _ => *random.choice(&CALLS).unwrap_or(&CALLS[0]),
         };
-        // To open the log again and to make one commit takes a few syncs and a few
-        // dozen writes. With fewer calls between two faults, no event could ever be
-        // accepted again.
+        // Opening the log again and making one commit takes a few syncs and a few dozen
+        // writes. If there were fewer calls than that between two faults, no event could
+        // ever be accepted.
         let between = if calls.contains("sync") { 7..60 } else { 300..900 };
         let when = format!("{}+{}", 1 + seed % FIRST, random.u64(between));
         let fault = format!("{calls}:when={when}");
@@ -104,8 +104,8 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Pat
     let ledger = Mutex::new(Ledger::harmless(seed, 0));
     let mut server = match Server::launch(under.clone()) {
         Ok(server) => Some(server),
-        // If a call fails that the start needs, the server may end with a reason. With
-        // an existing folder the next start fails later or succeeds.
+        // If a call fails that the server needs for its start, the server may end with a
+        // reason. Its folder exists then, so the next start fails later or succeeds.
         Err(_) => {
             refused(run, &said)?;
             let mut whole = Server::launch(plain.clone()).context("a start after a failed one")?;
@@ -117,9 +117,9 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Pat
     if let Some(server) = &mut server {
         use_it(run, server, &ledger).await?;
         server.kill()?;
-        let told = look(&fs::read_to_string(&trace)?)?;
-        run.add("failed calls", told.failed as f64);
-        run.add("failed syncs of the log", told.of_log as f64);
+        let seen = look(&fs::read_to_string(&trace)?)?;
+        run.add("failed calls", seen.failed as f64);
+        run.add("failed syncs of the log", seen.of_log as f64);
     } else {
         refused(run, &said)?;
     }
@@ -208,11 +208,11 @@ struct AcknowledgedState {
 
 /// Checks the calls in the order in which they ended.
 fn look(trace: &str) -> Result<AcknowledgedState> {
-    let mut told = AcknowledgedState::default();
+    let mut seen = AcknowledgedState::default();
     // The start of a call that did not finish at once, by thread.
     let mut begun: HashMap<&str, String> = HashMap::new();
-    // A sync failed, the file was opened again, and it was synced: only then
-    // acknowledgements are allowed again.
+    // After a failed sync (`broken`), acknowledgements are allowed only once the file was
+    // opened again (`opened`) and synced.
     let (mut broken, mut opened) = (None, false);
     for line in trace.lines() {
         let Some((thread, call)) = line.split_once(' ') else {
@@ -227,11 +227,11 @@ fn look(trace: &str) -> Result<AcknowledgedState> {
         } else {
             call.to_owned()
         };
-        told.failed += u64::from(call.contains("(INJECTED)"));
+        seen.failed += u64::from(call.contains("(INJECTED)"));
         let of_log = call.contains("/log.redb");
         let sync = call.starts_with("fsync(") || call.starts_with("fdatasync(");
         if of_log && sync && call.contains("= -1 ") {
-            told.of_log += 1;
+            seen.of_log += 1;
             (broken, opened) = (Some(call), false);
         } else if broken.is_some()
             && of_log
@@ -248,7 +248,7 @@ fn look(trace: &str) -> Result<AcknowledgedState> {
             }
         }
     }
-    Ok(told)
+    Ok(seen)
 }
 
 #[cfg(test)]

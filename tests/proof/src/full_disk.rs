@@ -1,12 +1,11 @@
 //! Invariant 4, second half: a full disk loses nothing, and stops only operations
 //! that need room. The server recovers by itself when there is room.
 //!
-//! The server's folder is on a small file system in memory. Events are sent until they
-//! are refused. Then reads and feeds must continue, and the server must neither end nor
-//! use much CPU time. Depending on the seed, the server keeps running, is killed and
-//! started on the full disk, or is stopped and started there. Then room is made: the
-//! disk is enlarged, or another file is deleted. In some cases the log has a disk
-//! reserve, in others none.
+//! The server's folder is on a small file system in memory. Events are sent until they are
+//! refused. Then reads and feeds must continue, and the server must neither end nor use
+//! much CPU time. Depending on the seed, the server keeps running, or is killed or stopped
+//! and then started on the full disk. Then the disk gets room: it is enlarged, or another
+//! file on it is deleted. In some cases the log has a disk reserve, in others none.
 
 use std::fs;
 use std::path::Path;

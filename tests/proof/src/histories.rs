@@ -1,11 +1,11 @@
 //! Invariant 15: a token, cursor or `ETag` of one history is accepted while that
 //! history continues, and never in another.
 //!
-//! The files are real: the log, the catalogue and the states, with an engine over
-//! them. They are opened again, copied, copied back and continued differently. The
-//! projection is deleted and created again. Catalogue and states are lost. A reader
-//! keeps what tokens, cursors and ETags carry: the epoch and the checkpoint. A model
-//! knows the events of each history.
+//! The experiment uses real files of log, catalogue and states, with an engine over them.
+//! Its steps open the files again, copy them, and copy them back so that the log continues
+//! differently; they delete and create the projection, and remove catalogue or states. A
+//! reader keeps the content of tokens, cursors and ETags, which is the epoch and the
+//! checkpoint. A model knows the events of each history.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -290,8 +290,11 @@ impl World {
         let port = &self.opened()?.port;
         port.append(batch, Box::new(move |outcome| drop(send.send(outcome))));
         let appended = receive.recv_timeout(PATIENCE)??;
-        let told: Vec<_> = appended.events.iter().map(|e| (e.duplicate, e.differs)).collect();
-        ensure!(told == expected, "of the events sent, {told:?} are known, and not {expected:?}");
+        let reported: Vec<_> = appended.events.iter().map(|e| (e.duplicate, e.differs)).collect();
+        ensure!(
+            reported == expected,
+            "of the events sent, {reported:?} are known, and not {expected:?}"
+        );
         let end = port.bounds(PartitionId(0))?.end;
         let count = self.history.events.len() as u64;
         ensure!(end.0 == count, "the log ends at {end}, and has taken {count} events");
@@ -357,8 +360,7 @@ impl World {
         self.start()
     }
 
-    /// A file is missing when the server starts again. The projection is uploaded
-    /// once more.
+    /// Deletes a file, starts the server again, and uploads the projection again.
     fn lose(&mut self, name: &str) -> Result<()> {
         self.stop();
         std::fs::remove_file(self.folder().join(name))?;

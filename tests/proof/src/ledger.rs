@@ -85,8 +85,8 @@ impl Ledger {
         }
     }
 
-    /// A ledger of events with this many additional bytes that make no plugin fail or
-    /// emit.
+    /// A ledger of events that make no plugin fail or emit, each with `padding` additional
+    /// bytes.
     pub(crate) fn harmless(seed: u64, padding: usize) -> Self {
         Self { padding, harmless: true, ..Self::new(seed) }
     }
@@ -141,10 +141,10 @@ impl Ledger {
     /// Like [`Ledger::check`], for a log in which `place` finds a client's event.
     pub(crate) fn check_locations(
         &self,
-        place: impl Fn(&str) -> Option<EventLocation>,
+        location: impl Fn(&str) -> Option<EventLocation>,
     ) -> Result<()> {
         for (id, answered) in &self.acknowledged {
-            let found = place(id);
+            let found = location(id);
             ensure!(
                 found.is_some(),
                 "`{id}` was acknowledged (at {answered:?}) and is not in the log"
@@ -216,7 +216,7 @@ pub(crate) async fn try_send(
     }
 }
 
-/// Sends one request. Returns whether there was an answer.
+/// Sends one request. Returns whether the server answered.
 ///
 /// # Errors
 /// If the answer is not that all events are in the log.

@@ -95,8 +95,8 @@ pub struct Model {
     /// After a rebuild, the offset from which it emits events that were not emitted
     /// before.
     pub emit_from: Offset,
-    /// If the previous build had not fired all timers at `emit_from`: the number of
-    /// events that the fired ones had emitted.
+    /// If the previous build had fired only some of the timers at `emit_from`: the number
+    /// of events that those timers had emitted.
     pub tick_sent: Option<u64>,
     /// The same for this build, when a rebuild replaced it.
     pub half_tick: Option<u64>,
@@ -106,14 +106,14 @@ pub struct Model {
     retrying: bool,
     /// The bug that is planted in it.
     flaw: Option<Flaw>,
-    /// Only for a planted bug: the end of the batch, and the subjects that were parked
-    /// at its start.
+    /// Only for a planted bug: the end of the current batch, and the subjects that had
+    /// parked events when it started.
     batch: (Offset, BTreeSet<(String, String)>),
 }
 
-/// A bug of a host that is planted in the model. A correct host differs from the wrong
-/// model in the same histories in which a host with that bug would differ from the
-/// correct model.
+/// A host's bug, planted in the model instead of the host. An experiment that finds the
+/// difference between a correct host and the model with this bug would also find it between
+/// a host with this bug and the correct model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
     /// Subjects are parked as of the start of a batch of this many events.
@@ -175,8 +175,8 @@ impl Model {
     pub fn advance(&mut self, events: &[Event], next: Offset) -> Result<()> {
         ensure!(self.next <= next, "the position went back from {} to {next}", self.next);
         while self.next < next {
-            let place = usize::try_from(self.next.0)?;
-            let event = events.get(place).context("the position is past the log's end")?;
+            let index = usize::try_from(self.next.0)?;
+            let event = events.get(index).context("the position is past the log's end")?;
             self.step(event);
         }
         Ok(())
@@ -231,8 +231,8 @@ impl Model {
         }
     }
 
-    /// Advances the log's event time, unless the event is too far ahead of its append
-    /// time. A heartbeat counts up to its append time.
+    /// Advances the log's event time, unless the event is too far ahead of its append time.
+    /// A heartbeat advances it at most to the heartbeat's append time.
     fn take_time(&mut self, event: &Event) {
         let Some(appended) = appended(event) else {
             self.max_time = self.max_time.max(event.time);
@@ -376,21 +376,21 @@ impl Model {
         let mut stuck = BTreeSet::new();
         let mut done = 0;
         let all: Vec<_> = self.parked.keys().copied().collect();
-        for place in all {
-            let what = self.parked[&place].clone();
+        for key in all {
+            let what = self.parked[&key].clone();
             let ordered = self.kind.on_failure == Policy::ParkSubject
                 && !timer(&what.kind)
                 && !what.subject.is_empty();
             let of = (what.tenant.clone(), what.subject.clone());
-            let chosen = chosen(choice, place.0, &what);
+            let chosen = chosen(choice, key.0, &what);
             let waits = ordered && stuck.contains(&of);
-            if chosen && !waits && self.retry_one(Offset(place.0), &what) {
-                self.parked.remove(&place);
+            if chosen && !waits && self.retry_one(Offset(key.0), &what) {
+                self.parked.remove(&key);
                 done += 1;
                 continue;
             }
             if chosen && !waits {
-                let held = self.parked.get_mut(&place).expect("just read");
+                let held = self.parked.get_mut(&key).expect("just read");
                 held.attempts += 1;
                 if held.kind == ParkedKind::Waiting {
                     held.kind = ParkedKind::Event;
@@ -426,12 +426,12 @@ impl Model {
     /// Drops the parked events of `choice`. Returns how many there were.
     pub fn discard(&mut self, choice: &Choice) -> u64 {
         let before = self.parked.len();
-        self.parked.retain(|place, what| !chosen(choice, place.0, what));
+        self.parked.retain(|key, what| !chosen(choice, key.0, what));
         (before - self.parked.len()) as u64
     }
 
-    /// Whether a state with this record is in the middle of a tick. Such a state equals
-    /// no state of the model.
+    /// Whether a state with this record is in the middle of a tick, with some timers fired
+    /// and others not. Such a state equals no state of the model.
     #[must_use]
     pub fn in_between(meta: &ShardMeta) -> bool {
         mark(meta.max_time) > meta.watermark
@@ -491,8 +491,8 @@ fn appended(event: &Event) -> Option<Timestamp> {
     members[test_projection::APPENDED].as_i64().map(Timestamp)
 }
 
-/// Whether the meter may be subscribed to an unreadable record: its type is unknown,
-/// or one that the meter subscribes to.
+/// Whether the projection `meter` must park this unreadable record: its type is unknown, or
+/// one to which `meter` subscribes.
 fn is_subscribed(record: &Event) -> bool {
     let members: serde_json::Value = serde_json::from_str(&record.extensions).unwrap_or_default();
     members[UNREADABLE_KIND].as_str().is_none_or(|kind| kind.starts_with("m."))
@@ -574,8 +574,9 @@ fn stored_parked(store: &dyn ReadStore) -> Result<BTreeMap<String, String>> {
         let record = ParkedRecord::decode(&value).context("a parked record cannot be read")?;
         let number = u64::from_be_bytes(key[8..].try_into()?);
         let event = &record.event;
-        let told = describe_parked(&record.kind, &event.tenant, &event.subject, record.attempts);
-        parked.insert(format!("{:08}/{number}", record.offset.0), told);
+        let description =
+            describe_parked(&record.kind, &event.tenant, &event.subject, record.attempts);
+        parked.insert(format!("{:08}/{number}", record.offset.0), description);
     }
     Ok(parked)
 }

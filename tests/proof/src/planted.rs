@@ -1,5 +1,5 @@
-//! Ports with planted bugs. A real host might have each of these bugs. An experiment
-//! that does not find them would prove nothing.
+//! Ports with planted bugs that a real host could have. They show that the experiments can
+//! fail: each bug must be found by an experiment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -266,13 +266,13 @@ impl Log for BadLog {
         let number = self.appends.fetch_add(1, Ordering::SeqCst);
         match self.what {
             Logs::AckedEarly if number % 3 == 2 => {
-                let place = AppendedEvent {
+                let event = AppendedEvent {
                     partition: PartitionId(0),
                     offset: Offset(0),
                     duplicate: false,
                     differs: false,
                 };
-                done(Ok(Appended { events: vec![place; events.len()] }));
+                done(Ok(Appended { events: vec![event; events.len()] }));
             }
             Logs::NewIds => {
                 let mut again = Events::new();

@@ -1,5 +1,6 @@
-//! A copy of a server's log, taken from the file of the stopped server, and a clean
-//! fold of it. All results after crashes and faults are compared with them.
+//! A copy of a server's log, read from the file of the stopped server, and a new fold of
+//! this copy on another server. The results after crashes and faults are compared with
+//! both.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -17,8 +18,8 @@ use lantern_store::{CatalogFile, StateDir, StoreConfig};
 use lantern_tests::{Launch, PATIENCE, Server};
 use serde_json::{Value, json};
 
-/// The number of known events that are compared again each time. A crash can only have
-/// changed recent events.
+/// The number of the newest known events that are compared again at each read. A crash can
+/// change only recent events.
 const LOOKED_AT_AGAIN: u64 = 2_000;
 
 /// An event of the log, with the attributes that matter here.

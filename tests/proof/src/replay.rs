@@ -1,9 +1,9 @@
 //! Invariant 6: replay is byte-identical.
 //!
-//! Real plugins fold random logs in the sandbox under varying conditions that must not
-//! change the result: batches, chunks and commits, the number of threads, dropped
-//! instances, failed commits, and a process that ends in the middle. All states must
-//! have the same canonical dump.
+//! Real plugins fold random logs in the sandbox under conditions that vary and must not
+//! change the result: the sizes of batches and chunks, the points of commits, the number of
+//! threads, dropped instances, failed commits, and a process that ends before the fold
+//! does. All states must have the same canonical dump.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -143,8 +143,8 @@ impl Recorded {
                 }
                 _ => flight(rng, number),
             };
-            let place = event.subject.bytes().fold(0_usize, |h, b| h * 31 + usize::from(b));
-            events[place % partitions].push(event);
+            let hash = event.subject.bytes().fold(0_usize, |h, b| h * 31 + usize::from(b));
+            events[hash % partitions].push(event);
         }
         Self(events)
     }

@@ -40,8 +40,7 @@ pub const CLOSED: &str = "window.closed";
 pub const LOUD: &str = r#""loud""#;
 /// The data of an emitted event that a log with a limit refuses.
 pub const LARGE: &str = r#""large, larger, and too large for some logs to take""#;
-/// The depth to which the manifests let emitted events cause each other. The host's
-/// limit is lower.
+/// The `cycle-depth-max` of the manifests. The host's limit on the emit depth is lower.
 pub const CYCLE_DEPTH_MAX: u32 = 1_000;
 
 /// Tables by number.
@@ -77,15 +76,15 @@ pub enum Policy {
 /// The bugs that are planted in the meter's code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flaws {
-    /// Its writes depend on the number of events in the batch.
+    /// The writes depend on the number of events in the batch.
     pub batch_dependent: bool,
     /// It keeps totals in its instance's memory, and relies on them.
     pub remembers: bool,
-    /// Its writes are checked against the tenants of the whole batch, as by a host that
-    /// does not know which event wrote a row.
+    /// A planted bug: each write is checked against the tenants of all events of the batch,
+    /// as a host would do that does not know which event wrote a row.
     pub tenant_of_batch: bool,
-    /// It writes the rows of tenants at the end of a call, as writes of the last
-    /// event.
+    /// A planted bug: the projection writes all rows of tenants at the end of a call, and
+    /// names the last event as their cause.
     pub coalesces: bool,
     /// From this offset on, its writes depend on the number of events that its
     /// instance has seen.
@@ -247,8 +246,8 @@ pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
                 }
                 close(batch, host, Cause(index), &timer.key).map_err(host_error)?;
             }
-            for (place, event) in batch.events.iter().enumerate() {
-                let (cause, reading) = (batch.cause_of_event(place), Reading::of(event.data));
+            for (index, event) in batch.events.iter().enumerate() {
+                let (cause, reading) = (batch.cause_of_event(index), Reading::of(event.data));
                 let who = who(event.tenant, event.subject);
                 let row = host.get(TOTALS, &who).map_err(host_error)?;
                 let n = row.map_or(0, |row| numbers(&row).0);
@@ -257,7 +256,7 @@ pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
                     return Err(refusal(reading, cause));
                 }
                 let mut extra = if flaws.batch_dependent { batch.events.len() as i64 } else { 0 };
-                if flaws.late.is_some_and(|from| batch.offsets[place] >= from) {
+                if flaws.late.is_some_and(|from| batch.offsets[index] >= from) {
                     let seen = &mut memory.entry(String::new()).or_default().0;
                     *seen += 1;
                     extra += *seen;
@@ -292,8 +291,8 @@ pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
 
 /// An event of the batch whose tenant is `owner`.
 fn by_any_of(batch: &Batch, owner: &str) -> Option<Cause> {
-    let place = batch.events.iter().position(|event| event.tenant == owner)?;
-    Some(batch.cause_of_event(place))
+    let index = batch.events.iter().position(|event| event.tenant == owner)?;
+    Some(batch.cause_of_event(index))
 }
 
 fn refusal(reading: Reading, cause: Cause) -> ApplyError {

@@ -66,8 +66,8 @@ fn write_the_seeds() {
     for parser in lantern_proof::parsers::PARSERS {
         let folder = lantern_proof::parsers::corpus_folder(parser.name);
         std::fs::create_dir_all(&folder).unwrap();
-        for (place, seed) in (parser.seeds)().iter().enumerate() {
-            std::fs::write(folder.join(format!("seed-{place:02}")), seed).unwrap();
+        for (index, seed) in (parser.seeds)().iter().enumerate() {
+            std::fs::write(folder.join(format!("seed-{index:02}")), seed).unwrap();
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Cuts power from redb 4.1.0: `redb-4-1-0 IMAGES SEED` prints the first image in
-//! which redb lost or broke something, or that there was none.
+//! Simulates power losses of redb 4.1.0. `redb-4-1-0 IMAGES SEED` prints the first disk
+//! image in which redb has lost or damaged data, or that there is none.
 
 mod power;
 

@@ -1,6 +1,6 @@
-//! A guest that misbehaves in the way that an event requests, for tests of the host's
-//! limits. Its other events it counts correctly, so that the counts can be compared
-//! with the log.
+//! A guest for tests of the host's limits. An event names a misbehaviour, and the guest
+//! shows it when it gets this event. It counts all other events correctly, so that the
+//! counts can be compared with the log.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;

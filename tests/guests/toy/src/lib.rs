@@ -57,8 +57,8 @@ impl Projection for Toy {
                     self.fails.push(rest.to_owned());
                 }
                 _ => {
-                    let place = format!("{}:{number}:1", source.name);
-                    return Err(Error::new(format!("{place}: `{verb}` is not a command")));
+                    let position = format!("{}:{number}:1", source.name);
+                    return Err(Error::new(format!("{position}: `{verb}` is not a command")));
                 }
             }
         }

@@ -1,6 +1,7 @@
-//! Readings of meters by tenant. It declares everything that a manifest can declare:
-//! typed members, retention, a table per tenant, windows that close and emit, and
-//! `park-subject`. So it shows whether a result depends on the size of batches.
+//! Readings of meters by tenant. It declares everything that a manifest can declare: typed
+//! members, retention, a table per tenant, windows that close and emit, and `park-subject`.
+//! So a test with this guest shows whether any of these results depends on the size of
+//! batches.
 #![forbid(unsafe_code)]
 
 use lantern_sdk::prelude::*;

@@ -93,9 +93,9 @@ pub(super) struct Account<'a> {
 }
 
 impl Account<'_> {
-    /// Checks that each event is in exactly one place. With `whole`, every event must
-    /// have a place and be expected. Without it, events may be missing or unknown,
-    /// because the states of some builds are between two states of the model.
+    /// Checks that each emitted event is in exactly one place. With `whole`, no expected
+    /// event may be missing, and every event must be expected. Without it, some builds have
+    /// a state between two states of the model, so events may be missing or unexpected.
     pub(super) fn check(&self, events: &[Event], whole: bool) -> Result<()> {
         let perhaps = |id: &str| self.perhaps.and_then(|perhaps| perhaps.get(id));
         let gone = |id: &String| self.gone.is_some_and(|gone| gone.contains(id));
@@ -133,13 +133,13 @@ impl Account<'_> {
 #[derive(Default)]
 pub(super) struct Answers {
     expected: ById,
-    /// Offsets of events whose answers would be too deep, and of records that are not
-    /// events and may be of any type.
+    /// The offsets of events that the second projection must park: its answer would exceed
+    /// the emit depth, or the record is unreadable and of unknown type.
     pub(super) parked: Vec<u64>,
 }
 
 impl Answers {
-    /// Its answers to `events`; its ids begin with `name`.
+    /// The answers to `events`; its ids begin with `name`.
     pub(super) fn to(events: &[Event], name: &str, depth_max: u32) -> Self {
         let mut answers = Self::default();
         for (offset, event) in (0..).zip(events) {

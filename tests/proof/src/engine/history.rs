@@ -32,8 +32,8 @@ pub struct Setting {
     pub unsynced_events: u64,
     /// The bytes that the change log may take.
     pub changes_bytes: u64,
-    /// The depth to which emitted events may cause each other. `None` if there is no
-    /// second projection that answers them.
+    /// The limit on the emit depth. `None` if there is no second projection that answers
+    /// emitted events.
     pub echo_depth: Option<u32>,
 }
 

@@ -16,8 +16,8 @@ use crate::test_projection::LARGE;
 pub(super) struct LimitedLog {
     inner: Arc<MemoryLog>,
     limited: AtomicBool,
-    /// Ids of large events that it accepted, including those whose append is still
-    /// held.
+    /// The ids of large events that the log has accepted, including those whose append is
+    /// still held back.
     taken: Mutex<BTreeSet<String>>,
     stores: Arc<MemoryStores>,
     /// An event that was sent although a crash would have taken it back.
@@ -60,8 +60,8 @@ impl LimitedLog {
         self.limited.load(Ordering::SeqCst)
     }
 
-    /// The index of the first of `events` that it refuses. It recognizes an event
-    /// that it accepted before.
+    /// The index of the first of `events` that the log refuses. An event that it accepted
+    /// before is not refused.
     fn refused(&self, events: &Events) -> Option<usize> {
         let mut taken = self.taken.lock();
         if !self.is_limited() {

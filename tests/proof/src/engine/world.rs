@@ -30,8 +30,7 @@ use crate::planted::{BadLog, BadPublish, BadStores};
 use crate::test_projection::{self, Flaky, Flaws, NAME, Reading, SECOND, Shelf};
 
 const P0: PartitionId = PartitionId(0);
-/// The depth to which emitted events may cause each other without a second
-/// projection.
+/// The limit on the emit depth if there is no second projection.
 const DEPTH_MAX: u32 = 16;
 /// The maximum number of turns until nothing is left to do; more than any history
 /// needs.
@@ -134,8 +133,8 @@ pub struct World {
     emitted_before: ById,
     /// Events that may be in the log or not.
     perhaps: ById,
-    /// Events that the log refused and an operator dropped, or that were deleted with
-    /// their version.
+    /// The emitted events that cannot reach the log any more: an operator dropped them
+    /// after the log had refused them, or they were deleted with their version.
     gone: BTreeSet<String>,
     /// The prefix of the ids of the second projection's events, if there is one.
     echo: Option<String>,
@@ -394,8 +393,8 @@ impl World {
         Ok(())
     }
 
-    /// The model of the serving build of `version`, with its emitted events, if a
-    /// fault interrupted the firing of timers.
+    /// The model of the active build of `version`, with its emitted events, if a fault
+    /// interrupted the build while timers fired; otherwise `None`.
     fn half_ticked(&mut self, version: &VersionId) -> Option<(BuildId, Model)> {
         let build = self.serving.clone().filter(|build| build.0 == version.0)?;
         let meta = meta_of(&*self.stores.shard(&shard_id(&build)).peek()).ok()?;
@@ -474,8 +473,8 @@ impl World {
         Ok(())
     }
 
-    /// After a crash a client reads again as soon as it is let, and never sees a state
-    /// that is older than what it showed before.
+    /// After a crash, the client reads again as soon as the engine allows it. The state
+    /// that it reads must not be older than the one it showed before.
     fn reconnect(&mut self) -> Result<()> {
         let Some(before) = &self.reconnects else { return Ok(()) };
         let Ok(view) = self.engine.view(NAME) else { return Ok(()) };
@@ -504,8 +503,11 @@ impl World {
             let build = (version.id.clone(), rebuilds.map_or(0, |version| version.rebuilds));
             let shard = self.stores.shard(&shard_id(&build));
             let durable = meta_of(&*shard.peek_durable())?.next;
-            let told = version.shards.first().map_or(0, |shard| shard.durable);
-            ensure!(told <= durable.0, "durable up to {told} is reported, and {durable} is");
+            let reported = version.shards.first().map_or(0, |shard| shard.durable);
+            ensure!(
+                reported <= durable.0,
+                "durable up to {reported} is reported, and {durable} is"
+            );
             let parked = |store: &dyn ReadStore| {
                 store.scan(Space::Parked, &KeyRange::all(), usize::MAX, false)
             };
@@ -604,14 +606,14 @@ impl World {
             if Model::in_between(&meta) {
                 continue;
             }
-            let told =
+            let context =
                 || format!("version {}, rebuilt {} times, at {}", build.0, build.1, meta.next);
-            // A shard need not commit because it has passed events that no projection
-            // subscribes to.
+            // A shard need not commit if it has only skipped events to which the projection
+            // does not subscribe.
             if !only_passed(&events, meta.next, model.next) {
-                model.advance(&events, meta.next).with_context(told)?;
+                model.advance(&events, meta.next).with_context(context)?;
             }
-            model.compare(&*store, &meta).with_context(told)?;
+            model.compare(&*store, &meta).with_context(context)?;
             let model = model.clone();
             if !self.stores.shard(&shard_id(&build)).has_unsynced() {
                 self.durable_models.insert(build, model);
@@ -663,8 +665,8 @@ impl World {
             before => {
                 let mut emit_from = (Offset(0), None);
                 if let Some(old) = before {
-                    // If a version's state could not be opened, the version stopped
-                    // before this.
+                    // If a version's state could not be opened, the version has stopped
+                    // earlier.
                     let store = self.stores.shard(&shard_id(&old)).peek();
                     let stopped = meta_of(&*store)?.next.min(next);
                     let model = self.model(&old);
@@ -786,8 +788,8 @@ impl World {
             let meta = meta_of(&*self.stores.shard(&shard_id(&build)).peek())?;
             ensure!(!Model::in_between(&meta), "version {} has not ticked", version.id);
         }
-        // If a shard has passed only events that no projection subscribes to, it need
-        // not commit its next offset.
+        // A shard that has only skipped events to which the projection does not subscribe
+        // need not commit its next offset.
         for version in self.engine.status_of(NAME)?.versions {
             let shard = version.shards.first().context("a version without a shard")?;
             ensure!(
@@ -902,9 +904,9 @@ fn build_of_epoch(epoch: &str) -> Option<BuildId> {
 
 /// Whether `to` is after `from` with no event of the meter between them.
 fn only_passed(events: &[Event], from: Offset, to: Offset) -> bool {
-    let place = |offset: Offset| usize::try_from(offset.0).unwrap_or(usize::MAX);
+    let index = |offset: Offset| usize::try_from(offset.0).unwrap_or(usize::MAX);
     from < to
-        && events.get(place(from)..place(to)).is_some_and(|events| {
+        && events.get(index(from)..index(to)).is_some_and(|events| {
             events
                 .iter()
                 .all(|event| event.kind != test_projection::READ && event.kind != HEARTBEAT_TYPE)

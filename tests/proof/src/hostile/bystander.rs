@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 
 /// The time between the arrival of an event and the next event.
 const PAUSE: Duration = Duration::from_millis(4);
-/// An event that takes longer than this delays further events, one per such period.
-/// They are counted as well, otherwise a stall of seconds would be one slow event
-/// among thousands.
+/// While an event takes longer than this, the events that should have been sent in the
+/// meantime wait, one for each such period. They count as slow too. Otherwise a stall of
+/// several seconds would be one slow event among thousands.
 const STALL: Duration = Duration::from_millis(20);
 /// How many of the slowest events are reported.
 const TOLD: usize = 8;
@@ -144,8 +144,8 @@ impl Bystander {
     pub async fn p99(&self, window: Window) -> (Duration, usize) {
         let mut of = self.shared.books.lock().await.latencies[window as usize].clone();
         of.sort_unstable();
-        let place = (of.len() * 99 / 100).min(of.len().saturating_sub(1));
-        (of.get(place).copied().unwrap_or_default(), of.len())
+        let rank = (of.len() * 99 / 100).min(of.len().saturating_sub(1));
+        (of.get(rank).copied().unwrap_or_default(), of.len())
     }
 
     /// The slowest events in parallel with guests, the slowest first.

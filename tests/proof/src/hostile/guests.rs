@@ -22,8 +22,8 @@ pub use files::File;
 pub enum Expected {
     /// The upload is refused with this code, and the detail contains these words.
     Refused(&'static str, &'static str),
-    /// The same, if the log already has events for the guest, so that the check of the
-    /// upload folds them. Without such events the upload may be accepted.
+    /// As `Refused`, if the log has events for the guest, which the check of the upload
+    /// then folds. Without such events the upload may be accepted.
     RefusedOverEvents(&'static str, &'static str),
     /// The upload is accepted, and each event of the guest is parked. The reason
     /// contains these words.
@@ -51,11 +51,11 @@ impl Guest {
 
     /// The guest number `place`, which may be any number.
     #[must_use]
-    pub fn at(place: u64) -> Self {
-        let place = usize::try_from(place % Self::COUNT).unwrap_or_default();
-        match Bomb::ALL.get(place) {
+    pub fn at(index: u64) -> Self {
+        let index = usize::try_from(index % Self::COUNT).unwrap_or_default();
+        match Bomb::ALL.get(index) {
             Some(bomb) => Self::Made(*bomb),
-            None => Self::Text(File::ALL[place - Bomb::ALL.len()]),
+            None => Self::Text(File::ALL[index - Bomb::ALL.len()]),
         }
     }
 
@@ -68,7 +68,7 @@ impl Guest {
         }
     }
 
-    /// Builds it.
+    /// Builds the guest.
     ///
     /// # Errors
     /// If its text is invalid.
@@ -166,7 +166,7 @@ fn of_file(file: File) -> Expected {
         F::LogOfMegabytes => Parks("host_call_bytes_max"),
         F::EmitFlood => Parks("call_emit_max"),
         F::EmitUndeclared => Parks("`emits` does not name it"),
-        F::EmitOfTheFuture => Parks("named as a cause"),
+        F::EmitOfTheFuture => Parks("as a cause, but its batch"),
         F::EmitNotJson => Parks("is not JSON"),
         F::EmitPastTheEnd => Parks("out of bounds"),
         F::MillionRows | F::MillionTimers => Parks("call_write_bytes_max"),
@@ -181,7 +181,7 @@ fn of_file(file: File) -> Expected {
         F::UndeclaredTable => Parks("there is no table"),
         F::OtherTenant => Parks("does not begin with the tenant of the event"),
         F::RowNotJson => Parks("is not a JSON object"),
-        F::BlamesNobody => Parks("it blames 4294967295"),
+        F::BlamesNobody => Parks("names 4294967295 as the cause"),
         F::ReadsRandomness | F::CountsItsCalls => {
             RefusedOverEvents("LAN-0208", "not deterministic")
         }
@@ -207,7 +207,7 @@ fn of_file(file: File) -> Expected {
         F::FeatureWideArithmetic => Refused("LAN-0107", "wide arithmetic"),
         F::FeatureCustomPageSizes => Refused("LAN-0107", "custom page sizes"),
         F::ImportSockets | F::ImportHttp => Refused("LAN-0110", "no network"),
-        F::ImportOtherWasi => Refused("LAN-0110", "not there for a projection"),
+        F::ImportOtherWasi => Refused("LAN-0110", "cannot use this part of WASI"),
         F::ImportLaterWasi => Refused("LAN-0110", "WASI 0.2"),
         F::ImportUnknown => Refused("LAN-0108", "`evil:host/shell@1.0.0`"),
         F::ImportOfUnknownFunction => Refused("LAN-0108", "drop-all"),

@@ -1,5 +1,5 @@
-//! Malformed uploads affect no other projection. Bytes that resemble plugins, or do
-//! not, are uploaded to the real server, several at a time.
+//! Malformed uploads affect no other projection. The experiment uploads random bytes and
+//! damaged plugins to the real server, several at a time.
 
 use anyhow::{Context as _, Result, ensure};
 use arbitrary::Unstructured;
@@ -214,10 +214,10 @@ impl Bases {
     fn with_custom_sections(&self, random: &mut fastrand::Rng) -> Vec<u8> {
         let base = self.small(random);
         let parts = sections(base, HEADER_BYTES).unwrap_or_default();
-        let place = random.usize(..=parts.len());
+        let index = random.usize(..=parts.len());
         let mut module = base[..HEADER_BYTES].to_vec();
         for (n, (id, body)) in parts.iter().enumerate() {
-            if n == place {
+            if n == index {
                 for _ in 0..random.usize(1..20) {
                     section(&mut module, 0, &self.custom(random));
                 }

@@ -33,18 +33,18 @@ const GUEST_MAX: Duration = Duration::from_secs(100);
 /// The number of endless guests that run on the server at once. It is larger than the
 /// server's number of threads.
 const PACK: u64 = 6;
-/// How long those guests together may delay an event of the victim, if twice the
-/// baseline is less. They never run on the victim's thread, but they keep every
-/// processor busy. An event passes from thread to thread four times, and each time it
-/// waits for a processor. With other load on two processors 99 of 100 events took up to
-/// 153 ms. If endless plugins ran on the victim's thread, they took 330 to 860 ms.
+/// How long the endless guests together may delay an event of the victim, if twice the
+/// baseline is less. They never run on the victim's thread, but they keep every processor
+/// busy: an event passes from thread to thread four times, and waits for a processor each
+/// time. With other load on two processors, 99 of 100 events took up to 153 ms. With a
+/// planted bug that runs endless plugins on the victim's thread, they took 330 to 860 ms.
 const HELD_UP_MAX: Duration = Duration::from_millis(250);
-/// The number of the victim's events that are measured in parallel with those guests.
-/// It is large enough that one slow sync of the disk is less than one in a hundred.
+/// The number of the victim's events that are measured while the endless guests run. It is
+/// so large that one slow sync of the disk affects fewer than one event in a hundred.
 const PACK_EVENTS: usize = 400;
-/// The number of the victim's events that are measured before each round, while
-/// nothing else runs. Both windows then see the same disk and the same load by
-/// others.
+/// The number of the victim's events that are measured before each round, while no guest
+/// runs. So the baseline and the round have the same disk and the same load by other
+/// programs.
 const PACK_BASELINE_EVENTS: u64 = 100;
 /// How many times longer an event of the victim may take in parallel with a hostile
 /// guest.
@@ -52,9 +52,9 @@ const SLOWER_MAX: u32 = 2;
 /// A latency that always counts as acceptable: no user notices it, and other load on
 /// the machine can cause it.
 const UNNOTICED: Duration = Duration::from_millis(20);
-/// How much more memory than before the first guest the server may ever take, in
-/// bytes. It covers an instance's memory, a call's arguments and writes, and the
-/// state of a check, each a few times.
+/// How much the server's memory may grow over its size before the first guest, in bytes.
+/// This has room for an instance's memory, a call's arguments and writes, and the state of
+/// a check, each a few times.
 const MEMORY_MORE_BYTES: u64 = 768 << 20;
 /// The most threads of the server.
 const THREADS_MAX: u64 = 600;
@@ -97,10 +97,9 @@ pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
     let tests = run.planned() == Guest::COUNT;
     let mut under = None;
     run.cases(|run, seed| {
-        // Each round has a new server. Otherwise a guest's events of the previous
-        // round would be in the log, and its upload would already be checked against
-        // them. The round follows from the seed, so that one case repeats what it
-        // did.
+        // Each round has a new server. Otherwise the log would contain a guest's events of
+        // the previous round, and the check of its upload would fold them. The round
+        // depends only on the seed, so that a single case can be repeated.
         let round = if tests { 0 } else { seed / Guest::COUNT };
         if under != Some(round) {
             if let Some(siege) = siege.take() {
@@ -112,8 +111,8 @@ pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
         }
         cases += 1;
         let siege = siege.as_ref().context("the server did not start")?;
-        // Scattered, so that neighbours in the list are not neighbours in the run.
-        // Any `COUNT` seeds in a row include every guest.
+        // The guests run in another order than that of the list. Any `COUNT` consecutive
+        // seeds include every guest.
         let guest = Guest::at(seed % Guest::COUNT * STRIDE);
         runtime.block_on(siege.withstand(run, guest, cases)).with_context(|| guest.name())
     });

@@ -14,8 +14,9 @@ use crate::reference_log::{self, ObservedEvents};
 impl World {
     /// The check after every kill. Returns how many derived events were found.
     pub(super) async fn check(&mut self) -> Result<u64> {
-        // The first check runs immediately, with a reader that also sees uncommitted
-        // records. Records after a transaction that a crash left open are not lost.
+        // The first check runs immediately after the crash. Its reader also reads
+        // uncommitted records, because records after a transaction that the crash left open
+        // are not lost.
         let all = self.events.clients_events(&self.broker.lock())?;
         self.ledger.lock().check_locations(|id| all.get(id).copied())?;
         self.settled(&self.server).await?;
@@ -111,7 +112,7 @@ impl World {
         let asking = self.events.events().filter(|(_, e)| {
             e.kind == "probe.sent" && e.source == SOURCE && e.data.contains("emit")
         });
-        let asking: BTreeSet<EventLocation> = asking.map(|(place, _)| place).collect();
+        let asking: BTreeSet<EventLocation> = asking.map(|(location, _)| location).collect();
         let mut found = 0;
         for name in [COUNTS, PARKING] {
             let mut caused = BTreeSet::new();
@@ -162,8 +163,8 @@ impl World {
         reference_log::push_versions(&clean, &data, &records).await?;
         self.settled(&clean).await?;
         self.server.restart()?;
-        // All parked events that can be retried were retried, and the states are the
-        // same then.
+        // After all parked events that can succeed are retried on both servers, the states
+        // must be equal.
         for server in [&self.server, &clean] {
             self.settled(server).await?;
             for (record, version) in reference_log::versions(&records) {

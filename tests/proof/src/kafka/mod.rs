@@ -1,14 +1,13 @@
 //! Invariant 10: over Kafka, a crash of Lantern or of the broker has no effect on the
 //! result.
 //!
-//! One case is one `kill -9` in the middle of ingest and fold over a topic of four
-//! partitions of a real broker: five times of Lantern, then once of the broker while
-//! Lantern keeps running. After each kill an independent consumer reads the topics. No
-//! acknowledged event may be missing, occur twice, or have another partition and
-//! offset. The tables must count each event once. Each event that a plugin emitted
-//! because of it must occur once among the committed records. After every sixth kill
-//! the state of every shard is compared, entry by entry, with a clean fold of the same
-//! topic.
+//! One case is one `kill -9` while events are appended to a topic with four partitions of a
+//! real broker, and folded. Five cases kill Lantern, the sixth kills the broker while
+//! Lantern runs, and so on. After each kill an independent consumer reads the topics. No
+//! acknowledged event may be missing, occur twice, or have another partition or offset. The
+//! tables must count each event once. Each emitted event must occur once among the
+//! committed records. After every sixth kill, the state of every shard is compared, entry
+//! by entry, with a new fold of the same topic.
 
 mod check;
 mod topic;
@@ -67,8 +66,9 @@ const ALERTS: &str = "alerts";
 /// Windows that close often, each compared with the two before.
 const WINDOWS: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":50,"z":null,"lateness_s":1,"clock":[]}"#;
 
-/// Small batches and frequent commits, so that a kill meets more different moments.
-/// Heartbeats are off, because one could move event time between two reads of a table.
+/// Small batches and frequent commits, so that kills happen at many different points of the
+/// work. Heartbeats are off, because a heartbeat could move event time between two reads of
+/// a table.
 const SETTINGS: [&str; 4] = [
     "engine.commit_ms=10",
     "engine.batch_events_max=200",

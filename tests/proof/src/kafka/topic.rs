@@ -31,19 +31,19 @@ impl Topic {
         let records = kafka::records(broker, &self.name, true)?;
         let mut known = 0;
         for record in &records {
-            let place = (u32::try_from(record.partition)?, u64::try_from(record.offset)?);
-            let seen = seen(record).with_context(|| format!("{}: {place:?}", self.name))?;
-            if let Some(before) = self.events.get(&place) {
-                ensure!(*before == seen, "{place:?} held {before:?} and holds {seen:?} now");
+            let location = (u32::try_from(record.partition)?, u64::try_from(record.offset)?);
+            let seen = seen(record).with_context(|| format!("{}: {location:?}", self.name))?;
+            if let Some(before) = self.events.get(&location) {
+                ensure!(*before == seen, "{location:?} held {before:?} and holds {seen:?} now");
                 known += 1;
                 continue;
             }
             let name = (seen.source.clone(), seen.id.clone());
-            if let Some(first) = self.places.insert(name, place) {
+            if let Some(first) = self.places.insert(name, location) {
                 let (source, id) = (&seen.source, &seen.id);
-                bail!("`{id}` of `{source}` is at {first:?} and at {place:?}");
+                bail!("`{id}` of `{source}` is at {first:?} and at {location:?}");
             }
-            self.events.insert(place, seen);
+            self.events.insert(location, seen);
         }
         let lost = self.events.len() - records.len().min(self.events.len());
         ensure!(lost == 0, "{lost} of {} events are gone, {known} are left", self.events.len());
@@ -62,9 +62,9 @@ impl Topic {
             if seen.source != SOURCE {
                 continue;
             }
-            let place = (u32::try_from(record.partition)?, u64::try_from(record.offset)?);
-            if let Some(first) = places.insert(seen.id.clone(), place) {
-                bail!("`{}` is at {first:?} and at {place:?}", seen.id);
+            let location = (u32::try_from(record.partition)?, u64::try_from(record.offset)?);
+            if let Some(first) = places.insert(seen.id.clone(), location) {
+                bail!("`{}` is at {first:?} and at {location:?}", seen.id);
             }
         }
         Ok(places)
@@ -77,7 +77,7 @@ impl Topic {
 
     /// All events, by place.
     pub(super) fn events(&self) -> impl Iterator<Item = (EventLocation, &ObservedEvents)> {
-        self.events.iter().map(|(place, event)| (*place, event))
+        self.events.iter().map(|(location, event)| (*location, event))
     }
 }
 

@@ -66,7 +66,7 @@ impl Feeds {
     /// Checks that each client ends with exactly the rows that the server returns.
     /// Returns the number of changes so far, and of snapshots.
     pub(crate) async fn check(&self, server: &Server) -> Result<(u64, u64)> {
-        let mut told = (0, 0);
+        let mut counts = (0, 0);
         for WatchedTable { table, seen, watcher } in &self.tables {
             let started = Instant::now();
             loop {
@@ -89,9 +89,9 @@ impl Feeds {
                 bail!("the feed of `{}`: {wrong}", table.name());
             }
             ensure!(!watcher.is_finished(), "the feed of `{}` ended", table.name());
-            told = (told.0 + seen.deltas, told.1 + seen.snapshots);
+            counts = (counts.0 + seen.deltas, counts.1 + seen.snapshots);
         }
-        Ok(told)
+        Ok(counts)
     }
 }
 

@@ -1,11 +1,11 @@
-//! Invariant 2: an acknowledged event survives a kill of the process. Whatever the
-//! process was doing, its state is the fold of the log afterwards.
+//! Invariant 2: an acknowledged event survives a kill of the process, and after the next
+//! start the state is the fold of the log, whatever the process was doing.
 //!
-//! One case is one `kill -9` of the server and of its children, 5 to 50 ms into some
-//! phase. After each kill no acknowledged event may be missing, occur twice, or have
-//! another offset, and the feeds must resume. After every tenth kill tables, timers and
-//! parked events are compared with a clean fold of the same log, and emitted events
-//! with the probes that caused them.
+//! One case is one `kill -9` of the server and its child processes, 5 to 50 ms after the
+//! begin of a phase of work. After each kill no acknowledged event may be missing, occur
+//! twice, or have another offset, and the feeds must resume. After every tenth kill tables,
+//! timers and parked events are compared with a clean fold of the same log, and emitted
+//! events with the probes that caused them.
 
 mod check;
 mod feeds;
@@ -104,8 +104,8 @@ fn cycle(run: &mut Run<'_>, runtime: &Runtime, world: &mut World, seed: u64) -> 
         let launch = world.launch(&[NO_HEARTBEATS]);
         world.server.restart_as(launch).context("the server does not start again")?;
         run.most("longest start, ms", started.elapsed().as_secs_f64() * 1_000.0);
-        let told = world.check().await?;
-        run.most("feed changes seen by one server's clients", told.0 as f64);
+        let changes = world.check().await?;
+        run.most("feed changes seen by one server's clients", changes.0 as f64);
         if whole {
             run.add("entries compared with a clean fold", world.compare().await? as f64);
         }

@@ -19,8 +19,9 @@ pub(crate) const FLIP: &str = "flip";
 pub(crate) const PARKING: [&str; 2] = ["rogue", "ordered"];
 /// The projection with timers.
 pub(crate) const ALERTS: &str = "alerts";
-/// The projection that is uploaded and deleted. It emits nothing: an event that is
-/// pending when its projection is deleted may or may not reach the log.
+/// The name of the projection that is uploaded and deleted again. It emits no events,
+/// because an emitted event that is pending when its projection is deleted may or may not
+/// reach the log.
 const GONE: &str = "gone";
 /// The parameters of [`GONE`].
 const QUIET: &str =
@@ -92,8 +93,8 @@ impl Phase {
     ];
 }
 
-/// The changes that were answered, and those that are pending. No others may be found
-/// after a crash.
+/// The changes that the server has answered, and those whose request is pending. After a
+/// crash, the server may have no other change.
 #[derive(Default)]
 pub(crate) struct Known {
     /// Dropped events, by projection.

@@ -28,10 +28,10 @@ pub fn cloudevents_structured(bytes: &[u8]) {
 /// An array of events.
 pub fn cloudevents_batch(bytes: &[u8]) {
     let (mut events, mut bad) = (Events::new(), Vec::new());
-    match reader().batch(bytes, &mut events, |place, error| bad.push((place, error))) {
+    match reader().batch(bytes, &mut events, |index, error| bad.push((index, error))) {
         Ok(()) => {
             let rising = bad.windows(2).all(|pair| pair[0].0 < pair[1].0);
-            let within = bad.iter().all(|(place, _)| *place < bad.len() + events.len());
+            let within = bad.iter().all(|(index, _)| *index < bad.len() + events.len());
             assert!(rising && within, "places of bad events: {bad:?}");
             bad.iter().for_each(|(_, error)| is_clear(error));
         }

@@ -1,5 +1,5 @@
-//! Invariant 8, requests: every parser returns a value or a clear error for any bytes.
-//! It never panics, and never uses memory or time out of proportion. If there is an
+//! Invariant 8, requests: every parser returns a value or a clear error for any bytes. It
+//! never panics, and its memory and time are proportional to the input. If there is an
 //! encoder, a decoded value must encode and decode to the same value.
 //!
 //! For each parser there is a function that runs it on bytes, and panics if the claim

@@ -218,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_escapes_and_repeated_members_are_told_apart() {
+    fn numbers_escapes_and_repeated_members_are_distinguished() {
         let parse = |text: &str| Exact::parse(text).unwrap();
         assert_eq!(parse(r#""\u0041\ud83d\ude00""#), parse("\"A😀\""));
         for (one, other) in [

@@ -215,8 +215,8 @@ impl Writer {
     fn array(&mut self, depth: usize) {
         self.depth = self.depth.max(depth + 1);
         self.json.push('[');
-        for place in 0..self.rng.usize(..6) {
-            if place > 0 {
+        for index in 0..self.rng.usize(..6) {
+            if index > 0 {
                 self.json.push(',');
             }
             self.space();
@@ -229,8 +229,8 @@ impl Writer {
     fn object(&mut self, depth: usize) {
         self.depth = self.depth.max(depth + 1);
         self.json.push('{');
-        for place in 0..self.rng.usize(..6) {
-            if place > 0 {
+        for index in 0..self.rng.usize(..6) {
+            if index > 0 {
                 self.json.push(',');
             }
             self.space();

@@ -129,8 +129,8 @@ impl Bench {
         Ok(Self { first, second, feed, next: [0, 0], groups: 0, folder, _client: client })
     }
 
-    /// Sends a group, and compares everything that can be read of it. Each reader
-    /// that returns another value is added to `wrong`.
+    /// Sends a group of payloads, and reads each back in every way. A way that returns
+    /// another value is added to `wrong`.
     async fn group(
         &mut self,
         payloads: &[Payload],

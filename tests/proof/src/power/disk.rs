@@ -1,5 +1,6 @@
-//! A disk in memory that keeps a journal of all operations, and can be cut off after
-//! any of them. Writes that were not synced then are lost, kept, reordered or torn.
+//! A simulated disk in memory. It keeps a journal of all operations, and can produce the
+//! disk's content after a power loss at any of them: writes that were not synced are lost,
+//! kept, reordered or torn.
 //!
 //! The model guarantees what POSIX guarantees, and no more. A file's writes and length
 //! are durable after its sync. Before it, any of them may reach the disk, whole or by
@@ -117,11 +118,11 @@ impl Contents {
         }
         let mut done = 0;
         while done < out.len() {
-            let (page, place) = page_and_offset(at + done as u64);
-            let part = (PAGE - place).min(out.len() - done);
+            let (page, start) = page_and_offset(at + done as u64);
+            let part = (PAGE - start).min(out.len() - done);
             match self.pages.get(page).and_then(Option::as_ref) {
                 Some(bytes) => {
-                    out[done..done + part].copy_from_slice(&bytes[place..place + part]);
+                    out[done..done + part].copy_from_slice(&bytes[start..start + part]);
                 }
                 None => out[done..done + part].fill(0),
             }
@@ -135,23 +136,23 @@ impl Contents {
         self.len = self.len.max(at + bytes.len() as u64);
         let mut done = 0;
         while done < bytes.len() {
-            let (page, place) = page_and_offset(at + done as u64);
-            let part = (PAGE - place).min(bytes.len() - done);
+            let (page, start) = page_and_offset(at + done as u64);
+            let part = (PAGE - start).min(bytes.len() - done);
             if self.pages.len() <= page {
                 self.pages.resize(page + 1, None);
             }
             let held = self.pages[page].get_or_insert_with(|| Arc::new([0; PAGE]));
-            Arc::make_mut(held)[place..place + part].copy_from_slice(&bytes[done..done + part]);
+            Arc::make_mut(held)[start..start + part].copy_from_slice(&bytes[done..done + part]);
             done += part;
         }
     }
 
     fn set_len(&mut self, len: u64) {
         if len < self.len {
-            let (page, place) = page_and_offset(len);
-            self.pages.truncate(page + usize::from(place > 0));
+            let (page, start) = page_and_offset(len);
+            self.pages.truncate(page + usize::from(start > 0));
             if let Some(Some(last)) = self.pages.get_mut(page) {
-                Arc::make_mut(last)[place..].fill(0);
+                Arc::make_mut(last)[start..].fill(0);
             }
         }
         self.len = len;

@@ -163,7 +163,7 @@ impl Recorded {
     /// everything.
     pub(super) fn check(&self, rng: &mut Rng) -> Result<ObservedState> {
         let at = rng.usize(..=self.steps);
-        let told = self.disk.marks(at);
+        let marks = self.disk.marks(at);
         let mut image = self.disk.cut(at, rng);
         let mut seen = ObservedState::default();
         for _ in 0..rng.u32(..=RECOVERIES_MAX) {
@@ -180,10 +180,10 @@ impl Recorded {
             .with_context(|| format!("starting after power was lost at step {at}"))?;
         let found = stack.events()?;
         seen.events = found.len() as u64;
-        self.check_log(&found, &told)?;
+        self.check_log(&found, &marks)?;
         let record = stack.record()?;
-        check_catalog(record.as_ref(), &told)?;
-        stack.check_shards(record.as_ref(), &found, &told)?;
+        check_catalog(record.as_ref(), &marks)?;
+        stack.check_shards(record.as_ref(), &found, &marks)?;
         if rng.u32(..GOES_ON) == 0 {
             stack.start(rng)?;
             stack.settle()?;
@@ -208,8 +208,8 @@ impl Recorded {
 
     /// Checks that the log contains all acknowledged events, and each append completely
     /// or not at all.
-    fn check_log(&self, found: &[Event], told: &[Acknowledged]) -> Result<()> {
-        let acknowledged = told
+    fn check_log(&self, found: &[Event], marks: &[Acknowledged]) -> Result<()> {
+        let acknowledged = marks
             .iter()
             .filter_map(|t| if let Acknowledged::Appended(n) = t { Some(*n) } else { None });
         let acknowledged = acknowledged.max().unwrap_or(0);
@@ -231,10 +231,10 @@ impl Recorded {
 
 /// Checks that the catalogue contains the record that was saved last, or the one that
 /// was being saved.
-fn check_catalog(found: Option<&ProjectionRecord>, told: &[Acknowledged]) -> Result<()> {
+fn check_catalog(found: Option<&ProjectionRecord>, marks: &[Acknowledged]) -> Result<()> {
     let mut right: Vec<Option<&ProjectionRecord>> = vec![None];
-    for told in told {
-        match told {
+    for mark in marks {
+        match mark {
             Acknowledged::Saving(record) => right.push(record.as_ref()),
             Acknowledged::Saved(record) => right = vec![record.as_ref()],
             Acknowledged::Appended(_) | Acknowledged::Committed(..) | Acknowledged::Shown(..) => (),
@@ -244,10 +244,10 @@ fn check_catalog(found: Option<&ProjectionRecord>, told: &[Acknowledged]) -> Res
     Ok(())
 }
 
-/// Readers saw nothing that is later than this state, or they wait: the state knows how
-/// far its readers may have seen.
-fn check_shown(id: &ShardId, meta: &ShardMeta, told: &[Acknowledged]) -> Result<()> {
-    let last = told.iter().rev().find_map(|told| match told {
+/// Checks that readers have seen nothing later than this state, or that the state records
+/// that they may have. In the second case the engine lets them wait.
+fn check_shown(id: &ShardId, meta: &ShardMeta, marks: &[Acknowledged]) -> Result<()> {
+    let last = marks.iter().rev().find_map(|mark| match mark {
         Acknowledged::Shown(shard, next, pos) if shard == id => Some(Some((*next, *pos))),
         Acknowledged::Committed(shard, _) if shard == id => Some(None),
         _ => None,
@@ -421,23 +421,23 @@ impl Stack {
         &self,
         record: Option<&ProjectionRecord>,
         log: &[Event],
-        told: &[Acknowledged],
+        marks: &[Acknowledged],
     ) -> Result<()> {
         let versions = record.map(|record| record.versions.as_slice()).unwrap_or_default();
         for ((id, store), version) in self.shards()?.into_iter().zip(versions) {
             let meta = meta_of(&*store)?;
-            let mut committed = told.iter().filter_map(|told| match told {
+            let mut committed = marks.iter().filter_map(|mark| match mark {
                 Acknowledged::Committed(shard, pos) if *shard == id => Some(*pos),
                 _ => None,
             });
-            check_shown(&id, &meta, told)?;
+            check_shown(&id, &meta, marks)?;
             // A build with this id may have been deleted and created again.
             let committed = committed.next_back().unwrap_or(0);
-            let told = || format!("shard {id:?} at {}", meta.next);
+            let context = || format!("shard {id:?} at {}", meta.next);
             ensure!(
                 meta.pos >= committed,
                 "{}: commit {committed} is gone, {} is the last",
-                told(),
+                context(),
                 meta.pos
             );
             let kind =
@@ -446,10 +446,10 @@ impl Stack {
                 kind.context("a version of no kind")?,
                 EngineConfig::default().emit_depth_max,
             );
-            model.advance(log, meta.next).with_context(told)?;
-            model.compare(&*store, &meta).with_context(told)?;
+            model.advance(log, meta.next).with_context(context)?;
+            model.compare(&*store, &meta).with_context(context)?;
             drop(store);
-            self.stores.inner.check(&id).with_context(told)?;
+            self.stores.inner.check(&id).with_context(context)?;
         }
         Ok(())
     }

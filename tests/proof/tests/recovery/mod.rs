@@ -1,5 +1,5 @@
-//! Damage that occurred in other systems, as test cases with the real binary, and the
-//! recovery from each.
+//! Kinds of damage that have occurred in other systems, as test cases with the real binary,
+//! with the recovery from each.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -234,11 +234,11 @@ async fn an_intact_index_over_a_torn_chunk_does_not_keep_the_server_down() {
     assert!(!same && text.contains("partition 0 at offset 40"), "{text}");
 }
 
-/// Recovered but unsynced data served (kafka #8812): here the tables contain events
-/// that the log has lost. The server does not continue with them, because it would
-/// skip the next events.
+/// In kafka #8812, a server served recovered data that was never synced. The corresponding
+/// case here: the tables contain events that the log has lost. The server halts the
+/// projection, because otherwise it would skip the next events.
 #[tokio::test(flavor = "multi_thread")]
-async fn tables_that_are_ahead_of_the_log_stop_and_say_so() {
+async fn tables_that_are_ahead_of_the_log_halt_with_the_reason() {
     let mut stopped = stopped(45).await;
     let older = fs::read(stopped.folder.join("log.redb")).unwrap();
     let server = start(&stopped.folder);
