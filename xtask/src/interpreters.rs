@@ -17,7 +17,7 @@ const CREATED: [&str; 5] = ["node_modules", "build", "dist", "target", "__pycach
 
 /// An SDK whose tools are not cargo's.
 struct Sdk {
-    /// Its folder in the repository.
+    /// The folder in the repository.
     folder: &'static str,
     /// The programs that it needs.
     programs: &'static [&'static str],

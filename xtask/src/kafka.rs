@@ -76,9 +76,9 @@ fn options(port: u16) -> Options {
     Options { folder, port: Some(port), ending: Ending::Stop, ..Options::new(&libs()) }
 }
 
-/// Starts a broker with `topic` and returns its address. The caller must then start
-/// `user`: the standard input of `user` keeps the broker alive until `user` ends, also
-/// if this process ends earlier.
+/// Starts a broker with `topic` and returns its address. The caller must then start `user`,
+/// because the broker runs until the standard input of `user` is closed: it ends when
+/// `user` ends, and not when this process does.
 pub(crate) fn keep_for(user: &mut Command, topic: &str, partitions: u32) -> Result<String> {
     fetch()?;
     shell::step("Starting Kafka");

@@ -1,7 +1,7 @@
 //! `cargo xtask`: what a developer of Lantern does, each with one command.
 //!
-//! It depends on none of the host's crates, and never on the network but
-//! through cargo and rustup.
+//! It depends on none of the host's crates. It uses the network only through cargo, rustup,
+//! Maven, pip and npm.
 
 mod artifacts;
 mod bench;
@@ -26,49 +26,50 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
 enum Task {
-    /// Build everything, and run the server on real flights and made-up shop events.
+    /// Build everything, and run the server on real flights and generated shop events.
     ///
-    /// Ctrl-C ends it cleanly; started again, it goes on where it was.
+    /// Ctrl-C ends it cleanly. When it is started again, it continues where it stopped.
     Demo {
         /// Passed on to `lantern demo`: see `cargo xtask demo --help-demo`.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
-        /// Build with all optimizations first; takes longer.
+        /// Build with all optimizations first. This takes longer.
         #[arg(long)]
         release: bool,
-        /// Print what `lantern demo` takes.
+        /// Print the options of `lantern demo`.
         #[arg(long)]
         help_demo: bool,
         /// Keep the events in a topic of a real Kafka broker, which is fetched and started.
         #[arg(long)]
         kafka: bool,
     },
-    /// Run a Kafka broker on loopback, with what tests and the demo use.
+    /// Run the Kafka broker that tests and the demo use, on loopback.
     ///
-    /// Apache Kafka comes from Maven Central, by Maven, and needs a JDK 17 or newer.
+    /// Maven downloads Apache Kafka from Maven Central. Kafka needs a JDK 17 or newer.
     Kafka {
-        /// Only fetch it.
+        /// Only fetch Kafka, and start no broker.
         #[arg(long)]
         fetch: bool,
-        /// Where it listens; 7492 where nothing is said.
+        /// The port to listen on; 7492 if left out.
         #[arg(long)]
         port: Option<u16>,
     },
     /// Build the interpreters of scripts and declarations into target/interpreters.
     ///
-    /// Only those whose files have changed. Needs Python and Node.js, and their packages
-    /// from PyPI and npm.
+    /// Builds only interpreters whose files have changed. Needs Python and Node.js, and
+    /// downloads packages from PyPI and npm.
     Interpreters,
     /// Build everything, run all tests and all checks.
     ///
-    /// With CI=true a missing program is a failure; else what needs it is skipped.
+    /// If a program is missing, the tests that need it are skipped; with CI=true that is a
+    /// failure.
     Test {
-        /// Only tests whose name contains this, and no checks.
+        /// Run only tests whose names contain this text, and no checks.
         filter: Option<String>,
     },
     /// Check format, lints, documentation and the rules of the repository.
     Check {
-        /// Only the rules of the repository: takes a second, and builds nothing.
+        /// Check only the rules of the repository. This takes a second and builds nothing.
         #[arg(long)]
         rules: bool,
     },
@@ -85,21 +86,21 @@ enum Task {
     },
     /// Generate docs/errors, docs/config.md, its schema and the documents of the API again.
     Docs {
-        /// Keep the schema of the settings, and build nothing.
+        /// Build nothing, and leave the schemas and the API documents as they are.
         #[arg(long)]
         no_build: bool,
     },
-    /// Measure Lantern next to native code in one run, and the server from outside.
+    /// Run benchmarks: Lantern compared with native code in one run, and the server
+    /// measured from outside.
     ///
-    /// `w1` and `w1-kafka`: count and sum per tenant and minute, and revenue per
-    /// product. `w2`: hourly final windows and sessions over 90 days of event time.
-    /// `ingest`: acknowledged events a second over HTTP. `latency`: from
-    /// an event's acknowledgement to its change with a WebSocket client. `growth`:
-    /// more keys, rows, projections and partitions. `idle`: memory and CPU time of
-    /// projections and clients with nothing to do. `start`: start with one plugin
-    /// and with many. `languages`: one projection in each language, from upload to
-    /// CPU time. `guest`: fuel and time an event in guests alone. `steps`: a
-    /// micro-benchmark for each hot step.
+    /// `w1` and `w1-kafka`: count and sum per tenant and minute, and revenue per product.
+    /// `w2`: hourly final windows and sessions over 90 days of event time. `ingest`:
+    /// acknowledged events per second over HTTP. `latency`: the time from an event's
+    /// acknowledgement until a WebSocket client has its change. `growth`: more keys, rows,
+    /// projections and partitions. `idle`: memory and CPU time of projections and clients
+    /// with nothing to do. `start`: start with one plugin and with many. `languages`: the
+    /// same projection in each language, from the upload to CPU time. `guest`: fuel and
+    /// time per event in a guest alone. `steps`: a micro-benchmark for each hot step.
     ///
     /// Examples: `cargo xtask bench`, `cargo xtask bench w1 --json`,
     /// `cargo xtask bench growth -- --only keys --keys 10000,1000000`,
@@ -112,7 +113,7 @@ enum Task {
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
     },
-    /// Try what Lantern claims, with the counts of the longer run.
+    /// Run the experiments for Lantern's claims, with more cases than the tests run.
     ///
     /// Examples: `cargo xtask proof --list`, `cargo xtask proof --minutes 60 --json`,
     /// `cargo xtask proof power-loss --cases 1 --seed 7`; `--help-proof` lists all.
@@ -120,7 +121,7 @@ enum Task {
         /// Passed on to the experiments.
         #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
         args: Vec<String>,
-        /// Print what the experiments take.
+        /// Print the options of the experiments.
         #[arg(long)]
         help_proof: bool,
     },
@@ -207,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn what_follows_demo_and_a_benchmark_is_passed_on() {
+    fn arguments_after_demo_and_a_benchmark_are_passed_on() {
         let task = Task::try_parse_from(["xtask", "demo", "--release", "--speed", "60"]);
         assert!(
             matches!(task, Ok(Task::Demo { args, release: true, .. }) if args == ["--speed", "60"])

@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_missing_is_named_in_one_line_with_the_command_that_installs_it() {
+    fn missing_packages_are_named_in_one_line_with_the_command_that_installs_them() {
         assert!(message(&[]).is_none());
         let missing: Vec<_> = PREREQUISITES.iter().skip(5).collect();
         assert_eq!(

@@ -116,13 +116,12 @@ fn literal(text: &str) -> Option<(String, &str)> {
 
 fn page(code: &Code) -> (String, String) {
     let Code { code: name, status, title, help } = code;
-    let place = match status {
-        0 => "The server, or a plugin on it, is stopped by this; no request is answered with it."
-            .to_owned(),
+    let answer = match status {
+        0 => "No request is answered with this code: the server prints or logs it.".to_owned(),
         _ => format!("Requests are answered with HTTP status {status}."),
     };
     let text = format!(
-        "{MARK}# {name}: {title}\n\n{place}\n\n**What to do:** {help}.\n\n[All codes](README.md)\n"
+        "{MARK}# {name}: {title}\n\n{answer}\n\n**What to do:** {help}.\n\n[All codes](README.md)\n"
     );
     (format!("{PAGES}/{name}.md"), text)
 }

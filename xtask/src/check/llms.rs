@@ -1,5 +1,6 @@
-//! Generates `docs/llms.txt`: a reference in one file, for readers that take only one. It
-//! consists of an introduction and of sections of other documents.
+//! Generates `docs/llms.txt`, a reference in one file for language models and other readers
+//! that read only one file. It consists of an introduction and of sections of other
+//! documents.
 
 use anyhow::{Context, Result, bail};
 
@@ -7,11 +8,11 @@ use super::Repository;
 
 /// The generated file.
 pub(super) const PATH: &str = "docs/llms.txt";
-/// Its introduction, with `{{FILE#SECTION}}` for each included section; an empty section
+/// The introduction, with `{{FILE#SECTION}}` for each included section; an empty section
 /// is the text before the first one.
 const TEMPLATE: &str = include_str!("llms.md.tmpl");
-/// The largest size. A token is at least 3.3 bytes of such a text, so that this is at most
-/// 12,000 tokens.
+/// The maximum size of the file. A token has at least 3.3 bytes of such a text, so this is
+/// at most 12,000 tokens.
 const BYTES_MAX: usize = 39_600;
 
 /// The text of the file.
@@ -19,7 +20,7 @@ pub(super) fn document(repository: &Repository) -> Result<String> {
     let mut text = String::new();
     for line in TEMPLATE.lines() {
         match line.strip_prefix("{{").and_then(|line| line.strip_suffix("}}")) {
-            Some(place) => text.push_str(&included(repository, place)?),
+            Some(include) => text.push_str(&included(repository, include)?),
             None => text.push_str(line),
         }
         text.push('\n');
@@ -39,8 +40,8 @@ pub(super) fn sources() -> impl Iterator<Item = &'static str> {
     paths.into_iter()
 }
 
-fn included(repository: &Repository, place: &str) -> Result<String> {
-    let (path, title) = place.split_once('#').context("a section is written FILE#SECTION")?;
+fn included(repository: &Repository, include: &str) -> Result<String> {
+    let (path, title) = include.split_once('#').context("a section is written FILE#SECTION")?;
     let document = repository.texts.get(path).with_context(|| format!("{path} is missing"))?;
     let found = section(document, title)
         .with_context(|| format!("{path} has no section `{title}`, which {PATH} includes"))?;

@@ -1,9 +1,9 @@
 //! Phrases that make comments, documents and error texts hard to read, and
 //! what to write instead.
 //!
-//! The list is short. It has phrases that this project once used in many different
-//! meanings, and that a search finds reliably. `cargo xtask prose` prints every place
-//! that has one of them.
+//! The list is short. It contains phrases that this project once used in many different
+//! meanings, and that a search finds reliably. `cargo xtask prose` prints every place that
+//! has one of them.
 
 use std::collections::BTreeMap;
 
