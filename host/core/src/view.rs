@@ -33,9 +33,9 @@ pub trait Views: Send + Sync {
     }
 }
 
-/// A version that, after a crash, folds events again whose results readers may have seen
-/// before the crash. Until it has folded them, its tables are older than those, so they
-/// cannot be read.
+/// After a crash, a version may have to fold events again because its last commits were not
+/// durable. Readers may have seen the results of these events before the crash, so the
+/// version's tables cannot be read until it has folded them.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("projection `{projection}` recovers from a crash: {reason}")]
 pub struct Recovering {

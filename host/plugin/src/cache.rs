@@ -33,8 +33,8 @@ const SUFFIX: &str = "cwasm";
 const ASIDE_SUFFIX: &str = "tmp";
 
 /// Code that this installation has compiled. Only [`CodeCache::load`] and
-/// [`CompiledCode::from_compiler`] create one: [`CompiledCode::deserialize`] relies on
-/// it.
+/// [`CompiledCode::from_compiler`] create a value of this type.
+/// [`CompiledCode::deserialize`] relies on that.
 pub(crate) struct CompiledCode(CachedCode);
 
 enum CachedCode {

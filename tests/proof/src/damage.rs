@@ -2,9 +2,9 @@
 //! and never return the data.
 //!
 //! The experiment cuts off real files of log, state and catalogue, and changes bytes in
-//! them. A seed determines one damage. Any 3,000 consecutive seeds change every byte of a
-//! full chunk and of the last chunk, and cut the chunk off at it. The other seeds damage
-//! chunks of other sizes, or raw bytes of the files.
+//! them. A seed determines one damage. Any 3,000 consecutive seeds change each byte of a
+//! full chunk and of the last chunk once, and cut these two chunks off at each byte. The
+//! other seeds damage chunks of other sizes, or raw bytes of the files.
 
 use std::collections::BTreeMap;
 use std::fs;

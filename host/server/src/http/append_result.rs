@@ -17,10 +17,10 @@ pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
 pub(crate) struct AppendQuery {
     /// Whether valid events are appended if others are invalid.
     pub(crate) partial: bool,
-    /// Whether the events were exported from another log with `types=*` and are
-    /// appended exactly as they were: including host events and append times. Only for
-    /// NDJSON, and only into an empty log with the same number of partitions, before
-    /// there is a projection.
+    /// Appends events that were exported from another log with `types=*` exactly as they
+    /// were, including the host's own events and append times. The body must be NDJSON. The
+    /// log must be empty and have the same number of partitions, and there must be no
+    /// projection yet.
     pub(crate) exact: bool,
 }
 
