@@ -15,10 +15,13 @@ mod error_cause;
 mod event;
 #[cfg(feature = "fake")]
 pub mod fake;
+mod field_value;
+mod filter;
 mod ids;
 mod manifest;
 mod members;
 mod merge;
+mod pair_buffer;
 mod ports;
 mod projection_key;
 mod read_values;
@@ -26,6 +29,8 @@ mod records;
 mod reserved_names;
 mod rfc3339;
 mod row_check;
+mod row_fields;
+mod row_source;
 mod view;
 mod writes;
 
@@ -37,6 +42,11 @@ pub use commit::{PublishedCommit, TableChanges};
 pub use deduplication::{DeduplicationWindow, Identity, KnownEvent, identity};
 pub use error_cause::ErrorCause;
 pub use event::{Columns, DEPTH_EXTENSION, Event, EventRef, Events};
+pub use field_value::FieldValue;
+pub use filter::{
+    Condition, FILTER_CONDITIONS_MAX, FILTER_VALUES_MAX, Filter, FilterError, Operator,
+    UnknownField, field_named, similar,
+};
 pub use ids::{Cause, Offset, PartitionId, TableId, Timestamp};
 pub use manifest::{
     Attributes, EventTime, FieldKind, FieldSpec, Manifest, ManifestError, Member, Merge, OnFailure,
@@ -44,6 +54,7 @@ pub use manifest::{
 };
 pub use members::{MemberColumn, MemberValues, decode_members};
 pub use merge::merge_rows;
+pub use pair_buffer::PairBuffer;
 pub use ports::{
     AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, ApplyError, ApplyOutcome, Batch, Catalog,
     Clock, CloseLog, CommitSink, CommittedOffsets, DeadLetter, DeadLetterName, DeadLetters,
@@ -66,6 +77,8 @@ pub use reserved_names::{
 };
 pub use rfc3339::parse_rfc3339;
 pub use row_check::{RowError, check_row};
+pub use row_fields::{FieldReader, FieldSpans, RowFields};
+pub use row_source::RowSource;
 pub use view::{ChangesSince, Recovering, ShardChanges, View, ViewError, Views};
 pub use writes::{ChangedPairs, PairSpan, SpaceWrites, Writes};
 

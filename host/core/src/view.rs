@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use thiserror::Error;
 
+use crate::row_source::ShardRows;
 use crate::{
     Checkpoint, DecisionRecord, KeyRange, Log, Manifest, Offset, PartitionId, ReadStore, Row,
-    ShardMeta, ShardPoint, ShardProof, Space, StoreError, TableChanges, TableId, TableSpec,
-    Timestamp, VersionId, merge_rows,
+    RowSource, ShardMeta, ShardPoint, ShardProof, Space, StoreError, TableChanges, TableId,
+    TableSpec, Timestamp, VersionId, merge_rows,
 };
 
 /// Opens views of projections.
@@ -314,15 +315,26 @@ impl View {
         Ok(ChangesSince::Commits(commits))
     }
 
+    /// The rows of `table`, for readers of many rows.
+    #[must_use]
+    pub fn rows(&self, table: TableId) -> impl RowSource + '_ {
+        ShardRows {
+            table,
+            spec: self.manifest.tables.get(table.0 as usize),
+            stores: self.shards.iter().map(|(_, _, store)| &**store).collect(),
+        }
+    }
+
     fn merge(&self, table: TableId, held: &[(usize, Vec<u8>)]) -> Vec<u8> {
         if let [(_, only)] = held {
             return only.clone();
         }
         let rows: Vec<&[u8]> = held.iter().map(|(_, value)| value.as_slice()).collect();
-        let table = self.manifest.tables.get(table.0 as usize);
-        table.map_or_else(
-            || merge_rows(&TableSpec::default(), &rows),
-            |table| merge_rows(table, &rows),
-        )
+        merged_value(self.manifest.tables.get(table.0 as usize), &rows)
     }
+}
+
+/// Merges the values that several shards hold under one key.
+pub(crate) fn merged_value(table: Option<&TableSpec>, rows: &[&[u8]]) -> Vec<u8> {
+    table.map_or_else(|| merge_rows(&TableSpec::default(), rows), |table| merge_rows(table, rows))
 }

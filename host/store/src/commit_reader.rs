@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
-use lantern_core::{KeyRange, Pairs, Space, SpaceWrites, TableId, Writes};
+use lantern_core::{KeyRange, PairBuffer, Pairs, Space, SpaceWrites, TableId, Writes};
 use lantern_redb_file::begin_durable_write;
 use redb::{
     Database, Durability, ReadOnlyTable, ReadableDatabase, ReadableTable, ReadableTableMetadata,
@@ -100,6 +100,24 @@ impl CommitReader {
             Some(RowStorage::Tree(tree)) => scan(tree, range, limit, reverse),
             Some(RowStorage::Runs(runs)) => runs.scan(range, limit, reverse),
             None => Ok(Pairs::new()),
+        }
+    }
+
+    /// Adds pairs of `range` to `pairs` until it is full or the range ends.
+    pub(crate) fn scan_into(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        reverse: bool,
+        pairs: &mut PairBuffer,
+    ) -> Result<(), RunError> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        match self.spaces.get(&space) {
+            Some(RowStorage::Tree(tree)) => scan_tree_into(tree, range, reverse, pairs),
+            Some(RowStorage::Runs(runs)) => runs.scan_into(range, reverse, pairs),
+            None => Ok(()),
         }
     }
 
@@ -203,6 +221,23 @@ fn scan(
         pairs.push((key.value().to_vec(), value.value().to_vec()));
     }
     Ok(pairs)
+}
+
+fn scan_tree_into(
+    tree: &ReadOnlyTable<BlockBytes, BlockBytes>,
+    range: &KeyRange,
+    reverse: bool,
+    pairs: &mut PairBuffer,
+) -> Result<(), RunError> {
+    let end = range.end.as_deref().map_or(Bound::Unbounded, Bound::Excluded);
+    let mut rows = tree.range::<&[u8]>((Bound::Included(range.start.as_slice()), end))?;
+    while !pairs.is_full()
+        && let Some(pair) = if reverse { rows.next_back() } else { rows.next() }
+    {
+        let (key, value) = pair?;
+        pairs.push(key.value(), value.value());
+    }
+    Ok(())
 }
 
 /// Writes `changes` in key order.

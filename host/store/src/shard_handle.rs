@@ -4,7 +4,9 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use lantern_core::{KeyRange, Pairs, ReadStore, ReadValues, ShardStore, Space, StoreError, Writes};
+use lantern_core::{
+    KeyRange, PairBuffer, Pairs, ReadStore, ReadValues, ShardStore, Space, StoreError, Writes,
+};
 
 use crate::commit_reader::{CommitReader, Sync};
 use crate::shard::Shard;
@@ -123,6 +125,16 @@ impl ReadStore for Snapshot {
         reverse: bool,
     ) -> Result<Pairs, StoreError> {
         self.handle.0.read_from(&self.view, |view| view.scan(space, range, limit, reverse))
+    }
+
+    fn scan_into(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        reverse: bool,
+        pairs: &mut PairBuffer,
+    ) -> Result<(), StoreError> {
+        self.handle.0.read_from(&self.view, |view| view.scan_into(space, range, reverse, pairs))
     }
 
     fn spaces(&self) -> Result<Vec<Space>, StoreError> {

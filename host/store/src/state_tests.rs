@@ -5,7 +5,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::time::{Duration, Instant};
 
-use lantern_core::{KeyRange, Pairs, PartitionId, ReadStore, Space, TableId, Writes, dump};
+use lantern_core::{
+    KeyRange, PairBuffer, Pairs, PartitionId, ReadStore, Space, TableId, Writes, dump,
+};
 use proptest::prelude::*;
 use tempfile::TempDir;
 
@@ -640,6 +642,13 @@ proptest! {
             for (snapshot, model) in &snapshots {
                 let actual = snapshot.scan(ROWS, &range, limit, reverse).unwrap();
                 prop_assert_eq!(actual, expected(model, &range, limit, reverse));
+                let mut pairs = PairBuffer::default();
+                snapshot.scan_into(ROWS, &range, reverse, &mut pairs).unwrap();
+                let actual: Pairs = (0..pairs.len())
+                    .filter_map(|index| pairs.get(index))
+                    .map(|(key, value)| (key.to_vec(), value.to_vec()))
+                    .collect();
+                prop_assert_eq!(actual, expected(model, &range, usize::MAX, reverse));
             }
             let actual = shard.scan(ROWS, &range, limit, reverse).unwrap();
             prop_assert_eq!(actual, expected(&model, &range, limit, reverse));

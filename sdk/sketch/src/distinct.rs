@@ -126,6 +126,15 @@ impl Distinct {
         }
     }
 
+    /// The bytes of memory that it holds in addition to its own size.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        match &self.0 {
+            State::Sparse(entries) => entries.capacity() * size_of::<u64>(),
+            State::Dense(_) => DENSE_BYTES,
+        }
+    }
+
     /// Whether no value was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {

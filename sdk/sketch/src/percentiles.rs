@@ -117,6 +117,12 @@ impl Percentiles {
         }
     }
 
+    /// The bytes of memory that it holds in addition to its own size.
+    #[must_use]
+    pub fn heap_bytes(&self) -> usize {
+        self.buckets.capacity() * size_of::<Bucket>()
+    }
+
     /// Whether no value was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {

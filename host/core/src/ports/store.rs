@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use thiserror::Error;
 
-use crate::{PartitionId, ProjectionRecord, ReadValues, TableId, VersionId, Writes};
+use crate::{PairBuffer, PartitionId, ProjectionRecord, ReadValues, TableId, VersionId, Writes};
 
 /// Names a shard's state.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -129,6 +129,24 @@ pub trait ReadStore: Send {
         limit: usize,
         reverse: bool,
     ) -> Result<Pairs, StoreError>;
+
+    /// Adds pairs of `range` to `pairs` in key order, the last first if `reverse`, until
+    /// `pairs` is full or the range ends.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be read.
+    fn scan_into(
+        &self,
+        space: Space,
+        range: &KeyRange,
+        reverse: bool,
+        pairs: &mut PairBuffer,
+    ) -> Result<(), StoreError> {
+        for (key, value) in self.scan(space, range, pairs.room(), reverse)? {
+            pairs.push(&key, &value);
+        }
+        Ok(())
+    }
 
     /// The spaces that hold at least one pair, in order.
     ///

@@ -19,7 +19,7 @@ mod merge;
 #[cfg(test)]
 mod tests;
 
-use lantern_core::{KeyRange, Pairs, SpaceWrites, TableId};
+use lantern_core::{KeyRange, PairBuffer, Pairs, SpaceWrites, TableId};
 use redb::{ReadOnlyTable, ReadableTableMetadata, StorageError, Table, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,25 @@ impl Runs {
             rows.advance()?;
         }
         Ok(pairs)
+    }
+
+    /// Adds rows of `range` to `pairs` until it is full or the range ends.
+    pub(crate) fn scan_into(
+        &self,
+        range: &KeyRange,
+        reverse: bool,
+        pairs: &mut PairBuffer,
+    ) -> Result<(), RunError> {
+        let mut rows = Merge::new(self.sources(0, range, reverse)?, reverse);
+        while !pairs.is_full()
+            && let Some((key, value)) = rows.row()
+        {
+            if let Some(value) = value {
+                pairs.push(key, value);
+            }
+            rows.advance()?;
+        }
+        Ok(())
     }
 
     /// The recent rows, and the runs from index `from` on, newest source first.

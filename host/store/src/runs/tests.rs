@@ -3,8 +3,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use lantern_core::{
-    KeyRange, Pairs, PartitionId, ReadStore, ReadValues, ShardId, ShardStore, Space, StateStores,
-    TableId, VersionId, Writes,
+    KeyRange, PairBuffer, Pairs, PartitionId, ReadStore, ReadValues, ShardId, ShardStore, Space,
+    StateStores, TableId, VersionId, Writes,
 };
 use proptest::prelude::*;
 
@@ -53,6 +53,15 @@ fn assert_same(store: &dyn ReadStore, model: &Model, ranges: &[(u16, Option<u16>
             let range = KeyRange { start: key(*start), end: end.map(key) };
             let actual = store.scan(TABLE, &range, *limit, reverse).unwrap();
             assert_eq!(actual, expected(model, &range, *limit, reverse), "{range:?} {reverse}");
+            let mut pairs = PairBuffer::default();
+            store.scan_into(TABLE, &range, reverse, &mut pairs).unwrap();
+            let actual: Pairs = (0..pairs.len())
+                .filter_map(|index| pairs.get(index))
+                .map(|(key, value)| (key.to_vec(), value.to_vec()))
+                .collect();
+            let all = expected(model, &range, usize::MAX, reverse);
+            assert_eq!(actual, all[..actual.len()], "{range:?} {reverse}");
+            assert!(pairs.is_full() || actual.len() == all.len(), "{range:?} {reverse}");
         }
     }
     for number in 0..KEYS {

@@ -1,0 +1,310 @@
+//! Filters: conditions on declared fields that a row must fulfil.
+//!
+//! A condition compares a field with a value: `cents >= 100`. All conditions of a filter
+//! must hold. Filters act on merged rows.
+//!
+//! | operators | kinds |
+//! |---|---|
+//! | `=`, `!=`, `in` | all except `json` and sketches |
+//! | `<`, `<=`, `>`, `>=` | the same, except `boolean` |
+//! | `prefix` | `text` |
+//! | `= null`, `!= null` | all |
+//!
+//! A field that is missing or `null` has no value. A condition on it does not hold, with
+//! any operator: `country != DE` finds no row without a country. Only `= null` finds rows
+//! without a value, and `!= null` those with one.
+//!
+//! Times are compared as times and numbers as doubles. Text is compared by its bytes in
+//! UTF-8.
+
+mod literal;
+mod parse;
+
+use std::cmp::Ordering;
+use std::fmt;
+
+use thiserror::Error;
+
+use self::literal::Literal;
+use crate::{FieldKind, FieldSpec, FieldValue, RowFields};
+
+/// The most conditions of a filter.
+pub const FILTER_CONDITIONS_MAX: usize = 64;
+/// The most values after `in`.
+pub const FILTER_VALUES_MAX: usize = 1_000;
+
+/// Conditions that must all hold. The default holds for every row.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Filter {
+    conditions: Vec<Condition>,
+}
+
+/// A condition on one field.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Condition {
+    field: usize,
+    test: Test,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+enum Test {
+    /// The field has no value.
+    Absent,
+    /// The field has a value.
+    Present,
+    Compare(Operator, Literal),
+    /// The field has one of these values, which are sorted.
+    In(Vec<Literal>),
+}
+
+/// An operator of a condition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Operator {
+    /// `=`
+    Equal,
+    /// `!=`
+    NotEqual,
+    /// `<`
+    Less,
+    /// `<=`
+    LessOrEqual,
+    /// `>`
+    Greater,
+    /// `>=`
+    GreaterOrEqual,
+    /// `in`: equal to one of several values.
+    In,
+    /// `prefix`: the text begins with the value.
+    Prefix,
+}
+
+/// Why a condition was refused.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum FilterError {
+    /// It is not a field, an operator and a value.
+    #[error(
+        "`{0}` is no condition: write a field, an operator (`=`, `!=`, `<`, `<=`, `>`, `>=`, `in` or `prefix`) and a value, such as `cents >= 100`"
+    )]
+    Form(String),
+    /// The table does not declare the field.
+    #[error(transparent)]
+    Field(#[from] UnknownField),
+    /// The field's kind does not have the operator.
+    #[error("`{operator}` does not apply to the field `{field}` of kind `{kind}`: {advice}")]
+    Operator {
+        /// The field.
+        field: String,
+        /// Its kind.
+        kind: &'static str,
+        /// The operator.
+        operator: Operator,
+        /// What can be used instead.
+        advice: &'static str,
+    },
+    /// The value is not of the field's kind.
+    #[error("`{value}` is no value for the field `{field}` of kind `{kind}`: {advice}")]
+    Value {
+        /// The field.
+        field: String,
+        /// Its kind.
+        kind: &'static str,
+        /// The value.
+        value: String,
+        /// What a value looks like.
+        advice: &'static str,
+    },
+    /// `in` has no value, or too many.
+    #[error(
+        "`in` of the field `{field}` has {count} values: it must have 1 to {FILTER_VALUES_MAX}"
+    )]
+    Values {
+        /// The field.
+        field: String,
+        /// The number of values.
+        count: usize,
+    },
+    /// There are too many conditions.
+    #[error("the filter has {0} conditions: the limit is {FILTER_CONDITIONS_MAX}")]
+    Conditions(usize),
+}
+
+/// A field that the table does not declare.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("the table has no field `{name}`{}; it has {}", similar.as_ref().map(|similar| format!(": did you mean `{similar}`?")).unwrap_or_default(), listed(fields))]
+pub struct UnknownField {
+    /// The name.
+    pub name: String,
+    /// The most similar name of a declared field, if there is one.
+    pub similar: Option<String>,
+    /// The declared fields.
+    pub fields: Vec<String>,
+}
+
+fn listed(fields: &[String]) -> String {
+    let fields: Vec<String> = fields.iter().map(|field| format!("`{field}`")).collect();
+    fields.join(", ")
+}
+
+/// The index of the declared field `name`.
+///
+/// # Errors
+/// [`UnknownField`] if there is none.
+pub fn field_named(fields: &[FieldSpec], name: &str) -> Result<usize, UnknownField> {
+    fields.iter().position(|field| field.name == name).ok_or_else(|| UnknownField {
+        name: name.chars().take(64).collect(),
+        similar: similar(name, fields.iter().map(|field| field.name.as_str())).map(str::to_owned),
+        fields: fields.iter().map(|field| field.name.clone()).collect(),
+    })
+}
+
+/// The name among `known` that `name` was probably meant to be: with at most one wrong
+/// character in three.
+pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    let most = (name.chars().count() / 3).clamp(1, 3);
+    known
+        .filter(|known| known.len().abs_diff(name.len()) <= 4 * most)
+        .map(|known| (strsim::osa_distance(name, known), known))
+        .filter(|(distance, _)| *distance <= most)
+        .min_by_key(|(distance, _)| *distance)
+        .map(|(_, known)| known)
+}
+
+impl Filter {
+    /// A filter of these conditions.
+    ///
+    /// # Errors
+    /// [`FilterError::Conditions`] if they are more than [`FILTER_CONDITIONS_MAX`].
+    pub fn new(conditions: Vec<Condition>) -> Result<Self, FilterError> {
+        if conditions.len() > FILTER_CONDITIONS_MAX {
+            return Err(FilterError::Conditions(conditions.len()));
+        }
+        Ok(Self { conditions })
+    }
+
+    /// Whether there is no condition.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.conditions.is_empty()
+    }
+
+    /// Adds a condition.
+    pub fn push(&mut self, condition: Condition) {
+        self.conditions.push(condition);
+    }
+
+    /// The indexes of the fields that a [`crate::FieldReader`] must read.
+    pub fn fields(&self) -> impl Iterator<Item = usize> + '_ {
+        self.conditions.iter().map(|condition| condition.field)
+    }
+
+    /// Whether all conditions hold for `row`.
+    #[must_use]
+    pub fn matches(&self, row: &RowFields<'_>) -> bool {
+        self.conditions.iter().all(|condition| condition.matches(row))
+    }
+}
+
+impl Condition {
+    /// The field with this index has a value.
+    #[must_use]
+    pub fn present(field: usize) -> Self {
+        Self { field, test: Test::Present }
+    }
+
+    /// Times from `start` on and before `end`, in microseconds, in the timestamp field
+    /// with this index.
+    pub fn times(field: usize, start: Option<i64>, end: Option<i64>) -> impl Iterator<Item = Self> {
+        let bounds = [(Operator::GreaterOrEqual, start), (Operator::Less, end)];
+        bounds.into_iter().filter_map(move |(operator, time)| {
+            Some(Self { field, test: Test::Compare(operator, Literal::Timestamp(time?)) })
+        })
+    }
+
+    fn matches(&self, row: &RowFields<'_>) -> bool {
+        let compare = |operator: &Operator, literal: &Literal| {
+            let Some(value) = row.value(self.field) else { return false };
+            let order = || literal.compare(&value).reverse();
+            match operator {
+                Operator::Equal | Operator::In => order() == Ordering::Equal,
+                Operator::NotEqual => order() != Ordering::Equal,
+                Operator::Less => order() == Ordering::Less,
+                Operator::LessOrEqual => order() != Ordering::Greater,
+                Operator::Greater => order() == Ordering::Greater,
+                Operator::GreaterOrEqual => order() != Ordering::Less,
+                Operator::Prefix => literal.is_prefix_of(&value),
+            }
+        };
+        match &self.test {
+            Test::Absent => row.json(self.field).is_none(),
+            Test::Present => row.json(self.field).is_some(),
+            Test::Compare(operator, literal) => compare(operator, literal),
+            Test::In(literals) => row.value(self.field).is_some_and(|value: FieldValue<'_>| {
+                literals.binary_search_by(|literal| literal.compare(&value)).is_ok()
+            }),
+        }
+    }
+}
+
+impl Operator {
+    const ALL: [Self; 8] = [
+        Self::NotEqual,
+        Self::LessOrEqual,
+        Self::GreaterOrEqual,
+        Self::Equal,
+        Self::Less,
+        Self::Greater,
+        Self::In,
+        Self::Prefix,
+    ];
+
+    /// As it is written.
+    #[must_use]
+    pub fn text(self) -> &'static str {
+        match self {
+            Self::Equal => "=",
+            Self::NotEqual => "!=",
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+            Self::In => "in",
+            Self::Prefix => "prefix",
+        }
+    }
+
+    /// The operator that is written as `text`.
+    #[must_use]
+    pub fn from_text(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|operator| operator.text() == text)
+    }
+
+    /// Refuses fields whose kind does not have the operator.
+    fn check(self, field: &FieldSpec) -> Result<(), FilterError> {
+        let advice = match field.kind {
+            FieldKind::Json | FieldKind::Distinct | FieldKind::Percentiles => {
+                "only `= null` and `!= null` do"
+            }
+            FieldKind::Boolean if self.is_order() => "use `=` or `!=`",
+            kind if self == Self::Prefix && kind != FieldKind::Text => {
+                "it is for text; use `=`, `!=`, `<`, `<=`, `>`, `>=` or `in`"
+            }
+            _ => return Ok(()),
+        };
+        let (name, kind) = (field.name.clone(), field.kind.name());
+        Err(FilterError::Operator { field: name, kind, operator: self, advice })
+    }
+
+    fn is_order(self) -> bool {
+        matches!(self, Self::Less | Self::LessOrEqual | Self::Greater | Self::GreaterOrEqual)
+    }
+}
+
+impl fmt::Display for Operator {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.text())
+    }
+}
+
+#[cfg(test)]
+mod tests;
