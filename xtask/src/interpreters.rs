@@ -1,5 +1,6 @@
 //! The interpreters of scripts and declarations, and the SDKs that they are built with:
-//! builds the interpreters, and runs the SDKs' own tests.
+//! builds the interpreters, and runs the tests of the SDKs and of the client for
+//! TypeScript.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -9,13 +10,13 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::suite::Summary;
+use crate::suite::{self, Summary};
 use crate::{artifacts, shell};
 
 /// Folders in an SDK's folder that its tools create.
 const CREATED: [&str; 5] = ["node_modules", "build", "dist", "target", "__pycache__"];
 
-/// An SDK whose tools are not cargo's.
+/// An SDK or a client whose tools are not cargo's.
 struct Sdk {
     /// The folder in the repository.
     folder: &'static str,
@@ -27,7 +28,8 @@ struct Sdk {
     prepare: fn() -> Result<()>,
     /// The interpreter that it builds, if any.
     interpreter: Option<Interpreter>,
-    test: fn() -> Command,
+    /// The command that tests it. Its argument names the missing programs.
+    test: fn(&str) -> Command,
 }
 
 /// An interpreter.
@@ -43,16 +45,28 @@ const SDKS: &[Sdk] = &[
         folder: "sdk/js",
         programs: &["node", "npm"],
         shows: "there is no interpreter for JavaScript, and the SDK for JavaScript is not tested",
-        prepare: || shell::run(&mut npm(&["ci", "--no-audit", "--no-fund"])),
+        prepare: || shell::run(&mut npm("sdk/js", &["ci", "--no-audit", "--no-fund"])),
         interpreter: Some(Interpreter {
             file: "javascript.wasm",
             build: |out| {
-                let mut build = npm(&["run", "interpreter", "--"]);
+                let mut build = npm("sdk/js", &["run", "interpreter", "--"]);
                 build.arg(out);
                 build
             },
         }),
-        test: || npm(&["test"]),
+        test: |_| npm("sdk/js", &["test"]),
+    },
+    Sdk {
+        folder: "clients/ts",
+        programs: &["node", "npm"],
+        shows: "the client for TypeScript is not tested",
+        prepare: || shell::run(&mut npm("clients/ts", &["ci", "--no-audit", "--no-fund"])),
+        interpreter: None,
+        test: |without| {
+            let mut test = npm("clients/ts", &["test"]);
+            test.envs(suite::environment(without));
+            test
+        },
     },
     Sdk {
         folder: "sdk/python",
@@ -67,7 +81,7 @@ const SDKS: &[Sdk] = &[
                 build
             },
         }),
-        test: || {
+        test: |_| {
             let mut test = in_root(python());
             test.args(["-m", "pytest", "--quiet", "sdk/python"]);
             test
@@ -86,7 +100,7 @@ const SDKS: &[Sdk] = &[
             }
         },
         interpreter: None,
-        test: || {
+        test: |_| {
             let mut make = in_root("make");
             make.args(["-C", "sdk/c", "test"]);
             make.env("LANTERN_BIN", artifacts::lantern("debug"));
@@ -134,15 +148,16 @@ pub(crate) fn build(summary: &mut Summary) -> Result<()> {
     Ok(())
 }
 
-/// Runs the tests of the SDKs.
-pub(crate) fn test(summary: &mut Summary) -> Result<()> {
+/// Runs the tests of the SDKs and of the client for TypeScript. `without` names the
+/// missing programs, separated by commas.
+pub(crate) fn test(summary: &mut Summary, without: &str) -> Result<()> {
     for sdk in SDKS {
         if sdk.is_missing_programs(summary)? {
             continue;
         }
         shell::step(&format!("Testing {}", sdk.folder));
         (sdk.prepare)()?;
-        let passed = shell::run(&mut (sdk.test)());
+        let passed = shell::run(&mut (sdk.test)(without));
         if let Err(error) = &passed {
             eprintln!("{error:#}");
         }
@@ -216,9 +231,9 @@ fn python_packages() -> Result<()> {
     Ok(())
 }
 
-fn npm(arguments: &[&str]) -> Command {
+fn npm(folder: &str, arguments: &[&str]) -> Command {
     let mut npm = Command::new("npm");
-    npm.args(arguments).current_dir(shell::root().join("sdk/js"));
+    npm.args(arguments).current_dir(shell::root().join(folder));
     npm
 }
 

@@ -124,7 +124,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
         summary = summary.and(over);
     }
     if filter.is_none() {
-        interpreters::test(&mut summary)?;
+        interpreters::test(&mut summary, &without)?;
         summary = summary.and(check::run(false)?);
     }
     summary.close()

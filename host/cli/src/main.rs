@@ -115,6 +115,8 @@ enum Command {
     Dev(commands::dev::Args),
     /// Fold a file of events with a plugin, without a server, and print its tables.
     Test(commands::test::Args),
+    /// Write the types of tables' rows for clients in TypeScript.
+    Types(commands::types::Args),
     /// Print the shell completions for this command.
     Completions(commands::completions::Args),
 }
@@ -158,6 +160,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Build(args) => commands::build::run(&args, global),
         Command::Dev(args) => commands::dev::run(args, global),
         Command::Test(args) => commands::test::run(&args, global),
+        Command::Types(args) => commands::types::run(&args, global),
         Command::Completions(args) => {
             commands::completions::run(&args, &mut <Cli as clap::CommandFactory>::command());
             Ok(())
@@ -166,7 +169,7 @@ fn run(cli: Cli) -> Outcome {
 }
 
 /// Runs a command that only waits for a server.
-fn client(command: impl Future<Output = Outcome>) -> Outcome {
+fn client<T>(command: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -88,7 +88,7 @@ pub(crate) struct Repository {
 }
 
 /// Folders that are not searched: they contain no sources of the repository.
-const LEFT_OUT: [&str; 4] = [".git", "target", "node_modules", "data"];
+const LEFT_OUT: [&str; 5] = [".git", "target", "node_modules", "data", "dist"];
 
 impl Repository {
     /// Reads the work tree.

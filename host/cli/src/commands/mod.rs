@@ -21,6 +21,7 @@ pub(crate) mod serve;
 pub(crate) mod table;
 mod templates;
 pub(crate) mod test;
+pub(crate) mod types;
 pub(crate) mod verify;
 mod watch;
 

@@ -1,0 +1,22 @@
+// Pauses between attempts.
+
+/** The bounds of pauses, in milliseconds. */
+export interface Pauses {
+  /** The longest first pause. It doubles with every failure. */
+  minMs: number;
+  /** The longest pause. */
+  maxMs: number;
+}
+
+/**
+ * A random pause between 0 and a limit that doubles with every failure, so that clients
+ * that failed together do not reconnect together.
+ */
+export function pause({ minMs, maxMs }: Pauses, failures: number): number {
+  return Math.random() * Math.min(maxMs, minMs * 2 ** Math.min(failures, 20));
+}
+
+/** A pause of at least half of the longest. */
+export function longPause({ maxMs }: Pauses): number {
+  return (maxMs * (1 + Math.random())) / 2;
+}

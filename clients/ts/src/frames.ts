@@ -1,0 +1,278 @@
+// Generated from docs/feed.schema.json by `npm run frames`; do not edit.
+
+/** A message of a client. Its member `t` names its kind. */
+export type ClientMessage =
+  /** The first message, and sent only once. */
+  | {
+    t: "hello";
+    /** Identifies the reader. Accepted, and without effect yet. */
+    token?: string | null;
+  }
+  /** Subscribes to a table. */
+  | Subscribe & {
+    t: "sub";
+  }
+  /** Ends a subscription. */
+  | {
+    /** The subscription's `id`. */
+    id: number;
+    t: "unsub";
+  }
+  /** Replaces the token of `hello`. Accepted, and without effect yet. */
+  | {
+    t: "auth";
+    /** The new token. */
+    token?: string | null;
+  }
+  /** Acknowledges data frames. */
+  | {
+    /** How many data frames were received on this connection so far. */
+    n: number;
+    t: "ack";
+  }
+  /** The answer to `ping`. */
+  | {
+    t: "pong";
+  };
+
+/** The members of `delta`. */
+export interface Delta {
+  /** The channel. */
+  ch: number;
+  /** Keys that were deleted. */
+  del: string[];
+  /** The commit that the client has. */
+  from: number;
+  /** Whether several commits were merged; missing if not. Only in the last part. */
+  merged?: boolean;
+  /**
+   * Whether another part with the same `from` and `to` follows; missing in the last
+   * part.
+   */
+  more?: boolean;
+  /**
+   * Only in the last part: for each partition the next offset that the rows do not
+   * contain yet.
+   */
+  offsets?: { [key: string]: number };
+  /** The commit after the changes. */
+  to: number;
+  /** Only in the last part: the token to resume from. */
+  tok?: string | null;
+  /** Rows that were written, by key. */
+  up: { [key: string]: { [key: string]: unknown } };
+}
+
+/** The members of `end`. */
+export interface Ended {
+  /** The subscription's `id`. */
+  id: number;
+  /** A sentence for people; `unsubscribed` after `unsub`. */
+  why: string;
+}
+
+/** A field of a table's rows. */
+export interface Field {
+  /**
+   * `integer`, `number`, `text`, `boolean`, `timestamp` or `json`, or a sketch:
+   * `distinct` or `percentiles`.
+   */
+  kind: string;
+  /** The JSON object's key. */
+  name: string;
+  /** A unit for people; empty if there is none. */
+  unit?: string;
+}
+
+/** The limits of a connection. */
+export interface FrameLimits {
+  /** The maximum number of bytes of a frame to the client. */
+  frame: number;
+  /** The maximum number of subscriptions. */
+  subs: number;
+  /** The maximum number of data frames that are not acknowledged. */
+  window: number;
+}
+
+/** How far a projection is behind its log. */
+export interface Lag {
+  /** Events in the log that it has not applied. */
+  events: number;
+  /** Milliseconds. */
+  ms: number;
+}
+
+/** How changes are delivered. */
+export type Mode =
+  /**
+   * The newest state: changes of one key are merged if they come faster than they
+   * can be sent.
+   */
+  | "state"
+  /**
+   * Every change separately. A reader that is too slow is disconnected, and
+   * continues where it stopped.
+   */
+  | "changes";
+
+/** The members of `err`. */
+export interface Refused {
+  /**
+   * A stable identifier: `no_such_table`, `not_active`, `unavailable`,
+   * `not_supported`, `too_large`, `id_in_use` or `too_many_subs`.
+   */
+  code: string;
+  /** The subscription's `id`. */
+  id: number;
+  /** A sentence for people. */
+  msg: string;
+  /** Whether the same subscription can succeed later. */
+  retry: boolean;
+}
+
+/** The members of `reset`. */
+export interface Reset {
+  /** The channel. */
+  ch: number;
+  /** The table's fields, if they may have changed. */
+  fields?: Field[] | null;
+  /** Why the client cannot continue. */
+  why: ResetReason;
+}
+
+/** Why a subscription starts again with a snapshot. */
+export type ResetReason =
+  /** The table has another epoch. */
+  | "epoch"
+  /** The token is of the same epoch and of another history. */
+  | "history"
+  /** The change log does not reach back to the token. */
+  | "too_old"
+  /** There were more changes than the server merges. */
+  | "overflow"
+  /** The token is of another table or release, or is not a token. */
+  | "fields";
+
+/**
+ * A message of the server. Its member `t` names its kind. `snap`, `delta` and `tick`
+ * are data frames, which a client acknowledges; all others are control frames.
+ */
+export type ServerMessage =
+  /** The answer to `hello`. */
+  | Welcome & {
+    t: "welcome";
+  }
+  /** The subscription is open. */
+  | Subscribed & {
+    t: "ok";
+  }
+  /** Rows of the table; all parts together replace all rows that the client has. */
+  | Snapshot & {
+    t: "snap";
+  }
+  /** Changes that lead from one commit to another. */
+  | Delta & {
+    t: "delta";
+  }
+  /** Nothing changed in this table, but the commit moved or the subscription is idle. */
+  | Tick & {
+    t: "tick";
+  }
+  /** The client cannot continue from its rows: a `snap` follows. */
+  | Reset & {
+    t: "reset";
+  }
+  /** The server refused a subscription. */
+  | Refused & {
+    t: "err";
+  }
+  /** An open subscription has ended. */
+  | Ended & {
+    t: "end";
+  }
+  /** Asks for a `pong`. */
+  | {
+    t: "ping";
+  };
+
+/** The members of `snap`. */
+export interface Snapshot {
+  /** The channel. */
+  ch: number;
+  /** The commit of the rows; the same in all parts. */
+  commit: number;
+  /**
+   * Identifies one history of the table; commits of different epochs cannot be
+   * compared.
+   */
+  epoch: string;
+  /** Whether another part follows. */
+  more: boolean;
+  /**
+   * Only in the last part: for each partition the next offset that the rows do not
+   * contain yet.
+   */
+  offsets?: { [key: string]: number };
+  /** Rows by key. */
+  rows: { [key: string]: { [key: string]: unknown } };
+  /** Only in the last part: the token to resume from. */
+  tok?: string | null;
+}
+
+/** A subscription to a table. */
+export interface Subscribe {
+  /** Chosen by the client, and not in use by another subscription of the connection. */
+  id: number;
+  /** Whether changes may be merged; `state` if left out. */
+  mode?: Mode | null;
+  /** The minimum time between two deltas, in milliseconds; 0 if left out. */
+  rate_ms?: number | null;
+  /** The last `tok` that the client received for this table. */
+  resume?: string | null;
+  /** `projection/table`; the active version is read. */
+  table: string;
+}
+
+/** The members of `ok`. */
+export interface Subscribed {
+  /** The channel: the frames of this subscription contain it in place of `id`. */
+  ch: number;
+  /** Only if resumed: the commit of the client's rows, which the next frame continues. */
+  commit?: number | null;
+  /** The fields of the rows, in order. */
+  fields: Field[];
+  /** The subscription's `id`. */
+  id: number;
+  /**
+   * Whether the token was accepted. If so, the client keeps its rows; otherwise a
+   * snapshot follows.
+   */
+  resumed: boolean;
+}
+
+/** The members of `tick`. */
+export interface Tick {
+  /** The channel. */
+  ch: number;
+  /** The commit that the client has. */
+  from: number;
+  /** How far the projection is behind its log, if known. */
+  lag?: Lag | null;
+  /** For each partition the next offset that the rows do not contain yet. */
+  offsets?: { [key: string]: number };
+  /** The newest commit; equal to `from` if it has not moved. */
+  to: number;
+  /** The token to resume from. */
+  tok?: string | null;
+}
+
+/** The members of `welcome`. */
+export interface Welcome {
+  /**
+   * How often the server sends `ping` and, on an idle subscription, `tick`, in
+   * milliseconds.
+   */
+  heartbeat_ms: number;
+  /** Limits that a client needs to know. */
+  limits: FrameLimits;
+}

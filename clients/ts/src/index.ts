@@ -1,0 +1,23 @@
+// The client of Lantern's feed.
+export { Client, connect, type TableOptions } from "./client.js";
+export type { Table } from "./table.js";
+export type { States, Together } from "./together.js";
+export {
+  type AnyTables,
+  type Change,
+  type Diagnostic,
+  type Field,
+  type Lag,
+  LanternError,
+  type Mode,
+  type Offsets,
+  type Options,
+  type Query,
+  type ResetReason,
+  type Row,
+  type Saved,
+  type State,
+  type Status,
+  type TicketReason,
+  type WebSocketLike,
+} from "./types.js";

@@ -1,0 +1,152 @@
+import type { Field, Lag, Mode, ResetReason } from "./frames.js";
+
+/** For each partition of the log the next offset, which the rows do not contain yet. */
+export type Offsets = { readonly [partition: string]: number };
+
+/** A row whose type is not known. */
+export type Row = { readonly [field: string]: unknown };
+
+/** The tables of a server by name. `lantern types` writes such an interface. */
+export type AnyTables = { [table: string]: Row };
+
+/**
+ * How current a table's rows are.
+ *
+ * - `idle`: nothing subscribes to the table.
+ * - `connecting`: there are no rows yet.
+ * - `live`: the rows are those of the server's newest commit, as far as the client knows.
+ * - `stale`: the rows are those of an earlier commit; the client is connecting, or receives
+ *   what is missing.
+ * - `closed`: no more changes will come. `error` has the reason.
+ */
+export type Status = "idle" | "connecting" | "live" | "stale" | "closed";
+
+/** One committed state of a table. It never changes; every change makes another one. */
+export interface State<R> {
+  readonly status: Status;
+  /** The rows by key, in no particular order. */
+  readonly rows: ReadonlyMap<string, Readonly<R>>;
+  /** Identifies one history of the table; commits of different epochs cannot be compared. */
+  readonly epoch: string | null;
+  /** The commit of the rows; `null` before the first snapshot. */
+  readonly commit: number | null;
+  readonly offsets: Offsets;
+  /** How far the projection was behind its log, if the server knew. */
+  readonly lag: Lag | null;
+  /** Why the table is closed, or why the server refuses it for now. */
+  readonly error: LanternError | null;
+}
+
+/** A change of a table, which the table already contains. */
+export type Change<R> =
+  /** `rows` replaced all rows. */
+  | {
+      readonly type: "snapshot";
+      readonly epoch: string;
+      readonly commit: number;
+      readonly offsets: Offsets;
+      readonly rows: ReadonlyMap<string, Readonly<R>>;
+      /** How many changes a slow reader of `changes()` has missed; the rows contain them. */
+      readonly missed: number;
+    }
+  /** Rows were written (`up`) and deleted (`del`) from one commit to another. */
+  | {
+      readonly type: "delta";
+      readonly from: number;
+      readonly to: number;
+      readonly offsets: Offsets;
+      readonly up: ReadonlyMap<string, Readonly<R>>;
+      readonly del: readonly string[];
+      /** Whether the changes of several commits were merged. */
+      readonly merged: boolean;
+    }
+  /** No row changed up to this commit. */
+  | { readonly type: "tick"; readonly commit: number; readonly offsets: Offsets; readonly lag: Lag | null }
+  /** The subscription continues after a lost connection; the server now counts the same rows as this commit. */
+  | { readonly type: "resumed"; readonly commit: number }
+  /** The server cannot continue from these rows: a snapshot follows. */
+  | { readonly type: "reset"; readonly why: ResetReason }
+  | { readonly type: "status"; readonly status: Status; readonly error: LanternError | null };
+
+/** Which rows of a table, and how often. Each member is sent to the server if it is set. */
+export interface Query {
+  /** `state` (the default) merges changes of one key that come faster than they can be sent; `changes` does not. */
+  mode?: Mode;
+  /** The minimum time between two deltas, in milliseconds. */
+  rate_ms?: number;
+}
+
+/** The state of a subscription to continue later, also in another process. */
+export interface Saved<R> {
+  readonly token: string;
+  readonly epoch: string;
+  readonly commit: number;
+  readonly offsets: Offsets;
+  readonly rows: ReadonlyMap<string, Readonly<R>>;
+}
+
+/** What a `WebSocket` must have for this client: the one of browsers, of Node 22, or of the package `ws`. */
+export interface WebSocketLike {
+  onopen: ((event: any) => void) | null;
+  onmessage: ((event: any) => void) | null;
+  onerror: ((event: any) => void) | null;
+  onclose: ((event: any) => void) | null;
+  send(text: string): void;
+  close(code?: number): void;
+}
+
+/** Something that happened to the connection, for logs. */
+export interface Diagnostic {
+  readonly what: "open" | "lost" | "retry" | "wake" | "resume" | "reset" | "gap";
+  readonly table?: string;
+  /** The code with which the connection was closed. */
+  readonly code?: number;
+  /** The pause before the next attempt, in milliseconds. */
+  readonly waitMs?: number;
+  readonly message?: string;
+}
+
+/** Why a ticket is needed: for the first connection, after a lost one, or because the server refused the last one. */
+export type TicketReason = "first" | "lost" | "refused";
+
+/** The options of a client. Durations are in milliseconds. */
+export interface Options {
+  /** Returns a ticket that identifies the reader. It is awaited before every connect; `null` connects without one. */
+  ticket?: (why: TicketReason) => string | null | Promise<string | null>;
+  /** The class of sockets; by default the global `WebSocket`. Node 20 has none: pass the one of the package `ws`. */
+  WebSocket?: new (url: string, protocols: string[]) => WebSocketLike;
+  /** How long a table stays subscribed after its last reader has gone; 5,000 by default. */
+  idleMs?: number;
+  /** How long connecting may take, from the ticket to the server's `welcome`; 10,000 by default. */
+  connectMs?: number;
+  /** The longest first pause before a reconnect, which doubles with every failure; 250 by default. */
+  backoffMinMs?: number;
+  /** The longest pause before a reconnect; 30,000 by default. */
+  backoffMaxMs?: number;
+  /** When the server shuts down, its clients reconnect at random times within this period; 2,000 by default. */
+  shutdownSpreadMs?: number;
+  /** How many changes are kept for a slow reader of `changes()`; 1,024 by default. */
+  changesMax?: number;
+  /** Is called with what happens to the connection. */
+  onDiagnostic?: (event: Diagnostic) => void;
+}
+
+/** Why there are no more changes, or none for now. */
+export class LanternError extends Error {
+  override name = "LanternError";
+  /**
+   * The server's code for a refused table (`no_such_table`, `not_active`, …), or `ended`
+   * (the server ended the subscription), `refused` (the server closed the connection
+   * with a code that is final), `closed` (by `close()`) or `no_websocket`.
+   */
+  readonly code: string;
+  /** Whether the client tries again by itself. */
+  readonly retry: boolean;
+  constructor(code: string, message: string, retry = false) {
+    super(message);
+    this.code = code;
+    this.retry = retry;
+  }
+}
+
+export type { Field, Lag, Mode, ResetReason };
