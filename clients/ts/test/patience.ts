@@ -1,7 +1,7 @@
 // Waiting in tests.
 
 /** The maximum time that a test waits for anything. */
-export const PATIENCE_MS = 60_000;
+export const PATIENCE_MS = 120_000;
 
 export const sleep = (ms: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, ms));
 

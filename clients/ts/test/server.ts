@@ -1,7 +1,7 @@
 // The real server as a process, on a free port and in a folder of its own.
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { existsSync, mkdirSync, mkdtempSync, rmSync } from "node:fs";
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
@@ -27,6 +27,18 @@ export const without = (program: string): boolean => (process.env.LANTERN_WITHOU
 
 /** An example plugin, as `cargo xtask test` builds it. */
 export const plugin = (name: string): string => join(PLUGINS, `${name}.wasm`);
+
+/**
+ * The plugin with another custom section at its end: another version with the same tables.
+ * Returns the file.
+ */
+export function changed(name: string, version: number): string {
+  const text = Buffer.from(`v${version}`);
+  const section = Buffer.from([0, text.length + 1, text.length, ...text]);
+  const file = join(mkdtempSync(join(tmpdir(), "lantern-ts-plugin-")), `${name}.wasm`);
+  writeFileSync(file, Buffer.concat([readFileSync(plugin(name)), section]));
+  return file;
+}
 
 /** Runs `lantern` to its end, and returns its output. */
 export async function lantern(...args: string[]): Promise<string> {

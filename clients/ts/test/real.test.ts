@@ -1,0 +1,298 @@
+// The client and a real server: restarts, kills, version changes, slow readers, and a
+// randomised experiment in which every state that a client shows must have been committed.
+//
+// LANTERN_STATES sets how many states the experiment sees, LANTERN_SEED its seed.
+import { execFileSync } from "node:child_process";
+import { mkdtempSync, writeFileSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterEach, describe, expect, test } from "vitest";
+import WebSocket from "ws";
+import { type Client, connect, type Diagnostic, type Options } from "../src/index.js";
+import type { Table } from "../src/table.js";
+import { event, Judge, type Tables } from "./judge.js";
+import { show, sleep, until } from "./patience.js";
+import { Proxy, random } from "./proxy.js";
+import { changed, lantern, missing, plugin, Server } from "./server.js";
+
+const QUICK: Options = { WebSocket, backoffMinMs: 5, backoffMaxMs: 100, shutdownSpreadMs: 20 };
+const SETTINGS = ["live.heartbeat_ms=500", "live.tick_ms=20", "engine.sync_ms=20"];
+
+const clean: (() => unknown)[] = [];
+afterEach(async () => {
+  for (const step of clean.splice(0).reverse()) await step();
+});
+
+async function serve(...settings: string[]): Promise<Server> {
+  const server = await Server.start(...SETTINGS, ...settings);
+  clean.push(() => server.stop());
+  await server.push(plugin("revenue"));
+  return server;
+}
+
+function connected(url: string, options: Options = {}): Client<Tables> {
+  const client = connect<Tables>(url, { ...QUICK, ...options });
+  clean.push(() => client.close());
+  return client;
+}
+
+const events = (from: number, to: number): string[] => Array.from({ length: to - from }, (_, i) => event(from + i));
+
+/** Judges every state that a table shows. */
+function judged(judge: Judge, table: Table<any>, errors: unknown[]): void {
+  table.onChange(() => {
+    const { name, epoch, commit, offsets } = table;
+    if (epoch === null || commit === null) return;
+    try {
+      judge.check(table, { table: name, epoch, commit, offset: offsets[0]!, rows: table });
+    } catch (error) {
+      errors.push(error);
+    }
+  });
+}
+
+describe.skipIf(missing)("with a real server", () => {
+  test("a table follows the log, and a reader sees what it has written", async () => {
+    const server = await serve();
+    const table = connected(server.feed).table("revenue/by_product");
+    await table.ready();
+    expect(table.status).toBe("live");
+    expect(table.fields.map(({ name, kind }) => `${name} ${kind}`)).toContain("cents integer");
+    const end = await server.append(events(0, 50));
+    const state = await table.waitFor({ partition: 0, offset: end - 1 });
+    expect(show([...state.rows].sort())).toBe(show([...(await server.rows("revenue/by_product"))].sort()));
+    expect(state.offsets[0]).toBe(50);
+  });
+
+  test("rows survive a clean restart, a kill and another version", async () => {
+    const server = await serve();
+    const judge = new Judge();
+    const errors: unknown[] = [];
+    const happened: Diagnostic[] = [];
+    const table = connected(server.feed, { onDiagnostic: (it) => happened.push(it) }).table("revenue/by_product");
+    judged(judge, table, errors);
+    let sent = 0;
+    const more = async (): Promise<void> => {
+      await server.append(events(sent, sent + 30));
+      sent += 30;
+      await until(() => table.offsets[0] === sent && table.status === "live");
+    };
+    await more();
+    const { epoch } = table;
+    await server.restart("SIGTERM");
+    await more();
+    expect(table.epoch).toBe(epoch);
+    expect(happened.some(({ what, code }) => what === "lost" && code === 4501)).toBe(true);
+    await server.restart("SIGKILL");
+    await more();
+    expect(table.epoch).toBe(epoch);
+    expect(happened.filter(({ what }) => what === "resume").length).toBeGreaterThanOrEqual(2);
+    expect(happened.some(({ what }) => what === "reset" || what === "gap")).toBe(false);
+    await server.push(changed("revenue", 1));
+    await until(() => table.epoch !== epoch && table.status === "live");
+    await more();
+    expect(happened.some(({ what, message }) => what === "reset" && message === "epoch")).toBe(true);
+    expect(errors).toEqual([]);
+  });
+
+  test("tables of a projection are told together, at one commit", async () => {
+    const server = await serve();
+    const client = connected(server.feed);
+    const both = client.together(client.table("revenue/by_product"), client.table("revenue/by_minute"));
+    const commits = new Set<number>();
+    both.subscribe(() => {
+      const [products, minutes] = both.states ?? [];
+      expect(products?.commit).toBe(minutes?.commit);
+      const sum = (rows?: ReadonlyMap<string, { cents: number }>): number => [...(rows?.values() ?? [])].reduce((all, { cents }) => all + cents, 0);
+      expect(sum(products?.rows)).toBe(sum(minutes?.rows));
+      if (products?.commit) commits.add(products.commit);
+    });
+    for (let sent = 0; sent < 400; sent += 20) await server.append(events(sent, sent + 20));
+    await until(() => both.states?.[0].offsets[0] === 400);
+    expect(commits.size).toBeGreaterThan(3);
+  });
+
+  test("a reader that is too slow gets one snapshot in place of what it missed", async () => {
+    const server = await serve();
+    const table = connected(server.feed, { changesMax: 4 }).table("revenue/by_product", { mode: "changes" });
+    const types: string[] = [];
+    let [missed, orders] = [0, 0];
+    let first = true;
+    for await (const change of table) {
+      types.push(change.type);
+      if (change.type === "snapshot") {
+        missed += change.missed;
+        orders = [...change.rows.values()].reduce((sum, row) => sum + row.orders, 0);
+        expect(orders).toBe(change.offsets[0] ?? 0);
+      }
+      if (change.type === "snapshot" && first) {
+        first = false;
+        for (let sent = 0; sent < 200; sent += 10) await server.append(events(sent, sent + 10));
+        await until(() => table.offsets[0] === 200);
+      }
+      if (missed > 0 && table.offsets[0] === 200) break;
+    }
+    expect(missed).toBeGreaterThan(4);
+    expect(types.at(-1)).toBe("snapshot");
+    expect(orders).toBe(200);
+  });
+
+  test("a saved state continues in another client", async () => {
+    const server = await serve();
+    await server.append(events(0, 100));
+    const first = connected(server.feed);
+    const table = first.table("revenue/by_product");
+    await table.waitFor({ partition: 0, offset: 99 });
+    const resume = table.saved();
+    first.close();
+    await server.append(events(100, 130));
+    const happened: string[] = [];
+    const second = connected(server.feed, { onDiagnostic: ({ what }) => happened.push(what) });
+    const again = second.table("revenue/by_product", { resume });
+    expect(again.size).toBe(resume!.rows.size);
+    const changes: string[] = [];
+    again.onChange(({ type }) => changes.push(type));
+    await again.waitFor({ partition: 0, offset: 129 });
+    expect(happened).toContain("resume");
+    expect(changes).not.toContain("snapshot");
+    expect(show([...again].sort())).toBe(show([...(await server.rows("revenue/by_product"))].sort()));
+  });
+
+  test("a table that does not exist is closed with the server's reason, and later ones are not", async () => {
+    const server = await serve();
+    const client = connect(server.feed, QUICK);
+    clean.push(() => client.close());
+    const error = await client.table("revenue/nope").ready().catch((e) => e);
+    expect(error).toMatchObject({ name: "LanternError", code: "no_such_table", retry: false });
+    await client.table("revenue/by_minute").ready();
+  });
+
+  test("`lantern types` writes types that fit the rows", async () => {
+    const server = await serve();
+    const folder = mkdtempSync(join(tmpdir(), "lantern-types-"));
+    await lantern("types", "--server", server.url, "--no-null", "--out", join(folder, "tables.ts"));
+    const of = await lantern("types", "--plugin", plugin("revenue"), "--no-null");
+    expect(of).toContain('"revenue/by_product": RevenueByProduct;');
+    const index = fileURLToPath(new URL("../src/index.js", import.meta.url));
+    writeFileSync(
+      join(folder, "use.ts"),
+      `import { connect } from ${JSON.stringify(index)};
+import type { Tables } from "./tables.js";
+const client = connect<Tables>("ws://127.0.0.1:1/v1/feed");
+const cents: number | undefined = client.table("revenue/by_product").get("p1")?.cents;
+// @ts-expect-error there is no such field
+client.table("revenue/by_minute").get("x")?.quantity;
+// @ts-expect-error there is no such table
+client.table("revenue/by_hour");
+export { cents };
+`,
+    );
+    writeFileSync(join(folder, "package.json"), '{"type":"module"}');
+    const tsc = fileURLToPath(new URL("../node_modules/typescript/bin/tsc", import.meta.url));
+    const flags = ["--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022", "--lib", "esnext,dom", "--types", ""];
+    execFileSync(process.execPath, [tsc, ...flags, join(folder, "use.ts")], { stdio: "inherit" });
+  });
+
+  test("every state that clients show was committed, whatever is cut, slow or restarted", async () => {
+    const seed = Number(process.env.LANTERN_SEED ?? Date.now() % 1e9);
+    const wanted = Number(process.env.LANTERN_STATES ?? 4_000);
+    const rng = random(seed);
+    console.log(`seed ${seed}, at least ${wanted} states`);
+    const server = await serve();
+    const port = Number(new URL(server.url).port);
+    const judge = new Judge();
+    const errors: unknown[] = [];
+    const counts: { [what: string]: number } = {};
+    const weathers = [
+      { cutAfter: () => 2 ** (6 + rng(12)), delay: () => 0 },
+      { cutAfter: () => 2 ** (9 + rng(10)), delay: () => rng(20) },
+      { cutAfter: () => (rng(3) ? 200_000 : rng(2_000)), delay: () => (rng(10) ? 0 : rng(400)) },
+    ];
+    const proxies = await Promise.all(weathers.map((weather) => Proxy.start(port, weather)));
+    for (const proxy of proxies) clean.push(() => proxy.stop());
+    const tables: Table<any>[] = [];
+    const queries = [{}, { rate_ms: 30 }, { mode: "changes" as const }, {}];
+    for (let n = 0; n < 12; n += 1) {
+      const proxy = proxies[n % 4];
+      const url = proxy ? `ws://127.0.0.1:${proxy.port}/v1/feed` : server.feed;
+      const onDiagnostic = ({ what }: Diagnostic): void => {
+        counts[what] = (counts[what] ?? 0) + 1;
+      };
+      const client = connected(url, { onDiagnostic, changesMax: 8 });
+      for (const name of ["revenue/by_product", "revenue/by_minute"] as const) {
+        const table = client.table(name, queries[Math.floor(n / 4) % 4]);
+        tables.push(table);
+        judged(judge, table, errors);
+        // Some readers use the iterator slowly; its snapshots are judged as well.
+        if (n % 3 === 0) void slowly(table, judge, errors, rng);
+      }
+    }
+    let [sent, versions, restarts, kills, round] = [0, 0, 0, 0, 0];
+    while (judge.states < wanted && errors.length === 0) {
+      round += 1;
+      const count = 1 + rng(8);
+      await server.append(events(sent, sent + count));
+      sent += count;
+      await sleep(rng(12));
+      if (rng(60) === 0) proxies[rng(proxies.length)]!.cutAll();
+      if (rng(150) === 0) {
+        const kill = rng(2) === 0;
+        await server.restart(kill ? "SIGKILL" : "SIGTERM");
+        if (kill) kills += 1;
+        else restarts += 1;
+      }
+      // So that a short run has seen everything as well.
+      if (rng(200) === 0 || (round === 40 && versions === 0)) {
+        if (versions === 0) await server.push(changed("revenue", 1));
+        else await lantern("plugin", "rollback", "revenue", "--server", server.url);
+        versions += 1;
+      }
+      if (round === 80 && kills === 0) {
+        await server.restart("SIGKILL");
+        kills += 1;
+      }
+    }
+    await server.caughtUp("revenue");
+    await until(
+      () => errors.length > 0 || tables.every((table) => table.offsets[0] === sent && table.status === "live"),
+      () => tables.map(({ name, status, offsets }) => [name, status, offsets]),
+    );
+    expect(errors.slice(0, 3)).toEqual([]);
+    for (const table of tables) {
+      const name = table.name as keyof Tables;
+      const rows = show([...table].sort(([a], [b]) => (a < b ? -1 : 1)));
+      const served = show([...(await server.rows(name))].sort(([a], [b]) => (a < b ? -1 : 1)));
+      expect(rows).toBe(served);
+    }
+    const cuts = proxies.reduce((sum, proxy) => sum + proxy.cuts, 0);
+    console.log(`seed ${seed}: ${show({ states: judge.states, events: sent, cuts, restarts, kills, versions, ...counts })}`);
+    for (const what of [cuts, kills, versions, counts.resume, counts.reset]) expect(what).toBeGreaterThan(0);
+  }, 3_600_000);
+});
+
+/** Reads the changes of a table slowly, and applies them to rows of its own. */
+async function slowly(table: Table<any>, judge: Judge, errors: unknown[], rng: (below: number) => number): Promise<void> {
+  let rows = new Map<string, any>();
+  const reader = {};
+  let [epoch, commit] = ["", 0];
+  try {
+    for await (const change of table.changes()) {
+      if (change.type === "snapshot") {
+        rows = new Map(change.rows);
+        ({ epoch, commit } = change);
+      } else if (change.type === "delta") {
+        expect(change.from).toBe(commit);
+        for (const [key, row] of change.up) rows.set(key, row);
+        for (const key of change.del) rows.delete(key);
+        commit = change.to;
+      } else if (change.type === "tick" || change.type === "resumed") {
+        commit = change.commit;
+      }
+      if ("offsets" in change) judge.check(reader, { table: table.name, epoch, commit, offset: change.offsets[0]!, rows });
+      if (rng(5) === 0) await sleep(rng(60));
+    }
+  } catch (error) {
+    errors.push(error);
+  }
+}
