@@ -36,12 +36,14 @@ pub struct EngineConfig {
     /// The maximum number of changed bytes between commits while a projection catches
     /// up. While the previous commit is in progress, four times as many are allowed.
     pub commit_bytes: usize,
-    /// The longest time that a live commit waits for its sync, in milliseconds. Readers
-    /// see it at once. After a crash its events are folded again from the log, and reads
-    /// wait until they are. 0 syncs every commit. Default 1,000.
+    /// The maximum time from a live commit to its sync to the disk, in milliseconds.
+    /// Readers see the commit at once. After a crash, the events of commits without a sync
+    /// are folded again from the log, and reads wait for that. 0 syncs every commit.
+    /// Default 1,000.
     pub sync_ms: u64,
-    /// The most events and commits of a shard that wait for a sync; more make it come
-    /// earlier. It bounds how long reads wait after a crash.
+    /// The maximum number of events and commits of a shard without a sync. If there are
+    /// more, the shard syncs at once. This limits how long reads wait after a crash.
+    /// Default 16,384.
     pub unsynced_events_max: u64,
     /// How far an event's time may be ahead of its append time, in seconds, and still
     /// move the watermark. In Kafka topics of type `CreateTime`, the time is compared

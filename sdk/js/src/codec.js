@@ -168,7 +168,7 @@ function freshCode(fields) {
 }
 
 // A row in memory, its entry, keeps each field's value from before the current event in a
-// property of its own: the value itself or, of `json`, its text. NaN stands for a value that
+// property of its own: the value itself or, of `json`, its text. NaN means a value that
 // is not known, because it equals nothing.
 const kept = (index) => `entry.kept${index}`;
 const checkedText = (index) => `entry.text${index}`;

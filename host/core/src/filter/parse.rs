@@ -6,7 +6,7 @@ use super::literal::Literal;
 use super::{Condition, FILTER_VALUES_MAX, FilterError, Operator, Test, field_named};
 use crate::FieldSpec;
 
-/// The value that stands for no value.
+/// The text that means "no value".
 const NULL: &str = "null";
 
 impl Condition {

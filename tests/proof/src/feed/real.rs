@@ -1,9 +1,9 @@
 //! Invariant 9 with real sockets: the real server behind a proxy that cuts
 //! connections at random bytes, and the real client.
 //!
-//! A second client is not cut and receives every change separately. Every state that one
-//! of them shows must be the fold of a prefix of the log, which is computed here. A commit
-//! number must stand for the same state in both clients, and later commits for later
+//! A second client is not cut and receives every change separately. Every state that one of
+//! them shows must be the fold of a prefix of the log, which is computed here. A commit
+//! number must mean the same state in both clients, and later commits must mean later
 //! states. Their last states must equal the rows that the server returns over HTTP.
 
 use std::collections::BTreeMap;
