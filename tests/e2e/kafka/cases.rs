@@ -116,8 +116,8 @@ async fn an_event_too_large_for_the_topic_is_refused_for_good_and_blocks_no_outb
     };
     assert_eq!(send(&server, go_event("g1", 40_000)).await.status, 200);
     assert_eq!(send(&server, go_event("g2", 10)).await.status, 200);
-    // The event that the second one emitted is in the topic. The event that the first
-    // one emitted is set aside.
+    // The event that `g2` caused is in the topic. The event that `g1` caused is too large
+    // and set aside.
     let started = std::time::Instant::now();
     let went = loop {
         let log = server.log().await.unwrap();

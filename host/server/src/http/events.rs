@@ -161,7 +161,7 @@ struct PageBuilder {
     bytes_max: usize,
     count: usize,
     events: Vec<u8>,
-    /// Whether each event gets its stamps.
+    /// Whether each event gets the attributes of an exact export.
     exact: bool,
 }
 
@@ -206,9 +206,10 @@ impl PageBuilder {
                 continue;
             }
             let (event, appended) = (chunk.events.get(index), chunk.appended(index));
-            let stamped =
-                self.exact.then(|| export_attributes::stamped(&event, chunk.partition, appended));
-            let extensions = stamped.as_deref().unwrap_or(event.extensions);
+            let exported = self.exact.then(|| {
+                export_attributes::with_export_attributes(&event, chunk.partition, appended)
+            });
+            let extensions = exported.as_deref().unwrap_or(event.extensions);
             let event = EventRef { extensions, ..event };
             let comma = if self.count == 0 { "" } else { "," };
             let write = if self.exact { write_exact } else { write_event };

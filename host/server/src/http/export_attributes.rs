@@ -10,8 +10,8 @@ use crate::problem::Problem;
 const APPENDED: &str = "lanternappended";
 const PARTITION: &str = "lanternpartition";
 
-/// The extension attributes of `event`, with its stamps.
-pub(super) fn stamped(
+/// The extension attributes of `event`, with the attributes that an export adds.
+pub(super) fn with_export_attributes(
     event: &EventRef<'_>,
     partition: PartitionId,
     appended: Option<Timestamp>,
@@ -30,8 +30,11 @@ pub(super) fn stamped(
     all
 }
 
-/// Removes the stamps, and checks that each event goes to the same partition as before.
-pub(super) fn unstamp(log: &dyn Log, events: &Events) -> Result<(Events, Vec<Timestamp>), Problem> {
+/// Removes the attributes that an export has added, and checks that each event goes to the same partition as before.
+pub(super) fn without_export_attributes(
+    log: &dyn Log,
+    events: &Events,
+) -> Result<(Events, Vec<Timestamp>), Problem> {
     let (mut bare, mut times) = (Events::new(), Vec::with_capacity(events.len()));
     for event in events.iter() {
         let refused = |why: &str| {
@@ -80,11 +83,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn stamps_come_off_as_they_were_put_on() {
+    fn export_attributes_are_removed_as_they_were_added() {
         for own in ["", r#"{"a":1}"#, r#"{"a":"x,\\"lanternpartition\\":9}","b":true}"#] {
             let event = Event { extensions: own.into(), ..Event::default() };
-            let all =
-                stamped(&event.as_ref(), PartitionId(3), Some(Timestamp(1_700_000_000_123_456)));
+            let all = with_export_attributes(
+                &event.as_ref(),
+                PartitionId(3),
+                Some(Timestamp(1_700_000_000_123_456)),
+            );
             let (rest, partition) = take(&all, PARTITION);
             let (rest, appended) = take(&rest, APPENDED);
             assert_eq!(partition.as_deref(), Some("3"));

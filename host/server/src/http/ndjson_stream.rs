@@ -175,7 +175,8 @@ impl Stream<'_> {
         if events.is_empty() {
             let _ = done.send(Ok(Appended::default()));
         } else if exact {
-            let (events, times) = export_attributes::unstamp(&*self.app.log, &events)?;
+            let (events, times) =
+                export_attributes::without_export_attributes(&*self.app.log, &events)?;
             self.app.log.import(events, times, Box::new(move |result| drop(done.send(result))));
         } else {
             // The receiver is gone if the client disconnected; the events stay in the
