@@ -75,6 +75,7 @@ class MemoryHost:
         self._first = 0
         self._ends = False
         self._wrote: set[int] = set()
+        self._rejected: set[int] = set()
         self._rows: dict[tuple[int, str], "bytes | None"] = {}
         self._timers: dict[str, "_TimerState | None"] = {}
         self._emitted: list[Emitted] = []
@@ -94,6 +95,7 @@ class MemoryHost:
         self._first = len(timers)
         self._ends = ends
         self._wrote = set()
+        self._rejected = set()
         self.rejected = []
 
     def commit(self) -> None:
@@ -126,7 +128,7 @@ class MemoryHost:
         """Offset and tenant of the timer or event that a write names as its cause."""
         assert 0 <= cause < len(self._triggers), f"the call has no timer or event {cause}"
         event = cause - self._first
-        assert all(it.index != event for it in self.rejected), f"event {event} was rejected"
+        assert event not in self._rejected, f"event {event} was rejected"
         assert not (self._ends and self.rejected and event > self.rejected[0].index), (
             "the call should have ended with the event that it rejected"
         )
@@ -221,6 +223,7 @@ class MemoryHost:
         if self.rejected:
             assert not self._ends and self.rejected[-1].index < event, "rejected out of order"
         self.rejected.append(Rejected(event, message))
+        self._rejected.add(event)
 
     def log(self, cause: int, level: str, message: str) -> None:
         self.logs.append((level, message))

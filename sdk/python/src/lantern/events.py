@@ -223,6 +223,8 @@ class Data(dict[str, Any]):
         if field is not None:
             self._check_member(name, field)
             raise MissingMember(f"data: the member `{name}` is missing or null")
+        if self._is_absent(name):
+            raise KeyError(name)
         self._fill()
         if dict.__contains__(self, name):
             return dict.__getitem__(self, name)
@@ -234,6 +236,16 @@ class Data(dict[str, Any]):
                 f"data: the member `{name}` is not of the kind {field.kind}, or is present "
                 "more than once, or the data are not a JSON object"
             )
+
+    def _is_absent(self, name: Any) -> bool:
+        """Whether it is known without parsing the JSON that there is no such member: a name
+        without escapes that the text does not have."""
+        event = self._event
+        view = event._view
+        if hasattr(self, "_is_filled") or "data" not in view.settings.attributes:
+            return False
+        raw = view.data_bytes(event._index)
+        return b"\\" not in raw and quoted(name) not in raw
 
     def _fill(self) -> None:
         """Adds all members that were not decoded."""
@@ -270,7 +282,7 @@ class Data(dict[str, Any]):
             self._check_member(name, field)
             return default
         if not hasattr(self, "_is_filled"):
-            # A name without escapes that the text does not have is no member.
+            # As in `_is_absent`, which would cost a call.
             raw = view.data_bytes(event._index)
             if b"\\" not in raw and quoted(name) not in raw:
                 return default

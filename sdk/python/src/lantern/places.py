@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import os
+import traceback
 from types import TracebackType
 from typing import Any, Mapping
 
@@ -93,19 +94,48 @@ def _row_place(
     return code.co_filename, code.co_firstlineno, code.co_name
 
 
-def reason(error: BaseException, sources: Mapping[str, str], function: Any = None) -> str:
-    """Why an event was parked: the error, and file, line and source line."""
-    text = what(error)
+class Places:
+    """The places in the modules of a projection at which something went wrong. They are
+    kept, because most events may fail, at few places."""
+
+    _KEPT_MAX = 256
+
+    def __init__(self, sources: Mapping[str, str]) -> None:
+        self._sources = sources
+        self._kept: dict[Any, tuple[str, list[Any]]] = {}
+
+    def reason(self, error: BaseException, function: Any) -> str:
+        """Why an event was parked: the error, and file, line and source line."""
+        key = []
+        trace = error.__traceback__
+        while trace is not None:
+            key += (id(trace.tb_frame.f_code), trace.tb_lineno)
+            trace = trace.tb_next
+        if isinstance(error, RowError):
+            key += (function, error.field)
+        kept = self._kept.get(tuple(key))
+        if kept is None:
+            # The code is kept as well, so that no other code can have its `id`.
+            code = [frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)]
+            kept = (_place(error, self._sources, function), code)
+            if len(self._kept) >= self._KEPT_MAX:
+                self._kept.clear()
+            self._kept[tuple(key)] = kept
+        return what(error) + kept[0]
+
+
+def _place(error: BaseException, sources: Mapping[str, str], function: Any) -> str:
+    """File, line and source line of an error; empty if they are not known."""
     found = frames(error.__traceback__, sources)
     if not found:
         place = _row_place(error, sources, function) if isinstance(error, RowError) else None
         if place is None:
-            return text
+            return ""
         found = [place]
     name, line, function = found[-1]
     shown = os.path.basename(name)
     source = source_line(name, line, sources)
-    text = f"{text}, at {shown}:{line} in {function}"
+    text = f", at {shown}:{line} in {function}"
     if source:
         text += f": `{source}`"
     for outer, outer_line, outer_function in found[-2 : -1 - _FRAMES_MAX : -1]:

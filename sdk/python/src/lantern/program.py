@@ -95,6 +95,7 @@ class Program:
         """The name of its file."""
         self.sources: dict[str, str] = {} if text is None else {name: text}
         """The texts of its modules, by the name in tracebacks."""
+        self._places = places.Places(self.sources)
         self.tables: list[Rows[Any]] = []
         self.apply_function: "Callable[[Event], Any] | None" = None
         self.timer_function: "Callable[[Timer], Any] | None" = None
@@ -265,12 +266,13 @@ class Program:
         must fail instead."""
         if _is_fault(error) or call.sent == cause:
             return False
-        reason = self._failure(view, cause, error).message
+        message = self._message(view, cause - view.first, error)
         for table in self.tables:
-            table.undo()
+            if table.touched:
+                table.undo()
         call.undo_event(cause)
         assert call.host is not None
-        call.host.reject(cause, reason)
+        call.host.reject(cause, message)
         return True
 
     def _fire(self, index: int, timer: Timer) -> None:
@@ -290,17 +292,21 @@ class Program:
         return event
 
     def _failure(self, view: View, cause: int, error: BaseException) -> Failure:
-        batch = view.batch
-        function = self.timer_function if 0 <= cause < view.first else self.apply_function
-        reason = places.reason(error, self.sources, function)
         if cause < 0:
+            reason = self._places.reason(error, self.apply_function)
             return Failure(None, f"{_PHASES[cause]}: {reason}")
         if cause < view.first:
-            at, key, _ = batch.timers[cause]
+            reason = self._places.reason(error, self.timer_function)
+            at, key, _ = view.batch.timers[cause]
             return Failure(cause, f"timer {key!r} due at {text_of(at)}: {reason}")
-        place = cause - view.first
+        return Failure(cause, self._message(view, cause - view.first, error))
+
+    def _message(self, view: View, place: int, error: BaseException) -> str:
+        """Why the event at ``place`` cannot be applied."""
+        batch = view.batch
+        reason = self._places.reason(error, self.apply_function)
         kind = batch.type_names[batch.types[place]]
-        return Failure(cause, f"`{kind}` at offset {batch.offsets[place]}: {reason}")
+        return f"`{kind}` at offset {batch.offsets[place]}: {reason}"
 
 
 _CAUSES_MAX = 100
