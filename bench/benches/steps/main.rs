@@ -14,10 +14,12 @@
 //! | ticks: events that each move the watermark, and nothing is due | `state::tick` |
 //! | redb: a commit of adjacent rows; of rows spread over a large table | `writing::commit`, `writing::commit_scattered` |
 //! | feed: a commit's rows as text on a WebSocket | `writing::feed` |
+//! | query: filters, orders and roll-ups over a table of a million rows | `querying::query` |
 //!
 //! Each time is for a whole run; the line below it shows the events or rows per second.
 
 mod calling;
+mod querying;
 mod reading;
 mod state;
 mod writing;

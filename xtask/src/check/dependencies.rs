@@ -16,7 +16,7 @@ const API: &str = "lantern-api";
 const REDB_FILE: &str = "lantern-redb-file";
 
 /// The host's crates, each with the crates of the workspace that it may depend on.
-const STAR: [(&str, &[&str]); 12] = [
+const STAR: [(&str, &[&str]); 13] = [
     (API, &[]),
     ("lantern-core", &[SKETCH]),
     ("lantern-cloudevents", &["lantern-core"]),
@@ -27,6 +27,7 @@ const STAR: [(&str, &[&str]); 12] = [
     ("lantern-plugin", &["lantern-core"]),
     ("lantern-store", &["lantern-core", REDB_FILE]),
     ("lantern-live", &[API, "lantern-core"]),
+    ("lantern-query", &["lantern-core", SKETCH]),
     (
         "lantern-server",
         &[
@@ -39,6 +40,7 @@ const STAR: [(&str, &[&str]); 12] = [
             "lantern-plugin",
             "lantern-store",
             "lantern-live",
+            "lantern-query",
         ],
     ),
     (
@@ -53,6 +55,7 @@ const STAR: [(&str, &[&str]); 12] = [
             "lantern-plugin",
             "lantern-store",
             "lantern-live",
+            "lantern-query",
             "lantern-server",
             "lantern-client",
         ],
@@ -228,6 +231,9 @@ mod tests {
         assert_eq!(breaches("host/server", "lantern-server", "lantern-cli"), 1);
         assert_eq!(breaches("host/live", "lantern-live", "lantern-api"), 0);
         assert_eq!(breaches("host/engine", "lantern-engine", "lantern-api"), 1);
+        assert_eq!(breaches("host/query", "lantern-query", "lantern-sketch"), 0);
+        assert_eq!(breaches("host/query", "lantern-query", "lantern-live"), 1);
+        assert_eq!(breaches("host/live", "lantern-live", "lantern-query"), 1);
         assert_eq!(breaches("host/api", "lantern-api", "lantern-core"), 1);
         assert_eq!(breaches("clients/rust", "lantern-client", "lantern-api"), 0);
         assert_eq!(breaches("clients/rust", "lantern-client", "lantern-live"), 1);

@@ -8,12 +8,13 @@ use super::{Findings, Repository, code_of};
 
 /// The maximum number of files in circles, for each crate. Lower a ceiling when a
 /// circle is removed, and never raise it.
-const CEILINGS: [(&str, usize); 9] = [
+const CEILINGS: [(&str, usize); 10] = [
     ("clients/rust", 0),
     ("host/engine", 0),
     ("host/kafka", 0),
     ("host/live", 0),
     ("host/log", 0),
+    ("host/query", 0),
     ("host/redb-file", 0),
     ("host/server", 0),
     ("host/store", 0),

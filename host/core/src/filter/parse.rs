@@ -6,7 +6,7 @@ use super::literal::Literal;
 use super::{Condition, FILTER_VALUES_MAX, FilterError, Operator, Test, field_named};
 use crate::FieldSpec;
 
-/// The text that means "no value".
+/// How a missing value is written.
 const NULL: &str = "null";
 
 impl Condition {

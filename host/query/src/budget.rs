@@ -1,0 +1,106 @@
+//! Counts what a query uses, and ends it at a limit or when it is cancelled.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::{QueryConfig, QueryError};
+
+/// The clock and the flag are looked at once in this many rows.
+const CHECK_ROWS: u64 = 4_096;
+
+/// Ends a query from another thread.
+#[derive(Clone, Debug, Default)]
+pub struct Cancel(Arc<AtomicBool>);
+
+impl Cancel {
+    /// Ends the query with [`QueryError::Cancelled`] soon.
+    pub fn cancel(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the query was cancelled.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What one query may still use. Its time begins when it is created.
+#[derive(Debug)]
+pub struct Budget<'c> {
+    config: &'c QueryConfig,
+    cancel: Cancel,
+    deadline: Instant,
+    rows: u64,
+    memory_bytes: usize,
+}
+
+impl<'c> Budget<'c> {
+    /// The limits of `config`.
+    #[must_use]
+    pub fn new(config: &'c QueryConfig, cancel: Cancel) -> Self {
+        let deadline = Instant::now() + Duration::from_millis(config.run_ms_max);
+        Self { config, cancel, deadline, rows: 0, memory_bytes: 0 }
+    }
+
+    /// The number of rows read.
+    #[must_use]
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// Counts a row.
+    #[inline]
+    pub(crate) fn row(&mut self) -> Result<(), QueryError> {
+        self.rows += 1;
+        if self.rows > self.config.rows_scanned_max {
+            let max = self.config.rows_scanned_max;
+            return Err(limit("reads more rows than allowed", max, "rows_scanned_max"));
+        }
+        if self.rows.is_multiple_of(CHECK_ROWS) { self.check_time() } else { Ok(()) }
+    }
+
+    /// Ends the query if it is cancelled or has run for too long.
+    pub(crate) fn check_time(&self) -> Result<(), QueryError> {
+        if self.cancel.is_cancelled() {
+            return Err(QueryError::Cancelled);
+        }
+        if Instant::now() > self.deadline {
+            let max = self.config.run_ms_max;
+            return Err(limit("takes more milliseconds than allowed", max, "run_ms_max"));
+        }
+        Ok(())
+    }
+
+    /// Counts `bytes` of memory.
+    #[inline]
+    pub(crate) fn take(&mut self, bytes: usize) -> Result<(), QueryError> {
+        self.memory_bytes += bytes;
+        if self.memory_bytes > self.config.memory_bytes_max {
+            let max = self.config.memory_bytes_max as u64;
+            return Err(limit("needs more bytes of memory than allowed", max, "memory_bytes_max"));
+        }
+        Ok(())
+    }
+
+    /// Returns `bytes` of memory that are not needed any more.
+    #[inline]
+    pub(crate) fn release(&mut self, bytes: usize) {
+        self.memory_bytes = self.memory_bytes.saturating_sub(bytes);
+    }
+
+    /// Checks the number of groups.
+    #[inline]
+    pub(crate) fn groups(&self, groups: usize) -> Result<(), QueryError> {
+        if groups > self.config.groups_max {
+            let max = self.config.groups_max as u64;
+            return Err(limit("has more groups than allowed", max, "groups_max"));
+        }
+        Ok(())
+    }
+}
+
+fn limit(what: &'static str, max: u64, setting: &'static str) -> QueryError {
+    QueryError::Limit { what, max, setting }
+}

@@ -1,0 +1,65 @@
+//! The settings of queries. The doc comments are the reference.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// Section `query` of `lantern.toml`: filters, orders by a field and roll-ups of tables.
+/// Reads by key, prefix and range alone are not queries.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct QueryConfig {
+    /// Queries that run at a time, each on a thread of its own; 0 means half the number
+    /// of cores, at least 1. Default 0.
+    pub threads: usize,
+    /// Queries that wait for a thread; more get 503. Default 64.
+    pub waiting_max: usize,
+    /// The most rows that a query reads, also those that its filter leaves out. Default
+    /// 10,000,000.
+    pub rows_scanned_max: u64,
+    /// The most groups of a roll-up, filled ones included. Default 100,000.
+    pub groups_max: usize,
+    /// The most memory of a query for its groups or rows, in bytes. Default 64 MiB.
+    pub memory_bytes_max: usize,
+    /// The longest time that a query runs, in milliseconds; waiting for a thread does not
+    /// count. Default 10,000.
+    pub run_ms_max: u64,
+}
+
+impl Default for QueryConfig {
+    fn default() -> Self {
+        Self {
+            threads: 0,
+            waiting_max: 64,
+            rows_scanned_max: 10_000_000,
+            groups_max: 100_000,
+            memory_bytes_max: 64 << 20,
+            run_ms_max: 10_000,
+        }
+    }
+}
+
+impl QueryConfig {
+    /// Checks the rules that types cannot express.
+    ///
+    /// # Errors
+    /// A sentence that names the first setting that is out of bounds.
+    pub fn check(&self) -> Result<(), String> {
+        for (key, value, least) in [
+            ("rows_scanned_max", self.rows_scanned_max, 1),
+            ("groups_max", self.groups_max as u64, 1),
+            ("memory_bytes_max", self.memory_bytes_max as u64, 1 << 10),
+            ("run_ms_max", self.run_ms_max, 1),
+        ] {
+            if value < least {
+                return Err(format!("`{key}` is {value}; it must be at least {least}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// The number of threads on a machine with `cores`.
+    #[must_use]
+    pub fn threads_on(&self, cores: usize) -> usize {
+        if self.threads == 0 { (cores / 2).max(1) } else { self.threads }
+    }
+}

@@ -1,0 +1,33 @@
+//! Queries of tables: filters, choice of columns, orders by a field, and roll-ups.
+//!
+//! A [`QueryRequest`] is checked against a table, which gives a [`Plan`]. The plan reads
+//! the rows of one committed state from a [`lantern_core::RowSource`], within a
+//! [`Budget`]. Rows are JSON objects; only the fields that the query needs are decoded.
+//!
+//! This crate knows neither HTTP nor the store. [`QueryPool`] has threads of its own, so
+//! that queries do not take those that fold.
+
+mod aggregate;
+mod bucket;
+mod budget;
+mod civil;
+mod config;
+mod error;
+mod fill;
+mod group_value;
+mod plan;
+mod pool;
+mod render;
+mod request;
+mod roll_up;
+mod rows;
+
+pub use budget::{Budget, Cancel};
+pub use config::QueryConfig;
+pub use error::{QueryError, RequestError};
+pub use group_value::GroupValue;
+pub use plan::Plan;
+pub use pool::{PoolBusy, QueryPool};
+pub use request::{AggregateRequest, ConditionRequest, OutputColumn, QueryRequest};
+pub use roll_up::{GroupPosition, GroupsPage};
+pub use rows::{PageSize, RowPosition, RowsPage};

@@ -1,0 +1,140 @@
+//! A query as its caller writes it, before it is checked against a table.
+
+use lantern_core::FieldKind;
+use serde_json::Value;
+
+use crate::RequestError;
+
+/// A query. All members may be left out.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct QueryRequest {
+    /// The conditions, which must all hold.
+    pub conditions: Vec<ConditionRequest>,
+    /// The fields in the result; all if `None`.
+    pub columns: Option<Vec<String>>,
+    /// The order: `key`, a field, or a column of a roll-up; `-` before it reverses the
+    /// order.
+    pub order: Option<String>,
+    /// The timestamp field to which `start`, `end` and `bucket` refer.
+    pub time: Option<String>,
+    /// Rows at or after this time.
+    pub start: Option<String>,
+    /// Rows before this time.
+    pub end: Option<String>,
+    /// The length of a roll-up's buckets.
+    pub bucket: Option<String>,
+    /// The fields by which rows are grouped.
+    pub by: Vec<String>,
+    /// The aggregates of each group.
+    pub aggregates: Vec<AggregateRequest>,
+    /// What buckets without rows contain: `zero`, `null` or `previous`.
+    pub fill: Option<String>,
+    /// The time zone of buckets and of times without an offset.
+    pub tz: Option<String>,
+}
+
+/// A condition.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ConditionRequest {
+    /// `FIELD OPERATOR VALUE`.
+    Text(String),
+    /// The three parts.
+    Json {
+        /// The field.
+        field: String,
+        /// The operator.
+        operator: String,
+        /// The value.
+        value: Value,
+    },
+}
+
+/// An aggregate.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AggregateRequest {
+    /// The name of its column. By default the function and the field: `sum_cents`.
+    pub name: Option<String>,
+    /// The function.
+    pub function: String,
+    /// The field.
+    pub field: Option<String>,
+}
+
+/// A column of the result.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputColumn {
+    /// Its name.
+    pub name: String,
+    /// The kind of its values.
+    pub kind: FieldKind,
+    /// The unit, or an empty text.
+    pub unit: String,
+}
+
+impl QueryRequest {
+    /// Whether the request groups rows.
+    #[must_use]
+    pub fn is_roll_up(&self) -> bool {
+        self.bucket.is_some() || !self.by.is_empty() || !self.aggregates.is_empty()
+    }
+}
+
+impl AggregateRequest {
+    /// Parses `FUNCTION(FIELD)`, `count()` or `FUNCTION(FIELD) as NAME`; several are
+    /// separated by commas.
+    ///
+    /// # Errors
+    /// [`RequestError`] that shows the form.
+    pub fn parse_all(text: &str) -> Result<Vec<Self>, RequestError> {
+        text.split(',').map(|part| Self::parse(part.trim())).collect()
+    }
+
+    fn parse(text: &str) -> Result<Self, RequestError> {
+        let wrong = || {
+            let text: String = text.chars().take(128).collect();
+            let detail = format!(
+                "`{text}` is no aggregate: write a function and a field, such as `sum(cents)`, `count()` or `p95(ms) as slow`"
+            );
+            RequestError::new("agg", detail)
+        };
+        let (call, name) = match text.split_once(" as ") {
+            Some((call, name)) => (call.trim(), Some(name.trim().to_owned())),
+            None => (text, None),
+        };
+        let (function, field) =
+            call.strip_suffix(')').and_then(|call| call.split_once('(')).ok_or_else(wrong)?;
+        let (function, field) = (function.trim(), field.trim());
+        if function.is_empty() || name.as_deref().is_some_and(str::is_empty) {
+            return Err(wrong());
+        }
+        let field = (!field.is_empty()).then(|| field.to_owned());
+        Ok(Self { name, function: function.to_owned(), field })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn aggregates_are_parsed_with_their_names() {
+        let aggregate =
+            |name: Option<&str>, function: &str, field: Option<&str>| AggregateRequest {
+                name: name.map(str::to_owned),
+                function: function.into(),
+                field: field.map(str::to_owned),
+            };
+        assert_eq!(
+            AggregateRequest::parse_all("sum(cents), count() as n,p95( ms )").unwrap(),
+            [
+                aggregate(None, "sum", Some("cents")),
+                aggregate(Some("n"), "count", None),
+                aggregate(None, "p95", Some("ms")),
+            ]
+        );
+        for bad in ["", "sum", "sum(cents", "(cents)", "sum(a),", "sum(a) as "] {
+            let error = AggregateRequest::parse_all(bad).unwrap_err();
+            assert!(error.to_string().contains("sum(cents)"), "{bad}: {error}");
+        }
+    }
+}

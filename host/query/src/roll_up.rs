@@ -1,0 +1,248 @@
+//! Runs roll-ups: groups rows by buckets of time and fields, and aggregates each group.
+
+use std::cmp::Ordering;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use lantern_core::{FieldValue, KeyRange, RowFields, RowSource};
+use serde::{Deserialize, Serialize};
+
+use crate::aggregate::Accumulator;
+use crate::bucket::Zone;
+use crate::fill::fill;
+use crate::group_value::GroupValue;
+use crate::plan::{Order, RollUp, Shape};
+use crate::{Budget, PageSize, Plan, QueryError};
+
+/// The memory of a group in addition to its key, values and accumulators.
+const GROUP_BYTES: usize = 64;
+
+/// The groups of a query's page.
+#[derive(Clone, Debug, Default)]
+pub struct GroupsPage {
+    /// The groups in order; each has a value for each of [`Plan::columns`].
+    pub groups: Vec<Vec<GroupValue>>,
+    /// Where the next page begins; `None` if there are no more groups.
+    pub next: Option<GroupPosition>,
+}
+
+/// The group after which a page begins.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct GroupPosition {
+    /// Its value in the column of the order.
+    value: GroupValue,
+    /// Its bucket and the values of `by`.
+    key: Vec<GroupValue>,
+}
+
+/// A group while rows are read.
+pub(crate) struct Group {
+    /// The bucket, then the values of `by`.
+    pub(crate) key: Vec<GroupValue>,
+    pub(crate) accumulators: Vec<Accumulator>,
+}
+
+impl Plan {
+    /// The groups of the rows of `source` within `range` that match, from the one after
+    /// `after` on.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub fn groups(
+        &self,
+        source: &dyn RowSource,
+        range: &KeyRange,
+        after: Option<&GroupPosition>,
+        size: PageSize,
+        budget: &mut Budget<'_>,
+    ) -> Result<GroupsPage, QueryError> {
+        let Shape::Groups(roll_up) = &self.shape else { return Ok(GroupsPage::default()) };
+        let mut groups = Groups::new(roll_up, self.zone.clone());
+        self.each_match(source, range, budget, |_, row, budget| {
+            groups.add(row, budget)?;
+            Ok(true)
+        })?;
+        let keys = usize::from(roll_up.bucket.is_some()) + roll_up.by.len();
+        let mut rows = groups.finish(budget)?;
+        let order = self.order;
+        rows.sort_unstable_by(|a, b| compare(order, keys, a, b));
+        if let Some(after) = after {
+            let column = order.column;
+            rows.retain(|row| after.precedes(order, column, &row[..keys], row));
+        }
+        let more = rows.len() > size.rows;
+        rows.truncate(size.rows);
+        let next = rows.last().filter(|_| more).map(|last| GroupPosition {
+            value: order.column.and_then(|column| last[column].clone()),
+            key: last[..keys].to_vec(),
+        });
+        Ok(GroupsPage { groups: rows, next })
+    }
+}
+
+/// Compares two groups by the column of the order, then by bucket and fields.
+fn compare(order: Order, keys: usize, a: &[GroupValue], b: &[GroupValue]) -> Ordering {
+    let by_column = order.column.map_or(Ordering::Equal, |column| {
+        order.compare_values(a[column].as_ref(), b[column].as_ref())
+    });
+    by_column.then_with(|| compare_keys(order, &a[..keys], &b[..keys]))
+}
+
+fn compare_keys(order: Order, a: &[GroupValue], b: &[GroupValue]) -> Ordering {
+    // Among equal values the order is ascending.
+    let ascending = Order { descending: false, ..order };
+    let values = a.iter().zip(b);
+    values.fold(Ordering::Equal, |known, (a, b)| {
+        known.then_with(|| ascending.compare_values(a.as_ref(), b.as_ref()))
+    })
+}
+
+impl GroupPosition {
+    fn precedes(
+        &self,
+        order: Order,
+        column: Option<usize>,
+        key: &[GroupValue],
+        row: &[GroupValue],
+    ) -> bool {
+        let by_column = column.map_or(Ordering::Equal, |column| {
+            order.compare_values(self.value.as_ref(), row[column].as_ref())
+        });
+        by_column.then_with(|| compare_keys(order, &self.key, key)).is_lt()
+    }
+}
+
+/// The groups found so far.
+struct Groups<'p> {
+    roll_up: &'p RollUp,
+    zone: Zone,
+    /// The index of each group, by the bytes of its key.
+    index: HashMap<Box<[u8]>, usize, RandomState>,
+    groups: Vec<Group>,
+    /// The bucket that was found last: its start and the start of the next one.
+    last_bucket: Option<(i64, i64)>,
+    key: Vec<u8>,
+}
+
+impl<'p> Groups<'p> {
+    fn new(roll_up: &'p RollUp, zone: Zone) -> Self {
+        let index = HashMap::default();
+        Self { roll_up, zone, index, groups: Vec::new(), last_bucket: None, key: Vec::new() }
+    }
+
+    fn add(&mut self, row: &RowFields<'_>, budget: &mut Budget<'_>) -> Result<(), QueryError> {
+        let time = self.roll_up.time.and_then(|field| match row.value(field) {
+            Some(FieldValue::Timestamp(time)) => Some(time),
+            _ => None,
+        });
+        let bucket = self.roll_up.bucket.is_some().then_some(time).flatten();
+        let bucket = bucket.map(|time| self.bucket(time));
+        self.key.clear();
+        if let Some(start) = bucket {
+            self.key.extend_from_slice(&start.to_le_bytes());
+        }
+        for field in &self.roll_up.by {
+            write_key(row.value(*field).as_ref(), &mut self.key);
+        }
+        let group = match self.index.get(self.key.as_slice()) {
+            Some(group) => *group,
+            None => self.new_group(bucket, row, budget)?,
+        };
+        let group = &mut self.groups[group];
+        let specs = self.roll_up.accumulators.iter().enumerate();
+        for (accumulator, (index, spec)) in group.accumulators.iter_mut().zip(specs) {
+            let added = accumulator.add(*spec, row, time.unwrap_or_default(), budget);
+            added.map_err(|error| self.roll_up.in_column(index, error))?;
+        }
+        Ok(())
+    }
+
+    fn bucket(&mut self, time: i64) -> i64 {
+        if let Some((start, next)) = self.last_bucket
+            && (start..next).contains(&time)
+        {
+            return start;
+        }
+        let Some(length) = self.roll_up.bucket else { return time };
+        let start = self.zone.bucket(length, time);
+        self.last_bucket = Some((start, self.zone.next_bucket(length, start)));
+        start
+    }
+
+    fn new_group(
+        &mut self,
+        bucket: Option<i64>,
+        row: &RowFields<'_>,
+        budget: &mut Budget<'_>,
+    ) -> Result<usize, QueryError> {
+        budget.groups(self.groups.len() + 1)?;
+        let specs = &self.roll_up.accumulators;
+        let values = self.roll_up.by.len() + self.roll_up.aggregates.len() + 1;
+        budget.take(
+            GROUP_BYTES
+                + 2 * self.key.len()
+                + specs.len() * size_of::<Accumulator>()
+                + 2 * values * size_of::<GroupValue>(),
+        )?;
+        let mut key = Vec::with_capacity(values);
+        key.extend(bucket.map(|start| Some(FieldValue::Timestamp(start))));
+        key.extend(
+            self.roll_up.by.iter().map(|field| row.value(*field).map(FieldValue::into_owned)),
+        );
+        let accumulators = specs.iter().map(|spec| Accumulator::new(*spec)).collect();
+        self.groups.push(Group { key, accumulators });
+        let index = self.groups.len() - 1;
+        self.index.insert(self.key.as_slice().into(), index);
+        Ok(index)
+    }
+
+    /// The values of all columns of each group, in no order.
+    fn finish(mut self, budget: &mut Budget<'_>) -> Result<Vec<Vec<GroupValue>>, QueryError> {
+        self.index.clear();
+        // Without `bucket` and `by` there is one group, also without rows.
+        if self.groups.is_empty() && self.roll_up.bucket.is_none() && self.roll_up.by.is_empty() {
+            let specs = self.roll_up.accumulators.iter();
+            let accumulators = specs.map(|spec| Accumulator::new(*spec)).collect();
+            self.groups.push(Group { key: Vec::new(), accumulators });
+        }
+        let mut rows = Vec::with_capacity(self.groups.len());
+        for Group { key, accumulators } in self.groups {
+            let mut row = key;
+            for aggregate in &self.roll_up.aggregates {
+                let (spec, accumulator) = (
+                    self.roll_up.accumulators[aggregate.accumulator],
+                    &accumulators[aggregate.accumulator],
+                );
+                row.push(aggregate.result(spec, accumulator)?);
+            }
+            rows.push(row);
+        }
+        fill(self.roll_up, &mut self.zone, rows, budget)
+    }
+}
+
+/// Appends bytes that are equal only for equal values.
+fn write_key(value: Option<&FieldValue<'_>>, key: &mut Vec<u8>) {
+    match value {
+        None => key.push(0),
+        Some(FieldValue::Integer(value)) => {
+            key.push(1);
+            key.extend_from_slice(&value.to_le_bytes());
+        }
+        Some(FieldValue::Number(value)) => {
+            key.push(2);
+            // 0 and -0 are one value.
+            key.extend_from_slice(&(value + 0.0).to_bits().to_le_bytes());
+        }
+        Some(FieldValue::Text(text)) => {
+            key.push(3);
+            key.extend_from_slice(&text.len().to_le_bytes());
+            key.extend_from_slice(text.as_bytes());
+        }
+        Some(FieldValue::Boolean(value)) => key.push(4 + u8::from(*value)),
+        Some(FieldValue::Timestamp(time)) => {
+            key.push(6);
+            key.extend_from_slice(&time.to_le_bytes());
+        }
+    }
+}
