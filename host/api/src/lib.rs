@@ -13,6 +13,7 @@ pub mod feed;
 mod json;
 mod parked;
 mod projections;
+mod query;
 mod server;
 mod tables;
 mod verify;
@@ -29,6 +30,7 @@ pub use projections::{
     ActivateBody, AheadStatus, CheckResult, FieldStatus, LogLine, Logs, ProjectionStatus,
     Projections, ShardStatus, SourceStatus, TableStatus, Uploaded, VersionStatus,
 };
+pub use query::{Aggregates, QueryBody, QueryPage};
 pub use server::{ErrorCode, PartitionStatus, Problem, Ready, ServerStatus};
 pub use tables::{PageField, TablePage};
 pub use verify::{

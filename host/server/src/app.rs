@@ -1,10 +1,12 @@
 //! The state that requests and jobs share.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use lantern_core::{Appended, Events, Log, LogError};
 use lantern_engine::Engine;
 use lantern_live::Hub;
+use lantern_query::{Cancel, QueryPool};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -28,6 +30,8 @@ pub(crate) struct App {
     pub(crate) metrics: PrometheusHandle,
     pub(crate) signals: Signals,
     pub(crate) permits: Permits,
+    /// Runs queries of tables.
+    pub(crate) query_pool: QueryPool,
     pub(crate) health: Health,
     pub(crate) tasks: Tasks,
 }
@@ -83,6 +87,15 @@ pub(crate) struct Tasks {
     pub(crate) stopping: CancellationToken,
 }
 
+/// Cancels a query when its caller does not wait for it any more.
+struct CancelOnDrop(Cancel);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
 impl App {
     /// Runs `read` on a thread that may block. At most `http.queries_max` run
     /// at a time.
@@ -97,6 +110,30 @@ impl App {
             .await
             .map_err(|_| Problem::new("LAN-0215", "the server is shutting down"))?;
         self.blocking(read).await
+    }
+
+    /// Runs a query of a table on a thread of the query pool. It is cancelled when the
+    /// returned future is dropped.
+    pub(crate) async fn run_query<T: Send + 'static>(
+        self: &Arc<Self>,
+        read: impl FnOnce(&Self, &Cancel) -> Result<T, Problem> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let cancel = CancelOnDrop(Cancel::default());
+        let (app, cancelled, span) = (Arc::clone(self), cancel.0.clone(), tracing::Span::current());
+        let (done, result) = oneshot::channel();
+        self.query_pool.run(move || {
+            if cancelled.is_cancelled() {
+                return;
+            }
+            let read = || span.in_scope(|| read(&app, &cancelled));
+            // If it panics, `done` is dropped, and the caller gets an error.
+            if let Ok(result) = catch_unwind(AssertUnwindSafe(read)) {
+                let _ = done.send(result);
+            }
+        })?;
+        result.await.unwrap_or_else(|_| {
+            Err(Problem::new("LAN-0413", "a query ended unexpectedly: see the server's log"))
+        })
     }
 
     /// Runs `work` on a thread that may block.

@@ -644,6 +644,30 @@ pub const CODES: &[Code] = &[
         "no row under this key",
         "check the key: keys are compared byte by byte, and `prefix` lists keys with the same beginning",
     ),
+    code(
+        "LAN-0426",
+        400,
+        "the query is wrong",
+        "correct the parameter that the message names; docs/guide/tables.md lists the operators and functions",
+    ),
+    code(
+        "LAN-0427",
+        400,
+        "the query exceeds a limit",
+        "narrow it with `prefix`, `from` and `to`, which read fewer rows, or group by fewer values; or raise the setting that the message names",
+    ),
+    code(
+        "LAN-0428",
+        422,
+        "a result of the query does not fit",
+        "narrow the query with `where`, or group by more fields",
+    ),
+    code(
+        "LAN-0429",
+        503,
+        "too many queries wait",
+        "try again, or raise `query.threads` or `query.waiting_max`",
+    ),
 ];
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use lantern_engine::EngineConfig;
 use lantern_live::LiveConfig;
 use lantern_log::LogConfig;
 use lantern_plugin::PluginConfig;
+use lantern_query::QueryConfig;
 use lantern_store::StoreConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -53,6 +54,8 @@ pub struct ServerConfig {
     pub engine: EngineConfig,
     /// The feed.
     pub live: LiveConfig,
+    /// Queries of tables.
+    pub query: QueryConfig,
 }
 
 impl Default for ServerConfig {
@@ -69,6 +72,7 @@ impl Default for ServerConfig {
             plugin: PluginConfig::default(),
             engine: EngineConfig::default(),
             live: LiveConfig::default(),
+            query: QueryConfig::default(),
         }
     }
 }
@@ -346,6 +350,7 @@ impl ServerConfig {
         }
         kafka::check(&self.kafka)?;
         self.live.check().map_err(|e| ConfigError(format!("in section `live`: {e}")))?;
+        self.query.check().map_err(|e| ConfigError(format!("in section `query`: {e}")))?;
         self.log.check().map_err(|e| ConfigError(format!("in section `log`: {e}")))
     }
 }

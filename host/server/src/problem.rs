@@ -9,6 +9,7 @@ use http::{HeaderValue, StatusCode};
 use lantern_core::{LogError, RejectedEvent, StoreError, ViewError};
 use lantern_engine::EngineError;
 use lantern_plugin::LoadError;
+use lantern_query::{PoolBusy, QueryError, RequestError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::openapi::RefOr;
@@ -160,6 +161,33 @@ impl From<ViewError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         EngineError::from(error).into()
+    }
+}
+
+impl From<RequestError> for Problem {
+    fn from(error: RequestError) -> Self {
+        Self::new("LAN-0426", error.to_string()).with("parameter", error.parameter)
+    }
+}
+
+impl From<QueryError> for Problem {
+    fn from(error: QueryError) -> Self {
+        let detail = error.to_string();
+        match error {
+            QueryError::Limit { setting, .. } => {
+                Self::new("LAN-0427", detail).with("setting", format!("query.{setting}"))
+            }
+            QueryError::OutOfRange { .. } => Self::new("LAN-0428", detail),
+            QueryError::Store(error) => error.into(),
+            // Its caller is gone, so no client reads this.
+            _ => Self::new("LAN-0215", detail),
+        }
+    }
+}
+
+impl From<PoolBusy> for Problem {
+    fn from(error: PoolBusy) -> Self {
+        Self::new("LAN-0429", error.to_string())
     }
 }
 

@@ -37,6 +37,12 @@ pub(crate) fn json_rows(table: &TableSpec, rows: &[Row], out: &mut Vec<u8>) {
 /// Appends `{"key":…,"value":…}` and a line end; for a table by tenant,
 /// `{"tenant":…,"key":…,"value":…}`.
 pub(crate) fn ndjson_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
+    json_row(table, row, out);
+    out.push(b'\n');
+}
+
+/// Appends the object of [`ndjson_row`], without the line end.
+pub(crate) fn json_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
     out.push(b'{');
     if table.per_tenant {
         out.extend_from_slice(b"\"tenant\":");
@@ -47,7 +53,7 @@ pub(crate) fn ndjson_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
     text(key(table, row), out);
     out.extend_from_slice(b",\"value\":");
     value(row, out);
-    out.extend_from_slice(b"}\n");
+    out.push(b'}');
 }
 
 /// The tenant of a row of a table by tenant.
@@ -95,7 +101,8 @@ fn cell(json: &str) -> String {
     json_text(json).map_or_else(|| json.to_owned(), Cow::into_owned)
 }
 
-fn csv_line<'a>(cells: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) {
+/// Appends a line of CSV.
+pub(crate) fn csv_line<'a>(cells: impl Iterator<Item = &'a str>, out: &mut Vec<u8>) {
     for (place, cell) in cells.enumerate() {
         if place > 0 {
             out.push(b',');

@@ -48,8 +48,6 @@ const SMALL_BODY_BYTES_MAX: usize = 64 << 10;
 /// The API's description; the macros on the handlers add the paths.
 #[derive(OpenApi)]
 #[openapi(
-    // utoipa does not find the types of parameters by itself.
-    components(schemas(tables::Order)),
     info(
         title = "Lantern",
         description = "Projections of event logs: send events, upload plugins, read tables. \
@@ -94,6 +92,7 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(parked::drop_parked))
         .routes(routes!(parked::resend))
         .routes(routes!(tables::read))
+        .routes(routes!(tables::query))
         .routes(routes!(feed::connect))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

@@ -92,7 +92,7 @@ fn bound(parameter: &mut Value, path: &str, config: &HttpConfig) {
         "wait" => schema["pattern"] = "^[0-9]+(ms|s|m)?$".into(),
         // No path has an empty part.
         "name" | "id" | "projection" | "table" | "code" => schema["minLength"] = 1.into(),
-        "time" => schema["format"] = "date-time".into(),
+        "time" if !path.starts_with("/v1/tables") => schema["format"] = "date-time".into(),
         _ => (),
     }
 }
@@ -138,6 +138,9 @@ fn media(paths: &mut Value) {
     let table = "/v1/tables/{projection}/{table}";
     ok(paths, table, NDJSON, text("{\"key\":\"p1\",\"value\":{\"cents\":340}}\n"));
     ok(paths, table, "text/csv", text("key,product,cents\r\np1,p1,340\r\n"));
+    let query = "/v1/tables/{projection}/{table}/query";
+    let content = paths[table]["get"]["responses"]["200"]["content"].clone();
+    paths[query]["post"]["responses"]["200"]["content"] = content;
     let events = json!({"schema": {"type": "array", "items": {"$ref": EVENT_SCHEMA}}});
     ok(paths, "/v1/events", BATCH, events.clone());
     ok(paths, "/v1/events", NDJSON, text("{\"specversion\":\"1.0\",…}\n"));

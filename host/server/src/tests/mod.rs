@@ -6,6 +6,7 @@ mod ingest;
 mod limits;
 mod metrics;
 mod packed;
+mod queries;
 mod running;
 mod tables;
 

@@ -8,6 +8,7 @@ mod http;
 #[cfg_attr(not(feature = "kafka"), path = "no_kafka.rs")]
 pub(crate) mod kafka;
 mod log;
+mod query;
 mod store;
 
 use std::net::SocketAddr;
@@ -134,6 +135,7 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, DataDir), StartErr
         metrics,
         signals: Signals { appended: readers, committed: commits.changed() },
         permits: Permits::new(&config.http),
+        query_pool: query::open(&config)?,
         health: Health { appends: AppendHealth::default(), disk: DiskProbe::new(data.probe()) },
         tasks: Tasks::default(),
         config,

@@ -22,6 +22,8 @@ pub(super) fn etag(
     (projection, table, view.version(), limit).hash(&mut hash);
     (&w.key, &w.prefix, &w.from, &w.to, &w.cursor).hash(&mut hash);
     (w.is_descending(), format as u8).hash(&mut hash);
+    (&w.r#where, &w.cols, &w.order, &w.time, &w.start, &w.end).hash(&mut hash);
+    (&w.bucket, &w.by, &w.agg, &w.fill, &w.tz).hash(&mut hash);
     format!("\"{}-{:016x}\"", view.epoch(), hash.finish())
 }
 

@@ -15,6 +15,11 @@ const PAGE_ROWS: usize = 500;
 
 /// The range of keys that `which` requests.
 pub(super) fn range(which: &TableQuery) -> KeyRange {
+    if let Some(key) = &which.key {
+        let mut end = key.clone().into_bytes();
+        end.push(0);
+        return KeyRange { start: key.clone().into_bytes(), end: Some(end) };
+    }
     let mut range = KeyRange::prefix(which.prefix.as_deref().unwrap_or_default().as_bytes());
     if let Some(from) = &which.from {
         range.start = range.start.max(from.clone().into_bytes());
@@ -24,6 +29,30 @@ pub(super) fn range(which: &TableQuery) -> KeyRange {
         range.end = Some(range.end.map_or_else(|| to.clone(), |end| end.min(to.clone())));
     }
     range
+}
+
+/// The range of keys that `which` requests, after its cursor.
+pub(super) fn range_after_cursor(view: &View, which: &TableQuery) -> Result<KeyRange, Problem> {
+    let mut range = range(which);
+    if let Some(cursor) = &which.cursor {
+        let cursor = Cursor::read(cursor)?;
+        check_history(view, &cursor.epoch, &cursor.checkpoint)?;
+        continue_after(&mut range, &cursor.key, which.is_descending());
+    }
+    Ok(range)
+}
+
+/// Refuses the cursor of another history than that of `view`.
+pub(super) fn check_history(
+    view: &View,
+    epoch: &str,
+    checkpoint: &Checkpoint,
+) -> Result<(), Problem> {
+    if epoch != view.epoch() || !view.continues(checkpoint)? {
+        let detail = "the table has another history than at the previous page";
+        return Err(Problem::new("LAN-0406", detail));
+    }
+    Ok(())
 }
 
 /// The rows, and the key to continue after if there are more.
@@ -40,15 +69,7 @@ pub(super) fn rows(
         return Ok((row.into_iter().collect(), None));
     }
     let reverse = which.is_descending();
-    let mut range = range(which);
-    if let Some(cursor) = &which.cursor {
-        let cursor = Cursor::read(cursor)?;
-        if cursor.epoch != view.epoch() || !view.continues(&cursor.checkpoint)? {
-            let detail = "the table has another history than at the previous page";
-            return Err(Problem::new("LAN-0406", detail));
-        }
-        continue_after(&mut range, &cursor.key, reverse);
-    }
+    let mut range = range_after_cursor(view, which)?;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     loop {
         // One row more than requested shows whether there is a next page.

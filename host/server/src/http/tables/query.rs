@@ -1,8 +1,12 @@
 //! The query parameters of `GET /v1/tables/{projection}/{table}`.
 
-use serde::Deserialize;
-use utoipa::{IntoParams, ToSchema};
+use http::Uri;
+use lantern_api::QueryBody;
+use lantern_query::{AggregateRequest, ConditionRequest, QueryRequest};
+use serde::{Deserialize, Deserializer};
+use utoipa::IntoParams;
 
+use crate::http::params::Params;
 use crate::problem::Problem;
 
 /// The number of rows in an answer if `limit` is not given.
@@ -22,12 +26,42 @@ pub(crate) struct TableQuery {
     pub(super) from: Option<String>,
     /// Rows before this key.
     pub(super) to: Option<String>,
-    /// The maximum number of rows; 1,000 if left out.
+    /// Rows whose field fulfils a condition: `FIELD OPERATOR VALUE`, with the operator
+    /// `=`, `!=`, `<`, `<=`, `>`, `>=`, `in` or `prefix`. May be given several times; all
+    /// conditions must hold.
+    #[serde(deserialize_with = "single")]
+    pub(super) r#where: Vec<String>,
+    /// The fields in the answer, separated by commas; all if left out.
+    pub(super) cols: Option<String>,
+    /// The maximum number of rows or groups; 1,000 if left out.
     pub(super) limit: Option<usize>,
-    /// `asc` (the default) or `desc`, by key.
-    pub(super) order: Option<Order>,
+    /// `key` (the default) or a field, of a roll-up a column; with `-` before it, the
+    /// largest comes first. `asc` and `desc` order by key.
+    pub(super) order: Option<String>,
     /// `next` of the previous page.
     pub(super) cursor: Option<String>,
+    /// The timestamp field to which `start`, `end` and `bucket` refer. May be left out if
+    /// the table has one such field.
+    pub(super) time: Option<String>,
+    /// Rows at or after this time.
+    pub(super) start: Option<String>,
+    /// Rows before this time.
+    pub(super) end: Option<String>,
+    /// Groups rows by buckets of time of this length: a number and `s`, `m`, `h`, `d`,
+    /// `w`, `mo` or `y`.
+    pub(super) bucket: Option<String>,
+    /// Groups rows by these fields, separated by commas.
+    pub(super) by: Option<String>,
+    /// The aggregates of each group, separated by commas: `count()`, or `sum`, `avg`,
+    /// `min`, `max`, `first`, `last`, `distinct` or `p1` to `p99` of a field, such as
+    /// `sum(cents) as revenue`.
+    pub(super) agg: Option<String>,
+    /// What buckets without rows contain: `zero`, `null` or `previous`. Without it they
+    /// are left out.
+    pub(super) fill: Option<String>,
+    /// The time zone of buckets and of times without an offset, such as `Europe/Berlin`;
+    /// UTC if left out.
+    pub(super) tz: Option<String>,
     /// Answer with a state that contains the events at these offsets, in the form that
     /// an append returns: `PARTITION:OFFSET`, several separated by commas. The request
     /// waits for that state up to `wait`.
@@ -38,48 +72,34 @@ pub(crate) struct TableQuery {
     pub(super) version: Option<String>,
     // Not supported yet, and therefore not described: refused by name, with 501.
     #[param(ignore)]
-    pub(super) r#where: Option<String>,
-    #[param(ignore)]
-    pub(super) cols: Option<String>,
-    #[param(ignore)]
-    pub(super) bucket: Option<String>,
-    #[param(ignore)]
-    pub(super) agg: Option<String>,
-    #[param(ignore)]
-    pub(super) by: Option<String>,
-    #[param(ignore)]
-    pub(super) fill: Option<String>,
-    #[param(ignore)]
     pub(super) as_of: Option<String>,
 }
 
-/// The order of the keys.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Order {
-    /// Ascending.
-    #[default]
-    Asc,
-    /// Descending.
-    Desc,
+/// A parameter that occurs once.
+fn single<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    String::deserialize(deserializer).map(|value| vec![value])
 }
 
 impl TableQuery {
+    /// Reads the query of `uri`.
+    pub(super) fn read(uri: &Uri) -> Result<Self, Problem> {
+        // The parser of queries refuses a parameter that occurs twice, so `where` is
+        // read separately.
+        let query = uri.query().unwrap_or_default();
+        let (conditions, others): (Vec<&str>, Vec<&str>) =
+            query.split('&').partition(|part| part.starts_with("where="));
+        let mut read = Params::<Self>::read(&with_query(&others)?)?.0;
+        for condition in conditions {
+            read.r#where.extend(Params::<Self>::read(&with_query(&[condition])?)?.0.r#where);
+        }
+        Ok(read)
+    }
+
     /// Refuses parameters that are not supported, or that exclude each other.
     pub(super) fn check(&self) -> Result<(), Problem> {
-        for (name, value) in [
-            ("where", &self.r#where),
-            ("cols", &self.cols),
-            ("bucket", &self.bucket),
-            ("agg", &self.agg),
-            ("by", &self.by),
-            ("fill", &self.fill),
-            ("as_of", &self.as_of),
-        ] {
-            if value.is_some() {
-                let detail = format!("`{name}` is not supported by this server");
-                return Err(Problem::new("LAN-0405", detail).with("parameter", name));
-            }
+        if self.as_of.is_some() {
+            let detail = "`as_of` is not supported by this server";
+            return Err(Problem::new("LAN-0405", detail).with("parameter", "as_of"));
         }
         let ranged = self.prefix.is_some() || self.from.is_some() || self.to.is_some();
         if self.key.is_some() && (ranged || self.cursor.is_some()) {
@@ -91,8 +111,90 @@ impl TableQuery {
 
     /// Whether the largest key comes first.
     pub(super) fn is_descending(&self) -> bool {
-        self.order == Some(Order::Desc)
+        matches!(self.order.as_deref(), Some("desc" | "-key"))
     }
+
+    /// The query of the rows; `None` if rows are read only by their keys.
+    pub(super) fn request(&self) -> Result<Option<QueryRequest>, Problem> {
+        let by_key = matches!(self.order.as_deref(), None | Some("asc" | "desc" | "key" | "-key"));
+        let aggregates = self.agg.as_deref().map(AggregateRequest::parse_all).transpose()?;
+        let request = QueryRequest {
+            conditions: self.r#where.iter().cloned().map(ConditionRequest::Text).collect(),
+            columns: self.cols.as_deref().map(names),
+            order: self.order.clone(),
+            time: self.time.clone(),
+            start: self.start.clone(),
+            end: self.end.clone(),
+            bucket: self.bucket.clone(),
+            by: self.by.as_deref().map(names).unwrap_or_default(),
+            aggregates: aggregates.unwrap_or_default(),
+            fill: self.fill.clone(),
+            tz: self.tz.clone(),
+        };
+        let plain = QueryRequest { order: self.order.clone(), ..QueryRequest::default() };
+        Ok((!by_key || request != plain).then_some(request))
+    }
+
+    /// The parameters of a body, and its query.
+    pub(super) fn of_body(body: QueryBody) -> Result<(Self, QueryRequest), Problem> {
+        let conditions = body.conditions.into_iter().map(|(field, operator, value)| {
+            let value = serde_json::from_str(value.get());
+            let value =
+                value.map_err(|error| Problem::new("LAN-0408", format!("`where`: {error}")))?;
+            Ok(ConditionRequest::Json { field, operator, value })
+        });
+        let aggregates = body.aggregates.0.into_iter().map(|(name, call)| match call.as_slice() {
+            [function] => Ok(AggregateRequest { name: Some(name), function: function.clone(), field: None }),
+            [function, field] => Ok(AggregateRequest {
+                name: Some(name),
+                function: function.clone(),
+                field: Some(field.clone()),
+            }),
+            _ => {
+                let detail = format!(
+                    "`agg`: `{name}` must be a function and at most one field, such as `[\"sum\", \"cents\"]`"
+                );
+                Err(Problem::new("LAN-0426", detail).with("parameter", "agg"))
+            }
+        });
+        let request = QueryRequest {
+            conditions: conditions.collect::<Result<_, Problem>>()?,
+            columns: body.cols,
+            order: body.order.clone(),
+            time: body.time,
+            start: body.start,
+            end: body.end,
+            bucket: body.bucket,
+            by: body.by,
+            aggregates: aggregates.collect::<Result<_, _>>()?,
+            fill: body.fill,
+            tz: body.tz,
+        };
+        let query = Self {
+            prefix: body.prefix,
+            from: body.from,
+            to: body.to,
+            limit: body.limit,
+            order: body.order,
+            cursor: body.cursor,
+            min_offset: body.min_offset,
+            wait: body.wait,
+            version: body.version,
+            ..Self::default()
+        };
+        Ok((query, request))
+    }
+}
+
+/// Names that are separated by commas.
+fn names(text: &str) -> Vec<String> {
+    text.split(',').map(|name| name.trim().to_owned()).collect()
+}
+
+/// An address with these parts as its query.
+fn with_query(parts: &[&str]) -> Result<Uri, Problem> {
+    let query = parts.join("&");
+    format!("/?{query}").parse().map_err(|e| Problem::new("LAN-0403", format!("`{query}`: {e}")))
 }
 
 #[cfg(test)]
@@ -107,5 +209,30 @@ mod tests {
         let both =
             TableQuery { key: Some("a".into()), from: Some("b".into()), ..TableQuery::default() };
         assert_eq!(both.check().unwrap_err().status, 400);
+    }
+
+    fn read(query: &str) -> TableQuery {
+        TableQuery::read(&format!("/?{query}").parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn conditions_may_be_given_several_times() {
+        let query = read("where=cents>=100&limit=5&where=country%20in%20DE,FR");
+        assert_eq!(query.r#where, ["cents>=100", "country in DE,FR"]);
+        assert_eq!(query.limit, Some(5));
+        let twice = TableQuery::read(&"/?limit=5&limit=6".parse().unwrap());
+        assert_eq!(twice.unwrap_err().code, "LAN-0403");
+        assert_eq!(read("").r#where, [""; 0]);
+    }
+
+    #[test]
+    fn reads_by_key_alone_are_no_queries() {
+        for query in ["", "key=a", "prefix=a&order=desc", "order=-key&limit=1", "from=a&to=b"] {
+            assert_eq!(read(query).request().unwrap(), None, "{query}");
+        }
+        for query in ["where=a=1", "cols=a", "order=-cents", "time=at", "by=a", "agg=count()"] {
+            assert!(read(query).request().unwrap().is_some(), "{query}");
+        }
+        assert_eq!(read("agg=sum").request().unwrap_err().code, "LAN-0426");
     }
 }
