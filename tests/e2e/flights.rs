@@ -62,6 +62,80 @@ async fn six_months_of_flights_equal_sqlite_row_by_row() {
     assert_eq!(expected["events"], 339_850);
     let parked = server.get("/v1/projections/flight-delays/parked").await.unwrap();
     assert_eq!(parked["total"], 0);
+    queries_equal_sqlite(&server, &independent("flight_queries.py", &lines)).await;
+}
+
+/// Compares queries over HTTP, and one on the command line, with SQLite; buckets in time
+/// zones with daylight saving, with Python's zoneinfo.
+async fn queries_equal_sqlite(server: &Server, expected: &Value) {
+    let table = |table: &str| format!("/v1/tables/flight-delays/{table}");
+    let get = async |path: String| server.get(&path).await.unwrap()["rows"].take();
+    let busiest = "by=carrier&agg=sum(departures)%20as%20departures,sum(delay_min_sum)%20as%20delay,distinct(hour)%20as%20hours&order=-departures&limit=5";
+    let mut found = get(format!("{}?{busiest}", table("by_carrier_hour"))).await;
+    for (found, expected) in
+        found.as_array_mut().unwrap().iter_mut().zip(expected["busiest"].as_array().unwrap())
+    {
+        // The hours are more than a sketch counts exactly.
+        let (hours, exact) =
+            (found["hours"].as_f64().unwrap(), expected["hours"].as_f64().unwrap());
+        assert!((hours - exact).abs() <= 0.07 * exact, "{hours} hours are {exact}");
+        found["hours"] = expected["hours"].clone();
+    }
+    assert_eq!(found, expected["busiest"]);
+    let body = r#"{"where":[["origin","in",["JFK","LGA"]]],"time":"hour","start":"2013-03-04",
+        "end":"2013-03-11","tz":"America/New_York","by":["origin"],"order":"origin",
+        "agg":{"departures":["sum","departures"],"cancellations":["sum","cancellations"]}}"#;
+    let path = format!("{}/query", table("by_origin_hour"));
+    let post = reqwest::Method::POST;
+    let (_, found) = server.request(post, &path, "application/json", body.into()).await.unwrap();
+    assert_eq!(found["rows"], expected["week"]);
+    let found =
+        get(format!("{}?order=-delay_min_sum&cols=hour,delay_min_sum&limit=10", table("by_hour")));
+    let found: Vec<Value> =
+        found.await.as_array().unwrap().iter().map(|row| row["value"].clone()).collect();
+    assert_eq!(Value::from(found), expected["late"]);
+    let spread = "agg=p50(departures)%20as%20p50,p95(departures)%20as%20p95,min(departures)%20as%20min,max(departures)%20as%20max";
+    assert_eq!(get(format!("{}?{spread}", table("by_hour"))).await, expected["spread"]);
+    let mut zones = 0;
+    for (name, expected) in expected.as_object().unwrap() {
+        let Some((zone, bucket)) = name.split_once(' ') else { continue };
+        let query = format!(
+            "bucket={bucket}&tz={zone}&agg=count()%20as%20n,sum(departures)%20as%20departures&limit=10000"
+        );
+        let mut found = get(format!("{}?{query}", table("by_hour"))).await;
+        if zone == "UTC" {
+            for row in found.as_array_mut().unwrap() {
+                row["hour"] = row["hour"].as_str().unwrap().replace('Z', "+00:00").into();
+            }
+        }
+        assert_eq!(found, *expected, "{name}");
+        zones += 1;
+    }
+    assert_eq!(zones, 7);
+    let args = [
+        "query",
+        "flight-delays/by_carrier_hour",
+        "--by",
+        "carrier",
+        "--agg",
+        "sum(departures) as departures",
+        "--order=-departures",
+        "--limit",
+        "5",
+        "--format",
+        "csv",
+        "--server",
+        &server.url,
+    ];
+    let output = run(&args).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let busiest = expected["busiest"].as_array().unwrap().iter();
+    let lines =
+        busiest.map(|row| format!("{},{}", row["carrier"].as_str().unwrap(), row["departures"]));
+    let lines: Vec<String> =
+        std::iter::once("carrier,departures".to_owned()).chain(lines).collect();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert_eq!(text.lines().collect::<Vec<_>>(), lines);
 }
 
 #[tokio::test(flavor = "multi_thread")]

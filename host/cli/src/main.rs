@@ -103,6 +103,8 @@ enum Command {
     /// Read tables, once or live.
     #[command(subcommand)]
     Table(commands::table::Command),
+    /// Filter, order and group the rows of a table; the same as `table scan`.
+    Query(commands::table::ScanArgs),
     /// Let the server fold the log again, and compare the result with its tables.
     Verify(commands::verify::Args),
     /// Check the files of a stopped server, and print what is damaged and how to recover.
@@ -154,6 +156,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Plugin(command) => client(commands::plugin::run(command, global)),
         Command::Parked(command) => client(commands::parked::run(command, global)),
         Command::Table(command) => client(commands::table::run(command, global)),
+        Command::Query(args) => client(commands::table::scan(&args, global)),
         Command::Verify(args) => client(commands::verify::run(args, global)),
         Command::Doctor(args) => commands::doctor::run(&args, global.json),
         Command::New(args) => commands::new::run(&args, global),

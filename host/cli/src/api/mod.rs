@@ -10,8 +10,8 @@ use std::sync::atomic::AtomicU64;
 use bytes::Bytes;
 use lantern_api::{
     ActivateBody, AppendResult, EventsPage, LogLine, Logs, ParkedOutcome, ParkedPage,
-    ParkedSelection, ParkedSummary, ProjectionStatus, Projections, RawJson, ResendResult,
-    ServerStatus, TablePage, Uploaded, VerifyStatus,
+    ParkedSelection, ParkedSummary, ProjectionStatus, Projections, QueryPage, RawJson,
+    ResendResult, ServerStatus, TablePage, Uploaded, VerifyStatus,
 };
 use reqwest::Method;
 
@@ -265,13 +265,36 @@ impl Api {
         table: (&str, &str),
         query: &[(&str, String)],
     ) -> Answer<TablePage> {
-        let (projection, table) = table;
-        let mut path = Path::new(&format!("/v1/tables/{}/{}", escaped(projection), escaped(table)));
-        for (name, value) in query {
-            path.add(name, value);
-        }
-        Ok(flattened(self.get(&path).await?))
+        Ok(flattened(self.get(&table_path(table, query)).await?))
     }
+
+    /// Rows in the order of a field, or groups.
+    pub(crate) async fn query_page(
+        &self,
+        table: (&str, &str),
+        query: &[(&str, String)],
+    ) -> Answer<QueryPage> {
+        self.get(&table_path(table, query)).await
+    }
+
+    /// Rows or groups as CSV, and the cursor of the next page.
+    pub(crate) async fn csv_page(
+        &self,
+        table: (&str, &str),
+        query: &[(&str, String)],
+    ) -> Answer<(String, Option<String>)> {
+        let answer = self.get_as(&table_path(table, query), "text/csv").await?;
+        let next = answer.header("lantern-next");
+        Ok((answer.text().await?, next))
+    }
+}
+
+fn table_path((projection, table): (&str, &str), query: &[(&str, String)]) -> Path {
+    let mut path = Path::new(&format!("/v1/tables/{}/{}", escaped(projection), escaped(table)));
+    for (name, value) in query {
+        path.add(name, value);
+    }
+    path
 }
 
 /// Puts the rows of all tenants into one map: U+0000 separates the tenant from the key,

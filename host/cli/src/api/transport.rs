@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lantern_api::Problem;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use reqwest::{Method, Response, StatusCode, header};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, header};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -36,6 +36,12 @@ impl Api {
         self.send(Method::GET, &path.0, None).await?.json().await
     }
 
+    /// An answer in the format `media`.
+    pub(super) async fn get_as(&self, path: &Path, media: &str) -> Answer<Received> {
+        let request = self.http.get(format!("{}{}", self.base, path.0));
+        self.received(request.header(header::ACCEPT, media)).await
+    }
+
     pub(super) async fn post<T: DeserializeOwned>(
         &self,
         path: &Path,
@@ -61,6 +67,10 @@ impl Api {
                 .header(header::CONTENT_LENGTH, body.length)
                 .body(body.content);
         }
+        self.received(request).await
+    }
+
+    async fn received(&self, request: RequestBuilder) -> Answer<Received> {
         let response = request.send().await.map_err(|e| self.broken(&e))?;
         if response.status().is_success() {
             Ok(Received { api: self.clone(), response })
@@ -115,6 +125,11 @@ impl Received {
         let bytes = self.response.bytes().await.map_err(|e| self.api.broken(&e))?;
         let bytes: &[u8] = if empty || bytes.is_empty() { b"null" } else { &bytes };
         serde_json::from_slice(bytes).map_err(|e| ApiError::Answer(e.to_string()))
+    }
+
+    /// The value of a header.
+    pub(super) fn header(&self, name: &str) -> Option<String> {
+        self.response.headers().get(name)?.to_str().ok().map(str::to_owned)
     }
 
     pub(super) async fn text(self) -> Answer<String> {

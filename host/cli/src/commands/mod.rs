@@ -16,6 +16,7 @@ pub(crate) mod parked;
 pub(crate) mod plugin;
 mod project;
 mod push;
+mod query;
 mod screen;
 pub(crate) mod serve;
 pub(crate) mod table;

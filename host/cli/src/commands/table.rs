@@ -7,6 +7,7 @@ use lantern_api::feed::Field;
 use lantern_api::{PageField, RawJson, TablePage};
 use serde::Serialize;
 
+use super::query::{Format, QueryOptions, Request};
 use crate::Global;
 use crate::api::Api;
 use crate::error::{Exit, Failure, Outcome};
@@ -42,6 +43,9 @@ pub(crate) struct GetArgs {
     table: (String, String),
     /// The key.
     key: String,
+    /// Only these fields, separated by commas.
+    #[arg(long, value_name = "FIELDS")]
+    cols: Option<String>,
     /// Wait until the table contains the event at this offset of this partition, in the
     /// form that an append returns.
     #[arg(long, value_name = "PARTITION:OFFSET")]
@@ -59,7 +63,9 @@ pub(crate) struct GetArgs {
 Examples:
   lantern table scan revenue/by_product
   lantern table scan revenue/by_minute --prefix 2026-01-01T05 --all
-  lantern table scan revenue/by_minute --from 2026-01-01T05:00 --to 2026-01-01T06:00 --json")]
+  lantern table scan revenue/by_minute --from 2026-01-01T05:00 --to 2026-01-01T06:00 --json
+  lantern query revenue/by_product --where 'cents >= 100' --order=-cents --limit 10
+  lantern query flights/by_hour --bucket 1d --tz Europe/Berlin --agg 'sum(departures)' --format csv")]
 pub(crate) struct ScanArgs {
     /// PROJECTION/TABLE.
     #[arg(value_parser = super::table_name)]
@@ -80,11 +86,16 @@ pub(crate) struct ScanArgs {
     #[arg(long, conflicts_with = "limit")]
     all: bool,
     /// Print rows from the last key to the first.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "order")]
     desc: bool,
     /// Read this version; the active one if left out.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
+    /// How to print the rows; `json` with --json, `table` otherwise.
+    #[arg(long, value_enum)]
+    format: Option<Format>,
+    #[command(flatten)]
+    query: QueryOptions,
 }
 
 /// Runs a subcommand.
@@ -100,6 +111,7 @@ async fn get(args: &GetArgs, global: &Global) -> Outcome {
     let (projection, table) = &args.table;
     let mut query = vec![("key", args.key.clone())];
     query.extend(args.version_id.clone().map(|id| ("version", id)));
+    query.extend(args.cols.clone().map(|cols| ("cols", cols)));
     if let Some(offset) = &args.min_offset {
         query.push(("min_offset", offset.clone()));
         query.push(("wait", format!("{}ms", args.wait.as_millis())));
@@ -119,9 +131,10 @@ async fn get(args: &GetArgs, global: &Global) -> Outcome {
     Ok(())
 }
 
-async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
+/// Prints the rows or groups of a query.
+pub(crate) async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
     let api = global.api();
-    let mut query = Vec::new();
+    let mut query = args.query.parameters();
     let (prefix, from, to) = (&args.prefix, &args.from, &args.to);
     for (name, value) in
         [("prefix", prefix), ("from", from), ("to", to), ("version", &args.version_id)]
@@ -131,14 +144,25 @@ async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
     if args.desc {
         query.push(("order", "desc".to_owned()));
     }
-    let mut left = if args.all { u64::MAX } else { args.limit };
+    let rows_max = if args.all { u64::MAX } else { args.limit };
+    let format = args.format.unwrap_or(if global.json { Format::Json } else { Format::Table });
+    let (json, desc) = (format == Format::Json, args.desc || args.query.is_descending());
+    if format == Format::Csv || args.query.is_in_order() {
+        let table = (args.table.0.as_str(), args.table.1.as_str());
+        let request = Request { table, parameters: query, rows_max, page_rows: PAGE };
+        return match format {
+            Format::Csv => super::query::csv(&api, &request).await,
+            _ => super::query::in_order(&api, &request, json).await,
+        };
+    }
+    let mut left = rows_max;
     let (mut all, mut cursor) = (TablePage::default(), None);
     while left > 0 {
         let page = page(&api, &args.table, &query, left.min(PAGE), cursor).await?;
         left = left.saturating_sub(page.rows.len() as u64);
         cursor = page.next;
-        if global.json {
-            in_order(&page.rows, args.desc).for_each(|(key, row)| {
+        if json {
+            in_order(&page.rows, desc).for_each(|(key, row)| {
                 output::json(&RowLine::new(page.per_tenant, key, row, None));
             });
         } else {
@@ -150,8 +174,8 @@ async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
             break;
         }
     }
-    if !global.json {
-        output::line(rows(&fields(all.fields), in_order(&all.rows, args.desc)));
+    if !json {
+        output::line(rows(&fields(all.fields), in_order(&all.rows, desc)));
         let more = if cursor.is_some() { "; there are more: use --limit or --all" } else { "" };
         let count = output::count(all.rows.len() as u64);
         output::note(false, format!("{count} rows at commit {}{more}", all.commit));
