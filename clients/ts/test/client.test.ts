@@ -180,6 +180,17 @@ describe("readers", () => {
   });
 });
 
+test("what was received is acknowledged at a ping, also if the window is far from full", async () => {
+  const { server, client } = await start();
+  client.table("a/b").onChange(() => {});
+  const session = await server.welcomed();
+  await serve(session, 1, 1, {});
+  expect(session.acked).toBe(0);
+  await session.send({ t: "ping" });
+  expect(await session.receive()).toEqual({ t: "pong" });
+  expect(session.acked).toBe(1);
+});
+
 describe("lost connections", () => {
   test("a silent connection is given up", async () => {
     const { server, client } = await start();

@@ -14,7 +14,8 @@ export class Session {
   #frames: Frame[] = [];
   #waiting: (() => void)[] = [];
   #sent = 0;
-  #acked = 0;
+  /** How many data frames the client has acknowledged. */
+  acked = 0;
   #window = Number.POSITIVE_INFINITY;
   #error: Error | undefined;
 
@@ -25,9 +26,9 @@ export class Session {
 
   #take(frame: Frame): void {
     if (frame.t !== "ack") this.#frames.push(frame);
-    else if ((frame.n as number) > this.#sent || (frame.n as number) <= this.#acked)
+    else if ((frame.n as number) > this.#sent || (frame.n as number) <= this.acked)
       this.#error = new Error(`an acknowledgement of ${frame.n} of ${this.#sent} data frames`);
-    else this.#acked = frame.n as number;
+    else this.acked = frame.n as number;
     for (const wake of this.#waiting.splice(0)) wake();
   }
 
@@ -56,7 +57,7 @@ export class Session {
   async send(frame: Frame, text = JSON.stringify(frame)): Promise<void> {
     if (frame.t === "welcome") this.#window = (frame.limits as { window: number }).window;
     if (DATA.includes(frame.t as string)) {
-      await this.#until("acknowledgement", () => (this.#sent - this.#acked < this.#window ? true : undefined));
+      await this.#until("acknowledgement", () => (this.#sent - this.acked < this.#window ? true : undefined));
       this.#sent += 1;
     }
     this.socket.send(text);
