@@ -90,6 +90,8 @@ async fn keep_connected(shared: Arc<Shared>, first: Connection) {
         if connection.was_useful() {
             failures = 0;
         }
+        // Otherwise the server would keep its session during the pauses.
+        drop(connection);
         shared.status.send_replace(Status::Stale);
         connection = loop {
             for table in shared.tables() {

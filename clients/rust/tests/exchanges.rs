@@ -118,8 +118,9 @@ impl Player {
                 let frame = CloseFrame { code: close.into(), reason: why.into() };
                 let mut ws = self.ws.take().unwrap();
                 ws.close(Some(frame)).await.unwrap();
-                // The client answers, and ends the connection.
-                while let Ok(Some(Ok(_))) = timeout(PATIENCE, ws.next()).await {}
+                // Until the client ends the connection: if it were dropped now with
+                // unread messages, the close frame could be lost.
+                tokio::spawn(async move { while let Some(Ok(_)) = ws.next().await {} });
             }
         }
     }

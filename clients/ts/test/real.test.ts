@@ -190,7 +190,7 @@ export { cents };
     );
     writeFileSync(join(folder, "package.json"), '{"type":"module"}');
     const tsc = fileURLToPath(new URL("../node_modules/typescript/bin/tsc", import.meta.url));
-    const flags = ["--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022", "--lib", "esnext,dom", "--types", ""];
+    const flags = ["--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022", "--lib", "esnext,dom"];
     execFileSync(process.execPath, [tsc, ...flags, join(folder, "use.ts")], { stdio: "inherit" });
   });
 
