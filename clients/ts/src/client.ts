@@ -104,7 +104,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     const fresh = new Table<S[T]>(this.#host, name, query);
     const table: Table<S[T]> = this.#tables.get(fresh.key) ?? fresh;
     this.#tables.set(table.key, table);
-    if (resume && table.commit === null) table.mirror.restore(resume);
+    if (resume && table.commit === null) table.restore(resume);
     return table;
   }
 
@@ -304,7 +304,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     this.#start();
   }
 
-  /** Lets the socket go, and all that belongs to it. */
+  /** Drops the socket, and all that belongs to it. */
   #hangUp(): void {
     const socket = this.#connection?.socket;
     this.#connection = undefined;

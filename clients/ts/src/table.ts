@@ -228,6 +228,12 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
     return { token, epoch, commit, offsets, rows: this.mirror.lend() };
   }
 
+  /** @internal Continues from saved rows. */
+  restore(saved: Saved<R>): void {
+    this.mirror.restore(saved);
+    this.#state = undefined;
+  }
+
   /** @internal Tells readers of a change that the mirror already contains. */
   notify(change: Change<R>): void {
     this.#state = undefined;

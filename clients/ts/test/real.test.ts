@@ -96,7 +96,7 @@ describe.skipIf(missing)("with a real server", () => {
     expect(errors).toEqual([]);
   });
 
-  test("tables of a projection are told together, at one commit", async () => {
+  test("tables of a projection change together, at one commit", async () => {
     const server = await serve();
     const client = connected(server.feed);
     const both = client.together(client.table("revenue/by_product"), client.table("revenue/by_minute"));
@@ -151,6 +151,7 @@ describe.skipIf(missing)("with a real server", () => {
     const second = connected(server.feed, { onDiagnostic: ({ what }) => happened.push(what) });
     const again = second.table("revenue/by_product", { resume });
     expect(again.size).toBe(resume!.rows.size);
+    expect(again.state).toMatchObject({ status: "idle", commit: resume!.commit, rows: resume!.rows });
     const changes: string[] = [];
     again.onChange(({ type }) => changes.push(type));
     await again.waitFor({ partition: 0, offset: 129 });
