@@ -103,4 +103,4 @@ test.each(files)("the exchange %s is followed", async (file) => {
     client.close();
     server.stop();
   }
-}, 30_000);
+});
