@@ -198,7 +198,7 @@ fn an_upload_that_closes_a_cycle_is_refused_with_the_cycle_named() {
     let error = upload(&world, "b", echo("pong", "pong", "ping", None)).unwrap_err();
     assert_eq!(error.code(), "LAN-0221");
     let text = error.to_string();
-    assert!(text.contains("`pong` emits `ping`, which `ping` reads"), "{text}");
+    assert!(text.contains("`pong` emits `ping`, to which `ping` subscribes"), "{text}");
     assert!(text.contains("is not set by `pong`"), "{text}");
     assert_eq!(world.engine.status().len(), 1);
 }
