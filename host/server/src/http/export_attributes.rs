@@ -30,7 +30,8 @@ pub(super) fn with_export_attributes(
     all
 }
 
-/// Removes the attributes that an export has added, and checks that each event goes to the same partition as before.
+/// Removes the attributes that an export has added, and checks that each event goes to the
+/// same partition as before.
 pub(super) fn without_export_attributes(
     log: &dyn Log,
     events: &Events,
