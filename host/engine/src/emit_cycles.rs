@@ -149,13 +149,18 @@ mod tests {
         let c = node("c", "z", &["x.1"], None);
         assert_eq!(find_forbidden_cycle(&[a.clone(), b.clone()]), None, "a chain is no cycle");
         let cycle = find_forbidden_cycle(&[a.clone(), b.clone(), c.clone()]).unwrap();
-        for step in ["`a` emits `y`, to which `b` subscribes", "`b` emits `z`, to which `c` subscribes"] {
+        for step in
+            ["`a` emits `y`, to which `b` subscribes", "`b` emits `z`, to which `c` subscribes"]
+        {
             assert!(cycle.contains(step), "{cycle}");
         }
         assert!(cycle.contains("`c` emits `x.1`, to which `a` subscribes"), "{cycle}");
         let back = node("back", "y", &["x.2"], None);
         let cycle = find_forbidden_cycle(&[back, a.clone()]).unwrap();
-        assert!(cycle.contains("`back` emits `x.2`, to which `a` subscribes; `a` emits `y`"), "{cycle}");
+        assert!(
+            cycle.contains("`back` emits `x.2`, to which `a` subscribes; `a` emits `y`"),
+            "{cycle}"
+        );
         // A cycle that does not contain the new version is no reason to refuse it.
         let other = node("other", "y", &["end"], None);
         assert_eq!(find_forbidden_cycle(&[other, a, b, c]), None);

@@ -267,7 +267,7 @@ fn a_trap_has_a_backtrace_and_the_last_words() {
     let mut instance = plugin.instantiate().unwrap();
     let applied = instance.apply(&batch(1), Box::new(Tables::default()), FUEL);
     let said = applied.result.unwrap_err();
-    let expected = ["a panic or abort", "it last said: index out of bounds"];
+    let expected = ["a panic or abort", "its last message was: index out of bounds"];
     let backtrace = trapped(said, TrapKind::Trap, &expected);
     assert!(backtrace.contains("revenue::folds"), "{backtrace}");
     assert!(backtrace.contains("apply"), "{backtrace}");

@@ -143,7 +143,7 @@ fn output_goes_to_the_log_and_into_a_traps_message() {
     let lines: Vec<_> = tables.log.iter().map(|(_, _, text)| text.as_str()).collect();
     assert_eq!(lines, ["thread panicked at src/lib.rs:7", "index out of bounds"]);
     let said = applied.result.unwrap_err().to_string();
-    assert!(said.contains("it last said: thread panicked at src/lib.rs:7"), "{said}");
+    assert!(said.contains("its last message was: thread panicked at src/lib.rs:7"), "{said}");
 }
 
 #[test]

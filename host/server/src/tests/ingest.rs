@@ -56,7 +56,7 @@ async fn nothing_of_a_bad_batch_is_appended_unless_asked_for() {
     let fixture = Fixture::new();
     let batch = format!("[{},{{}},{}]", event("1", "t", "s"), event("2", "lantern.x", "s"));
     let refused = fixture.post("/v1/events", BATCH, batch.clone()).await;
-    refused.is_problem("LAN-0314", "2 of 3 events are bad: attribute `specversion` is missing");
+    refused.is_problem("LAN-0314", "2 of 3 events are invalid: attribute `specversion` is missing");
     let errors = &refused.json()["errors"];
     assert_eq!((&errors[0]["index"], &errors[1]["index"]), (&1.into(), &2.into()));
     assert_eq!(errors[1]["code"], "LAN-0307");
