@@ -162,7 +162,7 @@ async fn an_import_of_history_reports_late_events_and_waits_for_the_tables() {
     std::fs::write(&file, order(1_001, 13 * hour)).unwrap();
     let stuck = at(&server, &words[..4]);
     assert_eq!(code(&stuck), 1);
-    assert!(err(&stuck).contains("`rate-alerts` does not continue"), "{}", err(&stuck));
+    assert!(err(&stuck).contains("`rate-alerts` has stopped"), "{}", err(&stuck));
 }
 
 /// A server that answers each request with `status`, and reports each request.

@@ -263,7 +263,7 @@ pub enum ManifestError {
     NoFields(String),
     /// The projection would receive the events that it emits.
     #[error(
-        "the projection subscribes to `{0}`, which it emits itself, so it would never finish: subscribe to narrower types"
+        "the projection subscribes to `{0}`, which it emits itself, so it would never end: subscribe to narrower types"
     )]
     Loop(String),
     /// An emitted type is a pattern or reserved for the host.

@@ -345,7 +345,7 @@ fn an_interpreter_gets_the_source_and_its_refusal_is_the_error() {
     says(&error, "LAN-0129", &["the source is refused: totals.py:3"]);
     let error = load(&bytes, "totals.py:1234").expect("it was to be refused");
     says(&error, "LAN-0128", &["`totals.py` has 14 bytes", "`plugin.limits.source_bytes_max`"]);
-    says(&refused(&host, &bytes), "LAN-0126", &["without one"]);
+    says(&refused(&host, &bytes), "LAN-0126", &["without a source"]);
     let error = load(&Guest::new().build(), "").expect("it was to be refused");
     says(&error, "LAN-0127", &["`totals.py`"]);
     assert_eq!(host.compiled(), 2, "sources of one interpreter share its code");

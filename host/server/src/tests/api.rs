@@ -23,7 +23,7 @@ async fn a_projection_is_shown_paused_resumed_and_deleted() {
     );
 
     let delete = async |path: &str| fixture.send(request(Method::DELETE, path, &[], "")).await;
-    delete(&path).await.is_problem("LAN-0206", "serves readers");
+    delete(&path).await.is_problem("LAN-0206", "activate another version first");
     fixture
         .post("/v1/projections/counts/rollback", "", "")
         .await

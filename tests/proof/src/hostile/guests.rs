@@ -162,7 +162,7 @@ fn of_file(file: File) -> Expected {
         F::HandleFlood | F::HandleFloodOfWaits => Parks("resource"),
         F::HandleThatDangles | F::HandleDroppedTwice => Parks("handle"),
         F::RandomFlood => Parks("random bytes"),
-        F::Exit => Parks("exit code 1"),
+        F::Exit => Parks("exited with code 1"),
         F::LogOfMegabytes => Parks("host_call_bytes_max"),
         F::EmitFlood => Parks("call_emit_max"),
         F::EmitUndeclared => Parks("`emits` does not name it"),
