@@ -429,6 +429,55 @@ export function recent<const F extends Fields>(name: string, fields: F): Recent<
 /** How many values a sliding window keeps for one key. */
 export const RECENT_EVENTS_MAX: number;
 
+/** An item among the N largest of its group. */
+export interface Ranked {
+  readonly item: string;
+  readonly value: number;
+}
+
+/**
+ * The N largest values of each group. Values are integers from -(2^53 - 1) to 2^53 - 1. Of
+ * equal values, the item whose key comes first ranks first.
+ */
+export interface TopN {
+  readonly name: string;
+  /** How many items of a group are ranked. */
+  readonly count: number;
+  /** Adds `amount`, which may be negative, to the value of `item`; a new item begins at 0. Returns whether the N largest have changed. */
+  add(group: Key, item: Key, amount: number): boolean;
+  /** Sets the value of `item`. Returns whether the N largest have changed. */
+  set(group: Key, item: Key, value: number): boolean;
+  /** Removes `item`. Returns whether the N largest have changed. */
+  remove(group: Key, item: Key): boolean;
+  /** The N largest of `group`, the largest first; fewer if it has fewer items. */
+  largest(group: Key): Ranked[];
+  /** The value of `item`, whether it is among the N largest or not, or null. */
+  value(group: Key, item: Key): number | null;
+  /** Removes all items of `group`. Clear groups that come to an end, such as a day: all items of a group are kept. */
+  clear(group: Key): void;
+}
+
+/**
+ * Declares a private table with the `count` largest values of each group, exact while values
+ * grow, shrink and are removed. Copy the items for readers to a public table whenever a
+ * change returns true:
+ *
+ * ```ts
+ * const best = table("best", { day: timestamp, rank: integer, product: text, cents: integer }, { key: ["day", "rank"] });
+ * const ranking = topN("ranking", 3);
+ *
+ * // in `apply`
+ * const today = day(event.time);
+ * if (ranking.add(iso(today), event.members.product, event.members.cents)) {
+ *   ranking.largest(iso(today)).forEach(({ item, value }, i) => best.put(today, i + 1, { product: item, cents: value }));
+ * }
+ * ```
+ *
+ * Each partition of the log has a ranking of its own, and rankings of several partitions
+ * cannot be merged. To separate the items of tenants, make the tenant part of the group.
+ */
+export function topN(name: string, count: number): TopN;
+
 /** Counts distinct values: exactly up to 512, above with a standard error of 1.63 %. */
 export class Distinct {
   add(value: string | number | bigint): this;

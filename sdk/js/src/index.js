@@ -16,5 +16,6 @@ export { CACHE_ROWS, table } from "./table.js";
 export {
   day, days, duration, floor, hour, hours, iso, isoDate, milliseconds, minute, minutes, parseTime, second, seconds,
 } from "./time.js";
+export { topN } from "./top.js";
 export { hopping, openSessions, openWindows, recent, RECENT_EVENTS_MAX, tumbling } from "./windows.js";
 export { TimeZone, timeZone, utc, zoneNames } from "./zone.js";

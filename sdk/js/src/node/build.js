@@ -25,12 +25,14 @@ function entryText(modules, entry) {
   const names = files.map((file, i) => [`/project/${i}.js`, file]);
   const list = files.map((file, i) => `[${JSON.stringify(file)}, { run: run${i}, imports: new Map(${JSON.stringify([...modules.get(file).imports])}) }]`);
   return `import "./prepare.js";
-import * as sdk from "./sdk/index.js";
+import * as exported from "./sdk/index.js";
 import { projectionOf, projector as projectorOf } from "./sdk/guest/component.js";
 import { teller } from "./sdk/guest/reason.js";
 import { runModules } from "./sdk/guest/run.js";
 ${imports.join("\n")}
 
+// An object is faster to read than a module.
+const sdk = { ...exported };
 const modules = new Map([${list.join(", ")}]);
 const names = new Map(${JSON.stringify(names)});
 const tell = teller((file) => names.get(file) ?? null, () => null);

@@ -1,7 +1,7 @@
 // Compiles only if the types of rows, keys and members follow from the declarations.
 import {
   bigint, boolean, type Distinct, distinct, integer, json, number, optional, openSessions, parameters, percentiles, projection, recent,
-  table, text, timestamp,
+  table, text, timestamp, topN,
 } from "lantern-sdk";
 import { event, Harness } from "lantern-sdk/testing";
 
@@ -19,6 +19,11 @@ const sessions = openSessions("open", { events: integer, cents: bigint }, (earli
   earlier.cents += later.cents;
 });
 const latest = recent("latest", { cents: integer });
+const ranking = topN("ranking", 3);
+same<ReturnType<typeof ranking.add>, boolean>(true);
+same<ReturnType<typeof ranking.value>, number | null>(true);
+// @ts-expect-error a value is a number
+ranking.set("group", ["a", "b"], "9");
 const settings = parameters({ gap_s: 60, zone: "Europe/Berlin", strict: true, top: null });
 same<typeof settings.gap_s, number>(true);
 same<typeof settings.zone, string>(true);
