@@ -10,8 +10,13 @@ const COUNT_MAX = 2n ** 64n - 1n;
 const INTEGER_MIN = -(2n ** 63n);
 const INTEGER_END = 2n ** 63n;
 
+const SAFE_MAX = BigInt(Number.MAX_SAFE_INTEGER);
+
 /** A bigint as a number if that is exact. */
-const slim = (value) => (value >= Number.MIN_SAFE_INTEGER && value <= Number.MAX_SAFE_INTEGER ? Number(value) : value);
+const slim = (value) => (value >= -SAFE_MAX && value <= SAFE_MAX ? Number(value) : value);
+
+/** Whether `a` is less than `b`. QuickJS does not always compare a bigint with a number correctly. */
+const less = (a, b) => (typeof a === typeof b ? a < b : BigInt(a) < BigInt(b));
 
 function sumOf(a, b) {
   if (typeof a === "number" && typeof b === "number" && Number.isSafeInteger(a + b)) return a + b;
@@ -81,10 +86,10 @@ export class Percentiles {
 
   #widen(min, max) {
     const before = { min: this.#min, max: this.#max };
-    if (before.min !== null && before.min <= min && before.max >= max) return;
+    if (before.min !== null && !less(min, before.min) && !less(before.max, max)) return;
     toUndo(this, null, before);
-    if (before.min === null || min < before.min) this.#min = min;
-    if (before.max === null || max > before.max) this.#max = max;
+    if (before.min === null || less(min, before.min)) this.#min = min;
+    if (before.max === null || less(before.max, max)) this.#max = max;
   }
 
   /** Undoes a change: of the minimum and maximum (`bucket` is null), or of a bucket's count. */
@@ -172,10 +177,10 @@ export class Percentiles {
     for (const bucket of this.#buckets()) {
       // Not `sumOf`: ranks are at most the saturated count, which is what matters here.
       seen = sumOf(seen, this.#counts.get(bucket));
-      if (seen >= rank) {
+      if (!less(seen, rank)) {
         const value = middleOf(bucket);
-        if (value < this.#min) return this.#min;
-        return value > this.#max ? this.#max : value;
+        if (less(value, this.#min)) return this.#min;
+        return less(this.#max, value) ? this.#max : value;
       }
     }
     return null;
@@ -190,7 +195,7 @@ export class Percentiles {
 
   /** The class of `value` among `classes`, from 0 for the smallest values. */
   classOf(value, classes) {
-    return this.classBounds(classes).filter((bound) => bound < value).length;
+    return this.classBounds(classes).filter((bound) => less(bound, value)).length;
   }
 
   /** The canonical bytes. */
@@ -236,7 +241,7 @@ export class Percentiles {
     if (last === null) throw malformed("has too few bytes");
     const [first] = sketch.#counts.keys();
     const single = sketch.#counts.size === 1 && sketch.#counts.get(first) === 1;
-    if (bucketOf(min) !== first || bucketOf(max) !== last || min > max || (single && min !== max)) {
+    if (bucketOf(min) !== first || bucketOf(max) !== last || less(max, min) || (single && min !== max)) {
       throw malformed("has a value out of range");
     }
     sketch.#min = min;
@@ -310,7 +315,7 @@ function unzigzag(bits) {
 function writeVarint(value, bytes) {
   let rest = value;
   if (typeof rest === "bigint") {
-    while (rest > Number.MAX_SAFE_INTEGER) {
+    while (rest > SAFE_MAX) {
       bytes.push(Number(rest & 127n) | 128);
       rest >>= 7n;
     }
