@@ -1,6 +1,7 @@
 //! From an empty folder to a live table in each language, with the language's real tools:
 //! create, build, test, push, read.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -112,16 +113,74 @@ async fn a_project_in_c_is_created_built_tested_and_pushed() {
     if without("python3") {
         return;
     }
-    // The compiler for WebAssembly is a package of Python.
-    let sdk_folder = root().join("sdk/c");
-    if !root().join("target/zig/bin/python").is_file() {
-        finish_in(&sdk_folder, Command::new("make").args(["--silent", "tools"]));
-    }
+    install_zig();
     let dir = tempfile::tempdir().unwrap();
     let folder = created(dir.path(), &["--lang", "c", "--sdk", &sdk("c")]);
     let component = built(&folder);
     finish_in(&folder, Command::new("make").args(["--silent", "test"]));
     folds(&folder, &component).await;
+}
+
+/// Installs the compiler for WebAssembly, in the version that the SDK for C pins: a package
+/// of Python.
+fn install_zig() {
+    if !root().join("target/zig/bin/python").is_file() {
+        let folder = root().join("sdk/c");
+        finish_in(&folder, Command::new("make").args(["--silent", "tools"]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_in_zig_without_an_sdk_is_built_and_counts_every_event() {
+    if without("python3") || without("make") {
+        return;
+    }
+    install_zig();
+    let dir = tempfile::tempdir().unwrap();
+    let build = format!("BUILD={}", dir.path().display());
+    finish(
+        Command::new("make")
+            .args(["--silent", "-C"])
+            .arg(root().join("sdk/by-hand"))
+            .args(["build", build.as_str()]),
+    );
+    let plugin = dir.path().join("counts.wasm");
+    // Types of different lengths, also with non-ASCII characters.
+    let kinds = ["a", "order.placed", "größe", "page.viewed.by.a.user", "b"];
+    let mut expected = BTreeMap::new();
+    let mut random = crate::random();
+    let mut lines = String::new();
+    for n in 0..3_000 {
+        let kind = kinds[random.usize(..kinds.len())];
+        *expected.entry(kind.to_owned()).or_insert(0_u64) += 1;
+        lines += &crate::line(n, kind, "s", "{\"text\":\"x\"}");
+    }
+    let events = dir.path().join("events.ndjson");
+    std::fs::write(&events, &lines).unwrap();
+    let counted = |rows: Vec<(String, u64)>| {
+        assert_eq!(rows.into_iter().collect::<BTreeMap<_, _>>(), expected);
+    };
+    // Batches of different sizes, and dropped instances.
+    let mut test = Command::new(lantern());
+    let report: Value =
+        serde_json::from_str(&finish(test.arg("test").args([&events, &plugin]).arg("--json")))
+            .unwrap();
+    assert_eq!((&report["difference"], &report["parked"]), (&Value::Null, &json!([])), "{report}");
+    let rows = report["tables"]["by_type"].as_object().unwrap();
+    counted(rows.iter().map(|(key, row)| (key.clone(), row["events"].as_u64().unwrap())).collect());
+
+    let server = Server::start(&[]).unwrap();
+    server.project("counts", &plugin, "").await.unwrap();
+    for part in lines.lines().collect::<Vec<_>>().chunks(700) {
+        server.events(part.join("\n") + "\n").await.unwrap();
+        server.caught_up("counts").await.unwrap();
+    }
+    let rows = server.rows("counts/by_type").await.unwrap();
+    counted(rows.iter().map(|(key, row)| (key.clone(), row["events"].as_u64().unwrap())).collect());
+    // It takes no parameters.
+    let (status, refused) = server.push("other", &plugin, "{\"step\":2}").await.unwrap();
+    assert_eq!(status, 422, "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("takes no parameters"), "{refused}");
 }
 
 /// `tests/llms` has ten tasks with tables computed independently, and projections whose
