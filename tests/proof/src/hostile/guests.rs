@@ -179,7 +179,7 @@ fn of_file(file: File) -> Expected {
         F::ManyEmptyKeys => FUEL,
         F::ScanOfTooMuch => Parks("scan_rows_max"),
         F::UndeclaredTable => Parks("there is no table"),
-        F::OtherTenant => Parks("does not begin with the tenant of the event"),
+        F::OtherTenant => Parks("must begin with the tenant of the event"),
         F::RowNotJson => Parks("is not a JSON object"),
         F::BlamesNobody => Parks("names 4294967295 as the cause"),
         F::ReadsRandomness | F::CountsItsCalls => {
