@@ -2,6 +2,7 @@
 //! over loopback TCP. `docs/feed/README.md` describes their format.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
+#![allow(clippy::result_large_err, reason = "the type of the WebSocket library's callback")]
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -139,7 +140,6 @@ impl Player {
             }));
         }
         let (socket, _) = timeout(PATIENCE, self.listener.accept()).await.unwrap().unwrap();
-        #[expect(clippy::result_large_err, reason = "the library's own type")]
         let protocol = |request: &Request, mut response: Response| {
             let wanted = request.headers().get("Sec-WebSocket-Protocol").unwrap();
             assert_eq!(wanted, "lantern.v1.json");

@@ -180,7 +180,7 @@ fn typescript(tables: &[NamedTable], choices: &Choices) -> String {
         if table.per_tenant {
             about.push("A key is the tenant, U+0000 and the rest.".to_owned());
         }
-        let _ = write!(text, "\n{}export interface {name} {{\n", comment(&about.join(" "), ""));
+        let _ = writeln!(text, "\n{}export interface {name} {{", comment(&about.join(" "), ""));
         for field in &table.fields {
             if !field.unit.is_empty() {
                 text.push_str(&comment(&format!("Unit: {}", field.unit), "  "));
