@@ -8,12 +8,14 @@ use lantern_core::{
     Manifest, ManifestError, Member, MemberColumn, MemberValues, Plugin, Timestamp, TrapKind,
     VersionSource, decode_members,
 };
+use wasmtime::component::ResourceTableError;
 use wasmtime::{Engine, Store, Trap, WasmBacktrace};
 
 use crate::bindings::v0_2::lantern::projection::types;
 use crate::bindings::v0_2::{Interpreter, InterpreterPre};
 use crate::engine::EPOCH_TICK;
 use crate::store_data::{CallEnd, GuestState, in_words, shortage};
+use crate::wasi::RESOURCES_MAX;
 use crate::{LoadError, PluginLimits, manifest};
 
 /// The longest backtrace that is returned, in bytes.
@@ -399,62 +401,86 @@ fn ended(state: &GuestState, error: &wasmtime::Error, call: &CallFuel) -> ApplyE
         .last_error()
         .map(|text| format!("; its last message was: {text}"))
         .unwrap_or_default();
-    let what = describe(state, error);
+    let ending = Ending::of(error);
+    let what = ending.describe(&state.limits);
     match &state.memory.refused {
         Some(refused) => trapped(
             TrapKind::Memory,
             format!("{what}, after it was refused {refused}{last_message}"),
         ),
-        None => {
-            let kind = what_kind(error);
-            trapped(kind, format!("{what}{last_message}"))
-        }
+        None => trapped(ending.kind(), format!("{what}{last_message}")),
     }
 }
 
-fn describe(state: &GuestState, error: &wasmtime::Error) -> String {
-    if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
-        return format!("it exited with code {}", exit.0);
+/// How the engine ended a call that neither returned nor was ended by this host.
+#[derive(Debug)]
+enum Ending {
+    Exit(i32),
+    Trap(Trap),
+    /// One host call passed more than `host_call_bytes_max`.
+    HostCallBytes,
+    /// It held more than `handles_max` handles.
+    Handles,
+    /// It held more resources of the host than [`RESOURCES_MAX`].
+    Resources,
+    /// Anything else, with the engine's text.
+    Rule(String),
+}
+
+impl Ending {
+    fn of(error: &wasmtime::Error) -> Self {
+        if let Some(exit) = error.downcast_ref::<wasmtime_wasi::I32Exit>() {
+            return Self::Exit(exit.0);
+        }
+        if let Some(trap) = error.downcast_ref::<Trap>() {
+            return Self::Trap(*trap);
+        }
+        if let Some(ResourceTableError::Full) = error.downcast_ref() {
+            return Self::Resources;
+        }
+        // The engine has no public error types for these two limits, only texts.
+        let text = error.root_cause().to_string();
+        if text.starts_with("too much data is being copied between the host and the guest") {
+            Self::HostCallBytes
+        } else if text.contains("store handle limit exceeded") {
+            Self::Handles
+        } else {
+            Self::Rule(text)
+        }
     }
-    match error.downcast_ref::<Trap>() {
-        Some(Trap::UnreachableCodeReached) => {
-            "it trapped: `unreachable` was executed (a panic or abort)".into()
+
+    fn kind(&self) -> TrapKind {
+        match self {
+            Self::HostCallBytes => TrapKind::HostCall,
+            Self::Handles | Self::Resources => TrapKind::Memory,
+            Self::Exit(_) | Self::Trap(_) | Self::Rule(_) => TrapKind::Trap,
         }
-        Some(trap) => {
-            let text = trap.to_string();
-            format!("it trapped: {}", text.strip_prefix("wasm trap: ").unwrap_or(&text))
-        }
-        None => {
-            let text = error.root_cause().to_string();
-            if is_hostcall_fuel(&text) {
-                return format!(
-                    "it passed more than {} to one host call (`plugin.limits.host_call_bytes_max`)",
-                    in_words(state.limits.host_call_bytes_max)
-                );
+    }
+
+    fn describe(&self, limits: &PluginLimits) -> String {
+        match self {
+            Self::Exit(code) => format!("it exited with code {code}"),
+            Self::Trap(Trap::UnreachableCodeReached) => {
+                "it trapped: `unreachable` was executed (a panic or abort)".into()
             }
-            format!("it broke the rules of the component model: {text}")
+            Self::Trap(trap) => {
+                let text = trap.to_string();
+                format!("it trapped: {}", text.strip_prefix("wasm trap: ").unwrap_or(&text))
+            }
+            Self::HostCallBytes => format!(
+                "it passed more than {} to one host call (`plugin.limits.host_call_bytes_max`)",
+                in_words(limits.host_call_bytes_max)
+            ),
+            Self::Handles => format!(
+                "it held more than {} handles of resources (`plugin.limits.handles_max`)",
+                limits.handles_max
+            ),
+            Self::Resources => {
+                format!("it held more than {RESOURCES_MAX} resources of WASI, such as streams")
+            }
+            Self::Rule(text) => format!("it broke the rules of the component model: {text}"),
         }
     }
-}
-
-fn what_kind(error: &wasmtime::Error) -> TrapKind {
-    if error.is::<Trap>() || error.is::<wasmtime_wasi::I32Exit>() {
-        return TrapKind::Trap;
-    }
-    let text = error.root_cause().to_string();
-    if is_hostcall_fuel(&text) {
-        TrapKind::HostCall
-    } else if text.contains("handle") || text.contains("resource table") {
-        TrapKind::Memory
-    } else {
-        TrapKind::Trap
-    }
-}
-
-/// Whether this is the error for `host_call_bytes_max`. The engine has no error type for
-/// it.
-fn is_hostcall_fuel(text: &str) -> bool {
-    text.starts_with("too much data is being copied between the host and the guest")
 }
 
 fn kind_name(kind: TrapKind) -> &'static str {

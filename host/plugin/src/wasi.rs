@@ -52,7 +52,7 @@ const WRITE_BYTES_MAX: usize = 64 << 10;
 /// microsecond.
 const STREAM_FUEL: u64 = 2_000;
 /// How many resources, such as streams, an instance may have.
-const RESOURCES_MAX: usize = 1024;
+pub(crate) const RESOURCES_MAX: usize = 1024;
 
 /// The WASI state of one instance.
 pub(crate) struct Wasi {

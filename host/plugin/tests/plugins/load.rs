@@ -494,7 +494,11 @@ fn handles_past_their_limit_trap() {
     guest.setup = format!("{}{}", take(10), Guest::new().setup);
     host_with(limits()).load(&guest.build(), "").unwrap();
     guest.setup = format!("{}{}", take(60), Guest::new().setup);
-    says(&refused(&host_with(limits()), &guest.build()), "LAN-0121", &["handle"]);
+    says(
+        &refused(&host_with(limits()), &guest.build()),
+        "LAN-0121",
+        &["50 handles", "handles_max"],
+    );
 }
 
 /// A guest with one function that takes a compiler very long: it has nested blocks, and
