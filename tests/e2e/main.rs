@@ -17,6 +17,7 @@ mod languages;
 mod operating;
 mod packages;
 mod reports;
+mod rules;
 mod scripts;
 mod standards;
 mod versions;

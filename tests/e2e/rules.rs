@@ -1,0 +1,219 @@
+//! Projections that break the rules, in each language with an interpreter: a breach ends as
+//! a parked event, as a refusal or as a constant. The message names file and line if the
+//! language can. The honest projection on the same server is not affected.
+//!
+//! `hostile.rs` does the same for Rust, `sdk/conformance/rules.py` for C. The latencies of
+//! the other projections are part of the claim `hostile-plugins`.
+
+use std::fs::read_to_string;
+
+use lantern_tests::{
+    Server, guest, interpreters, lantern_with_interpreters, root, shared_cache, without,
+};
+use reqwest::Method;
+use serde_json::Value;
+
+use crate::{finish, line};
+
+/// A type of event, and words of the reason for which it is parked.
+type Breach = (&'static str, &'static [&'static str]);
+
+/// A server with the shipped interpreters, and an honest projection that counts probes.
+async fn server() -> Server {
+    let server = Server::start(&[
+        &format!("plugin.interpreters_dir={}", interpreters().display()),
+        &format!("plugin.cache_dir={}", shared_cache().join("lantern/compiled").display()),
+        "engine.fuel_event=400000000",
+    ])
+    .unwrap();
+    server.project("victim", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
+    server
+}
+
+/// Uploads a source. The interpreter is compiled before, by the command line: that takes
+/// longer than a request may.
+async fn upload(server: &Server, name: &str, media: &str, source: &str) -> (u16, Value) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join(name);
+    std::fs::write(&path, source).unwrap();
+    let mut check = lantern_with_interpreters();
+    let checked = check.args(["plugin", "check"]).arg(&path).output().unwrap();
+    let path = format!("/v1/versions?source_name={name}");
+    let answer = server.request(Method::POST, &path, media, source.into()).await.unwrap();
+    assert_eq!(checked.status.success(), answer.0 == 201, "{checked:?} {}", answer.1);
+    answer
+}
+
+/// Sends events, and waits until both projections have folded them. Then compares the
+/// victim's counts: `sent` is how many events it was sent before.
+async fn fold(server: &Server, kinds: &[&str], sent: &mut u64) {
+    let lines: String = kinds
+        .iter()
+        .flat_map(|kind| {
+            *sent += 1;
+            let id = format!("{sent}");
+            [line(&id, kind, "s", "{}"), line(format!("v{id}"), "probe.sent", "s", "{}")]
+        })
+        .collect();
+    server.events(lines).await.unwrap();
+    server.caught_up("rules").await.unwrap();
+    server.caught_up("victim").await.unwrap();
+    let rows = server.rows("victim/seen").await.unwrap();
+    assert_eq!(rows[0].1["events"], *sent, "{kinds:?}");
+}
+
+/// Folds each breach among good events. Exactly the breaches are parked, with their
+/// reasons, and leave no row; what is read of the surroundings is a constant.
+async fn check(name: &str, media: &str, breaches: &[Breach], constants: &[&str]) {
+    let server = server().await;
+    let pid = server.pid();
+    let source = read_to_string(root().join("sdk/conformance/rules").join(name)).unwrap();
+    let (status, answer) = upload(&server, name, media, &source).await;
+    assert_eq!(status, 201, "{answer}");
+    let mut sent = 0;
+    for (round, (kind, words)) in (1..).zip(breaches) {
+        fold(&server, &["r.count", kind, "r.count"], &mut sent).await;
+        let parked = server.get("/v1/projections/rules/parked?limit=100").await.unwrap();
+        assert_eq!(parked["total"], round, "{kind}: {parked:#}");
+        let last = parked["parked"].as_array().unwrap().last().unwrap();
+        let told = last["reason"].as_str().unwrap();
+        println!("{name}: {kind}: {told}");
+        for word in *words {
+            assert!(told.contains(word), "{kind}: `{told}` does not say `{word}`");
+        }
+        let rows = server.rows("rules/counts").await.unwrap();
+        let counted: Vec<_> =
+            rows.iter().map(|(key, row)| (key.as_str(), &row["events"])).collect();
+        assert_eq!(counted, [("r.count", &(2 * round).into())], "{kind}");
+    }
+    // The same values in other calls, and in a second fold by other instances.
+    let mut read = Vec::new();
+    for _ in 0..2 {
+        fold(&server, constants, &mut sent).await;
+        read.push(server.rows("rules/read").await.unwrap());
+    }
+    assert_eq!(read[0].len(), constants.len(), "{read:?}");
+    assert_eq!(read[0], read[1]);
+    println!("{name}: {:?}", read[0]);
+    let mut verify = lantern_with_interpreters();
+    finish(verify.args(["verify", "rules", "--server", server.url.as_str()]));
+    assert_eq!(server.pid(), pid);
+    assert_eq!(server.get("/readyz").await.unwrap()["ready"], true);
+}
+
+const FUEL: &[&str] = &["it used up its fuel", "engine.fuel_event"];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_in_python_that_breaks_the_rules_is_stopped() {
+    if without("python3") {
+        return;
+    }
+    let breaches: &[Breach] = &[
+        ("r.error", &["refused by the projection", "rules.py:79"]),
+        ("r.loop", FUEL),
+        ("r.trap", &["os.abort: a projection cannot exit", "rules.py:83"]),
+        ("r.recursion", &["RecursionError", "rules.py:20"]),
+        ("r.memory", &["MemoryError", "rules.py:26"]),
+        ("r.file", &["a projection has no files", "rules.py:30"]),
+        ("r.write", &["a projection has no files", "rules.py:34"]),
+        ("r.socket", &["a projection has no network", "rules.py:39"]),
+        ("r.thread", &["a projection has no threads", "rules.py:44"]),
+        ("r.process", &["a projection cannot start processes", "rules.py:49"]),
+        ("r.pattern", FUEL),
+        ("r.clock", &["a projection has no clock", "rules.py:69"]),
+        ("r.random", &["a projection has no randomness", "rules.py:70"]),
+    ];
+    check("rules.py", "text/x-python", breaches, &["r.environment"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_script_in_javascript_that_breaks_the_rules_is_stopped() {
+    if without("npm") {
+        return;
+    }
+    let breaches: &[Breach] = &[
+        ("r.error", &["refused by the projection", "rules.js:47"]),
+        ("r.loop", FUEL),
+        ("r.trap", &["TypeError", "rules.js:23"]),
+        ("r.recursion", &["call stack exhausted"]),
+        ("r.memory", &["out of memory", "rules.js:18"]),
+        ("r.file", &["ReferenceError", "rules.js:26"]),
+        ("r.socket", &["a projection has no network", "rules.js:27"]),
+        ("r.thread", &["a projection has no threads", "rules.js:28"]),
+        ("r.process", &["a projection has no `process`", "rules.js:29"]),
+        ("r.later", &["a projection has no `setTimeout`", "rules.js:30"]),
+        ("r.pattern", FUEL),
+        ("r.clock", &["a projection has no clock", "rules.js:34"]),
+        ("r.random", &["a projection has no randomness", "rules.js:35"]),
+    ];
+    check("rules.js", "text/javascript", breaches, &["r.environment"]).await;
+}
+
+/// What a source does when it is loaded ends its upload.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_breaks_the_rules_when_it_is_loaded_is_refused() {
+    if without("python3") || without("npm") {
+        return;
+    }
+    let server = server().await;
+    let nested = format!("name: rules\nfrom: x\nwhere: {}1{}\n", "(".repeat(40), ")".repeat(40));
+    let aliases = "name: rules\nfrom: &a [x, x]\nb: &b [*a, *a, *a]\ntables: *b\n";
+    for (name, media, source, code, words) in [
+        ("a.py", "text/x-python", "x = 1\nopen('/etc/passwd')\n", "LAN-0129", "a.py:2"),
+        ("a.py", "text/x-python", "import socket\nsocket.socket()\n", "LAN-0129", "a.py:"),
+        (
+            "a.py",
+            "text/x-python",
+            "import threading\nthreading.Thread(target=print).start()\n",
+            "LAN-0129",
+            "a.py:2",
+        ),
+        ("a.py", "text/x-python", "while True: pass\n", "LAN-0122", "fuel"),
+        ("a.py", "text/x-python", "x = [0] * (1 << 30)\n", "LAN-0129", "a.py:1"),
+        ("a.js", "text/javascript", "\nfor (;;);\n", "LAN-0122", "fuel"),
+        ("a.js", "text/javascript", "\nimport fs from 'node:fs';\n", "LAN-0129", "a.js:2"),
+        ("a.js", "text/javascript", "const f = () => f();\nf();\n", "LAN-0121", "stack exhausted"),
+        ("a.yaml", "application/yaml", &nested, "LAN-0129", "a.yaml:3"),
+        ("a.yaml", "application/yaml", aliases, "LAN-0129", "a.yaml:"),
+    ] {
+        let (status, answer) = upload(&server, name, media, source).await;
+        let told = answer["detail"].as_str().unwrap_or_default();
+        println!("{source:?}: {told}");
+        assert_eq!((status, answer["code"].as_str()), (422, Some(code)), "{source}: {answer}");
+        assert!(told.contains(words), "{source}: `{told}` does not say `{words}`");
+    }
+    let listed = server.get("/v1/projections").await.unwrap();
+    assert_eq!(listed["projections"].as_array().unwrap().len(), 1, "{listed}");
+}
+
+/// A declaration cannot loop, but it can ask for very large texts.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_declaration_that_asks_for_too_much_is_stopped() {
+    if without("python3") || without("npm") {
+        return;
+    }
+    let server = server().await;
+    // Each call makes the text sixteen times as long.
+    let grown = (0..6).fold("data.text".to_owned(), |text, _| {
+        format!("replace({text}, \"x\", \"{}\")", "x".repeat(16))
+    });
+    let source = format!(
+        "name: rules\nfrom: r.*\ntables:\n  counts:\n    key: [type]\n    columns:\n      \
+         events: count()\n  grown:\n    where: type == \"r.text\"\n    columns:\n      \
+         text: last({grown})\n"
+    );
+    let (status, answer) = upload(&server, "rules.yaml", "application/yaml", &source).await;
+    assert_eq!(status, 201, "{answer}");
+    let mut sent = 0;
+    fold(&server, &["r.count"], &mut sent).await;
+    let event = line("text", "r.text", "s", r#"{"text":"x"}"#);
+    server.events(event).await.unwrap();
+    fold(&server, &["r.count"], &mut sent).await;
+    let parked = server.get("/v1/projections/rules/parked").await.unwrap();
+    assert_eq!((&parked["total"], &parked["parked"][0]["id"]), (&1.into(), &"text".into()));
+    let told = parked["parked"][0]["reason"].as_str().unwrap();
+    println!("{told}");
+    assert!(told.contains("longer than 65536 bytes"), "{told}");
+    let rows = server.rows("rules/counts").await.unwrap();
+    assert_eq!((rows.len(), &rows[0].1["events"]), (1, &2.into()), "{rows:?}");
+}
