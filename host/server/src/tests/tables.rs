@@ -113,7 +113,7 @@ async fn wrong_reads_are_refused_with_the_reason() {
     check(&format!("{TABLE}?version=abc"), "LAN-0202", "`abc`").await;
     check(&format!("{TABLE}?wher=x"), "LAN-0403", "wher").await;
     check(&format!("{TABLE}?as_of=0:1"), "LAN-0405", "`as_of`").await;
-    check(&format!("{TABLE}?order=up"), "LAN-0403", "up").await;
+    check(&format!("{TABLE}?order=up"), "LAN-0426", "no field `up`").await;
     check(&format!("{TABLE}?cursor=xx"), "LAN-0212", "`xx`").await;
     check(&format!("{TABLE}?key=a&prefix=b"), "LAN-0403", "`key`").await;
     check(&format!("{TABLE}?limit=999999"), "LAN-0403", "999999").await;

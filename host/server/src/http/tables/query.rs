@@ -217,7 +217,7 @@ mod tests {
 
     #[test]
     fn conditions_may_be_given_several_times() {
-        let query = read("where=cents>=100&limit=5&where=country%20in%20DE,FR");
+        let query = read("where=cents%3E=100&limit=5&where=country%20in%20DE,FR");
         assert_eq!(query.r#where, ["cents>=100", "country in DE,FR"]);
         assert_eq!(query.limit, Some(5));
         let twice = TableQuery::read(&"/?limit=5&limit=6".parse().unwrap());
