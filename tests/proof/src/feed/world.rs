@@ -75,6 +75,8 @@ struct Moment {
     touched: [bool; 2],
     /// The offsets after it, summed over all shards.
     next: u64,
+    /// Whether a crash has undone it.
+    lost: bool,
 }
 
 fn manifest() -> Manifest {
@@ -155,7 +157,9 @@ impl World {
         let pos = state.shards.iter().map(|shard| shard.meta.pos).sum();
         let rows = [0, 1].map(|table| Arc::new(merged(&state.shards, table)));
         let next = next(&state.shards);
-        state.history.insert((epoch.clone(), pos), Moment { rows, touched: [true; 2], next });
+        state
+            .history
+            .insert((epoch.clone(), pos), Moment { rows, touched: [true; 2], next, lost: false });
         state.shards.iter_mut().for_each(|shard| shard.unsynced.clear());
         state.unpublished.clear();
         drop(state);
@@ -258,7 +262,7 @@ impl World {
             shard.unsynced.clear();
         }
         let next = next(&state.shards);
-        state.history.insert((epoch, pos), Moment { rows, touched, next });
+        state.history.insert((epoch, pos), Moment { rows, touched, next, lost: false });
         state.unpublished.push(Arc::new(commit));
         pos
     }
@@ -293,7 +297,7 @@ impl World {
                 log.push((TableChanges::key(ShardPoint::of(meta), meta.pos), None));
                 let moment = state.history.get_mut(&(epoch.clone(), meta.pos));
                 if let Some(moment) = moment.filter(|_| is_one) {
-                    moment.touched = [false; 2];
+                    moment.lost = true;
                 }
             }
             let mut rest = lost.as_slice();
@@ -311,7 +315,7 @@ impl World {
                 let touched = [0, 1].map(|table| tables.iter().any(|t| t.table == TableId(table)));
                 if is_one {
                     let rows = [0, 1].map(|table| Arc::new(last.rows[table].clone()));
-                    let moment = Moment { rows, touched, next: last.meta.next.0 };
+                    let moment = Moment { rows, touched, next: last.meta.next.0, lost: false };
                     state.history.insert((epoch.clone(), number), moment);
                 }
             }
@@ -373,7 +377,9 @@ impl World {
         let state = self.state.lock();
         let at = |pos| state.history.get(&(epoch.to_owned(), pos));
         let had = at(from).map_or(0, |at| at.next);
-        let wrote = |at: &&Moment| at.touched[table] && at.next > had;
+        // If the last one was undone, the client received them before the crash.
+        let before = at(to).is_some_and(|at| at.lost);
+        let wrote = |at: &&Moment| at.touched[table] && at.next > had && (before || !at.lost);
         (from + 1..=to).filter_map(at).filter(wrote).count()
     }
 
