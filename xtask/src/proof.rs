@@ -5,8 +5,8 @@ use anyhow::{Result, bail};
 
 use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
-use crate::shell;
 use crate::suite::{self, Summary};
+use crate::{interpreters, shell};
 
 /// Builds the same artifacts as `cargo xtask test`, and runs the experiments with
 /// `args`.
@@ -14,7 +14,11 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
     let without = suite::missing_tools(&mut Summary::default())?;
     artifacts::wasm_target()?;
     shell::step("Building the guests");
-    artifacts::guests(&Workspace::load()?, &[Guests::Plugins, Guests::Others])?;
+    artifacts::guests(
+        &Workspace::load()?,
+        &[Guests::Plugins, Guests::Interpreters, Guests::Others],
+    )?;
+    interpreters::build(&mut Summary::default())?;
     // The same build command as for the tests, so that nothing is built twice.
     shell::step("Building the host and the experiments");
     shell::run(&mut shell::cargo(["build", "--workspace", "--all-targets"]))?;

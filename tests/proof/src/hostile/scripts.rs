@@ -1,0 +1,171 @@
+//! Hostile scripts and declarations: sources that the shipped interpreters run. Each
+//! misbehaves at every event of its type.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use lantern_tests::{interpreters, lantern_with_interpreters, shared_cache};
+
+use super::frame;
+use super::guests::Expected;
+
+/// A language of sources.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Language {
+    Python,
+    JavaScript,
+    Declaration,
+}
+
+/// A hostile source.
+#[derive(Clone, Copy, Debug)]
+pub struct Script {
+    /// Its name, which is also that of its events.
+    pub name: &'static str,
+    language: Language,
+    /// The code that misbehaves: statements, or for a declaration an expression.
+    body: &'static str,
+    /// Words of the reason for which its events are parked.
+    says: &'static str,
+}
+
+impl Script {
+    /// All of them.
+    pub const ALL: &'static [Self] = &[
+        python("python-loop", "while True: pass", "it used up its fuel"),
+        python("python-memory", "kept.append(bytearray(1 << 20))", "MemoryError, at totals.py:9"),
+        python("python-recursion", "(lambda f: f(f))(lambda f: f(f))", "RecursionError"),
+        python("python-exception", "{}[\"key\"]", "totals.py:9"),
+        javascript("javascript-loop", "for (;;);", "it used up its fuel"),
+        javascript("javascript-memory", "kept.push(new Uint8Array(1 << 20).fill(1));", "memory"),
+        javascript("javascript-recursion", "(function f() { f(); f(); })();", "call stack exhausted"),
+        javascript("javascript-exception", "event.missing.member();", "totals.js:7"),
+        Self {
+            name: "declaration-of-large-texts",
+            language: Language::Declaration,
+            body: DOUBLES,
+            says: "longer than 65536 bytes",
+        },
+    ];
+
+    /// A source of each language, which are together all interpreters.
+    fn of_each_language() -> impl Iterator<Item = &'static Self> {
+        let languages = [Language::Python, Language::JavaScript, Language::Declaration];
+        languages
+            .into_iter()
+            .filter_map(|language| Self::ALL.iter().find(|s| s.language == language))
+    }
+
+    /// The name of its file.
+    #[must_use]
+    pub fn file(&self) -> &'static str {
+        match self.language {
+            Language::Python => "totals.py",
+            Language::JavaScript => "totals.js",
+            Language::Declaration => "totals.yaml",
+        }
+    }
+
+    /// The media type of its upload.
+    #[must_use]
+    pub fn media(&self) -> &'static str {
+        match self.language {
+            Language::Python => "text/x-python",
+            Language::JavaScript => "text/javascript",
+            Language::Declaration => "application/yaml",
+        }
+    }
+
+    /// Its text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let frame = match self.language {
+            Language::Python => PYTHON,
+            Language::JavaScript => JAVASCRIPT,
+            Language::Declaration => DECLARATION,
+        };
+        frame.replace("EVENT", &frame::probe(self.name)).replace("BODY", self.body)
+    }
+
+    /// What must come of it.
+    #[must_use]
+    pub fn expected(&self) -> Expected {
+        Expected::Parks(self.says)
+    }
+}
+
+const fn python(name: &'static str, body: &'static str, says: &'static str) -> Script {
+    Script { name, language: Language::Python, body, says }
+}
+
+const fn javascript(name: &'static str, body: &'static str, says: &'static str) -> Script {
+    Script { name, language: Language::JavaScript, body, says }
+}
+
+const PYTHON: &str = r#"from lantern import Table, integer, projection
+rows = Table("rows", events=integer("sum"))
+kept = []
+
+@projection(name="totals", version="1.0.0", subscribes=["EVENT"], on_failure="park-event")
+def apply(event):
+    rows.row("key")["events"] += 1
+    while True:
+        BODY
+"#;
+
+const JAVASCRIPT: &str = r#"import { integer, projection, table } from "lantern-sdk";
+const rows = table("rows", { events: integer("sum") });
+const kept = [];
+
+function apply(event) {
+  rows.row("key").events += 1;
+  for (;;) BODY
+}
+
+const how = { name: "totals", version: "1.0.0", subscribes: ["EVENT"], onFailure: "park-event" };
+export default projection({ ...how, apply });
+"#;
+
+const DECLARATION: &str = r#"name: totals
+from: EVENT
+tables:
+  rows:
+    columns:
+      events: count()
+      text: last(BODY)
+"#;
+
+/// A text that each call makes sixteen times as long.
+const DOUBLES: &str = "replace(replace(replace(replace(replace(source, 'p', 'pppppppppppppppp'), \
+     'p', 'pppppppppppppppp'), 'p', 'pppppppppppppppp'), 'p', 'pppppppppppppppp'), 'p', 'pppp')";
+
+/// The settings with which a server runs sources.
+#[must_use]
+pub fn settings() -> [String; 2] {
+    [
+        format!("plugin.interpreters_dir={}", interpreters().display()),
+        format!("plugin.cache_dir={}", shared_cache().join("lantern/compiled").display()),
+    ]
+}
+
+/// Compiles all interpreters into the cache that the server uses. For Python this takes
+/// minutes on a busy machine, so it must not be part of an upload.
+///
+/// # Errors
+/// If a source is refused.
+pub fn compile_interpreters() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    for script in Script::of_each_language() {
+        let path = folder.path().join(script.file());
+        std::fs::write(&path, script.text())?;
+        let mut check: Command = lantern_with_interpreters();
+        let checked = check.args(["plugin", "check"]).arg(&path).output()?;
+        ensure!(
+            checked.status.success(),
+            "{}: {}",
+            script.name,
+            String::from_utf8_lossy(&checked.stderr)
+        );
+    }
+    Ok(())
+}
