@@ -520,7 +520,8 @@ pub const CODES: &[Code] = &[
         "the events cannot be imported as they are",
         "start a server with a new data folder and as many partitions as the exported log had, import before any plugin is pushed, and use the output of `lantern events tail --json`; or import without `exact`",
     ),
-    // Requests.     code("LAN-0401", 404, "no such address", "`GET /v1/openapi.json` lists every address"),
+    // Requests.
+    code("LAN-0401", 404, "no such address", "`GET /v1/openapi.json` lists every address"),
     code(
         "LAN-0402",
         405,

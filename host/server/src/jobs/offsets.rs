@@ -58,8 +58,9 @@ mod tests {
         fixture.project(counts()).await;
         let body = ["1", "2", "3"].map(|id| event(id, "t", id)).join("\n") + "\n";
         fixture.post("/v1/events", "application/x-ndjson", body).await.expect_ok();
-        let path = "/v1/tables/counts/by_subject";
-        fixture.until(path, |answer| answer.text.contains("\"3\"")).await;
+        // Only durable commits are noted.
+        let path = "/v1/projections/counts";
+        fixture.until(path, |answer| answer.text.contains("\"durable\":3")).await;
         note_once(&fixture.app.engine, &offsets);
         let noted: Vec<_> = offsets.noted().into_iter().collect();
         assert_eq!(noted, [(("counts".to_owned(), PartitionId(0)), Offset(3))]);
