@@ -39,9 +39,9 @@ impl Activation {
 /// A version with its shards, locked; `None` for one that is not open.
 pub(crate) type LockedVersion<'a> = (&'a VersionBuild, &'a [MutexGuard<'a, Option<Shard>>]);
 
-/// Fails if `new` has parked events that `old`, at the same offsets, has applied. Events
-/// that `old` does not subscribe to and unreadable records do not count. Events dropped
-/// from `old` count as applied.
+/// Fails if `new` has parked events that `old` has applied. Both versions have the same
+/// next offsets. Unreadable records do not count, nor do events that `old` does not
+/// subscribe to. Parked events of `old` that an operator has dropped count as applied.
 ///
 /// # Errors
 /// [`EngineError::AppliesLess`], or the error of a store.
@@ -79,9 +79,10 @@ pub(crate) fn check(
 }
 
 impl Engine {
-    /// Called for an upload of a version that exists already. If `activate` is
-    /// [`Activation::Forced`], activates it: at once if it has caught up and was not
-    /// activated, or as soon as it has caught up.
+    /// Handles an upload of a version that exists already. If `activate` is
+    /// [`Activation::Forced`], activates this version as soon as it has caught up. A
+    /// version that has caught up already is activated at once, but only if its activation
+    /// was refused before.
     pub(crate) fn force_existing(
         &self,
         projection: &str,

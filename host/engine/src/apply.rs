@@ -30,8 +30,8 @@ pub(crate) struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    /// Applies a gathered batch, and parks events that cannot be applied. On an error,
-    /// the changes before it are kept, up to the next offset of the state.
+    /// Applies a gathered batch, and parks events that cannot be applied. On an error, the
+    /// changes of events before the state's next offset are kept.
     pub(crate) fn apply_gathered(
         &mut self,
         gathered: &mut GatheredBatch,
@@ -41,7 +41,7 @@ impl Applier<'_> {
         let time = match outcome {
             Ok(()) if !gathered.is_cut => std::mem::take(&mut gathered.time),
             // Only a part of the batch was applied, so the log's time must not include the
-            // other events.
+            // events of the other part.
             _ => {
                 let before = LogTime::of(&self.state.meta);
                 self.gatherer.time_until(gathered, before, from, self.state.meta.next)
@@ -49,8 +49,9 @@ impl Applier<'_> {
         };
         time.store(&mut self.state.meta);
         if outcome.is_err() {
-            // Set the watermark that the shard would have if each batch ended at its tick.
-            // No timer and no retention is due at that watermark.
+            // Set the watermark of the last tick before the next offset at which no timer
+            // and no retention is due. The shard would have this watermark if every batch
+            // ended at a tick.
             let ShardState { meta, due_from, .. } = &mut *self.state;
             let passed =
                 |(offset, mark): &&(Offset, Timestamp)| *offset <= meta.next && *mark < *due_from;
@@ -81,7 +82,8 @@ impl Applier<'_> {
             }
             self.apply_range(gathered, &batch, ready, &mut work, &mut waiting)?;
             if let Some(due) = self.due_within(gathered)? {
-                // Due timers and expiries come before the events after them.
+                // Timers and expiries that are due at a tick come before the events after
+                // that tick.
                 gathered.end_at_tick(due);
                 cut(&batch, &mut work, gathered.next);
                 self.gatherer.span_fewer_ticks(gathered.ticks.len());
@@ -113,9 +115,9 @@ impl Applier<'_> {
         work: &mut Vec<Range<usize>>,
         waiting: &mut VecDeque<WaitingEvent>,
     ) -> Result<(), StopReason> {
-        // First park the waiting events before the range, and end the range where no more
-        // events can be parked. Otherwise events would be applied that come after the next
-        // offset.
+        // First park the waiting events before the range. Then end the range before the
+        // first waiting event that can no longer be parked, because the shard halts at that
+        // event and must not have applied events after it.
         self.skip_to(Offset(batch.offsets[range.start]), waiting)?;
         let range = self.up_to_room(batch, range, work, waiting);
         let part = part_of(batch, range.clone());
@@ -325,9 +327,9 @@ impl Applier<'_> {
     }
 
     /// Parks an unreadable record. The manifest's `on-failure` does not apply, and the
-    /// record does not count as one more failure in a row, because the projection has not
-    /// failed. A record of unknown type may belong to any projection, so it never halts
-    /// this one.
+    /// record does not count as one of the consecutive failures that halt a projection,
+    /// because the projection has not failed. A record of unknown type may belong to any
+    /// projection, so it never halts this one.
     fn park_unreadable(&mut self, record: WaitingEvent) {
         let meta = &mut self.state.meta;
         if is_of_unknown_type(&record.event) && meta.unreadable_now >= UNREADABLE_KEPT_MAX {

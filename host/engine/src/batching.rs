@@ -14,9 +14,9 @@ use crate::EngineConfig;
 use crate::blocked_subjects::BlockedSubjects;
 use crate::log_time::{self, LogTime, TimedEvent};
 
-/// If an error names the event that caused it, the events after it are tried in pieces. The
-/// first piece has at least this many events, or twice the number of events before the
-/// named one if that is more.
+/// If an error names the event that caused it, the events after the named event are tried
+/// in pieces. The first piece has this many events, or twice as many events as there are
+/// before the named event, if that is more.
 const PIECE_MIN: usize = 16;
 
 /// Gathers the batches of a shard: selects event types and limits the size.
@@ -162,9 +162,9 @@ impl Gatherer {
         self.ticks.clamp(1, config.batch_ticks_max.max(1))
     }
 
-    /// Lowers the number of ticks of the next batches. Called after a call set a timer
-    /// that was due within its batch of `ticks` ticks, so that the call had to be
-    /// repeated.
+    /// Lowers the number of ticks that the next batches span. Called if a timer or the
+    /// expiry of a row was due within a batch, so that the batch had to end at an earlier
+    /// tick. `ticks` is the number of ticks in the shortened batch.
     pub(crate) fn span_fewer_ticks(&mut self, ticks: usize) {
         self.ticks = ticks.min(self.ticks / 2).max(1);
     }
@@ -221,8 +221,9 @@ impl Gatherer {
         while index < events.len() && !full {
             let offset = chunk.offset(index);
             if let Some(before) = limits.before.filter(|before| offset >= *before) {
-                // Also if the chunk begins after `before`: all events before it are read,
-                // and another read from `next` would return the same chunk.
+                // Move `next` to `before` even if the whole chunk is after `before`: all
+                // events before `before` are read already, and another read from `next`
+                // would return this chunk again.
                 gathered.next = gathered.next.max(before);
                 break;
             }
@@ -281,7 +282,8 @@ impl Gatherer {
         let before = std::mem::replace(&mut gathered.watermark, mark);
         gathered.ticks.push((gathered.next, mark));
         // The batch always ends at the first watermark, and at a watermark that is lower
-        // than the one before: what is due then is only known at the tick itself.
+        // than the one before: which timers and rows are due there is only known at the
+        // tick itself.
         before == Timestamp::MIN
             || mark < before
             || mark >= limits.due
@@ -336,8 +338,8 @@ impl Gatherer {
 }
 
 impl GatheredBatch {
-    /// The watermark of the last tick before `next`, after which gathered events may
-    /// follow.
+    /// The watermark of the last tick before `next`. A tick at `next` does not count,
+    /// because no gathered event follows it.
     pub(crate) fn last_tick_before_end(&self) -> Option<Timestamp> {
         let before_end = self.ticks.iter().rev().find(|(offset, _)| *offset < self.next);
         before_end.map(|(_, mark)| *mark)
@@ -404,8 +406,9 @@ pub(crate) fn claimed_type(extensions: &str) -> Option<String> {
     members.get(UNREADABLE_KIND)?.as_str().map(str::to_owned)
 }
 
-/// Pushes the parts of a failed range onto `work`: the events before the one that the
-/// error blames, that event, and the rest in pieces. Without a blamed event, two halves.
+/// Pushes the parts of a failed range onto `work`. If the error names the event that caused
+/// it, the parts are the events before that event, the event alone, and two pieces of the
+/// events after it. If the error names no event, the parts are two halves.
 pub(crate) fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Range<usize>>) {
     let blamed = match error {
         ApplyError::Failed { cause: Some(cause), .. } => Some(cause.0 as usize),

@@ -90,8 +90,8 @@ impl CallHost {
         }
     }
 
-    /// The earliest due time of a timer that the call set and that should have fired
-    /// before a later event of the batch. If there is one, the call must be repeated with
+    /// The earliest due time of a timer that the call set and that should have fired before
+    /// a later event of the batch. If there is such a timer, the call must be repeated with
     /// fewer events.
     pub(crate) fn missed_due(&self) -> Option<Timestamp> {
         self.due.missed()
@@ -108,8 +108,8 @@ impl CallHost {
     /// [`HostError::Fault`] if the state cannot be read.
     pub(crate) fn take_timer(&mut self, due: Timestamp, key: &str) -> Result<(), HostError> {
         self.written.set(Space::TimersByTime, &timer_key(due, key), None);
-        // A timer that fired earlier in this tick may have set this one again for a later
-        // time.
+        // A timer that fired earlier in this tick may have set this timer again, for a
+        // later time.
         let current = self.read(Space::TimersByKey, key.as_bytes())?;
         if current.as_deref() == Some(&time_key(due)) {
             self.written.set(Space::TimersByKey, key.as_bytes(), None);
@@ -215,9 +215,9 @@ impl CallHost {
     }
 
     /// The time from which the retention of a written row counts: the watermark. Before the
-    /// first watermark, it is the watermark that the event's own time would give; if the
-    /// event is too far ahead to move the watermark, its time is limited to the latest one
-    /// that could.
+    /// first watermark, it is the watermark that would follow from the event's time. If
+    /// that time is too far ahead to move the watermark, the latest time that can move it
+    /// is used instead.
     fn retention_base(&self, occasion: Trigger<'_>) -> Timestamp {
         match (self.watermark_at(occasion), self.manifest.event_time, occasion) {
             (Timestamp::MIN, Some(rules), Trigger::Event(index)) => {
@@ -248,8 +248,8 @@ impl CallHost {
         Ok(declared)
     }
 
-    /// Whether `occasion` may use `key`: a key that belongs to a tenant must be of the
-    /// same tenant.
+    /// Whether `occasion` may use `key`: if the key belongs to a tenant, the event or timer
+    /// must belong to the same tenant.
     fn may_use(&self, occasion: Trigger<'_>, key: &str) -> bool {
         tenant_in(key).is_none_or(|tenant| self.tenant_of(occasion) == Some(tenant))
     }
@@ -488,8 +488,9 @@ impl Host for CallHost {
                 "more than {limit} timers are set (`engine.timers_max`)"
             )));
         }
-        // A timer whose time has passed fires at the next tick and never in the call that
-        // sets it, so the result does not depend on where batches end.
+        // A timer that is set for a time that has already passed fires at the next tick. It
+        // never fires in the call that sets it, so the result does not depend on where
+        // batches end.
         self.count_written(2 * (key.len() + PAIR_BYTES))?;
         let value = timer_value(at, offset, depth);
         self.written.set(Space::TimersByTime, &timer_key(due, key), Some(&value));

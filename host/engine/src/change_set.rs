@@ -1,5 +1,5 @@
-//! Changes in memory: those of a call, those that are applied but not part of a commit
-//! yet, and those of a pending commit.
+//! Changes in memory: changes of a call, changes that are applied but not part of a commit
+//! yet, and changes of a pending commit.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
@@ -14,8 +14,9 @@ use crate::layered_read::{Layer, OrderedChanges, SortedChanges, SpaceLookup};
 /// Without it, small rows would take several times the memory that is counted for them.
 pub(crate) const PAIR_BYTES: usize = 64;
 
-/// Ordered changes are inserted one by one if the map has at least this many times as
-/// many entries. Otherwise both maps are merged, which visits all entries of both.
+/// Ordered changes are inserted into a map one by one if the map has at least this many
+/// entries for each of them. Otherwise the changes and the map are merged, which visits all
+/// entries of both.
 const INSERT_RATIO: usize = 8;
 
 /// How many pairs are looked up together before they are set.

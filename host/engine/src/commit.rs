@@ -25,7 +25,7 @@ pub(crate) struct Commit {
     pub(crate) store: Arc<dyn ShardStore>,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) changes: Arc<PendingChanges>,
-    /// The shard's record that belongs to `changes`, with the number of the previous
+    /// The shard's record after `changes`. Its commit number is that of the previous
     /// commit.
     pub(crate) meta: ShardMeta,
     /// Whether the version serves readers, so that the changes are published and added to
@@ -33,8 +33,8 @@ pub(crate) struct Commit {
     pub(crate) serves: bool,
     /// The most bytes of the change log.
     pub(crate) changes_bytes_max: u64,
-    /// Whether there is something new, so that it gets a number. If not, it only makes
-    /// the last commit durable.
+    /// Whether the shard has changed since the last commit. Then this commit gets a number.
+    /// Otherwise it only makes the last commit durable.
     pub(crate) is_new: bool,
     pub(crate) sync: CommitSync,
     /// If it is durable, the ceiling that it stores.
@@ -135,8 +135,8 @@ fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
 /// Runs commits in parallel to the fold.
 #[derive(Default)]
 pub(crate) struct CommitThreads {
-    /// How many commits may run at a time. 0 while the engine has no threads: then a
-    /// commit runs when the caller waits for it, as late as possible.
+    /// How many commits may run at a time. It is 0 while the engine has no threads. Then a
+    /// commit runs on the caller's thread, when the caller waits for it.
     most: AtomicUsize,
     running: Arc<AtomicUsize>,
 }
@@ -179,8 +179,8 @@ impl Drop for CommitGuard {
     }
 }
 
-/// A commit that has begun. Dropping it waits until its thread has ended, so that the
-/// state is not opened again before that.
+/// A commit that has begun. Dropping it waits until its thread has ended, so that the state
+/// is not opened again while the thread still writes.
 pub(crate) struct PendingCommit {
     execution: Option<Execution>,
 }
@@ -201,8 +201,8 @@ impl PendingCommit {
     pub(crate) fn wait(mut self) -> Result<CommitOutcome, StoreError> {
         match self.execution.take() {
             Some(Execution::Thread(thread)) => thread.join().unwrap_or_else(|_| {
-                // The commit may be durable or not; committing the same again does no
-                // harm.
+                // It is unknown whether the commit is durable. It does no harm to commit
+                // the same changes again.
                 Err(StoreError::Io("a commit panicked".into()))
             }),
             Some(Execution::OnWait(commit)) => commit.run(),
@@ -214,7 +214,7 @@ impl PendingCommit {
 impl Drop for PendingCommit {
     fn drop(&mut self) {
         if let Some(Execution::Thread(thread)) = self.execution.take() {
-            // The result is ignored here: the next reader of the state sees what was
+            // The result is ignored here: the code that opens the state next reads what was
             // committed.
             let _ = thread.join();
         }
@@ -257,8 +257,8 @@ impl CommitPipeline {
         }
     }
 
-    /// Whether it belongs to a shard of the engine, not to the fold of a determinism
-    /// check or a verification.
+    /// Whether these are the commits of a shard that the engine runs, and not of a fold in
+    /// a determinism check or a verification.
     pub(crate) fn is_live(&self) -> bool {
         self.committers.is_some()
     }

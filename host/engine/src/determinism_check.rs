@@ -35,8 +35,8 @@ pub struct FoldOptions {
     pub batch_events: usize,
     /// Drop the instance after about one step in three. This seed decides after which.
     pub drop_instances: Option<u64>,
-    /// Choose each batch's size by the same seed: 1, 7, 64 or 1,024 events, but at most
-    /// `batch_events`.
+    /// Choose each batch's size from 1, 7, 64 and 1,024 events, but at most `batch_events`.
+    /// The seed in `drop_instances` decides; without it the sizes do not vary.
     pub vary_batches: bool,
 }
 
@@ -130,8 +130,8 @@ fn open_shard(
         StopReason::Fault(reason) => EngineError::Host(reason),
         StopReason::Halt(reason) => EngineError::Plugin(reason),
     })?;
-    // Like the shard of an active version, so that emitted events are kept for
-    // comparison.
+    // With an epoch, the shard acts like that of an active version: it keeps emitted
+    // events, which are then compared.
     shard.state.epoch = Some("check".into());
     Ok(shard)
 }
@@ -224,7 +224,7 @@ pub fn sample(
 /// without dropped instances. Returns the number of events in the sample.
 ///
 /// # Errors
-/// [`EngineError::Nondeterministic`] with the first difference, or as [`fold`].
+/// [`EngineError::Nondeterministic`] with the first difference, or an error of [`fold`].
 pub fn determinism(
     plugin: &Arc<dyn Plugin>,
     sample: &[EventList],
@@ -253,8 +253,9 @@ fn compare(
         (7, Some(1), "in batches of 7 instead of 1,000, with instances dropped in between"),
         (1_000, Some(2), "a second time, with instances dropped in between"),
         (1, Some(3), "one by one instead of in batches of 1,000"),
-        // Without drops: a plugin may deviate only after several calls on one instance,
-        // which the drops can prevent in a small sample.
+        // No instance is dropped here. Some plugins deviate only after several calls on one
+        // instance, and in a small sample no instance of the folds with drops may get that
+        // many.
         (1, None, "one by one on one instance instead of in batches of 1,000"),
     ];
     for (batch_events, drops, how) in others {
@@ -269,7 +270,7 @@ fn compare(
 /// the same events.
 ///
 /// # Errors
-/// [`EngineError::Nondeterministic`] with the first difference, or as [`fold`].
+/// [`EngineError::Nondeterministic`] with the first difference, or an error of [`fold`].
 pub fn fold_again(
     plugin: &Arc<dyn Plugin>,
     log: &EventList,
@@ -374,8 +375,8 @@ pub(crate) fn next_pattern(seed: u64) -> u64 {
 /// The size of a batch for a number of that sequence.
 pub(crate) fn varied_batch(pattern: u64) -> usize {
     const MOST: usize = VARIED_EVENTS_MAX;
-    // These bits of the pattern do not decide which instances are dropped. Most batches are
-    // large, because small ones cost the most time.
+    // These bits of the pattern are not used to decide which instances are dropped. Most
+    // batches are large, because small ones cost the most time.
     [1, 7, 64, MOST, MOST, MOST, MOST, MOST][(pattern >> 61) as usize]
 }
 

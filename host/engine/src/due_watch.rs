@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use lantern_core::{Batch, Timestamp};
 
-/// Tracks timers that a call sets and that are due within its batch. If each batch ended
-/// at its tick, they would fire before later events of this batch.
+/// Tracks timers that a call sets and that are due within its batch. If every batch ended
+/// at a tick, such timers would fire before later events of this batch.
 #[derive(Default)]
 pub(crate) struct DueWatch {
     /// The watermark at the batch's last event.

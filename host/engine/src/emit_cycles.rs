@@ -1,5 +1,6 @@
-//! Finds cycles of projections that emit what the next one subscribes to. A cycle could
-//! run without end, so it is refused unless every manifest in it sets `cycle-depth-max`.
+//! Finds cycles of projections, in which each projection emits an event type that the next
+//! one subscribes to. A cycle could run without end, so it is refused unless every manifest
+//! in it sets `cycle-depth-max`.
 
 use std::collections::VecDeque;
 

@@ -1,6 +1,6 @@
-//! Limits for emitted events, so that any log can store them and read them back. They
-//! equal the limits for events from outside that are read from a Kafka topic: an emitted
-//! event over them would be read back as an unreadable record.
+//! Limits for emitted events, so that any log can store these events and read them back.
+//! The limits equal those for other producers' events in a Kafka topic. Lantern would read
+//! an event over these limits back as an unreadable record.
 
 use lantern_core::{NewEvent, Timestamp};
 use serde::de::IgnoredAny;

@@ -65,7 +65,7 @@ impl Engine {
         self.start_with(|| ());
     }
 
-    /// As [`Engine::start`]. Each thread that runs slow shards calls `give_way` first,
+    /// Like [`Engine::start`]. Each thread that runs slow shards calls `give_way` first,
     /// which can lower the thread's priority.
     pub fn start_with(self: &Arc<Self>, give_way: impl Fn() + Clone + Send + 'static) {
         self.attach();

@@ -39,10 +39,10 @@ pub struct ActivationRefused {
     pub active: VersionId,
     /// Events and timers that failed in this version and not in the active one.
     pub failed: u64,
-    /// Events that wait behind a failed one of their subject and that the active version
-    /// has applied.
+    /// Events that the active version has applied, and that wait in this version behind a
+    /// failed event of their subject.
     pub waiting: u64,
-    /// The first failed one: partition, offset, reason.
+    /// The first failed event or timer: partition, offset, reason.
     pub first: Option<(u32, u64, String)>,
 }
 
@@ -136,8 +136,8 @@ pub enum EngineError {
     /// A check could not fold events because of the plugin.
     #[error("the plugin cannot be run: {0}")]
     Plugin(String),
-    /// The version would close a cycle of projections that emit what the next one
-    /// subscribes to.
+    /// The version would close a cycle of projections, in which each emits an event type
+    /// that the next one subscribes to.
     #[error(
         "the projections would trigger each other without end: {0}; subscribe to narrower types, or allow a bounded cycle with `cycle-depth-max` in each manifest"
     )]

@@ -1,9 +1,9 @@
 //! The loop that maintains every projection's tables: read, gather, apply, buffer,
 //! commit, publish; with parking, timers and versions.
 //!
-//! Reaches the outside only through the ports of `lantern-core`: it uses no clock,
-//! randomness, file or socket of its own. So a test can replace every port by a fake and
-//! run the whole engine through crashes and reordering under one seed.
+//! This crate reaches the outside only through the ports of `lantern-core`: it uses no
+//! clock, randomness, file or socket of its own. So a test can replace every port by a fake
+//! and run the whole engine through crashes and reordering under one seed.
 
 mod activation;
 mod apply;

@@ -1,6 +1,6 @@
-//! Operations on projections: upload, activate, roll back, pause, resume, rebuild,
-//! delete. Every change of the catalogue is one durable write; the registry in memory is
-//! changed after it.
+//! Operations on projections: upload, activate, roll back, pause, resume, rebuild, delete.
+//! Every change of the catalogue is one durable write; the registry in memory is changed
+//! after that write.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -31,7 +31,7 @@ pub struct Upload {
     pub sha256: String,
     /// The parameters that were passed to `setup`.
     pub parameters: String,
-    /// The source that it runs, if it is an interpreter.
+    /// The source code that the plugin runs, if it is an interpreter.
     pub source: Option<VersionSource>,
     /// The projection's name; `None` for the name in the manifest.
     pub name: Option<String>,
@@ -54,14 +54,14 @@ impl Upload {
     }
 }
 
-/// The id of a plugin with its parameters and, if it has one, its source: see
-/// [`VersionId`].
+/// The id of the version that consists of a plugin, its parameters and, if the plugin is an
+/// interpreter, the source code that it runs; see [`VersionId`].
 #[must_use]
 pub fn version_id(sha256: &str, parameters: &str, source: Option<&VersionSource>) -> VersionId {
     let mut hash = Sha256::new();
     if let Some(VersionSource { name, text, .. }) = source {
-        // No SHA-256 in hexadecimal begins with this text, so this id differs from that
-        // of every version without a source.
+        // No SHA-256 in hexadecimal begins with this text, so this id differs from the ids
+        // of all versions without source code.
         hash.update(format!("source {} {} ", name.len(), text.len()));
         hash.update(name);
         hash.update(text);
@@ -87,13 +87,14 @@ impl Engine {
     }
 
     /// Creates a version from `upload` and folds the log with it in the background; the
-    /// active version continues to serve readers. The same plugin with the same
-    /// parameters and source is the same version: then nothing changes, except that
-    /// [`Activation::Forced`] activates a version that was not activated.
+    /// active version continues to serve readers. The same plugin with the same parameters
+    /// and the same source code is the same version. If it exists already, nothing changes,
+    /// except that [`Activation::Forced`] activates a version whose activation was refused,
+    /// or that has not caught up yet (as soon as it has).
     ///
     /// # Errors
     /// [`EngineError::Manifest`], [`EngineError::Nondeterministic`],
-    /// [`EngineError::Plugin`], or the error of a store. Nothing is kept then.
+    /// [`EngineError::Plugin`], or the error of a store. On an error nothing is kept.
     pub fn upload(&self, upload: Upload) -> Result<Uploaded, EngineError> {
         let manifest = upload.plugin.manifest().clone();
         let name = upload.name.clone().unwrap_or_else(|| manifest.name.clone());
@@ -129,8 +130,8 @@ impl Engine {
         uploaded.existed = false;
         let mut record = self.record_with_room(&name)?;
         if upload.activate != Activation::Never {
-            // Of several versions that backfill, only the last one uploaded is activated
-            // by itself.
+            // Of several versions that backfill, only the version that was uploaded last is
+            // activated automatically.
             record.versions.iter_mut().for_each(|v| v.activate_when_ready = false);
         }
         let version = VersionRecord {
@@ -166,13 +167,13 @@ impl Engine {
     }
 
     /// Activates `version`: brings it to the active version's next offset and switches
-    /// readers to it in one step. With `force`, also if it has parked events that the
-    /// active version has applied.
+    /// readers to it in one step. With `force`, `version` is activated even if it has
+    /// parked events that the active version has applied.
     ///
     /// # Errors
-    /// [`EngineError::NotReady`] if it has not caught up, [`EngineError::AppliesLess`],
-    /// [`EngineError::Halted`], or the error of a store. Then the active version stays
-    /// active.
+    /// [`EngineError::NotReady`] if `version` has not caught up,
+    /// [`EngineError::AppliesLess`], [`EngineError::Halted`], or the error of a store. On
+    /// an error the active version stays active.
     pub fn activate(
         &self,
         projection: &str,
@@ -189,7 +190,7 @@ impl Engine {
     /// the active version has applied: a rollback must always be possible at once.
     ///
     /// # Errors
-    /// [`EngineError::NoPrevious`], or as [`Engine::activate`].
+    /// [`EngineError::NoPrevious`], or an error of [`Engine::activate`].
     pub fn rollback(&self, projection: &str) -> Result<VersionId, EngineError> {
         let _lifecycle = self.lifecycle.lock();
         let previous = self.registry.record(projection)?.previous;
@@ -198,8 +199,8 @@ impl Engine {
         Ok(previous)
     }
 
-    /// Stops folding for all versions until [`Engine::resume`]. Readers still see the
-    /// tables.
+    /// Stops the folds of all versions of a projection until [`Engine::resume`]. Readers
+    /// still see the tables.
     ///
     /// # Errors
     /// [`EngineError::NoProjection`], or the error of the catalogue.
@@ -212,8 +213,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Continues folding, also for versions that were halted: they try again where they
-    /// stopped.
+    /// Continues the folds of all versions of a projection. Versions that were halted try
+    /// again at the offset at which they stopped.
     ///
     /// # Errors
     /// [`EngineError::NoProjection`], or the error of the catalogue.
@@ -300,8 +301,8 @@ impl Engine {
     }
 
     /// Called when a shard of a version that is not active has caught up for the first
-    /// time. Once all its shards have, the version becomes ready or active. Returns
-    /// `false` if this must be tried again.
+    /// time. Once all shards of the version have caught up, it becomes ready or active.
+    /// Returns `false` if the caller must try again later.
     pub(crate) fn caught_up(&self, handle: &ShardHandle) -> bool {
         let _lifecycle = self.lifecycle.lock();
         let id = &handle.id;
@@ -420,8 +421,8 @@ impl Engine {
             Some(shard) => shard.set_epoch(Some(epoch.clone()), now),
             None => Ok(()),
         });
-        // This write is the activation: whenever the process dies, the old version is
-        // active before it and the new one after it.
+        // This write is the activation. If the process dies before it, the old version
+        // stays active; if the process dies after it, the new version is active.
         if let Err(error) = started.and_then(|()| self.ports.catalog.save(&flipped)) {
             for shard in new_guards.iter_mut().filter_map(|guard| guard.as_mut()) {
                 shard.state.epoch = None;

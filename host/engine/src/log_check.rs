@@ -10,7 +10,7 @@ use crate::stop_reason::StopReason;
 /// Checks the identity and the incarnation of the shard's partition.
 ///
 /// # Errors
-/// [`StopReason::Halt`] if the log is another one.
+/// [`StopReason::Halt`] if the log is not the one that the state was folded from.
 pub(crate) fn check_history(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReason> {
     check_identity(state, log)?;
     check_incarnation(state, log)
@@ -40,8 +40,8 @@ pub(crate) fn record_incarnation(state: &mut ShardState, log: &dyn Log) {
     }
 }
 
-/// A partition that was recreated is a different log: the events that were folded had the
-/// same offsets, but were others.
+/// A partition that was recreated is a different log: at the offsets that the shard has
+/// folded, it has other events.
 fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let partition = state.id.partition;
     let Some(is) = log.identity(partition) else { return Ok(()) };

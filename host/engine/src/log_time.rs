@@ -1,17 +1,17 @@
 //! Decides which events move the log's time, and with it the watermark. The decision
 //! depends on the log alone.
 //!
-//! One event far in the future must not make all later events late. If the log knows append
-//! times (the embedded log, and Kafka topics of type `LogAppendTime`), an event moves the
-//! log's time if its own time is at most `engine.ahead_max_s` ahead of its append time. If
-//! the log does not know them (`CreateTime`: the producer's clock), an event that is more
-//! than `engine.ahead_max_s` ahead of the log's time is a jump, and does not move it at
-//! first. If [`CONFIRMATIONS`] later events in a row are jumps as well, the log's time
-//! moves to the earliest of them.
+//! One event far in the future must not make all later events late. The embedded log and
+//! Kafka topics of type `LogAppendTime` have append times. There, an event moves the log's
+//! time if its own time is at most `engine.ahead_max_s` ahead of its append time. Kafka
+//! topics of type `CreateTime` have no append times, only times of the producers' clocks.
+//! There, an event that is more than `engine.ahead_max_s` ahead of the log's time is a
+//! *jump*: at first it does not move the log's time. If [`CONFIRMATIONS`] later events in a
+//! row are jumps as well, the log's time moves to the earliest of them.
 //!
-//! A heartbeat counts up to its own append time. If the log's clock was ahead and was set
-//! back, the log's time is set back too. Otherwise all events would be late until the
-//! clock reached its earlier value again.
+//! A heartbeat moves the log's time to its own append time at most. If the log's clock was
+//! ahead and was set back, the log's time is set back too. Otherwise all events would be
+//! late until the clock reached its earlier value again.
 
 use lantern_core::{AheadEvent, AheadEvents, Chunk, ShardMeta, Timestamp};
 
@@ -134,7 +134,7 @@ impl LogTime {
 }
 
 /// The time of event `index` of `chunk`, but at most `bound_us` after its append time, if
-/// the log knows that.
+/// the log knows append times.
 pub(crate) fn bounded(chunk: &Chunk, index: usize, bound_us: i64) -> Timestamp {
     let time = chunk.events.times()[index];
     chunk.appended(index).map_or(time, |appended| time.min(appended.saturating_add(bound_us)))
@@ -185,8 +185,8 @@ mod tests {
     #[test]
     fn an_event_further_ahead_of_its_append_than_the_bound_moves_nothing_and_is_named() {
         assert_eq!(fold(&[(100, 100), (160, 100), (161, 100), (99, 101)]), (160, 1, Some(2)));
-        // Old events that are appended again are behind their append time, so all of them
-        // count.
+        // The times of old events that are appended again are before their append times, so
+        // all of these events move the log's time.
         assert_eq!(fold(&[(1, 10_000), (5_000, 10_000)]), (5_000, 0, None));
         assert_eq!(fold(&[(i64::MAX, 100)]), (i64::MIN, 1, Some(0)));
     }

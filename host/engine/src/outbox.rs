@@ -1,7 +1,7 @@
 //! Emitted events that wait to be appended to the log. They become durable in the commit
-//! of the call that emitted them. They are appended after that, and removed once the log
-//! has them. The log recognizes an append that is repeated after a crash, since an
-//! emitted event's id never changes.
+//! that contains the call that emitted them. After that they are appended to the log, and
+//! once the log has them, they are removed from the outbox. The log recognizes an append
+//! that is repeated after a crash, since an emitted event's id never changes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -27,10 +27,11 @@ pub(crate) struct OutboxRecord {
     pub(crate) refused: String,
 }
 
-/// The first key of emitted events that the log has refused. Their key is this plus their
-/// number, so they come after the events that are still to be sent. They stay until an
-/// operator retries or drops them. They are not stored with the parked events, because the
-/// event that caused them was applied, and because a refusal is not a function of the log.
+/// The first key of emitted events that the log has refused. The key of such an event is
+/// this value plus the event's number, so refused events come after the events that are
+/// still to be sent. They stay until an operator retries or drops them. They are not stored
+/// with the parked events, because the event that caused them was applied, and because a
+/// refusal does not depend on the log's events alone.
 pub(crate) const REFUSED_FIRST: u64 = 1 << 63;
 
 /// The keys of events to be sent, from number `from` on.
@@ -170,9 +171,9 @@ impl Outbox {
     }
 }
 
-/// Writes for the first commit of a fresh state that contain the outbox of `store`, so
-/// that emitted events are still appended after the build is deleted. `None` if the
-/// outbox is empty.
+/// Writes for the first commit of a fresh state that contain the outbox of `store`, so that
+/// the emitted events are still appended after `store` is deleted. `None` if the outbox is
+/// empty.
 pub(crate) fn carried_over(
     store: &dyn ReadStore,
     meta: &ShardMeta,

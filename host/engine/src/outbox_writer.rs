@@ -43,13 +43,13 @@ pub(crate) struct SendLimits<'a> {
     pub(crate) quota: &'a EmitQuota,
 }
 
-/// How many of the events that the next applied event emits are in the log already, because
-/// the version emitted them before a rebuild: all or none.
+/// How many of the events that the plugin emits for the next event are in the log already,
+/// because the version emitted them before a rebuild: all (`u64::MAX`) or none (0).
 pub(crate) fn sent_by_events(state: &ShardState) -> u64 {
     if state.meta.next < state.outbox.emit_from.events { u64::MAX } else { 0 }
 }
 
-/// As [`sent_by_events`], for the timers that fire at the next offset.
+/// Like [`sent_by_events`], for the timers that fire at the next offset.
 pub(crate) fn sent_by_timers(state: &ShardState) -> u64 {
     let (from, meta) = (state.outbox.emit_from, &state.meta);
     match meta.next.cmp(&from.timers) {
@@ -60,8 +60,8 @@ pub(crate) fn sent_by_timers(state: &ShardState) -> u64 {
 }
 
 /// Numbers the emitted events. If this version is active, adds them to the outbox, each
-/// with the trace of the event that caused it, except the first `sent` of them: these are
-/// already in the log from before a rebuild.
+/// with the trace of the event that caused it. The first `sent` emitted events are not
+/// added, because they are in the log from before a rebuild.
 pub(crate) fn post(
     state: &mut ShardState,
     emitted: Vec<OutboxEvent>,
@@ -160,7 +160,7 @@ pub(crate) fn decide_refused(
 }
 
 /// Appends events that are committed and not sent yet; `wake` is called when the log has
-/// answered. After a failure it waits before the next try, longer each time.
+/// answered. After each failure in a row, the wait before the next try is longer.
 pub(crate) fn send(
     state: &mut ShardState,
     log: &dyn Log,

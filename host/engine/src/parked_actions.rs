@@ -31,7 +31,7 @@ impl Decider<'_> {
     ) -> (ParkedOutcome, Result<(), StopReason>) {
         let mut outcome = ParkedOutcome::default();
         // After a fault, timers may not have fired for the next offset yet. Fire them
-        // first, as a fold from the beginning does before it takes this decision again.
+        // first, as a fold from the beginning does before it repeats this decision.
         let ended = Ticker { state: self.state, runner: self.runner }
             .tick()
             .and_then(|()| self.act(selection, retry, u64::MAX, &mut outcome));
@@ -52,8 +52,8 @@ impl Decider<'_> {
         (outcome, ended)
     }
 
-    /// Takes a stored decision again, in a fold that has reached the decision's next
-    /// offset. Returns `false` if the outcome differs.
+    /// Repeats a stored decision, in a fold that has reached the next offset at which the
+    /// decision was made. Returns `false` if the outcome differs.
     pub(crate) fn replay_decision(&mut self, record: &DecisionRecord) -> Result<bool, StopReason> {
         let selection = ParkedSelection {
             all: record.all,
@@ -177,8 +177,8 @@ impl Decider<'_> {
         self.runner.drop_instance();
         match self.runner.call(self.state, &batch, &[], record.offset) {
             Ok(emitted) => {
-                // Always send these events: the retry is a new decision, so the log does
-                // not have them from before a rebuild.
+                // Always send these events: the retry is a new decision, so the log cannot
+                // have these events from before a rebuild.
                 post(self.state, emitted, 0, |_| traceparent(&record.event.extensions));
                 if !matches!(record.kind, ParkedKind::Timer(..)) {
                     self.state.meta.applied += 1;

@@ -15,8 +15,9 @@ use crate::write_buffer::WriteBuffer;
 /// How many parked events are read at once.
 const PAGE: usize = 256;
 
-/// The most unreadable records of unknown type that a shard keeps parked; later ones are
-/// only counted. It is no setting, because a verification must use the same value.
+/// The maximum number of unreadable records of unknown type that a shard keeps parked. If
+/// that many records are parked, the shard only counts further ones. This is not a setting,
+/// because a verification must use the same value.
 pub(crate) const UNREADABLE_KEPT_MAX: u64 = 10_000;
 
 /// The parked events of one shard.
@@ -38,8 +39,9 @@ impl Parking {
         &self.blocked
     }
 
-    /// Whether later events of the record's tenant and subject wait behind it. The
-    /// subject of an unreadable record is unknown, and a timer has none.
+    /// Whether later events of the record's tenant and subject wait behind it. No event
+    /// waits behind an unreadable record, whose subject is unknown, or behind a timer,
+    /// which has no subject.
     pub(crate) fn blocks(&self, record: &ParkedRecord) -> bool {
         self.on_failure == OnFailure::ParkSubject
             && !matches!(record.kind, ParkedKind::Timer(..))
@@ -100,8 +102,8 @@ impl Parking {
         buffer.set(Space::ParkedSubjects, &blocked_subjects::key(tenant, subject), value);
     }
 
-    /// Ends a row of failures: an event was applied, or an operator resumed the
-    /// projection.
+    /// Sets the number of consecutive failures to 0, because an event was applied or an
+    /// operator resumed the projection.
     pub(crate) fn end_row(&mut self) {
         self.in_a_row = 0;
     }
@@ -114,7 +116,7 @@ impl Parking {
     /// Counts a failure of the projection.
     ///
     /// # Errors
-    /// [`StopReason::Halt`] if there were too many in a row.
+    /// [`StopReason::Halt`] if there were too many failures in a row.
     pub(crate) fn count_failure(
         &mut self,
         reason: &str,
@@ -181,8 +183,9 @@ pub(crate) fn explain(error: &ApplyError) -> (String, String) {
     }
 }
 
-/// A page of parked records with their keys, from the key `from` on, both committed and
-/// applied ones. Moves `from` past the page; the page is empty at the end.
+/// A page of parked records with their keys, from the key `from` on. It includes records
+/// that are applied but not committed yet. Moves `from` past the page; the page is empty at
+/// the end.
 pub(crate) fn parked_page(
     buffer: &WriteBuffer,
     from: &mut Vec<u8>,

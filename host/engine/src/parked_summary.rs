@@ -23,7 +23,7 @@ pub struct ParkedSummary {
     pub total: u64,
     /// The parked events and timers that failed.
     pub failed: u64,
-    /// The parked events that wait behind a failed one of their subject.
+    /// The parked events that wait behind a failed event of their subject.
     pub waiting: u64,
     /// Groups by reason, the largest first; at most 100.
     pub reasons: Vec<ParkedReason>,

@@ -41,8 +41,8 @@ impl Engine {
         let fresh = record.version(version).expect("just changed").clone();
         let fresh = Arc::new(VersionBuild::open(&self.ports, &record, &fresh));
         fresh.plugin.lock().clone_from(&build.plugin.lock());
-        // Replace record and build together: the old tables must not be read under the
-        // new epoch.
+        // Replace the record and the build together: the old tables must not be read under
+        // the new epoch.
         if let Some(p) = self.registry.write().get_mut(projection) {
             p.record = record.clone();
             p.builds.insert(version.clone(), fresh.clone());
@@ -55,8 +55,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Prepares the states of `build`'s next rebuild: copies emitted events to them that
-    /// the log does not have yet. Returns from where on the rebuild has to emit.
+    /// Prepares the states of `build`'s next rebuild: copies the emitted events that the
+    /// log does not have yet into them. Returns the points from which the rebuild must emit
+    /// events again.
     fn unsent_of_previous_build(
         &self,
         build: &VersionBuild,

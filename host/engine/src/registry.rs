@@ -119,7 +119,7 @@ impl Registry {
         })
     }
 
-    /// What `read` returns for a projection.
+    /// Calls `read` with a projection and returns its result.
     ///
     /// # Errors
     /// [`EngineError::NoProjection`].
@@ -290,7 +290,7 @@ impl VersionBuild {
         Some(Recovering { projection: projection.into(), reason, stopped })
     }
 
-    /// A consistent view of its tables.
+    /// A consistent view of the version's tables.
     ///
     /// # Errors
     /// [`ViewError`] if a state cannot be read.

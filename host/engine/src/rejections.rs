@@ -45,8 +45,8 @@ impl Rejections {
     /// Notes a write, a timer or an emitted event.
     ///
     /// # Errors
-    /// [`HostError::Guest`] if its cause was rejected, or comes after the rejected event
-    /// that ends the call.
+    /// [`HostError::Guest`] if the event that caused it was rejected, or comes after the
+    /// rejected event that ends the call.
     pub(crate) fn note_write(&mut self, cause: Cause) -> Result<(), HostError> {
         let index = cause.0 as usize;
         if let Some(wrote) = self.wrote.get_mut(index) {

@@ -1,9 +1,10 @@
 //! A fixed number of threads that run the steps of shards; each thread runs one step at a
-//! time. There are two classes of shards with separate threads, quick ones, and slow or new
-//! ones, so that quick shards never wait for slow ones. In each class, shards that serve
-//! readers run first; every few turns, a shard that catches up in the background runs first
-//! instead. In the slow class, shards whose plugins use much fuel run after all others,
-//! except every few turns. So a new shard waits for at most one of them.
+//! time. There are two classes of shards: quick shards, and slow or new shards. Each class
+//! has its own threads, so that quick shards never wait for slow ones. In each class,
+//! shards that serve readers run first; every few turns, a shard that catches up in the
+//! background runs first instead. In the slow class, shards whose plugins use much fuel run
+//! after all others, except every few turns. So a new shard waits for at most one step of
+//! such a plugin.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -74,8 +75,9 @@ impl CpuMeter {
         Self { measured_at: clock.thread_cpu(), since: Duration::ZERO }
     }
 
-    /// The CPU time of a step that has just ended and took `time` of wall time. It is
-    /// exact to [`UNMETERED`], and may be too low for a long step.
+    /// The CPU time of a step that has just ended and took `time` of wall time. Its error
+    /// is less than [`UNMETERED`]. For a long step it may be too low, because the wall time
+    /// of the steps before it is subtracted.
     pub(crate) fn step(&mut self, clock: &dyn Clock, time: Duration) -> Duration {
         let before = self.since;
         self.since += time;
@@ -116,8 +118,8 @@ struct QueueState {
     slow_turns: u32,
     /// Shards that wait for a time. They are few, so they are in no order.
     delayed: Vec<(Duration, Arc<ShardHandle>)>,
-    /// Shards that were woken lazily. All wait equally long, so the first one is due
-    /// first.
+    /// Shards that were woken lazily. All of them wait for the same time, so the first in
+    /// the queue is due first.
     lazy: VecDeque<(Duration, Arc<ShardHandle>)>,
     /// Shards that must make their commits durable, by the time and a running number.
     syncs: BTreeMap<(Duration, u64), Arc<ShardHandle>>,
@@ -150,7 +152,7 @@ impl RunQueues {
         let mut queues = self.queues.lock();
         queues.lazy.push_back((now + LAZY, handle.clone()));
         if queues.lazy.len() == 1 {
-            // Threads of the quick class are never busy for long, so they watch the
+            // Threads of the quick class are never busy for long, so they wait for the due
             // times.
             self.ready[QueueClass::Quick as usize].notify_one();
         }
@@ -172,7 +174,7 @@ impl RunQueues {
         }
     }
 
-    /// The next shard of a class to run; waits for one. `None` once the pool is
+    /// Waits until a shard of a class can run, and returns it. `None` once the queues are
     /// closed.
     pub(crate) fn next(
         &self,
@@ -234,8 +236,8 @@ impl RunQueues {
             NextTurn::After(wait) => {
                 handle.run.store(QUEUED, Ordering::Release);
                 self.queues.lock().delayed.push((now + wait, handle));
-                // Threads of the quick class are never busy for long, so they watch the
-                // times.
+                // Threads of the quick class are never busy for long, so they wait for the
+                // due times.
                 self.ready[QueueClass::Quick as usize].notify_one();
             }
             _ if rests.is_err() => {

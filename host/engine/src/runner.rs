@@ -48,8 +48,8 @@ pub(crate) struct Runner {
     pub(crate) usage: Usage,
     /// The most fuel the plugin may use in total; only a determinism check sets this.
     pub(crate) fuel_max: Option<u64>,
-    /// Whether a sample of the batches is folded a second time. Not for checks and
-    /// verifications, which are second folds themselves.
+    /// Whether a sample of the batches is folded a second time. `false` in determinism
+    /// checks and verifications, which compare two folds themselves.
     sampled: bool,
     /// When the last step that used the plugin began.
     last_used: Duration,
@@ -111,8 +111,8 @@ impl Runner {
     }
 
     /// Calls the plugin with `batch`, whose timers are due at `dues`, and returns the
-    /// emitted events. `at` is the offset of log messages that name no event. A rejected
-    /// event is a failure.
+    /// emitted events. `at` is the offset that is stored with log messages that name no
+    /// event. If the plugin rejects an event, the call has failed.
     pub(crate) fn call(
         &mut self,
         state: &mut ShardState,
@@ -124,8 +124,9 @@ impl Runner {
         Ok(applied.emitted)
     }
 
-    /// Like [`Runner::call`], but the plugin may reject as many events as there is `room`
-    /// to park. If it rejects one more, the call has failed because of that one.
+    /// Like [`Runner::call`], but the plugin may reject events while there is `room` to
+    /// park them. If it rejects one more event, the call has failed, and that event is the
+    /// cause.
     pub(crate) fn call_with_room(
         &mut self,
         state: &mut ShardState,

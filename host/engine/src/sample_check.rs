@@ -1,4 +1,4 @@
-//! Compares the members that a plugin declares with a sample of the log.
+//! Compares the members of event data that a plugin declares with a sample of the log.
 //!
 //! A misspelled member is no error: it is missing in every event, and a sum over it
 //! stays 0. So an upload answers with a warning if a declared member has no value in any

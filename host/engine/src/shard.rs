@@ -95,8 +95,8 @@ impl Shard {
         Ok(Self { state, runner, gatherer, commits })
     }
 
-    /// Reads and applies the next batch, fires timers that became due, and
-    /// commits when it is time to.
+    /// Reads and applies the next batch, fires timers that became due, and commits if a
+    /// commit is due.
     pub(crate) fn step(
         &mut self,
         log: &dyn Log,
@@ -163,8 +163,8 @@ impl Shard {
         self.commits.sync.may_wait(&NextCommit { meta, bytes, log_start, now })
     }
 
-    /// Halts a projection whose state has grown over the limit. What is committed
-    /// stays, so this is no verdict on an event.
+    /// Halts a projection whose state has grown over the limit. All committed changes stay,
+    /// so this halt is no verdict on an event.
     fn check_size(&self, step: StepOutcome) -> Result<StepOutcome, StopReason> {
         let bytes = self.state.buffer.store().disk_bytes();
         let limit = self.state.config.state_bytes_max;
@@ -221,8 +221,8 @@ impl Shard {
         Ticker { state: &mut self.state, runner: &mut self.runner }.tick()
     }
 
-    /// Where reading stops: at the leader's next offset, and at the offset where a
-    /// rebuild begins to emit, so that no batch contains events before and after it.
+    /// Where reading stops: at the leader's next offset, and at the offset where a rebuild
+    /// begins to emit, so that no batch contains events from both sides of that offset.
     fn read_before(&self, leader: Option<Offset>) -> Option<Offset> {
         let from = self.state.outbox.emit_from.events;
         let emits = (self.state.meta.next < from).then_some(from);
@@ -272,8 +272,8 @@ impl Shard {
             || self.commits.is_behind(self.state.meta.watermark)
     }
 
-    /// Writes what was applied, and the next offset, in one durable transaction. If
-    /// that fails, it is still to be written.
+    /// Writes the applied changes and the next offset in one durable transaction. If that
+    /// fails, the changes stay in the write buffer for the next commit.
     pub(crate) fn commit(&mut self, now: Duration) -> Result<(), StoreError> {
         let sync = self.commits.sync.durable_sync(now);
         self.commit_as(sync, now)
@@ -319,8 +319,9 @@ impl Shard {
         !self.state.buffer.is_empty() || self.commits.has_moved(&self.state.meta)
     }
 
-    /// Begins a commit in parallel to the fold. None may be in progress. It is durable, and
-    /// the next one probably is, too.
+    /// Begins a commit in parallel to the fold. No other commit may be in progress. This
+    /// commit is durable and closes the ceiling, because the next commit is probably
+    /// durable, too.
     fn commit_in_parallel(&mut self, now: Duration) -> Result<(), StoreError> {
         let commit = self.begin_commit(CommitSync::Close, true);
         match self.commits.begin(commit, now) {

@@ -39,8 +39,8 @@ pub(crate) struct ShardHandle {
     pub(crate) shard: Mutex<Option<Shard>>,
     /// One of [`IDLE`], [`QUEUED`], [`RUNNING`] and [`RUNNING_WOKEN`].
     pub(crate) run: AtomicU8,
-    /// How many more cheap calls it needs until it is quick; 1 at first. Only the run
-    /// queues change it, and not while the shard is queued.
+    /// The number of further cheap calls in a row after which the shard is quick; 1 at
+    /// first. Only the run queues change it, and not while the shard is queued.
     pub(crate) slow: AtomicU8,
     /// The delayed runs that are queued.
     pub(crate) wakes: Wakes,
@@ -111,8 +111,8 @@ pub(crate) struct OutboxSnapshot {
     pub(crate) rate: EventRate,
 }
 
-/// Events per second over the last full window while the count grows, and 0 after it has
-/// not grown for the length of a window.
+/// The rate of a growing count of events, per second. It is measured over the last full
+/// [`RATE_WINDOW`], and is 0 if the count has not changed for longer than that.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EventRate {
     /// When the window began, and the count at that time.
@@ -153,8 +153,8 @@ impl EventRate {
     }
 }
 
-/// Events per second that are appended to a partition of the log; unknown until its end
-/// was read twice.
+/// Events per second that are appended to a partition of the log; unknown until the
+/// partition's end was read twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct IntakeRate(Option<EventRate>);
 
@@ -171,7 +171,8 @@ impl IntakeRate {
 
 impl ShardHandle {
     /// Creates the handle of the shard `id`. A damaged state halts the shard from the
-    /// start. If the state cannot be opened for another reason, this is tried again.
+    /// start. If the state cannot be opened for another reason, the shard tries again
+    /// later.
     pub(crate) fn new(
         id: ShardId,
         store: Result<Arc<dyn ShardStore>, StopReason>,
@@ -263,8 +264,8 @@ impl ShardHandle {
         snapshot.outbox.rate.count(now, shard.state.meta.emitted);
     }
 
-    /// What the shard is doing, and why it cannot continue. `behind` means that the log
-    /// has events that it has not applied.
+    /// What the shard is doing, and why it cannot continue. `behind` means that the log has
+    /// events that the shard has not applied.
     pub(crate) fn activity(&self, behind: bool) -> (&'static str, Option<String>) {
         let snapshot = self.snapshot.lock();
         if let Some(reason) = &snapshot.halted {
@@ -279,8 +280,9 @@ impl ShardHandle {
                 let why = snapshot.outbox.fault.clone().unwrap_or_default();
                 ("faulted", Some(format!("emitted events cannot be appended: {why}")))
             }
-            // The snapshot is from the last step. A step that is running or queued may
-            // take long.
+            // The snapshot is from the end of the last step. If a further step is running
+            // or queued, the shard may apply new events for a long time before the snapshot
+            // changes.
             None if snapshot.idle && !(behind && self.has_turn()) => ("idle", None),
             None => ("running", None),
         }

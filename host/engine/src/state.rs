@@ -1,5 +1,6 @@
-//! The state of one shard: its record, rows, parked events and emitted events. Everything
-//! here changes in one commit. Knows neither the plugin nor the log.
+//! The state of one shard: its record, rows, parked events and emitted events. One commit
+//! writes the changes of all of them together. This module knows neither the plugin nor the
+//! log.
 
 use std::sync::Arc;
 
@@ -144,7 +145,7 @@ impl ShardState {
     }
 
     /// The watermark that follows from the events applied so far, if it differs from the
-    /// current one: then timers still have to fire.
+    /// current watermark. Then timers may still have to fire.
     pub(crate) fn watermark_due(&self) -> Option<Timestamp> {
         watermark_due(&self.manifest, &self.meta)
     }

@@ -32,7 +32,7 @@ pub struct VersionStatus {
     pub sha256: String,
     /// The parameters that are passed to `setup`.
     pub parameters: String,
-    /// The source that the plugin runs, if it is an interpreter.
+    /// The source code that the plugin runs, if it is an interpreter.
     pub source: Option<SourceStatus>,
     /// The plugin's own semantic version.
     pub plugin_version: String,
@@ -58,7 +58,7 @@ pub struct VersionStatus {
     pub eta_s: Option<f64>,
     /// Events parked now on all partitions, those that wait included.
     pub parked: u64,
-    /// The parked events that wait behind a failed one of their subject.
+    /// The parked events that wait behind a failed event of their subject.
     pub waiting: u64,
     /// Events applied that were late: older than the watermark.
     pub late: u64,
@@ -76,7 +76,7 @@ pub struct VersionStatus {
     pub shards: Vec<ShardStatus>,
 }
 
-/// The source of a version, without its text.
+/// The source code of a version, without its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceStatus {
     /// The name of its file.
@@ -137,8 +137,8 @@ pub struct ShardStatus {
     /// Events it has not read yet; `null` while the log's end is not known. An upper
     /// bound if offsets have gaps.
     pub lag_events: Option<u64>,
-    /// How far its event time is behind that of the log, in milliseconds; 0 when it has
-    /// caught up, `null` while the log's end is not known.
+    /// How far the shard's event time is behind that of the log, in milliseconds; 0 when it
+    /// has caught up, `null` while the log's end is not known.
     pub lag_ms: Option<u64>,
     /// Commits made.
     pub commit: u64,
@@ -148,7 +148,7 @@ pub struct ShardStatus {
     pub late: u64,
     /// Events parked now, those that wait included.
     pub parked: u64,
-    /// The parked events that wait behind a failed one of their subject.
+    /// The parked events that wait behind a failed event of their subject.
     pub waiting: u64,
     /// Unreadable records of the log that were skipped and not parked, because 10,000 are
     /// parked already. Only records of unknown type are skipped.
@@ -216,8 +216,9 @@ pub struct ParkedStatus {
     pub partition: u32,
     /// The event's offset.
     pub offset: u64,
-    /// `event`, `waiting` (behind another of its subject), `timer`, or `emitted` (an
-    /// event that the log has refused; `offset` is that of the event that caused it).
+    /// `event`, `waiting` (behind another parked event of its subject), `timer`, or
+    /// `emitted` (an event that the log has refused; `offset` is that of the event that
+    /// caused it).
     pub kind: String,
     /// CloudEvents `id`; for a timer, its key.
     pub id: String,
@@ -246,7 +247,7 @@ pub struct ParkedStatus {
 pub struct ParkedPage {
     /// How many events are parked now in this version.
     pub total: u64,
-    /// The parked events that wait behind a failed one of their subject.
+    /// The parked events that wait behind a failed event of their subject.
     pub waiting: u64,
     /// Some of them, by partition and offset.
     pub parked: Vec<ParkedStatus>,

@@ -40,7 +40,7 @@ impl Engine {
             .ok_or_else(|| EngineError::NoProjection(projection.into()))
     }
 
-    /// The source of a version, if its plugin is an interpreter.
+    /// The source code that a version runs; `None` if its plugin is not an interpreter.
     ///
     /// # Errors
     /// [`EngineError::NoProjection`], [`EngineError::NoVersion`].
@@ -69,8 +69,8 @@ impl Engine {
         })
     }
 
-    /// How many retries and drops of parked events are part of all states. A fold of the
-    /// same log on another server does not repeat them.
+    /// The number of retries and drops of parked events that the states of all shards
+    /// contain. A fold of the same log on another server does not repeat them.
     #[must_use]
     pub fn decisions(&self) -> u64 {
         let projections = self.registry.read();
@@ -92,8 +92,8 @@ impl Engine {
         Ok(lines.iter().skip(lines.len().saturating_sub(limit)).cloned().collect())
     }
 
-    /// Parked records of the active version on one partition, with their keys and in
-    /// their order, starting after `key`.
+    /// Parked records of the active version on one partition with their keys, in the order
+    /// of the keys, starting after `key`.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -111,8 +111,8 @@ impl Engine {
         Ok(committed_page(&**store, &mut from, limit)?)
     }
 
-    /// Parked events of a version (the active one if `None`), by partition and offset;
-    /// only those of `subject` if it is given. `cursor` is `next` of the page before.
+    /// Parked events of a version (the active one if `None`), by partition and offset; only
+    /// those of `subject` if it is given. `cursor` is the `next` of the previous page.
     ///
     /// # Errors
     /// [`EngineError`].

@@ -1,9 +1,9 @@
 //! Decides which commits are durable at once, and which become durable with a later one.
 //!
-//! The log stores the events durably. So after a crash, the events since the last durable
+//! The log stores the events durably. So after a crash, the events after the last durable
 //! commit can be folded again. A commit needs no sync under three conditions: nothing
-//! outside of the state depends on it, readers can be kept from an older state after a
-//! crash, and folding again takes little time.
+//! outside of the state depends on it, readers can be made to wait after a crash until the
+//! state is as new as what they may have seen, and folding again takes little time.
 
 use std::time::Duration;
 
@@ -15,10 +15,10 @@ use crate::EngineConfig;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommitSync {
     /// The commit is durable when it has ended. Commits without a sync may follow, up to
-    /// the ceiling that it stores.
+    /// the [`Ceiling`] that this commit stores.
     Now,
-    /// As `Now`, but no commit without a sync may follow. After a crash, readers need not
-    /// wait.
+    /// Like `Now`, but no commit without a sync may follow (the ceiling is closed), so
+    /// readers need not wait after a crash.
     Close,
     /// The commit becomes durable with the next durable commit.
     Later,
@@ -80,7 +80,7 @@ pub(crate) struct NextCommit<'a> {
 }
 
 impl SyncPolicy {
-    /// The policy of a state whose durable record is `meta`. `recovers` says that readers
+    /// The policy of a state whose durable record is `meta`. `recovers` is true if readers
     /// may have seen a later state before a crash.
     pub(crate) fn new(config: &EngineConfig, meta: &ShardMeta, recovers: bool) -> Self {
         Self {
@@ -113,8 +113,8 @@ impl SyncPolicy {
         self.unsynced.is_some()
     }
 
-    /// When a durable commit is due: for commits without a sync, or to close the ceiling
-    /// after a time without commits. `None` if there is nothing to do.
+    /// When a durable commit is due: to make commits without a sync durable, or to close
+    /// the ceiling after a time without commits. `None` if there is nothing to do.
     pub(crate) fn due(&self) -> Option<Duration> {
         match (&self.unsynced, self.last) {
             (Some(unsynced), _) => Some(unsynced.since + self.sync),
@@ -123,9 +123,9 @@ impl SyncPolicy {
         }
     }
 
-    /// How a durable commit is made at `now`. If the last commit was long ago, the next one
-    /// probably is, too: a shard with few events syncs each commit, and keeps its ceiling
-    /// closed, so that readers never wait for it after a crash.
+    /// How a durable commit is made at `now`. If the last commit was long ago, the next
+    /// commit will probably also come late. So a shard with few events syncs each commit
+    /// and keeps its ceiling closed, and its readers never wait after a crash.
     pub(crate) fn durable_sync(&self, now: Duration) -> CommitSync {
         let quiet = self.last.is_none_or(|last| now >= last + self.sync);
         if quiet { CommitSync::Close } else { CommitSync::Now }
@@ -136,8 +136,8 @@ impl SyncPolicy {
         self.due().is_some_and(|due| now >= due)
     }
 
-    /// Whether readers would have to wait after a crash, if `meta` is what was
-    /// committed last.
+    /// Whether readers would have to wait after a crash, if `meta` is the record of the
+    /// last commit.
     pub(crate) fn is_open(&self, meta: &ShardMeta) -> bool {
         let open = self.ceiling.next > meta.next || self.ceiling.commit > meta.pos;
         self.has_unsynced() || (open && !self.recovers)
@@ -152,8 +152,8 @@ impl SyncPolicy {
     pub(crate) fn may_wait(&self, next: &NextCommit<'_>) -> bool {
         let NextCommit { meta, bytes, log_start, now } = next;
         let waiting = self.unsynced.as_ref().map_or(0, |unsynced| unsynced.bytes);
-        // If the log deletes events by itself, those after the durable offset must
-        // still be there after a crash.
+        // If the log deletes old events, the events after the durable offset must still
+        // exist after a crash.
         let near_start = log_start.is_some_and(|start| {
             start > Offset(0) && self.durable.0 < start.0.saturating_add(self.events_max)
         });
@@ -167,7 +167,7 @@ impl SyncPolicy {
             && !near_start
     }
 
-    /// The ceiling that a durable commit with the record `meta` stores. `serves` says that
+    /// The ceiling that a durable commit with the record `meta` stores. `serves` is true if
     /// the version serves readers.
     pub(crate) fn ceiling(&self, meta: &ShardMeta, sync: CommitSync, serves: bool) -> Ceiling {
         let more =
@@ -219,9 +219,9 @@ impl RecoveryTarget {
         Self(meta.ceiling)
     }
 
-    /// Whether everything that readers may have seen is folded: `meta` is past the
-    /// ceiling, or `at_end` of the log. Timers fire after the event before them, so
-    /// they must have fired, too.
+    /// Whether everything that readers may have seen is folded: the next offset in `meta`
+    /// is at or past the ceiling, or the shard is `at_end` of the log. The timers that are
+    /// due at that offset must also have fired (`ticked`).
     pub(crate) fn is_reached(&self, meta: &ShardMeta, ticked: bool, at_end: bool) -> bool {
         ticked && (at_end || meta.next >= self.0.next)
     }

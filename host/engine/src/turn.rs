@@ -169,8 +169,8 @@ impl Engine {
         outcome.map(|step| StepReport { step, sending })
     }
 
-    /// After a crash: once everything is folded that readers may have seen, the shard
-    /// commits, and they may read.
+    /// Ends the wait of readers after a crash, once everything that they may have seen
+    /// before the crash is folded again. The shard commits first.
     fn end_recovery(
         &self,
         handle: &ShardHandle,

@@ -1,7 +1,7 @@
 //! The write buffer: changes of a shard that are applied and not committed, on top of the
 //! committed state. A commit in progress stays a layer of its own until it has ended. So
-//! reads are the same before, during and after it, and the changes of a failed commit can
-//! be put back below those applied since.
+//! reads return the same before, during and after the commit, and the changes of a failed
+//! commit can be put back below the changes that were applied since.
 
 use std::sync::Arc;
 
@@ -98,7 +98,7 @@ impl WriteBuffer {
         self.applied.merge(&mut self.call_memory);
     }
 
-    /// Makes the applied changes the commit in progress. The previous commit must have
+    /// Begins a commit that contains the applied changes. The previous commit must have
     /// ended.
     pub(crate) fn begin_commit(&mut self) -> Arc<PendingChanges> {
         let memory = std::mem::take(&mut self.spare);
@@ -107,8 +107,8 @@ impl WriteBuffer {
         self.committing.clone()
     }
 
-    /// Ends the commit in progress. After success its changes are in the store. After a
-    /// failure they are put back below the changes applied since.
+    /// Ends the commit in progress. If it succeeded, its changes are in the store. If it
+    /// failed, its changes are put back below the changes that were applied since.
     pub(crate) fn end_commit(&mut self, committed: bool) {
         let changes = std::mem::take(&mut self.committing);
         if !committed {

@@ -10,7 +10,7 @@ use redb::{Database, Durability, TransactionError, WriteTransaction};
 use crate::catch_panic;
 
 /// An open database. redb writes when it closes a file, and panics on some damaged files.
-/// Dropping this catches the panic, so that the dropping thread survives.
+/// Dropping an [`OpenFile`] catches such a panic, so that the thread survives.
 #[derive(Debug)]
 pub struct OpenFile(Option<Database>);
 
@@ -65,9 +65,9 @@ pub fn begin_durable_write(
     Ok(transaction)
 }
 
-/// Drops the operating system's cached pages of `file`, on Linux. After a failed sync they
-/// can contain data that never reached the disk but is marked as written. If the file is
-/// read from the disk instead, redb finds the last complete commit by its checksums.
+/// Drops the operating system's cached pages of `file`, on Linux. After a failed sync these
+/// pages can contain data that never reached the disk but is marked as written. If the file
+/// is read from the disk instead, redb finds the last complete commit by its checksums.
 ///
 /// # Errors
 /// The system's error.

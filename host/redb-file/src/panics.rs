@@ -14,7 +14,7 @@ pub struct RedbPanic {
 }
 
 /// Runs `task` on a redb file, and catches panics. redb panics on some damaged files, and
-/// that must not end the calling thread.
+/// such a panic must not end the calling thread.
 ///
 /// # Errors
 /// [`RedbPanic`] if `task` panicked. The caller must not use the transaction or the file

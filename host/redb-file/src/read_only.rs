@@ -1,5 +1,5 @@
-//! Reads redb files without changing them. Writes that redb makes when it opens or
-//! repairs a file stay in memory. For checks of files that may be damaged and may be the
+//! Reads redb files without changing them. Writes that redb makes when it opens or repairs
+//! a file stay in memory. This is for checks of files that may be damaged and may be the
 //! only copy.
 
 use std::collections::BTreeMap;

@@ -49,7 +49,7 @@ pub(crate) fn failure(path: &Path, error: impl Into<redb::Error>) -> StoreFailur
 }
 
 /// Runs `task` on the file at `path`, and catches panics. redb panics on some damaged
-/// files, and that must not end the calling thread.
+/// files, and such a panic must not end the calling thread.
 pub(crate) fn guarded<R, E>(
     path: &Path,
     task: impl FnOnce() -> Result<R, E>,

@@ -20,8 +20,8 @@ use crate::error::{disk, failure, guarded};
 /// The table in every file that states the file's `kind` and `format`.
 const ABOUT: TableDefinition<&str, &str> = TableDefinition::new("lantern");
 
-/// How long no new attempt is made after a file could not be opened. Calls in this time
-/// get the same error. This limits the cost of a disk that keeps failing.
+/// How long the store waits after a file could not be opened before it tries again. Calls
+/// in this time get the same error. This limits the cost of a disk that keeps failing.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// The kind of a file, and the formats of it that this release reads.
@@ -36,11 +36,12 @@ pub(crate) struct FileKind {
 }
 
 /// The state of a shard. Since format 3 it contains a random number that identifies it, a
-/// digest of its decisions, and the incarnation of the log that it was folded from.
+/// digest of its decisions about parked events, and the incarnation of the log that it was
+/// folded from.
 pub(crate) const STATE: FileKind = FileKind { name: "state", format: 3, earliest: 3 };
 
-/// The catalogue. Since format 3 a version can have a source. A file of format 2 is read as
-/// it is, and gets format 3 with the first record that has a source.
+/// The catalogue. Since format 3 a version can have source code. A file of format 2 is read
+/// as it is, and gets format 3 with the first record that has source code.
 pub(crate) const CATALOG: FileKind = FileKind { name: "catalog", format: 3, earliest: 2 };
 
 /// A redb file: its path, its kind, how it is opened, and whether the last use failed.
@@ -108,8 +109,8 @@ impl DatabaseFile {
         Ok(db)
     }
 
-    /// Creates the file under a temporary name and renames it. So a file with the final
-    /// name always states its kind and format.
+    /// Creates the file under a temporary name and renames it. So every file with the final
+    /// name contains its kind and format.
     fn create(&self) -> Result<OpenFile, StoreError> {
         let path = &self.path;
         let aside = path.with_extension("redb.new");

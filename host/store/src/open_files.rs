@@ -73,8 +73,8 @@ impl<S: CloseIdle> OpenFiles<S> {
         self.open.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// If the limit of open files is reached, closes one: a file that was not used
-    /// recently, or otherwise any file that is not in use.
+    /// If the limit of open files is reached, closes one: a file that was not used recently
+    /// or, if there is none, any file that is not in use.
     pub(crate) fn make_room(&self) {
         if self.count() < self.config.open_files_max {
             return;

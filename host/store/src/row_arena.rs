@@ -1,21 +1,21 @@
-//! Stores rows in large blocks of memory, so that millions of rows need no allocation
-//! each and are freed together.
+//! Stores rows in large pieces of memory, so that millions of rows need no allocation each
+//! and are freed together.
 
 use std::collections::BTreeMap;
 
 /// Rows begin at multiples of this many bytes.
 const UNIT: usize = 8;
-/// The size of a row's header: the length of the key (16 bits), the number of units
-/// reserved for the row (16 bits; 0 if the row has a piece of its own), and the length of
-/// the value (32 bits), little-endian.
+/// The size of a row's header: the length of the key (16 bits), the number of units of
+/// [`UNIT`] bytes that are reserved for the row (16 bits; 0 if the row has a piece of
+/// memory of its own), and the length of the value (32 bits), little-endian.
 const HEAD: usize = 8;
 /// The size of the first piece of memory. Each further piece is twice as large as the one
 /// before, up to [`PIECE_MOST`].
 const PIECE_LEAST: usize = 4 << 10;
 /// The largest shared piece. A row of at least a quarter of this gets a piece of its own.
 const PIECE_MOST: usize = 1 << 20;
-/// The number of low bits of an address that hold the unit within the piece. The high
-/// bits hold the number of the piece.
+/// The number of low bits of an address that hold the index of the unit within the piece.
+/// The high bits hold the number of the piece.
 const UNIT_BITS: u32 = (PIECE_MOST / UNIT).ilog2();
 
 /// The address of a row.

@@ -48,8 +48,8 @@ pub(crate) enum RowKnowledge {
     Present(Vec<u8>),
     /// The row does not exist.
     Absent,
-    /// The cache does not know the row. If the caller reads it from the file, it can be
-    /// cached with this stamp.
+    /// The cache does not know the row. If the caller reads the row from the file, the
+    /// cache accepts it with this stamp.
     Unknown(CommitStamp),
 }
 
@@ -74,7 +74,7 @@ struct CacheEntries {
     whole: bool,
     /// The number of rows that were read from the file since this was created.
     misses: u64,
-    /// Whether the whole table, or one of its rows, did not fit into the cache. Then the
+    /// Whether the whole table, or one of its rows, did not fit into the cache. If so, the
     /// cache does not try to load the whole table again.
     too_large: bool,
 }
@@ -109,8 +109,9 @@ impl RowCache {
         }
     }
 
-    /// Sets those of `values` that are not known yet and whose key in `keys` is cached.
-    /// The rows are looked up together, because each lookup waits for memory three times.
+    /// Sets those of `values` that are not known yet and whose key in `keys` is cached. The
+    /// rows are looked up together, because each lookup waits for memory three times, and
+    /// the waits of several lookups overlap.
     pub(crate) fn get_many(&self, table: TableId, keys: &[&[u8]], values: &mut ReadValues) {
         let Some(entries) = self.tables.get(&table) else { return };
         let sought: Vec<(usize, u32)> = keys

@@ -205,8 +205,8 @@ impl Shard {
         }
     }
 
-    /// The view of the last commit. Adds 1 to `pins`; the caller must subtract it again
-    /// with [`Shard::unpin`].
+    /// The view of the last commit. Adds 1 to `pins`; when the caller no longer uses the
+    /// view, it must call [`Shard::unpin`], which subtracts 1.
     pub(crate) fn leased(&self) -> Result<Arc<CommitReader>, StoreError> {
         let pinned = || {
             let open = self.open.read();
@@ -319,8 +319,9 @@ impl Shard {
         })
     }
 
-    /// Applies a commit to the row cache. Until this returns, a read can return a row as
-    /// it was before the commit, unless the reader itself knows the change.
+    /// Applies a commit to the row cache. Until this returns, reads can return rows as they
+    /// were before the commit. A reader that needs the new rows earlier must know the
+    /// changes itself.
     fn follow(&self, writes: &Writes) {
         for (space, changes) in writes {
             let Space::Table(table) = space else { continue };
@@ -467,7 +468,7 @@ impl CloseIdle for Shard {
 }
 
 /// The number of changes that are applied to the row cache at a time. A fold that runs in
-/// parallel waits for at most one such part.
+/// parallel waits until at most one such part is applied.
 const FOLLOWED_AT_ONCE: usize = 256;
 
 /// The error if the file is not open although it was just opened. The writer's lock makes

@@ -41,8 +41,8 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Opens the folder and creates it if it is missing. Deletes the rest of removed
-    /// versions and of temporary states that a crash left.
+    /// Opens the folder and creates it if it is missing. Deletes what a crash has left of
+    /// removed versions and of temporary states.
     ///
     /// # Errors
     /// [`StoreError`] if the folder cannot be read or written.
@@ -200,8 +200,8 @@ fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
 /// Deletes the folder of a build, and the projection's folder if it is then empty.
 fn delete_build(on: &dyn Disk, dir: &Path) -> io::Result<()> {
     let aside = dir.with_extension(REMOVED);
-    // Renamed first: otherwise a crash could leave only some of its files, and they would
-    // look like a complete state.
+    // Rename the folder first. Otherwise a crash could leave only some of its files, and
+    // these would look like a complete state.
     unless_missing(on.rename(dir, &aside))?;
     let Some(parent) = dir.parent() else {
         return Ok(());

@@ -6,7 +6,7 @@ use redb::Database;
 use crate::commit_reader::{CommitOptions, CommitReader, Sync};
 
 /// The commits since the last durable commit. After a disk error the file contains only the
-/// durable commit, so the store opens the file again and repeats the later ones.
+/// durable commit, so the store opens the file again and repeats the later commits.
 #[derive(Default)]
 pub(crate) struct Unsynced {
     commits: Vec<Writes>,
@@ -52,8 +52,9 @@ impl Unsynced {
         Ok(())
     }
 
-    /// The index of the first commit that a file with this `record` lacks. `None` if a
-    /// later commit, which contains all of them, is durable although it returned an error.
+    /// The index of the first commit that a file with this `record` lacks. `None` if the
+    /// file has a later commit, which is durable although it returned an error and which
+    /// contains all of these commits.
     fn lacking(&self, record: Option<&[u8]>) -> Option<usize> {
         if record == self.durable.as_deref() {
             return Some(0);

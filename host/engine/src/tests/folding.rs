@@ -246,8 +246,8 @@ fn emitted_events_reach_the_log_once_although_appends_fail_and_the_process_dies(
     world.log.append_to(P0, (0..900).map(|n| event(n, "s", "ok")));
     world.settle();
     world.clock.advance(Duration::from_secs(1));
-    // The process dies after the log has the events and before the outbox gets the
-    // answer.
+    // The process dies after the log has the events and before the log's answer reaches the
+    // outbox.
     world.log.hold_appends();
     world.engine.turn_once();
     world.log.release_appends();

@@ -55,7 +55,7 @@ fn a_first_event_far_ahead_keeps_its_row_no_longer_than_events_may_be_ahead() {
     world.log.append_to(P0, [far, event(0, "near", "ok")]);
     world.settle();
     assert_eq!(world.rows("totals").len(), 2);
-    // Both rows expire once the watermark has passed the latest possible base time by the
+    // Both rows expire once the watermark is past the latest possible base time plus the
     // retention.
     let later = now + ahead_max + 20 * SECOND;
     world.log.set_append_clock(AppendClock::At(Timestamp(later)));
@@ -83,8 +83,8 @@ fn a_clock_that_was_ahead_does_not_keep_windows_open_once_it_is_right() {
     world.settle();
     let shard = world.shard();
     assert_eq!(shard.watermark_us, Some(117 * SECOND));
-    // The window of the first event, whose timer was set under the wrong time, is closed
-    // as well.
+    // The window of the first event, whose timer was set while the log's time was wrong, is
+    // closed as well.
     let closed = closed_windows(&world);
     let ends: Vec<_> =
         closed.iter().map(|key| key[..20].parse::<i64>().unwrap() / SECOND).collect();

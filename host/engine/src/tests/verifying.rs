@@ -1,5 +1,5 @@
-//! A second fold of the log gives the same state as the first, whatever happened in
-//! between. If the states differ, the difference is reported.
+//! A verification folds the whole log again, and must get the same state as the live shard,
+//! whatever happened to that shard. If the states differ, the difference is reported.
 
 use lantern_core::{Offset, ShardId, Space, Writes};
 
@@ -224,8 +224,8 @@ fn a_verification_drops_instances_and_what_it_finds_stays_known_over_restarts() 
     let mut world = World::new(config);
     world.push("a", turning());
     world.settle();
-    // All events are folded by the same instance, so the state is right as long as it is
-    // not dropped.
+    // All events are folded by the same instance, so the state is right as long as this
+    // instance is not dropped.
     world.log.append_to(P0, (0..9_000).map(|n| event(n, "s1", if n == 5 { "turn" } else { "ok" })));
     world.settle();
     let status = verify(&world);

@@ -224,8 +224,8 @@ fn failing(on_failure: OnFailure, also: &'static [u8]) -> NativePlugin {
     })
 }
 
-/// Appends ninety events of three subjects: the data of one is `bad`, and that of another
-/// `odd`.
+/// Appends ninety events of three subjects. The data of one event is `bad`, that of another
+/// event is `odd`.
 fn with_two_odd_events(world: &World) {
     let data = |n| match n {
         10 => "bad",
@@ -250,8 +250,8 @@ fn a_version_that_parks_what_the_active_one_has_applied_is_not_activated_without
         let version = status.versions.iter().find(|v| v.id == b.0).unwrap();
         assert_eq!(version.state, "ready");
         let why = version.not_activated.as_ref().unwrap();
-        // Events 50, 53, … of subject s2 count. Those from 10 on, of subject s1, are
-        // parked in both versions.
+        // Events 50, 53, … of subject s2 count. Events 10, 13, … of subject s1 do not
+        // count, because they are parked in both versions.
         assert!(why.contains("fails on 1 event and holds back 13 behind them"), "{why}");
         assert!(why.contains("at offset 50 of partition 0: cannot read it"), "{why}");
         assert_eq!((version.parked, version.waiting), (27 + 14, 26 + 13));

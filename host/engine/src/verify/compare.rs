@@ -1,5 +1,5 @@
-//! Compares two states of a shard entry by entry: the one that a second fold gives, and
-//! the stored one.
+//! Compares two states of a shard entry by entry: the state that the verification's fold
+//! gives, and the stored state.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};

@@ -1,15 +1,16 @@
 //! Folds the log again next to a live state, and compares the results.
 //!
-//! A shard's state is a function of the log and of the retries and drops of parked
-//! events, and of nothing else. So a second fold of the log, with the same decisions at
-//! the same offsets, must give the same state. If it does not, the state or the log is
+//! A shard's state is a function of the log and of the retries and drops of parked events,
+//! and of nothing else. So another fold of the whole log, with the same decisions at the
+//! same offsets, must give the same state. If the states differ, the state or the log is
 //! damaged, or the plugin is not deterministic. If the log cannot be folded again (its
 //! beginning is deleted, or limits have changed), the verdict is `unverifiable`, which is
 //! neither `same` nor `differs`.
 //!
-//! The live shard continues meanwhile. The fold follows its committed offset. It takes a
-//! snapshot of the live state only when it is close, because snapshots keep old pages in
-//! use, and then folds up to the snapshot.
+//! The live shard continues meanwhile. The verification's fold follows the committed offset
+//! of the live shard. When the fold is close to that offset, the verification takes a
+//! snapshot of the live state and folds up to the snapshot's next offset. It takes the
+//! snapshot no earlier, because snapshots keep old pages in use.
 
 mod compare;
 mod status;
@@ -76,8 +77,8 @@ impl From<StoreError> for EndReason {
 type ContinueFn<'a> = &'a mut dyn FnMut(&VerifyStatus) -> bool;
 
 impl Engine {
-    /// Starts to verify a version (the active one if `None`), and shows the verification
-    /// in its status. Only one may run at a time.
+    /// Starts to verify a version (the active one if `None`), and shows the verification in
+    /// the version's status. Only one may run at a time.
     ///
     /// # Errors
     /// [`EngineError::Verifying`], or the error for a projection or version that does not
@@ -133,7 +134,8 @@ impl Verification {
     }
 
     /// Folds and compares every partition. `pace` is called between steps with the
-    /// progress. It may block to slow the work down, and ends it by returning `false`.
+    /// progress. It may block to slow the verification down, and ends it by returning
+    /// `false`.
     #[must_use]
     pub fn run(mut self, pace: ContinueFn<'_>) -> VerifyStatus {
         match self.engine.plugin_of(&self.build) {
@@ -198,8 +200,8 @@ impl Verification {
         self.compare(&fold, &*scratch, &*snapshot, &actual, pace)
     }
 
-    /// Opens the shard of the second fold, without the limits that could halt it: an
-    /// operator may have resumed the live shard after such a halt.
+    /// Opens the shard of the verification's fold, without the limits that could halt it:
+    /// an operator may have resumed the live shard after such a halt.
     fn open(
         &self,
         handle: &ShardHandle,
@@ -261,8 +263,8 @@ impl Verification {
         Ok(snapshot)
     }
 
-    /// Folds up to `target`, and takes again the decisions that `live` has stored for
-    /// offsets up to it.
+    /// Folds up to `target`, and repeats the decisions that `live` has stored for offsets
+    /// up to `target`.
     fn fold_to(
         &mut self,
         fold: &mut ReferenceFold<'_>,
@@ -314,9 +316,9 @@ impl Verification {
         pace: ContinueFn<'_>,
     ) -> Result<(), EndReason> {
         while fold.shard.state.meta.next < until {
-            // Varies batch sizes and drops instances like the check of an upload. A
-            // plugin that keeps state in its memory, or depends on where batches end,
-            // gives a different result.
+            // Vary batch sizes and drop instances, as the determinism check of an upload
+            // does. A plugin that keeps state in its memory, or depends on where batches
+            // end, gives a different result.
             fold.pattern = next_pattern(fold.pattern);
             let size = varied_batch(fold.pattern);
             let limits = StepLimits {

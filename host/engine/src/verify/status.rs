@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// How a version's state compares with a second fold of the log.
+/// How a version's state compares with another fold of the whole log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Verdict {

@@ -1,10 +1,10 @@
 //! How new events become chunks, decided in memory before anything is written.
 //!
 //! Appends smaller than a chunk leave a *run* of small chunks at a partition's end. When
-//! the run and the new events fill a chunk, the same transaction replaces the run's
-//! chunks by full ones with the same events at the same offsets. So each event is written
-//! at most about twice, even if appends are small, and there is no merging in the
-//! background.
+//! the run and the new events together fill a chunk, the transaction of the append replaces
+//! the run's chunks by full chunks with the same events at the same offsets. So each event
+//! is written at most about twice, even if appends are small, and there is no merging in
+//! the background.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,16 +18,17 @@ use super::LogConfig;
 use super::chunk_meta::{ChunkMeta, PartitionRow};
 use super::codec::{Encoded, Encoder, ToEncode};
 
-/// The most small chunks at a partition's end. If there are more, they are merged
-/// although they do not fill a chunk, so that readers do not meet too many small chunks.
+/// The maximum number of small chunks at a partition's end. If there are more, they are
+/// merged although they do not fill a chunk, so that readers need not read many small
+/// chunks.
 pub(crate) const RUN_CHUNKS_MAX: usize = 256;
 /// The most distinct types in one [`Events`].
 pub(crate) const TYPES_MAX: usize = u16::MAX as usize;
-/// The most event types of a partition that are counted by name. The rest are counted
-/// together under the empty name.
+/// The maximum number of event types of a partition that are counted by name. Events of all
+/// other types are counted together under the empty name.
 const TYPES_COUNTED_MAX: usize = 1_000;
-/// The most plain bytes in a chunk, as a multiple of its target size: a limit for events
-/// that compress very well.
+/// The maximum number of uncompressed bytes in a chunk, as a multiple of its target size.
+/// It matters for events that compress very well.
 const RATIO_MAX: f64 = 8.0;
 
 /// If the clock goes back by at most this, append times do not go back with it.
@@ -58,8 +59,8 @@ pub(crate) struct AppendPlan {
     pub(crate) row: PartitionRow,
     /// The counts of types that change.
     pub(crate) types: BTreeMap<String, u64>,
-    /// The number of chunks at the end of `written` that are small and become part of the
-    /// run.
+    /// The number of chunks at the end of `written` that become part of the run, because
+    /// they are small.
     open: usize,
     /// Whether the existing run ends: its chunks are never merged then.
     ends_run: bool,
@@ -82,8 +83,8 @@ impl PartitionState {
         Self { partition, row, types, run, ratio: CompressionRatio::default() }
     }
 
-    /// Plans to append `fresh`, which is not empty. It has several elements only if one
-    /// cannot hold all event types.
+    /// Plans to append `fresh`, which is not empty. `fresh` has several elements only if
+    /// one [`Events`] cannot hold all event types.
     pub(crate) fn plan(
         &mut self,
         partition_index: usize,
@@ -386,8 +387,9 @@ struct CompressionRatio {
 }
 
 impl CompressionRatio {
-    /// The number of plain bytes for a chunk whose encoded size is just below the target
-    /// size. A chunk above it could take twice the space.
+    /// The number of uncompressed bytes for a chunk whose encoded size is just below the
+    /// target size. A chunk above the target size could take twice the space, because the
+    /// file rounds large values up to powers of two.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few megabytes")]
     fn target(&self, config: &LogConfig) -> usize {
         let aim = f64::from(config.chunk_bytes);

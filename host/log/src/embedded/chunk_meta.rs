@@ -8,8 +8,8 @@ use super::codec::Encoded;
 use super::encoding::{Reader, append_checksum, u32_of, verify_checksum};
 
 const FORMAT: u8 = 2;
-/// The most distinct types that a chunk's record lists. A chunk with more counts as
-/// holding every type.
+/// The maximum number of distinct types that a chunk's record lists. A chunk with more
+/// types is read as if it could hold every type.
 const TYPES_LISTED_MAX: usize = 256;
 /// The most bytes of type names in a chunk's record.
 const TYPES_BYTES_MAX: usize = 16 * 1024;
@@ -27,7 +27,8 @@ pub(crate) struct ChunkMeta {
     /// The highest event time in the chunk.
     pub(crate) time_max: Timestamp,
     /// The latest append time in the partition up to this chunk's end, including deleted
-    /// chunks. It never falls as offsets rise, so it can be binary searched.
+    /// chunks. It never falls as offsets rise, so a binary search finds the chunk for a
+    /// time.
     pub(crate) appended_max_so_far: Timestamp,
     /// The event types with their numbers of events; `None` if there are too many to
     /// list.

@@ -35,9 +35,9 @@ use super::{CHUNK_EVENTS_LIMIT, Compression};
 
 const MARK: [u8; 4] = *b"LNC2";
 const HEADER_BYTES: usize = 56;
-/// The most bytes that a chunk's header may claim for its body, and that its columns of
-/// kinds [`ColumnEncoding::Constant`] and [`ColumnEncoding::Fixed`] may expand to in total.
-/// Chunks that a log writes are far smaller.
+/// The maximum number of bytes that a chunk's header may claim for its body. It is also the
+/// limit for the total size to which columns of the kinds [`ColumnEncoding::Constant`] and
+/// [`ColumnEncoding::Fixed`] expand. Chunks that a log writes are far smaller.
 const BODY_BYTES_MAX: u32 = 1 << 30;
 /// The largest buffer that a thread keeps for the next body, in bytes.
 const BODY_BYTES_KEPT: usize = 4 << 20;

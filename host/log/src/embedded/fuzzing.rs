@@ -45,8 +45,8 @@ pub fn forge_chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Vec<u
     forged
 }
 
-/// Decodes `bytes` as a chunk's, a partition's and an identities record, and encodes each
-/// again.
+/// Decodes `bytes` as the record of a chunk, as that of a partition and as a record of
+/// identities, and encodes each result again.
 #[must_use]
 pub fn record(bytes: &[u8]) -> [Option<Vec<u8>>; 3] {
     [

@@ -1,15 +1,15 @@
 //! Which opening of the log wrote which events.
 //!
-//! Each opening chooses a random number, and stores it in the same transaction as the
-//! first events that it appends to a partition. If a log is restored from a copy and
-//! continued differently, it has another number at the offsets where the two differ, so a
-//! reader that kept the first number notices.
+//! Each opening chooses a random number, and stores it in the same transaction as the first
+//! events that it appends to a partition. If a log is restored from a copy and then gets
+//! other events than the original, it has other numbers at the offsets of these events. A
+//! reader that kept the original's number notices this.
 
 use lantern_core::Offset;
 
-/// The most incarnations that are kept per partition. The oldest are removed. Offsets
-/// that a reader kept with a removed incarnation are then refused, as if they belonged to
-/// another history.
+/// The maximum number of incarnations that are kept per partition. If there are more, the
+/// oldest are removed. Offsets that a reader kept with a removed incarnation are then
+/// refused, as if they belonged to another log.
 pub(crate) const INCARNATIONS_MAX: usize = 4_096;
 
 /// The incarnations of one partition, oldest first.

@@ -1,10 +1,10 @@
 //! The embedded log: partitions of chunks in one redb file.
 //!
 //! One thread writes. Appends wait in a bounded queue. The thread takes all waiting
-//! appends, drops duplicates, gives each event its partition and offset, and writes them
-//! in one durable transaction ([`writer`], [`append_plan`]). Readers look chunks up in an
-//! index that lists the event types of each chunk, so they skip unwanted chunks unread.
-//! They share the decoded chunks ([`read`], [`chunk_cache`]). The file's tables are in
+//! appends, drops duplicates, gives each event its partition and offset, and writes them in
+//! one durable transaction ([`writer`], [`append_plan`]). Readers look chunks up in an
+//! index that lists the event types of each chunk, so they skip unwanted chunks unread. All
+//! readers share the decoded chunks ([`read`], [`chunk_cache`]). The file's tables are in
 //! [`tables`], the formats in [`codec`] and [`chunk_meta`].
 
 mod append_plan;
@@ -50,8 +50,9 @@ use queue::{PendingAppend, Shared, WallClock};
 use tables::{Fault, TYPES, caught};
 use writer::Writer;
 
-/// The number of names tried until a heartbeat belongs to a partition. With `n`
-/// partitions each name fits with a probability of `1/n`, and a log has at most 1,024.
+/// The maximum number of names that are tried to find a heartbeat that belongs to a
+/// partition. With `n` partitions each name fits with a probability of `1/n`, and a log has
+/// at most 1,024 partitions.
 const HEARTBEAT_NAMES_MAX: u32 = 100_000;
 
 /// A log in one file. Dropping it closes it as [`CloseLog::close`] does.
@@ -82,8 +83,9 @@ pub struct PartitionStats {
     pub chunks: u64,
     /// The bytes that its chunks take on disk, as the file rounds them.
     pub bytes: u64,
-    /// The number of events of each type, by name. Events of the 1,001st and later types,
-    /// and of chunks with more than 256 types, are counted under the empty name.
+    /// The number of events of each type, by name. The first 1,000 types have an entry
+    /// each. Events of later types, and events in chunks with more than 256 types, are
+    /// counted under the empty name.
     pub types: Vec<(String, u64)>,
 }
 
@@ -101,8 +103,8 @@ impl EmbeddedLog {
         let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), &path);
         match std::fs::metadata(&path) {
             Ok(file) if file.len() == 0 => {
-                // redb would treat it as a new file. But a new log is created under
-                // another name, so an empty file is damage.
+                // redb would treat an empty file as a new one. But a new log is created
+                // under another name, so an empty file under this name is damage.
                 return Err(OpenError::Damaged { path, what: "the file is empty".into() });
             }
             Ok(_) => {}
@@ -235,7 +237,7 @@ impl Drop for EmbeddedLog {
 }
 
 impl CloseLog for EmbeddedLog {
-    /// Returns at once if it is called on the log's own thread, which then ends by
+    /// If the log's own thread calls this, the call returns at once, and the thread ends by
     /// itself.
     fn close(&self) {
         self.shared.close();

@@ -98,8 +98,8 @@ impl Shared {
             return Ok(()); // If the disk is full, writing fails.
         };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        // Twice the bytes: changed pages are written again, and large values are rounded
-        // up.
+        // Twice the bytes, because the file stores changed pages again and rounds large
+        // values up.
         let need = self.config.disk_reserve_bytes + 2 * bytes as u64;
         if free >= need {
             return Ok(());

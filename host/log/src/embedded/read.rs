@@ -106,8 +106,8 @@ impl Shared {
         Ok(LogRead::Skipped { next })
     }
 
-    /// The answer if no chunk holds `from`: retention has deleted it in the meantime, or
-    /// it is lost.
+    /// The answer if no chunk holds `from`: retention has deleted the event at `from` in
+    /// the meantime, or the event is lost.
     fn trimmed_error(
         &self,
         snapshot: &Snapshot,

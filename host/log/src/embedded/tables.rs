@@ -53,8 +53,8 @@ pub(crate) enum Fault {
     Damaged(String),
 }
 
-/// Runs `task` on the file and catches panics. redb panics on some damaged files, and
-/// that must not end a reader's thread or the log's thread.
+/// Runs `task` on the file and catches panics. redb panics on some damaged files, and such
+/// a panic must not end a reader's thread or the log's thread.
 pub(crate) fn caught<T>(task: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
     // The transaction ends, and the file is opened again if redb requires it.
     catch_panic(task).unwrap_or_else(|panic| Err(Fault::Damaged(panic.to_string())))
@@ -331,9 +331,9 @@ pub(crate) fn read_chunk(
     Ok(chunk)
 }
 
-/// Loads the run of small chunks at the partition's end, which are merged when they fill
-/// a chunk. If one is damaged, the run is not merged, and readers of that chunk get an
-/// error.
+/// Loads the run of small chunks at the partition's end, which are merged when they fill a
+/// chunk. If one of these chunks is damaged, the run is not merged, and readers of the
+/// damaged chunk get an error.
 fn load_run(
     chunks: &impl ReadableTable<(u32, u64), &'static [u8]>,
     index: &impl ReadableTable<(u32, u64), &'static [u8]>,

@@ -1,10 +1,10 @@
 //! The one thread that writes: group commit, and recovery from faults.
 //!
 //! An append is acknowledged only after its transaction is on disk. After a fault of the
-//! file, waiting appends are refused, the file's cached pages are dropped, and the file
-//! is opened and loaded again, with backoff. The events of the failed commit may or may
-//! not be in the file then. They were never acknowledged. If they are sent again, the
-//! deduplication window, which is loaded again too, recognizes those that are stored.
+//! file, waiting appends are refused, the file's cached pages are dropped, and the file is
+//! opened and loaded again, with backoff. After that, the events of the failed commit may
+//! or may not be in the file. They were never acknowledged. If a sender sends them again,
+//! the deduplication window, which is loaded again too, recognizes those that are stored.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -47,8 +47,8 @@ struct RoutedAppends {
     duplicates: u64,
     /// Of the duplicates, those whose content differs from the stored event's.
     differing: u64,
-    /// Only for an import: the new events' append times in the other log, one entry per
-    /// partition.
+    /// Only for an import: the append times that the new events have in the log that they
+    /// come from, one entry per partition.
     kept_times: Option<Vec<Vec<Timestamp>>>,
 }
 
@@ -461,8 +461,8 @@ fn publish_rows(shared: &Shared, state: &State) {
     }
 }
 
-/// After a failed sync the system may hold pages that never reached the disk but are
-/// marked as clean. They must not be read back, so they are dropped.
+/// After a failed sync the operating system may hold pages that never reached the disk but
+/// are marked as clean. These pages must not be read back, so they are dropped.
 fn drop_cached_pages(path: &std::path::Path) -> std::io::Result<()> {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
     file.sync_all()?;
@@ -476,8 +476,8 @@ fn forget_oldest(
     mut stored: u64,
     window: u32,
 ) -> Result<u64, Fault> {
-    /// The most records removed in one commit. It limits the commit's time if the window
-    /// was made smaller.
+    /// The maximum number of records that one commit removes. It keeps commits short after
+    /// `log.dedup_window_events` was lowered.
     const REMOVED_MAX: usize = 64;
     for _ in 0..REMOVED_MAX {
         if stored <= u64::from(window) {

@@ -210,8 +210,8 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Finds the sources with the next key by a search of all sources. There are few, so
-    /// this takes half the time of a sorted structure.
+    /// Finds the sources with the next key by a search of all sources. There are few
+    /// sources, so this takes half the time that a sorted structure would take.
     fn choose(&mut self) {
         self.next.clear();
         let mut first: Option<&[u8]> = None;

@@ -46,8 +46,8 @@ struct RunList {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Run {
-    /// The first 8 bytes of the keys of its blocks, as a big-endian number. The rest of
-    /// such a key is the key of the block's first row.
+    /// The run's number. The key of each of its blocks begins with this number (8 bytes,
+    /// big-endian); the rest of the block's key is the key of its first row.
     id: u64,
     /// The number of its rows, including deleted rows.
     rows: u64,
@@ -150,8 +150,8 @@ impl Runs {
         Ok(sources)
     }
 
-    /// An upper bound of the number of rows. A row counts once for each source that has
-    /// it, also if it is deleted there.
+    /// An upper bound of the number of rows. A row counts once for each run that contains
+    /// it and once if it is a recent row, even if it is deleted there.
     pub(crate) fn rows_most(&self) -> Result<u64, RunError> {
         Ok(self.recent_rows()? + self.list.runs.iter().map(|run| run.rows).sum::<u64>())
     }
@@ -172,8 +172,8 @@ impl Runs {
         Ok(())
     }
 
-    /// Writes `changes`. This view must be that of the last commit. `run_rows` is the
-    /// most rows that are kept as recent rows.
+    /// Writes `changes`. `self` must be the view of the last commit. `run_rows` is the
+    /// maximum number of recent rows.
     pub(crate) fn write(
         &self,
         txn: &WriteTransaction,
@@ -195,8 +195,8 @@ impl Runs {
     }
 }
 
-/// Stores a table in runs that was a tree until now (`None` if it did not exist), and
-/// applies `changes` to it.
+/// Converts a table from a tree to runs, and applies `changes` to it. `tree` is `None` if
+/// the table did not exist.
 pub(crate) fn write_run(
     txn: &WriteTransaction,
     table: TableId,
@@ -242,8 +242,8 @@ impl RunList {
             merged += self.runs[from - like..from].iter().map(|run| run.rows).sum::<u64>();
             from -= like;
         }
-        // Limits the space of replaced rows: newer runs together stay smaller than the
-        // oldest run.
+        // Limits the space that replaced rows take: the newer runs together stay smaller
+        // than the oldest run.
         let newer: u64 = self.runs.iter().skip(1).map(|run| run.rows).sum();
         match self.runs.first() {
             Some(oldest) if newer + rows >= oldest.rows => 0,
@@ -251,7 +251,7 @@ impl RunList {
         }
     }
 
-    /// Writes `sources`, newest first, as one new run. It replaces the runs from index
+    /// Writes `sources`, newest first, as one new run, which replaces the runs from index
     /// `from` on.
     fn append(
         &self,

@@ -76,8 +76,8 @@ const KEYS: u16 = 200;
 /// An action on the state.
 #[derive(Clone, Debug)]
 enum TestAction {
-    /// Keys, and for each the size of the value that is written, or `None` to delete the
-    /// row.
+    /// Each key with the size of the value that is written under it, or `None` to delete
+    /// the row.
     Commit(Vec<(u16, Option<usize>)>),
     Get(Vec<u16>),
     Look(Vec<(u16, Option<u16>, usize)>),

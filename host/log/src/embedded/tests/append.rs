@@ -74,8 +74,7 @@ fn duplicates_get_the_first_ones_place_within_an_append_across_appends_and_after
     // An event with the same id and another source is another event.
     let other = Event { source: "elsewhere".into(), ..event("a", "t", "x", 1) };
     assert!(!append(&log, &[other]).unwrap().events[0].duplicate);
-    // The same characters with another boundary between source and id are another
-    // identity.
+    // The same characters, divided differently into source and id, are another identity.
     let shifted = Event { source: "sho".into(), ..event("pa", "t", "x", 1) };
     assert!(!append(&log, &[shifted]).unwrap().events[0].duplicate);
     let again = append(&log, &one).unwrap().events;

@@ -227,8 +227,8 @@ fn no_event_is_acknowledged_after_a_failed_sync_and_the_log_recovers() {
     assert!(matches!(append(&log, &numbered(20..21)), Err(LogError::Unavailable(_))));
     assert_eq!(log.bounds(P0).unwrap().end, Offset(10), "nothing of it can be read");
     disk.syncs_fail.store(false, Ordering::SeqCst);
-    // Refused events are sent again. Whether or not the failed commits stored them, each
-    // is in the log once.
+    // Refused events are sent again. Each of them is in the log once, whether or not its
+    // failed commit has stored it.
     for n in 10..21 {
         until_taken(&log, &numbered(n..n + 1));
     }

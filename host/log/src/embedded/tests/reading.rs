@@ -336,9 +336,9 @@ fn readers_at_all_offsets_agree_while_appends_and_retention_go_on() {
     assert!(log.bounds(P0).unwrap().start.0 > 0);
 }
 
-/// The writer publishes a commit after it is in the file. In between, a shard that folded
-/// the new events would record the incarnation before them, and would be ahead of the end
-/// of the log.
+/// The writer publishes a commit after the commit is in the file. If a shard could read the
+/// new events before that, it would record the incarnation of the events before them, and
+/// its next offset would be past the published end of the log.
 #[test]
 fn events_of_a_commit_are_read_once_the_commit_is_published() {
     for cache_bytes in [0, 1 << 20] {
