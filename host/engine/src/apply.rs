@@ -222,8 +222,8 @@ impl Applier<'_> {
     }
 
     /// Returns the front part of `range`, up to the first event whose subject was blocked
-    /// by an event parked meanwhile. That event is added to `waiting`, the events after
-    /// it to `work`.
+    /// by an event parked meanwhile. The blocked event is added to `waiting`, and the
+    /// events after it are added to `work`.
     fn up_to_blocked(
         &self,
         gathered: &GatheredBatch,

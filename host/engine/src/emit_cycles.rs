@@ -34,9 +34,9 @@ impl ProjectionNode {
 }
 
 impl Engine {
-    /// Checks that a version of `projection` with `manifest` closes no cycle with the
-    /// versions of other projections that serve readers or, if `upcoming`, are being
-    /// built.
+    /// Checks that a version of `projection` with `manifest` closes no cycle, except a
+    /// cycle that every manifest in it allows. Versions of other projections count if they
+    /// serve readers. With `upcoming`, versions that backfill or are ready count as well.
     ///
     /// # Errors
     /// [`EngineError::Cycle`], which names the cycle.

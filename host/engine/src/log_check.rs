@@ -16,8 +16,8 @@ pub(crate) fn check_history(state: &mut ShardState, log: &dyn Log) -> Result<(),
     check_incarnation(state, log)
 }
 
-/// A log that was restored from a copy and continued differently has other events at the
-/// folded offsets.
+/// A log that was restored from a copy and then got other events than before has these
+/// events at offsets that the shard has folded already.
 fn check_incarnation(state: &ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let (was, next) = (state.meta.incarnation, state.meta.next);
     match log.incarnation_at(state.id.partition, next) {

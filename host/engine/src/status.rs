@@ -264,8 +264,8 @@ pub struct ParkedSelection {
     pub offsets: Vec<u64>,
     /// The partition of `offsets`.
     pub partition: u32,
-    /// Selects only events of this tenant, and all of them if nothing else is given. An
-    /// empty text means events without a tenant.
+    /// Selects only events of this tenant. If neither `offsets` nor `subject` is given,
+    /// selects all events of this tenant. An empty text means events without a tenant.
     pub tenant: Option<String>,
     /// Selects those of this subject.
     pub subject: Option<String>,

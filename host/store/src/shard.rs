@@ -29,8 +29,8 @@ pub(crate) struct Shard {
     /// `None` if the state is in memory.
     disk: Option<Arc<dyn Disk>>,
     writing: CommitOptions,
-    /// Held by the thread that commits, opens or closes. `open` changes only under this
-    /// lock.
+    /// Held by the thread that commits, or that opens or closes the file. `open` changes
+    /// only under this lock.
     writer: Mutex<WriterState>,
     open: RwLock<Option<OpenShard>>,
     /// Whether it was used since the last search for idle files.
