@@ -95,8 +95,8 @@ impl EventFile {
         Ok(())
     }
 
-    /// The next lines: at most `events_max` lines that are not blank, and no further line
-    /// once they have `bytes_max` bytes. `None` at the file's end.
+    /// The next lines of the file. Ends after `events_max` lines that are not blank, or after
+    /// the line with which the lines reach `bytes_max` bytes. `None` at the file's end.
     pub(crate) fn piece(&mut self, bytes_max: usize, events_max: u64) -> Outcome<Option<FilePart>> {
         let mut piece = FilePart { first_line: self.lines + 1, ..FilePart::default() };
         while piece.bytes.len() < bytes_max && piece.events < events_max {

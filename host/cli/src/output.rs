@@ -19,8 +19,8 @@ pub(crate) fn line(text: impl AsRef<str>) {
     raw(text.as_bytes());
 }
 
-/// Prints a text of several lines. Only for a terminal, replaces characters that it would
-/// interpret.
+/// Prints a text of several lines. If the output is a terminal, replaces the characters that a
+/// terminal would interpret.
 pub(crate) fn text(text: &str) {
     match width(&std::io::stdout()) {
         Some(_) => raw(lines(text).as_bytes()),
@@ -50,8 +50,8 @@ pub(crate) fn raw(bytes: &[u8]) {
 /// Prints `value` as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) {
     let text = serde_json::to_string(value).expect("what commands print is JSON");
-    // A file or another program gets the text exactly as it was sent, so that importing
-    // it gives the same bytes.
+    // If the output is a file or another program, the text is written exactly as the server
+    // sent it, so that an import of it gives the same bytes.
     let mut text = if is_terminal() { escaped(&text) } else { one_line(&text) };
     text.push('\n');
     raw(text.as_bytes());
@@ -160,8 +160,8 @@ pub(crate) fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
-            // These occur only as white space between values: strings have them as
-            // escapes.
+            // In JSON these characters occur only as white space between values. Inside a
+            // string they are always escaped.
             '\t' | '\n' | '\r' => out.push(' '),
             // These occur only within strings, and all have four digits.
             c if is_unsafe(c) => {

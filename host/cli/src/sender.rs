@@ -71,8 +71,8 @@ impl Sender {
         }
     }
 
-    /// The same sender. With `exact`, it appends the events exactly as they were in
-    /// another log.
+    /// Changes how the sender appends: with `exact`, the events are appended exactly as they
+    /// were in another log.
     pub(crate) fn exact(self, exact: bool) -> Self {
         Self { exact, ..self }
     }
@@ -96,8 +96,8 @@ impl Sender {
             match answer {
                 Ok(pushed) => break pushed,
                 Err(error) => {
-                    // Part of the piece may be in the log. The next try gets it reported
-                    // as duplicates.
+                    // Part of the piece may be in the log already. The server reports these
+                    // events as duplicates at the next try, so they are counted here.
                     let part = PartialAppend::of(&error);
                     before += part.appended;
                     let there = self.answered || !matches!(error, ApiError::Unreachable { .. });

@@ -116,9 +116,8 @@ impl<'a> Attributes<'a> {
         self.bytes
     }
 
-    /// Writes the extension attributes as a JSON object. In headers all of them are
-    /// strings. They are sorted by name, so that their order in transport does not
-    /// matter.
+    /// Writes the extension attributes as a JSON object, sorted by name, so that their order in
+    /// transport does not matter. All values are JSON strings, because headers have no types.
     fn write_extensions(&mut self, strips: impl Fn(&str) -> bool, object: &mut String) {
         self.extensions.sort_unstable_by_key(|(name, _)| *name);
         for (name, value) in self.extensions.iter().filter(|(name, _)| !strips(name)) {

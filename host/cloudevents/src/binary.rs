@@ -32,8 +32,8 @@ impl Reader {
                 let text = String::from_utf8_lossy(value.as_bytes());
                 value.to_str().map_err(|_| header_error("content-type", &text))?
             }
-            // Without a type the bytes would count as JSON, although they were not
-            // checked.
+            // A payload without a media type counts as JSON, but these bytes were not checked
+            // as JSON. So they get a media type.
             None if body.is_empty() => "",
             None => "application/octet-stream",
         };
@@ -56,8 +56,8 @@ fn attributes(headers: &HeaderMap) -> Result<Attributes<'_>, EventError> {
         if attribute == "datacontenttype" {
             return Err(EventError::Name("ce-datacontenttype (use `content-type`)".into()));
         }
-        // In structured mode it would become a second member `data`, in addition to the
-        // payload.
+        // In structured mode an attribute `data` would become a second member `data`, in
+        // addition to the payload.
         if attribute == "data" {
             return Err(EventError::Name("ce-data (the body is the data)".into()));
         }

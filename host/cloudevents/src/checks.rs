@@ -100,9 +100,9 @@ pub fn check_text(name: &str, value: &str, max: usize) -> Result<(), EventError>
     if value.len() > max {
         return Err(EventError::TooLong { name: quote(name), bytes: value.len(), max });
     }
-    // First test all bytes without a branch for each, because nearly every value is plain
-    // ASCII. The check itself is needed because U+0000 separates tenant and key, so a
-    // tenant must not contain it.
+    // First test all bytes at once, without a branch for each byte, because nearly every value
+    // is plain ASCII. Control characters are refused because U+0000 separates tenant and key,
+    // so a tenant must not contain it.
     let suspicious = value.bytes().fold(false, |found, b| found | !(0x20..0x7F).contains(&b));
     if suspicious && value.chars().any(char::is_control) {
         return Err(EventError::Control { name: quote(name), value: quote(value) });
@@ -124,8 +124,9 @@ pub(super) fn not_json(text: &str) -> EventError {
 /// Refuses nesting deeper than `max`. Most texts have fewer opening brackets than that,
 /// so counting them is enough.
 pub(super) fn check_depth(text: &str, max: usize) -> Result<(), EventError> {
-    // `[` and `{` differ in one bit. The text is counted in pieces that are short enough
-    // for a count in one byte, so that the compiler can process 16 or more bytes at a time.
+    // `[` and `{` differ in one bit, so one comparison finds both. Each piece is short enough
+    // that its count fits in one byte; then the compiler can process 16 or more bytes at a
+    // time.
     let opening = |piece: &[u8]| piece.iter().fold(0, |n, b| n + u8::from(b | 0x20 == b'{'));
     let open: usize = text.as_bytes().chunks(255).map(|piece| usize::from(opening(piece))).sum();
     if open <= max {

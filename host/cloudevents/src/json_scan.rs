@@ -263,8 +263,8 @@ impl Scanner<'_> {
 fn special(word: u64) -> u64 {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
-    // The subtraction sets the highest bit of each byte that is too small. It can also
-    // set that of a higher byte, because it borrows from there.
+    // The subtraction sets the highest bit of each byte that is too small. It borrows from the
+    // next higher byte, so it can also set the highest bit of that byte.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let control = word.wrapping_sub(ONES * 0x20) & !word;
     (zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control)

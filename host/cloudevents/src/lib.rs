@@ -46,8 +46,8 @@ pub const ATTRIBUTE_BYTES_MAX: usize = 4_096;
 pub const NAME_CHARS_MAX: usize = 255;
 /// The maximum number of extension attributes of one event, without the host's own.
 pub const EXTENSIONS_MAX: usize = 64;
-/// The maximum number of the host's own extension attributes of one event: an exported
-/// event has them in addition to those it was sent with.
+/// The maximum number of the host's own extension attributes of one event. An exported event
+/// has these in addition to the extension attributes with which it was sent.
 pub const HOST_EXTENSIONS_MAX: usize = 8;
 /// The extension attribute of an exported event whose data is JSON without a media type
 /// and had to be written as base64.

@@ -43,8 +43,9 @@ impl<'a> Members<'a> {
         self.extensions.iter().any(|(known, _)| known == name)
     }
 
-    /// The members of `text`; `None` if [`Members::parse`] must read it, which also gives
-    /// the error. `depth_max` is how deep `text` may be nested.
+    /// The members of `text`, which may be nested `depth_max` deep. `None` if the scanner does
+    /// not handle `text`; then [`Members::parse`] must read it, and returns the error if there
+    /// is one.
     pub(super) fn scan(text: &'a str, depth_max: usize, tolerant: bool) -> Option<Self> {
         let mut members = Self { tolerant, ..Self::default() };
         json_scan::members(text, depth_max, |name, value| {

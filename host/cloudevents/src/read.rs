@@ -70,9 +70,10 @@ impl Reader {
         Self { time_max: Timestamp(i64::MAX), tolerant: true, ..Self::new(limits, Timestamp(0)) }
     }
 
-    /// Sets whether events of the host are accepted: with `true`, reserved types and
-    /// sources are accepted and the host's extension attributes are kept; with `false`, the
-    /// default, such types and sources are refused and the attributes removed.
+    /// Sets whether events of the host are accepted. With `true`, reserved types and sources
+    /// are accepted, and the host's extension attributes are kept. With `false`, the default,
+    /// events with reserved types or sources are refused, and the host's extension attributes
+    /// are removed.
     pub fn set_host_events(&mut self, taken: bool) {
         self.host_events = taken;
     }
@@ -111,11 +112,11 @@ impl Reader {
         self.structured_text(utf8(json)?, into)
     }
 
-    /// Reads a JSON array of events. `bad` is called for each invalid one with its
-    /// index in the array; the others are added.
+    /// Reads a JSON array of events. `bad` is called for each invalid event with its index in
+    /// the array; the other events are added.
     ///
     /// # Errors
-    /// [`EventError`] if it is not an array; in this case nothing was added.
+    /// [`EventError`] if `json` is not an array; in this case nothing was added.
     pub fn batch(
         &mut self,
         json: &[u8],
@@ -144,9 +145,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads lines, one event each; empty lines are skipped. `first` is the number of
-    /// the first line. `bad` is called for each invalid one and returns whether to
-    /// continue; the others are added. Returns how many lines were read.
+    /// Reads lines, one event each; empty lines are skipped. `first` is the number of the first
+    /// line. `bad` is called for each invalid line and returns whether to continue; the events
+    /// of the other lines are added to `into`. Returns how many lines were read.
     pub fn lines(
         &mut self,
         block: &[u8],
@@ -214,8 +215,8 @@ impl Reader {
         self.limits.json_depth_max.saturating_add(1)
     }
 
-    /// Parses `text` if [`Members::scan`] does not handle it. Returns its members, and
-    /// whether they can be used.
+    /// Parses `text` if [`Members::scan`] does not handle it. Returns the members of `text`,
+    /// and an error if the event cannot be used with them.
     fn parse<'a>(
         &self,
         text: &'a str,
@@ -244,8 +245,8 @@ impl Reader {
             Some(subject) => subject,
             None => optional("subject", m.subject)?,
         };
-        // In CloudEvents `tenant` is an extension attribute, so it can be an integer or a
-        // boolean. In headers such values are text.
+        // In CloudEvents `tenant` is an extension attribute. So in JSON it can be an integer or
+        // a boolean, which becomes the text that a header would have.
         let whole_max = if self.tolerant { i64::MAX } else { i64::from(i32::MAX) };
         let tenant = match m.tenant.and_then(|tenant| scalar(tenant, whole_max)) {
             Some(tenant) => tenant,
@@ -285,8 +286,9 @@ impl Reader {
         self.add(event, time.as_deref(), into)
     }
 
-    /// Checks an event that was assembled elsewhere, except its payload, and adds it.
-    /// `time` is its time as text, if it has one in this form.
+    /// Adds an event whose attributes and payload were read elsewhere. Checks all attributes,
+    /// but not the payload. `time` is the event's time as text, if the event has its time in
+    /// this form.
     ///
     /// # Errors
     /// [`EventError`]; in this case nothing was added to `into`.
@@ -330,8 +332,8 @@ impl Reader {
         if into.push(&event) { Ok(()) } else { Err(EventError::TooManyTypes) }
     }
 
-    /// Whether to check syntax that records of a topic may violate: no for records of a
-    /// log and for imports from one.
+    /// Whether to check syntax that records of a topic may violate. These checks are left out
+    /// for records of a log, and for imports of events that come from a log.
     pub(super) fn is_strict(&self) -> bool {
         !self.tolerant && !self.host_events
     }

@@ -83,8 +83,8 @@ fn is_spaced(json: &[u8]) -> bool {
     json.trim_ascii().len() < json.len() || json.iter().any(|b| matches!(b, b'\n' | b'\r'))
 }
 
-/// How many bytes escapes may add to a text, in addition to a third of its length,
-/// before it is written as base64 instead.
+/// Base64 makes a text a third longer. If escapes would make it longer by more than a third
+/// plus this number of bytes, the text is written as base64 instead.
 const ESCAPES_BYTES: usize = 1_024;
 
 /// How many bytes escapes add to `text` in JSON.

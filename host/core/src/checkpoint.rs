@@ -1,9 +1,9 @@
-//! Points in the history of a version's shards, and the proof of this history. Resume
-//! tokens, cursors and `ETag`s contain them.
+//! Points in the history of a version's shards, and the proof of this history. Resume tokens,
+//! cursors and `ETag`s contain them.
 //!
-//! Nothing here depends on where commits were made. A shard that folds the log again, on
-//! this node or another one, passes the same points. So it accepts a checkpoint that was
-//! issued before.
+//! Points and proofs do not depend on where commits were made. A shard that folds the log
+//! again, on this node or another one, passes the same points. So checkpoints that were issued
+//! before this fold remain valid.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -169,8 +169,8 @@ impl ShardProof {
     }
 }
 
-/// The incarnation of a log that does not know its own, derived from the identity of the
-/// partition; see [`crate::Log::identity`].
+/// A replacement for the incarnation of a log that does not know its incarnation. It is derived
+/// from the identity of the partition; see [`crate::Log::identity`].
 #[must_use]
 pub fn incarnation_of(identity: &str) -> u64 {
     digest(Sha256::new().chain_update(identity))

@@ -1,5 +1,4 @@
-//! The unit in which a log stores and returns events: some thousand events of one
-//! partition.
+//! The unit in which a log stores and returns events: a few thousand events of one partition.
 
 use crate::{Events, Offset, PartitionId, Timestamp};
 

@@ -26,8 +26,8 @@ pub struct PublishedCommit {
     /// The highest event time applied so far, without events that are too far ahead to
     /// count.
     pub event_time: Timestamp,
-    /// Whether the commit is durable. Readers see it in either case; what is reported
-    /// outside of this server must be durable.
+    /// Whether the commit is durable. Readers also see commits that are not durable. But a
+    /// commit may be reported to other programs, such as Kafka, only if it is durable.
     pub durable: bool,
     /// The public tables that changed; none if only the offset moved.
     pub tables: Vec<TableChanges>,

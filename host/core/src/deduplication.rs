@@ -1,5 +1,6 @@
-//! The deduplication window: finds the newest events by identity, in memory. It is a ring
-//! of entries with a hash table of their numbers, and takes about 40 bytes per event.
+//! The deduplication window: finds the newest events by identity, in memory. It consists of a
+//! ring of entries, one for each event, and of a hash table that contains the entries' numbers
+//! by identity. It takes about 40 bytes per event.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -17,8 +18,8 @@ pub struct Identity {
     /// and `id`. The hash is cryptographic because otherwise a sender could create an
     /// event with the same hash as another one, so that the other one is not appended.
     pub hash: [u8; 16],
-    /// A checksum of type, subject, data, data type and schema, and extensions. It leaves
-    /// out the time and the trace, which a sender may set again at each try.
+    /// A checksum of type, subject, data, data type and schema, and extensions. It does not
+    /// cover the time and the trace attributes, because a sender may set new ones at each try.
     pub content: u32,
 }
 
@@ -67,8 +68,8 @@ fn content_hash(event: &EventRef<'_>) -> u32 {
                 continue;
             }
             add(name.as_bytes());
-            // Kafka stores all values as text, so a text and its value must give the same
-            // hash.
+            // Kafka stores all values as text. So an attribute must give the same hash whether
+            // its value is a number or the text of this number.
             match value {
                 serde_json::Value::String(text) => add(text.as_bytes()),
                 other => add(other.to_string().as_bytes()),
@@ -111,9 +112,9 @@ impl DeduplicationWindow {
     /// A window of the newest `limit` events; none if `limit` is 0.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        // The running numbers of all entries must differ, also while a pending group
-        // exceeds the limit. So the limit is at most a quarter of their range, which is far
-        // more than any window needs.
+        // No two entries may have the same running number, also while the window exceeds its
+        // limit because of a pending group. So the limit is at most a quarter of the range of
+        // running numbers, which is far more than any window needs.
         let limit = limit.min(u32::MAX / 4) as usize;
         Self { limit, ring: VecDeque::new(), base: 0, numbers: HashTable::new() }
     }

@@ -7,9 +7,9 @@
 //! the feed's change log and the outbox. So two shards that folded the same events have
 //! equal dumps, whatever their batches, commits and restarts were.
 //!
-//! States may be larger than memory, so they are read in pages. For a shard that is being
-//! written to, pass a snapshot ([`crate::ShardStore::snapshot`]); otherwise the pages
-//! come from different commits.
+//! States may be larger than memory, so they are read in pages. If a shard is being written to,
+//! pass a snapshot of it ([`crate::ShardStore::snapshot`]); otherwise the pages come from
+//! different commits.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -43,7 +43,7 @@ pub struct Entry {
     pub value: Vec<u8>,
 }
 
-/// The first difference of two states. Displayed as text, long values are cut and
+/// The first difference of two states. When it is displayed as text, long values are cut and
 /// unprintable characters are escaped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Difference {
@@ -75,11 +75,13 @@ pub fn entries(store: &dyn ReadStore) -> impl Iterator<Item = Result<Entry, Stor
     Entries::new(store)
 }
 
-/// Writes the canonical dump of `store` to `out`: a line that names the format, then each
-/// entry as its space, key and value, then a byte 255 and the number of entries. A space
-/// is one byte; the space of a table is followed by the table's number in 4 bytes. Key
-/// and value come after their length. Lengths and the number of entries have 8 bytes. All
-/// numbers are big-endian. Writes are small, so `out` should be buffered.
+/// Writes the canonical dump of `store` to `out`. Writes are small, so `out` should be
+/// buffered.
+///
+/// The dump begins with a line that names the format. Each entry is its space, key and value. A
+/// space is one byte; for a table, the table's number in 4 bytes follows. Before a key and
+/// before a value is its length in 8 bytes. The dump ends with a byte 255 and the number of
+/// entries in 8 bytes. All numbers are big-endian.
 ///
 /// # Errors
 /// [`DumpError`]; part of the dump may have been written.
@@ -302,8 +304,8 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// The fields of the shard's record that are functions of the log, in order of key. For a
-/// shard that never committed, those of an empty record.
+/// The fields of the shard's record that are functions of the log, in order of key. For a shard
+/// that never committed, the fields of an empty record.
 fn meta(store: &dyn ReadStore) -> Result<Pairs, StoreError> {
     let meta = ShardMeta::of(store)?;
     let fields = [

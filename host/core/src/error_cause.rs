@@ -5,8 +5,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Why an operation failed: a text for people, and the error that caused it, if one did.
-/// The text contains that of the error.
+/// Why an operation failed: a text for people, and the error that caused the failure, if there
+/// is one. The text includes the text of this error.
 #[derive(Clone, Debug)]
 pub struct ErrorCause {
     text: String,

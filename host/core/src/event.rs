@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Attributes, Column, Timestamp};
 
-/// One CloudEvents 1.0 event. An optional attribute that is absent is an empty
-/// string (CloudEvents forbids empty ones).
+/// One CloudEvents 1.0 event. An empty string means that an optional attribute is absent;
+/// CloudEvents does not allow empty attributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// Unique within `source`.
@@ -219,8 +219,8 @@ impl Events {
         self.columns.all().iter().map(|c| c.bytes().len()).sum::<usize>() + self.len() * 12
     }
 
-    /// Appends an event. Returns `false` and adds nothing if the event has the 65,536th
-    /// distinct type: then begin another [`Events`].
+    /// Appends an event. Returns `false` and adds nothing if the event's type would be the
+    /// 65,536th distinct type. The caller must then begin another [`Events`].
     pub fn push(&mut self, event: &EventRef<'_>) -> bool {
         let Some(kind) = self.intern(event.kind) else {
             return false;
@@ -427,8 +427,8 @@ impl Columns {
     }
 }
 
-/// Whether each value is UTF-8: all bytes together are, and every end is between two
-/// characters.
+/// Whether each value is UTF-8. This is the case if all bytes together are UTF-8 and no value
+/// ends within a character.
 fn is_utf8(column: &Column) -> bool {
     std::str::from_utf8(column.bytes())
         .is_ok_and(|text| column.ends().iter().all(|&end| text.is_char_boundary(end as usize)))

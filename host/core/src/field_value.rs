@@ -26,8 +26,8 @@ pub enum FieldValue<'a> {
 }
 
 impl<'a> FieldValue<'a> {
-    /// Decodes a value in a row. `None` if `json` is not of `kind`, and for the kinds
-    /// without an order: `json` and the sketches.
+    /// Decodes the text of a value in a row. Returns `None` if the text is not of `kind`. Kinds
+    /// without an order (`json` and the sketches) are not decoded, so they also give `None`.
     #[must_use]
     pub fn decode(kind: FieldKind, json: &'a [u8]) -> Option<Self> {
         match kind {

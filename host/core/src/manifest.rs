@@ -131,8 +131,8 @@ pub struct TableSpec {
     pub description: String,
     /// Public tables hold JSON objects and can be read and subscribed to.
     pub public: bool,
-    /// Whether each row belongs to a tenant. Keys are then the tenant, U+0000 and the
-    /// rest.
+    /// Whether each row belongs to a tenant. A key then consists of the tenant, U+0000 and the
+    /// rest of the key.
     pub per_tenant: bool,
     /// For a public table, the fields of its rows.
     pub fields: Vec<FieldSpec>,

@@ -13,13 +13,14 @@ use crate::{Column, FieldKind, Member, parse_rfc3339};
 /// One member of the payload for all events of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberColumn {
-    /// Bit `i % 8` of byte `i / 8`, the least significant first, is 1 if event `i`
-    /// has the member with a value of its kind.
+    /// A bit for each event: 1 if the event has the member with a value of the declared kind.
+    /// The bit of event `i` is bit `i % 8` of byte `i / 8`, counted from the least significant
+    /// bit.
     pub validity: Vec<u8>,
     /// A value for each event. If event `i` has no valid value, it is 0, false or empty.
     pub values: MemberValues,
-    /// The indexes, in order, of events whose payload has the member with a value of
-    /// another kind or more than once, or is not a JSON object.
+    /// The indexes, in order, of the events whose payload is not a JSON object, has the member
+    /// more than once, or has it with a value of another kind.
     pub mismatched: Vec<u32>,
 }
 

@@ -10,8 +10,8 @@ use crate::{FieldKind, Merge, TableSpec, parse_rfc3339};
 /// field. Members that are not declared are taken from the first row. A value that is not
 /// of its field's kind counts as absent.
 ///
-/// The result depends on the rows alone, so it changes only if a row does. Integers are
-/// added exactly; a sum outside of 64 bits is set to the bound.
+/// The result depends only on the rows, so it changes only if one of the rows changes. Integers
+/// are added exactly; a sum outside of 64 bits is set to the bound.
 #[must_use]
 pub fn merge_rows(table: &TableSpec, rows: &[&[u8]]) -> Vec<u8> {
     if let [only] = rows {
@@ -41,8 +41,8 @@ pub fn merge_rows(table: &TableSpec, rows: &[&[u8]]) -> Vec<u8> {
     serde_json::to_vec(&merged).expect("a JSON object of strings always encodes")
 }
 
-/// The row with the latest time in `field`. If several have it, the last of them, which
-/// is that of the highest partition. A row without a time counts as the oldest.
+/// The row with the latest time in `field`. If several rows have this time, it is the row of
+/// the highest partition among them. A row without a time counts as the oldest.
 fn newest<'a>(rows: &'a [Map<String, Value>], field: &str) -> Option<&'a Map<String, Value>> {
     rows.iter().max_by_key(|row| row.get(field).and_then(Value::as_str).and_then(parse_rfc3339))
 }

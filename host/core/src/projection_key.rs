@@ -9,10 +9,11 @@ const TENANT_BYTES_MAX: usize = 80;
 /// sources and ids of emitted events, and in the labels of metrics. Without a tenant it
 /// is the name.
 ///
-/// No two pairs have the same key. A name contains only `a-z`, `0-9`, `-` and `_`, so it
-/// ends before the first dot. In a tenant every other character than `a-z`, `0-9` and
-/// `-`, dots too, is escaped as `_` and two hexadecimal digits a byte. The hash of a
-/// longer tenant comes after two dots, so it never equals an escaped tenant.
+/// No two pairs of tenant and name have the same key. A name contains only `a-z`, `0-9`, `-`
+/// and `_`, so it ends before the first dot of a key. In a tenant, every other character than
+/// `a-z`, `0-9` and `-`, also a dot, is escaped: `_` and two hexadecimal digits for each of its
+/// bytes. A tenant that is too long for this is replaced by its hash, after two dots, so it
+/// never equals an escaped tenant.
 #[must_use]
 pub fn projection_key(tenant: &str, name: &str) -> String {
     if tenant.is_empty() {

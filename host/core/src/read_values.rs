@@ -44,7 +44,7 @@ impl ReadValues {
         };
     }
 
-    /// Looks up those of `keys` with `get` that were not looked up yet.
+    /// Looks up the `keys` that were not looked up yet, with `get`.
     ///
     /// # Errors
     /// The first error of `get`.

@@ -25,8 +25,8 @@ impl fmt::Display for VersionId {
     }
 }
 
-/// A projection's entry in the catalogue. Each projection has one record, so that every
-/// change of it is one write, an activation too.
+/// A projection's entry in the catalogue. Each projection has only one record, so that each of
+/// its changes, such as an activation, is one write.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectionRecord {
     /// The name.
@@ -115,8 +115,8 @@ pub struct VersionRecord {
     pub rebuilds: u64,
     /// Whether it becomes active by itself once it has caught up.
     pub activate_when_ready: bool,
-    /// Whether it does so even if it has parked events that the active version has
-    /// applied.
+    /// Whether the version becomes active by itself even if it has parked events that the
+    /// active version has applied.
     #[serde(default)]
     pub activate_forced: bool,
     /// Why it was halted.
@@ -128,9 +128,9 @@ pub struct VersionRecord {
     /// Why it did not become active by itself once it had caught up.
     #[serde(default)]
     pub not_activated: Option<String>,
-    /// After a rebuild: for each partition, the offsets from which emitted events are
-    /// appended. The events that were emitted before them were appended by an earlier
-    /// build.
+    /// After a rebuild: for each partition, the offsets from which emitted events are appended
+    /// to the log. An earlier build has appended the events that were emitted before these
+    /// offsets.
     #[serde(default)]
     pub emit_from: Vec<EmitFrom>,
 }
@@ -143,15 +143,16 @@ pub struct EmitFrom {
     /// The offset for events that timers emit. Timers fire after an event, at the next
     /// offset.
     pub timers: Offset,
-    /// How many events timers had emitted at exactly that offset, before a fault kept the
-    /// other timers from firing.
+    /// A fault may have kept some timers from firing at the offset `timers`. This is how many
+    /// events the other timers had emitted at this offset before the fault.
     #[serde(default)]
     pub timers_emitted: u64,
 }
 
 impl EmitFrom {
-    /// The offsets for a rebuild of a state with this record; never before `self`.
-    /// `ticked` tells whether all timers for its next offset had fired.
+    /// The offsets for a rebuild of the state whose record is `meta`. None of them is before
+    /// the same offset in `self`. `ticked` tells whether all timers had fired that are due at
+    /// the state's next offset.
     #[must_use]
     pub fn behind(self, meta: &ShardMeta, ticked: bool) -> Self {
         let timers = if ticked { meta.next.next() } else { meta.next };
@@ -165,9 +166,9 @@ impl EmitFrom {
 }
 
 impl VersionRecord {
-    /// Requests a rebuild: the state is folded from the beginning in a new build.
-    /// `emit_from` counts only if the version is active, because no other version has
-    /// emitted events.
+    /// Requests a rebuild: the state is folded from the beginning in a new build. `emit_from`
+    /// is used only if the version is active, because the log contains no emitted events of
+    /// other versions.
     pub fn rebuild(&mut self, emit_from: Vec<EmitFrom>) {
         self.rebuilds += 1;
         self.halted = None;
@@ -224,12 +225,12 @@ pub struct ShardMeta {
     /// The parked events that wait behind a failed one of their subject.
     #[serde(default)]
     pub waiting_now: u64,
-    /// Of the events parked now, unreadable records of unknown type. They may belong to
-    /// other projections, so they do not count for `engine.parked_max`.
+    /// How many of the events that are parked now are unreadable records of unknown type. They
+    /// may belong to other projections, so they do not count for `engine.parked_max`.
     #[serde(default)]
     pub unreadable_now: u64,
-    /// Unreadable records of unknown type that were skipped and not parked, because too
-    /// many of them are parked already.
+    /// How many unreadable records of unknown type were skipped and not parked, because too
+    /// many of them were parked already.
     #[serde(default)]
     pub unreadable_left_out: u64,
     /// The greatest depth of an emitted event; see [`crate::EventRef::depth`].
@@ -242,8 +243,8 @@ pub struct ShardMeta {
     /// The second folds of batches, and their differences. Not a function of the log.
     #[serde(default)]
     pub second_folds: SecondFolds,
-    /// Emitted events that the log has refused for good and that wait for an operator.
-    /// Not a function of the log.
+    /// How many emitted events the log has refused for good; they wait for an operator. Not a
+    /// function of the log.
     #[serde(default)]
     pub refused_now: u64,
     /// Timers fired.
@@ -252,8 +253,8 @@ pub struct ShardMeta {
     pub expired: u64,
     /// Timers that are set now.
     pub timers_now: u64,
-    /// Events emitted in total, also while the version was not active. Their ids contain
-    /// this number.
+    /// How many events this shard has emitted in total, also while the version was not active.
+    /// The ids of emitted events contain this number.
     pub emitted: u64,
     /// The number that the next event in the outbox gets.
     pub outbox_next: u64,
@@ -279,8 +280,8 @@ pub struct ShardMeta {
     /// Whether these limits were changed since the first event.
     #[serde(default)]
     pub limits_changed: bool,
-    /// The number of the rebuild that started to number the outbox at 0. A rebuild that
-    /// could read the state before it continues with that state's numbers.
+    /// The number of the rebuild in which the numbers of the outbox began at 0. If a rebuild
+    /// can read the state that it replaces, it continues the numbers of that state.
     #[serde(default)]
     pub outbox_of: u64,
     /// [`crate::Log::identity`] of the partition that was folded; `None` if it was not
@@ -303,8 +304,8 @@ pub struct ShardMeta {
     pub ceiling: Ceiling,
 }
 
-/// How far commits without a sync may go before the next durable one. A durable
-/// commit stores it, so that after a crash it is known what readers may have seen.
+/// An upper bound of the commits without a sync that may follow a durable commit. The durable
+/// commit stores it, so that after a crash the server knows what readers may have seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ceiling {
     /// The highest next offset of such a commit.
@@ -380,14 +381,14 @@ impl ShardMeta {
         bytes.map_or_else(|| Ok(Self::default()), serde_json::from_slice)
     }
 
-    /// Whether readers may have seen a later state than this one, if this is the state
-    /// after a crash.
+    /// After a crash: whether readers may have seen a later state than this one, which is the
+    /// state of the last durable commit.
     #[must_use]
     pub fn may_be_behind(&self) -> bool {
         self.ceiling.next > self.next || self.ceiling.commit > self.pos
     }
 
-    /// The record in `store`; that of an empty shard if there is none.
+    /// The record in `store`. If there is none, the record of an empty shard.
     ///
     /// # Errors
     /// [`StoreError::Damaged`], or another error of the store.
@@ -474,8 +475,8 @@ impl DecisionRecord {
         [b"decision/".as_slice(), &number.to_be_bytes()].concat()
     }
 
-    /// The same decision with its digest, if the digest of the decision before is
-    /// `before`.
+    /// The same decision with the digest that it has if `before` is the digest of the previous
+    /// decision.
     #[must_use]
     pub fn after(&self, before: u64) -> Self {
         let mut record = Self { digest: before, ..self.clone() };

@@ -30,8 +30,8 @@ pub fn emitted_id(emits_as: &str, partition: u32, cause: u64, count: u64) -> Str
 
 /// Whether `source` and `id` have the form that the host gives emitted events.
 ///
-/// This proves nothing about who wrote the event: in a Kafka topic anyone who may
-/// write can write this form. No decision may depend on more than the form.
+/// This does not prove that the host wrote the event: every program that may write to a Kafka
+/// topic can write this form. So no decision may assume that the host wrote it.
 #[must_use]
 pub fn has_emitted_form(source: &str, id: &str) -> bool {
     let Some(projection) = source.strip_prefix(EMITTED_SOURCE_PREFIX) else { return false };

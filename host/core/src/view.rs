@@ -87,9 +87,9 @@ pub struct View {
 /// The result of [`View::changes_since`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangesSince {
-    /// The checkpoint belongs to this history. The commits that end after it, up to the
-    /// view, and changed a public table; those of a shard are in order. After a crash the
-    /// first one may begin before the checkpoint.
+    /// The checkpoint belongs to this history. Contains the commits that changed a public table
+    /// and end after the checkpoint, up to the view. The commits of each shard are in order.
+    /// After a crash the first commit may begin before the checkpoint.
     Commits(Vec<ShardChanges>),
     /// The change log does not reach back to the checkpoint.
     TooOld,
@@ -181,8 +181,8 @@ impl View {
         self.shards.iter().map(|(partition, meta, _)| (*partition, meta.next)).collect()
     }
 
-    /// The checkpoint of this history at these points, one for each shard. `None` if the
-    /// history does not contain them, or if that cannot be proven.
+    /// The checkpoint of this history that consists of `points`, one for each shard. `None` if
+    /// the history does not contain these points, or if it cannot be proven that it does.
     ///
     /// # Errors
     /// [`StoreError`] if the decisions cannot be read.
@@ -198,8 +198,8 @@ impl View {
         Ok(Some(Checkpoint::new(proven)))
     }
 
-    /// Whether `checkpoint` belongs to the history of this state. A checkpoint of the
-    /// beginning always does.
+    /// Whether `checkpoint` belongs to the history of this state. A checkpoint of the beginning
+    /// belongs to every history.
     ///
     /// # Errors
     /// Those of [`View::checkpoint_at`].
@@ -270,8 +270,8 @@ impl View {
         limit: usize,
         reverse: bool,
     ) -> Result<Vec<Row>, StoreError> {
-        // Each shard returns its first `limit` rows. So all rows of the first `limit`
-        // keys of their union are known.
+        // Each shard returns its first `limit` rows. So all rows under the first `limit` keys
+        // of all shards together are known.
         let mut rows: BTreeMap<Vec<u8>, Vec<(usize, Vec<u8>)>> = BTreeMap::new();
         for (index, (_, _, store)) in self.shards.iter().enumerate() {
             for (key, value) in store.scan(Space::Table(table), range, limit, reverse)? {

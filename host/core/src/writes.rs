@@ -76,8 +76,8 @@ impl SpaceWrites {
         Self::default()
     }
 
-    /// The changes `pairs`, which are in the order of their keys, with their bytes in
-    /// `bytes`.
+    /// The changes that `pairs` describe. `pairs` are sorted by key, and their keys and values
+    /// are in `bytes`.
     #[must_use]
     pub fn from_parts(bytes: Arc<Vec<u8>>, pairs: Vec<PairSpan>) -> Self {
         debug_assert!(pairs.is_sorted_by(|a, b| a.key(&bytes) < b.key(&bytes)));
@@ -124,8 +124,8 @@ impl SpaceWrites {
         self.part(index(&range.start).min(end)..end)
     }
 
-    /// Sets `key` to `value`, or deletes it, and replaces an earlier change of `key`.
-    /// Only for few keys: each call takes time in proportion to their number.
+    /// Sets `key` to `value`, or deletes it, and replaces an earlier change of `key`. Use it
+    /// only for a few keys: each call takes time in proportion to the number of changes.
     pub fn insert(&mut self, key: &[u8], value: Option<&[u8]>) {
         let pair = PairSpan::push(Arc::make_mut(&mut self.bytes), key, value);
         match self.pairs.binary_search_by(|pair| pair.key(&self.bytes).cmp(key)) {

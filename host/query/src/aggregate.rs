@@ -22,8 +22,8 @@ pub(crate) struct Aggregate {
     pub(crate) counts: bool,
 }
 
-/// What an accumulator follows. Equal ones are shared: `p50(ms)` and `p95(ms)` need one
-/// sketch.
+/// What an accumulator computes: a function of a field. Aggregates with equal specifications
+/// share one accumulator: `p50(ms)` and `p95(ms)` need only one sketch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AccumulatorSpec {
     function: Function,
@@ -257,8 +257,9 @@ fn text_bytes(value: &FieldValue<'_>) -> usize {
     if let FieldValue::Text(text) = value { text.len() } else { 0 }
 }
 
-/// Whether `candidate` takes the place of the value `known`. Rows come in key order, so
-/// among rows of one time the first one in key order is `first`, and the last one `last`.
+/// Whether `candidate` replaces `known`, the value so far. Rows are read in key order. So among
+/// rows of the same time, the first in key order is `first`, and the last in key order is
+/// `last`.
 fn replaces(
     function: Function,
     known: Option<&FieldValue<'_>>,

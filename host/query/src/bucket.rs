@@ -1,11 +1,12 @@
 //! Buckets of time: the start of the bucket that contains a time, in a time zone.
 //!
-//! Buckets are counted on the zone's clock: days begin at midnight, weeks on Monday.
-//! Buckets of several units are counted from 1970-01-01T00:00, weeks from the Monday
-//! before. A bucket begins at the last time, at or before the times that it contains, at
-//! which the clock shows its start. If the clock skips the start, the bucket begins
-//! with the first time after the gap. So a day can have 23 or 25 hours, and an hour that
-//! occurs twice has two buckets.
+//! Buckets are counted on the zone's clock: days begin at midnight, weeks on Monday. So a day
+//! has 23 or 25 hours if the clock changes on it. Buckets of several units are counted from
+//! 1970-01-01T00:00, and buckets of several weeks from the Monday before that day.
+//!
+//! If the clock is put back, it may show the start of a bucket twice. Then two buckets begin,
+//! one each time: an hour that occurs twice has two buckets. If the clock skips the start of a
+//! bucket, the bucket begins with the first time after the gap.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;

@@ -7,9 +7,9 @@ use crate::group_value::GroupValue;
 use crate::plan::{Fill, RollUp};
 use crate::{Budget, QueryError};
 
-/// Adds, for each combination of values of `by`, the buckets without rows: from the one
-/// that contains `start` to the last one before `end`, or if they are not given, from the
-/// first to the last bucket that has rows. `rows` may be in any order.
+/// Adds the buckets without rows for each combination of values of `by`. The first bucket is
+/// the one that contains `start`, and the last one begins before `end`; if a bound is not
+/// given, it is the first or last bucket that has rows. `rows` may be in any order.
 pub(crate) fn fill(
     roll_up: &RollUp,
     zone: &mut Zone,

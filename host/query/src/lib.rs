@@ -1,11 +1,11 @@
 //! Queries of tables: filters, choice of columns, orders by a field, and roll-ups.
 //!
-//! A [`QueryRequest`] is checked against a table, which gives a [`Plan`]. The plan reads
-//! the rows of one committed state from a [`lantern_core::RowSource`], within a
-//! [`Budget`]. Rows are JSON objects; only the fields that the query needs are decoded.
+//! A [`QueryRequest`] is checked against a table, which gives a [`Plan`]. The plan reads the
+//! rows of one committed state from a [`lantern_core::RowSource`], within a [`Budget`]. Rows
+//! are JSON objects; only the fields that the query needs are decoded.
 //!
-//! This crate knows neither HTTP nor the store. [`QueryPool`] has threads of its own, so
-//! that queries do not take those that fold.
+//! This crate knows neither HTTP nor the store. Queries run on the threads of a [`QueryPool`]
+//! and not on the threads that fold, so that queries do not delay folding.
 
 mod aggregate;
 mod bucket;

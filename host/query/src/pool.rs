@@ -9,8 +9,8 @@ use thiserror::Error;
 
 type Task = Box<dyn FnOnce() + Send>;
 
-/// A fixed number of threads with a bounded queue. When it is dropped, the waiting tasks
-/// are dropped, and the running ones are awaited.
+/// A fixed number of threads with a bounded queue. When the pool is dropped, waiting tasks are
+/// dropped, and the drop waits until the running tasks have ended.
 pub struct QueryPool {
     queue: Arc<Queue>,
     threads: Vec<JoinHandle<()>>,

@@ -43,8 +43,8 @@ pub(crate) struct Group {
 }
 
 impl Plan {
-    /// The groups of the rows of `source` within `range` that match, from the one after
-    /// `after` on.
+    /// The groups of the rows of `source` that are within `range` and match the filter. The
+    /// first group is the one after `after`.
     ///
     /// # Errors
     /// [`QueryError`].

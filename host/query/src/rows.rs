@@ -40,8 +40,9 @@ pub struct PageSize {
 }
 
 impl Plan {
-    /// The rows of `source` within `range` that match, from the one after `after` on.
-    /// For rows in key order, `range` must begin after that row.
+    /// The rows of `source` that are within `range` and match the filter, from the row after
+    /// `after` on. For rows in key order, `after` is not used: `range` must begin after that
+    /// row.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -203,8 +204,8 @@ impl Order {
     }
 }
 
-/// The first rows of an order among all rows that are pushed. It holds at most twice
-/// `limit` rows.
+/// Collects the rows that come first in an order, from all rows that are pushed. At most twice
+/// `limit` rows are in memory.
 struct FirstRows {
     order: Order,
     limit: usize,

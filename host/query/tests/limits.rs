@@ -1,5 +1,6 @@
-//! A query ends at its limits, with an error that names the setting, and when it is
-//! cancelled. What cannot be run is refused with the parameter and the fix.
+//! A query ends with an error at each of its limits, and the error names the setting. It also
+//! ends when it is cancelled. A request for a query that cannot run is refused with an error
+//! that names the parameter and the fix.
 
 use lantern_core::{FieldKind, FieldSpec, FieldValue, KeyRange, RowSource, StoreError, TableSpec};
 use lantern_query::{

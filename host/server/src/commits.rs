@@ -6,13 +6,13 @@ use lantern_core::{CommitSink, CommittedOffsets, PublishedCommit};
 use lantern_live::Hub;
 use tokio::sync::watch;
 
-/// Receives the engine's commits: passes them to the feed, notes their offsets in the log
-/// if the log shows them to other programs, and wakes requests that wait for an offset.
+/// Receives the engine's commits. Passes each commit to the feed, notes its offset in the log
+/// if other programs can read offsets there, and wakes the requests that wait for an offset.
 ///
-/// The hub reads tables from the engine, and the engine publishes commits through this type
-/// to the hub. So the hub is connected once both exist, before anything runs. The reference
-/// to the hub is weak; otherwise engine and hub would keep each other and the data folder
-/// in use forever.
+/// The hub of the feed reads tables from the engine, and the engine publishes commits through
+/// this type to the hub. So this type is created without a hub, and is connected to it before
+/// anything runs. The reference to the hub is weak. With a strong one, engine and hub would
+/// keep each other in memory, and the data folder in use, forever.
 pub(crate) struct Commits {
     hub: OnceLock<Weak<Hub>>,
     offsets: Option<Arc<dyn CommittedOffsets>>,

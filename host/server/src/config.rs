@@ -261,12 +261,12 @@ impl Default for VerifyConfig {
 }
 
 impl ServerConfig {
-    /// Combines the settings. `file` must exist; if it is `None`, [`FILE`] is read if
-    /// it exists. `flags` are dotted keys with TOML values (`http.listen`,
+    /// Combines the settings of all places. `file` must exist; if it is `None`, [`FILE`] is
+    /// read if that file exists. `flags` are dotted keys with TOML values (`http.listen`,
     /// `127.0.0.1:0`); text needs no quotes.
     ///
     /// # Errors
-    /// [`ConfigError`] that names the key, its value and its source.
+    /// [`ConfigError`] that names the key, its value and the place that sets it.
     pub fn load(file: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigError> {
         if let Some(path) = file
             && !path.is_file()
@@ -274,8 +274,8 @@ impl ServerConfig {
             return Err(ConfigError(format!("there is no file `{}`", path.display())));
         }
         let path = file.unwrap_or(Path::new(FILE));
-        // Variables without a section belong to the command line's own client, except
-        // for the keys at the top level.
+        // A variable without a section, such as `LANTERN_SERVER`, is an option of a command and
+        // not a setting. The exception is `LANTERN_DATA`: the key `data` is in no section.
         let env = Env::prefixed(ENV_PREFIX)
             .filter(|key| key == "data" || key.as_str().contains("__"))
             .split("__");

@@ -12,8 +12,8 @@ use parking_lot::Mutex;
 const HOLDS: Duration = Duration::from_secs(2);
 /// How long a write may take before the disk counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The number of bytes written: more than a file system stores inside a file's own
-/// entry.
+/// The number of bytes written. Some file systems store a small file in its own entry, so that
+/// writing it needs no free block; this is more than they store there.
 const BYTES: usize = 8 << 10;
 
 /// A file that is written for the test.

@@ -1,9 +1,9 @@
-//! `lantern doctor`: checks every file of a data folder, and reports which files are
-//! damaged and how to repair each of them. No server may have the folder open.
+//! `lantern doctor`: checks every file of a data folder, and reports which files are damaged
+//! and how to repair each of them. No server may have the folder open.
 //!
-//! A check changes nothing. A repair (`--repair`) moves damaged states into the folder
-//! `damaged`. The server folds these states again from the log when it starts. A repair
-//! deletes nothing. It never changes the log, because nothing else contains its events.
+//! A check changes nothing. A repair (`--repair`) moves damaged state files into the folder
+//! `damaged`, and the server folds their versions again from the log when it starts. A repair
+//! deletes nothing. It never changes the log, because no other file contains the log's events.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -73,11 +73,11 @@ impl Report {
 /// Called with the name of the current step, the number of units done, and the total.
 pub type ProgressFn<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
-/// Checks all files in `folder`; with `repair`, moves damaged states aside so that the
-/// server folds them again from the log.
+/// Checks all files in `folder`. With `repair`, moves damaged state files into the folder
+/// `damaged`, so that the server folds their versions again from the log.
 ///
 /// # Errors
-/// [`StartError`] if a server has the folder open, or it does not exist.
+/// [`StartError`] if a server has the folder open, or the folder does not exist.
 pub fn examine(
     folder: &Path,
     repair: bool,
@@ -383,8 +383,8 @@ impl Doctor {
         }
     }
 
-    /// Makes the next start fold each damaged version again, into new files, like a
-    /// rebuild: readers are reset, and no event is emitted twice.
+    /// Makes the next start fold each damaged version again, into new files. As after any
+    /// rebuild, readers are reset, and no event is emitted twice.
     fn repair(&mut self, records: &[ProjectionRecord], damaged: &[DamagedState]) {
         if self.log.unfit.is_some() || damaged.is_empty() {
             return;
@@ -438,15 +438,16 @@ impl Doctor {
         let version = version.ok_or(RepairError::NoVersion)?;
         let at = |next| ShardMeta { next, ..ShardMeta::default() };
         let emit_from = (0..self.log.bounds.len()).map(|partition| {
-            // The log contains the events that the lost state emitted. If the offset of
-            // the state is unknown, assume that it had folded the whole log.
+            // The new fold must not append the events that the lost state emitted, because the
+            // log already contains them. If the offset of the lost state is unknown, assume
+            // that it had folded the whole log.
             let end = self.log.bounds[partition].map_or(Offset(0), |bounds| bounds.end);
             let next = damaged.next.get(partition).copied().flatten().unwrap_or(end).min(end);
             version.emit_from.get(partition).copied().unwrap_or_default().behind(&at(next), true)
         });
         let emit_from = emit_from.collect();
         version.rebuild(emit_from);
-        // The catalogue first: if the next step fails, the old files remain, but no
+        // Save the catalogue first. If the next step fails, the old files remain, but no
         // version uses them.
         catalog.save(&record)?;
         Ok(self.quarantine(&record.key(), &old)?)
@@ -516,8 +517,8 @@ fn has_entries(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// The number of partitions according to the files of a build: the log may be
-/// unreadable.
+/// The number of partitions for which `folder`, the state folder of a version, has a file. The
+/// log is not asked for the number, because it may be unreadable.
 fn files(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let number = |path: PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();

@@ -44,9 +44,10 @@ pub(crate) struct Plugins {
     files: PluginFiles,
     host: PluginHost,
     stores: Arc<dyn StateStores>,
-    /// Held shared by uploads while a file is stored for a version that is not in the
-    /// catalogue yet, and exclusively while files are swept. The engine never takes it.
-    /// It is shared so that the check of a slow plugin does not delay other uploads.
+    /// The lock between uploads and the sweep of unused files. An upload holds it shared while
+    /// it stores a file for a version that is not in the catalogue yet; the sweep holds it
+    /// exclusively. Uploads share it, so that the check of a slow plugin does not delay other
+    /// uploads. The engine never takes it.
     changing: RwLock<()>,
 }
 

@@ -1,5 +1,5 @@
-//! The standard metrics of a process, under the names that Prometheus' own client
-//! libraries use.
+//! The standard metrics of a process, under the names that the client libraries of Prometheus
+//! use.
 
 use std::fmt::Write as _;
 

@@ -1,14 +1,14 @@
-//! Converts the engine's reports to the wire types of [`lantern_api`]. The engine knows
-//! nothing of them.
+//! Converts the engine's reports to the wire types of [`lantern_api`]. The engine does not use
+//! the wire types.
 //!
-//! `convert!` lists each member once and uses the list for both types, so a member that
-//! only one of them has is a compile error.
+//! `convert!` lists each member once and uses the list for both types, so a member that only
+//! one of them has is a compile error.
 
 use lantern_api as api;
 use lantern_engine as engine;
 
-/// Converts a struct of the engine to that of the same name in the API. Lists the members
-/// that stay as they are, and after `;` those with a conversion.
+/// Converts a struct of the engine to the struct of the same name in the API. A call first
+/// lists the members that stay as they are and, after `;`, those that are converted.
 macro_rules! convert {
     ($it:ident, $Type:ident { $($same:ident),* $(; $($other:ident = $value:expr),* $(,)?)? }) => {{
         let engine::$Type { $($same,)* $($($other,)*)? } = $it;

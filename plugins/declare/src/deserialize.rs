@@ -1,8 +1,8 @@
-//! Lets serde read a tree of [`Node`]s, so that the declaration's types and their JSON
-//! Schema are one.
+//! Lets serde read a tree of [`Node`]s. So the same types read a declaration and give its JSON
+//! Schema.
 //!
-//! Errors have the place of the node that they are about. An unknown key is found
-//! before serde sees it, because the place of a key is known only here.
+//! An error has the place of the node that is wrong. Unknown keys are found here, before serde
+//! sees them, because serde does not know the places of keys.
 
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};

@@ -1,9 +1,9 @@
 //! A projection without code: folds events by a declaration in YAML or JSON.
 //!
-//! `docs/guide/declarations.md` describes declarations. This plugin reads one in
-//! `setup`, checks it completely, and turns it into a plan: names become indexes, fields
-//! become typed columns that the host decodes, and expressions become trees of known
-//! kinds. What is executed for each event interprets no names.
+//! `docs/guide/declarations.md` describes declarations. This plugin reads one in `setup`,
+//! checks it completely, and turns it into a plan: names become indexes, fields become typed
+//! columns that the host decodes, and expressions become trees of known kinds. So no name is
+//! looked up while events are folded.
 #![forbid(unsafe_code)]
 
 mod deserialize;

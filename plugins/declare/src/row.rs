@@ -58,8 +58,8 @@ pub(crate) enum Slot {
     Percentiles(Box<Percentiles>),
 }
 
-/// A row. Its bytes are read only when it is used, because only the table's declaration
-/// knows what they are.
+/// A row. Its bytes are decoded only when the row is used, because decoding needs the table's
+/// declaration.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum DeclaredRow {
     /// A new row.
@@ -77,10 +77,10 @@ impl DeclaredRow {
         matches!(self, Self::Empty)
     }
 
-    /// Its values, to change them.
+    /// The values of the row, which the caller may change.
     ///
     /// # Errors
-    /// If its bytes are not a row of this layout, or joined sums leave 64 bits.
+    /// If the row's bytes are not a row of this layout, or if joined sums leave 64 bits.
     pub(crate) fn slots(&mut self, layout: &'static Layout) -> Result<&mut [Slot], Error> {
         if !matches!(self, Self::Slots(..)) {
             let slots = match std::mem::take(self) {

@@ -104,8 +104,8 @@ fn wrong_parameters_are_reported() {
     assert!(serde_json::from_str::<Value>(settings::SCHEMA).is_ok());
 }
 
-/// Counts by minute from the text of the sample, each compared with the ten before it
-/// by the textbook formulas.
+/// Counts the events of each minute in the text of the sample, and compares each count with the
+/// ten counts before it by the formulas of a textbook.
 #[test]
 fn the_sample_agrees_with_an_independent_computation() {
     let mut minutes: BTreeMap<String, u64> = BTreeMap::new();

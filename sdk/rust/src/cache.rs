@@ -1,8 +1,9 @@
-//! The index of a table's rows in memory: the key of each, and which of them changed.
+//! The index of a table's rows in memory. It stores the key of each row and which rows have
+//! changed.
 //!
-//! The index stores keys and the position (*place*) of each row. The table stores the
-//! rows themselves at the same positions. So a plugin contains this code only once, and
-//! not once for each row type.
+//! The index stores keys and the position (*place*) of each row. The table stores the rows
+//! themselves at the same positions. So the index does not depend on the type of rows, and a
+//! plugin with several types contains this code only once.
 
 use hashbrown::HashTable;
 
@@ -12,8 +13,8 @@ use crate::key::{Key, NUL, push};
 use crate::table_spec::TableSpec;
 use crate::trigger;
 
-/// Rows are prefetched only if, since the last prefetch, the index had no place for at
-/// least one in this number of keys.
+/// Rows are prefetched only if, since the last prefetch, at least one key in this number of
+/// keys had no place in the index.
 const MISSES_LEAST: usize = 16;
 
 #[derive(Debug)]
@@ -35,8 +36,8 @@ pub(crate) struct RowCache {
     missed: usize,
     /// The places of the prefetched keys, in the order in which they will be looked up.
     ahead: Vec<u32>,
-    /// How many of the noted keys have been looked up; greater than their number while keys
-    /// are still being noted.
+    /// How many keys of `ahead` have been looked up since the prefetch. While keys are still
+    /// being added to `ahead`, it is greater than their number.
     looked: usize,
 }
 
@@ -88,8 +89,8 @@ impl RowCache {
         key.write(&mut self.key);
         self.tenant = key.tenant().map(str::len);
         if self.per_tenant && self.tenant.is_none() {
-            // A text with U+0000 in it may equal a stored key, but it is not a valid
-            // key.
+            // A text that contains U+0000 may equal the stored key of a tenant's row, but it is
+            // not a valid key.
             return (None, 0);
         }
         // After a prefetch, keys are usually looked up in the same order.
@@ -248,22 +249,20 @@ impl RowCache {
         Ok(())
     }
 
-    /// An estimate of how many of at most `keys` keys will have no place, from the
-    /// number that had none since the last estimate; 0 if a prefetch is not worth a
-    /// call.
+    /// Estimates how many of at most `keys` keys will have no place: as many keys had none
+    /// since the last estimate. Returns 0 if a prefetch is not worth a call.
     pub(crate) fn expect_missing(&mut self, keys: usize) -> usize {
         let missed = std::mem::take(&mut self.missed);
         if missed < keys.div_ceil(MISSES_LEAST) { 0 } else { missed.min(keys) }
     }
 
-    /// Drops keys so that at most half of `rows` remain. Returns for each place, in
-    /// order, whether it remains; none if all are dropped. No row may have unsent
-    /// changes.
+    /// Drops rows so that at most half of `rows` remain. Returns for each place, in order,
+    /// whether its row remains; `None` if all rows are dropped. No row may have unsent changes.
     pub(crate) fn drop_some(&mut self, rows: usize) -> Option<Vec<bool>> {
         self.expect_none();
         self.index.clear();
-        // Rows that were used since the last time are kept, unless they are the
-        // majority. Otherwise the table would soon be full again.
+        // Rows that were used since the last call are kept, unless they are the majority. If
+        // they were kept then, the table would soon be full again.
         let used = self.slots.iter().filter(|slot| slot.used).count();
         if used == 0 || used > rows / 2 {
             self.slots.clear();

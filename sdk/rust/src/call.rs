@@ -93,8 +93,9 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// An event of the type `kind` with `data` as its JSON. Its time is that of the
-    /// event or timer that emits it, unless [`Self::time`] sets another.
+    /// An event of the type `kind` with `data` as its JSON. Unless [`Self::time`] sets another
+    /// time, it gets the time of the event or timer that the projection is processing when it
+    /// emits.
     ///
     /// # Errors
     /// If `data` cannot be written as JSON.
@@ -114,8 +115,8 @@ impl NewEvent {
         self
     }
 
-    /// Sets `tenant`. It must be the tenant of the event or timer that emits it, which
-    /// is also the default.
+    /// Sets `tenant`. It must be the tenant of the event or timer that the projection is
+    /// processing when it emits. This tenant is also the default.
     pub fn tenant(mut self, tenant: impl Into<String>) -> Self {
         self.tenant = tenant.into();
         self

@@ -14,7 +14,7 @@ pub(crate) struct Values<'a> {
 
 impl<'a> Values<'a> {
     /// # Errors
-    /// [`Error::Batch`] unless there are `count` values, or none at all.
+    /// [`Error::Batch`] unless the column has `count` values, or none at all.
     pub(crate) fn new(column: &'a Column, count: usize) -> Result<Self, Error> {
         let ends = column.ends.as_slice();
         if !ends.is_empty() && ends.len() != count {
@@ -45,8 +45,8 @@ pub(crate) struct Texts<'a> {
 
 impl<'a> Texts<'a> {
     /// # Errors
-    /// [`Error::Batch`] unless there are `count` values, or none at all, all
-    /// of them UTF-8.
+    /// [`Error::Batch`] unless the column has `count` values, or none at all, and all values
+    /// are UTF-8.
     pub(crate) fn new(column: &'a Column, count: usize) -> Result<Self, Error> {
         let values = Values::new(column, count)?;
         let text = std::str::from_utf8(values.bytes)

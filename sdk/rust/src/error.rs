@@ -114,8 +114,8 @@ impl From<FlushError> for Error {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RowError {
-    /// The row's bytes were not written by this version of the plugin, or its fields
-    /// cannot be written as JSON.
+    /// The row cannot be read, because this version of the plugin did not write its bytes, or
+    /// it cannot be written, because its fields cannot be JSON.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// JSON cannot represent the value, so it could not be read back.

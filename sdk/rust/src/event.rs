@@ -216,8 +216,8 @@ impl<'a> Event<'a> {
         json::from_str(text).map_err(Error::Data)
     }
 
-    /// The text of the member `name` of the event's data, for [`prepare`]. Parsing
-    /// stops after it, so the rest is not checked. `None` if the member is missing, is
+    /// The text of the member `name` of the event's data, for [`prepare`]. Parsing stops after
+    /// this member, so the rest of the data is not checked. `None` if the member is missing, is
     /// not a text or has escapes, or if the data before it is not JSON.
     ///
     /// [`prepare`]: crate::Projection::prepare

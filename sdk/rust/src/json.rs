@@ -23,8 +23,8 @@ pub(crate) fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde
     }
 }
 
-/// The text of the member `name` of the object `text`. Parsing stops there. None if
-/// there is no such member, if it has escapes, or if the text before it is not JSON.
+/// The text of the member `name` of the object `text`. Parsing stops after this member. Returns
+/// none if there is no such member, if its text has escapes, or if `text` is not JSON up to it.
 #[inline]
 pub(crate) fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut reader = Reader::new(text);

@@ -18,7 +18,7 @@ use crate::Timestamp;
 /// rest. Text from events may contain it. A key built from such text is refused
 /// everywhere, so that two different keys never become equal.
 ///
-/// Put the part by which rows are read first in the key. If there is a time, put it before
+/// Begin a key with the part by which rows are read. If there is a time, put it before
 /// everything else: then new rows are added at one end of the table, which is several times
 /// faster than adding them all over the table.
 ///

@@ -1,5 +1,5 @@
-//! The trait that a plugin implements, and the code that runs it between the contract's
-//! two functions.
+//! The trait that a plugin implements, and the code that calls it from the contract's two
+//! functions (`setup` and `apply`).
 
 use std::cell::Cell;
 

@@ -128,9 +128,9 @@ pub trait Value: DeserializeOwned {
     /// [`RowError`] if the value could not be read back.
     fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError>;
 
-    /// Reads a value at the beginning of `text` and removes it, if its text is exactly
-    /// as [`Self::write`] writes it. Otherwise none, and serde reads it; that is also
-    /// the default.
+    /// Reads a value at the beginning of `text` and removes it from `text`, if it is written
+    /// exactly as [`Self::write`] writes it. Otherwise returns none, and serde reads the row.
+    /// The default implementation always returns none.
     #[inline]
     fn read(text: &mut &[u8]) -> Option<Self> {
         let _ = text;

@@ -13,10 +13,11 @@ use crate::key::{Key, end_of_prefix};
 use crate::row::{Field, Row, Stored};
 use crate::table_spec::TableSpec;
 
-/// The rows that a table keeps in memory unless `#[table(cache = …)]` sets another
+/// The number of rows that a table keeps in memory unless `#[table(cache = …)]` sets another
 /// number.
 ///
-/// When a table reaches it, changes are sent to the host early, and rows that were not
+/// When a table reaches this number, its changes are sent to the host early, and rows that were
+/// not used recently are dropped from memory.
 /// used recently are dropped from memory.
 pub const CACHE_ROWS: usize = 32_768;
 
@@ -224,11 +225,11 @@ impl<R: Stored> Table<R> {
         Ok(self.rows[place].take())
     }
 
-    /// Reads the rows under `keys` into memory in one call of the host, for the reads that
-    /// follow. Call it from [`prepare`](crate::Projection::prepare), if a table has many
-    /// more rows than its `cache`. It affects only the time of those reads. If most rows of
-    /// recent keys were in memory, it ignores `keys`. Keys beyond the number of rows in the
-    /// table's `cache` are ignored too.
+    /// Reads the rows under `keys` into memory in one call of the host, so that later reads of
+    /// these rows need no call. Call it from [`prepare`](crate::Projection::prepare), if a
+    /// table has many more rows than its `cache`. It affects only the time of those reads. It
+    /// ignores `keys` if the rows of most recent keys were in memory already, and it ignores
+    /// the keys beyond the number of rows in the table's `cache`.
     ///
     /// # Errors
     /// As [`Self::get`].
@@ -244,8 +245,8 @@ impl<R: Stored> Table<R> {
         }
         let first = self.cache.len();
         let read = self.ask_for(keys).and_then(|()| self.read_from(first));
-        // Keys whose rows could not be read lose their places, because nothing is known
-        // about their rows.
+        // If reading has failed, the new keys lose their places again, because it is unknown
+        // whether they have rows.
         self.cache.truncate(self.rows.len());
         read
     }

@@ -1,8 +1,8 @@
 //! The N largest values of each group.
 //!
-//! All groups are in one private table. For each group it has a row with the N largest
-//! items in order. Every other item of the group has two rows: one under its name, to find
-//! its value, and one under its value, to find the next largest item when one of the N
+//! All groups are in one private table. For each group, this table has one row with the group's
+//! N largest items in order. Every other item of the group has two rows: one under its name, to
+//! find its value, and one under its value, to find the next largest item when one of the N
 //! largest shrinks or is removed.
 
 use std::cmp::Ordering;
@@ -16,12 +16,12 @@ use crate::table_spec::TableSpec;
 /// The N largest values of each group, exact while values grow, shrink and are
 /// removed.
 ///
-/// Values are integers; keep amounts in their smallest unit. Of equal values, the
-/// item whose key comes first in the order of bytes ranks first, so the ranking
-/// depends on values alone and never on the order of events.
+/// Values are integers; keep amounts in their smallest unit. Among equal values, the item whose
+/// key comes first in the order of bytes ranks first. So the ranking depends only on the values
+/// and never on the order of events.
 ///
-/// It is a separate private table. Copy the items for readers to a public table
-/// whenever [`TopN::add`], [`TopN::set`] or [`TopN::remove`] returns that the N largest
+/// A `TopN` is a private table of its own. Copy the items that readers should see to a public
+/// table whenever [`TopN::add`], [`TopN::set`] or [`TopN::remove`] returns that the N largest
 /// have changed:
 ///
 /// ```

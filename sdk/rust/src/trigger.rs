@@ -1,5 +1,5 @@
-//! The timer or event that the projection is processing: its writes name it as their
-//! cause, and it decides which tenant's rows they may change.
+//! The timer or event that the projection is processing now. Each write of the projection names
+//! it as its cause, and may change only rows of its tenant.
 
 use std::cell::{Cell, RefCell};
 

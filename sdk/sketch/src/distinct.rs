@@ -215,8 +215,8 @@ fn decode_dense(bytes: &[u8]) -> Result<Distinct, DecodeError> {
     Ok(Distinct(State::Dense(Box::new(registers))))
 }
 
-/// The position of the register's five bits: a byte, and the distance from the lowest
-/// bit of the two bytes that begin there.
+/// The position of a register's five bits. The bits are within the two bytes that begin at the
+/// returned byte; the second number is how far they are from the lowest bit of these two bytes.
 #[inline]
 fn place(index: usize) -> (usize, u32) {
     let bit = index * 5;

@@ -90,8 +90,8 @@ macro_rules! json {
             }
         }
 
-        /// From an object with exactly these members, whose numbers must be those of
-        /// the sketch.
+        /// Reads an object with exactly these members. Its numbers must be those that its
+        /// sketch gives.
         impl<'de> Deserialize<'de> for $sketch {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let form = $form::deserialize(deserializer)?;

@@ -17,12 +17,12 @@ const FORM: u8 = 3;
 
 /// Percentiles of integers.
 ///
-/// Minimum, maximum and count are exact, and so are values from −128 to 127. A
-/// percentile of other values is within 1/128 (0.8 %) of a value that was added at this
-/// rank. Merging is commutative and associative.
+/// Minimum, maximum and count are exact. A percentile from −128 to 127 is exact too. Any other
+/// percentile is within 1/128 (0.8 %) of a value that was added at this rank. Merging is
+/// commutative and associative.
 ///
-/// It needs 16 bytes in memory for each bucket with values: about 64 buckets for each
-/// doubling from the smallest to the largest value, at most 7,424. When stored, a
+/// A sketch needs 16 bytes in memory for each bucket with values. There are about 64 buckets
+/// for each doubling from the smallest to the largest value, and at most 7,424. When stored, a
 /// bucket needs two or three bytes.
 ///
 /// Values are integers so that sums and buckets are the same everywhere. Choose
@@ -86,8 +86,8 @@ impl Percentiles {
         rounded.is_some()
     }
 
-    /// Extends the bounds of the values by `bounds`. Call it before adding to the
-    /// value's bucket.
+    /// Extends the smallest and the largest value to include `bounds`. Call it before a value
+    /// is added to its bucket.
     fn widen(&mut self, bounds: (i64, i64)) {
         self.bounds = if self.buckets.is_empty() {
             bounds

@@ -28,8 +28,8 @@ pub(crate) enum ApiError {
 }
 
 impl ApiError {
-    /// Whether the same request may succeed later, and when to retry if the server
-    /// tells that.
+    /// `Some` if the same request may succeed later. It contains the wait before the next try,
+    /// if the server names one.
     pub(crate) fn passing(&self) -> Option<Option<Duration>> {
         match self {
             Self::Unreachable { .. } => Some(None),

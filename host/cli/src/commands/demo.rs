@@ -1,8 +1,8 @@
 //! `lantern demo`: the server with real flights and generated shop events.
 //!
-//! Flights and shop events have times of the same sped-up clock, because a log has one
-//! event time. When the demo starts, it reads the log to find which events it has sent
-//! already, so it continues where it stopped, also after a crash.
+//! Flights and shop events are in the same log and move the same watermark, so both take their
+//! times from one sped-up clock. When the demo starts, it reads the log to find which events it
+//! has sent already. So it continues at the event where it stopped, also after a crash.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -23,8 +23,8 @@ use crate::sender::{Sender, TRIES};
 
 /// How often events are sent.
 const TICK: Duration = Duration::from_millis(100);
-/// The longest step of the demo's clock. If the server was busy for longer, the clock and
-/// all later events are delayed.
+/// The longest step of the demo's clock. If a step took longer because the server was busy, the
+/// clock does not catch up: it and all later events are delayed.
 const MADE_UP_FOR_MAX: Duration = Duration::from_secs(1);
 /// The maximum number of events in one request.
 const PIECE_EVENTS_MAX: u64 = 20_000;

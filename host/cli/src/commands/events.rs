@@ -201,8 +201,8 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
         query.wait_s = if args.no_follow { 0 } else { TAIL_WAIT_S };
         let page = match api.events(&query).await {
             Ok(page) => page,
-            // The first request fails if the address is wrong. Later requests are
-            // retried, so `tail` survives a restart of the server.
+            // An error of the first request ends the command, because the address may be wrong.
+            // Later requests are retried, so `tail` survives a restart of the server.
             Err(error)
                 if tries < TAIL_TRIES && query.time.is_none() && error.passing().is_some() =>
             {

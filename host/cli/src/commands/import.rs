@@ -168,8 +168,8 @@ enum ImportProgress<'a> {
     Waits(Duration, &'a str),
 }
 
-/// Sends the pieces of `ahead` until there are no more; `lines` counts the lines whose
-/// events are in the log.
+/// Sends the pieces of the file that are read `ahead`, until there are no more. `lines` counts
+/// the lines whose events are in the log.
 async fn feed(
     ahead: &mut mpsc::Receiver<FilePart>,
     sender: &mut Sender,

@@ -30,9 +30,9 @@ impl Lateness {
         Self { before: before.collect() }
     }
 
-    /// The number of late events since the import began, for each projection that had some.
-    /// A version that was not active when it began is left out, because it folds the whole
-    /// log.
+    /// The number of late events since the import began, for each projection that had some. A
+    /// version that was not active when the import began is left out, because it folds the
+    /// whole log.
     pub(super) fn since(&self, now: &[ProjectionStatus]) -> BTreeMap<String, u64> {
         let active = now.iter().filter_map(|p| Some((p, active(p)?)));
         active
@@ -92,8 +92,8 @@ pub(super) async fn ends(api: &Api) -> Answer<Vec<u64>> {
     Ok(partitions.into_iter().map(|partition| partition.end.unwrap_or(0)).collect())
 }
 
-/// Waits until the tables of all active versions contain the log up to `ends`; returns
-/// their last status.
+/// Waits until the tables of all active versions contain the log up to `ends`. Returns the
+/// status of the projections at that time.
 pub(super) async fn wait(
     api: &Api,
     ends: &[u64],

@@ -30,8 +30,8 @@ use std::io::{IsTerminal, Write};
 
 use crate::error::{Exit, Failure, Outcome};
 
-/// Asks for confirmation before an action that cannot be undone. If the terminal is
-/// missing, the answer is no.
+/// Asks for confirmation before an action that cannot be undone. Without a terminal, the action
+/// is refused.
 fn confirm(question: &str, yes: bool) -> Outcome {
     if yes {
         return Ok(());
@@ -56,7 +56,8 @@ fn confirm(question: &str, yes: bool) -> Outcome {
 }
 
 /// The folder of this user's compiled plugins, for commands without a server's data folder:
-/// `lantern/compiled` in `XDG_CACHE_HOME` or `~/.cache`. `None` if the user has neither.
+/// `lantern/compiled` in `XDG_CACHE_HOME` or, without this variable, in `~/.cache`. `None` if
+/// the user has no home folder either.
 fn user_cache() -> Option<std::path::PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let cache = folder("XDG_CACHE_HOME").map(std::path::PathBuf::from);

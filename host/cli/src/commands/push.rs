@@ -14,8 +14,8 @@ use crate::error::{Exit, Failure, Outcome};
 use crate::event_file::read_plugin;
 use crate::output::{self, Progress};
 
-/// How long to wait before the state of a backfill is requested again: at first, so that
-/// a short one ends at once, and later.
+/// The first wait before the state of a backfill is requested again. It is short, so that the
+/// command ends soon after a short backfill. Later waits are longer.
 const POLL: Duration = Duration::from_millis(20);
 /// The longest of these waits.
 const POLL_MAX: Duration = Duration::from_millis(500);

@@ -136,8 +136,8 @@ impl MemoryLog {
         lock(&self.inner).read_faults.push_back(error);
     }
 
-    /// Makes the next append fail with `error`; it appends nothing. If this is called
-    /// several times, the errors apply to consecutive appends.
+    /// Makes the next append fail with `error` and append nothing. If this is called several
+    /// times, the errors apply to consecutive appends.
     pub fn fail_next_append(&self, error: LogError) {
         lock(&self.inner).append_faults.push_back(error);
     }
@@ -188,9 +188,9 @@ impl MemoryLog {
         chunks.flat_map(|chunk| chunk.appended.clone()).collect()
     }
 
-    /// Appends `events` to partition `to`, or each to the partition of its subject. If
-    /// appends are held back, it waits; if an error is set or the log is closed, it
-    /// fails.
+    /// Appends `events` to partition `to` or, without `to`, each event to the partition of its
+    /// subject. While appends are held back, the events wait. The append fails if an error is
+    /// set or the log is closed.
     pub(super) fn append_or_hold(&self, events: Events, to: Option<PartitionId>, done: AppendDone) {
         let mut inner = lock(&self.inner);
         if inner.closed {

@@ -97,8 +97,8 @@ impl MemoryDeadLetters {
         lock(&self.inner).copies.clone()
     }
 
-    /// Makes the next `copy` fail with `error`; it stores nothing. If this is called
-    /// several times, the errors apply to consecutive calls.
+    /// Makes the next `copy` fail with `error` and store nothing. If this is called several
+    /// times, the errors apply to consecutive calls.
     pub fn fail_next_copy(&self, error: LogError) {
         lock(&self.inner).copy_faults.push_back(error);
     }

@@ -6,13 +6,13 @@
 //! | operators | kinds |
 //! |---|---|
 //! | `=`, `!=`, `in` | all except `json` and sketches |
-//! | `<`, `<=`, `>`, `>=` | the same, except `boolean` |
+//! | `<`, `<=`, `>`, `>=` | all except `boolean`, `json` and sketches |
 //! | `prefix` | `text` |
 //! | `= null`, `!= null` | all |
 //!
-//! A field that is missing or `null` has no value. A condition on it does not hold, with
-//! any operator: `country != DE` finds no row without a country. Only `= null` finds rows
-//! without a value, and `!= null` those with one.
+//! A field that is missing or `null` has no value. A condition on such a field does not hold,
+//! with any operator: `country != DE` finds no row without a country. There are two exceptions:
+//! `= null` finds the rows without a value, and `!= null` the rows with a value.
 //!
 //! Times are compared as times and numbers as doubles. Text is compared by its bytes in
 //! UTF-8.
@@ -158,8 +158,8 @@ pub fn field_named(fields: &[FieldSpec], name: &str) -> Result<usize, UnknownFie
     })
 }
 
-/// The name among `known` that `name` was probably meant to be: with at most one wrong
-/// character in three.
+/// The name in `known` that is most similar to `name`, which is probably a misspelling of it.
+/// `None` if more than one character in three is wrong in all of them.
 pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let most = (name.chars().count() / 3).clamp(1, 3);
     known

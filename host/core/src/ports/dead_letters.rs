@@ -15,12 +15,12 @@ pub trait DeadLetters: Send + Sync {
     /// so a repeated call may store a copy twice.
     fn copy(&self, letters: &[DeadLetter]) -> Result<(), LogError>;
 
-    /// Reads the stored copies up to the current end: those that no call has read
-    /// before, or all of them with `from_beginning`. Passes the names of their parked
-    /// events to `page`, a bounded number at a time. A page counts as read once `page`
-    /// has returned [`ControlFlow::Continue`], so each copy is passed at least once.
-    /// With [`ControlFlow::Break`] the call ends, and the page does not count as read.
-    /// Blocks. Concurrent calls run one after another.
+    /// Reads the stored copies up to the current end: the copies that no earlier call has read,
+    /// or all copies with `from_beginning`. Passes the names of the copied events to `page`, a
+    /// bounded number at a time. A page counts as read once `page` has returned
+    /// [`ControlFlow::Continue`], so each copy is passed at least once. If `page` returns
+    /// [`ControlFlow::Break`], the call ends, and this page does not count as read. Blocks.
+    /// Concurrent calls run one after another.
     ///
     /// # Errors
     /// [`LogError::Unavailable`] if the copies cannot be read.

@@ -54,10 +54,10 @@ pub trait Log: Send + Sync {
         None
     }
 
-    /// Appends events that a shard has emitted, each of them once, even if the same
-    /// events are passed again after a crash. Otherwise like [`Log::append`], which is
-    /// the default: it is sufficient for a log that recognizes duplicates by `source` and
-    /// `id`.
+    /// Appends events that a shard has emitted. Each event is appended only once, even if it is
+    /// passed again after a crash. In all other respects this is [`Log::append`], which is also
+    /// the default implementation: it is sufficient for a log that recognizes duplicates by
+    /// `source` and `id`.
     fn emit(&self, emitted: Emitted, done: AppendDone) {
         self.append(emitted.events, done);
     }
@@ -75,22 +75,21 @@ pub trait Log: Send + Sync {
         None
     }
 
-    /// The identity of the partition. A partition that was deleted and recreated under
-    /// the same name has another identity, although it may have the same offsets. `None`
-    /// if the log does not know it, or not at present.
+    /// The identity of the partition. A partition that was deleted and recreated under the same
+    /// name has another identity, although it may have the same offsets. `None` if the log has
+    /// no identities, or does not know this one at present.
     fn identity(&self, _partition: PartitionId) -> Option<Arc<str>> {
         None
     }
 
-    /// The incarnation of the log that wrote the event before `offset`: a random number
-    /// that is drawn at each opening. So a log that was restored from a copy and
-    /// continued differently is distinguished from the original. `None` if it is not
-    /// known.
+    /// The incarnation of the log that wrote the event before `offset`: a random number that is
+    /// drawn each time the log is opened. It shows whether a log is the original, or was
+    /// restored from a copy and then got other events. `None` if the incarnation is not known.
     fn incarnation_at(&self, partition: PartitionId, _offset: Offset) -> Option<u64> {
         self.identity(partition).map(|identity| crate::incarnation_of(&identity))
     }
 
-    /// Reasons why results are less trustworthy although the log works, one sentence
+    /// Reasons why results are less reliable than usual although the log works, one sentence
     /// each.
     fn warnings(&self) -> Vec<String> {
         Vec::new()

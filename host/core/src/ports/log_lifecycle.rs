@@ -7,8 +7,8 @@ use crate::{LogError, Offset, PartitionId, Timestamp};
 /// `None` for no such bound.
 pub type RetentionFloor<'a> = &'a dyn Fn(PartitionId) -> Option<Offset>;
 
-/// A log from which Lantern itself deletes old events. A log on Kafka is not one of them:
-/// there the broker deletes old events.
+/// A log from which Lantern itself deletes old events. A log on Kafka does not implement this
+/// trait, because there the broker deletes old events.
 pub trait LogMaintenance: Send + Sync {
     /// Deletes events that exceed the log's retention by age or size at `now`, but keeps
     /// those at or after the `floor` of their partition. One call does a bounded amount

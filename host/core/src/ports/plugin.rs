@@ -38,9 +38,8 @@ pub enum InstantiateError {
 /// A running instance of a plugin. It may be dropped at any time: its memory is only a
 /// cache.
 pub trait Instance: Send {
-    /// Applies `batch`. `host` executes the host calls of the plugin, and is part of the
-    /// outcome. `fuel` limits the call. After any error the instance must not be used
-    /// again.
+    /// Applies `batch`. `host` executes the host calls of the plugin, and is returned in the
+    /// outcome. `fuel` limits the call. After any error the instance must not be used again.
     fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> ApplyOutcome;
 }
 
@@ -71,10 +70,10 @@ pub struct Batch {
     pub offsets: Vec<u64>,
     /// The watermark before each event.
     pub watermarks: Vec<Timestamp>,
-    /// For each event, the time from which the retention of its rows counts while there is
-    /// no watermark: the event's time, or the latest time with which it could move the
-    /// watermark if its time is later. Empty once there is a watermark. The plugin does not
-    /// receive it.
+    /// For each event, the time from which the retention of its rows counts. It is needed only
+    /// while the shard has no watermark; later the list is empty. It is the event's time, or an
+    /// earlier time if the event is too far ahead: then it is the latest time with which the
+    /// event could move the watermark. The plugin does not receive it.
     pub times_before_watermark: Vec<Timestamp>,
     /// The emit depth of each event; empty if the plugin emits no events. The plugin does
     /// not receive it.
@@ -162,9 +161,9 @@ pub enum TrapKind {
     HostCall,
 }
 
-/// The host calls of a plugin during one call. Writes go to a buffer of the call. Reads
-/// see this buffer, then the state before the call. Each write names its cause, and is
-/// checked only against this timer or event.
+/// The host calls of a plugin during one call. Writes go to a buffer of the call. A read
+/// returns the value in this buffer or, if it has none, the value before the call. Each write
+/// names its cause. Only this timer or event decides whether the write is allowed.
 pub trait Host: Send + Any {
     /// The value under `key` of `table`.
     ///
@@ -172,12 +171,12 @@ pub trait Host: Send + Any {
     /// [`HostError`], which ends the call.
     fn get(&mut self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, HostError>;
 
-    /// Adds the values of those of `keys` in `table` that `values` does not have yet. All
-    /// these values are in memory at the same time, so pass only a few keys: values may
+    /// Looks up the `keys` that have no value in `values` yet, in `table`, and adds their
+    /// values. All values are in memory at the same time, so pass only a few keys: values may
     /// be large.
     ///
     /// # Errors
-    /// Those of [`Host::get`].
+    /// The errors of [`Host::get`].
     fn get_many(
         &mut self,
         table: TableId,
@@ -205,8 +204,8 @@ pub trait Host: Send + Any {
     /// [`HostError`], which ends the call.
     fn delete(&mut self, cause: Cause, table: TableId, key: &str) -> Result<(), HostError>;
 
-    /// Up to `limit` rows with keys from `start` to before `end` (if empty, to the last
-    /// key).
+    /// Up to `limit` rows with keys from `start` to before `end`. If `end` is empty, up to the
+    /// last key of the table.
     ///
     /// # Errors
     /// [`HostError`], which ends the call.
@@ -237,11 +236,12 @@ pub trait Host: Send + Any {
     /// [`HostError`], which ends the call.
     fn emit(&mut self, event: NewEvent) -> Result<(), HostError>;
 
-    /// Rejects an event: it is parked with `message`, and nothing of the call depends on
-    /// it.
+    /// Rejects an event: the event is parked with `message`, and no other result of the call
+    /// depends on it.
     ///
     /// # Errors
-    /// [`HostError`], which ends the call; always, if this host takes no rejections.
+    /// [`HostError`], which ends the call. The default implementation does not support
+    /// rejections and always returns it.
     fn reject(&mut self, cause: Cause, message: &str) -> Result<(), HostError> {
         Err(HostError::Guest(format!(
             "{} was rejected, but this host does not support rejected events: {message}",

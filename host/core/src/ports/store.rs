@@ -28,9 +28,10 @@ pub enum Space {
     Meta,
     /// The rows of a table; keys are UTF-8.
     Table(TableId),
-    /// Timers by due time. The key is the due time (8 bytes big-endian, sign bit flipped)
-    /// and the timer's key. The value is the time that was set (8 bytes), the offset of
-    /// the event that set the timer (8 bytes) and its depth (4 bytes), all big-endian.
+    /// Timers by due time, at which they fire. The key is the due time (8 bytes big-endian,
+    /// sign bit flipped) and the timer's key. The value is the time for which the plugin set
+    /// the timer (8 bytes), the offset of the event that set the timer (8 bytes) and its depth
+    /// (4 bytes), all big-endian.
     TimersByTime,
     /// Timers by key; the value is the due time as in `TimersByTime`.
     TimersByKey,
@@ -105,10 +106,10 @@ pub trait ReadStore: Send {
     /// [`StoreError`] if it cannot be read.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Adds the values of those of `keys` that `values` does not have yet.
+    /// Looks up the `keys` that have no value in `values` yet, and adds their values.
     ///
     /// # Errors
-    /// Those of [`ReadStore::get`].
+    /// The errors of [`ReadStore::get`].
     fn get_many(
         &self,
         space: Space,
@@ -157,12 +158,10 @@ pub trait ReadStore: Send {
 
 /// The state of one shard. Reads see the last commit.
 pub trait ShardStore: ReadStore + Sync {
-    /// Writes all of `writes`, durably, or nothing. Makes all commits before it durable
-    /// too.
+    /// Writes all of `writes`, durably, or nothing. Also makes all earlier commits durable.
     ///
     /// # Errors
-    /// [`StoreError`]; then nothing was written, and earlier commits without a sync are
-    /// kept.
+    /// [`StoreError`]; then nothing was written, and earlier commits without a sync are kept.
     fn commit(&self, writes: &Writes) -> Result<(), StoreError>;
 
     /// Writes all of `writes` or nothing, without waiting for the disk. If the process
@@ -176,8 +175,8 @@ pub trait ShardStore: ReadStore + Sync {
     /// Whether a commit was made that is not durable yet.
     fn has_unsynced(&self) -> bool;
 
-    /// A view of the last commit that later commits do not change. Keeps old
-    /// pages alive, so hold it briefly.
+    /// A view of the last commit. Later commits do not change it. It keeps old pages of the
+    /// file in use, so hold it only briefly.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be opened.

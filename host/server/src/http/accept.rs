@@ -20,8 +20,8 @@ use super::connection::{AnswerBody, Connection, ConnectionTimeouts, RequestProgr
 use super::reserved_connections::Reserved;
 use crate::config::HttpConfig;
 
-/// The maximum number of bytes that hyper buffers for a connection; a request's headers
-/// must fit.
+/// The maximum number of bytes that hyper buffers for a connection. The headers of a request
+/// must fit in this buffer.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// How long to wait after the system fails to accept a connection (too many open
 /// files).
@@ -30,8 +30,8 @@ const ACCEPT_WAIT: Duration = Duration::from_millis(100);
 /// free for the next one.
 const RESERVED_HEADERS: Duration = Duration::from_secs(1);
 
-/// Serves `router` until `stopping`. Then requests in progress get the time that
-/// `config` allows, and are cut off after it.
+/// Serves `router` until `stopping` is cancelled. Then requests in progress may continue for
+/// the time that `config` allows; after this time their connections are closed.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,

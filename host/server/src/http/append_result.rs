@@ -24,8 +24,8 @@ pub(crate) struct AppendQuery {
     pub(crate) exact: bool,
 }
 
-/// Adds an append to `result` and to the metrics: events that a stream appended before
-/// it stops count as well.
+/// Adds the counts of one append to `result` and to the metrics. It is called after every
+/// append, so events that were appended before a stream stopped with an error are counted too.
 pub(super) fn count(result: &mut AppendResult, appended: &Appended) {
     let (before, duplicates, differing) = (result.appended, result.duplicates, result.differs);
     add(result, appended);

@@ -30,8 +30,8 @@ impl Conditions {
         }
     }
 
-    /// Checks the conditions against the state that `etag` names, a strong tag with its
-    /// quotes.
+    /// Checks the conditions of the request against the current state. `etag` is the strong tag
+    /// of this state, with its quotes.
     pub(super) fn evaluate(&self, etag: &str) -> Verdict {
         if self.match_any.as_ref().is_some_and(|tags| !tags.contain(etag, Comparison::Strong)) {
             return Verdict::Failed;

@@ -29,8 +29,8 @@ const OWN_HEAD_BYTES_MAX: usize = 1_024;
 /// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionTimeouts {
-    /// For a request's headers, from their first byte; for the first request of a
-    /// connection, from the start of the connection.
+    /// The time limit for the headers of a request. It is counted from their first byte or, for
+    /// the first request of a connection, from the start of the connection.
     pub(super) headers: Duration,
     /// For the next request.
     pub(super) idle: Duration,

@@ -1,9 +1,9 @@
-//! Cross-origin requests (the Fetch standard) of the pages in `http.origins`,
-//! `OPTIONS`, and the handshake of CloudEvents web hooks.
+//! Cross-origin requests (the Fetch standard) of the pages in `http.origins`, `OPTIONS`, and
+//! the handshake of CloudEvents web hooks.
 //!
-//! `tower-http` has a layer for this, but it treats every `OPTIONS` as a preflight, also
-//! that of a web hook, and answers 200. [`super::origin_check`] runs before this module and
-//! decides which pages may call.
+//! `tower-http` has a layer for this, but that layer answers every `OPTIONS` as a preflight,
+//! with 200, even if it is the handshake of a web hook. [`super::origin_check`] runs before
+//! this module and decides which pages may call.
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;
@@ -38,8 +38,8 @@ pub(super) async fn share(State(app): State<Shared>, request: Request, next: Nex
     headers.append(VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        // No request here has credentials in the sense of the standard, so `*` covers
-        // all headers.
+        // By the Fetch standard, `*` means all headers if the request has no credentials, such
+        // as cookies. This server uses no credentials of this kind.
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
     }
     response

@@ -19,8 +19,8 @@ use parking_lot::Mutex;
 /// How long the server still reads from a client after the answer.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Sends the answer only when the body has arrived completely, its sender has aborted
-/// it, or [`DRAIN`] has passed since the body was last read.
+/// Sends the answer only after the body has arrived completely, after its sender has aborted
+/// it, or when [`DRAIN`] has passed since the body was last read.
 pub(crate) async fn drain(request: Request, next: Next) -> Response {
     if request.body().is_end_stream() {
         return next.run(request).await;

@@ -20,8 +20,8 @@ use crate::problem::Problem;
 
 /// The number of events in an answer if `limit` is not given.
 const LIMIT_DEFAULT: usize = 100;
-/// The maximum number of chunks searched in one pass; a filter that rarely matches
-/// skips many.
+/// The maximum number of chunks that one pass searches. If few events match the filter, one
+/// pass would otherwise search a large part of the log.
 const CHUNKS_MAX: usize = 1_000;
 
 /// Which events to read.

@@ -64,8 +64,8 @@ struct Api;
 
 /// The routes of the API, and their description.
 fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
-    // A form is read completely, up to a limit of its own, before it is split into
-    // parts.
+    // Uploads do not have axum's limit for bodies. They are read completely before a form is
+    // split into parts, and this reading has the limit `http.upload_bytes_max`.
     let uploads = OpenApiRouter::new()
         .routes(routes!(upload::upload_named))
         .routes(routes!(upload::upload))

@@ -106,8 +106,8 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// The next piece of the body; `None` if lines wait and no more arrived within the
-    /// linger time.
+    /// The next piece of the body. `None` if `lines_wait` (complete lines wait to be appended)
+    /// and no further piece arrived within the linger time.
     async fn frame(&self, body: &mut Body, lines_wait: bool) -> Result<Option<Frame>, Problem> {
         let config = &self.app.config;
         let next = async {

@@ -1,5 +1,5 @@
-//! Protects a server without authentication from web pages of other sites: a page can
-//! send requests to the loopback address, also under its own host name (DNS rebinding).
+//! Protects a server without authentication from web pages of other sites. Such a page can send
+//! requests to the loopback address, also under the page's own host name (DNS rebinding).
 
 use axum::extract::{Request, State};
 use axum::middleware::Next;

@@ -1,7 +1,7 @@
 //! The engine's status as Prometheus metrics.
 //!
-//! They are computed at each scrape and not stored between scrapes. So a deleted version
-//! disappears with the next scrape, and idle versions cost nothing between scrapes.
+//! The values are computed at each scrape and are not stored between scrapes. So a deleted
+//! version disappears with the next scrape, and idle versions cost nothing between scrapes.
 
 use std::fmt::Write as _;
 
@@ -78,8 +78,9 @@ const METRICS: [Metric; 22] = [
     }),
 ];
 
-/// The metric with the state of each version as a label. If the metrics above had this
-/// label, every activation would end their counters and begin others.
+/// The metric that has the state of each version as a label. The metrics above do not have this
+/// label: with it, every activation would end the time series of their counters and begin new
+/// ones.
 const VERSION_INFO: &str = "lantern_version_info";
 
 /// Appends the metrics of all shards of all versions.

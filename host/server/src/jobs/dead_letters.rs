@@ -1,7 +1,7 @@
-//! Copies each parked event at least once to the log's dead letters, and stores the
-//! progress in a file next to the state. On request, also reads these copies and retries
-//! the parked events that they name, in the shard that parked them. No event is appended
-//! again, so other readers of the topic do not get it twice.
+//! Copies each parked event at least once to the log's dead letters, and stores the progress in
+//! a file next to the state. On request, also reads these copies and retries the parked events
+//! that they name, in the shard that parked them. A retry does not append the event to the log
+//! again, so other readers of the log do not get the event twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -208,8 +208,8 @@ mod tests {
 
     const PARKED: &str = "/v1/projections/counts/parked";
 
-    /// The projection `counts`, except that each event needs the row `needed`, which the
-    /// event about the subject `needed` writes. Other events are parked until then.
+    /// The projection `counts`, but each event needs the row `needed`, and is parked while the
+    /// table does not have this row. The event whose subject is `needed` writes it.
     fn needy() -> Arc<dyn Plugin> {
         Arc::new(NativePlugin::<()>::new(counts().manifest().clone(), |batch, host, ()| {
             for index in 0..batch.events.len() {

@@ -10,9 +10,9 @@ use super::{every, until};
 use crate::app::App;
 use crate::clock::now;
 
-/// A projection's durable offset may be behind by up to this many events to which it does
-/// not subscribe, so retention keeps them longer. Otherwise each such event would need a
-/// commit, and each commit a sync.
+/// Events to which a projection does not subscribe advance its durable offset only in steps of
+/// this many, because each commit of the offset needs a sync. Until then retention keeps these
+/// events, although the projection no longer needs them.
 const RETENTION_LAG_EVENTS: u64 = 8_192;
 
 /// Deletes old events and unused plugins periodically, until the server stops.
@@ -29,7 +29,7 @@ pub(super) async fn log_and_files(app: Arc<App>) {
 
 fn run(app: &App) {
     // If other programs read the offsets, for example as the lag of a Kafka consumer group,
-    // they must be exact. For retention they may be behind by a chunk.
+    // they must be exact. If only retention reads them, they may be behind.
     let behind_min = if app.log_services.offsets.is_some() { 1 } else { RETENTION_LAG_EVENTS };
     app.engine.commit_offsets(behind_min);
     if let Some(maintenance) = &app.log_services.maintenance {

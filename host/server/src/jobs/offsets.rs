@@ -1,6 +1,7 @@
-//! Notes the next offsets of projections in the log, for other programs. Commits alone
-//! are not enough: there is none for events that a projection does not subscribe to,
-//! and none when a version is activated that has folded everything.
+//! Notes the next offsets of projections in the log, for other programs. It would not be enough
+//! to note the offset of each commit. Events to which a projection does not subscribe advance
+//! its offset without a commit, and the activation of a version that has folded the whole log
+//! needs no commit.
 
 use std::sync::Arc;
 

@@ -171,8 +171,8 @@ async fn a_reader_that_waits_is_woken_by_the_next_event() {
     let fixture = Fixture::new();
     let waiting = fixture.get("/v1/events?from=end&types=b&wait=1s");
     let sending = async {
-        // `from=end` is resolved before the append, so the event must be seen in either
-        // order.
+        // The request with `from=end` finds the log's end before the append. So it must return
+        // the event, whether it begins to wait before or after the append.
         tokio::task::yield_now().await;
         fixture.post("/v1/events", STRUCTURED, event("1", "a", "s")).await.expect_ok();
         fixture.post("/v1/events", STRUCTURED, event("2", "b", "s")).await.expect_ok();

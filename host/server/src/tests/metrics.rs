@@ -1,5 +1,5 @@
-//! The rules of Prometheus (promlint's), checked over the sources, so that they also
-//! hold for families that no test creates.
+//! The rules of Prometheus for metrics (those that promlint checks). The test reads the
+//! sources, so that it also checks metrics that no other test creates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,8 +7,9 @@ use std::path::Path;
 use super::*;
 use crate::telemetry::{FAMILIES, MetricKind};
 
-/// The names in the macros `prefix` + kind in all sources of the host, with their
-/// kinds.
+/// The metrics that the sources of the host pass to the macros `counter!`, `gauge!` and
+/// `histogram!`, with their kinds. `prefix` is the beginning of the macros' names, such as
+/// `describe_`.
 fn named(prefix: &str) -> BTreeMap<String, MetricKind> {
     let mut names = BTreeMap::new();
     let host = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();

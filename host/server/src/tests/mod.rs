@@ -1,5 +1,5 @@
-//! The API as a whole, with the real log, store and engine; the plugin is a Rust
-//! closure. Tests that need WebAssembly or a process are in the crates above.
+//! The API as a whole, with the real log, store and engine; the plugin is a Rust closure. Tests
+//! that need WebAssembly or a process are in the folder `tests` of the workspace.
 
 mod api;
 mod ingest;

@@ -68,7 +68,7 @@ impl Server {
         &self.app.engine
     }
 
-    /// Serves until `shutdown` is ready. Then it refuses new events, ends the feeds
+    /// Serves until `shutdown` is ready. Then the server refuses new events, ends the feeds
     /// with 4501, commits all folded events, and closes the log.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) {
         let Self { app, listener, data, .. } = self;

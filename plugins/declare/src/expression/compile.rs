@@ -81,8 +81,8 @@ pub(crate) enum Node {
     Compare(Operator, Box<Node>, Box<Node>),
     In(Box<Node>, Box<[Node]>),
     Call(Function, Box<[Node]>),
-    /// A function of a time and a zone. Most events are in the same period as the one
-    /// before, so the last one is kept.
+    /// A function of a time and a zone. The period of the last event is kept in `last`, because
+    /// most events are in the same period as the event before.
     Period {
         function: Function,
         zone: TimeZone,

@@ -1,7 +1,7 @@
 //! Evaluates checked expressions for an event.
 //!
-//! Every expression has a value, is null, or fails; none runs longer than its size
-//! allows. Null follows SQL: an operator or function with a null operand is null, unless
+//! An expression has a value, is null, or fails. The limits on its size also limit the time of
+//! an evaluation. Null follows SQL: an operator or function with a null operand is null, unless
 //! its documentation says otherwise.
 
 use std::borrow::Cow;

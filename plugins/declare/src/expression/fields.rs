@@ -1,8 +1,8 @@
 //! The fields of events that a declaration uses, and the kind of each.
 //!
-//! The host decodes each member of the data once, as one kind. The kind follows from
-//! the expressions: `sum(data.cents)` needs an integer, `data.country == "DE"` a text.
-//! `fields` in the declaration states it where the expressions leave it open.
+//! The host decodes each member of the data once, as one kind. The expressions determine the
+//! kind: `sum(data.cents)` needs an integer, `data.country == "DE"` a text. If they do not
+//! determine the kind of a member, the declaration states it in `fields`.
 
 use lantern_sdk::{FieldKind, Member, dynamic};
 
@@ -173,9 +173,9 @@ impl Fields {
         }))
     }
 
-    /// Finds the kinds of fields from the expressions, each with what its place
-    /// needs. It repeats until nothing changes: `data.a == data.b` says nothing until
-    /// one of them is known.
+    /// Finds the kinds of fields from the expressions. Each expression has the kind that its
+    /// place in the declaration needs. The search repeats until nothing changes, because
+    /// `data.a == data.b` gives no kind until the kind of one of them is known.
     pub(crate) fn infer(&mut self, expressions: &[(&Expr, Need)]) {
         loop {
             self.changed = false;

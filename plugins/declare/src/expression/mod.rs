@@ -1,7 +1,7 @@
 //! Expressions: their syntax, their kinds, and their evaluation.
 //!
-//! An expression is read once and checked once, in `setup`. What is evaluated for each
-//! event is a tree in which every name is an index and every kind is known.
+//! In `setup`, an expression is read once and checked once. This gives a tree in which every
+//! name is an index and every kind is known. For each event only this tree is evaluated.
 
 pub(crate) mod compile;
 pub(crate) mod evaluate;

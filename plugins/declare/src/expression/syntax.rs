@@ -97,8 +97,8 @@ impl Operator {
         }
     }
 
-    /// How strongly it binds: of two operators, the operands of the higher one are
-    /// grouped first.
+    /// How strongly the operator binds. Of two operators, the one with the higher level groups
+    /// its operands first.
     fn level(self) -> u8 {
         match self {
             Self::Or => 1,

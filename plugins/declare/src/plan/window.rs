@@ -99,10 +99,10 @@ impl WindowSet for &Sizes {
     }
 }
 
-/// Reads the windows of a table, whose name is at `table`.
+/// Reads the windows of a table. `table` is the place of the table's name.
 ///
 /// # Errors
-/// If the keys do not fit together, or a value is wrong.
+/// If the keys of the declaration do not fit together, or a value is wrong.
 pub(super) fn plan(declared: Option<&Declared>, table: Place) -> Result<WindowPlan, Problem> {
     let Some(declared) = declared else {
         return Ok(WindowPlan::None);

@@ -1,5 +1,5 @@
-//! Random declarations over random events, in random cuts and partitions, compared with
-//! an independent computation.
+//! Random declarations over random events, cut into random batches and divided among random
+//! partitions, compared with an independent computation.
 //!
 //! The computation shares no code with the plugin: it folds JSON values with plain maps
 //! and 128-bit sums, and computes each column from the list of a row's events.

@@ -105,8 +105,8 @@ fn empty(kind: FieldKind) -> wit::MemberValues {
     }
 }
 
-/// Adds the value of `json`, `null` if the event has none; returns whether it has the
-/// declared kind.
+/// Adds the value of `json`, which is `null` if the event has no value. Returns whether the
+/// value has the declared kind.
 fn push(values: &mut wit::MemberValues, event: usize, json: &str) -> bool {
     fn add<T: Default>(values: &mut Vec<T>, value: Option<T>) -> bool {
         let valid = value.is_some();

@@ -18,10 +18,10 @@
 //! # }
 //! ```
 //!
-//! A final window's row is written once, when the watermark has passed its end. A later
-//! event of the window is late. Until then its values are in a private table, and a
-//! timer waits for its end. The manifest needs
-//! [`event_time`](crate::Manifest::event_time) for it.
+//! A final window's row is written once, when the watermark has passed the window's end. Until
+//! then the window's values are in a private table, and a timer waits for the end. An event of
+//! the window that arrives later is late. Final windows need
+//! [`event_time`](crate::Manifest::event_time) in the manifest.
 //!
 //! | windows | updating | final |
 //! |---|---|---|
@@ -144,8 +144,8 @@ struct Owner {
 }
 
 impl Owner {
-    /// The owner for the key under which an event is added, in the windows' table
-    /// `table`.
+    /// The owner of a window to which an event is added under `key`. `table` is the name of the
+    /// windows' table, for the error.
     fn of(table: &'static str, key: impl Key) -> Result<Self, Error> {
         match split_tenant(key) {
             Ok((tenant, rest)) => Ok(Self { tenant, rest }),
@@ -163,8 +163,8 @@ impl Owner {
     }
 }
 
-/// The key of a timer of the table with index `table`. If there is a tenant, the timer
-/// belongs to it: then the host lets it write that tenant's rows.
+/// The key of a timer of the table with index `table`. If `tenant` is not empty, the timer
+/// belongs to this tenant, so that the host lets the timer write the tenant's rows.
 fn timer_key(table: u32, tenant: &str, rest: &str) -> String {
     if tenant.is_empty() {
         format!("{OWN_TIMER}{table}/{rest}")

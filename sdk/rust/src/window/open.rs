@@ -80,13 +80,12 @@ impl<A: Stored> TableField for OpenWindows<A> {
 }
 
 impl<A: Stored + Default> OpenWindows<A> {
-    /// Adds an event, with `change`, to each open window of `windows` that contains it,
-    /// under `key`. Returns how many of its windows were already closed: 0 unless the
-    /// event is late.
+    /// Adds an event under `key`, with `change`, to each open window of `windows` that contains
+    /// it. Returns how many of the windows that contain the event were already closed: 0 unless
+    /// the event is late.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] unless the manifest has event time; otherwise as
-    /// [`Table::get`].
+    /// [`Error::NoEventTime`] unless the manifest has event time; otherwise as [`Table::get`].
     pub fn add(
         &mut self,
         event: &Event<'_>,
@@ -115,9 +114,9 @@ impl<A: Stored + Default> OpenWindows<A> {
         Ok(late)
     }
 
-    /// Removes the windows that end with `timer` from the table and returns them (those
-    /// of one tenant, if there are tenants), in the order of their starts and keys;
-    /// none if the timer is not one of this table's.
+    /// Removes the windows that end with `timer` from the table and returns them, in the order
+    /// of their starts and keys. If there are tenants, they are the windows of the timer's
+    /// tenant. Returns none if this table did not set the timer.
     ///
     /// # Errors
     /// As [`Table::scan`].
@@ -147,8 +146,8 @@ impl<A: Stored + Default> OpenWindows<A> {
         Ok(closed)
     }
 
-    /// Sets the timer of the window that ends at `end`. Setting it again for the same time
-    /// changes nothing, so an instance that does not know whether it is set simply sets it.
+    /// Sets the timer of the window that ends at `end`. If an instance does not know whether
+    /// the timer is set already, it sets the timer again, which changes nothing.
     fn arm(&mut self, event: &Event<'_>, end: Timestamp, tenant: &str) -> Result<(), Error> {
         if self.armed.iter().any(|(at, of)| *at == end && of == tenant) {
             return Ok(());

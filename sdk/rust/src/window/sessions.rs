@@ -1,8 +1,8 @@
 //! Session windows.
 //!
-//! All open sessions of a key are in one row, so that an event costs one lookup. A key has
-//! one timer. It is set when the key gets its first session. An event that prolongs a
-//! session does not move it; instead, if it fires before a session has ended, it is set
+//! All open sessions of a key are in one row, so that an event costs one lookup. A key has one
+//! timer, which is set for the end of the session that ends first. An event that prolongs this
+//! session does not move the timer. If the timer fires while sessions are open, it is set
 //! again.
 
 use std::time::Duration;
@@ -84,8 +84,8 @@ pub struct Joined<'a, A> {
     pub window: Window,
     /// The value collected so far.
     pub value: &'a A,
-    /// The starts of sessions that were joined into this one and no longer exist. If you
-    /// show sessions while they are open, delete the rows of these.
+    /// The starts of sessions that were joined into this one and no longer exist. If you show
+    /// sessions while they are open, delete the rows of these sessions.
     pub absorbed: Vec<Timestamp>,
 }
 
@@ -161,16 +161,17 @@ impl<A: Stored> TableField for OpenSessions<A> {
 }
 
 impl<A: Stored + Default + Combine> OpenSessions<A> {
-    /// Adds an event, with `change`, to the session of `key` to which it belongs, which may
-    /// be a new one. Returns none if that session is already over: the event is late. An
-    /// event that is a gap or more behind the watermark is also late, unless it is within a
-    /// session that is still open. Such an event does not move the session's start back to
-    /// its own time, because a session with that start may already be closed, and two
-    /// sessions of a key never have the same start.
+    /// Adds an event, with `change`, to the session of `key` to which the event belongs. This
+    /// may be a new session. Returns none if the event is late, because that session is already
+    /// closed.
+    ///
+    /// An event whose time is a gap or more before the watermark is late, unless it is within a
+    /// session that is still open. It never moves the start of a session back to its own time:
+    /// a session with this start may already be closed, and two sessions of a key never have
+    /// the same start.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] unless the manifest has event time; otherwise as
-    /// [`Table::get`].
+    /// [`Error::NoEventTime`] unless the manifest has event time; otherwise as [`Table::get`].
     pub fn add(
         &mut self,
         event: &Event<'_>,
@@ -217,8 +218,8 @@ impl<A: Stored + Default + Combine> OpenSessions<A> {
         Ok(Some(Joined { window: *window, value, absorbed }))
     }
 
-    /// Removes the sessions that `timer` ends from the table and returns them, oldest
-    /// first; none if the timer is not one of this table's.
+    /// Removes the sessions that `timer` ends from the table and returns them, oldest first.
+    /// Returns none if this table did not set the timer.
     ///
     /// # Errors
     /// As [`Table::get`].

@@ -102,9 +102,9 @@ impl<V> Advanced<V> {
         slide(&self.entries, at, self.size_us)
     }
 
-    /// The windows that end with an event and can no longer change, ordered by time;
-    /// each is returned once. Events at the same time share one, and an event that
-    /// arrived after the watermark had passed it has none.
+    /// The windows that can no longer change, ordered by time; each is returned once. A window
+    /// ends with each event, and events at the same time share one window. An event that
+    /// arrived after the watermark had passed its time has no window.
     pub fn settled(&self) -> impl Iterator<Item = Slide<'_, V>> {
         let last = |index: &usize| {
             let next = self.entries.get(index + 1);
@@ -207,14 +207,14 @@ impl<V: Stored> TableField for Recent<V> {
 }
 
 impl<V: Stored + Clone> Recent<V> {
-    /// Adds an event's value under `key`, and returns the window of `size` that ends
-    /// with the key's newest event, which is usually this one. Returns none if the
-    /// event is so late that no window contains it any more. Use the same `size` every
-    /// time: the last one applies to all of a key's values.
+    /// Adds an event's value under `key`, and returns the window of `size` that ends with the
+    /// key's newest event, which is usually this event. Returns none if the event is so late
+    /// that no window contains it any more. Use the same `size` every time, because the last
+    /// `size` applies to all values of a key.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] unless the manifest has event time; [`Error::Plugin`]
-    /// beyond [`RECENT_EVENTS_MAX`]; otherwise as [`Table::get`].
+    /// [`Error::NoEventTime`] unless the manifest has event time; [`Error::Plugin`] if the key
+    /// already has [`RECENT_EVENTS_MAX`] values; otherwise as [`Table::get`].
     pub fn add(
         &mut self,
         event: &Event<'_>,
@@ -238,8 +238,8 @@ impl<V: Stored + Clone> Recent<V> {
         let index = values.entries.partition_point(|entry| entry.time <= time);
         values.entries.insert(index, Entry { time, value });
         if time < event.watermark() {
-            // All windows up to the watermark were returned before, and this event's window
-            // comes before the remaining ones.
+            // All windows up to the watermark were returned before. The window of this event is
+            // before the watermark too, so it counts as returned.
             values.settled += 1;
         }
         let due = values.due();
@@ -252,8 +252,8 @@ impl<V: Stored + Clone> Recent<V> {
         Ok(Some(slide(&values.entries, newest, values.size_us)))
     }
 
-    /// Advances the window of the key to which `timer` belongs to the watermark; none
-    /// if the timer is not one of this table's.
+    /// Advances the window of the key to which `timer` belongs to the watermark. Returns none
+    /// if this table did not set the timer.
     ///
     /// # Errors
     /// As [`Table::get`].

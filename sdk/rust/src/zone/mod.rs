@@ -42,9 +42,9 @@ use table::{Rule, Spans};
 
 /// The rules of one zone: its offset from UTC at every time.
 ///
-/// The offsets are those of the IANA database since 1970. Before 1970, the offset at
-/// the beginning of 1970 applies; after the last change that the database lists, its
-/// rule for the future.
+/// The offsets since 1970 are those of the IANA database. Times before 1970 have the offset of
+/// the beginning of 1970. Times after the last change that the database lists have the offset
+/// that the zone's rule for the future gives.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeZone {
     spans: Spans,
@@ -203,8 +203,8 @@ impl TimeZone {
         first: impl Fn(i64) -> i64,
         next: impl Fn(i64) -> i64,
     ) -> Window {
-        // If the clocks are put back over midnight, they show the previous date once more,
-        // but the moment belongs to the period that had already begun.
+        // If the clocks are put back over midnight, they show the previous date once more. But
+        // this moment belongs to the period that has begun at midnight.
         let mut day = next(first(self.local_days(time)));
         while self.midnight(day) > time.micros() {
             day = first(day - 1);
@@ -219,8 +219,8 @@ impl TimeZone {
     /// counted from 1970-01-01, or a later time.
     fn midnight(&self, days: i64) -> i64 {
         let local = days.saturating_mul(DAY_US);
-        // No offset is larger than a day, so the search starts a day earlier. The first
-        // span that reaches local midnight contains the moment.
+        // No offset is larger than a day, so the search starts a day earlier. The first span
+        // that reaches local midnight contains the moment that is searched.
         let mut span = self.span(local.saturating_sub(DAY_US));
         loop {
             let at = local.saturating_sub(i64::from(span.offset_s) * MICROS).max(span.start);

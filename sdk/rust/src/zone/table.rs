@@ -1,20 +1,20 @@
 //! The table of all zones, and how the changes of a zone are read from it.
 //!
-//! `zones.bin` begins with the names, in order: a byte with the name's length, the
-//! name, and twice two bytes: the start of its zone's data in the rest, and their
-//! length. Several names may share data. A zero byte separates names and data.
+//! `zones.bin` begins with the names, in order. Each name has a byte with its length, its text,
+//! and two numbers of two bytes: the start and the length of its zone's data, counted in the
+//! part after the names. Several names may share data. A zero byte separates names and data.
 //!
 //! A zone's data are integers of variable length (LEB128; signed ones in zigzag
 //! form), all times and offsets in seconds:
 //!
-//! 1. the number `n` of offsets, and each;
-//! 2. the number of changes, and each: `d · n + i`, if it is `d` units of 30
-//!    seconds after the one before (the first one: after 1970) and to offset `i`.
-//!    Before the first change, offset 0 holds;
-//! 3. the rule after the last change: 0 if the offset no longer changes; otherwise 1,
-//!    the offsets of standard and summer time, and the begin and end of summer time in
-//!    each year: month, week (5 is the last), day of the week (0 is Sunday), and the
-//!    time by the clock before the change.
+//! 1. the number `n` of offsets, and each offset;
+//! 2. the number of changes, and for each change the integer `d · n + i`: the change is `d`
+//!    units of 30 seconds after the change before it (the first change: after 1970), and begins
+//!    offset `i`. Before the first change, offset 0 applies;
+//! 3. the rule after the last change: 0 if the offset no longer changes; otherwise 1, the
+//!    offsets of standard and summer time, and the begin and end of summer time in each year:
+//!    month, week (5 is the last), day of the week (0 is Sunday), and the time by the clock
+//!    before the change.
 
 use super::span::{DAY_US, MICROS, Span};
 use crate::time::{date_of, day_of};

@@ -203,9 +203,9 @@ fn hopping(log: &[Told]) -> (Sums, u64) {
 /// Start, end, sum, and whether it is closed.
 type Session = (i64, i64, u64, bool);
 
-/// By the definition: windows that overlap are one, and one that the watermark has
-/// passed is closed permanently. An event whose own window would be closed counts only
-/// within an open one.
+/// Computes sessions by their definition: sessions that overlap are joined into one, and a
+/// session that the watermark has passed is closed permanently. If an event's own session would
+/// be closed, the event counts only if it is within an open session.
 fn sessions(log: &[Told]) -> (Sums, u64) {
     let mut late = 0;
     let mut all: BTreeMap<(&str, &str), Vec<Session>> = BTreeMap::new();
@@ -251,8 +251,8 @@ fn sliding(log: &[Told]) -> (Sums, u64) {
         if told.subject == "end" || told.time < told.watermark {
             continue;
         }
-        // The window is returned when the watermark passes it; events that arrive later
-        // are too late for it.
+        // The window is returned when the watermark passes it. Events that arrive after that
+        // are too late for the window.
         let sum = log.iter().enumerate().filter(|(other_place, other)| {
             (other.tenant, other.subject) == (told.tenant, told.subject)
                 && (told.time - SIZE_S + 1..=told.time).contains(&other.time)
@@ -277,8 +277,9 @@ fn an_event_long_past_brings_no_session_back_to_the_start_of_a_closed_one() {
             .time(Timestamp::from_seconds(seconds))
             .data(format!(r#"{{"amount": {amount}}}"#))
     };
-    // From 13 on, the session from 4 to 9 is closed; one from 8 on is open, which 4
-    // would touch. From 19 on, the watermark is 15: 9 on its own is over.
+    // After the event at 13, the session from 4 to 9 is closed. The session that begins at 8 is
+    // open, and an event at 4 would touch it. After the event at 19, the watermark is 15, so
+    // the event at 9 would be late in a session of its own.
     let log = [(4, 1), (13, 2), (8, 4), (4, 8), (9, 16), (16, 32), (19, 64), (9, 128), (1_000, 0)];
     let outcome = check_determinism::<All>("", &log.map(|(at, amount)| told(at, amount)));
     assert_eq!(outcome.parked, vec![]);

@@ -12,8 +12,8 @@ use crate::error::{Exit, Failure, Outcome};
 /// A file counts as saved when it has not changed for this time, because editors write a
 /// file in several steps.
 const QUIET: Duration = Duration::from_millis(50);
-/// The maximum number of reports that wait. Further ones are dropped, because one report is
-/// enough.
+/// The maximum number of reports of changed files that wait to be read. Further reports are
+/// dropped, because one report is enough to start a build.
 const REPORTS_MAX: usize = 1024;
 
 /// Reports saved changes of a project and of its sample events.
@@ -38,7 +38,7 @@ impl Changes {
     /// Watches `project` and the file `events`.
     ///
     /// # Errors
-    /// If the system gives no watch.
+    /// If the system cannot watch one of the folders.
     pub(super) fn watch(project: &Project, events: Option<&Path>) -> Outcome<Self> {
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -75,8 +75,8 @@ impl Changes {
         Ok(())
     }
 
-    /// Waits until the source or the events were saved. If the wait is dropped, the next
-    /// call continues it, so no change is missed.
+    /// Waits until the source or the events were saved. If the returned future is dropped, the
+    /// next call continues its wait, so no change is missed.
     pub(super) async fn saved(&mut self, project: &Project, events: Option<&Path>) -> Saved {
         while let Some(path) = self.next().await {
             if events.is_some_and(|events| events == path) {

@@ -241,8 +241,8 @@ impl Session<'_> {
         Ok(self.api.upload(upload).await?)
     }
 
-    /// Prints what `new` changes for readers of `active`, and activates it. Returns
-    /// whether it was activated.
+    /// Prints what the version `new` changes for readers of `active`, and activates `new`.
+    /// Returns whether `new` was activated.
     async fn replace(
         &self,
         name: &str,

@@ -149,8 +149,8 @@ fn print_table(name: &str, fields: &[lantern_api::feed::Field], rows: &BTreeMap<
     }
 }
 
-/// The rows of `after` that are not in `before` in the same form, and the keys that are
-/// gone.
+/// The rows of `after` that `before` does not have or has with other content, and the keys that
+/// only `before` has.
 fn differences(
     before: &BTreeMap<String, Row>,
     after: &BTreeMap<String, Row>,
