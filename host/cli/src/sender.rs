@@ -47,8 +47,8 @@ pub(crate) struct Sender {
     partial: bool,
     exact: bool,
     tries: u32,
-    /// Whether the server ever answered. If it did not, it is not running, and there is
-    /// no point in waiting for it.
+    /// Whether the server has ever answered. If it has never answered, it is probably not
+    /// running, so the sender does not wait for it.
     answered: bool,
     /// The result so far.
     pub(crate) sent: Sent,

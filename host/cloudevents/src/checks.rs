@@ -121,8 +121,8 @@ pub(super) fn not_json(text: &str) -> EventError {
     }
 }
 
-/// Refuses nesting deeper than `max`. Most texts have fewer opening brackets than that,
-/// so counting them is enough.
+/// Refuses nesting deeper than `max`. Most texts have at most `max` opening brackets in total,
+/// so counting the brackets is usually enough.
 pub(super) fn check_depth(text: &str, max: usize) -> Result<(), EventError> {
     // `[` and `{` differ in one bit, so one comparison finds both. Each piece is short enough
     // that its count fits in one byte; then the compiler can process 16 or more bytes at a

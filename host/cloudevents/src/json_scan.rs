@@ -1,9 +1,9 @@
-//! A scanner that finds the members of a JSON object, or the elements of an array, in one
-//! pass. It accepts no text that `serde_json` refuses, and returns the same slices. Texts
-//! that it does not handle (names with escapes, deep nesting, invalid JSON) are left to
-//! `serde_json`, which also gives the error.
+//! A scanner that finds the members of a JSON object, or the elements of an array, in one pass.
+//! It accepts no text that `serde_json` refuses, and returns the slices that `serde_json` would
+//! return. Texts that it does not handle (names with escapes, deep nesting, invalid JSON) are
+//! left to `serde_json`, which also gives the error.
 //!
-//! Strings, most of a text, are read eight bytes at a time.
+//! Strings are read eight bytes at a time, because they are most of a text.
 
 /// The deepest nesting that is handled: [`Scanner::value`] has one bit per level.
 const DEPTH_MAX: usize = 64;

@@ -4,10 +4,10 @@
 //! types and lengths, UTF-8, JSON, its depth, a plausible time. It never changes a
 //! payload: `data` is kept byte for byte.
 //!
-//! A client gets an error if its event is invalid. But a record of a log cannot be
-//! corrected and sent again. So [`Reader::of_log`] accepts faults on which Lantern does not
-//! depend: for example, an extension attribute never makes a record unreadable. It converts
-//! the records that it accepts into a form that a client may send, so that an exported
+//! A client gets an error if its event is invalid. But a record of a log cannot be corrected
+//! and sent again. So [`Reader::of_log`] accepts faults in parts on which Lantern does not
+//! depend: for example, an extension attribute never makes a record unreadable. Such a reader
+//! converts the records that it accepts into a form that a client may send, so that an exported
 //! event can be imported again.
 
 mod attributes;

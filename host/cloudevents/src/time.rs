@@ -8,10 +8,10 @@ use super::error::quote;
 
 /// Microseconds in a second.
 const SECOND_US: i64 = 1_000_000;
-/// Numbers from here on are accepted as times: 1971-01-01T00:00:00Z. A present-day
-/// number of seconds read as milliseconds is earlier than this.
+/// The earliest time that a number may mean: 1971-01-01T00:00:00Z. If a present-day number of
+/// seconds is read as milliseconds, the time is earlier than this, so the number is refused.
 const NUMBERS_FROM: Timestamp = Timestamp(31_536_000 * SECOND_US);
-/// A unit is suggested for a number if the time in this unit is earlier than this:
+/// The error for a refused number suggests a unit only if the time in this unit is earlier than
 /// 2200-01-01T00:00:00Z.
 const PLAUSIBLE_BEFORE: Timestamp = Timestamp(7_258_118_400 * SECOND_US);
 

@@ -46,7 +46,7 @@ impl Column {
         Self { ends: Vec::with_capacity(values), bytes: Vec::with_capacity(bytes) }
     }
 
-    /// Checks `ends` and `bytes` and makes them a column.
+    /// Creates a column from `ends` and `bytes`, which it checks.
     ///
     /// # Errors
     /// [`ColumnError`] if they are not a valid column.

@@ -12,8 +12,8 @@ const TENANT_BYTES_MAX: usize = 80;
 /// No two pairs of tenant and name have the same key. A name contains only `a-z`, `0-9`, `-`
 /// and `_`, so it ends before the first dot of a key. In a tenant, every other character than
 /// `a-z`, `0-9` and `-`, also a dot, is escaped: `_` and two hexadecimal digits for each of its
-/// bytes. A tenant that is too long for this is replaced by its hash, after two dots, so it
-/// never equals an escaped tenant.
+/// bytes. If an escaped tenant is longer than 80 bytes, the key contains the tenant's hash
+/// instead. Two dots are before this hash, so it never equals an escaped tenant.
 #[must_use]
 pub fn projection_key(tenant: &str, name: &str) -> String {
     if tenant.is_empty() {

@@ -167,8 +167,8 @@ impl EmitFrom {
 
 impl VersionRecord {
     /// Requests a rebuild: the state is folded from the beginning in a new build. `emit_from`
-    /// is used only if the version is active, because the log contains no emitted events of
-    /// other versions.
+    /// is used only if the version is active, because emitted events are appended to the log
+    /// only while their version is active.
     pub fn rebuild(&mut self, emit_from: Vec<EmitFrom>) {
         self.rebuilds += 1;
         self.halted = None;

@@ -51,8 +51,8 @@ impl FieldReader {
         reader
     }
 
-    /// Finds the chosen fields in `row`, a JSON object. If it is not one, the fields
-    /// after the first error have no value.
+    /// Finds the chosen fields in `row`, a JSON object. If `row` is not a JSON object, the
+    /// fields after the first error have no value.
     pub fn read<'r>(&'r self, row: &'r [u8], spans: &'r mut FieldSpans) -> RowFields<'r> {
         spans.0.clear();
         spans.0.resize(self.chosen, Span::default());

@@ -27,8 +27,8 @@ pub trait Views: Send + Sync {
     /// [`ViewError`].
     fn view_version(&self, projection: &str, version: &VersionId) -> Result<View, ViewError>;
 
-    /// Why the active version cannot be read after a crash; `None` if it can, or if
-    /// there is another reason. Does not block.
+    /// Why the active version cannot be read after a crash. `None` if it can be read, or if it
+    /// cannot be read for another reason. Does not block.
     fn recovering(&self, _projection: &str) -> Option<Recovering> {
         None
     }

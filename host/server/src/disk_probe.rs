@@ -12,8 +12,9 @@ use parking_lot::Mutex;
 const HOLDS: Duration = Duration::from_secs(2);
 /// How long a write may take before the disk counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The number of bytes written. Some file systems store a small file in its own entry, so that
-/// writing it needs no free block; this is more than they store there.
+/// The number of bytes written. Some file systems store the content of a small file together
+/// with the file's metadata. To write such a file needs no free block, so this number is
+/// larger.
 const BYTES: usize = 8 << 10;
 
 /// A file that is written for the test.

@@ -107,8 +107,8 @@ pub(crate) enum MetricKind {
     Histogram,
 }
 
-/// The metrics of this crate, and those of the crates below it that do not describe their
-/// metrics themselves. A test checks that every metric has a description.
+/// The metrics of this crate, and the metrics of those crates it uses that do not describe
+/// their metrics themselves. A test checks that every metric has a description.
 pub(crate) const FAMILIES: &[(MetricKind, &str, &str)] = &[
     (Counter, "lantern_dead_letters_total", "Parked events copied to the dead-letter topic."),
     (Counter, "lantern_engine_commits_total", "Commits of a projection's shards."),

@@ -244,8 +244,8 @@ fn decode(layout: &Layout, bytes: &[u8]) -> Result<Box<[Slot]>, Error> {
     slots.ok_or_else(|| Error::new("a stored row is not one of this declaration"))
 }
 
-/// Reads a row that is exactly as [`write`] writes it, except for long integers and
-/// texts with escapes.
+/// Reads a row that is exactly as [`write`] writes it. Returns none for every other row, and
+/// also for rows with long integers or with texts that have escapes.
 fn decode_exact(layout: &Layout, bytes: &[u8]) -> Option<Box<[Slot]>> {
     let mut rest = bytes;
     let mut slots = Vec::with_capacity(layout.columns.len());

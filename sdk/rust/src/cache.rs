@@ -262,7 +262,7 @@ impl RowCache {
         self.expect_none();
         self.index.clear();
         // Rows that were used since the last call are kept, unless they are the majority. If
-        // they were kept then, the table would soon be full again.
+        // the majority were kept, the table would soon be full again.
         let used = self.slots.iter().filter(|slot| slot.used).count();
         if used == 0 || used > rows / 2 {
             self.slots.clear();

@@ -1,11 +1,11 @@
 //! Tables that are declared at run time, for projections that interpret a declaration or
 //! a script.
 //!
-//! `#[derive(Tables)]` declares tables at compile time. An interpreter learns them in
-//! `setup`: it implements [`Tables`](crate::Tables) by hand, with an empty list of
-//! declarations, creates a [`TableSpec`] for each table with [`declare`], and opens a
-//! [`Table`](crate::Table) or a window's table for it with [`TableField::open`]. Its
-//! `specs` returns the declarations. Rows are of one type, whose
+//! `#[derive(Tables)]` declares tables at compile time. An interpreter learns its tables only
+//! in `setup`. So it implements [`Tables`](crate::Tables) by hand, with an empty list of
+//! declarations; its `specs` returns the declarations. In `setup` it creates a [`TableSpec`]
+//! for each table with [`declare`], and opens a [`Table`](crate::Table) or a window's table for
+//! it with [`TableField::open`]. All rows have one type, whose
 //! [`Stored::decode`](crate::Stored::decode) keeps the bytes until the row is used.
 //!
 //! Members of events' data are declared with [`Manifest::member`](crate::Manifest::member)

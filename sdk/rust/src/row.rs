@@ -41,8 +41,7 @@ pub trait Stored: Sized {
     /// [`RowError`] if no value has these bytes.
     fn decode(bytes: &[u8]) -> Result<Self, RowError>;
 
-    /// Whether [`Self::check`] can fail. Rows of types for which it cannot fail need no
-    /// check.
+    /// Whether [`Self::check`] can fail. If it cannot fail, rows of this type need no check.
     const FALLIBLE: bool = true;
 
     /// Whether the value can be stored. This is called at the end of the event that

@@ -35,8 +35,8 @@ pub use percentiles::{PERCENTILES_BUCKETS_MAX, Percentiles, round_scaled};
 
 use core::fmt;
 
-/// Why bytes are not a sketch. Decoding reads untrusted bytes: it allocates no
-/// more than the sketch they describe.
+/// Why bytes are not a sketch. Bytes may come from an untrusted sender, so decoding allocates
+/// no more memory than the decoded sketch needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {

@@ -1,5 +1,5 @@
-//! Runs a plugin on events without a server: with the plugin host, engine and store of a
-//! server, and the state in memory.
+//! Runs a plugin on events without a server. The plugin host, the engine and the store are
+//! those of a server, but the state is in memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -135,7 +135,7 @@ impl LocalHost {
     }
 
     /// Folds all `events` again in batches of varied sizes, with dropped instances, and
-    /// compares the result with `first`; the first events also one by one. Returns how
+    /// compares the result with `first`. Also folds the first events one by one. Returns how
     /// many events were compared.
     pub(super) fn determinism(
         &self,

@@ -111,8 +111,8 @@ impl Project {
         &self.folder
     }
 
-    /// The folders with sources inside the project's folder. Those that tools write, which
-    /// may be large, are left out.
+    /// The folders with sources inside the project's folder. Folders that tools write are left
+    /// out, because they may be large.
     pub(super) fn source_folders(&self) -> Vec<PathBuf> {
         if matches!(self.plugin, Plugin::File(_)) {
             return Vec::new();

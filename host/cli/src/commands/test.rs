@@ -237,8 +237,8 @@ fn print_json(folded: &FoldResult, tables: &[PrintedTable], events: usize, check
         data: RawJson::new(&String::from_utf8_lossy(&event.data)),
     });
     let rows = |table: &PrintedTable| table.rows.iter().cloned().collect();
-    // Text from the plugin and the events is printed unchanged; the rest is this
-    // program's own.
+    // This part contains texts from the plugin and from events, which are printed unchanged.
+    // `own` contains only texts of this program.
     let written = WriteSummary {
         tables: tables.iter().map(|table| (table.name.clone(), rows(table))).collect(),
         emitted: emitted.collect(),

@@ -164,8 +164,8 @@ struct Choices {
     bigint: bool,
 }
 
-/// The text of a TypeScript module: an interface for the rows of each table, and the
-/// interface `Tables` of all by name.
+/// The text of a TypeScript module: an interface for the rows of each table, and the interface
+/// `Tables`, which has the rows of all tables by name.
 fn typescript(tables: &[NamedTable], choices: &Choices) -> String {
     let mut text = String::from("// Written by `lantern types`; do not edit.\n");
     let mut all = String::from(

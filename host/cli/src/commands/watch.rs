@@ -1,5 +1,5 @@
-//! `lantern table watch`: a table live, on the whole screen of a terminal, otherwise
-//! line by line.
+//! `lantern table watch`: shows a table live, on the whole screen of a terminal. If the output
+//! is not a terminal, it prints the changes line by line.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

@@ -159,7 +159,8 @@ pub fn field_named(fields: &[FieldSpec], name: &str) -> Result<usize, UnknownFie
 }
 
 /// The name in `known` that is most similar to `name`, which is probably a misspelling of it.
-/// `None` if more than one character in three is wrong in all of them.
+/// `None` if each name in `known` differs in more than a third of the characters, or in more
+/// than three.
 pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let most = (name.chars().count() / 3).clamp(1, 3);
     known

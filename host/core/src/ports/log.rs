@@ -109,8 +109,8 @@ pub type AppendDone = Box<dyn FnOnce(Result<Appended, LogError>) + Send>;
 /// time. Must return quickly and must not block.
 pub type Waker = Arc<dyn Fn(PartitionId, Option<&[String]>) + Send + Sync>;
 
-/// An event whose time is further ahead of its append time than this does not count in
-/// [`PartitionBounds::max_time`], in microseconds.
+/// In microseconds. If the time of an event is further ahead of its append time than this, the
+/// event does not count in [`PartitionBounds::max_time`].
 pub const AHEAD_MAX_US: i64 = 60_000_000;
 
 /// The offsets and the event time of a partition.
@@ -172,8 +172,8 @@ pub struct AppendedEvent {
     pub partition: PartitionId,
     /// The offset; for a duplicate, that of the first event.
     pub offset: Offset,
-    /// Whether the deduplication window had an event of this tenant, `source` and `id`
-    /// already. Then this one was not appended.
+    /// Whether the deduplication window already had an event of this tenant, `source` and `id`.
+    /// In this case the new event was not appended.
     pub duplicate: bool,
     /// For a duplicate: whether the content of the first event is different.
     pub differs: bool,

@@ -29,8 +29,7 @@ pub trait LogMaintenance: Send + Sync {
 pub struct MaintenanceReport {
     /// One entry for each partition from which events were deleted.
     pub trimmed: Vec<TrimmedPartition>,
-    /// Whether more events must be deleted, because one call does a bounded amount of
-    /// work.
+    /// Whether there are more events to delete. One call does only a bounded amount of work.
     pub more: bool,
 }
 

@@ -26,8 +26,8 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// How long to wait after the system fails to accept a connection (too many open
 /// files).
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
-/// The time limit for a request's headers on a reserved connection: it must soon be
-/// free for the next one.
+/// The time limit for a request's headers on a reserved connection. It is short, because such a
+/// connection must soon be free for the next client.
 const RESERVED_HEADERS: Duration = Duration::from_secs(1);
 
 /// Serves `router` until `stopping` is cancelled. Then requests in progress may continue for

@@ -1,8 +1,8 @@
 //! The bytes of one HTTP connection, between its socket and hyper.
 //!
-//! This module does two things that hyper cannot do. It answers a request that hyper cannot
-//! parse with a problem that has a code. It has separate time limits for the headers of a
-//! request and for the idle time between two requests.
+//! This module does two things that hyper cannot do. If hyper cannot parse a request, the
+//! module replaces hyper's answer by a problem that has a code. It also has separate time
+//! limits for the headers of a request and for the idle time between two requests.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! Reads the rest of a body after its request was answered: if the connection closes
-//! while a client sends, the client does not see the answer.
+//! Reads the rest of a body after its request was answered. If the connection were closed while
+//! a client still sends, the client would not see the answer.
 
 use std::pin::Pin;
 use std::sync::Arc;

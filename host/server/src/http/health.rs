@@ -95,8 +95,8 @@ fn troubles(app: &App) -> Vec<String> {
     troubles
 }
 
-/// A halted version is harmless unless readers use it: only the active version counts,
-/// or the first one while no version is active.
+/// A halted version does no harm unless readers use it. So only the active version counts or,
+/// while no version is active, the first version.
 fn add_reasons(projection: &ProjectionStatus, reasons: &mut Vec<String>) {
     let serving = projection.active.as_ref();
     let watched = projection.versions.iter().filter(|v| serving.is_none_or(|id| *id == v.id));

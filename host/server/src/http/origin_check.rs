@@ -43,8 +43,9 @@ fn allowed(headers: &HeaderMap, uri: &Uri, config: &HttpConfig) -> Result<(), Pr
     Err(Problem::new("LAN-0410", format!("`Origin` is `{origin}`, which may not call this server")))
 }
 
-/// The host that the request names (RFC 9112, section 3.2): that of its target,
-/// if the target has one, or that of its one `Host` header.
+/// The host that the request names (RFC 9112, section 3.2): the host in its target or, if the
+/// target has none, the host in its `Host` header. A request must have exactly one `Host`
+/// header.
 fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
     let bad = |detail: &str| Problem::new("LAN-0415", detail);
     let mut hosts = headers.get_all(HOST).iter();

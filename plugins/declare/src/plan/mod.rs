@@ -1,6 +1,7 @@
-//! Turns a declaration into what is executed: a manifest, and a plan for each table.
+//! Turns a declaration into the manifest and a plan for each table; events are folded by these
+//! plans.
 //!
-//! Everything that can be wrong with a declaration is found here, in `setup`.
+//! All mistakes in a declaration are found here, in `setup`.
 
 mod column;
 mod names;

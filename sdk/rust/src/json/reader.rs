@@ -5,8 +5,8 @@ use std::fmt::{self, Display};
 
 use serde::de;
 
-/// The nesting of arrays and objects that is parsed here. `serde_json` stops at 128,
-/// and a value passed to it counts from 0 again.
+/// The maximum nesting of arrays and objects that this reader parses. `serde_json` stops at 128
+/// levels, but counts from 0 again in a value that the reader passes to it.
 const DEPTH_MAX: u32 = 48;
 
 /// The reader gave up. The error has no message: the caller gets one from `serde_json`.

@@ -26,11 +26,11 @@
 //! assert_eq!(host.parked()[0].offset, 1);
 //! ```
 //!
-//! It follows the host's rules: timers fire in separate calls when the watermark advances,
-//! a failed call has no effect, and its event is parked as the manifest requests. It ends a
-//! batch whenever the watermark advances. A real host may continue the batch if no timer is
-//! due; the result is the same. [`check_determinism`] folds the same events in several
-//! ways, as the host does at every upload.
+//! A [`Harness`] follows the host's rules: timers fire in separate calls when the watermark
+//! advances, a failed call has no effect, and its event is parked as the manifest requests. A
+//! harness ends a batch whenever the watermark advances. A real host may continue the batch if
+//! no timer is due; the result is the same. [`check_determinism`] folds the same events in
+//! several ways, as the host does at every upload.
 
 mod event;
 mod fold;

@@ -33,8 +33,8 @@
 //! separate field, and can be written to `per_tenant` tables of that tenant. The
 //! windows' own private table is never `per_tenant`.
 //!
-//! An event that arrives after its window was closed is *late*: it is reported and not
-//! silently dropped, so that the projection can count it or write it to a row.
+//! An event that arrives after its window was closed is *late*. It is not silently dropped: it
+//! is reported, so that the projection can count it or write it to a row.
 
 mod open;
 mod sessions;
@@ -108,8 +108,8 @@ impl Windows {
     }
 }
 
-/// The windows that [`OpenWindows`] can use: [`Windows`], or the days of a
-/// [`TimeZone`](crate::zone::TimeZone).
+/// The windows that [`OpenWindows`] can use: [`Windows`], or the hours, days, weeks or months
+/// of a [`TimeZone`](crate::zone::TimeZone).
 pub trait WindowSet {
     /// The windows that `time` is in, oldest first.
     fn containing(&self, time: Timestamp) -> impl Iterator<Item = Window>;

@@ -1,8 +1,8 @@
 //! Days, hours, weeks and months of a time zone.
 //!
-//! In reports of a shop in Berlin a day begins at midnight in Berlin, and has 23 or 25
-//! hours when the clocks change. A [`TimeZone`] contains these changes, from the IANA
-//! time zone database. They are in a compact table in the SDK, so a plugin needs no
+//! In reports of a shop in Berlin a day begins at midnight in Berlin, and has 23 or 25 hours
+//! when the clocks change. A [`TimeZone`] contains these changes, from the IANA time zone
+//! database. The SDK contains the changes of all zones in a compact table, so a plugin needs no
 //! files and no other crate.
 //!
 //! ```
