@@ -20,8 +20,8 @@ use crate::report::median;
 
 /// The batch size of the engine while it catches up.
 const BATCH_EVENTS: u64 = 16_384;
-/// The number of events in the whole sequence, as in W1: it decides how many events
-/// share a row.
+/// The number of shop events in the sequence of which this benchmark uses the first ones.
+/// It is the same as in W1, because it determines how many events share a row.
 const SHOP_EVENTS: u64 = 5_000_000;
 /// Far more than any call needs.
 const FUEL: u64 = 1 << 50;

@@ -18,8 +18,9 @@ use lantern_log::{EmbeddedLog, LogConfig};
 const APPEND_EVENTS: u64 = 10_000;
 /// The number of appends in progress at a time.
 const APPENDS: usize = 4;
-/// The step from one event's key number to the next. It is coprime to every number of keys
-/// whose only prime factors are 2 and 5, and to most others, so every key occurs.
+/// The step from one event's key number to the next. It has no common factor with a number
+/// of keys whose only prime factors are 2 and 5, nor with most other numbers, so every key
+/// occurs.
 const STRIDE: u64 = 7_368_787;
 /// Event time between two events, in microseconds.
 const STEP_US: i64 = 4_320;

@@ -21,8 +21,8 @@ const PROJECTION: &str = "w1";
 const TABLE: &str = "product";
 /// The events in the log when the time to the first row is measured.
 const FEW_EVENTS: u64 = 1_000;
-/// The number of events in the whole sequence, as in W1: it decides how many events share a
-/// row.
+/// The number of shop events in the sequence of which this benchmark uses the first ones.
+/// It is the same as in W1, because it determines how many events share a row.
 const SHOP_EVENTS: u64 = 5_000_000;
 /// The maximum time of an upload.
 const PATIENCE: Duration = Duration::from_secs(600);

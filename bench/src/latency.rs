@@ -1,14 +1,14 @@
 //! The time from an event's acknowledgement until a WebSocket client has its change, at
 //! a fixed rate.
 //!
-//! The schedule is fixed beforehand and does not wait for the server: events that
-//! become due while a request is in progress are sent with the next one, and times
-//! measured from the schedule include that wait. So a stall of the server counts for
-//! its whole duration.
+//! The schedule is fixed beforehand and does not wait for the server. If an event becomes
+//! due while a request is in progress, it is sent with the next request, and its time,
+//! measured from the schedule, includes this wait. So a stall of the server counts for its
+//! whole duration.
 //!
-//! Events are distributed over lanes, each with a connection and a product of its own.
-//! The guest counts orders by product, so a row with the count 17 shows the lane's
-//! first 17 events; they are acknowledged in this order.
+//! Events are distributed over lanes. Each lane has a connection and a product of its own,
+//! and its events are acknowledged in order. The guest counts orders by product, so a row
+//! with the count 17 shows that the client has the changes of the lane's first 17 events.
 
 use std::time::{Duration, Instant};
 

@@ -18,8 +18,8 @@ pub(crate) struct Usage {
     /// Resident memory that does not belong to a file.
     pub(crate) anonymous_kib: f64,
     pub(crate) threads: f64,
-    /// How often its threads were put to sleep or interrupted; only threads that still
-    /// live.
+    /// How often its threads were put to sleep or interrupted. Threads that have ended are
+    /// not included.
     pub(crate) switches: f64,
 }
 
@@ -62,8 +62,9 @@ impl Usage {
     }
 }
 
-/// The bytes that this process has written to disk so far. A page that was overwritten
-/// before the kernel wrote it counts as often as it became dirty.
+/// The bytes that this process has written to disk so far. If a page is changed several
+/// times, it counts each time that it becomes dirty, even if the kernel writes it only
+/// once.
 pub(crate) fn written_bytes() -> Result<u64> {
     let io = std::fs::read_to_string("/proc/self/io")?;
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:"));

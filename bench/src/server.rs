@@ -33,8 +33,9 @@ impl Common {
     }
 }
 
-/// Unless `LANTERN_BIN` names a server binary, runs this program again with the one in this
-/// program's folder, so that programs that were built together are measured together.
+/// Unless `LANTERN_BIN` names a server binary, runs this program again with `LANTERN_BIN`
+/// set to the server binary in this program's folder. So programs that were built together
+/// are measured together.
 pub(crate) fn again_with_binary() -> Result<Option<ExitCode>> {
     if std::env::var_os(BINARY).is_some() {
         return Ok(None);
@@ -70,8 +71,8 @@ pub(crate) async fn push(
     Ok(())
 }
 
-/// `wasm` with a custom section without meaning, so that it has other bytes and counts
-/// as another plugin.
+/// `wasm` with an additional custom section that has no meaning. So the bytes differ from
+/// those of `wasm`, and the result counts as another plugin.
 pub(crate) fn marked(wasm: &[u8], mark: u32) -> Vec<u8> {
     let name = b"bench";
     let mut marked = wasm.to_vec();

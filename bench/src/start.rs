@@ -60,8 +60,8 @@ async fn with_events(options: &Options) -> Result<(Server, Vec<u8>)> {
     Ok((server, wasm))
 }
 
-/// Starts the server with `plugins` plugins, with and without their compiled code in
-/// turn.
+/// Starts the server with `plugins` plugins, alternately with and without their compiled
+/// code.
 async fn starts(options: &Options, plugins: u32) -> Result<Vec<Point>> {
     let (mut server, wasm) = with_events(options).await?;
     for index in 0..plugins {

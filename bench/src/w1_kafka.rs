@@ -1,6 +1,6 @@
 //! W1 from a topic with four partitions of a real broker, compared with a plain fold of
-//! the same records with librdkafka: no state on disk, `serde_json`, hash maps. The
-//! broker's CPU time does not count: it is a process of its own.
+//! the same records (librdkafka, `serde_json`, hash maps, no state on disk). The broker is
+//! a process of its own, so its CPU time does not count.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -82,9 +82,9 @@ pub(crate) fn guests(workspace: &Workspace, kinds: &[Guests]) -> Result<()> {
     }
     shell::run(&mut shell::cargo(args))?;
     for kind in kinds {
-        // Delete the guests of earlier builds first, so that the demo does not push a guest
-        // whose source no longer exists. Interpreters are not deleted, because the tools of
-        // other languages have built some of them.
+        // Delete the guests of earlier builds first, so that the demo does not push a
+        // guest whose source code no longer exists. Interpreters are not deleted, because
+        // the tools of other languages have built some of them.
         if *kind != Guests::Interpreters {
             let _ = std::fs::remove_dir_all(kind.folder());
         }

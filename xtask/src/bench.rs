@@ -9,8 +9,8 @@ use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
 use crate::{kafka, shell};
 
-/// The packages to build. The list never varies: with another list cargo would unify
-/// other features and build the large dependencies again.
+/// The packages to build. The list is the same for every benchmark: with another list
+/// cargo would select other features of the dependencies and build the large ones again.
 const PACKAGES: [&str; 6] = ["-p", "lantern-bench", "-p", "lantern-server", "-p", "lantern-cli"];
 
 /// Runs the benchmark `what` with `args`. A `--` in `args` only separates them, and is

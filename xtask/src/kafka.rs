@@ -76,9 +76,9 @@ fn options(port: u16) -> Options {
     Options { folder, port: Some(port), ending: Ending::Stop, ..Options::new(&libs()) }
 }
 
-/// Starts a broker with `topic` and returns its address. The caller must then start `user`,
-/// because the broker runs until the standard input of `user` is closed: it ends when
-/// `user` ends, and not when this process does.
+/// Starts a broker with `topic` and returns its address. The broker runs until the
+/// standard input of `user` is closed. So it ends when `user` ends, and not when this
+/// process does, and the caller must start `user` after this call.
 pub(crate) fn keep_for(user: &mut Command, topic: &str, partitions: u32) -> Result<String> {
     fetch()?;
     shell::step("Starting Kafka");

@@ -1,4 +1,4 @@
-//! Checks before a build that the system has the programs and libraries which the build
+//! Checks before a build that the system has the programs and libraries that the build
 //! needs.
 
 use std::path::Path;

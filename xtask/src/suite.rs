@@ -22,9 +22,9 @@ pub(crate) struct Tool<'a> {
     shows: &'a str,
 }
 
-/// The programs other than cargo that tests start. Each is a line
-/// `need PROGRAM PACKAGE # what is not shown` of `script`. Lines without a comment name
-/// packages for builds.
+/// The programs other than cargo that tests start. `script` has a line `need PROGRAM
+/// PACKAGE # TEXT` for each; TEXT names what is not tested without it. Lines `need`
+/// without a comment name packages that only builds need.
 pub(crate) fn tools(script: &str) -> Vec<Tool<'_>> {
     let lines = script.lines().filter_map(|line| line.strip_prefix("need ")?.split_once(" # "));
     let tools = lines.filter_map(|(names, shows)| {

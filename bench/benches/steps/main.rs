@@ -16,7 +16,8 @@
 //! | feed: a commit's rows as text on a WebSocket | `writing::feed` |
 //! | query: filters, orders and roll-ups over a table of a million rows | `querying::query` |
 //!
-//! Each time is for a whole run; the line below it shows the events or rows per second.
+//! Each time is that of a whole run. The line below a time shows the events or rows per
+//! second.
 
 mod calling;
 mod querying;

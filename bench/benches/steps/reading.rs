@@ -58,8 +58,8 @@ fn chunk_cached(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The attributes that W1 requests, all attributes, and only those that are always
-/// present.
+/// The requested attributes: only those that are always present, those that W1 requests,
+/// and all.
 #[divan::bench(args = ["none", "w1", "all"], sample_count = 50, sample_size = 10)]
 fn gather(bencher: Bencher<'_, '_>, wanted: &str) {
     let events = shop_events(16_384);

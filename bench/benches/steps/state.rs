@@ -20,16 +20,16 @@ const CALL_ROWS: u64 = 50_000;
 const SCANS: u64 = 1_000;
 const SCAN_ROWS: u32 = 10;
 
-/// A plugin without Wasm. Its calls put rows until there are `rows`. The next call
-/// makes [`SCANS`] scans for each request that it receives.
+/// A plugin without Wasm. Its calls put rows until the table has `rows` rows. The next
+/// call stays open: for each request that it receives, it makes [`SCANS`] scans.
 struct Scans {
     manifest: Manifest,
     rows: u64,
     asked: Mutex<Option<Asked>>,
 }
 
-/// The channels of the scanning call: it makes [`SCANS`] scans for each request, and
-/// reports their end to `done`.
+/// The channels of the call that scans: it receives a request for [`SCANS`] scans from
+/// `requests`, and reports to `done` that they have ended.
 struct Asked {
     requests: mpsc::Receiver<()>,
     done: mpsc::Sender<()>,

@@ -113,8 +113,8 @@ fn event_list(count: u64, keys: u64) -> EventList {
     EventList::new(&events)
 }
 
-/// A fold by a plugin that costs almost nothing, into a state in memory: gathering, the
-/// buffer of a call, the write buffer, and one commit at the end.
+/// Measures a fold by a plugin that costs almost nothing, into a state in memory:
+/// gathering, the buffer of a call, the write buffer, and one commit at the end.
 fn overlay(bencher: Bencher<'_, '_>, gets: bool, keys: u64) {
     const EVENTS: u64 = 100_000;
     let list = event_list(EVENTS, keys);
@@ -206,8 +206,8 @@ impl Views for Empty {
     }
 }
 
-/// From a commit of rows until a subscriber has read it: encoding, the ring, the
-/// session and the frame, over a pipe in memory.
+/// Measures the time from a commit of rows until a subscriber has read them: encoding, the
+/// ring, the session and the frame, over a pipe in memory.
 #[divan::bench(args = [1, 100, 1_000], sample_count = 100, sample_size = 1)]
 fn feed(bencher: Bencher<'_, '_>, rows_changed: u64) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();

@@ -1,6 +1,6 @@
 //! The guest of the growth benchmarks: a sum by key. Its parameters select the event
-//! types, the width of its rows and how much of the work it does, so that one guest
-//! serves all points.
+//! types, the width of its rows and which part of the work it does, so that all points of
+//! the benchmarks can use the same guest.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;

@@ -1,8 +1,8 @@
 //! The benchmark W1: events and cents per tenant and minute, and revenue per
 //! product, over shop events.
 //!
-//! Every event's data is parsed as JSON, even if it has no cents: the plain Rust fold
-//! for comparison does the same.
+//! Every event's data is parsed as JSON, even if it has no cents, because the plain Rust
+//! fold for comparison does so too.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -20,8 +20,9 @@ struct W1 {
     last_minute: LastMinute,
 }
 
-/// The minute that was last written as text: most events have the same minute as the
-/// one before. It can be computed again from any event, so it may be lost at any time.
+/// The minute that was last written as text. It saves work, because most events have the
+/// same minute as the event before. It can be computed again from any event, so it may be
+/// lost at any time.
 #[derive(Default)]
 struct LastMinute {
     minute: Timestamp,

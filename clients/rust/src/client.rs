@@ -20,8 +20,8 @@ pub struct Client {
     stop: Arc<StopOnDrop>,
 }
 
-/// Ends the task when the last client is dropped. Then tables keep their rows, and
-/// their streams end.
+/// Ends the connection's task when the last client is dropped. The tables then keep their
+/// rows, and their streams end.
 struct StopOnDrop(Arc<Shared>);
 
 impl Drop for StopOnDrop {
@@ -39,7 +39,7 @@ impl Client {
     /// server's `welcome`. Must be called on a tokio runtime.
     ///
     /// # Errors
-    /// [`Error`] if the first connection fails; later ones are retried.
+    /// [`Error`] if the first connection fails; a later one that fails is retried.
     pub async fn connect(url: &str, options: Options) -> Result<Self, Error> {
         let first = Connection::open(url, &options).await.map_err(|end| end.error(url))?;
         let shared = Arc::new(Shared::new(url, options));

@@ -37,15 +37,15 @@ pub(crate) struct Connection {
     subs: HashMap<u64, Subscription>,
     /// Subscriptions by channel.
     channels: HashMap<u64, u64>,
-    /// Subscriptions that were refused temporarily: when to retry, and how often it was
-    /// tried.
+    /// Subscriptions that were refused temporarily, each with the time of the next try and
+    /// the number of tries so far.
     later: Vec<(Instant, u32, Arc<Mirrored>)>,
     received_at: Instant,
     useful: bool,
 }
 
-/// Added to twice the heartbeat interval: if nothing arrives for that time, the
-/// connection counts as lost.
+/// The connection counts as lost if nothing arrives for this time plus twice the heartbeat
+/// interval.
 const SILENCE_GRACE: Duration = Duration::from_secs(5);
 
 impl Connection {
@@ -70,8 +70,8 @@ impl Connection {
         let config = WebSocketConfig::default()
             .max_message_size(Some(options.message_bytes_max))
             .max_frame_size(Some(options.message_bytes_max));
-        // Without this, a small message would wait for the acknowledgement of the one
-        // before.
+        // Without this, the system would hold back a small message until the previous
+        // message is acknowledged.
         let no_delay = true;
         let (ws, _) = connect_async_with_config(request, Some(config), no_delay).await?;
         let mut connection = Self {
@@ -132,8 +132,8 @@ impl Connection {
         }
     }
 
-    /// Subscribes to tables that are new or due for a retry, and unsubscribes from
-    /// those without a handle.
+    /// Subscribes to tables that are new or due for a retry, and unsubscribes from tables
+    /// of which the last handle was dropped.
     async fn subscribe(&mut self, shared: &Shared) -> Result<(), ConnectionEnd> {
         let now = Instant::now();
         let dropped: Vec<u64> =
@@ -263,7 +263,8 @@ impl Connection {
     }
 
     /// Applies a data frame with `apply`, which returns whether the table is then up to
-    /// date. Frames of unknown channels also count as received.
+    /// date. A frame of an unknown channel also counts as received, so that it is
+    /// acknowledged.
     async fn data(
         &mut self,
         ch: u64,

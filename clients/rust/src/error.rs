@@ -14,8 +14,8 @@ pub enum Error {
         /// The address that was given.
         url: String,
     },
-    /// The server cannot be reached. This is returned for the first connection only; later
-    /// ones are retried.
+    /// The server cannot be reached. This is returned only for the first connection; if a
+    /// later connection fails, the client tries again.
     #[error("`{url}` cannot be reached: {source}")]
     Unreachable {
         /// The address.
@@ -37,8 +37,8 @@ pub enum Error {
     /// unchanged.
     #[error("the server closed the feed with {code}: {why}")]
     Refused {
-        /// 1002, 1003, 1007, or 4400 to 4499. The client retries 4429 (too many
-        /// sessions) after the first connection.
+        /// 1002, 1003, 1007, or 4400 to 4499. Code 4429 (too many sessions) is returned
+        /// only for the first connection; later the client tries again after it.
         code: u16,
         /// The server's explanation.
         why: String,

@@ -1,5 +1,5 @@
-//! The state of a mirrored table, which the connection's task and the handles share:
-//! the rows of one committed state, and who is notified of changes.
+//! The state of a mirrored table, which the connection's task and the table's handles
+//! share: the rows of one committed state, and the readers that are notified of changes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,8 +41,9 @@ impl Status {
 pub enum Change {
     /// The rows of `commit` replaced all rows.
     Snapshot {
-        /// Identifies one history of the table: commits of different epochs cannot
-        /// be compared.
+        /// Identifies the history that the commit belongs to. It changes, for instance,
+        /// with an activation or a rebuild. Commits of different epochs cannot be
+        /// compared.
         epoch: String,
         /// The commit.
         commit: u64,
@@ -74,8 +75,8 @@ pub enum Change {
         /// How far the projection is behind its log, if the server knows.
         lag: Option<Lag>,
     },
-    /// This reader was too slow and missed this many changes; the mirrored rows contain
-    /// them.
+    /// This reader was too slow and missed this many changes. The mirrored rows contain
+    /// those changes.
     Missed(u64),
     /// No more changes will come.
     Ended(Error),
@@ -130,9 +131,9 @@ impl Mirrored {
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends readers a change that `mirror` already contains. The lock of `mirror` is
-    /// held meanwhile, so a new reader gets every change that its rows do not contain
-    /// yet, and no other.
+    /// Sends readers a change that `mirror` already contains. The caller holds the lock of
+    /// `mirror` until this is done. So a new reader gets every change that is not yet in
+    /// the rows that it begins with, and no other change.
     pub(crate) fn notify(&self, mirror: MutexGuard<'_, Mirror>, change: Change) {
         self.offsets.send_if_modified(|known| {
             let changed = *known != mirror.offsets;

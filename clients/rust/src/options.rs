@@ -55,9 +55,9 @@ pub struct TableOptions {
     pub resume: Option<Resume>,
 }
 
-/// The state of an earlier subscription, also of another process: its token
-/// ([`crate::Table::resume_token`]) with the rows at that moment
-/// ([`crate::Table::rows`]). Get both with [`crate::Table::saved`].
+/// The point that an earlier subscription had reached, also one of another process: its
+/// token ([`crate::Table::resume_token`]) and the rows at the same moment
+/// ([`crate::Table::rows`]). [`crate::Table::saved`] returns both.
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
     /// The token.

@@ -1,6 +1,6 @@
-//! One subscription on a connection: applies data frames to the mirrored table, and
-//! checks that each continues the rows. Snapshots and deltas that come in parts are
-//! applied at once.
+//! One subscription on a connection: applies data frames to the mirrored table, and checks
+//! that each continues the rows. A snapshot or delta that comes in parts is applied in one
+//! step, when its last part has arrived.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,8 +22,8 @@ pub(crate) struct Subscription {
     /// Changes of a delta that is not complete yet.
     delta: Option<DeltaParts>,
     /// A snapshot that is older than the shown rows. It is not shown until deltas have
-    /// brought it to the commit of the shown rows, because those never go back to an older
-    /// commit.
+    /// brought it to the commit of the shown rows, because the client never shows an older
+    /// commit after a newer one.
     behind: Option<MirrorLag>,
 }
 
@@ -58,8 +58,8 @@ impl Subscription {
     }
 
     /// Notes that the server accepted the subscription. If the subscription resumes,
-    /// `commit` is the number that the server now gives to the commit of the shown rows. It
-    /// may differ from the number before.
+    /// `commit` is the number that the server now gives to the commit of the shown rows.
+    /// This number may differ from the one that the client had.
     pub(crate) fn accepted(&mut self, fields: Vec<Field>, commit: Option<u64>) {
         let mut mirror = self.mirrored.mirror();
         mirror.fields = fields;
@@ -146,8 +146,9 @@ impl Subscription {
         if at.is_some_and(|commit| commit != from) { Err(CommitMismatch) } else { Ok(()) }
     }
 
-    /// Applies `change` to the rows shown, or to the snapshot that is held back, which
-    /// is shown when it is no longer older. Returns whether the table is up to date.
+    /// Applies `change` to the shown rows. If an older snapshot is held back, applies it
+    /// to that snapshot instead, and shows the snapshot as soon as it is no longer older
+    /// than the shown rows. Returns whether the table is up to date.
     fn advance(&mut self, change: Change, end: FrameEnd) -> bool {
         let FrameEnd { to, offsets, token, lag } = end;
         let mut mirror = self.mirrored.mirror();

@@ -133,8 +133,8 @@ impl Table {
         reached.map_or(Status::Ended(Error::Closed), |status| status.clone())
     }
 
-    /// Waits until the rows contain the event at `offset` of `partition`, which an
-    /// append returned.
+    /// Waits until the rows contain the event at `offset` of `partition`. The append of the
+    /// event returned these two numbers.
     ///
     /// # Errors
     /// Why no more changes will come.
@@ -154,9 +154,9 @@ impl Table {
         }
     }
 
-    /// A token to continue this subscription later, also in another process; `None`
-    /// before the first snapshot. It is opaque, and valid only together with the rows
-    /// of the same moment: see [`Table::saved`].
+    /// A token to continue this subscription later, also in another process; `None` before
+    /// the first snapshot. It is opaque, and can be used only with the rows of the same
+    /// moment: see [`Table::saved`].
     #[must_use]
     pub fn resume_token(&self) -> Option<String> {
         self.mirrored().mirror().token.clone()
@@ -170,9 +170,9 @@ impl Table {
         Some(Resume { token, rows: mirror.rows.clone() })
     }
 
-    /// The table's changes from this moment. If there are rows already, the stream
-    /// begins with a [`Change::Snapshot`] of them, and later changes continue from
-    /// there. If the table has ended, the stream returns that.
+    /// The table's changes from this moment. If there are rows already, the stream begins
+    /// with a [`Change::Snapshot`] of them, and the changes that follow continue from this
+    /// snapshot. If the table has ended, the next item is [`Change::Ended`].
     #[must_use]
     pub fn changes(&self) -> Changes {
         let mirrored = self.mirrored();

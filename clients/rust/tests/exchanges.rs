@@ -119,8 +119,8 @@ impl Player {
                 let frame = CloseFrame { code: close.into(), reason: why.into() };
                 let mut ws = self.ws.take().unwrap();
                 ws.close(Some(frame)).await.unwrap();
-                // Until the client ends the connection: if it were dropped now with
-                // unread messages, the close frame could be lost.
+                // Read until the client ends the connection: if the connection were
+                // dropped now with unread messages, the close frame could be lost.
                 tokio::spawn(async move { while let Some(Ok(_)) = ws.next().await {} });
             }
         }

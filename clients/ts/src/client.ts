@@ -62,7 +62,8 @@ interface Connection {
 
 /**
  * A connection to a Lantern server. It is opened when a table gets its first reader, and
- * closed when no table has one. It reconnects by itself and continues where it stopped.
+ * closed when no table has a reader. It reconnects by itself and continues where it
+ * stopped.
  */
 export class Client<S extends object = AnyTables> implements AsyncDisposable {
   readonly url: string;
@@ -97,8 +98,9 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
   }
 
   /**
-   * The table `projection/table`. Opens nothing: the table is subscribed to when it gets
-   * its first reader. The same name and options give the same object while it has readers.
+   * The table `projection/table`. This call opens nothing: the client subscribes to the
+   * table when it gets its first reader. While a table has readers, the same name and
+   * options give the same object.
    */
   table<T extends keyof S & string>(name: T, { resume, ...query }: TableOptions<S[T]> = {}): Table<S[T]> {
     const fresh = new Table<S[T]>(this.#host, name, query);
@@ -477,9 +479,9 @@ function isFinal(code: number): boolean {
 }
 
 /**
- * A client of the feed at `url`: `ws://host:port/v1/feed`, or in a browser also a path such
- * as `/v1/feed`. Opens nothing yet. `S` is the type of the server's tables, which `lantern
- * types` writes.
+ * A client of the feed at `url`: `ws://host:port/v1/feed`, or in a browser also a path
+ * such as `/v1/feed`. This call opens nothing. `S` is the type of the server's tables;
+ * `lantern types` writes it.
  */
 export function connect<S extends object = AnyTables>(url: string, options: Options = {}): Client<S> {
   const base = globalThis.location?.href;

@@ -1,5 +1,6 @@
-// The copy of one table: applies data frames and checks that each continues the rows.
-// Snapshots and deltas that come in parts are applied at once.
+// The copy of one table: applies data frames and checks that each continues the rows. A
+// snapshot or delta that comes in parts is applied in one step, when its last part has
+// arrived.
 import type { Delta, Field, Lag, Snapshot, Subscribed, Tick } from "./frames.js";
 import type { Change, Offsets, Saved } from "./types.js";
 
@@ -31,8 +32,9 @@ export class Mirror<R> {
   /** Changes of a delta that is not complete yet. */
   #delta: DeltaParts<R> | undefined;
   /**
-   * A snapshot that is older than the rows. It is not shown until deltas have brought it
-   * to their commit, because shown rows never go back to an older commit.
+   * A snapshot that is older than the shown rows. It is not shown until deltas have
+   * brought it to the commit of the shown rows, because the client never shows an older
+   * commit after a newer one.
    */
   #behind: { commit: number; rows: Rows<R> } | undefined;
 

@@ -24,9 +24,10 @@ const NEVER: State<any> = {
 };
 
 /**
- * A table of the server, kept up to date while it has readers: from `onChange`, `subscribe`,
- * `changes`, `ready` or `waitFor`. It is a read-only map of its rows, in no particular
- * order. Whatever is read without an `await` in between is of one committed state.
+ * A table of the server. It is kept up to date while it has readers, which `onChange`,
+ * `subscribe`, `changes`, `ready` and `waitFor` create. It is a read-only map of its rows,
+ * in no particular order. All that you read without an `await` in between is of one
+ * committed state.
  */
 export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable<Change<R>> {
   /** Projection, `/`, table. */
@@ -74,9 +75,10 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
   }
 
   /**
-   * The present state: an object that never changes, and that stays the same until the
-   * next change. The first change after it copies the map of the rows once, so in large
-   * tables that change often read rows with `get` or from `onChange`.
+   * The present state, as an object that never changes. Until the next change of the table
+   * this returns the same object. If you have read it, the next change first copies the
+   * map of the rows. So read the rows of large tables that change often with `get` or in
+   * `onChange` instead.
    */
   get state(): State<R> {
     const { mirror } = this;
@@ -135,8 +137,9 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
 
   /**
    * The changes from now on. If there are rows, the first item is a snapshot of them. A
-   * reader that is more than `changesMax` changes behind gets one snapshot in their place.
-   * Ends when the client is closed; throws the error if the table is closed otherwise.
+   * reader that is more than `changesMax` changes behind gets one snapshot instead of
+   * these changes. The sequence ends when the client is closed; if the table is closed for
+   * another reason, it throws the error.
    */
   async *changes({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<Change<R>, void, undefined> {
     let buffer: Change<R>[] = [];
@@ -195,8 +198,9 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
   }
 
   /**
-   * Waits until the rows contain the event at `offset` of `partition`, which an append
-   * returned, so that a reader sees what it has written.
+   * Waits until the rows contain the event at `offset` of `partition`, so that a reader
+   * sees what it has written. The append of the event returned these two
+   * numbers.
    */
   waitFor(event: { partition: number; offset: number }, options?: { signal?: AbortSignal }): Promise<State<R>> {
     return this.#until(() => (this.offsets[event.partition] ?? 0) > event.offset, options);

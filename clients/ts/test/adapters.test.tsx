@@ -1,5 +1,5 @@
 // @vitest-environment jsdom
-// The adapters of frameworks, with the frameworks.
+// Tests the adapters for React, Solid and Svelte together with these frameworks.
 import { StrictMode } from "react";
 import { createRoot, hydrateRoot } from "react-dom/client";
 import { renderToString } from "react-dom/server";

@@ -1,7 +1,7 @@
 // Decides whether a state that a client showed was a committed state of a table.
 //
-// The events of a test are a function of their number, so the rows at an offset are known:
-// those of a fold of the events before it, which is done here a second time.
+// The events of a test are computed from their numbers. So this file can fold the events
+// before an offset a second time, and knows which rows a table must have at that offset.
 import { show } from "./patience.js";
 
 /** A row of the example projection's table `revenue/by_product`. */
@@ -65,8 +65,9 @@ function hash(key: string, row: any): number {
 }
 
 /**
- * The sums of the hashes of all rows, by table and offset. A state is compared by this sum,
- * and its orders, row by row, must add up to its offset.
+ * Keeps for each table and offset the sum of the hashes of all rows. A state that a client
+ * shows must have the same sum, and its rows must count as many orders as there are events
+ * before its offset.
  */
 export class Judge {
   #sums: { [table: string]: number[] } = { "revenue/by_product": [0], "revenue/by_minute": [0] };

@@ -1,4 +1,4 @@
-//! Appends: an idempotent producer, and a thread with the deduplication window.
+//! Appends events with an idempotent producer. One thread keeps the deduplication window.
 //!
 //! An event is acknowledged when the broker has stored it. If the outcome of a send is
 //! unknown, the event is not acknowledged, and the end of the topic is read again
@@ -100,8 +100,8 @@ impl Appender {
     pub(crate) fn append(&self, events: Events, to: Option<PartitionId>, done: AppendDone) {
         let bytes = events.bytes() + events.len() * RECORD_BYTES;
         let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        // A single append is always accepted, whatever its size: otherwise one larger
-        // than the limit could never be appended.
+        // If no other append is waiting, an append is accepted whatever its size:
+        // otherwise an append that is larger than the limit could never be accepted.
         if before > 0 && before + bytes > self.limit {
             self.bytes.fetch_sub(bytes, Ordering::AcqRel);
             let waiting = format!(
@@ -139,8 +139,9 @@ struct AppendWorker {
     bytes: Arc<AtomicUsize>,
     /// The deduplication window; `None` until the topic's end has been read.
     window: Option<DeduplicationWindow>,
-    /// Pending events, each with the later appends of the same event: call, index and
-    /// content checksum.
+    /// Events that were sent and have no outcome yet. Later appends of the same event wait
+    /// for that outcome; each is stored as the number of its call, the event's index in
+    /// the call, and a checksum of the event's content.
     pending: HashMap<Identity, Vec<(u64, usize, u32)>>,
     calls: HashMap<u64, PendingAppend>,
     next_call: u64,
@@ -200,8 +201,9 @@ impl AppendWorker {
         }
     }
 
-    /// Replaces the producer if it has failed permanently, for instance because the
-    /// broker lost acknowledged records, or if the topic needs other batch sizes.
+    /// Replaces the producer if it has failed permanently (for instance because the broker
+    /// lost acknowledged records), or if records must be batched in another way. Does
+    /// nothing while an append is pending.
     fn renew(&mut self) {
         if !self.calls.is_empty() {
             return;
@@ -245,8 +247,8 @@ impl AppendWorker {
         }
     }
 
-    /// Starts reading the topic's end if the window is missing. It first waits until no
-    /// append is pending, because the window would lack the events of a pending append.
+    /// Starts reading the topic's end if the window is missing. Does nothing while an
+    /// append is pending, because the window would lack the events of that append.
     fn read_tail(&mut self) {
         if self.window.is_some() || !self.calls.is_empty() || self.closing {
             return;
@@ -413,8 +415,8 @@ impl AppendWorker {
         }
         self.set_outcome(delivery.call, delivery.index, &outcome, None);
         let first = delivery.identity.map(|identity| identity.content);
-        // Events with the same identity can differ, so a rejection of one is no verdict
-        // on the others.
+        // Events with the same identity can have different content. So if one is rejected,
+        // the others are not: their senders must send them again.
         let outcome = outcome.map_err(|failure| match failure {
             RecordFailure::Rejected(_) => RecordFailure::Unavailable("send it again".into()),
             other => other,

@@ -48,9 +48,10 @@ pub(crate) struct ReplaceableProducer {
     pub(crate) settings: ClientConfig,
     /// How it batches records.
     pub(crate) batching: Batching,
-    /// Set when the broker has refused a batch as too large although each of its records
-    /// was small enough: the topic's size limit at that time. While the topic has this
-    /// limit, records are sent one by one.
+    /// The topic's size limit (`None` if it is unknown) when the broker refused a batch as
+    /// too large although each of its records was small enough. As long as the topic has
+    /// this limit, records are sent one by one. The outer `None` means that no batch was
+    /// refused.
     pub(crate) alone_at: Option<Option<usize>>,
     /// Whether it must be replaced before anything else is sent.
     pub(crate) renewing: bool,

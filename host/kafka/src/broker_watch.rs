@@ -40,8 +40,9 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
         while consumer.poll(Duration::ZERO).is_some() {}
         let requested = std::mem::take(&mut *shared.bounds_requests.lock());
         if whole.is_none_or(|at| at.elapsed() >= refresh) {
-            // The id is queried before the bounds, so that the bounds belong to the topic
-            // of this id or to a later one.
+            // The id is queried before the bounds: if the topic is recreated in between, the
+            // bounds are those of the new topic. In the other order, the bounds of the old
+            // topic could be stored with the id of the new one.
             identify(shared, consumer);
             let all: Vec<&Partition> = shared.parts.iter().collect();
             ask(shared, consumer, &all);

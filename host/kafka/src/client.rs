@@ -224,9 +224,9 @@ pub(crate) fn consumer_with(
     Ok(client)
 }
 
-/// Lets a client request its token by calling `poll`. The library requests tokens only
-/// while it is polled, so clients that are not polled for records need this call after
-/// they are created and before each use.
+/// Lets a client request its token by calling `poll`. The library requests a client's
+/// token only while that client is polled. So a client that is not polled for records
+/// needs this call after it is created and before each use.
 pub(crate) fn poll_for_token(config: &KafkaConfig, poll: impl FnOnce(Duration)) {
     if shows_tokens(config) {
         poll(TOKEN_WAIT);
@@ -256,8 +256,8 @@ pub(crate) fn time_of(time: RecordTime) -> lantern_core::Timestamp {
     lantern_core::Timestamp(time.to_millis().unwrap_or(0).max(0).saturating_mul(1_000))
 }
 
-/// When the broker appended a record; [`lantern_core::Timestamp::MIN`] if the record has
-/// its producer's time, because a producer can set any time.
+/// The time at which the broker appended a record; [`lantern_core::Timestamp::MIN`] if the
+/// record has a time that its producer set, because a producer can set any time.
 pub(crate) fn append_time(time: RecordTime) -> lantern_core::Timestamp {
     match time {
         RecordTime::LogAppendTime(ms) if ms > 0 => time_of(time),

@@ -1,7 +1,7 @@
 //! Dead letters: copies of parked events in a topic of their own, for operators who
-//! monitor several systems in one place. A copied event stays parked. When dead letters
-//! are sent again, only the name of the parked event is read from each copy, and that
-//! event is retried.
+//! monitor several systems in one place. A copied event stays parked. To retry dead
+//! letters, Lantern reads from each copy only which event was parked (projection,
+//! partition and offset), and retries that event.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -29,15 +29,16 @@ use crate::{record, record_decoding, record_encoding, topics};
 /// How long the broker may take to store the copies of one call.
 const STEP: Duration = Duration::from_secs(15);
 
-/// The consumer group, without its prefix. Its committed offsets mark the dead letters that
-/// were read to be retried.
+/// The name, without the prefix, of the consumer group for retries. For each partition of
+/// the topic, its committed offset is that of the first dead letter that was not read for
+/// a retry yet.
 const GROUP: &str = "dead-letters";
 /// Memory for letters that are fetched ahead, in bytes.
 const PREFETCH_BYTES: usize = 4 << 20;
 /// The most letters that are sent again at a time.
 const PAGE: usize = 1_000;
-/// How long the broker may send nothing while letters are read, before it counts as
-/// unavailable.
+/// While letters are read, the broker counts as unavailable if it sends nothing for this
+/// time.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Writes copies of parked events to the dead-letter topic.
@@ -159,8 +160,8 @@ pub(crate) fn read_copies(
     Ok(counts)
 }
 
-/// Makes `consumer` start at the committed offsets, or at the beginning with `whole`.
-/// Returns the ends of the partitions that have records to read.
+/// Makes `consumer` start at the committed offsets; with `whole` it starts at the
+/// beginning. Returns the ends of the partitions that have records to read.
 fn assign(
     consumer: &BaseConsumer<Context>,
     topic: &str,
@@ -214,8 +215,9 @@ fn key(event: &Event) -> Option<String> {
     (!event.subject.is_empty()).then(|| event.subject.clone())
 }
 
-/// The headers of a copy: the reason for which the event is parked, and the event's own
-/// headers, unless the record is unreadable or a timer.
+/// The headers of a copy: which event is parked and why (`lantern_…`), followed by the
+/// event's own headers. If the event is an unreadable record or a timer, its own headers
+/// are left out.
 fn headers(letter: &DeadLetter, topic_partition: Option<TopicPartition>) -> OwnedHeaders {
     let ParkedRecord { kind, offset, event, reason, attempts, .. } = &letter.record;
     let (offset, attempts) = (offset.to_string(), attempts.to_string());

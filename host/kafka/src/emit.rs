@@ -1,11 +1,12 @@
 //! Appends emitted events exactly once.
 //!
-//! A shard's outbox is stored in its state file, and its events are numbered. Each
-//! outbox has a producer with a transactional id of its own. Every Kafka transaction
-//! that writes events also commits the next number, to a consumer group of that outbox.
-//! After a crash the next producer of the outbox first fences the previous one, which
-//! commits or aborts its transaction. Then it reads the committed number, skips the
-//! events below it, and so sends no event twice.
+//! A shard's outbox is stored in its state file, and the events in it are numbered. Each
+//! outbox has a producer with a transactional id of its own. Every Kafka transaction that
+//! writes events also commits the number of the next event, to a consumer group of that
+//! outbox. After a crash the next producer of the outbox first fences the previous
+//! producer: the broker commits or aborts the transaction that was left open. Then the new
+//! producer reads the committed number and skips the events below it, so no event is sent
+//! twice.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -56,8 +57,8 @@ struct Outboxes {
     context: Context,
     instance: String,
     senders: Mutex<HashMap<String, LastUse>>,
-    /// Set when the broker has refused a batch as too large although each of its records
-    /// was small enough: the topic's size limit at that time. See [`crate::append`].
+    /// The topic's size limit when the broker refused a batch as too large although each
+    /// of its records was small enough. See [`crate::append_producer`].
     alone_at: Mutex<Option<Option<usize>>>,
 }
 
@@ -92,8 +93,9 @@ impl From<KafkaError> for Fault {
     }
 }
 
-/// The producers' context: the first record that failed in the current transaction,
-/// which makes the transaction fail.
+/// The context of a producer. It stores the first record of the current transaction that
+/// was not delivered, with the event's index: such a record makes the whole transaction
+/// fail.
 type Outgoing = DeliveryContext<Mutex<Option<(usize, Undelivered)>>>;
 
 impl ProducerContext for Outgoing {
@@ -133,8 +135,8 @@ impl Emitter {
         })
     }
 
-    /// See [`lantern_core::Log::emit`]. The queue is bounded because each outbox has at
-    /// most one call pending.
+    /// See [`lantern_core::Log::emit`]. The queue of jobs needs no limit, because each
+    /// outbox has at most one call pending.
     pub(crate) fn emit(&self, emitted: Emitted, done: AppendDone) {
         let job = EmitJob { emitted, done };
         let refused = match &*self.jobs.lock() {

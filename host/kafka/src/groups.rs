@@ -112,8 +112,8 @@ impl OffsetCommitter {
         }
     }
 
-    /// Keeps offsets whose commit failed for the next attempt, unless newer ones are
-    /// known.
+    /// After a failed commit: keeps `offsets` for the next attempt. If a newer offset of a
+    /// partition is already pending, that one is kept instead.
     fn keep_for_retry(&self, projection: String, offsets: BTreeMap<u32, u64>) {
         let mut pending = self.pending.0.lock();
         let known = pending.offsets.entry(projection).or_default();

@@ -1,9 +1,9 @@
-//! Calls of librdkafka that its Rust crate does not offer: records taken in batches, and
-//! the broker's own ids of topics (KIP-516). A topic that was deleted and recreated under
-//! the same name has a different id.
+//! Calls of librdkafka that its Rust crate does not offer: taking records in batches, and
+//! reading the broker's own ids of topics (KIP-516). A topic that was deleted and
+//! recreated under the same name has a different id.
 //!
-//! The only unsafe code of this crate. Records are read by several threads' clients, but
-//! each [`RecordQueue`] stays on the thread that created it.
+//! This file has the only unsafe code of the crate. Several threads read records, each
+//! with a client of its own, and each [`RecordQueue`] stays on the thread that created it.
 #![allow(unsafe_code, reason = "calls of librdkafka that its crate does not offer")]
 
 use std::collections::HashMap;
@@ -24,11 +24,11 @@ use crate::record::Header;
 /// The most records that are taken from a queue in one call.
 const BATCH_RECORDS: usize = 128;
 
-/// The records of one partition that a consumer has fetched. They are taken in batches:
-/// an event for each record costs more than the record.
+/// The records of one partition that a consumer has fetched. They are taken in batches,
+/// because an event object of librdkafka for each record would cost more than the record.
 pub(crate) struct RecordQueue {
-    /// The records that were taken from the queue. Those from index `next` on were not
-    /// returned yet. The one before may still be borrowed.
+    /// The records that were taken from librdkafka's queue. Those before the index `next`
+    /// have been returned, and the caller may still borrow the last of them.
     records: Vec<NonNull<sys::rd_kafka_message_t>>,
     next: usize,
     native: NonNull<sys::rd_kafka_queue_t>,
@@ -39,8 +39,8 @@ pub(crate) struct RecordQueue {
 }
 
 impl RecordQueue {
-    /// The queue of a partition. `on_record` is called when it is no longer empty, on any
-    /// thread. Returns `None` if there is no such partition.
+    /// The queue of a partition. When the queue is no longer empty, `on_record` is called,
+    /// on any thread. Returns `None` if there is no such partition.
     pub(crate) fn new(
         consumer: &Arc<BaseConsumer<Context>>,
         topic: &str,
@@ -73,8 +73,8 @@ impl RecordQueue {
         let message = self.records.get(self.next)?;
         self.next += 1;
         // SAFETY: librdkafka filled the pointer with a message that is valid until it is
-        // destroyed. That happens in `clear`, which needs `&mut self`, so not while the
-        // record is borrowed. Nothing else has the message.
+        // destroyed. Only `clear` destroys it, which needs `&mut self` and so cannot run
+        // while the record is borrowed. Only this queue has a pointer to it.
         Some(Record { message: unsafe { message.as_ref() } })
     }
 
@@ -92,8 +92,8 @@ impl RecordQueue {
         self.records.extend(messages.into_iter().take(count).filter_map(NonNull::new));
     }
 
-    /// Drops the records that were taken from the queue but not read: those of an earlier
-    /// offset, after a seek.
+    /// Drops all records that were taken from the queue. After a seek this drops those
+    /// that were not read yet and belong to the previous offset.
     pub(crate) fn clear(&mut self) {
         self.next = 0;
         for message in self.records.drain(..) {
@@ -107,8 +107,8 @@ impl RecordQueue {
 impl Drop for RecordQueue {
     fn drop(&mut self) {
         self.clear();
-        // SAFETY: this reference to the queue was created in `new`, and is used no more.
-        // The consumer lives until after this call.
+        // SAFETY: this reference to the queue was created in `new`, and is not used after
+        // this. The consumer lives until after this call.
         unsafe { sys::rd_kafka_queue_destroy(self.native.as_ptr()) }
     }
 }
@@ -156,10 +156,11 @@ impl<'q> Record<'q> {
 
     pub(crate) fn headers(&self) -> RecordHeaders<'q> {
         let mut native = ptr::null_mut();
-        // SAFETY: the message is valid, and `native` outlives the call. The headers
-        // belong to the message. Without headers the pointer stays null. The call may
-        // parse them, which changes the message behind the reference: only this thread
-        // has it, and no field that `Record` reads is changed.
+        // SAFETY: the message is valid, and `native` outlives the call. The headers belong
+        // to the message. If there are none, the pointer stays null. The call may parse
+        // the headers, which changes the message behind the shared reference: this is
+        // sound because only this thread has the message, and `Record` reads none of the
+        // changed fields.
         unsafe { sys::rd_kafka_message_headers(self.message, &raw mut native) };
         RecordHeaders { native: NonNull::new(native), record: PhantomData }
     }
@@ -188,8 +189,8 @@ impl Header for RecordHeaders<'_> {
         let native = self.native?.as_ptr();
         let (mut name, mut value, mut len) = (ptr::null(), ptr::null(), 0);
         // SAFETY: the headers live as long as the record, and the other pointers outlive
-        // the call. Without an error the name ends in NUL, the value is null or has `len`
-        // bytes, and both live as long as the headers.
+        // the call. If the call returns no error, the name ends in NUL, the value is null
+        // or has `len` bytes, and name and value live as long as the headers.
         unsafe {
             let error = sys::rd_kafka_header_get_all(
                 native,
@@ -225,13 +226,13 @@ fn ask(consumer: &BaseConsumer<Context>, names: &[CString]) -> Vec<(String, u128
     let mut names: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let mut ids = Vec::new();
     // SAFETY: `client` lives as long as `consumer`, which outlives this call, and
-    // librdkafka's clients may be used by several threads. `names` holds as many
-    // pointers as its length says, to texts that end in NUL and outlive the call, which
-    // copies them. Collection, queue and event are created here, checked if they may be
-    // null, used before they are destroyed, and destroyed once. If an answer arrives
-    // after the queue was destroyed, the library drops it. Null options mean defaults.
-    // The `count` descriptions, their names and ids belong to the event, and are copied
-    // before it is destroyed.
+    // librdkafka's clients may be used by several threads. `names` holds as many pointers
+    // as its length says, to texts that end in NUL and outlive the call, which copies
+    // them. Collection, queue and event are created here; each that may be null is
+    // compared with null, used only before it is destroyed, and destroyed once. If an
+    // answer arrives after the queue was destroyed, the library drops the answer. Null
+    // options mean defaults. The `count` descriptions, with their names and ids, belong to
+    // the event, and are copied before the event is destroyed.
     unsafe {
         let queue = sys::rd_kafka_queue_new(client);
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());

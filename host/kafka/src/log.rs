@@ -54,9 +54,9 @@ pub struct KafkaLog {
 }
 
 impl KafkaLog {
-    /// Opens the log that `config` names. `table` is the file that numbers its
-    /// partitions; it is created if it is missing. If the broker does not answer, a log
-    /// that was opened before still opens, and waits for the broker.
+    /// Opens the log that `config` names. The file `table` numbers the partitions of the
+    /// log; it is created if it is missing. If the broker does not answer, a log that was
+    /// opened in an earlier run still opens, and waits for the broker.
     ///
     /// # Errors
     /// [`OpenError`].

@@ -111,8 +111,8 @@ impl PartitionTable {
         }
     }
 
-    /// Stores the cluster and the hash of the mappings. Returns `false` if the mappings
-    /// have changed.
+    /// Stores the id of the cluster and the hash of the mappings. Returns `false` if the
+    /// mappings have changed.
     pub(crate) fn set_cluster_and_mappings(
         &mut self,
         cluster: Option<&str>,
@@ -126,8 +126,8 @@ impl PartitionTable {
         same
     }
 
-    /// Gives each of the first `count` partitions of `topic` a number, if it has none.
-    /// Returns whether any was new.
+    /// Gives a number to each of the first `count` partitions of `topic` that has none.
+    /// Returns whether a partition got a number.
     pub(crate) fn extend(&mut self, topic: &str, count: i32) -> bool {
         let before = self.index.len();
         for partition in 0..count {

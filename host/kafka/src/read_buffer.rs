@@ -35,8 +35,8 @@ pub(crate) struct ReadBuffer {
     read_to: u64,
     /// When a reader last used the buffer.
     pub(crate) used: Option<Instant>,
-    /// An empty chunk that has the memory of an evicted one. The next chunk uses it,
-    /// because allocating memory costs more than filling it.
+    /// An empty chunk that has the memory of an evicted one. The next chunk reuses that
+    /// memory, because allocating memory costs more than filling it.
     spare: Option<Events>,
 }
 
@@ -107,8 +107,8 @@ impl ReadBuffer {
         BufferLookup::Skipped(self.next)
     }
 
-    /// Adds a chunk that the cursor has read. Afterwards all offsets up to `end` are
-    /// known.
+    /// Adds a chunk that the cursor has read. The cursor has then read all offsets before
+    /// `end`.
     pub(crate) fn push(&mut self, chunk: Chunk, end: u64, limit: usize) {
         let bytes = chunk.events.bytes() + CHUNK_BYTES;
         self.chunks.push_back(BufferedChunk { chunk: Arc::new(chunk), end, bytes });

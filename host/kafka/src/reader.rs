@@ -26,9 +26,9 @@ const IDLE: Duration = Duration::from_millis(100);
 const SEEK: Duration = Duration::from_secs(10);
 
 /// If a cursor receives nothing for this time although the broker has more, it seeks to
-/// its offset again. The time doubles with every such attempt: the client may have to
-/// read many aborted transactions, of which it returns nothing, and each seek would make
-/// it start over.
+/// its offset again. The time doubles with every such attempt, because the client may have
+/// to read many aborted transactions, whose records it does not return. Each seek makes
+/// the client start over.
 const STUCK: Duration = Duration::from_secs(5);
 /// How often that time doubles.
 const STUCK_DOUBLINGS_MAX: u32 = 7;
@@ -271,8 +271,8 @@ impl Cursor {
             let decoder = &mut self.decoder;
             let mut decoded = decode(decoder, part, offset, &record, &mut assignment.events);
             if decoded == DecodedRecord::Full {
-                // The chunk has no room for another event type: this record begins the
-                // next.
+                // The chunk has no room for another event type, so this record begins the
+                // next chunk.
                 self.finish_chunk(part, number, true);
                 let events = &mut self.assignments[number].events;
                 decoded = decode(&mut self.decoder, part, offset, &record, events);
@@ -294,8 +294,8 @@ impl Cursor {
         TurnResult::More
     }
 
-    /// Passes the read records to the buffer. Returns whether the buffer is then full or
-    /// closed.
+    /// Passes the read records to the buffer. Returns whether the cursor must stop
+    /// reading, because the buffer is full or closed, or was moved to another offset.
     fn finish_chunk(&mut self, part: &Partition, number: usize, quiet: bool) -> bool {
         let assignment = &mut self.assignments[number];
         if assignment.offsets.is_empty() {
@@ -334,7 +334,7 @@ impl Cursor {
     }
 
     /// Moves the buffer past tombstones that were read since the last event. Returns
-    /// whether the buffer is closed or was moved.
+    /// whether the buffer is closed or was moved to another offset.
     fn skip_gap(&mut self, part: &Partition, number: usize, quiet: bool) -> bool {
         let next = self.assignments[number].next;
         let mut state = part.state.lock();
@@ -355,10 +355,11 @@ impl Cursor {
         !wanted
     }
 
-    /// Handles the partition's end. If the broker's end is further, the offsets up to it
-    /// can be transaction markers, or the fetch was answered before the broker reported
-    /// that end. So the cursor reads once more from here. It then gets either the
-    /// missing records, or an end that is certainly not before the reported one.
+    /// Handles the end of the partition that the client has reached. The end that the
+    /// broker last reported can be further, for two reasons: the offsets in between are
+    /// transaction markers, or the client's fetch was answered before the broker reported
+    /// its end. So the cursor reads once more from the same offset. It then gets either
+    /// the missing records, or an end that is certainly not before the reported one.
     fn end(&mut self, part: &Partition, number: usize) {
         self.finish_chunk(part, number, true);
         let assignment = &mut self.assignments[number];
@@ -421,8 +422,9 @@ impl Cursor {
         true
     }
 
-    /// The cursor's offset does not exist any more, or cannot be reached. The contents of
-    /// the partition are unknown until its bounds are queried again.
+    /// Stops reading the partition, because the cursor's offset does not exist any more or
+    /// cannot be read. What the partition contains is unknown until its bounds are queried
+    /// again.
     fn fail_cursor(&mut self, part: &Partition, number: usize, error: &KafkaError) {
         tracing::info!(%error, partition = %part.topic_partition, "a Kafka cursor cannot read its offset any more");
         self.unassign(part, number);

@@ -17,15 +17,15 @@ use crate::topics;
 
 /// The time limit for reading the end.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How long to wait for transactions that were started before. Longer than the timeout of
-/// this server's own transactions.
+/// How long to wait for transactions that are open when the topic's end is read. This is
+/// longer than the timeout of this server's own transactions.
 const TRANSACTIONS: Duration = Duration::from_secs(28);
 /// Prefetch memory, in bytes.
 const PREFETCH_BYTES: usize = 4 << 20;
 
-/// Waits until all transactions that were open before `ends` have ended, for instance one
-/// that a crash of this server left open. Until then records after its start cannot be
-/// read. Returns whether they have ended in time.
+/// Waits until all transactions that began before `ends` have ended, for instance one that
+/// a crash of this server left open. While a transaction is open, no record after its
+/// start can be read. Returns whether all of them have ended in time.
 fn settled(
     shared: &Shared,
     committed: &BaseConsumer<Context>,
@@ -88,8 +88,8 @@ pub(crate) fn read(
     Ok(window)
 }
 
-/// Reads each of `parts` up to its end. Events that arrive later were not sent before
-/// this read, so the window does not need them.
+/// Reads each of `parts` up to its end. The window does not need events that arrive later,
+/// because they were not sent before this read.
 fn collect(
     shared: &Shared,
     consumer: &BaseConsumer<Context>,

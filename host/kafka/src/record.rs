@@ -35,8 +35,8 @@ impl Header for Option<&BorrowedHeaders> {
 
     fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)> {
         let headers = (*self)?;
-        // The client library panics if the name is not UTF-8, and anyone who may write
-        // to the topic can write such a name.
+        // The client library panics if a header's name is not UTF-8, and anyone who may
+        // write to the topic can write such a name.
         let header = panic_guard::catch(|| headers.get(index))?;
         Some((header.key, header.value))
     }
@@ -72,7 +72,8 @@ impl<'a> RawRecord<'a> {
         all(self.headers)
     }
 
-    /// The text of the last header of this name. In Kafka the last one counts.
+    /// The text of the last header of this name. If several headers have the same name,
+    /// the last one counts in Kafka.
     ///
     /// # Errors
     /// [`EventError::Header`] if it is not text.

@@ -26,8 +26,8 @@ use crate::record::{RawRecord, not_text, without_mark};
 
 /// The prefix of attribute headers.
 const PREFIX: &str = "ce_";
-/// A record is in binary mode if it has at least one of these headers. Other headers
-/// with the prefix do not determine the mode.
+/// A record is in binary mode if it has at least one of these headers. Other headers that
+/// begin with `ce_` do not determine the mode.
 const BINARY: [&str; 4] = ["ce_specversion", "ce_id", "ce_source", "ce_type"];
 /// The attributes that must be text for the record to be an event.
 const CORE: [&str; 8] =
@@ -50,8 +50,8 @@ pub(crate) enum DecodedRecord {
     Unreadable(String),
     /// The record is a tombstone (it has no value). Nothing was added.
     Tombstone,
-    /// Nothing was added, because the chunk has no room for another type: begin a new
-    /// chunk.
+    /// Nothing was added, because the chunk has no room for another type. The caller must
+    /// begin a new chunk.
     Full,
 }
 
@@ -139,11 +139,13 @@ impl Decoder {
         read
     }
 
-    /// Binary mode, the only one in which this server writes. Sources `lantern` and
-    /// `lantern/…` are accepted only in the exact form that the host writes: a heartbeat,
-    /// whose time is limited to its record's own time, and emitted events, whose type is
-    /// not one of the host's own. Neither can do more than any other event of the topic.
-    /// Every other record that claims to come from the host is unreadable.
+    /// Reads a record in binary mode, the only mode in which this server writes. An event
+    /// whose `source` is `lantern` or begins with `lantern/` must have exactly one of the
+    /// two forms that the host writes. One is a heartbeat; its time is limited to the time
+    /// of the record. The other is an emitted event; its type must not be one of the
+    /// host's own types. A forged record in these forms can do no more than any other
+    /// event of the topic. Every other record that claims to come from the host is
+    /// unreadable.
     fn binary(
         &mut self,
         media: Option<&str>,
@@ -237,8 +239,8 @@ fn unreadable(raw: &RawRecord<'_>, reason: &str, kind: &str, into: &mut Events) 
     if let Some(key) = key {
         extensions[UNREADABLE_KEY] = key.into();
     }
-    // A record that claims a reserved type concerns all projections, so that type is not
-    // stored.
+    // The type that a record claims limits which projections the record concerns. A
+    // reserved type is not stored, so such a record concerns all projections.
     let clean = !kind.is_empty() && check_text("type", kind, TYPE_BYTES_MAX).is_ok();
     if clean && !is_host_type(kind) {
         extensions[UNREADABLE_KIND] = kind.into();

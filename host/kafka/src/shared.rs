@@ -104,8 +104,8 @@ pub(crate) struct PartitionState {
     pub(crate) buffers: Vec<ReadBuffer>,
     /// Whether a reader waits for a cursor.
     pub(crate) starving: bool,
-    /// Whether a reader got [`LogRead::Pending`] since the bounds were last queried. It
-    /// is woken at the next answer, so that no wait is endless.
+    /// Whether a reader got [`LogRead::Pending`] since the bounds were last queried. The
+    /// broker's next answer wakes such readers, so that no wait is endless.
     pub(crate) waited_for: bool,
 }
 
@@ -322,8 +322,8 @@ impl PartitionState {
                 let (from, end) = (Offset(from), Offset(end));
                 return Err(LogError::Lost { partition, from, end });
             }
-            // A lost end is the worst fault of a log, so the error is returned only after
-            // a second answer of the broker confirms it.
+            // [`LogError::Lost`] is the worst fault of a log. So it is returned only if a
+            // second answer of the broker confirms that the log ends before `from`.
             (self.past_end, self.doubtful) = (true, true);
             return Ok((LogRead::Pending, AfterRead::Bounds));
         }
@@ -337,9 +337,9 @@ impl PartitionState {
         ))
     }
 
-    /// Reads from the buffers. If two buffers have reached the same offset, one of them
-    /// is closed: otherwise both cursors would read the same records. The buffer that
-    /// holds more is chosen, because a slow reader may still need its chunks.
+    /// Reads from the buffers. If two buffers have reached the same offset, one of them is
+    /// closed: otherwise both cursors would read the same records. The buffer that holds
+    /// more stays open, because a slow reader may still need its chunks.
     fn held(&mut self, from: u64, end: u64, types: &TypeFilter, now: Instant) -> Option<LogRead> {
         let (mut found, mut at_next) = (None, Vec::new());
         for (number, buffer) in self.buffers.iter_mut().enumerate() {
@@ -414,8 +414,10 @@ impl PartitionState {
     /// Stores the bounds that the broker reported. `before` is the end that was known
     /// when the broker was asked.
     pub(crate) fn set_bounds(&mut self, start: u64, end: u64, before: Option<u64>) {
-        // Records that were read since the request exist, even if the answer is older.
-        // But the end of a recreated topic can be lower than the previous one.
+        // `bounds` can contain a later end than the answer, because records were read
+        // since the broker was asked. Then the later end stays. If no record was read
+        // since, the answer replaces the end, even by a lower one: a recreated topic can
+        // be shorter.
         self.stable = end;
         let known = self.bounds.map(|(_, end)| end);
         let end = if known == before { end } else { end.max(known.unwrap_or(0)) };

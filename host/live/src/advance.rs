@@ -1,6 +1,6 @@
-//! Keeps a projection's feed up to date with the committed state. Opens views that agree
-//! with the feed, and wakes the sessions after commits. With several partitions it first
-//! reads the merged rows. Reads block, so they run on blocking threads.
+//! Keeps a projection's feed up to date with the committed state: opens views that have
+//! the feed's epoch, and wakes the sessions after commits. With several partitions it
+//! first reads the merged rows. Reads block, so they run on blocking threads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -15,8 +15,9 @@ use crate::resources::Resources;
 use crate::ring::{NewestCommit, RingCommit};
 use crate::subscribe_error::SubscribeError;
 
-/// How often a view is opened again if its epoch is not the feed's epoch, and the pause
-/// before each attempt. The epoch of the last view is accepted.
+/// The maximum number of times that a view is opened again because its epoch is not the
+/// feed's epoch, and the pause before each time. After the last time the view's epoch is
+/// accepted.
 const EPOCH_TRIES: u32 = 50;
 const EPOCH_PAUSE: Duration = Duration::from_millis(20);
 /// The pause before a failed read of merged rows is tried again.
@@ -106,8 +107,8 @@ fn failed(feed: &ProjectionFeed, error: SubscribeError) -> SubscribeError {
 /// The reason why the state cannot be read, for people.
 fn advance(resources: &Resources, feed: &ProjectionFeed) -> Result<(), String> {
     match open_view(resources, feed) {
-        // The projection is deleted or not active. The engine publishes every change of
-        // this to the feed, which then wakes the sessions.
+        // The projection is deleted or not active. When that changes, the engine reports
+        // it to the feed, which then wakes the sessions.
         Ok(_) | Err(SubscribeError::NoTable | SubscribeError::NotActive(_)) => Ok(()),
         Err(
             SubscribeError::Failed(error)

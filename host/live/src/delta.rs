@@ -164,7 +164,7 @@ impl<'a> DeltaEncoder<'a> {
     }
 
     /// Encodes the changes of one commit. They do not count towards the memory budget,
-    /// because the commit is in memory in any case.
+    /// because the ring keeps the commit in memory anyway.
     pub(crate) fn commit(&self, changes: &TableChanges) -> EncodedChanges {
         DeltaParts::encode(rows_of(changes), self.part_bytes, None).map(Arc::new)
     }

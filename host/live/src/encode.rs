@@ -1,8 +1,8 @@
 //! Encodes rows and changes as JSON text, once for all subscribers.
 //!
-//! A [`DeltaParts`] is the content of a delta: `"up":{…},"del":[…]`. In a frame it is
-//! preceded by a short header of the subscription. Stored values are copied into the text
-//! and not parsed into a tree.
+//! A [`DeltaParts`] is the content of a delta: `"up":{…},"del":[…]`. In a frame this
+//! content follows a short header, which differs between subscriptions. Stored values are
+//! copied into the text and not parsed into a tree.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -67,8 +67,8 @@ impl DeltaParts {
         lease: Option<BudgetLease>,
     ) -> Result<Self, RowTooLarge> {
         let mut parts = Vec::new();
-        // Changed rows and deleted keys have separate buffers, because they alternate in
-        // the key order of merged changes.
+        // Merged changes are in the order of their keys, so changed rows and deleted keys
+        // alternate. Each kind is collected in a buffer of its own.
         let (mut up, mut del) = (Vec::new(), Vec::new());
         let mut entry = Vec::new();
         let room = part_bytes.saturating_sub(FRAGMENT_FRAME);
@@ -121,8 +121,8 @@ fn push_key(text: &mut Vec<u8>, key: &str) {
     serde_json::to_writer(text, key).expect("a string always encodes");
 }
 
-/// Appends a stored value. Rows are checked when they are written. But if a value is not
-/// JSON, it must not make the whole frame invalid, so `null` is written instead.
+/// Appends a stored value. Rows are checked when they are written. If a value is not JSON
+/// nevertheless, `null` is written instead, so that the rest of the frame stays valid.
 fn push_value(text: &mut Vec<u8>, key: &str, value: &[u8]) {
     if serde_json::from_slice::<&RawValue>(value).is_ok() {
         text.extend_from_slice(value);

@@ -15,8 +15,8 @@ pub fn message(text: &str) -> Result<String, String> {
     message.map(|message| format!("{message:?}")).map_err(|error| error.to_string())
 }
 
-/// The epoch and commit, the checkpoint and the query of a resume token; `None` if it is
-/// not a token.
+/// The epoch and commit, the checkpoint and the query of a resume token; `None` if `text`
+/// is not a token.
 #[must_use]
 pub fn token(text: &str) -> Option<((String, u64), Checkpoint, u64)> {
     token::decode(text).map(|token| ((token.epoch, token.commit), token.at, token.query))

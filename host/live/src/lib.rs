@@ -26,8 +26,8 @@
 //!   `tick`.
 //! - A delta that is larger than a frame is sent in parts. All parts have the same `from`
 //!   and `to`, and all but the last have `"more":true`. The client applies them together.
-//! - `del` can name a key that the reader never got, because the row was written and
-//!   deleted between two merged deltas.
+//! - `del` can name a key that the reader never got, because one delta can merge the
+//!   commits in which the row was written and deleted.
 //! - After `reset` the client discards an incomplete snapshot or delta. If a new version
 //!   is the cause, `reset` contains the table's `fields`, if they are known already.
 //! - The answer to `unsub` is `end`. Unknown fields of `sub` are refused with `err` and

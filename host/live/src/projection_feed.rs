@@ -153,8 +153,9 @@ impl ProjectionFeed {
     pub(crate) fn committed(&self, commit: &Arc<PublishedCommit>) {
         let mut state = self.state.lock();
         match &state.epoch {
-            // The commit is of a version that is no longer active, or not active yet. The
-            // view that is opened at the version's activation contains it.
+            // The commit is of a version that is no longer active, or not active yet. If
+            // that version is activated later, the view that is opened then contains the
+            // commit.
             Some(epoch) if **epoch != *commit.epoch => return,
             Some(_) => {}
             None => {
@@ -188,9 +189,9 @@ impl ProjectionFeed {
         self.wake.notify_one();
     }
 
-    /// Stores the view's epoch, partitions and tables, if the view has the feed's epoch
-    /// or the feed has none. `force` accepts another epoch too: if view and feed have
-    /// disagreed for long, the view is right.
+    /// Stores the view's epoch, partitions and tables, if the view has the feed's epoch or
+    /// the feed has none. With `force` it also accepts another epoch: if view and feed
+    /// disagree for long, the view is right.
     pub(crate) fn adopt(&self, view: &View, force: bool) -> ViewMatch {
         let mut state = self.state.lock();
         let known = state.epoch.clone();
@@ -236,9 +237,9 @@ impl ProjectionFeed {
         })
     }
 
-    /// With several partitions: returns the newest commit of the ring. The caller then
-    /// reads all commits that were made before this call, so the feed no longer counts as
-    /// behind.
+    /// With several partitions: returns the newest commit of the ring, and marks the feed
+    /// as no longer behind. The caller must then read all commits that were made before
+    /// this call.
     pub(crate) fn begin_advance(&self) -> Option<NewestCommit> {
         let mut state = self.state.lock();
         state.behind = false;
@@ -253,8 +254,8 @@ impl ProjectionFeed {
         self.wake.notify_one();
     }
 
-    /// With several partitions: brings the ring to the commit of `view`. Adds
-    /// `ring_commit`, or if it is `None`, restarts the ring at the view.
+    /// With several partitions: brings the ring to the commit of `view`. It adds
+    /// `ring_commit`; if that is `None`, it restarts the ring at the view.
     pub(crate) fn finish_advance(&self, view: &View, ring_commit: Option<RingCommit>) {
         let mut state = self.state.lock();
         if state.epoch.as_deref() != Some(view.epoch()) {
@@ -304,9 +305,8 @@ impl ProjectionFeed {
         }
     }
 
-    /// The change of a subscriber's epoch since `generation`; `None` if there was no
-    /// activation. Otherwise the new generation, and the reason if the subscription
-    /// cannot continue.
+    /// `None` if there was no activation since `generation`. Otherwise the new generation
+    /// and, if a subscription that shows `epoch` cannot continue, the reason.
     pub(crate) fn change_since(
         &self,
         epoch: &str,
@@ -326,8 +326,8 @@ impl ProjectionFeed {
         Some((state.generation, change))
     }
 
-    /// How far the projection is behind its log. The value is determined again from time
-    /// to time.
+    /// How far the projection is behind its log. The value is determined again if it is
+    /// older than [`LAG_KEPT`].
     pub(crate) fn lag(&self, source: &LagSource) -> Option<Lag> {
         if let Some((requested_at, lag)) = &self.state.lock().lag
             && requested_at.elapsed() < LAG_KEPT

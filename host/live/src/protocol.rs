@@ -1,8 +1,8 @@
 //! The protocol as this crate speaks it: the messages of [`lantern_api::feed`], and the
 //! handshake. Knows nothing of tables or sockets.
 //!
-//! Data frames are put together from encoded pieces, so that rows are encoded once for
-//! all subscribers. The tests read each of them back as a [`ServerMessage`].
+//! Data frames are put together from encoded pieces, so that rows are encoded once for all
+//! subscribers. The tests parse every frame that they receive as a [`ServerMessage`].
 
 pub(crate) use lantern_api::feed::{
     ClientMessage, Ended, Field, FrameLimits, Mode, Refused, Reset, ResetReason, ServerMessage,

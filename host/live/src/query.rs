@@ -1,8 +1,9 @@
 //! What a subscription selects. Sessions with equal queries share one topic: its
 //! snapshot, its merged deltas and its encoded bytes.
 //!
-//! [`Query`] contains what determines which rows a reader gets and in which form. Mode,
-//! rate and token determine only how the rows are delivered, so they are not part of it.
+//! A [`Query`] contains what determines which rows a reader gets and in which form. Mode,
+//! rate and token only determine how the rows are delivered, so a query does not contain
+//! them.
 
 use std::fmt;
 

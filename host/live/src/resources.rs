@@ -10,8 +10,8 @@ use tokio::sync::Semaphore;
 
 use crate::LiveConfig;
 
-/// Returns how far the named projection is behind the log; `None` if that is unknown. It
-/// is called a few times a second per projection at most, and must not block.
+/// Returns how far the named projection is behind the log; `None` if that is unknown. The
+/// feed calls it at most a few times a second for each projection. It must not block.
 pub type LagSource = Arc<dyn Fn(&str) -> Option<Lag> + Send + Sync>;
 
 /// The resources that all sessions share.

@@ -27,8 +27,8 @@ pub(crate) struct ReadRequest {
 
 /// The point from which a subscription continues.
 pub(crate) enum Resume {
-    /// It has none, or cannot continue from it. It needs a snapshot that is newer than
-    /// the epoch and commit in `shown`.
+    /// The subscription has no such point, or cannot continue from the one it has. It
+    /// needs a snapshot that is newer than the epoch and commit in `shown`.
     No { shown: Option<(Arc<str>, u64)> },
     /// The point in the client's token.
     Token(String),
@@ -109,16 +109,18 @@ pub(crate) fn from_memory(
     (!many || request.mode == Mode::State).then_some(start)
 }
 
-/// Continues the subscription from the change log. The inner error is the reason for
-/// which it needs a snapshot instead; `None` if it had no point to continue from.
+/// Continues the subscription from the change log. If that is not possible, the inner
+/// error is the reason for which the subscription needs a snapshot; `None` if `request`
+/// has no point to continue from.
 pub(crate) fn from_change_log(
     resources: &Resources,
     opened: &OpenView,
     table: &TableInfo,
     request: &ReadRequest,
 ) -> Result<Result<StartKind, Option<ResetReason>>, SubscribeError> {
-    // The numbers of the commits after `at` do not tell the client's: the change log omits
-    // commits without changes, and after a crash a commit can begin before `at`.
+    // `from` is the number of the commit that the client has. It cannot be derived from
+    // the commits after `at`: the change log omits commits without changes, and after a
+    // crash a commit can begin before `at`.
     let (from, at, too_old) = match &request.resume {
         Resume::No { .. } => return Ok(Err(None)),
         Resume::Token(text) => match token::decode(text) {
@@ -233,8 +235,8 @@ impl LogRange<'_> {
         for (commit, changes) in self.changes() {
             let (parts, bytes) = encoder.merged(&MergedChanges::of_one(changes))?;
             room = room.checked_sub(bytes).ok_or(DeltaError::TooMuch)?;
-            // The point comes from the view's own change log, so it belongs to its
-            // history.
+            // This point comes from the view's own change log, so it is in the view's
+            // history and the checkpoint exists.
             let at = view.checkpoint_at(&[commit.point])?.ok_or(DeltaError::TooMuch)?;
             chain.push(commit.commit, Arc::new(at), parts);
         }

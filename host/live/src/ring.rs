@@ -140,9 +140,9 @@ impl Ring {
         self.head = Some(head);
     }
 
-    /// Adds a commit, unless the ring has reached it already through a view. If it does
-    /// not follow the newest commit, the ring restarts with it, and subscribers that are
-    /// further behind use the change log.
+    /// Adds a commit, unless the ring has already reached it through a view. If the commit
+    /// does not follow the ring's newest commit, the ring restarts with it, and
+    /// subscribers that are further behind use the change log.
     pub(crate) fn push(&mut self, ring_commit: RingCommit) {
         match &self.head {
             Some(head) if head.commit >= ring_commit.to => return,

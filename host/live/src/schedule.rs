@@ -15,7 +15,7 @@ pub(crate) struct Schedule {
     pub(crate) rate_at: Instant,
     /// When a tick is due for commits that change no row of the table.
     tick_at: Instant,
-    /// When a frame must be sent at the latest, so that a client can distinguish a table
+    /// The time by which a frame must be sent, so that a client can distinguish a table
     /// without changes from a stale one.
     idle_at: Instant,
     /// Whether a tick is due now, because another table of the projection has moved to a
@@ -60,9 +60,9 @@ impl Schedule {
         self.idle_at = now + ms(config.heartbeat_ms);
     }
 
-    /// When to check again even if no event occurs. Commits that do not change the table
-    /// wake no session, so the subscription checks from time to time whether the commit
-    /// has moved.
+    /// When to check again even if the session is not woken before. Commits that do not
+    /// change the table wake no session, so the subscription checks from time to time
+    /// whether the projection has a newer commit.
     pub(crate) fn due(&self, now: Instant, config: &LiveConfig) -> Instant {
         let tick_at =
             if self.tick_at > now { self.tick_at } else { now + ms(config.tick_ms.max(1)) };

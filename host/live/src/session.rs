@@ -71,11 +71,12 @@ struct Session<'a, I> {
     socket: &'a mut Socket<I>,
     signal: Arc<SessionSignal>,
     subs: Vec<Subscription>,
-    /// The commits that ended subscriptions showed, by query. A client that subscribes
-    /// again must not get an older commit. Limited in number like the subscriptions.
+    /// For each query of a subscription that has ended: the last commit that the client
+    /// got. A client that subscribes again must not get an older commit. There are at most
+    /// `live.subs_max` of these.
     former: VecDeque<FormerSubscription>,
-    /// The subscription that is asked first. It changes with every pass, so that none
-    /// starves.
+    /// The subscription that is asked first for a frame. It changes with every pass, so
+    /// that no subscription starves.
     first: usize,
     /// The channel of the next subscription. Each is used only once.
     ch: u64,
@@ -153,8 +154,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
 
     /// Sends everything that can be sent, then waits for the next event.
     async fn run_once(&mut self) -> Result<(), SessionStop> {
-        // Armed before the check: otherwise a commit after the check would not wake the
-        // session.
+        // The signal is armed before the subscriptions are checked: otherwise a commit
+        // after the check would not wake the session.
         self.signal.arm(true);
         self.send_pending().await?;
         self.beat().await?;
@@ -304,8 +305,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         let query = sub.query();
         let before = self.former.iter().position(|former| former.query == *query);
         let before = before.and_then(|index| self.former.remove(index));
-        // If there were two subscriptions to the table, one may have shown a newer
-        // commit.
+        // If there were two subscriptions with this query, the one that ended first may
+        // have shown a newer commit.
         let commit = before
             .filter(|former| former.epoch == epoch)
             .map_or(commit, |former| former.commit.max(commit));

@@ -68,9 +68,9 @@ pub(crate) fn open(
     opened
 }
 
-/// Waits while `projection` folds again what readers had seen before a crash. If that
-/// takes longer than [`Recovering::WAIT`] or needs an operator, the read fails with the
-/// reason.
+/// After a crash: waits while `projection` folds again the events whose results readers
+/// had seen. If that takes longer than [`Recovering::WAIT`] or needs an operator, the read
+/// fails with the reason.
 async fn recovered(resources: &Resources, projection: &str) {
     let until = Instant::now() + Recovering::WAIT;
     while Instant::now() < until

@@ -102,10 +102,10 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
     /// Writes one text frame that consists of `pieces`. Does not read in the meantime: a
     /// client's messages are small and fit into the connection's buffers, and a client
     /// that accepts no bytes for `stall_ms` is disconnected. Not cancel-safe: a cancelled
-    /// write leaves half a frame, so it may be cancelled only if the session ends.
+    /// write leaves half a frame, so a caller may cancel it only to end the session.
     pub(crate) async fn write(&mut self, pieces: [&[u8]; 3]) -> Result<(), SocketError> {
-        // Otherwise bytes that the library has not written yet, such as a pong, could end
-        // up in the middle of this frame.
+        // Without this, bytes that the library has not written yet, such as a pong, could
+        // end up in the middle of the frame.
         self.flush().await?;
         let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
         let (header, header_bytes) = text_header(bytes);

@@ -14,8 +14,9 @@ const FORMAT: u8 = 3;
 pub(crate) struct Token {
     format: u8,
     pub(crate) epoch: String,
-    /// The commit that the client has. After a crash, commits without a sync are made
-    /// again with other numbers and other boundaries, so it does not follow from `at`.
+    /// The number of the commit that the client has. It cannot be derived from `at`: after
+    /// a crash, commits that were not synced are made again, with other numbers and other
+    /// boundaries.
     pub(crate) commit: u64,
     pub(crate) at: Checkpoint,
     /// The hash of the query ([`crate::query::Query::token_hash`]).

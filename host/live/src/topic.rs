@@ -31,7 +31,7 @@ pub(crate) struct Topic {
 struct Shared {
     epoch: Option<Arc<str>>,
     snapshot: Option<Arc<Snapshot>>,
-    /// Encoded deltas of single commits, by the commit to which they lead. A delta is
+    /// The encoded delta of each single commit, by the number of that commit. A delta is
     /// kept as long as the ring has its commit.
     commits: BTreeMap<u64, Arc<OnceLock<EncodedChanges>>>,
     merges: VecDeque<MergedDelta>,
@@ -154,8 +154,9 @@ impl Topic {
         ready.map_or_else(NextAction::from, |ready| NextAction::Changes { ready, more })
     }
 
-    /// The cell for the encoded changes of the commit `to`, which may be empty. Drops
-    /// those of commits up to `oldest`, where the ring begins.
+    /// The cell for the encoded changes of the commit `to`; it is empty until a subscriber
+    /// encodes them. Also drops the cells of commits up to `oldest`, which the ring no
+    /// longer has.
     fn encoded(&self, epoch: &str, to: u64, oldest: u64) -> Arc<OnceLock<EncodedChanges>> {
         let encoded = self.share(epoch, |shared| {
             while shared.commits.first_key_value().is_some_and(|(to, _)| *to <= oldest) {

@@ -59,15 +59,15 @@ impl CompiledCode {
                   either our own compiler's answer or was read under a keyed hash of ours"
     )]
     pub(crate) fn deserialize(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // SAFETY: both functions require output of `precompile_component`, and the second
-        // one a file that no process changes. `from_compiler` gets its bytes from the
-        // compiling child, which calls `precompile_component`. `CodeCache::load` has
-        // checked an HMAC over exactly these bytes, with a key that only this user can
-        // read. The file is opened by its descriptor, so it is the file that was read,
-        // even if another file has its name now. Files of the cache are private to this
-        // user. They are written under a temporary name, renamed and deleted, and never
-        // written to again. The engine itself rejects output of another version or
-        // setting.
+        // SAFETY: both functions require output of `precompile_component`;
+        // `deserialize_file` also requires that no process changes the file.
+        // `from_compiler` gets its bytes from the compiling child, which calls
+        // `precompile_component`. For a file, `CodeCache::load` has checked an HMAC over
+        // exactly these bytes, with a key that only this user can read. The path names the
+        // open descriptor, so this is the file that was checked, even if another file has
+        // its name now. Files of the cache are private to this user. They are written
+        // under a temporary name, renamed and deleted, and never written to again. The
+        // engine itself rejects output of another version or setting.
         unsafe {
             match &self.0 {
                 CachedCode::Bytes(bytes) => Component::deserialize(engine, bytes),
@@ -156,7 +156,7 @@ impl CodeCache {
             file.write_all(&self.tag(sha, code).finalize().into_bytes())?;
             file.write_all(MAGIC)?;
             // The file is not synced: if it is incomplete after a power failure, its hash
-            // is wrong, and it is created again.
+            // does not match, and the code is compiled again.
             fs::rename(&aside, self.path(sha))
         })();
         if written.is_err() {
@@ -173,8 +173,9 @@ impl CodeCache {
     /// The keyed hash of `code`, not finished yet: `finalize` returns its bytes,
     /// `verify_slice` compares them in constant time.
     fn tag(&self, sha: &UploadHash, code: &[u8]) -> Hmac<Sha256> {
-        // The parts have a fixed length or follow their length, so that different inputs
-        // are different byte sequences.
+        // Each part has a fixed length, except the engine's name, which follows its
+        // length, and the code, which is the last part. So different inputs give different
+        // byte sequences.
         let engine = u64::try_from(self.engine.len()).expect("a short name").to_le_bytes();
         let mut hash = Hmac::new_from_slice(&self.key).expect("a key of any length is fine");
         for part in [&engine[..], self.engine.as_bytes(), sha, code] {
@@ -234,8 +235,8 @@ fn read(path: &Path) -> io::Result<(File, Vec<u8>)> {
     Ok((file, bytes))
 }
 
-/// Reads the key, or creates one. A key that other users can read is not safe: it is
-/// replaced, and so all files are created again.
+/// Reads the key, or creates one. A key that other users can read is not safe, so it is
+/// replaced. Then no cached file matches the key, and all code is compiled again.
 fn open_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     if let Some(key) = read_key(path)? {
         return Ok(key);

@@ -1,6 +1,6 @@
 //! Compiles in a separate process, with limits of time and memory, without environment
-//! variables and secrets. One valid function of 255 KiB can take minutes and gigabytes,
-//! so a limit on the size of an upload is not sufficient.
+//! variables and secrets. A limit on the size of an upload is not sufficient: compiling
+//! one valid function of 255 KiB can take minutes and gigabytes.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -25,8 +25,8 @@ const CODE_BYTES_MAX: u64 = 256 << 20;
 const END_MAX: Duration = Duration::from_secs(2);
 /// The interval at which the child's exit is polled.
 const END_POLL: Duration = Duration::from_millis(1);
-/// How the message begins that Rust's standard library writes to standard error if the
-/// allocator returns no memory.
+/// The beginning of the message that Rust's standard library writes to standard error if
+/// the allocator returns no memory.
 const NO_MEMORY: &str = "memory allocation of";
 /// How many bytes of a child's standard error are read.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
@@ -99,8 +99,8 @@ impl Compilers {
     }
 
     /// Wraps, checks and compiles `bytes` for `engine`. With [`CompileOrder::Queued`] it
-    /// waits while the maximum number of compilations is running; each of these has a
-    /// time limit.
+    /// first waits while the maximum number of compilations is running. This wait ends,
+    /// because each compilation has a time limit.
     pub(crate) fn compile(
         &self,
         engine: &Engine,
@@ -184,8 +184,8 @@ impl Compilers {
         let stdout = child.stdout.take().expect("piped");
         let stderr = child.stderr.take().expect("piped");
         std::thread::scope(|scope| {
-            // If the child exits before it has read all, writing fails. The cause is the
-            // exit of the child, which is examined later.
+            // If the child exits before it has read everything, this write fails. The
+            // error is ignored here, because the exit of the child is examined later.
             scope.spawn(move || {
                 let _ = stdin.write_all(bytes);
             });
@@ -193,10 +193,10 @@ impl Compilers {
             let (sender, receiver) = mpsc::channel();
             scope.spawn(move || sender.send(read(stdout, CODE_BYTES_MAX)));
             let stdout = receiver.recv_timeout(self.wall);
-            // A child that has closed its output exits soon, and its exit status shows the
-            // cause. If its time is up, or if it keeps running after it has closed its
-            // output, it is killed. This closes its pipes, so the threads of this scope
-            // end.
+            // A child that has closed its output normally exits soon, and its exit status
+            // then shows whether it failed. A child whose time is up, or that keeps
+            // running after it has closed its output, is killed. This closes its pipes, so
+            // the threads of this scope end.
             if stdout.is_err() || !ends_by_itself(child) {
                 let _ = child.kill();
             }
@@ -221,8 +221,8 @@ impl Compilers {
                 LoadError::CompileCpu { limit_s: self.request.cpu_s }
             }
             Some(signal) if signal == Signal::KILL.as_raw() => LoadError::CompilerKilled,
-            // Rust aborts a process that gets no memory from the allocator. It offers no
-            // stable way to be called before, so its message is the only sign.
+            // Rust aborts a process that gets no memory from the allocator. Stable Rust
+            // cannot call a function before it aborts, so the message is the only sign.
             Some(signal) if signal == Signal::ABORT.as_raw() && words.contains(NO_MEMORY) => {
                 self.out_of_memory()
             }
@@ -308,14 +308,14 @@ fn limit_this_process(request: &CompileRequest) -> rustix::io::Result<()> {
             Rlimit { current: Some(current), maximum: Some(maximum) },
         )
     };
-    // Without the parent there is no reader for the answer, so the child is killed as
-    // well.
+    // If the parent ends, no process reads the answer. So the kernel then kills the child
+    // as well.
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     limit(Resource::Core, 0, 0)?;
     limit(Resource::Fsize, 0, 0)?;
-    // The signal of the first limit identifies the cause. The signal of the second limit
-    // cannot be caught.
+    // At the first limit the child gets a signal (`XCPU`) that identifies the cause. If it
+    // survives that signal, it gets `KILL` at the second limit, which it cannot catch.
     limit(Resource::Cpu, request.cpu_s, request.cpu_s + 1)?;
     limit(Resource::As, request.memory_bytes, request.memory_bytes)?;
     rustix::process::nice(NICE)?;

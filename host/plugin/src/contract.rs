@@ -61,8 +61,9 @@ impl Contract {
     }
 }
 
-/// Adds the description of the contract's world to a core module that has none, so that a
-/// module written by hand for the contract needs no further tool.
+/// Adds the description of the contract's world to a core module that has none. So a
+/// module that was written by hand for the contract can be uploaded without a further
+/// tool.
 ///
 /// # Errors
 /// If the description cannot be encoded.

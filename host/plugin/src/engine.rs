@@ -1,5 +1,5 @@
 //! The WebAssembly engine of a host: which features are enabled, and the timer that ends
-//! calls which hang.
+//! calls that hang.
 
 use std::hash::{Hash as _, Hasher};
 use std::num::NonZeroUsize;
@@ -16,9 +16,10 @@ pub(crate) const EPOCH_TICK: Duration = Duration::from_millis(100);
 
 /// The address space that is reserved for each linear memory. With the whole 4 GiB of
 /// 32-bit addresses and the guard after them, compiled code needs no bounds checks. In a
-/// measurement with Rust guests that parse JSON, calls took 15 % less time than with 64
-/// MiB. An instance costs the same time (20 µs) and memory (10 KB and the pages that it
-/// touches). An address space of 47 bits has room for 30,000 such memories.
+/// measurement with Rust guests that parse JSON, calls took 15 % less time than with a
+/// reservation of 64 MiB, and an instance took the same time (20 µs) and memory (10 KB and
+/// the pages that it touches). An address space of 47 bits has room for 30,000
+/// reservations of this size.
 const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 /// The address space after a memory, where every access traps.
 const MEMORY_GUARD_BYTES: u64 = 32 << 20;
@@ -30,14 +31,14 @@ const WASM_STACK_BYTES: usize = 1 << 20;
 /// unit like other instructions, a loop of them would exceed the limit of wall time before
 /// the limit of fuel.
 const GROW_FUEL: u8 = 250;
-/// Fuel of copying, filling or initialising, in addition to one for each byte: these
-/// instructions call the engine as well.
+/// The fuel of copying, filling or initialising memory or tables, in addition to one unit
+/// for each byte. These instructions call the engine, like those that grow a memory.
 const BULK_FUEL: u8 = 20;
 /// The most frames of a backtrace.
 const BACKTRACE_FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 
-/// Part of the name of every cache folder. It must change when a change of the wrapping or
-/// the checks gives other code for the same upload.
+/// Part of the name of every cache folder. Change it with every change of the wrapping or
+/// the checks after which the same upload gives other code.
 const BUILD: &str = concat!("lantern-plugin ", env!("CARGO_PKG_VERSION"), " build 1");
 
 /// Creates the engine. Host and compiling child must have the same settings, so both call
@@ -114,8 +115,8 @@ fn operator_cost() -> OperatorCost {
     }
 }
 
-/// An id for compiled code of the engine: engines with the same id can run each other's
-/// code.
+/// The id of an engine in the names of cache folders. Engines with the same id can run
+/// each other's compiled code.
 pub(crate) fn id(engine: &Engine) -> String {
     let mut hasher = Sha256Hasher(Sha256::new());
     BUILD.hash(&mut hasher);
@@ -123,7 +124,8 @@ pub(crate) fn id(engine: &Engine) -> String {
     hex::encode(&hasher.0.finalize()[..8])
 }
 
-/// Starts the thread that advances the epoch as long as the engine exists.
+/// Starts the thread that advances the engine's epoch, a counter by which wasmtime
+/// interrupts calls, as long as the engine exists.
 ///
 /// # Errors
 /// If the system cannot create a thread.

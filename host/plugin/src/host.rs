@@ -1,5 +1,5 @@
-//! Loads plugins: makes an upload a [`Plugin`] that creates instances. The code of an
-//! upload is shared by all plugins that were loaded from the same bytes.
+//! Loads plugins: turns an upload into a [`Plugin`] that creates instances. All plugins
+//! that were loaded from the same bytes share one compiled code.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -83,7 +83,8 @@ impl PluginHost {
         self.load_with(bytes, parameters, None)
     }
 
-    /// As [`PluginHost::load`], with a source if the plugin is an interpreter.
+    /// Does the same as [`PluginHost::load`]. If the plugin is an interpreter, `source` is
+    /// the script or declaration that it runs.
     ///
     /// # Errors
     /// As [`PluginHost::load`]; [`LoadError::SourceRefused`] if the interpreter does not
@@ -140,8 +141,8 @@ impl PluginHost {
         Ok(self.compiled() > before)
     }
 
-    /// How many uploads were compiled since the start. Uploads that were in use or cached
-    /// do not count.
+    /// How many uploads were compiled since the start. An upload whose code was already in
+    /// use or in the cache does not count.
     #[must_use]
     pub fn compiled(&self) -> u64 {
         self.compilers.started()

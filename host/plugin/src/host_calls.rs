@@ -46,8 +46,8 @@ impl tables::Host for GuestState {
         reverse: bool,
     ) -> Result<Vec<types::Row>> {
         let rows_max = self.limits.scan_rows_max;
-        // One row more than allowed distinguishes the exact limit from a result that is
-        // too large.
+        // This asks for one row more than allowed, to distinguish a result of exactly the
+        // allowed size from one that is too large.
         let ask = limit.min(rows_max.saturating_add(1));
         let host = self.call("tables.scan", start.len() + end.len())?;
         let rows = host.scan(TableId(table), &start, &end, ask, reverse).map_err(CallEnd::from)?;

@@ -331,8 +331,8 @@ impl RunningInstance {
 }
 
 /// The watermark at which the timers of `batch` fire, in microseconds; [`Timestamp::MIN`]
-/// if it has no timers. A batch of events may span several ticks, so its first watermark
-/// depends on where batches begin.
+/// if it has no timers. Events get no watermark here: a batch may span several ticks, so
+/// the watermark at its beginning depends on how events were divided into batches.
 fn watermark_of(batch: &Batch) -> i64 {
     if batch.timers.is_empty() { Timestamp::MIN.0 } else { batch.watermark.0 }
 }

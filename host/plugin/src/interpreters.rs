@@ -1,5 +1,5 @@
-//! Sources: scripts and declarations that an interpreter runs. Finds the interpreter of a
-//! source, a component in a folder.
+//! Sources: the scripts and declarations that interpreters run. An interpreter is a
+//! component in a folder, and this module finds the one that a source needs.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,8 +9,8 @@ use lantern_core::VersionSource;
 
 use crate::LoadError;
 
-/// The folders with the interpreters, relative to that of the program. The first one that
-/// exists is used. The second one is that of installed packages.
+/// The folders in which interpreters can be, relative to the folder of the program. The
+/// first one that exists is used. An installed package has the second one.
 const FOLDERS: [&str; 2] = ["interpreters", "../share/lantern/interpreters"];
 /// The longest name of a source, in bytes.
 const NAME_BYTES_MAX: usize = 128;
@@ -41,8 +41,8 @@ impl Language {
     /// All languages, those whose interpreters compile fastest first.
     pub const ALL: [Self; 3] = [Self::Declaration, Self::JavaScript, Self::Python];
 
-    /// The language of a source with this name, by its extension; `None` if the name is
-    /// not that of a source.
+    /// The language of a source with this name, by its extension; `None` if no language
+    /// has this extension.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         let extension = Path::new(name).extension()?.to_str()?;

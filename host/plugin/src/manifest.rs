@@ -10,7 +10,8 @@ use crate::bindings::v0_2::lantern::projection::types;
 /// Converts `manifest` and checks all rules.
 ///
 /// # Errors
-/// The rule that is broken. The host knows no options yet, so every option is an error.
+/// The rule that is broken. No option is defined yet, so every option in a manifest is an
+/// error.
 pub(crate) fn convert(manifest: types::Manifest) -> Result<Manifest, ManifestError> {
     if let Some((name, _)) = manifest.options.first() {
         return Err(ManifestError::Option(name.clone()));

@@ -66,8 +66,9 @@ fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     })
 }
 
-/// Wraps a core module as the component that its metadata describes. A module without
-/// metadata whose exports are those of the contract gets the contract's.
+/// Wraps a core module as the component that its metadata describes. If a module has no
+/// metadata but exports the functions of the contract, it gets the metadata of the
+/// contract.
 fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     let described = check_module(module)?;
     let wrap_error =
@@ -84,8 +85,8 @@ fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     })?
 }
 
-/// Finds reasons why a module cannot be wrapped that have a simple explanation. Returns
-/// whether it has metadata.
+/// Fails if the module cannot be wrapped for a reason that is simple to explain. Returns
+/// whether the module has metadata.
 fn check_module(module: &[u8]) -> Result<bool, LoadError> {
     let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid {
         reason: reason(&error.to_string()),
@@ -143,8 +144,9 @@ fn foreign_to_components(module: &str) -> Option<&'static str> {
 }
 
 fn validate(component: &[u8]) -> Result<(), LoadError> {
-    // The engine validates again, with the enabled features only. Here all features are
-    // allowed: this ensures that only well-formed input is decoded.
+    // All features are allowed here, because this validation only ensures that the next
+    // steps decode well-formed input. The engine validates again, with the enabled
+    // features only.
     wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
         .validate_all(component)
         .map(|_| ())

@@ -128,8 +128,8 @@ impl GuestState {
         (self.host.take(), self.host_fuel.used())
     }
 
-    /// Charges a host call `what` that passes `bytes` from the guest, and returns the
-    /// host.
+    /// Charges fuel for the host call `what`, which passes `bytes` bytes from the guest,
+    /// and returns the host.
     pub(crate) fn call(&mut self, what: &str, bytes: usize) -> Result<&mut dyn Host, CallEnd> {
         self.charge(HOST_CALL_FUEL, bytes)?;
         self.host(what)
@@ -151,8 +151,9 @@ impl GuestState {
         self.host_fuel.charge(fuel, bytes)
     }
 
-    /// Passes on a message, shortened to the limit. Messages over the call's limit are
-    /// dropped.
+    /// Passes on a message, shortened to the limit of a message. If all messages of the
+    /// call together exceed their limit, one note replaces this message and all further
+    /// ones.
     pub(crate) fn log(
         &mut self,
         cause: Option<Cause>,

@@ -47,8 +47,8 @@ const SEED: u64 = 0x6C61_6E74_6572_6E21;
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// The most bytes that one write to standard output accepts.
 const WRITE_BYTES_MAX: usize = 64 << 10;
-/// The fuel of a wait, and of a write to standard output in addition to one unit for each
-/// byte. Both are expensive in the WASI library: a write of 4 KiB takes more than a
+/// The fuel of a wait and of a write to standard output; a write also takes one unit for
+/// each byte. Both are expensive in the WASI library: a write of 4 KiB takes more than a
 /// microsecond.
 const STREAM_FUEL: u64 = 2_000;
 /// How many resources, such as streams, an instance may have.

@@ -114,8 +114,8 @@ struct RestrictedDependency {
     prefix: &'static str,
     crates: &'static [&'static str],
     why: &'static str,
-    /// Whether tests of other crates may depend on it, to act as the other side of a
-    /// connection.
+    /// Whether tests of all crates may depend on the package, because they use it as the
+    /// other side of a connection.
     tests_free: bool,
 }
 

@@ -171,7 +171,7 @@ pub(super) fn the_map_is_complete(repository: &Repository) -> Findings {
     findings
 }
 
-/// Every code `LAN-dddd` in a source of the host or in a document is in the table of
+/// Every code `LAN-dddd` in a source file of the host or in a document is in the table of
 /// codes. So every code has a page.
 pub(super) fn error_codes_have_pages(repository: &Repository) -> Findings {
     let known: BTreeSet<_> =

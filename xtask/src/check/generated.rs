@@ -1,10 +1,10 @@
-//! Generates documents from sources: a page for each error code from the table of
-//! codes, the reference of the settings from their JSON Schema, and the reference in one
-//! file.
+//! Generates documents: a page for each error code from the table of codes, the reference
+//! of the settings from their JSON Schema, and `docs/llms.txt` from sections of other
+//! documents.
 //!
-//! The sources are read as text, so that the check needs no build. Tests of
-//! `lantern-server` compare the schema with the settings, and the documents of the API
-//! with the types in `host/api`.
+//! All input is read as text, so that the check needs no build. Tests of `lantern-server`
+//! compare the schema with the settings, and the documents of the API with the types in
+//! `host/api`.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -19,7 +19,7 @@ use crate::shell;
 const CODES: &str = "host/server/src/codes.rs";
 /// The folder with the page of each error code.
 const PAGES: &str = "docs/errors";
-/// The JSON Schema of the settings, which editors read, and the reference that is
+/// The JSON Schema of the settings. Editors read it, and the reference of the settings is
 /// generated from it.
 const SCHEMA: &str = "docs/config.schema.json";
 const REFERENCE: &str = "docs/config.md";
@@ -47,9 +47,9 @@ pub(super) fn generated_files_are_fresh(repository: &Repository) -> Findings {
     findings
 }
 
-/// Writes the generated files, and returns how many there are. The schema of the
-/// settings and the documents of the API come from the tests that compare them; with
-/// `no_build` they are not written again.
+/// Writes the generated files, and returns how many there are. Before that, two tests
+/// write the schema of the settings and the documents of the API, because these come from
+/// Rust types. With `no_build` these tests do not run.
 pub(crate) fn write(no_build: bool) -> Result<usize> {
     if !no_build {
         shell::step("Writing the schema of the settings and the documents of the API");

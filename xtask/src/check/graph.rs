@@ -44,13 +44,13 @@ impl Graph {
         for (module, (path, _)) in &texts {
             graph.files.insert(module.clone(), path.clone());
         }
-        // If a module re-exports a name, an import of that name counts as an import of
-        // the file that defines it.
+        // If a module re-exports a name, then an import of this name from the module
+        // counts as an import of the file that defines the name.
         let mut passed_on = BTreeMap::new();
         for (module, (_, text)) in &texts {
             for path in statements(text).filter(|text| is_public_use(text)).flat_map(paths) {
-                // A re-export from an inline module of the same file changes nothing:
-                // the file itself defines the name.
+                // A re-export from an inline module of the same file is left out: this
+                // file itself defines the name.
                 if let Some((file, Some(name))) = graph.resolve(&absolute(module, &path))
                     && file != *module
                 {
@@ -167,8 +167,9 @@ fn is_public_use(statement: &str) -> bool {
     first.starts_with("pub") && first.contains(" use ")
 }
 
-/// The paths in a statement that begin with `crate`, `super` or `self`. In a `use`, the
-/// other paths too. The braces of a `use` are expanded.
+/// The paths in a statement that begin with `crate`, `super` or `self`; if the statement
+/// is a `use`, also the paths that begin with another name. The braces of a `use` are
+/// expanded.
 fn paths(statement: &str) -> Vec<String> {
     let code: String = statement
         .lines()
@@ -229,8 +230,8 @@ fn absolute(module: &str, path: &str) -> String {
     match parts[0] {
         "crate" => base.clear(),
         "super" | "self" => (),
-        // In a `use`, the name of a child module. The name of another crate matches no
-        // file.
+        // The path is from a `use`, and this name is that of a child module or of another
+        // crate. If it is another crate, the path matches no file.
         _ => parts.insert(0, "self"),
     }
     for part in parts {
@@ -243,8 +244,7 @@ fn absolute(module: &str, path: &str) -> String {
     base.join("::")
 }
 
-/// The module of the file to which a path points, and the next name in the path after
-/// it.
+/// The module whose file contains what the path names, and the next name in the path.
 fn resolve(files: &BTreeMap<String, String>, path: &str) -> Option<(String, Option<String>)> {
     let parts: Vec<_> = path.split("::").collect();
     (0..=parts.len()).rev().find_map(|length| {

@@ -52,8 +52,8 @@ fn included(repository: &Repository, include: &str) -> Result<String> {
     Ok(lines.collect::<Vec<_>>().join("\n").trim().to_owned())
 }
 
-/// The text below the heading `title` of the second level; of the document's title if it
-/// is empty.
+/// The text below the second-level heading `title` or, if `title` is empty, below the
+/// document's title. It ends at the next second-level heading.
 fn section<'a>(document: &'a str, title: &str) -> Option<&'a str> {
     let start = match title {
         "" => document.find('\n')?,

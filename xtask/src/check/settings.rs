@@ -118,8 +118,7 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// A number of bytes in the largest unit of which it is a multiple; empty if there is
-/// none.
+/// A number of bytes in the largest unit that divides it; empty if no unit does.
 fn unit(name: &str, number: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     let fits = |(bits, _): &&(u32, &str)| number > 0 && number.is_multiple_of(1 << bits);

@@ -2,16 +2,16 @@
 
 use super::{Findings, Repository, code_lines, code_of};
 
-/// The files that may allow `unsafe_code`, once each. The workspace's lint forbids it
-/// elsewhere.
+/// The files that may contain one `allow` of `unsafe_code` each. The workspace's lint
+/// forbids unsafe code elsewhere.
 const UNSAFE_FILES: [&str; 3] =
     ["host/plugin/src/cache.rs", "host/kafka/src/librdkafka.rs", "sdk/rust/src/bindings.rs"];
 
-/// The lint `unsafe_code` is allowed in three files, once each: in `plugin`, to load
-/// precompiled code after a keyed hash has proved that this host compiled it; in
-/// `kafka`, to call functions of librdkafka that its crate does not offer; in the SDK,
-/// for generated code. Every example plugin forbids unsafe code, because authors copy
-/// the examples.
+/// The lint `unsafe_code` is allowed in three files, once in each: in `plugin`, to load
+/// precompiled code after a keyed hash has proved that this host compiled it; in `kafka`,
+/// to call functions of librdkafka that its Rust crate does not offer; in the SDK, for
+/// generated code. Every example plugin forbids unsafe code, because authors of plugins
+/// copy the examples.
 pub(super) fn unsafe_code_is_listed(repository: &Repository) -> Findings {
     const FORBID: &str = "#![forbid(unsafe_code)]";
     let mut findings = Findings::default();

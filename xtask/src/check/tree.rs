@@ -3,8 +3,8 @@
 use super::{Findings, Repository, code_lines};
 use crate::suite;
 
-/// Text that every member's manifest contains, because lints and licence are set in the
-/// root manifest only.
+/// Text that every member's manifest contains. Lints and licence are set only in the root
+/// manifest, and a member refers to them.
 const SHARED: [&str; 2] = ["[lints]\nworkspace = true", "license.workspace = true"];
 
 /// Every member takes lints and licence from the workspace. If a member has its own
@@ -56,9 +56,8 @@ pub(super) fn guests_have_tests(repository: &Repository) -> Findings {
     lacking.map(|guest| format!("{GUESTS}{guest}: no test names it")).collect()
 }
 
-/// Every program that a Rust source outside of xtask starts by name is in the list of
-/// [`suite::CI`]. So CI installs it, and `cargo xtask test` reports it if it is
-/// missing.
+/// Every program that a Rust source file outside of xtask starts by name is in the list of
+/// [`suite::CI`]. So CI installs it, and `cargo xtask test` reports it if it is missing.
 pub(super) fn test_programs_are_announced(repository: &Repository) -> Findings {
     const START: &str = "Command::new(\"";
     let tools = suite::tools(repository.texts.get(suite::CI).map_or("", String::as_str));

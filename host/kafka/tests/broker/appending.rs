@@ -131,12 +131,12 @@ fn a_producer_that_takes_over_an_outbox_fences_the_previous_one() {
     let Some(fixture) = Fixture::new("fence") else { return };
     let before = fixture.open(1);
     done(|told| before.emit(emitted("o", 0..5), told)).unwrap();
-    // The same data folder is used twice, as by a copy of it or by a process that does
-    // not exit.
+    // A second log opens the same data folder, as it happens with a copy of the folder, or
+    // when the first process does not exit.
     let after = fixture.open(1);
     done(|told| after.emit(emitted("o", 5..10), told)).unwrap();
-    // `before` is fenced now. When it tries again, it takes over the outbox and finds the
-    // events that were sent.
+    // `before` is fenced now. When `before` tries again, it takes the outbox back and
+    // finds the events that `after` has sent.
     let mut tries = 0;
     while done(|told| before.emit(emitted("o", 5..12), told)).is_err() {
         tries += 1;

@@ -116,8 +116,8 @@ fn an_emitted_event_that_cannot_fit_leaves_no_transaction_behind() {
             // The topic has only the first event and the marker of its transaction.
             assert_eq!(end(), 2);
         }
-        // The events before and after the refused one can be sent. Numbering continues
-        // after its number.
+        // The events before and after the refused one can be sent. The next event gets the
+        // number after that of the refused one.
         emit(1, vec![event(1, "s")]).unwrap();
         emit(3, vec![event(3, "s"), event(4, "s")]).unwrap();
         emit(3, vec![event(3, "s"), event(4, "s")]).unwrap();

@@ -154,8 +154,8 @@ fn declared_members_arrive_as_columns() {
     let check = |load: &str, expected: &str| {
         format!("(if (i64.ne {load} (i64.const {expected})) (then unreachable))")
     };
-    // The layout of a member's column: validity, the variant's case and payload,
-    // mismatched.
+    // The batch has one list element for each declared member: the list `validity`, the
+    // variant `values` (its case and its payload), and the list `mismatched`.
     let member = |n: u32, at: u32| {
         format!("offset={} (i32.load offset=192 (local.get $batch))", n * 36 + at)
     };
@@ -183,8 +183,9 @@ fn fuel_runs_out_at_the_same_point_in_every_run() {
     let plugin = load(&putting());
     let (whole, _) = apply(&*plugin, &batch(10), FUEL);
     whole.result.unwrap();
-    // The guest and the host's work each have the whole fuel as their limit. Find the least
-    // fuel with which the call succeeds.
+    // The limit applies to the guest's fuel and, separately, to the fuel of the host's
+    // work. So the call can succeed with less than the sum of both: find the least fuel
+    // that is enough.
     let (mut low, mut high) = (0, whole.fuel);
     while low + 1 < high {
         let middle = u64::midpoint(low, high);
@@ -326,8 +327,8 @@ fn stack_and_bounds_are_guarded() {
     trapped(applied.result.unwrap_err(), TrapKind::Trap, &["out of bounds memory access"]);
 }
 
-/// Calls `put-many` with columns of the given ends and texts. Returns the error, or the
-/// rows as the text of a fault.
+/// Calls `put-many` with columns of the given ends and texts. Returns its error. If there
+/// is none, returns the rows that were put, as the text of a fault.
 fn put_many(causes: usize, ends: [&[u32]; 2], texts: [&str; 2]) -> ApplyError {
     let mut guest = Guest::new().import(
         "tables",

@@ -9,8 +9,8 @@ use wit_parser::Resolve;
 /// The contract.
 pub(crate) const WIT: &str = include_str!("../../../../wit/projection.wit");
 
-/// The address of the result of `apply`. The byte at 512 means "ok" unless the guest
-/// changes it.
+/// The address of the result of `apply`. The byte at this address means "ok" unless the
+/// guest changes it.
 const ANSWER: u32 = 512;
 /// The address of the manifest that `setup` returns.
 const MANIFEST: u32 = 1024;

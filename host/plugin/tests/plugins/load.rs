@@ -172,8 +172,8 @@ fn wasi_is_refused_where_it_is_off_and_the_network_always() {
     let off = PluginConfig { allow_wasi: false, ..config(None, PluginLimits::default()) };
     let error = refused(&PluginHost::new(off).unwrap(), &guest.build());
     says(&error, "LAN-0110", &["`wasi:clocks/wall-clock@0.2.0`", "wasm32-unknown-unknown"]);
-    // The real function returns a date. A check of names cannot find the difference, but
-    // linking does.
+    // The real `now` returns a date, and this one returns nothing. A check of names cannot
+    // find the difference, but linking does.
     says(&refused(&host(), &guest.build()), "LAN-0113", &["wall-clock"]);
 
     let guest = world_with(
@@ -194,8 +194,8 @@ fn the_error_names_the_version_of_another_contract() {
         "LAN-0109",
         &["built for version 0.3.0 of the contract (it imports `lantern:", "has version 0.2.0"],
     );
-    // Later releases of the same track only add functions. So a plugin for such a release
-    // can be loaded if it uses none of these.
+    // Later releases of version 0.2 only add functions. So a plugin that was built for
+    // such a release can be loaded if it uses none of the added functions.
     guest.wit = WIT.replace("@0.2.0", "@0.2.9");
     let plugin = host().load(&guest.renamed("@0.2.0", "@0.2.9"), "").unwrap();
     assert_eq!(plugin.manifest().name, "guest");

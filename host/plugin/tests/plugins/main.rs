@@ -66,8 +66,8 @@ fn says(error: &LoadError, code: &str, expected: &[&str]) {
     assert!(!error.help().is_empty());
 }
 
-/// `count` events, as columns with all attributes; their types are `order.placed` and
-/// `page.viewed` in turn.
+/// `count` events, as columns with all attributes. Their types alternate between
+/// `order.placed` and `page.viewed`.
 fn batch(count: u64) -> Batch {
     let mut events = Events::new();
     for n in 0..count {

@@ -124,8 +124,8 @@ fn clocks_and_randomness_are_functions_of_the_log() {
 fn before_1970_and_while_events_are_applied_the_clock_shows_zero() {
     let early = Timestamp::MIN;
     let timers = Batch { timers: vec![Timer::default()], watermark: early, ..batch(0) };
-    // A batch of events may span several ticks, so its watermark depends on where it
-    // begins.
+    // The clock does not show the watermark of a batch of events: the batch may span
+    // several ticks, so that watermark depends on how events were divided into batches.
     for batch in [timers, batch(1)] {
         let (applied, tables) = apply(&*load(&curious()), &batch, FUEL);
         applied.result.unwrap();
