@@ -39,8 +39,8 @@ pub(crate) struct KeyedLog {
     pub(crate) filled: bool,
     /// The number of events after that.
     pub(crate) events: u64,
-    /// Whether a few keys are much busier than the rest (the n-th has about 1/n of the
-    /// first's events), or all are equal.
+    /// Whether some keys have many more events than others: the n-th most frequent key has
+    /// about 1/n of the events of the most frequent one. Otherwise all have equally many.
     pub(crate) skewed: bool,
     pub(crate) partitions: u32,
 }

@@ -89,8 +89,8 @@ fn read(pid: u32, what: &str) -> Result<String> {
     std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))
 }
 
-/// How many files and connections this process, and those it starts, may have open:
-/// raised to the allowed maximum.
+/// Raises the number of files and connections that this process, and the processes that
+/// it starts, may have open. Returns the new number, which is the allowed maximum.
 pub(crate) fn raise_open_files() -> Result<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

@@ -9,8 +9,8 @@ use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
 use crate::{kafka, shell};
 
-/// The topic of a demo over Kafka, and its number of partitions: one, as in the
-/// embedded log, so that the demo can find in the topic where it stopped.
+/// The topic of a demo over Kafka, and its number of partitions. It has one partition, as
+/// the embedded log has by default, so that the demo can find in the topic where it stopped.
 const TOPIC: (&str, u32) = ("lantern-demo", 1);
 /// The data folder of a demo over Kafka. It is separate, because offsets of a topic
 /// have no meaning in another log.

@@ -415,8 +415,8 @@ impl AppendWorker {
         }
         self.set_outcome(delivery.call, delivery.index, &outcome, None);
         let first = delivery.identity.map(|identity| identity.content);
-        // Events with the same identity can have different content. So if one is rejected,
-        // the others are not: their senders must send them again.
+        // Events with the same identity can have different content, so the rejection of one
+        // does not reject the others. Their senders are asked to send them again.
         let outcome = outcome.map_err(|failure| match failure {
             RecordFailure::Rejected(_) => RecordFailure::Unavailable("send it again".into()),
             other => other,

@@ -131,7 +131,7 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Partition]) 
 }
 
 /// Handles a failed query for `parts`. One missing topic makes the query fail for all
-/// partitions, so then each topic is queried alone.
+/// partitions, so after a failure each topic is queried alone.
 fn report_refusal(
     shared: &Shared,
     consumer: &BaseConsumer<Context>,
@@ -176,8 +176,8 @@ fn fault(shared: &Shared, part: &Partition, error: &KafkaError) {
     }
 }
 
-/// Makes each cursor that stopped before the partition's `end` read once more. Otherwise it
-/// would not learn that no record remains before `end`.
+/// Makes each cursor that stopped before the partition's `end` read once more. Otherwise
+/// the cursor would not learn that no record remains before `end`.
 fn confirm(shared: &Shared, part: &Partition, end: u64) {
     let mut state = part.state.lock();
     for (number, buffer) in state.buffers.iter_mut().enumerate() {

@@ -132,8 +132,8 @@ impl<Outcomes: Send + Sync> ClientContext for DeliveryContext<Outcomes> {
     }
 }
 
-/// Logs a message of the library, almost always at debug level: Lantern reports faults
-/// that matter to an operator itself.
+/// Logs a message of the library, almost always at debug level: if a fault matters to an
+/// operator, Lantern reports it with a message of its own.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -143,8 +143,8 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Reads principal and expiry time from a JWT, with defaults if they are missing. Only
-/// the broker verifies the token.
+/// Reads principal and expiry time from a JWT, with defaults if they are missing. This
+/// does not verify the token: that is the task of the broker.
 fn parse_token(token: &str) -> OAuthToken {
     let claims = token.split('.').nth(1).and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
     let claims: serde_json::Value =

@@ -7,8 +7,8 @@
 //! about the same offset share them. Appends use an idempotent producer (`append`).
 //! Emitted events use transactions (`emit`). The next offsets of projections are
 //! committed to consumer groups (`groups`) only so that Kafka's tools can show them. The
-//! offsets in the shards' state files are authoritative. No other crate uses the Kafka
-//! client.
+//! offsets in the shards' state files are authoritative. No other crate of the host uses
+//! the Kafka client.
 
 mod append;
 mod append_producer;

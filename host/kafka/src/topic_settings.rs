@@ -1,5 +1,5 @@
-//! Which records a topic accepts: its settings at the broker, and which failures are
-//! caused by the record itself.
+//! Determines which records a topic accepts: reads the topic's settings from the broker,
+//! and distinguishes failures that the record itself causes from all others.
 //!
 //! A verdict on a record must not depend on the records that are sent with it. A topic
 //! limits the size of *batches* of records. The producer builds batches below this limit,

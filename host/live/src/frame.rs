@@ -71,8 +71,8 @@ impl Frame {
         Self { head, body: rows, tail, data: true, moved: last, kind: "snap" }
     }
 
-    /// A part of a delta. Only the last part has a `state`, and tells whether the delta
-    /// is merged.
+    /// A part of a delta. Only the last part has a `state`, and only this part tells
+    /// whether the delta is merged.
     pub(crate) fn delta(
         ch: u64,
         (from, to): (u64, u64),

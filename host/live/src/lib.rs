@@ -1,7 +1,7 @@
 //! The feed: sends the changes of tables to readers over WebSocket.
 //!
-//! Guarantees: Every state that a client shows is a committed state of the table. Commits
-//! never go back within an epoch. A client that was disconnected catches up without a gap
+//! Guarantees: Every state that a client shows is a committed state of the table. Within an
+//! epoch a client never shows an older commit after a newer one. A client that was disconnected catches up without a gap
 //! and without a repetition, also after a restart of the server.
 //!
 //! How it works, and what it costs:
@@ -17,8 +17,8 @@
 //! - Engine threads add commits to the ring and wake one task. They never wait for a
 //!   session, a socket or a read.
 //! - With several partitions a row is merged from the rows of all partitions. So the ring
-//!   contains merged rows, which are read from one view after commits. Clients only get
-//!   commits of such views.
+//!   contains merged rows, which are read from one view after commits. Clients get only the
+//!   commits at which such a view was read.
 //!
 //! Details that the protocol leaves open:
 //!
@@ -41,8 +41,9 @@
 //!   brought it to that state.
 //! - Every message of a client proves that it is alive, not only `pong`.
 //!
-//! Only this crate uses the WebSocket library. It contains no HTTP: the server upgrades
-//! the connection ([`accept_key`], [`SUBPROTOCOL`]) and passes it to [`Hub::serve`].
+//! Of the host's crates only this one uses the WebSocket library. It contains no HTTP: the
+//! server upgrades the connection ([`accept_key`], [`SUBPROTOCOL`]) and passes it to
+//! [`Hub::serve`].
 
 mod advance;
 mod config;

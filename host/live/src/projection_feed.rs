@@ -31,8 +31,8 @@ pub(crate) struct ProjectionFeed {
     pub(crate) name: String,
     /// Must be locked before `topics`.
     state: Mutex<State>,
-    /// Held while a view is opened and the ring is brought to its commit. So with several
-    /// partitions clients only get commits that are also in the ring.
+    /// Locked while a view is opened and the ring is brought to the view's commit. So with
+    /// several partitions clients only get commits that are also in the ring.
     pub(crate) advance: Mutex<()>,
     topics: Mutex<HashMap<Query, Weak<Topic>>>,
     pub(crate) wake: Arc<Notify>,

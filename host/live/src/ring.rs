@@ -1,7 +1,7 @@
 //! The newest commits of a projection, in memory, for subscribers that keep up. For each
-//! subscriber only the number of a commit is stored, so a slow one costs nothing. If the
-//! ring no longer has its commits, the subscriber continues from the change log. This
-//! module uses no lock and no clock.
+//! subscriber only the number of a commit is stored, so slow subscribers cost nothing. If
+//! the ring no longer has the next commit of a subscriber, that subscriber continues from
+//! the change log. This module uses no lock and no clock.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -77,8 +77,8 @@ fn changes_bytes(changes: &TableChanges) -> usize {
 }
 
 /// The bit of a table, with which affected sessions are found fast. A manifest has at
-/// most 64 tables. If there were more, some would share a bit and sessions would be woken
-/// needlessly.
+/// most 64 tables. If there were more, some tables would share a bit and sessions would be
+/// woken needlessly.
 pub(crate) fn table_bit(table: TableId) -> u64 {
     1 << (table.0 % 64)
 }

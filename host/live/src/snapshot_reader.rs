@@ -37,8 +37,8 @@ impl Drop for WakeOnDrop {
     }
 }
 
-/// Starts the read that `request` needs, and returns the receiver of its result. `signal`
-/// is woken when there is a result or a part of a snapshot.
+/// Starts the read that `request` needs, and returns the receiver of its result. Wakes the
+/// session of `signal` when a result, or a part of a snapshot, can be received.
 pub(crate) fn open(
     resources: &Arc<Resources>,
     (feed, topic): (&Arc<ProjectionFeed>, &Arc<Topic>),

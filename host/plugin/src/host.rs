@@ -1,5 +1,5 @@
 //! Loads plugins: turns an upload into a [`Plugin`] that creates instances. All plugins
-//! that were loaded from the same bytes share one compiled code.
+//! that were loaded from the same bytes share the compiled code.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};

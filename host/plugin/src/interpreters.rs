@@ -10,7 +10,7 @@ use lantern_core::VersionSource;
 use crate::LoadError;
 
 /// The folders in which interpreters can be, relative to the folder of the program. The
-/// first one that exists is used. An installed package has the second one.
+/// first one that exists is used. Installed packages have the second one.
 const FOLDERS: [&str; 2] = ["interpreters", "../share/lantern/interpreters"];
 /// The longest name of a source, in bytes.
 const NAME_BYTES_MAX: usize = 128;

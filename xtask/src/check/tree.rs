@@ -9,8 +9,8 @@ const SHARED: [&str; 2] = ["[lints]\nworkspace = true", "license.workspace = tru
 
 /// Every member takes lints and licence from the workspace. If a member has its own
 /// `clippy.toml`, that file repeats every line of the workspace's, because clippy reads
-/// only one file. The deterministic crates must have their own, which bans clocks,
-/// files, sockets and randomness.
+/// only one file. The deterministic crates must have a `clippy.toml` of their own, which
+/// bans clocks, files, sockets and randomness.
 pub(super) fn members_share_the_lints(repository: &Repository) -> Findings {
     const DETERMINISTIC: [&str; 2] = ["host/core", "host/engine"];
     let mut findings = Findings::default();
