@@ -89,8 +89,8 @@ fn read(pid: u32, what: &str) -> Result<String> {
     std::fs::read_to_string(&path).with_context(|| format!("reading {path}"))
 }
 
-/// Raises the number of files and connections that this process, and the processes that
-/// it starts, may have open. Returns the new number, which is the allowed maximum.
+/// Raises the limit on open files and connections of this process, and of the processes
+/// that it starts, to the allowed maximum. Returns the new limit.
 pub(crate) fn raise_open_files() -> Result<u64> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);

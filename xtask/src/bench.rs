@@ -13,8 +13,8 @@ use crate::{kafka, shell};
 /// cargo would select other features of the dependencies and build the large ones again.
 const PACKAGES: [&str; 6] = ["-p", "lantern-bench", "-p", "lantern-server", "-p", "lantern-cli"];
 
-/// Runs the benchmark `what` with `args`. A `--` in `args` only separates them, and is
-/// dropped.
+/// Runs the benchmark `what` with `args`. A `--` in `args` only separates arguments of xtask
+/// from those of the benchmark, so it is dropped.
 pub(crate) fn run(what: &str, mut args: Vec<String>) -> Result<()> {
     args.retain(|arg| arg != "--");
     if what == "steps" {

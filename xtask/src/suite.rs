@@ -105,8 +105,8 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
 
     interpreters::build(&mut summary)?;
 
-    // Binary and tests are built by one command. With two commands cargo would unify
-    // other features for each, and build the large dependencies twice.
+    // Binary and tests are built by one command. With two commands cargo would select
+    // other features of the dependencies for each, and build the large ones twice.
     shell::step("Building the host and its tests");
     shell::run(&mut shell::cargo(["build", "--workspace", "--all-targets"]))?;
 

@@ -32,8 +32,8 @@ use lantern_core::Events;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
-    // The plugin host starts this binary again to compile guests, as it starts the
-    // server's binary.
+    // The plugin host compiles guests in a child process, for which it starts this binary
+    // again. In the server it does the same with the server's binary.
     if std::env::args().nth(1).as_deref() == Some("__compile") {
         return lantern_plugin::compile_child_main();
     }

@@ -1,8 +1,9 @@
 //! The feed: sends the changes of tables to readers over WebSocket.
 //!
-//! Guarantees: Every state that a client shows is a committed state of the table. Within an
-//! epoch a client never shows an older commit after a newer one. A client that was disconnected catches up without a gap
-//! and without a repetition, also after a restart of the server.
+//! Guarantees: Every state that a client shows is a committed state of the table. Within
+//! an epoch a client never shows an older commit after a newer one. A client that was
+//! disconnected catches up without a gap and without a repetition, also after a restart of
+//! the server.
 //!
 //! How it works, and what it costs:
 //!

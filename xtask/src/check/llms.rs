@@ -8,8 +8,8 @@ use super::Repository;
 
 /// The generated file.
 pub(super) const PATH: &str = "docs/llms.txt";
-/// The introduction, with `{{FILE#SECTION}}` for each included section; an empty section
-/// is the text before the first one.
+/// The introduction, with `{{FILE#SECTION}}` for each included section. An empty SECTION
+/// includes the text between the title of FILE and its first section.
 const TEMPLATE: &str = include_str!("llms.md.tmpl");
 /// The maximum size of the file. A token has at least 3.3 bytes of such a text, so this is
 /// at most 12,000 tokens.
