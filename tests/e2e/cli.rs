@@ -20,8 +20,8 @@ fn json(arguments: &[&str]) -> Value {
 }
 
 fn cargo(dir: &Path, arguments: &[&str]) {
-    // The template's build shares only the lock file with the workspace: with the
-    // same versions nothing has to be downloaded.
+    // The template's build gets the lock file of the workspace, so that it needs the same
+    // versions of packages and downloads nothing. It shares nothing else with the workspace.
     std::fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
     let output = Command::new("cargo")
         .args(arguments)
@@ -160,7 +160,7 @@ async fn events_are_made_imported_and_read_back_from_the_command_line() {
             assert_eq!(logged["event"][name], sent[name], "{name} at {offset}");
         }
     }
-    // The error names a bad line by its number in the file, and no event of its group
+    // The error names a bad line by its number in the file, and no event of the line's group
     // is appended.
     let bad = folder.path().join("bad.ndjson");
     let text = format!("{}{{\"id\":1}}\n", line("good", "a.b", "s", "{}"));

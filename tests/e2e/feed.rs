@@ -43,9 +43,9 @@ async fn proxy(target: String, cuts: Arc<AtomicU64>) -> String {
     address.to_string()
 }
 
-/// Reads changes until the row `last` arrives, and checks that each begins at the commit
-/// at which the one before ended. `last` is the epoch and commit to begin with. Returns
-/// the numbers of snapshots and deltas.
+/// Reads changes until the row with the key `last` arrives, and checks that each change begins
+/// at the commit at which the previous one ended. The argument `last` is the epoch and the
+/// commit at which the first change begins. Returns the numbers of snapshots and deltas.
 async fn watch_until_last(mut changes: Changes, mut last: (String, u64)) -> (u64, u64) {
     let (mut snapshots, mut deltas, mut done) = (0_u64, 0_u64, false);
     while !done {
@@ -89,9 +89,9 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     let client = Client::connect(&url, options).await.unwrap();
     let table = client.table("rogue/seen");
 
-    // A stream of the table's changes checks that commits never go back within an epoch,
-    // and that each change begins at the commit at which the one before ended. The stream
-    // begins with a snapshot of the rows shown at that time.
+    // A stream of the table's changes checks that commits never go back within an epoch, and
+    // that each change begins at the commit at which the previous one ended. The stream begins
+    // with the rows that the table shows now.
     tokio::time::timeout(PATIENCE, table.wait_for_status(Status::is_live)).await.unwrap();
     let changes = table.changes();
     let last = (table.epoch().unwrap(), table.commit().unwrap());

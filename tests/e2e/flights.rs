@@ -65,8 +65,9 @@ async fn six_months_of_flights_equal_sqlite_row_by_row() {
     queries_equal_sqlite(&server, &independent("flight_queries.py", &lines)).await;
 }
 
-/// Compares queries over HTTP, and one on the command line, with SQLite; buckets in time
-/// zones with daylight saving, with Python's zoneinfo.
+/// Compares the results of queries over HTTP, and of one query on the command line, with those
+/// of SQLite. Results by buckets in time zones with daylight saving are compared with those of
+/// Python's zoneinfo.
 async fn queries_equal_sqlite(server: &Server, expected: &Value) {
     let table = |table: &str| format!("/v1/tables/flight-delays/{table}");
     let get = async |path: String| server.get(&path).await.unwrap()["rows"].take();

@@ -121,8 +121,8 @@ async fn a_project_in_c_is_created_built_tested_and_pushed() {
     folds(&folder, &component).await;
 }
 
-/// Installs the compiler for WebAssembly, in the version that the SDK for C pins: a package
-/// of Python.
+/// Installs the compiler for WebAssembly, which is a package of Python, in the version that
+/// the SDK for C pins.
 fn install_zig() {
     if !root().join("target/zig/bin/python").is_file() {
         let folder = root().join("sdk/c");
@@ -183,8 +183,8 @@ async fn a_plugin_in_zig_without_an_sdk_is_built_and_counts_every_event() {
     assert!(refused["detail"].as_str().unwrap().contains("takes no parameters"), "{refused}");
 }
 
-/// `tests/llms` has ten tasks with tables computed independently, and projections whose
-/// authors had no other document than `docs/llms.txt`.
+/// `tests/llms` has ten tasks with independently computed tables, and a projection for each
+/// task. The authors of these projections had no other document than `docs/llms.txt`.
 #[test]
 fn projections_written_from_the_reference_in_one_file_give_the_expected_tables() {
     if without("python3") || without("npm") {

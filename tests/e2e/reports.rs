@@ -65,8 +65,8 @@ async fn a_broken_version_is_reported_everywhere_and_not_activated_without_force
     }
     let ready = server.get("/readyz").await.unwrap();
     assert!(ready["warnings"][0].as_str().unwrap().contains("was not activated"), "{ready}");
-    // The list separates the failed event from those that wait behind it, and counts
-    // both by reason.
+    // The list distinguishes the failed event from the events that wait behind it, and counts
+    // both kinds.
     let list = at(&server, &["parked", "list", "rogue", "--version-id", id]);
     let shown = out(&list);
     assert!(shown.contains("1 failed event and 9 that wait behind are parked"), "{shown}");
@@ -250,8 +250,8 @@ fn an_import_that_is_interrupted_ends_with_130() {
     let mut stdin = import.stdin.take().unwrap();
     stdin.write_all(line(1, "probe.sent", "s", "{}").as_bytes()).unwrap();
     drop(stdin);
-    // One request lists the projections, one sends the event; then the command waits
-    // before it tries again.
+    // The command sends one request that lists the projections, and one with the event. Then
+    // it waits before it tries again.
     for _ in 0..2 {
         requests.recv_timeout(PATIENCE).unwrap();
     }

@@ -1,9 +1,10 @@
-//! Projections that break the rules, in each language with an interpreter: a breach ends as
-//! a parked event, as a refusal or as a constant. The message names file and line if the
-//! language can. The honest projection on the same server is not affected.
+//! Projections that break the rules, in each language with an interpreter. Each breach leads
+//! to a parked event or to a refused upload, or the projection reads a constant instead of
+//! what it wanted to read. The message names file and line if the language can. The honest
+//! projection on the same server is not affected.
 //!
-//! `hostile.rs` does the same for Rust, `sdk/conformance/rules.py` for C. The latencies of
-//! the other projections are part of the claim `hostile-plugins`.
+//! `hostile.rs` does the same for Rust, `sdk/conformance/rules.py` for C. The latencies of the
+//! other projections are part of the claim `hostile-plugins`.
 
 use std::fs::read_to_string;
 
@@ -30,8 +31,8 @@ async fn server() -> Server {
     server
 }
 
-/// Uploads a source. The interpreter is compiled before, by the command line: that takes
-/// longer than a request may.
+/// Uploads a source. The command line compiles the interpreter before the upload, because that
+/// takes longer than a request may take.
 async fn upload(server: &Server, name: &str, media: &str, source: &str) -> (u16, Value) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join(name);
@@ -44,8 +45,9 @@ async fn upload(server: &Server, name: &str, media: &str, source: &str) -> (u16,
     answer
 }
 
-/// Sends events, and waits until both projections have folded them. Then compares the
-/// victim's counts: `sent` is how many events it was sent before.
+/// Sends events to the projections `rules` and `victim`, and waits until both have folded
+/// them. Then checks that the victim has counted `sent` events, the number of all events that
+/// it was sent.
 async fn fold(server: &Server, kinds: &[&str], sent: &mut u64) {
     let lines: String = kinds
         .iter()
@@ -62,8 +64,9 @@ async fn fold(server: &Server, kinds: &[&str], sent: &mut u64) {
     assert_eq!(rows[0].1["events"], *sent, "{kinds:?}");
 }
 
-/// Folds each breach among good events. Exactly the breaches are parked, with their
-/// reasons, and leave no row; what is read of the surroundings is a constant.
+/// Folds each breach among good events. Exactly the breaches are parked, with their reasons,
+/// and leave no row. An event of `constants` reads the surroundings: each read must give the
+/// same value every time.
 async fn check(name: &str, media: &str, breaches: &[Breach], constants: &[&str]) {
     let server = server().await;
     let pid = server.pid();

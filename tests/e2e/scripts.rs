@@ -1,5 +1,5 @@
-//! Scripts and declarations: sources that an interpreter runs. The interpreter here is a
-//! guest of the tests, under the name of each real one.
+//! Scripts and declarations: sources that an interpreter runs. The interpreter here is the
+//! guest `toy`, which takes the place of each real interpreter.
 
 use std::path::Path;
 use std::process::Command;

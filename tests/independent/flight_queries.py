@@ -1,8 +1,8 @@
 """Answers of queries over the tables of `flight-delays`, by SQLite and zoneinfo.
 
 Reads events as lines of JSON from standard input. Prints one JSON object: for each query,
-a list of rows. Buckets of time are computed from the definition alone: the last time at
-or before the event at which the zone's clock shows the start of the bucket.
+a list of rows. The start of an event's bucket is computed from the definition alone: it is
+the last time, not after the event, at which the zone's clock shows the start of a bucket.
 """
 import datetime
 import json

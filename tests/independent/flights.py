@@ -1,7 +1,7 @@
 """Departures, cancellations and delays by carrier, origin and hour, by SQLite.
 
-Reads events as lines of JSON from standard input, prints one JSON object: the
-tables of the plugin `flight-delays` by key, with the fields compared.
+Reads events as lines of JSON from standard input. Prints one JSON object: the tables of
+the plugin `flight-delays` by key, with the fields that the test compares.
 """
 import json
 import sqlite3

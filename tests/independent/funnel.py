@@ -1,8 +1,8 @@
-"""Journeys from view over cart to order, by country, by SQLite and a pattern.
+"""Journeys from view over cart to order, by country, by SQLite and a regular expression.
 
-Reads events as lines of JSON from standard input, prints one JSON object: the
-table of the plugin `funnel` by key. A user's steps are written as letters, and
-journeys are what a pattern finds among them.
+Reads events as lines of JSON from standard input. Prints one JSON object: the table of the
+plugin `funnel` by key. A user's steps are written as a text with one letter for each step,
+in which the regular expression finds the journeys.
 """
 import datetime
 import json

@@ -217,7 +217,7 @@ fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
     }
 }
 
-/// Like [`create_topic`], for a name whose previous topic is still being deleted.
+/// Like [`create_topic`], but waits until the previous topic of this name is deleted.
 ///
 /// # Errors
 /// If it cannot be created.
@@ -325,7 +325,8 @@ impl ProducerContext for Delivered {
     }
 }
 
-/// The first offset of a partition, and the one after its last record. Markers count.
+/// The first offset of a partition, and the one after its last record. Transaction markers
+/// count as records.
 ///
 /// # Errors
 /// If the broker does not answer.

@@ -89,8 +89,8 @@ pub fn run(arguments: &[&str]) -> Result<Output> {
     Ok(Command::new(lantern()).args(arguments).output()?)
 }
 
-/// A log for a server that a test starts itself: a topic of its own, as
-/// `kafka://127.0.0.1:9092/topic`. `None` is the embedded log.
+/// A fresh log for a server that a test starts itself: the address of a new topic, such as
+/// `kafka://127.0.0.1:9092/topic`. `None` means the embedded log.
 ///
 /// # Errors
 /// If the topic cannot be created.
@@ -145,8 +145,8 @@ impl Server {
         Self::start_over(fresh_log()?.as_deref(), settings)
     }
 
-    /// Like [`Server::start`], on `log`, as `kafka://127.0.0.1:9092/events`; `None`
-    /// is the embedded one.
+    /// Like [`Server::start`], but with `log` as the log, such as
+    /// `kafka://127.0.0.1:9092/events`. `None` means the embedded log.
     ///
     /// # Errors
     /// If it does not start.

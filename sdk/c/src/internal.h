@@ -53,8 +53,8 @@ bool ln_pass(ln_reader *reader, int depth);
 bool ln_read_time(lantern_text text, lantern_time *time);
 /* Writes the JSON value in the form that rows have. */
 bool ln_canonical(ln_reader *reader, ln_buffer *out, int depth);
-/* The value of the member `name` of an object; the last one counts. Returns how often it is
- * there, or -1 if the text is not an object. */
+/* Finds the value of the member `name` of an object; if the name is repeated, the last
+ * value. Returns how often the name occurs, or -1 if the text is not an object. */
 int ln_find_member(lantern_text object, const char *name, lantern_text *value);
 
 #define LN_TIME_MIN (INT64_C(-62135596800) * LANTERN_SECOND)
@@ -100,8 +100,9 @@ void ln_flush(void);
 void ln_flush_table(lantern_table *table);
 /* Checks the rows that the event changed. */
 void ln_check_rows(void);
-/* The end of an event: its row changes stay, or are undone. They cannot be undone, and
- * `ln_undo_rows` returns false, if some were sent to the host. */
+/* The end of an event: `ln_keep_rows` keeps its row changes, `ln_undo_rows` undoes them.
+ * `ln_undo_rows` returns false if some of the changes were already sent to the host,
+ * because these cannot be undone. */
 void ln_keep_rows(void);
 bool ln_undo_rows(void);
 void ln_open_tables(void);
@@ -157,8 +158,9 @@ void ln_host_emit(uint32_t cause, const char *type, lantern_text subject, lanter
 void ln_host_reject(uint32_t cause, lantern_text message);
 void ln_host_log(uint32_t cause, lantern_level level, lantern_text message);
 
-/* The contract's two functions. Both return false if the call failed: the message is
- * `ln_call.message`, and the cause `*cause`. */
+/* The contract's two functions. Both return false if the call failed: `ln_call.message` is
+ * then the message and, after `ln_apply`, `*cause` the event or timer that caused the
+ * failure. */
 bool ln_setup(lantern_text parameters);
 bool ln_apply(const ln_batch *batch, uint32_t *cause);
 

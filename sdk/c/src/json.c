@@ -153,7 +153,7 @@ static void big_subtract(big *a, const big *b) {
 }
 
 /* The shortest digits that read back as the finite double `value` > 0, and the power of ten
- * of the first one: the free-format algorithm of Steele and White. */
+ * of the first digit: the free-format algorithm of Steele and White. */
 static int shortest(double value, char *digits, int *power) {
     uint64_t bits;
     memcpy(&bits, &value, sizeof bits);

@@ -2,8 +2,8 @@
  *
  * An error within a call is kept: the functions below then return zero, an empty text or
  * a row that is not stored, and the event is parked with the first error's message when
- * `apply` returns. So a projection needs to check for an error only if it would otherwise
- * do much work for nothing: `lantern_failed()`.
+ * `apply` returns. So a projection needs to call `lantern_failed()` only if it would
+ * otherwise do much work for nothing.
  */
 #ifndef LANTERN_H
 #define LANTERN_H
@@ -77,8 +77,8 @@ typedef struct {
     bool maybe;
 } lantern_field;
 
-/* The member `name` of the struct `row`: LANTERN_FIELD(struct product, cents,
- * LANTERN_INTEGER, LANTERN_SUM, "cent"). */
+/* A field for the member `name` of the struct `row`, such as LANTERN_FIELD(struct product,
+ * cents, LANTERN_INTEGER, LANTERN_SUM, "cent"). */
 #define LANTERN_FIELD(row, name, kind, merge, unit) \
     { #name, kind, merge, unit, offsetof(row, name), false }
 /* The same for a value that may be missing. */
@@ -89,8 +89,8 @@ typedef struct {
 
 struct lantern_cache;
 
-/* A table. Give each a static variable. Public tables hold rows of a struct with
- * `fields`; so may private ones. A private table without fields holds bytes. */
+/* A table, in a static variable. The rows of a public table are structs with `fields`. The
+ * rows of a private table are structs with `fields` or, if it has no fields, bytes. */
 typedef struct {
     const char *name;
     const char *description;
@@ -116,11 +116,12 @@ typedef struct {
 /* A private table of bytes. */
 #define LANTERN_BYTES(name) { name, "", NULL, 0, sizeof(lantern_text), true, false, NULL, 0, 0, 0, NULL }
 
-/* The row under `key`; NULL if there is none. It is valid until the next call for this
+/* The row under `key`; NULL if there is none. The row is valid until the next call for this
  * table. Do not change it. */
 const void *lantern_get(lantern_table *table, lantern_text key);
-/* The row under `key`, to change; a new row, all zero, if there is none (then `*is_new`,
- * if it is not NULL). Never NULL. Valid until the next call for this table. */
+/* The row under `key`, to change; if there is none, a new row, all zero. Sets `*is_new` to
+ * whether the row is new, unless `is_new` is NULL. Never returns NULL. The row is valid
+ * until the next call for this table. */
 void *lantern_row(lantern_table *table, lantern_text key, bool *is_new);
 /* Deletes the row under `key`, if there is one. */
 void lantern_delete(lantern_table *table, lantern_text key);
@@ -237,8 +238,8 @@ typedef struct {
     lantern_kind kind;
 } lantern_member;
 
-/* Whether the event has the member `index` of the manifest. A value of another kind is an
- * error. */
+/* Whether the event has the member `index` of the manifest. A value of another kind than
+ * the declared one is an error. */
 bool lantern_has(const lantern_event *event, size_t index);
 /* Its value; an error if it is missing or of another kind. */
 int64_t lantern_integer(const lantern_event *event, size_t index);
@@ -293,8 +294,8 @@ lantern_text lantern_written(const lantern_writer *writer);
 
 /* ---- Parameters ------------------------------------------------------------------------ */
 
-/* For `setup`: a member of the parameters. `lantern_parameter_text` returns `otherwise` if
- * it is missing, and fails `setup` if it is of another kind. */
+/* For `setup`: the value of a parameter, or `otherwise` if the parameter is missing. A
+ * value of another kind fails `setup`. */
 lantern_text lantern_parameter_text(const char *name, const char *otherwise);
 int64_t lantern_parameter_integer(const char *name, int64_t otherwise);
 double lantern_parameter_number(const char *name, double otherwise);
@@ -304,14 +305,15 @@ void lantern_only_parameters(const char *const *names);
 
 /* ---- Windows --------------------------------------------------------------------------- */
 
-/* Windows of `size` that begin every `hop`, from 1970-01-01T00:00:00Z. Tumbling windows
- * have `hop` == `size`. Fills `windows`, oldest first, and returns their number. */
+/* The windows of `size` that begin every `hop`, from 1970-01-01T00:00:00Z, and contain
+ * `time`. Tumbling windows have `hop` == `size`. Fills `windows`, oldest first, and returns
+ * their number. */
 size_t lantern_windows_of(int64_t size, int64_t hop, lantern_time time, lantern_window *windows,
                           size_t most);
 
-/* Final tumbling and hopping windows: `open` is a private table with the values gathered
- * so far. `lantern_window_row` returns the row of an open window, or NULL if the window is
- * closed: the event is late for it. */
+/* Final tumbling and hopping windows: `open` is a private table with the values gathered so
+ * far. `lantern_window_row` returns the row of an open window. It returns NULL if the
+ * window is closed, which means that the event is late for this window. */
 void *lantern_window_row(const lantern_event *event, lantern_table *open, lantern_window window,
                          lantern_text key);
 typedef struct {
@@ -324,8 +326,8 @@ typedef struct {
 size_t lantern_close_windows(const lantern_timer *timer, lantern_table *open,
                              const lantern_closed **closed);
 
-/* Final sessions of a key: a private table made with LANTERN_BYTES. A session has a number
- * of events and a sum. Returns false if the event is late. */
+/* Final sessions of a key: `open` is a private table made with LANTERN_BYTES. A session has
+ * the number of its events and the sum of their values. Returns false if the event is late. */
 bool lantern_session_add(const lantern_event *event, lantern_table *open, int64_t gap,
                          lantern_text key, int64_t value);
 typedef struct {
@@ -341,8 +343,8 @@ typedef struct {
     lantern_time at; /* the last moment of the window */
     int64_t events, sum;
 } lantern_slide;
-/* Adds a value; `*slide` is then the window at the key's newest value. Returns false if
- * the event is late. */
+/* Adds a value; `*slide` is then the window that ends with the key's newest value. Returns
+ * false if the event is late. */
 bool lantern_recent_add(const lantern_event *event, lantern_table *recent, int64_t size,
                         lantern_text key, int64_t value, lantern_slide *slide);
 typedef struct {

@@ -1,5 +1,5 @@
 /* A host in memory, for tests of a projection with any C compiler. Link the projection with
- * all files of this folder. Memory of results stays until the program ends. */
+ * all files of this folder. Results stay in memory until the program ends. */
 #ifndef LANTERN_TEST_H
 #define LANTERN_TEST_H
 
@@ -12,8 +12,9 @@ extern "C" {
 /* Begins with empty tables. `parameters` are JSON, or NULL. Returns NULL, or the message
  * with which `setup` refuses them. */
 const char *lantern_test_start(const char *parameters);
-/* Events in one call, and whether the rows in memory are dropped after each call, as the
- * host may do. The default is 1,000 and false. The tables must be the same for all. */
+/* Sets how many events one call has, and whether the rows in memory are dropped after each
+ * call, as the host may do. The default is 1,000 events, and rows are not dropped. The
+ * tables must be the same with every setting. */
 void lantern_test_batches(size_t events, bool drop);
 /* Folds events, one CloudEvent as JSON in each line. Ends the program if a line is not one. */
 void lantern_test_feed(const char *ndjson);

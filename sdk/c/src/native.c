@@ -29,8 +29,8 @@ static bool drop_rows;
 static const char *parameters_given;
 static lantern_time newest, watermark;
 static uint64_t next_offset;
-/* The events that the call in progress rejects, and whether a write names an event or timer
- * as its cause. */
+/* The events that the call in progress rejects and, for each event and timer, whether a
+ * write names it as its cause. */
 typedef struct { size_t index; const char *reason; } rejected_event;
 static rejected_event *rejected;
 static size_t rejected_count, rejected_room;
@@ -81,8 +81,9 @@ static void store(uint32_t id, lantern_text key, const lantern_text *value) {
     }
 }
 
-/* Ends the program if an event that was rejected, or one after the end of the call, is the
- * cause of something: a fault of the SDK. */
+/* Notes that a write names the event or timer `cause` as its cause. Ends the program if
+ * this event was rejected, or comes after the event that ended the call, because that is a
+ * fault of the SDK. */
 static void note_write(uint32_t cause) {
     wrote[cause] = true;
     for (size_t i = 0; i < rejected_count; i++) {

@@ -31,8 +31,8 @@ static bool read_sortable(lantern_text text, lantern_time *time) {
     return true;
 }
 
-/* Splits the key under which events are added. Keys of private tables cannot have U+0000,
- * so the tenant becomes a part. */
+/* Splits the key under which events are added into the tenant and the rest. Keys of private
+ * tables cannot have U+0000, so the tenant becomes a part of the key. */
 static bool split(const lantern_table *table, lantern_text key, lantern_text *tenant, lantern_text *rest) {
     (void)table;
     if (ln_split_tenant(key, tenant, rest)) return true;

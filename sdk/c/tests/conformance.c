@@ -1,6 +1,7 @@
 /* Folds an event file with the conformance projection in the host in memory, and prints the
- * result as `sdk/conformance/expected` has it. Arguments: the events, the parameters or `-`,
- * the events of a call, and 1 if rows in memory are dropped after each call. */
+ * result in the form of `sdk/conformance/expected`. Arguments: the events, the parameters
+ * or `-`, the number of events in a call, and 1 if rows in memory are dropped after each
+ * call. */
 #include "internal.h"
 #include "lantern_test.h"
 

@@ -330,8 +330,9 @@ static size_t lines(const char *text) {
 }
 
 static void a_rejected_event_leaves_nothing_and_is_applied_once(void) {
-    /* A fixed seed. In `calm`, the events that fail are of a type that changes nothing, but
-     * moves the watermark: a product that is not text. */
+    /* The random numbers have a fixed seed. In `bad`, events without a share fail. In
+     * `calm`, the product of these events is not text, so that they change nothing, but
+     * move the watermark. */
     ln_buffer bad = { 0 }, calm = { 0 };
     char line[256];
     uint64_t state = 29;

@@ -1,5 +1,5 @@
-// Text to UTF-8 and back. QuickJS has neither TextEncoder nor TextDecoder; there, base64
-// is the fastest built-in conversion between bytes and text.
+// Text to UTF-8 and back. QuickJS has neither TextEncoder nor TextDecoder; in QuickJS,
+// base64 is the fastest built-in conversion between bytes and text.
 
 const NON_ASCII = /[^\x00-\x7f]/;
 
@@ -76,8 +76,8 @@ export function texts(column) {
 }
 
 /**
- * A column whose texts are cut out one at a time: text `i` is
- * `whole.slice(ends[i - 1], ends[i])`. Null if a text is not ASCII.
+ * A column whose texts the caller cuts out one at a time: text `i` is
+ * `whole.slice(ends[i - 1], ends[i])`. Null if a text of the column is not ASCII.
  */
 export function wholeText({ ends, bytes }) {
   let whole;

@@ -1,5 +1,5 @@
-// The state of the current call of the host: what a write, a timer, an emitted event or a
-// log line belongs to.
+// The state of the current call of the host: the event or timer to which a write, a timer,
+// an emitted event or a log line belongs.
 
 import { encode } from "./bytes.js";
 import { ProjectionError, show, suggestion } from "./errors.js";
@@ -28,8 +28,8 @@ export const call = {
   /** Timers that the current event has set and canceled: time (null: canceled) and key. */
   timers: [],
   /**
-   * How to undo what the current event has changed apart from rows: an object with a method
-   * `_undo` and its two arguments, three elements a change.
+   * How to undo what the current event has changed apart from rows. Each change has three
+   * elements: an object with a method `_undo`, and the two arguments of this method.
    */
   undo: [],
   /** Whether there is something in `timers` or `undo`, or one of the next two is true. */

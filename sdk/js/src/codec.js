@@ -1,5 +1,5 @@
-// How rows become JSON and are read back, and how an event's changes of a row are checked
-// and undone: functions generated for the declared fields.
+// How rows become JSON and are read back, and how the changes that an event makes to a row
+// are checked and undone: by functions that are generated for the declared fields.
 
 import { Distinct } from "./distinct.js";
 import { isFatal, ProjectionError, show, suggestion } from "./errors.js";
@@ -16,8 +16,8 @@ function wrongKind(name, value, wanted) {
 }
 
 /**
- * Checks that are not worth generating: each throws, or returns the value to store (of
- * `json`, its text).
+ * Checks of values, which the generated code calls. Each check throws, or returns the value
+ * to store (for a `json` field, the value's text).
  */
 const checks = {
   integer(name, value) {
@@ -87,8 +87,8 @@ const checks = {
 };
 
 /**
- * The condition under which `value` needs no further check. Of a bigint or a symbol it
- * throws, and `Codec.check` then finds the reason.
+ * The condition under which `value` needs no further check. The condition throws if the
+ * value is a bigint or a symbol, and `Codec.check` then finds the reason.
  */
 const quickly = {
   integer: (value) => `${value} === (${value} | 0)`,
@@ -167,9 +167,9 @@ function freshCode(fields) {
   return `return Object.preventExtensions({ ${zero.join(", ")} });`;
 }
 
-// A row in memory, its entry, keeps each field's value from before the current event in a
-// property of its own: the value itself or, of `json`, its text. NaN means a value that
-// is not known, because it equals nothing.
+// A row in memory is an object, its *entry*. For each field, the entry has a property with
+// the field's value before the current event: the value itself or, for a `json` field, its
+// text. NaN means that this value is not known, because NaN equals nothing.
 const kept = (index) => `entry.kept${index}`;
 const checkedText = (index) => `entry.text${index}`;
 

@@ -17,7 +17,7 @@ const INDEX_UNIT = 2 ** 28;
 
 /**
  * Counts distinct values, in at most 2,561 bytes. Up to 512 values the count is exact;
- * above, its standard error is 1.63 %.
+ * above 512, its standard error is 1.63 %.
  */
 export class Distinct {
   // The entries, ascending, or null in the dense form.
@@ -220,7 +220,7 @@ export class Distinct {
   }
 
   /**
-   * The sketch of its form in a row.
+   * The sketch in the form `form`, which a row has.
    * @param {{ estimate: number, sketch: string }} form
    */
   static fromJSON(form) {

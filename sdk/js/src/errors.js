@@ -8,8 +8,8 @@ export class ProjectionError extends Error {
 }
 
 /**
- * Whether an error says nothing about the event: memory ran out, or the stack. In another
- * call, the same event may succeed.
+ * Whether an error has nothing to do with the event, because memory or the stack ran out.
+ * In another call, the same event may succeed.
  */
 export const isFatal = (error) =>
   error instanceof Error && (error.name === "InternalError" || (error instanceof RangeError && error.message.includes("call stack")));

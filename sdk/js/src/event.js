@@ -71,8 +71,8 @@ export class Event extends Trigger {
   }
 
   /**
-   * The value of a property for this event. Its columns were decoded now: for the batch's
-   * other events, `read` replaces the property.
+   * The value of a property for this event. The caller has just decoded the property's columns
+   * for the whole batch, so `read` replaces the property: it reads from the decoded columns.
    */
   _opened(name, read) {
     Object.defineProperty(this, name, { get: read, configurable: true });

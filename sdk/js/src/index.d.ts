@@ -279,9 +279,9 @@ export interface Projection {
 export function projection<const M extends Fields = {}, D = any>(spec: ProjectionSpec<M, D>): Projection;
 
 /**
- * Declares the parameters with their defaults and returns their values: from `setup` on,
- * those that were given at upload. Other names, and values of another type than the
- * default's, are refused; a default of null takes any value.
+ * Declares the parameters with their defaults, and returns an object with their values. From
+ * `setup` on it has the values that were given at upload. Other names, and values of another
+ * type than the default's, are refused; a default of null takes any value.
  */
 export function parameters<const P extends object>(defaults: P): Settings<P>;
 
@@ -360,8 +360,9 @@ export interface Closed<V> extends Window {
 /** Tumbling or hopping windows that are still open. */
 export interface OpenWindows<V> {
   /**
-   * Adds an event, with `change`, to each open window of `windows` that contains it. Returns how
-   * many of its windows were already closed: 0 unless the event is late.
+   * Adds an event to each open window of `windows` that contains it, by a call of `change` with
+   * the window's value. Returns how many of the event's windows were already closed: 0 unless
+   * the event is late.
    */
   add(event: Event<any, any>, windows: WindowSet, key: Key, change: (value: V) => void): number;
   /** Removes the windows that end with a timer and returns them; none if the timer is not one of this table's. */
@@ -387,7 +388,8 @@ export interface OpenSessions<V> {
 }
 
 /**
- * Declares session windows: events of a key with less than a gap between one and the next.
+ * Declares session windows. A session is a series of events of one key with less than a gap
+ * between one event and the next.
  * @param combine adds the value of a later session to an earlier one
  */
 export function openSessions<const F extends Fields>(

@@ -1,8 +1,8 @@
 // JSON with exact numbers, and the canonical JSON of rows.
 //
-// Rows have the same bytes in all languages: no white space, members of `json` fields
-// sorted by their UTF-8, integers in decimal, other numbers as the shortest decimal of the
-// double, always with a fraction or an exponent.
+// Rows have the same bytes in all languages: no white space, the members of `json` fields
+// sorted by the UTF-8 of their names, integers in decimal, other numbers as the shortest
+// decimal of the double, always with a fraction or an exponent.
 
 import { ProjectionError, show } from "./errors.js";
 
@@ -114,7 +114,8 @@ export function canonicalJson(value, depth = 0, plain = false) {
 
 /**
  * JSON whose text matters: it keeps integers beyond 2^53 and the difference between `1` and
- * `1.0`, which JavaScript's numbers do not have. The kind `rawJson` has such values.
+ * `1.0`, which JavaScript's numbers cannot represent. Values of the kind `rawJson` are of
+ * this class.
  */
 export class RawJson {
   // The text as it was given, and its canonical form, or null until it is needed.
@@ -321,8 +322,8 @@ function skip(reader) {
 }
 
 /**
- * The members of a JSON object, each with the text of its value. Calls `twice` for a name
- * that occurs again.
+ * The members of a JSON object, each with the text of its value. Calls `twice` with each name
+ * that has occurred before.
  */
 export function memberTexts(text, twice = () => {}) {
   const reader = new Reader(text);

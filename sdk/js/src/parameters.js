@@ -60,8 +60,8 @@ export class Parameters {
 const structured = (value) => JSON.parse(JSON.stringify(value));
 
 /**
- * Declares the parameters with their defaults and returns their values: the defaults, and
- * from `setup` on those given at upload.
+ * Declares the parameters with their defaults, and returns an object with their values: first
+ * the defaults, and from `setup` on the values that were given at upload.
  * @param {object} defaults
  */
 export function parameters(defaults) {

@@ -25,8 +25,8 @@ function sumOf(a, b) {
 }
 
 /**
- * `value · scale`, rounded to the nearest integer and away from zero at a half; null if it
- * is not finite or does not fit 64 bits.
+ * `value · scale`, rounded to the nearest integer, and away from zero at a half. Null if the
+ * result is not finite or does not fit 64 bits.
  */
 export function roundScaled(value, scale) {
   const scaled = value * scale;
@@ -154,7 +154,8 @@ export class Percentiles {
   }
 
   /**
-   * The smallest value such that `percent` of 100 values are not greater; null without values.
+   * The smallest value such that `percent` of 100 values are not greater; null if there are no
+   * values.
    * @param {number} percent
    */
   percentile(percent) {
@@ -256,7 +257,7 @@ export class Percentiles {
   }
 
   /**
-   * The sketch of its form in a row.
+   * The sketch in the form `form`, which a row has.
    * @param {{ sketch: string }} form
    */
   static fromJSON(form) {

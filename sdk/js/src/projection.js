@@ -117,8 +117,8 @@ export class Projection {
   }
 
   /**
-   * The contract's `apply`. An event whose function throws is rejected: what it has done is
-   * undone, and the call goes on.
+   * The contract's `apply`. If the function of the projection throws for an event, the event is
+   * rejected: what the function has done for it is undone, and the call continues.
    * @throws {{ cause: number | null, message: string, error: unknown }} the contract's failure
    */
   apply(host, batch) {
@@ -129,8 +129,8 @@ export class Projection {
       const count = times.length;
       const timers = batch.timers.length;
       const tenants = settings.perTenant ? event._view.attribute("tenant") : null;
-      // The loop is here because of the stack: an exception takes longer the more functions
-      // are between the projection's and the host.
+      // The loop is in this function to keep the stack short: an exception takes longer the
+      // more functions are between the projection's function and the host.
       let i = 0;
       while (i < count) {
         try {

@@ -1,5 +1,6 @@
-// Tables with typed rows, cached in memory and written once at the end of a call. What an
-// event changes can be undone until the event is settled.
+// Tables with typed rows, which are cached in memory and written once, at the end of a call.
+// The changes of an event can be undone until the event is settled, which means checked and
+// accepted.
 
 import { column, decode, encode, texts } from "./bytes.js";
 import { call, hostFor } from "./call.js";

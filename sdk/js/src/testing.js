@@ -74,7 +74,7 @@ export function readNdjson(text) {
 export class Harness {
   /**
    * @param {Projection | string | URL} projection a projection, or the file with its source (JavaScript or
-   * TypeScript); with a file, a dropped instance is really a fresh one
+   * TypeScript). With a file, the source is run again after an instance is dropped
    * @param {{ parameters?: object, batchSize?: number, dropInstances?: boolean }} options
    */
   constructor(projection, { parameters = null, batchSize = BATCH_EVENTS, dropInstances = false } = {}) {

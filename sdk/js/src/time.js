@@ -140,8 +140,8 @@ export const isoDate = (time) => iso(day(time)).slice(0, -10);
 const RFC3339 = /^(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d+))?(?:([Zz])|([+-])(\d\d):(\d\d))$/;
 
 /**
- * The time of an RFC 3339 text in seconds and microseconds, or null if it is none. Digits
- * after microseconds are cut.
+ * The time of an RFC 3339 text in seconds and microseconds, or null if the text is no such
+ * time. Digits after microseconds are cut.
  * @param {string} text
  * @returns {{ second: number, micros: number } | null}
  */
@@ -166,7 +166,7 @@ export function parseExact(text) {
 }
 
 /**
- * The time of an RFC 3339 text, or null if it is none.
+ * The time of an RFC 3339 text, or null if the text is no such time.
  * @param {string} text
  * @returns {number | null}
  */

@@ -1,5 +1,6 @@
-// Windows over event time. A window is updating (its row changes with every event) or final
-// (its row is written once, when the watermark has passed its end).
+// Windows over event time. A window is updating or final. The row of an updating window
+// changes with every event. The row of a final window is written once, when the watermark
+// has passed the window's end.
 
 import { OWN_TIMER, setTimer, toUndo } from "./call.js";
 import { Codec } from "./codec.js";
@@ -125,8 +126,10 @@ class OpenWindows extends StateTable {
   }
 
   /**
-   * Adds an event, with `change`, to each open window of `windows` that contains it.
-   * @returns {number} how many of its windows were already closed: 0 unless the event is late
+   * Adds an event to each open window of `windows` that contains it, by a call of `change` with
+   * the window's value.
+   * @returns {number} how many of the event's windows were already closed: 0 unless the event
+   * is late
    */
   add(event, windows, key, change) {
     const { tenant, rest } = ownerOf(this.name, key);
@@ -185,7 +188,8 @@ class OpenSessions extends StateTable {
   }
 
   /**
-   * Adds an event, with `change`, to the session of `key` to which it belongs.
+   * Adds an event to the session of `key` to which it belongs, by a call of `change` with the
+   * session's value.
    * @returns the session and the starts of sessions that were joined into it; null if the event is late
    */
   add(event, gap, key, change) {
@@ -335,7 +339,8 @@ class Recent extends StateTable {
 export const openWindows = (name, fields) => new OpenWindows(name, fields);
 
 /**
- * Session windows: events of a key with less than a gap between one and the next.
+ * Session windows: a session is a series of events of a key with less than a gap between one
+ * event and the next.
  * @param {string} name the name of their private table
  * @param {object} fields the fields of a session's value
  * @param {(earlier: object, later: object) => void} combine adds the value of a later session to an earlier one

@@ -202,8 +202,8 @@ export class TimeZone {
   }
 
   #period(time, first, next) {
-    // If the clocks are put back over midnight, they show the previous date once more; the
-    // moment still belongs to the period that had begun.
+    // If the clocks are put back over midnight, they show the previous date again. The
+    // moments of this repeated time still belong to the period that had begun before.
     let day = next(first(this.#localDays(time)));
     while (this.#midnight(day) > time) day = first(day - 1);
     return { start: this.#midnight(day), end: this.#midnight(next(day)) };
@@ -212,8 +212,8 @@ export class TimeZone {
   /** The first moment at which the clocks show the midnight that begins a day, or a later time. */
   #midnight(days) {
     const local = days * DAY_US;
-    // No offset is larger than a day. Among the spans around that moment, the first one
-    // that reaches local midnight contains it.
+    // No offset is larger than a day. Among the spans from a day before this local midnight
+    // on, the first one that reaches the midnight contains it.
     let span = this.#span(local - DAY_US);
     for (;;) {
       const at = Math.max(local - span.offset * MICROS, span.start);

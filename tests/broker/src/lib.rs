@@ -1,11 +1,11 @@
-//! A real Kafka broker for tests, demos and benchmarks. `cargo xtask kafka --fetch`
-//! downloads Apache Kafka from Maven. The broker is one node that is also its own
-//! controller (KRaft). It listens on loopback, has bounded memory, and comes with
-//! Kafka's own command-line tools.
+//! A real Kafka broker for tests, demos and benchmarks. `cargo xtask kafka --fetch` downloads
+//! Apache Kafka from Maven. The broker is one node that is also its own controller (KRaft). It
+//! listens on loopback, has bounded memory, and comes with Kafka's own command-line tools.
 //!
 //! A broker never outlives the process that started it, even if that process is killed: a
-//! shell between the two reads a pipe from that process, and kills the broker when the pipe
-//! closes.
+//! shell between the two processes reads a pipe from the starting process, and ends the broker
+//! when the pipe closes. [`Broker::start_with`] can give the other end of the pipe to another
+//! process.
 
 mod process;
 mod secured;
@@ -36,9 +36,9 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 /// The cluster's id. Kafka expects 16 bytes in base64.
 const CLUSTER: &str = "TGFudGVybi10ZXN0cy0wMA";
 
-/// Ports are taken from this range. It is below the range that the system uses for
-/// outgoing connections: a client that looks for a stopped broker could otherwise get
-/// the broker's port and connect to itself.
+/// Ports are taken from this range. It is below the range that the system uses for outgoing
+/// connections: a client that looks for a stopped broker could otherwise get the broker's port
+/// as its own, and connect to itself.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
 /// Settings of every broker: one replica of everything, few threads, no waiting for
@@ -73,8 +73,8 @@ const SETTINGS: &[(&str, &str)] = &[
 pub struct Options {
     /// The folder with Kafka's jars.
     pub libs: PathBuf,
-    /// Folder of the topics. `None` creates a folder next to `libs`, and removes it
-    /// at the end.
+    /// Folder of the topics. `None` creates a folder next to `libs`, which is removed when the
+    /// broker has ended.
     pub folder: Option<PathBuf>,
     /// The port; `None` takes a free one.
     pub port: Option<u16>,
@@ -126,8 +126,8 @@ impl Broker {
         Self::start_with(options, None)
     }
 
-    /// Like [`Broker::start`]. The broker runs until the other end of `lifeline` is
-    /// closed. That end may be in any process.
+    /// Like [`Broker::start`]. With a `lifeline`, the reading end of a pipe, the broker runs
+    /// until the pipe's writing end is closed. Any process may hold the writing end.
     ///
     /// # Errors
     /// See [`Broker::start`].
@@ -296,8 +296,8 @@ impl Drop for Broker {
             Ending::Kill => self.kill(),
             Ending::Stop => self.stop(),
         };
-        // No caller can get an error of this thread. If it fails, the guard kills the
-        // broker.
+        // `drop` cannot return an error. If the broker was not ended, the guard (see
+        // `process.rs`) ends it when the pipe closes.
         drop(ending);
         if self.temporary {
             drop(fs::remove_dir_all(&self.folder));

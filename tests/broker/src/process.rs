@@ -1,6 +1,6 @@
-//! A process that never outlives the process that started it. Between the two is a shell,
-//! the guard, which reads a pipe. The guard ends the process when the pipe closes, or on a
-//! command.
+//! A process that never outlives the process that started it. Between the two processes is a
+//! shell, the *guard*, which reads a pipe from the starting process. The guard ends the
+//! started process when the pipe closes, or on a command.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::PATIENCE;
 
-/// Starts the command in its arguments, prints the process id, and reads one word:
-/// `stop`, `kill`, or nothing when the starting process has ended.
+/// The guard's script. It starts the command in its arguments, prints the process id, and
+/// reads one word: `stop`, `kill`, or nothing when the starting process has ended.
 const GUARD: &str = r#"
 said=$1; ending=$2; remove=$3; shift 3
 "$@" >"$said" 2>&1 &
@@ -67,8 +67,8 @@ impl Guarded {
         });
         shell.arg(remove.unwrap_or(Path::new("")));
         shell.arg(command.get_program()).args(command.get_args());
-        // A process group of its own: Ctrl-C must reach the process that uses the
-        // broker, which then ends the broker.
+        // The guard has a process group of its own, because Ctrl-C must reach only the process
+        // that uses the broker. That process then ends the broker.
         shell.process_group(0).stdout(Stdio::piped());
         shell.stdin(lifeline.map_or_else(Stdio::piped, Stdio::from));
         let mut guard = shell.spawn().context("`sh` cannot be started")?;

@@ -1,5 +1,5 @@
-//! A broker that also listens with TLS, and with TLS and SASL. It has a certificate
-//! of its own, and one user whom every mechanism knows.
+//! A broker with two additional listeners: one with TLS, and one with TLS and SASL. It has a
+//! certificate of its own, and one user who can log in with every mechanism.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -30,8 +30,8 @@ impl Secured {
         Ok(Self { tls: free_port()?, sasl: free_port()? })
     }
 
-    /// Creates key and certificate in `folder`, and adds the broker's settings for
-    /// them.
+    /// Creates the broker's key and certificate in `folder`, and adds the settings for them to
+    /// `all`.
     pub(crate) fn configure(self, folder: &Path, all: &mut BTreeMap<String, String>) -> Result<()> {
         let store = folder.join("broker.p12");
         if !store.exists() {
@@ -104,8 +104,8 @@ impl Secured {
 }
 
 impl Broker {
-    /// The address with TLS: `localhost:PORT`. `None` unless
-    /// [`crate::Options::secured`].
+    /// The address with TLS: `localhost:PORT`. `None` if [`crate::Options::secured`] is
+    /// `false`.
     #[must_use]
     pub fn tls_address(&self) -> Option<String> {
         self.secured.map(|secured| format!("localhost:{}", secured.tls))

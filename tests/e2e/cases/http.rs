@@ -58,8 +58,8 @@ async fn an_idle_connection_outlives_the_time_for_headers() {
     assert!(head.starts_with("http/1.1 200"), "{head}");
     let mut body = [0; 3];
     stream.read_exact(&mut body).unwrap();
-    // For three times the limit for headers nothing comes, and the connection stays
-    // open.
+    // For three times the limit on the time for headers, no byte comes from the server, and
+    // the connection stays open.
     stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let silence = stream.read(&mut [0]).unwrap_err();
     assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);

@@ -1,5 +1,5 @@
-//! Inputs that similar systems or earlier versions of Lantern handled wrongly, each
-//! with the correct result. Each is an example of a kind of fault.
+//! Inputs that similar systems or earlier versions of Lantern handled wrongly, each with the
+//! correct result. Each input is an example of a kind of fault.
 
 mod http;
 mod identity;

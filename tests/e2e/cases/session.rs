@@ -19,8 +19,8 @@ pub(super) struct Shown {
     pub(super) reset: bool,
 }
 
-/// Subscribes to `table`, resumes from `before`, and reads frames until `shows` returns
-/// `true` for the rows.
+/// Subscribes to `table` (if there is a `before`, with a resume from its token), and reads
+/// frames until `shows` returns `true` for the rows.
 pub(super) async fn session(
     server: &Server,
     table: &str,

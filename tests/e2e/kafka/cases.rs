@@ -1,5 +1,5 @@
-//! Records of a topic that similar systems or earlier versions of Lantern handled
-//! wrongly. Other programs write to the topic, and Lantern must read all of it.
+//! Records of a topic that similar systems or earlier versions of Lantern handled wrongly.
+//! Other programs write to the topic, and Lantern must read all of their records.
 
 use lantern_tests::kafka::{self, Written};
 use lantern_tests::{Launch, Server, guest};
@@ -66,8 +66,8 @@ async fn a_record_without_a_value_blocks_no_subject_live_or_folded_again() {
         record.headers.push(("ce_subject", key));
         record
     };
-    // The second batch is sent after the first, so that the record comes before the events
-    // of its key.
+    // The records are sent one by one, so that the tombstone comes before the events of its
+    // key, and in another batch.
     for (number, record) in
         [tombstone("u1"), subject("u1", "a"), subject("u1", "b"), subject("u2", "c")]
             .into_iter()
@@ -116,8 +116,8 @@ async fn an_event_too_large_for_the_topic_is_refused_for_good_and_blocks_no_outb
     };
     assert_eq!(send(&server, go_event("g1", 40_000)).await.status, 200);
     assert_eq!(send(&server, go_event("g2", 10)).await.status, 200);
-    // The event that `g2` caused is in the topic. The event that `g1` caused is too large
-    // and set aside.
+    // The event that `g2` caused is in the topic. The event that `g1` caused is too large and
+    // is set aside.
     let started = std::time::Instant::now();
     let went = loop {
         let log = server.log().await.unwrap();

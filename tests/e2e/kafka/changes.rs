@@ -24,8 +24,8 @@ async fn counted(server: &Server) -> u64 {
     rows.iter().map(|(_, row)| row["events"].as_u64().unwrap()).sum()
 }
 
-/// Waits until `rogue` has counted `wanted` events, and checks that the count stays
-/// there.
+/// Waits until `rogue` has counted `wanted` events, and checks that it has counted no more
+/// when it has folded the whole log.
 async fn counts(server: &Server, wanted: u64) {
     let started = Instant::now();
     while counted(server).await < wanted {
@@ -230,8 +230,8 @@ async fn while_the_broker_is_away_events_are_refused_for_now_and_tables_are_serv
     server.stop().unwrap();
     server.restart().unwrap();
     assert_eq!(counted(&server).await, 100);
-    // After a kill, readers may have seen more than is stored; the tables then wait until
-    // they are folded again, and give the reason.
+    // After a kill, readers may have seen later rows than the stored ones. The server then
+    // refuses reads, with the reason, until it has folded the events again.
     server.kill().unwrap();
     server.restart().unwrap();
     let path = "/v1/tables/rogue/seen";
@@ -266,8 +266,8 @@ async fn a_broker_that_hangs_costs_no_more_memory_than_is_allowed() {
         let data = format!("{{\"text\":\"{padding}\"}}");
         (0..200).map(|n| line(format!("{round}-{n}"), "probe.sent", "s", &data)).collect()
     };
-    // Each round sends 16 MB. Requests beyond the limit on waiting bytes are refused at
-    // once, and those that wait are refused after the time limit.
+    // Each round sends 16 MB. Requests beyond the limit on waiting bytes are refused at once.
+    // Requests within the limit wait, and are refused after the time limit.
     let mut after_first = 0.0;
     for round in 0..12_u64 {
         let all = (0..8).map(|n| post(&server, body(round * 8 + n)));

@@ -1,5 +1,5 @@
-//! Kafka as the log. The suite's other scenarios also run over Kafka; these tests
-//! cover the rest. All use real brokers and Kafka's own tools.
+//! Kafka as the log. The other tests of this suite can also run over Kafka. The tests here
+//! cover what only Kafka has. All of them use real brokers and Kafka's own tools.
 
 mod broker;
 mod cases;

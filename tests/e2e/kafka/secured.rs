@@ -16,8 +16,8 @@ fn probes(from: u64, to: u64) -> String {
     (from..to).map(|n| line(n, "probe.sent", "s", "{}")).collect()
 }
 
-/// How to start a server on `folder` over `address` with settings of the client. The
-/// password comes from the environment only.
+/// How to start a server on `folder` over the broker at `address`, with settings of the Kafka
+/// client. The password is in the environment only.
 fn launch(folder: &Path, address: &str, settings: &[String], password: &str) -> Launch {
     let variable = format!("LANTERN_LOG__KAFKA__PROPERTIES__SASL__PASSWORD={password}");
     Launch {

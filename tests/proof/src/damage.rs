@@ -1,10 +1,11 @@
-//! Invariant 3: reads of damaged data fail with an error that names the file and the place,
-//! and never return the data.
+//! Invariant 3 of docs/proof.md: reads of damaged data fail with an error that names the file
+//! and the place of the damage, and never return the data.
 //!
-//! The experiment cuts off real files of log, state and catalogue, and changes bytes in
-//! them. A seed determines one damage. Any 3,000 consecutive seeds change each byte of a
-//! full chunk and of the last chunk once, and cut these two chunks off at each byte. The
-//! other seeds damage chunks of other sizes, or raw bytes of the files.
+//! The experiment truncates real files of the log, of a state and of the catalogue, and
+//! changes bytes in them. Each seed determines one damage. Any 3,000 consecutive seeds change
+//! each byte of a full chunk and of the last chunk of a small log once, and truncate these two
+//! chunks at each byte. The other seeds damage chunks of other sizes, or raw bytes of the
+//! files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -266,8 +267,8 @@ impl LogImage {
         }
     }
 
-    /// Opens the damaged log and reads all of it in two ways. A read must return the
-    /// original event or an error.
+    /// Opens the damaged log and reads it twice: all events, and the events of one type. A
+    /// read must return the original events or an error.
     fn look(&self, disk: &Memory) -> Result<Detection> {
         let log = match EmbeddedLog::open_with(disk.opener(), self.config.clone()) {
             Ok(log) => log,
@@ -434,8 +435,8 @@ impl StateImage {
         Ok(Self { bytes, rows })
     }
 
-    /// Damages the file once. Returns whether the doctor finds the damage. If not, the
-    /// state must be correct.
+    /// Damages the file once. Returns whether the doctor finds the damage. If the doctor does
+    /// not find it, the rows of the state must be correct.
     fn try_raw(&self, rng: &mut fastrand::Rng) -> Result<bool> {
         let mut bytes = self.bytes.clone();
         harm(&mut bytes, rng)?;
@@ -500,8 +501,8 @@ impl CatalogImage {
         Ok(Self { bytes, records })
     }
 
-    /// Damages the file once. Returns whether the file is refused. If not, the catalogue
-    /// must be correct.
+    /// Damages the file once. Returns whether the catalogue refuses to open the file. If the
+    /// catalogue opens it, the records must be correct.
     fn try_raw(&self, rng: &mut fastrand::Rng) -> Result<bool> {
         let mut bytes = self.bytes.clone();
         harm(&mut bytes, rng)?;

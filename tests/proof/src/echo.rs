@@ -1,6 +1,6 @@
 //! A second projection for the experiments in one process. It subscribes to the events that
-//! the projection `meter` emits, and emits readings to which `meter` subscribes. So the two
-//! cause each other's events, up to the emit depth that the host allows.
+//! the projection `meter` emits, and emits readings to which `meter` subscribes. So each
+//! projection causes events of the other, up to the emit depth that the host allows.
 
 use std::sync::Arc;
 

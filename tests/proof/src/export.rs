@@ -1,9 +1,9 @@
-//! Invariant 17: an exported log is complete. Imported into a new folder, it gives
-//! the same states, entry by entry, including all events that the host itself
-//! appended.
+//! Invariant 17 of docs/proof.md: an exported log is complete, including all events that the
+//! host itself appended. Imported into a new folder, it gives the same states, entry by entry.
 //!
-//! The experiment uses two real servers. In the first, heartbeats close windows, and
-//! the projection emits events into the log. The second appends no heartbeats itself.
+//! The experiment uses two real servers. In the first, heartbeats close windows, and the
+//! projection emits events into the log. The second imports the exported log, and appends no
+//! heartbeats of its own.
 
 use std::fmt::Write as _;
 use std::time::SystemTime;

@@ -1,14 +1,15 @@
-//! Invariant 4, first half: after a failed sync, the file is closed and opened again. No
-//! event is acknowledged because a later sync of the same open file succeeds.
+//! Invariant 4 of docs/proof.md, first half: after a failed sync, the host closes the file and
+//! opens it again. It never acknowledges an event because a later sync of the same open file
+//! succeeds.
 //!
-//! In one case, the real server runs under `strace`, which lets the N-th sync of each
-//! thread fail, and further ones after it. The client sends refused events again until they
-//! are acknowledged. In strace's output, no acknowledgement may follow a failed sync of the
-//! log before the file is opened again and synced. After a `kill -9` the log must contain
+//! In each case the real server runs under `strace`, which makes the N-th sync of each thread
+//! fail, and further syncs after it. The client sends refused events again until they are
+//! acknowledged. In strace's output, no acknowledgement may follow a failed sync of the log
+//! before the log's file is opened again and synced. After a `kill -9` the log must contain
 //! all acknowledged events, and the tables must equal a new fold of the log.
 //!
-//! A `kill -9` does not lose writes in the system's cache, so the log could be correct
-//! by chance. Therefore the experiment also checks the system calls.
+//! A `kill -9` does not lose writes in the operating system's cache, so the log could be
+//! correct by chance. Therefore the experiment also checks the system calls.
 
 use std::collections::HashMap;
 use std::fs;
@@ -40,7 +41,8 @@ const EVENTS: usize = 30;
 /// How long after a refusal an event is sent again.
 const AGAIN: Duration = Duration::from_millis(20);
 
-/// The calls that strace fails, after the first twenty cases.
+/// The system calls that strace makes fail. At least the first twenty cases use the first
+/// entry only.
 const CALLS: [&str; 5] = [
     "fsync,fdatasync:error=EIO",
     "fsync,fdatasync:error=EIO",
@@ -105,7 +107,8 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Pat
     let mut server = match Server::launch(under.clone()) {
         Ok(server) => Some(server),
         // If a call fails that the server needs for its start, the server may end with a
-        // reason. Its folder exists then, so the next start fails later or succeeds.
+        // reason. It has created its data folder by then, so a second start under strace needs
+        // fewer calls: it fails later or succeeds.
         Err(_) => {
             refused(run, &said)?;
             let mut whole = Server::launch(plain.clone()).context("a start after a failed one")?;
@@ -211,8 +214,8 @@ fn look(trace: &str) -> Result<AcknowledgedState> {
     let mut seen = AcknowledgedState::default();
     // The start of a call that did not finish at once, by thread.
     let mut begun: HashMap<&str, String> = HashMap::new();
-    // After a failed sync (`broken`), acknowledgements are allowed only once the file was
-    // opened again (`opened`) and synced.
+    // After a failed sync (`broken`), acknowledgements are allowed only after the log's file
+    // was opened again (`opened`) and then synced.
     let (mut broken, mut opened) = (None, false);
     for line in trace.lines() {
         let Some((thread, call)) = line.split_once(' ') else {

@@ -1,8 +1,8 @@
 //! A macro for types that wrap a log: it implements the methods that only forward the call
 //! to the inner log.
 
-/// Implements the named methods of [`lantern_core::Log`] by calls of the same methods
-/// of `self.inner`. The wrapper implements the others itself.
+/// Implements the named methods of [`lantern_core::Log`] by calls of the same methods of
+/// `self.inner`. The wrapper implements the other methods itself.
 macro_rules! forward_log {
     ($($method:ident),* $(,)?) => { $($crate::forward_log::forward_log!(@$method);)* };
     (@partitions) => {

@@ -1,11 +1,11 @@
-//! Invariant 4, second half: a full disk loses nothing, and stops only operations
-//! that need room. The server recovers by itself when there is room.
+//! Invariant 4 of docs/proof.md, second half: a full disk loses nothing, and stops only
+//! operations that need room. The server recovers by itself when there is room.
 //!
 //! The server's folder is on a small file system in memory. Events are sent until they are
-//! refused. Then reads and feeds must continue, and the server must neither end nor use
-//! much CPU time. Depending on the seed, the server keeps running, or is killed or stopped
-//! and then started on the full disk. Then the disk gets room: it is enlarged, or another
-//! file on it is deleted. In some cases the log has a disk reserve, in others none.
+//! refused. Then reads and feeds must continue, and the server must neither end nor use much
+//! CPU time. Depending on the seed, the server keeps running, or is killed or stopped and then
+//! started on the full disk. Then the disk gets room: it is enlarged, or another file on it is
+//! deleted. In some cases the log has a disk reserve, in others it has none.
 
 use std::fs;
 use std::path::Path;
@@ -224,8 +224,8 @@ fn clear(status: u16, answer: &Value) -> Result<()> {
     Ok(())
 }
 
-/// Checks that reads and feeds continue, that the server reports that it is not ready,
-/// and that it is idle.
+/// Checks that reads and feeds continue, that the server reports that it is not ready, and
+/// that it uses little CPU time.
 async fn goes_on(run: &mut Run<'_>, server: &mut Server) -> Result<()> {
     ensure!(server.text("/healthz").await?.contains("ok"), "not alive on a full disk");
     ensure!(!server.rows("rogue/seen").await?.is_empty(), "no rows on a full disk");
@@ -281,8 +281,9 @@ async fn start_again(
     let path = "/v1/tables/rogue/seen?limit=5";
     let (status, answer) = server.request(Method::GET, path, "", Vec::new()).await?;
     let rows = answer["rows"].as_object().is_some_and(|rows| !rows.is_empty());
-    // After a kill, rows that readers had seen may have to be folded again, for which there
-    // is no room. Older rows must not be shown then.
+    // After a kill, the server may have to fold events again to reach the rows that readers
+    // had seen, and the disk has no room for that. The server must then refuse reads and not
+    // show older rows.
     let waits = meanwhile == Background::KilledAndStarted && answer["code"] == "LAN-0224";
     ensure!(rows || waits, "after a start on a full disk, {path} gives {status}: {answer}");
     run.add("tables that wait for room after a kill", f64::from(u8::from(waits)));

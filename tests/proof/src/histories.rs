@@ -1,11 +1,16 @@
-//! Invariant 15: a token, cursor or `ETag` of one history is accepted while that
-//! history continues, and never in another.
+//! Invariant 15 of docs/proof.md: a token, cursor or `ETag` of one history is accepted while
+//! that history continues, and never in another.
 //!
-//! The experiment uses real files of log, catalogue and states, with an engine over them.
-//! Its steps open the files again, copy them, and copy them back so that the log continues
-//! differently; they delete and create the projection, and remove catalogue or states. A
-//! reader keeps the content of tokens, cursors and ETags, which is the epoch and the
-//! checkpoint. A model knows the events of each history.
+//! A *history* is the sequence of the log's events, together with one creation of the
+//! projection's state. It continues if the log still begins with these events, and the state
+//! has not been deleted or rebuilt since.
+//!
+//! The experiment runs an engine over real files: a log, a catalogue and states. Its steps
+//! open the files again, back them up, restore a backup and then append other events than
+//! before; they delete, rebuild and create the projection, and remove the catalogue or the
+//! states. A reader keeps what tokens, cursors and ETags contain: the epoch and the
+//! checkpoint. A model keeps the events of each history, and so determines which checkpoints
+//! must be accepted.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -41,7 +46,7 @@ pub const CLAIM: Claim = Claim {
     },
 };
 
-/// The most steps of a history.
+/// The maximum number of steps of a case.
 const STEPS_MAX: usize = 24;
 /// How long an append may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -73,7 +78,7 @@ struct Counted {
 
 fn one(seed: u64, flawed: Flawed) -> Result<Counted> {
     let mut rng = Rng::with_seed(seed);
-    // Other experiments test that files survive a crash; here the files may be in
+    // Other experiments test that files survive a crash. Here they need not, so they may be in
     // memory.
     let memory = Path::new("/dev/shm");
     let root = match memory.is_dir() {
@@ -104,8 +109,7 @@ struct History {
 /// An event of the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Logged {
-    /// A number that no other event has, not even in a history that was continued
-    /// differently.
+    /// A number that no other event of this case has, not even an event of another history.
     number: u64,
     tenant: &'static str,
     id: String,
@@ -253,8 +257,8 @@ impl World {
         Ok(())
     }
 
-    /// Sends events. Some are sent again. Some have the id of another tenant's event,
-    /// which makes them different events.
+    /// Sends events. Some were sent before. Some have the id of another tenant's event: ids
+    /// are unique per tenant, so these are not duplicates.
     fn append(&mut self, rng: &mut Rng) -> Result<()> {
         let mut batch = Events::new();
         let mut expected = Vec::new();
@@ -369,8 +373,8 @@ impl World {
         self.upload()
     }
 
-    /// The rows that a reader reaches from its checkpoint, if the checkpoint is
-    /// accepted.
+    /// The rows that a reader has after it has applied the changes since its checkpoint;
+    /// `None` if the checkpoint is not accepted.
     fn after(view: &lantern_core::View, kept: &KeptToken) -> Result<Option<Rows>> {
         match view.changes_since(&kept.checkpoint)? {
             ChangesSince::Commits(commits) => {

@@ -1,6 +1,6 @@
-//! Invariant 16: if a plugin becomes non-deterministic at some event, because it depends on
-//! its instance's memory from then on, a second fold of a live batch or a verification
-//! finds it. A deterministic plugin is never reported.
+//! Invariant 16 of docs/proof.md: if a plugin becomes non-deterministic at some event, because
+//! it depends on its instance's memory from then on, a second fold of a live batch or a
+//! verification finds it. A deterministic plugin is never reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,7 +39,8 @@ const P0: PartitionId = PartitionId(0);
 /// A dishonest plugin is honest for up to this many events.
 const HONEST_EVENTS_MAX: u64 = 600;
 /// The minimum number of batches after the event at which the plugin becomes
-/// non-deterministic. A verification drops the instance before one batch in three.
+/// non-deterministic. A verification drops the instance before one batch in three, so with
+/// this many batches it finds the plugin.
 const BATCHES_AFTER: u64 = 60;
 
 /// The checks that found a plugin.

@@ -1,6 +1,6 @@
-//! The state that the meter must have. The model follows the same rules as the engine
-//! and the meter. It is a separate implementation of the contract, which processes one
-//! event after another and uses plain maps. The model knows nothing of batches, chunks,
+//! The state that the projection `meter` must have. The model follows the same rules as the
+//! engine and the meter, but it is a separate implementation of the contract, which processes
+//! one event after another and uses plain maps. The model knows nothing of batches, chunks,
 //! commits, instances or crashes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -92,13 +92,13 @@ pub struct Model {
     live: bool,
     /// The offsets from which it begins or stops to serve.
     switches: VecDeque<(Offset, bool)>,
-    /// After a rebuild, the offset from which it emits events that were not emitted
-    /// before.
+    /// After a rebuild, the offset from which this build emits events. The previous build has
+    /// emitted the earlier ones.
     pub emit_from: Offset,
     /// If the previous build had fired only some of the timers at `emit_from`: the number
     /// of events that those timers had emitted.
     pub tick_sent: Option<u64>,
-    /// The same for this build, when a rebuild replaced it.
+    /// As `tick_sent`, but for this build, when a rebuild replaced it.
     pub half_tick: Option<u64>,
     /// How many events the timers of the current tick have emitted.
     in_tick: u64,
@@ -168,7 +168,7 @@ impl Model {
         Self { flaw, ..self }
     }
 
-    /// Folds `events` (a partition's, from its start, without gaps) up to `next`.
+    /// Folds `events`, which are all events of a partition from its start, up to `next`.
     ///
     /// # Errors
     /// If the log ends before `next`, or the model is already past it.
@@ -600,7 +600,8 @@ fn same(
     bail!("{what}: {extra:?} should not be there")
 }
 
-/// The record that a shard's file contains about the shard.
+/// The shard's record about itself (its next offset, watermark and counters), as its state
+/// contains it.
 ///
 /// # Errors
 /// If it cannot be read.

@@ -1,6 +1,6 @@
-//! A copy of a server's log, read from the file of the stopped server, and a new fold of
-//! this copy on another server. The results after crashes and faults are compared with
-//! both.
+//! A copy of a server's log, read from the file of the stopped server, and a new fold of this
+//! copy on another server. The results after crashes and faults are compared with the copy and
+//! with the new fold.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -18,7 +18,7 @@ use lantern_store::{CatalogFile, StateDir, StoreConfig};
 use lantern_tests::{Launch, PATIENCE, Server};
 use serde_json::{Value, json};
 
-/// The number of the newest known events that are compared again at each read. A crash can
+/// At each read, this many of the newest known events are compared again, because a crash can
 /// change only recent events.
 const LOOKED_AT_AGAIN: u64 = 2_000;
 
@@ -46,8 +46,8 @@ pub struct ReferenceLog {
     offsets: HashMap<(String, String), u64>,
 }
 
-/// The offsets of parked events that operators dropped, by projection. They are
-/// dropped in a clean fold, too.
+/// The offsets of parked events that operators dropped, by projection. A clean fold drops
+/// them, too.
 pub type Dropped = BTreeMap<String, Vec<u64>>;
 
 impl ReferenceLog {
@@ -316,9 +316,9 @@ pub(crate) fn compare(
     Ok(compared)
 }
 
-/// The canonical dump without two values: how often a parked event was tried, which
-/// depends on operators and not on the log, and the next offset, which is not
-/// committed for events that no projection wants.
+/// The canonical dump without two values. The number of tries of a parked event depends on
+/// operators and not on the log. The next offset is not committed for events to which no
+/// projection subscribes.
 fn entries(store: &dyn ReadStore) -> Result<Vec<Entry>> {
     let mut all = Vec::new();
     for entry in dump::entries(store) {

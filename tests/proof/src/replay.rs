@@ -1,9 +1,9 @@
-//! Invariant 6: replay is byte-identical.
+//! Invariant 6 of docs/proof.md: replay is byte-identical.
 //!
-//! Real plugins fold random logs in the sandbox under conditions that vary and must not
-//! change the result: the sizes of batches and chunks, the points of commits, the number of
-//! threads, dropped instances, failed commits, and a process that ends before the fold
-//! does. All states must have the same canonical dump.
+//! Real plugins fold random logs in the sandbox under conditions that vary and must not change
+//! the result: the sizes of batches and chunks, the points of commits, the number of threads,
+//! dropped instances, failed commits, and a process that ends before the fold does. All states
+//! must have the same canonical dump.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -69,7 +69,7 @@ pub fn logs(run: &mut Run<'_>, plugins: &[Named]) {
     });
 }
 
-/// The example plugins, compiled, the guest of [`usage`], and the meter.
+/// The compiled example plugins, the guest of [`usage`], and the meter.
 ///
 /// # Errors
 /// If a guest is not built, or does not compile.

@@ -1,6 +1,6 @@
-//! The projection of the experiments in one process. It uses everything that a
-//! projection can use (public and private tables, timers, retention, emitted events,
-//! failures of every kind), and its code is a Rust closure.
+//! The projection of the experiments in one process, the *meter*. It uses everything that a
+//! projection can use (public and private tables, timers, retention, emitted events, failures
+//! of every kind), and its code is a Rust closure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -86,7 +86,7 @@ pub struct Flaws {
     /// A planted bug: the projection writes all rows of tenants at the end of a call, and
     /// names the last event as their cause.
     pub coalesces: bool,
-    /// From this offset on, its writes depend on the number of events that its
+    /// From this offset on, the plugin's writes depend on the number of events that its
     /// instance has seen.
     pub late: Option<u64>,
 }
@@ -96,8 +96,8 @@ pub struct Flaws {
 pub enum Reading {
     /// A value.
     Value(i64),
-    /// Fails if the version is not mended, with the event in the reason, until its
-    /// subject has had [`ENOUGH`] events.
+    /// In a version that is not mended, fails until its subject has had [`ENOUGH`] events. The
+    /// reason contains the event.
     Bad,
     /// Traps if the version is not mended.
     Trap,

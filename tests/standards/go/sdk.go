@@ -25,7 +25,7 @@ func newEvent(id, kind string, data any) event.Event {
 	e.SetID(id)
 	e.SetSource("/sdk/go")
 	e.SetType("sdk.go")
-	// The SDK writes headers without percent-encoding. Attributes that need it are
+	// The SDK writes headers without percent-encoding. Attributes that need percent-encoding are
 	// sent in the other modes only.
 	if strings.HasPrefix(id, "binary") {
 		e.SetSubject("say \"hi\" €")

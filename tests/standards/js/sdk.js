@@ -12,8 +12,8 @@ function event(id, datacontenttype, data) {
     id,
     source: "/sdk/js",
     type: "sdk.js",
-    // The SDK writes headers without percent-encoding. Attributes that need it are
-    // sent in the other modes only.
+    // The SDK writes headers without percent-encoding. Attributes that need percent-encoding
+    // are sent in the other modes only.
     subject: id.startsWith("binary") ? "say 'hi'" : "say \"hi\" \\ 5% €",
     time: "2026-01-31T23:59:59.999Z",
     datacontenttype,

@@ -39,8 +39,8 @@ export function projectionOf(exports) {
 /**
  * The component's `projector`.
  * @param {() => Projection} find returns the projection
- * @param {(error: unknown) => string} tell
- * @param {(error: unknown) => string} tellSetup the same for errors of \`setup\`
+ * @param {(error: unknown) => string} tell describes an error to the host
+ * @param {(error: unknown) => string} tellSetup describes an error of \`setup\`
  */
 export function projector(find, tell, tellSetup = tell) {
   setReason(tell);

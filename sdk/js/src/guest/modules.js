@@ -1,5 +1,5 @@
 // Source files as functions: TypeScript's types are removed, `import` and `export` become
-// calls, and every line stays where it was.
+// calls, and every line keeps its number.
 
 import { transform } from "sucrase";
 

@@ -1,5 +1,5 @@
-// What a projection cannot use: clocks, randomness, timers of the engine, the network, files.
-// Each raises an error that says what to use in its place.
+// What a projection cannot use: clocks, randomness, timers of the engine, the network,
+// files. Each of these raises an error that says what to use instead.
 
 const refusals = {
   fetch: "a projection has no network: all it knows are its events and tables",

@@ -52,8 +52,8 @@ class _Number(str):
 
 @functools.lru_cache(maxsize=16_384)
 def members_of(payload: bytes) -> "list[tuple[str, Any, str]] | None":
-    """Name, value and JSON of each member; none if the payload is no object. Numbers are
-    their text."""
+    """Name, value and JSON text of each member; none if the payload is not a JSON object.
+    The value of a number is its text."""
     try:
         text = payload.decode()
         json.loads(text)

@@ -144,9 +144,9 @@ _COLLECT_EVENTS = 16_384
 
 
 class _Garbage:
-    """Collects reference cycles between calls. Python's own collector runs while events are
-    applied, which takes a quarter of the time, and it finds next to nothing: what an event
-    leaves has no cycles."""
+    """Collects reference cycles between calls, in place of Python's own collector. Python's
+    collector runs while events are applied and takes a quarter of the time, although it
+    finds next to nothing: the objects that an event leaves behind have no cycles."""
 
     events = 0
 
@@ -160,8 +160,8 @@ class _Garbage:
 
 
 def settle() -> None:
-    """Ends the loading of a projection: what exists now stays, and need not be looked at
-    again."""
+    """Ends the loading of a projection: the objects that exist now are kept, and are not
+    examined for reference cycles again."""
     gc.freeze()
     gc.disable()
 
@@ -175,8 +175,8 @@ def apply(program: Program, batch: wit.Batch) -> None:
 
 
 def compiled(program: Program, module_file: str) -> type:
-    """The class of a component that has one projection compiled in. Its modules are those
-    in the folder of ``module_file``."""
+    """The class of a component that has one projection compiled in. The projection's
+    modules are those in the folder of ``module_file``."""
     program.keep_modules(os.path.dirname(module_file))
 
     class Projector:

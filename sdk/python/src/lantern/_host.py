@@ -1,8 +1,8 @@
 """The functions of the host that the SDK calls.
 
-In a component they are those of the contract; in a test, those of
-:class:`lantern.testing.MemoryHost`. A column of texts is a pair: the end of each value
-in the bytes, and the bytes.
+In a component these are the imports of the contract; in a test, the methods of
+:class:`lantern.testing.MemoryHost`. A column of texts is a pair: the place at which each
+text ends, and the bytes of all texts.
 """
 
 from __future__ import annotations
@@ -39,16 +39,18 @@ class Host(Protocol):
 
 
 class Trap(BaseException):
-    """The host ends the call. In a component no code runs after that; in a test it is this
-    exception."""
+    """The host ends the call. In a component no code runs after that. In a test the host
+    raises this exception."""
 
 
 class Call:
-    """The state of a call: what the functions of the SDK belong to.
+    """The state of the current call: the event or timer to which a write, a timer, an
+    emitted event or a log line belongs, and how to undo an event.
 
-    An event that cannot be applied is rejected, and the call goes on as if the event had
-    never been there. So until an event has been applied, its timers and emitted events are
-    only here, each table knows the rows before it, and ``undo`` the rest.
+    An event that cannot be applied is rejected, and the call continues as if the event had
+    never been there. So until an event is applied completely, its timers and emitted events
+    are kept only here, each table keeps the previous rows, and ``undo`` keeps how to undo
+    everything else.
     """
 
     __slots__ = ("host", "applying", "cause", "tenant", "outbox", "timers", "undo", "sent")
@@ -67,10 +69,10 @@ class Call:
         self.timers: list[tuple[int, "int | None", str]] = []
         """The timers that were set in this call, and cancelled ones (without a time)."""
         self.undo: "list[tuple[Any, ...]] | None" = None
-        """Functions with their arguments that undo, last one first, what the current event
-        has changed in place; none if no event is being applied."""
+        """Functions with their arguments that undo what the current event has changed in
+        place. The last one is called first. None if no event is being applied."""
         self.sent = -1
-        """The last event of which changed rows were sent to the host before it was
+        """The last event that had changed rows sent to the host before the event was
         applied completely."""
 
     def reset(self) -> None:

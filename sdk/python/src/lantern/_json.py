@@ -44,8 +44,8 @@ def number_text(number: float) -> str:
 
 
 def write_json(value: Any, sort: bool = False, depth_max: int = DEPTH_MAX) -> str:
-    """``value`` as JSON without white space; the members of objects in the order of
-    their names if ``sort``, otherwise in their own."""
+    """``value`` as JSON without white space. With ``sort``, the members of objects are in
+    the order of their names, otherwise in the order in which the objects have them."""
     parts: list[str] = []
     _write(value, sort, depth_max, parts)
     return "".join(parts)

@@ -58,8 +58,8 @@ class Rejected(NamedTuple):
 
 
 class MemoryHost:
-    """A host in memory. The writes of a call are apart from the committed state, so that
-    a failed call leaves nothing behind."""
+    """A host in memory. The writes of a call are kept apart from the committed state, so
+    that a failed call leaves nothing behind."""
 
     def __init__(self) -> None:
         self.tables: dict[int, dict[str, bytes]] = {}
@@ -87,9 +87,9 @@ class MemoryHost:
         *,
         ends: bool,
     ) -> None:
-        """Begins a call with these timers and events: offset and tenant of each.
+        """Begins a call with these timers and events, each with its offset and tenant.
 
-        :param ends: the call ends with the first event that it rejects.
+        :param ends: whether the call ends with the first event that it rejects.
         """
         self._triggers = [*timers, *events]
         self._first = len(timers)

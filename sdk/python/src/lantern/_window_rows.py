@@ -1,5 +1,5 @@
-"""What open sessions and sliding windows keep in a row: the values of a key, and the time
-of its timer."""
+"""The rows of open sessions and sliding windows. A row has the values of a key, and the
+time of the key's timer."""
 
 from __future__ import annotations
 
@@ -86,7 +86,8 @@ class Values:
 
     def due(self) -> int:
         """The next moment at which something changes without an event: a window settles
-        when the watermark is past its end, and a value is removed when it is old."""
+        when the watermark has passed its end, and a value is removed when no later window
+        contains it."""
         due = MAX
         if self.settled < len(self.entries):
             due = min(MAX, self.entries[self.settled][0] + 1)

@@ -1,9 +1,10 @@
-"""Finds out from the text of a projection what it reads: attributes of events and
+"""Finds out from the text of a projection which attributes of events it reads, and which
 members of their data.
 
-The host passes only what the manifest asks for, and decodes members of data for all
-projections at once. A name too many costs little; a name too few is read from the JSON
-of the event, which costs more and gives the same value.
+The host passes only the attributes that the manifest requests, and decodes members of data
+once for all projections. A name that is found but never read costs little. A member that is
+read but was not found is taken from the JSON of the event, which costs more and gives the
+same value.
 """
 
 from __future__ import annotations
@@ -31,8 +32,8 @@ MEMBERS_MAX = 32
 
 
 NESTING_MAX = 50
-"""How deep brackets may be nested, and how many operators may stand before a value. The
-parser and the compiler of Python need stack for each level, and a component has little."""
+"""How deep brackets may be nested, and how many operators may precede a value. Python's
+parser and compiler need stack for each level, and a component has little stack."""
 
 
 @functools.lru_cache(maxsize=64)

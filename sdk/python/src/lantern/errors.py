@@ -14,7 +14,8 @@ class LanternError(Exception):
 class Refused(LanternError):
     """An event that the projection refuses: ``raise Refused("cents is negative")``.
 
-    Any other exception parks the event as well; this one is shown without its name.
+    Any other exception parks the event as well, but its reason contains the exception's
+    name. The reason of this exception is only its message.
     """
 
 

@@ -44,8 +44,9 @@ class MemberColumn:
         self.mismatched = mismatched
 
     def decoded(self, count: int, field: "Field | None" = None) -> list[Any]:
-        """A value for each event, or :data:`ABSENT`. With ``field``, which is optional, its
-        default for those that do not have the member."""
+        """A value for each event. An event that does not have the member gets
+        :data:`ABSENT` or, if ``field`` (an optional member) is given, the default of the
+        field."""
         values = self._values(count)
         if field is not None and not self.mismatched:
             if type(field.default) is type(values[0] if values else None) and not field.default:
@@ -90,8 +91,8 @@ def column_texts(column: _host.Column) -> list[str]:
 
 
 class Batch:
-    """A batch, as the contract passes it. Columns are pairs; those that were not asked
-    for are empty."""
+    """A batch, as the contract passes it. Columns are pairs of ends and bytes; columns that
+    were not requested are empty."""
 
     __slots__ = (
         "partition",
@@ -164,8 +165,8 @@ class View:
         return column.decoded(len(self.batch.offsets), optional)
 
     def no_objects(self) -> frozenset[int]:
-        """The indexes of events with an inferred member that the host could not decode:
-        most likely their data are no JSON objects."""
+        """The indexes of events with an inferred member that the host could not decode,
+        most likely because the data of the event are not a JSON object."""
         found: set[int] = set()
         for member, column in zip(self.settings.members, self.batch.members):
             if member.inferred:
@@ -200,8 +201,9 @@ def quoted(name: Any) -> bytes:
 class Data(dict[str, Any]):
     """The data of an event: a dict of its members.
 
-    The members that the host decoded are there at once; the JSON is parsed only when
-    another one is read. It is the event's own: a change of it changes no other.
+    The members that the host has decoded are in the dict from the start. The JSON is parsed
+    only when another member is read. Each event has a dict of its own, so a change of the
+    dict affects no other event.
     """
 
     __slots__ = ("_event", "_is_filled")
@@ -238,8 +240,8 @@ class Data(dict[str, Any]):
             )
 
     def _is_absent(self, name: Any) -> bool:
-        """Whether it is known without parsing the JSON that there is no such member: a name
-        without escapes that the text does not have."""
+        """Whether the text shows, without being parsed, that there is no such member: it
+        has no escapes, and does not contain the name."""
         event = self._event
         view = event._view
         if hasattr(self, "_is_filled") or "data" not in view.settings.attributes:
@@ -355,8 +357,8 @@ class _Trigger:
     __slots__ = ()
 
     def set_timer(self, at: "Timestamp | int", key: Key) -> None:
-        """Sets, or moves, the timer of this key. It fires when the watermark reaches
-        ``at``, in the function with :func:`.on_timer`.
+        """Sets, or moves, the timer of this key. When the watermark reaches ``at``, the timer
+        fires, and the function with :func:`.on_timer` is called.
 
         A timer that is to write to tables with ``per_tenant`` must be set under an
         :class:`.InTenant`.
@@ -377,8 +379,8 @@ class _Trigger:
         tenant: str = "",
         time: "Timestamp | int | None" = None,
     ) -> None:
-        """Appends an event to the log when this call has succeeded. The projection names
-        its type in ``emits``."""
+        """Appends an event to the log when this call has succeeded. The projection must
+        declare ``type`` in ``emits``."""
         settings = self._settings()
         if type not in settings.emits:
             raise UndeclaredError(
@@ -427,9 +429,9 @@ def timer_key(key: Key) -> str:
 class Event(_Trigger):
     """An event.
 
-    Attributes are ``type``, ``time``, ``data``, and, as the event has them, ``id``,
-    ``source``, ``subject``, ``tenant``, ``dataschema``, ``datacontenttype`` and ``extensions`` (a
-    dict); further ``offset``, ``partition``, ``watermark`` and ``late``.
+    Attributes are ``type``, ``time``, ``data``, ``id``, ``source``, ``subject``, ``tenant``,
+    ``dataschema``, ``datacontenttype``, ``extensions`` (a dict), ``offset``, ``partition``,
+    ``watermark`` and ``late``.
     """
 
     __slots__ = (

@@ -1,7 +1,7 @@
 """Kinds of values: of the fields of a table, of private values, and of members of
 events' data.
 
-Each kind is an object that is used as it is, or called to say more:
+Each kind is an object. Use it as it is, or call it to add a merge, a unit or a default:
 
 >>> orders = integer("sum")
 >>> cents = integer("sum", "cent")
@@ -65,11 +65,11 @@ class Field:
     ) -> "Field":
         """The same kind with another merge, unit or default.
 
-        ``merge`` is ``same`` (values are equal, as parts of the key are), ``sum``,
-        ``min``, ``max`` or ``newest``. ``default`` is the value in a new row: 0, 0.0, ``""``
-        or ``False``, and no value for times, JSON and fields with another merge than
-        ``same`` and ``sum``. A member of data with ``optional`` may be missing; its default
-        is None.
+        ``merge`` is ``same`` (the values of all partitions are equal, as for parts of the
+        key), ``sum``, ``min``, ``max`` or ``newest``. ``default`` is the value in a new row:
+        by default 0, 0.0, ``""`` or ``False``, and no value for times, for JSON, and for
+        fields with another merge than ``same`` and ``sum``. A member of data with
+        ``optional`` may be missing; the default of such a member is None.
         """
         merge = self.merge if merge is None else merge
         if merge not in MERGES:
@@ -246,8 +246,8 @@ class ValueCodec:
         self.check = CHECKS[field.kind]
         self.initial = field.default
         self.copy = copied if field.kind == "json" else _same
-        """A copy of a value for the case that an event fails. Sketches undo their changes
-        themselves."""
+        """Copies a value, which is restored if the event fails. Sketches are not copied,
+        because they undo their changes themselves."""
         self.binary = field.kind in ("binary", "nothing")
         """Whether :meth:`encode` returns bytes and not text."""
 
@@ -304,8 +304,8 @@ class ValueCodec:
 
 
 _FAST_CHECKS = {
-    # The first `v` is replaced by the value.
-    # Small integers are compared faster.
+    # The generated code replaces the first `v` of each check by the value. For integers,
+    # the comparison with small numbers is first, because it is faster.
     "integer": "type(v) is int and (-1000000000 < v < 1000000000 "
     f"or {_INT_MIN} <= v <= {_INT_MAX})",
     "number": "type(v) is float and v - v == 0.0",
@@ -340,8 +340,8 @@ _FRESH = {"distinct": "Distinct()", "percentiles": "Percentiles()"}
 
 
 class StructCodec:
-    """How a row with declared fields becomes a JSON object: functions that are generated
-    from the fields, so that a row costs little."""
+    """How a row with declared fields becomes a JSON object, and is read back: by functions
+    that are generated from the fields, so that a row costs little."""
 
     binary = False
 
@@ -377,8 +377,8 @@ class StructCodec:
         self.decode: Callable[[bytes], dict[str, Any]] = names["decode"]
         """The row with this JSON."""
         self.copy: Callable[[dict[str, Any]], dict[str, Any]] = names.get("copy", dict.copy)
-        """A copy of a row for the case that an event fails. Sketches undo their changes
-        themselves."""
+        """Copies a row, which is restored if the event fails. Sketches are not copied,
+        because they undo their changes themselves."""
 
     def fit_expression(self) -> str:
         """An expression of `row` that tells whether it needs no conversion."""

@@ -123,7 +123,7 @@ def key_text(key: Key) -> str:
 
 
 def key_part(part: str) -> str:
-    """The text of which ``part``, one part of a key with several, was made.
+    """The original text of ``part``, one part of a key with several parts: without escapes.
 
     >>> [key_part(part) for part in key_text(("a/b", "100 %")).split("/")]
     ['a/b', '100 %']
@@ -149,8 +149,8 @@ def split_tenant(where: str, key: Key) -> tuple[str, str]:
 
 
 def end_of_prefix(prefix: str) -> str:
-    """The end of the range of all keys that begin with ``prefix``; empty if there is
-    none."""
+    """The end of the range of all keys that begin with ``prefix``; empty if the range has
+    no end."""
     while prefix:
         last = ord(prefix[-1])
         prefix = prefix[:-1]

@@ -82,8 +82,8 @@ def _field_lines(text: str, field: str) -> list[int]:
 def _row_place(
     error: BaseException, sources: Mapping[str, str], function: Any
 ) -> "tuple[str, int, str] | None":
-    """The place of an error in a row, which was found at the end of the event: the line that
-    sets the field, if there is one only; otherwise the function."""
+    """The place of an error in a row that was found at the end of an event: the line that
+    sets the field, if there is exactly one such line; otherwise the function."""
     code = getattr(function, "__code__", None)
     if code is None:
         return None
@@ -95,8 +95,8 @@ def _row_place(
 
 
 class Places:
-    """The places in the modules of a projection at which something went wrong. They are
-    kept, because most events may fail, at few places."""
+    """The places in a projection's modules at which something went wrong. Known places are
+    kept, because most events may fail, and most of these fail at the same few places."""
 
     _KEPT_MAX = 256
 

@@ -1,5 +1,5 @@
-"""A projection: what a module declares, and the code that runs it between the contract's
-two functions."""
+"""A projection: what a module declares, and the code that runs it when the host calls the
+contract's functions ``setup`` and ``apply``."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ class Program:
         return len(self.tables) - 1
 
     def keep_modules(self, folder: str) -> None:
-        """Keeps the texts of the imported modules in a folder, for analysis and for
-        reasons."""
+        """Keeps the texts of the imported modules in a folder, for the analysis of the
+        texts and for the reasons of parked events."""
         for module in list(sys.modules.values()):
             name = getattr(module, "__file__", None)
             if name and name.endswith(".py") and os.path.dirname(name) == folder:
@@ -262,8 +262,8 @@ class Program:
         return None
 
     def rejected(self, view: View, cause: int, error: BaseException) -> bool:
-        """Undoes the event that has failed with ``error``, and rejects it; false if the call
-        must fail instead."""
+        """Undoes the event that has failed with ``error``, and rejects it. Returns false if
+        the call must fail instead."""
         if _is_fault(error) or call.sent == cause:
             return False
         message = self._message(view, cause - view.first, error)
@@ -313,9 +313,9 @@ _CAUSES_MAX = 100
 
 
 def _is_fault(error: BaseException) -> bool:
-    """Whether an error may lie in the instance and not in the event: a limit that was met,
-    or rows of another event that cannot be sent. Such an event is not rejected: the host
-    judges it alone."""
+    """Whether an error may be caused by the instance and not by the event: a limit was met,
+    or rows of another event cannot be sent. An event with such an error is not rejected.
+    The call fails instead, and the host tries the event alone."""
     cause: "BaseException | None" = error
     for _ in range(_CAUSES_MAX):
         if cause is None:
@@ -439,16 +439,18 @@ def projection(
         documentation.
     :param subscribes: event types: ``order.placed``, ``order.*`` or ``*``.
     :param on_failure: ``park-subject`` (the default: later events of the same subject
-        wait behind one that cannot be applied), ``park-event`` (only that event is
+        wait behind an event that cannot be applied), ``park-event`` (only that event is
         parked) or ``halt``.
-    :param attributes: attributes to request; those that the text reads are found.
+    :param attributes: attributes to request. The attributes that the projection's text reads
+        are requested automatically.
     :param members: members of data with their kinds, which the host decodes:
-        ``{"cents": integer}``. An event in which a member has another kind, or that does
-        not have it, fails when it is read.
-    :param data: if False, the data are not passed at all, only ``members``.
+        ``{"cents": integer}``. An event fails when the projection reads a member that the
+        event does not have, or that has another kind.
+    :param data: if False, the data are not passed at all, only ``members`` are.
     :param emits: the types of events it may emit.
-    :param lateness: how far event time may run behind; asks for event time.
-    :param tick: timers fire at whole ticks; choose the largest that windows allow.
+    :param lateness: how much older than the newest event an event may be without being
+        late; requests event time.
+    :param tick: timers fire at whole ticks; choose the largest tick that the windows allow.
     :param cycle_depth_max: lets the projection be part of a cycle.
     """
     declared = {
@@ -497,15 +499,16 @@ def on_timer(function: Callable[[Timer], Any]) -> Callable[[Timer], Any]:
 
 
 def prepare(function: Callable[[Sequence[Event]], Any]) -> Callable[[Sequence[Event]], Any]:
-    """Makes a function the one that sees all events of a batch before the first is
-    applied, to :meth:`prefetch <.Table.prefetch>` rows. It must not change anything."""
+    """Makes a function the one that gets all events of a batch before the first of them is
+    applied, to :meth:`prefetch <.Table.prefetch>` rows. The function must not change
+    anything."""
     current().prepare_function = function
     return function
 
 
 def on_setup(function: Callable[[], Any]) -> Callable[[], Any]:
-    """Makes a function the one that is called once the parameters are known. It may
-    return a dict of arguments of :func:`projection` that take the place of those
-    given."""
+    """Makes a function the one that is called once the parameters are known. The function
+    may return a dict of arguments of :func:`projection`, which replace those that the
+    decorator was given."""
     current().setup_function = function
     return function

@@ -1,10 +1,10 @@
-"""Takes from Python what a projection must not have: files, sockets, processes, clocks
-and randomness.
+"""Takes from Python what a projection must not have: files, sockets, processes, clocks and
+randomness.
 
-A component has none of them: its imports are the contract's alone, and the functions of
-WASI that CPython calls trap. A trap names no line. So each of the functions of Python
-that would reach one raises an exception instead, and the reason of the parked event names
-the line.
+A component has none of these: it imports only the contract, and the functions of WASI that
+CPython calls trap. A trap names no line. So each function of Python that would call such a
+function of WASI raises an exception instead, and the reason of the parked event names the
+line.
 """
 
 from __future__ import annotations

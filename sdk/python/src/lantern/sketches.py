@@ -72,8 +72,8 @@ class SketchError(ValueError):
 
 
 class Distinct:
-    """A sketch that counts distinct values: exact up to 512, with a standard error of
-    1.63 % above.
+    """A sketch that counts distinct values: exact up to 512 values, with a standard error of
+    1.63 % above 512.
 
     >>> users = Distinct()
     >>> for user in ("u1", "u2", "u1"):

@@ -41,8 +41,8 @@ def make_room() -> None:
 
 
 def _row_function(table: "Rows[Any]") -> Any:
-    """The function that returns a row to change. It is called for every event, so it is a
-    closure: that is faster than attributes of the table."""
+    """The function that returns a row to change. It is a closure, because it is called for
+    every event, and variables of a closure are faster than attributes of the table."""
     get, touched, fresh, text_of_key, copy = (
         table.rows.get,
         table.touched,
@@ -50,8 +50,9 @@ def _row_function(table: "Rows[Any]") -> Any:
         table._key,
         table.codec.copy,
     )
-    # The texts of keys of two parts, of which the second is text, and the type of the
-    # first: parts that are equal (60 and Timestamp(60)) may have another text.
+    # For keys of two parts whose second part is text: the key's text and the type of its
+    # first part. The type matters because parts that are equal (60 and Timestamp(60)) may
+    # have different texts.
     memo: dict[Any, tuple[type, str]] = {}
     known = memo.get
 
@@ -246,9 +247,9 @@ class Rows(Generic[V]):
         return self._read(self._key(key)) is not None
 
     def prefetch(self, keys: Iterable[Key]) -> None:
-        """Reads the rows under ``keys`` in one call of the host, for the reads that
-        follow. Call it in a function with :func:`.prepare`. It affects only the time of
-        those reads."""
+        """Reads the rows under ``keys`` in one call of the host, so that later reads of
+        these rows are fast. Call it in a function with :func:`.prepare`. It has no other
+        effect."""
         rows = self.rows
         wanted = []
         for key in keys:
@@ -302,8 +303,8 @@ class Rows(Generic[V]):
     # Writing.
 
     def check(self) -> None:
-        """Checks the rows that an event has touched, and converts them to what is read
-        back."""
+        """Checks the rows that an event has touched, and converts them to what a later read
+        of the row would return."""
         rows, codec = self.rows, self.codec
         for key in self.touched:
             row = rows[key]
@@ -329,14 +330,14 @@ class Rows(Generic[V]):
         self.touched.clear()
 
     def check_code(self, suffix: str, names: dict[str, Any]) -> list[str]:
-        """The code of :meth:`check` in the loop over events; adds to ``names`` what it
-        uses."""
+        """The code of :meth:`check` for the generated loop over events. Adds the names that
+        the code uses to ``names``."""
         names.update({f"touched{suffix}": self.touched, f"check{suffix}": self.check})
         return [f"if touched{suffix}: check{suffix}()"]
 
     def note_code(self, suffix: str, names: dict[str, Any]) -> list[str]:
-        """The code of :meth:`note` in the loop over events, once the event ``index`` is
-        applied."""
+        """The code of :meth:`note` for the generated loop over events, after the event
+        ``index`` is applied. Adds the names that the code uses to ``names``."""
         names.update({f"touched{suffix}": self.touched, f"changed{suffix}": self.changed})
         return [
             f"if touched{suffix}:",
@@ -394,8 +395,8 @@ class Table(Rows[dict[str, Any]]):
         fields with the merge ``newest``.
     :param retention: how long a row is kept after its last change: ``"7d"``.
     :param cache: how many rows are kept in memory.
-    :param columns: more fields, for names that are not Python identifiers or that are
-        one of these parameters.
+    :param columns: more fields, for names that are not Python identifiers or that are also
+        the name of one of these parameters.
     :param fields: the fields, in the order in which rows have them.
     """
 
@@ -427,9 +428,9 @@ class Table(Rows[dict[str, Any]]):
             cache=cache,
         )
         self.row: Callable[[Key], dict[str, Any]] = self.mutable
-        """The row under a key, to read and to change; a new one with the defaults of its
-        fields if there is none. Use it only until the function returns: a change after
-        that is lost."""
+        """The row under a key, to read and to change; a new row with the defaults of the
+        fields if there is none. Use the row only until the projection's function returns: a
+        change after that is lost."""
 
     def get(self, key: Key) -> "Mapping[str, Any] | None":
         """The row under ``key``, to read only; none if there is none."""
@@ -475,8 +476,8 @@ class Table(Rows[dict[str, Any]]):
         """Rows with their keys, in the order of the keys: those whose keys begin with
         ``prefix``, or those from ``start`` up to but not including ``end``.
 
-        All of them are read at once, so set ``limit`` if there may be many. A change of
-        these rows changes nothing in the table.
+        All of these rows are read at once, so set ``limit`` if there may be many. Changing
+        the returned rows changes nothing in the table.
         """
         return self._scan(prefix, start, end, limit, newest_first)
 
@@ -516,8 +517,8 @@ class PrivateTable(Rows[Any]):
     >>> seen = PrivateTable("seen", integer)
 
     ``kind`` is one of the kinds of fields, or ``binary``, or ``nothing`` for a set. Values of
-    the kind ``json`` (the default) are lists, dicts and what JSON has besides; ``get``
-    returns a copy of them, so put back what you change.
+    the kind ``json`` (the default) are lists, dicts and other values of JSON; ``get`` returns
+    a copy of the value, so put it back after a change.
     """
 
     def __init__(

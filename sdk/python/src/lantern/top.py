@@ -39,8 +39,8 @@ class _Group(NamedTuple):
 
 
 class _TopCodec:
-    """The bytes of the rows, as the Rust SDK has them: a group, the value of an item, or
-    nothing at the place of an item."""
+    """The bytes of the rows, which are the same in the Rust SDK. A row is a group, the
+    value of an item, or (in the order of values) only marks an item's place."""
 
     binary = True
 
@@ -95,8 +95,8 @@ class TopN(Rows[Any]):
                     best.put((day(event.time), Narrow(rank)), product=product, cents=cents)
 
     Values are integers of 64 bits. Of equal values, the item whose key comes first in the
-    order of bytes ranks first. It is a private table: copy the items for readers to a public
-    table whenever a change returns true.
+    order of bytes ranks first. ``TopN`` is a private table: whenever a change returns true,
+    copy the items to a public table for readers.
 
     All items of a group are kept, so clear groups that come to an end (a day). Each
     partition of the log has a ranking of its own, and rankings of several partitions cannot

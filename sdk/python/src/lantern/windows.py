@@ -175,10 +175,9 @@ class OpenWindows(Rows[Any]):
         self._armed: list[tuple[int, str]] = []
 
     def add(self, event: Event, windows: WindowSet, key: Key, change: Change) -> int:
-        """Adds an event, with ``change``, to each open window of ``windows`` that contains
-        it, under ``key``. ``change`` gets the value, and changes it or returns a new one.
-        Returns how many of its windows were already closed: 0 unless the event is late.
-        """
+        """Adds an event, under ``key``, to each open window of ``windows`` that contains
+        it. ``change`` gets the window's value, and changes it or returns a new one. Returns
+        how many of the event's windows were already closed: 0 unless the event is late."""
         tenant, rest = split_tenant(f"table `{self.name}`", key)
         watermark = event.watermark
         late = 0
@@ -196,9 +195,9 @@ class OpenWindows(Rows[Any]):
         return late
 
     def close(self, timer: Timer) -> list[Closed]:
-        """Removes the windows that end with ``timer`` from the table and returns them
-        (those of one tenant, if there are tenants), in the order of their starts and
-        keys; none if the timer is not one of this table's."""
+        """Removes the windows that end with ``timer`` from the table, and returns them in
+        the order of their starts and keys. A timer of a tenant ends the windows of this
+        tenant only. Returns none if the timer is not one of this table's."""
         owner = _timer_owner(self.id, timer)
         end = None if owner is None else from_sortable(owner[1])
         if owner is None or end is None:
@@ -242,8 +241,8 @@ class Joined(NamedTuple):
     value: Any
     """The value collected so far."""
     absorbed: list[Timestamp]
-    """The starts of sessions that were joined into this one and no longer exist: if you
-    show sessions while they grow, delete those rows."""
+    """The starts of sessions that were joined into this one and no longer exist. If you
+    show sessions while they grow, delete the rows of these sessions."""
 
 
 class OpenSessions(Rows[Any]):
@@ -252,8 +251,9 @@ class OpenSessions(Rows[Any]):
 
     A session is a series of events of one key with less than a gap between one and the
     next. It ends a gap after its last event. An event between two sessions may join them
-    into one: ``combine(earlier, later)`` then makes one value of two. Without it, numbers
-    are added, and so are the integer and number fields of a value with fields.
+    into one: ``combine(earlier, later)`` then makes one value of the two. Without
+    ``combine``, numbers are added, and so are the integer and number fields of a value with
+    fields.
     """
 
     def __init__(
@@ -289,10 +289,10 @@ class OpenSessions(Rows[Any]):
         raise LanternError(f"sessions `{self.name}`: give combine=… to join two values")
 
     def add(self, event: Event, gap: Duration, key: Key, change: Change) -> "Joined | None":
-        """Adds an event, with ``change``, to the session of ``key`` to which it belongs,
-        which may be a new one. Returns none if that session is already over: the event
-        is late. An event that is a gap or more behind the watermark is also late, unless
-        it is within a session that is still open."""
+        """Adds an event to the session of ``key`` to which it belongs, which may be a new
+        one. ``change`` gets the session's value, and changes it or returns a new one.
+        Returns none if the event is late: it is a gap or more behind the watermark, and not
+        within a session that is still open."""
         tenant, rest = split_tenant(f"table `{self.name}`", key)
         row_key = _row_key(tenant, rest)
         start = int(event.time)
@@ -403,7 +403,7 @@ class Advanced(NamedTuple):
 
     def settled(self) -> Iterator[Slide]:
         """The windows that end with an event and can no longer change, ordered by time;
-        each is returned once. Events at the same time share one."""
+        each window is returned once. Events at the same time share one window."""
         for index in range(*self.settled_range):
             time = self.entries[index][0]
             if index + 1 == len(self.entries) or self.entries[index + 1][0] != time:
@@ -457,8 +457,8 @@ class Recent(Rows[Any]):
         row.size = micros
         row.entries.insert(place, (time, value))
         if time < event.watermark:
-            # All windows up to the watermark were returned, and the later ones come
-            # after this one.
+            # All windows up to the watermark were returned. The new value is before the
+            # values of later windows, so it counts as one whose window was returned.
             row.settled += 1
         due = row.due()
         if due < row.armed:
@@ -467,8 +467,8 @@ class Recent(Rows[Any]):
         return _slide(row.entries, row.entries[-1][0], row.size)
 
     def advance(self, timer: Timer) -> "Advanced | None":
-        """Advances the window of the key to which ``timer`` belongs to the watermark; none
-        if the timer is not one of this table's."""
+        """Advances the window of the key to which ``timer`` belongs to the watermark.
+        Returns none if the timer is not one of this table's."""
         owner = _timer_owner(self.id, timer)
         if owner is None:
             return None

@@ -57,8 +57,8 @@ class _Reader:
 
 
 class _Day(NamedTuple):
-    """A day of each year, such as the last Sunday in March, and a time of the clock
-    before the change."""
+    """A rule for one day of each year, such as the last Sunday in March, and a time of that
+    day, by the clock before the change."""
 
     month: int
     week: int
@@ -214,8 +214,8 @@ class TimeZone:
         return epoch + _datetime.timedelta(microseconds=self._local(time))
 
     def hour(self, time: int) -> Window:
-        """The hour on the zone's clocks. A change of the clocks within an hour ends
-        it."""
+        """The hour on the zone's clocks. If the clocks change within an hour, the hour ends
+        at the change."""
         span = self._span(time)
         start = int(time) - self._local(time) % (3_600 * _SECOND)
         return Window(
@@ -258,8 +258,8 @@ class TimeZone:
     def _period(
         self, time: int, first: Callable[[int], int], following: Callable[[int], int]
     ) -> Window:
-        # If the clocks are put back over midnight, they show the previous date once
-        # more; the moment still belongs to the period that had begun.
+        # If the clocks are put back over midnight, they show the previous date again. The
+        # moments of this repeated time still belong to the period that had begun before.
         day = following(first(self._local(time) // _DAY))
         while self._midnight(day) > time:
             day = first(day - 1)

@@ -1,6 +1,6 @@
-//! The projections of the end-to-end cases. One guest contains all of them, because
-//! each guest has to be linked. The parameter `projection` selects one, and a test
-//! pushes it under that name.
+//! The projections of the end-to-end cases. One guest contains all of them, because the build
+//! has to link each guest separately. The parameter `projection` selects one, and a test
+//! pushes the guest under the name of this projection.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;

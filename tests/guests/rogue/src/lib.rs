@@ -1,5 +1,5 @@
-//! A guest for tests of the host's limits. An event names a misbehaviour, and the guest
-//! shows it when it gets this event. It counts all other events correctly, so that the
+//! A guest for tests of the host's limits. An event names a misbehaviour, and the guest shows
+//! the misbehaviour when it gets this event. It counts all other events correctly, so that the
 //! counts can be compared with the log.
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,7 @@
-//! Readings of meters by tenant. It declares everything that a manifest can declare: typed
-//! members, retention, a table per tenant, windows that close and emit, and `park-subject`.
-//! So a test with this guest shows whether any of these results depends on the size of
-//! batches.
+//! Readings of meters by tenant. The projection declares everything that a manifest can
+//! declare: typed members, retention, a table per tenant, windows that close and emit, and
+//! `park-subject`. So a test with this guest shows whether any of these features depends on
+//! the size of batches.
 #![forbid(unsafe_code)]
 
 use lantern_sdk::prelude::*;

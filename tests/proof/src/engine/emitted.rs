@@ -1,5 +1,5 @@
-//! Checks the place of each emitted event: in the log, waiting in the outbox, refused
-//! by the log, or dropped.
+//! Checks where each emitted event is: in the log, still in the outbox, refused by the log, or
+//! dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -93,9 +93,10 @@ pub(super) struct Account<'a> {
 }
 
 impl Account<'_> {
-    /// Checks that each emitted event is in exactly one place. With `whole`, no expected
-    /// event may be missing, and every event must be expected. Without it, some builds have
-    /// a state between two states of the model, so events may be missing or unexpected.
+    /// Checks that each emitted event is in at most one place. With `whole`, each expected
+    /// event must be in exactly one place, and each event must be expected. Without `whole`,
+    /// events may be missing or unexpected, because some builds may be in the middle of a
+    /// tick, which is not a state of the model.
     pub(super) fn check(&self, events: &[Event], whole: bool) -> Result<()> {
         let perhaps = |id: &str| self.perhaps.and_then(|perhaps| perhaps.get(id));
         let gone = |id: &String| self.gone.is_some_and(|gone| gone.contains(id));
@@ -133,8 +134,8 @@ impl Account<'_> {
 #[derive(Default)]
 pub(super) struct Answers {
     expected: ById,
-    /// The offsets of events that the second projection must park: its answer would exceed
-    /// the emit depth, or the record is unreadable and of unknown type.
+    /// The offsets of events that the second projection must park, because its answer would
+    /// exceed the emit depth, or because the event is an unreadable record of unknown type.
     pub(super) parked: Vec<u64>,
 }
 
@@ -162,8 +163,8 @@ impl Answers {
         answers
     }
 
-    /// Checks that every answer in the log is an expected one and occurs once. With
-    /// `whole`, none may be missing.
+    /// Checks that every answer in the log is expected and occurs once. With `whole`, no
+    /// answer may be missing.
     pub(super) fn check(&self, events: &[Event], whole: bool) -> Result<()> {
         let mut found = 0;
         for event in events.iter().filter(|event| echo::is_answer(event)) {

@@ -1,5 +1,5 @@
-//! The steps of a history: everything that can happen to an engine, and the probability
-//! of each step.
+//! The steps of a random history of the experiment `fold`: everything that can happen to an
+//! engine, and the probability of each step.
 
 use proptest::prelude::*;
 use proptest_state_machine::ReferenceStateMachine;
@@ -40,13 +40,13 @@ pub struct Setting {
 /// An event to append.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// A reading: its tenant and subject, the time since the previous one in
-    /// milliseconds (may be negative), and its content.
+    /// A reading: its tenant and subject, the time since the previous reading in milliseconds
+    /// (may be negative), and its content.
     Read(Actor, i16, Reading),
     /// A reading this many seconds ahead of the log's clock.
     Ahead(Actor, u8),
-    /// A record that is not an event, with the type that it claims, as an index into
-    /// [`CLAIMED`].
+    /// A record that is not an event, with the event type that the record claims to have, as
+    /// an index into [`CLAIMED`].
     Unreadable(u8),
     /// An event of a type to which no projection subscribes.
     Other,

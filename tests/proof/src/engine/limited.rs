@@ -84,8 +84,8 @@ impl Log for LimitedLog {
         let Some(index) = self.refused(&events) else {
             return self.inner.append(events, done);
         };
-        // A broker may have appended the events before the refused one, or none of
-        // them.
+        // A Kafka broker may have appended the events before the refused one, or none of them.
+        // This log does the first if `index` is even, and the second if it is odd.
         let appended = if index % 2 == 0 { index } else { 0 };
         let mut taken = Events::new();
         for event in events.iter().take(appended) {

@@ -32,8 +32,8 @@ use crate::test_projection::{self, Flaky, Flaws, NAME, Reading, SECOND, Shelf};
 const P0: PartitionId = PartitionId(0);
 /// The limit on the emit depth if there is no second projection.
 const DEPTH_MAX: u32 = 16;
-/// The maximum number of turns until nothing is left to do; more than any history
-/// needs.
+/// The maximum number of turns of the engine until it has nothing left to do. No history needs
+/// that many.
 const TURNS_MAX: u32 = 20_000;
 
 /// The bugs that are planted in the ports.
@@ -58,8 +58,8 @@ type BuildId = (String, u64);
 #[derive(Debug)]
 enum Published {
     Committed(Arc<PublishedCommit>),
-    /// The epoch, the next offset of the serving build at that moment, and the rows
-    /// that a client sees first.
+    /// An activation: the epoch (`None` if no version is active any more), the next offset of
+    /// the activated build at that moment, and the rows that a client sees first.
     Activated(Option<String>, Offset, Shown),
 }
 
@@ -133,8 +133,8 @@ pub struct World {
     emitted_before: ById,
     /// Events that may be in the log or not.
     perhaps: ById,
-    /// The emitted events that cannot reach the log any more: an operator dropped them
-    /// after the log had refused them, or they were deleted with their version.
+    /// The emitted events that can no longer reach the log, because an operator dropped them
+    /// after the log had refused them, or because they were deleted with their version.
     gone: BTreeSet<String>,
     /// The prefix of the ids of the second projection's events, if there is one.
     echo: Option<String>,
@@ -393,8 +393,9 @@ impl World {
         Ok(())
     }
 
-    /// The model of the active build of `version`, with its emitted events, if a fault
-    /// interrupted the build while timers fired; otherwise `None`.
+    /// The model of the active build of `version`, if a fault interrupted the build in the
+    /// middle of a tick; otherwise `None`. The model has the events that the build had emitted
+    /// by then.
     fn half_ticked(&mut self, version: &VersionId) -> Option<(BuildId, Model)> {
         let build = self.serving.clone().filter(|build| build.0 == version.0)?;
         let meta = meta_of(&*self.stores.shard(&shard_id(&build)).peek()).ok()?;
@@ -473,8 +474,8 @@ impl World {
         Ok(())
     }
 
-    /// After a crash, the client reads again as soon as the engine allows it. The state
-    /// that it reads must not be older than the one it showed before.
+    /// After a crash, lets the client read again as soon as the engine allows it. The state
+    /// that the client reads must not be older than the one that it showed before the crash.
     fn reconnect(&mut self) -> Result<()> {
         let Some(before) = &self.reconnects else { return Ok(()) };
         let Ok(view) = self.engine.view(NAME) else { return Ok(()) };
@@ -649,8 +650,8 @@ impl World {
         match before {
             // Its state could not be opened at first, and is open now.
             Some(old) if old == build => (),
-            // A rebuild starts from scratch, and emits the events that the previous
-            // build had not emitted.
+            // A rebuild starts from scratch, and emits only the events that the previous build
+            // had not emitted.
             Some(old) if old.0 == build.0 => {
                 let old = self.model(&old);
                 let (from, sent) = match old.next.cmp(&old.emit_from) {
@@ -665,8 +666,8 @@ impl World {
             before => {
                 let mut emit_from = (Offset(0), None);
                 if let Some(old) = before {
-                    // If a version's state could not be opened, the version has stopped
-                    // earlier.
+                    // If the state of the previous version could not be opened, that version
+                    // has stopped before offset `next`.
                     let store = self.stores.shard(&shard_id(&old)).peek();
                     let stopped = meta_of(&*store)?.next.min(next);
                     let model = self.model(&old);
@@ -736,8 +737,7 @@ impl World {
         Ok(())
     }
 
-    /// Checks that each emitted event is in one place and, with `whole`, that none is
-    /// missing.
+    /// Checks that no emitted event is in two places and, with `whole`, that each is in one.
     fn check_emitted(&self, events: &[Event], whole: bool) -> Result<()> {
         let mut expected = self.emitted_before.clone();
         for (build, model) in &self.models {
@@ -765,7 +765,7 @@ impl World {
         Ok(())
     }
 
-    /// Runs until nothing is left to do, and compares everything.
+    /// Runs the engine until nothing is left to do, and compares everything with the model.
     ///
     /// # Errors
     /// Describes the difference.

@@ -1,5 +1,5 @@
-//! A client's copy of a table. It applies frames as every client must. It compares
-//! every state that it shows with the table's state at that commit.
+//! A client's copy of a table. It applies frames as every client must. It compares every state
+//! that it shows with the state that the table had at the same commit.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
@@ -48,8 +48,9 @@ impl Copy {
         (self.snap, self.delta) = (None, None);
     }
 
-    /// A resume names the commit from which it continues. It must have the rows that are
-    /// shown, and must not be older than the shown one.
+    /// Checks the answer to a resume. The answer names the commit from which the feed
+    /// continues: the table must have had the shown rows at that commit, and the commit must
+    /// not be older than the shown one.
     pub(super) fn resumed(&mut self, world: &World, ok: &Value) -> Result<()> {
         let (Some(commit), Some((epoch, shown))) = (ok["commit"].as_u64(), self.shown.clone())
         else {

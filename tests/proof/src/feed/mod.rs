@@ -1,17 +1,17 @@
-//! Invariant 9: a feed misses and repeats nothing.
+//! Invariant 9 of docs/proof.md: a feed misses and repeats nothing.
 //!
-//! One case is one seed. It has a world of several tables and partitions whose versions
-//! change, a server that is restarted and killed, and clients. The bytes of their
-//! connections are split and delayed, and connections are cut at any byte or left half
-//! open. Every state that a client shows must be in the history of commits, and in the
-//! end all clients show the newest one.
+//! Each seed is one case. It has a *world* (a projection with several tables and partitions,
+//! whose versions change), a server that is restarted and killed, and clients. The bytes of
+//! their connections are split and delayed, and connections are cut at any byte or left half
+//! open. Every state that a client shows must be in the world's history of commits, and in the
+//! end all clients must show the newest state.
 //!
-//! The network is tokio's in-memory pipes, and the clock is paused. The feed serves any
-//! stream of bytes and opens none itself, so a simulator of hosts and sockets (turmoil)
-//! would not test any of Lantern's code. The case advances the clock itself: streamed
-//! snapshots hold a blocking thread, and tokio does not advance its clock meanwhile.
-//! Which commit such a thread still sees depends on the machine. So a seed repeats a
-//! case approximately, but not byte for byte.
+//! The network is tokio's in-memory pipes, and the clock is paused. The feed serves any stream
+//! of bytes and opens no connection itself, so a simulator of hosts and sockets (turmoil)
+//! would not test more of Lantern's code. The case advances the clock itself, because tokio
+//! does not advance it while a streamed snapshot occupies a blocking thread. The commit that
+//! such a thread reads depends on the timing of the machine. So a seed repeats a case
+//! approximately, but not byte for byte.
 
 mod copy;
 mod reader;
@@ -52,8 +52,8 @@ const CASES_ENOUGH: u64 = 100;
 /// How long a case may take by the machine's clock after the last commit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The things that happened in cases, so that a run can check that it tried all of
-/// them.
+/// How often each thing happened in the cases, so that a run can check that all of them were
+/// tried.
 #[derive(Clone, Copy, Debug, Default)]
 struct FeedCounts {
     connections: u64,
@@ -154,7 +154,7 @@ impl Net {
         Arc::new(Self { world, server, done: AtomicBool::new(false) })
     }
 
-    /// Replaces the server. The previous one shuts down in order, or its sessions are
+    /// Replaces the server. The previous server shuts down in order, or its sessions are
     /// aborted.
     fn restart(&self, rng: &mut Rng) {
         let next = Server::start(&self.world, rng);
@@ -202,8 +202,8 @@ impl Net {
 }
 
 impl Drop for Net {
-    /// The hub reads from the world, which publishes to it. Without this, both would
-    /// outlive their case.
+    /// Breaks a cycle of references: the hub reads from the world, and the world publishes to
+    /// the hub. Without this, both would outlive their case.
     fn drop(&mut self) {
         *self.world.hub.lock() = None;
     }
@@ -218,8 +218,8 @@ impl Server {
             hello_ms: 300,
             close_ms: 50,
             stall_ms: 150,
-            // These times are measured by the paused clock, which advances while
-            // reading threads wait for a processor.
+            // High, because this time is measured by the paused clock, which advances even
+            // while reading threads wait for a processor.
             snapshot_ms_max: 600_000,
             window: rng.u32(1..=8),
             frame_bytes_max: 4_096,
@@ -283,8 +283,8 @@ async fn simulate(seed: u64) -> Result<FeedCounts> {
             let late = format!("a client does not get to {:?}", net.world.head());
             ensure!(started.elapsed() < PATIENCE, late);
             turn(&mut rng).await;
-            // Reads of the store run on other threads, which need a processor. Without
-            // this wait, the loop would use it.
+            // Reads of the store run on other threads. This loop must leave a processor to
+            // them.
             std::thread::yield_now();
         }
         let of = (&mut reader).await.context("a client panicked")??;

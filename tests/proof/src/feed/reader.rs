@@ -1,5 +1,5 @@
-//! A simulated client. It connects again and again; each connection ends in another
-//! way. The client checks every state that it shows.
+//! A simulated client. It connects again and again, and each connection ends in a random way
+//! (see [`SessionOutcome`]). The client checks every state that it shows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,8 +23,8 @@ enum SessionOutcome {
     Lasts,
     /// It is cut at some byte.
     Cut,
-    /// After this many frames the client neither reads nor writes, and its end stays
-    /// open.
+    /// After this many frames the client neither reads nor writes, and its end of the
+    /// connection stays open.
     HalfOpen(u64),
     /// The client never reads, but sends `pong`.
     Deaf,
@@ -69,8 +69,7 @@ impl Reader {
         Ok(self.seen)
     }
 
-    /// One connection, to its end. Returns `true` if all copies show the newest
-    /// state.
+    /// Uses one connection until it ends. Returns `true` if all copies show the newest state.
     async fn session(&mut self) -> Result<bool> {
         let done = self.net.done.load(Ordering::SeqCst);
         let fate = match self.rng.u8(..12) {
@@ -136,8 +135,8 @@ impl Reader {
         }
     }
 
-    /// Requests a table, with its token if `resume`. Returns `false` if the
-    /// connection broke.
+    /// Subscribes to a table; if `resume`, from the token of the client's copy. Returns
+    /// `false` if the connection broke.
     async fn subscribe(&mut self, session: &mut Session, place: usize, resume: bool) -> bool {
         let copy = &self.copies[place];
         session.next_id += 1;
@@ -249,9 +248,9 @@ impl Reader {
             && self.subscribe(session, place, false).await
     }
 
-    /// Sends `pong` now and then, and never reads. The window and the size of the pipe
-    /// limit what the server can send. The server may keep such a connection or close
-    /// it.
+    /// Sends `pong` a few times, and never reads. The acknowledgement window and the size of
+    /// the pipe limit how much the server can send. The server may keep such a connection or
+    /// close it.
     async fn stay_deaf(&mut self, mut session: Session) -> Result<bool> {
         for _ in 0..self.rng.u32(1..8) {
             if !session.wire.say(&json!({"t":"pong"})).await {

@@ -1,10 +1,11 @@
-//! Invariant 9 with real sockets: the real server behind a proxy that cuts
+//! Invariant 9 of docs/proof.md with real sockets: the real server behind a proxy that cuts
 //! connections at random bytes, and the real client.
 //!
-//! A second client is not cut and receives every change separately. Every state that one of
-//! them shows must be the fold of a prefix of the log, which is computed here. A commit
-//! number must mean the same state in both clients, and later commits must mean later
-//! states. Their last states must equal the rows that the server returns over HTTP.
+//! A second client, the *witness*, connects without the proxy and receives every change
+//! separately. Every state that one of the clients shows must be the fold of a prefix of the
+//! log, which the experiment computes itself. A commit number must mean the same state in both
+//! clients, and later commits must mean later states. The last states of both clients must
+//! equal the rows that the server returns over HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -190,8 +191,8 @@ async fn witness_all(
     while let Some(change) = changes.next().await {
         match change {
             Change::Snapshot { .. } => {
-                // The rows are those of the newest change, which may be later than
-                // this one. Changes up to them are skipped below.
+                // `table` has the rows of the newest change, which may be later than this
+                // snapshot. The changes that these rows already include are skipped below.
                 (rows, at) = table.with(|rows, commit| (parsed(rows), commit));
                 epoch = table.epoch().context("no epoch")?;
             }
@@ -219,8 +220,8 @@ async fn note_all(mut changes: Changes, table: Table, all: Arc<Mutex<Vec<Shown>>
     while changes.next().await.is_some() {
         let before = table.epoch();
         let (rows, commit) = table.with(|rows, commit| (parsed(rows), commit));
-        // Epoch and rows are read separately. They belong together only if the epoch
-        // did not change.
+        // The epoch and the rows are read separately. They belong together only if the epoch
+        // did not change in between.
         if let (Some(epoch), Some(commit)) = (table.epoch(), commit)
             && before.as_ref() == Some(&epoch)
         {

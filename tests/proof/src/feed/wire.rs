@@ -68,8 +68,8 @@ impl Wire {
         };
     }
 
-    /// Sends a message, in pieces. Returns `false` if the connection broke, perhaps
-    /// in the middle of it.
+    /// Sends a message, in pieces. Returns `false` if the connection broke, perhaps in the
+    /// middle of the message.
     pub(super) async fn say(&mut self, message: &Value) -> bool {
         let frame = text_frame(message.to_string().as_bytes(), self.rng.u32(..).to_be_bytes());
         let mut rest = &frame[..];

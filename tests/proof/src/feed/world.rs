@@ -1,6 +1,5 @@
-//! Projections in memory, with every state that they ever had, behind the port that
-//! the feed reads. The tests of `host/live` and `clients/rust` include this file,
-//! too.
+//! A projection in memory, with every state that it ever had. It implements the port from
+//! which the feed reads. The tests of `host/live` and `clients/rust` include this file, too.
 
 #![allow(dead_code, unreachable_pub, reason = "each who includes it uses a part of it")]
 
@@ -138,8 +137,8 @@ impl World {
         self.take_over(state)
     }
 
-    /// Activates the previously active version again, unchanged. Does nothing if there
-    /// is none.
+    /// Activates the previously active version again, unchanged. Does nothing if there is no
+    /// such version.
     pub fn roll_back(&self) {
         let mut state = self.state.lock();
         // The first entry is the time before the first version.
@@ -275,9 +274,9 @@ impl World {
         }
     }
 
-    /// The server dies: commits without a sync are lost, and made again under numbers that
-    /// were never used, each with the events of one or more of the lost ones. `below`
-    /// returns a random number below its argument.
+    /// The server dies, and some or all of the commits without a sync are lost. Their events
+    /// are committed again under numbers that were never used; one new commit may contain the
+    /// events of several lost ones. `below` returns a random number below its argument.
     pub fn crash(&self, below: &mut dyn FnMut(usize) -> usize) {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -372,7 +371,7 @@ impl World {
     }
 
     /// How many commits after `from`, up to `to`, wrote to a table. A commit that was made
-    /// again after a crash does not count if its events are in `from`.
+    /// again after a crash does not count if the state at `from` contains its events.
     pub fn writes_between(&self, epoch: &str, from: u64, to: u64, table: usize) -> usize {
         let state = self.state.lock();
         let at = |pos| state.history.get(&(epoch.to_owned(), pos));

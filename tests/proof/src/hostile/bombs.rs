@@ -1,4 +1,4 @@
-//! Guests that cannot be written as text: they are large, or malformed in the binary
+//! Guests that cannot be written as text, because they are large or malformed in the binary
 //! format.
 
 use std::fmt::Write as _;
@@ -193,8 +193,8 @@ fn huge_jump_tables() -> String {
     text
 }
 
-/// Ten thousand functions of fifty thousand locals, of a dozen bytes each, after the
-/// functions of an honest guest.
+/// The functions of an honest guest, and after them ten thousand functions with fifty thousand
+/// locals each. Each of these takes a dozen bytes.
 fn locals_in_each() -> Result<Vec<u8>> {
     const COUNT: usize = 10_000;
     let honest = frame::build("locals-in-each", "(type (func))\n")?;

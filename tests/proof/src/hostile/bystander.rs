@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 
 /// The time between the arrival of an event and the next event.
 const PAUSE: Duration = Duration::from_millis(4);
-/// While an event takes longer than this, the events that should have been sent in the
-/// meantime wait, one for each such period. They count as slow too. Otherwise a stall of
-/// several seconds would be one slow event among thousands.
+/// If an event takes longer than this, the events that should have been sent in the meantime,
+/// one for each such period, count as slow, too. Otherwise a stall of several seconds would be
+/// one slow event among thousands.
 const STALL: Duration = Duration::from_millis(20);
 /// How many of the slowest events are reported.
 const TOLD: usize = 8;
@@ -103,7 +103,7 @@ impl Bystander {
         self.shared.window.store(Window::Baseline as usize, Ordering::SeqCst);
     }
 
-    /// Waits for this many more events.
+    /// Waits until `more` further events have arrived.
     ///
     /// # Errors
     /// If they do not arrive in time.
@@ -139,8 +139,8 @@ impl Bystander {
         Ok(())
     }
 
-    /// The 99th percentile of the latencies in one kind of window, and the number of
-    /// latencies.
+    /// The 99th percentile of the latencies during one kind of [`Window`], and the number of
+    /// these latencies.
     pub async fn p99(&self, window: Window) -> (Duration, usize) {
         let mut of = self.shared.books.lock().await.latencies[window as usize].clone();
         of.sort_unstable();

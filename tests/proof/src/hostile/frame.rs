@@ -1,6 +1,6 @@
-//! Builds a guest from its text, and adds the parts that every guest needs: a memory,
-//! an allocator, a manifest and return values, all valid. The text may replace each of
-//! them.
+//! Builds a guest from its text, and adds the parts that every guest needs: a memory, an
+//! allocator, a manifest and return values, all valid. The text may replace each of these
+//! parts.
 
 use std::fmt::Write as _;
 
@@ -94,10 +94,10 @@ pub fn build(name: &str, text: &str) -> Result<Vec<u8>> {
     describe(module, text.contains("(import \"wasi:"), WIT)
 }
 
-/// Like [`build`], for a guest with a contract of its own.
+/// Like [`build`], for a guest that has its own contract.
 ///
 /// # Errors
-/// If text or contract are invalid.
+/// If the text or the contract is invalid.
 pub fn build_for(name: &str, text: &str, change: (&str, &str)) -> Result<Vec<u8>> {
     describe(wat::parse_str(framed(name, text))?, false, &WIT.replace(change.0, change.1))
 }

@@ -1,5 +1,5 @@
-//! The corpus: every hostile guest with its expected result. A file of
-//! `tests/guests/hostile` without a line here does not compile.
+//! The corpus: every hostile guest with its expected result. If a file of
+//! `tests/guests/hostile` has no line here, this crate does not compile.
 
 use anyhow::Result;
 
@@ -23,11 +23,11 @@ pub use files::File;
 pub enum Expected {
     /// The upload is refused with this code, and the detail contains these words.
     Refused(&'static str, &'static str),
-    /// As `Refused`, if the log has events for the guest, which the check of the upload
-    /// then folds. Without such events the upload may be accepted.
+    /// As `Refused`, if the log has events for the guest: the check of the upload folds them.
+    /// Without such events the upload may be accepted.
     RefusedOverEvents(&'static str, &'static str),
-    /// The upload is accepted, and each event of the guest is parked. The reason
-    /// contains these words.
+    /// The upload is accepted, and each event for the guest is parked. The reason contains
+    /// these words.
     Parks(&'static str),
     /// The upload is accepted, and the guest is harmless: no event is parked, and its
     /// public table has rows under these keys.

@@ -44,7 +44,7 @@ enum Answer {
     Refused(String),
 }
 
-/// The experiment of invariant 8.
+/// The experiment of the claim `malformed-uploads`.
 ///
 /// # Errors
 /// If the server does not start.

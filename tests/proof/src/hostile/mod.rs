@@ -1,6 +1,6 @@
-//! Hostile plugins harm no other projection. Each guest of the corpus runs in the real
-//! server. An honest projection, the *victim*, runs in parallel and must not be
-//! affected. The error text for the guest's author must be the expected one.
+//! Hostile plugins harm no other projection. Each guest of the corpus runs in the real server.
+//! An honest projection, the *victim*, runs in parallel and must not be affected. The error
+//! text that the guest's author gets must be the expected one.
 
 pub mod bombs;
 pub mod bystander;
@@ -29,16 +29,16 @@ use scripts::Script;
 const PROBES: u64 = 3;
 /// Events for the victim before each hostile guest, while nothing else runs.
 const BASELINE_EVENTS: u64 = 25;
-/// How long one guest may keep the server busy: a few times its limits of fuel and of
-/// compilation.
+/// How long one guest may keep the server busy: a few times what its limits on fuel and on
+/// compilation allow.
 const GUEST_MAX: Duration = Duration::from_secs(100);
 /// The number of endless guests that run on the server at once. It is larger than the
 /// server's number of threads.
 const PACK: u64 = 6;
-/// How long the endless guests together may delay an event of the victim, if twice the
-/// baseline is less. They never run on the victim's thread, but they keep every processor
-/// busy: an event passes from thread to thread four times, and waits for a processor each
-/// time. With other load on two processors, 99 of 100 events took up to 153 ms. With a
+/// The acceptable latency of the victim's events while the endless guests run, if twice the
+/// baseline is less. The endless guests never run on the victim's thread, but they keep every
+/// processor busy: an event passes from thread to thread four times, and waits for a processor
+/// each time. With other load on two processors, 99 of 100 events took up to 153 ms. With a
 /// planted bug that runs endless plugins on the victim's thread, they took 330 to 860 ms.
 const HELD_UP_MAX: Duration = Duration::from_millis(250);
 /// The number of the victim's events that are measured while the endless guests run. It is
@@ -87,7 +87,7 @@ struct AttackRun {
     before: Usage,
 }
 
-/// The experiment of invariant 7.
+/// The experiment of the claim `hostile-plugins`.
 ///
 /// # Errors
 /// If the server does not start.

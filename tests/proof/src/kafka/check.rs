@@ -14,9 +14,9 @@ use crate::reference_log::{self, ObservedEvents};
 impl World {
     /// The check after every kill. Returns how many derived events were found.
     pub(super) async fn check(&mut self) -> Result<u64> {
-        // The first check runs immediately after the crash. Its reader also reads
-        // uncommitted records, because records after a transaction that the crash left open
-        // are not lost.
+        // The first check runs immediately after the crash. It also reads uncommitted records:
+        // a reader of committed records does not see the records behind a transaction that the
+        // crash left open, although they are not lost.
         let all = self.events.clients_events(&self.broker.lock())?;
         self.ledger.lock().check_locations(|id| all.get(id).copied())?;
         self.settled(&self.server).await?;
@@ -81,9 +81,9 @@ impl World {
         }
     }
 
-    /// Checks that each probe that requests an echo has one from each projection that
-    /// applied it, and that each row of an alert has one event. Returns the number of
-    /// these events.
+    /// Checks that each probe that requests an echo has one echo from each projection that
+    /// applied it, and that each row of an alert has one event. Returns the number of these
+    /// echoes and alerts.
     async fn check_derived(&mut self) -> Result<u64> {
         let started = Instant::now();
         loop {
@@ -97,8 +97,7 @@ impl World {
         }
     }
 
-    /// The number of derived events, or a description of those that are still
-    /// missing.
+    /// The number of emitted events, or a description of those that are still missing.
     async fn derived(&self) -> Result<Result<u64, String>> {
         let topic = self.derived.as_ref().unwrap_or(&self.events);
         let of = |name: &str| {

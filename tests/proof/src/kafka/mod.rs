@@ -1,13 +1,13 @@
-//! Invariant 10: over Kafka, a crash of Lantern or of the broker has no effect on the
-//! result.
+//! Invariant 10 of docs/proof.md: over Kafka, a crash of Lantern or of the broker has no
+//! effect on the result.
 //!
 //! One case is one `kill -9` while events are appended to a topic with four partitions of a
-//! real broker, and folded. Five cases kill Lantern, the sixth kills the broker while
-//! Lantern runs, and so on. After each kill an independent consumer reads the topics. No
-//! acknowledged event may be missing, occur twice, or have another partition or offset. The
-//! tables must count each event once. Each emitted event must occur once among the
-//! committed records. After every sixth kill, the state of every shard is compared, entry
-//! by entry, with a new fold of the same topic.
+//! real broker, and folded. Every sixth case kills the broker while Lantern runs; the others
+//! kill Lantern. After each kill an independent consumer reads the topics. No acknowledged
+//! event may be missing, occur twice, or have another partition or offset. The tables must
+//! count each event once. Each emitted event must occur once among the committed records.
+//! After every sixth kill, the state of every shard is compared, entry by entry, with a new
+//! fold of the same topic.
 
 mod check;
 mod topic;
@@ -42,8 +42,8 @@ pub const CLAIM: Claim = Claim {
 const PARTITIONS: u32 = 4;
 /// Kills in one world, before a new world begins.
 const KILLS: u64 = 12;
-/// After this many kills the broker is killed instead of Lantern, and everything is
-/// compared with a clean fold.
+/// Every kill whose number is a multiple of this one kills the broker instead of Lantern, and
+/// after it everything is compared with a clean fold.
 const BROKER_EVERY: u64 = 6;
 /// The time of the kill after the first event was acknowledged.
 const AFTER_MS: std::ops::Range<u64> = 5..400;
@@ -201,8 +201,8 @@ impl World {
         self.server.restart().context("the server does not start again")
     }
 
-    /// Kills the broker while Lantern runs, and starts it again after a while.
-    /// Clients send all the time.
+    /// Kills the broker while Lantern runs, and starts it again after a while. Clients send
+    /// events all the time.
     async fn kill_broker(&mut self, random: &mut Rng) -> Result<()> {
         let wait = Duration::from_millis(random.u64(AFTER_MS));
         let away = Duration::from_millis(random.u64(AWAY_MS));
@@ -276,8 +276,7 @@ async fn with_clients(
     Ok(())
 }
 
-/// Sends one request. Events that are refused for now, or have no answer, are sent
-/// again later.
+/// Sends one request. Events that are refused for now, or get no answer, are sent again later.
 async fn take(server: &Server, ledger: &Mutex<Ledger>, manner: SendMethod) -> Result<()> {
     match ledger::try_send(server, ledger, manner).await? {
         Outcome::Acknowledged => return Ok(()),

@@ -50,8 +50,8 @@ impl Topic {
         Ok(())
     }
 
-    /// The places of clients' events, by id, including those behind a transaction
-    /// that is neither committed nor aborted.
+    /// Partition and offset of each event that clients sent, by id. Includes events behind a
+    /// transaction that is neither committed nor aborted.
     ///
     /// # Errors
     /// If an event occurs twice.

@@ -80,8 +80,8 @@ impl World {
         }
     }
 
-    /// Checks that every answered change was carried out, and no other change except
-    /// pending ones.
+    /// Checks that every change that the server has answered was carried out, and that no
+    /// other change was carried out, except those whose request was pending.
     async fn check_answers(&self) -> Result<()> {
         self.judge_dropping().await?;
         let (active, uploaded, dropped) = {
@@ -113,7 +113,7 @@ impl World {
         Ok(())
     }
 
-    /// Finds out whether a drop without an answer was carried out. This comes first,
+    /// Finds out whether a drop without an answer was carried out. This check comes first,
     /// because a retry may apply an event that was not dropped.
     async fn judge_dropping(&self) -> Result<()> {
         let under_way = self.known.lock().dropping.take();
@@ -196,9 +196,9 @@ impl World {
         Ok(text(&self.server.get(&format!("/v1/projections/{name}")).await?["active"]))
     }
 
-    /// Checks that each probe that requests an echo has one from each projection that
-    /// applied it, and that each row of an alert has one event. Returns a description
-    /// of what is still missing.
+    /// Checks that each probe that requests an echo has one echo from each projection that
+    /// applied it, and that each row of an alert has one event. Returns a description of what
+    /// is still missing.
     async fn derived(&self) -> Result<Option<String>> {
         let mut all: Vec<ObservedEvents> = self.mirror.events().to_vec();
         all.extend(self.log_from(self.mirror.end()).await?.into_iter().map(|(_, event)| event));

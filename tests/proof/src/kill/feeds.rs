@@ -63,8 +63,8 @@ impl Feeds {
         Ok(Self { tables: tables.iter().map(watch).collect(), _client: client })
     }
 
-    /// Checks that each client ends with exactly the rows that the server returns.
-    /// Returns the number of changes so far, and of snapshots.
+    /// Checks that each client ends with exactly the rows that the server returns. Returns the
+    /// number of changes and the number of snapshots so far.
     pub(crate) async fn check(&self, server: &Server) -> Result<(u64, u64)> {
         let mut counts = (0, 0);
         for WatchedTable { table, seen, watcher } in &self.tables {

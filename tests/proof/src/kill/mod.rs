@@ -1,11 +1,11 @@
-//! Invariant 2: an acknowledged event survives a kill of the process, and after the next
-//! start the state is the fold of the log, whatever the process was doing.
+//! Invariant 2 of docs/proof.md: an acknowledged event survives a kill of the process, and
+//! after the next start the state is the fold of the log, whatever the process was doing.
 //!
-//! One case is one `kill -9` of the server and its child processes, 5 to 50 ms after the
-//! begin of a phase of work. After each kill no acknowledged event may be missing, occur
-//! twice, or have another offset, and the feeds must resume. After every tenth kill tables,
-//! timers and parked events are compared with a clean fold of the same log, and emitted
-//! events with the probes that caused them.
+//! One case is one `kill -9` of the server and its child processes, 5 to 50 ms after a phase
+//! of work has begun. After each kill no acknowledged event may be missing, occur twice, or
+//! have another offset, and the feeds must resume. After every tenth kill tables, timers and
+//! parked events are compared with a clean fold of the same log, and emitted events with the
+//! probes that caused them.
 
 mod check;
 mod feeds;
@@ -218,8 +218,9 @@ fn with(settings: &[String], more: &[&str]) -> Vec<String> {
     settings.iter().cloned().chain(more.iter().map(|&s| s.to_owned())).collect()
 }
 
-/// The phases of one server, in reverse order: each phase once, then those that may run
-/// after retention has deleted events.
+/// The phases of one server, the last one first. In the order of time, each phase of
+/// [`Phase::WHOLE`] comes once, and then phases that may run after retention has deleted
+/// events.
 fn phases(random: &mut Rng) -> Vec<Phase> {
     let mut whole = Phase::WHOLE.to_vec();
     random.shuffle(&mut whole);

@@ -94,15 +94,15 @@ impl Phase {
 }
 
 /// The changes that the server has answered, and those whose request is pending. After a
-/// crash, the server may have no other change.
+/// crash, the server must have made the answered changes, and no others except pending ones.
 #[derive(Default)]
 pub(crate) struct Known {
     /// Dropped events, by projection.
     pub(crate) dropped: BTreeMap<String, Vec<u64>>,
     /// An event that is being dropped.
     pub(crate) dropping: Option<(String, u64)>,
-    /// The active version of [`FLIP`]: the answered one and the requested one. Empty
-    /// if other versions may be active.
+    /// The versions of [`FLIP`] that may be active: the one whose activation was answered
+    /// last, and the one whose activation is requested. Empty if other versions may be active.
     pub(crate) active: Vec<String>,
     /// Versions whose upload was answered.
     pub(crate) uploaded: BTreeSet<(String, String)>,

@@ -1,11 +1,12 @@
-//! Invariant 8, requests: every parser returns a value or a clear error for any bytes. It
-//! never panics, and its memory and time are proportional to the input. If there is an
-//! encoder, a decoded value must encode and decode to the same value.
+//! Invariant 8 of docs/proof.md, for parsers: every parser returns a value or a clear error
+//! for any bytes. It never panics, and its memory and time are proportional to the input. If a
+//! format has an encoder, a decoded value that is encoded and decoded again must be the same
+//! value.
 //!
-//! For each parser there is a function that runs it on bytes, and panics if the claim
-//! does not hold. The fuzz targets in `tests/fuzz` call the same functions. Their
-//! findings are kept in `tests/fuzz/corpus`, and the experiment replays all of it
-//! before it tries mutations of its own.
+//! For each parser there is a function that runs it on bytes, and panics if the claim does not
+//! hold. The fuzz targets in `tests/fuzz` call the same functions. Inputs that the fuzz
+//! targets have found are kept in `tests/fuzz/corpus`. The experiment first tries all of
+//! these, and then mutations of its own.
 
 mod events;
 mod mutate;

@@ -1,6 +1,6 @@
-//! Data that is read from files: chunks and records of the log, records of shards and
-//! of the catalogue. If a checksum protects them, it is corrected after a mutation.
-//! Otherwise the parser would refuse every mutation because of the checksum.
+//! Data that is read from files: chunks and records of the log, records of shards and of the
+//! catalogue. If a checksum protects the data, the experiment corrects the checksum after a
+//! mutation. Otherwise the parser would refuse every mutation because of the checksum.
 
 use std::fmt::Debug;
 

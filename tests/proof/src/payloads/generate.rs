@@ -7,8 +7,8 @@ use fastrand::Rng;
 
 /// The deepest payload; the limit of the default settings is 64.
 const DEPTH_MAX: usize = 90;
-/// An event with a payload of up to this depth must be accepted. It is the limit,
-/// less the event's own object, `data` and the member `doc`.
+/// An event with a payload of up to this depth must be accepted. The limit also counts the
+/// levels of the event's own object, of `data` and of the member `doc`.
 const DEPTH_TAKEN: usize = 60;
 /// The most values of a payload, apart from those that only make it deep.
 const VALUES_MAX: usize = 24;

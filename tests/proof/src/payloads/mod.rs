@@ -1,11 +1,11 @@
-//! Invariant 14: an accepted payload can be read back. If the log accepts a payload,
-//! it is the same value in a row, in every format of the table, in the feed, in the
-//! output of `events tail` and the API, and after an import elsewhere. Any other
-//! payload is refused when it arrives.
+//! Invariant 14 of docs/proof.md: an accepted payload can be read back. If the log accepts a
+//! payload, the same value is returned by a row, in every format of the table, by the feed, by
+//! `events tail` and the API, and after an import into another server. Any other payload is
+//! refused when it arrives.
 //!
-//! The servers and the command line are real. The guest copies `data` into a row.
-//! "The same value" means the same text of numbers, the same UTF-16 code units of
-//! text, and the same members in the same order.
+//! The servers and the command line are real. The guest copies `data` into a row. "The same
+//! value" means the same text of numbers, the same UTF-16 code units of text, and the same
+//! members in the same order.
 
 mod exact;
 mod generate;
@@ -129,8 +129,8 @@ impl Bench {
         Ok(Self { first, second, feed, next: [0, 0], groups: 0, folder, _client: client })
     }
 
-    /// Sends a group of payloads, and reads each back in every way. A way that returns
-    /// another value is added to `wrong`.
+    /// Sends a group of payloads, and reads each back in every way. If a way returns another
+    /// value, an error is added to `wrong`.
     async fn group(
         &mut self,
         payloads: &[Payload],
@@ -170,8 +170,8 @@ impl Bench {
         Ok(Counted { accepted: taken.len(), refused })
     }
 
-    /// Stops the servers, and compares the states that were folded from the two logs.
-    /// Returns how many entries there are.
+    /// Stops the servers, and compares the states that were folded from the two logs. Returns
+    /// the number of compared entries.
     fn states(mut self) -> Result<u64> {
         self.first.stop()?;
         self.second.stop()?;
@@ -278,8 +278,8 @@ impl Bench {
         }
     }
 
-    /// The parked payloads of this group, by seed: those that no row can contain. Their
-    /// events are parked, each with a reason of [`REASONS`].
+    /// The seeds of this group's payloads that are parked because no row can contain them. The
+    /// reason of each must be one of [`REASONS`].
     async fn parked(&self) -> Result<BTreeSet<u64>> {
         let mut parked = BTreeSet::new();
         let mut cursor = String::new();

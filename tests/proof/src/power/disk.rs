@@ -2,11 +2,12 @@
 //! disk's content after a power loss at any of them: writes that were not synced are lost,
 //! kept, reordered or torn.
 //!
-//! The model guarantees what POSIX guarantees, and no more. A file's writes and length
-//! are durable after its sync. Before it, any of them may reach the disk, whole or by
-//! the sector, independently of earlier ones. A folder's names are durable after the
-//! folder's sync. Before it, the file system may have written some of the changes, in
-//! their order. The sync of a file does not make its name durable.
+//! The model guarantees what POSIX guarantees, and no more. A file's writes and length are
+//! durable after the file's sync. Before that sync, any of the writes may reach the disk,
+//! completely or only some sectors of it, independently of earlier writes. A folder's names
+//! are durable after the folder's sync. Before that sync, the file system may have written
+//! some of the changes of names, in their order. The sync of a file does not make its name
+//! durable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,6 +1,6 @@
-//! redb alone on the simulated disk: the guarantees that Lantern needs from it,
-//! without Lantern. The same source is built against redb 4.1.0, which is known to
-//! lose commits, to show that the simulated disk reveals it.
+//! redb alone on the simulated disk: the guarantees that Lantern needs from it, without
+//! Lantern. `tests/redb-4.1.0` builds the same source code against redb 4.1.0, which is known
+//! to lose commits, to show that the simulated disk reveals the loss.
 
 use std::path::Path;
 
@@ -86,8 +86,8 @@ fn record(rng: &mut Rng) -> History {
         commits += 1;
         disk.mark(commits);
     }
-    // A crash does not close files, so the writes of closing are not part of the
-    // history.
+    // A crash does not close files, so the history ends before the writes that closing the
+    // file makes.
     let steps = disk.steps();
     drop(database);
     History { disk, steps, commits }

@@ -145,8 +145,8 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
     stack.settle()?;
     let log = stack.events()?;
     ends.append(&mut stack.log.ends.lock());
-    // Power is lost while all files are open, so the writes of closing are not part of
-    // the history.
+    // Power is lost while all files are open, so the history ends before the writes that
+    // closing the files makes.
     let steps = disk.steps();
     drop(stack);
     Ok(Recorded { disk, steps, log, ends, flawed })
@@ -244,8 +244,8 @@ fn check_catalog(found: Option<&ProjectionRecord>, marks: &[Acknowledged]) -> Re
     Ok(())
 }
 
-/// Checks that readers have seen nothing later than this state, or that the state records
-/// that they may have. In the second case the engine lets them wait.
+/// Checks that readers have seen nothing later than this state, or that the state records that
+/// readers may have seen more. In the second case the engine makes readers wait.
 fn check_shown(id: &ShardId, meta: &ShardMeta, marks: &[Acknowledged]) -> Result<()> {
     let last = marks.iter().rev().find_map(|mark| match mark {
         Acknowledged::Shown(shard, next, pos) if shard == id => Some(Some((*next, *pos))),
@@ -465,8 +465,8 @@ fn version(kind: Kind) -> VersionId {
     version_id(&test_projection::sha256(kind), "", None)
 }
 
-/// Opens the log's file like [`EmbeddedLog::open`]: created under another name, then
-/// renamed.
+/// Opens the log's file as [`EmbeddedLog::open`] does: a new file is created under another
+/// name, and then renamed.
 fn opener(disk: &Disk) -> OpenDatabase {
     let disk = disk.clone();
     Arc::new(move || -> Result<Database, DatabaseError> {

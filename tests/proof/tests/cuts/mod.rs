@@ -67,9 +67,9 @@ struct Folded {
     largest: usize,
 }
 
-/// Folds `log`, the events of each partition, in batches of up to `batch` events,
-/// with a version that serves readers and emits. Then it folds `end` in each
-/// partition.
+/// Folds `log`, the events of each partition, in batches of up to `batch` events, with a
+/// version that serves readers and emits. Then appends the events `end` to each partition, and
+/// folds them, too.
 fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usize) -> Folded {
     let memory = Arc::new(MemoryLog::new(PARTITIONS, 64));
     let stores = Arc::new(MemoryStores::new());
@@ -112,8 +112,8 @@ fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usiz
         memory.append_to(partition, events.iter().cloned());
     }
     settle();
-    // Emitted events are in the log by now. A next offset after them is committed
-    // with the next event that the projection wants.
+    // Emitted events, to which the projection does not subscribe, are in the log by now. The
+    // next offset after them is committed together with a later event to which it subscribes.
     for partition in (0..PARTITIONS).map(PartitionId) {
         memory.append_to(partition, end.iter().cloned());
     }
@@ -245,8 +245,8 @@ fn a_guest_with_everything_gives_the_rows_that_are_computed_by_hand() {
     }
 }
 
-/// Many readings, by partition: `by_hand`, then a second with more than the
-/// largest batch, then minutes in which windows close and rows expire.
+/// Many readings, by partition: first `by_hand`, then more readings within one second than the
+/// largest batch has, then minutes in which windows close and rows expire.
 fn many() -> Vec<Vec<Event>> {
     let mut rng = Rng::with_seed(14);
     let mut log = vec![by_hand(), Vec::new()];
@@ -288,8 +288,9 @@ fn cuts_of_1_7_and_16384_give_the_same_state_and_the_same_emitted_events() {
     assert!(failed > 20 && parked.len() > 2 * failed, "{failed} of {}", parked.len());
     let tenants: Vec<_> = first.rows("bills").into_keys().collect();
     assert!(["a\0m0", "b\0m0", "c\0m0"].iter().all(|key| tenants.contains(&(*key).to_owned())));
-    // The last reading moves the watermark by more than the retention, which counts
-    // from the previous watermark. So all rows have expired.
+    // The last reading moves the watermark by more than the retention. A row's retention
+    // counts from the watermark before the event that writes the row, so all rows have
+    // expired.
     assert!(first.rows("latest").is_empty());
     let window = "1970-01-01T00:00:05Z";
     assert_eq!(first.rows("billed")[&format!("hand\0{window}/m1")], r#"{"wh":26}"#);
