@@ -171,8 +171,8 @@ export interface Trigger {
   /** Cancels the timer of a key. */
   cancelTimer(key: Key): void;
   /**
-   * Emits an event of one of the types in `emits`. Its time is that of the event or timer unless
-   * `time` says otherwise; its tenant is always that of the event or timer.
+   * Emits an event of one of the types in `emits`. Its time is that of the current event or timer,
+   * unless `time` is given; its tenant is always that of the current event or timer.
    */
   emit(type: string, data: unknown, options?: { subject?: string; tenant?: string; time?: Timestamp }): void;
 }

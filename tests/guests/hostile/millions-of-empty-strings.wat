@@ -1,5 +1,5 @@
-;; Returns a manifest with seven million emitted types of length 0. The host needs three times
-;; the guest's memory to store them.
+;; Returns a manifest with seven million emitted types of length 0. To store them, the host
+;; needs three times as much memory as the guest has.
 (memory (export "memory") 950)
 (func $on_setup
   (i32.store (i32.const 1084) (i32.const 131072))

@@ -1,5 +1,5 @@
-;; Returns a manifest with a million emitted types, which are all the same mebibyte of its
-;; memory. If the host copied them, they would be a terabyte.
+;; Returns a manifest with a million emitted types. All of them are the same mebibyte of the
+;; guest's memory. Copies of all of them would be a terabyte.
 (memory (export "memory") 200)
 (func $on_setup (local $n i32)
   (memory.fill (i32.const 131072) (i32.const 120) (i32.const 1048576))

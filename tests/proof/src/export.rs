@@ -1,4 +1,4 @@
-//! Invariant 17 of docs/proof.md: an exported log is complete, including all events that the
+//! Invariant 17 of `docs/proof.md`: an exported log is complete, including all events that the
 //! host itself appended. Imported into a new folder, it gives the same states, entry by entry.
 //!
 //! The experiment uses two real servers. In the first, heartbeats close windows, and the

@@ -1,4 +1,4 @@
-//! Invariant 15 of docs/proof.md: a token, cursor or `ETag` of one history is accepted while
+//! Invariant 15 of `docs/proof.md`: a token, cursor or `ETag` of one history is accepted while
 //! that history continues, and never in another.
 //!
 //! A *history* is the sequence of the log's events, together with one creation of the

@@ -2,7 +2,7 @@
 //! a seed. For most of them, a planted bug shows that they can fail.
 //!
 //! Each claim of [`CLAIMS`] has an experiment, and the number of an invariant. Several claims
-//! can belong to one invariant; docs/proof.md lists them. The tests of this crate run every
+//! can belong to one invariant; `docs/proof.md` lists them. The tests of this crate run every
 //! experiment with the number of cases for CI, `cargo xtask proof` runs it with the larger
 //! number.
 

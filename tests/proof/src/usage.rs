@@ -25,7 +25,7 @@ pub fn reading(id: &str, tenant: &str, subject: &str, time: i64, data: &str) -> 
     }
 }
 
-/// A random reading at about `time`. Some are late, and at most about one in `odd`
+/// A random reading at about `time`. Some readings are late, and at most about one in `odd`
 /// cannot be applied.
 #[must_use]
 pub fn random(rng: &mut Rng, number: u64, time: i64, odd: u16) -> Event {

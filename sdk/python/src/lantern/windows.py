@@ -4,7 +4,7 @@ A window is *updating* or *final*. An updating window's row changes with every e
 tumbling and hopping windows this needs only :func:`tumbling` or :func:`hopping` and a key
 that begins with the window. A final window's row is written once, when the watermark has
 passed its end; until then its value is in a private table, and a timer waits for its
-end. The projection needs event time (``lateness=…, tick=…``) for it.
+end. A projection with final windows needs event time (``lateness=…, tick=…``).
 
 =================  =============================  =================================
 windows            updating                       final
@@ -15,8 +15,8 @@ sliding            :meth:`Recent.add`,            :meth:`Advanced.settled`
                    :meth:`Advanced.current`
 =================  =============================  =================================
 
-An event that arrives after its window was closed is late: it is returned as such, so that
-the projection can count it.
+An event that arrives after its window was closed is late. The functions that add an event
+return this, so that the projection can count late events.
 """
 
 from __future__ import annotations

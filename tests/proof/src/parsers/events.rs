@@ -43,8 +43,8 @@ pub fn cloudevents_batch(bytes: &[u8]) {
     events.iter().for_each(comes_back);
 }
 
-/// One event per line. The result must not depend on where the lines are cut into
-/// groups.
+/// NDJSON: one event per line. The result must not depend on how the lines are divided among
+/// calls of the parser.
 pub fn ndjson(bytes: &[u8]) {
     let read = |block: &[u8], first: u64| {
         let (mut events, mut bad) = (Events::new(), Vec::new());

@@ -1,4 +1,4 @@
-//! Invariant 8 of docs/proof.md, for parsers: every parser returns a value or a clear error
+//! Invariant 8 of `docs/proof.md`, for parsers: every parser returns a value or a clear error
 //! for any bytes. It never panics, and its memory and time are proportional to the input. If a
 //! format has an encoder, a decoded value that is encoded and decoded again must be the same
 //! value.

@@ -1,4 +1,4 @@
-//! Invariant 14 of docs/proof.md: an accepted payload can be read back. If the log accepts a
+//! Invariant 14 of `docs/proof.md`: an accepted payload can be read back. If the log accepts a
 //! payload, the same value is returned by a row, in every format of the table, by the feed, by
 //! `events tail` and the API, and after an import into another server. Any other payload is
 //! refused when it arrives.

@@ -159,8 +159,8 @@ impl Recorded {
         self.log.len() as u64
     }
 
-    /// Simulates a power loss at some step, starts the host again, and checks
-    /// everything.
+    /// Simulates a power loss at a random step of the history, and sometimes further ones
+    /// during the recovery. Then starts the host, and checks everything.
     pub(super) fn check(&self, rng: &mut Rng) -> Result<ObservedState> {
         let at = rng.usize(..=self.steps);
         let marks = self.disk.marks(at);
