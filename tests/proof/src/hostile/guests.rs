@@ -61,7 +61,7 @@ impl Guest {
     /// The number of guests, without scripts.
     pub const COUNT: u64 = (File::ALL.len() + Bomb::ALL.len()) as u64;
 
-    /// The guest number `place`, which may be any number; never a script.
+    /// The guest number `index`, which may be any number; never a script.
     #[must_use]
     pub fn at(index: u64) -> Self {
         let index = usize::try_from(index % Self::COUNT).unwrap_or_default();
