@@ -159,7 +159,11 @@ async fn a_source_that_breaks_the_rules_when_it_is_loaded_is_refused() {
         return;
     }
     let server = server().await;
-    let nested = format!("name: rules\nfrom: x\nwhere: {}1{}\n", "(".repeat(40), ")".repeat(40));
+    let nested = format!(
+        "name: rules\nfrom: x\nwhere: {}1{}\ntables:\n  counts:\n    columns:\n      events: count()\n",
+        "(".repeat(40),
+        ")".repeat(40)
+    );
     let aliases = "name: rules\nfrom: &a [x, x]\nb: &b [*a, *a, *a]\ntables: *b\n";
     for (name, media, source, code, words) in [
         ("a.py", "text/x-python", "x = 1\nopen('/etc/passwd')\n", "LAN-0129", "a.py:2"),

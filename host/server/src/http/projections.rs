@@ -254,8 +254,12 @@ async fn act(
     app.blocking(act).await.map(Json)
 }
 
-/// A small JSON body.
+/// A small JSON body, which must be an object: serde would also take an array of the values
+/// of its members.
 pub(super) fn read_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::new("LAN-0408", "the body is an array and must be an object"));
+    }
     serde_json::from_slice(body)
         .map_err(|error| Problem::new("LAN-0408", format!("the body is not as expected: {error}")))
 }

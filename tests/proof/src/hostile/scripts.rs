@@ -38,7 +38,11 @@ impl Script {
         python("python-exception", "{}[\"key\"]", "totals.py:9"),
         javascript("javascript-loop", "for (;;);", "it used up its fuel"),
         javascript("javascript-memory", "kept.push(new Uint8Array(1 << 20).fill(1));", "memory"),
-        javascript("javascript-recursion", "(function f() { f(); f(); })();", "call stack exhausted"),
+        javascript(
+            "javascript-recursion",
+            "(function f() { f(); f(); })();",
+            "call stack exhausted",
+        ),
         javascript("javascript-exception", "event.missing.member();", "totals.js:7"),
         Self {
             name: "declaration-of-large-texts",

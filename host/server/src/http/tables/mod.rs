@@ -26,6 +26,7 @@ use self::query::LIMIT_DEFAULT;
 use self::query_cursor::QueryCursor;
 use super::conditional::Conditions;
 use super::params::{AnswerFormat, MinOffsets, Names, SmallBody, answer_format, limit, wait};
+use super::projections::read_json;
 use super::{App, Shared};
 use crate::config::HttpConfig;
 use crate::problem::Problem;
@@ -92,9 +93,7 @@ pub(crate) async fn query(
     headers: HeaderMap,
     SmallBody(body): SmallBody,
 ) -> Result<Response, Problem> {
-    let body: QueryBody = serde_json::from_slice(&body)
-        .map_err(|error| Problem::new("LAN-0408", format!("the query: {error}")))?;
-    let (which, request) = TableQuery::of_body(body)?;
+    let (which, request) = TableQuery::of_body(read_json::<QueryBody>(&body)?)?;
     let request = (request != QueryRequest::default()).then_some(request);
     let format = answer_format(&headers, &AnswerFormat::ROWS);
     answer(app, names, which, request, format, None).await
