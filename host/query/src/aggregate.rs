@@ -325,10 +325,8 @@ fn add_percentile(
             let value = i64::try_from(value);
             sketch.add(value.map_err(|_| out_of_range("percentiles take integers below 2^63"))?);
         }
-        Some(FieldValue::Number(value)) => {
-            if !sketch.add_number(value, SCALE) {
-                return Err(out_of_range("percentiles take numbers from -9.2e12 to 9.2e12"));
-            }
+        Some(FieldValue::Number(value)) if !sketch.add_number(value, SCALE) => {
+            return Err(out_of_range("percentiles take numbers from -9.2e12 to 9.2e12"));
         }
         _ => {}
     }

@@ -250,7 +250,7 @@ impl FirstRows {
         budget: &mut Budget<'_>,
     ) {
         self.rows.push(Candidate { value, key: key.to_vec(), row });
-        if self.rows.len() >= 2 * self.limit + 1 {
+        if self.rows.len() > 2 * self.limit {
             self.cut(budget);
         }
     }

@@ -1,6 +1,7 @@
 //! A query ends with an error at each of its limits, and the error names the setting. It also
 //! ends when it is cancelled. A request for a query that cannot run is refused with an error
 //! that names the parameter and the fix.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use lantern_core::{FieldKind, FieldSpec, FieldValue, KeyRange, RowSource, StoreError, TableSpec};
 use lantern_query::{

@@ -1,4 +1,5 @@
 //! Compares the answers of random queries over random rows with those of SQLite.
+#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
 
@@ -305,6 +306,23 @@ fn aggregate(rng: &mut Rng, by: &[&str], bucketed: bool) -> (AggregateRequest, S
     }
 }
 
+/// The groups of all pages of `page` groups each.
+fn all_groups(rows: &Rows, request: &QueryRequest, page: usize) -> Vec<Vec<GroupValue>> {
+    let plan = Plan::new(&table(), request).unwrap();
+    let size = PageSize { rows: page, bytes: usize::MAX };
+    let config = QueryConfig::default();
+    let (mut found, mut after) = (Vec::new(), None);
+    loop {
+        let mut budget = Budget::new(&config, Cancel::default());
+        let page = plan.groups(rows, &KeyRange::all(), after.as_ref(), size, &mut budget).unwrap();
+        found.extend(page.groups);
+        after = page.next;
+        if after.is_none() {
+            return found;
+        }
+    }
+}
+
 #[test]
 fn roll_ups_are_those_of_sqlite() {
     cases(600, |rng| {
@@ -368,20 +386,7 @@ fn roll_ups_are_those_of_sqlite() {
         };
         let plan = Plan::new(&table(), &request).unwrap();
         request.order = Some(format!("{sign}{}", plan.columns()[column].name));
-        let plan = Plan::new(&table(), &request).unwrap();
-        let size = PageSize { rows: rng.usize(1..30), bytes: usize::MAX };
-        let config = QueryConfig::default();
-        let (mut found, mut after) = (Vec::new(), None);
-        loop {
-            let mut budget = Budget::new(&config, Cancel::default());
-            let page =
-                plan.groups(&rows, &KeyRange::all(), after.as_ref(), size, &mut budget).unwrap();
-            found.extend(page.groups);
-            after = page.next;
-            if after.is_none() {
-                break;
-            }
-        }
+        let found = all_groups(&rows, &request, rng.usize(1..30));
         assert_eq!(found.len(), expected.len(), "{request:?}\n{sql}\n{found:?}\n{expected:?}");
         for (ours, sqlite) in found.iter().zip(&expected) {
             let equal = ours.iter().zip(sqlite).all(|(ours, sqlite)| same(ours, sqlite));

@@ -121,7 +121,7 @@ pub(crate) async fn in_order(api: &Api, request: &Request<'_>, json: bool) -> Ou
         left = left.saturating_sub(page.rows.len() as u64);
         cursor = page.next;
         if json {
-            page.rows.iter().for_each(|row| output::json(row));
+            page.rows.iter().for_each(output::json);
         } else {
             rows.extend(page.rows);
         }

@@ -26,7 +26,7 @@ pub(crate) enum Command {
     /// Print the row under a key.
     Get(GetArgs),
     /// Print rows in key order.
-    Scan(ScanArgs),
+    Scan(Box<ScanArgs>),
     /// Show a table live.
     Watch(super::watch::Args),
 }
