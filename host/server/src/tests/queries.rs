@@ -121,7 +121,7 @@ async fn a_wrong_query_is_refused_with_the_parameter_and_the_fix() {
         (r#"{"agg":{"n":["sum","count","x"]}}"#, "LAN-0426", "at most one field"),
         (r#"{"agg":[1]}"#, "LAN-0408", "such as"),
         (r#"{"wher":[]}"#, "LAN-0408", "unknown field `wher`"),
-        ("{", "LAN-0408", "the query"),
+        ("{", "LAN-0408", "the body is not as expected"),
     ] {
         fixture.post(QUERY, JSON, body).await.is_problem(code, words);
     }
