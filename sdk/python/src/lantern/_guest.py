@@ -18,6 +18,10 @@ from ._host import call
 from .analysis import ATTRIBUTES
 from .events import Batch, MemberColumn
 from .program import Manifest, Program
+from .zones import names
+
+# Reads the table of time zones now, because a component has no files.
+names()
 
 _KINDS = {kind.name.lower(): kind for kind in wit.FieldKind}
 _MERGES = {merge.name.lower(): merge for merge in wit.Merge}
