@@ -332,9 +332,9 @@ impl CommitPipeline {
         outcome: &CommitOutcome,
         published: Option<PublishedCommit>,
     ) {
-        let CommitOutcome { meta, sync, bytes, .. } = outcome;
+        let CommitOutcome { meta, sync, bytes, is_new, .. } = outcome;
         self.committed = (meta.next, meta.watermark);
-        self.sync.committed(meta, *sync, *bytes, self.last);
+        self.sync.committed(meta, *sync, *bytes, self.last, *is_new);
         self.unpublished.extend(published.map(Arc::new));
     }
 

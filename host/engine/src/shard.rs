@@ -290,7 +290,7 @@ impl Shard {
     pub(crate) fn close(&mut self, now: Duration) -> Result<(), StoreError> {
         self.wait_for_commit()?;
         let is_new = self.is_new();
-        if !is_new && !self.commits.sync.is_open(&self.state.meta) {
+        if !is_new && !self.commits.sync.is_open() {
             return Ok(());
         }
         self.run_commit(CommitSync::Close, is_new, now)

@@ -34,9 +34,7 @@ pub(crate) struct SyncPolicy {
     ceiling: Ceiling,
     /// Whether the ceiling is above that commit.
     open: bool,
-    /// The number of the last commit.
-    commit: u64,
-    /// When it was made; `None` if that was before the start.
+    /// When the last commit was made; `None` if that was before the start.
     last: Option<Duration>,
     /// Whether readers still wait for that ceiling, after a crash.
     recovers: bool,
@@ -90,7 +88,6 @@ impl SyncPolicy {
             durable: meta.next,
             ceiling: meta.ceiling,
             open: meta.may_be_behind(),
-            commit: meta.pos,
             last: None,
             recovers,
             external: External::of(meta),
@@ -118,7 +115,7 @@ impl SyncPolicy {
     pub(crate) fn due(&self) -> Option<Duration> {
         match (&self.unsynced, self.last) {
             (Some(unsynced), _) => Some(unsynced.since + self.sync),
-            (None, Some(last)) if self.open && !self.recovers => Some(last + self.sync),
+            (None, Some(last)) if self.is_open() => Some(last + self.sync),
             (None, _) => None,
         }
     }
@@ -136,11 +133,9 @@ impl SyncPolicy {
         self.due().is_some_and(|due| now >= due)
     }
 
-    /// Whether readers would have to wait after a crash, if `meta` is the record of the
-    /// last commit.
-    pub(crate) fn is_open(&self, meta: &ShardMeta) -> bool {
-        let open = self.ceiling.next > meta.next || self.ceiling.commit > meta.pos;
-        self.has_unsynced() || (open && !self.recovers)
+    /// Whether readers would have to wait after a crash.
+    pub(crate) fn is_open(&self) -> bool {
+        self.has_unsynced() || (self.open && !self.recovers)
     }
 
     /// Ends the wait of readers after a crash.
@@ -186,16 +181,18 @@ impl SyncPolicy {
         }
     }
 
-    /// Notes a commit that has succeeded.
+    /// Notes a commit that has succeeded, and began at `now`. If it is not new, it only makes
+    /// the commit before durable.
     pub(crate) fn committed(
         &mut self,
         meta: &ShardMeta,
         sync: CommitSync,
         bytes: usize,
         now: Duration,
+        is_new: bool,
     ) {
-        if meta.pos > self.commit {
-            (self.commit, self.last) = (meta.pos, Some(now));
+        if is_new {
+            self.last = Some(now);
         }
         if sync == CommitSync::Later {
             let unsynced = self.unsynced.get_or_insert(Unsynced { since: now, bytes: 0 });
@@ -245,7 +242,7 @@ mod tests {
         };
         let mut policy = SyncPolicy::new(&config, meta, false);
         let ceiling = policy.ceiling(meta, CommitSync::Now, true);
-        policy.committed(&ShardMeta { ceiling, ..meta.clone() }, CommitSync::Now, 0, at(0));
+        policy.committed(&ShardMeta { ceiling, ..meta.clone() }, CommitSync::Now, 0, at(0), false);
         policy
     }
 
@@ -282,8 +279,8 @@ mod tests {
     #[test]
     fn commits_wait_for_a_sync_no_longer_than_configured() {
         let mut policy = policy(&meta(100, 7));
-        policy.committed(&meta(101, 8), CommitSync::Later, 60, at(5_000));
-        policy.committed(&meta(102, 9), CommitSync::Later, 30, at(5_900));
+        policy.committed(&meta(101, 8), CommitSync::Later, 60, at(5_000), true);
+        policy.committed(&meta(102, 9), CommitSync::Later, 30, at(5_900), true);
         assert_eq!(policy.durable(), Offset(100));
         let next = meta(103, 9);
         let waits = |bytes, ms| {
@@ -298,23 +295,23 @@ mod tests {
     fn a_shard_with_few_events_keeps_its_ceiling_closed() {
         let mut policy = policy(&meta(100, 7));
         assert_eq!(policy.durable_sync(at(5_000)), CommitSync::Close, "the first commit");
-        let commit = |policy: &mut SyncPolicy, pos, sync, ms| {
+        let commit = |policy: &mut SyncPolicy, pos, sync, ms, is_new| {
             let ceiling = policy.ceiling(&meta(100 + pos, pos), sync, true);
             let meta = ShardMeta { ceiling, ..meta(100 + pos, pos) };
-            policy.committed(&meta, sync, 0, at(ms));
+            policy.committed(&meta, sync, 0, at(ms), is_new);
             meta
         };
-        let closed = commit(&mut policy, 8, CommitSync::Close, 5_000);
+        let closed = commit(&mut policy, 8, CommitSync::Close, 5_000, true);
         assert!(!closed.may_be_behind());
         assert_eq!(policy.due(), None, "nothing is open");
         assert_eq!(policy.durable_sync(at(5_999)), CommitSync::Now, "the next one comes soon");
         assert_eq!(policy.durable_sync(at(6_000)), CommitSync::Close);
-        assert!(commit(&mut policy, 9, CommitSync::Now, 5_500).may_be_behind());
+        assert!(commit(&mut policy, 9, CommitSync::Now, 5_500, true).may_be_behind());
         assert_eq!(policy.due(), Some(at(6_500)), "then it is closed, if nothing follows");
-        commit(&mut policy, 10, CommitSync::Later, 5_900);
+        commit(&mut policy, 10, CommitSync::Later, 5_900, true);
         assert_eq!(policy.due(), Some(at(6_900)));
         // It only makes the last commit durable, so it does not count as one.
-        commit(&mut policy, 10, CommitSync::Now, 6_900);
+        commit(&mut policy, 10, CommitSync::Now, 6_900, false);
         assert_eq!(
             (policy.due(), policy.durable_sync(at(6_900))),
             (Some(at(6_900)), CommitSync::Close)
@@ -328,7 +325,7 @@ mod tests {
         assert_eq!(closed, Ceiling { next: Offset(100), commit: 7 });
         assert_eq!(policy.ceiling(&meta(100, 7), CommitSync::Now, false), closed);
         let open = ShardMeta { ceiling: policy.ceiling, ..meta(100, 7) };
-        assert!(open.may_be_behind() && policy.is_open(&open));
+        assert!(open.may_be_behind() && policy.is_open());
         assert!(!ShardMeta { ceiling: closed, ..meta(100, 7) }.may_be_behind());
         assert!(!meta(100, 7).may_be_behind(), "a state of an earlier release");
     }
@@ -343,11 +340,11 @@ mod tests {
             let kept = policy.ceiling(&meta(120, 61), sync, false);
             assert_eq!(kept, Ceiling { next: Offset(150), commit: 61 });
         }
-        assert!(!policy.is_open(&left), "nothing is to be closed before");
+        assert!(!policy.is_open(), "nothing is to be closed before");
         let next = NextCommit { meta: &left, bytes: 0, log_start: None, now: at(0) };
         assert!(!policy.may_wait(&next));
         policy.end_recovery();
-        assert!(policy.is_open(&left) && policy.may_wait(&next));
+        assert!(policy.is_open() && policy.may_wait(&next));
     }
 
     #[test]
