@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use lantern_cli::generate::{Options as ShopOptions, Shop};
+use lantern_plugin::source_media_type;
 use lantern_tests::Server;
 use reqwest::Method;
 use serde_json::Value;
@@ -123,15 +124,8 @@ fn lines(events: std::ops::Range<u64>, all: u64) -> Vec<u8> {
 async fn push(server: &Server, upload: &Path, events: u64) -> Result<Duration> {
     let bytes = std::fs::read(upload).with_context(|| format!("`{}`", upload.display()))?;
     let name = upload.file_name().and_then(|name| name.to_str()).context("a name is no text")?;
-    let media = match upload.extension().and_then(|ending| ending.to_str()) {
-        Some("wasm") => None,
-        Some("py") => Some("text/x-python"),
-        Some("js") => Some("text/javascript"),
-        Some("ts") => Some("text/typescript"),
-        _ => Some("application/yaml"),
-    };
     let started = Instant::now();
-    match media {
+    match source_media_type(name) {
         None => server::push(server, PROJECTION, &bytes, "", "?check=false").await?,
         Some(media) => {
             let path = format!("/v1/versions?check=false&source_name={name}");

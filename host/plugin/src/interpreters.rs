@@ -14,16 +14,16 @@ use crate::LoadError;
 const FOLDERS: [&str; 2] = ["interpreters", "../share/lantern/interpreters"];
 /// The longest name of a source, in bytes.
 const NAME_BYTES_MAX: usize = 128;
-/// The extensions of sources, with the language of each.
-const EXTENSIONS: [(&str, Language); 8] = [
-    ("py", Language::Python),
-    ("js", Language::JavaScript),
-    ("mjs", Language::JavaScript),
-    ("ts", Language::JavaScript),
-    ("mts", Language::JavaScript),
-    ("yaml", Language::Declaration),
-    ("yml", Language::Declaration),
-    ("json", Language::Declaration),
+/// The extensions of sources, with the language and the media type of each.
+const EXTENSIONS: [(&str, Language, &str); 8] = [
+    ("py", Language::Python, "text/x-python"),
+    ("js", Language::JavaScript, "text/javascript"),
+    ("mjs", Language::JavaScript, "text/javascript"),
+    ("ts", Language::JavaScript, "text/typescript"),
+    ("mts", Language::JavaScript, "text/typescript"),
+    ("yaml", Language::Declaration, "application/yaml"),
+    ("yml", Language::Declaration, "application/yaml"),
+    ("json", Language::Declaration, "application/json"),
 ];
 
 /// The languages of sources. Each has an interpreter.
@@ -45,11 +45,7 @@ impl Language {
     /// has this extension.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
-        let extension = Path::new(name).extension()?.to_str()?;
-        EXTENSIONS
-            .iter()
-            .find(|(known, _)| known.eq_ignore_ascii_case(extension))
-            .map(|(_, language)| *language)
+        of_extension(name).map(|(language, _)| language)
     }
 
     /// The name of its interpreter's file.
@@ -61,6 +57,21 @@ impl Language {
             Self::Declaration => "declare.wasm",
         }
     }
+}
+
+/// The media type of an upload of the source with this name, by its extension; `None` if no
+/// language has this extension.
+#[must_use]
+pub fn source_media_type(name: &str) -> Option<&'static str> {
+    of_extension(name).map(|(_, media)| media)
+}
+
+fn of_extension(name: &str) -> Option<(Language, &'static str)> {
+    let extension = Path::new(name).extension()?.to_str()?;
+    EXTENSIONS
+        .iter()
+        .find(|(known, ..)| known.eq_ignore_ascii_case(extension))
+        .map(|(_, language, media)| (*language, *media))
 }
 
 /// The source with this file name and content.

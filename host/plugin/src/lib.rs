@@ -32,4 +32,4 @@ pub use compile::compile_child_main;
 pub use config::{Compiler, PluginConfig, PluginLimits};
 pub use error::{LoadError, PluginHostError};
 pub use host::PluginHost;
-pub use interpreters::{Language, source};
+pub use interpreters::{Language, source, source_media_type};

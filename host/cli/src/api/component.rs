@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::stream;
-use lantern_plugin::Language;
+use lantern_plugin::source_media_type;
 
 use super::transport::{Body, JSON};
 
@@ -24,14 +24,8 @@ pub(crate) struct PluginFile {
 impl PluginFile {
     fn media(&self) -> &'static str {
         let Some(name) = &self.source_name else { return WASM };
-        let name = name.to_ascii_lowercase();
-        match (Language::of(&name), name.rsplit('.').next()) {
-            (Some(Language::Python), _) => "text/x-python",
-            (Some(Language::JavaScript), Some("ts" | "mts")) => "text/typescript",
-            (Some(Language::JavaScript), _) => "text/javascript",
-            (_, Some("json")) => JSON,
-            _ => "application/yaml",
-        }
+        // The server refuses other names.
+        source_media_type(name).unwrap_or("application/yaml")
     }
 }
 

@@ -144,7 +144,7 @@ fn shown(view: &View, id: TableId, most: usize) -> Outcome<PrintedTable> {
         .iter()
         .map(|field| Field {
             name: field.name.clone(),
-            kind: format!("{:?}", field.kind).to_lowercase(),
+            kind: field.kind.name().to_owned(),
             unit: field.unit.clone(),
         })
         .collect();

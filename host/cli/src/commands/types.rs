@@ -108,7 +108,7 @@ fn tables_of_plugin(plugin: &Path, args: &Args, global: &Global) -> Outcome<Vec<
 fn status(table: &TableSpec) -> TableStatus {
     let fields = table.fields.iter().map(|field| FieldStatus {
         name: field.name.clone(),
-        kind: format!("{:?}", field.kind).to_lowercase(),
+        kind: field.kind.name().to_owned(),
         unit: field.unit.clone(),
     });
     TableStatus {
