@@ -3,18 +3,16 @@
 use std::path::Path;
 use std::process::Command;
 
-use lantern_tests::{guest, interpreters, lantern, root, shared_cache, without};
+use lantern_tests::{guest, lantern, root, with_interpreters, without};
 
 use crate::finish;
 
 /// Folds every event file of `sdk/conformance` in batches of several sizes, and with
 /// instances dropped, and compares the bytes of all rows with an independent computation.
 fn check(plugin: &Path, options: &[&str]) {
-    let mut check = Command::new("python3");
+    let mut check = with_interpreters("python3".as_ref());
     check.arg(root().join("sdk/conformance/check.py")).arg(plugin).args(options);
-    check.arg("--lantern").arg(lantern()).env("XDG_CACHE_HOME", shared_cache());
-    check.env("LANTERN_PLUGIN__INTERPRETERS_DIR", interpreters());
-    let printed = finish(&mut check);
+    let printed = finish(check.arg("--lantern").arg(lantern()));
     assert!(printed.contains("15 of 15 files as expected"), "{printed}");
 }
 

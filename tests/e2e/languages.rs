@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lantern_tests::{
-    Server, interpreters, lantern, lantern_with_interpreters, root, shared_cache, without,
+    Server, interpreter_settings, lantern, lantern_with_interpreters, root, with_interpreters,
+    without,
 };
 use serde_json::{Value, json};
 
@@ -43,12 +44,7 @@ async fn folds(folder: &Path, plugin: &Path) {
     assert_eq!(orders(&report["tables"]["by_type"]), 2, "{report}");
     assert_eq!(report["parked"], json!([]), "{report}");
 
-    let setting = |key: &str, folder: PathBuf| format!("plugin.{key}={}", folder.display());
-    let server = Server::start(&[
-        &setting("interpreters_dir", interpreters()),
-        &setting("cache_dir", shared_cache().join("lantern/compiled")),
-    ])
-    .unwrap();
+    let server = Server::start(&interpreter_settings().each_ref().map(String::as_str)).unwrap();
     let at = ["--server", server.url.as_str()];
     let mut push = lantern_with_interpreters();
     finish_in(folder, push.args(["plugin", "push", plugin, "--wait"]).args(at));
@@ -191,8 +187,6 @@ fn projections_written_from_the_reference_in_one_file_give_the_expected_tables()
         return;
     }
     let folder = root().join("tests/llms");
-    let mut check = Command::new("python3");
-    check.arg("check.py").arg(lantern());
-    check.env("LANTERN_PLUGIN__INTERPRETERS_DIR", interpreters());
-    println!("{}", finish_in(&folder, check.env("XDG_CACHE_HOME", shared_cache())));
+    let mut check = with_interpreters("python3".as_ref());
+    println!("{}", finish_in(&folder, check.arg("check.py").arg(lantern())));
 }

@@ -9,7 +9,7 @@
 use std::fs::read_to_string;
 
 use lantern_tests::{
-    Server, guest, interpreters, lantern_with_interpreters, root, shared_cache, without,
+    Server, check_source, guest, interpreter_settings, lantern_with_interpreters, root, without,
 };
 use reqwest::Method;
 use serde_json::Value;
@@ -21,12 +21,8 @@ type Breach = (&'static str, &'static [&'static str]);
 
 /// A server with the shipped interpreters, and an honest projection that counts probes.
 async fn server() -> Server {
-    let server = Server::start(&[
-        &format!("plugin.interpreters_dir={}", interpreters().display()),
-        &format!("plugin.cache_dir={}", shared_cache().join("lantern/compiled").display()),
-        "engine.fuel_event=400000000",
-    ])
-    .unwrap();
+    let [interpreters, cache] = interpreter_settings();
+    let server = Server::start(&[&interpreters, &cache, "engine.fuel_event=400000000"]).unwrap();
     server.project("victim", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     server
 }
@@ -34,11 +30,7 @@ async fn server() -> Server {
 /// Uploads a source. The command line compiles the interpreter before the upload, because that
 /// takes longer than a request may take.
 async fn upload(server: &Server, name: &str, media: &str, source: &str) -> (u16, Value) {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join(name);
-    std::fs::write(&path, source).unwrap();
-    let mut check = lantern_with_interpreters();
-    let checked = check.args(["plugin", "check"]).arg(&path).output().unwrap();
+    let checked = check_source(name, source).unwrap();
     let path = format!("/v1/versions?source_name={name}");
     let answer = server.request(Method::POST, &path, media, source.into()).await.unwrap();
     assert_eq!(checked.status.success(), answer.0 == 201, "{checked:?} {}", answer.1);

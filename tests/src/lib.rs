@@ -48,10 +48,38 @@ pub fn interpreters() -> PathBuf {
 /// plugins.
 #[must_use]
 pub fn lantern_with_interpreters() -> Command {
-    let mut command = Command::new(lantern());
+    with_interpreters(&lantern())
+}
+
+/// A program that starts `lantern` with the interpreters and the shared cache.
+#[must_use]
+pub fn with_interpreters(program: &Path) -> Command {
+    let mut command = Command::new(program);
     command.env("LANTERN_PLUGIN__INTERPRETERS_DIR", interpreters());
     command.env("XDG_CACHE_HOME", shared_cache());
     command
+}
+
+/// The settings of a server with the same interpreters and the same cache.
+#[must_use]
+pub fn interpreter_settings() -> [String; 2] {
+    let setting = |key: &str, folder: PathBuf| format!("plugin.{key}={}", folder.display());
+    [
+        setting("interpreters_dir", interpreters()),
+        setting("cache_dir", shared_cache().join("lantern/compiled")),
+    ]
+}
+
+/// Runs `lantern plugin check` on the text of a source. This compiles the interpreter into
+/// the shared cache: in an upload that would take longer than a request may.
+///
+/// # Errors
+/// If the program cannot be run.
+pub fn check_source(name: &str, text: &str) -> Result<Output> {
+    let folder = TempDir::new()?;
+    let path = folder.path().join(name);
+    std::fs::write(&path, text)?;
+    Ok(lantern_with_interpreters().args(["plugin", "check"]).arg(path).output()?)
 }
 
 /// A folder for compiled plugins that tests share: an interpreter takes many seconds to

@@ -2,6 +2,7 @@
 //! `tests/guests/hostile` has no line here, this crate does not compile.
 
 use anyhow::Result;
+use lantern_plugin::source_media_type;
 
 use super::bombs::Bomb;
 use super::frame;
@@ -54,7 +55,11 @@ impl Guest {
     pub fn upload(self) -> (&'static str, String) {
         match self {
             Self::Text(_) | Self::Made(_) => ("application/wasm", String::new()),
-            Self::Script(script) => (script.media(), format!("?source_name={}", script.file())),
+            Self::Script(script) => {
+                let name = script.file();
+                let media = source_media_type(name).unwrap_or_default();
+                (media, format!("?source_name={name}"))
+            }
         }
     }
 

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use lantern_tests::{PATIENCE, Server, without};
+use lantern_tests::{PATIENCE, Server, interpreter_settings, without};
 use reqwest::Method;
 use serde_json::Value;
 use tokio::runtime::Runtime;
@@ -139,9 +139,8 @@ pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
 /// limits.
 async fn hostile_scripts(run: &mut crate::Run<'_>, seed: u64) -> Result<()> {
     scripts::compile_interpreters()?;
-    let settings = scripts::settings();
-    let settings: Vec<_> = settings.iter().map(String::as_str).collect();
-    let siege = AttackRun::begin(&settings, seed).await?;
+    let settings = interpreter_settings();
+    let siege = AttackRun::begin(&settings.each_ref().map(String::as_str), seed).await?;
     for (round, script) in (0..).zip(Script::ALL) {
         siege.withstand(run, Guest::Script(script), round).await.context(script.name)?;
         run.add("scripts", 1.0);

@@ -1,10 +1,8 @@
 //! Hostile scripts and declarations: sources that the shipped interpreters run. Each
 //! misbehaves at every event of its type.
 
-use std::process::Command;
-
 use anyhow::{Result, ensure};
-use lantern_tests::{interpreters, lantern_with_interpreters, shared_cache};
+use lantern_tests::check_source;
 
 use super::frame;
 use super::guests::Expected;
@@ -67,16 +65,6 @@ impl Script {
             Language::Python => "totals.py",
             Language::JavaScript => "totals.js",
             Language::Declaration => "totals.yaml",
-        }
-    }
-
-    /// The media type of its upload.
-    #[must_use]
-    pub fn media(&self) -> &'static str {
-        match self.language {
-            Language::Python => "text/x-python",
-            Language::JavaScript => "text/javascript",
-            Language::Declaration => "application/yaml",
         }
     }
 
@@ -143,27 +131,13 @@ tables:
 const DOUBLES: &str = "replace(replace(replace(replace(replace(source, 'p', 'pppppppppppppppp'), \
      'p', 'pppppppppppppppp'), 'p', 'pppppppppppppppp'), 'p', 'pppppppppppppppp'), 'p', 'pppp')";
 
-/// The settings with which a server runs sources.
-#[must_use]
-pub fn settings() -> [String; 2] {
-    [
-        format!("plugin.interpreters_dir={}", interpreters().display()),
-        format!("plugin.cache_dir={}", shared_cache().join("lantern/compiled").display()),
-    ]
-}
-
-/// Compiles all interpreters into the cache that the server uses. For Python this takes
-/// minutes on a busy machine, so it must not be part of an upload.
+/// Compiles all interpreters into the cache that the server uses.
 ///
 /// # Errors
 /// If a source is refused.
 pub fn compile_interpreters() -> Result<()> {
-    let folder = tempfile::tempdir()?;
     for script in Script::of_each_language() {
-        let path = folder.path().join(script.file());
-        std::fs::write(&path, script.text())?;
-        let mut check: Command = lantern_with_interpreters();
-        let checked = check.args(["plugin", "check"]).arg(&path).output()?;
+        let checked = check_source(script.file(), &script.text())?;
         ensure!(
             checked.status.success(),
             "{}: {}",
