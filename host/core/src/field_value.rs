@@ -44,6 +44,12 @@ impl<'a> FieldValue<'a> {
         }
     }
 
+    /// Whether `value` is within the range of the kind `integer`.
+    #[must_use]
+    pub fn is_integer(value: i128) -> bool {
+        (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(&value)
+    }
+
     /// Compares two values of one field: numbers and times by size, text by its bytes in
     /// UTF-8, `false` before `true`.
     #[must_use]
@@ -91,12 +97,7 @@ fn integer(json: &[u8]) -> Option<i128> {
 
 fn long_integer(json: &[u8]) -> Option<i128> {
     let value: i128 = std::str::from_utf8(json).ok()?.parse().ok()?;
-    is_integer(value).then_some(value)
-}
-
-/// Whether `value` is within the range of the kind `integer`.
-pub(crate) fn is_integer(value: i128) -> bool {
-    (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(&value)
+    FieldValue::is_integer(value).then_some(value)
 }
 
 #[inline]

@@ -75,7 +75,7 @@ pub use reserved_names::{
     EMITTED_SOURCE_PREFIX, HOST_EXTENSION_PREFIX, HOST_SOURCE, HOST_TYPE_PREFIX, emitted_id,
     has_emitted_form, is_host_source, is_host_type,
 };
-pub use rfc3339::parse_rfc3339;
+pub use rfc3339::{days_since_1970, parse_rfc3339};
 pub use row_check::{RowError, check_row};
 pub use row_fields::{FieldReader, FieldSpans, RowFields};
 pub use row_source::RowSource;

@@ -27,7 +27,7 @@ pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     }
     let (fraction_us, zone_text) = fraction(&b[19..])?;
     let offset_s = zone(zone_text)?;
-    let seconds = days_since_1970(year, month, day) * 86_400
+    let seconds = days_since_1970(year, month.into(), day.into()) * 86_400
         + i64::from(hour) * 3_600
         + i64::from(minute) * 60
         + i64::from(second.min(59))
@@ -85,10 +85,10 @@ fn days_in(year: i64, month: u8) -> u8 {
 /// Days from 1970-01-01 in the proleptic Gregorian calendar. Counting years
 /// from March puts the leap day at the end, so that a month's first day is a
 /// linear function of the month.
-fn days_since_1970(year: i64, month: u8, day: u8) -> i64 {
-    let (year, month) =
-        if month > 2 { (year, i64::from(month) - 3) } else { (year - 1, i64::from(month) + 9) };
+#[must_use]
+pub fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
     let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    let day_of_year = (153 * month + 2) / 5 + i64::from(day) - 1;
+    let day_of_year = (153 * month + 2) / 5 + day - 1;
     year * 365 + leap_days + day_of_year - 719_468
 }

@@ -125,8 +125,7 @@ fn plan_one(
         },
         accumulator,
         percent: percent.unwrap_or_default(),
-        counts: matches!(function, Function::Count | Function::Distinct)
-            || (function == Function::Sum),
+        counts: matches!(function, Function::Count | Function::Distinct | Function::Sum),
     })
 }
 
@@ -349,7 +348,7 @@ impl Aggregate {
                 Some(FieldValue::Number(*sum as f64 / *count as f64))
             }
             Accumulator::Integers { sum, .. } => {
-                if !(i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(sum) {
+                if !FieldValue::is_integer(*sum) {
                     return Err(self.out_of_range("the sum is not within -2^63 and 2^64 - 1"));
                 }
                 Some(FieldValue::Integer(*sum))

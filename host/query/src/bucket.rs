@@ -11,9 +11,9 @@
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
-use lantern_core::parse_rfc3339;
+use lantern_core::{days_since_1970, parse_rfc3339};
 
-use crate::civil::{DAY_US, SECOND_US, date_of, days_of};
+use crate::civil::{DAY_US, SECOND_US, date_of};
 
 /// The most units of a bucket.
 const UNITS_MAX: i64 = 10_000;
@@ -79,7 +79,7 @@ impl BucketLength {
 
 /// The local time at which a month starts, counted from January 1970.
 fn month_start(months: i64) -> i64 {
-    days_of(1970 + months.div_euclid(12), months.rem_euclid(12) + 1, 1) * DAY_US
+    days_since_1970(1970 + months.div_euclid(12), months.rem_euclid(12) + 1, 1) * DAY_US
 }
 
 /// A time zone.

@@ -6,7 +6,7 @@ pub(crate) const DAY_US: i64 = 86_400 * SECOND_US;
 
 /// Year, month and day of the day that is `days` after 1970-01-01, in the proleptic
 /// Gregorian calendar. The arithmetic counts years from March, so that the leap day is
-/// the last of its year.
+/// the last of its year. The inverse of [`days_since_1970`](lantern_core::days_since_1970).
 pub(crate) fn date_of(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
@@ -18,13 +18,6 @@ pub(crate) fn date_of(days: i64) -> (i64, i64, i64) {
     let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
     let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
-}
-
-/// The days from 1970-01-01 to a date; the inverse of [`date_of`].
-pub(crate) fn days_of(year: i64, month: i64, day: i64) -> i64 {
-    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
-    let leap_days = year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
-    year * 365 + leap_days + (153 * month + 2) / 5 + day - 1 - 719_468
 }
 
 /// Appends a time in RFC 3339, with the zone's offset from UTC in seconds.
@@ -52,15 +45,17 @@ pub(crate) fn write_time(time_us: i64, offset_s: i64, out: &mut Vec<u8>) {
 
 #[cfg(test)]
 mod tests {
+    use lantern_core::days_since_1970;
+
     use super::*;
 
     #[test]
     fn dates_and_days_are_inverse() {
         assert_eq!(date_of(0), (1970, 1, 1));
-        assert_eq!(date_of(days_of(2024, 2, 29)), (2024, 2, 29));
+        assert_eq!(date_of(days_since_1970(2024, 2, 29)), (2024, 2, 29));
         for days in (-800_000..3_000_000).step_by(37) {
             let (year, month, day) = date_of(days);
-            assert_eq!(days_of(year, month, day), days);
+            assert_eq!(days_since_1970(year, month, day), days);
             assert!((1..=12).contains(&month) && (1..=31).contains(&day), "{days}");
         }
     }

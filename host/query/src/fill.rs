@@ -3,7 +3,7 @@
 use lantern_core::{FieldKind, FieldValue};
 
 use crate::bucket::{BucketLength, Zone};
-use crate::group_value::GroupValue;
+use crate::group_value::{GroupValue, compare_ascending};
 use crate::plan::{Fill, RollUp};
 use crate::{Budget, QueryError};
 
@@ -21,14 +21,14 @@ pub(crate) fn fill(
     let keys = 1 + roll_up.by.len();
     // Rows of one combination are next to each other, in order of their buckets.
     rows.sort_unstable_by(|a, b| {
-        let by = order(&a[1..keys], &b[1..keys]);
+        let by = compare_ascending(&a[1..keys], &b[1..keys]);
         by.then_with(|| start_of(a).cmp(&start_of(b)))
     });
     if rows.is_empty() && roll_up.by.is_empty() {
         rows.push(empty(roll_up, first, &[], fill, None));
     }
     let mut filled = Vec::with_capacity(rows.len());
-    for combination in rows.chunk_by(|a, b| order(&a[1..keys], &b[1..keys]).is_eq()) {
+    for combination in rows.chunk_by(|a, b| compare_ascending(&a[1..keys], &b[1..keys]).is_eq()) {
         let (mut bucket, mut known) = (first, combination.iter().peekable());
         let by = &combination[0][1..keys];
         while bucket <= last {
@@ -70,15 +70,6 @@ fn start_of(row: &[GroupValue]) -> i64 {
         Some(Some(FieldValue::Timestamp(start))) => *start,
         _ => i64::MIN,
     }
-}
-
-fn order(a: &[GroupValue], b: &[GroupValue]) -> std::cmp::Ordering {
-    a.iter().zip(b).fold(std::cmp::Ordering::Equal, |known, (a, b)| {
-        known.then_with(|| match (a, b) {
-            (Some(a), Some(b)) => a.compare(b),
-            (a, b) => a.is_none().cmp(&b.is_none()),
-        })
-    })
 }
 
 /// The row of a bucket without rows.

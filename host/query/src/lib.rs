@@ -4,8 +4,7 @@
 //! rows of one committed state from a [`lantern_core::RowSource`], within a [`Budget`]. Rows
 //! are JSON objects; only the fields that the query needs are decoded.
 //!
-//! This crate knows neither HTTP nor the store. Queries run on the threads of a [`QueryPool`]
-//! and not on the threads that fold, so that queries do not delay folding.
+//! This crate knows neither HTTP nor the store, and starts no threads.
 
 mod aggregate;
 mod bucket;
@@ -16,7 +15,6 @@ mod error;
 mod fill;
 mod group_value;
 mod plan;
-mod pool;
 mod render;
 mod request;
 mod roll_up;
@@ -27,7 +25,6 @@ pub use config::QueryConfig;
 pub use error::{QueryError, RequestError};
 pub use group_value::GroupValue;
 pub use plan::Plan;
-pub use pool::{PoolBusy, QueryPool};
 pub use request::{AggregateRequest, ConditionRequest, OutputColumn, QueryRequest};
 pub use roll_up::{GroupPosition, GroupsPage};
 pub use rows::{PageSize, RowPosition, RowsPage};

@@ -256,15 +256,7 @@ fn groups(
     columns.extend(time.filter(|_| bucket.is_some()).map(|time| column(&fields[time])));
     let mut by = Vec::with_capacity(request.by.len());
     for name in &request.by {
-        let field = field_named(fields, name).map_err(RequestError::field("by"))?;
-        let kind = fields[field].kind;
-        if kind == FieldKind::Json || kind.is_sketch() {
-            let detail = format!(
-                "the field `{name}` is of kind `{}`, which has no groups: name another field",
-                kind.name()
-            );
-            return Err(RequestError::new("by", detail));
-        }
+        let field = scalar(fields, "by", name, "groups")?;
         columns.push(column(&fields[field]));
         by.push(field);
     }
@@ -287,6 +279,26 @@ fn groups(
     }
     let roll_up = RollUp { time, bucket, by, accumulators, aggregates, fill, range };
     Ok((Shape::Groups(roll_up), columns))
+}
+
+/// The field `name`, whose kind must not be `json` or a sketch, because these have no groups
+/// and no order.
+fn scalar(
+    fields: &[FieldSpec],
+    parameter: &'static str,
+    name: &str,
+    lacks: &str,
+) -> Result<usize, RequestError> {
+    let field = field_named(fields, name).map_err(RequestError::field(parameter))?;
+    let kind = fields[field].kind;
+    if kind == FieldKind::Json || kind.is_sketch() {
+        let detail = format!(
+            "the field `{name}` is of kind `{}`, which has no {lacks}: name another field",
+            kind.name()
+        );
+        return Err(RequestError::new(parameter, detail));
+    }
+    Ok(field)
 }
 
 fn bucket(text: &str) -> Result<BucketLength, RequestError> {
@@ -343,14 +355,6 @@ fn order(
         KEY => return Ok(Order { column: None, descending }),
         _ => {}
     }
-    let field = field_named(fields, name).map_err(RequestError::field("order"))?;
-    let kind = fields[field].kind;
-    if kind == FieldKind::Json || kind.is_sketch() {
-        let detail = format!(
-            "the field `{name}` is of kind `{}`, which has no order: name another field",
-            kind.name()
-        );
-        return Err(RequestError::new("order", detail));
-    }
+    let field = scalar(fields, "order", name, "order")?;
     Ok(Order { column: Some(field), descending })
 }

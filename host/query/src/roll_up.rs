@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate::Accumulator;
 use crate::bucket::Zone;
 use crate::fill::fill;
-use crate::group_value::GroupValue;
+use crate::group_value::{GroupValue, compare_ascending};
 use crate::plan::{Order, RollUp, Shape};
 use crate::{Budget, PageSize, Plan, QueryError};
 
@@ -67,8 +67,7 @@ impl Plan {
         let order = self.order;
         rows.sort_unstable_by(|a, b| compare(order, keys, a, b));
         if let Some(after) = after {
-            let column = order.column;
-            rows.retain(|row| after.precedes(order, column, &row[..keys], row));
+            rows.retain(|row| after.precedes(order, row));
         }
         let more = rows.len() > size.rows;
         rows.truncate(size.rows);
@@ -85,30 +84,15 @@ fn compare(order: Order, keys: usize, a: &[GroupValue], b: &[GroupValue]) -> Ord
     let by_column = order.column.map_or(Ordering::Equal, |column| {
         order.compare_values(a[column].as_ref(), b[column].as_ref())
     });
-    by_column.then_with(|| compare_keys(order, &a[..keys], &b[..keys]))
-}
-
-fn compare_keys(order: Order, a: &[GroupValue], b: &[GroupValue]) -> Ordering {
-    // Among equal values the order is ascending.
-    let ascending = Order { descending: false, ..order };
-    let values = a.iter().zip(b);
-    values.fold(Ordering::Equal, |known, (a, b)| {
-        known.then_with(|| ascending.compare_values(a.as_ref(), b.as_ref()))
-    })
+    by_column.then_with(|| compare_ascending(&a[..keys], &b[..keys]))
 }
 
 impl GroupPosition {
-    fn precedes(
-        &self,
-        order: Order,
-        column: Option<usize>,
-        key: &[GroupValue],
-        row: &[GroupValue],
-    ) -> bool {
-        let by_column = column.map_or(Ordering::Equal, |column| {
+    fn precedes(&self, order: Order, row: &[GroupValue]) -> bool {
+        let by_column = order.column.map_or(Ordering::Equal, |column| {
             order.compare_values(self.value.as_ref(), row[column].as_ref())
         });
-        by_column.then_with(|| compare_keys(order, &self.key, key)).is_lt()
+        by_column.then_with(|| compare_ascending(&self.key, &row[..self.key.len()])).is_lt()
     }
 }
 

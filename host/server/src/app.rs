@@ -1,19 +1,19 @@
 //! The state that requests and jobs share.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+use std::thread::available_parallelism;
 
 use lantern_core::{Appended, Events, Log, LogError};
 use lantern_engine::Engine;
 use lantern_live::Hub;
-use lantern_query::{Cancel, QueryPool};
+use lantern_query::{Cancel, QueryConfig};
 use metrics_exporter_prometheus::PrometheusHandle;
-use tokio::sync::{Semaphore, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::append_health::AppendHealth;
-use crate::config::{HttpConfig, ServerConfig};
+use crate::config::ServerConfig;
 use crate::disk_probe::DiskProbe;
 use crate::log_services::LogServices;
 use crate::plugins::Plugins;
@@ -30,8 +30,6 @@ pub(crate) struct App {
     pub(crate) metrics: PrometheusHandle,
     pub(crate) signals: Signals,
     pub(crate) permits: Permits,
-    /// Runs queries of tables.
-    pub(crate) query_pool: QueryPool,
     pub(crate) health: Health,
     pub(crate) tasks: Tasks,
 }
@@ -49,8 +47,12 @@ pub(crate) struct Signals {
 
 /// Limits of the work that requests cause at a time.
 pub(crate) struct Permits {
-    /// Permits for reads of tables and of the log.
-    pub(crate) queries: Semaphore,
+    /// Permits for reads of tables by key, and of the log.
+    pub(crate) reads: Semaphore,
+    /// Permits for queries, which filter, order or group the rows of a table.
+    pub(crate) queries: Arc<Semaphore>,
+    /// Permits to wait for one of `queries`.
+    pub(crate) waiting_queries: Semaphore,
     /// Permits for large bodies that are held in memory.
     pub(crate) bodies: Arc<Semaphore>,
     /// Permits for packed bodies that are being read.
@@ -59,11 +61,15 @@ pub(crate) struct Permits {
 
 impl Permits {
     /// As many permits as `config` allows.
-    pub(crate) fn new(config: &HttpConfig) -> Self {
+    pub(crate) fn new(config: &ServerConfig) -> Self {
+        let ServerConfig { http, query, .. } = config;
+        let cores = available_parallelism().map_or(1, usize::from);
         Self {
-            queries: Semaphore::new(config.queries_max),
-            bodies: Arc::new(Semaphore::new(config.bodies_max)),
-            unpacking: Arc::new(Semaphore::new(config.bodies_max)),
+            reads: Semaphore::new(http.queries_max),
+            queries: Arc::new(Semaphore::new(query.threads_on(cores))),
+            waiting_queries: Semaphore::new(query.waiting_max),
+            bodies: Arc::new(Semaphore::new(http.bodies_max)),
+            unpacking: Arc::new(Semaphore::new(http.bodies_max)),
         }
     }
 }
@@ -87,6 +93,10 @@ pub(crate) struct Tasks {
     pub(crate) stopping: CancellationToken,
 }
 
+fn stopping() -> Problem {
+    Problem::new("LAN-0215", "the server is shutting down")
+}
+
 /// Cancels a query when its caller does not wait for it any more.
 struct CancelOnDrop(Cancel);
 
@@ -99,41 +109,45 @@ impl Drop for CancelOnDrop {
 impl App {
     /// Runs `read` on a thread that may block. At most `http.queries_max` run
     /// at a time.
-    pub(crate) async fn query<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Self) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let _permit = self
-            .permits
-            .queries
-            .acquire()
-            .await
-            .map_err(|_| Problem::new("LAN-0215", "the server is shutting down"))?;
+        let _permit = self.permits.reads.acquire().await.map_err(|_| stopping())?;
         self.blocking(read).await
     }
 
-    /// Runs a query of a table on a thread of the query pool. It is cancelled when the
-    /// returned future is dropped.
-    pub(crate) async fn run_query<T: Send + 'static>(
+    /// Runs a query of a table on a thread that may block. At most `query.threads` run at a
+    /// time, and `query.waiting_max` wait. The query is cancelled when the returned future is
+    /// dropped.
+    pub(crate) async fn query<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Self, &Cancel) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
+        let permit = self.query_permit().await?;
         let cancel = CancelOnDrop(Cancel::default());
-        let (app, cancelled, span) = (Arc::clone(self), cancel.0.clone(), tracing::Span::current());
-        let (done, result) = oneshot::channel();
-        self.query_pool.run(move || {
-            if cancelled.is_cancelled() {
-                return;
-            }
-            let read = || span.in_scope(|| read(&app, &cancelled));
-            // If it panics, `done` is dropped, and the caller gets an error.
-            if let Ok(result) = catch_unwind(AssertUnwindSafe(read)) {
-                let _ = done.send(result);
-            }
-        })?;
-        result.await.unwrap_or_else(|_| {
-            Err(Problem::new("LAN-0413", "a query ended unexpectedly: see the server's log"))
+        let cancelled = cancel.0.clone();
+        self.blocking(move |app| {
+            // Held until the query has ended, also if its caller is gone before.
+            let _permit = permit;
+            read(app, &cancelled)
         })
+        .await
+    }
+
+    async fn query_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        let queries = &self.permits.queries;
+        if let Ok(permit) = Arc::clone(queries).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _waiting = self.permits.waiting_queries.try_acquire().map_err(|_| {
+            let QueryConfig { waiting_max, .. } = self.config.query;
+            let detail = format!(
+                "all threads for queries are busy and {waiting_max} queries wait: the limit is {waiting_max} (`query.waiting_max`)"
+            );
+            Problem::new("LAN-0429", detail)
+        })?;
+        Arc::clone(queries).acquire_owned().await.map_err(|_| stopping())
     }
 
     /// Runs `work` on a thread that may block.

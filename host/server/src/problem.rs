@@ -9,7 +9,7 @@ use http::{HeaderValue, StatusCode};
 use lantern_core::{LogError, RejectedEvent, StoreError, ViewError};
 use lantern_engine::EngineError;
 use lantern_plugin::LoadError;
-use lantern_query::{PoolBusy, QueryError, RequestError};
+use lantern_query::{QueryError, RequestError};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::openapi::RefOr;
@@ -182,12 +182,6 @@ impl From<QueryError> for Problem {
             // Its caller is gone, so no client reads this.
             _ => Self::new("LAN-0215", detail),
         }
-    }
-}
-
-impl From<PoolBusy> for Problem {
-    fn from(error: PoolBusy) -> Self {
-        Self::new("LAN-0429", error.to_string())
     }
 }
 

@@ -5,7 +5,6 @@ use std::cmp::Ordering;
 use serde_json::Value;
 
 use super::FilterError;
-use crate::field_value::is_integer;
 use crate::{FieldKind, FieldSpec, FieldValue, parse_rfc3339};
 
 /// The longest value that an error shows, in characters.
@@ -31,7 +30,9 @@ impl Literal {
             Some(Err(_)) => return Err(wrong(field, text, "its closing quote is missing")),
         };
         let literal = match field.kind {
-            FieldKind::Integer => text.parse().ok().filter(|v| is_integer(*v)).map(Self::Integer),
+            FieldKind::Integer => {
+                text.parse().ok().filter(|v| FieldValue::is_integer(*v)).map(Self::Integer)
+            }
             FieldKind::Number => {
                 let number = text.parse::<f64>().ok().filter(|number| number.is_finite());
                 number.map(Self::Number)

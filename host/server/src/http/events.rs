@@ -74,7 +74,7 @@ pub(crate) async fn read(
     let format = answer_format(&headers, &AnswerFormat::EVENTS);
     let mut appended = app.signals.appended.clone();
     appended.mark_unchanged();
-    let from = app.query(move |app| first(app, partition, &query)).await?;
+    let from = app.read(move |app| first(app, partition, &query)).await?;
     let mut page = PageBuilder::new(from, format, limit, app.config.http.query_bytes_max);
     page.exact = exact;
     let until = Instant::now() + wait;
@@ -84,7 +84,7 @@ pub(crate) async fn read(
             let at_end = page.fill(app, partition, &wanted)?;
             Ok((page, at_end, app.log.bounds(partition)?))
         };
-        let (filled, at_end, bounds) = app.query(read).await?;
+        let (filled, at_end, bounds) = app.read(read).await?;
         page = filled;
         if page.count > 0 || (at_end && !changed(&app, &mut appended, until).await) {
             break bounds;

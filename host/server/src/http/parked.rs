@@ -72,7 +72,7 @@ pub(crate) async fn list(
         let page = app.engine.parked_where(&name, version.as_ref(), wanted, cursor, limit)?;
         Ok(wire::parked_page(page))
     };
-    app.query(list).await.map(Json)
+    app.read(list).await.map(Json)
 }
 
 /// Counts parked events by the reason of their failure, together with the events that
@@ -89,7 +89,7 @@ pub(crate) async fn reasons(
     let reasons = move |app: &super::App| {
         Ok(wire::parked_summary(app.engine.parked_summary(&name, version.as_ref())?))
     };
-    app.query(reasons).await.map(Json)
+    app.read(reasons).await.map(Json)
 }
 
 /// Applies parked events, in order; events that fail again stay parked.

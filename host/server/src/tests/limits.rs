@@ -254,7 +254,7 @@ async fn no_more_large_bodies_and_queries_are_held_than_allowed() {
     drop(held);
     fixture.send(request()).await.expect_ok();
 
-    let held = fixture.app.permits.queries.acquire().await.unwrap();
+    let held = fixture.app.permits.reads.acquire().await.unwrap();
     let waits = timeout(Duration::from_millis(50), fixture.get("/v1/events")).await;
     assert!(waits.is_err(), "two queries run at a time");
     drop(held);

@@ -143,6 +143,41 @@ async fn an_expensive_query_ends_at_its_limit() {
     assert_eq!(narrow["rows"], serde_json::json!([{"count": 5}]));
 }
 
+/// Starts a query that runs until the returned sender is dropped.
+async fn occupied(fixture: &Fixture) -> std::sync::mpsc::Sender<()> {
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let (started, running) = oneshot::channel();
+    let app = Arc::clone(&fixture.app);
+    tokio::spawn(async move {
+        app.query(move |_, _| {
+            let _ = started.send(());
+            let _ = released.recv();
+            Ok(())
+        })
+        .await
+    });
+    running.await.unwrap();
+    release
+}
+
+#[tokio::test]
+async fn no_more_queries_wait_than_allowed() {
+    let fixture = Fixture::with(|config| {
+        config.query.threads = 1;
+        config.query.waiting_max = 1;
+    });
+    let release = occupied(&fixture).await;
+    let app = Arc::clone(&fixture.app);
+    let waiting = tokio::spawn(async move { app.query(|_, _| Ok(7)).await });
+    while fixture.app.permits.waiting_queries.available_permits() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let refused = fixture.app.query(|_, _| Ok(8)).await.unwrap_err();
+    assert_eq!(refused.code, "LAN-0429");
+    drop(release);
+    assert_eq!(waiting.await.unwrap().unwrap(), 7);
+}
+
 #[tokio::test]
 async fn queries_beyond_the_queue_are_refused_and_reads_by_key_are_not() {
     let fixture = Fixture::with(|config| {
@@ -150,14 +185,7 @@ async fn queries_beyond_the_queue_are_refused_and_reads_by_key_are_not() {
         config.query.waiting_max = 0;
     });
     fixture.project(counts()).await;
-    let (release, released) = std::sync::mpsc::channel::<()>();
-    let (started, running) = oneshot::channel();
-    let occupy = move || {
-        let _ = started.send(());
-        let _ = released.recv();
-    };
-    fixture.app.query_pool.run(occupy).unwrap();
-    running.await.unwrap();
+    let release = occupied(&fixture).await;
     let answer = fixture.get(&format!("{TABLE}?agg=count()")).await;
     answer.is_problem("LAN-0429", "`query.waiting_max`");
     assert_eq!(answer.status, 503);
@@ -173,7 +201,7 @@ async fn a_query_is_cancelled_when_its_client_is_gone() {
     let (ended, cancelled) = oneshot::channel();
     let app = Arc::clone(&fixture.app);
     let client = tokio::spawn(async move {
-        app.run_query(move |_, cancel| {
+        app.query(move |_, cancel| {
             let _ = started.send(());
             while !cancel.is_cancelled() {
                 std::thread::yield_now();

@@ -8,7 +8,6 @@ mod http;
 #[cfg_attr(not(feature = "kafka"), path = "no_kafka.rs")]
 pub(crate) mod kafka;
 mod log;
-mod query;
 mod store;
 
 use std::net::SocketAddr;
@@ -134,8 +133,7 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, DataDir), StartErr
         plugins,
         metrics,
         signals: Signals { appended: readers, committed: commits.changed() },
-        permits: Permits::new(&config.http),
-        query_pool: query::open(&config)?,
+        permits: Permits::new(&config),
         health: Health { appends: AppendHealth::default(), disk: DiskProbe::new(data.probe()) },
         tasks: Tasks::default(),
         config,

@@ -131,9 +131,9 @@ async fn answer(
         committed.mark_unchanged();
         let reading = Arc::clone(&read);
         let outcome = if read.request.is_some() {
-            app.run_query(move |app, cancel| reading.run(app, cancel)).await?
+            app.query(move |app, cancel| reading.run(app, cancel)).await?
         } else {
-            app.query(move |app| reading.run(app, &Cancel::default())).await?
+            app.read(move |app| reading.run(app, &Cancel::default())).await?
         };
         match outcome {
             ReadOutcome::Answer(response) => return Ok(*response),
