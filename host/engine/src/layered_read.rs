@@ -251,41 +251,11 @@ impl<'a> StoredPages<'a> {
 
 #[cfg(test)]
 mod tests {
-    use lantern_core::TableId;
+    use lantern_core::fake::MemoryShard;
+    use lantern_core::{ShardStore as _, TableId, Writes};
 
     use super::*;
     use crate::change_set::ChangeSet;
-
-    struct StoreLayer(BTreeMap<Vec<u8>, Vec<u8>>);
-
-    impl ReadStore for StoreLayer {
-        fn get(&self, _: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-            Ok(self.0.get(key).cloned())
-        }
-
-        fn scan(
-            &self,
-            _: Space,
-            range: &KeyRange,
-            limit: usize,
-            reverse: bool,
-        ) -> Result<Pairs, StoreError> {
-            let within = |key: &Vec<u8>| {
-                *key >= range.start && range.end.as_ref().is_none_or(|end| key < end)
-            };
-            let pairs =
-                self.0.iter().filter(|(k, _)| within(k)).map(|(k, v)| (k.clone(), v.clone()));
-            Ok(if reverse {
-                pairs.rev().take(limit).collect()
-            } else {
-                pairs.take(limit).collect()
-            })
-        }
-
-        fn spaces(&self) -> Result<Vec<Space>, StoreError> {
-            Ok(vec![Space::Outbox])
-        }
-    }
 
     /// Checks scans in both directions with every limit against the merged map, for every
     /// combination of five keys in the store and in two layers, put or deleted.
@@ -295,13 +265,15 @@ mod tests {
         for pattern in 0..4_u32.pow(5) {
             // Rows of tables are found by hash until they are sorted.
             let space = [Space::Outbox, Space::Table(TableId(0))][pattern as usize % 2];
-            let mut stored = StoreLayer(BTreeMap::new());
+            let stored = MemoryShard::default();
+            let keys: Vec<_> = (0..5).map(key).collect();
+            let mut rows = Writes::new();
             let (mut low, mut high) = (ChangeSet::default(), ChangeSet::default());
             let mut model = BTreeMap::new();
             for i in 0..5 {
                 let state = pattern / 4_u32.pow(i) % 4;
                 if state & 1 == 1 {
-                    stored.0.insert(key(i), b"stored".to_vec());
+                    rows.entry(space).or_default().insert(&keys[i as usize], Some(b"stored"));
                     model.insert(key(i), b"stored".to_vec());
                 }
                 if state & 2 == 2 {
@@ -315,13 +287,13 @@ mod tests {
                     }
                 }
             }
+            stored.commit(&rows).unwrap();
             // The lower layer may be sorted, and may be a commit in progress.
             if pattern % 3 == 0 {
                 low.put_in_order(space);
             }
             let frozen = low.clone().freeze();
             let low: &dyn Layer = if pattern % 5 < 2 { &frozen } else { &low };
-            let keys: Vec<_> = (0..5).map(key).collect();
             let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
             let mut values = ReadValues::default();
             values.begin(keys.len());
