@@ -12,8 +12,7 @@ use std::time::Duration;
 use async_compression::tokio::bufread::{GzipDecoder, ZstdDecoder};
 use async_compression::zstd::DParameter;
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -22,7 +21,7 @@ use http::header::{CONTENT_ENCODING, CONTENT_LENGTH};
 use tokio::io::{AsyncBufRead, BufReader};
 use tokio_util::io::{ReaderStream, StreamReader};
 
-use super::Shared;
+use super::App;
 use crate::problem::{CONTENT_CODING, Problem};
 
 /// The maximum number of codings of one body.
@@ -62,9 +61,16 @@ struct UnpackLimit {
 
 /// Passes the body on unpacked. The layers after this one see neither
 /// `Content-Encoding` nor the packed length.
-pub(super) async fn unpack(State(app): State<Shared>, request: Request, next: Next) -> Response {
+pub(super) async fn unpack<F>(
+    app: &App,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     let codings = match codings(request.headers()) {
-        Ok(codings) if codings.is_empty() => return next.run(request).await,
+        Ok(codings) if codings.is_empty() => return next(request).await,
         Ok(codings) => codings,
         Err(problem) => return problem.into_response(),
     };
@@ -85,7 +91,7 @@ pub(super) async fn unpack(State(app): State<Shared>, request: Request, next: Ne
         let _held = &permit;
         piece
     });
-    next.run(Request::from_parts(parts, Body::from_stream(pieces))).await
+    next(Request::from_parts(parts, Body::from_stream(pieces))).await
 }
 
 /// The codings of the body, in the order they were applied.

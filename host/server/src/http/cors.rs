@@ -5,8 +5,7 @@
 //! with 200, even if it is the handshake of a web hook. [`super::origin_check`] runs before
 //! this module and decides which pages may call.
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
@@ -15,7 +14,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use super::Shared;
+use super::App;
 use crate::config::HttpConfig;
 
 /// The methods that at least one address accepts.
@@ -31,9 +30,16 @@ const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-orig
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
 
 /// Lets the pages in `http.origins` read any answer, errors included.
-pub(super) async fn share(State(app): State<Shared>, request: Request, next: Next) -> Response {
+pub(super) async fn share<F>(
+    app: &App,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     let origin = origin(request.headers(), &app.config.http);
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     let headers = response.headers_mut();
     headers.append(VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = origin {
@@ -52,9 +58,16 @@ fn origin(headers: &HeaderMap, config: &HttpConfig) -> Option<HeaderValue> {
 }
 
 /// Answers `OPTIONS`.
-pub(super) async fn options(State(app): State<Shared>, request: Request, next: Next) -> Response {
+pub(super) async fn options<F>(
+    app: &App,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     if request.method() != Method::OPTIONS {
-        return next.run(request).await;
+        return next(request).await;
     }
     if let Some(response) = preflight(request.headers(), &app.config.http) {
         return response;
@@ -63,7 +76,7 @@ pub(super) async fn options(State(app): State<Shared>, request: Request, next: N
         Some(name) if request.uri().path() == EVENTS => Some(name.clone()),
         _ => None,
     };
-    let mut response = next.run(request).await;
+    let mut response = next(request).await;
     // The router knows which methods an address accepts, and lists them in `Allow`.
     if response.status() == StatusCode::METHOD_NOT_ALLOWED {
         let allow = response.headers_mut().remove(ALLOW);

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use axum::body::{Body, HttpBody};
 use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::Response;
 use bytes::Bytes;
 use http::header::EXPECT;
@@ -21,16 +20,19 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Sends the answer only after the body has arrived completely, after its sender has aborted
 /// it, or when [`DRAIN`] has passed since the body was last read.
-pub(crate) async fn drain(request: Request, next: Next) -> Response {
+pub(super) async fn drain<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     if request.body().is_end_stream() {
-        return next.run(request).await;
+        return next(request).await;
     }
     // A client that waits for `100 Continue` has not sent a body yet.
     let waits = request.headers().contains_key(EXPECT);
     let left: UnreadBody = Arc::default();
     let slot = Arc::clone(&left);
     let track = |body| Body::new(TrackedBody { body: Some(body), touched: false, slot });
-    let response = next.run(request.map(track)).await;
+    let response = next(request.map(track)).await;
     let left = left.lock().take();
     if let Some((mut body, touched)) = left
         && (touched || !waits)

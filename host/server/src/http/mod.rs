@@ -28,8 +28,9 @@ mod web_page;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::middleware;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::Response;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use utoipa::OpenApi;
@@ -119,15 +120,26 @@ pub(crate) fn router(app: Shared) -> Router {
         .merge(web_page::routes())
         .fallback(not_found)
         .method_not_allowed_fallback(wrong_method)
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), content_encoding::unpack))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::options))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), origin_check::check))
-        .layer(middleware::from_fn(reserved_connections::check))
-        .layer(middleware::from_fn_with_state(Arc::clone(&app), cors::share))
-        .layer(middleware::from_fn(drain_body::drain))
-        .layer(middleware::from_fn(request_span::request))
-        .layer(DefaultBodyLimit::max(SMALL_BODY_BYTES_MAX))
+        .layer((
+            DefaultBodyLimit::max(SMALL_BODY_BYTES_MAX),
+            middleware::from_fn_with_state(Arc::clone(&app), every_request),
+        ))
         .with_state(app)
+}
+
+/// What surrounds the handler of every request, from the outside to the inside. These are plain
+/// functions in one layer: axum allocates and copies the inner layers for each layer of a
+/// request, which for seven layers cost more than the handler.
+async fn every_request(State(app): State<Shared>, request: Request, next: Next) -> Response {
+    let app = &*app;
+    let handle = |request| next.run(request);
+    let unpack = |request| content_encoding::unpack(app, request, handle);
+    let options = |request| cors::options(app, request, unpack);
+    let check_origin = |request| origin_check::check(app, request, options);
+    let check_connection = |request| reserved_connections::check(request, check_origin);
+    let share = |request| cors::share(app, request, check_connection);
+    let drain = |request| drain_body::drain(request, share);
+    request_span::request(request, drain).await
 }
 
 async fn not_found(uri: http::Uri) -> Problem {

@@ -1,22 +1,28 @@
 //! Protects a server without authentication from web pages of other sites. Such a page can send
 //! requests to the loopback address, also under the page's own host name (DNS rebinding).
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
+use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
 use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Uri};
 
-use super::Shared;
+use super::App;
 use crate::cloudevents::percent_decode;
 use crate::config::HttpConfig;
 use crate::problem::Problem;
 
 /// Answers a request only if it names this server and comes from no page or from a page
 /// that may call the server.
-pub(crate) async fn check(State(app): State<Shared>, request: Request, next: Next) -> Response {
+pub(super) async fn check<F>(
+    app: &App,
+    request: Request,
+    next: impl FnOnce(Request) -> F,
+) -> Response
+where
+    F: Future<Output = Response>,
+{
     match allowed(request.headers(), request.uri(), &app.config.http) {
-        Ok(()) => next.run(request).await,
+        Ok(()) => next(request).await,
         Err(problem) => problem.into_response(),
     }
 }

@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request};
-use axum::middleware::Next;
 use axum::response::Response;
 use http::{HeaderMap, Method};
 use tracing::Instrument as _;
 
 /// Runs the request in a span that continues the caller's trace.
-pub(crate) async fn request(request: Request, next: Next) -> Response {
+pub(super) async fn request<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     // The route's pattern, not the path: names from clients would create an unlimited
     // number of metrics.
     let route = request
@@ -20,7 +22,7 @@ pub(crate) async fn request(request: Request, next: Next) -> Response {
     let (trace_id, parent_id) = trace_context(request.headers()).unwrap_or_default();
     let span = tracing::info_span!("request", method, route, trace_id, parent_id);
     let start = Instant::now();
-    let response = next.run(request).instrument(span.clone()).await;
+    let response = next(request).instrument(span.clone()).await;
     let (status, seconds) = (response.status().as_u16(), start.elapsed().as_secs_f64());
     span.in_scope(|| match status {
         500.. => tracing::warn!(status, seconds, "request failed"),

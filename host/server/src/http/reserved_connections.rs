@@ -4,7 +4,6 @@
 
 use axum::body::HttpBody as _;
 use axum::extract::Request;
-use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 
 use crate::problem::Problem;
@@ -15,12 +14,15 @@ pub(super) struct Reserved;
 
 /// Answers on a reserved connection only requests that are [`is_administration`].
 /// Others get a 503.
-pub(super) async fn check(request: Request, next: Next) -> Response {
+pub(super) async fn check<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
+where
+    F: Future<Output = Response>,
+{
     if request.extensions().get::<Reserved>().is_some() && !is_administration(&request) {
         let detail = "all connections for this kind of request are in use";
         return Problem::new("LAN-0420", detail).into_response();
     }
-    next.run(request).await
+    next(request).await
 }
 
 /// Health, metrics, and the administration of projections, but only requests without a
