@@ -124,6 +124,7 @@ pub(crate) struct Options {
 }
 
 fn main() -> Result<std::process::ExitCode> {
+    lantern_cli::memory::without_huge_pages();
     if std::env::args().nth(1).as_deref() == Some("__compile") {
         return Ok(lantern_plugin::compile_child_main());
     }

@@ -32,6 +32,7 @@ use lantern_core::Events;
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
+    lantern_cli::memory::without_huge_pages();
     // The plugin host compiles guests in a child process, for which it starts this binary
     // again. In the server it does the same with the server's binary.
     if std::env::args().nth(1).as_deref() == Some("__compile") {

@@ -124,6 +124,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    lantern_cli::memory::without_huge_pages();
     if std::env::args_os().nth(1).is_some_and(|arg| arg == COMPILE_CHILD) {
         return lantern_plugin::compile_child_main();
     }
