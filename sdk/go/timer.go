@@ -1,0 +1,123 @@
+package lantern
+
+import "strconv"
+
+// Timer is a timer that fires.
+type Timer struct {
+	// Key is without the tenant.
+	Key string
+	// Tenant is empty if it has none.
+	Tenant string
+	// At is the time for which it was set.
+	At Time
+	// Watermark is the watermark at which it fires.
+	Watermark Time
+	// Offset is that of the event that set it.
+	Offset uint64
+
+	fullKey string
+}
+
+// FullKey returns the key with the tenant, as it was set.
+func (t *Timer) FullKey() string { return t.fullKey }
+
+// ownTimer begins the keys of the timers of this package's windows.
+const ownTimer = "\x01"
+
+type timerChange struct {
+	cancels bool
+	at      Time
+	key     string
+}
+
+func (c timerChange) send() {
+	if c.cancels {
+		hostCancelTimer(call.cause, c.key)
+	} else {
+		hostSetTimer(call.cause, c.at, c.key)
+	}
+}
+
+// newEvent is an event to append to the log.
+type newEvent struct {
+	cause         uint32
+	kind, subject string
+	time          Time
+	data          JSON
+}
+
+// SetTimer sets, or moves, the timer of a key. It fires when the watermark reaches `at`. A key
+// made by [InTenant] belongs to the tenant, which must be that of the event.
+func SetTimer(at Time, key string) {
+	if timerFits(key) {
+		changeTimer(timerChange{at: at, key: key})
+	}
+}
+
+// CancelTimer removes the timer of a key, if there is one.
+func CancelTimer(key string) {
+	if timerFits(key) {
+		changeTimer(timerChange{cancels: true, key: key})
+	}
+}
+
+func timerFits(key string) bool {
+	tenant, rest, ok := splitTenant(key)
+	switch {
+	case registered.Tick == 0:
+		fail("timers need event time: set Tick in the projection")
+	case !ok:
+		fail("U+0000 cannot be part of a timer's key")
+	case tenant != "" && !(call.hasTenant && call.tenant == tenant):
+		fail("a timer's tenant is not that of the event or timer that sets it")
+	case rest == "":
+		fail("a timer's key cannot be empty")
+	case rest[0] == ownTimer[0]:
+		fail("keys that begin with U+0001 are those of this package's windows")
+	case len(key) > keyBytesMax:
+		fail("a timer's key has %d bytes, and the limit is %d", len(key), keyBytesMax)
+	default:
+		return true
+	}
+	return false
+}
+
+func changeTimer(change timerChange) {
+	if call.inEvent {
+		call.timers = append(call.timers, change)
+	} else if call.failed == nil {
+		change.send()
+	}
+}
+
+// setOwnTimer sets a timer of the windows of a table.
+func setOwnTimer(table uint32, at Time, tenant, rest string) {
+	if registered.Tick == 0 {
+		fail("windows need event time: set Tick in the projection")
+		return
+	}
+	key := ownPrefix(table) + rest
+	if tenant != "" {
+		key = InTenant(tenant, key)
+	}
+	changeTimer(timerChange{at: at, key: key})
+}
+
+func ownPrefix(table uint32) string {
+	return ownTimer + strconv.FormatUint(uint64(table), 10) + "/"
+}
+
+// IsOwn is whether the timer belongs to windows of this package, rather than to [SetTimer].
+func (t *Timer) IsOwn() bool { return len(t.Key) > 0 && t.Key[0] == ownTimer[0] }
+
+// Emit appends an event to the log, when the call has succeeded. Its tenant is that of the
+// event or timer in progress.
+func Emit(eventType, subject string, time Time, data JSON) {
+	for _, known := range registered.Emits {
+		if known == eventType {
+			call.emitted = append(call.emitted, newEvent{call.cause, eventType, subject, time, data})
+			return
+		}
+	}
+	fail("the event type %q is not in Emits", eventType)
+}
