@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use lantern_tests::{guest, lantern, root, with_interpreters, without};
+use lantern_tests::{GO_TOOLCHAIN, go_component, guest, lantern, root, with_interpreters, without};
 
 use crate::finish;
 
@@ -39,4 +39,19 @@ fn the_conformance_projection_in_javascript_gives_the_same_bytes() {
     // A fresh instance reads the script again, and the determinism check drops many.
     let options = ["--checked-events-max", "310"];
     check(&root().join("sdk/conformance/js/conformance.js"), &options);
+}
+
+#[test]
+fn the_conformance_projection_in_go_gives_the_same_bytes_natively_and_in_the_host() {
+    if without("go") || without("python3") {
+        return;
+    }
+    for folder in ["sdk/go", "sdk/conformance/go"] {
+        let mut test = Command::new("go");
+        test.env("GOTOOLCHAIN", GO_TOOLCHAIN).args(["test", "./..."]);
+        finish(test.current_dir(root().join(folder)));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let component = go_component("sdk/conformance/go", dir.path()).unwrap();
+    check(&component, &["--checked-events-max", "1000"]);
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lantern_tests::{
-    Server, interpreter_settings, lantern, lantern_with_interpreters, root, with_interpreters,
-    without,
+    GO_TOOLCHAIN, Server, interpreter_settings, lantern, lantern_with_interpreters, root,
+    with_interpreters, without,
 };
 use serde_json::{Value, json};
 
@@ -29,6 +29,7 @@ fn created(folder: &Path, arguments: &[&str]) -> PathBuf {
 /// Builds the project in `folder`; returns the component.
 fn built(folder: &Path) -> PathBuf {
     let mut build = lantern_with_interpreters();
+    build.env("GOTOOLCHAIN", GO_TOOLCHAIN);
     let out = finish_in(folder, build.args(["build", "--json"]));
     let built: Value = serde_json::from_str(&out).unwrap();
     folder.join(built["file"].as_str().unwrap())
@@ -114,6 +115,19 @@ async fn a_project_in_c_is_created_built_tested_and_pushed() {
     let folder = created(dir.path(), &["--lang", "c", "--sdk", &sdk("c")]);
     let component = built(&folder);
     finish_in(&folder, Command::new("make").args(["--silent", "test"]));
+    folds(&folder, &component).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_project_in_go_is_created_built_tested_and_pushed() {
+    if without("go") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let folder = created(dir.path(), &["--lang", "go", "--sdk", &sdk("go")]);
+    let component = built(&folder);
+    let mut test = Command::new("go");
+    finish_in(&folder, test.env("GOTOOLCHAIN", GO_TOOLCHAIN).args(["test", "./..."]));
     folds(&folder, &component).await;
 }
 

@@ -9,7 +9,8 @@
 use std::fs::read_to_string;
 
 use lantern_tests::{
-    Server, check_source, guest, interpreter_settings, lantern_with_interpreters, root, without,
+    Server, check_source, go_component, guest, interpreter_settings, lantern_with_interpreters,
+    root, without,
 };
 use reqwest::Method;
 use serde_json::Value;
@@ -61,13 +62,18 @@ async fn fold(server: &Server, kinds: &[&str], sent: &mut u64) {
 /// same value every time.
 async fn check(name: &str, media: &str, breaches: &[Breach], constants: &[&str]) {
     let server = server().await;
-    let pid = server.pid();
     let source = read_to_string(root().join("sdk/conformance/rules").join(name)).unwrap();
     let (status, answer) = upload(&server, name, media, &source).await;
     assert_eq!(status, 201, "{answer}");
+    check_on(&server, name, breaches, constants).await;
+}
+
+/// The same, of a projection that is on the server.
+async fn check_on(server: &Server, name: &str, breaches: &[Breach], constants: &[&str]) {
+    let pid = server.pid();
     let mut sent = 0;
     for (round, (kind, words)) in (1..).zip(breaches) {
-        fold(&server, &["r.count", kind, "r.count"], &mut sent).await;
+        fold(server, &["r.count", kind, "r.count"], &mut sent).await;
         let parked = server.get("/v1/projections/rules/parked?limit=100").await.unwrap();
         assert_eq!(parked["total"], round, "{kind}: {parked:#}");
         let last = parked["parked"].as_array().unwrap().last().unwrap();
@@ -84,7 +90,7 @@ async fn check(name: &str, media: &str, breaches: &[Breach], constants: &[&str])
     // The same values in other calls, and in a second fold by other instances.
     let mut read = Vec::new();
     for _ in 0..2 {
-        fold(&server, constants, &mut sent).await;
+        fold(server, constants, &mut sent).await;
         read.push(server.rows("rules/read").await.unwrap());
     }
     assert_eq!(read[0].len(), constants.len(), "{read:?}");
@@ -142,6 +148,44 @@ async fn a_script_in_javascript_that_breaks_the_rules_is_stopped() {
         ("r.random", &["a projection has no randomness", "rules.js:35"]),
     ];
     check("rules.js", "text/javascript", breaches, &["r.environment"]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_in_go_that_breaks_the_rules_is_stopped() {
+    if without("go") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let plugin = go_component("sdk/conformance/rules/go", dir.path()).unwrap();
+    // Compiles it: that takes longer than a request may take.
+    let good = dir.path().join("good.ndjson");
+    std::fs::write(&good, line("1", "r.count", "s", "{}")).unwrap();
+    finish(lantern_with_interpreters().arg("test").args([&good, &plugin]));
+    // What differs from instance to instance is found by the check of determinism.
+    let random: String = (0..20).map(|n| line(&n.to_string(), "r.unseeded", "s", "{}")).collect();
+    let events = dir.path().join("random.ndjson");
+    std::fs::write(&events, random).unwrap();
+    let differs = lantern_with_interpreters().arg("test").args([&events, &plugin]).output();
+    assert!(!differs.unwrap().status.success());
+
+    let server = server().await;
+    server.project("rules", &plugin, "").await.unwrap();
+    let breaches: &[Breach] = &[
+        ("r.error", &["refused by the projection"]),
+        ("r.loop", FUEL),
+        ("r.trap", &["index out of range", "rules.go:56"]),
+        ("r.recursion", &["call stack exhausted"]),
+        ("r.memory", &["out of memory", "plugin.limits.memory_bytes"]),
+        ("r.file", &["/etc/passwd"]),
+        ("r.write", &["/tmp/written"]),
+        ("r.socket", &["127.0.0.1:80"]),
+        ("r.process", &["/bin/true"]),
+        ("r.exit", &["unreachable"]),
+        ("r.deadlock", &["all goroutines are asleep - deadlock!"]),
+        ("r.goroutine", &["a goroutine panics", "rules.go:"]),
+    ];
+    let constants = ["r.thread", "r.sleep", "r.clock", "r.random", "r.environment"];
+    check_on(&server, "rules.go", breaches, &constants).await;
 }
 
 /// What a source does when it is loaded ends its upload.

@@ -102,6 +102,40 @@ pub fn without(program: &str) -> bool {
     std::env::var("LANTERN_WITHOUT").is_ok_and(|list| list.split(',').any(|p| p == program))
 }
 
+/// The version of Go that builds plugins: the `go` command fetches it if it has another one.
+pub const GO_TOOLCHAIN: &str = "go1.26.8";
+
+/// Builds a project in Go of this repository, such as `sdk/conformance/go`, in `folder`.
+/// Returns the component.
+///
+/// # Errors
+/// If it cannot be built.
+pub fn go_component(project: &str, folder: &Path) -> Result<PathBuf> {
+    let source = root().join(project);
+    for entry in std::fs::read_dir(&source)? {
+        let path = entry?.path();
+        if path.is_file() {
+            std::fs::copy(&path, folder.join(path.file_name().unwrap_or_default()))?;
+        }
+    }
+    // The path of the SDK there is relative.
+    let sdk = format!("lantern => {}", root().join("sdk/go").display());
+    let module = std::fs::read_to_string(source.join("go.mod"))?;
+    let module = module.lines().map(|line| match line.split_once("lantern => ") {
+        Some((before, _)) => format!("{before}{sdk}"),
+        None => line.to_owned(),
+    });
+    std::fs::write(folder.join("go.mod"), module.collect::<Vec<_>>().join("\n"))?;
+    let mut build = Command::new(lantern());
+    build.arg("build").arg(folder).arg("--json").env("GOTOOLCHAIN", GO_TOOLCHAIN);
+    let output = build.output()?;
+    if !output.status.success() {
+        bail!("{build:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let built: Value = serde_json::from_slice(&output.stdout)?;
+    Ok(PathBuf::from(built["file"].as_str().context("no file")?))
+}
+
 fn built(variable: &str, default: &str) -> PathBuf {
     let path = std::env::var_os(variable).map(PathBuf::from);
     let path = path.unwrap_or_else(|| root().join("target").join(default));

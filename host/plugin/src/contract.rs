@@ -12,7 +12,7 @@ use crate::LoadError;
 use crate::wasi;
 
 /// The WIT file of the contract, the same as in the SDKs.
-const WIT: &str = include_str!("../../../wit/projection.wit");
+pub(crate) const WIT: &str = include_str!("../../../wit/projection.wit");
 /// The name of its package.
 pub(crate) const PACKAGE: &str = "lantern:projection";
 /// The interface a projection exports.

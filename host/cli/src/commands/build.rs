@@ -15,7 +15,7 @@ Examples:
   lantern plugin push $(lantern build --json | jq -r .file) --wait
 
 The folder's files select the tool: Cargo.toml selects cargo, package.json npm, pyproject.toml
-and requirements.txt python3, Makefile make. A script or a declaration needs no build.")]
+and requirements.txt python3, go.mod go, Makefile make. A script or a declaration needs no build.")]
 pub(crate) struct Args {
     /// The project's folder.
     #[arg(default_value = ".")]

@@ -25,15 +25,17 @@ enum Tool {
     Cargo,
     Npm,
     Python,
+    Go,
     Make,
 }
 
 /// The files by which a folder's tool is recognised, in this order.
-const MARKS: [(&str, Tool); 5] = [
+const MARKS: [(&str, Tool); 6] = [
     ("Cargo.toml", Tool::Cargo),
     ("package.json", Tool::Npm),
     ("pyproject.toml", Tool::Python),
     ("requirements.txt", Tool::Python),
+    ("go.mod", Tool::Go),
     ("Makefile", Tool::Make),
 ];
 
@@ -153,6 +155,7 @@ impl Project {
                 self.component()
             }
             Plugin::Built(Tool::Python) => self.python(),
+            Plugin::Built(Tool::Go) => self.go(),
             Plugin::Built(Tool::Make) => {
                 self.run("make", &[], "install GNU make")?;
                 self.component()
@@ -181,9 +184,45 @@ impl Project {
         self.component()
     }
 
+    /// Builds the module with the projection, and makes a component of it.
+    fn go(&self) -> Outcome<PathBuf> {
+        let folder = self.folder.join(BUILD);
+        let name = go_name(&self.folder.join("go.mod"))?;
+        let (module, file) = (folder.join("module"), folder.join(format!("{name}.{COMPONENT}")));
+        std::fs::create_dir_all(&folder).map_err(anyhow::Error::from)?;
+        // Paths of this machine and the state of a repository are no part of a plugin. The
+        // linker leaves out names for debuggers; panics still name files and lines.
+        let mut arguments = vec!["build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false"];
+        let written = module.to_string_lossy();
+        arguments.extend(["-ldflags=-s -w", "-o", &written, "."]);
+        let platform = [("GOOS", "wasip1"), ("GOARCH", "wasm")];
+        self.run_with("go", &arguments, &platform, "install Go 1.24 or newer from https://go.dev")?;
+        let built = std::fs::read(&module).map_err(anyhow::Error::from)?;
+        let component = lantern_plugin::componentize(&built).map_err(|error| {
+            Failure::new(Exit::Failure, error.to_string()).help(
+                "the program needs a package main that imports the SDK and calls lantern.Register",
+            )
+        })?;
+        std::fs::write(&file, component).map_err(anyhow::Error::from)?;
+        std::fs::remove_file(&module).map_err(anyhow::Error::from)?;
+        Ok(file)
+    }
+
     fn run(&self, program: &str, arguments: &[&str], install: &str) -> Outcome {
+        self.run_with(program, arguments, &[], install)
+    }
+
+    /// Runs a program, with further environment variables.
+    fn run_with(
+        &self,
+        program: &str,
+        arguments: &[&str],
+        variables: &[(&str, &str)],
+        install: &str,
+    ) -> Outcome {
         let mut command = Command::new(program);
         command.args(arguments).current_dir(&self.folder).stdout(std::io::stderr());
+        command.envs(variables.iter().copied());
         let ended = command.status().map_err(|error| not_started(program, &error, install))?;
         if ended.success() {
             return Ok(());
@@ -273,6 +312,19 @@ fn scripts(folder: &Path) -> Outcome<Vec<PathBuf>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// The name of a component in Go: the last part of the module's path in go.mod.
+fn go_name(path: &Path) -> Outcome<String> {
+    let text = std::fs::read_to_string(path).map_err(anyhow::Error::from)?;
+    let module = text.lines().find_map(|line| line.trim().strip_prefix("module "));
+    let module = module.unwrap_or_default().trim().trim_matches('"');
+    let name = module.rsplit('/').next().unwrap_or_default();
+    if name.is_empty() || name.contains(['\\', ' ']) {
+        let message = format!("`{}` names no module", path.display());
+        return Err(Failure::new(Exit::Refused, message).help("`go mod init NAME` writes it"));
+    }
+    Ok(name.to_owned())
 }
 
 /// Fails with the command that adds the Rust target if it is missing.

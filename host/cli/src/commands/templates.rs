@@ -44,6 +44,8 @@ pub(super) enum Language {
     Ts,
     /// C; needs make and `pip install ziglang`, or clang with wasi-libc.
     C,
+    /// Go, experimental; needs Go 1.24 or newer.
+    Go,
     /// Rust; needs cargo.
     Rust,
 }
@@ -79,6 +81,11 @@ const MAKE: &str = "\
 pip install ziglang==0.17.1                    # once: the compiler for WebAssembly
 lantern build                                  # runs make
 make test                                      # without WebAssembly
+lantern plugin push build/{{name}}.wasm --wait
+lantern table watch {{name}}/by_type           # live";
+const GO: &str = "\
+lantern build                                  # runs go build
+go test ./...                                  # without WebAssembly
 lantern plugin push build/{{name}}.wasm --wait
 lantern table watch {{name}}/by_type           # live";
 const CARGO: &str = "\
@@ -160,6 +167,17 @@ impl Language {
                 commands: MAKE,
                 sdk: "sdk/c",
                 reference: "`sdk/c/README.md` and `sdk/c/src/lantern.h` describe the SDK for C.",
+            },
+            Self::Go => Template {
+                files: &[
+                    ("projection.go", sdk!("go/template/projection.go.tmpl")),
+                    ("projection_test.go", sdk!("go/template/projection_test.go.tmpl")),
+                    ("go.mod", sdk!("go/template/go.mod.tmpl")),
+                    (".gitignore", IGNORED),
+                ],
+                commands: GO,
+                sdk: "sdk/go",
+                reference: "`sdk/go/README.md` describes the SDK for Go.",
             },
             Self::Rust => Template {
                 files: &[
