@@ -41,7 +41,7 @@ static DESCRIBED_ADAPTER: LazyLock<Vec<u8>> = LazyLock::new(|| {
 
 /// Makes a component of a core module that has the exports of the contract and may import
 /// WASI preview 1. The functions of WASI have constant results: no files, no arguments, a
-/// clock that stands still, the same random bytes at each call. Output goes to the
+/// clock that is always at 1970, the same random bytes at each call. Output goes to the
 /// plugin's log.
 ///
 /// # Errors
