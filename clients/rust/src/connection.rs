@@ -171,7 +171,7 @@ impl Connection {
             mode: Some(mirrored.options.mode.name().to_owned()),
             rate_ms: (rate_ms > 0).then_some(rate_ms),
             resume,
-            unknown: serde_json::Map::new(),
+            ..Subscribe::default()
         }));
         self.subs.insert(id, Subscription::new(mirrored, failures));
         self.send(&subscribe).await

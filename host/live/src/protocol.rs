@@ -38,7 +38,8 @@ pub(crate) fn refused(
     msg: impl Into<String>,
     retry: bool,
 ) -> ServerMessage {
-    ServerMessage::Err(Refused { id, code: code.into(), msg: msg.into(), retry })
+    let (code, msg) = (code.into(), msg.into());
+    ServerMessage::Err(Refused { id, code, msg, retry, parameter: None, setting: None })
 }
 
 #[cfg(test)]

@@ -339,6 +339,14 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             let msg = format!("there are already {max} subscriptions, the limit of a session");
             return Err(("too_many_subs", msg));
         }
+        let later = [
+            ("where", !sub.conditions.is_empty()),
+            ("cols", sub.cols.is_some()),
+            ("rollup", sub.rollup.is_some()),
+        ];
+        if let Some((name, _)) = later.into_iter().find(|(_, used)| *used) {
+            return Err(("not_supported", format!("`{name}` is not supported yet: leave it out")));
+        }
         if let Some(field) = sub.unknown.keys().next() {
             let msg = format!("`{field}` is not supported by this server: leave it out");
             return Err(("not_supported", msg));

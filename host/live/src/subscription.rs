@@ -304,7 +304,7 @@ impl Subscription {
 
     /// The last message of a subscription.
     pub(crate) fn end(&self, why: &str) -> String {
-        ServerMessage::End(Ended { id: self.id, why: why.to_owned() }).text()
+        ServerMessage::End(Ended { id: self.id, why: why.to_owned(), code: None }).text()
     }
 
     fn reset(&mut self, why: ResetReason, fields: Option<Vec<Field>>) {

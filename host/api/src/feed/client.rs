@@ -1,7 +1,12 @@
 //! The messages that a client sends.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
+
+use crate::query::Aggregates;
 
 /// A message of a client. Its member `t` names its kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -36,14 +41,27 @@ pub enum ClientMessage {
     Pong,
 }
 
+/// A condition: field, operator and value, as in `["cents", ">=", 100]`. The value of `in`
+/// is an array.
+pub type Condition = (String, String, Value);
+
 /// A subscription to a table.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Subscribe {
     /// Chosen by the client, and not in use by another subscription of the connection.
     pub id: u64,
     /// `projection/table`; the active version is read.
     pub table: String,
+    /// Conditions that must all hold; only rows that fulfil them are sent.
+    #[serde(rename = "where", default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
+    /// The fields in the rows, in this order; all if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cols: Option<Vec<String>>,
+    /// Sends groups of rows in place of rows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollup: Option<RollUp>,
     /// Whether changes may be merged; `state` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "schema", schemars(with = "Option<Mode>"))]
@@ -59,6 +77,116 @@ pub struct Subscribe {
     #[serde(flatten)]
     #[cfg_attr(feature = "schema", schemars(skip))]
     pub unknown: Map<String, Value>,
+}
+
+/// A roll-up: groups of rows, with aggregates of each group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields, default)]
+pub struct RollUp {
+    /// The timestamp field to which `start`, `end` and `bucket` refer. May be left out if
+    /// the table has one such field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub time: Option<String>,
+    /// Rows at or after this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub start: Option<String>,
+    /// Rows before this time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub end: Option<String>,
+    /// The length of the buckets: a number and `s`, `m`, `h`, `d`, `w`, `mo` or `y`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bucket: Option<String>,
+    /// The fields by which rows are grouped.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub by: Vec<String>,
+    /// The aggregates of each group by the names of their columns: `{"n": ["count"],
+    /// "revenue": ["sum", "cents"]}`.
+    #[serde(skip_serializing_if = "Aggregates::is_empty")]
+    #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, Vec<String>>"))]
+    pub agg: Aggregates,
+    /// What buckets without rows contain: `zero`, `null` or `previous`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fill: Option<String>,
+    /// The time zone of buckets and of times without an offset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tz: Option<String>,
+}
+
+/// A `sub` that cannot be read although its `id` can.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadSubscribe {
+    /// The `id` in it.
+    pub id: u64,
+    /// The member that is wrong.
+    pub member: &'static str,
+    /// What is wrong with it, and its form.
+    pub detail: String,
+}
+
+/// The members of a [`Subscribe`] in the form in which they are sent, unread.
+type RawMembers = BTreeMap<String, Box<RawValue>>;
+
+impl Subscribe {
+    /// Finds out why `text`, which is not a [`ClientMessage`], cannot be read. `None` if it
+    /// is not a `sub` with an `id`.
+    #[must_use]
+    pub fn diagnose(text: &str) -> Option<BadSubscribe> {
+        let members: RawMembers = serde_json::from_str(text).ok()?;
+        let kind: String = read(&members, "t").ok()??;
+        let id = read(&members, "id").ok()??;
+        if kind != "sub" {
+            return None;
+        }
+        let checks: [(&'static str, &str, Option<String>); 7] = [
+            (
+                "table",
+                "write `projection/table`",
+                match read::<String>(&members, "table") {
+                    Ok(None) => Some("it is missing".into()),
+                    found => found.err(),
+                },
+            ),
+            (
+                "where",
+                "write an array of conditions, each `[FIELD, OPERATOR, VALUE]`, such as `[[\"cents\", \">=\", 100]]`",
+                read::<Vec<Condition>>(&members, "where").err(),
+            ),
+            (
+                "cols",
+                "write an array of names of fields",
+                read::<Option<Vec<String>>>(&members, "cols").err(),
+            ),
+            (
+                "rollup",
+                "write an object with `bucket`, `by` and `agg`, such as `{\"by\": [\"country\"], \"agg\": {\"n\": [\"count\"], \"sum\": [\"sum\", \"cents\"]}}`",
+                read::<Option<RollUp>>(&members, "rollup").err(),
+            ),
+            ("mode", "write `state` or `changes`", read::<Option<String>>(&members, "mode").err()),
+            (
+                "rate_ms",
+                "write a whole number of milliseconds",
+                read::<Option<u64>>(&members, "rate_ms").err(),
+            ),
+            (
+                "resume",
+                "write the text of the last `tok`",
+                read::<Option<String>>(&members, "resume").err(),
+            ),
+        ];
+        let (member, form, error) =
+            checks.into_iter().find_map(|(member, form, error)| Some((member, form, error?)))?;
+        Some(BadSubscribe { id, member, detail: format!("`{member}`: {error}: {form}") })
+    }
+}
+
+/// Reads a member; `None` if it is missing.
+fn read<T: serde::de::DeserializeOwned>(
+    members: &RawMembers,
+    name: &str,
+) -> Result<Option<T>, String> {
+    let Some(json) = members.get(name) else { return Ok(None) };
+    serde_json::from_str(json.get()).map(Some).map_err(|error| error.to_string())
 }
 
 /// How changes are delivered.
@@ -113,8 +241,28 @@ mod tests {
                 mode: mode.map(|mode| mode.name().into()),
                 rate_ms,
                 resume: resume.map(str::to_owned),
-                unknown: Map::new(),
+                ..Subscribe::default()
             }))
+        };
+        let filtered = Subscribe {
+            id: 2,
+            table: "a/b".into(),
+            conditions: vec![
+                ("c".into(), "in".into(), serde_json::json!(["DE", 1])),
+                ("d".into(), ">=".into(), serde_json::json!(1.5)),
+            ],
+            cols: Some(vec!["c".into()]),
+            rollup: Some(RollUp {
+                bucket: Some("1h".into()),
+                by: vec!["c".into()],
+                agg: Aggregates(vec![
+                    ("z".into(), vec!["count".into()]),
+                    ("a".into(), vec!["sum".into(), "d".into()]),
+                ]),
+                fill: Some("zero".into()),
+                ..RollUp::default()
+            }),
+            ..Subscribe::default()
         };
         for (message, text) in [
             (ClientMessage::Hello { token: None }, r#"{"t":"hello"}"#),
@@ -123,6 +271,10 @@ mod tests {
             (
                 subscribe(Some(Mode::Changes), Some(5), Some("tok")),
                 r#"{"t":"sub","id":1,"table":"a/b","mode":"changes","rate_ms":5,"resume":"tok"}"#,
+            ),
+            (
+                ClientMessage::Sub(Box::new(filtered)),
+                r#"{"t":"sub","id":2,"table":"a/b","where":[["c","in",["DE",1]],["d",">=",1.5]],"cols":["c"],"rollup":{"bucket":"1h","by":["c"],"agg":{"z":["count"],"a":["sum","d"]},"fill":"zero"}}"#,
             ),
             (ClientMessage::Unsub { id: 1 }, r#"{"t":"unsub","id":1}"#),
             (ClientMessage::Auth { token: None }, r#"{"t":"auth"}"#),
@@ -136,9 +288,36 @@ mod tests {
 
     #[test]
     fn unknown_members_of_a_subscription_are_kept_apart() {
-        let text = r#"{"t":"sub","id":1,"table":"a/b","where":[],"rate_ms":5}"#;
+        let text = r#"{"t":"sub","id":1,"table":"a/b","where":[],"rate_ms":5,"order":"a"}"#;
         let ClientMessage::Sub(sub) = serde_json::from_str(text).unwrap() else { panic!("no sub") };
         assert_eq!(sub.rate_ms, Some(5));
-        assert_eq!(sub.unknown.keys().collect::<Vec<_>>(), ["where"]);
+        assert_eq!(sub.unknown.keys().collect::<Vec<_>>(), ["order"]);
+    }
+
+    #[test]
+    fn the_wrong_member_of_a_subscription_is_named() {
+        for (members, member) in [
+            (r#""id":1"#, "table"),
+            (r#""id":1,"table":7"#, "table"),
+            (r#""id":1,"table":"a/b","where":{}"#, "where"),
+            (r#""id":1,"table":"a/b","where":[["a","="]]"#, "where"),
+            (r#""id":1,"table":"a/b","where":[["a","=",1e999]]"#, "where"),
+            (r#""id":1,"table":"a/b","cols":"a""#, "cols"),
+            (r#""id":1,"table":"a/b","rollup":[1]"#, "rollup"),
+            (r#""id":1,"table":"a/b","rollup":{"agg":{"n":"count"}}"#, "rollup"),
+            (r#""id":1,"table":"a/b","rollup":{"having":1}"#, "rollup"),
+            (r#""id":1,"table":"a/b","mode":1"#, "mode"),
+            (r#""id":1,"table":"a/b","rate_ms":-1"#, "rate_ms"),
+            (r#""id":1,"table":"a/b","resume":{}"#, "resume"),
+        ] {
+            let text = format!("{{\"t\":\"sub\",{members}}}");
+            assert!(serde_json::from_str::<ClientMessage>(&text).is_err(), "{text}");
+            let bad = Subscribe::diagnose(&text).unwrap();
+            assert_eq!((bad.id, bad.member), (1, member), "{text}");
+            assert!(bad.detail.starts_with(&format!("`{member}`: ")), "{}", bad.detail);
+        }
+        for text in [r#"{"t":"sub"}"#, r#"{"t":"sub","id":"1"}"#, r#"{"t":"x","id":1}"#, "[]"] {
+            assert_eq!(Subscribe::diagnose(text), None);
+        }
     }
 }

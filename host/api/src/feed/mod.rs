@@ -5,7 +5,7 @@ mod client;
 pub mod close;
 mod server;
 
-pub use client::{ClientMessage, Mode, Subscribe};
+pub use client::{BadSubscribe, ClientMessage, Condition, Mode, RollUp, Subscribe};
 pub use server::{
     Delta, Ended, Field, FrameLimits, Lag, Refused, Reset, ResetReason, ServerMessage, Snapshot,
     Subscribed, Tick, Welcome,

@@ -235,12 +235,19 @@ pub struct Refused {
     /// The subscription's `id`.
     pub id: u64,
     /// A stable identifier: `no_such_table`, `not_active`, `unavailable`,
-    /// `not_supported`, `too_large`, `id_in_use` or `too_many_subs`.
+    /// `not_supported`, `too_large`, `id_in_use`, `too_many_subs`, or the code of the HTTP
+    /// API: `LAN-0426`, `LAN-0427` or `LAN-0428`.
     pub code: Cow<'static, str>,
     /// A sentence for people.
     pub msg: String,
     /// Whether the same subscription can succeed later.
     pub retry: bool,
+    /// Only with `LAN-0426`: the member of `sub` or of its `rollup` that is wrong.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parameter: Option<Cow<'static, str>>,
+    /// Only with `LAN-0427`: the setting of the limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub setting: Option<Cow<'static, str>>,
 }
 
 /// The members of `end`.
@@ -251,6 +258,10 @@ pub struct Ended {
     pub id: u64,
     /// A sentence for people; `unsubscribed` after `unsub`.
     pub why: String,
+    /// If the query is the reason, the code of the HTTP API: `LAN-0426`, `LAN-0427` or
+    /// `LAN-0428`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<Cow<'static, str>>,
 }
 
 /// Rows by key, in the schema.
@@ -329,7 +340,10 @@ mod tests {
             r#"{"t":"tick","ch":7,"from":4815,"to":4820,"lag":{"events":0,"ms":12},"offsets":{"0":90211},"tok":"x"}"#,
             r#"{"t":"reset","ch":7,"why":"too_old"}"#,
             r#"{"t":"err","id":1,"code":"no_such_table","msg":"x","retry":false}"#,
+            r#"{"t":"err","id":1,"code":"LAN-0426","msg":"x","retry":false,"parameter":"where"}"#,
+            r#"{"t":"err","id":1,"code":"LAN-0427","msg":"x","retry":false,"setting":"query.groups_max"}"#,
             r#"{"t":"end","id":1,"why":"x"}"#,
+            r#"{"t":"end","id":1,"why":"x","code":"LAN-0428"}"#,
             r#"{"t":"ping"}"#,
         ] {
             let message = ServerMessage::parse(text).unwrap().unwrap();
