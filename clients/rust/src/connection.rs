@@ -21,7 +21,7 @@ use crate::backoff::backoff;
 use crate::connection_end::ConnectionEnd;
 use crate::error::Error;
 use crate::mirror::{Mirrored, Status};
-use crate::options::Options;
+use crate::options::{Options, TableOptions};
 use crate::shared::Shared;
 use crate::subscription::{CommitMismatch, Subscription};
 
@@ -164,12 +164,15 @@ impl Connection {
         let id = self.id;
         let resume = mirrored.mirror().token.clone();
         mirrored.set_status(Status::CatchingUp);
-        let rate_ms = mirrored.options.rate_ms;
+        let TableOptions { conditions, columns, roll_up, rate_ms, mode, .. } = &mirrored.options;
         let subscribe = ClientMessage::Sub(Box::new(Subscribe {
             id,
             table: mirrored.name.clone(),
-            mode: Some(mirrored.options.mode.name().to_owned()),
-            rate_ms: (rate_ms > 0).then_some(rate_ms),
+            conditions: conditions.clone(),
+            cols: columns.clone(),
+            rollup: roll_up.clone(),
+            mode: Some(mode.name().to_owned()),
+            rate_ms: (*rate_ms > 0).then_some(*rate_ms),
             resume,
             ..Subscribe::default()
         }));

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use lantern_api::feed::Mode;
+use lantern_api::feed::{Condition, Mode, RollUp};
+use serde_json::Value;
 
 use crate::row::Row;
 
@@ -45,14 +46,57 @@ impl Default for Options {
 }
 
 /// The options of a subscription.
+///
+/// ```
+/// use lantern_client::{RollUp, TableOptions};
+///
+/// let large = TableOptions::default()
+///     .condition("cents", ">=", 100)
+///     .condition("country", "in", vec!["DE", "FR"])
+///     .columns(["country", "cents"]);
+/// let revenue = TableOptions {
+///     roll_up: Some(RollUp {
+///         bucket: Some("1h".into()),
+///         by: vec!["country".into()],
+///         agg: [("revenue", &["sum", "cents"][..]), ("n", &["count"])].into_iter().collect(),
+///         ..RollUp::default()
+///     }),
+///     ..TableOptions::default()
+/// };
+/// # drop((large, revenue));
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct TableOptions {
+    /// Conditions that all rows fulfil.
+    pub conditions: Vec<Condition>,
+    /// The fields of the rows; all if `None`.
+    pub columns: Option<Vec<String>>,
+    /// Mirrors groups of rows in place of rows. The key of a group is a JSON array of its
+    /// bucket and its values of `by`.
+    pub roll_up: Option<RollUp>,
     /// Whether changes may be merged.
     pub mode: Mode,
     /// The minimum time between two changes, in milliseconds; 0 for none.
     pub rate_ms: u64,
     /// The state of an earlier subscription to continue.
     pub resume: Option<Resume>,
+}
+
+impl TableOptions {
+    /// Adds a condition that all rows fulfil: a field, an operator (`=`, `!=`, `<`, `<=`,
+    /// `>`, `>=`, `in` or `prefix`) and a value.
+    #[must_use]
+    pub fn condition(mut self, field: &str, operator: &str, value: impl Into<Value>) -> Self {
+        self.conditions.push((field.into(), operator.into(), value.into()));
+        self
+    }
+
+    /// Chooses the fields of the rows.
+    #[must_use]
+    pub fn columns<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.columns = Some(names.into_iter().map(str::to_owned).collect());
+        self
+    }
 }
 
 /// The point that an earlier subscription had reached, also one of another process: its

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use lantern_client::{Client, Options, Status, Table};
+use lantern_client::{Client, Condition, Options, RollUp, Status, Table, TableOptions};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -39,13 +39,39 @@ struct Exchange {
 #[derive(Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Step {
-    Subscribe { subscribe: String },
-    Connects { connects: bool },
-    Client { client: Map<String, Value> },
-    Server { server: Map<String, Value> },
-    Shows { shows: Shows },
-    Cut { cut: bool },
-    Close { close: u16, why: String },
+    Subscribe {
+        subscribe: String,
+        #[serde(default)]
+        query: Selection,
+    },
+    Connects {
+        connects: bool,
+    },
+    Client {
+        client: Map<String, Value>,
+    },
+    Server {
+        server: Map<String, Value>,
+    },
+    Shows {
+        shows: Shows,
+    },
+    Cut {
+        cut: bool,
+    },
+    Close {
+        close: u16,
+        why: String,
+    },
+}
+
+/// What a subscription selects.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Selection {
+    r#where: Vec<Condition>,
+    cols: Option<Vec<String>>,
+    rollup: Option<RollUp>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -70,7 +96,7 @@ struct Player {
     client: Option<Client>,
     connecting: Option<JoinHandle<Client>>,
     /// Tables to subscribe to once the client is connected.
-    wanted: Vec<String>,
+    wanted: Vec<(String, Selection)>,
     tables: HashMap<String, Table>,
     seen: Seen,
     listed: Vec<(String, String)>,
@@ -103,7 +129,7 @@ impl Player {
 
     async fn play(&mut self, step: Step) {
         match step {
-            Step::Subscribe { subscribe } => self.wanted.push(subscribe),
+            Step::Subscribe { subscribe, query } => self.wanted.push((subscribe, query)),
             Step::Connects { connects: true } => self.accept().await,
             Step::Connects { connects: false } => {
                 assert!(timeout(AWAY, self.listener.accept()).await.is_err(), "it came back");
@@ -207,8 +233,14 @@ impl Player {
             self.window = frame["limits"]["window"].as_u64().unwrap();
             if let Some(connecting) = self.connecting.take() {
                 let client = timeout(PATIENCE, connecting).await.unwrap().unwrap();
-                for name in self.wanted.drain(..) {
-                    let table = client.table(&name);
+                for (name, query) in self.wanted.drain(..) {
+                    let options = TableOptions {
+                        conditions: query.r#where,
+                        columns: query.cols,
+                        roll_up: query.rollup,
+                        ..TableOptions::default()
+                    };
+                    let table = client.table_with(&name, options);
                     watch(&table, self.seen.clone());
                     self.tables.insert(name, table);
                 }

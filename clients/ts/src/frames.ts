@@ -65,6 +65,11 @@ export interface Delta {
 
 /** The members of `end`. */
 export interface Ended {
+  /**
+   * If the query is the reason, the code of the HTTP API: `LAN-0426`, `LAN-0427` or
+   * `LAN-0428`.
+   */
+  code?: string | null;
   /** The subscription's `id`. */
   id: number;
   /** A sentence for people; `unsubscribed` after `unsub`. */
@@ -119,15 +124,20 @@ export type Mode =
 export interface Refused {
   /**
    * A stable identifier: `no_such_table`, `not_active`, `unavailable`,
-   * `not_supported`, `too_large`, `id_in_use` or `too_many_subs`.
+   * `not_supported`, `too_large`, `id_in_use`, `too_many_subs`, or the code of the HTTP
+   * API: `LAN-0426`, `LAN-0427` or `LAN-0428`.
    */
   code: string;
   /** The subscription's `id`. */
   id: number;
   /** A sentence for people. */
   msg: string;
+  /** Only with `LAN-0426`: the member of `sub` or of its `rollup` that is wrong. */
+  parameter?: string | null;
   /** Whether the same subscription can succeed later. */
   retry: boolean;
+  /** Only with `LAN-0427`: the setting of the limit. */
+  setting?: string | null;
 }
 
 /** The members of `reset`. */
@@ -152,6 +162,32 @@ export type ResetReason =
   | "overflow"
   /** The token is of another table or release, or is not a token. */
   | "fields";
+
+/** A roll-up: groups of rows, with aggregates of each group. */
+export interface RollUp {
+  /**
+   * The aggregates of each group by the names of their columns: `{"n": ["count"],
+   * "revenue": ["sum", "cents"]}`.
+   */
+  agg?: { [key: string]: string[] };
+  /** The length of the buckets: a number and `s`, `m`, `h`, `d`, `w`, `mo` or `y`. */
+  bucket?: string | null;
+  /** The fields by which rows are grouped. */
+  by?: string[];
+  /** Rows before this time. */
+  end?: string | null;
+  /** What buckets without rows contain: `zero`, `null` or `previous`. */
+  fill?: string | null;
+  /** Rows at or after this time. */
+  start?: string | null;
+  /**
+   * The timestamp field to which `start`, `end` and `bucket` refer. May be left out if
+   * the table has one such field.
+   */
+  time?: string | null;
+  /** The time zone of buckets and of times without an offset. */
+  tz?: string | null;
+}
 
 /**
  * A message of the server. Its member `t` names its kind. `snap`, `delta` and `tick`
@@ -221,6 +257,8 @@ export interface Snapshot {
 
 /** A subscription to a table. */
 export interface Subscribe {
+  /** The fields in the rows, in this order; all if left out. */
+  cols?: string[] | null;
   /** Chosen by the client, and not in use by another subscription of the connection. */
   id: number;
   /** Whether changes may be merged; `state` if left out. */
@@ -229,8 +267,12 @@ export interface Subscribe {
   rate_ms?: number | null;
   /** The last `tok` that the client received for this table. */
   resume?: string | null;
+  /** Sends groups of rows in place of rows. */
+  rollup?: RollUp | null;
   /** `projection/table`; the active version is read. */
   table: string;
+  /** Conditions that must all hold; only rows that fulfil them are sent. */
+  where?: [string, string, unknown][];
 }
 
 /** The members of `ok`. */

@@ -10,7 +10,7 @@ import { Scripted, type Session } from "./scripted.js";
 
 type Frame = { [member: string]: unknown };
 type Shows = { table: string; status?: string; epoch?: string; commit?: number; offsets?: object; rows?: object };
-type Step = { subscribe?: string; connects?: boolean; client?: Frame; server?: Frame; shows?: Shows; cut?: true; close?: number; why?: string };
+type Step = { subscribe?: string; query?: Frame; connects?: boolean; client?: Frame; server?: Frame; shows?: Shows; cut?: true; close?: number; why?: string };
 type Exchange = { about: string; unlisted?: true; steps: Step[] };
 
 const FOLDER = new URL("../../../docs/feed/", import.meta.url);
@@ -58,7 +58,7 @@ test.each(files)("the exchange %s is followed", async (file) => {
     for (const step of exchange.steps) {
       if (step.subscribe) {
         const name = step.subscribe;
-        const table = client.table(name);
+        const table = client.table(name, step.query as never);
         tables.set(name, table);
         table.onChange(() => {
           if (table.commit !== null) seen.push([name, identity(table.epoch, table.commit, rowsText(table))]);

@@ -95,6 +95,14 @@ impl Aggregates {
     }
 }
 
+/// The aggregates with these names, functions and fields.
+impl<'a> FromIterator<(&'a str, &'a [&'a str])> for Aggregates {
+    fn from_iter<I: IntoIterator<Item = (&'a str, &'a [&'a str])>>(aggregates: I) -> Self {
+        let call = |call: &[&str]| call.iter().map(|part| (*part).to_owned()).collect();
+        Self(aggregates.into_iter().map(|(name, of)| (name.to_owned(), call(of))).collect())
+    }
+}
+
 impl Serialize for Aggregates {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;

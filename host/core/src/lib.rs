@@ -30,6 +30,7 @@ mod reserved_names;
 mod rfc3339;
 mod row_check;
 mod row_fields;
+mod row_shape;
 mod row_source;
 mod view;
 mod writes;
@@ -78,6 +79,7 @@ pub use reserved_names::{
 pub use rfc3339::{days_since_1970, parse_rfc3339};
 pub use row_check::{RowError, check_row};
 pub use row_fields::{FieldReader, FieldSpans, RowFields};
+pub use row_shape::{FieldChoice, RequestError, RowShape};
 pub use row_source::RowSource;
 pub use view::{ChangesSince, Recovering, ShardChanges, View, ViewError, Views};
 pub use writes::{ChangedPairs, PairSpan, SpaceWrites, Writes};

@@ -52,11 +52,11 @@ async fn run(feed: Weak<ProjectionFeed>, wake: Arc<Notify>, resources: Weak<Reso
                 // limits the retries.
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
-            feed.wake_sessions();
+            feed.wake_sessions(&resources.config);
             drop(feed);
             tokio::time::sleep(Duration::from_millis(resources.config.partitions_ms)).await;
         } else {
-            feed.wake_sessions();
+            feed.wake_sessions(&resources.config);
         }
     }
 }
@@ -110,6 +110,7 @@ fn advance(resources: &Resources, feed: &ProjectionFeed) -> Result<(), String> {
         // The projection is deleted or not active. When that changes, the engine reports
         // it to the feed, which then wakes the sessions.
         Ok(_) | Err(SubscribeError::NoTable | SubscribeError::NotActive(_)) => Ok(()),
+        Err(SubscribeError::BadQuery(error)) => Err(error.to_string()),
         Err(
             SubscribeError::Failed(error)
             | SubscribeError::NotSupported(error)

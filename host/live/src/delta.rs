@@ -119,6 +119,18 @@ impl<'a> MergedChanges<'a> {
         self.commits > 1
     }
 
+    /// The merged changes as those of one commit.
+    pub(crate) fn changes(&self, table: TableId) -> TableChanges {
+        let mut changes = TableChanges { table, ..TableChanges::default() };
+        for (&key, value) in &self.rows {
+            match value {
+                Some(value) => changes.up.push((key.to_owned(), value.to_vec())),
+                None => changes.del.push(key.to_owned()),
+            }
+        }
+        changes
+    }
+
     /// Reads the rows under the changed keys from `view`. With several partitions a row
     /// is merged from the rows of all partitions, so the changes of one partition do not
     /// contain it.

@@ -18,7 +18,7 @@ use crate::LiveConfig;
 use crate::protocol::ResetReason;
 use crate::query::Query;
 use crate::resources::LagSource;
-use crate::ring::{NewestCommit, Ring, RingCommit, RingRange, table_bit};
+use crate::ring::{NewestCommit, Ring, RingCommit, RingRange, RingSource, table_bit};
 use crate::session_signal::SessionSignal;
 use crate::table_info::{TableInfo, tables_of};
 use crate::topic::Topic;
@@ -293,18 +293,6 @@ impl ProjectionFeed {
         })
     }
 
-    /// The commits of the ring after `commit` of `epoch` that change `table`, at most
-    /// `max`.
-    pub(crate) fn since(&self, epoch: &str, commit: u64, table: TableId, max: usize) -> RingRange {
-        let state = self.state.lock();
-        if state.epoch.as_deref() == Some(epoch) {
-            state.ring.since(commit, table, max)
-        } else {
-            // An activation is pending. `change_since` reports it.
-            RingRange::Current
-        }
-    }
-
     /// `None` if there was no activation since `generation`. Otherwise the new generation
     /// and, if a subscription that shows `epoch` cannot continue, the reason.
     pub(crate) fn change_since(
@@ -344,8 +332,8 @@ impl ProjectionFeed {
         self.state.lock().behind
     }
 
-    /// Wakes the sessions whose tables changed since the last call.
-    pub(crate) fn wake_sessions(&self) {
+    /// Wakes the sessions whose rows changed since the last call.
+    pub(crate) fn wake_sessions(&self, config: &LiveConfig) {
         let (touched, tables) = {
             let mut state = self.state.lock();
             (std::mem::take(&mut state.touched), state.tables.clone())
@@ -359,7 +347,8 @@ impl ProjectionFeed {
                 continue;
             }
             let table = tables.iter().find(|info| info.name == topic.query.table());
-            if table.is_none_or(|info| table_bit(info.id) & touched != 0) {
+            let changed = table.is_none_or(|info| table_bit(info.id) & touched != 0);
+            if changed && topic.has_news(self, config) {
                 topic.listeners.for_each(SessionSignal::offer);
             }
         }
@@ -390,6 +379,24 @@ impl ProjectionFeed {
         state.epoch = epoch;
         for topic in self.topics() {
             topic.start_epoch(state.epoch.clone());
+        }
+    }
+}
+
+impl RingSource for ProjectionFeed {
+    fn oldest(&self, epoch: &str) -> Option<u64> {
+        let state = self.state.lock();
+        state.epoch.as_deref().filter(|known| *known == epoch)?;
+        state.ring.oldest()
+    }
+
+    fn since(&self, epoch: &str, commit: u64, table: TableId, max: usize) -> RingRange {
+        let state = self.state.lock();
+        if state.epoch.as_deref() == Some(epoch) {
+            state.ring.since(commit, table, max)
+        } else {
+            // An activation is pending. `change_since` reports it.
+            RingRange::Current
         }
     }
 }

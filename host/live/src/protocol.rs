@@ -4,9 +4,11 @@
 //! Data frames are put together from encoded pieces, so that rows are encoded once for all
 //! subscribers. The tests parse every frame that they receive as a [`ServerMessage`].
 
+use std::borrow::Cow;
+
 pub(crate) use lantern_api::feed::{
-    ClientMessage, Ended, Field, FrameLimits, Mode, Refused, Reset, ResetReason, ServerMessage,
-    Subscribe, Subscribed, Welcome,
+    BadSubscribe, ClientMessage, Condition, Ended, Field, FrameLimits, Mode, Refused, Reset,
+    ResetReason, RollUp, ServerMessage, Subscribe, Subscribed, Welcome,
 };
 pub use lantern_api::feed::{SUBPROTOCOL, close};
 
@@ -31,15 +33,23 @@ pub(crate) fn welcome(config: &LiveConfig) -> ServerMessage {
     })
 }
 
-/// The refusal of a subscription.
-pub(crate) fn refused(
+/// The code of a `sub` with a member that is wrong.
+pub(crate) const BAD_QUERY: &str = "LAN-0426";
+
+/// The refusal of a subscription for good.
+pub(crate) fn refused(id: u64, code: &'static str, msg: impl Into<String>) -> Refused {
+    let (code, msg) = (code.into(), msg.into());
+    Refused { id, code, msg, retry: false, parameter: None, setting: None }
+}
+
+/// The refusal of a subscription because its member `parameter` is wrong.
+pub(crate) fn refused_member(
     id: u64,
     code: &'static str,
     msg: impl Into<String>,
-    retry: bool,
-) -> ServerMessage {
-    let (code, msg) = (code.into(), msg.into());
-    ServerMessage::Err(Refused { id, code, msg, retry, parameter: None, setting: None })
+    parameter: impl Into<Cow<'static, str>>,
+) -> Refused {
+    Refused { parameter: Some(parameter.into()), ..refused(id, code, msg) }
 }
 
 #[cfg(test)]

@@ -6,64 +6,177 @@
 //! them.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-/// Selects all rows of one public table.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Query {
-    projection: String,
-    table: String,
+use crate::protocol::{Condition, RollUp, Subscribe};
+
+/// Selects rows of one public table, or groups of them. Clones share their content.
+#[derive(Clone, Debug)]
+pub(crate) struct Query(Arc<Selected>);
+
+#[derive(Debug)]
+struct Selected {
+    /// The text that identifies the query. It begins with the name of the table.
+    text: String,
+    /// The bytes of `text` before the `/` of the table's name, and those of the whole name.
+    projection_bytes: usize,
+    name_bytes: usize,
+    conditions: Vec<Condition>,
+    columns: Option<Vec<String>>,
+    roll_up: Option<RollUp>,
 }
 
 impl Query {
-    /// The query for `projection/table`; `None` if `name` does not have this form.
-    pub(crate) fn parse(name: &str) -> Option<Self> {
-        let (projection, table) = name.split_once('/')?;
-        Some(Self { projection: projection.to_owned(), table: table.to_owned() })
+    /// The query of `sub`; `None` if its table does not have the form `projection/table`.
+    pub(crate) fn of(sub: &Subscribe) -> Option<Self> {
+        let projection_bytes = sub.table.find('/')?;
+        let mut conditions = sub.conditions.clone();
+        // The order of conditions does not matter, so queries that differ only in it are
+        // equal.
+        conditions.sort_by_cached_key(|condition| json(condition));
+        conditions.dedup();
+        let (columns, roll_up) = (sub.cols.clone(), sub.rollup.clone());
+        let mut text = sub.table.clone();
+        if !conditions.is_empty() || columns.is_some() || roll_up.is_some() {
+            // No name of a table contains a line break.
+            text.push('\n');
+            text.push_str(&json(&(&conditions, &columns, &roll_up)));
+        }
+        let name_bytes = sub.table.len();
+        Some(Self(Arc::new(Selected {
+            text,
+            projection_bytes,
+            name_bytes,
+            conditions,
+            columns,
+            roll_up,
+        })))
     }
 
     /// The projection's name.
     pub(crate) fn projection(&self) -> &str {
-        &self.projection
+        &self.0.text[..self.0.projection_bytes]
     }
 
     /// The table's name within its projection.
     pub(crate) fn table(&self) -> &str {
-        &self.table
+        &self.0.text[self.0.projection_bytes + 1..self.0.name_bytes]
+    }
+
+    /// The conditions that rows fulfil.
+    pub(crate) fn conditions(&self) -> &[Condition] {
+        &self.0.conditions
+    }
+
+    /// The fields of the rows; all if `None`.
+    pub(crate) fn columns(&self) -> Option<&[String]> {
+        self.0.columns.as_deref()
+    }
+
+    /// How rows are grouped; `None` if they are not.
+    #[expect(dead_code, reason = "the server refuses roll-ups")]
+    pub(crate) fn roll_up(&self) -> Option<&RollUp> {
+        self.0.roll_up.as_ref()
+    }
+
+    /// Whether it selects all rows of the table, unchanged.
+    pub(crate) fn is_whole_table(&self) -> bool {
+        self.0.text.len() == self.0.name_bytes
     }
 
     /// Identifies the query in tokens: equal queries have equal hashes, in every
     /// process.
     pub(crate) fn token_hash(&self) -> u64 {
-        let digest = Sha256::digest(self.to_string().as_bytes());
+        let digest = Sha256::digest(self.0.text.as_bytes());
         u64::from_be_bytes(digest[..8].try_into().expect("a SHA-256 has 32 bytes"))
     }
 }
 
+fn json(value: &impl serde::Serialize) -> String {
+    serde_json::to_string(value).expect("texts and numbers always encode")
+}
+
+impl PartialEq for Query {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0) || self.0.text == other.0.text
+    }
+}
+
+impl Eq for Query {}
+
+impl Hash for Query {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.0.text.hash(state);
+    }
+}
+
+/// The name of the table.
 impl fmt::Display for Query {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.projection, self.table)
+        f.write_str(&self.0.text[..self.0.name_bytes])
     }
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
+
+    /// The query of a subscription to `table` with these other members.
+    pub(crate) fn query(table: &str, members: Value) -> Option<Query> {
+        let mut sub = json!({"id": 1, "table": table});
+        sub.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+        Query::of(&serde_json::from_value(sub).unwrap())
+    }
 
     #[test]
     fn a_query_is_a_projection_and_a_table_and_keeps_its_name() {
-        assert_eq!(Query::parse("shop"), None);
-        let query = Query::parse("shop/by/day").unwrap();
-        assert_eq!((query.projection(), query.table()), ("shop", "by/day"));
-        assert_eq!(query.to_string(), "shop/by/day");
+        assert_eq!(query("shop", json!({})), None);
+        for members in [json!({}), json!({"cols": ["a"]})] {
+            let query = query("shop/by/day", members).unwrap();
+            assert_eq!((query.projection(), query.table()), ("shop", "by/day"));
+            assert_eq!(query.to_string(), "shop/by/day");
+        }
     }
 
     #[test]
     fn the_hash_in_tokens_is_that_of_earlier_servers() {
-        let hash = |name| Query::parse(name).unwrap().token_hash();
+        let hash = |name, members| query(name, members).unwrap().token_hash();
         // The first 8 bytes of the SHA-256 of the name.
-        assert_eq!(hash("shop/a"), 0x8585_119b_e227_f63a);
-        assert_ne!(hash("shop/a"), hash("shop/b"));
+        for plain in [json!({}), json!({"where": []}), json!({"cols": null})] {
+            assert_eq!(hash("shop/a", plain), 0x8585_119b_e227_f63a);
+        }
+        assert_ne!(hash("shop/a", json!({})), hash("shop/b", json!({})));
+    }
+
+    #[test]
+    fn queries_are_equal_if_they_select_the_same() {
+        let of = |members| query("shop/a", members).unwrap();
+        let two = of(json!({"where": [["a", "=", 1], ["b", ">", 2]]}));
+        let turned = of(json!({"where": [["b", ">", 2], ["a", "=", 1], ["b", ">", 2]]}));
+        assert_eq!(two, turned);
+        assert_eq!(two.token_hash(), turned.token_hash());
+        let all = [
+            of(json!({})),
+            two,
+            of(json!({"where": [["a", "=", 1]]})),
+            of(json!({"where": [["a", "=", "1"]]})),
+            of(json!({"cols": []})),
+            of(json!({"cols": ["a", "b"]})),
+            of(json!({"cols": ["b", "a"]})),
+            of(json!({"rollup": {}})),
+            of(json!({"rollup": {"by": ["a"]}})),
+        ];
+        for (place, query) in all.iter().enumerate() {
+            for other in &all[..place] {
+                assert_ne!(query, other);
+                assert_ne!(query.token_hash(), other.token_hash());
+            }
+            assert_eq!(query.is_whole_table(), place == 0);
+        }
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use lantern_core::{ChangesSince, Checkpoint, ShardChanges, StoreError, TableChanges, TableId};
+use lantern_core::{ChangesSince, Checkpoint, ShardChanges, StoreError, TableChanges};
 use tokio::sync::mpsc;
 
 use crate::advance::OpenView;
@@ -13,8 +13,8 @@ use crate::projection_feed::{Continuation, ProjectionFeed};
 use crate::protocol::{Mode, ResetReason};
 use crate::query::Query;
 use crate::resources::Resources;
+use crate::shape::SelectedTable;
 use crate::subscribe_error::SubscribeError;
-use crate::table_info::TableInfo;
 use crate::token;
 use crate::topic::{Snapshot, Topic};
 
@@ -40,7 +40,7 @@ pub(crate) enum Resume {
 pub(crate) struct SubscriptionStart {
     pub(crate) epoch: Arc<str>,
     pub(crate) generation: u64,
-    pub(crate) table: TableInfo,
+    pub(crate) table: SelectedTable,
     pub(crate) start: StartKind,
 }
 
@@ -105,6 +105,9 @@ pub(crate) fn from_memory(
         Resume::Own { .. } => return None,
     };
     let Continuation { epoch, generation, table, many, .. } = reached;
+    // If the query does not suit the table, the read returns the error.
+    let shape = topic.shape(&epoch, &table).ok()?;
+    let table = SelectedTable { id: table.id, shape };
     let start = SubscriptionStart { epoch, generation, table, start };
     (!many || request.mode == Mode::State).then_some(start)
 }
@@ -115,7 +118,7 @@ pub(crate) fn from_memory(
 pub(crate) fn from_change_log(
     resources: &Resources,
     opened: &OpenView,
-    table: &TableInfo,
+    table: &SelectedTable,
     request: &ReadRequest,
 ) -> Result<Result<StartKind, Option<ResetReason>>, SubscribeError> {
     // `from` is the number of the commit that the client has. It cannot be derived from
@@ -147,7 +150,7 @@ pub(crate) fn from_change_log(
         ChangesSince::TooOld => return Ok(Err(Some(too_old))),
         ChangesSince::Commits(commits) => commits,
     };
-    let log = LogRange { resources, opened, table: table.id, from, commits: &commits };
+    let log = LogRange { resources, opened, table, from, commits: &commits };
     let ready = match request.mode {
         Mode::State => log.merged(),
         Mode::Changes => log.each(),
@@ -164,7 +167,7 @@ pub(crate) fn from_change_log(
 struct LogRange<'a> {
     resources: &'a Resources,
     opened: &'a OpenView,
-    table: TableId,
+    table: &'a SelectedTable,
     /// The commit at the checkpoint.
     from: u64,
     commits: &'a [ShardChanges],
@@ -197,7 +200,7 @@ impl LogRange<'_> {
     /// The table's changes, for each commit that changes the table.
     fn changes(&self) -> impl Iterator<Item = (&ShardChanges, &TableChanges)> {
         let of_table = |commit: &'_ ShardChanges| {
-            commit.tables.iter().position(|changes| changes.table == self.table)
+            commit.tables.iter().position(|changes| changes.table == self.table.id)
         };
         let commits = self.commits.iter();
         commits.filter_map(move |commit| Some((commit, &commit.tables[of_table(commit)?])))
@@ -216,9 +219,13 @@ impl LogRange<'_> {
         if several {
             metrics::counter!("lantern_feed_merges_total").increment(1);
         }
-        let (parts, _) = if self.opened.agreed.many {
-            let rows = merged.read_from(view, self.table)?;
-            encoder.merged(&MergedChanges::of_one(&rows))?
+        let (parts, _) = if self.opened.agreed.many || self.table.shape.rows.is_some() {
+            let rows = if self.opened.agreed.many {
+                merged.read_from(view, self.table.id)?
+            } else {
+                merged.changes(self.table.id)
+            };
+            encoder.merged(&MergedChanges::of_one(&self.table.shape.changes(&rows)))?
         } else {
             encoder.merged(&merged)?
         };
@@ -233,7 +240,8 @@ impl LogRange<'_> {
         let mut room = self.resources.config.merge_bytes_max;
         let mut chain = DeltaChain::new(self.from);
         for (commit, changes) in self.changes() {
-            let (parts, bytes) = encoder.merged(&MergedChanges::of_one(changes))?;
+            let (parts, bytes) =
+                encoder.merged(&MergedChanges::of_one(&self.table.shape.changes(changes)))?;
             room = room.checked_sub(bytes).ok_or(DeltaError::TooMuch)?;
             // This point comes from the view's own change log, so it is in the view's
             // history and the checkpoint exists.

@@ -65,6 +65,11 @@ impl RingCommit {
         self.tables().iter().fold(0, |bits, changes| bits | table_bit(changes.table))
     }
 
+    /// The approximate memory, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// The changes of `table`, if there are any.
     pub(crate) fn table(&self, table: TableId) -> Option<&TableChanges> {
         self.tables().iter().find(|c| c.table == table)
@@ -110,6 +115,17 @@ pub(crate) enum RingRange {
     Commits { commits: Vec<Arc<RingCommit>>, to: u64, at: Arc<Checkpoint>, oldest: u64, more: bool },
     /// The ring no longer has the subscriber's commit.
     Gone,
+}
+
+/// Where the commits of a projection are read: its feed.
+pub(crate) trait RingSource {
+    /// The ring of `epoch` has every change after this commit; `None` if there is no such
+    /// commit, or an activation is pending.
+    fn oldest(&self, epoch: &str) -> Option<u64>;
+
+    /// The commits of the ring after `commit` of `epoch` that change `table`, at most
+    /// `max`.
+    fn since(&self, epoch: &str, commit: u64, table: TableId, max: usize) -> RingRange;
 }
 
 impl Ring {
@@ -178,6 +194,12 @@ impl Ring {
         let end = commits.last().filter(|_| more).map(|last| (last.to, last.at.clone()));
         let (to, at) = end.unwrap_or_else(|| (head.commit, head.at.clone()));
         RingRange::Commits { commits, to, at, oldest, more }
+    }
+
+    /// The ring has every change after this commit; `None` before the first commit or view.
+    pub(crate) fn oldest(&self) -> Option<u64> {
+        let oldest = self.commits.front().map(|oldest| oldest.from);
+        oldest.or(self.head.as_ref().map(|head| head.commit))
     }
 
     /// The commit at checkpoint `at`, if the ring has every change after it.

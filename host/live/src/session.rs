@@ -15,7 +15,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use crate::config::ms;
 use crate::frame::Frame;
 use crate::projection_feed::ProjectionFeeds;
-use crate::protocol::{ClientMessage, Mode, ServerMessage, Subscribe, close, refused, welcome};
+use crate::protocol::{
+    BAD_QUERY, BadSubscribe, ClientMessage, Mode, Refused, ServerMessage, Subscribe, close,
+    refused, refused_member, welcome,
+};
 use crate::query::Query;
 use crate::resources::Resources;
 use crate::session_end::{SessionEnd, SessionStop};
@@ -272,7 +275,15 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         if let Inbound::Control = inbound {
             return Ok(());
         }
-        match parse(inbound)? {
+        let message = match (parse(inbound), inbound) {
+            (Ok(message), _) => message,
+            (Err(stop), Inbound::Text(text)) => {
+                let refused = self.bad_subscribe(text).ok_or(stop)?;
+                return self.refuse(refused).await;
+            }
+            (Err(stop), _) => return Err(stop),
+        };
+        match message {
             ClientMessage::Hello { .. } => {
                 Err(SessionStop::close(close::BAD_MESSAGE, "`hello` may be sent only once"))
             }
@@ -317,54 +328,68 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     }
 
     async fn subscribe(&mut self, sub: Subscribe) -> Result<(), SessionStop> {
-        let id = sub.id;
         match self.check(sub) {
             Ok(parsed) => {
                 self.subs.push(Subscription::open(&self.context(Instant::now()), parsed));
                 self.ch += 1;
                 Ok(())
             }
-            Err((code, msg)) => self.send(&refused(id, code, msg, false).text()).await,
+            Err(refused) => self.refuse(refused).await,
         }
     }
 
-    /// Checks a `sub` message without access to the tables.
-    fn check(&self, sub: Subscribe) -> Result<ParsedSub, (&'static str, String)> {
-        if self.subs.iter().any(|other| other.id == sub.id) {
-            let msg = format!("the id {} is in use: `unsub` it first, or take another", sub.id);
-            return Err(("id_in_use", msg));
+    /// The refusal of a `sub` of which only the `id` can be read.
+    fn bad_subscribe(&self, text: &str) -> Option<Refused> {
+        let BadSubscribe { id, member, detail } = Subscribe::diagnose(text)?;
+        let wrong = || refused_member(id, BAD_QUERY, detail, member);
+        Some(self.check_id(id).err().unwrap_or_else(wrong))
+    }
+
+    async fn refuse(&mut self, refused: Refused) -> Result<(), SessionStop> {
+        self.send(&ServerMessage::Err(refused).text()).await
+    }
+
+    /// Refuses a second subscription with `id`.
+    fn check_id(&self, id: u64) -> Result<(), Refused> {
+        if self.subs.iter().any(|other| other.id == id) {
+            let msg = format!("the id {id} is in use: `unsub` it first, or take another");
+            return Err(refused_member(id, "id_in_use", msg, "id"));
         }
+        Ok(())
+    }
+
+    /// Checks a `sub` message without access to the tables.
+    fn check(&self, sub: Subscribe) -> Result<ParsedSub, Refused> {
+        let id = sub.id;
+        self.check_id(id)?;
         let max = self.resources.config.subs_max;
         if self.subs.len() >= max {
             let msg = format!("there are already {max} subscriptions, the limit of a session");
-            return Err(("too_many_subs", msg));
+            return Err(refused(id, "too_many_subs", msg));
         }
-        let later = [
-            ("where", !sub.conditions.is_empty()),
-            ("cols", sub.cols.is_some()),
-            ("rollup", sub.rollup.is_some()),
-        ];
-        if let Some((name, _)) = later.into_iter().find(|(_, used)| *used) {
-            return Err(("not_supported", format!("`{name}` is not supported yet: leave it out")));
+        if sub.rollup.is_some() {
+            let msg = "`rollup` is not supported yet: leave it out";
+            return Err(refused_member(id, "not_supported", msg, "rollup"));
         }
-        if let Some(field) = sub.unknown.keys().next() {
-            let msg = format!("`{field}` is not supported by this server: leave it out");
-            return Err(("not_supported", msg));
+        if let Some(member) = sub.unknown.keys().next() {
+            let msg = format!("`{member}` is not supported by this server: leave it out");
+            return Err(refused_member(id, "not_supported", msg, member.clone()));
         }
         let mode = match sub.mode.as_deref() {
             None => Mode::default(),
             Some(name) => Mode::of(name).ok_or_else(|| {
                 let msg = format!("there is no mode `{name}`: take `state` or `changes`");
-                ("not_supported", msg)
+                refused_member(id, "not_supported", msg, "mode")
             })?,
         };
-        let Some(query) = Query::parse(&sub.table) else {
-            return Err(("no_such_table", "a table is named `projection/table`".into()));
+        let Some(query) = Query::of(&sub) else {
+            let msg = "a table is named `projection/table`";
+            return Err(refused_member(id, "no_such_table", msg, "table"));
         };
         let former = self.former.iter().find(|former| former.query == query);
         Ok(ParsedSub {
             shown: former.map(|former| (former.epoch.clone(), former.commit)),
-            id: sub.id,
+            id,
             ch: self.ch,
             query,
             mode,

@@ -15,8 +15,8 @@ use crate::protocol::{Mode, ResetReason};
 use crate::resources::Resources;
 use crate::resume::{self, ReadRequest, SnapshotPart, SnapshotRows, StartKind, SubscriptionStart};
 use crate::session_signal::SessionSignal;
+use crate::shape::SelectedTable;
 use crate::subscribe_error::SubscribeError;
-use crate::table_info::TableInfo;
 use crate::table_scan::TableScan;
 use crate::topic::{Snapshot, Topic};
 
@@ -99,8 +99,8 @@ impl PendingRead {
         let started = self.start();
         match started {
             Ok(Started::Ready(opened)) => drop(answer.send(Ok(opened))),
-            Ok(Started::Snapshot(table, opened, why)) => {
-                self.snapshot(&opened, (table, why), answer, runtime);
+            Ok(Started::Snapshot(selected, opened, why)) => {
+                self.snapshot(&opened, (selected, why), answer, runtime);
             }
             Err(error) => drop(answer.send(Err(error))),
         }
@@ -118,9 +118,11 @@ impl PendingRead {
             let message = "mode `changes` needs a projection over one partition: use mode `state`";
             return Err(SubscribeError::NotSupported(message.into()));
         }
-        match resume::from_change_log(&self.resources, &opened, &table, &self.request)? {
-            Ok(start) => Ok(Started::Ready(start_of(&opened, table, start))),
-            Err(why) => Ok(Started::Snapshot(table, opened, why)),
+        let shape = self.topic.shape(&opened.agreed.epoch, &table)?;
+        let selected = SelectedTable { id: table.id, shape };
+        match resume::from_change_log(&self.resources, &opened, &selected, &self.request)? {
+            Ok(start) => Ok(Started::Ready(start_of(&opened, selected, start))),
+            Err(why) => Ok(Started::Snapshot(selected, opened, why)),
         }
     }
 
@@ -129,7 +131,7 @@ impl PendingRead {
     fn snapshot(
         &self,
         opened: &OpenView,
-        (table, why): (TableInfo, Option<ResetReason>),
+        (table, why): (SelectedTable, Option<ResetReason>),
         answer: ReadReply,
         runtime: &Handle,
     ) {
@@ -137,8 +139,8 @@ impl PendingRead {
         let deadline = Instant::now() + Duration::from_millis(config.snapshot_ms_max);
         let epoch = opened.agreed.epoch.clone();
         let (commit, at) = (opened.view.pos(), Arc::new(opened.view.checkpoint()));
-        let mut scan = TableScan::new(opened, table.id, config);
-        let (parts, whole) = match scan.first_parts(config, deadline) {
+        let mut scan = TableScan::new(opened, (table.id, &table.shape), config, deadline);
+        let (parts, whole) = match scan.first_parts(config) {
             Ok(parts) => parts,
             Err(error) => return drop(answer.send(Err(error))),
         };
@@ -190,10 +192,10 @@ enum Started {
     Ready(SubscriptionStart),
     /// The table must be read. The reason is set if the subscription wanted to continue
     /// and cannot.
-    Snapshot(TableInfo, OpenView, Option<ResetReason>),
+    Snapshot(SelectedTable, OpenView, Option<ResetReason>),
 }
 
-fn start_of(opened: &OpenView, table: TableInfo, start: StartKind) -> SubscriptionStart {
+fn start_of(opened: &OpenView, table: SelectedTable, start: StartKind) -> SubscriptionStart {
     let (epoch, generation) = (opened.agreed.epoch.clone(), opened.agreed.generation);
     SubscriptionStart { epoch, generation, table, start }
 }

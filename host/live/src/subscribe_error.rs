@@ -1,6 +1,6 @@
 //! Why a subscription cannot start, and the conversion of the store's errors.
 
-use lantern_core::{StoreError, ViewError};
+use lantern_core::{RequestError, StoreError, ViewError};
 
 use crate::encode::RowTooLarge;
 
@@ -12,6 +12,8 @@ pub(crate) enum SubscribeError {
     NotActive(String),
     /// The server does not support a part of the request.
     NotSupported(String),
+    /// The table does not have what the query selects.
+    BadQuery(RequestError),
     /// A row does not fit into a frame, or there are too many rows. The text is for
     /// people.
     Unsendable(String),
@@ -26,6 +28,12 @@ impl From<ViewError> for SubscribeError {
             ViewError::NotActive(_) => Self::NotActive(error.to_string()),
             error => Self::Failed(error.to_string()),
         }
+    }
+}
+
+impl From<RequestError> for SubscribeError {
+    fn from(error: RequestError) -> Self {
+        Self::BadQuery(error)
     }
 }
 

@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lantern_core::{Checkpoint, TableId};
+use lantern_core::Checkpoint;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -17,7 +17,8 @@ use crate::delta::ReadyDelta;
 use crate::frame::{Frame, FrameState};
 use crate::projection_feed::{ProjectionFeed, ProjectionFeeds, SubscriptionEnd, TopicListener};
 use crate::protocol::{
-    Ended, Field, Mode, Reset, ResetReason, ServerMessage, Subscribed, close, refused,
+    BAD_QUERY, Ended, Field, Mode, Refused, Reset, ResetReason, ServerMessage, Subscribed, close,
+    refused, refused_member,
 };
 use crate::query::Query;
 use crate::resources::Resources;
@@ -27,6 +28,7 @@ use crate::resume::{
 use crate::schedule::Schedule;
 use crate::session_end::SessionStop;
 use crate::session_signal::SessionSignal;
+use crate::shape::SelectedTable;
 use crate::snapshot_reader;
 use crate::subscribe_error::SubscribeError;
 use crate::topic::NextAction;
@@ -38,7 +40,8 @@ pub(crate) struct Subscription {
     listener: TopicListener,
     /// The hash of its query, for tokens.
     query_hash: u64,
-    table: TableId,
+    /// What it selects; `None` before the first read.
+    table: Option<SelectedTable>,
     mode: Mode,
     shown: ShownState,
     generation: u64,
@@ -131,7 +134,7 @@ impl Subscription {
             ch,
             listener,
             query_hash,
-            table: TableId(0),
+            table: None,
             mode,
             shown: ShownState { epoch: Arc::from(""), commit: 0, at: Arc::default() },
             generation: 0,
@@ -242,18 +245,17 @@ impl Subscription {
     }
 
     fn opened(&mut self, context: &SessionContext<'_>, opened: SubscriptionStart, first: bool) {
-        let fields = &opened.table.fields;
+        let fields = &opened.table.shape.fields;
         let commit = match &opened.start {
             StartKind::Resumed { commit, .. } => Some(*commit),
             StartKind::Snapshot { .. } => None,
         };
         if first {
             let resumed = commit.is_some();
-            let (id, ch, fields) = (self.id, self.ch, fields.to_vec());
+            let (id, ch, fields) = (self.id, self.ch, fields.clone());
             let ok = Subscribed { id, ch, fields, resumed, commit };
             self.outgoing.control.push_back(ServerMessage::Ok(ok).text());
         }
-        self.table = opened.table.id;
         self.shown.epoch = opened.epoch;
         self.generation = opened.generation;
         self.outgoing.part = 0;
@@ -269,16 +271,25 @@ impl Subscription {
             StartKind::Snapshot { why, rows } => {
                 self.schedule.rate_at = context.now;
                 if let Some(why) = why.or(self.reset_reason.take()) {
-                    self.reset(why, Some(opened.table.fields.to_vec()));
+                    self.reset(why, Some(fields.clone()));
                 }
                 self.outgoing.busy_since = Some(context.now);
                 self.phase = Phase::Snapshot { rows };
             }
         }
+        self.table = Some(opened.table);
     }
 
     fn refused(&mut self, error: SubscribeError, first: bool) -> Result<String, SessionStop> {
         let (code, msg, retry): (_, Cow<'_, str>, _) = match error {
+            SubscribeError::BadQuery(error) => {
+                let msg = error.to_string();
+                if first {
+                    let refused = refused_member(self.id, BAD_QUERY, msg, error.parameter);
+                    return Ok(ServerMessage::Err(refused).text());
+                }
+                return Ok(self.end_with(&msg, Some(BAD_QUERY)));
+            }
             SubscribeError::NoTable => {
                 let msg = format!("there is no public table `{}`", self.query());
                 ("no_such_table", msg.into(), false)
@@ -297,14 +308,20 @@ impl Subscription {
             }
         };
         if first {
-            return Ok(refused(self.id, code, msg, retry).text());
+            let refused = Refused { retry, ..refused(self.id, code, msg) };
+            return Ok(ServerMessage::Err(refused).text());
         }
         Ok(self.end(&msg))
     }
 
     /// The last message of a subscription.
     pub(crate) fn end(&self, why: &str) -> String {
-        ServerMessage::End(Ended { id: self.id, why: why.to_owned(), code: None }).text()
+        self.end_with(why, None)
+    }
+
+    fn end_with(&self, why: &str, code: Option<&'static str>) -> String {
+        let code = code.map(Cow::Borrowed);
+        ServerMessage::End(Ended { id: self.id, why: why.to_owned(), code }).text()
     }
 
     fn reset(&mut self, why: ResetReason, fields: Option<Vec<Field>>) {
@@ -433,9 +450,12 @@ impl Subscription {
             Mode::Changes => context.resources.config.window.max(1) as usize,
         };
         let TopicListener { feed, topic, .. } = &self.listener;
-        let shown = (&*self.shown.epoch, self.shown.commit);
-        let range = feed.since(shown.0, shown.1, self.table, commits_max);
-        topic.next_action(context.resources, shown, range, (self.table, self.mode))
+        let Some(table) = &self.table else { return NextAction::Current };
+        let ShownState { epoch, commit, .. } = &self.shown;
+        let config = &context.resources.config;
+        let range = topic.since(&**feed, (epoch, *commit), table, config, commits_max);
+        let of = (table.id, self.mode);
+        topic.next_action(context.resources, (epoch, *commit), range, of)
     }
 
     /// The next frame of the first delta or tick in `ready`.

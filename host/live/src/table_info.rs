@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lantern_core::{TableId, View};
+use lantern_core::{TableId, TableSpec, View};
 
 use crate::protocol::Field;
 
@@ -13,6 +13,8 @@ pub(crate) struct TableInfo {
     pub(crate) name: String,
     /// Its fields as the protocol shows them.
     pub(crate) fields: Arc<[Field]>,
+    /// Its declaration.
+    pub(crate) spec: Arc<TableSpec>,
 }
 
 /// The public tables of the version that `view` shows.
@@ -25,7 +27,8 @@ pub(crate) fn tables_of(view: &View) -> Arc<[TableInfo]> {
                 kind: field.kind.name().into(),
                 unit: field.unit.clone(),
             });
-            TableInfo { id, name: table.name.clone(), fields: fields.collect() }
+            let (name, spec) = (table.name.clone(), Arc::new(table.clone()));
+            TableInfo { id, name, fields: fields.collect(), spec }
         })
         .collect()
 }

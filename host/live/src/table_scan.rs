@@ -1,12 +1,16 @@
 //! Reads a query's rows from a view and cuts them into encoded parts.
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use bytes::Bytes;
-use lantern_core::{KeyRange, TableId, View};
+use lantern_core::{FieldSpans, KeyRange, TableId, View};
 use tokio::time::Instant;
 
 use crate::LiveConfig;
 use crate::advance::OpenView;
 use crate::encode::SnapshotParts;
+use crate::shape::Shape;
 use crate::subscribe_error::SubscribeError;
 
 /// The number of rows read from a table at a time.
@@ -17,25 +21,36 @@ pub(crate) struct TableScan<'a> {
     view: &'a View,
     table: TableId,
     range: KeyRange,
+    shape: Arc<Shape>,
+    spans: FieldSpans,
     rows: std::vec::IntoIter<lantern_core::Row>,
     ended: bool,
     parts: SnapshotParts,
     rows_max: u64,
-    rows_seen: u64,
+    rows_sent: u64,
+    deadline: Instant,
 }
 
 impl<'a> TableScan<'a> {
-    pub(crate) fn new(opened: &'a OpenView, table: TableId, config: &LiveConfig) -> Self {
+    pub(crate) fn new(
+        opened: &'a OpenView,
+        (table, shape): (TableId, &Arc<Shape>),
+        config: &LiveConfig,
+        deadline: Instant,
+    ) -> Self {
         let partitions = opened.view.offsets().len();
         Self {
             view: &opened.view,
             table,
             range: KeyRange::all(),
+            shape: shape.clone(),
+            spans: FieldSpans::default(),
             rows: Vec::new().into_iter(),
             ended: false,
             parts: SnapshotParts::new(config.part_bytes(&opened.agreed.epoch, partitions)),
             rows_max: config.snapshot_rows_max,
-            rows_seen: 0,
+            rows_sent: 0,
+            deadline,
         }
     }
 
@@ -44,14 +59,9 @@ impl<'a> TableScan<'a> {
     pub(crate) fn first_parts(
         &mut self,
         config: &LiveConfig,
-        deadline: Instant,
     ) -> Result<(Vec<Bytes>, bool), SubscribeError> {
         let (mut parts, mut bytes) = (Vec::new(), 0);
         loop {
-            if Instant::now() >= deadline {
-                let message = "the snapshot took longer than `snapshot_ms_max`";
-                return Err(SubscribeError::Failed(message.into()));
-            }
             let (rows, last) = self.next()?;
             bytes += rows.len();
             parts.push(rows);
@@ -65,19 +75,31 @@ impl<'a> TableScan<'a> {
     pub(crate) fn next(&mut self) -> Result<(Bytes, bool), SubscribeError> {
         loop {
             for row in self.rows.by_ref() {
-                self.rows_seen += 1;
-                if self.rows_seen > self.rows_max {
+                let value = match &self.shape.rows {
+                    None => Cow::Borrowed(row.value.as_slice()),
+                    Some(shape) => match shape.apply(&row.value, &mut self.spans) {
+                        Some(value) => value,
+                        None => continue,
+                    },
+                };
+                self.rows_sent += 1;
+                if self.rows_sent > self.rows_max {
                     let max = self.rows_max;
                     return Err(SubscribeError::Unsendable(format!(
-                        "the table has more than {max} rows: raise `snapshot_rows_max` or read it by pages"
+                        "the snapshot has more than {max} rows: raise `snapshot_rows_max`, select fewer rows with `where`, or read the table by pages"
                     )));
                 }
-                if let Some(part) = self.parts.push(&row.key, &row.value)? {
+                if let Some(part) = self.parts.push(&row.key, &value)? {
                     return Ok((part, false));
                 }
             }
             if self.ended {
                 return Ok((self.parts.finish(), true));
+            }
+            // A filter can leave out all rows of a large table.
+            if Instant::now() >= self.deadline {
+                let message = "the snapshot took longer than `snapshot_ms_max`";
+                return Err(SubscribeError::Failed(message.into()));
             }
             let rows = self.view.scan(self.table, &self.range, SCAN_ROWS, false)?;
             self.ended = rows.len() < SCAN_ROWS;

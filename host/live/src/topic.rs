@@ -8,21 +8,27 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use lantern_core::{Checkpoint, TableId};
+use lantern_core::{Checkpoint, RequestError, TableId};
 use parking_lot::Mutex;
 
+use crate::LiveConfig;
 use crate::delta::{DeltaChain, DeltaEncoder, DeltaError, EncodedChanges, ReadyDelta};
 use crate::encode::DeltaParts;
 use crate::protocol::Mode;
 use crate::query::Query;
 use crate::resources::Resources;
-use crate::ring::{RingCommit, RingRange};
+use crate::ring::{RingCommit, RingRange, RingSource};
+use crate::selected_commits::SelectedCommits;
 use crate::session_signal::Listeners;
+use crate::shape::{SelectedTable, Shape};
+use crate::table_info::TableInfo;
 
 /// The data that subscribers with equal queries share.
 pub(crate) struct Topic {
     pub(crate) query: Query,
     pub(crate) listeners: Listeners,
+    /// Locked before the state of the projection's feed, which is locked before `shared`.
+    selected: Mutex<SelectedCommits>,
     shared: Mutex<Shared>,
 }
 
@@ -30,6 +36,8 @@ pub(crate) struct Topic {
 #[derive(Default)]
 struct Shared {
     epoch: Option<Arc<str>>,
+    /// The form of the rows; `None` before the first read.
+    table: Option<SelectedTable>,
     snapshot: Option<Arc<Snapshot>>,
     /// The encoded delta of each single commit, by the number of that commit. A delta is
     /// kept as long as the ring has its commit.
@@ -85,7 +93,49 @@ const MERGE_KEPT_BYTES: usize = 256 << 10;
 impl Topic {
     pub(crate) fn new(query: Query, epoch: Option<Arc<str>>) -> Self {
         let shared = Mutex::new(Shared { epoch, ..Shared::default() });
-        Self { query, listeners: Listeners::default(), shared }
+        Self { query, listeners: Listeners::default(), selected: Mutex::default(), shared }
+    }
+
+    /// The form in which subscribers get the rows of `table`, a table of `epoch`.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the query does not suit the table.
+    pub(crate) fn shape(&self, epoch: &str, table: &TableInfo) -> Result<Arc<Shape>, RequestError> {
+        let kept = self.share(epoch, |shared| shared.table.as_ref().map(|t| t.shape.clone()));
+        if let Some(shape) = kept.flatten() {
+            return Ok(shape);
+        }
+        let shape = Arc::new(Shape::new(&self.query, table)?);
+        let kept = SelectedTable { id: table.id, shape: shape.clone() };
+        self.share(epoch, |shared| shared.table = Some(kept));
+        Ok(shape)
+    }
+
+    /// The commits after `commit` of `epoch` that change rows of the query, at most `max`.
+    pub(crate) fn since(
+        &self,
+        feed: &dyn RingSource,
+        shown: (&Arc<str>, u64),
+        table: &SelectedTable,
+        config: &LiveConfig,
+        max: usize,
+    ) -> RingRange {
+        match &table.shape.rows {
+            None => feed.since(shown.0, shown.1, table.id, max),
+            Some(rows) => self.selected.lock().since(feed, shown, (rows, table.id), config, max),
+        }
+    }
+
+    /// Whether the commits since the last call change rows of the query, as far as that is
+    /// known.
+    pub(crate) fn has_news(&self, feed: &dyn RingSource, config: &LiveConfig) -> bool {
+        let (epoch, id, shape) = {
+            let shared = self.shared.lock();
+            let (Some(epoch), Some(table)) = (&shared.epoch, &shared.table) else { return true };
+            (epoch.clone(), table.id, table.shape.clone())
+        };
+        let Some(rows) = &shape.rows else { return true };
+        self.selected.lock().has_news(feed, &epoch, (rows, id), config)
     }
 
     /// Begins `epoch`, and drops all data of another epoch.
@@ -204,7 +254,7 @@ mod tests {
     use lantern_core::{TableChanges, ViewError};
 
     use super::*;
-    use crate::LiveConfig;
+    use crate::query::tests::query;
 
     struct NoViews;
 
@@ -227,7 +277,7 @@ mod tests {
     }
 
     fn topic(epoch: &str) -> Topic {
-        Topic::new(Query::parse("shop/a").unwrap(), Some(epoch.into()))
+        Topic::new(query("shop/a", serde_json::json!({})).unwrap(), Some(epoch.into()))
     }
 
     /// A range after commit 0, with one commit for each of `keys`.

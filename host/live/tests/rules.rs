@@ -185,8 +185,7 @@ async fn what_cannot_be_subscribed_to_is_refused_with_a_code_and_the_session_goe
         (json!({"table":"none/a"}), "no_such_table", false),
         (json!({"table":"shop"}), "no_such_table", false),
         (json!({"table":"dark/a"}), "not_active", true),
-        (json!({"table":"shop/a","where":[]}), "not_supported", false),
-        (json!({"table":"shop/a","cols":["k"]}), "not_supported", false),
+        (json!({"table":"shop/a","order":"n"}), "not_supported", false),
         (json!({"table":"shop/a","mode":"fast"}), "not_supported", false),
         (json!({"table":"shop/a","id":1}), "id_in_use", false),
     ];

@@ -1,33 +1,7 @@
-//! Why a query is refused, and why it ends without a result.
+//! Why a query ends without a result.
 
-use lantern_core::{FilterError, StoreError, UnknownField};
+use lantern_core::StoreError;
 use thiserror::Error;
-
-/// A query that cannot be run.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{parameter}`: {detail}")]
-pub struct RequestError {
-    /// The parameter that is wrong.
-    pub parameter: &'static str,
-    /// What is wrong with it, and how it is corrected.
-    pub detail: String,
-}
-
-impl RequestError {
-    pub(crate) fn new(parameter: &'static str, detail: impl Into<String>) -> Self {
-        Self { parameter, detail: detail.into() }
-    }
-
-    pub(crate) fn field(parameter: &'static str) -> impl Fn(UnknownField) -> Self {
-        move |error| Self::new(parameter, error.to_string())
-    }
-}
-
-impl From<FilterError> for RequestError {
-    fn from(error: FilterError) -> Self {
-        Self::new("where", error.to_string())
-    }
-}
 
 /// Why a query ended without a result.
 #[derive(Clone, Debug, Error)]

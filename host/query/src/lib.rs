@@ -22,8 +22,9 @@ mod rows;
 
 pub use budget::{Budget, Cancel};
 pub use config::QueryConfig;
-pub use error::{QueryError, RequestError};
+pub use error::QueryError;
 pub use group_value::GroupValue;
+pub use lantern_core::RequestError;
 pub use plan::Plan;
 pub use request::{AggregateRequest, ConditionRequest, OutputColumn, QueryRequest};
 pub use roll_up::{GroupPosition, GroupsPage};

@@ -1,7 +1,8 @@
 //! Checks a request against a table, and resolves its names.
 
 use lantern_core::{
-    Condition, FieldKind, FieldReader, FieldSpec, Filter, TableSpec, field_named, similar,
+    Condition, FieldChoice, FieldKind, FieldReader, FieldSpec, Filter, TableSpec, field_named,
+    similar,
 };
 
 use crate::aggregate::{self, AccumulatorSpec, Aggregate};
@@ -39,7 +40,7 @@ pub(crate) struct Order {
 #[derive(Clone, Debug)]
 pub(crate) enum Shape {
     /// Rows, with these fields; `None` is all of them, unchanged.
-    Rows(Option<Vec<usize>>),
+    Rows(Option<FieldChoice>),
     Groups(RollUp),
 }
 
@@ -114,7 +115,7 @@ impl Plan {
         let mut chosen: Vec<usize> = filter.fields().collect();
         match &shape {
             Shape::Rows(columns) => {
-                chosen.extend(columns.iter().flatten());
+                chosen.extend(columns.iter().flat_map(FieldChoice::indexes));
                 chosen.extend(order.column);
             }
             Shape::Groups(roll_up) => {
@@ -224,15 +225,8 @@ fn rows(
     let Some(names) = &request.columns else {
         return Ok((Shape::Rows(None), fields.iter().map(column).collect()));
     };
-    let mut chosen = Vec::with_capacity(names.len());
-    for name in names {
-        let field = field_named(fields, name).map_err(RequestError::field("cols"))?;
-        if chosen.contains(&field) {
-            return Err(RequestError::new("cols", format!("it names `{name}` twice")));
-        }
-        chosen.push(field);
-    }
-    let columns = chosen.iter().map(|field| column(&fields[*field])).collect();
+    let chosen = FieldChoice::new(fields, names)?;
+    let columns = chosen.indexes().map(|field| column(&fields[field])).collect();
     Ok((Shape::Rows(Some(chosen)), columns))
 }
 

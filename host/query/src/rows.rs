@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 use lantern_core::{FieldSpans, FieldValue, KeyRange, Row, RowFields, RowSource};
 use serde::{Deserialize, Serialize};
 
-use crate::plan::Order;
+use crate::plan::{Order, Shape};
 use crate::{Budget, Plan, QueryError};
 
 /// The memory of a kept row in addition to its bytes.
@@ -158,21 +158,10 @@ impl Plan {
 
     /// The row with the chosen fields. Fields without a value are left out.
     fn output(&self, row: &RowFields<'_>) -> Vec<u8> {
-        let crate::plan::Shape::Rows(Some(fields)) = &self.shape else { return row.row().to_vec() };
-        let mut out = vec![b'{'];
-        for (column, field) in self.columns().iter().zip(fields) {
-            let Some(json) = row.json(*field) else { continue };
-            if out.len() > 1 {
-                out.push(b',');
-            }
-            // A field's name has no character that must be escaped.
-            out.push(b'"');
-            out.extend_from_slice(column.name.as_bytes());
-            out.extend_from_slice(b"\":");
-            out.extend_from_slice(json);
+        match &self.shape {
+            Shape::Rows(Some(choice)) => choice.of(row),
+            _ => row.row().to_vec(),
         }
-        out.push(b'}');
-        out
     }
 }
 

@@ -173,6 +173,14 @@ impl World {
         self.state.lock().manifest = Arc::new(manifest);
     }
 
+    /// Replaces the name of the field `n` of all tables, with another version.
+    pub fn rename_n(&self, name: &str) {
+        let mut manifest = manifest();
+        let fields = manifest.tables.iter_mut().flat_map(|table| &mut table.fields);
+        fields.filter(|field| field.name == "n").for_each(|field| field.name = name.into());
+        self.state.lock().manifest = Arc::new(manifest);
+    }
+
     /// Deletes the projection.
     pub fn delete(&self) {
         self.state.lock().epoch = None;

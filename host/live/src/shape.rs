@@ -1,0 +1,58 @@
+//! The form in which subscribers of a query get the rows of a version's table.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use lantern_core::{FieldSpans, RequestError, RowShape, TableChanges, TableId};
+
+use crate::protocol::Field;
+use crate::query::Query;
+use crate::table_info::TableInfo;
+
+/// The table of a subscription, and what it selects from it.
+pub(crate) struct SelectedTable {
+    pub(crate) id: TableId,
+    pub(crate) shape: Arc<Shape>,
+}
+
+/// A query, checked against the table of one version.
+#[derive(Debug)]
+pub(crate) struct Shape {
+    /// The fields of the rows, as the protocol shows them.
+    pub(crate) fields: Vec<Field>,
+    /// The filter and the choice of fields; `None` if subscribers get the rows unchanged.
+    pub(crate) rows: Option<RowShape>,
+}
+
+impl Shape {
+    /// Checks `query` against `table`.
+    ///
+    /// # Errors
+    /// [`RequestError`] if the table does not have a field of the query, or the field's kind
+    /// does not have an operator or value.
+    pub(crate) fn new(query: &Query, table: &TableInfo) -> Result<Self, RequestError> {
+        if query.is_whole_table() {
+            return Ok(Self { fields: table.fields.to_vec(), rows: None });
+        }
+        let rows = RowShape::new(&table.spec.fields, query.conditions(), query.columns())?;
+        let fields = rows.fields(table.fields.len());
+        let fields = fields.into_iter().map(|field| table.fields[field].clone()).collect();
+        Ok(Self { fields, rows: Some(rows) })
+    }
+
+    /// The changes that a reader gets who may have any of the changed rows: a row that the
+    /// query does not select is deleted.
+    pub(crate) fn changes<'c>(&self, changes: &'c TableChanges) -> Cow<'c, TableChanges> {
+        let Some(shape) = &self.rows else { return Cow::Borrowed(changes) };
+        let mut selected = TableChanges { table: changes.table, ..TableChanges::default() };
+        let mut spans = FieldSpans::default();
+        selected.del.clone_from(&changes.del);
+        for (key, row) in &changes.up {
+            match shape.apply(row, &mut spans) {
+                Some(row) => selected.up.push((key.clone(), row.into_owned())),
+                None => selected.del.push(key.clone()),
+            }
+        }
+        Cow::Owned(selected)
+    }
+}
