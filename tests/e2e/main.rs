@@ -9,6 +9,7 @@ mod conformance;
 mod crash;
 mod determinism;
 mod dev;
+mod explain;
 mod feed;
 mod flights;
 mod hostile;

@@ -9,6 +9,7 @@
 //! the feed.
 
 mod events;
+mod explain;
 pub mod feed;
 mod json;
 mod parked;
@@ -20,6 +21,10 @@ mod verify;
 
 pub use events::{
     AppendResult, AppendedLocation, EventRejection, EventsPage, LoggedEvent, OffsetRange,
+};
+pub use explain::{
+    ChangeCause, ChangeEvent, ChangeLog, ChangeTimer, CommittedRow, ExplainLine,
+    ExplainedPartition, Explanation, RowChange,
 };
 pub use json::RawJson;
 pub use parked::{

@@ -36,7 +36,7 @@ Exit codes:
   4    there is no such file, projection, version, table or row
   5    refused: wrong events, a wrong plugin, or a request that conflicts with the state
   6    the server is too busy, or did not reach the requested offset in time
-  7    not everything could be checked (`doctor`, `verify`)
+  7    not everything could be checked (`doctor`, `verify`, `explain`)
   130  ended by Ctrl-C before its work was done
 
 Errors go to standard error; with --json as one JSON object
@@ -105,6 +105,8 @@ enum Command {
     Table(commands::table::Command),
     /// Filter, order and group the rows of a table; the same as `table scan`.
     Query(commands::table::ScanArgs),
+    /// Show which events have changed a row, and how.
+    Explain(commands::explain::Args),
     /// Let the server fold the log again, and compare the result with its tables.
     Verify(commands::verify::Args),
     /// Check the files of a stopped server, and print what is damaged and how to recover.
@@ -158,6 +160,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Parked(command) => client(commands::parked::run(command, global)),
         Command::Table(command) => client(commands::table::run(command, global)),
         Command::Query(args) => client(commands::table::scan(&args, global)),
+        Command::Explain(args) => client(commands::explain::run(&args, global)),
         Command::Verify(args) => client(commands::verify::run(args, global)),
         Command::Doctor(args) => commands::doctor::run(&args, global.json),
         Command::New(args) => commands::new::run(&args, global),

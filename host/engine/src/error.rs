@@ -99,6 +99,9 @@ pub enum EngineError {
         "projection `{0}` has no version `{1}`: `lantern plugin status {0}` lists its versions"
     )]
     NoVersion(String, VersionId),
+    /// The projection has no public table of that name.
+    #[error("projection `{0}` has no public table `{1}`")]
+    NoTable(String, String),
     /// No version serves readers yet.
     #[error("projection `{0}` serves no version yet: its first one is still catching up")]
     NotActive(String),
@@ -181,6 +184,7 @@ impl EngineError {
         match self {
             Self::NoProjection(_) => "LAN-0201",
             Self::NoVersion(..) => "LAN-0202",
+            Self::NoTable(..) => "LAN-0404",
             Self::NotActive(_) => "LAN-0203",
             Self::NotReady { .. } => "LAN-0204",
             Self::NoPrevious(_) => "LAN-0205",

@@ -20,6 +20,8 @@ mod emit_limits;
 mod emit_quota;
 mod engine;
 mod error;
+mod event_lookup;
+mod explain;
 mod key_index;
 mod layered_read;
 mod lifecycle;
@@ -33,8 +35,11 @@ mod parked_events;
 mod parked_summary;
 mod ports;
 mod rebuild;
+mod reference_fold;
 mod registry;
 mod rejections;
+mod row_change;
+mod row_watch;
 mod run_queues;
 mod runner;
 mod sample_check;
@@ -65,9 +70,14 @@ pub use determinism_check::{
 };
 pub use engine::Engine;
 pub use error::{ActivationRefused, EngineError, Nondeterminism};
+pub use explain::{
+    CommittedRow, ExplainPace, ExplainProgress, ExplainRequest, ExplainedEvent, ExplainedRow,
+    ExplainedShard, Explanation,
+};
 pub use lifecycle::{Upload, version_id};
 pub use parked_summary::{ParkedReason, ParkedSummary};
 pub use ports::{PluginError, PluginSource, Ports};
+pub use row_change::{ChangeCause, ChangeLogLine, RowChange};
 pub use sample_check::sample_warnings;
 pub use status::{
     AheadStatus, FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,

@@ -8,12 +8,11 @@ use lantern_core::{
     ApplyError, Batch, Instance, InstantiateError, Level, Offset, OutboxEvent, Plugin, Timestamp,
 };
 
-use crate::EngineConfig;
 use crate::call::CallHost;
 use crate::rejections::{Rejected, RejectionRoom};
-use crate::second_fold;
 use crate::state::ShardState;
 use crate::stop_reason::{CallError, StopReason};
+use crate::{EngineConfig, row_watch, second_fold};
 
 /// The most events of the first batches, before the fuel per event is known.
 const EVENTS_FIRST: usize = 256;
@@ -159,18 +158,10 @@ impl Runner {
         state.buffer.take_back(std::mem::take(&mut call.applied));
         self.count(batch.offsets.len(), applied.fuel, applied.elapsed, applied.memory_bytes);
         self.check_fuel(at)?;
-        if applied.result.is_ok()
-            && let Some(due) = call.missed_due()
-        {
-            // The instance is dropped as well: its memory may contain what it wrote.
-            return Err(CallError::Due(due));
-        }
-        if applied.result.is_ok()
-            && let Some(Rejected { index, message }) =
-                room.first_without(call.rejections.rejected())
-        {
-            let cause = Some(batch.cause_of_event(*index));
-            return Err(CallError::Event(ApplyError::Failed { cause, message: message.clone() }));
+        if applied.result.is_ok() {
+            // On an error the instance is dropped as well: its memory may contain what it
+            // wrote.
+            check_result(state, &call, batch, room)?;
         }
         for (offset, level, message) in &call.logged {
             (self.logs)(offset.unwrap_or(at), *level, message);
@@ -184,6 +175,10 @@ impl Runner {
                     second_fold::fold_again(&*self.plugin, state, (batch, dues), &call)?;
                 }
                 self.instance = Some(instance);
+                if let Some(watch) = &mut state.watch {
+                    let recorded = watch.record_call(&state.buffer, state.meta.next, &call, batch);
+                    recorded.map_err(|error| CallError::Stop(error.into()))?;
+                }
                 state.meta.timers_now = call.timers_now;
                 state.due_from = state.due_from.min(call.earliest_due());
                 state.buffer.accept(call.written);
@@ -231,6 +226,31 @@ impl Runner {
             _ => Ok(()),
         }
     }
+}
+
+/// Checks whether the result of a call that succeeded can be applied.
+///
+/// # Errors
+/// [`CallError::Due`] or [`CallError::Event`] if the call must be repeated with fewer events.
+fn check_result(
+    state: &mut ShardState,
+    call: &CallHost,
+    batch: &Batch,
+    room: RejectionRoom,
+) -> Result<(), CallError> {
+    if let Some(due) = call.missed_due() {
+        return Err(CallError::Due(due));
+    }
+    if let Some(Rejected { index, message }) = room.first_without(call.rejections.rejected()) {
+        let cause = Some(batch.cause_of_event(*index));
+        return Err(CallError::Event(ApplyError::Failed { cause, message: message.clone() }));
+    }
+    if let Some(watch) = &mut state.watch
+        && watch.must_split(&call.written, batch.len())
+    {
+        return Err(CallError::Event(row_watch::split_error()));
+    }
+    Ok(())
 }
 
 fn cannot_start(error: &InstantiateError) -> StopReason {

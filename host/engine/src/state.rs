@@ -13,6 +13,7 @@ use crate::EngineConfig;
 use crate::call::CallHost;
 use crate::outbox::Outbox;
 use crate::parked_events::Parking;
+use crate::row_watch::RowWatch;
 use crate::stop_reason::StopReason;
 use crate::timed_keys::{expiry_by_row, expiry_by_time, key_time, time_key};
 use crate::write_buffer::WriteBuffer;
@@ -31,6 +32,8 @@ pub(crate) struct ShardState {
     pub(crate) outbox: Outbox,
     /// A lower bound of the due times of all timers and row expiries.
     pub(crate) due_from: Timestamp,
+    /// Records the changes of one row; only an explanation of a row sets it.
+    pub(crate) watch: Option<Box<RowWatch>>,
 }
 
 impl ShardState {
@@ -68,7 +71,8 @@ impl ShardState {
         let outbox = Outbox::open(&*store, &meta)?;
         let buffer = WriteBuffer::new(store);
         let due_from = Timestamp::MIN;
-        Ok(Self { id, manifest, config, epoch: None, meta, buffer, parking, outbox, due_from })
+        let (epoch, watch) = (None, None);
+        Ok(Self { id, manifest, config, epoch, meta, buffer, parking, outbox, due_from, watch })
     }
 
     /// Parks `record`.

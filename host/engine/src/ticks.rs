@@ -112,6 +112,11 @@ impl Ticker<'_> {
                     .split_first_chunk::<4>()
                     .map(|(table, key)| (TableId(u32::from_be_bytes(*table)), key.to_vec()))
                     .ok_or_else(|| StopReason::Halt("a stored expiry is damaged".into()))?;
+                let ShardState { watch, buffer, id, meta, .. } = &mut *self.state;
+                if let Some(watch) = watch {
+                    let place = (id.partition, meta.next);
+                    watch.record_expiry(buffer, (table, &key), place, target)?;
+                }
                 self.state.buffer.set(Space::Expiry, &expiry_by_row(table, &key), None);
                 self.state.buffer.set(Space::Table(table), &key, None);
                 self.state.buffer.set(Space::Expiry, &by_time, None);

@@ -57,12 +57,14 @@ pub(crate) struct Permits {
     pub(crate) bodies: Arc<Semaphore>,
     /// Permits for packed bodies that are being read.
     pub(crate) unpacking: Arc<Semaphore>,
+    /// Permits for folds of the log for requests.
+    pub(crate) replays: Arc<Semaphore>,
 }
 
 impl Permits {
     /// As many permits as `config` allows.
     pub(crate) fn new(config: &ServerConfig) -> Self {
-        let ServerConfig { http, query, .. } = config;
+        let ServerConfig { http, query, replay, .. } = config;
         let cores = available_parallelism().map_or(1, usize::from);
         Self {
             reads: Semaphore::new(http.queries_max),
@@ -70,6 +72,7 @@ impl Permits {
             waiting_queries: Semaphore::new(query.waiting_max),
             bodies: Arc::new(Semaphore::new(http.bodies_max)),
             unpacking: Arc::new(Semaphore::new(http.bodies_max)),
+            replays: Arc::new(Semaphore::new(replay.at_once_max)),
         }
     }
 }
@@ -87,7 +90,7 @@ pub(crate) struct Health {
 pub(crate) struct Tasks {
     /// Sessions of the feed.
     pub(crate) feeds: TaskTracker,
-    /// The verifications in progress; at most one.
+    /// The verification in progress, and the folds of the log for requests.
     pub(crate) verifications: TaskTracker,
     /// Cancelled when the server begins to stop.
     pub(crate) stopping: CancellationToken,

@@ -669,6 +669,12 @@ pub const CODES: &[Code] = &[
         "too many queries wait",
         "try again, or raise `query.threads` or `query.waiting_max`",
     ),
+    code(
+        "LAN-0440",
+        503,
+        "the server folds the log again for other requests",
+        "try again when they have ended, or raise `replay.at_once_max`",
+    ),
 ];
 
 #[cfg(test)]

@@ -41,6 +41,9 @@ pub struct ServerConfig {
     pub upkeep: UpkeepConfig,
     /// Folding the log again, to compare the result with the tables.
     pub verify: VerifyConfig,
+    /// Folding the log again for a request: the explanation of a row, or the dry run of an
+    /// upload.
+    pub replay: ReplayConfig,
     /// The embedded log.
     pub log: LogConfig,
     /// The log on Kafka topics: section `log.kafka`.
@@ -66,6 +69,7 @@ impl Default for ServerConfig {
             ingest: IngestConfig::default(),
             upkeep: UpkeepConfig::default(),
             verify: VerifyConfig::default(),
+            replay: ReplayConfig::default(),
             log: LogConfig::default(),
             kafka: KafkaSettings::default(),
             store: StoreConfig::default(),
@@ -260,6 +264,27 @@ impl Default for VerifyConfig {
     }
 }
 
+/// Section `replay`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ReplayConfig {
+    /// How many requests may fold the log again at a time; further ones get 503.
+    /// Default 1.
+    pub at_once_max: usize,
+    /// The maximum number of events that one request folds. Default 20,000,000.
+    pub events_max: u64,
+    /// The longest time of one request, in seconds. Default 300.
+    pub time_s_max: u64,
+    /// The maximum share of one thread that a request may use, in percent. Default 50.
+    pub thread_percent: u32,
+}
+
+impl Default for ReplayConfig {
+    fn default() -> Self {
+        Self { at_once_max: 1, events_max: 20_000_000, time_s_max: 300, thread_percent: 50 }
+    }
+}
+
 impl ServerConfig {
     /// Combines the settings of all places. `file` must exist; if it is `None`, [`FILE`] is
     /// read if that file exists. `flags` are dotted keys with TOML values (`http.listen`,
@@ -325,6 +350,7 @@ impl ServerConfig {
             ("ingest.event_bytes_max", self.ingest.event_bytes_max, 1_024),
             ("ingest.group_bytes", self.ingest.group_bytes, 1_024),
             ("ingest.groups_max", self.ingest.groups_max, 1),
+            ("replay.at_once_max", self.replay.at_once_max, 1),
         ] {
             if value < least {
                 return Err(bad(key, value as u64, least as u64));
@@ -337,16 +363,21 @@ impl ServerConfig {
             ("http.body_idle_ms_max", self.http.body_idle_ms_max, 1),
             ("upkeep.retention_s", self.upkeep.retention_s, 1),
             ("upkeep.idle_ms", self.upkeep.idle_ms, 10),
+            ("replay.events_max", self.replay.events_max, 1),
+            ("replay.time_s_max", self.replay.time_s_max, 1),
         ] {
             if value < least {
                 return Err(bad(key, value, least));
             }
         }
-        if !(1..=100).contains(&self.verify.thread_percent) {
-            return Err(ConfigError(format!(
-                "`verify.thread_percent` is {}; it must be 1 to 100",
-                self.verify.thread_percent
-            )));
+        for (section, percent) in
+            [("verify", self.verify.thread_percent), ("replay", self.replay.thread_percent)]
+        {
+            if !(1..=100).contains(&percent) {
+                return Err(ConfigError(format!(
+                    "`{section}.thread_percent` is {percent}; it must be 1 to 100"
+                )));
+            }
         }
         kafka::check(&self.kafka)?;
         self.live.check().map_err(|e| ConfigError(format!("in section `live`: {e}")))?;
@@ -394,6 +425,7 @@ mod tests {
         check("[http]\nquery_rows_max = 'many'", &[], &["`http.query_rows_max` is", "many"]);
         check("[live]\nwindow = 0", &[], &["section `live`", "`window` is 0"]);
         check("", &[("verify.thread_percent", "0")], &["`verify.thread_percent` is 0"]);
+        check("", &[("replay.thread_percent", "101")], &["`replay.thread_percent` is 101"]);
         check("", &[("ingest.groups_max", "0")], &["`ingest.groups_max` is 0"]);
         check("[http", &[], &["some.toml"]);
         check("[log.kafka]\ntopic = 'x'", &[], &["no setting `log.kafka.topic`", "topics"]);

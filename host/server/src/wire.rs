@@ -7,6 +7,8 @@
 use lantern_api as api;
 use lantern_engine as engine;
 
+use crate::cloudevents::format_time;
+
 /// Converts a struct of the engine to the struct of the same name in the API. A call first
 /// lists the members that stay as they are and, after `;`, those that are converted.
 macro_rules! convert {
@@ -186,4 +188,81 @@ fn verdict_of(it: engine::Verdict) -> api::Verdict {
 pub(crate) fn selection(it: api::ParkedSelection) -> engine::ParkedSelection {
     let api::ParkedSelection { all, offsets, partition, tenant, subject } = it;
     engine::ParkedSelection { all, offsets, partition, tenant, subject }
+}
+
+/// An explanation of a row.
+pub(crate) fn explanation(
+    version: String,
+    it: engine::ExplainedRow,
+    commits: Vec<engine::CommittedRow>,
+) -> api::Explanation {
+    let engine::ExplainedRow { incomplete, events, partitions, changes } = it;
+    api::Explanation {
+        version,
+        complete: incomplete.is_none(),
+        reason: incomplete,
+        events,
+        partitions: partitions.into_iter().map(explained_partition).collect(),
+        changes: changes.into_iter().map(|(change, event)| row_change(change, event)).collect(),
+        commits: commits.into_iter().map(committed_row).collect(),
+    }
+}
+
+fn explained_partition(it: engine::ExplainedShard) -> api::ExplainedPartition {
+    let engine::ExplainedShard { partition, next, changes, row: found, agrees } = it;
+    api::ExplainedPartition { partition, next, changes, row: row(found.as_deref()), agrees }
+}
+
+/// A commit that changed a row.
+pub(crate) fn committed_row(it: engine::CommittedRow) -> api::CommittedRow {
+    let engine::CommittedRow { partition, commit, next, row: after } = it;
+    let row = row(after.as_deref());
+    api::CommittedRow { partition: partition.0, commit, next: next.0, row }
+}
+
+fn row_change(it: engine::RowChange, event: Option<engine::ExplainedEvent>) -> api::RowChange {
+    let (cause, retried_at, timer) = match it.cause {
+        engine::ChangeCause::Event => (api::ChangeCause::Event, None, None),
+        engine::ChangeCause::Retry { at } => (api::ChangeCause::Retry, Some(at.0), None),
+        engine::ChangeCause::Expiry => (api::ChangeCause::Expiry, None, None),
+        engine::ChangeCause::Timer { key, at, set_by } => {
+            let timer = api::ChangeTimer { key, time: format_time(at), set_by: set_by.0 };
+            (api::ChangeCause::Timer, None, Some(timer))
+        }
+    };
+    api::RowChange {
+        partition: it.partition.0,
+        offset: it.offset.0,
+        cause,
+        retried_at,
+        event: event.map(change_event),
+        timer,
+        before: row(it.before.as_deref()),
+        after: row(it.after.as_deref()),
+        logs: it.logs.into_iter().map(change_log).collect(),
+    }
+}
+
+fn change_event(it: engine::ExplainedEvent) -> api::ChangeEvent {
+    let engine::ExplainedEvent { event, appended } = it;
+    api::ChangeEvent {
+        id: event.id,
+        source: event.source,
+        kind: event.kind,
+        subject: event.subject,
+        tenant: event.tenant,
+        time: format_time(event.time),
+        appended: appended.map(format_time),
+    }
+}
+
+fn change_log(it: engine::ChangeLogLine) -> api::ChangeLog {
+    let engine::ChangeLogLine { level, message } = it;
+    api::ChangeLog { level, message }
+}
+
+/// A row of a public table, which is a JSON object, on one line.
+pub(crate) fn row(value: Option<&[u8]>) -> Option<api::RawJson> {
+    let text = String::from_utf8_lossy(value?).replace(['\n', '\r'], " ");
+    Some(api::RawJson::new(&text))
 }

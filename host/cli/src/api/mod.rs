@@ -9,7 +9,7 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use lantern_api::{
-    ActivateBody, AppendResult, EventsPage, LogLine, Logs, ParkedOutcome, ParkedPage,
+    ActivateBody, AppendResult, EventsPage, ExplainLine, LogLine, Logs, ParkedOutcome, ParkedPage,
     ParkedSelection, ParkedSummary, ProjectionStatus, Projections, QueryPage, RawJson,
     ResendResult, ServerStatus, TablePage, Uploaded, VerifyStatus,
 };
@@ -257,6 +257,22 @@ impl Api {
         let mut path = Path::new("/v1/dead-letters/resend");
         path.add("from_beginning", if from_beginning { "true" } else { "false" });
         self.post(&path, None::<&()>).await
+    }
+
+    /// Explains a row. `query` contains parameters under the API's names; `take` gets each
+    /// line of the answer as soon as it arrives.
+    pub(crate) async fn explain(
+        &self,
+        (projection, table): (&str, &str),
+        query: &[(&str, String)],
+        take: impl FnMut(ExplainLine),
+    ) -> Answer<()> {
+        let path = format!("/v1/tables/{}/{}/explain", escaped(projection), escaped(table));
+        let mut path = Path::new(&path);
+        for (name, value) in query {
+            path.add(name, value);
+        }
+        self.get_as(&path, NDJSON).await?.json_lines(take).await
     }
 
     /// Rows of a table; `query` contains parameters under the API's names.

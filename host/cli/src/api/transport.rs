@@ -135,6 +135,24 @@ impl Received {
     pub(super) async fn text(self) -> Answer<String> {
         self.response.text().await.map_err(|e| self.api.broken(&e))
     }
+
+    /// Calls `take` with each line of JSON as soon as it arrives.
+    pub(super) async fn json_lines<T: DeserializeOwned>(
+        mut self,
+        mut take: impl FnMut(T),
+    ) -> Answer<()> {
+        let mut partial = Vec::new();
+        while let Some(bytes) = self.response.chunk().await.map_err(|e| self.api.broken(&e))? {
+            partial.extend_from_slice(&bytes);
+            while let Some(end) = partial.iter().position(|byte| *byte == b'\n') {
+                let rest = partial.split_off(end + 1);
+                let line = std::mem::replace(&mut partial, rest);
+                let line = serde_json::from_slice(&line);
+                take(line.map_err(|e| ApiError::Answer(e.to_string()))?);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A path with its query.

@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod dev;
 pub(crate) mod doctor;
 pub(crate) mod events;
+pub(crate) mod explain;
 mod flights;
 mod generate;
 mod import;

@@ -1,5 +1,6 @@
 //! Tests of the engine with fakes for all ports, on one thread.
 
+mod explaining;
 mod folding;
 mod identity;
 mod limits;

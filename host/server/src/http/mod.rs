@@ -8,6 +8,7 @@ mod content_encoding;
 mod cors;
 mod drain_body;
 pub(crate) mod events;
+mod explain;
 mod export_attributes;
 mod feed;
 mod health;
@@ -94,6 +95,7 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(parked::resend))
         .routes(routes!(tables::read))
         .routes(routes!(tables::query))
+        .routes(routes!(explain::explain))
         .routes(routes!(feed::connect))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

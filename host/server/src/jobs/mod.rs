@@ -4,6 +4,8 @@ pub(crate) mod dead_letters;
 mod heartbeats;
 mod maintenance;
 mod offsets;
+pub(crate) mod replay;
+mod throttle;
 pub(crate) mod verification;
 
 use std::sync::Arc;

@@ -2,20 +2,17 @@
 //! settings allow, and reports their results.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lantern_core::VersionId;
 use lantern_engine::{EngineError, ProjectionStatus, Verdict, Verification, VerifyStatus};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use super::throttle::Throttle;
 use crate::app::App;
 use crate::problem::Problem;
 
-/// Pauses that are shorter than this are added up until they reach it.
-const PAUSE_MIN: Duration = Duration::from_millis(5);
-/// The longest pause. The work between two pauses rarely needs a longer one.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How long the schedule waits for a verification that a person has started.
 const BUSY_WAIT: Duration = Duration::from_secs(60);
 
@@ -114,33 +111,6 @@ fn run(app: &App, verification: Verification) {
     log_result(&projection, &status);
 }
 
-/// Pauses that keep the work within its share of a thread.
-struct Throttle {
-    percent: u32,
-    since: Instant,
-    saved: Duration,
-}
-
-impl Throttle {
-    fn new(percent: u32) -> Self {
-        Self { percent: percent.clamp(1, 100), since: Instant::now(), saved: Duration::ZERO }
-    }
-
-    /// The pause that is due now; zero until it is at least [`PAUSE_MIN`].
-    fn earned(&mut self) -> Duration {
-        self.saved += self.since.elapsed() * (100 - self.percent) / self.percent;
-        self.since = Instant::now();
-        if self.saved < PAUSE_MIN {
-            return Duration::ZERO;
-        }
-        std::mem::take(&mut self.saved).min(PAUSE_MAX)
-    }
-
-    fn taken(&mut self) {
-        self.since = Instant::now();
-    }
-}
-
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
 fn log_result(projection: &str, status: &VerifyStatus) {
     let VerifyStatus { version, events, took_ms, differences, .. } = status;
@@ -205,24 +175,5 @@ fn log_result(projection: &str, status: &VerifyStatus) {
     // Without a verdict the previous one remains.
     if matches!(status.verdict, Verdict::Same | Verdict::Differs) {
         gauge("lantern_verify_last_same", f64::from(u8::from(status.verdict == Verdict::Same)));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rests_are_in_proportion_to_the_work() {
-        let mut throttle = Throttle::new(25);
-        throttle.since -= Duration::from_millis(100);
-        let rest = throttle.earned();
-        assert!((300..400).contains(&rest.as_millis()), "{rest:?}");
-        assert_eq!(throttle.earned(), Duration::ZERO);
-        throttle.since -= Duration::from_secs(1_000);
-        assert_eq!(throttle.earned(), PAUSE_MAX);
-        let mut whole = Throttle::new(100);
-        whole.since -= Duration::from_secs(1);
-        assert_eq!(whole.earned(), Duration::ZERO);
     }
 }

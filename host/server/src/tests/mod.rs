@@ -2,6 +2,7 @@
 //! that need WebAssembly or a process are in the folder `tests` of the workspace.
 
 mod api;
+mod explaining;
 mod ingest;
 mod limits;
 mod metrics;

@@ -5,7 +5,12 @@ const TABLE: &str = "/v1/tables/counts/by_subject";
 
 /// A table of counts for the subjects `s0` to `s9`: 2 for `s0`, 1 for the others.
 pub(super) async fn filled() -> Fixture {
-    let fixture = Fixture::new();
+    filled_with(|_| ()).await
+}
+
+/// Like [`filled`], with other settings.
+pub(super) async fn filled_with(change: impl FnOnce(&mut ServerConfig)) -> Fixture {
+    let fixture = Fixture::with(change);
     fixture.project(counts()).await;
     let mut body: String =
         (0..10).map(|i| event(&i.to_string(), "t", &format!("s{i}")) + "\n").collect();

@@ -1,0 +1,35 @@
+//! Reads single events of the log by their offset.
+
+use lantern_core::{
+    Event, HEARTBEAT_TYPE, Log, LogError, LogRead, Offset, PartitionId, Timestamp, TypeFilter,
+    UNREADABLE_TYPE, read_or_wait,
+};
+
+/// The event at `offset` and its append time, which may be unknown. `None` if the log has
+/// no event at this offset.
+///
+/// # Errors
+/// [`LogError`] if the log cannot be read, or does not contain this offset any more.
+pub(crate) fn event_at(
+    log: &dyn Log,
+    partition: PartitionId,
+    offset: Offset,
+) -> Result<Option<(Event, Option<Timestamp>)>, LogError> {
+    let all = TypeFilter::everything().and(HEARTBEAT_TYPE).and(UNREADABLE_TYPE);
+    let mut next = offset;
+    while next <= offset {
+        match read_or_wait(log, partition, next, &all)? {
+            LogRead::End | LogRead::Pending => return Ok(None),
+            LogRead::Skipped { next: after } => next = after,
+            LogRead::Chunk(chunk) => {
+                let index = chunk.index_of(offset);
+                if index < chunk.events.len() && chunk.offset(index) == offset {
+                    let event = chunk.events.get(index).to_owned();
+                    return Ok(Some((event, chunk.appended(index))));
+                }
+                next = chunk.end().max(next.next());
+            }
+        }
+    }
+    Ok(None)
+}

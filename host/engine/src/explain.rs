@@ -1,0 +1,345 @@
+//! Explains a row: which events, timers and expiries have changed it.
+//!
+//! The log is folded again in a scratch state, as a verification does, and each change of
+//! the row is recorded. The live shards are only read. Newer changes can be shown before
+//! the fold ends: the change log contains the commits that changed the row.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use lantern_core::{
+    Event, KeyRange, LogError, Offset, PartitionId, Plugin, ReadStore, Space, StoreError,
+    TableChanges, TableId, TableSpec, Timestamp, VersionId,
+};
+
+use crate::event_lookup::event_at;
+use crate::reference_fold::{EndReason, FoldStep, ReferenceFold};
+use crate::registry::VersionBuild;
+use crate::row_change::{ChangeCause, RowChange};
+use crate::row_watch::RowWatch;
+use crate::shard_handle::ShardHandle;
+use crate::{Engine, EngineError, PluginError};
+
+/// The number of entries of the change log that are read at a time.
+const CHANGES_PAGE: usize = 64;
+
+/// The row to be explained.
+#[derive(Clone, Debug)]
+pub struct ExplainRequest {
+    /// The projection.
+    pub projection: String,
+    /// The version; the active one if `None`.
+    pub version: Option<VersionId>,
+    /// The table, which must be public.
+    pub table: String,
+    /// The row's key.
+    pub key: String,
+    /// The most changes that are returned.
+    pub changes_max: usize,
+    /// The most bytes of their rows.
+    pub bytes_max: usize,
+}
+
+/// A prepared explanation: [`Explanation::run`] does the work.
+pub struct Explanation {
+    engine: Arc<Engine>,
+    build: Arc<VersionBuild>,
+    table: TableId,
+    request: ExplainRequest,
+}
+
+/// How far an explanation is.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct ExplainProgress {
+    /// Offsets folded again.
+    pub events: u64,
+    /// How much is folded, 0 to 100.
+    pub percent: f64,
+}
+
+/// The result of an explanation.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ExplainedRow {
+    /// Why it is not complete; `None` if it is complete.
+    pub incomplete: Option<String>,
+    /// Offsets folded again.
+    pub events: u64,
+    /// One entry for each partition that was folded.
+    pub partitions: Vec<ExplainedShard>,
+    /// The newest changes of all partitions, newest first.
+    pub changes: Vec<(RowChange, Option<ExplainedEvent>)>,
+}
+
+/// The row of one partition.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ExplainedShard {
+    /// The partition.
+    pub partition: u32,
+    /// The next offset up to which it was folded.
+    pub next: u64,
+    /// How often the row was changed.
+    pub changes: u64,
+    /// The row that the fold gives.
+    pub row: Option<Vec<u8>>,
+    /// Whether the table has the same row.
+    pub agrees: bool,
+}
+
+/// The event that has changed a row. The payload is left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ExplainedEvent {
+    /// The event.
+    pub event: Event,
+    /// When it was appended, if the log knows that.
+    pub appended: Option<Timestamp>,
+}
+
+/// A commit that changed the row, from the change log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommittedRow {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The commit's number.
+    pub commit: u64,
+    /// The next offset after the commit.
+    pub next: Offset,
+    /// The row after the commit; `None` if it was deleted.
+    pub row: Option<Vec<u8>>,
+}
+
+/// Called between steps; an error is the reason to end.
+pub type ExplainPace<'a> = &'a mut dyn FnMut(&ExplainProgress) -> Result<(), String>;
+
+impl Engine {
+    /// Prepares the explanation of a row of a public table.
+    ///
+    /// # Errors
+    /// [`EngineError::NoTable`], or the error for a projection or version that does not
+    /// exist.
+    pub fn explain(self: &Arc<Self>, request: ExplainRequest) -> Result<Explanation, EngineError> {
+        let build = self.chosen(&request.projection, request.version.as_ref())?;
+        let found = build.manifest.table(&request.table).filter(|(_, table)| table.public);
+        let Some((table, _)) = found else {
+            return Err(EngineError::NoTable(request.projection, request.table));
+        };
+        Ok(Explanation { engine: Arc::clone(self), build, table, request })
+    }
+}
+
+impl Explanation {
+    /// The version.
+    #[must_use]
+    pub fn version(&self) -> &VersionId {
+        &self.build.version.id
+    }
+
+    /// The table.
+    #[must_use]
+    pub fn table(&self) -> Option<&TableSpec> {
+        self.build.manifest.tables.get(self.table.0 as usize)
+    }
+
+    /// The newest commits in the change log that changed the row, newest first in each
+    /// partition, at most `limit` of each.
+    ///
+    /// # Errors
+    /// [`EngineError::Store`] if the change log cannot be read.
+    pub fn commits(&self, limit: usize) -> Result<Vec<CommittedRow>, EngineError> {
+        let mut commits = Vec::new();
+        for handle in &self.build.handles {
+            let Some(store) = &handle.store else { continue };
+            let found = self.commits_of(handle.id.partition, &**store, limit)?;
+            commits.extend(found);
+        }
+        Ok(commits)
+    }
+
+    fn commits_of(
+        &self,
+        partition: PartitionId,
+        store: &dyn ReadStore,
+        limit: usize,
+    ) -> Result<Vec<CommittedRow>, StoreError> {
+        let (mut found, mut bytes) = (Vec::new(), 0);
+        let mut range = KeyRange::all();
+        loop {
+            let page = store.scan(Space::Changes, &range, CHANGES_PAGE, true)?;
+            let last_page = page.len() < CHANGES_PAGE;
+            range.end = page.last().map(|(key, _)| key.clone());
+            for (key, value) in page {
+                let entry = TableChanges::parse_change_key(&key);
+                let (Some((point, commit)), Some(tables)) = (entry, TableChanges::decode(&value))
+                else {
+                    return Err(StoreError::Damaged("an entry of the change log".into()));
+                };
+                let Some(row) = tables.iter().find_map(|changes| self.changed(changes)) else {
+                    continue;
+                };
+                bytes += row.as_ref().map_or(0, Vec::len);
+                if found.len() == limit || bytes > self.request.bytes_max {
+                    return Ok(found);
+                }
+                found.push(CommittedRow { partition, commit, next: point.next, row });
+            }
+            if last_page {
+                return Ok(found);
+            }
+        }
+    }
+
+    /// The row's value in `changes`: `Some(None)` if it was deleted, `None` if it is not
+    /// changed.
+    fn changed(&self, changes: &TableChanges) -> Option<Option<Vec<u8>>> {
+        if changes.table != self.table {
+            return None;
+        }
+        let key = &self.request.key;
+        if let Ok(index) = changes.up.binary_search_by(|(changed, _)| changed.cmp(key)) {
+            return Some(Some(changes.up[index].1.clone()));
+        }
+        changes.del.binary_search(key).is_ok().then_some(None)
+    }
+
+    /// Folds every partition, and returns the newest changes of the row. `pace` is called
+    /// between steps. It may block, and ends the work with an error that gives the reason;
+    /// the result then contains what was found until then.
+    ///
+    /// # Errors
+    /// [`EngineError::Plugin`] or [`EngineError::Host`] if the plugin cannot be loaded, or
+    /// an error of the log or the store.
+    pub fn run(&self, pace: ExplainPace<'_>) -> Result<ExplainedRow, EngineError> {
+        let plugin = self.engine.plugin_of(&self.build).map_err(|error| match error {
+            PluginError::Host(reason) => EngineError::Host(reason),
+            PluginError::Unfit(reason) => EngineError::Plugin(reason),
+        })?;
+        let mut explained = ExplainedRow::default();
+        let mut changes = Vec::new();
+        for index in 0..self.build.handles.len() {
+            let found = self.shard(index, &plugin, &mut explained, pace)?;
+            changes.push(found);
+            if explained.incomplete.is_some() {
+                break;
+            }
+        }
+        explained.changes = self.newest_first(changes)?;
+        Ok(explained)
+    }
+
+    fn shard(
+        &self,
+        index: usize,
+        plugin: &Arc<dyn Plugin>,
+        explained: &mut ExplainedRow,
+        pace: ExplainPace<'_>,
+    ) -> Result<VecDeque<RowChange>, EngineError> {
+        let handle = &self.build.handles[index];
+        let live = handle.store.clone().ok_or_else(|| unreadable(handle))?;
+        let ExplainRequest { key, changes_max, bytes_max, .. } = &self.request;
+        let watch = RowWatch::new(self.table, key, *changes_max, *bytes_max);
+        let scratch = self.engine.ports.stores.temporary()?;
+        let opened = ReferenceFold::open(&self.engine, handle, plugin, &scratch, Some(watch));
+        let mut fold = opened.map_err(|ended| failed(handle, ended))?;
+        let (mut stopped, shards) = (None, self.build.handles.len());
+        let followed = fold.follow(&live, &mut |step| {
+            explained.events += step.events;
+            let percent = percent(index, shards, step);
+            let goes_on = pace(&ExplainProgress { events: explained.events, percent });
+            stopped = goes_on.err();
+            stopped.is_none()
+        });
+        let state = &mut fold.shard.state;
+        let (space, next) = (Space::Table(self.table), state.meta.next.0);
+        let row = state.buffer.get(space, key.as_bytes())?;
+        let agrees = match followed {
+            Ok(snapshot) => snapshot.get(space, key.as_bytes())? == row,
+            Err(ended) => {
+                explained.incomplete = Some(match ended {
+                    EndReason::Verdict(_, reason) => reason,
+                    EndReason::Stopped => stopped.unwrap_or_default(),
+                });
+                false
+            }
+        };
+        let (changes, kept) =
+            state.watch.take().map(|watch| watch.into_changes()).unwrap_or_default();
+        let partition = handle.id.partition.0;
+        explained.partitions.push(ExplainedShard { partition, next, changes, row, agrees });
+        Ok(kept)
+    }
+
+    /// Merges the changes of all partitions by the append time of their events, and reads
+    /// these events.
+    fn newest_first(
+        &self,
+        mut shards: Vec<VecDeque<RowChange>>,
+    ) -> Result<Vec<(RowChange, Option<ExplainedEvent>)>, EngineError> {
+        let mut heads = Vec::with_capacity(shards.len());
+        for changes in &mut shards {
+            heads.push(self.next_newest(changes)?);
+        }
+        let mut merged = Vec::new();
+        while merged.len() < self.request.changes_max {
+            let times = heads.iter().enumerate();
+            let times = times.filter_map(|(index, head)| Some((head.as_ref()?.0, index)));
+            let Some((_, index)) = times.max() else { break };
+            let next = self.next_newest(&mut shards[index])?;
+            if let Some((_, change, event)) = std::mem::replace(&mut heads[index], next) {
+                merged.push((change, event));
+            }
+        }
+        Ok(merged)
+    }
+
+    /// The newest of `changes`, with its event and the time by which changes of several
+    /// partitions are ordered.
+    fn next_newest(
+        &self,
+        changes: &mut VecDeque<RowChange>,
+    ) -> Result<Option<(Timestamp, RowChange, Option<ExplainedEvent>)>, EngineError> {
+        let Some(change) = changes.pop_back() else { return Ok(None) };
+        let by_event = matches!(change.cause, ChangeCause::Event | ChangeCause::Retry { .. });
+        // A timer or an expiry follows the event that has moved the watermark.
+        let after = match change.cause {
+            ChangeCause::Event => change.offset,
+            ChangeCause::Retry { at } => Offset(at.0.saturating_sub(1)),
+            ChangeCause::Timer { .. } | ChangeCause::Expiry => {
+                Offset(change.offset.0.saturating_sub(1))
+            }
+        };
+        let time = self.event(change.partition, after)?;
+        let time = time.map_or(Timestamp::MIN, |event| event.appended.unwrap_or(event.event.time));
+        let event = if by_event { self.event(change.partition, change.offset)? } else { None };
+        Ok(Some((time, change, event)))
+    }
+
+    /// The event at `offset`; `None` if retention has deleted it meanwhile.
+    fn event(
+        &self,
+        partition: PartitionId,
+        offset: Offset,
+    ) -> Result<Option<ExplainedEvent>, EngineError> {
+        match event_at(&*self.engine.ports.log, partition, offset) {
+            Ok(found) => Ok(found.map(|(event, appended)| ExplainedEvent { event, appended })),
+            Err(LogError::OutOfRange { .. }) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+fn unreadable(handle: &ShardHandle) -> EngineError {
+    let reason = handle.snapshot.lock().halted.clone().unwrap_or_default();
+    EngineError::Halted(handle.id.projection.clone(), handle.id.version.clone(), reason)
+}
+
+fn failed(handle: &ShardHandle, ended: EndReason) -> EngineError {
+    match ended {
+        EndReason::Verdict(_, reason) => EngineError::Host(reason),
+        EndReason::Stopped => unreadable(handle),
+    }
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+fn percent(index: usize, shards: usize, step: &FoldStep) -> f64 {
+    let part = if step.target == 0 { 1.0 } else { step.next as f64 / step.target as f64 };
+    100.0 * (index as f64 + part.min(1.0)) / shards.max(1) as f64
+}

@@ -1,0 +1,61 @@
+//! A change of a row, and what has caused it.
+
+use lantern_core::{Offset, PartitionId, Timestamp};
+
+/// A change of a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RowChange {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The event's offset; for a timer or an expiry, the next offset when it happened.
+    pub offset: Offset,
+    /// What has changed the row.
+    pub cause: ChangeCause,
+    /// The watermark; [`Timestamp::MIN`] before the first one.
+    pub watermark: Timestamp,
+    /// The row before.
+    pub before: Option<Vec<u8>>,
+    /// The row after; `None` if it was deleted.
+    pub after: Option<Vec<u8>>,
+    /// What the plugin logged.
+    pub logs: Vec<ChangeLogLine>,
+}
+
+impl RowChange {
+    /// The bytes of both rows.
+    pub(crate) fn bytes(&self) -> usize {
+        [&self.before, &self.after].into_iter().flatten().map(Vec::len).sum()
+    }
+}
+
+/// What has changed a row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ChangeCause {
+    /// The event at the offset.
+    Event,
+    /// The retry of a parked event.
+    Retry {
+        /// The next offset at which it was retried.
+        at: Offset,
+    },
+    /// A timer.
+    Timer {
+        /// Its key.
+        key: String,
+        /// The time that it was set to.
+        at: Timestamp,
+        /// The offset of the event that set it.
+        set_by: Offset,
+    },
+    /// The end of the row's retention.
+    Expiry,
+}
+
+/// A line that the plugin logged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChangeLogLine {
+    /// `debug`, `info`, …
+    pub level: String,
+    /// The message.
+    pub message: String,
+}

@@ -1,0 +1,53 @@
+//! Pauses that keep work within its share of a thread.
+
+use std::time::{Duration, Instant};
+
+/// Pauses that are shorter than this are added up until they reach it.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+/// The longest pause. The work between two pauses rarely needs a longer one.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Pauses that keep the work within its share of a thread.
+pub(super) struct Throttle {
+    percent: u32,
+    since: Instant,
+    saved: Duration,
+}
+
+impl Throttle {
+    pub(super) fn new(percent: u32) -> Self {
+        Self { percent: percent.clamp(1, 100), since: Instant::now(), saved: Duration::ZERO }
+    }
+
+    /// The pause that is due now; zero until it is at least [`PAUSE_MIN`].
+    pub(super) fn earned(&mut self) -> Duration {
+        self.saved += self.since.elapsed() * (100 - self.percent) / self.percent;
+        self.since = Instant::now();
+        if self.saved < PAUSE_MIN {
+            return Duration::ZERO;
+        }
+        std::mem::take(&mut self.saved).min(PAUSE_MAX)
+    }
+
+    pub(super) fn taken(&mut self) {
+        self.since = Instant::now();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rests_are_in_proportion_to_the_work() {
+        let mut throttle = Throttle::new(25);
+        throttle.since -= Duration::from_millis(100);
+        let rest = throttle.earned();
+        assert!((300..400).contains(&rest.as_millis()), "{rest:?}");
+        assert_eq!(throttle.earned(), Duration::ZERO);
+        throttle.since -= Duration::from_secs(1_000);
+        assert_eq!(throttle.earned(), PAUSE_MAX);
+        let mut whole = Throttle::new(100);
+        whole.since -= Duration::from_secs(1);
+        assert_eq!(whole.earned(), Duration::ZERO);
+    }
+}

@@ -1,0 +1,86 @@
+//! Questions about rows and versions, answered by folding the log again in a real server.
+
+use lantern_tests::{Server, guest, run};
+use serde_json::Value;
+
+use crate::line;
+
+/// What a command prints with `--json`, and its exit code.
+fn asked(server: &Server, words: &[&str]) -> (Value, i32) {
+    let at = ["--server", server.url.as_str(), "--json"];
+    let output = run(&[words, &at].concat()).unwrap();
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|e| panic!("{words:?}: {e}: {errors}"));
+    (value, output.status.code().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_lists_every_event_that_changed_a_row_with_the_row_before_and_after() {
+    let server = Server::start(&["engine.batch_events_max=200"]).unwrap();
+    server.project("rogue", &guest("rogue"), r#"{"fixed":true,"by_subject":true}"#).await.unwrap();
+    let mut random = crate::random();
+    let subjects: Vec<u8> = (0..3_000).map(|_| random.u8(0..40)).collect();
+    let lines: String = subjects
+        .iter()
+        .enumerate()
+        .map(|(n, subject)| line(n, "probe.sent", &format!("s{subject}"), "{}"))
+        .collect();
+    server.events(lines).await.unwrap();
+    server.caught_up("rogue").await.unwrap();
+    // The expected changes, from the events alone.
+    let expected: Vec<(String, u64)> = subjects
+        .iter()
+        .enumerate()
+        .filter(|(_, subject)| **subject == 7)
+        .enumerate()
+        .map(|(count, (n, _))| (n.to_string(), count as u64))
+        .collect();
+    let words = ["explain", "rogue/seen", "s7", "--limit", "1000"];
+    let (answer, code) = asked(&server, &words);
+    assert_eq!((code, &answer["complete"]), (0, &Value::Bool(true)), "{answer}");
+    let changes = answer["changes"].as_array().unwrap();
+    let found: Vec<(String, u64)> = changes
+        .iter()
+        .rev()
+        .map(|change| {
+            let before = change["before"]["events"].as_u64().unwrap_or_default();
+            assert_eq!(change["after"]["events"], before + 1, "{change}");
+            (change["event"]["id"].as_str().unwrap().to_owned(), before)
+        })
+        .collect();
+    let partitions = answer["partitions"].as_array().unwrap();
+    if partitions.len() == 1 {
+        assert_eq!(found, expected);
+    }
+    let mut ids: Vec<_> = found.iter().map(|(id, _)| id.parse::<u64>().unwrap()).collect();
+    ids.sort_unstable();
+    let all: Vec<u64> = expected.iter().map(|(id, _)| id.parse().unwrap()).collect();
+    assert_eq!(ids, all);
+    assert!(partitions.iter().all(|partition| partition["agrees"] == true), "{answer}");
+    // For people: the newest change with the field that it changed.
+    let at = ["--server", server.url.as_str()];
+    let text = run(&[&["explain", "rogue/seen", "s7", "--limit", "1"], &at[..]].concat()).unwrap();
+    let text = String::from_utf8_lossy(&text.stdout).into_owned();
+    let last = expected.len();
+    assert!(text.contains(&format!("events: {} -> {last}", last - 1)), "{text}");
+    let missing = run(&[&["explain", "rogue/none", "s7"], &at[..]].concat()).unwrap();
+    assert_eq!(missing.status.code(), Some(4));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn explain_that_reaches_its_limit_says_so_and_shows_the_newest_commits() {
+    let server = Server::start(&["replay.events_max=100"]).unwrap();
+    server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
+    for part in 0..3 {
+        let lines: String =
+            (0..500).map(|n| line(part * 500 + n, "probe.sent", "s1", "{}")).collect();
+        server.events(lines).await.unwrap();
+        server.caught_up("rogue").await.unwrap();
+    }
+    let (answer, code) = asked(&server, &["explain", "rogue/seen", "s1"]);
+    assert_eq!((code, &answer["complete"]), (7, &Value::Bool(false)), "{answer}");
+    assert!(answer["reason"].as_str().unwrap().contains("`replay.events_max`"), "{answer}");
+    let rows = server.rows("rogue/seen").await.unwrap();
+    assert_eq!(answer["commits"][0]["row"]["events"], rows[0].1["events"], "{answer}");
+}
