@@ -94,9 +94,11 @@ export function undoEvent() {
   const { touched, timers, undo, outbox } = call;
   for (let i = 0; i < call.touchedCount; i++) touched[i].table.undo(touched[i]);
   call.touchedCount = 0;
-  timers.length = 0;
-  for (let i = undo.length - 3; i >= 0; i -= 3) undo[i]._undo(undo[i + 1], undo[i + 2]);
-  undo.length = 0;
+  if (timers.length > 0) timers.length = 0;
+  if (undo.length > 0) {
+    for (let i = undo.length - 3; i >= 0; i -= 3) undo[i]._undo(undo[i + 1], undo[i + 2]);
+    undo.length = 0;
+  }
   while (outbox.length > 0 && outbox.at(-1).cause === call.cause) outbox.pop();
 }
 
@@ -127,6 +129,8 @@ export function setTimer(at, key) {
   addTimer(at, key);
 }
 
+const EMIT_OPTIONS = ["subject", "tenant", "time"];
+
 /** What an event and a timer have in common. */
 export class Trigger {
   /**
@@ -154,11 +158,12 @@ export class Trigger {
     if (!emits.includes(type)) {
       throw new ProjectionError(
         `event type \`${type}\` is not declared: add it to \`emits\` of the projection${suggestion(String(type), emits)}`,
+        this.emit,
       );
     }
     const { subject = "", tenant = "", time = this.now, ...others } = options;
     for (const name of Object.keys(others)) {
-      throw new ProjectionError(`an emitted event has no option \`${name}\`${suggestion(name, ["subject", "tenant", "time"])}`);
+      throw new ProjectionError(`an emitted event has no option \`${name}\`${suggestion(name, EMIT_OPTIONS)}`);
     }
     if (typeof subject !== "string" || typeof tenant !== "string") throw new ProjectionError("subject and tenant of an emitted event are text");
     if (!Number.isInteger(time)) throw new ProjectionError(`${show(time)} is not a time: give microseconds since 1970`);

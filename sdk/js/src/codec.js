@@ -7,7 +7,8 @@ import { canonicalJson, memberTexts, numberText, RawJson, textJson } from "./jso
 import { Percentiles } from "./percentiles.js";
 import { canonicalTime, iso, parseTime, TIME_END, TIME_MIN, tryParseTime } from "./time.js";
 
-const bad = (name, why) => new ProjectionError(`field \`${name}\` ${why}`);
+// Without a place: rows are checked after the projection's function has returned.
+const bad = (name, why) => new ProjectionError(`field \`${name}\` ${why}`, null);
 
 function wrongKind(name, value, wanted) {
   if (value === undefined) return bad(name, "has no value: set it, or declare it as `optional(…)`");

@@ -1,18 +1,74 @@
 // Errors of a projection, and how they read in the reason of a parked event.
 
-/** A mistake in a declaration or a value: the message is for the author of a projection. */
+/** How many functions the stack of an error of the SDK has. */
+const STACK_FRAMES = 10;
+
+/**
+ * A function of the SDK that stacks leave out, with the functions that it calls, and whether
+ * it is running.
+ */
+export const hidden = { running: false, below: null };
+
+/**
+ * A mistake in a declaration or a value: the message is for the author of a projection.
+ *
+ * QuickJS takes a third of the time of an event to write one line of a stack, and most events
+ * may fail. So the stack begins as close to the projection's function as possible.
+ */
 export class ProjectionError extends Error {
+  /**
+   * @param {string} message
+   * @param {Function | null} [below] a function that is running. The stack leaves it out, with
+   * the functions that it calls. If null, there is no stack: no code of the projection runs.
+   */
+  constructor(message, below) {
+    const frames = Error.stackTraceLimit;
+    Error.stackTraceLimit = 0;
+    super(message);
+    if (below !== null) {
+      Error.stackTraceLimit = STACK_FRAMES;
+      Error.captureStackTrace(this, below ?? (hidden.running ? hidden.below : ProjectionError));
+      if (hidden.running && below === undefined) {
+        hidden.running = false;
+        // An exception may have ended it, and the stack is then empty.
+        if (!String(this.stack).includes("\n")) Error.captureStackTrace(this, ProjectionError);
+      }
+    }
+    Error.stackTraceLimit = frames;
+  }
+
   get name() {
     return "ProjectionError";
   }
+}
+
+let framesBefore = STACK_FRAMES;
+
+/**
+ * Keeps QuickJS from writing a stack when `error` is thrown again: no code of the projection is
+ * running. Ends with {@link withStacks}.
+ */
+export function withoutStack(error) {
+  if (Error.stackTraceLimit !== 0) framesBefore = Error.stackTraceLimit;
+  Error.stackTraceLimit = 0;
+  return error;
+}
+
+/** Ends {@link withoutStack}. */
+export function withStacks() {
+  if (Error.stackTraceLimit === 0) Error.stackTraceLimit = framesBefore;
 }
 
 /**
  * Whether an error has nothing to do with the event, because memory or the stack ran out.
  * In another call, the same event may succeed.
  */
-export const isFatal = (error) =>
-  error instanceof Error && (error.name === "InternalError" || (error instanceof RangeError && error.message.includes("call stack")));
+export function isFatal(error) {
+  const kind = error?.constructor;
+  // The usual kinds come first, because most events may fail.
+  if (kind === ProjectionError || kind === Error || kind === TypeError) return false;
+  return error instanceof Error && (error.name === "InternalError" || (error instanceof RangeError && error.message.includes("call stack")));
+}
 
 /** A value as it appears in a message: short, and never throwing. */
 export function show(value) {
@@ -34,8 +90,21 @@ export function show(value) {
   }
 }
 
+const CLOSEST_MAX = 256;
+// Most events may fail by the same misspelled name.
+const known = new Map();
+
 /** The name among `names` that `name` is most likely a misspelling of. */
 export function closest(name, names) {
+  const kept = known.get(name);
+  if (kept !== undefined && kept.names === names) return kept.best;
+  if (known.size >= CLOSEST_MAX) known.clear();
+  const best = findClosest(name, names);
+  known.set(name, { names, best });
+  return best;
+}
+
+function findClosest(name, names) {
   let best = null;
   let least = Math.max(2, Math.floor(name.length / 3)) + 1;
   for (const other of names) {

@@ -238,26 +238,70 @@ export class Members {
 
   /** A getter of `event.members` for the events of this batch. */
   open(batch) {
-    const failures = new Map();
-    const fail = (index, name, why) => {
-      if (!failures.has(index)) failures.set(index, new Map());
-      const own = failures.get(index);
-      if (!own.has(name)) own.set(name, `data: the member \`${name}\` ${why}`);
-    };
     const count = batch.offsets.length;
-    const values = this.fields.flatMap(({ name, field }, i) => {
+    const failures = new Failures(this.fields, count);
+    const values = this.fields.flatMap(({ field }, i) => {
       const column = batch.members[i];
       const uncut = field.kind === "text" && hasAll(column, count) ? wholeText(column.values.val) : null;
       if (uncut !== null) return [uncut.ends, uncut.whole];
-      return [columnValues(column, count, field, (index, why) => fail(index, name, why)), null];
+      return [columnValues(column, count, field, (index, why) => failures.add(i, index, why)), null];
     });
     const read = this.generated(parseMember, rawMember, ...values);
-    if (failures.size === 0) return read;
+    const { places } = failures;
+    if (places === null) return read;
     return function () {
-      const own = failures.get(this._index);
-      return own === undefined ? read.call(this) : failing(read.call(this), own);
+      const members = read.call(this);
+      const place = places[this._index];
+      return place === 0 ? members : failures.define(members, place, this._index);
     };
   }
+}
+
+/**
+ * The members that events of a batch do not have as declared. Most events may fail for one of
+ * these, so what does not depend on the event is created once.
+ */
+class Failures {
+  constructor(fields, count) {
+    this.fields = fields;
+    this.count = count;
+    /** For each event the places of the members that fail, or 0; null if no event fails. */
+    this.places = null;
+    /** For each place the properties that fail, by event; undefined if no event fails for it. */
+    this.properties = [];
+    /** For each place the last reason, and its property. */
+    this.last = [];
+  }
+
+  /** Notes why an event does not have a member. Only the first reason counts. */
+  add(place, index, why) {
+    this.places ??= new Array(this.count).fill(0);
+    const properties = (this.properties[place] ??= new Array(this.count).fill(null));
+    if (properties[index] !== null) return;
+    let last = this.last[place];
+    if (last?.why !== why) {
+      last = this.last[place] = { why, property: failingProperty(`data: the member \`${this.fields[place].name}\` ${why}`) };
+    }
+    properties[index] = last.property;
+    if (this.places[index] === 0) this.places[index] = [];
+    this.places[index].push(place);
+  }
+
+  /** Makes the members that an event does not have as declared fail when they are read. */
+  define(members, places, index) {
+    for (let i = 0; i < places.length; i++) {
+      const place = places[i];
+      Object.defineProperty(members, this.fields[place].name, this.properties[place][index]);
+    }
+    return members;
+  }
+}
+
+function failingProperty(message) {
+  const get = () => {
+    throw new ProjectionError(message, get);
+  };
+  return { enumerable: true, get };
 }
 
 /** How members are read that are decoded only when they are asked for. */
@@ -269,19 +313,6 @@ const lazily = {
 const parseMember = (text) => (text === null ? null : JSON.parse(text));
 
 const rawMember = (text) => (text === null ? null : RawJson.lazily(text));
-
-/** The members of an event some of which it does not have as declared: these fail when they are used. */
-function failing(members, failures) {
-  for (const [name, message] of failures) {
-    Object.defineProperty(members, name, {
-      enumerable: true,
-      get() {
-        throw new ProjectionError(message);
-      },
-    });
-  }
-  return members;
-}
 
 /** Checks of values that the host has decoded: the value, or why it cannot be used. */
 const exactly = {
@@ -309,9 +340,8 @@ function columnValues(column, count, field, fail) {
   let values = val;
   if (tag === "texts" || tag === "jsons") values = texts(val);
   else if (tag === "booleans") values = Array.from({ length: count }, (_, i) => (val[i >> 3] & (1 << (i & 7))) !== 0);
-  for (const index of column.mismatched) {
-    fail(index, `is not ${WANTED[field.kind]}, or occurs twice, or data is not an object`);
-  }
+  const mismatched = `is not ${WANTED[field.kind]}, or occurs twice, or data is not an object`;
+  for (const index of column.mismatched) fail(index, mismatched);
   const { validity } = column;
   for (let byte = 0; byte < validity.length; byte++) {
     // The bits of events without a valid value, of which the batch's end has none.

@@ -1,7 +1,7 @@
 // A projection, and the code that runs it between the contract's two functions.
 
 import { beginCall, call, dueAt, endCall, sendEarlyLogs, settle, undoEvent } from "./call.js";
-import { isFatal, ProjectionError, show, suggestion } from "./errors.js";
+import { isFatal, ProjectionError, show, suggestion, withStacks } from "./errors.js";
 import { attributeFlags, Event, eventsOf, Members, Timer } from "./event.js";
 import { fieldsOf } from "./fields.js";
 import { Parameters, takeParameters } from "./parameters.js";
@@ -122,39 +122,54 @@ export class Projection {
    * @throws {{ cause: number | null, message: string, error: unknown }} the contract's failure
    */
   apply(host, batch) {
-    const { spec, settings } = this;
-    try {
-      const event = this.#begin(host, batch);
-      const { times, types, typeNames } = batch;
-      const count = times.length;
-      const timers = batch.timers.length;
-      const tenants = settings.perTenant ? event._view.attribute("tenant") : null;
-      // The loop is in this function to keep the stack short: an exception takes longer the
-      // more functions are between the projection's function and the host.
-      let i = 0;
-      while (i < count) {
-        try {
-          for (; i < count; i++) {
-            event._index = i;
-            event.time = times[i];
-            event.type = typeNames[types[i]];
-            call.cause = timers + i;
-            if (tenants !== null) call.tenant = tenants[i];
-            call.event += 1;
-            const result = spec.apply(event);
-            if (result !== undefined) noPromise(result, "apply");
-            if (call.touchedCount > 0) settleRows();
-            if (call.more) this.#settle();
+    Projection.applier({ projection: this, host }, (failure) => failure)(batch);
+  }
+
+  /**
+   * The function that folds a batch with `current.projection`.
+   *
+   * It is one function to keep the stack short: an exception takes longer the more functions
+   * are between the projection's function and the host.
+   * @param {{ projection: Projection | null, host: object }} current
+   * @param {(failure: unknown) => unknown} failed returns what to throw if the call fails
+   */
+  static applier(current, failed) {
+    return function apply(batch) {
+      try {
+        const { projection, host } = current;
+        const { spec, settings } = projection;
+        const event = projection.#begin(host, batch);
+        const { times, types, typeNames } = batch;
+        const count = times.length;
+        const timers = batch.timers.length;
+        const tenants = settings.perTenant ? event._view.attribute("tenant") : null;
+        let i = 0;
+        while (i < count) {
+          try {
+            for (; i < count; i++) {
+              event._index = i;
+              event.time = times[i];
+              event.type = typeNames[types[i]];
+              call.cause = timers + i;
+              if (tenants !== null) call.tenant = tenants[i];
+              call.event += 1;
+              const result = spec.apply(event);
+              if (result !== undefined) noPromise(result, "apply");
+              if (call.touchedCount > 0) settleRows();
+              if (call.more) projection.#settle();
+            }
+          } catch (error) {
+            reject(error, event);
+            i = settings.goesOn ? i + 1 : count;
           }
-        } catch (error) {
-          reject(error, event);
-          i = settings.goesOn ? i + 1 : count;
         }
+        projection.#end();
+      } catch (failure) {
+        throw failed(failure);
+      } finally {
+        endCall();
       }
-      this.#end();
-    } finally {
-      endCall();
-    }
+    };
   }
 
   /** Begins a call: handles its timers, and prepares its events. */
@@ -201,6 +216,7 @@ export class Projection {
       settleRows();
       settle();
     } catch (error) {
+      withStacks();
       const message = `timer ${show(timer.key)} due at ${dueAt(timer.at)}: ${reason(error)}`;
       throw new CallFailure(index, message, error);
     }
@@ -224,10 +240,12 @@ export class Projection {
 
 /** Rejects the current event, which has thrown `error`, or throws the call's failure. */
 function reject(error, event) {
-  if (error instanceof CallFailure && error.cause === null) throw error;
-  const failed = error instanceof CallFailure ? error.error : error;
-  const message = `\`${event.type}\` at offset ${event.offset}: ${reason(failed)}`;
-  if (failed !== error || isFatal(error) || call.sent) throw new CallFailure(call.cause, message, failed);
+  withStacks();
+  const isFailure = error instanceof CallFailure;
+  if (isFailure && error.cause === null) throw error;
+  const failed = isFailure ? error.error : error;
+  const message = "`" + event.type + "` at offset " + event._view.batch.offsets[event._index] + ": " + reason(failed);
+  if (isFailure || call.sent || isFatal(error)) throw new CallFailure(call.cause, message, failed);
   undoEvent();
   call.host.reject(call.cause, message);
 }

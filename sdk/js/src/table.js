@@ -5,7 +5,7 @@
 import { column, decode, encode, texts } from "./bytes.js";
 import { call, hostFor } from "./call.js";
 import { Codec } from "./codec.js";
-import { isFatal, ProjectionError, show, suggestion } from "./errors.js";
+import { hidden, isFatal, ProjectionError, show, suggestion, withoutStack } from "./errors.js";
 import { fieldsOf } from "./fields.js";
 import { endOfPrefix, escapePart, InTenant, keyOf, narrow, partText, tenantOf } from "./keys.js";
 import { duration, iso } from "./time.js";
@@ -16,6 +16,7 @@ export const CACHE_ROWS = 32_768;
 const SCAN_PAGE_ROWS = 128;
 /** The longest key that the host takes. */
 const KEY_BYTES_MAX = 1_024;
+const SCAN_OPTIONS = ["prefix", "start", "end", "limit", "reverse"];
 const OPTIONS = ["key", "description", "private", "perTenant", "newestBy", "retention", "cache"];
 
 /** Tables that were declared since the last projection. */
@@ -115,7 +116,8 @@ export class Table {
   }
 
   _error(key, error) {
-    return Object.assign(error, { message: `table \`${this.name}\`: row ${show(key)}: ${error.message}` });
+    error.message = `table \`${this.name}\`: row ${show(key)}: ${error.message}`;
+    return error;
   }
 
   /** The key of a row, from the parts or the values of the key's fields. */
@@ -175,7 +177,7 @@ export class Table {
     const rest = this.perTenant ? key.slice(key.indexOf("\0") + 1) : key;
     if (rest === "") throw new ProjectionError(`table \`${this.name}\`: a key cannot be empty`);
     if (rest.includes("\0")) throw new ProjectionError(`table \`${this.name}\`: key ${show(rest)}: U+0000 cannot be part of a key`);
-    if (key.length > KEY_BYTES_MAX / 3 && encode(key).length > KEY_BYTES_MAX) {
+    if (key.length > KEY_BYTES_MAX || (key.length > KEY_BYTES_MAX / 3 && encode(key).length > KEY_BYTES_MAX)) {
       throw new ProjectionError(`table \`${this.name}\`: key ${show(rest)} has more than ${KEY_BYTES_MAX} bytes`);
     }
     if (!key.isWellFormed()) throw new ProjectionError(`table \`${this.name}\`: key ${show(key)} has half of a surrogate pair`);
@@ -247,7 +249,9 @@ export class Table {
   }
 
   _find(a, b, c, d) {
+    hidden.running = true;
     const entry = this._load(this._key(a, b, c, d));
+    hidden.running = false;
     // With `perTenant`, the same parts are another key for each tenant.
     if (c !== undefined || this.perTenant || !isPrimitive(a)) return entry;
     if (b === undefined) {
@@ -360,9 +364,8 @@ export class Table {
    * @param {{ prefix?: unknown, start?: unknown, end?: unknown, limit?: number, reverse?: boolean }} range
    */
   scan(range = {}) {
-    const names = ["prefix", "start", "end", "limit", "reverse"];
     for (const name of Object.keys(range)) {
-      if (!names.includes(name)) throw new ProjectionError(`a scan has no option \`${name}\`${suggestion(name, names)}`);
+      if (!SCAN_OPTIONS.includes(name)) throw new ProjectionError(`a scan has no option \`${name}\`${suggestion(name, SCAN_OPTIONS)}`);
     }
     const host = this._host();
     const { limit = Infinity, reverse = false } = range;
@@ -449,15 +452,18 @@ export class Table {
   }
 }
 
+hidden.below = Table.prototype._find;
+
 const isPrimitive = (value) => value !== null && typeof value !== "object";
 
-/** Throws unless the row of `entry` can be stored. */
+/** Throws unless the row of `entry` can be stored, while the projection's function runs. */
 function check(entry) {
   if (entry.row === null) return;
   try {
-    entry.table.codec.checkEntry(entry, entry.row);
+    entry.codec.checkEntry(entry, entry.row);
   } catch (error) {
-    throw notStored(entry, error);
+    const why = notStored(entry, error);
+    throw isFatal(why) ? why : new ProjectionError(why.message);
   }
 }
 
@@ -479,7 +485,10 @@ function settled(entry) {
   }
 }
 
-/** Ends a timer or event: throws if a row that it changed cannot be stored. */
+/**
+ * Ends a timer or event: throws if a row that it changed cannot be stored. The caller calls
+ * {@link withStacks} if it throws.
+ */
 export function settleRows() {
   const { touched, touchedCount, cause } = call;
   if (touchedCount === 1) {
@@ -489,12 +498,20 @@ export function settleRows() {
       if (row !== null) entry.codec.settle(entry, row, cause);
       else entry.cause = cause;
     } catch (error) {
-      throw notStored(entry, error);
+      throw withoutStack(notStored(entry, error));
     }
     if (row !== entry.before || !entry.changed) settled(entry);
   } else {
     // Nothing is remembered before all rows were checked.
-    for (let i = 0; i < touchedCount; i++) check(touched[i]);
+    for (let i = 0; i < touchedCount; i++) {
+      const entry = touched[i];
+      if (entry.row === null) continue;
+      try {
+        entry.codec.checkEntry(entry, entry.row);
+      } catch (error) {
+        throw withoutStack(notStored(entry, error));
+      }
+    }
     for (let i = 0; i < touchedCount; i++) {
       const entry = touched[i];
       if (entry.row !== null) entry.codec.keep(entry, entry.row);

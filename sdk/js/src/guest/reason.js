@@ -48,13 +48,17 @@ export function teller(nameOf, textOf) {
   // Reading a stack takes far longer than applying an event. Most errors are thrown at the
   // same few places, so known places are kept.
   const places = new Map();
+  let last = { stack: "", place: placeOf("") };
   const knownPlaceOf = (stack) => {
+    // To compare two texts takes less time than to look one up.
+    if (stack === last.stack) return last.place;
     let place = places.get(stack);
     if (place === undefined) {
       place = placeOf(stack);
       if (places.size >= PLACES_MAX) places.clear();
       places.set(stack, place);
     }
+    last = { stack, place };
     return place;
   };
 
@@ -64,14 +68,15 @@ export function teller(nameOf, textOf) {
       const place = [error.file, error.line ?? 1, error.column].filter((part) => part !== null && part !== undefined).join(":");
       return `${place}: ${error.name}: ${error.message}${quote({ name: error.file, line: error.line ?? 1 })}`;
     }
+    const { before, after } = knownPlaceOf(error.stack);
+    if (error instanceof ProjectionError) return before + error.message + after;
     const { name, message } = error;
-    let text = error instanceof ProjectionError || name === "NotAvailableError" ? message : `${name}: ${message}`;
-    if (error instanceof ReferenceError) {
+    let text = name === "NotAvailableError" ? message : name + ": " + message;
+    if (name === "ReferenceError") {
       const unknown = /^'?([\w$]+)'? is not defined$/.exec(message);
       const hint = unknown === null ? "" : hintFor(unknown[1]);
       if (hint !== "") text += `; ${hint}`;
     }
-    const { before, after } = knownPlaceOf(error.stack);
     return before + text + after;
   };
 }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Iterator
+from typing import TYPE_CHECKING, Any, Iterator, NamedTuple
 
 from . import _host
 from ._host import call
@@ -132,10 +132,30 @@ class Batch:
         self.members = members
 
 
+class Unusable(NamedTuple):
+    """Why an event has no value of a declared member. Most events may fail for this reason,
+    so the texts are written only once."""
+
+    place: int
+    """The place of the member among the members of the manifest."""
+    of_another_kind: str
+    missing: str
+
+    @classmethod
+    def of(cls, place: int, name: str, field: Field) -> "Unusable":
+        """The texts for a member."""
+        return cls(
+            place,
+            f"data: the member `{name}` is not of the kind {field.kind}, or is present "
+            "more than once, or the data are not a JSON object",
+            f"data: the member `{name}` is missing or null",
+        )
+
+
 class View:
     """A batch while it is applied: the values of its events."""
 
-    __slots__ = ("batch", "settings", "first", "_texts")
+    __slots__ = ("batch", "settings", "first", "_texts", "_mismatched")
 
     def __init__(self, batch: Batch, settings: "Settings") -> None:
         self.batch = batch
@@ -143,6 +163,7 @@ class View:
         self.first = len(batch.timers)
         """The index of the first event, behind the timers."""
         self._texts: dict[str, list[str]] = {}
+        self._mismatched: dict[int, frozenset[int]] = {}
 
     def texts(self, attribute: str) -> list[str]:
         """An attribute of all events."""
@@ -179,10 +200,19 @@ class View:
         place = index - self.first
         return data[ends[place - 1] if place else 0 : ends[place]]
 
-    def mismatched(self, name: str, index: int) -> bool:
-        """Whether the event has the declared member with another kind."""
-        place = self.settings.member_places[name]
-        return index - self.first in self.batch.members[place].mismatched
+    def mismatched(self, place: int, index: int) -> bool:
+        """Whether the event has the declared member at ``place`` with another kind."""
+        events = self._mismatched.get(place)
+        if events is None:
+            # A set, because most events of the batch may be in it.
+            events = frozenset(self.batch.members[place].mismatched)
+            self._mismatched[place] = events
+        return index - self.first in events
+
+    def check_member(self, unusable: "Unusable", index: int) -> None:
+        """Raises DataError if the event has the declared member with another kind."""
+        if self.mismatched(unusable.place, index):
+            raise DataError(unusable.of_another_kind)
 
 
 _quoted: dict[Any, bytes] = {}
@@ -221,23 +251,18 @@ class Data(dict[str, Any]):
         return hasattr(self, "_is_filled")
 
     def __missing__(self, name: str) -> Any:
-        field = self._view.settings.declared.get(name)
-        if field is not None:
-            self._check_member(name, field)
-            raise MissingMember(f"data: the member `{name}` is missing or null")
+        event = self._event
+        view = event._view
+        unusable = view.settings.unusable.get(name)
+        if unusable is not None:
+            view.check_member(unusable, event._index)
+            raise MissingMember(unusable.missing)
         if self._is_absent(name):
             raise KeyError(name)
         self._fill()
         if dict.__contains__(self, name):
             return dict.__getitem__(self, name)
         raise KeyError(name)
-
-    def _check_member(self, name: str, field: Field) -> None:
-        if self._view.mismatched(name, self._index):
-            raise DataError(
-                f"data: the member `{name}` is not of the kind {field.kind}, or is present "
-                "more than once, or the data are not a JSON object"
-            )
 
     def _is_absent(self, name: Any) -> bool:
         """Whether the text shows, without being parsed, that there is no such member: it
@@ -279,9 +304,9 @@ class Data(dict[str, Any]):
             return value
         event = self._event
         view = event._view
-        field = view.settings.declared.get(name)
-        if field is not None:
-            self._check_member(name, field)
+        unusable = view.settings.unusable.get(name)
+        if unusable is not None:
+            view.check_member(unusable, event._index)
             return default
         if not hasattr(self, "_is_filled"):
             # As in `_is_absent`, which would cost a call.

@@ -347,6 +347,7 @@ class StructCodec:
 
     def __init__(self, fields: dict[str, Field]) -> None:
         self.fields = fields
+        self._known = ", ".join(f"`{name}`" for name in fields)
         for name, field in fields.items():
             if field.kind not in _WRITERS:
                 raise ManifestError(f"the field `{name}` cannot be of the kind `{field.kind}`")
@@ -355,6 +356,7 @@ class StructCodec:
                     CHECKS[field.kind](field.default)
                 except RowError as error:
                     raise ManifestError(f"the default of the field `{name}` {error}") from None
+        self._checks = [(name, CHECKS[field.kind]) for name, field in fields.items()]
         self.names: dict[str, Any] = {
             "Timestamp": Timestamp,
             "Distinct": Distinct,
@@ -432,18 +434,16 @@ class StructCodec:
         """Converts a row in place to the row that is read back, or raises."""
         for name in row:
             if name not in self.fields:
-                known = ", ".join(f"`{field}`" for field in self.fields)
                 raise RowError(
-                    f"the field `{name}` is not declared; the fields are {known}", name
+                    f"the field `{name}` is not declared; the fields are {self._known}", name
                 )
-        for name, field in self.fields.items():
-            value = row.get(name)
-            if value is not None:
-                try:
-                    value = CHECKS[field.kind](value)
-                except RowError as error:
-                    raise RowError(f"field `{name}` {error}", name) from None
-            row[name] = value
+        try:
+            for name, check in self._checks:
+                value = row.get(name)
+                row[name] = None if value is None else check(value)
+        except RowError as error:
+            error.locate(f"field `{name}` ", name)
+            raise
         return row
 
 

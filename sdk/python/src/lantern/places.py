@@ -14,20 +14,27 @@ from .errors import LanternError, Refused, RowError
 _OWN = os.path.dirname(__file__)
 _FRAMES_MAX = 4
 _LINE_MAX = 160
+_NAMES_MAX = 256
+_names: dict[type, str] = {}
+"""How a type of errors is named in reasons. The SDK's own errors have no name."""
 
 
 def what(error: BaseException) -> str:
     """The error without its place."""
-    if isinstance(error, Refused):
-        return str(error) or "refused"
-    if isinstance(error, LanternError):
-        return str(error)
+    kind = type(error)
+    name = _names.get(kind)
+    if name is None:
+        name = "" if issubclass(kind, LanternError) else kind.__name__
+        if len(_names) >= _NAMES_MAX:
+            _names.clear()
+        _names[kind] = name
     try:
         text = str(error)
     except Exception:  # an exception of the projection with a broken `__str__`
         text = ""
-    name = type(error).__name__
-    return f"{name}: {text}" if text else name
+    if name:
+        return f"{name}: {text}" if text else name
+    return text or ("refused" if isinstance(error, Refused) else "")
 
 
 def frames(
@@ -106,10 +113,14 @@ class Places:
 
     def reason(self, error: BaseException, function: Any) -> str:
         """Why an event was parked: the error, and file, line and source line."""
-        key = []
+        key: list[Any] = []
         trace = error.__traceback__
+        if trace is not None:
+            # The first frame is the SDK's, and so in no place.
+            trace = trace.tb_next
         while trace is not None:
-            key += (id(trace.tb_frame.f_code), trace.tb_lineno)
+            # The instruction and not the line: to find the line takes much longer.
+            key += (id(trace.tb_frame.f_code), trace.tb_lasti)
             trace = trace.tb_next
         if isinstance(error, RowError):
             key += (function, error.field)

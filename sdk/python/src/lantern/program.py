@@ -15,7 +15,7 @@ from ._host import Trap, call
 from .analysis import ATTRIBUTES, Usage, check_nesting, usage_of
 from .errors import FlushError, ManifestError, ParametersError
 from .code import compiled
-from .events import Batch, Event, Timer, View
+from .events import Batch, Event, Timer, Unusable, View
 from .fields import Field
 from .fold import fold_function
 from .times import Duration, micros_of, text_of
@@ -63,7 +63,7 @@ class Settings:
     __slots__ = (
         "attributes",
         "members",
-        "member_places",
+        "unusable",
         "declared",
         "emits",
         "event_time",
@@ -73,8 +73,12 @@ class Settings:
     def __init__(self, manifest: Manifest, declared: dict[str, Field]) -> None:
         self.attributes = frozenset(manifest.attributes)
         self.members = manifest.members
-        self.member_places = {member.name: at for at, member in enumerate(manifest.members)}
         self.declared = declared
+        places = {member.name: place for place, member in enumerate(manifest.members)}
+        self.unusable = {
+            name: Unusable.of(places[name], name, field) for name, field in declared.items()
+        }
+        """Why an event has no value of a declared member, by the name of the member."""
         self.emits = frozenset(manifest.emits)
         self.event_time = manifest.event_time is not None
         self.on_failure = manifest.on_failure
@@ -270,7 +274,8 @@ class Program:
         for table in self.tables:
             if table.touched:
                 table.undo()
-        call.undo_event(cause)
+        if call.undo or call.outbox or call.timers:
+            call.undo_event(cause)
         assert call.host is not None
         call.host.reject(cause, message)
         return True
@@ -310,19 +315,33 @@ class Program:
 
 
 _CAUSES_MAX = 100
+_FAULTS = (MemoryError, RecursionError, FlushError)
+_KNOWN_FAULTS_MAX = 256
+_known_faults: dict[type, bool] = {}
+"""Whether errors of a type are faults."""
 
 
 def _is_fault(error: BaseException) -> bool:
     """Whether an error may be caused by the instance and not by the event: a limit was met,
     or rows of another event cannot be sent. An event with such an error is not rejected.
     The call fails instead, and the host tries the event alone."""
+    if error.__context__ is None and error.__cause__ is None:
+        # The usual case, kept short because most events may fail.
+        kind = type(error)
+        fault = _known_faults.get(kind)
+        if fault is None:
+            fault = not issubclass(kind, Exception) or issubclass(kind, _FAULTS)
+            if len(_known_faults) >= _KNOWN_FAULTS_MAX:
+                _known_faults.clear()
+            _known_faults[kind] = fault
+        return fault
     cause: "BaseException | None" = error
     for _ in range(_CAUSES_MAX):
         if cause is None:
             return False
         if not isinstance(cause, Exception):
             return True
-        if isinstance(cause, (MemoryError, RecursionError, FlushError)):
+        if isinstance(cause, _FAULTS):
             return True
         cause = cause.__cause__ or cause.__context__
     return True

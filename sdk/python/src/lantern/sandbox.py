@@ -84,7 +84,7 @@ def seal() -> None:
     if _sealed:
         return
     _sealed = True
-    sys.addaudithook(_audit)
+    sys.addaudithook(_audit_hook())
     _seal_files()
     _seal_clock()
     _seal_random()
@@ -99,12 +99,39 @@ def seal() -> None:
     builtins.breakpoint = _refuse("breakpoint", "a projection has no terminal", _runtime)
 
 
-def _audit(event: str, arguments: tuple[Any, ...]) -> None:
-    """Stops what C code opens, for instance to show the line of a syntax error."""
-    if event == "open":
-        raise Unavailable(f"open({arguments[0]!r}): {_NO_FILES}")
-    if event.startswith("socket."):
-        raise Unavailable(f"{event}: {_NO_SOCKETS}")
+_AUDITED_SOCKETS = (
+    "__new__ bind connect getaddrinfo gethostbyaddr gethostbyname gethostname getnameinfo "
+    "getservbyname getservbyport sendmsg sendto sethostname"
+).split()
+
+
+class _RefusedEvent(str):
+    """The name of an audit event. A comparison with it raises an exception."""
+
+    __slots__ = ("why",)
+
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        raise Unavailable(f"{str(self)}: {self.why}")  # type: ignore[attr-defined]
+
+
+def _audit_hook() -> Callable[..., Any]:
+    """The function that stops what C code opens, for instance to show the line of a syntax
+    error.
+
+    Python calls it also for events that are frequent, such as :func:`id` or reading the
+    frame of a traceback. So it is a lookup in a dict, which calls no Python code unless the
+    name of the event is in the dict: the comparison with the name then raises.
+    """
+    refused = [("open", _NO_FILES)]
+    refused += [(f"socket.{name}", _NO_SOCKETS) for name in _AUDITED_SOCKETS]
+    events = {}
+    for name, why in refused:
+        event = _RefusedEvent(name)
+        event.why = why  # type: ignore[attr-defined]
+        events[event] = True
+    return events.get
 
 
 def _seal_files() -> None:

@@ -25,6 +25,10 @@ _UNKNOWN: Any = object()
 CACHE_ROWS = 32_768
 """How many rows a table keeps in memory unless it says otherwise."""
 _SCAN_PAGE = 1_000
+_KEY_BYTES_MAX = 1_024
+"""The longest key that the host takes."""
+_KEY_SHOWN_MAX = 64
+"""How much of a key a message shows."""
 _MEMO_MAX = 4_096
 
 
@@ -147,6 +151,8 @@ class Rows(Generic[V]):
 
     def _refused(self, key: Key, why: str) -> KeyRefused:
         shown = key_text(key) if isinstance(key, (str, tuple)) else key
+        if isinstance(shown, str) and len(shown) > _KEY_SHOWN_MAX:
+            shown = shown[:_KEY_SHOWN_MAX] + "…"
         return KeyRefused(f"table `{self.name}`: key {shown!r}: {why}")
 
     def _check_key(self, key: str) -> None:
@@ -158,9 +164,12 @@ class Rows(Generic[V]):
         if nul >= 0:
             raise self._refused(key, "U+0000 cannot be part of a key")
         try:
-            key.encode()
+            encoded = key.encode()
         except UnicodeEncodeError:
             raise self._refused(key, "half of a surrogate pair cannot be part of a key") from None
+        if len(encoded) > _KEY_BYTES_MAX:
+            # The host would end the call, which takes far longer than to park the event.
+            raise self._refused(key, f"a key has at most {_KEY_BYTES_MAX} bytes")
 
     def _check_tenant(self, key: str) -> None:
         if call.tenant is None or not key.startswith(f"{call.tenant}\0"):
@@ -312,7 +321,8 @@ class Rows(Generic[V]):
                 try:
                     rows[key] = codec.check(row)
                 except RowError as error:
-                    raise RowError(f"table `{self.name}`: row {key!r}: {error}") from None
+                    error.locate(f"table `{self.name}`: row {key!r}: ")
+                    raise
 
     def note(self, cause: int) -> None:
         """Notes that the event ``cause`` has changed the rows that it has touched."""
@@ -461,8 +471,8 @@ class Table(Rows[dict[str, Any]]):
         try:
             self.codec.check(row)
         except RowError as error:
-            reason = f"table `{self.name}`: row {key!r}: {error}"
-            raise RowError(reason, error.field) from None
+            error.locate(f"table `{self.name}`: row {key!r}: ")
+            raise
 
     def scan(
         self,
