@@ -1,8 +1,9 @@
 // The connection to a server, which all tables of a client share.
 import { longPause, pause } from "./backoff.js";
 import type { ClientMessage, Delta, ServerMessage, Snapshot, Tick } from "./frames.js";
-import { parse } from "./json.js";
+import { parse, stringify } from "./json.js";
 import { GAP } from "./mirror.js";
+import type { Columns, FieldOf, Query, SentQuery } from "./query.js";
 import { type Host, Table } from "./table.js";
 import { Together } from "./together.js";
 import {
@@ -11,7 +12,6 @@ import {
   type Diagnostic,
   LanternError,
   type Options,
-  type Query,
   type Saved,
   type Status,
   type TicketReason,
@@ -32,11 +32,17 @@ const UNAUTHORIZED = 4401;
 const TOO_MANY = 4429;
 const SHUTTING_DOWN = 4501;
 
-/** Options of a table: what to subscribe to, and where to continue. */
-export interface TableOptions<R> extends Query {
-  /** The state of an earlier subscription, from `Table.saved`. It is used if the table has no rows yet. */
-  resume?: Saved<R> | null;
+/** Where a subscription continues. */
+interface Resume<R> {
+  /**
+   * The state of an earlier subscription, from `Table.saved`. It is used if the table has
+   * no rows yet and the state is one of the same query.
+   */
+  resume?: Saved<R> | null | undefined;
 }
+
+/** Options of a table: what to subscribe to, and where to continue. */
+export interface TableOptions<R, C extends readonly string[] = readonly FieldOf<R>[]> extends Query<R, C>, Resume<Columns<R, C>> {}
 
 /** A subscription on the present connection. */
 interface Subscription {
@@ -98,13 +104,22 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
   }
 
   /**
-   * The table `projection/table`. This call opens nothing: the client subscribes to the
-   * table when it gets its first reader. While a table has readers, the same name and
-   * options give the same object.
+   * The table `projection/table`, or the rows of it that fulfil `where`, with the fields
+   * `cols`. This call opens nothing: the client subscribes to the table when it gets its
+   * first reader. While a table has readers, the same name and an equal query give the
+   * same object. The order of conditions does not matter.
    */
-  table<T extends keyof S & string>(name: T, { resume, ...query }: TableOptions<S[T]> = {}): Table<S[T]> {
-    const fresh = new Table<S[T]>(this.#host, name, query);
-    const table: Table<S[T]> = this.#tables.get(fresh.key) ?? fresh;
+  table<T extends FieldOf<S>, const C extends readonly FieldOf<S[T]>[] = readonly FieldOf<S[T]>[]>(
+    name: T,
+    { resume, ...query }: TableOptions<S[T], C> = {},
+  ): Table<Columns<S[T], C>> {
+    return this.#table(name, query as SentQuery, resume);
+  }
+
+  /** The table with this query: an existing one, if there is one. */
+  #table<R>(name: string, query: SentQuery, resume: Saved<R> | null | undefined): Table<R> {
+    const fresh = new Table<R>(this.#host, name, query);
+    const table: Table<R> = this.#tables.get(fresh.key) ?? fresh;
     this.#tables.set(table.key, table);
     if (resume && table.commit === null) table.restore(resume);
     return table;
@@ -182,7 +197,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     table.behind(table.error);
     this.#connection?.subs.set(id, { id, table });
     const resume = table.mirror.token;
-    this.#send({ t: "sub", id, table: table.name, ...table.query, ...(resume !== undefined && { resume }) });
+    this.#send({ t: "sub", id, table: table.name, ...(table.query as object), ...(resume !== undefined && { resume }) });
   }
 
   #unsubscribe({ id }: Subscription): void {
@@ -268,7 +283,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
 
   #send(message: ClientMessage): void {
     try {
-      this.#connection?.socket?.send(JSON.stringify(message));
+      this.#connection?.socket?.send(stringify(message));
     } catch {
       // The socket is closing, and `onclose` follows.
     }
@@ -398,12 +413,12 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
       case "err": {
         const sub = this.#forget(message.id);
         if (!sub) return;
-        const error = new LanternError(message.code, message.msg, message.retry);
+        const error = new LanternError(message.code, message.msg, message);
         return message.retry ? this.#tryLater(sub.table, error) : this.#finish(sub.table, error);
       }
       case "end": {
         const sub = this.#forget(message.id);
-        return sub && this.#finish(sub.table, new LanternError("ended", message.why));
+        return sub && this.#finish(sub.table, new LanternError(message.code ?? "ended", message.why));
       }
       case "reset": {
         const table = connection.channels.get(message.ch)?.table;

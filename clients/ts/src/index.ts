@@ -1,5 +1,6 @@
 // The client of Lantern's feed.
 export { Client, connect, type TableOptions } from "./client.js";
+export type { Columns, Condition, FieldOf, Query } from "./query.js";
 export type { Table } from "./table.js";
 export type { States, Together } from "./together.js";
 export {
@@ -12,7 +13,6 @@ export {
   type Mode,
   type Offsets,
   type Options,
-  type Query,
   type ResetReason,
   type Row,
   type Saved,

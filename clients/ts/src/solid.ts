@@ -1,11 +1,20 @@
 // Live tables in Solid.
-import { type Accessor, createSignal, onCleanup, onMount } from "solid-js";
+import { type Accessor, createEffect, createSignal, onCleanup, untrack } from "solid-js";
 import type { State, Table } from "./index.js";
 
-/** The state of a table as a signal. Nothing is opened while a server renders. */
-export function fromTable<R>(table: Table<R>): Accessor<State<R>> {
-  const [state, set] = createSignal(table.state);
-  const update = (): void => void set(() => table.state);
-  onMount(() => onCleanup(table.subscribe(update)));
+/**
+ * The state of a table as a signal. `table` may be a function that reads signals, such as
+ * `() => client.table("shop/orders", { where: [["country", "=", country()]] })`. Nothing is
+ * opened while a server renders.
+ */
+export function fromTable<R>(table: Table<R> | (() => Table<R>)): Accessor<State<R>> {
+  const current = typeof table === "function" ? table : () => table;
+  const [state, set] = createSignal(untrack(current).state);
+  createEffect(() => {
+    const shown = current();
+    const update = (): void => void set(() => shown.state);
+    onCleanup(shown.subscribe(update));
+    update();
+  });
   return state;
 }

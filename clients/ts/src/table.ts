@@ -1,7 +1,8 @@
 // A table as a reader sees it.
 import type { Field } from "./frames.js";
 import { Mirror } from "./mirror.js";
-import { type Change, LanternError, type Offsets, type Query, type Saved, type State, type Status } from "./types.js";
+import { type SentQuery, selection } from "./query.js";
+import { type Change, LanternError, type Offsets, type Saved, type State, type Status } from "./types.js";
 
 /** What a table needs of its client. */
 export interface Host {
@@ -32,10 +33,13 @@ const NEVER: State<any> = {
 export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable<Change<R>> {
   /** Projection, `/`, table. */
   readonly name: string;
-  readonly query: Query;
+  /** `where`, `cols` and all other members of the subscription that are set. */
+  readonly query: Readonly<SentQuery>;
   /** @internal */
   readonly mirror = new Mirror<R>();
-  /** @internal Identifies name and query. */
+  /** @internal Identifies the rows: the name with `where`, `cols` and the roll-up. */
+  readonly selection: string;
+  /** @internal Identifies the rows and how they are delivered. */
   readonly key: string;
   #host: Host;
   #status: Status = "idle";
@@ -45,11 +49,13 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
   #idle: ReturnType<typeof setTimeout> | undefined;
 
   /** @internal */
-  constructor(host: Host, name: string, query: Query) {
+  constructor(host: Host, name: string, query: SentQuery) {
     this.#host = host;
-    this.key = JSON.stringify([name, Object.entries(query).sort()]);
+    this.selection = selection(name, query);
+    this.key = JSON.stringify([this.selection, query.mode ?? "state", query.rate_ms ?? 0]);
     this.name = name;
-    this.query = query;
+    // A copy, because the caller may change its arrays later.
+    this.query = structuredClone(query);
   }
 
   get status(): Status {
@@ -229,11 +235,12 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
   saved(): Saved<R> | null {
     const { token, epoch, commit, offsets } = this.mirror;
     if (token === undefined || epoch === null || commit === null) return null;
-    return { token, epoch, commit, offsets, rows: this.mirror.lend() };
+    return { token, selection: this.selection, epoch, commit, offsets, rows: this.mirror.lend() };
   }
 
-  /** @internal Continues from saved rows. */
+  /** @internal Continues from saved rows, if they are those of the same query. */
   restore(saved: Saved<R>): void {
+    if ((saved.selection ?? selection(this.name, {})) !== this.selection) return;
     this.mirror.restore(saved);
     this.#state = undefined;
   }

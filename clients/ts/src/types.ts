@@ -1,4 +1,4 @@
-import type { Field, Lag, Mode, ResetReason } from "./frames.js";
+import type { Field, Lag, Mode, Refused, ResetReason } from "./frames.js";
 
 /** For each partition of the log the next offset, which the rows do not contain yet. */
 export type Offsets = { readonly [partition: string]: number };
@@ -68,17 +68,11 @@ export type Change<R> =
   | { readonly type: "reset"; readonly why: ResetReason }
   | { readonly type: "status"; readonly status: Status; readonly error: LanternError | null };
 
-/** Which rows of a table, and how often. Each member is sent to the server if it is set. */
-export interface Query {
-  /** `state` (the default) merges changes of one key that come faster than they can be sent; `changes` does not. */
-  mode?: Mode;
-  /** The minimum time between two deltas, in milliseconds. */
-  rate_ms?: number;
-}
-
 /** The state of a subscription to continue later, also in another process. */
 export interface Saved<R> {
   readonly token: string;
+  /** Identifies table, `where`, `cols` and roll-up; missing if all rows of the table are selected. */
+  readonly selection?: string;
   readonly epoch: string;
   readonly commit: number;
   readonly offsets: Offsets;
@@ -135,17 +129,25 @@ export interface Options {
 export class LanternError extends Error {
   override name = "LanternError";
   /**
-   * The server's code for a refused table (`no_such_table`, `not_active`, …), or `ended`
-   * (the server ended the subscription), `refused` (the server closed the connection
-   * with a code that is final), `closed` (by `close()`) or `no_websocket`.
+   * The server's code for a refused table (`no_such_table`, `not_active`, …) or query
+   * (`LAN-0426`, `LAN-0427`, `LAN-0428`), also if a new version of the projection lacks a
+   * field of the query; or `ended` (the server ended the subscription for another
+   * reason), `refused` (the server closed the connection with a code that is final),
+   * `closed` (by `close()`) or `no_websocket`.
    */
   readonly code: string;
   /** Whether the client tries again by itself. */
   readonly retry: boolean;
-  constructor(code: string, message: string, retry = false) {
+  /** With `LAN-0426`, if the server refused the query: its wrong member, such as `where`. */
+  readonly parameter: string | null;
+  /** With `LAN-0427`, if the server refused the query: the setting of the limit. */
+  readonly setting: string | null;
+  constructor(code: string, message: string, { retry = false, parameter, setting }: Partial<Refused> = {}) {
     super(message);
     this.code = code;
     this.retry = retry;
+    this.parameter = parameter ?? null;
+    this.setting = setting ?? null;
   }
 }
 

@@ -3,7 +3,7 @@
 import { StrictMode } from "react";
 import { createRoot, hydrateRoot } from "react-dom/client";
 import { renderToString } from "react-dom/server";
-import { createEffect, createRoot as createSolidRoot } from "solid-js/dist/solid.js";
+import { createEffect, createRoot as createSolidRoot, createSignal } from "solid-js/dist/solid.js";
 import { get } from "svelte/store";
 import { afterEach, expect, test, vi } from "vitest";
 import WebSocket from "ws";
@@ -34,8 +34,9 @@ async function start(): Promise<{ server: Scripted; client: Client<Tables> }> {
   return { server, client };
 }
 
-async function serve(session: Session, ch: number): Promise<void> {
+async function serve(session: Session, ch: number, query: object = {}): Promise<void> {
   const sub = await session.receive();
+  expect(sub).toEqual({ t: "sub", id: sub.id, table: sub.table, ...query });
   await session.send({ t: "ok", id: sub.id, ch, fields: [], resumed: false });
   await session.send({ t: "snap", ch, epoch: "e", commit: 1, rows: { x: { n: 1 } }, more: false, offsets: {}, tok: "t" });
 }
@@ -73,6 +74,35 @@ test("React shows rows as they change, in StrictMode over one subscription, and 
   await until(() => element.textContent === "live 2");
   next.unmount();
   expect(server.connections).toBe(1);
+});
+
+test("React shows the rows of the query of the last render, with its columns", async () => {
+  const { server, client } = await start();
+  function Rows({ least }: { least: number }) {
+    const { rows, status } = useTable(client.table("a/b", { where: [["n", ">=", least]], cols: ["n"] }));
+    return <p>{`${status} ${[...rows.values()].map(({ n }) => n)}`}</p>;
+  }
+  const element = document.createElement("div");
+  const root = createRoot(element);
+  const shows = (text: string): Promise<boolean> =>
+    until(
+      () => element.textContent === text,
+      () => element.textContent,
+    );
+  root.render(<Rows least={1} />);
+  const session = await server.welcomed();
+  await serve(session, 1, { where: [["n", ">=", 1]], cols: ["n"] });
+  await shows("live 1");
+  // An equal query is no other subscription.
+  root.render(<Rows least={1.0} />);
+  root.render(<Rows least={0} />);
+  await serve(session, 2, { where: [["n", ">=", 0]], cols: ["n"] });
+  await shows("live 1");
+  await session.send({ ...delta, ch: 2 });
+  await shows("live 2");
+  // The first one has no reader now, and is still subscribed for a while.
+  expect(client.table("a/b", { where: [["n", ">=", 1]], cols: ["n"] }).status).toBe("live");
+  root.unmount();
 });
 
 test("React shows several tables at one commit", async () => {
@@ -119,9 +149,34 @@ test("Solid's signal follows the rows", async () => {
   expect(client.table("a/b").status).toBe("live");
 });
 
+test("Solid's signal follows a query that depends on signals", async () => {
+  vi.doMock("solid-js", () => import("solid-js/dist/solid.js"));
+  const { fromTable } = await import("../src/solid.js");
+  const { server, client } = await start();
+  const [least, setLeast] = createSignal(1);
+  const seen: unknown[] = [];
+  const dispose = createSolidRoot((end: () => void) => {
+    const state = fromTable(() => client.table("a/b", { where: [["n", ">=", least()]] }));
+    createEffect(() => seen.push(`${state().status} ${state().rows.get("x")?.n}`));
+    return end;
+  });
+  const session = await server.welcomed();
+  await serve(session, 1, { where: [["n", ">=", 1]] });
+  await until(() => seen.at(-1) === "live 1");
+  setLeast(2);
+  await serve(session, 2, { where: [["n", ">=", 2]] });
+  await session.send({ ...delta, ch: 2 });
+  await until(() => seen.at(-1) === "live 2");
+  // A change of the query before is not shown.
+  await session.send({ ...delta, up: { x: { n: 9 } } });
+  await until(() => client.table("a/b", { where: [["n", ">=", 1]] }).get("x")?.n === 9);
+  expect(seen).not.toContain("live 9");
+  dispose();
+});
+
 test("Svelte's store follows the rows, and opens nothing while a server renders", async () => {
   const { server, client } = await start();
-  const store = tableStore(client.table("a/b"));
+  const store = tableStore(client.table("a/b", { where: [["n", ">", 0]], cols: ["n"] }));
   vi.stubGlobal("window", undefined);
   expect(get(store).status).toBe("idle");
   expect(client.status).toBe("idle");
@@ -129,7 +184,7 @@ test("Svelte's store follows the rows, and opens nothing while a server renders"
   const seen: unknown[] = [];
   const stop = store.subscribe(({ rows }) => seen.push(rows.get("x")?.n));
   const session = await server.welcomed();
-  await serve(session, 1);
+  await serve(session, 1, { where: [["n", ">", 0]], cols: ["n"] });
   await session.send(delta);
   await until(() => seen.includes(2));
   stop();

@@ -116,7 +116,7 @@ export class Judge {
     this.states += 1;
   }
 
-  /** The rows after all events. */
+  /** The rows after the events before a number. */
   rows(table: keyof Tables, events: number): Map<string, any> {
     this.#fold(events);
     return table === "revenue/by_product" ? this.#products : this.#minutes;

@@ -160,6 +160,103 @@ describe.skipIf(missing)("with a real server", () => {
     expect(show([...again].sort())).toBe(show([...(await server.rows("revenue/by_product"))].sort()));
   });
 
+  test("rows that leave the filter vanish, also while the client was away, and every state is one of the filter", async () => {
+    const server = await serve();
+    const happened: Diagnostic[] = [];
+    const client = connected(server.feed, { onDiagnostic: (it) => happened.push(it) });
+    const few = client.table("revenue/by_product", { where: [["orders", "<", 4], ["product", "!=", "p3"]], cols: ["orders"] });
+    const errors: unknown[] = [];
+    const counts = { states: 0, left: 0, snapshot: 0, goneWhileAway: 0 };
+    let before = new Set<string>();
+    few.onChange(({ type }) => {
+      if (few.commit === null) return;
+      counts.states += 1;
+      if (type === "snapshot") counts.snapshot += 1;
+      counts.left += [...before].filter((key) => !few.has(key)).length;
+      before = new Set(few.keys());
+      const shown = show([...few].sort());
+      const rows = new Judge().rows("revenue/by_product", few.offsets[0]!);
+      const wanted = show([...rows].filter(([key, { orders }]) => orders < 4 && key !== "p3").map(([key, { orders }]) => [key, { orders }]).sort());
+      if (shown !== wanted) errors.push([few.offsets, shown, "instead of", wanted]);
+    });
+    await few.ready();
+    expect(few.fields).toEqual([{ name: "orders", kind: "integer" }]);
+    let sent = 0;
+    const more = async (): Promise<void> => {
+      await server.append(events(sent, sent + 10));
+      sent += 10;
+    };
+    const current = (): Promise<boolean> => until(() => few.offsets[0] === sent && few.status === "live");
+    for (let round = 0; round < 4; round += 1) await more();
+    await current();
+    for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+      const had = new Set(few.keys());
+      await server.end(signal);
+      await until(() => few.status === "stale");
+      await server.launch();
+      for (let round = 0; round < 3; round += 1) await more();
+      await current();
+      counts.goneWhileAway += [...had].filter((key) => !few.has(key)).length;
+    }
+    expect(errors.slice(0, 2)).toEqual([]);
+    expect(counts.left).toBeGreaterThan(3);
+    expect(counts.goneWhileAway).toBeGreaterThan(3);
+    // The rows came once; after that there were only changes.
+    expect(counts.snapshot).toBe(1);
+    expect(happened.filter(({ what }) => what === "resume").length).toBeGreaterThanOrEqual(2);
+    expect(happened.some(({ what }) => what === "reset" || what === "gap")).toBe(false);
+    await server.push(changed("revenue", 1));
+    await until(() => counts.snapshot === 2 && few.offsets[0] === sent && few.status === "live");
+    await more();
+    await current();
+    expect(errors.slice(0, 2)).toEqual([]);
+    console.log(show(counts));
+  });
+
+  test("a saved state continues under the same query whatever the order of its conditions, and together with the whole table", async () => {
+    const server = await serve();
+    await server.append(events(0, 60));
+    const first = connected(server.feed);
+    const table = first.table("revenue/by_product", { where: [["orders", ">", 1], ["cents", ">=", 5_000]], cols: ["cents", "orders"] });
+    await table.waitFor({ partition: 0, offset: 59 });
+    const resume = table.saved();
+    first.close();
+    await server.append(events(60, 90));
+    const second = connected(server.feed);
+    const again = second.table("revenue/by_product", { where: [["cents", ">=", 5_000], ["orders", ">", 1]], cols: ["cents", "orders"], resume });
+    const changes: string[] = [];
+    again.onChange(({ type }) => changes.push(type));
+    const both = second.together(again, second.table("revenue/by_product", { cols: ["orders", "cents"] }));
+    const wrong: unknown[] = [];
+    let states = 0;
+    both.subscribe(() => {
+      if (!both.states) return;
+      const [some, all] = both.states;
+      states += 1;
+      const selected = [...all.rows].filter(([, { orders, cents }]) => orders > 1 && cents >= 5_000);
+      if (some.commit !== all.commit || some.rows.size !== selected.length) wrong.push(both.states);
+    });
+    for (let sent = 90; sent < 200; sent += 10) await server.append(events(sent, sent + 10));
+    await until(() => both.states?.[0].offsets[0] === 200);
+    expect(changes).not.toContain("snapshot");
+    expect(states).toBeGreaterThan(1);
+    expect(wrong).toEqual([]);
+  });
+
+  test("a query with a field that the table does not have is closed with an error that names it, and other tables are not", async () => {
+    const server = await serve();
+    const client = connect(server.feed, QUICK);
+    clean.push(() => client.close());
+    const error = await client.table("revenue/by_product", { where: [["cent", ">=", 100]] }).ready().catch((e) => e);
+    expect(error).toMatchObject({ name: "LanternError", code: "LAN-0426", retry: false, parameter: "where" });
+    expect(error.message).toContain("did you mean `cents`?");
+    const column = await client.table("revenue/by_product", { cols: ["cents", "n"] }).ready().catch((e) => e);
+    expect(column).toMatchObject({ code: "LAN-0426", parameter: "cols" });
+    const value = await client.table("revenue/by_product", { where: [["cents", "=", "1"]] }).ready().catch((e) => e);
+    expect(value).toMatchObject({ code: "LAN-0426", parameter: "where" });
+    await client.table("revenue/by_product", { where: [["cents", "!=", null]] }).ready();
+  });
+
   test("a table that does not exist is closed with the server's reason, and later ones are not", async () => {
     const server = await serve();
     const client = connect(server.feed, QUICK);
@@ -172,7 +269,6 @@ describe.skipIf(missing)("with a real server", () => {
   test("`lantern types` writes types that fit the rows", async () => {
     const server = await serve();
     const folder = mkdtempSync(join(tmpdir(), "lantern-types-"));
-    await lantern("types", "--server", server.url, "--no-null", "--out", join(folder, "tables.ts"));
     const of = await lantern("types", "--plugin", plugin("revenue"), "--no-null");
     expect(of).toContain('"revenue/by_product": RevenueByProduct;');
     const index = fileURLToPath(new URL("../src/index.js", import.meta.url));
@@ -181,18 +277,29 @@ describe.skipIf(missing)("with a real server", () => {
       `import { connect } from ${JSON.stringify(index)};
 import type { Tables } from "./tables.js";
 const client = connect<Tables>("ws://127.0.0.1:1/v1/feed");
-const cents: number | undefined = client.table("revenue/by_product").get("p1")?.cents;
+const cents: number | bigint | null | undefined = client.table("revenue/by_product").get("p1")?.cents;
 // @ts-expect-error there is no such field
 client.table("revenue/by_minute").get("x")?.quantity;
 // @ts-expect-error there is no such table
 client.table("revenue/by_hour");
-export { cents };
+const rich = client.table("revenue/by_product", { where: [["cents", ">=", 100], ["product", "in", ["p1", "p2"]], ["product", "!=", null]], cols: ["cents"] });
+const narrow: { cents: number | bigint | null | undefined } | undefined = rich.get("p1") && { cents: rich.get("p1")?.cents };
+// @ts-expect-error the column was not chosen
+rich.get("p1")?.orders;
+// @ts-expect-error a number is not compared with a text
+client.table("revenue/by_product", { where: [["cents", "=", "100"]] });
+// @ts-expect-error there is no such field
+client.table("revenue/by_minute", { cols: ["quantity"] });
+export { cents, narrow };
 `,
     );
     writeFileSync(join(folder, "package.json"), '{"type":"module"}');
     const tsc = fileURLToPath(new URL("../node_modules/typescript/bin/tsc", import.meta.url));
     const flags = ["--noEmit", "--strict", "--skipLibCheck", "--module", "nodenext", "--target", "es2022", "--lib", "esnext,dom"];
-    execFileSync(process.execPath, [tsc, ...flags, join(folder, "use.ts")], { stdio: "inherit" });
+    for (const choices of [["--no-null"], ["--bigint"], []]) {
+      await lantern("types", "--server", server.url, ...choices, "--out", join(folder, "tables.ts"));
+      execFileSync(process.execPath, [tsc, ...flags, join(folder, "use.ts")], { stdio: "inherit" });
+    }
   });
 
   test("every state that clients show was committed, whatever is cut, slow or restarted", async () => {
