@@ -3,7 +3,7 @@ import { longPause, pause } from "./backoff.js";
 import type { ClientMessage, Delta, ServerMessage, Snapshot, Tick } from "./frames.js";
 import { parse, stringify } from "./json.js";
 import { GAP } from "./mirror.js";
-import type { Columns, FieldOf, Query, SentQuery } from "./query.js";
+import type { Aggregates, Columns, FieldOf, Fill, Group, Query, RollUpQuery, SentQuery } from "./query.js";
 import { type Host, Table } from "./table.js";
 import { Together } from "./together.js";
 import {
@@ -43,6 +43,16 @@ interface Resume<R> {
 
 /** Options of a table: what to subscribe to, and where to continue. */
 export interface TableOptions<R, C extends readonly string[] = readonly FieldOf<R>[]> extends Query<R, C>, Resume<Columns<R, C>> {}
+
+/** Options of a roll-up. */
+export type RollUpOptions<
+  R,
+  T extends string,
+  B extends readonly string[],
+  A extends Aggregates<R>,
+  L extends string | undefined,
+  F extends Fill | undefined,
+> = RollUpQuery<R, T, B, A, L, F> & Resume<Group<R, T, B, A, L, F>>;
 
 /** A subscription on the present connection. */
 interface Subscription {
@@ -114,6 +124,25 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     { resume, ...query }: TableOptions<S[T], C> = {},
   ): Table<Columns<S[T], C>> {
     return this.#table(name, query as SentQuery, resume);
+  }
+
+  /**
+   * Groups of the rows of the table `projection/table`, which change as the rows do: a
+   * table whose keys are the JSON texts of arrays, with the start of the bucket and the
+   * values of `by`. Everything else is as in `table`.
+   */
+  rollup<
+    T extends FieldOf<S>,
+    Time extends FieldOf<S[T]> = never,
+    const By extends readonly FieldOf<S[T]>[] = readonly [],
+    const Agg extends Aggregates<S[T]> = {},
+    const Bucket extends string | undefined = undefined,
+    const Filled extends Fill | undefined = undefined,
+  >(
+    name: T,
+    { resume, where, rate_ms, ...rollup }: RollUpOptions<S[T], Time, By, Agg, Bucket, Filled>,
+  ): Table<Group<S[T], Time, By, Agg, Bucket, Filled>> {
+    return this.#table(name, { where, rate_ms, rollup } as SentQuery, resume);
   }
 
   /** The table with this query: an existing one, if there is one. */

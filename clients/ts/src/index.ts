@@ -1,6 +1,6 @@
 // The client of Lantern's feed.
-export { Client, connect, type TableOptions } from "./client.js";
-export type { Columns, Condition, FieldOf, Query } from "./query.js";
+export { Client, connect, type RollUpOptions, type TableOptions } from "./client.js";
+export type { Aggregate, Aggregates, Columns, Condition, FieldOf, Fill, Group, Query, RollUpQuery } from "./query.js";
 export type { Table } from "./table.js";
 export type { States, Together } from "./together.js";
 export {

@@ -1,5 +1,5 @@
 // Queries: which rows a subscription selects, and the types of these rows.
-import type { Mode, RollUp } from "./frames.js";
+import type { Mode } from "./frames.js";
 import { stringify } from "./json.js";
 
 /** The names of the fields of rows. */
@@ -57,9 +57,82 @@ export interface Query<R = any, C extends readonly string[] = readonly FieldOf<R
 /** Rows `R` with the columns `C` only. */
 export type Columns<R, C extends readonly string[]> = [FieldOf<R>] extends [C[number]] ? R : Pick<R, C[number] & keyof R>;
 
+/** The fields of rows whose values have the type `V`. */
+type FieldsWith<R, V> = string extends FieldOf<R>
+  ? string
+  : { [F in FieldOf<R>]-?: unknown extends R[F] ? never : [Present<R[F]>] extends [V] ? F : never }[FieldOf<R>];
+
+/** The fields of rows that are not of any JSON. */
+type KnownField<R> = string extends FieldOf<R> ? string : { [F in FieldOf<R>]-?: unknown extends R[F] ? never : F }[FieldOf<R>];
+
+/** An aggregate: its function, and the field if it needs one. */
+export type Aggregate<R = any> =
+  | readonly ["count"]
+  | readonly ["count", FieldOf<R>]
+  | readonly ["sum" | "avg", FieldsWith<R, number | bigint>]
+  | readonly ["min" | "max" | "first" | "last", FieldsWith<R, Scalar>]
+  | readonly ["distinct", KnownField<R>]
+  | readonly [`p${number}`, FieldsWith<R, number | bigint | { readonly p50: unknown }>];
+
+/** Aggregates by the names of their columns. */
+export type Aggregates<R = any> = { readonly [column: string]: Aggregate<R> };
+
+/** What buckets without rows contain: 0 for counts and sums, nothing, or what the bucket before contains. */
+export type Fill = "zero" | "null" | "previous";
+
+/** Groups of the rows of a table. `where` selects the rows that are grouped. */
+export interface RollUpQuery<
+  R = any,
+  T extends string = string,
+  B extends readonly string[] = readonly string[],
+  A extends Aggregates<R> = Aggregates<R>,
+  L = string | undefined,
+  F = Fill | undefined,
+> extends Filter<R>,
+    Delivery {
+  /** The length of the buckets of time: a number and `s`, `m`, `h`, `d`, `w`, `mo` or `y`. */
+  bucket?: L;
+  /**
+   * The timestamp field of buckets, `start` and `end`. It may be left out if the table has
+   * one such field; then the type of the groups does not have the column of the bucket.
+   */
+  time?: T | undefined;
+  /** The fields by which rows are grouped. */
+  by?: B | undefined;
+  /** The aggregates of each group, by the names of their columns. */
+  agg?: A | undefined;
+  /** What buckets without rows contain; left out if not set. */
+  fill?: F;
+  /** Only rows whose `time` is at or after this time. */
+  start?: string | undefined;
+  /** Only rows whose `time` is before this time. */
+  end?: string | undefined;
+  /** The time zone of buckets, and of times without an offset. */
+  tz?: string | undefined;
+}
+
+/** A group of rows `R`: the start of its bucket, its values of the fields `B`, and the aggregates `A`. */
+export type Group<R, T extends string, B extends readonly string[], A, L, F> = Flat<
+  ([L] extends [string] ? { [K in T]: string } : unknown) & { [K in B[number] & keyof R]-?: Exclude<R[K], undefined> } & {
+    [K in keyof A]: Result<R, A[K], F>;
+  }
+>;
+
+/** One object type in place of several. */
+type Flat<T> = { [K in keyof T]: T[K] };
+
+/** The type of an aggregate. It is `null` if no row of the group has a value. */
+type Result<R, A, F> = A extends readonly ["count" | "distinct", ...unknown[]]
+  ? number | ([Extract<F, "null" | "previous">] extends [never] ? never : null)
+  : A extends readonly ["min" | "max" | "first" | "last", infer K extends keyof R]
+    ? Present<R[K]> | null
+    : A extends readonly ["sum" | `p${number}`, infer K extends keyof R]
+      ? (bigint extends R[K] ? number | bigint : number) | null
+      : number | null;
+
 /** A query in the form in which it is sent. */
 export interface SentQuery extends Query {
-  rollup?: RollUp;
+  rollup?: Partial<RollUpQuery>;
 }
 
 /**
@@ -71,7 +144,7 @@ export function selection(table: string, { where, cols, rollup }: SentQuery): st
   return stringify([table, conditions, cols, rollup && groups(rollup)]);
 }
 
-/** The members of a roll-up in one order. */
-function groups({ time, start, end, bucket, by = [], agg = {}, fill, tz }: RollUp): unknown[] {
+/** The members of a roll-up in one order. That of aggregates matters: it is the order of the columns. */
+function groups({ time, start, end, bucket, by = [], agg = {}, fill, tz }: RollUpQuery): unknown[] {
   return [time, start, end, bucket, by, Object.entries(agg), fill, tz];
 }

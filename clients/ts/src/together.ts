@@ -15,6 +15,9 @@ export class Together<T extends readonly Table<any>[]> {
     const projection = (table: Table<any>): string => table.name.slice(0, table.name.lastIndexOf("/"));
     if (tables.some((table) => projection(table) !== projection(tables[0]!)))
       throw new TypeError("only tables of one projection have the same commits");
+    // While events arrive, the server brings roll-ups to later commits than tables.
+    if (tables.some(({ query }) => !query.rollup !== !tables[0]!.query.rollup))
+      throw new TypeError("roll-ups have the same commits as other roll-ups, and not as tables");
     this.tables = tables;
   }
 

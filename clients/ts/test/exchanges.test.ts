@@ -58,7 +58,8 @@ test.each(files)("the exchange %s is followed", async (file) => {
     for (const step of exchange.steps) {
       if (step.subscribe) {
         const name = step.subscribe;
-        const table = client.table(name, step.query as never);
+        const { rollup, where, ...query } = step.query ?? {};
+        const table: Table<any> = rollup ? client.rollup(name, { ...rollup, where } as never) : client.table(name, { ...query, where } as never);
         tables.set(name, table);
         table.onChange(() => {
           if (table.commit !== null) seen.push([name, identity(table.epoch, table.commit, rowsText(table))]);

@@ -1,4 +1,4 @@
-// Filters and columns: equal queries, resuming, errors, and the types of rows.
+// Filters, columns and roll-ups: equal queries, resuming, errors, and the types of rows.
 import { afterEach, describe, expect, expectTypeOf, test } from "vitest";
 import WebSocket from "ws";
 import { type Client, connect } from "../src/index.js";
@@ -14,8 +14,20 @@ interface Order {
   any?: unknown;
   users?: { estimate: number; sketch: string } | null;
 }
+interface Visit {
+  at: string;
+  until?: string | null;
+  country?: string | null;
+  ms: number;
+  bytes?: number | bigint | null;
+  paid: boolean;
+  users?: { estimate: number; sketch: string } | null;
+  times?: { count: number; p50: number | null; sketch: string } | null;
+  any?: unknown;
+}
 interface Tables {
   "shop/orders": Order;
+  "shop/visits": Visit;
   "shop/days": { day: string };
 }
 
@@ -231,4 +243,130 @@ test("conditions have the types of their fields", () => {
   client.table("shop/orders", { where: [["any", "=", 3]] });
   // @ts-expect-error there is no such operator
   client.table("shop/orders", { where: [["cents", "==", 3]] });
+});
+
+describe("roll-ups", () => {
+  test("are sent as one member, and equal ones share a subscription", async () => {
+    const { server, client } = await start();
+    const agg = { n: ["count"], slow: ["p95", "ms"] } as const;
+    const groups = client.rollup("shop/visits", {
+      where: [["ms", ">", 0], ["paid", "=", true]],
+      time: "at",
+      bucket: "1h",
+      by: ["country"],
+      agg,
+      fill: "zero",
+      tz: "Europe/Berlin",
+      rate_ms: 100,
+    });
+    const other = { by: ["country"], tz: "Europe/Berlin", fill: "zero", agg, bucket: "1h", time: "at", rate_ms: 100 } as const;
+    expect(client.rollup("shop/visits", { ...other, where: [["paid", "=", true], ["ms", ">", 0]] })).toBe(groups);
+    const different: unknown[] = [
+      groups,
+      client.rollup("shop/visits", other),
+      client.rollup("shop/visits", { ...other, agg: { slow: ["p95", "ms"], n: ["count"] } }),
+      client.rollup("shop/visits", { ...other, rate_ms: 0 }),
+      client.rollup("shop/visits", { ...other, start: "2026-01-01" }),
+      client.rollup("shop/visits", { ...other, end: "2026-01-01" }),
+      client.rollup("shop/visits", { by: ["country"] }),
+      client.rollup("shop/visits", {}),
+      client.table("shop/visits"),
+    ];
+    expect(new Set(different).size).toBe(different.length);
+    expect(client.rollup("shop/visits", { by: [], agg: {} })).toBe(client.rollup("shop/visits", {}));
+    groups.onChange(() => {});
+    const key = JSON.stringify(["2026-03-01T12:00:00+01:00", null]);
+    const row = { at: "2026-03-01T12:00:00+01:00", country: null, n: 2, slow: 9 };
+    const sub = await serve(await server.welcomed(), 1, { [key]: row });
+    const { rate_ms, ...rollup } = other;
+    expect(sub).toEqual({ t: "sub", id: 1, table: "shop/visits", where: [["ms", ">", 0], ["paid", "=", true]], rollup, rate_ms });
+    await until(() => groups.status === "live");
+    expect(groups.get(key)).toEqual(row);
+    const resume = groups.saved()!;
+    const later = offline();
+    expect(later.rollup("shop/visits", { by: ["country"], agg: { n: ["count"] }, resume: resume as never }).commit).toBe(null);
+    expect(later.rollup("shop/visits", { ...other, where: [["paid", "=", true], ["ms", ">", 0]], resume }).get(key)).toEqual(row);
+  });
+
+  test("are read together with roll-ups, and not with tables", () => {
+    const client = offline();
+    const days = client.rollup("shop/visits", { time: "at", bucket: "1d" });
+    const both = client.together(days, client.rollup("shop/orders", { by: ["country"] }));
+    expect(both.tables.length).toBe(2);
+    expect(() => client.together(days, client.table("shop/visits"))).toThrow(/other roll-ups/);
+  });
+
+  test("the types of groups follow from `by` and `agg`", () => {
+    const client = offline();
+    const groups = client.rollup("shop/visits", {
+      time: "at",
+      bucket: "1d",
+      by: ["country", "paid"],
+      agg: {
+        n: ["count"],
+        known: ["count", "any"],
+        ms: ["sum", "ms"],
+        bytes: ["sum", "bytes"],
+        mean: ["avg", "bytes"],
+        from: ["first", "country"],
+        least: ["min", "ms"],
+        most: ["max", "bytes"],
+        paid_last: ["last", "paid"],
+        users: ["distinct", "users"],
+        p50: ["p50", "times"],
+        p99: ["p99", "bytes"],
+      },
+    });
+    type Groups = {
+      at: string;
+      country: string | null;
+      n: number;
+      known: number;
+      ms: number | null;
+      bytes: number | bigint | null;
+      mean: number | null;
+      from: string | null;
+      least: number | null;
+      most: number | bigint | null;
+      paid_last: boolean | null;
+      users: number;
+      p50: number | null;
+      p99: number | bigint | null;
+    };
+    expectTypeOf(groups.get("x")).toEqualTypeOf<Readonly<Groups & { paid: boolean }> | undefined>();
+    expectTypeOf(client.rollup("shop/visits", { agg: { n: ["count"] } }).get("[]")).toEqualTypeOf<{ readonly n: number } | undefined>();
+    const filled = { time: "at", bucket: "1d", agg: { n: ["count"] } } as const;
+    type Row<N> = { readonly at: string; readonly n: N } | undefined;
+    expectTypeOf(client.rollup("shop/visits", { ...filled, fill: "zero" }).get("x")).toEqualTypeOf<Row<number>>();
+    expectTypeOf(client.rollup("shop/visits", { ...filled, fill: "null" }).get("x")).toEqualTypeOf<Row<number | null>>();
+    expectTypeOf(client.rollup("shop/visits", { ...filled, fill: "previous" }).get("x")).toEqualTypeOf<Row<number | null>>();
+    // A range of time alone makes no buckets.
+    expectTypeOf(client.rollup("shop/visits", { time: "at", start: "2026-01-01", by: ["paid"] }).get("x")).toEqualTypeOf<{ readonly paid: boolean } | undefined>();
+    const any = connect("ws://x/").rollup("any/table", { by: ["a"], agg: { n: ["count"], s: ["sum", "b"] } });
+    expectTypeOf(any.get("x")).toEqualTypeOf<{ readonly a: unknown; readonly n: number; readonly s: number | bigint | null } | undefined>();
+    // @ts-expect-error the groups have no such column
+    groups.get("x")?.cents;
+    // @ts-expect-error there is no such field
+    client.rollup("shop/visits", { by: ["cent"] });
+    // @ts-expect-error there is no such field
+    client.rollup("shop/visits", { time: "day", bucket: "1d" });
+    // @ts-expect-error texts have no sum
+    client.rollup("shop/visits", { agg: { n: ["sum", "country"] } });
+    // @ts-expect-error a sum needs a field
+    client.rollup("shop/visits", { agg: { n: ["sum"] } });
+    // @ts-expect-error there is no such function
+    client.rollup("shop/visits", { agg: { n: ["median", "ms"] } });
+    // @ts-expect-error sketches have no order
+    client.rollup("shop/visits", { agg: { n: ["min", "users"] } });
+    // @ts-expect-error any JSON is not counted
+    client.rollup("shop/visits", { agg: { n: ["distinct", "any"] } });
+    // @ts-expect-error columns cannot be combined with a roll-up
+    client.rollup("shop/visits", { by: ["paid"], cols: ["paid"] });
+    // @ts-expect-error a roll-up has no state for each commit
+    client.rollup("shop/visits", { by: ["paid"], mode: "changes" });
+    // @ts-expect-error there is no such option
+    client.rollup("shop/visits", { by: ["paid"], buckets: "1d" });
+    // @ts-expect-error there is no such way to fill
+    client.rollup("shop/visits", { time: "at", bucket: "1d", fill: "one" });
+  });
 });

@@ -14,7 +14,7 @@ import type { Table } from "../src/table.js";
 import { event, Judge, type Tables } from "./judge.js";
 import { show, sleep, until } from "./patience.js";
 import { Proxy, random } from "./proxy.js";
-import { changed, lantern, missing, plugin, Server } from "./server.js";
+import { changed, lantern, missing, plugin, rollUps, Server } from "./server.js";
 
 const QUICK: Options = { WebSocket, backoffMinMs: 5, backoffMaxMs: 100, shutdownSpreadMs: 20 };
 const SETTINGS = ["live.heartbeat_ms=500", "live.tick_ms=20", "engine.sync_ms=20"];
@@ -255,6 +255,75 @@ describe.skipIf(missing)("with a real server", () => {
     const value = await client.table("revenue/by_product", { where: [["cents", "=", "1"]] }).ready().catch((e) => e);
     expect(value).toMatchObject({ code: "LAN-0426", parameter: "where" });
     await client.table("revenue/by_product", { where: [["cents", "!=", null]] }).ready();
+  });
+
+  test("a roll-up follows the rows through a restart and a kill, and every state is the roll-up of a committed one", async () => {
+    const server = await serve();
+    const client = connected(server.feed);
+    const hours = client.rollup("revenue/by_minute", {
+      where: [["orders", ">", 2]],
+      time: "minute",
+      bucket: "5m",
+      agg: { minutes: ["count"], cents: ["sum", "cents"] },
+    });
+    const many = client.rollup("revenue/by_product", { where: [["orders", "<", 4]], by: ["orders"], agg: { n: ["count"] } });
+    if (!rollUps) {
+      await expect(hours.ready()).rejects.toMatchObject({ name: "LanternError", code: "not_supported", retry: false });
+      return;
+    }
+    const errors: unknown[] = [];
+    const counts = { states: 0, gone: 0 };
+    let before = new Set<string>();
+    const judge = (table: Table<any>, groups: (offset: number) => Map<string, object>): void => {
+      table.onChange(() => {
+        if (table.commit === null) return;
+        counts.states += 1;
+        const [shown, wanted] = [show([...table].sort()), show([...groups(table.offsets[0]!)].sort())];
+        if (shown !== wanted) errors.push([table.name, table.offsets, shown, "instead of", wanted]);
+      });
+    };
+    judge(hours, (offset) => {
+      const groups = new Map<string, { minute: string; minutes: number; cents: number }>();
+      for (const { minute, orders, cents } of new Judge().rows("revenue/by_minute", offset).values()) {
+        if (orders <= 2) continue;
+        const start = `${new Date(Math.floor(Date.parse(minute) / 300_000) * 300_000).toISOString().slice(0, 19)}Z`;
+        const group = groups.get(JSON.stringify([start])) ?? { minute: start, minutes: 0, cents: 0 };
+        groups.set(JSON.stringify([start]), { minute: start, minutes: group.minutes + 1, cents: group.cents + cents });
+      }
+      return groups;
+    });
+    judge(many, (offset) => {
+      const groups = new Map<string, { orders: number; n: number }>();
+      for (const { orders } of new Judge().rows("revenue/by_product", offset).values()) {
+        if (orders < 4) groups.set(`[${orders}]`, { orders, n: (groups.get(`[${orders}]`)?.n ?? 0) + 1 });
+      }
+      return groups;
+    });
+    many.onChange(() => {
+      counts.gone += [...before].filter((key) => !many.has(key)).length;
+      before = new Set(many.keys());
+    });
+    let sent = 0;
+    const more = async (): Promise<void> => {
+      for (let round = 0; round < 10; round += 1) {
+        await server.append(events(sent, sent + 6));
+        sent += 6;
+        await sleep(5);
+      }
+      await until(
+        () => [hours, many].every(({ offsets, status }) => offsets[0] === sent && status === "live"),
+        () => [hours.state, many.state],
+      );
+    };
+    await more();
+    for (const signal of ["SIGTERM", "SIGKILL"] as const) {
+      await server.restart(signal);
+      await more();
+    }
+    expect(errors.slice(0, 2)).toEqual([]);
+    expect(hours.size).toBeGreaterThan(0);
+    expect(counts.gone).toBeGreaterThan(0);
+    console.log(show(counts));
   });
 
   test("a table that does not exist is closed with the server's reason, and later ones are not", async () => {
