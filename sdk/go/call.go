@@ -223,7 +223,7 @@ func applyEvent(given *batch, i int) bool {
 	emittedBefore := len(call.emitted)
 	call.cause = uint32(len(given.timers) + i)
 	call.hasTenant = true
-	call.tenant = given.tenant.text(i)
+	call.tenant = given.tenant.view(i)
 	call.inEvent = true
 	call.timers = call.timers[:0]
 	guarded(func() error { return registered.Apply(&event) })

@@ -78,7 +78,7 @@ type entry[T any] struct {
 	now state[T]
 	// touched is whether the event in progress has changed it; before is how it was then.
 	touched bool
-	before  *state[T]
+	before  state[T]
 }
 
 // Found is a row that a scan has found. Do not change it.
@@ -169,9 +169,8 @@ func (t *Table[T]) touch(e *entry[T]) {
 		}
 		t.touched = append(t.touched, e)
 		e.touched = true
-		before := e.now
-		t.plan.share(unsafe.Pointer(&before.row))
-		e.before = &before
+		e.before = e.now
+		t.plan.share(unsafe.Pointer(&e.before.row))
 	}
 	if !e.now.listed {
 		e.now.listed = true
@@ -315,7 +314,7 @@ func (t *Table[T]) check() {
 func (t *Table[T]) undo() {
 	for _, e := range t.touched {
 		listed := e.now.listed
-		e.now = *e.before
+		e.now = e.before
 		// It stays in the list: written again, an unchanged row stays the same.
 		if listed && !e.now.listed {
 			e.now.listed = false
@@ -339,7 +338,7 @@ func (t *Table[T]) unlist(e *entry[T]) {
 // accept ends the event in progress.
 func (t *Table[T]) accept() {
 	for _, e := range t.touched {
-		e.touched, e.before = false, nil
+		e.touched, e.before = false, state[T]{}
 	}
 	t.touched = t.touched[:0]
 }

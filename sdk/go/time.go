@@ -45,7 +45,7 @@ func (t Time) Floor(step Duration) Time {
 
 // String returns the time in UTC as in rows: `2026-03-01T12:07:00Z`, with three or six digits
 // of a fraction if there is one.
-func (t Time) String() string { return string(appendTime(nil, t)) }
+func (t Time) String() string { return string(appendTime(make([]byte, 0, 32), t)) }
 
 func appendDigits(out []byte, value int64, width int) []byte {
 	var digits [20]byte

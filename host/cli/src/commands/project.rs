@@ -318,9 +318,9 @@ fn scripts(folder: &Path) -> Outcome<Vec<PathBuf>> {
 fn go_name(path: &Path) -> Outcome<String> {
     let text = std::fs::read_to_string(path).map_err(anyhow::Error::from)?;
     let module = text.lines().find_map(|line| line.trim().strip_prefix("module "));
-    let module = module.unwrap_or_default().trim().trim_matches('"');
-    let name = module.rsplit('/').next().unwrap_or_default();
-    if name.is_empty() || name.contains(['\\', ' ']) {
+    let module = module.and_then(|rest| rest.split_whitespace().next()).unwrap_or_default();
+    let name = module.trim_matches('"').rsplit('/').next().unwrap_or_default();
+    if name.is_empty() {
         let message = format!("`{}` names no module", path.display());
         return Err(Failure::new(Exit::Refused, message).help("`go mod init NAME` writes it"));
     }
@@ -369,6 +369,20 @@ mod tests {
             let dir = folder(&[mark, "setup.py"]);
             assert_eq!(Project::find(dir.path()).unwrap().plugin, Plugin::Built(tool));
         }
+    }
+
+    #[test]
+    fn a_component_in_go_is_named_after_the_last_part_of_its_module() {
+        let dir = folder(&[]);
+        let path = dir.path().join("go.mod");
+        let name = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            go_name(&path)
+        };
+        let text = "// A plugin.\nmodule example.com/a/order-counts // named so\n\ngo 1.24\n";
+        assert_eq!(name(text).unwrap(), "order-counts");
+        assert_eq!(name("module \"counts\"\n").unwrap(), "counts");
+        assert_eq!(name("go 1.24\n").unwrap_err().exit, Exit::Refused);
     }
 
     #[test]
