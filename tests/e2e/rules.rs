@@ -162,7 +162,7 @@ async fn a_plugin_in_go_that_breaks_the_rules_is_stopped() {
     std::fs::write(&good, line("1", "r.count", "s", "{}")).unwrap();
     finish(lantern_with_interpreters().arg("test").args([&good, &plugin]));
     // What differs from instance to instance is found by the check of determinism.
-    let random: String = (0..20).map(|n| line(&n.to_string(), "r.unseeded", "s", "{}")).collect();
+    let random: String = (0..20).map(|n| line(n, "r.unseeded", "s", "{}")).collect();
     let events = dir.path().join("random.ndjson");
     std::fs::write(&events, random).unwrap();
     let differs = lantern_with_interpreters().arg("test").args([&events, &plugin]).output();

@@ -36,7 +36,7 @@ impl Query {
         let mut conditions = sub.conditions.clone();
         // The order of conditions does not matter, so queries that differ only in it are
         // equal.
-        conditions.sort_by_cached_key(|condition| json(condition));
+        conditions.sort_by_cached_key(json);
         conditions.dedup();
         let (columns, roll_up) = (sub.cols.clone(), sub.rollup.clone());
         let mut text = sub.table.clone();
