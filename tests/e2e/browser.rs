@@ -77,6 +77,19 @@ impl Browser {
         self.call("execute/sync", &json!({"script": script, "args": []})).await
     }
 
+    /// Clicks the element that the CSS selector finds, as soon as it exists.
+    pub(crate) async fn click(&self, selector: &str) {
+        let started = Instant::now();
+        let click = format!(
+            "const found = document.querySelector({}); found?.click(); return Boolean(found)",
+            json!(selector)
+        );
+        while self.run(&click).await != true {
+            assert!(started.elapsed() < PATIENCE, "the page has no `{selector}`");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Waits until the page's text contains `wanted`.
     pub(crate) async fn shows(&self, wanted: &str) -> String {
         let started = Instant::now();
@@ -102,10 +115,19 @@ impl Drop for Browser {
     }
 }
 
+/// Whether there is no page to test: it is built by Node.js, and shown by Chromium.
+pub(crate) fn no_page() -> bool {
+    let missing =
+        ["chromedriver", "chromium", "node", "npm"].into_iter().find(|name| without(name));
+    if let Some(program) = missing {
+        println!("skipped: `{program}` is missing");
+    }
+    missing.is_some()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
-    if without("chromedriver") || without("chromium") {
-        println!("skipped: no Chromium with its driver");
+    if no_page() {
         return;
     }
     let server = Server::start(&[]).unwrap();
@@ -113,6 +135,8 @@ async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
     let hostile = r#"{"text":"<img src=x onerror=\"document.title='owned'\">"}"#;
     server.events(line(1, "probe.sent", "first-subject", hostile)).await.unwrap();
     let browser = Browser::open(&server.url).await;
+    browser.shows("up to date").await;
+    browser.click("a[href='/t/rogue/seen']").await;
     let text = browser.shows("first-subject").await;
     assert!(text.contains("rogue"), "{text}");
     assert!(text.contains("<img src=x onerror="), "{text}");
@@ -124,18 +148,21 @@ async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
         .unwrap();
     browser.shows("second-subject").await;
     browser.shows("forty-two").await;
+    let images = "return document.querySelectorAll('main img').length";
+    assert_eq!(browser.run(images).await, 0);
     // The page warns of a projection that is up to date and has parked events, and of
     // a projection with a new version that was not activated.
     let broken = r#"{"by_subject":true}"#;
     server.project("strict", &guest("rogue"), broken).await.unwrap();
     server.events(line(3, "probe.sent", "third", r#"{"do":"fail"}"#)).await.unwrap();
+    browser.click("nav a[href='/']").await;
     browser.shows("1 parked").await;
     let (status, answer) = server.push("rogue", &guest("rogue"), broken).await.unwrap();
     assert!(status < 300, "{answer}");
     browser.shows("Not activated: version").await;
     assert_eq!(browser.run("return window.still").await, "here");
     assert_ne!(browser.run("return document.title").await, "owned");
-    assert_eq!(browser.run("return document.querySelectorAll('td img').length").await, 0);
+    assert_eq!(browser.run(images).await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,14 +198,13 @@ async fn a_difference_shows_on_page_list_status_and_ready_also_after_a_restart()
             assert!(warning.contains(finding), "{ready}");
             assert!(list.contains(finding), "{list}");
         }
-        if without("chromedriver") || without("chromium") {
-            println!("skipped: no Chromium with its driver");
+        if no_page() {
             continue;
         }
         let browser = Browser::open(&url).await;
         let text = browser.shows("Differs from the log: it is not deterministic").await;
         assert!(findings.iter().all(|finding| text.contains(finding)), "{text}");
-        let badge = "return document.querySelector('.badge.attention').textContent";
+        let badge = "return document.querySelector('.row .badge.bad').lastChild.textContent";
         assert_eq!(browser.run(badge).await, "differs");
     }
 }

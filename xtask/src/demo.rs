@@ -7,7 +7,8 @@ use anyhow::Result;
 
 use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
-use crate::{kafka, shell};
+use crate::suite::Summary;
+use crate::{kafka, page, shell};
 
 /// The topic of a demo over Kafka, and its number of partitions. It has one partition, as
 /// the embedded log has by default, so that the demo can find in the topic where it stopped.
@@ -36,12 +37,14 @@ pub(crate) fn run(release: bool, over_kafka: bool, args: &[String]) -> Result<()
     become_it(demo.args(args))
 }
 
-/// Builds the server and the example plugins.
+/// Builds the server with its web page, and the example plugins.
 pub(crate) fn prepare(release: bool) -> Result<()> {
     artifacts::wasm_target()?;
-    shell::step("Step 1 of 2: building the example plugins for WebAssembly");
+    shell::step("Step 1 of 3: building the example plugins for WebAssembly");
     artifacts::guests(&Workspace::load()?, &[Guests::Plugins])?;
-    shell::step("Step 2 of 2: building the server (the first time takes some minutes)");
+    shell::step("Step 2 of 3: building the web page");
+    page::build(&mut Summary::default())?;
+    shell::step("Step 3 of 3: building the server (the first time takes some minutes)");
     // With `--workspace`, dependencies get the features that `cargo xtask test` needs, so
     // that it does not build them a second time.
     let mut build = shell::cargo(["build", "--workspace", "--bin", "lantern"]);

@@ -6,7 +6,8 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::{artifacts, interpreters, shell};
+use crate::suite::Summary;
+use crate::{artifacts, interpreters, page, shell};
 
 /// The version of every package.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -26,6 +27,8 @@ pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     let binary = match binary {
         Some(binary) => binary,
         None => {
+            shell::step("Building the web page");
+            page::build(&mut Summary::default())?;
             shell::step("Building the binary");
             shell::run(&mut shell::cargo([
                 "build",

@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::suite::{self, Summary};
-use crate::{artifacts, shell};
+use crate::{artifacts, page, shell};
 
 /// Folders in an SDK's folder that its tools create.
 const CREATED: [&str; 5] = ["node_modules", "build", "dist", "target", "__pycache__"];
@@ -64,6 +64,18 @@ const SDKS: &[Sdk] = &[
         interpreter: None,
         test: |without| {
             let mut test = npm("clients/ts", &["test"]);
+            test.envs(suite::environment(without));
+            test
+        },
+    },
+    Sdk {
+        folder: "web",
+        programs: &["node", "npm"],
+        shows: "the web page is not tested",
+        prepare: page::packages,
+        interpreter: None,
+        test: |without| {
+            let mut test = page::test();
             test.envs(suite::environment(without));
             test
         },

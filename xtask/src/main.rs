@@ -12,6 +12,7 @@ mod fresh;
 mod interpreters;
 mod kafka;
 mod metadata;
+mod page;
 mod prerequisites;
 mod proof;
 mod shell;
@@ -59,6 +60,10 @@ enum Task {
     /// Builds only interpreters whose files have changed. Needs Python and Node.js, and
     /// downloads packages from PyPI and npm.
     Interpreters,
+    /// Build the web page into target/web, from where the server's build takes it.
+    ///
+    /// Needs Node.js, and downloads packages from npm.
+    Page,
     /// Build everything, run all tests and all checks.
     ///
     /// If a program is missing, the tests that need it are skipped; with CI=true that is a
@@ -180,6 +185,10 @@ fn run(task: Task) -> Result<()> {
             println!("the interpreters are in {}", interpreters::folder().display());
             println!("start the server with LANTERN_PLUGIN__INTERPRETERS_DIR set to this folder");
             Ok(())
+        }
+        Task::Page => {
+            let mut summary = suite::Summary::default();
+            page::build(&mut summary)
         }
         Task::Test { filter } => suite::run(filter.as_deref()),
         Task::Check { rules } => check::run(rules)?.close(),

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::artifacts::{self, Guests};
 use crate::check;
 use crate::metadata::Workspace;
-use crate::{dist, interpreters, kafka, shell};
+use crate::{dist, interpreters, kafka, page, shell};
 
 /// The script that CI runs. It lists the programs that tests start.
 pub(crate) const CI: &str = ".ci/run";
@@ -104,6 +104,8 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     artifacts::guests(&workspace, &[Guests::Plugins, Guests::Interpreters, Guests::Others])?;
 
     interpreters::build(&mut summary)?;
+    shell::step("Building the web page");
+    page::build(&mut summary)?;
 
     // Binary and tests are built by one command. With two commands cargo would select
     // other features of the dependencies for each, and build the large ones twice.

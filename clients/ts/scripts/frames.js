@@ -1,10 +1,15 @@
 // Writes src/frames.ts: the types of the feed's messages, from docs/feed.schema.json.
 // With --check it writes nothing, and fails if the file is not what it would write.
+//
+// `node frames.js SCHEMA OUT` writes the types of another JSON Schema, or of an OpenAPI
+// document.
 import { readFileSync, writeFileSync } from "node:fs";
+import { basename } from "node:path";
 import { fileURLToPath } from "node:url";
 
-const SCHEMA = fileURLToPath(new URL("../../../docs/feed.schema.json", import.meta.url));
-const OUT = fileURLToPath(new URL("../src/frames.ts", import.meta.url));
+const paths = process.argv.slice(2).filter((argument) => argument !== "--check");
+const SCHEMA = paths[0] ?? fileURLToPath(new URL("../../../docs/feed.schema.json", import.meta.url));
+const OUT = paths[1] ?? fileURLToPath(new URL("../src/frames.ts", import.meta.url));
 
 /** The lines of a description as a doc comment. */
 function comment(description, indent) {
@@ -72,8 +77,9 @@ function definition(name, schema) {
 }
 
 const schema = JSON.parse(readFileSync(SCHEMA, "utf8"));
-const head = "// Generated from docs/feed.schema.json by `npm run frames`; do not edit.\n";
-const text = [head, ...Object.entries(schema.$defs).map(([name, of]) => definition(name, of))].join("\n");
+const from = paths[0] ? `${basename(SCHEMA)} by \`npm run types\`` : "docs/feed.schema.json by `npm run frames`";
+const head = `// Generated from ${from}; do not edit.\n`;
+const text = [head, ...Object.entries(schema.$defs ?? schema.components.schemas).map(([name, of]) => definition(name, of))].join("\n");
 
 if (process.argv.includes("--check")) {
   if (readFileSync(OUT, "utf8") !== text) {

@@ -84,11 +84,12 @@ impl Tree {
     }
 }
 
-/// The avoided phrases in Rust sources, Markdown files and the web page, by tree.
+/// The avoided phrases in sources of Rust and TypeScript, Markdown files and the web page, by tree.
 pub(crate) fn trees(repository: &Repository) -> BTreeMap<String, Tree> {
     let mut trees = BTreeMap::<_, Tree>::new();
     for (path, text) in &repository.texts {
-        let is_prose = [".rs", ".md", ".html", ".js"].iter().any(|end| path.ends_with(end));
+        let is_prose =
+            [".rs", ".md", ".html", ".js", ".ts", ".tsx"].iter().any(|end| path.ends_with(end));
         if !is_prose || LEFT_OUT.iter().any(|start| path.starts_with(start)) {
             continue;
         }

@@ -1,0 +1,93 @@
+// Values as text for people.
+import { signal } from "@preact/signals";
+
+const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const some = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
+
+/** A count. */
+export function count(value: number | bigint): string {
+  return whole.format(value);
+}
+
+/** A rate per second, with three digits. */
+export function rate(value: number): string {
+  return some.format(Math.max(0, value));
+}
+
+/** `1 event`, `2 events`. */
+export function counted(value: number, one: string, many = `${one}s`): string {
+  return `${count(value)} ${value === 1 ? one : many}`;
+}
+
+export function duration(seconds: number): string {
+  if (seconds < 1) return `${Math.round(seconds * 1000)} ms`;
+  if (seconds < 90) return `${Math.round(seconds)} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172_800) return `${some.format(seconds / 3600)} h`;
+  return `${some.format(seconds / 86_400)} days`;
+}
+
+export function bytes(value: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  let at = 0;
+  for (; value >= 1024 && at < units.length - 1; at += 1) value /= 1024;
+  return `${some.format(value)} ${units[at]}`;
+}
+
+/** Whether times are shown in UTC or in the zone of the browser. */
+export const zone = signal<"utc" | "local">(globalThis.localStorage?.getItem("zone") === "local" ? "local" : "utc");
+
+/** The label of the zone in which times are shown. */
+export function zoneName(): string {
+  if (zone.value === "utc") return "UTC";
+  return Intl.DateTimeFormat().resolvedOptions().timeZone || "local";
+}
+
+const two = (value: number): string => String(value).padStart(2, "0");
+
+/** A moment to the second, without its zone. */
+export function moment(us: number): string {
+  const date = new Date(us / 1000);
+  if (Number.isNaN(date.getTime())) return "–";
+  if (zone.value === "utc") return date.toISOString().replace("T", " ").slice(0, 19);
+  const day = `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())}`;
+  return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+}
+
+/** JSON with each integer as it was written. */
+export function json(value: unknown, indent = ""): string {
+  if (typeof value === "bigint") return String(value);
+  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "null";
+  const inner = indent === "" ? "" : `${indent}  `;
+  const line = indent === "" ? "" : `\n${inner.slice(1)}`;
+  const end = indent === "" ? "" : `\n${indent.slice(1)}`;
+  if (Array.isArray(value)) {
+    return value.length === 0 ? "[]" : `[${value.map((item) => line + json(item, inner)).join(",")}${end}]`;
+  }
+  const space = indent === "" ? "" : " ";
+  const members = Object.entries(value).map(([name, item]) => `${line}${JSON.stringify(name)}:${space}${json(item, inner)}`);
+  return members.length === 0 ? "{}" : `{${members.join(",")}${end}}`;
+}
+
+/** JSON over several lines. */
+export function pretty(value: unknown): string {
+  return json(value, " ");
+}
+
+/** The longest text in a cell. */
+const CELL_CHARS_MAX = 200;
+
+/** A value in a cell. No digit of a number changes. */
+export function cell(kind: string, value: unknown): string {
+  if (value === null || value === undefined) return "–";
+  if (typeof value === "bigint") return whole.format(value);
+  if (typeof value === "number" && !Number.isFinite(value)) return "beyond a double";
+  if (typeof value === "number") return kind === "integer" ? whole.format(value) : String(value);
+  const text = typeof value === "string" ? value : json(value);
+  return text.length > CELL_CHARS_MAX ? `${text.slice(0, CELL_CHARS_MAX)}…` : text;
+}
+
+/** A key. In a table by tenant, U+0000 separates the tenant from the rest. */
+export function keyText(key: string): string {
+  return key.replaceAll("\u0000", " · ");
+}

@@ -1,0 +1,229 @@
+// A table with any number of rows, of which only the visible ones exist as elements.
+import { Component, type JSX } from "preact";
+import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { cell, count, keyText } from "./format.js";
+import type { Row } from "../../clients/ts/src/index.js";
+import type { FieldStatus } from "./api-types.js";
+import { type Rows, type Source } from "./source.js";
+import { scrollTo, visible } from "./rows.js";
+
+/** The height of a row: a line, and on a phone a card. */
+const ROW_PX = 32;
+const CARD_PX = 72;
+/** How many fields a card shows. */
+const CARD_FIELDS = 3;
+const phone = matchMedia("(max-width: 40rem)");
+
+export type Column = Pick<FieldStatus, "name" | "kind"> & { unit?: string };
+
+interface GridProps {
+  readonly label: string;
+  readonly columns: readonly Column[];
+  readonly rows: Rows;
+  /** The indices of the shown keys in `rows.keys`; backwards if `falling`. */
+  readonly range: readonly [number, number];
+  readonly falling: boolean;
+  readonly source: Source;
+  readonly order: string;
+  readonly onOrder: (column: string) => void;
+  readonly onOpen: (key: string) => void;
+}
+
+export function isNumber(kind: string): boolean {
+  return kind === "integer" || kind === "number";
+}
+
+/** The widths of the columns. They do not depend on the rows, so that they do not jump. */
+function widths(columns: readonly Column[]): string {
+  const each = columns.map(({ kind }) => (isNumber(kind) ? "minmax(8rem, 1fr)" : kind === "timestamp" ? "minmax(13rem, 1fr)" : "minmax(10rem, 1.6fr)"));
+  return ["minmax(12rem, 1.6fr)", ...each].join(" ");
+}
+
+export function Grid({ label, columns, rows, range, falling, source, order, onOrder, onOpen }: GridProps): JSX.Element {
+  const scroller = useRef<HTMLDivElement>(null);
+  const [at, setAt] = useState({ top: 0, height: 400 });
+  const [cards, setCards] = useState(phone.matches);
+  const [active, setActive] = useState<number | null>(null);
+  const rowPx = cards ? CARD_PX : ROW_PX;
+  const headPx = cards ? 0 : ROW_PX;
+  const total = range[1] - range[0];
+  const view = visible(total, rowPx, at.top, Math.max(rowPx, at.height - headPx));
+
+  useEffect(() => {
+    const change = (): void => setCards(phone.matches);
+    phone.addEventListener("change", change);
+    return () => phone.removeEventListener("change", change);
+  }, []);
+  useLayoutEffect(() => {
+    const element = scroller.current!;
+    const measure = (): void => setAt({ top: element.scrollTop, height: element.clientHeight });
+    const observer = new ResizeObserver(measure);
+    observer.observe(element);
+    measure();
+    return () => observer.disconnect();
+  }, []);
+  useEffect(() => {
+    if (view.first + view.shown >= total - 50) source.loadMore();
+  });
+
+  const keyAt = (index: number): string => rows.keys[falling ? range[1] - 1 - index : range[0] + index]!;
+  const show = (index: number): void => {
+    const element = scroller.current!;
+    const target = Math.min(Math.max(index, 0), total - 1);
+    setActive(target);
+    const fits = Math.max(1, Math.floor((at.height - headPx) / rowPx));
+    if (target < view.first || target >= view.first + fits) {
+      const top = target < view.first ? target : target - fits + 1;
+      element.scrollTop = scrollTo(top, total, rowPx, Math.max(rowPx, at.height - headPx));
+    }
+  };
+  const key = (event: KeyboardEvent): void => {
+    if (total === 0 || event.ctrlKey || event.metaKey || event.altKey) return;
+    const page = Math.max(1, Math.floor((at.height - headPx) / rowPx) - 1);
+    const from = active ?? view.first - 1;
+    const to: { [name: string]: number } = { ArrowDown: from + 1, ArrowUp: from - 1, PageDown: from + page, PageUp: from - page, Home: 0, End: total - 1 };
+    const target = to[event.key];
+    if (target !== undefined) {
+      event.preventDefault();
+      show(target);
+    } else if (event.key === "Enter" && active !== null && active < total && event.target === scroller.current) {
+      event.preventDefault();
+      onOpen(keyAt(active));
+    }
+  };
+
+  const lines = [];
+  for (let index = view.first; index < view.first + view.shown; index += 1) {
+    const name = keyAt(index);
+    const row = rows.get(name);
+    if (row === undefined) continue;
+    lines.push(
+      <Line
+        key={name}
+        name={name}
+        row={row}
+        columns={columns}
+        index={index}
+        active={index === active}
+        added={source.added.has(name)}
+        onOpen={() => {
+          // Selecting text is not opening.
+          if (getSelection()?.isCollapsed === false) return;
+          setActive(index);
+          onOpen(name);
+        }}
+      />,
+    );
+  }
+  return (
+    <div
+      class={`grid ${cards ? "cards" : ""}`}
+      ref={scroller}
+      tabIndex={0}
+      role="grid"
+      aria-label={label}
+      aria-rowcount={source.state.more ? -1 : total + 1}
+      aria-colcount={columns.length + 1}
+      aria-activedescendant={active !== null && active >= view.first && active < view.first + view.shown ? `row-${active}` : undefined}
+      onScroll={({ currentTarget }) => setAt({ top: currentTarget.scrollTop, height: currentTarget.clientHeight })}
+      onKeyDown={key}
+    >
+      <div role="presentation" class="area" style={{ height: `${view.height + headPx}px`, "--columns": widths(columns) }}>
+        <div role="presentation" class="window" style={{ height: `${at.height}px` }}>
+          <div class="line head" role="row" aria-rowindex={1}>
+            {[{ name: "key", kind: "text" } as Column, ...columns].map(({ name, kind, unit }) => (
+              <span role="columnheader" key={name} class={isNumber(kind) ? "number" : ""} aria-sort={sorted(order, name)}>
+                <button type="button" class="plain" tabIndex={-1} onClick={() => onOrder(name)}>
+                  {name}
+                  {unit && <small> {unit}</small>} <span aria-hidden="true">{arrow(order, name)}</span>
+                </button>
+              </span>
+            ))}
+          </div>
+          <div role="presentation" class="lines" style={{ transform: `translateY(${-view.hidden}px)` }}>
+            {lines}
+          </div>
+        </div>
+      </div>
+    </div>
+  );
+}
+
+function sorted(order: string, name: string): "ascending" | "descending" | "none" {
+  const [ascending, descending] = [order === name || (name === "key" && order === ""), order === `-${name}`];
+  return ascending ? "ascending" : descending ? "descending" : "none";
+}
+
+function arrow(order: string, name: string): string {
+  return { ascending: "▲", descending: "▼", none: "" }[sorted(order, name)];
+}
+
+interface LineProps {
+  readonly name: string;
+  readonly row: Row;
+  readonly columns: readonly Column[];
+  readonly index: number;
+  readonly active: boolean;
+  readonly added: boolean;
+  readonly onOpen: () => void;
+}
+
+/** A row. It is drawn only if it changed, and then its changed cells flash. */
+class Line extends Component<LineProps> {
+  /** For each column how often its value changed while the row was shown. */
+  #changes = new Map<string, number>();
+
+  override shouldComponentUpdate(next: LineProps): boolean {
+    const { row, columns, index, active } = this.props;
+    return row !== next.row || columns !== next.columns || index !== next.index || active !== next.active;
+  }
+
+  override componentWillReceiveProps({ row, columns }: LineProps): void {
+    if (row === this.props.row) return;
+    for (const { name, kind } of columns) {
+      if (cell(kind, row[name]) !== cell(kind, member(this.props.row, name))) {
+        this.#changes.set(name, (this.#changes.get(name) ?? 0) + 1);
+      }
+    }
+  }
+
+  override render({ name, row, columns, index, active, added, onOpen }: LineProps): JSX.Element {
+    const cut = keyText(name);
+    return (
+      <div class={`line ${added ? "added" : ""} ${active ? "active" : ""}`} role="row" id={`row-${index}`} aria-rowindex={index + 2} onClick={onOpen}>
+        <span role="gridcell" class="key" title={cut}>
+          {cut}
+        </span>
+        {columns.map((column, place) => {
+          const value = member(row, column.name);
+          const text = cell(column.kind, value);
+          const changes = this.#changes.get(column.name) ?? 0;
+          // Two classes in turn, so that the animation begins again with every change.
+          const flash = changes === 0 ? "" : changes % 2 === 0 ? "flash-even" : "flash-odd";
+          const kind = value == null ? "none" : isNumber(column.kind) ? "number" : "";
+          return (
+            <span
+              role="gridcell"
+              key={column.name}
+              class={`${kind} ${flash} ${place < CARD_FIELDS ? "" : "wide-only"}`}
+              data-label={column.name}
+              title={kind === "number" ? undefined : text}
+            >
+              {text}
+            </span>
+          );
+        })}
+      </div>
+    );
+  }
+}
+
+/** A member of a row itself: every object has a `constructor`. */
+export function member(row: Row, name: string): unknown {
+  return Object.hasOwn(row, name) ? row[name] : undefined;
+}
+
+/** How many rows there are, in words. */
+export function rowsText(shown: number, more: boolean): string {
+  return more ? `the first ${count(shown)}` : count(shown);
+}

@@ -1,0 +1,187 @@
+// Parts that several screens use.
+import { signal } from "@preact/signals";
+import type { ComponentChildren, JSX } from "preact";
+import { useEffect, useRef } from "preact/hooks";
+import { counted, duration } from "./format.js";
+import { type Freshness, freshness, now, type Polled } from "./polled.js";
+import type { Problem } from "./problem.js";
+import { type Condition, STALE_MS } from "./server.js";
+
+/** A word with a mark: the mark's form differs as well, so that no meaning is by colour alone. */
+export function Badge({ tone, text }: Condition): JSX.Element {
+  const mark = { good: "●", busy: "◐", bad: "▲", quiet: "○" }[tone];
+  return (
+    <span class={`badge ${tone}`}>
+      <span aria-hidden="true">{mark}</span> {text}
+    </span>
+  );
+}
+
+/** What the words of a freshness are, with the age of old data. */
+export function freshnessText(state: Freshness, at: number, time: number): string {
+  const age = at === 0 ? "" : ` for ${duration(Math.max(0, Math.round((time - at) / 1000)))}`;
+  if (state === "stale") return `stale${age}`;
+  if (state === "offline") return `offline${age}`;
+  return state === "loading" ? "loading" : state;
+}
+
+/** The freshness of a pane. */
+export function FreshnessMark({ state, at }: { state: Freshness; at: number }): JSX.Element {
+  const tone = state === "live" ? "good" : state === "loading" || state === "stale" ? "busy" : "bad";
+  return <Badge tone={tone} text={freshnessText(state, at, now.value)} />;
+}
+
+/** An error in words, with its code and what to do. */
+export function Failure({ error }: { error: Problem }): JSX.Element {
+  const known = error.code.startsWith("LAN-");
+  return (
+    <div class="failure" role="alert">
+      <p>
+        {error.message} <code>{known || !error.offline ? error.code : "offline"}</code>
+      </p>
+      {error.help && <p class="soft">{error.help}</p>}
+    </div>
+  );
+}
+
+/** Data that is requested again and again, with what is known of its age. */
+export function Pane<T>({ of, children }: { of: Polled<T>; children: (data: T) => ComponentChildren }): JSX.Element {
+  const state = freshness(of, now.value, STALE_MS);
+  return (
+    <>
+      {of.error && <Failure error={of.error} />}
+      {of.data === null && of.error === null && (
+        <p class="soft" role="status">
+          Loading …
+        </p>
+      )}
+      {of.data !== null && (
+        <div class={state === "live" ? "pane" : "pane old"}>
+          {state !== "live" && (
+            <p class="soft">
+              Shown as it was <FreshnessMark state={state} at={of.at} />
+            </p>
+          )}
+          {children(of.data)}
+        </div>
+      )}
+    </>
+  );
+}
+
+/** A pane without content, and the one thing to do next. */
+export function Empty({ title, children }: { title: string; children?: ComponentChildren }): JSX.Element {
+  return (
+    <div class="empty">
+      <p class="strong">{title}</p>
+      {children}
+    </div>
+  );
+}
+
+/** Text that a click copies. */
+export function Code({ text, label }: { text: string; label: string }): JSX.Element {
+  return (
+    <div class="code">
+      <pre tabIndex={0} aria-label={label}>
+        {text}
+      </pre>
+      <button type="button" onClick={() => void copy(text)}>
+        Copy
+      </button>
+    </div>
+  );
+}
+
+/** A short message at the edge of the page. */
+export const notice = signal<{ text: string; bad: boolean } | null>(null);
+let ends: ReturnType<typeof setTimeout> | undefined;
+
+export function say(text: string, bad = false): void {
+  clearTimeout(ends);
+  notice.value = { text, bad };
+  ends = setTimeout(() => {
+    notice.value = null;
+  }, bad ? 12_000 : 4000);
+}
+
+/** Copies text, also on a page without a secure context. */
+export async function copy(text: string): Promise<void> {
+  try {
+    await navigator.clipboard.writeText(text);
+    say("Copied");
+  } catch {
+    say("The browser did not allow to copy: select the text instead", true);
+  }
+}
+
+/** A dialog that is open while it exists. */
+export function Dialog({ title, onClose, sheet = false, children }: { title: string; onClose: () => void; sheet?: boolean; children: ComponentChildren }): JSX.Element {
+  const dialog = useRef<HTMLDialogElement>(null);
+  useEffect(() => dialog.current?.showModal(), []);
+  return (
+    <dialog
+      ref={dialog}
+      class={sheet ? "sheet" : ""}
+      aria-label={title}
+      onClose={onClose}
+      onClick={(event) => {
+        // A click on the dialog itself, and not on its content, is one on the backdrop.
+        if (event.target === dialog.current) dialog.current?.close();
+      }}
+    >
+      <div class="inside">
+        <header>
+          <h2>{title}</h2>
+          <button type="button" class="plain" aria-label="Close" onClick={() => dialog.current?.close()}>
+            ✕
+          </button>
+        </header>
+        {children}
+      </div>
+    </dialog>
+  );
+}
+
+/** A fact with its name. */
+export function Fact({ name, children, tone = "" }: { name: string; children: ComponentChildren; tone?: string }): JSX.Element {
+  return (
+    <div class={tone}>
+      <dt>{name}</dt>
+      <dd>{children}</dd>
+    </div>
+  );
+}
+
+/** The last values as a small line. The text next to it has the newest. */
+export function Sparkline({ values }: { values: readonly number[] }): JSX.Element {
+  const most = Math.max(...values, 1e-9);
+  const first = 60 - values.length;
+  const points = values.map((value, at) => `${((first + at) / 59) * 100},${20 - (value / most) * 18}`).join(" ");
+  return (
+    <svg class="spark" viewBox="0 0 100 21" preserveAspectRatio="none" aria-hidden="true">
+      <polyline points={points} />
+    </svg>
+  );
+}
+
+/** A bar with its text. */
+export function Progress({ percent, label }: { percent: number; label: string }): JSX.Element {
+  return (
+    <div class="progress">
+      <progress max={100} value={percent} aria-label={label} />
+      <span>{label}</span>
+    </div>
+  );
+}
+
+/** How much of the log is folded. It is rounded down: 99.9 % is not all. */
+export function percentText(percent: number): string {
+  return `${Math.floor(percent * 10) / 10} %`;
+}
+
+/** How far behind its log a version is, in words. */
+export function behindText(lag: { events: number; ms: number } | null): string {
+  if (lag === null) return "unknown";
+  return lag.events === 0 ? "nothing" : `${counted(lag.events, "event")}, ${duration(lag.ms / 1000)}`;
+}

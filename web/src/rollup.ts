@@ -1,0 +1,72 @@
+// Groups of rows as the series of a chart.
+import type { FieldStatus } from "./api-types.js";
+
+/** What a chart shows. All of it is in the address. */
+export interface ChartQuery {
+  /** The timestamp field; empty for a chart without time. */
+  readonly time: string;
+  /** The size of a bucket; empty for a fitting one. */
+  readonly bucket: string;
+  /** The field whose values are the series, or the bars; empty for none. */
+  readonly by: string;
+  /** The function and its field: `sum(cents)`. */
+  readonly agg: string;
+}
+
+/** Functions of numbers, and those that need no number. */
+export const FUNCTIONS = ["sum", "avg", "min", "max", "p50", "p95", "p99", "distinct"] as const;
+
+/** The sizes of buckets with their seconds, the smallest first. */
+export const BUCKETS: readonly (readonly [string, number])[] = [
+  ["1s", 1], ["10s", 10], ["1m", 60], ["5m", 300], ["15m", 900], ["1h", 3600], ["6h", 21_600], ["1d", 86_400], ["1w", 604_800], ["1mo", 2_629_746], ["1y", 31_556_952],
+];
+
+/** The smallest bucket that gives at most `most` buckets over these seconds. */
+export function bucketFor(seconds: number, most = 300): string {
+  return (BUCKETS.find(([, size]) => seconds / size <= most) ?? BUCKETS.at(-1)!)[0];
+}
+
+/** A chart that fits the fields: over time if there is a time, otherwise bars. */
+export function usual(fields: readonly FieldStatus[]): ChartQuery {
+  const of = (...kinds: string[]): string => fields.find(({ kind }) => kinds.includes(kind))?.name ?? "";
+  const number = of("integer", "number");
+  const time = of("timestamp");
+  return { time, bucket: "", by: of("text", "boolean"), agg: number === "" ? "count()" : `sum(${number})` };
+}
+
+/** A group: the value of each column. */
+export type Group = { readonly [column: string]: unknown };
+
+export interface Series {
+  readonly name: string;
+  readonly values: (number | null)[];
+}
+
+/** How many series and bars are shown: more cannot be distinguished. */
+export const SERIES_MAX = 8;
+export const BARS_MAX = 30;
+
+/** A value as a number for drawing. */
+export function drawn(value: unknown): number | null {
+  if (value === null || value === undefined) return null;
+  const number = Number(value);
+  return Number.isFinite(number) ? number : null;
+}
+
+/** The groups as series over time: the moments in seconds, and the values of each series. The largest series come first. */
+export function overTime(groups: readonly Group[], { time, by }: ChartQuery, column: string): { moments: number[]; series: Series[]; left: number } {
+  const moments = [...new Set(groups.map((group) => Date.parse(String(group[time])) / 1000))].filter(Number.isFinite).sort((a, b) => a - b);
+  const place = new Map(moments.map((moment, at) => [moment, at]));
+  const series = new Map<string, { values: (number | null)[]; total: number }>();
+  for (const group of groups) {
+    const name = by === "" ? column : group[by] === null || group[by] === undefined ? "no value" : String(group[by]);
+    const one = series.get(name) ?? { values: moments.map(() => null), total: 0 };
+    series.set(name, one);
+    const value = drawn(group[column]);
+    const at = place.get(Date.parse(String(group[time])) / 1000);
+    if (at !== undefined) one.values[at] = value;
+    one.total += Math.abs(value ?? 0);
+  }
+  const sorted = [...series].sort(([, a], [, b]) => b.total - a.total);
+  return { moments, series: sorted.slice(0, SERIES_MAX).map(([name, { values }]) => ({ name, values })), left: Math.max(0, sorted.length - SERIES_MAX) };
+}

@@ -1,0 +1,266 @@
+// A chart of a table's groups, which the server computes.
+import type { JSX } from "preact";
+import { useLocation } from "preact-iso";
+import { useEffect, useRef } from "preact/hooks";
+import uPlot from "uplot";
+import "uplot/dist/uPlot.min.css";
+import type { FieldStatus, QueryPage } from "../api-types.js";
+import { cell, count, moment, zone, zoneName } from "../format.js";
+import { Empty, Failure, FreshnessMark } from "../parts.js";
+import { freshness, now, usePoll } from "../polled.js";
+import { path, read } from "../problem.js";
+import { BARS_MAX, BUCKETS, bucketFor, type ChartQuery, drawn, FUNCTIONS, type Group, overTime, type Series, usual } from "../rollup.js";
+
+/** How often the groups are requested. */
+const CHART_MS = 3000;
+/** The column of the aggregate. */
+const VALUE = "chart_value";
+
+interface ChartProps {
+  readonly projection: string;
+  readonly table: string;
+  readonly fields: readonly FieldStatus[];
+}
+
+function fromSearch(query: Record<string, string>, fields: readonly FieldStatus[]): ChartQuery {
+  const fit = usual(fields);
+  const { time = fit.time, bucket = "", by = fit.by, agg = fit.agg } = query;
+  return { time, bucket, by, agg };
+}
+
+interface Answer {
+  readonly groups: readonly Group[];
+  readonly bucket: string;
+  readonly more: boolean;
+}
+
+async function request(signal: AbortSignal, address: string, query: ChartQuery, where: readonly string[]): Promise<Answer> {
+  const params = new URLSearchParams();
+  for (const text of where) params.append("where", text);
+  let { bucket } = query;
+  if (query.time !== "" && bucket === "") {
+    const range = new URLSearchParams(params);
+    range.set("agg", `min(${query.time}) as first,max(${query.time}) as last`);
+    const { rows } = await read<QueryPage>(`${address}?${range}`, { signal });
+    const [found] = rows as unknown as Group[];
+    bucket = bucketFor((Date.parse(String(found?.last)) - Date.parse(String(found?.first))) / 1000 || 60);
+  }
+  params.set("agg", `${query.agg} as ${VALUE}`);
+  if (query.by !== "") params.set("by", query.by);
+  if (query.time !== "") {
+    params.set("time", query.time);
+    params.set("bucket", bucket);
+    params.set("limit", "10000");
+  } else {
+    params.set("order", `-${VALUE}`);
+    params.set("limit", String(BARS_MAX));
+  }
+  const page = await read<QueryPage>(`${address}?${params}`, { signal });
+  return { groups: page.rows as unknown as Group[], bucket, more: (page.next ?? null) !== null };
+}
+
+export default function Chart({ projection, table, fields }: ChartProps): JSX.Element {
+  const { url, path: here, query: search, route } = useLocation();
+  const query = fromSearch(search, fields);
+  const where = new URLSearchParams(url.split("?")[1] ?? "").getAll("where");
+  const address = `/v1/tables${path(projection, table)}`;
+  const poll = usePoll(`${address} ${JSON.stringify([query, where])}`, (signal) => request(signal, address, query, where), CHART_MS);
+  const { value } = poll.value;
+  const go = (change: Partial<ChartQuery>): void => {
+    const params = new URLSearchParams(url.split("?")[1] ?? "");
+    for (const [name, text] of Object.entries({ ...query, ...change })) params.set(name, text);
+    route(`${here}?${params}`);
+  };
+  return (
+    <>
+      <Choose query={query} fields={fields} go={go} bucket={value.data?.bucket ?? ""} />
+      <div class="bar">
+        <FreshnessMark state={freshness(value, now.value, 3 * CHART_MS)} at={value.at} />
+        {where.map((text) => (
+          <code key={text}>{text}</code>
+        ))}
+        {value.data?.more && <span class="warn">More groups than one answer has: choose larger buckets</span>}
+      </div>
+      {value.error && <Failure error={value.error} />}
+      {value.data === null && value.error === null && (
+        <p role="status" class="soft">
+          Loading …
+        </p>
+      )}
+      {value.data !== null && <Drawn answer={value.data} query={query} />}
+    </>
+  );
+}
+
+function Choose({ query, fields, go, bucket }: { query: ChartQuery; fields: readonly FieldStatus[]; go: (change: Partial<ChartQuery>) => void; bucket: string }): JSX.Element {
+  const numbers = fields.filter(({ kind }) => kind === "integer" || kind === "number");
+  const [, name = "count", of = ""] = /^(\w+)\((.*)\)$/.exec(query.agg) ?? [];
+  const choice = (label: string, value: string, options: readonly (readonly [string, string])[], change: (value: string) => void): JSX.Element => (
+    <label>
+      {label}{" "}
+      <select value={value} onChange={({ currentTarget }) => change(currentTarget.value)}>
+        {options.map(([one, text]) => (
+          <option key={one} value={one}>
+            {text}
+          </option>
+        ))}
+      </select>
+    </label>
+  );
+  const named = (kinds: string[]): [string, string][] => fields.filter(({ kind }) => kinds.includes(kind)).map((field) => [field.name, field.name]);
+  const aggregate = (next: string, field: string): string => (next === "count" ? "count()" : `${next}(${field || (next === "distinct" ? (fields[0]?.name ?? "") : (numbers[0]?.name ?? ""))})`);
+  const functions = ["count", ...(numbers.length > 0 ? FUNCTIONS : ["distinct"])];
+  const offered = name === "distinct" ? fields.filter(({ kind }) => kind !== "json") : numbers;
+  return (
+    <div class="filters">
+      {choice("show", name, functions.map((one) => [one, one] as const), (next) => go({ agg: aggregate(next, next === "distinct" || numbers.some((field) => field.name === of) ? of : "") }))}
+      {name !== "count" && choice("of", of, offered.map((field) => [field.name, field.name] as const), (next) => go({ agg: aggregate(name, next) }))}
+      {choice("by", query.by, [["", "nothing"], ...named(["text", "boolean", "integer"])], (by) => go({ by }))}
+      {choice("over", query.time, [["", "no time"], ...named(["timestamp"])], (time) => go({ time }))}
+      {query.time !== "" && choice("in buckets of", query.bucket, [["", bucket === "" ? "fitting size" : `fitting size (${bucket})`], ...BUCKETS.map(([one]) => [one, one] as const)], (next) => go({ bucket: next }))}
+    </div>
+  );
+}
+
+function Drawn({ answer: { groups }, query }: { answer: Answer; query: ChartQuery }): JSX.Element {
+  if (groups.length === 0) {
+    return (
+      <Empty title="No rows to draw">
+        <p>The chart fills when the table has rows with a value.</p>
+      </Empty>
+    );
+  }
+  const label = `${query.agg}${query.by && ` by ${query.by}`}${query.time && ` over ${query.time}`}`;
+  if (query.time !== "") {
+    const { moments, series, left } = overTime(groups, query, VALUE);
+    return (
+      <>
+        <Line moments={moments} series={query.by === "" ? series.map((one) => ({ ...one, name: query.agg })) : series} label={label} />
+        {left > 0 && <p class="soft">{count(left)} more series with smaller values are left out.</p>}
+        <Behind groups={groups} />
+      </>
+    );
+  }
+  if (groups.length === 1 && query.by === "") return <p class="figure">{cell("number", groups[0]![VALUE])}</p>;
+  return (
+    <>
+      <Bars groups={groups} by={query.by} label={label} />
+      <Behind groups={groups} />
+    </>
+  );
+}
+
+const COLORS = 8;
+
+/** The colours of the theme, as a canvas needs them. */
+function colours(element: HTMLElement): { text: string; line: string; series: string[] } {
+  const probe = document.createElement("span");
+  element.append(probe);
+  const of = (name: string): string => {
+    probe.style.color = `var(${name})`;
+    return getComputedStyle(probe).color;
+  };
+  const result = { text: of("--soft"), line: of("--line"), series: Array.from({ length: COLORS }, (_, at) => of(`--series-${at + 1}`)) };
+  probe.remove();
+  return result;
+}
+
+/** The label of a moment on an axis whose labels are `step` seconds apart. */
+function tick(seconds: number, step: number): string {
+  const text = moment(seconds * 1e6);
+  return step >= 86_400 ? text.slice(0, 10) : step >= 60 ? text.slice(5, 16) : text.slice(11);
+}
+
+function Line({ moments, series, label }: { moments: number[]; series: readonly Series[]; label: string }): JSX.Element {
+  const box = useRef<HTMLDivElement>(null);
+  const plot = useRef<uPlot | null>(null);
+  const names = series.map(({ name }) => name).join("\u0000");
+  const data: uPlot.AlignedData = [moments, ...series.map(({ values }) => values)];
+  useEffect(() => {
+    const element = box.current!;
+    const draw = (): void => {
+      plot.current?.destroy();
+      const { text, line, series: strokes } = colours(element);
+      const local = zone.value === "local";
+      const axis = { stroke: text, grid: { stroke: line, width: 1 }, ticks: { stroke: line, width: 1 } };
+      plot.current = new uPlot(
+        {
+          width: element.clientWidth,
+          height: 360,
+          ...(!local && { tzDate: (seconds: number) => uPlot.tzDate(new Date(seconds * 1000), "UTC") }),
+          // From zero, so that the height of a value is its size.
+          scales: { y: { range: (_, min, max) => uPlot.rangeNum(Math.min(0, min ?? 0), Math.max(0, max ?? 1), 0.1, true) } },
+          axes: [{ ...axis, space: 90, values: (_, splits, __, ___, step) => splits.map((seconds) => tick(seconds, step)) }, { ...axis, size: 80 }],
+          series: [{ label: zoneName(), value: (_, seconds) => (seconds == null ? "–" : moment(seconds * 1e6)) }, ...series.map(({ name }, at) => ({ label: name, stroke: strokes[at % COLORS]!, width: 2, points: { show: moments.length < 60 }, dash: at % 2 === 0 ? [] : [8, 4] }))],
+        },
+        data,
+        element,
+      );
+    };
+    draw();
+    const observer = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: 360 }));
+    observer.observe(element);
+    const dark = matchMedia("(prefers-color-scheme: dark)");
+    dark.addEventListener("change", draw);
+    const themes = new MutationObserver(draw);
+    themes.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    return () => {
+      observer.disconnect();
+      themes.disconnect();
+      dark.removeEventListener("change", draw);
+      plot.current?.destroy();
+      plot.current = null;
+    };
+  }, [names, zone.value]);
+  useEffect(() => plot.current?.setData(data));
+  return <div class="plot" ref={box} role="img" aria-label={`Line chart: ${label}. The values are in the table below.`} />;
+}
+
+function Bars({ groups, by, label }: { groups: readonly Group[]; by: string; label: string }): JSX.Element {
+  const most = Math.max(...groups.map((group) => Math.abs(drawn(group[VALUE]) ?? 0)), 1e-9);
+  return (
+    <ol class="bars" aria-label={`Bar chart: ${label}`}>
+      {groups.map((group) => (
+        <li key={String(group[by])}>
+          <span class="name">{group[by] == null ? "no value" : String(group[by])}</span>
+          <svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
+            <rect width={(100 * Math.abs(drawn(group[VALUE]) ?? 0)) / most} height="10" />
+          </svg>
+          <span class="number">{cell("number", group[VALUE])}</span>
+        </li>
+      ))}
+    </ol>
+  );
+}
+
+/** The values of a chart as a table. */
+function Behind({ groups }: { groups: readonly Group[] }): JSX.Element {
+  const columns = Object.keys(groups[0] ?? {});
+  const shown = groups.slice(-200).reverse();
+  return (
+    <details>
+      <summary>The values as a table</summary>
+      {groups.length > shown.length && <p class="soft">The last {count(shown.length)} of {count(groups.length)} groups.</p>}
+      <table class="plain">
+        <thead>
+          <tr>
+            {columns.map((name) => (
+              <th scope="col" key={name}>
+                {name}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {shown.map((group, at) => (
+            <tr key={at}>
+              {columns.map((name) => (
+                <td key={name}>{cell("number", group[name])}</td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </details>
+  );
+}

@@ -1,0 +1,217 @@
+// The newest events of the log, as they arrive.
+import { useSignal } from "@preact/signals";
+import type { JSX } from "preact";
+import { useLocation } from "preact-iso";
+import { useEffect } from "preact/hooks";
+import type { EventsPage, LoggedEvent } from "../api-types.js";
+import { count, json, moment, pretty, zoneName } from "../format.js";
+import { Badge, Code, Dialog, Empty, Failure, FreshnessMark, Pane } from "../parts.js";
+import { freshness, now } from "../polled.js";
+import { type Problem, problem, read } from "../problem.js";
+import { overview, STALE_MS } from "../server.js";
+
+/** How many events are kept on the screen, and how many it begins with. */
+const KEPT = 500;
+const BEGIN = 100;
+/** How long a request waits for the next event. */
+const WAIT = "10s";
+/** The pause after a failed request. */
+const RETRY_MS = 2000;
+/** The least time between two requests, so that a busy log does not keep the browser busy. */
+const PAUSE_MS = 250;
+
+/** What goes wrong after which asking again is of no use. */
+function isFinal({ status }: Problem): boolean {
+  return status >= 400 && status < 500 && status !== 429;
+}
+
+interface Tail {
+  readonly events: readonly LoggedEvent[];
+  readonly error: Problem | null;
+  readonly at: number;
+  readonly loaded: boolean;
+}
+
+const NOTHING: Tail = { events: [], error: null, at: 0, loaded: false };
+
+export default function EventsScreen(): JSX.Element {
+  const { path: here, query, route } = useLocation();
+  const { value } = overview.value;
+  const partition = Number(query.partition ?? 0) || 0;
+  const from = /^\d+$/.test(query.from ?? "") ? Number(query.from) : null;
+  const types = query.types ?? "";
+  const go = (change: { [name: string]: string }): void => {
+    const params = new URLSearchParams(Object.entries({ ...query, ...change }).filter(([, text]) => text !== ""));
+    route(params.size > 0 ? `${here}?${params}` : here);
+  };
+  return (
+    <section aria-labelledby="title">
+      <header class="screen">
+        <h1 id="title">Events</h1>
+      </header>
+      <div class="filters">
+        <label>
+          partition{" "}
+          <select value={String(partition)} onChange={({ currentTarget }) => go({ partition: currentTarget.value, from: "" })}>
+            {(value.data?.status.partitions ?? []).map((one) => (
+              <option key={one.partition} value={String(one.partition)}>
+                {one.name ?? one.partition}
+              </option>
+            ))}
+          </select>
+        </label>
+        <form
+          onSubmit={(event) => {
+            event.preventDefault();
+            const field = (name: string): string => (event.currentTarget.elements.namedItem(name) as HTMLInputElement).value.trim();
+            go({ types: field("types"), from: field("from") });
+          }}
+        >
+          <label>
+            types <input name="types" value={types} placeholder="order.*, payment.failed" autocomplete="off" spellcheck={false} />
+          </label>
+          <label>
+            from offset <input name="from" inputMode="numeric" value={from ?? ""} placeholder="the newest" autocomplete="off" />
+          </label>
+          <button type="submit">Show</button>
+        </form>
+        {from !== null && (
+          <button type="button" onClick={() => go({ from: "" })}>
+            Back to the newest
+          </button>
+        )}
+      </div>
+      <Pane of={value}>
+        {({ status }) => {
+          const end = status.partitions.find((one) => one.partition === partition)?.end ?? 0;
+          const start = status.partitions.find((one) => one.partition === partition)?.start ?? 0;
+          if (end === 0) {
+            return (
+              <Empty title="The log has no events yet">
+                <p>Send one:</p>
+                <Code
+                  label="Command"
+                  text={`curl ${location.origin}/v1/events -H 'content-type: application/cloudevents+json' \\\n  -d '{"specversion":"1.0","id":"1","source":"/me","type":"hello.said","data":{"text":"hello"}}'`}
+                />
+              </Empty>
+            );
+          }
+          return <Events key={`${partition} ${from} ${types}`} partition={partition} from={from ?? Math.max(start, end - BEGIN)} types={types} />;
+        }}
+      </Pane>
+    </section>
+  );
+}
+
+function Events({ partition, from, types }: { partition: number; from: number; types: string }): JSX.Element {
+  const tail = useSignal<Tail>(NOTHING);
+  const held = useSignal<readonly LoggedEvent[] | null>(null);
+  const open = useSignal<LoggedEvent | null>(null);
+  useEffect(() => {
+    const stopping = new AbortController();
+    void follow(stopping.signal, { partition, from, types }, (change) => (tail.value = change(tail.value)));
+    return () => stopping.abort();
+  }, []);
+  const { events, error, at, loaded } = tail.value;
+  const shown = held.value ?? events;
+  const last = held.value?.[0]?.offset ?? -1;
+  const waiting = held.value === null ? 0 : events.filter(({ offset }) => offset > last).length;
+  const state = freshness({ data: loaded ? events : null, at, error }, now.value, 30_000);
+  return (
+    <>
+      <div class="bar">
+        {held.value === null ? <FreshnessMark state={state} at={at} /> : <Badge tone="busy" text="held still" />}
+        <span>
+          {count(shown.length)} events, the newest first, times in {zoneName()}
+        </span>
+        <span class="actions">
+          <button type="button" aria-pressed={held.value !== null} onClick={() => (held.value = held.value === null ? events : null)}>
+            {held.value === null ? "Hold still" : `Go on, ${count(waiting)}${waiting >= KEPT ? " or more" : ""} waiting`}
+          </button>
+        </span>
+      </div>
+      {error && <Failure error={error} />}
+      {!loaded && error === null && (
+        <p role="status" class="soft">
+          Loading …
+        </p>
+      )}
+      {loaded && shown.length === 0 ? (
+        <Empty title="No such event from here on">
+          <p>New events with these types appear here when they arrive.</p>
+        </Empty>
+      ) : (
+        <div class="scroll" tabIndex={0} role="region" aria-label="The newest events">
+          <table class="plain">
+            <thead>
+              <tr>
+                <th scope="col">Offset</th>
+                <th scope="col">Time</th>
+                <th scope="col">Type</th>
+                <th scope="col">Subject</th>
+                <th scope="col">Tenant</th>
+                <th scope="col">Data</th>
+              </tr>
+            </thead>
+            <tbody>
+              {shown.map((one) => {
+                const event = one.event as { [name: string]: unknown };
+                return (
+                  <tr key={one.offset}>
+                    <td class="nowrap">
+                      <button type="button" class="link" onClick={() => (open.value = one)}>
+                        {count(one.offset)}
+                      </button>
+                    </td>
+                    <td class="nowrap">{timeText(event.time)}</td>
+                    <td class="nowrap">{text(event.type)}</td>
+                    <td>{text(event.subject)}</td>
+                    <td>{text(event.tenant)}</td>
+                    <td class="text cut">{event.data === undefined ? text(event.data_base64) : json(event.data).slice(0, 200)}</td>
+                  </tr>
+                );
+              })}
+            </tbody>
+          </table>
+        </div>
+      )}
+      {open.value && (
+        <Dialog sheet title={`Event ${partition}:${open.value.offset}`} onClose={() => (open.value = null)}>
+          {open.value.appended && <p class="soft">Appended {timeText(open.value.appended)} {zoneName()}</p>}
+          <Code label="The event" text={pretty(open.value.event)} />
+        </Dialog>
+      )}
+    </>
+  );
+}
+
+function text(of: unknown): string {
+  return of === undefined || of === null ? "–" : String(of);
+}
+
+function timeText(of: unknown): string {
+  const ms = Date.parse(String(of));
+  return Number.isNaN(ms) ? text(of) : moment(ms * 1000);
+}
+
+/** Reads events from an offset on, until it is stopped. */
+async function follow(signal: AbortSignal, { partition, from, types }: { partition: number; from: number; types: string }, tell: (change: (tail: Tail) => Tail) => void): Promise<void> {
+  const params = new URLSearchParams({ partition: String(partition), from: String(from), limit: String(BEGIN), ...(types !== "" && { types }) });
+  while (!signal.aborted) {
+    let pause = PAUSE_MS;
+    try {
+      const page = await read<EventsPage>(`/v1/events?${params}`, { signal });
+      params.set("from", String(page.next));
+      params.set("wait", WAIT);
+      const fresh = [...page.events].reverse();
+      tell(({ events }) => ({ events: fresh.length === 0 ? events : [...fresh, ...events].slice(0, KEPT), error: null, at: Date.now(), loaded: true }));
+    } catch (error) {
+      if (signal.aborted) return;
+      const why = problem(error);
+      tell((tail) => ({ ...tail, error: why }));
+      if (isFinal(why)) return;
+      pause = RETRY_MS;
+    }
+    await new Promise((resolve) => setTimeout(resolve, pause));
+  }
+}

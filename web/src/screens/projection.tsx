@@ -1,0 +1,444 @@
+// A projection: its versions with what can be done to them, its logs and parked events.
+import { useSignal } from "@preact/signals";
+import type { ComponentChildren, JSX } from "preact";
+import { useLocation, useRoute } from "preact-iso";
+import type { Logs, ProjectionStatus, VersionStatus } from "../api-types.js";
+import { bytes, count, counted, moment, rate, zoneName } from "../format.js";
+import { Badge, behindText, Dialog, Empty, Fact, Failure, FreshnessMark, Pane, Progress, say, Sparkline } from "../parts.js";
+import { freshness, now, usePoll } from "../polled.js";
+import { type Problem, path, post, problem, read, send } from "../problem.js";
+import { behind, catchesUp, condition, overview, rates, served, STALE_MS, tables, troubles } from "../server.js";
+import { backfillText } from "./overview.js";
+import { ParkedOf } from "./parked.js";
+
+const TABS = ["versions", "logs", "parked"] as const;
+
+export default function ProjectionScreen(): JSX.Element {
+  const { params } = useRoute();
+  const name = params.name ?? "";
+  const tab = TABS.find((one) => one === params.tab) ?? "versions";
+  const { value } = overview.value;
+  return (
+    <section aria-labelledby="title">
+      <header class="screen">
+        <h1 id="title">{name}</h1>
+        <FreshnessMark state={freshness(value, now.value, STALE_MS)} at={value.at} />
+      </header>
+      <Pane of={value}>
+        {({ projections }) => {
+          const projection = projections.find((one) => one.name === name);
+          if (!projection) {
+            return (
+              <Empty title={`There is no projection ${name}`}>
+                <a href="/">See all projections</a>
+              </Empty>
+            );
+          }
+          return <Projection projection={projection} tab={tab} />;
+        }}
+      </Pane>
+    </section>
+  );
+}
+
+function Projection({ projection, tab }: { projection: ProjectionStatus; tab: (typeof TABS)[number] }): JSX.Element {
+  const own = `/p${path(projection.name)}`;
+  const version = served(projection);
+  const parked = version?.parked ?? 0;
+  return (
+    <>
+      <p class="soft about">{version?.description}</p>
+      <div class="bar">
+        <Badge {...condition(projection)} />
+        {version && (
+          <dl aria-label="The projection">
+            <Fact name="behind">{behindText(behind(version))}</Fact>
+            <Fact name="events/s">
+              <Sparkline values={rates.get(projection.name) ?? []} /> {rate(version.events_per_s)}
+            </Fact>
+            <Fact name="parked">{count(parked)}</Fact>
+          </dl>
+        )}
+        <ProjectionActions projection={projection} />
+      </div>
+      {troubles(projection).map((text) => (
+        <p class="bad" key={text}>
+          {text}
+        </p>
+      ))}
+      <ul class="links" aria-label="Tables">
+        {tables(version).map((table) => (
+          <li key={table.name}>
+            <a href={`/t${path(projection.name, table.name)}`}>{table.name}</a> <span class="soft">{table.description}</span>
+          </li>
+        ))}
+      </ul>
+      <nav class="tabs" aria-label="Parts of the projection">
+        {TABS.map((one) => (
+          <a key={one} href={one === "versions" ? own : `${own}/${one}`} aria-current={tab === one ? "page" : undefined}>
+            {{ versions: `Versions (${projection.versions.length})`, logs: "Logs", parked: `Parked (${count(parked)})` }[one]}
+          </a>
+        ))}
+      </nav>
+      {tab === "versions" && <Versions projection={projection} />}
+      {tab === "logs" && <LogsOf name={projection.name} />}
+      {tab === "parked" && <ParkedOf name={projection.name} key={projection.name} />}
+    </>
+  );
+}
+
+/** Something to confirm, and what it touches. */
+interface Action {
+  readonly title: string;
+  readonly does: string;
+  readonly touches: readonly string[];
+  /** The text to type, for what cannot be undone. */
+  readonly type?: string;
+  readonly run: () => Promise<unknown>;
+  /** Where to go afterwards. */
+  readonly then?: () => void;
+}
+
+/** The dialog of an action. It stays open with the reason if the server refuses. */
+function Confirm({ action, onClose }: { action: Action; onClose: () => void }): JSX.Element {
+  const typed = useSignal("");
+  const failed = useSignal<Problem | null>(null);
+  const running = useSignal(false);
+  const run = async (): Promise<void> => {
+    running.value = true;
+    failed.value = null;
+    try {
+      await action.run();
+      say(`Done: ${action.title}`);
+      onClose();
+      action.then?.();
+    } catch (error) {
+      failed.value = problem(error);
+    }
+    running.value = false;
+    void overview.refresh();
+  };
+  return (
+    <Dialog title={action.title} onClose={onClose}>
+      <form
+        onSubmit={(event) => {
+          event.preventDefault();
+          void run();
+        }}
+      >
+        <p>{action.does}</p>
+        <ul>
+          {action.touches.map((text) => (
+            <li key={text}>{text}</li>
+          ))}
+        </ul>
+        {action.type !== undefined && (
+          <label>
+            Type <strong>{action.type}</strong> to confirm{" "}
+            <input value={typed.value} autocomplete="off" spellcheck={false} onInput={({ currentTarget }) => (typed.value = currentTarget.value)} />
+          </label>
+        )}
+        {failed.value && <Failure error={failed.value} />}
+        <p class="actions">
+          <button type="submit" class={action.type === undefined ? "primary" : "danger"} disabled={running.value || (action.type !== undefined && typed.value !== action.type)}>
+            {action.title}
+          </button>
+          <button type="button" onClick={onClose}>
+            Cancel
+          </button>
+        </p>
+      </form>
+    </Dialog>
+  );
+}
+
+/** A button that opens the dialog of an action. */
+function ActionButton({ action, tone = "", children }: { action: Action; tone?: string; children?: ComponentChildren }): JSX.Element {
+  const open = useSignal(false);
+  return (
+    <>
+      <button type="button" class={tone} onClick={() => (open.value = true)}>
+        {children ?? action.title}
+      </button>
+      {open.value && <Confirm action={action} onClose={() => (open.value = false)} />}
+    </>
+  );
+}
+
+/** Does something that can be undone, without a question. */
+async function soon(title: string, run: () => Promise<unknown>): Promise<void> {
+  try {
+    await run();
+    say(`Done: ${title}`);
+  } catch (error) {
+    const { message, code } = problem(error);
+    say(`${title}: ${message} (${code})`, true);
+  }
+  void overview.refresh();
+}
+
+function ProjectionActions({ projection }: { projection: ProjectionStatus }): JSX.Element {
+  const { route } = useLocation();
+  const api = `/v1/projections${path(projection.name)}`;
+  const toggle = projection.paused ? "resume" : "pause";
+  const previous = projection.versions.find((version) => version.id === projection.previous);
+  return (
+    <span class="actions">
+      <button type="button" onClick={() => void soon(toggle === "pause" ? "Pause" : "Resume", () => post(`${api}/${toggle}`))}>
+        {toggle === "pause" ? "Pause" : "Resume"}
+      </button>
+      {previous && (
+        <ActionButton
+          action={{
+            title: "Roll back",
+            does: `Activates version ${short(previous)} again, at once.`,
+            touches: [`Readers see the tables of ${short(previous)}: ${tableNames(previous)}`, "Clients of the feed get a snapshot", "The present version stays, and can be activated again"],
+            run: () => post(`${api}/rollback`),
+          }}
+        />
+      )}
+      <a class="button" href={`/upload?name=${encodeURIComponent(projection.name)}`}>
+        Upload a version
+      </a>
+      <ActionButton
+        tone="danger"
+        action={{
+          title: "Delete projection",
+          does: "Deletes the projection. This cannot be undone; the events stay in the log.",
+          touches: [
+            `${counted(projection.versions.length, "version")}: ${projection.versions.map(short).join(", ")}`,
+            `${counted(tables(served(projection)).length, "table")}: ${tableNames(served(projection))}`,
+            `${bytes(projection.versions.reduce((sum, version) => sum + stateBytes(version), 0))} of state`,
+            `${counted(projection.versions.reduce((sum, version) => sum + (version.parked ?? 0), 0), "parked event")}`,
+            "Subscriptions of its tables end",
+          ],
+          type: projection.name,
+          run: () => send(api, { method: "DELETE" }),
+          then: () => route("/"),
+        }}
+      />
+    </span>
+  );
+}
+
+function short(version: VersionStatus): string {
+  return version.id.slice(0, 8);
+}
+
+function tableNames(version: VersionStatus | undefined): string {
+  return tables(version).map(({ name }) => name).join(", ") || "none";
+}
+
+function stateBytes(version: VersionStatus): number {
+  return version.shards.reduce((sum, shard) => sum + shard.state_bytes, 0);
+}
+
+function Versions({ projection }: { projection: ProjectionStatus }): JSX.Element {
+  if (projection.versions.length === 0) {
+    return (
+      <Empty title="No version">
+        <a href={`/upload?name=${encodeURIComponent(projection.name)}`}>Upload one</a>
+      </Empty>
+    );
+  }
+  return (
+    <ul class="versions">
+      {[...projection.versions].reverse().map((version) => (
+        <Version key={version.id} version={version} projection={projection} />
+      ))}
+    </ul>
+  );
+}
+
+function Version({ version, projection }: { version: VersionStatus; projection: ProjectionStatus }): JSX.Element {
+  const active = version.id === projection.active;
+  const sum = (of: "applied" | "late" | "memory_bytes"): number => version.shards.reduce((total, shard) => total + shard[of], 0);
+  return (
+    <li class={`card ${active ? "active" : ""}`}>
+      <header>
+        <h2>
+          <code>{short(version)}</code> <small>{version.plugin_version}</small>
+        </h2>
+        <Badge tone={active ? "good" : version.state === "backfilling" ? "busy" : "quiet"} text={version.state} />
+        <VersionActions version={version} projection={projection} />
+      </header>
+      {catchesUp(version) && <Progress percent={version.percent} label={backfillText(version)} />}
+      <dl>
+        <Fact name="uploaded">
+          {moment(version.created_us)} {zoneName()}
+        </Fact>
+        <Fact name="behind">{behindText(behind(version))}</Fact>
+        <Fact name="applied">{count(sum("applied"))}</Fact>
+        <Fact name="events/s">{rate(version.events_per_s)}</Fact>
+        <Fact name="parked">{count(version.parked ?? 0)}</Fact>
+        {sum("late") > 0 && <Fact name="late">{count(sum("late"))}</Fact>}
+        <Fact name="state">{bytes(stateBytes(version))}</Fact>
+        <Fact name="memory">{bytes(sum("memory_bytes"))}</Fact>
+      </dl>
+      <details>
+        <summary>Details</summary>
+        <dl class="fields">
+          <Fact name="id">
+            <code>{version.id}</code>
+          </Fact>
+          <Fact name="SHA-256 of the plugin">
+            <code>{version.sha256}</code>
+          </Fact>
+          <Fact name="events">{version.subscribes.join(", ")}</Fact>
+          <Fact name="parameters">
+            <code>{version.parameters || "none"}</code>
+          </Fact>
+          {version.source && (
+            <Fact name="source">
+              <a href={`/v1/projections${path(projection.name)}/versions${path(version.id)}/source`}>{version.source.name}</a>, {bytes(version.source.bytes)}
+            </Fact>
+          )}
+          {version.shards.map((shard) => (
+            <Fact name={`partition ${shard.partition}`} key={shard.partition}>
+              next offset {count(shard.next)}
+              {shard.end != null && ` of ${count(shard.end)}`}, {shard.activity}
+              {shard.reason && `: ${shard.reason}`}
+            </Fact>
+          ))}
+        </dl>
+      </details>
+    </li>
+  );
+}
+
+function VersionActions({ version, projection }: { version: VersionStatus; projection: ProjectionStatus }): JSX.Element {
+  const active = version.id === projection.active;
+  const api = `/v1/projections${path(projection.name)}/versions${path(version.id)}`;
+  const first = tables(version)[0];
+  const parked = version.parked ?? 0;
+  return (
+    <span class="actions">
+      {first && <a class="button" href={`/t${path(projection.name, first.name)}${active ? "" : `?version=${encodeURIComponent(version.id)}`}`}>See rows</a>}
+      {!active && (
+        <ActionButton
+          action={{
+            title: "Activate",
+            does: `Readers get the tables of version ${short(version)}.`,
+            touches: [
+              `Tables: ${tableNames(version)}`,
+              "Clients of the feed get a snapshot",
+              ...(parked > 0 ? [`It has ${counted(parked, "parked event")}, which its tables lack. It is activated nevertheless`] : []),
+              "The present version stays: roll back to return to it",
+            ],
+            run: () => post(`${api}/activate${parked > 0 ? "?force=true" : ""}`),
+          }}
+        />
+      )}
+      <ActionButton
+        action={{
+          title: "Rebuild",
+          does: `Deletes the tables of version ${short(version)} and folds the log again.`,
+          touches: [`Tables: ${tableNames(version)}`, `${bytes(stateBytes(version))} of state`, active ? "Readers see the rows as they are folded" : "Readers see the active version meanwhile"],
+          type: short(version),
+          run: () => post(`${api}/rebuild`),
+        }}
+      />
+      {!active && (
+        <ActionButton
+          tone="danger"
+          action={{
+            title: "Delete version",
+            does: `Deletes version ${short(version)}. This cannot be undone.`,
+            touches: [`Tables: ${tableNames(version)}`, `${bytes(stateBytes(version))} of state`, counted(parked, "parked event")],
+            type: short(version),
+            run: () => send(api, { method: "DELETE" }),
+          }}
+        />
+      )}
+    </span>
+  );
+}
+
+const LEVELS = ["all", "error", "warn", "info", "debug"];
+
+function LogsOf({ name }: { name: string }): JSX.Element {
+  const poll = usePoll(`logs ${name}`, (signal) => read<Logs>(`/v1/projections${path(name)}/logs?limit=500`, { signal }));
+  const level = useSignal("all");
+  const text = useSignal("");
+  const held = useSignal<Logs | null>(null);
+  const { value } = poll.value;
+  const waiting = held.value && value.data ? value.data.logs.filter((line) => !held.value!.logs.some((old) => same(old, line))).length : 0;
+  return (
+    <>
+      <div class="bar">
+        <FreshnessMark state={freshness(value, now.value, STALE_MS)} at={value.at} />
+        <label>
+          level{" "}
+          <select value={level.value} onChange={({ currentTarget }) => (level.value = currentTarget.value)}>
+            {LEVELS.map((one) => (
+              <option key={one}>{one}</option>
+            ))}
+          </select>
+        </label>
+        <label>
+          contains <input type="search" value={text.value} onInput={({ currentTarget }) => (text.value = currentTarget.value)} />
+        </label>
+        <span class="actions">
+          <button type="button" aria-pressed={held.value !== null} onClick={() => (held.value = held.value === null ? value.data : null)}>
+            {held.value === null ? "Hold still" : `Go on, ${count(waiting)} waiting`}
+          </button>
+        </span>
+      </div>
+      <Pane of={value}>
+        {(newest) => {
+          const all = (held.value ?? newest).logs;
+          const lines = [...all].reverse().filter((line) => (level.value === "all" || line.level === level.value) && line.message.includes(text.value));
+          if (all.length === 0) {
+            return (
+              <Empty title="No messages yet">
+                <p>Messages that the plugin logs appear here, the newest 500 of them.</p>
+              </Empty>
+            );
+          }
+          return lines.length === 0 ? (
+            <Empty title="No message fulfils the filter">
+              <button
+                type="button"
+                onClick={() => {
+                  level.value = "all";
+                  text.value = "";
+                }}
+              >
+                Remove the filter
+              </button>
+            </Empty>
+          ) : (
+            <table class="plain">
+              <thead>
+                <tr>
+                  <th scope="col">Time, {zoneName()}</th>
+                  <th scope="col">Level</th>
+                  <th scope="col">Message</th>
+                  <th scope="col">Event</th>
+                </tr>
+              </thead>
+              <tbody>
+                {lines.map((line, at) => (
+                  <tr key={`${line.time_us} ${line.partition} ${line.offset} ${at}`}>
+                    <td class="nowrap">{moment(line.time_us)}</td>
+                    <td>{line.level}</td>
+                    <td class="text">{line.message}</td>
+                    <td class="nowrap">
+                      <a href={`/events?partition=${line.partition}&from=${line.offset}`}>
+                        {line.partition}:{line.offset}
+                      </a>
+                    </td>
+                  </tr>
+                ))}
+              </tbody>
+            </table>
+          );
+        }}
+      </Pane>
+    </>
+  );
+}
+
+function same(one: Logs["logs"][number], other: Logs["logs"][number]): boolean {
+  return one.time_us === other.time_us && one.offset === other.offset && one.partition === other.partition && one.message === other.message;
+}

@@ -1,0 +1,204 @@
+// The main path: a file becomes a projection with tables.
+import { signal, useSignal } from "@preact/signals";
+import type { JSX } from "preact";
+import { useLocation } from "preact-iso";
+import { useEffect } from "preact/hooks";
+import type { CheckResult } from "../api-types.js";
+import { bytes, count, counted } from "../format.js";
+import { Failure, say } from "../parts.js";
+import { type Problem, path, problem } from "../problem.js";
+import { overview } from "../server.js";
+import { ACCEPTED, check, dropped, kindOf, nameOf, push } from "../upload.js";
+
+/** What a manifest says, as far as this screen shows it. */
+interface Manifest {
+  readonly name?: string;
+  readonly version?: string;
+  readonly description?: string;
+  readonly subscribes?: readonly unknown[];
+  readonly tables?: readonly { readonly name: string; readonly description?: string; readonly public?: boolean; readonly fields?: readonly { readonly name: string; readonly kind: string; readonly unit?: string }[] }[];
+}
+
+type Step =
+  | { readonly at: "choose" }
+  | { readonly at: "checking" }
+  | { readonly at: "refused"; readonly error: Problem }
+  | { readonly at: "checked"; readonly result: CheckResult }
+  | { readonly at: "uploading"; readonly result: CheckResult };
+
+/** The file of the screen. It stays when another screen is visited. */
+const file = signal<File | null>(null);
+
+export default function UploadScreen(): JSX.Element {
+  const { query, route } = useLocation();
+  const parameters = useSignal("");
+  const step = useSignal<Step>({ at: "choose" });
+  const name = useSignal(query.name ?? "");
+  const activate = useSignal(true);
+  const failed = useSignal<Problem | null>(null);
+
+  const start = async (): Promise<void> => {
+    const chosen = file.value;
+    if (!chosen) return;
+    failed.value = null;
+    step.value = { at: "checking" };
+    try {
+      const result = await check(chosen, parameters.value);
+      if (file.value !== chosen) return;
+      step.value = { at: "checked", result };
+      if (name.value === "") name.value = (result.manifest as Manifest).name ?? nameOf(chosen.name);
+    } catch (error) {
+      if (file.value === chosen) step.value = { at: "refused", error: problem(error) };
+    }
+  };
+  const take = (chosen: File): void => {
+    file.value = chosen;
+    void start();
+  };
+  useEffect(() => {
+    if (dropped.value) {
+      const chosen = dropped.value;
+      dropped.value = null;
+      take(chosen);
+    } else if (file.value) void start();
+  }, [dropped.value]);
+
+  const upload = async (result: CheckResult): Promise<void> => {
+    const chosen = file.value;
+    if (!chosen) return;
+    step.value = { at: "uploading", result };
+    failed.value = null;
+    try {
+      const { projection, existed } = await push(chosen, name.value, parameters.value, activate.value);
+      await overview.refresh();
+      say(existed ? "This version existed before: nothing was changed" : `Uploaded: ${projection}`);
+      file.value = null;
+      const first = (result.manifest as Manifest).tables?.find((table) => table.public !== false);
+      route(first && activate.value ? `/t${path(projection, first.name)}` : `/p${path(projection)}`);
+    } catch (error) {
+      failed.value = problem(error);
+      step.value = { at: "checked", result };
+    }
+  };
+
+  const now = step.value;
+  const result = now.at === "checked" || now.at === "uploading" ? now.result : null;
+  return (
+    <section class="narrow" aria-labelledby="title">
+      <header class="screen">
+        <h1 id="title">Upload a projection</h1>
+      </header>
+      <ol class="steps">
+        <li>
+          <h2>File</h2>
+          <label class="drop">
+            <span class="strong">{file.value ? file.value.name : "Drop a file anywhere on this page, or choose one"}</span>
+            <span class="soft">
+              {file.value ? `${kindOf(file.value.name)?.name ?? "unknown kind of file"}, ${bytes(file.value.size)}` : "A component (.wasm), a script (.py, .js, .ts) or a declaration (.yaml, .json)"}
+            </span>
+            <input type="file" accept={ACCEPTED} onChange={({ currentTarget }) => currentTarget.files?.[0] && take(currentTarget.files[0])} />
+          </label>
+          {now.at === "checking" && (
+            <p role="status" class="soft">
+              Checking: the server compiles it, asks for its manifest, and folds a sample of the log several times …
+            </p>
+          )}
+          {now.at === "refused" && <Failure error={now.error} />}
+        </li>
+        {file.value && (
+          <li>
+            <h2>Parameters</h2>
+            <details open={parameters.value !== "" || now.at === "refused"}>
+              <summary>Text that is passed to its setup</summary>
+              <label>
+                Parameters <textarea rows={4} spellcheck={false} value={parameters.value} onInput={({ currentTarget }) => (parameters.value = currentTarget.value)} />
+              </label>
+              <button type="button" disabled={now.at === "checking"} onClick={() => void start()}>
+                Check again
+              </button>
+            </details>
+          </li>
+        )}
+        {result && (
+          <>
+            <li>
+              <h2>What it is</h2>
+              <About result={result} />
+            </li>
+            <li>
+              <h2>Name</h2>
+              <form
+                onSubmit={(event) => {
+                  event.preventDefault();
+                  void upload(result);
+                }}
+              >
+                <label>
+                  Projection{" "}
+                  <input required value={name.value} autocomplete="off" spellcheck={false} maxLength={63} onInput={({ currentTarget }) => (name.value = currentTarget.value)} />
+                </label>
+                <p class="soft">{existing(name.value)}</p>
+                <label>
+                  <input type="checkbox" checked={activate.value} onChange={({ currentTarget }) => (activate.value = currentTarget.checked)} /> Activate it when it has caught up
+                </label>
+                {failed.value && <Failure error={failed.value} />}
+                <p class="actions">
+                  <button type="submit" class="primary" disabled={now.at === "uploading"}>
+                    {now.at === "uploading" ? "Uploading …" : "Upload and start"}
+                  </button>
+                </p>
+              </form>
+            </li>
+          </>
+        )}
+      </ol>
+    </section>
+  );
+}
+
+/** What an upload under this name does. */
+function existing(name: string): string {
+  const found = overview.value.value.data?.projections.find((projection) => projection.name === name);
+  if (!found) return name === "" ? "" : "A new projection.";
+  return `A new version of ${name}, next to its ${counted(found.versions.length, "version")}. Readers keep the present tables until it is active.`;
+}
+
+function About({ result }: { result: CheckResult }): JSX.Element {
+  const { description, version, subscribes = [], tables = [] } = result.manifest as Manifest;
+  return (
+    <>
+      <p class="good">
+        <span aria-hidden="true">✓</span> The check passed:{" "}
+        {result.checked_events === 0 ? "the log has no events yet, so nothing could be folded." : `${count(result.checked_events)} events of the log, folded several times, gave the same rows.`}
+      </p>
+      {description && <p>{description}</p>}
+      <p class="soft">
+        Version {version ?? "–"}, id {result.version.slice(0, 8)}. It reads events: {subscribes.map(eventName).join(", ") || "none"}
+      </p>
+      {(result.warnings ?? []).map((warning) => (
+        <p class="warn" key={warning}>
+          {warning}
+        </p>
+      ))}
+      {tables
+        .filter((table) => table.public !== false)
+        .map((table) => (
+          <div key={table.name}>
+            <h3>{table.name}</h3>
+            <p class="soft">{table.description}</p>
+            <ul class="inline">
+              {(table.fields ?? []).map((field) => (
+                <li key={field.name}>
+                  {field.name} <small>{field.unit ? `${field.kind}, ${field.unit}` : field.kind}</small>
+                </li>
+              ))}
+            </ul>
+          </div>
+        ))}
+    </>
+  );
+}
+
+function eventName(of: unknown): string {
+  return typeof of === "string" ? of : String((of as { type?: string }).type ?? "");
+}

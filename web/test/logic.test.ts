@@ -1,0 +1,184 @@
+// The logic of the page, without a browser.
+import { describe, expect, test } from "vitest";
+import { withoutHead } from "../src/download.js";
+import { cell, json, pretty } from "../src/format.js";
+import { parseMetrics } from "../src/metrics.js";
+import { alike } from "../src/parked.js";
+import { freshness } from "../src/polled.js";
+import { Problem } from "../src/problem.js";
+import { condition, fromAddress, inAddress, isLive, nextOrder } from "../src/query.js";
+import { bucketFor, overTime, usual } from "../src/rollup.js";
+import { HEIGHT_MAX, lowerBound, merged, scrollTo, visible, withPrefix } from "../src/rows.js";
+import { curl, python, shell, typescript } from "../src/snippets.js";
+import { kindOf, nameOf } from "../src/upload.js";
+
+/** Random numbers that a seed repeats. */
+function random(seed: number): (below: number) => number {
+  let state = seed >>> 0;
+  return (below) => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
+    return Math.floor((state / 2 ** 32) * below);
+  };
+}
+const SEED = Number(process.env.LANTERN_SEED ?? Date.now() % 1_000_000);
+console.log(`LANTERN_SEED=${SEED}`);
+
+describe("rows", () => {
+  test("keys that are added and removed give the same order as sorting all keys", () => {
+    const next = random(SEED);
+    let keys: string[] = [];
+    const all = new Set<string>();
+    for (let round = 0; round < 300; round += 1) {
+      const added = Array.from({ length: next(20) }, () => `k${next(500)}`).filter((key) => !all.has(key));
+      const removed = new Set([...all].filter(() => next(10) === 0));
+      for (const key of added) all.add(key);
+      for (const key of removed) all.delete(key);
+      keys = merged(keys, [...new Set(added)], removed);
+      expect(keys).toEqual([...all].sort());
+      const prefix = `k${next(50)}`;
+      const [from, to] = withPrefix(keys, prefix);
+      expect(keys.slice(from, to)).toEqual(keys.filter((key) => key.startsWith(prefix)));
+      expect(lowerBound(keys, prefix)).toBe(keys.filter((key) => key < prefix).length);
+    }
+  });
+
+  test("every row of a million can be reached, and the area is no higher than browsers allow", () => {
+    const rows = 1_000_000;
+    const windowPx = 700;
+    expect(visible(rows, 32, 0, windowPx)).toMatchObject({ height: HEIGHT_MAX, first: 0, hidden: 0 });
+    const end = visible(rows, 32, HEIGHT_MAX, windowPx);
+    expect(end.first + end.shown).toBe(rows);
+    const next = random(SEED);
+    for (const row of [0, 1, 499_999, ...Array.from({ length: 100 }, () => next(rows - 30))]) {
+      const at = visible(rows, 32, scrollTo(row, rows, 32, windowPx), windowPx);
+      expect(Math.abs(at.first + at.hidden / 32 - row)).toBeLessThan(0.01);
+    }
+  });
+
+  test("a short list is not scaled, and an empty one shows nothing", () => {
+    expect(visible(100, 32, 320, 640)).toEqual({ height: 3200, first: 10, hidden: 0, shown: 20 });
+    expect(visible(3, 32, 0, 640)).toMatchObject({ first: 0, shown: 3 });
+    expect(visible(0, 32, 0, 640)).toMatchObject({ height: 0, shown: 0 });
+  });
+});
+
+describe("values", () => {
+  test("integers keep every digit, in cells and in JSON", () => {
+    expect(cell("integer", 9007199254740993n)).toBe("9,007,199,254,740,993");
+    expect(json({ a: [9007199254740993n, 1], b: "x" })).toBe('{"a":[9007199254740993,1],"b":"x"}');
+    expect(pretty({ a: 1, b: [] })).toBe('{\n  "a": 1,\n  "b": []\n}');
+    expect(cell("number", JSON.parse("1e400"))).toBe("beyond a double");
+    expect(cell("number", 0.30000000000000004)).toBe("0.30000000000000004");
+  });
+
+  test("a missing value is a dash, and a long text is cut", () => {
+    expect(cell("text", null)).toBe("–");
+    expect(cell("text", "x".repeat(300))).toHaveLength(201);
+  });
+});
+
+describe("what a pane says", () => {
+  const offline = new Problem("offline", "The server does not answer.");
+  test("data is stale when it is old, and offline when the server does not answer", () => {
+    expect(freshness({ data: null, at: 0, error: null }, 1000, 100)).toBe("loading");
+    expect(freshness({ data: 1, at: 950, error: null }, 1000, 100)).toBe("live");
+    expect(freshness({ data: 1, at: 800, error: null }, 1000, 100)).toBe("stale");
+    expect(freshness({ data: 1, at: 950, error: offline }, 1000, 100)).toBe("offline");
+    expect(freshness({ data: null, at: 0, error: new Problem("LAN-0401", "no") }, 1000, 100)).toBe("error");
+  });
+});
+
+describe("the address of a table", () => {
+  test("what an address shows can be written to the address again", () => {
+    const query = { where: ["cents >= 100", 'name = "a&b"'], order: "-cents", cols: ["cents", "name"], prefix: "p/", version: "" };
+    const search = inAddress("?view=chart", query);
+    expect(fromAddress(search)).toEqual(query);
+    expect(new URLSearchParams(search).get("view")).toBe("chart");
+  });
+
+  test("only what the feed has is live", () => {
+    const all = fromAddress("");
+    expect(isLive(all)).toBe(true);
+    expect(isLive({ ...all, order: "-key", prefix: "p" })).toBe(true);
+    expect(isLive({ ...all, order: "cents" })).toBe(false);
+    expect(isLive({ ...all, where: ["a = 1"] })).toBe(false);
+    expect(isLive({ ...all, version: "1" })).toBe(false);
+  });
+
+  test("a column is ordered ascending, descending, and then no more", () => {
+    expect(["", "cents", "-cents"].map((order) => nextOrder(order, "cents"))).toEqual(["cents", "-cents", ""]);
+    expect(["", "-key"].map((order) => nextOrder(order, "key"))).toEqual(["-key", ""]);
+  });
+
+  test("any text can be looked for", () => {
+    const text = { name: "name", kind: "text", unit: "" };
+    expect(condition(text, "=", 'null, "x"')).toBe('name = "null, \\"x\\""');
+    expect(condition(text, "in", "a, b")).toBe('name in "a","b"');
+    expect(condition({ ...text, kind: "integer" }, ">=", " 5 ")).toBe("name >= 5");
+    expect(condition(text, "!= null", "x")).toBe("name != null");
+  });
+});
+
+describe("code", () => {
+  const query = { where: ["name = \"it's\""], order: "-cents", cols: [], prefix: "", version: "" };
+  test("a shell reads back what was quoted", () => {
+    expect(shell("it's")).toBe("'it'\\''s'");
+    expect(curl("http://h:1", "a b", "t", query)).toBe(
+      "curl -G 'http://h:1/v1/tables/a%20b/t' \\\n  --data-urlencode 'where=name = \"it'\\''s\"' \\\n  --data-urlencode 'order=-cents'",
+    );
+  });
+
+  test("live rows use the client, others a request, with the same parameters in each language", () => {
+    expect(typescript("http://h:1", "a", "t", { ...query, where: [], order: "" }, ["cents"])).toContain('connect("ws://h:1/v1/feed")');
+    expect(typescript("http://h:1", "a", "t", query, ["cents"])).toContain('append("order", "-cents")');
+    expect(python("http://h:1", "a", "t", query)).toContain('("where", "name = \\"it\'s\\"")');
+  });
+});
+
+describe("downloads, uploads, parked events, metrics", () => {
+  test("a line break in quotes does not end the first line", () => {
+    expect(withoutHead('"a\nb",c\n1,2\n')).toBe("1,2\n");
+    expect(withoutHead("a,b")).toBe("");
+  });
+
+  test("the end of a name selects the kind, and the name gives a projection's name", () => {
+    expect(kindOf("Totals.PY")?.media).toBe("text/x-python");
+    expect(kindOf("notes.txt")).toBeNull();
+    expect(nameOf("My Totals_v2.py")).toBe("my-totals-v2");
+  });
+
+  test("reasons that differ only in numbers are alike", () => {
+    expect(alike("no product 17 in row 4")).toBe(alike("no product 3 in row 12345"));
+    expect(alike("no product")).not.toBe(alike("no user"));
+  });
+
+  test("metrics are read with their labels, without the buckets of histograms", () => {
+    const text = '# HELP a_total Things.\n# TYPE a_total counter\na_total{x="1"} 5\nb_bucket{le="1"} 3\nb_sum 2.5\n';
+    expect(parseMetrics(text)).toEqual([
+      { name: "a_total", labels: 'x="1"', value: "5", help: "Things." },
+      { name: "b_sum", labels: "", value: "2.5", help: "" },
+    ]);
+  });
+});
+
+describe("charts", () => {
+  test("groups become series, the largest first, and the rest is counted", () => {
+    const groups = ["a", "b"].flatMap((by, at) => [0, 1].map((hour) => ({ hour: `2026-01-01T0${hour}:00:00Z`, by, v: at * 10 + hour })));
+    const { moments, series, left } = overTime([...groups, { hour: "2026-01-01T02:00:00Z", by: "b", v: null }], { time: "hour", bucket: "", by: "by", agg: "" }, "v");
+    expect(moments).toHaveLength(3);
+    expect(series).toEqual([
+      { name: "b", values: [10, 11, null] },
+      { name: "a", values: [0, 1, null] },
+    ]);
+    expect(left).toBe(0);
+    const many = Array.from({ length: 20 }, (_, at) => ({ hour: "2026-01-01T00:00:00Z", by: String(at), v: at }));
+    expect(overTime(many, { time: "hour", bucket: "", by: "by", agg: "" }, "v").left).toBe(12);
+  });
+
+  test("the first chart and the size of buckets fit the fields and the time", () => {
+    const of = (name: string, kind: string) => ({ name, kind, unit: "" });
+    expect(usual([of("product", "text"), of("cents", "integer"), of("minute", "timestamp")])).toEqual({ time: "minute", bucket: "", by: "product", agg: "sum(cents)" });
+    expect(usual([of("data", "json")])).toEqual({ time: "", bucket: "", by: "", agg: "count()" });
+    expect([60, 3600, 86_400, 86_400 * 365].map((seconds) => bucketFor(seconds))).toEqual(["1s", "1m", "5m", "1w"]);
+  });
+});

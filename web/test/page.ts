@@ -1,0 +1,64 @@
+// The page in Chromium, over a real server.
+import { existsSync, readFileSync, statSync } from "node:fs";
+import { extname, join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { missing, Server, without } from "../../clients/ts/test/server.js";
+
+export { Server };
+export { event } from "../../clients/ts/test/judge.js";
+export { lantern, plugin } from "../../clients/ts/test/server.js";
+export { until } from "../../clients/ts/test/patience.js";
+
+/** Why tests with a browser cannot run. */
+export const skipped: boolean = missing !== undefined || without("chromium");
+
+/** Files of the page to show in place of those in the binary: `LANTERN_PAGE=web/dist`, while the page is worked on. */
+const FILES = process.env.LANTERN_PAGE;
+const MEDIA: { [extension: string]: string } = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
+
+export async function launch(): Promise<Browser> {
+  const args = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--disable-background-networking"];
+  // Files that do not come from the server itself may not open its feed otherwise.
+  if (FILES !== undefined) args.push("--disable-features=LocalNetworkAccessChecks");
+  return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args });
+}
+
+/** A page that collects errors of its scripts and violations of its policy. */
+export interface Opened {
+  readonly page: Page;
+  readonly errors: string[];
+}
+
+export async function open(browser: Browser, url: string, options: BrowserContextOptions = {}): Promise<Opened> {
+  const context = await browser.newContext({ viewport: { width: 1400, height: 900 }, reducedMotion: "no-preference", acceptDownloads: true, ...options });
+  const page = await context.newPage();
+  const errors: string[] = [];
+  page.on("pageerror", (error) => errors.push(String(error)));
+  page.on("console", (message) => {
+    // A server that is down is not an error of the page.
+    if (message.type() === "error" && !/ERR_CONNECTION|WebSocket|status of [45]\d\d/.test(message.text())) errors.push(message.text());
+  });
+  if (FILES !== undefined) {
+    await page.route((url) => !/^\/(v1\/|readyz|metrics)/.test(url.pathname), async (route) => {
+      const file = join(FILES, new URL(route.request().url()).pathname);
+      const found = existsSync(file) && statSync(file).isFile() ? file : join(FILES, "index.html");
+      const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
+      await route.fulfill({ body: readFileSync(found), headers: { "content-type": MEDIA[extname(found)] ?? "text/plain", "content-security-policy": policy } });
+    });
+  }
+  await page.goto(url);
+  return { page, errors };
+}
+
+const AXE = readFileSync(fileURLToPath(new URL("../node_modules/axe-core/axe.min.js", import.meta.url)), "utf8");
+
+/** What axe-core finds wrong with the page, one sentence each. */
+export async function violations(page: Page): Promise<string[]> {
+  // The policy of the page allows no other scripts; the debugging protocol is not subject to it.
+  await page.evaluate(AXE);
+  return page.evaluate(async () => {
+    const { violations } = await (globalThis as any).axe.run(document, { resultTypes: ["violations"] });
+    return violations.flatMap(({ id, help, nodes }: any) => nodes.map((node: any) => `${id}: ${help}: ${node.html.slice(0, 200)} ${node.any[0]?.message ?? ""}`));
+  });
+}

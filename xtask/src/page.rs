@@ -1,0 +1,59 @@
+//! The web page: builds its files, which the server's build puts into the binary.
+
+use std::path::PathBuf;
+use std::process::Command;
+
+use anyhow::{Result, bail};
+
+use crate::shell;
+use crate::suite::Summary;
+
+/// The folder of the page's sources.
+const SOURCES: &str = "web";
+/// The programs that build it.
+const PROGRAMS: [&str; 2] = ["node", "npm"];
+
+/// The folder with the built files, compressed. The build script of the server reads it.
+fn folder() -> PathBuf {
+    shell::target_dir().join("web")
+}
+
+/// Builds the page. If Node.js is missing, the server is built without it, which is
+/// reported; in CI it is an error.
+pub(crate) fn build(summary: &mut Summary) -> Result<()> {
+    if let Some(program) = PROGRAMS.iter().find(|program| !shell::installed(program)) {
+        if shell::ci() {
+            bail!("CI must have every program, and `{program}` is missing");
+        }
+        summary.skip(
+            &format!("`{program}` is not installed: the server is built without its web page"),
+            "install Node.js 20 or newer with npm, and run the command again",
+        );
+        return Ok(());
+    }
+    packages()?;
+    shell::run(npm(&["run", "build"]).env("LANTERN_WEB", folder()))
+}
+
+/// Installs the packages that the page is built from, unless they are installed.
+pub(crate) fn packages() -> Result<()> {
+    let folder = shell::root().join(SOURCES);
+    let modified = |path: &str| folder.join(path).metadata().and_then(|of| of.modified());
+    // npm writes this file at the end of an installation.
+    let installed = modified("node_modules/.package-lock.json");
+    if installed.is_ok_and(|at| modified("package-lock.json").is_ok_and(|wanted| wanted <= at)) {
+        return Ok(());
+    }
+    shell::run(&mut npm(&["ci", "--no-audit", "--no-fund"]))
+}
+
+/// The command that tests the page.
+pub(crate) fn test() -> Command {
+    npm(&["test"])
+}
+
+fn npm(arguments: &[&str]) -> Command {
+    let mut npm = Command::new("npm");
+    npm.args(arguments).current_dir(shell::root().join(SOURCES));
+    npm
+}
