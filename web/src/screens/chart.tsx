@@ -79,7 +79,7 @@ export default function Chart({ projection, table, fields }: ChartProps): JSX.El
         {where.map((text) => (
           <code key={text}>{text}</code>
         ))}
-        {value.data?.more && <span class="warn">More groups than one answer has: choose larger buckets</span>}
+        {value.data?.more && <span class="warn">{query.time === "" ? `The ${BARS_MAX} largest groups` : "More groups than one answer has: choose larger buckets"}</span>}
       </div>
       {value.error && <Failure error={value.error} />}
       {value.data === null && value.error === null && (
@@ -137,7 +137,7 @@ function Drawn({ answer: { groups }, query }: { answer: Answer; query: ChartQuer
       <>
         <Line moments={moments} series={query.by === "" ? series.map((one) => ({ ...one, name: query.agg })) : series} label={label} />
         {left > 0 && <p class="soft">{count(left)} more series with smaller values are left out.</p>}
-        <Behind groups={groups} />
+        <Behind groups={groups} agg={query.agg} />
       </>
     );
   }
@@ -145,7 +145,7 @@ function Drawn({ answer: { groups }, query }: { answer: Answer; query: ChartQuer
   return (
     <>
       <Bars groups={groups} by={query.by} label={label} />
-      <Behind groups={groups} />
+      <Behind groups={groups} agg={query.agg} />
     </>
   );
 }
@@ -187,6 +187,7 @@ function Line({ moments, series, label }: { moments: number[]; series: readonly 
         {
           width: element.clientWidth,
           height: 360,
+          padding: [16, 40, 0, 0],
           ...(!local && { tzDate: (seconds: number) => uPlot.tzDate(new Date(seconds * 1000), "UTC") }),
           // From zero, so that the height of a value is its size.
           scales: { y: { range: (_, min, max) => uPlot.rangeNum(Math.min(0, min ?? 0), Math.max(0, max ?? 1), 0.1, true) } },
@@ -234,7 +235,7 @@ function Bars({ groups, by, label }: { groups: readonly Group[]; by: string; lab
 }
 
 /** The values of a chart as a table. */
-function Behind({ groups }: { groups: readonly Group[] }): JSX.Element {
+function Behind({ groups, agg }: { groups: readonly Group[]; agg: string }): JSX.Element {
   const columns = Object.keys(groups[0] ?? {});
   const shown = groups.slice(-200).reverse();
   return (
@@ -246,7 +247,7 @@ function Behind({ groups }: { groups: readonly Group[] }): JSX.Element {
           <tr>
             {columns.map((name) => (
               <th scope="col" key={name}>
-                {name}
+                {name === VALUE ? agg : name}
               </th>
             ))}
           </tr>
