@@ -2,7 +2,7 @@
 // an emitted event or a log line belongs.
 
 import { encode } from "./bytes.js";
-import { ProjectionError, show, suggestion } from "./errors.js";
+import { hidden, ProjectionError, show, suggestion } from "./errors.js";
 import { InTenant, keyOf } from "./keys.js";
 import { canonicalJson } from "./json.js";
 import { iso } from "./time.js";
@@ -92,7 +92,18 @@ export function settle() {
 /** Undoes what the current event has done. */
 export function undoEvent() {
   const { touched, timers, undo, outbox } = call;
-  for (let i = 0; i < call.touchedCount; i++) touched[i].table.undo(touched[i]);
+  hidden.below = null;
+  for (let i = 0; i < call.touchedCount; i++) {
+    const entry = touched[i];
+    const { before } = entry;
+    entry.event = 0;
+    if (before === undefined) {
+      entry.table.forget(entry);
+    } else {
+      entry.row = before;
+      if (before !== null) entry.codec.restore(entry, before);
+    }
+  }
   call.touchedCount = 0;
   if (timers.length > 0) timers.length = 0;
   if (undo.length > 0) {

@@ -11,8 +11,8 @@ import { canonicalTime, iso, parseTime, TIME_END, TIME_MIN, tryParseTime } from 
 const bad = (name, why) => new ProjectionError(`field \`${name}\` ${why}`, null);
 
 function wrongKind(name, value, wanted) {
-  if (value === undefined) return bad(name, "has no value: set it, or declare it as `optional(…)`");
-  if (value === null) return bad(name, "is null: declare it as `optional(…)` if it may have no value");
+  if (value === undefined) return bad(name, "has no value: set it, or declare it as `optional(...)`");
+  if (value === null) return bad(name, "is null: declare it as `optional(...)` if it may have no value");
   return bad(name, `is ${show(value)}, not ${wanted}`);
 }
 
@@ -23,7 +23,7 @@ function wrongKind(name, value, wanted) {
 const checks = {
   integer(name, value) {
     if (Number.isSafeInteger(value)) return value;
-    if (typeof value === "bigint") throw bad(name, `is the bigint ${value}: declare it as \`bigint\`, or convert it with Number(…)`);
+    if (typeof value === "bigint") throw bad(name, `is the bigint ${value}: declare it as \`bigint\`, or convert it with Number(...)`);
     if (Number.isInteger(value)) throw bad(name, `is ${value}, where integers are no longer exact: declare it as \`bigint\``);
     throw wrongKind(name, value, "an integer");
   },

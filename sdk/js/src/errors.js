@@ -1,38 +1,34 @@
 // Errors of a projection, and how they read in the reason of a parked event.
 
-/** How many functions the stack of an error of the SDK has. */
+/** How many functions the stack of an error of the SDK has if it begins in the SDK. */
 const STACK_FRAMES = 10;
 
-/**
- * A function of the SDK that stacks leave out, with the functions that it calls, and whether
- * it is running.
- */
-export const hidden = { running: false, below: null };
+/** The function of the SDK that the projection has called, if it is known. */
+export const hidden = { below: null };
 
 /**
  * A mistake in a declaration or a value: the message is for the author of a projection.
  *
  * QuickJS takes a third of the time of an event to write one line of a stack, and most events
- * may fail. So the stack begins as close to the projection's function as possible.
+ * may fail. So the stack is only the place at which the projection has called the SDK, if this
+ * is known.
  */
 export class ProjectionError extends Error {
   /**
    * @param {string} message
-   * @param {Function | null} [below] a function that is running. The stack leaves it out, with
-   * the functions that it calls. If null, there is no stack: no code of the projection runs.
+   * @param {Function | null} [below] the function of the SDK that the projection has called. The
+   * stack is then only the place of this call. If null, there is no stack: no code of the
+   * projection is running.
    */
   constructor(message, below) {
     const frames = Error.stackTraceLimit;
     Error.stackTraceLimit = 0;
     super(message);
     if (below !== null) {
-      Error.stackTraceLimit = STACK_FRAMES;
-      Error.captureStackTrace(this, below ?? (hidden.running ? hidden.below : ProjectionError));
-      if (hidden.running && below === undefined) {
-        hidden.running = false;
-        // An exception may have ended it, and the stack is then empty.
-        if (!String(this.stack).includes("\n")) Error.captureStackTrace(this, ProjectionError);
-      }
+      const called = below ?? hidden.below;
+      Error.stackTraceLimit = called === null ? STACK_FRAMES : 1;
+      Error.captureStackTrace(this, called ?? ProjectionError);
+      hidden.below = null;
     }
     Error.stackTraceLimit = frames;
   }
@@ -40,23 +36,6 @@ export class ProjectionError extends Error {
   get name() {
     return "ProjectionError";
   }
-}
-
-let framesBefore = STACK_FRAMES;
-
-/**
- * Keeps QuickJS from writing a stack when `error` is thrown again: no code of the projection is
- * running. Ends with {@link withStacks}.
- */
-export function withoutStack(error) {
-  if (Error.stackTraceLimit !== 0) framesBefore = Error.stackTraceLimit;
-  Error.stackTraceLimit = 0;
-  return error;
-}
-
-/** Ends {@link withoutStack}. */
-export function withStacks() {
-  if (Error.stackTraceLimit === 0) Error.stackTraceLimit = framesBefore;
 }
 
 /**
@@ -70,11 +49,25 @@ export function isFatal(error) {
   return error instanceof Error && (error.name === "InternalError" || (error instanceof RangeError && error.message.includes("call stack")));
 }
 
+const SHOWN_MAX = 256;
+// Most events may fail, and many of them with the same key or value.
+const shown = new Map();
+
+function showText(text) {
+  let json = shown.get(text);
+  if (json === undefined) {
+    json = JSON.stringify(text.length > 64 ? text.slice(0, 64) + "…" : text);
+    if (shown.size >= SHOWN_MAX) shown.clear();
+    shown.set(text, json);
+  }
+  return json;
+}
+
 /** A value as it appears in a message: short, and never throwing. */
 export function show(value) {
   switch (typeof value) {
     case "string":
-      return JSON.stringify(value.length > 64 ? value.slice(0, 64) + "…" : value);
+      return showText(value);
     case "bigint":
       return `${value}n`;
     case "function":

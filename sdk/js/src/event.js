@@ -239,20 +239,22 @@ export class Members {
   /** A getter of `event.members` for the events of this batch. */
   open(batch) {
     const count = batch.offsets.length;
-    const failures = new Failures(this.fields, count);
-    const values = this.fields.flatMap(({ field }, i) => {
+    const failures = new Failures(count);
+    const values = this.fields.flatMap(({ name, field }, i) => {
       const column = batch.members[i];
       const uncut = field.kind === "text" && hasAll(column, count) ? wholeText(column.values.val) : null;
       if (uncut !== null) return [uncut.ends, uncut.whole];
-      return [columnValues(column, count, field, (index, why) => failures.add(i, index, why)), null];
+      return [columnValues(column, count, field, failures.of(name)), null];
     });
     const read = this.generated(parseMember, rawMember, ...values);
-    const { places } = failures;
-    if (places === null) return read;
+    const { events } = failures;
+    if (events === null) return read;
     return function () {
-      const members = read.call(this);
-      const place = places[this._index];
-      return place === 0 ? members : failures.define(members, place, this._index);
+      const failing = events[this._index];
+      if (failing === null) return read.call(this);
+      if (failing.length > 1) return withFailing(read.call(this), failing);
+      const only = failing[0];
+      return defineProperty(read.call(this), only.name, only.property);
     };
   }
 }
@@ -262,46 +264,42 @@ export class Members {
  * these, so what does not depend on the event is created once.
  */
 class Failures {
-  constructor(fields, count) {
-    this.fields = fields;
+  constructor(count) {
     this.count = count;
-    /** For each event the places of the members that fail, or 0; null if no event fails. */
-    this.places = null;
-    /** For each place the properties that fail, by event; undefined if no event fails for it. */
-    this.properties = [];
-    /** For each place the last reason, and its property. */
-    this.last = [];
+    /** For each event a list of its members that fail, or null; null if no event fails. */
+    this.events = null;
   }
 
-  /** Notes why an event does not have a member. Only the first reason counts. */
-  add(place, index, why) {
-    this.places ??= new Array(this.count).fill(0);
-    const properties = (this.properties[place] ??= new Array(this.count).fill(null));
-    if (properties[index] !== null) return;
-    let last = this.last[place];
-    if (last?.why !== why) {
-      last = this.last[place] = { why, property: failingProperty(`data: the member \`${this.fields[place].name}\` ${why}`) };
-    }
-    properties[index] = last.property;
-    if (this.places[index] === 0) this.places[index] = [];
-    this.places[index].push(place);
-  }
-
-  /** Makes the members that an event does not have as declared fail when they are read. */
-  define(members, places, index) {
-    for (let i = 0; i < places.length; i++) {
-      const place = places[i];
-      Object.defineProperty(members, this.fields[place].name, this.properties[place][index]);
-    }
-    return members;
+  /** The function that notes why an event does not have this member. It is called once for an event. */
+  of(name) {
+    let last = null;
+    let list = null;
+    return (index, why) => {
+      if (why !== last) {
+        last = why;
+        list = [failingMember(name, why)];
+      }
+      this.events ??= new Array(this.count).fill(null);
+      const before = this.events[index];
+      this.events[index] = before === null ? list : before.concat(list);
+    };
   }
 }
 
-function failingProperty(message) {
+function failingMember(name, why) {
+  const message = `data: the member \`${name}\` ${why}`;
   const get = () => {
     throw new ProjectionError(message, get);
   };
-  return { enumerable: true, get };
+  return { name, property: { enumerable: true, get } };
+}
+
+const { defineProperty } = Object;
+
+/** The members of an event some of which fail when they are read. */
+function withFailing(members, failing) {
+  for (let i = 0; i < failing.length; i++) defineProperty(members, failing[i].name, failing[i].property);
+  return members;
 }
 
 /** How members are read that are decoded only when they are asked for. */
@@ -340,23 +338,35 @@ function columnValues(column, count, field, fail) {
   let values = val;
   if (tag === "texts" || tag === "jsons") values = texts(val);
   else if (tag === "booleans") values = Array.from({ length: count }, (_, i) => (val[i >> 3] & (1 << (i & 7))) !== 0);
-  const mismatched = `is not ${WANTED[field.kind]}, or occurs twice, or data is not an object`;
-  for (const index of column.mismatched) fail(index, mismatched);
-  const { validity } = column;
+  const { validity, mismatched } = column;
+  let isMismatched = null;
+  if (mismatched.length > 0) {
+    const why = `is not ${WANTED[field.kind]}, or occurs twice, or data is not an object`;
+    isMismatched = new Uint8Array(count);
+    // QuickJS takes much longer for `of`.
+    for (let i = 0; i < mismatched.length; i++) {
+      isMismatched[mismatched[i]] = 1;
+      fail(mismatched[i], why);
+    }
+  }
   for (let byte = 0; byte < validity.length; byte++) {
-    // The bits of events without a valid value, of which the batch's end has none.
-    for (let bits = ~validity[byte] & 255; bits !== 0; bits &= bits - 1) {
-      const index = byte * 8 + 31 - Math.clz32(bits & -bits);
+    // The bits of events without a valid value. The bits after the last event mean nothing.
+    let bits = ~validity[byte] & 255;
+    for (let index = byte * 8; bits !== 0; index++, bits >>= 1) {
       if (index >= count) break;
+      if ((bits & 1) === 0) continue;
       values[index] = null;
-      if (!field.optional) fail(index, "is missing or null");
+      if (!field.optional && (isMismatched === null || isMismatched[index] === 0)) fail(index, "is missing or null");
     }
   }
   if (field.kind === "integer") {
     for (let index = 0; index < count; index++) {
       const value = values[index];
       // Most integers are small, for which this check is the quickest.
-      if (value !== (value | 0) && value !== null && exactly.integer(value) !== null) fail(index, exactly.integer(value));
+      if (value !== (value | 0) && value !== null) {
+        const why = exactly.integer(value);
+        if (why !== null) fail(index, why);
+      }
     }
   } else if (field.kind === "timestampText") {
     for (let index = 0; index < count; index++) {

@@ -43,17 +43,20 @@ export function unescapePart(part) {
 /** Splits a key into its parts. */
 export const keyParts = (key) => key.slice(key.indexOf("\0") + 1).split("/").map(unescapePart);
 
-/** The text of one part of a key. */
+/**
+ * The text of one part of a key. The messages are ASCII, which QuickJS handles faster: most
+ * events may fail.
+ */
 export function partText(part) {
   if (typeof part === "string") return part;
   if (part !== null && typeof part === "object" && typeof part.start === "number") return iso(part.start);
   if (typeof part === "number") {
     throw new ProjectionError(
-      `the number ${part} cannot be part of a key: write \`iso(…)\` for a time, \`narrow(…)\` or \`padded(…)\` for an integer`,
+      `the number ${part} cannot be part of a key: write \`iso(...)\` for a time, \`narrow(...)\` or \`padded(...)\` for an integer`,
     );
   }
   if (typeof part === "bigint") {
-    throw new ProjectionError(`the integer ${part} cannot be part of a key: write \`narrow(…)\` or \`padded(…)\``);
+    throw new ProjectionError(`the integer ${part} cannot be part of a key: write \`narrow(...)\` or \`padded(...)\``);
   }
   throw new ProjectionError(`${show(part)} cannot be part of a key: a key consists of text`);
 }

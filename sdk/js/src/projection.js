@@ -1,11 +1,11 @@
 // A projection, and the code that runs it between the contract's two functions.
 
 import { beginCall, call, dueAt, endCall, sendEarlyLogs, settle, undoEvent } from "./call.js";
-import { isFatal, ProjectionError, show, suggestion, withStacks } from "./errors.js";
+import { isFatal, ProjectionError, show, suggestion } from "./errors.js";
 import { attributeFlags, Event, eventsOf, Members, Timer } from "./event.js";
 import { fieldsOf } from "./fields.js";
 import { Parameters, takeParameters } from "./parameters.js";
-import { settleRows, takeDeclared } from "./table.js";
+import { endSettling, settleRows, takeDeclared } from "./table.js";
 import { duration } from "./time.js";
 
 const OPTIONS = [
@@ -216,7 +216,7 @@ export class Projection {
       settleRows();
       settle();
     } catch (error) {
-      withStacks();
+      endSettling();
       const message = `timer ${show(timer.key)} due at ${dueAt(timer.at)}: ${reason(error)}`;
       throw new CallFailure(index, message, error);
     }
@@ -240,8 +240,8 @@ export class Projection {
 
 /** Rejects the current event, which has thrown `error`, or throws the call's failure. */
 function reject(error, event) {
-  withStacks();
-  const isFailure = error instanceof CallFailure;
+  endSettling();
+  const isFailure = error?.constructor === CallFailure;
   if (isFailure && error.cause === null) throw error;
   const failed = isFailure ? error.error : error;
   const message = "`" + event.type + "` at offset " + event._view.batch.offsets[event._index] + ": " + reason(failed);

@@ -5,7 +5,7 @@
 import { column, decode, encode, texts } from "./bytes.js";
 import { call, hostFor } from "./call.js";
 import { Codec } from "./codec.js";
-import { hidden, isFatal, ProjectionError, show, suggestion, withoutStack } from "./errors.js";
+import { hidden, isFatal, ProjectionError, show, suggestion } from "./errors.js";
 import { fieldsOf } from "./fields.js";
 import { endOfPrefix, escapePart, InTenant, keyOf, narrow, partText, tenantOf } from "./keys.js";
 import { duration, iso } from "./time.js";
@@ -137,7 +137,7 @@ export class Table {
     }
     if (this.perTenant && !(a instanceof InTenant)) {
       if (call.tenant === null) {
-        throw new ProjectionError(`table \`${this.name}\`: the timer belongs to no tenant: set it with \`inTenant(…)\``);
+        throw new ProjectionError(`table \`${this.name}\`: the timer belongs to no tenant: set it with \`inTenant(...)\``);
       }
       key = `${call.tenant}\0${key}`;
     }
@@ -176,10 +176,10 @@ export class Table {
   _checkKey(key) {
     const rest = this.perTenant ? key.slice(key.indexOf("\0") + 1) : key;
     if (rest === "") throw new ProjectionError(`table \`${this.name}\`: a key cannot be empty`);
-    if (rest.includes("\0")) throw new ProjectionError(`table \`${this.name}\`: key ${show(rest)}: U+0000 cannot be part of a key`);
     if (key.length > KEY_BYTES_MAX || (key.length > KEY_BYTES_MAX / 3 && encode(key).length > KEY_BYTES_MAX)) {
       throw new ProjectionError(`table \`${this.name}\`: key ${show(rest)} has more than ${KEY_BYTES_MAX} bytes`);
     }
+    if (rest.includes("\0")) throw new ProjectionError(`table \`${this.name}\`: key ${show(rest)}: U+0000 cannot be part of a key`);
     if (!key.isWellFormed()) throw new ProjectionError(`table \`${this.name}\`: key ${show(key)} has half of a surrogate pair`);
   }
 
@@ -229,7 +229,7 @@ export class Table {
   /** The row under this key, to change it; a new one if there is none. */
   row(a, b, c, d) {
     let entry = c !== undefined ? undefined : b === undefined ? this.one.get(a) : this.two.get(a)?.get(b);
-    if (entry === undefined) entry = this._find(a, b, c, d);
+    if (entry === undefined) entry = this._find(a, b, c, d, this.row);
     const { event } = call;
     if (entry.event !== event) {
       if (entry.ready) {
@@ -243,15 +243,16 @@ export class Table {
   }
 
   /** The entry of a key: keys of one or two parts that were used before take the short path. */
-  _entry(a, b, c, d) {
+  _entry(a, b, c, d, below) {
     const known = c !== undefined ? undefined : b === undefined ? this.one.get(a) : this.two.get(a)?.get(b);
-    return known === undefined ? this._find(a, b, c, d) : known;
+    return known === undefined ? this._find(a, b, c, d, below) : known;
   }
 
-  _find(a, b, c, d) {
-    hidden.running = true;
+  /** `below` is the function that the projection has called, for the stacks of errors. */
+  _find(a, b, c, d, below) {
+    hidden.below = below;
     const entry = this._load(this._key(a, b, c, d));
-    hidden.running = false;
+    hidden.below = null;
     // With `perTenant`, the same parts are another key for each tenant.
     if (c !== undefined || this.perTenant || !isPrimitive(a)) return entry;
     if (b === undefined) {
@@ -279,20 +280,20 @@ export class Table {
 
   /** The row under this key, to change it, or null. */
   update(a, b, c, d) {
-    const entry = this._entry(a, b, c, d);
+    const entry = this._entry(a, b, c, d, this.update);
     if (entry.row !== null) this._change(entry);
     return entry.row;
   }
 
   /** The row under this key, to read it, or null. */
   get(a, b, c, d) {
-    const { row } = this._entry(a, b, c, d);
+    const { row } = this._entry(a, b, c, d, this.get);
     return row !== null && call.strict ? Object.freeze({ ...row }) : row;
   }
 
   /** Whether there is a row under this key. */
   has(a, b, c, d) {
-    return this._entry(a, b, c, d).row !== null;
+    return this._entry(a, b, c, d, this.has).row !== null;
   }
 
   /** Writes a row: the last argument has the values of its fields, those before are the key. */
@@ -312,7 +313,7 @@ export class Table {
 
   /** Deletes the row under this key and returns it, or null. */
   take(a, b, c, d) {
-    const entry = this._entry(a, b, c, d);
+    const entry = this._entry(a, b, c, d, this.take);
     const { row } = entry;
     if (row !== null) {
       this._change(entry);
@@ -437,22 +438,12 @@ export class Table {
     this.reset();
   }
 
-  /** Undoes what the current event has done to a row. */
-  undo(entry) {
-    const { before } = entry;
-    entry.event = 0;
-    if (before === undefined) {
-      // The row was written and not read: it may be in the host.
-      this.entries.delete(entry.key);
-      this._forgetQuick();
-      return;
-    }
-    entry.row = before;
-    if (before !== null) this.codec.restore(entry, before);
+  /** Forgets a row that was written and not read: it may be in the host. */
+  forget(entry) {
+    this.entries.delete(entry.key);
+    this._forgetQuick();
   }
 }
-
-hidden.below = Table.prototype._find;
 
 const isPrimitive = (value) => value !== null && typeof value !== "object";
 
@@ -485,9 +476,29 @@ function settled(entry) {
   }
 }
 
+/** The limit of stacks before an error of {@link settleRows}; null if there was no such error. */
+let framesBefore = null;
+
 /**
- * Ends a timer or event: throws if a row that it changed cannot be stored. The caller calls
- * {@link withStacks} if it throws.
+ * Keeps QuickJS from writing a stack when `error` is thrown again, because no code of the
+ * projection is running.
+ */
+function withoutStack(error) {
+  framesBefore = Error.stackTraceLimit;
+  Error.stackTraceLimit = 0;
+  return error;
+}
+
+/** Undoes what an error of {@link settleRows} has done to stacks. */
+export function endSettling() {
+  if (framesBefore === null) return;
+  Error.stackTraceLimit = framesBefore;
+  framesBefore = null;
+}
+
+/**
+ * Ends a timer or event: throws if a row that it changed cannot be stored. The caller catches
+ * the error and calls {@link endSettling}.
  */
 export function settleRows() {
   const { touched, touchedCount, cause } = call;

@@ -14,7 +14,7 @@ import { installSandbox } from "./sandbox.js";
  * How many functions the stack of an exception has while events are applied. QuickJS takes a
  * third of the time of an event for each.
  */
-const STACK_FRAMES = 5;
+const STACK_FRAMES = 4;
 
 const host = {
   get: tables.get,

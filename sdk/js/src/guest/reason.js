@@ -50,8 +50,6 @@ export function teller(nameOf, textOf) {
   const places = new Map();
   let last = { stack: "", place: placeOf("") };
   const knownPlaceOf = (stack) => {
-    // To compare two texts takes less time than to look one up.
-    if (stack === last.stack) return last.place;
     let place = places.get(stack);
     if (place === undefined) {
       place = placeOf(stack);
@@ -62,21 +60,33 @@ export function teller(nameOf, textOf) {
     return place;
   };
 
+  const hints = new Map();
+  const hintOf = (message) => {
+    let hint = hints.get(message);
+    if (hint === undefined) {
+      const unknown = /^'?([\w$]+)'? is not defined$/.exec(message);
+      hint = unknown === null ? "" : hintFor(unknown[1]);
+      if (hint !== "") hint = `; ${hint}`;
+      if (hints.size >= PLACES_MAX) hints.clear();
+      hints.set(message, hint);
+    }
+    return hint;
+  };
+
   return (error) => {
     if (!(error instanceof Error)) return `threw ${show(error)}: throw an \`Error\`, so that its place is known`;
     if (error.file !== undefined) {
       const place = [error.file, error.line ?? 1, error.column].filter((part) => part !== null && part !== undefined).join(":");
       return `${place}: ${error.name}: ${error.message}${quote({ name: error.file, line: error.line ?? 1 })}`;
     }
-    const { before, after } = knownPlaceOf(error.stack);
-    if (error instanceof ProjectionError) return before + error.message + after;
-    const { name, message } = error;
+    const { stack } = error;
+    // To compare two texts takes less time than to look one up.
+    const { before, after } = stack === last.stack ? last.place : knownPlaceOf(stack);
+    const { message } = error;
+    if (error instanceof ProjectionError) return before + message + after;
+    const { name } = error;
     let text = name === "NotAvailableError" ? message : name + ": " + message;
-    if (name === "ReferenceError") {
-      const unknown = /^'?([\w$]+)'? is not defined$/.exec(message);
-      const hint = unknown === null ? "" : hintFor(unknown[1]);
-      if (hint !== "") text += `; ${hint}`;
-    }
+    if (name === "ReferenceError") text += hintOf(message);
     return before + text + after;
   };
 }

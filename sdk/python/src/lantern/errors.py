@@ -30,10 +30,11 @@ class KeyRefused(LanternError):
 class RowError(LanternError):
     """A row that does not match the fields of its table."""
 
-    def __init__(self, reason: str, field: str = "") -> None:
-        super().__init__(reason)
-        self.field = field
-        """The field, if it is one of them."""
+    # Attributes of the class, because a function `__init__` takes as long as the rest.
+    field: str = ""
+    """The field, if it is one of them."""
+    is_at_end: bool = False
+    """Whether the row was checked after the projection's function has returned."""
 
     def locate(self, place: str, field: str = "") -> None:
         """Puts the place of the error in front of its text. The caller raises the error

@@ -209,11 +209,6 @@ class View:
             self._mismatched[place] = events
         return index - self.first in events
 
-    def check_member(self, unusable: "Unusable", index: int) -> None:
-        """Raises DataError if the event has the declared member with another kind."""
-        if self.mismatched(unusable.place, index):
-            raise DataError(unusable.of_another_kind)
-
 
 _quoted: dict[Any, bytes] = {}
 
@@ -255,7 +250,8 @@ class Data(dict[str, Any]):
         view = event._view
         unusable = view.settings.unusable.get(name)
         if unusable is not None:
-            view.check_member(unusable, event._index)
+            if view.mismatched(unusable.place, event._index):
+                raise DataError(unusable.of_another_kind)
             raise MissingMember(unusable.missing)
         if self._is_absent(name):
             raise KeyError(name)
@@ -306,7 +302,8 @@ class Data(dict[str, Any]):
         view = event._view
         unusable = view.settings.unusable.get(name)
         if unusable is not None:
-            view.check_member(unusable, event._index)
+            if view.mismatched(unusable.place, event._index):
+                raise DataError(unusable.of_another_kind)
             return default
         if not hasattr(self, "_is_filled"):
             # As in `_is_absent`, which would cost a call.

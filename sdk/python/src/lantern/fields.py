@@ -434,9 +434,11 @@ class StructCodec:
         """Converts a row in place to the row that is read back, or raises."""
         for name in row:
             if name not in self.fields:
-                raise RowError(
-                    f"the field `{name}` is not declared; the fields are {self._known}", name
+                error = RowError(
+                    f"the field `{name}` is not declared; the fields are {self._known}"
                 )
+                error.field = name
+                raise error
         try:
             for name, check in self._checks:
                 value = row.get(name)

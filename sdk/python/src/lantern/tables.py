@@ -285,7 +285,11 @@ class Rows(Generic[V]):
         newest_first: bool,
     ) -> Iterator[tuple[str, Any]]:
         if self.touched:
-            self.check()
+            try:
+                self.check()
+            except RowError as error:
+                error.is_at_end = False
+                raise
             self.note(call.cause)
             call.sent = call.cause
         self.flush()
@@ -322,6 +326,7 @@ class Rows(Generic[V]):
                     rows[key] = codec.check(row)
                 except RowError as error:
                     error.locate(f"table `{self.name}`: row {key!r}: ")
+                    error.is_at_end = True
                     raise
 
     def note(self, cause: int) -> None:
@@ -472,6 +477,7 @@ class Table(Rows[dict[str, Any]]):
             self.codec.check(row)
         except RowError as error:
             error.locate(f"table `{self.name}`: row {key!r}: ")
+            error.is_at_end = True
             raise
 
     def scan(
