@@ -179,7 +179,7 @@ async fn a_plugin_in_go_that_breaks_the_rules_is_stopped() {
         ("r.file", &["/etc/passwd"]),
         ("r.write", &["/tmp/written"]),
         ("r.socket", &["127.0.0.1:80"]),
-        ("r.process", &["/bin/true"]),
+        ("r.process", &["open /dev/null"]),
         ("r.exit", &["unreachable"]),
         ("r.deadlock", &["all goroutines are asleep - deadlock!"]),
         ("r.goroutine", &["a goroutine panics", "rules.go:"]),
