@@ -137,6 +137,42 @@ async fn queries_equal_sqlite(server: &Server, expected: &Value) {
         std::iter::once("carrier,departures".to_owned()).chain(lines).collect();
     let text = String::from_utf8(output.stdout).unwrap();
     assert_eq!(text.lines().collect::<Vec<_>>(), lines);
+    named_query_equals(server, &lines);
+}
+
+/// Stores a query on the command line, and compares what it returns, as CSV and as a file of
+/// Parquet, with `lines` of CSV.
+fn named_query_equals(server: &Server, lines: &[String]) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let definition = r#"{"table":"flight-delays/by_carrier_hour",
+        "parameters":{"least":{"kind":"integer","default":"0"}},
+        "query":{"where":[["departures",">=","$least"]],"by":["carrier"],"order":"-departures",
+                 "agg":{"departures":["sum","departures"]},"limit":5}}"#;
+    std::fs::write(path("busiest.json"), definition).unwrap();
+    let query = |arguments: &[&str]| {
+        run(&[&["query"], arguments, &["--server", &server.url]].concat()).unwrap()
+    };
+    let ok = |arguments: &[&str]| {
+        let output = query(arguments);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    ok(&["save", "busiest", &path("busiest.json")]);
+    assert!(ok(&["list"]).contains("flight-delays/by_carrier_hour"));
+    let csv = ok(&["run", "busiest", "least=1", "--format", "csv"]);
+    assert_eq!(csv.lines().collect::<Vec<_>>(), lines);
+    assert_eq!(ok(&["run", "busiest", "--limit", "2", "--json"]).lines().count(), 2);
+    assert!(ok(&["run", "busiest"]).contains("departures"));
+    let file = path("busiest.parquet");
+    ok(&["run", "busiest", "--format", "parquet", "--output", &file]);
+    let bytes = std::fs::read(&file).unwrap();
+    assert!(bytes.starts_with(b"PAR1") && bytes.ends_with(b"PAR1"));
+    let wrong = query(&["run", "busiest", "least=x"]);
+    assert_eq!(wrong.status.code(), Some(5));
+    assert!(String::from_utf8_lossy(&wrong.stderr).contains("write `least=10`"));
+    ok(&["delete", "busiest"]);
+    assert_eq!(query(&["show", "busiest"]).status.code(), Some(4));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,7 @@ mod events;
 mod explain;
 pub mod feed;
 mod json;
+mod named_queries;
 mod parked;
 mod projections;
 mod query;
@@ -27,6 +28,7 @@ pub use explain::{
     ExplainedPartition, Explanation, RowChange,
 };
 pub use json::RawJson;
+pub use named_queries::{NamedQueries, NamedQuery, ParameterKind, QueryDefinition, QueryParameter};
 pub use parked::{
     ParkedOutcome, ParkedPage, ParkedReason, ParkedSelection, ParkedStatus, ParkedSummary,
     ResendResult,

@@ -41,6 +41,9 @@ pub struct QueryBody {
     /// The maximum number of rows or groups.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub limit: Option<usize>,
+    /// Whether to send the whole result from one committed state, without pages.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub export: bool,
     /// `next` of the previous page.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cursor: Option<String>,

@@ -103,8 +103,9 @@ enum Command {
     /// Read tables, once or live.
     #[command(subcommand)]
     Table(commands::table::Command),
-    /// Filter, order and group the rows of a table; the same as `table scan`.
-    Query(commands::table::ScanArgs),
+    /// Filter, order and group the rows of a table, as `table scan` does; or store such a
+    /// query under a name, and run it.
+    Query(Box<commands::named_query::QueryArgs>),
     /// Show which events have changed a row, and how.
     Explain(commands::explain::Args),
     /// Let the server fold the log again, and compare the result with its tables.
@@ -159,7 +160,7 @@ fn run(cli: Cli) -> Outcome {
         Command::Plugin(command) => client(commands::plugin::run(command, global)),
         Command::Parked(command) => client(commands::parked::run(command, global)),
         Command::Table(command) => client(commands::table::run(command, global)),
-        Command::Query(args) => client(commands::table::scan(&args, global)),
+        Command::Query(args) => client(commands::named_query::run(*args, global)),
         Command::Explain(args) => client(commands::explain::run(&args, global)),
         Command::Verify(args) => client(commands::verify::run(args, global)),
         Command::Doctor(args) => commands::doctor::run(&args, global.json),

@@ -59,6 +59,13 @@ impl TableChanges {
         Some((ShardPoint::from_key(point), u64::from_be_bytes(commit.try_into().ok()?)))
     }
 
+    /// The key in [`crate::Space::Meta`] under which a shard stores its point after the last
+    /// commit that changed `table`; see [`ShardPoint::to_key`].
+    #[must_use]
+    pub fn last_key(table: TableId) -> Vec<u8> {
+        [b"changed/".as_slice(), &table.0.to_be_bytes()].concat()
+    }
+
     /// A commit's changes as the change log stores them.
     #[must_use]
     pub fn encode(tables: &[Self]) -> Vec<u8> {

@@ -59,8 +59,8 @@ pub use pair_buffer::PairBuffer;
 pub use ports::{
     AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, ApplyError, ApplyOutcome, Batch, Catalog,
     Clock, CloseLog, CommitSink, CommittedOffsets, DeadLetter, DeadLetterName, DeadLetters,
-    DeadLettersRead, Emitted, Heartbeats, Host, HostError, Instance, InstantiateError, KeyRange,
-    Level, Log, LogError, LogMaintenance, LogRead, MaintenanceReport, NewEvent, Pairs,
+    DeadLettersRead, Documents, Emitted, Heartbeats, Host, HostError, Instance, InstantiateError,
+    KeyRange, Level, Log, LogError, LogMaintenance, LogRead, MaintenanceReport, NewEvent, Pairs,
     PartitionBounds, Plugin, Random, ReadStore, RejectedEvent, RetentionFloor, Row, ShardId,
     ShardStore, Space, StateStores, StoreError, Timer, TrapKind, TrimmedPartition, Waker,
     heartbeat,

@@ -175,6 +175,38 @@ impl View {
         Checkpoint::of(self.shards.iter().map(|(_, meta, _)| meta))
     }
 
+    /// The checkpoint of the last change of `table`: if it is the same in two states of one
+    /// epoch, the table is the same in both.
+    ///
+    /// # Errors
+    /// [`StoreError`] if it cannot be read.
+    pub fn checkpoint_of(&self, table: TableId) -> Result<Checkpoint, StoreError> {
+        let mut proven = Vec::with_capacity(self.shards.len());
+        for (index, (_, meta, store)) in self.shards.iter().enumerate() {
+            let stored = store.get(Space::Meta, &TableChanges::last_key(table))?;
+            let point = match stored.as_deref().and_then(|bytes| bytes.try_into().ok()) {
+                Some(point) => ShardPoint::from_key(point),
+                // A shard without rows of this table adds nothing to it.
+                None if self.is_empty(&**store, table)? => {
+                    proven.push((ShardPoint::default(), ShardProof::default()));
+                    continue;
+                }
+                // The state was written before the last changes were stored.
+                None => ShardPoint::of(meta),
+            };
+            let proof = self.proof_at(index, &point)?;
+            proven.push(proof.map_or_else(
+                || (ShardPoint::of(meta), ShardProof::of(meta)),
+                |proof| (point, proof),
+            ));
+        }
+        Ok(Checkpoint::new(proven))
+    }
+
+    fn is_empty(&self, store: &dyn ReadStore, table: TableId) -> Result<bool, StoreError> {
+        Ok(store.scan(Space::Table(table), &KeyRange::all(), 1, false)?.is_empty())
+    }
+
     /// Each partition's next offset that the tables do not contain yet.
     #[must_use]
     pub fn offsets(&self) -> Vec<(PartitionId, Offset)> {

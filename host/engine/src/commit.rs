@@ -59,6 +59,7 @@ impl Commit {
         let mut writes = self.changes.writes();
         let tables = if self.serves { public_changes(&self.manifest, &writes) } else { Vec::new() };
         self.log_changes(&mut writes, &tables)?;
+        self.note_changed_tables(&mut writes);
         if self.sync != CommitSync::Later {
             self.meta.ceiling = self.ceiling;
         }
@@ -70,6 +71,18 @@ impl Commit {
         }
         let Self { meta, is_new, sync, bytes, .. } = self;
         Ok(CommitOutcome { meta, tables, is_new, sync, bytes })
+    }
+
+    /// Stores for each changed public table that this commit was the last one to change it.
+    fn note_changed_tables(&self, writes: &mut Writes) {
+        let point = ShardPoint::of(&self.meta).to_key();
+        for (table, spec) in (0..).map(TableId).zip(&self.manifest.tables) {
+            if spec.public && writes.get(&Space::Table(table)).is_some_and(|rows| !rows.is_empty())
+            {
+                let record = writes.entry(Space::Meta).or_default();
+                record.insert(&TableChanges::last_key(table), Some(&point));
+            }
+        }
     }
 
     /// Adds the commit to the change log and removes its oldest entries.

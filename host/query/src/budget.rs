@@ -32,7 +32,10 @@ pub struct Budget<'c> {
     config: &'c QueryConfig,
     cancel: Cancel,
     deadline: Instant,
+    /// The time until `deadline`, and the setting that limits it.
+    time: (u64, &'static str),
     rows: u64,
+    rows_max: u64,
     memory_bytes: usize,
 }
 
@@ -40,8 +43,31 @@ impl<'c> Budget<'c> {
     /// The limits of `config`.
     #[must_use]
     pub fn new(config: &'c QueryConfig, cancel: Cancel) -> Self {
-        let deadline = Instant::now() + Duration::from_millis(config.run_ms_max);
-        Self { config, cancel, deadline, rows: 0, memory_bytes: 0 }
+        let time = (config.run_ms_max, "run_ms_max");
+        Self::with(config, cancel, time, config.rows_scanned_max)
+    }
+
+    /// The limits of an export of rows in key order: the time of an export, and any number
+    /// of rows.
+    #[must_use]
+    pub fn of_export(config: &'c QueryConfig, cancel: Cancel) -> Self {
+        Self::with(config, cancel, (config.export_ms_max, "export_ms_max"), u64::MAX)
+    }
+
+    fn with(
+        config: &'c QueryConfig,
+        cancel: Cancel,
+        time: (u64, &'static str),
+        rows_max: u64,
+    ) -> Self {
+        let deadline = Instant::now() + Duration::from_millis(time.0);
+        Self { config, cancel, deadline, time, rows: 0, rows_max, memory_bytes: 0 }
+    }
+
+    /// When its time is over.
+    #[must_use]
+    pub fn deadline(&self) -> Instant {
+        self.deadline
     }
 
     /// The number of rows read.
@@ -54,9 +80,8 @@ impl<'c> Budget<'c> {
     #[inline]
     pub(crate) fn row(&mut self) -> Result<(), QueryError> {
         self.rows += 1;
-        if self.rows > self.config.rows_scanned_max {
-            let max = self.config.rows_scanned_max;
-            return Err(limit("reads more rows than allowed", max, "rows_scanned_max"));
+        if self.rows > self.rows_max {
+            return Err(limit("reads more rows than allowed", self.rows_max, "rows_scanned_max"));
         }
         if self.rows.is_multiple_of(CHECK_ROWS) { self.check_time() } else { Ok(()) }
     }
@@ -67,8 +92,8 @@ impl<'c> Budget<'c> {
             return Err(QueryError::Cancelled);
         }
         if Instant::now() > self.deadline {
-            let max = self.config.run_ms_max;
-            return Err(limit("takes more milliseconds than allowed", max, "run_ms_max"));
+            let (max, setting) = self.time;
+            return Err(limit("takes more milliseconds than allowed", max, setting));
         }
         Ok(())
     }

@@ -23,6 +23,17 @@ pub struct QueryConfig {
     /// The longest time that a query runs, in milliseconds; waiting for a thread does not
     /// count. Default 10,000.
     pub run_ms_max: u64,
+    /// Exports (`export=1`) that run at a time; more get 503. Each runs on a thread of its
+    /// own. Default 4.
+    pub exports_max: usize,
+    /// The longest time of an export, in milliseconds. Until an export ends, the disk space
+    /// of rows that are overwritten in the meantime is not reused. An export that is not
+    /// complete by then ends with an error. Default 300,000.
+    pub export_ms_max: u64,
+    /// The most sets of labels of an answer with `format=prometheus`. Default 10,000.
+    pub prometheus_rows_max: usize,
+    /// The most named queries (`/v1/queries`). Default 1,000.
+    pub named_max: usize,
 }
 
 impl Default for QueryConfig {
@@ -34,6 +45,10 @@ impl Default for QueryConfig {
             groups_max: 100_000,
             memory_bytes_max: 64 << 20,
             run_ms_max: 10_000,
+            exports_max: 4,
+            export_ms_max: 300_000,
+            prometheus_rows_max: 10_000,
+            named_max: 1_000,
         }
     }
 }
@@ -49,6 +64,9 @@ impl QueryConfig {
             ("groups_max", self.groups_max as u64, 1),
             ("memory_bytes_max", self.memory_bytes_max as u64, 1 << 10),
             ("run_ms_max", self.run_ms_max, 1),
+            ("exports_max", self.exports_max as u64, 1),
+            ("prometheus_rows_max", self.prometheus_rows_max as u64, 1),
+            ("export_ms_max", self.export_ms_max, 1),
         ] {
             if value < least {
                 return Err(format!("`{key}` is {value}; it must be at least {least}"));

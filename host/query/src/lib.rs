@@ -10,6 +10,7 @@ mod aggregate;
 mod bucket;
 mod budget;
 mod civil;
+mod columnar;
 mod config;
 mod error;
 mod fill;
@@ -21,6 +22,7 @@ mod roll_up;
 mod rows;
 
 pub use budget::{Budget, Cancel};
+pub use columnar::{ColumnError, ColumnFormat, ColumnWriter};
 pub use config::QueryConfig;
 pub use error::QueryError;
 pub use group_value::GroupValue;

@@ -129,6 +129,24 @@ impl Plan {
         Ok(page)
     }
 
+    /// Passes the rows of `source` that are within `range` and match the filter to `take`, in
+    /// key order and with the chosen fields, until `take` returns `false`. Needs the memory of
+    /// one row.
+    ///
+    /// # Errors
+    /// [`QueryError`].
+    pub fn each_row(
+        &self,
+        source: &dyn RowSource,
+        range: &KeyRange,
+        budget: &mut Budget<'_>,
+        take: &mut dyn FnMut(Row) -> bool,
+    ) -> Result<(), QueryError> {
+        self.each_match(source, range, budget, |key, row, _| {
+            Ok(take(Row { key: text(key), value: self.output(row) }))
+        })
+    }
+
     /// Passes each row that matches to `take`, until it returns `false`.
     pub(crate) fn each_match(
         &self,
@@ -239,7 +257,7 @@ impl FirstRows {
         budget: &mut Budget<'_>,
     ) {
         self.rows.push(Candidate { value, key: key.to_vec(), row });
-        if self.rows.len() > 2 * self.limit {
+        if self.rows.len() > self.limit.saturating_mul(2) {
             self.cut(budget);
         }
     }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
-use lantern_core::{Appended, Events, Log, LogError};
+use lantern_core::{Appended, Documents, Events, Log, LogError};
 use lantern_engine::Engine;
 use lantern_live::Hub;
 use lantern_query::{Cancel, QueryConfig};
@@ -27,6 +27,8 @@ pub(crate) struct App {
     pub(crate) engine: Arc<Engine>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) plugins: Arc<Plugins>,
+    /// Named queries.
+    pub(crate) documents: Arc<dyn Documents>,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) signals: Signals,
     pub(crate) permits: Permits,
@@ -51,6 +53,8 @@ pub(crate) struct Permits {
     pub(crate) reads: Semaphore,
     /// Permits for queries, which filter, order or group the rows of a table.
     pub(crate) queries: Arc<Semaphore>,
+    /// Permits for exports of tables.
+    pub(crate) exports: Arc<Semaphore>,
     /// Permits to wait for one of `queries`.
     pub(crate) waiting_queries: Semaphore,
     /// Permits for large bodies that are held in memory.
@@ -69,6 +73,7 @@ impl Permits {
         Self {
             reads: Semaphore::new(http.queries_max),
             queries: Arc::new(Semaphore::new(query.threads_on(cores))),
+            exports: Arc::new(Semaphore::new(query.exports_max)),
             waiting_queries: Semaphore::new(query.waiting_max),
             bodies: Arc::new(Semaphore::new(http.bodies_max)),
             unpacking: Arc::new(Semaphore::new(http.bodies_max)),
@@ -138,6 +143,17 @@ impl App {
         .await
     }
 
+    /// The permit of an export; its stream holds it until it ends.
+    pub(crate) fn export_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
+        Arc::clone(&self.permits.exports).try_acquire_owned().map_err(|_| {
+            let QueryConfig { exports_max, .. } = self.config.query;
+            let detail = format!(
+                "{exports_max} exports are running: the limit is {exports_max} (`query.exports_max`)"
+            );
+            Problem::new("LAN-0429", detail)
+        })
+    }
+
     async fn query_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
         let queries = &self.permits.queries;
         if let Ok(permit) = Arc::clone(queries).try_acquire_owned() {
@@ -146,7 +162,7 @@ impl App {
         let _waiting = self.permits.waiting_queries.try_acquire().map_err(|_| {
             let QueryConfig { waiting_max, .. } = self.config.query;
             let detail = format!(
-                "all threads for queries are busy and {waiting_max} queries wait: the limit is {waiting_max} (`query.waiting_max`)"
+                "all threads for queries (`query.threads`) are busy and {waiting_max} queries wait: the limit is {waiting_max} (`query.waiting_max`)"
             );
             Problem::new("LAN-0429", detail)
         })?;

@@ -667,7 +667,25 @@ pub const CODES: &[Code] = &[
         "LAN-0429",
         503,
         "too many queries wait",
-        "try again, or raise `query.threads` or `query.waiting_max`",
+        "try again, or raise the setting that the message names",
+    ),
+    code(
+        "LAN-0430",
+        404,
+        "there is no such named query",
+        "`GET /v1/queries` and `lantern query list` list the names",
+    ),
+    code(
+        "LAN-0431",
+        400,
+        "the definition of a named query is wrong",
+        "correct the member that the message names; docs/guide/queries.md describes definitions",
+    ),
+    code(
+        "LAN-0432",
+        400,
+        "a parameter of a named query is missing or wrong",
+        "correct the parameter that the message names; `GET /v1/queries/{name}/definition` describes all of them",
     ),
     code(
         "LAN-0440",

@@ -2,6 +2,7 @@
 //! use.
 
 use std::fmt::Write as _;
+use std::path::Path;
 
 /// A metric without labels: name, type, help, value.
 type Metric = (&'static str, &'static str, &'static str, f64);
@@ -18,6 +19,32 @@ pub(crate) fn write(out: &mut String) {
     for (name, kind, help, value) in metrics() {
         let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} {kind}\n{name} {value}\n");
     }
+}
+
+/// Appends the size and the free space of the disk with the folder `data`.
+pub(crate) fn write_disk(data: &Path, out: &mut String) {
+    for (name, help, value) in disk(data) {
+        let _ = write!(out, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}\n");
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn disk(_data: &Path) -> Vec<(&'static str, &'static str, u64)> {
+    Vec::new()
+}
+
+#[cfg(target_os = "linux")]
+fn disk(data: &Path) -> Vec<(&'static str, &'static str, u64)> {
+    let Ok(disk) = rustix::fs::statvfs(data) else { return Vec::new() };
+    let bytes = |blocks: u64| blocks.saturating_mul(disk.f_frsize);
+    vec![
+        ("lantern_disk_size_bytes", "Size of the disk with the data folder.", bytes(disk.f_blocks)),
+        (
+            "lantern_disk_available_bytes",
+            "Free bytes of the disk with the data folder.",
+            bytes(disk.f_bavail),
+        ),
+    ]
 }
 
 /// Other systems have no such files.

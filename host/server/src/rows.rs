@@ -8,27 +8,38 @@ use serde_json::value::RawValue;
 
 use crate::cloudevents::json_text;
 
-/// Appends `"key":value` for each row. In a table by tenant, each tenant has an object
-/// of its own: `"tenant":{"key":value}`.
-pub(crate) fn json_rows(table: &TableSpec, rows: &[Row], out: &mut Vec<u8>) {
-    let tenants = rows.chunk_by(|a, b| !table.per_tenant || tenant(a) == tenant(b));
-    for (place, rows) in tenants.enumerate() {
-        if place > 0 {
+/// Writes `"key":value` for each row. In a table by tenant, each tenant has an object of its
+/// own: `"tenant":{"key":value}`.
+#[derive(Default)]
+pub(crate) struct JsonRows {
+    /// Whether a row was written.
+    any: bool,
+    /// The tenant whose object is open.
+    tenant: Option<String>,
+}
+
+impl JsonRows {
+    /// Appends the next row.
+    pub(crate) fn row(&mut self, table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
+        if table.per_tenant && self.tenant.as_deref() != Some(tenant(row)) {
+            if self.tenant.is_some() {
+                out.extend_from_slice(b"},");
+            }
+            text(tenant(row), out);
+            out.extend_from_slice(b":{");
+            self.tenant = Some(tenant(row).to_owned());
+        } else if self.any {
             out.push(b',');
         }
-        if table.per_tenant {
-            text(rows.first().map_or("", tenant), out);
-            out.extend_from_slice(b":{");
-        }
-        for (place, row) in rows.iter().enumerate() {
-            if place > 0 {
-                out.push(b',');
-            }
-            text(key(table, row), out);
-            out.push(b':');
-            value(row, out);
-        }
-        if table.per_tenant {
+        self.any = true;
+        text(key(table, row), out);
+        out.push(b':');
+        value(row, out);
+    }
+
+    /// Ends the last tenant's object.
+    pub(crate) fn end(&self, out: &mut Vec<u8>) {
+        if self.tenant.is_some() {
             out.push(b'}');
         }
     }
@@ -134,6 +145,12 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn json_rows(table: &TableSpec, rows: &[Row], out: &mut Vec<u8>) {
+        let mut written = JsonRows::default();
+        rows.iter().for_each(|row| written.row(table, row, out));
+        written.end(out);
+    }
 
     fn written(write: impl Fn(&mut Vec<u8>)) -> String {
         let mut out = Vec::new();

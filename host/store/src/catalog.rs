@@ -1,4 +1,4 @@
-//! The catalogue of projections: a redb file with one JSON record per projection.
+//! The catalogue: a redb file with one JSON record per projection, and documents.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -57,7 +57,7 @@ impl CatalogFile {
 
     /// Runs `task` on the open file. After a disk error the next call opens the file
     /// again.
-    fn with<R>(
+    pub(crate) fn with<R>(
         &self,
         task: impl FnOnce(&Database) -> Result<R, redb::Error>,
     ) -> Result<R, StoreError> {

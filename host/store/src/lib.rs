@@ -10,6 +10,7 @@
 //! restart.
 
 mod catalog;
+mod catalog_documents;
 mod catalog_records;
 mod commit_reader;
 mod config;

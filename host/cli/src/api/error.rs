@@ -25,6 +25,10 @@ pub(crate) enum ApiError {
     },
     /// The answer cannot be parsed.
     Answer(String),
+    /// The answer broke off.
+    Incomplete(String),
+    /// The answer cannot be written to its file.
+    Output(String),
 }
 
 impl ApiError {
@@ -34,7 +38,7 @@ impl ApiError {
         match self {
             Self::Unreachable { .. } => Some(None),
             Self::Refused { status: 429 | 502..=504, retry_after, .. } => Some(*retry_after),
-            Self::Refused { .. } | Self::Answer(_) => None,
+            Self::Refused { .. } | Self::Answer(_) | Self::Incomplete(_) | Self::Output(_) => None,
         }
     }
 }
@@ -50,6 +54,13 @@ impl From<ApiError> for Failure {
             ApiError::Answer(reason) => {
                 Self::new(Exit::Failure, format!("cannot parse the server's answer: {reason}"))
                     .help("check that it is a Lantern server of this version")
+            }
+            ApiError::Incomplete(reason) => {
+                Self::new(Exit::Failure, format!("the answer broke off: {reason}"))
+                    .help("the rows are incomplete; the server's log names the reason")
+            }
+            ApiError::Output(reason) => {
+                Self::new(Exit::Failure, format!("the answer cannot be written: {reason}"))
             }
         }
     }

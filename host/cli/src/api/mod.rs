@@ -2,6 +2,7 @@
 
 mod component;
 mod error;
+mod queries;
 mod transport;
 
 use std::sync::Arc;
@@ -18,6 +19,7 @@ use reqwest::Method;
 pub(crate) use error::{Answer, ApiError};
 
 pub(crate) use component::PluginFile;
+pub(crate) use queries::QueryAnswer;
 
 use component::component;
 use transport::{Body, Path, escaped, projection};

@@ -1,5 +1,6 @@
 //! Sends requests and reads answers. Only this module uses the HTTP library.
 
+use std::io::Write;
 use std::time::Duration;
 
 use lantern_api::Problem;
@@ -130,6 +131,18 @@ impl Received {
     /// The value of a header.
     pub(super) fn header(&self, name: &str) -> Option<String> {
         self.response.headers().get(name)?.to_str().ok().map(str::to_owned)
+    }
+
+    /// Writes the body to `target` while it arrives.
+    ///
+    /// # Errors
+    /// An error also if the body breaks off.
+    pub(super) async fn write_to(mut self, target: &mut dyn Write) -> Answer<()> {
+        let incomplete = |error: reqwest::Error| ApiError::Incomplete(error.to_string());
+        while let Some(piece) = self.response.chunk().await.map_err(incomplete)? {
+            target.write_all(&piece).map_err(|e| ApiError::Output(e.to_string()))?;
+        }
+        target.flush().map_err(|e| ApiError::Output(e.to_string()))
     }
 
     pub(super) async fn text(self) -> Answer<String> {

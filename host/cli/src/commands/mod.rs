@@ -12,6 +12,7 @@ mod generate;
 mod import;
 mod lateness;
 mod local_host;
+pub(crate) mod named_query;
 pub(crate) mod new;
 pub(crate) mod parked;
 pub(crate) mod plugin;

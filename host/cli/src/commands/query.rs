@@ -18,6 +18,22 @@ pub(crate) enum Format {
     Json,
     /// Comma-separated values.
     Csv,
+    /// An Arrow IPC stream.
+    Arrow,
+    /// A Parquet file.
+    Parquet,
+}
+
+impl Format {
+    /// The name of the format in a request.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Table | Self::Json => "ndjson",
+            Self::Csv => "csv",
+            Self::Arrow => "arrow",
+            Self::Parquet => "parquet",
+        }
+    }
 }
 
 /// Filters, columns, order and roll-ups.
@@ -159,7 +175,7 @@ fn after_header(csv: &str) -> &str {
 }
 
 /// Rows or groups under their columns.
-fn table(fields: &[Field], rows: &[RawJson]) -> String {
+pub(super) fn table(fields: &[Field], rows: &[RawJson]) -> String {
     let keyed = rows.first().is_some_and(|row| row.members().contains_key("value"))
         && !fields.iter().any(|field| field.name == "value");
     let titles: Vec<String> = fields.iter().map(title).collect();

@@ -146,6 +146,10 @@ pub(crate) async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
     }
     let rows_max = if args.all { u64::MAX } else { args.limit };
     let format = args.format.unwrap_or(if global.json { Format::Json } else { Format::Table });
+    if matches!(format, Format::Arrow | Format::Parquet) {
+        let message = "this format is of `lantern query run`, and of `export=1` over HTTP";
+        return Err(Failure::new(Exit::Usage, message));
+    }
     let (json, desc) = (format == Format::Json, args.desc || args.query.is_descending());
     if format == Format::Csv || args.query.is_in_order() {
         let table = (args.table.0.as_str(), args.table.1.as_str());
@@ -233,7 +237,7 @@ fn in_order(
     if desc { Box::new(rows.rev()) } else { Box::new(rows) }
 }
 
-fn fields(fields: Vec<PageField>) -> Vec<Field> {
+pub(super) fn fields(fields: Vec<PageField>) -> Vec<Field> {
     fields.into_iter().map(Field::from).collect()
 }
 

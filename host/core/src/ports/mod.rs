@@ -3,6 +3,7 @@
 
 mod committed_offsets;
 mod dead_letters;
+mod documents;
 mod feed;
 mod heartbeats;
 mod log;
@@ -13,6 +14,7 @@ mod store;
 
 pub use committed_offsets::CommittedOffsets;
 pub use dead_letters::{DeadLetter, DeadLetterName, DeadLetters, DeadLettersRead};
+pub use documents::Documents;
 pub use feed::{Clock, CommitSink};
 pub use heartbeats::{Heartbeats, heartbeat};
 pub use log::{

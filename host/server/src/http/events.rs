@@ -222,7 +222,8 @@ impl PageBuilder {
                     self.events.extend_from_slice(comma.as_bytes());
                     write(&event, &mut self.events);
                 }
-                AnswerFormat::Json | AnswerFormat::Csv => {
+                // The formats of rows are not offered.
+                _ => {
                     let appended = appended.map_or_else(
                         || "null".to_owned(),
                         |time| format!("\"{}\"", format_time(time)),
@@ -248,7 +249,8 @@ impl PageBuilder {
         let (media, body) = match self.format {
             AnswerFormat::Ndjson => (NDJSON, self.events),
             AnswerFormat::Batch => (BATCH, [b"[", &*self.events, b"]"].concat()),
-            AnswerFormat::Json | AnswerFormat::Csv => {
+            // The formats of rows are not offered.
+            _ => {
                 let PartitionBounds { start, end, .. } = bounds;
                 let next = self.next;
                 let mut body = format!(

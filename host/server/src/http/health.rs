@@ -122,6 +122,7 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Result<Response, Probl
             let mut text = app.metrics.render();
             shard_metrics::write(&app.engine.status(), &mut text);
             process::write(&mut text);
+            process::write_disk(&app.config.data, &mut text);
             Ok(text)
         })
         .await?;

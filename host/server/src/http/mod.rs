@@ -19,6 +19,7 @@ mod origin_check;
 mod params;
 pub(crate) mod parked;
 mod projections;
+mod queries;
 mod request_span;
 mod reserved_connections;
 mod shard_metrics;
@@ -59,6 +60,7 @@ const SMALL_BODY_BYTES_MAX: usize = 64 << 10;
         (name = "events", description = "The log."),
         (name = "projections", description = "Plugins, their versions and parked events."),
         (name = "tables", description = "The rows of projections."),
+        (name = "queries", description = "Named queries of tables."),
         (name = "server", description = "Health, metrics and errors."),
     ),
 )]
@@ -96,6 +98,9 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(tables::read))
         .routes(routes!(tables::query))
         .routes(routes!(explain::explain))
+        .routes(routes!(queries::list))
+        .routes(routes!(queries::run, queries::define, queries::delete))
+        .routes(routes!(queries::show))
         .routes(routes!(feed::connect))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
@@ -143,6 +148,9 @@ async fn every_request(State(app): State<Shared>, request: Request, next: Next) 
     let drain = |request| drain_body::drain(request, share);
     request_span::request(request, drain).await
 }
+
+#[cfg(test)]
+pub(crate) use queries::check_definition;
 
 async fn not_found(uri: http::Uri) -> Problem {
     Problem::new("LAN-0401", format!("there is nothing at `{}`", uri.path()))

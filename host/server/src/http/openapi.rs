@@ -9,6 +9,7 @@ use utoipa::openapi::OpenApi;
 
 use crate::cloudevents::{ATTRIBUTE_BYTES_MAX, BATCH, NDJSON, STRUCTURED, TYPE_BYTES_MAX};
 use crate::config::HttpConfig;
+use crate::http::params::{ARROW, PARQUET};
 use crate::problem::PROBLEM;
 
 const JSON: &str = "application/json";
@@ -138,8 +139,13 @@ fn media(paths: &mut Value) {
     let table = "/v1/tables/{projection}/{table}";
     ok(paths, table, NDJSON, text("{\"key\":\"p1\",\"value\":{\"cents\":340}}\n"));
     ok(paths, table, "text/csv", text("key,product,cents\r\np1,p1,340\r\n"));
+    ok(paths, table, "text/plain", text("revenue_by_product_cents{key=\"p1\"} 340\n"));
+    for media in [ARROW, PARQUET] {
+        ok(paths, table, media, json!({"schema": {"type": "string", "format": "binary"}}));
+    }
     let query = "/v1/tables/{projection}/{table}/query";
     let content = paths[table]["get"]["responses"]["200"]["content"].clone();
+    paths["/v1/queries/{name}"]["get"]["responses"]["200"]["content"] = content.clone();
     paths[query]["post"]["responses"]["200"]["content"] = content;
     let events = json!({"schema": {"type": "array", "items": {"$ref": EVENT_SCHEMA}}});
     ok(paths, "/v1/events", BATCH, events.clone());

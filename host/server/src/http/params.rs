@@ -14,8 +14,10 @@ use http::request::Parts;
 use http::{HeaderMap, Uri};
 use http_body_util::BodyExt;
 use lantern_core::{Offset, PartitionId};
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
 use tokio::sync::OwnedSemaphorePermit;
+use utoipa::ToSchema;
 
 use super::content_encoding::broken;
 use super::{App, SMALL_BODY_BYTES_MAX, Shared};
@@ -145,6 +147,11 @@ pub(crate) fn essence(value: &str) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
+/// The media type of Arrow's IPC stream.
+pub(crate) const ARROW: &str = "application/vnd.apache.arrow.stream";
+/// The media type of Parquet.
+pub(crate) const PARQUET: &str = "application/vnd.apache.parquet";
+
 /// The format of the rows or events in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AnswerFormat {
@@ -156,11 +163,18 @@ pub(crate) enum AnswerFormat {
     Csv,
     /// A CloudEvents batch: a JSON array of events.
     Batch,
+    /// Arrow's IPC stream.
+    Arrow,
+    /// Parquet.
+    Parquet,
+    /// The text format of Prometheus.
+    Prometheus,
 }
 
 impl AnswerFormat {
     /// Formats of rows; the first is the default if the client accepts none of them.
-    pub(crate) const ROWS: [Self; 3] = [Self::Json, Self::Ndjson, Self::Csv];
+    pub(crate) const ROWS: [Self; 5] =
+        [Self::Json, Self::Ndjson, Self::Csv, Self::Arrow, Self::Parquet];
     /// Formats of events.
     pub(crate) const EVENTS: [Self; 3] = [Self::Json, Self::Ndjson, Self::Batch];
 
@@ -170,7 +184,51 @@ impl AnswerFormat {
             Self::Ndjson => &["application/x-ndjson", "application/ndjson", "application/jsonl"],
             Self::Csv => &["text/csv"],
             Self::Batch => &[BATCH],
+            Self::Arrow => &[ARROW],
+            Self::Parquet => &[PARQUET],
+            // Clients select it by `format` alone: `text/plain` would match others too.
+            Self::Prometheus => &[],
         }
+    }
+}
+
+/// A format that `format=` names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum FormatName {
+    /// One JSON object.
+    Json,
+    /// A JSON object per row.
+    Ndjson,
+    /// Comma-separated values.
+    Csv,
+    /// Arrow's IPC stream.
+    Arrow,
+    /// Parquet.
+    Parquet,
+    /// The text format of Prometheus.
+    Prometheus,
+}
+
+impl From<FormatName> for AnswerFormat {
+    fn from(name: FormatName) -> Self {
+        match name {
+            FormatName::Json => Self::Json,
+            FormatName::Ndjson => Self::Ndjson,
+            FormatName::Csv => Self::Csv,
+            FormatName::Arrow => Self::Arrow,
+            FormatName::Parquet => Self::Parquet,
+            FormatName::Prometheus => Self::Prometheus,
+        }
+    }
+}
+
+/// A parameter that is `1` or `true`, or `0` or `false`.
+pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D::Error> {
+    match String::deserialize(deserializer)?.as_str() {
+        "1" | "true" => Ok(true),
+        "0" | "false" => Ok(false),
+        other => Err(D::Error::custom(format!("`{other}` must be `1` or `0`"))),
     }
 }
 
@@ -217,7 +275,7 @@ fn accept_weight(range: &str, format: AnswerFormat, headers: &HeaderMap) -> Opti
 }
 
 /// The `q` of a range in thousandths; 1,000 if it is missing or malformed.
-fn quality(range: &str) -> u16 {
+pub(super) fn quality(range: &str) -> u16 {
     let q = range.split(';').skip(1).find_map(|parameter| {
         let (name, value) = parameter.split_once('=')?;
         name.trim().eq_ignore_ascii_case("q").then(|| value.trim().parse::<f32>().ok())?

@@ -244,6 +244,9 @@ async fn the_description_names_every_route_and_schema() {
         "/v1/projections/{name}/versions/{id}",
         "/v1/projections/{name}/versions/{id}/activate",
         "/v1/projections/{name}/versions/{id}/rebuild",
+        "/v1/queries",
+        "/v1/queries/{name}",
+        "/v1/queries/{name}/definition",
         "/v1/tables/{projection}/{table}",
         "/v1/feed",
         "/v1/status",
@@ -282,7 +285,7 @@ async fn the_description_names_every_route_and_schema() {
     };
     assert_eq!(
         media("/v1/tables/{projection}/{table}", "get", "/responses/200/content"),
-        "application/json application/x-ndjson text/csv"
+        "application/json application/vnd.apache.arrow.stream application/vnd.apache.parquet application/x-ndjson text/csv text/plain"
     );
     assert_eq!(
         media("/v1/events", "post", "/requestBody/content"),

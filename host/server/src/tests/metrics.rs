@@ -27,6 +27,11 @@ fn named(prefix: &str) -> BTreeMap<String, MetricKind> {
     names
 }
 
+/// The metrics that crates describe themselves.
+pub(super) fn described() -> BTreeSet<String> {
+    named("describe_").into_keys().collect()
+}
+
 fn find(prefix: &str, source: &str, names: &mut BTreeMap<String, MetricKind>) {
     for (word, kind) in [
         ("counter", MetricKind::Counter),
@@ -63,7 +68,7 @@ fn every_family_has_a_description_and_the_name_that_its_kind_asks_for() {
 }
 
 /// The families of a scrape, checked by the rules of promlint.
-fn lint(text: &str) -> BTreeSet<String> {
+pub(super) fn lint(text: &str) -> BTreeSet<String> {
     let (mut helped, mut typed, mut families) = (BTreeSet::new(), BTreeMap::new(), BTreeSet::new());
     for line in text.lines() {
         let words: Vec<&str> = line.splitn(4, ' ').collect();

@@ -3,9 +3,12 @@
 
 mod api;
 mod explaining;
+mod exports;
+mod grafana;
 mod ingest;
 mod limits;
 mod metrics;
+mod named_queries;
 mod packed;
 mod queries;
 mod running;

@@ -156,3 +156,68 @@ async fn tokens_of_a_deleted_projection_are_refused_by_the_next_one_of_its_name(
     assert_eq!(again.status, StatusCode::OK, "the same rows, of another history");
     assert_eq!(again.json()["rows"], page["rows"]);
 }
+
+/// A projection with two public tables: an event changes the one that its type names.
+fn two_tables() -> Arc<dyn Plugin> {
+    let table = |name: &str| TableSpec {
+        name: name.into(),
+        public: true,
+        fields: vec![FieldSpec { name: "note".into(), ..FieldSpec::default() }],
+        ..TableSpec::default()
+    };
+    let manifest = Manifest {
+        name: "counts".into(),
+        version: "1.0.0".into(),
+        subscribes: vec!["*".into()],
+        attributes: Attributes { subject: true, data: true, ..Attributes::default() },
+        tables: vec![table("by_subject"), table("other")],
+        ..Manifest::default()
+    };
+    Arc::new(NativePlugin::<()>::new(manifest, |batch, host, ()| {
+        for index in 0..batch.events.len() {
+            let table = TableId(u32::from(batch.events.kind(index) == "other"));
+            let (subject, cause) = (batch.events.subject(index), batch.cause_of_event(index));
+            host.put(cause, table, subject, b"{}").map_err(host_error)?;
+        }
+        Ok(())
+    }))
+}
+
+#[tokio::test]
+async fn a_table_keeps_its_tag_while_other_tables_change() {
+    let fixture = Fixture::new();
+    fixture.project(two_tables()).await;
+    let append = async |id: &str, kind: &str| {
+        let media = "application/cloudevents+json";
+        let answer = fixture.post("/v1/events", media, event(id, kind, id)).await.expect_ok();
+        let offset = answer.json()["events"][0]["offset"].as_u64().unwrap();
+        format!("min_offset=0:{offset}&wait=20s")
+    };
+    let read = async |table: &str, state: &str, seen: &str| {
+        let path = format!("/v1/tables/counts/{table}?{state}");
+        fixture.send(request(Method::GET, &path, &[("if-none-match", seen)], "")).await
+    };
+    let tag = |answer: &Answer| answer.headers["etag"].to_str().unwrap().to_owned();
+    let empty = tag(&read("by_subject", "", "\"\"").await);
+    let state = append("a", "other").await;
+    let still_empty = read("by_subject", &state, &empty).await;
+    assert_eq!(still_empty.status, 304, "{still_empty:?}");
+    let state = append("b", "t").await;
+    let changed = read("by_subject", &state, &empty).await;
+    assert_eq!(changed.status, 200);
+    let other = tag(&read("other", &state, "\"\"").await);
+    let first = tag(&changed);
+    for id in ["c", "d"] {
+        let state = append(id, "other").await;
+        let same = read("by_subject", &state, &first).await;
+        assert_eq!((same.status.as_u16(), tag(&same)), (304, first.clone()));
+        assert_eq!(
+            same.headers["lantern-offsets"],
+            read("other", &state, "\"\"").await.headers["lantern-offsets"]
+        );
+        assert_eq!(read("other", &state, &other).await.status, 200);
+    }
+    // A write of the same row is a change too, and an export has the same rule.
+    let state = append("e", "t").await;
+    assert_eq!(read("by_subject", &state, &first).await.status, 200);
+}

@@ -120,7 +120,7 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, DataDir), StartErr
     log.on_append(Arc::new(move |_, _| {
         appended.send_replace(());
     }));
-    let plugins = stores.plugins;
+    let (plugins, documents) = (stores.plugins, stores.documents);
     if let Err(error) = plugins.sweep(&engine) {
         tracing::warn!(%error, "unused plugins could not be removed");
     }
@@ -131,6 +131,7 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, DataDir), StartErr
         engine,
         hub,
         plugins,
+        documents,
         metrics,
         signals: Signals { appended: readers, committed: commits.changed() },
         permits: Permits::new(&config),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lantern_core::{Catalog, StateStores};
+use lantern_core::{Catalog, Documents, StateStores};
 use lantern_plugin::PluginHost;
 use lantern_store::{CatalogFile, PluginFiles, StateDir};
 
@@ -15,6 +15,7 @@ use crate::start_error::StartError;
 pub(super) struct Stores {
     pub(super) state: Arc<dyn StateStores>,
     pub(super) catalog: Arc<dyn Catalog>,
+    pub(super) documents: Arc<dyn Documents>,
     pub(super) plugins: Arc<Plugins>,
 }
 
@@ -25,11 +26,13 @@ pub(super) fn open(config: &ServerConfig, data: &DataDir) -> Result<Stores, Star
     let state: Arc<dyn StateStores> = Arc::new(state);
     let catalog = CatalogFile::open(data.catalog())
         .map_err(|error| StartError::store(data.catalog(), error))?;
+    let catalog = Arc::new(catalog);
+    let documents: Arc<dyn Documents> = Arc::clone(&catalog) as _;
     let files = PluginFiles::open(data.plugins())
         .map_err(|error| StartError::store(data.plugins(), error))?;
     let mut plugin = config.plugin.clone();
     plugin.cache_dir.get_or_insert_with(|| data.cache());
     let host = PluginHost::new(plugin).map_err(|error| StartError::data(data.cache(), error))?;
     let plugins = Arc::new(Plugins::new(files, host, Arc::clone(&state)));
-    Ok(Stores { state, catalog: Arc::new(catalog), plugins })
+    Ok(Stores { state, catalog, documents, plugins })
 }

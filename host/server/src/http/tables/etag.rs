@@ -3,27 +3,25 @@
 
 use http::header::{CACHE_CONTROL, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use lantern_core::View;
+use lantern_core::{Checkpoint, View};
 
-use super::query::TableQuery;
-use crate::http::params::AnswerFormat;
+use super::table_read::TableRead;
 
-/// Identifies the state and the query; equal tags have equal answers.
+/// Identifies the last change of the table and the query; equal tags have equal rows.
 pub(super) fn etag(
     view: &View,
+    last_change: &Checkpoint,
     (projection, table): (&str, &str),
-    w: &TableQuery,
-    limit: usize,
-    format: AnswerFormat,
+    read: &TableRead,
 ) -> String {
     use std::hash::{DefaultHasher, Hash as _, Hasher as _};
     let mut hash = DefaultHasher::new();
-    view.checkpoint().hash(&mut hash);
+    last_change.hash(&mut hash);
+    let TableRead { which: w, request, form, limit, .. } = read;
     (projection, table, view.version(), limit).hash(&mut hash);
     (&w.key, &w.prefix, &w.from, &w.to, &w.cursor).hash(&mut hash);
-    (w.is_descending(), format as u8).hash(&mut hash);
-    (&w.r#where, &w.cols, &w.order, &w.time, &w.start, &w.end).hash(&mut hash);
-    (&w.bucket, &w.by, &w.agg, &w.fill, &w.tz).hash(&mut hash);
+    (w.is_descending(), form.format as u8, form.coding, w.export).hash(&mut hash);
+    format!("{request:?}").hash(&mut hash);
     format!("\"{}-{:016x}\"", view.epoch(), hash.finish())
 }
 
@@ -39,7 +37,7 @@ pub(super) fn describe(
     for (name, value) in [
         (ETAG, etag.and_then(text)),
         (CACHE_CONTROL, text("no-cache")),
-        (VARY, text("Accept")),
+        (VARY, text("Accept, Accept-Encoding")),
         (HeaderName::from_static("lantern-commit"), Some(view.pos().into())),
         (HeaderName::from_static("lantern-offsets"), text(&offsets_text(view))),
         (HeaderName::from_static("lantern-epoch"), text(view.epoch())),

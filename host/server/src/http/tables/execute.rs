@@ -3,36 +3,26 @@
 use std::sync::Arc;
 
 use axum::response::{IntoResponse, Response};
-use http::StatusCode;
+use http::header::ETAG;
+use http::{HeaderMap, StatusCode};
 use lantern_core::{
-    Manifest, Offset, PartitionId, Recovering, TableId, TableSpec, VersionId, View, ViewError,
-    Views as _,
+    Manifest, Offset, PartitionId, Recovering, StoreError, TableId, TableSpec, VersionId, View,
+    ViewError, Views as _,
 };
 use lantern_query::{Budget, Cancel, PageSize, Plan, QueryRequest};
 
 use super::etag;
-use super::format::{self, Shown};
+use super::export::{Export, ExportRows};
+use super::format;
 use super::page;
-use super::query::TableQuery;
+use super::prometheus::MetricSource;
 use super::query_cursor::{Position, QueryCursor};
+use super::result_shape::{PageRows, ResultShape};
+use super::table_read::TableRead;
 use crate::app::App;
-use crate::http::conditional::{Conditions, Verdict};
-use crate::http::params::{AnswerFormat, MinOffsets};
+use crate::http::conditional::Verdict;
+use crate::http::params::AnswerFormat;
 use crate::problem::Problem;
-
-/// One read of a table.
-pub(super) struct TableRead {
-    pub(super) projection: String,
-    pub(super) table: String,
-    pub(super) which: TableQuery,
-    /// The query; `None` if rows are read only by their keys.
-    pub(super) request: Option<QueryRequest>,
-    pub(super) limit: usize,
-    pub(super) format: AnswerFormat,
-    /// `None` if the answer has no tag.
-    pub(super) conditions: Option<Conditions>,
-    pub(super) least: MinOffsets,
-}
 
 /// The result of a read.
 pub(super) enum ReadOutcome {
@@ -68,19 +58,30 @@ impl TableRead {
         let (id, table) = manifest
             .table(&self.table)
             .filter(|(_, table)| table.public)
-            .ok_or_else(|| self.no_table(&manifest))?;
+            .ok_or_else(|| no_table(&self.projection, &self.table, &manifest))?;
         let request = self.request.as_ref();
         let plan = request.map(|request| Plan::new(table, request)).transpose()?;
         let tag = self.conditions.as_ref().map(|conditions| {
             let names = (self.projection.as_str(), self.table.as_str());
-            let tag = etag::etag(&view, names, &self.which, self.limit, self.format);
-            (conditions.evaluate(&tag), tag)
+            let last_change = view.checkpoint_of(id)?;
+            let tag = etag::etag(&view, &last_change, names, self);
+            Ok::<_, StoreError>((conditions.evaluate(&tag), tag))
         });
+        let tag = tag.transpose()?;
+        let mut described = HeaderMap::new();
+        let lag_ms = app.engine.lag(&self.projection).map(|(_, ms)| ms);
+        let tag_text = tag.as_ref().map(|(_, tag)| tag.as_str());
+        etag::describe(&mut described, &view, tag_text, lag_ms);
         let mut response = match &tag {
             Some((Verdict::NotModified, _)) => StatusCode::NOT_MODIFIED.into_response(),
             Some((Verdict::Failed, tag)) => {
                 let detail = format!("the table's state is {tag} now");
                 Problem::new("LAN-0421", detail).into_response()
+            }
+            _ if self.which.export => {
+                let request = request.cloned().unwrap_or_else(|| self.all_rows());
+                let plan = plan.map_or_else(|| Plan::new(table, &request), Ok)?;
+                self.export(app, view, (id, table), plan, cancel)?
             }
             _ => match (&plan, request) {
                 (Some(plan), Some(request)) => {
@@ -90,10 +91,10 @@ impl TableRead {
                 _ => self.read_by_key(app, &view, (id, table))?,
             },
         };
-        let lag_ms = app.engine.lag(&self.projection).map(|(_, ms)| ms);
-        let missing = response.status() == StatusCode::NOT_FOUND;
-        let tag = tag.as_ref().filter(|_| !missing).map(|(_, tag)| tag.as_str());
-        etag::describe(response.headers_mut(), &view, tag, lag_ms);
+        if response.status() == StatusCode::NOT_FOUND {
+            described.remove(ETAG);
+        }
+        response.headers_mut().extend(described);
         Ok(ReadOutcome::Answer(Box::new(response)))
     }
 
@@ -107,8 +108,64 @@ impl TableRead {
         let (rows, next) = page::rows(view, id, &self.which, self.limit, bytes_max)?;
         Ok(match &self.which.key {
             Some(key) if rows.is_empty() => self.no_row(key).into_response(),
-            _ => format::answer(self.format, view, table, &rows, next.as_deref()),
+            _ => {
+                let next = next.map(|key| format::cursor(view, &key));
+                let (shape, rows) = (ResultShape::ByKey(table), PageRows::Rows(&rows));
+                self.page(app, view, shape, rows, next)?
+            }
         })
+    }
+
+    fn page(
+        &self,
+        app: &App,
+        view: &View,
+        shape: ResultShape<'_>,
+        rows: PageRows<'_>,
+        next: Option<String>,
+    ) -> Result<Response, Problem> {
+        let metrics = MetricSource {
+            projection: &self.projection,
+            table: &self.table,
+            request: self.request.as_ref(),
+            rows_max: app.config.query.prometheus_rows_max,
+        };
+        // A limit of the request selects the first rows; then these are all of them.
+        let next = next
+            .filter(|_| self.form.format != AnswerFormat::Prometheus || self.which.limit.is_none());
+        format::page(self.form, view, &metrics, shape, rows, next)
+    }
+
+    /// The query of all rows of a read by keys.
+    fn all_rows(&self) -> QueryRequest {
+        QueryRequest { order: self.which.order.clone(), ..QueryRequest::default() }
+    }
+
+    /// The answer that is written while the client reads it. Groups, and rows in the order of
+    /// a field, are found before it begins.
+    fn export(
+        &self,
+        app: &App,
+        view: View,
+        (id, table): (TableId, &TableSpec),
+        plan: Plan,
+        cancel: &Cancel,
+    ) -> Result<Response, Problem> {
+        let permit = app.export_permit()?;
+        let range = page::range(&self.which);
+        let size = PageSize { rows: self.limit, bytes: usize::MAX };
+        let mut budget = Budget::new(&app.config.query, cancel.clone());
+        let rows = if plan.is_in_key_order() {
+            ExportRows::InKeyOrder(id, range, self.limit)
+        } else if plan.is_roll_up() {
+            let found = plan.groups(&view.rows(id), &range, None, size, &mut budget)?;
+            ExportRows::Groups(found.groups)
+        } else {
+            ExportRows::Rows(plan.rows(&view.rows(id), &range, None, size, &mut budget)?.rows)
+        };
+        let (table, config) = (format::projected(table, plan.columns()), app.config.query.clone());
+        let export = Export { view, table, plan, rows, form: self.form, config, permit };
+        Ok(export.respond())
     }
 
     fn run_plan(
@@ -125,11 +182,12 @@ impl TableRead {
         if plan.is_in_key_order() {
             let range = page::range_after_cursor(view, &self.which)?;
             let found = plan.rows(&source, &range, None, size, budget)?;
-            let next = found.next.as_ref().map(|next| next.key.as_str());
-            return Ok(match &self.which.key {
-                Some(key) if found.rows.is_empty() => self.no_row(key).into_response(),
-                _ => format::answer(self.format, view, &shown, &found.rows, next),
-            });
+            let next = found.next.as_ref().map(|next| format::cursor(view, &next.key));
+            if let Some(key) = self.which.key.as_ref().filter(|_| found.rows.is_empty()) {
+                return Ok(self.no_row(key).into_response());
+            }
+            let (shape, rows) = (ResultShape::ByKey(&shown), PageRows::Rows(&found.rows));
+            return self.page(app, view, shape, rows, next);
         }
         let range = page::range(&self.which);
         let after = QueryCursor::position(self.which.cursor.as_deref(), view, request)?;
@@ -141,8 +199,8 @@ impl TableRead {
             };
             let found = plan.groups(&source, &range, after, size, budget)?;
             let next = found.next.map(|next| cursor(Position::Group(next)));
-            let shown = Shown::Groups(plan, &found.groups);
-            return Ok(format::answer_in_order(self.format, view, plan, &shown, next));
+            let (shape, rows) = (ResultShape::Groups(plan), PageRows::Groups(&found.groups));
+            return self.page(app, view, shape, rows, next);
         }
         let after = match &after {
             Some(Position::Row(after)) => Some(after),
@@ -150,23 +208,23 @@ impl TableRead {
         };
         let found = plan.rows(&source, &range, after, size, budget)?;
         let next = found.next.map(|next| cursor(Position::Row(next)));
-        let shown = Shown::Rows(&shown, &found.rows);
-        Ok(format::answer_in_order(self.format, view, plan, &shown, next))
+        let (shape, rows) = (ResultShape::InOrder(&shown, plan), PageRows::Rows(&found.rows));
+        self.page(app, view, shape, rows, next)
     }
 
     fn no_row(&self, key: &str) -> Problem {
         let detail = format!("`{}/{}` has no row under key `{key}`", self.projection, self.table);
         Problem::new("LAN-0425", detail)
     }
+}
 
-    fn no_table(&self, manifest: &Manifest) -> Problem {
-        let (projection, table) = (&self.projection, &self.table);
-        let detail = match manifest.table(table) {
-            Some(_) => format!("table `{table}` of `{projection}` is private"),
-            None => format!("projection `{projection}` has no table `{table}`"),
-        };
-        let public = manifest.tables.iter().filter(|t| t.public).map(|t| t.name.as_str());
-        let public: Vec<_> = public.collect();
-        Problem::new("LAN-0404", detail).with("tables", public)
-    }
+/// The answer for a table that does not exist, or that is private.
+pub(super) fn no_table(projection: &str, table: &str, manifest: &Manifest) -> Problem {
+    let detail = match manifest.table(table) {
+        Some(_) => format!("table `{table}` of `{projection}` is private"),
+        None => format!("projection `{projection}` has no table `{table}`"),
+    };
+    let public = manifest.tables.iter().filter(|t| t.public).map(|t| t.name.as_str());
+    let public: Vec<_> = public.collect();
+    Problem::new("LAN-0404", detail).with("tables", public)
 }

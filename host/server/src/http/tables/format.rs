@@ -1,47 +1,237 @@
-//! The forms of an answer: JSON, NDJSON and CSV.
+//! Writes results in the formats of answers, as pages and as exports.
+
+use std::io::{self, Write};
 
 use axum::response::{IntoResponse, Response};
 use http::HeaderValue;
-use http::header::CONTENT_TYPE;
 use lantern_api::feed::Field;
 use lantern_core::{Row, TableSpec, View};
-use lantern_query::{GroupValue, OutputColumn, Plan};
+use lantern_query::{ColumnError, ColumnFormat, ColumnWriter, GroupValue, OutputColumn, Plan};
 
+use super::answer_form::AnswerForm;
 use super::page::Cursor;
-use crate::cloudevents::NDJSON;
+use super::prometheus::{self, MetricSource};
+use super::response_coding::{Encoder, ResponseCoding};
+use super::result_shape::{PageRows, ResultShape};
 use crate::http::params::AnswerFormat;
-use crate::rows::{csv_head, csv_line, csv_row, json_row, json_rows, ndjson_row};
+use crate::problem::Problem;
+use crate::rows::{JsonRows, csv_head, csv_line, csv_row, json_row, ndjson_row};
 
-/// The answer with `rows` in `format`; `next` is the key after which the next page
-/// begins.
-pub(super) fn answer(
-    format: AnswerFormat,
+/// Smaller answers are not compressed.
+const COMPRESSED_BYTES_MIN: usize = 1 << 10;
+
+/// Writes a result to `W`, row by row.
+pub(super) struct ResultWriter<'a, W: Write + Send> {
+    shape: ResultShape<'a>,
+    target: Target<W>,
+    /// The text of one row.
+    text: Vec<u8>,
+}
+
+enum Target<W: Write + Send> {
+    Json(W, JsonRows),
+    /// JSON whose rows are an array, and whether it has a row.
+    JsonArray(W, bool),
+    Ndjson(W),
+    Csv(W),
+    Columns(Box<ColumnWriter<W>>),
+}
+
+impl<'a, W: Write + Send> ResultWriter<'a, W> {
+    /// Writes the beginning of a result of `view`.
+    pub(super) fn begin(
+        format: AnswerFormat,
+        view: &View,
+        shape: ResultShape<'a>,
+        mut to: W,
+    ) -> Result<Self, ColumnError> {
+        let target = match (format, shape) {
+            // Rows cannot be written as events.
+            (AnswerFormat::Json | AnswerFormat::Batch, ResultShape::ByKey(table)) => {
+                to.write_all(&json_begin(view, table))?;
+                Target::Json(to, JsonRows::default())
+            }
+            (
+                AnswerFormat::Json | AnswerFormat::Batch,
+                ResultShape::InOrder(_, plan) | ResultShape::Groups(plan),
+            ) => {
+                to.write_all(&array_begin(view, plan))?;
+                Target::JsonArray(to, false)
+            }
+            (AnswerFormat::Ndjson, _) => Target::Ndjson(to),
+            (AnswerFormat::Csv, _) => {
+                to.write_all(&shape.csv_head())?;
+                Target::Csv(to)
+            }
+            (AnswerFormat::Arrow, _) => shape.columns(ColumnFormat::Arrow, to)?,
+            (AnswerFormat::Parquet, _) => shape.columns(ColumnFormat::Parquet, to)?,
+            // Its metrics are written one after another, and not its rows.
+            (AnswerFormat::Prometheus, _) => {
+                return Err(io::Error::from(io::ErrorKind::Unsupported).into());
+            }
+        };
+        Ok(Self { shape, target, text: Vec::new() })
+    }
+
+    pub(super) fn row(&mut self, row: &Row) -> Result<(), ColumnError> {
+        let (ResultShape::ByKey(table) | ResultShape::InOrder(table, _)) = self.shape else {
+            return Ok(());
+        };
+        self.text.clear();
+        let text = &mut self.text;
+        match &mut self.target {
+            Target::Json(to, rows) => {
+                rows.row(table, row, text);
+                to.write_all(text)?;
+            }
+            Target::JsonArray(to, any) => {
+                text.extend(any.then_some(b','));
+                *any = true;
+                json_row(table, row, text);
+                to.write_all(text)?;
+            }
+            Target::Ndjson(to) => {
+                ndjson_row(table, row, text);
+                to.write_all(text)?;
+            }
+            Target::Csv(to) => {
+                csv_row(table, row, text);
+                to.write_all(text)?;
+            }
+            Target::Columns(columns) => columns.row(&row.key, &row.value)?,
+        }
+        Ok(())
+    }
+
+    pub(super) fn group(&mut self, group: &[GroupValue]) -> Result<(), ColumnError> {
+        let ResultShape::Groups(plan) = self.shape else { return Ok(()) };
+        self.text.clear();
+        let text = &mut self.text;
+        match &mut self.target {
+            Target::Json(to, _) | Target::Ndjson(to) => {
+                plan.write_group(group, text);
+                text.push(b'\n');
+                to.write_all(text)?;
+            }
+            Target::JsonArray(to, any) => {
+                text.extend(any.then_some(b','));
+                *any = true;
+                plan.write_group(group, text);
+                to.write_all(text)?;
+            }
+            Target::Csv(to) => {
+                let cells = group.iter().enumerate();
+                let cells: Vec<_> = cells.map(|(index, value)| plan.cell(index, value)).collect();
+                csv_line(cells.iter().map(String::as_str), text);
+                to.write_all(text)?;
+            }
+            Target::Columns(columns) => columns.group(group)?,
+        }
+        Ok(())
+    }
+
+    /// Writes the end; `next` is the cursor of the next page.
+    pub(super) fn end(mut self, next: Option<&str>) -> Result<W, ColumnError> {
+        let next = next.map_or_else(|| "null".into(), text);
+        match self.target {
+            Target::Json(mut to, rows) => {
+                self.text.clear();
+                rows.end(&mut self.text);
+                to.write_all(&self.text)?;
+                write!(to, "}},\"next\":{next}}}")?;
+                Ok(to)
+            }
+            Target::JsonArray(mut to, _) => {
+                write!(to, "],\"next\":{next}}}")?;
+                Ok(to)
+            }
+            Target::Ndjson(to) | Target::Csv(to) => Ok(to),
+            Target::Columns(columns) => columns.finish(),
+        }
+    }
+}
+
+impl ResultShape<'_> {
+    fn columns<W: Write + Send>(
+        self,
+        format: ColumnFormat,
+        to: W,
+    ) -> Result<Target<W>, ColumnError> {
+        let columns = match self {
+            Self::ByKey(table) | Self::InOrder(table, _) => {
+                ColumnWriter::of_rows(format, table, to)?
+            }
+            Self::Groups(plan) => ColumnWriter::of_groups(format, plan, to)?,
+        };
+        Ok(Target::Columns(Box::new(columns)))
+    }
+
+    fn csv_head(self) -> Vec<u8> {
+        match self {
+            Self::ByKey(table) | Self::InOrder(table, _) => csv_head(table),
+            Self::Groups(plan) => {
+                let mut head = Vec::new();
+                csv_line(plan.columns().iter().map(|column| column.name.as_str()), &mut head);
+                head
+            }
+        }
+    }
+}
+
+/// The answer with a page; `next` is the cursor of the next one.
+pub(super) fn page(
+    form: AnswerForm,
     view: &View,
-    table: &TableSpec,
-    rows: &[Row],
-    next: Option<&str>,
-) -> Response {
-    let cursor = next.map(|key| {
-        let (epoch, checkpoint) = (view.epoch().into(), view.checkpoint().coarse());
-        Cursor { epoch, key: key.into(), checkpoint }.write()
+    metrics: &MetricSource<'_>,
+    shape: ResultShape<'_>,
+    rows: PageRows<'_>,
+    next: Option<String>,
+) -> Result<Response, Problem> {
+    if form.format == AnswerFormat::Prometheus {
+        let body = prometheus::write(metrics, shape, rows, next.is_none())?;
+        return respond(form, body, None);
+    }
+    let written = ResultWriter::begin(form.format, view, shape, Vec::new());
+    let written = written.and_then(|mut writer| {
+        match rows {
+            PageRows::Rows(rows) => rows.iter().try_for_each(|row| writer.row(row))?,
+            PageRows::Groups(groups) => groups.iter().try_for_each(|group| writer.group(group))?,
+        }
+        writer.end(next.as_deref())
     });
-    let (media, body) = match format {
-        // Rows cannot be written as events.
-        AnswerFormat::Json | AnswerFormat::Batch => {
-            ("application/json", json_page(view, table, rows, cursor.as_deref()))
-        }
-        AnswerFormat::Ndjson => {
-            let mut body = Vec::new();
-            rows.iter().for_each(|row| ndjson_row(table, row, &mut body));
-            (NDJSON, body)
-        }
-        AnswerFormat::Csv => {
-            let mut body = csv_head(table);
-            rows.iter().for_each(|row| csv_row(table, row, &mut body));
-            ("text/csv; charset=utf-8", body)
-        }
-    };
-    respond(media, body, cursor)
+    respond(form, written.map_err(not_columns)?, next)
+}
+
+fn respond(form: AnswerForm, body: Vec<u8>, next: Option<String>) -> Result<Response, Problem> {
+    let coding =
+        if body.len() < COMPRESSED_BYTES_MIN { ResponseCoding::Identity } else { form.coding };
+    let form = AnswerForm { coding, ..form };
+    let encoded = Encoder::new(form.body_coding(), Vec::new()).and_then(|mut encoder| {
+        encoder.write_all(&body)?;
+        encoder.finish()
+    });
+    let mut response = encoded.map_err(unwritten)?.into_response();
+    form.describe(response.headers_mut());
+    // NDJSON and the formats of columns have no place for the cursor.
+    if let Some(cursor) = next.and_then(|cursor| HeaderValue::try_from(cursor).ok()) {
+        response.headers_mut().insert("lantern-next", cursor);
+    }
+    Ok(response)
+}
+
+/// The cursor of a page of rows in key order, after `key`.
+pub(super) fn cursor(view: &View, key: &str) -> String {
+    let (epoch, checkpoint) = (view.epoch().into(), view.checkpoint().coarse());
+    Cursor { epoch, key: key.into(), checkpoint }.write()
+}
+
+/// A result whose values have no place in a column.
+pub(super) fn not_columns(error: ColumnError) -> Problem {
+    Problem::new("LAN-0428", error.to_string())
+}
+
+fn unwritten(error: io::Error) -> Problem {
+    Problem::new("LAN-0413", format!("the answer cannot be compressed: {error}"))
 }
 
 /// The table with only the fields in `columns`, in their order.
@@ -50,110 +240,6 @@ pub(super) fn projected(table: &TableSpec, columns: &[OutputColumn]) -> TableSpe
         table.fields.iter().find(|field| field.name == column.name).cloned()
     };
     TableSpec { fields: columns.iter().filter_map(field).collect(), ..table.clone() }
-}
-
-/// What an answer in order contains.
-pub(super) enum Shown<'a> {
-    Rows(&'a TableSpec, &'a [Row]),
-    Groups(&'a Plan, &'a [Vec<GroupValue>]),
-}
-
-/// The answer with rows in the order of a field, or with groups; `next` is the cursor of
-/// the next page.
-pub(super) fn answer_in_order(
-    format: AnswerFormat,
-    view: &View,
-    plan: &Plan,
-    shown: &Shown<'_>,
-    next: Option<String>,
-) -> Response {
-    let mut body = Vec::new();
-    let media = match format {
-        AnswerFormat::Json | AnswerFormat::Batch => {
-            write_page(view, plan, shown, next.as_deref(), &mut body);
-            "application/json"
-        }
-        AnswerFormat::Ndjson => {
-            shown.each_json(&mut body, |out, _| out.push(b'\n'));
-            NDJSON
-        }
-        AnswerFormat::Csv => {
-            shown.write_csv(&mut body);
-            "text/csv; charset=utf-8"
-        }
-    };
-    respond(media, body, next)
-}
-
-impl Shown<'_> {
-    fn len(&self) -> usize {
-        match self {
-            Self::Rows(_, rows) => rows.len(),
-            Self::Groups(_, groups) => groups.len(),
-        }
-    }
-
-    /// Appends each row or group as an object, and calls `after` with its index.
-    fn each_json(&self, out: &mut Vec<u8>, after: impl Fn(&mut Vec<u8>, usize)) {
-        for index in 0..self.len() {
-            match self {
-                Self::Rows(table, rows) => json_row(table, &rows[index], out),
-                Self::Groups(plan, groups) => plan.write_group(&groups[index], out),
-            }
-            after(out, index);
-        }
-    }
-
-    fn write_csv(&self, out: &mut Vec<u8>) {
-        match self {
-            Self::Rows(table, rows) => {
-                out.extend(csv_head(table));
-                rows.iter().for_each(|row| csv_row(table, row, out));
-            }
-            Self::Groups(plan, groups) => {
-                csv_line(plan.columns().iter().map(|column| column.name.as_str()), out);
-                for group in *groups {
-                    let cells: Vec<String> = group
-                        .iter()
-                        .enumerate()
-                        .map(|(index, value)| plan.cell(index, value))
-                        .collect();
-                    csv_line(cells.iter().map(String::as_str), out);
-                }
-            }
-        }
-    }
-}
-
-/// Writes [`lantern_api::QueryPage`].
-fn write_page(view: &View, plan: &Plan, shown: &Shown<'_>, next: Option<&str>, body: &mut Vec<u8>) {
-    let fields = plan.columns().iter().map(|column| Field {
-        name: column.name.clone(),
-        kind: column.kind.name().to_owned(),
-        unit: column.unit.clone(),
-    });
-    let fields = serde_json::to_string(&fields.collect::<Vec<_>>()).expect("fields always encode");
-    body.extend_from_slice(format!("{{{},\"fields\":{fields},\"rows\":[", state(view)).as_bytes());
-    let last = shown.len().saturating_sub(1);
-    shown.each_json(body, |out, index| {
-        if index < last {
-            out.push(b',');
-        }
-    });
-    body.extend_from_slice(
-        format!("],\"next\":{}}}", next.map_or_else(|| "null".into(), text)).as_bytes(),
-    );
-}
-
-fn respond(media: &'static str, body: Vec<u8>, cursor: Option<String>) -> Response {
-    let mut response = body.into_response();
-    let headers = response.headers_mut();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static(media));
-    // NDJSON and CSV have no place for the cursor.
-    if let Some(cursor) = cursor.and_then(|cursor| HeaderValue::try_from(cursor).ok()) {
-        headers.insert("lantern-next", cursor);
-    }
-    response
 }
 
 fn text(text: &str) -> String {
@@ -169,13 +255,20 @@ fn state(view: &View) -> String {
     format!("\"epoch\":{epoch},\"commit\":{commit},\"offsets\":{{{}}}", offsets.join(","))
 }
 
-fn json_page(view: &View, table: &TableSpec, rows: &[Row], next: Option<&str>) -> Vec<u8> {
+/// The beginning of a [`lantern_api::TablePage`].
+fn json_begin(view: &View, table: &TableSpec) -> Vec<u8> {
     let fields = serde_json::to_string(&table.fields).expect("fields always encode");
     let (state, per_tenant) = (state(view), table.per_tenant);
-    let mut body = format!("{{{state},\"fields\":{fields},\"per_tenant\":{per_tenant},\"rows\":{{")
-        .into_bytes();
-    json_rows(table, rows, &mut body);
-    let next = next.map_or_else(|| "null".into(), text);
-    body.extend_from_slice(format!("}},\"next\":{next}}}").as_bytes());
-    body
+    format!("{{{state},\"fields\":{fields},\"per_tenant\":{per_tenant},\"rows\":{{").into_bytes()
+}
+
+/// The beginning of a [`lantern_api::QueryPage`].
+fn array_begin(view: &View, plan: &Plan) -> Vec<u8> {
+    let fields = plan.columns().iter().map(|column| Field {
+        name: column.name.clone(),
+        kind: column.kind.name().to_owned(),
+        unit: column.unit.clone(),
+    });
+    let fields = serde_json::to_string(&fields.collect::<Vec<_>>()).expect("fields always encode");
+    format!("{{{},\"fields\":{fields},\"rows\":[", state(view)).into_bytes()
 }

@@ -1,29 +1,38 @@
 //! `GET /v1/tables/{projection}/{table}`: reads rows.
 
+mod answer_form;
 mod etag;
 mod execute;
+mod export;
 mod format;
 mod page;
+mod prometheus;
 mod query;
 mod query_cursor;
+mod response_coding;
+mod result_shape;
+mod table_read;
 
 use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, Uri};
+use http::{HeaderMap, Uri, Version};
 use lantern_api::{QueryBody, QueryPage, TablePage};
-use lantern_core::{Recovering, ViewError};
-use lantern_query::{Cancel, QueryRequest};
+use lantern_core::{Recovering, View, ViewError};
+use lantern_query::{Cancel, Plan, QueryRequest};
 use serde::Serialize;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout_at};
 use utoipa::ToSchema;
 
-use self::execute::{ReadOutcome, TableRead};
+use self::answer_form::AnswerForm;
+use self::execute::ReadOutcome;
 use self::page::{Cursor, continue_after};
 use self::query::LIMIT_DEFAULT;
 use self::query_cursor::QueryCursor;
+use self::response_coding::ResponseCoding;
+use self::table_read::TableRead;
 use super::conditional::Conditions;
 use super::params::{AnswerFormat, MinOffsets, Names, SmallBody, answer_format, limit, wait};
 use super::projections::read_json;
@@ -32,12 +41,14 @@ use crate::config::HttpConfig;
 use crate::problem::Problem;
 
 pub(crate) use self::page::{read_cursor, write_cursor};
-use self::query::TableQuery;
+pub(in crate::http) use self::query::TableQuery;
 
 /// Reads rows of a public table, or groups of them, all from one committed state.
 ///
-/// Answers JSON, or by `Accept` NDJSON (one `{"key":…,"value":{…}}` per line, with
-/// `tenant` for a table by tenant; of a roll-up an object per group) or CSV.
+/// Answers JSON, or by `format` or `Accept` NDJSON (one `{"key":…,"value":{…}}` per line,
+/// with `tenant` for a table by tenant; of a roll-up an object per group), CSV, an Arrow IPC
+/// stream or Parquet. With `export=1` the answer is the whole result, from one committed
+/// state; an export that cannot be completed breaks off within its body.
 /// `Lantern-Epoch`, `Lantern-Commit`, `Lantern-Offsets` (`PARTITION:OFFSET`, the first
 /// offset that the rows do not contain) and `Lantern-Lag-Ms` tell how fresh the rows are.
 /// `ETag` and `If-None-Match` avoid sending an answer that has not changed.
@@ -60,15 +71,17 @@ use self::query::TableQuery;
 pub(crate) async fn read(
     State(app): State<Shared>,
     Names(names): Names<(String, String)>,
+    version: Version,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Problem> {
     let which = TableQuery::read(&uri)?;
     which.check()?;
+    which.check_version(version)?;
     let request = which.request()?;
-    let format = answer_format(&headers, &AnswerFormat::ROWS);
+    let form = form(&headers, &which);
     let conditions = Some(Conditions::read(&headers));
-    answer(app, names, which, request, format, conditions).await
+    answer(app, names, which, request, form, conditions).await
 }
 
 /// Runs a query of a public table.
@@ -90,13 +103,44 @@ pub(crate) async fn read(
 pub(crate) async fn query(
     State(app): State<Shared>,
     Names(names): Names<(String, String)>,
+    version: Version,
     headers: HeaderMap,
     SmallBody(body): SmallBody,
 ) -> Result<Response, Problem> {
     let (which, request) = TableQuery::of_body(read_json::<QueryBody>(&body)?)?;
+    which.check_version(version)?;
     let request = (request != QueryRequest::default()).then_some(request);
-    let format = answer_format(&headers, &AnswerFormat::ROWS);
-    answer(app, names, which, request, format, None).await
+    let form = form(&headers, &which);
+    answer(app, names, which, request, form, None).await
+}
+
+/// The form of the answer that a request asks for.
+fn form(headers: &HeaderMap, which: &TableQuery) -> AnswerForm {
+    let accepted = || answer_format(headers, &AnswerFormat::ROWS);
+    let format = which.format.map_or_else(accepted, AnswerFormat::from);
+    AnswerForm { format, coding: ResponseCoding::accepted(headers) }
+}
+
+/// Answers the query of a request that is not for a table.
+pub(super) async fn answer_query(
+    app: Shared,
+    names: (String, String),
+    which: TableQuery,
+    request: QueryRequest,
+    headers: &HeaderMap,
+    conditions: Option<Conditions>,
+) -> Result<Response, Problem> {
+    let form = form(headers, &which);
+    answer(app, names, which, Some(request), form, conditions).await
+}
+
+/// Checks a query against a table of `view`.
+pub(super) fn check_query(view: &View, table: &str, request: &QueryRequest) -> Result<(), Problem> {
+    let found = view.manifest().table(table).filter(|(_, table)| table.public);
+    let Some((_, table)) = found else {
+        return Err(execute::no_table(view.projection(), table, view.manifest()));
+    };
+    Ok(Plan::new(table, request).map(drop)?)
 }
 
 /// The answer of a query: by key, or in order.
@@ -115,16 +159,23 @@ async fn answer(
     (projection, table): (String, String),
     which: TableQuery,
     request: Option<QueryRequest>,
-    format: AnswerFormat,
+    form: AnswerForm,
     conditions: Option<Conditions>,
 ) -> Result<Response, Problem> {
     let wait = wait(which.wait.as_deref(), app.config.http.wait_s_max)?;
-    let limit = limit(which.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
+    let limit = if form.format == AnswerFormat::Prometheus {
+        let max = app.config.query.prometheus_rows_max;
+        limit(which.limit, max, max)?
+    } else if which.export {
+        limit(which.limit, usize::MAX, usize::MAX)?
+    } else {
+        limit(which.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?
+    };
     let now = Instant::now();
     let (until, recovered_by) = (now + wait, now + wait.max(Recovering::WAIT));
     let least = which.min_offset.as_deref().map(MinOffsets::read).transpose()?.unwrap_or_default();
     least.check(app.log.partitions())?;
-    let read = TableRead { projection, table, which, request, limit, format, conditions, least };
+    let read = TableRead { projection, table, which, request, limit, form, conditions, least };
     let read = Arc::new(read);
     let mut committed = app.signals.committed.clone();
     loop {

@@ -1,12 +1,12 @@
 //! The query parameters of `GET /v1/tables/{projection}/{table}`.
 
-use http::Uri;
+use http::{Uri, Version};
 use lantern_api::QueryBody;
 use lantern_query::{AggregateRequest, ConditionRequest, QueryRequest};
 use serde::{Deserialize, Deserializer};
 use utoipa::IntoParams;
 
-use crate::http::params::Params;
+use crate::http::params::{FormatName, Params, flag};
 use crate::problem::Problem;
 
 /// The number of rows in an answer if `limit` is not given.
@@ -33,13 +33,20 @@ pub(crate) struct TableQuery {
     pub(super) r#where: Vec<String>,
     /// The fields in the answer, separated by commas; all if left out.
     pub(super) cols: Option<String>,
-    /// The maximum number of rows or groups; 1,000 if left out.
-    pub(super) limit: Option<usize>,
+    /// The maximum number of rows or groups; 1,000 if left out, or all with `export`.
+    pub(in crate::http) limit: Option<usize>,
     /// `key` (the default) or a field, of a roll-up a column; with `-` before it, the
     /// largest comes first. `asc` and `desc` order by key.
     pub(super) order: Option<String>,
     /// `next` of the previous page.
-    pub(super) cursor: Option<String>,
+    pub(in crate::http) cursor: Option<String>,
+    /// Whether to send the whole result from one committed state, without pages: `1` or
+    /// `true`.
+    #[serde(deserialize_with = "flag")]
+    pub(in crate::http) export: bool,
+    /// The format of the answer, in place of `Accept`.
+    #[param(inline)]
+    pub(in crate::http) format: Option<FormatName>,
     /// The timestamp field to which `start`, `end` and `bucket` refer. May be left out if
     /// the table has one such field.
     pub(super) time: Option<String>,
@@ -65,9 +72,9 @@ pub(crate) struct TableQuery {
     /// Answer with a state that contains the events at these offsets, in the form that
     /// an append returns: `PARTITION:OFFSET`, several separated by commas. The request
     /// waits for that state up to `wait`.
-    pub(super) min_offset: Option<String>,
+    pub(in crate::http) min_offset: Option<String>,
     /// How long to wait for `min_offset`: `5s`.
-    pub(super) wait: Option<String>,
+    pub(in crate::http) wait: Option<String>,
     /// The version to read; the active one if left out.
     pub(super) version: Option<String>,
     // Not supported yet, and therefore not described: refused by name, with 501.
@@ -96,14 +103,32 @@ impl TableQuery {
     }
 
     /// Refuses parameters that are not supported, or that exclude each other.
-    pub(super) fn check(&self) -> Result<(), Problem> {
+    pub(in crate::http) fn check(&self) -> Result<(), Problem> {
         if self.as_of.is_some() {
             let detail = "`as_of` is not supported by this server";
             return Err(Problem::new("LAN-0405", detail).with("parameter", "as_of"));
         }
+        if self.export && self.cursor.is_some() {
+            let detail = "`export` sends the whole result: leave `cursor` out";
+            return Err(Problem::new("LAN-0403", detail));
+        }
+        if self.export && self.format == Some(FormatName::Prometheus) {
+            let detail = "`format=prometheus` has all rows without `export`: leave it out";
+            return Err(Problem::new("LAN-0403", detail));
+        }
         let ranged = self.prefix.is_some() || self.from.is_some() || self.to.is_some();
         if self.key.is_some() && (ranged || self.cursor.is_some()) {
             let detail = "`key` names one row: leave `prefix`, `from`, `to` and `cursor` out";
+            return Err(Problem::new("LAN-0403", detail));
+        }
+        Ok(())
+    }
+
+    /// Refuses an export over HTTP/1.0, in which the end of the connection is the end of the
+    /// body: the client could not know whether the export is complete.
+    pub(in crate::http) fn check_version(&self, version: Version) -> Result<(), Problem> {
+        if self.export && version < Version::HTTP_11 {
+            let detail = "`export` needs HTTP/1.1: HTTP/1.0 cannot tell an incomplete body";
             return Err(Problem::new("LAN-0403", detail));
         }
         Ok(())
@@ -136,7 +161,7 @@ impl TableQuery {
     }
 
     /// The parameters of a body, and its query.
-    pub(super) fn of_body(body: QueryBody) -> Result<(Self, QueryRequest), Problem> {
+    pub(in crate::http) fn of_body(body: QueryBody) -> Result<(Self, QueryRequest), Problem> {
         let conditions = body.conditions.into_iter().map(|(field, operator, value)| {
             let value = serde_json::from_str(value.get());
             let value =
@@ -175,6 +200,7 @@ impl TableQuery {
             from: body.from,
             to: body.to,
             limit: body.limit,
+            export: body.export,
             order: body.order,
             cursor: body.cursor,
             min_offset: body.min_offset,
@@ -182,6 +208,7 @@ impl TableQuery {
             version: body.version,
             ..Self::default()
         };
+        query.check()?;
         Ok((query, request))
     }
 }
