@@ -17,5 +17,5 @@ export default defineConfig({
       "/readyz": { target: server, changeOrigin: true },
     },
   },
-  test: { include: ["test/**/*.test.ts"], testTimeout: 300_000, hookTimeout: 120_000, fileParallelism: false },
+  test: { include: ["test/**/*.test.ts"], testTimeout: 600_000, hookTimeout: 120_000, fileParallelism: false },
 });

@@ -32,6 +32,8 @@ export interface Opened {
 
 export async function open(browser: Browser, url: string, options: BrowserContextOptions = {}): Promise<Opened> {
   const context = await browser.newContext({ viewport: { width: 1400, height: 900 }, reducedMotion: "no-preference", acceptDownloads: true, ...options });
+  // A machine that does other things as well is slow, and not broken.
+  context.setDefaultTimeout(120_000);
   const page = await context.newPage();
   const errors: string[] = [];
   page.on("pageerror", (error) => errors.push(String(error)));

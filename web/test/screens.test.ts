@@ -30,7 +30,7 @@ async function project(server: Server, name: string, parameters: object): Promis
 
 /** Waits until the page contains a text. */
 function shows(page: Page, text: string | RegExp): Promise<void> {
-  return page.getByText(text).first().waitFor({ timeout: 60_000 });
+  return page.getByText(text).first().waitFor();
 }
 
 /** The rows of a table as the page shows them: the text of each cell, by key. */
