@@ -116,7 +116,7 @@ function TopBar(): JSX.Element {
         <div>
           <dt>events/s</dt>
           <dd>
-            <Sparkline values={log} /> {log.length > 0 ? rate(log.at(-1)!) : "–"}
+            {log.length > 0 ? rate(log.at(-1)!) : "–"} <Sparkline values={log} />
           </dd>
         </div>
       </dl>

@@ -1,7 +1,7 @@
 // A table with any number of rows, of which only the visible ones exist as elements.
-import { Component, type JSX } from "preact";
+import { Component, type ComponentChildren, type JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { cell, count, keyText } from "./format.js";
+import { cell, count, counted, keyText } from "./format.js";
 import type { Row } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
 import { type Rows, type Source } from "./source.js";
@@ -9,7 +9,7 @@ import { scrollTo, visible } from "./rows.js";
 
 /** The height of a row: a line, and on a phone a card. */
 const ROW_PX = 32;
-const CARD_PX = 72;
+const CARD_PX = 88;
 /** How many fields a card shows. */
 const CARD_FIELDS = 3;
 const phone = matchMedia("(max-width: 40rem)");
@@ -33,10 +33,19 @@ export function isNumber(kind: string): boolean {
   return kind === "integer" || kind === "number";
 }
 
-/** The widths of the columns. They do not depend on the rows, so that they do not jump. */
-function widths(columns: readonly Column[]): string {
-  const each = columns.map(({ kind }) => (isNumber(kind) ? "minmax(8rem, 1fr)" : kind === "timestamp" ? "minmax(13rem, 1fr)" : "minmax(10rem, 1.6fr)"));
-  return ["minmax(12rem, 1.6fr)", ...each].join(" ");
+/** The least width of a column, and its share of what is left, by its kind. */
+function width(kind: string): readonly [rem: number, share: number] {
+  if (isNumber(kind)) return [7, 1];
+  return kind === "timestamp" ? [12, 1] : [8, 1.4];
+}
+
+/** The widths of the columns, and of all together. They do not depend on the rows, so that they do not jump. */
+function widths(columns: readonly Column[]): { "--columns": string; "--width": string } {
+  const all = [[11, 1.4] as const, ...columns.map(({ kind }) => width(kind))];
+  return {
+    "--columns": all.map(([rem, share]) => `minmax(${rem}rem, ${share}fr)`).join(" "),
+    "--width": `${all.reduce((sum, [rem]) => sum + rem, 0)}rem`,
+  };
 }
 
 export function Grid({ label, columns, rows, range, falling, source, order, onOrder, onOpen }: GridProps): JSX.Element {
@@ -44,6 +53,8 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
   const [at, setAt] = useState({ top: 0, height: 400 });
   const [cards, setCards] = useState(phone.matches);
   const [active, setActive] = useState<number | null>(null);
+  const [beyond, setBeyond] = useState(0);
+  const left = useRef(0);
   const rowPx = cards ? CARD_PX : ROW_PX;
   const headPx = cards ? 0 : ROW_PX;
   const total = range[1] - range[0];
@@ -56,12 +67,15 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
   }, []);
   useLayoutEffect(() => {
     const element = scroller.current!;
-    const measure = (): void => setAt({ top: element.scrollTop, height: element.clientHeight });
+    const measure = (): void => {
+      setAt({ top: element.scrollTop, height: element.clientHeight });
+      setBeyond(columnsBeyond(element));
+    };
     const observer = new ResizeObserver(measure);
     observer.observe(element);
     measure();
     return () => observer.disconnect();
-  }, []);
+  }, [columns]);
   useEffect(() => {
     if (view.first + view.shown >= total - 50) source.loadMore();
   });
@@ -116,37 +130,54 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
     );
   }
   return (
-    <div
-      class={`grid ${cards ? "cards" : ""}`}
-      ref={scroller}
-      tabIndex={0}
-      role="grid"
-      aria-label={label}
-      aria-rowcount={source.state.more ? -1 : total + 1}
-      aria-colcount={columns.length + 1}
-      aria-activedescendant={active !== null && active >= view.first && active < view.first + view.shown ? `row-${active}` : undefined}
-      onScroll={({ currentTarget }) => setAt({ top: currentTarget.scrollTop, height: currentTarget.clientHeight })}
-      onKeyDown={key}
-    >
-      <div role="presentation" class="area" style={{ height: `${view.height + headPx}px`, "--columns": widths(columns) }}>
-        <div role="presentation" class="window" style={{ height: `${at.height}px` }}>
-          <div class="line head" role="row" aria-rowindex={1}>
-            {[{ name: "key", kind: "text" } as Column, ...columns].map(({ name, kind, unit }) => (
-              <span role="columnheader" key={name} class={isNumber(kind) ? "number" : ""} aria-sort={sorted(order, name)}>
-                <button type="button" class="plain" tabIndex={-1} onClick={() => onOrder(name)}>
-                  {name}
-                  {unit && <small> {unit}</small>} <span aria-hidden="true">{arrow(order, name)}</span>
-                </button>
-              </span>
-            ))}
-          </div>
-          <div role="presentation" class="lines" style={{ transform: `translateY(${-view.hidden}px)` }}>
-            {lines}
+    <div class="grid-frame">
+      {beyond > 0 && !cards && (
+        <button type="button" class="beyond" onClick={() => scroller.current?.scrollBy({ left: scroller.current.clientWidth / 2 })}>
+          {counted(beyond, "more column")} →
+        </button>
+      )}
+      <div
+        class={`grid ${cards ? "cards" : ""}`}
+        ref={scroller}
+        tabIndex={0}
+        role="grid"
+        aria-label={label}
+        aria-rowcount={source.state.more ? -1 : total + 1}
+        aria-colcount={columns.length + 1}
+        aria-activedescendant={active !== null && active >= view.first && active < view.first + view.shown ? `row-${active}` : undefined}
+        onScroll={({ currentTarget }) => {
+          setAt({ top: currentTarget.scrollTop, height: currentTarget.clientHeight });
+          if (currentTarget.scrollLeft !== left.current) setBeyond(columnsBeyond(currentTarget));
+          left.current = currentTarget.scrollLeft;
+        }}
+        onKeyDown={key}
+      >
+        <div role="presentation" class="area" style={{ height: `${view.height + headPx}px`, ...widths(columns) }}>
+          <div role="presentation" class="window" style={{ height: `${at.height}px` }}>
+            <div class="line head" role="row" aria-rowindex={1}>
+              {[{ name: "key", kind: "text" } as Column, ...columns].map(({ name, kind, unit }) => (
+                <span role="columnheader" key={name} class={isNumber(kind) ? "number" : ""} aria-sort={sorted(order, name)}>
+                  <button type="button" class="plain" tabIndex={-1} onClick={() => onOrder(name)}>
+                    {name}
+                    {unit && <small> {unit}</small>} <span aria-hidden="true">{arrow(order, name)}</span>
+                  </button>
+                </span>
+              ))}
+            </div>
+            <div role="presentation" class="lines" style={{ transform: `translateY(${-view.hidden}px)` }}>
+              {lines}
+            </div>
           </div>
         </div>
       </div>
     </div>
   );
+}
+
+/** How many columns are right of what is visible. */
+function columnsBeyond(element: HTMLElement): number {
+  const edge = element.getBoundingClientRect().right;
+  return [...element.querySelectorAll(".head > span")].filter((head) => head.getBoundingClientRect().right > edge + 1).length;
 }
 
 function sorted(order: string, name: string): "ascending" | "descending" | "none" {
@@ -209,13 +240,19 @@ class Line extends Component<LineProps> {
               data-label={column.name}
               title={kind === "number" ? undefined : text}
             >
-              {text}
+              {column.kind === "timestamp" ? breakable(text) : text}
             </span>
           );
         })}
       </div>
     );
   }
+}
+
+/** A time that may be broken between date and time of day. Its text stays the same. */
+function breakable(text: string): ComponentChildren {
+  const at = text.indexOf("T") + 1;
+  return at === 0 ? text : [text.slice(0, at), <wbr key="break" />, text.slice(at)];
 }
 
 /** A member of a row itself: every object has a `constructor`. */

@@ -153,11 +153,14 @@ export function Fact({ name, children, tone = "" }: { name: string; children: Co
   );
 }
 
+/** How many values a small line needs: a line of two or three says nothing. */
+const SPARKLINE_MIN = 10;
+
 /** The last values as a small line. The text next to it has the newest. */
-export function Sparkline({ values }: { values: readonly number[] }): JSX.Element {
+export function Sparkline({ values }: { values: readonly number[] }): JSX.Element | null {
+  if (values.length < SPARKLINE_MIN) return null;
   const most = Math.max(...values, 1e-9);
-  const first = 60 - values.length;
-  const points = values.map((value, at) => `${((first + at) / 59) * 100},${20 - (value / most) * 18}`).join(" ");
+  const points = values.map((value, at) => `${(at / (values.length - 1)) * 100},${20 - (value / most) * 18}`).join(" ");
   return (
     <svg class="spark" viewBox="0 0 100 21" preserveAspectRatio="none" aria-hidden="true">
       <polyline points={points} />

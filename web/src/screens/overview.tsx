@@ -80,7 +80,7 @@ function Line({ projection }: { projection: ProjectionStatus }): JSX.Element {
         {version ? behindText(behind(version)) : "–"}
       </span>
       <span role="cell" data-label="Events/s" class="number rate">
-        <Sparkline values={rates.get(projection.name) ?? []} /> {rate(version?.events_per_s ?? 0)}
+        {rate(version?.events_per_s ?? 0)} <Sparkline values={rates.get(projection.name) ?? []} />
       </span>
       <span role="cell" data-label="Parked" class="number">
         {(version?.parked ?? 0) > 0 ? (

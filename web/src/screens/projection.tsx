@@ -54,7 +54,7 @@ function Projection({ projection, tab }: { projection: ProjectionStatus; tab: (t
           <dl aria-label="The projection">
             <Fact name="behind">{behindText(behind(version))}</Fact>
             <Fact name="events/s">
-              <Sparkline values={rates.get(projection.name) ?? []} /> {rate(version.events_per_s)}
+              {rate(version.events_per_s)} <Sparkline values={rates.get(projection.name) ?? []} />
             </Fact>
             <Fact name="parked">{count(parked)}</Fact>
           </dl>
