@@ -10,6 +10,7 @@ mod crash;
 mod determinism;
 mod dev;
 mod explain;
+mod failing;
 mod feed;
 mod flights;
 mod hostile;

@@ -54,7 +54,7 @@ const SDKS: &[Sdk] = &[
                 build
             },
         }),
-        test: |_| npm("sdk/js", &["test"]),
+        test: |_| with_host(npm("sdk/js", &["test"])),
     },
     Sdk {
         folder: "clients/ts",
@@ -96,7 +96,7 @@ const SDKS: &[Sdk] = &[
         test: |_| {
             let mut test = in_root(python());
             test.args(["-m", "pytest", "--quiet", "sdk/python"]);
-            test
+            with_host(test)
         },
     },
     Sdk {
@@ -241,6 +241,15 @@ fn python_packages() -> Result<()> {
     shell::python_environment(&environment, &["-r".as_ref(), list.as_os_str()])?;
     fs::write(done, wanted)?;
     Ok(())
+}
+
+/// The tests of an SDK also run scripts and components in the host, with the built
+/// interpreters. They share the compiled interpreters with the end-to-end tests.
+fn with_host(mut test: Command) -> Command {
+    test.env("LANTERN_BIN", artifacts::lantern("debug"))
+        .env("LANTERN_PLUGIN__INTERPRETERS_DIR", folder())
+        .env("XDG_CACHE_HOME", shell::target_dir().join("tests-cache"));
+    test
 }
 
 fn npm(folder: &str, arguments: &[&str]) -> Command {

@@ -13,6 +13,7 @@ import { Harness, readNdjson } from "lantern-sdk/testing";
 import { buildComponent } from "../src/node/build.js";
 
 const lantern = process.env.LANTERN_BIN;
+if (!lantern && process.env.CI) throw new Error("CI tests with the real host, and LANTERN_BIN is not set");
 const skip = lantern ? false : "LANTERN_BIN is not set: the real host is not tried";
 const folder = mkdtempSync(join(tmpdir(), "lantern-host-"));
 const repository = new URL("../../../", import.meta.url);

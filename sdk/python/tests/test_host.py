@@ -18,6 +18,9 @@ ROOT = Path(__file__).parents[3]
 SAMPLE = ROOT / "bench" / "w1" / "events.ndjson"
 SECONDS_MAX = 600
 
+if not LANTERN and os.environ.get("CI"):
+    raise RuntimeError("CI tests with the real host, and LANTERN_BIN is not set")
+
 pytestmark = pytest.mark.skipif(not LANTERN, reason="needs the host: set LANTERN_BIN")
 
 W1 = '''
