@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::{Log, LogError, LogRead, Offset, PartitionId, TypeFilter};
 
-/// How many times, and for how long each time, [`read_or_wait`] waits.
+/// [`read_or_wait`] waits at most this many times, for [`WAIT`] each time.
 const WAITS_MAX: u32 = 30;
 const WAIT: Duration = Duration::from_secs(1);
 

@@ -10,36 +10,37 @@ use sha2::{Digest, Sha256};
 
 use crate::{Offset, ShardMeta, Timestamp};
 
-/// A point in a shard's history. Every change of the shard's tables increases it. It is a
-/// function of the log and of the decisions taken.
+/// A point in a shard's history. With every change of the shard's tables, at least one of its
+/// numbers increases. The same events and the same decisions about parked events lead to the same
+/// point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ShardPoint {
-    /// The next offset that the tables do not contain yet.
+    /// The first offset that the tables do not contain yet.
     pub next: Offset,
-    /// The watermark. It distinguishes states before and after timers fire and rows
+    /// The watermark of the shard. It distinguishes states before and after timers fire and rows
     /// expire at the same offset.
     #[serde(with = "short")]
     pub watermark: Timestamp,
-    /// Events applied, events parked, timers fired and rows expired so far. This
-    /// distinguishes states before and after parked events are applied at the same offset
+    /// The number of events applied, events parked, timers fired and rows expired so far. This
+    /// number distinguishes states before and after parked events are applied at the same offset
     /// and watermark.
     pub steps: u64,
-    /// Retries and drops of parked events so far.
+    /// The number of retries and drops of parked events so far.
     pub decisions: u64,
 }
 
 impl Default for ShardPoint {
-    /// The point of a shard that has folded nothing.
+    /// The point at which every shard begins: no event is folded.
     fn default() -> Self {
         Self { next: Offset(0), watermark: Timestamp::MIN, steps: 0, decisions: 0 }
     }
 }
 
 impl ShardPoint {
-    /// The length of a point as part of a key.
+    /// The length of the bytes that [`ShardPoint::to_key`] returns.
     pub const KEY_BYTES: usize = 32;
 
-    /// The point of a shard with this record.
+    /// The point of the shard whose record is `meta`.
     #[must_use]
     pub fn of(meta: &ShardMeta) -> Self {
         Self {
@@ -50,7 +51,7 @@ impl ShardPoint {
         }
     }
 
-    /// The point as bytes that sort in the order of points.
+    /// The point as bytes. Two points compare as their bytes do.
     #[must_use]
     pub fn to_key(self) -> [u8; Self::KEY_BYTES] {
         let mut key = [0; Self::KEY_BYTES];
@@ -85,14 +86,14 @@ impl ShardPoint {
     }
 }
 
-/// The proof of a shard's history up to a point.
+/// Identifies a shard's history up to a point: two histories with equal proofs folded the same
+/// events and took the same decisions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardProof {
-    /// The incarnation of the log that wrote the event before the point's offset; see
+    /// The incarnation of the log that wrote the last event before the point; see
     /// [`crate::Log::incarnation_at`].
     pub incarnation: u64,
-    /// The digest of the decisions taken up to the point; see
-    /// [`crate::DecisionRecord::digest`].
+    /// The digest of all decisions up to the point; see [`crate::DecisionRecord::digest`].
     pub decided: u64,
 }
 
@@ -100,13 +101,13 @@ pub struct ShardProof {
 /// history.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Checkpoint {
-    /// One point for each shard.
+    /// The point of each shard, in order of partition.
     pub points: Vec<ShardPoint>,
     proof: u64,
 }
 
 impl Checkpoint {
-    /// The checkpoint with these points and proofs.
+    /// Creates a checkpoint from the point and the proof of each shard.
     #[must_use]
     pub fn new(shards: impl IntoIterator<Item = (ShardPoint, ShardProof)>) -> Self {
         let mut hash = Sha256::new();
@@ -119,14 +120,14 @@ impl Checkpoint {
         Self { points, proof: digest(hash) }
     }
 
-    /// The checkpoint of shards with these records.
+    /// The checkpoint of the shards whose records are `metas`.
     #[must_use]
     pub fn of<'a>(metas: impl IntoIterator<Item = &'a ShardMeta>) -> Self {
         Self::new(metas.into_iter().map(|meta| (ShardPoint::of(meta), ShardProof::of(meta))))
     }
 
-    /// The same checkpoint in fewer bytes, with offsets and decisions only. For readers
-    /// that do not resume from it.
+    /// A copy that contains only offsets and decisions, and therefore has fewer bytes when it is
+    /// encoded. It is for readers that do not resume from it.
     #[must_use]
     pub fn coarse(&self) -> Self {
         let coarse = |point: &ShardPoint| {
@@ -136,14 +137,14 @@ impl Checkpoint {
         Self { points: self.points.iter().map(coarse).collect(), proof: self.proof }
     }
 
-    /// For each partition the next offset that the tables do not contain yet.
+    /// For each partition, the first offset that the tables do not contain yet.
     pub fn offsets(&self) -> impl Iterator<Item = u64> + '_ {
         self.points.iter().map(|point| point.next.0)
     }
 }
 
-/// Encodes a watermark so that [`Timestamp::MIN`] is short: it is the watermark of every
-/// shard without event time.
+/// Encodes a watermark so that [`Timestamp::MIN`] takes one byte. Every shard without event time
+/// has this watermark.
 mod short {
     use serde::{Deserialize as _, Deserializer, Serializer};
 
@@ -162,15 +163,15 @@ mod short {
 }
 
 impl ShardProof {
-    /// The proof of the history of a shard with this record.
+    /// The proof of the shard whose record is `meta`.
     #[must_use]
     pub fn of(meta: &ShardMeta) -> Self {
         Self { incarnation: meta.incarnation, decided: meta.decided }
     }
 }
 
-/// A replacement for the incarnation of a log that does not know its incarnation. It is derived
-/// from the identity of the partition; see [`crate::Log::identity`].
+/// Derives a number from the identity of a partition (see [`crate::Log::identity`]). It is used as
+/// the incarnation of a log that does not know its incarnation.
 #[must_use]
 pub fn incarnation_of(identity: &str) -> u64 {
     digest(Sha256::new().chain_update(identity))

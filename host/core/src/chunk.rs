@@ -9,12 +9,11 @@ pub struct Chunk {
     pub partition: PartitionId,
     /// The offsets of the events.
     pub offsets: Offsets,
-    /// The events, all columns filled.
+    /// The events. All columns are filled.
     pub events: Events,
-    /// The append time of each event by the log's own clock. [`Timestamp::MIN`] and a
-    /// missing entry at the end mean that the log does not know it, for example for a
-    /// Kafka record whose producer set the timestamp (`CreateTime`). Read it with
-    /// [`Chunk::appended`].
+    /// The append time of each event by the log's own clock. [`Timestamp::MIN`] and a missing entry
+    /// at the end mean that the log does not know the time, for example because a Kafka producer
+    /// set the record's timestamp (`CreateTime`). Read the times with [`Chunk::appended`].
     pub appended: Vec<Timestamp>,
 }
 
@@ -26,7 +25,7 @@ pub enum Offsets {
         /// The first event's offset.
         first: Offset,
     },
-    /// One offset for each event, with gaps as in a compacted Kafka topic.
+    /// One offset for each event. There may be gaps, as in a compacted Kafka topic.
     Sparse(Vec<u64>),
 }
 
@@ -62,7 +61,7 @@ impl Chunk {
         }
     }
 
-    /// The offset after the last event.
+    /// The offset after that of the last event.
     #[must_use]
     pub fn end(&self) -> Offset {
         match self.events.len() {

@@ -11,24 +11,24 @@ pub struct Column {
     bytes: Vec<u8>,
 }
 
-/// Why parts that were received are not a valid column.
+/// Why `ends` and `bytes` that a caller passes are not a valid column.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ColumnError {
     /// The end of a value is before the end of the previous value.
     #[error("column end {end} of value {index} is before the end of the value in front of it")]
     NotRising {
-        /// The index of the value.
+        /// The index of the value whose end is wrong.
         index: usize,
-        /// The end.
+        /// The wrong end.
         end: u32,
     },
     /// The last end is not equal to the number of bytes.
     #[error("the column's last end is {end}, but it has {bytes} bytes")]
     WrongLength {
-        /// The last end, or 0.
+        /// The end of the last value; 0 if there are no values.
         end: u32,
-        /// The number of bytes.
+        /// The number of bytes in the column.
         bytes: usize,
     },
 }
@@ -46,7 +46,7 @@ impl Column {
         Self { ends: Vec::with_capacity(values), bytes: Vec::with_capacity(bytes) }
     }
 
-    /// Creates a column from `ends` and `bytes`, which it checks.
+    /// Creates a column from `ends` and `bytes` after checking them.
     ///
     /// # Errors
     /// [`ColumnError`] if they are not a valid column.
@@ -118,7 +118,7 @@ impl Column {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// The end of each value.
+    /// The end of each value in the bytes of all values.
     #[must_use]
     pub fn ends(&self) -> &[u32] {
         &self.ends

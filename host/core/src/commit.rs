@@ -1,4 +1,5 @@
-//! The changes of a commit, as the feed publishes them and the change log stores them.
+//! The changes of a commit, in the form in which the feed sends them and the change log stores
+//! them.
 
 use serde::{Deserialize, Serialize};
 
@@ -16,37 +17,37 @@ pub struct PublishedCommit {
     pub epoch: String,
     /// The shard's partition.
     pub partition: PartitionId,
-    /// How many commits this shard has made, this one included. A version's
-    /// `pos` is the sum over its shards.
+    /// The number of commits that this shard has made, including this one. The `pos` of a version
+    /// is the sum over its shards.
     pub pos: u64,
-    /// The next offset that the shard's tables do not contain yet.
+    /// The first offset that the shard's tables do not contain yet.
     pub next: Offset,
     /// The checkpoint of the shard after the commit.
     pub checkpoint: Checkpoint,
-    /// The highest event time applied so far, without events that are too far ahead to
-    /// count.
+    /// The highest event time applied so far. Events too far in the future (`engine.ahead_max_s`)
+    /// are left out.
     pub event_time: Timestamp,
     /// Whether the commit is durable. Readers also see commits that are not durable. But a
     /// commit may be reported to other programs, such as Kafka, only if it is durable.
     pub durable: bool,
-    /// The public tables that changed; none if only the offset moved.
+    /// The public tables that changed; empty if only the offset moved.
     pub tables: Vec<TableChanges>,
 }
 
-/// The changes of one table in one commit, each key once, in key order.
+/// The changes of one table in one commit. Each key occurs once, and the keys are sorted.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableChanges {
-    /// The table.
+    /// The table that changed.
     pub table: TableId,
-    /// Rows that were written: key and value (a JSON object).
+    /// The rows that were written: key and value (a JSON object).
     pub up: Vec<(String, Vec<u8>)>,
-    /// Keys deleted.
+    /// The keys of the rows that were deleted.
     pub del: Vec<String>,
 }
 
 impl TableChanges {
-    /// The key of a commit in the change log: the point after the commit, then the number
-    /// of the commit.
+    /// The key under which the change log stores a commit: the shard's point after the commit, then
+    /// the number of the commit.
     #[must_use]
     pub fn key(point: ShardPoint, commit: u64) -> Vec<u8> {
         [point.to_key().as_slice(), &commit.to_be_bytes()].concat()

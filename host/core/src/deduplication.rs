@@ -1,6 +1,6 @@
-//! The deduplication window: finds the newest events by identity, in memory. It consists of a
-//! ring of entries, one for each event, and of a hash table that contains the entries' numbers
-//! by identity. It takes about 40 bytes per event.
+//! The deduplication window: remembers the identities of the newest events in memory, and finds an
+//! event by its identity. It consists of a ring with one entry for each event, and a hash table
+//! that finds the entry of an identity. It takes about 40 bytes per event.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -14,12 +14,14 @@ use crate::{EventRef, Offset, PartitionId};
 /// tenant, `source` and `id` of the events are equal.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity {
-    /// The first 128 bits of the SHA-256 of tenant and `source`, each after its length,
-    /// and `id`. The hash is cryptographic because otherwise a sender could create an
-    /// event with the same hash as another one, so that the other one is not appended.
+    /// The first 128 bits of a SHA-256 of three values: the event's tenant and `source`, each after
+    /// its length, and its `id`. The hash is cryptographic. Otherwise a sender could construct an
+    /// event with the same hash as another one, and the log would take the other event for a
+    /// duplicate.
     pub hash: [u8; 16],
-    /// A checksum of type, subject, data, data type and schema, and extensions. It does not
-    /// cover the time and the trace attributes, because a sender may set new ones at each try.
+    /// A checksum of type, subject, data, data type and schema, and extensions. It leaves out the
+    /// time and the trace attributes, because a sender may set them again when it sends the same
+    /// event a second time.
     pub content: u32,
 }
 
@@ -80,14 +82,14 @@ fn content_hash(event: &EventRef<'_>) -> u32 {
     hash.finalize()
 }
 
-/// The place of an event with the same identity.
+/// Where the log has an event that was appended before with the same identity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownEvent {
-    /// The partition.
+    /// The partition of the earlier event.
     pub partition: PartitionId,
-    /// The offset.
+    /// The offset of the earlier event.
     pub offset: Offset,
-    /// Whether its content differs.
+    /// Whether the content of the two events differs.
     pub differs: bool,
 }
 
@@ -95,9 +97,10 @@ pub struct KnownEvent {
 pub struct DeduplicationWindow {
     limit: usize,
     ring: VecDeque<WindowEntry>,
-    /// The running number of the ring's first entry, modulo 2³².
+    /// The number of the ring's first entry. Entries are numbered in the order in which they are
+    /// added, modulo 2³².
     base: u32,
-    /// The running numbers of all entries, modulo 2³², in a hash table by identity.
+    /// The numbers of all entries (see `base`), in a hash table by the entry's identity.
     numbers: HashTable<u32>,
 }
 
@@ -109,23 +112,23 @@ struct WindowEntry {
 }
 
 impl DeduplicationWindow {
-    /// A window of the newest `limit` events; none if `limit` is 0.
+    /// Creates a window that remembers the newest `limit` events; no events if `limit` is 0.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        // No two entries may have the same running number, also while the window exceeds its
-        // limit because of a pending group. So the limit is at most a quarter of the range of
-        // running numbers, which is far more than any window needs.
+        // Two entries must never have the same number, even when the events of a pending append
+        // exceed the limit. Therefore the limit is at most a quarter of the range of numbers, which
+        // is far more than any window needs.
         let limit = limit.min(u32::MAX / 4) as usize;
         Self { limit, ring: VecDeque::new(), base: 0, numbers: HashTable::new() }
     }
 
-    /// Whether the window is in use: its limit is not 0.
+    /// Whether the window remembers events, which it does unless its limit is 0.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.limit > 0
     }
 
-    /// The place of the event with this identity, if the window has it.
+    /// Where the log has the event with this identity, if the window still remembers it.
     #[must_use]
     pub fn find(&self, identity: &Identity) -> Option<KnownEvent> {
         let entry = |number: &u32| entry(&self.ring, self.base, *number);
@@ -135,8 +138,8 @@ impl DeduplicationWindow {
         Some(KnownEvent { partition, offset, differs: first.content != identity.content })
     }
 
-    /// Adds an event that [`DeduplicationWindow::find`] does not find. The window may
-    /// exceed its limit until [`DeduplicationWindow::trim`] is called.
+    /// Adds an event whose identity [`DeduplicationWindow::find`] does not find. The window may
+    /// exceed its limit until the caller calls [`DeduplicationWindow::trim`].
     pub fn push(&mut self, identity: Identity, partition: PartitionId, offset: Offset) {
         if !self.is_on() || self.find(&identity).is_some() {
             return;
@@ -150,7 +153,7 @@ impl DeduplicationWindow {
         numbers.insert_unique(hash(&identity), number, hash_of);
     }
 
-    /// Removes the oldest entries until the limit is met.
+    /// Removes the oldest entries until the window is within its limit.
     pub fn trim(&mut self) {
         while self.ring.len() > self.limit {
             let Some(oldest) = self.ring.pop_front() else {
@@ -167,12 +170,13 @@ impl DeduplicationWindow {
     }
 }
 
-/// The entry with running number `number`, in a ring whose first entry has number `base`.
+/// The entry with the number `number` in a ring whose first entry has the number `base`.
 fn entry(ring: &VecDeque<WindowEntry>, base: u32, number: u32) -> &WindowEntry {
     &ring[number.wrapping_sub(base) as usize]
 }
 
-/// Part of the identity's hash, which is uniform and cannot be chosen by a sender.
+/// A part of the identity, used as the hash of the hash table. It is uniform, and a sender cannot
+/// choose it.
 fn hash(identity: &Identity) -> u64 {
     let (bytes, _) = identity.hash.as_chunks::<8>();
     u64::from_le_bytes(bytes[0])

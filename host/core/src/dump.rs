@@ -1,15 +1,15 @@
-//! A shard's state in canonical form: to hash it, to write it to a file, and to find the
-//! first difference of two states.
+//! Reads and writes a shard's state in canonical form. Checks use it to hash a state, to write it
+//! to a file, and to find the first difference of two states.
 //!
-//! The canonical dump contains the parts of a state that are functions of the log: rows,
-//! timers, parked events, expiry and, from [`ShardMeta`], the next offset and counters.
-//! It leaves out the parts that depend on when commits happened: the number of commits,
-//! the feed's change log and the outbox. So two shards that folded the same events have
-//! equal dumps, whatever their batches, commits and restarts were.
+//! The canonical dump contains the parts of a state that depend on the log alone: rows, timers,
+//! parked events, times at which rows expire and, from [`ShardMeta`], the next offset and counters.
+//! It leaves out the parts that depend on when commits happened: the number of commits, the feed's
+//! change log and the outbox. So two shards that folded the same events have equal dumps, however
+//! the events were divided into batches and commits, and however often the server restarted.
 //!
 //! States may be larger than memory, so they are read in pages. If a shard is being written to,
-//! pass a snapshot of it ([`crate::ShardStore::snapshot`]); otherwise the pages come from
-//! different commits.
+//! pass a snapshot of it ([`crate::ShardStore::snapshot`]); otherwise the pages come from different
+//! commits.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -20,22 +20,22 @@ use thiserror::Error;
 
 use crate::{KeyRange, Pairs, ReadStore, ShardMeta, Space, StoreError};
 
-/// The most pairs read at once.
+/// The maximum number of pairs of key and value in a page.
 const PAGE_PAIRS_MAX: usize = 1_000;
-/// The target size of a page in bytes. Pages of large values have fewer pairs.
+/// The target size of a page in bytes. A page of large values has fewer pairs.
 const PAGE_BYTES: usize = 4 << 20;
-/// How many bytes of a key or value a [`Difference`] shows as text.
+/// The number of bytes of a key or value that a [`Difference`] shows as text.
 const SHOWN_BYTES_MAX: usize = 200;
 /// The first line of a dump: the name and version of the format.
 const MAGIC: &[u8] = b"lantern-dump 1\n";
-/// The byte after the last entry, before the number of entries.
+/// The byte that follows the last entry of a dump. The number of entries follows this byte.
 const END: u8 = 0xFF;
 
-/// One entry of the canonical dump. In [`Space::Meta`] the keys are names of
-/// [`ShardMeta`]'s fields and the values decimal numbers.
+/// One entry of the canonical dump: a key and a value of a space. In [`Space::Meta`] the key is the
+/// name of a field of [`ShardMeta`] and the value a decimal number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// The space.
+    /// The space that the entry belongs to.
     pub space: Space,
     /// The key.
     pub key: Vec<u8>,
@@ -49,11 +49,12 @@ pub struct Entry {
 pub struct Difference {
     /// The space of the entry that differs.
     pub space: Space,
-    /// The key; in [`Space::Meta`], the name of one of [`ShardMeta`]'s fields.
+    /// The key of the entry that differs. In [`Space::Meta`] it is the name of a field of
+    /// [`ShardMeta`].
     pub key: Vec<u8>,
-    /// The left state's value under the key.
+    /// The value that the left state has under the key.
     pub left: Option<Vec<u8>>,
-    /// The right state's value under the key.
+    /// The value that the right state has under the key.
     pub right: Option<Vec<u8>>,
 }
 
@@ -69,8 +70,8 @@ pub enum DumpError {
     Write(#[from] io::Error),
 }
 
-/// The entries of the canonical dump of `store`, in order of space and key.
-/// Ends after the first error.
+/// The entries of the canonical dump of `store`, in order of space and key. The iterator ends after
+/// the first error.
 pub fn entries(store: &dyn ReadStore) -> impl Iterator<Item = Result<Entry, StoreError>> + '_ {
     Entries::new(store)
 }
@@ -78,13 +79,13 @@ pub fn entries(store: &dyn ReadStore) -> impl Iterator<Item = Result<Entry, Stor
 /// Writes the canonical dump of `store` to `out`. Writes are small, so `out` should be
 /// buffered.
 ///
-/// The dump begins with a line that names the format. Each entry is its space, key and value. A
-/// space is one byte; for a table, the table's number in 4 bytes follows. Before a key and
-/// before a value is its length in 8 bytes. The dump ends with a byte 255 and the number of
-/// entries in 8 bytes. All numbers are big-endian.
+/// The dump begins with a line that names the format. Then each entry follows: its space, its key
+/// and its value. A space is one byte; the space of a table has the table's number in 4 more bytes.
+/// The length of each key and value, in 8 bytes, precedes it. The dump ends with a byte 255 and the
+/// number of entries in 8 bytes. All numbers are big-endian.
 ///
 /// # Errors
-/// [`DumpError`]; part of the dump may have been written.
+/// [`DumpError`]. In this case part of the dump may have been written.
 pub fn write_to(store: &dyn ReadStore, out: &mut dyn Write) -> Result<(), DumpError> {
     out.write_all(MAGIC)?;
     let mut count = 0_u64;
@@ -171,14 +172,14 @@ impl fmt::Display for Difference {
     }
 }
 
-/// The difference for an entry that only one side has.
+/// The difference that is reported if only one of the two states has `entry`.
 fn only(entry: Entry, left: bool) -> Difference {
     let Entry { space, key, value } = entry;
     let (left, right) = if left { (Some(value), None) } else { (None, Some(value)) };
     Difference { space, key, left, right }
 }
 
-/// `bytes` as text between backquotes, cut and escaped.
+/// `bytes` as text between backquotes. Long text is cut, and unprintable characters are escaped.
 fn excerpt(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
     let more = if cut.len() < bytes.len() { "…" } else { "" };
@@ -206,7 +207,8 @@ fn space_name(space: Space) -> String {
     }
 }
 
-/// The number of a space in the dump. Part of the format: never change these numbers.
+/// The number that stands for a space in the dump. The numbers are part of the dump's format and
+/// must never change.
 fn tag(space: Space) -> (u8, Option<u32>) {
     match space {
         Space::Meta => (0, None),
@@ -221,7 +223,7 @@ fn tag(space: Space) -> (u8, Option<u32>) {
     }
 }
 
-/// Reads a state page by page.
+/// Reads the entries of a state page by page.
 struct Entries<'a> {
     store: &'a dyn ReadStore,
     /// The spaces that are still to be read, in reverse order; `None` before the first
@@ -231,7 +233,7 @@ struct Entries<'a> {
     current: Option<(Space, Vec<u8>)>,
     page: std::vec::IntoIter<(Vec<u8>, Vec<u8>)>,
     page_space: Space,
-    /// How many pairs the next page may have.
+    /// The maximum number of pairs in the next page.
     limit: usize,
     done: bool,
 }
@@ -249,7 +251,7 @@ impl<'a> Entries<'a> {
         }
     }
 
-    /// Reads the next page; `false` if there is none.
+    /// Reads the next page. Returns `false` if there is no further page.
     fn fill(&mut self) -> Result<bool, StoreError> {
         let Some(spaces) = &mut self.spaces else {
             let mut spaces = self.store.spaces()?;
@@ -304,8 +306,8 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// The fields of the shard's record that are functions of the log, in order of key. For a shard
-/// that never committed, the fields of an empty record.
+/// Those fields of the shard's record that depend on the log alone, in order of key. A shard that
+/// never committed has the fields of an empty record.
 fn meta(store: &dyn ReadStore) -> Result<Pairs, StoreError> {
     let meta = ShardMeta::of(store)?;
     let fields = [

@@ -1,12 +1,12 @@
-//! Why an operation failed.
+//! The cause of a failed operation, which errors of this crate contain.
 
 use std::error::Error;
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Why an operation failed: a text for people, and the error that caused the failure, if there
-/// is one. The text includes the text of this error.
+/// Why an operation failed: a text for people and, if another error caused the failure, this error.
+/// The text already includes the other error's text.
 #[derive(Clone, Debug)]
 pub struct ErrorCause {
     text: String,
@@ -14,13 +14,13 @@ pub struct ErrorCause {
 }
 
 impl ErrorCause {
-    /// The cause is `error`, and the text is the error's own.
+    /// A cause that is `error`, with the text of `error`.
     #[must_use]
     pub fn of(error: impl Error + Send + Sync + 'static) -> Self {
         Self { text: error.to_string(), source: Some(Arc::new(error)) }
     }
 
-    /// The cause is `error`. `text` describes it.
+    /// A cause that is `error`, with `text` as its text.
     #[must_use]
     pub fn described(text: String, error: impl Error + Send + Sync + 'static) -> Self {
         Self { text, source: Some(Arc::new(error)) }
@@ -34,7 +34,8 @@ impl fmt::Display for ErrorCause {
 }
 
 impl Error for ErrorCause {
-    // Not derived: `thiserror` would return the `Arc`, whose content cannot be downcast.
+    // `source` is not derived, because `thiserror` would return the `Arc` around the error, and a
+    // caller cannot downcast an `Arc` to the error's type.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|error| error as _)
     }

@@ -10,27 +10,27 @@ use crate::{Attributes, Column, Timestamp};
 /// CloudEvents does not allow empty attributes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
-    /// Unique within `source`.
+    /// The event's id, unique within `source`.
     pub id: String,
-    /// The sender.
+    /// The sender of the event.
     pub source: String,
-    /// The event type: `order.placed`.
+    /// The event type, for example `order.placed`.
     #[serde(rename = "type")]
     pub kind: String,
     /// What the event is about. Events of one subject keep their order, also when parked.
     pub subject: String,
-    /// When it happened. Events that were sent without a time have the time at which they
-    /// were appended.
+    /// When the event happened. If the sender gave no time, this is the time at which the event was
+    /// appended.
     pub time: Timestamp,
     /// The extension attribute `tenant`.
     pub tenant: String,
-    /// The schema `data` follows, a URI.
+    /// The URI of the schema that `data` follows.
     pub dataschema: String,
     /// The media type of `data`; empty means JSON.
     pub datacontenttype: String,
     /// All other extension attributes as one JSON object; empty if there are none.
     pub extensions: String,
-    /// The payload's bytes.
+    /// The bytes of the payload.
     pub data: Vec<u8>,
 }
 
@@ -106,14 +106,14 @@ impl EventRef<'_> {
         let members: Option<serde_json::Value> = serde_json::from_str(self.extensions).ok();
         let depth = members.as_ref().and_then(|members| members.get(DEPTH_EXTENSION));
         let number = depth.and_then(|depth| match depth {
-            // Headers of Kafka records are text.
+            // In headers of Kafka records the depth is text.
             serde_json::Value::String(text) => text.parse().ok(),
             other => other.as_u64(),
         });
         number.map_or(0, |number| u32::try_from(number).unwrap_or(u32::MAX))
     }
 
-    /// The bytes of all attributes in total, without the time.
+    /// The number of bytes of all attributes together, without the time.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.id.len()
@@ -128,11 +128,11 @@ impl EventRef<'_> {
     }
 }
 
-/// The extension attribute that carries [`EventRef::depth`].
+/// The name of the extension attribute that contains [`EventRef::depth`].
 pub const DEPTH_EXTENSION: &str = "lanterndepth";
 
-/// The most distinct event types in one [`Events`]; [`Events::push`] returns `false` for
-/// one more.
+/// The maximum number of distinct event types in one [`Events`]. [`Events::push`] refuses an event
+/// with one more type.
 const TYPES_MAX: usize = u16::MAX as usize;
 
 /// Events in columns. Text columns contain UTF-8; [`Events::push`] and
@@ -146,25 +146,25 @@ pub struct Events {
     columns: Columns,
 }
 
-/// The byte columns of [`Events`]. A column is either empty (not requested) or has as
-/// many values as the others.
+/// The byte columns of [`Events`]. A column is either empty, if it was not requested, or has one
+/// value for each event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
-    /// Attribute `id`.
+    /// The values of the attribute `id`.
     pub id: Column,
-    /// Attribute `source`.
+    /// The values of the attribute `source`.
     pub source: Column,
-    /// Attribute `subject`.
+    /// The values of the attribute `subject`.
     pub subject: Column,
-    /// Extension attribute `tenant`.
+    /// The values of the extension attribute `tenant`.
     pub tenant: Column,
-    /// Attribute `dataschema`.
+    /// The values of the attribute `dataschema`.
     pub dataschema: Column,
-    /// Attribute `datacontenttype`.
+    /// The values of the attribute `datacontenttype`.
     pub datacontenttype: Column,
     /// All other extension attributes, as one JSON object for each event.
     pub extensions: Column,
-    /// The payload.
+    /// The payloads.
     pub data: Column,
 }
 
@@ -184,8 +184,9 @@ impl Events {
         Self::default()
     }
 
-    /// Builds events from decoded columns; `None` if their lengths differ, a type is out
-    /// of range or a text column is not UTF-8. Empty columns stay empty.
+    /// Creates events from decoded columns. Returns `None` if the lengths of the columns differ,
+    /// the number of an event's type is out of range, or a text column is not UTF-8. Empty columns
+    /// stay empty.
     #[must_use]
     pub fn from_columns(
         times: Vec<Timestamp>,
@@ -207,7 +208,7 @@ impl Events {
         self.times.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no events.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.times.is_empty()
@@ -239,8 +240,8 @@ impl Events {
         true
     }
 
-    /// Appends the events `range` of `from` with the columns `attributes` only, with a
-    /// single copy for each column.
+    /// Appends the events `range` of `from`, but only the columns that `attributes` names. Each
+    /// column is copied in one step.
     ///
     /// # Panics
     /// If the range is not within `from`.
@@ -309,7 +310,7 @@ impl Events {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// Each event's time.
+    /// The time of each event.
     #[must_use]
     pub fn times(&self) -> &[Timestamp] {
         &self.times
@@ -342,7 +343,7 @@ impl Events {
         &self.type_names
     }
 
-    /// Each event's index into [`Events::type_names`].
+    /// For each event, the index of its type in [`Events::type_names`].
     #[must_use]
     pub fn types(&self) -> &[u16] {
         &self.types
@@ -375,7 +376,7 @@ impl Events {
         }
     }
 
-    /// Gives events without a time (those at [`Timestamp::MIN`]) `time`.
+    /// Sets the time of each event without a time (at [`Timestamp::MIN`]) to `time`.
     pub fn fill_times(&mut self, time: Timestamp) {
         for missing in self.times.iter_mut().filter(|t| **t == Timestamp::MIN) {
             *missing = time;
@@ -383,7 +384,8 @@ impl Events {
     }
 
     fn intern(&mut self, kind: &str) -> Option<u16> {
-        // Most events have the type of the event before, and most logs have few types.
+        // Most events have the same type as the event before them, and most logs have few types. So
+        // the last type is compared first.
         if let Some(&last) = self.types.last()
             && self.type_names[usize::from(last)] == kind
         {
@@ -406,7 +408,7 @@ impl Events {
 }
 
 impl Columns {
-    /// All columns, in the order of the struct.
+    /// All columns, in the order in which the struct declares them.
     #[must_use]
     pub fn all(&self) -> [&Column; 8] {
         [
@@ -427,7 +429,7 @@ impl Columns {
     }
 }
 
-/// Whether each value is UTF-8. This is the case if all bytes together are UTF-8 and no value
+/// Whether each value is UTF-8. Each value is UTF-8 if all bytes together are UTF-8 and no value
 /// ends within a character.
 fn is_utf8(column: &Column) -> bool {
     std::str::from_utf8(column.bytes())

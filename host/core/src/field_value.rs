@@ -1,4 +1,4 @@
-//! Decoded values of fields, and their order.
+//! Values of fields after decoding, and how they are compared.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -7,10 +7,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{FieldKind, parse_rfc3339};
 
-/// A whole number with at most this many digits fits 64 bits with a sign.
+/// The maximum number of digits that [`FieldValue::decode`] reads without a general parser. Every
+/// whole number with at most this many digits fits 64 bits with a sign.
 const SAFE_DIGITS: usize = 18;
 
-/// A decoded value of a field.
+/// The value of a field in a row, after decoding.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum FieldValue<'a> {
     /// A whole number from -2^63 to 2^64 - 1.
@@ -65,7 +66,7 @@ impl<'a> FieldValue<'a> {
         }
     }
 
-    /// The value with a text of its own.
+    /// A copy of the value that owns its text.
     #[must_use]
     pub fn into_owned(self) -> FieldValue<'static> {
         match self {

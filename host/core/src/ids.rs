@@ -1,4 +1,4 @@
-//! Newtypes for the integers in the crates' interfaces.
+//! Types for the integers that crates pass to each other, such as offsets and times.
 
 use std::fmt;
 
@@ -27,20 +27,20 @@ impl Offset {
 #[serde(transparent)]
 pub struct PartitionId(pub u32);
 
-/// The index of a table in its projection's manifest.
+/// A number that identifies a table: its index in the manifest of its projection.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(transparent)]
 pub struct TableId(pub u32);
 
-/// The timer or event for which a plugin writes a row, sets or cancels a timer, emits an
-/// event or logs a message. It is an index into the batch of the call, with the timers
+/// The timer or event that is the reason why a plugin writes a row, sets or cancels a timer, emits
+/// an event or logs a message. The number is an index into the batch of the call: the timers come
 /// first and the events after them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cause(pub u32);
 
-/// Microseconds since 1970-01-01T00:00:00Z; negative before it.
+/// A time in microseconds since 1970-01-01T00:00:00Z; negative before it.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -48,17 +48,17 @@ pub struct Cause(pub u32);
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
-    /// Earlier than every event.
+    /// A time before that of every event.
     pub const MIN: Self = Self(i64::MIN);
     /// The first time that an event may have: 0001-01-01T00:00:00Z.
     ///
-    /// From [`Self::FIRST`] to [`Self::LAST`] years have four digits. So RFC 3339 texts
-    /// in UTC sort by day, and every time can be written in every time zone.
+    /// Between [`Self::FIRST`] and [`Self::LAST`], years have four digits in every time zone. So
+    /// RFC 3339 texts in UTC sort by day, and every time can be written in every time zone.
     pub const FIRST: Self = Self(-62_135_596_800_000_000);
     /// The last time that an event may have: 9999-12-30T21:59:59.999999Z.
     pub const LAST: Self = Self(253_402_207_199_999_999);
 
-    /// Later than every event.
+    /// A time after that of every event.
     pub const MAX: Self = Self(i64::MAX);
 
     /// This time plus `us` microseconds, limited to [`Self::MIN`] and [`Self::MAX`].
@@ -67,14 +67,15 @@ impl Timestamp {
         Self(self.0.saturating_add(us))
     }
 
-    /// Whether an event may have this time.
+    /// Whether an event may have this time, that is, whether it is between [`Self::FIRST`] and
+    /// [`Self::LAST`].
     #[must_use]
     pub fn is_in_range(self) -> bool {
         (Self::FIRST..=Self::LAST).contains(&self)
     }
 
-    /// This time minus `lateness_us`, rounded down to a multiple of `tick_us` (0 counts
-    /// as 1). Both are in microseconds.
+    /// The watermark if this is the highest event time: this time minus `lateness_us`, rounded down
+    /// to a multiple of `tick_us` (0 counts as 1). Both are in microseconds.
     #[must_use]
     pub fn watermark(self, lateness_us: u64, tick_us: u64) -> Self {
         if self == Self::MIN {

@@ -84,18 +84,18 @@ pub use row_source::RowSource;
 pub use view::{ChangesSince, Recovering, ShardChanges, View, ViewError, Views};
 pub use writes::{ChangedPairs, PairSpan, SpaceWrites, Writes};
 
-/// The event type of heartbeats: events that the host itself appends to an idle partition
-/// so that event time advances. Projections with event time read them, but no plugin
-/// receives them.
+/// The event type of heartbeats: events that the host itself appends to an idle partition so that
+/// event time advances. Projections whose manifest has settings of event time read heartbeats, but
+/// no plugin receives them.
 pub const HEARTBEAT_TYPE: &str = "lantern.heartbeat";
 
-/// The event type of an unreadable record: a record of the log that is not an event.
-/// Every projection that may subscribe to it (see [`UNREADABLE_KIND`]) parks it, and no
-/// plugin receives it. It has no subject, because the subject is unknown, so it blocks no
-/// other event. Its extension attribute [`UNREADABLE_REASON`] contains the reason.
+/// The event type of an unreadable record: a record of the log that is not an event. Projections
+/// park it, unless [`UNREADABLE_KIND`] shows that they do not subscribe to its type, and no plugin
+/// receives it. Its subject is unknown and therefore empty, so no other event has to wait for it.
+/// Its extension attribute [`UNREADABLE_REASON`] contains the reason.
 pub const UNREADABLE_TYPE: &str = "lantern.unreadable";
-/// The extension attribute with the reason; see [`UNREADABLE_TYPE`].
+/// The extension attribute that contains why a record is unreadable; see [`UNREADABLE_TYPE`].
 pub const UNREADABLE_REASON: &str = "reason";
-/// The extension attribute with the event type that an unreadable record claims, if that
-/// can be read. Projections that do not subscribe to this type do not park the record.
+/// The extension attribute with the event type that an unreadable record claims to have, if this
+/// type can be read. A projection that does not subscribe to this type does not park the record.
 pub const UNREADABLE_KIND: &str = "kind";

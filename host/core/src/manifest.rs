@@ -1,66 +1,68 @@
-//! The manifest, in which a plugin describes itself, and the rules for it.
+//! The manifest, in which a plugin describes itself, and the rules that a manifest must follow.
 
 use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// The event types, tables and settings of a projection; the contract's `manifest`.
+/// The event types, tables and settings of a projection. The plugin contract calls it `manifest`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
     /// The projection's name: 1 to 64 lower-case letters, digits, `-` or `_`, beginning
     /// with a letter.
     pub name: String,
-    /// The plugin's semantic version. It does not identify the code; a hash does.
+    /// The version that the plugin's author gave it, for people to read. Lantern identifies the
+    /// code by a hash instead.
     pub version: String,
     /// A description in one sentence.
     pub description: String,
-    /// Event types: exact (`order.placed`), by prefix (`order.*`) or all (`*`).
+    /// The event types that the plugin receives. Each entry names one type (`order.placed`), a
+    /// prefix (`order.*`) or all types (`*`).
     pub subscribes: Vec<String>,
-    /// The attributes that the plugin requests.
+    /// The attributes of events that the plugin requests.
     pub attributes: Attributes,
-    /// Members of the payload that the plugin receives as columns.
+    /// Members of the JSON payload that the host decodes and passes to the plugin as columns.
     pub members: Vec<Member>,
-    /// The tables; a [`crate::TableId`] is an index into them.
+    /// The tables of the projection. A [`crate::TableId`] is an index into this list.
     pub tables: Vec<TableSpec>,
-    /// Types of the events it may emit.
+    /// The types of the events that the plugin may emit.
     pub emits: Vec<String>,
-    /// Allows the projection to be part of a cycle, in which each projection emits events
-    /// to which the next one subscribes, up to this emit depth.
+    /// Allows the projection to be part of a cycle: projections of which each emits events that the
+    /// next one receives. The value is the maximum emit depth of these events.
     pub cycle_depth_max: Option<u32>,
-    /// The settings of event time; `None` if the projection does not use it.
+    /// The settings of event time. `None` if the projection does not use event time.
     pub event_time: Option<EventTime>,
-    /// What happens to an event that cannot be applied.
+    /// What happens to an event that the plugin cannot apply.
     pub on_failure: OnFailure,
-    /// JSON Schema of the projection's parameters.
+    /// The JSON Schema of the projection's parameters.
     pub parameters: Option<String>,
 }
 
-/// The CloudEvents attributes that a projection requests. It always receives `type` and
-/// `time`.
+/// The CloudEvents attributes that a projection requests. It always receives `type` and `time`,
+/// which are therefore not listed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[expect(clippy::struct_excessive_bools, reason = "a set of flags, as the contract has it")]
 pub struct Attributes {
-    /// Attribute `id`.
+    /// Whether the attribute `id` is requested.
     pub id: bool,
-    /// Attribute `source`.
+    /// Whether the attribute `source` is requested.
     pub source: bool,
-    /// Attribute `subject`.
+    /// Whether the attribute `subject` is requested.
     pub subject: bool,
-    /// Extension attribute `tenant`.
+    /// Whether the extension attribute `tenant` is requested.
     pub tenant: bool,
-    /// Attribute `dataschema`.
+    /// Whether the attribute `dataschema` is requested.
     pub dataschema: bool,
-    /// Attribute `datacontenttype`.
+    /// Whether the attribute `datacontenttype` is requested.
     pub datacontenttype: bool,
-    /// All other extension attributes.
+    /// Whether all other extension attributes are requested.
     pub extensions: bool,
-    /// The payload.
+    /// Whether the payload is requested.
     pub data: bool,
 }
 
 impl Attributes {
-    /// Every attribute.
+    /// A request for every attribute.
     #[must_use]
     pub fn all() -> Self {
         Self {
@@ -75,7 +77,7 @@ impl Attributes {
         }
     }
 
-    /// The attributes that this or `others` contains.
+    /// The attributes that `self` or `others` contains.
     #[must_use]
     pub fn and(self, others: Self) -> Self {
         Self {
@@ -91,16 +93,16 @@ impl Attributes {
     }
 }
 
-/// A member of the JSON object in an event's payload that the host decodes.
+/// A member of the JSON object in an event's payload. The host decodes it for the plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Member {
-    /// The name.
+    /// The name of the member.
     pub name: String,
-    /// The kind of its values.
+    /// The kind that the member's values must have.
     pub kind: FieldKind,
 }
 
-/// The settings of event time.
+/// The settings of event time in a manifest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EventTime {
     /// The allowed lateness in microseconds.
@@ -109,35 +111,36 @@ pub struct EventTime {
     pub tick_us: u64,
 }
 
-/// What happens to an event that cannot be applied.
+/// What happens to an event that the plugin cannot apply.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnFailure {
-    /// Park it, and every later event of its subject after it.
+    /// The event is parked, and later events of its subject wait behind it.
     #[default]
     ParkSubject,
-    /// Park only this event.
+    /// Only this event is parked.
     ParkEvent,
-    /// Halt the projection until an operator acts.
+    /// The projection halts until an operator acts.
     Halt,
 }
 
-/// One table of a projection.
+/// A table that a projection declares.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableSpec {
-    /// The table's name, of the same form as the projection's.
+    /// The table's name. It has the same form as a projection's name.
     pub name: String,
     /// A description in one sentence.
     pub description: String,
-    /// Public tables hold JSON objects and can be read and subscribed to.
+    /// Whether the table is public: its rows are JSON objects, and clients can read them and
+    /// subscribe to them.
     pub public: bool,
     /// Whether each row belongs to a tenant. A key then consists of the tenant, U+0000 and the
     /// rest of the key.
     pub per_tenant: bool,
-    /// For a public table, the fields of its rows.
+    /// The fields of the table's rows, if the table is public.
     pub fields: Vec<FieldSpec>,
-    /// The timestamp field that decides which partition's value counts for
-    /// fields with merge `newest`.
+    /// The timestamp field that decides which partition's value is used for fields with merge
+    /// `newest`.
     pub newest_by: Option<String>,
     /// How long a row is kept after its last change, in microseconds.
     pub retention_us: Option<u64>,
@@ -146,19 +149,19 @@ pub struct TableSpec {
 /// A field of a public table's rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldSpec {
-    /// The JSON object's key.
+    /// The name of the field: a key of the JSON object.
     pub name: String,
-    /// The kind of its values.
+    /// The kind that the field's values have.
     pub kind: FieldKind,
-    /// The unit for display: `EUR`, `ms`, `%`; may be empty.
+    /// The unit in which the value is displayed, such as `EUR`, `ms` or `%`; may be empty.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub unit: String,
-    /// How the values of several partitions are merged.
+    /// How the values that several partitions have under one key are merged.
     #[serde(default)]
     pub merge: Merge,
 }
 
-/// The kind of a field's values.
+/// The kinds of values that a field can have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FieldKind {
@@ -188,7 +191,7 @@ impl FieldKind {
         matches!(self, Self::Distinct | Self::Percentiles)
     }
 
-    /// The name in the contract.
+    /// The name of the kind in the plugin contract.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -204,18 +207,18 @@ impl FieldKind {
     }
 }
 
-/// How the values of one key are merged if several partitions have it.
+/// How the values of a field are merged if several partitions have a row under the same key.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Merge {
-    /// The values are equal; the one of the lowest partition is used.
+    /// The values must be equal; that of the lowest partition is used.
     #[default]
     Same,
-    /// The sum.
+    /// The sum of the values.
     Sum,
-    /// The smallest.
+    /// The smallest value.
     Min,
-    /// The largest.
+    /// The largest value.
     Max,
     /// The value of the partition whose row has the latest [`TableSpec::newest_by`].
     Newest,
@@ -223,7 +226,7 @@ pub enum Merge {
     Sketch,
 }
 
-/// The rule that a manifest breaks.
+/// A rule that a manifest breaks.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ManifestError {
@@ -232,17 +235,17 @@ pub enum ManifestError {
         "the {what} name `{name}` must be 1 to 64 lower-case letters, digits, `-` or `_`, beginning with a letter"
     )]
     Name {
-        /// `projection`, `table` or `field`.
+        /// What has the name: `projection`, `table` or `field`.
         what: &'static str,
-        /// The name.
+        /// The invalid name.
         name: String,
     },
     /// Two tables, two members, or two fields of a table have the same name.
     #[error("the {what} `{name}` is in the manifest twice")]
     Twice {
-        /// `table`, `member` or `field`.
+        /// What has the name: `table`, `member` or `field`.
         what: &'static str,
-        /// The name.
+        /// The repeated name.
         name: String,
     },
     /// The manifest has no table.
@@ -253,10 +256,10 @@ pub enum ManifestError {
         "the manifest subscribes to no event type: name at least one, as `order.placed`, `order.*` or `*`"
     )]
     NoSubscription,
-    /// A subscription is not a valid pattern.
+    /// A subscription is not a valid pattern of event types.
     #[error("`{0}` is not an event type: write an exact type, a prefix that ends in `*`, or `*`")]
     Subscription(String),
-    /// A public table without fields.
+    /// A public table declares no fields.
     #[error(
         "public table `{0}` declares no fields: name the fields of its rows, or make it private"
     )]
@@ -266,7 +269,7 @@ pub enum ManifestError {
         "the projection subscribes to `{0}`, which it emits itself, so it would never end: subscribe to narrower types"
     )]
     Loop(String),
-    /// An emitted type is a pattern or reserved for the host.
+    /// An emitted type is a pattern, or is reserved for the host.
     #[error("`{0}` cannot be emitted: name an exact type that does not begin with `lantern.`")]
     Emits(String),
     /// A table has retention, but the manifest has no event time.
@@ -279,9 +282,9 @@ pub enum ManifestError {
         "field `{field}` of table `{table}` has merge `newest`: name the table's timestamp field that decides which value is the newest (`newest-by`)"
     )]
     NewestBy {
-        /// The table.
+        /// The name of the table.
         table: String,
-        /// The field.
+        /// The name of the field.
         field: String,
     },
     /// `newest_by` is not a timestamp field of the table.
@@ -289,38 +292,39 @@ pub enum ManifestError {
         "`newest-by` of table `{table}` is `{field}`: name a declared field of kind `timestamp`"
     )]
     NewestByField {
-        /// The table.
+        /// The name of the table.
         table: String,
-        /// The field.
+        /// The name of the field in `newest_by`.
         field: String,
     },
-    /// A sketch must be merged as a sketch, and no other field may be.
+    /// Sketches must have the merge `sketch`, and other fields must not have it; this field breaks
+    /// the rule.
     #[error(
         "field `{field}` of table `{table}`: declare merge `sketch` for the kinds `distinct` and `percentiles`, and for no other kind"
     )]
     Sketch {
-        /// The table.
+        /// The name of the table.
         table: String,
-        /// The field.
+        /// The name of the field.
         field: String,
     },
-    /// The name of a member is empty or too long.
+    /// The name of a member is empty or too long. Contains its length in bytes.
     #[error("the manifest names a member of `data` with {0} bytes: a name has 1 to 255")]
     Member(usize),
-    /// The cycle depth is 0, so no cycle is allowed.
+    /// The cycle depth is 0, which would not allow any cycle.
     #[error("`cycle-depth-max` is 0: give at least 1, or leave it out")]
     CycleDepth,
-    /// The tick is 0.
+    /// The tick of event time is 0.
     #[error("the event-time tick is 0: give it in microseconds, at least 1")]
     Tick,
     /// The manifest exceeds a limit.
     #[error("the manifest has {count} {what}, and the limit is {limit}")]
     TooMany {
-        /// What there are too many of.
+        /// The parts of the manifest that are too many.
         what: &'static str,
-        /// How many.
+        /// How many of these parts the manifest has.
         count: usize,
-        /// The limit.
+        /// The maximum number of these parts.
         limit: usize,
     },
     /// The manifest has an option that this host does not know.
@@ -330,27 +334,28 @@ pub enum ManifestError {
     Option(String),
 }
 
-/// The most tables a manifest may have.
+/// The maximum number of tables in a manifest.
 const TABLES_MAX: usize = 64;
-/// The most bytes of all texts in a manifest in total. The manifest is part of every
-/// status, and is stored with every version.
+/// The maximum number of bytes of all texts in a manifest together. The number is limited because
+/// each status contains the manifest, and each version is stored with it.
 const TEXT_BYTES_MAX: usize = 256 << 10;
-/// The most fields a table may have.
+/// The maximum number of fields in a table.
 const FIELDS_MAX: usize = 256;
-/// The most members of `data` that a manifest may name.
+/// The maximum number of members of `data` that a manifest may name.
 const MEMBERS_MAX: usize = 256;
-/// The longest name of a member, in bytes.
+/// The maximum length of the name of a member, in bytes.
 const MEMBER_NAME_BYTES_MAX: usize = 255;
-/// The most subscriptions, and the most emitted types.
+/// The maximum number of subscriptions, and of emitted types.
 const TYPES_MAX: usize = 256;
 
 impl Manifest {
     /// Checks every rule that needs neither another plugin nor the log.
     ///
     /// # Errors
-    /// The first rule that is broken.
+    /// [`ManifestError`] for the first rule that is broken.
     pub fn check(&self) -> Result<(), ManifestError> {
-        // Checked first, because the messages of the other rules quote these texts.
+        // The size of the texts is checked first, because the messages of the other rules quote
+        // these texts.
         at_most("bytes of text", self.text_bytes(), TEXT_BYTES_MAX)?;
         check_name("projection", &self.name)?;
         at_most("tables", self.tables.len(), TABLES_MAX)?;
@@ -411,8 +416,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// The attributes that are copied from the log: those that the plugin requests, and
-    /// those that the host needs itself.
+    /// The attributes that are read from the log: those that the plugin requests, and those that
+    /// the host needs itself.
     #[must_use]
     pub fn attributes_read(&self) -> Attributes {
         let tenant = !self.emits.is_empty()
@@ -422,7 +427,7 @@ impl Manifest {
         self.attributes.and(Attributes { tenant, data, ..Attributes::default() })
     }
 
-    /// The bytes of all texts in total.
+    /// The number of bytes of all texts in the manifest together.
     fn text_bytes(&self) -> usize {
         let of_field = |field: &FieldSpec| field.name.len() + field.unit.len();
         let of_table = |table: &TableSpec| {
@@ -438,13 +443,13 @@ impl Manifest {
             + self.parameters.as_ref().map_or(0, String::len)
     }
 
-    /// A filter for the event types that it subscribes to.
+    /// The filter that matches the event types to which the manifest subscribes.
     #[must_use]
     pub fn filter(&self) -> TypeFilter {
         TypeFilter::new(&self.subscribes)
     }
 
-    /// The id of the table named `name`.
+    /// The id and the declaration of the table named `name`.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<(crate::TableId, &TableSpec)> {
         (0..).map(crate::TableId).zip(&self.tables).find(|(_, table)| table.name == name)
@@ -484,7 +489,7 @@ impl TableSpec {
     }
 }
 
-/// A filter for event types.
+/// A filter that decides which event types a reader gets.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TypeFilter {
     all: bool,
@@ -493,7 +498,7 @@ pub struct TypeFilter {
 }
 
 impl TypeFilter {
-    /// A filter from patterns as in [`Manifest::subscribes`].
+    /// Creates a filter from patterns as in [`Manifest::subscribes`].
     #[must_use]
     pub fn new(patterns: &[String]) -> Self {
         let mut filter = Self::default();
@@ -515,7 +520,7 @@ impl TypeFilter {
         Self { all: true, ..Self::default() }
     }
 
-    /// This filter extended by the type `kind`.
+    /// Extends this filter by the type `kind`.
     #[must_use]
     pub fn and(mut self, kind: &str) -> Self {
         self.exact.insert(kind.to_owned());

@@ -1,4 +1,4 @@
-//! Decodes declared members of events' JSON payloads into columns, in Apache Arrow's
+//! Decodes the declared members of the events' JSON payloads into columns, in Apache Arrow's
 //! layout.
 
 use std::borrow::Cow;
@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use crate::{Column, FieldKind, Member, parse_rfc3339};
 
-/// One member of the payload for all events of a batch.
+/// The values that one member of the payload has in all events of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberColumn {
     /// A bit for each event: 1 if the event has the member with a value of the declared kind.
@@ -31,7 +31,7 @@ pub enum MemberValues {
     Integers(Vec<i64>),
     /// RFC 3339 times, as microseconds since 1970.
     Timestamps(Vec<i64>),
-    /// Numbers, as the nearest doubles.
+    /// Numbers, each as the nearest double.
     Numbers(Vec<f64>),
     /// A bitmap like [`MemberColumn::validity`].
     Booleans(Vec<u8>),
@@ -41,7 +41,7 @@ pub enum MemberValues {
     Jsons(Column),
 }
 
-/// Decodes `members` of each payload of `data` in one pass.
+/// Decodes the declared `members` in each payload of `data`, in one pass.
 ///
 /// # Panics
 /// If `data` has 2^32 values or more; callers limit it far below.
@@ -68,14 +68,14 @@ pub fn decode_members(members: &[Member], data: &Column) -> Vec<MemberColumn> {
     columns
 }
 
-/// The occurrence of a member in a payload.
+/// What was found when one payload was searched for a member.
 #[derive(Clone, Copy)]
 enum MemberLookup<'a> {
     /// The member is missing.
     Missing,
     /// The member is `null`, which counts as missing.
     Null,
-    /// One value, as JSON text.
+    /// The member has this value, as JSON text.
     Value(&'a str),
     /// The member occurs more than once, or the payload is not an object.
     Mismatched,
@@ -110,7 +110,7 @@ impl<'a> Visitor<'a> for ObjectVisitor<'_, '_, 'a> {
     }
 }
 
-/// A name that is borrowed from the JSON text unless it has escapes.
+/// The name of a member. It is borrowed from the JSON text unless it has escapes.
 #[derive(serde::Deserialize)]
 struct BorrowedName<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -219,7 +219,7 @@ mod tests {
         bits[index / 8] >> (index % 8) & 1 == 1
     }
 
-    /// The value of event `index`; `None` if it is not valid.
+    /// The value that the column has for event `index`; `None` if it has no valid value.
     fn value(column: &MemberColumn, index: usize) -> Option<Value> {
         let (value, empty) = match &column.values {
             MemberValues::Integers(values) => (values[index].into(), values[index] == 0),
@@ -242,7 +242,7 @@ mod tests {
         None
     }
 
-    /// The result of decoding a value of `kind`.
+    /// What a correct decoder returns for `value` in a member of `kind`.
     fn expected(kind: FieldKind, value: &Value) -> Option<Value> {
         match kind {
             FieldKind::Integer => value.as_i64().map(Value::from),
@@ -273,7 +273,7 @@ mod tests {
         })
     }
 
-    /// A payload: an object with names that may occur twice, or a value that is no
+    /// Generates a payload: an object whose names may occur twice, or a value that is not an
     /// object.
     fn payload() -> impl Strategy<Value = (Vec<(String, Value)>, String)> {
         let members = prop::collection::vec(("[a-eä\n]", any_value()), 0..5);

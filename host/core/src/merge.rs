@@ -6,12 +6,12 @@ use serde_json::{Map, Number, Value};
 
 use crate::{FieldKind, Merge, TableSpec, parse_rfc3339};
 
-/// Merges `rows` of `table`, JSON objects in order of partition, by the rule of each
-/// field. Members that are not declared are taken from the first row. A value that is not
-/// of its field's kind counts as absent.
+/// Merges `rows`, the rows that the partitions have under one key of `table`, by the rule of each
+/// field. `rows` are JSON objects in order of partition. Members that are not declared are taken
+/// from the first row. A value that does not have its field's kind counts as absent.
 ///
-/// The result depends only on the rows, so it changes only if one of the rows changes. Integers
-/// are added exactly; a sum outside of 64 bits is set to the bound.
+/// The result depends only on the rows, so it changes only if one of the rows changes. Integers are
+/// added exactly; a sum outside of 64 bits is set to the bound.
 #[must_use]
 pub fn merge_rows(table: &TableSpec, rows: &[&[u8]]) -> Vec<u8> {
     if let [only] = rows {
@@ -41,13 +41,13 @@ pub fn merge_rows(table: &TableSpec, rows: &[&[u8]]) -> Vec<u8> {
     serde_json::to_vec(&merged).expect("a JSON object of strings always encodes")
 }
 
-/// The row with the latest time in `field`. If several rows have this time, it is the row of
+/// The row that has the latest time in `field`. If several rows have this time, it is the row of
 /// the highest partition among them. A row without a time counts as the oldest.
 fn newest<'a>(rows: &'a [Map<String, Value>], field: &str) -> Option<&'a Map<String, Value>> {
     rows.iter().max_by_key(|row| row.get(field).and_then(Value::as_str).and_then(parse_rfc3339))
 }
 
-/// The union of all values that are sketches, or `None` if there is none.
+/// The union of those values that are sketches; `None` if no value is a sketch.
 fn union<'a, S: Deserialize<'a> + Serialize>(
     values: impl Iterator<Item = &'a Value>,
     merge: fn(&mut S, &S),
@@ -72,7 +72,8 @@ fn add(a: &Value, b: &Value) -> Value {
 
 fn less(kind: FieldKind, a: &Value, b: &Value) -> bool {
     match (a, b) {
-        // As texts, a time with a fraction would be before the same second without one.
+        // Timestamps are compared as times. As texts, a time with a fraction would sort before the
+        // same second without one.
         (Value::String(a), Value::String(b)) if kind == FieldKind::Timestamp => {
             parse_rfc3339(a) < parse_rfc3339(b)
         }

@@ -1,9 +1,9 @@
-//! Pairs of keys and values that are read from a store together, without an allocation
-//! for each.
+//! A buffer for pairs of keys and values that are read from a store together. It does not allocate
+//! memory for each pair.
 
-/// A buffer is full with this many pairs.
+/// The number of pairs with which a buffer counts as full.
 const PAIRS_MAX: usize = 1_024;
-/// A buffer is full with this many bytes.
+/// The number of bytes with which a buffer counts as full.
 const BYTES_MAX: usize = 256 << 10;
 
 /// Keys and values, one after another in one allocation.
@@ -29,13 +29,14 @@ impl PairBuffer {
         self.ends.push((key_end, self.bytes.len()));
     }
 
-    /// Whether it holds as many pairs or bytes as it should. It can hold more.
+    /// Whether the buffer has reached its target size in pairs or in bytes. More pairs can still be
+    /// added.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.ends.len() >= PAIRS_MAX || self.bytes.len() >= BYTES_MAX
     }
 
-    /// The number of pairs that it holds before it is full.
+    /// The number of pairs that can be added before the buffer is full.
     #[must_use]
     pub fn room(&self) -> usize {
         PAIRS_MAX.saturating_sub(self.ends.len())
@@ -53,7 +54,7 @@ impl PairBuffer {
         self.ends.is_empty()
     }
 
-    /// The key and the value of the pair at `index`.
+    /// The key and the value of the pair at `index`; `None` if there is no such pair.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<(&[u8], &[u8])> {
         let (key_end, end) = *self.ends.get(index)?;

@@ -1,19 +1,20 @@
-//! The key of a projection, made of its tenant and name.
+//! The key that identifies a projection, made of its tenant and its name.
 
 use sha2::{Digest, Sha256};
 
-/// The longest escaped tenant that a key contains as it is, in bytes.
+/// The maximum length of an escaped tenant in a key, in bytes. The key of a longer tenant contains
+/// a hash instead.
 const TENANT_BYTES_MAX: usize = 80;
 
-/// The key of the projection `name` of `tenant`: in the catalogue, in state folders, in
-/// sources and ids of emitted events, and in the labels of metrics. Without a tenant it
-/// is the name.
+/// The key of the projection `name` of `tenant`. It identifies the projection in the catalogue, in
+/// the names of state folders, in the sources and ids of emitted events, and in the labels of
+/// metrics. Without a tenant the key is the name.
 ///
-/// No two pairs of tenant and name have the same key. A name contains only `a-z`, `0-9`, `-`
-/// and `_`, so it ends before the first dot of a key. In a tenant, every other character than
-/// `a-z`, `0-9` and `-`, also a dot, is escaped: `_` and two hexadecimal digits for each of its
-/// bytes. If an escaped tenant is longer than 80 bytes, the key contains the tenant's hash
-/// instead. Two dots are before this hash, so it never equals an escaped tenant.
+/// No two pairs of tenant and name have the same key. A name contains only `a-z`, `0-9`, `-` and
+/// `_`, so it ends before the first dot of a key. In a tenant, every character other than `a-z`,
+/// `0-9` and `-` is escaped, also a dot: each byte of the character becomes `_` and two hexadecimal
+/// digits. If an escaped tenant is longer than 80 bytes, the key contains the tenant's hash
+/// instead. Two dots precede this hash, so it never equals an escaped tenant.
 #[must_use]
 pub fn projection_key(tenant: &str, name: &str) -> String {
     if tenant.is_empty() {

@@ -1,9 +1,9 @@
-//! Values that are read for many keys at once.
+//! A buffer for values that are read for many keys at once.
 
 use std::ops::Range;
 
-/// The values of a list of keys, by index in this list. The bytes of all values are in
-/// one buffer, so that no value needs an allocation.
+/// The values for a list of keys, each found by its index in this list. The bytes of all values are
+/// in one buffer, so that no value needs an allocation.
 #[derive(Clone, Debug, Default)]
 pub struct ReadValues {
     bytes: Vec<u8>,
@@ -12,27 +12,27 @@ pub struct ReadValues {
 
 #[derive(Clone, Debug)]
 enum ValueSlot {
-    /// The key was not looked up yet.
+    /// The key has not been looked up yet.
     Unknown,
     Absent,
     At(Range<usize>),
 }
 
 impl ReadValues {
-    /// Starts again with `keys` keys that were not looked up yet; keeps the memory.
+    /// Prepares the buffer for `keys` keys that have not been looked up yet. The memory is reused.
     pub fn begin(&mut self, keys: usize) {
         self.bytes.clear();
         self.slots.clear();
         self.slots.resize(keys, ValueSlot::Unknown);
     }
 
-    /// Whether the key at `index` was looked up.
+    /// Whether the key at `index` has been looked up.
     #[must_use]
     pub fn is_known(&self, index: usize) -> bool {
         !matches!(self.slots[index], ValueSlot::Unknown)
     }
 
-    /// Sets the value of the key at `index`; `None` means that there is none.
+    /// Sets the value of the key at `index`; `None` means that this key has no value.
     pub fn set(&mut self, index: usize, value: Option<&[u8]>) {
         self.slots[index] = match value {
             Some(value) => {
@@ -44,7 +44,7 @@ impl ReadValues {
         };
     }
 
-    /// Looks up the `keys` that were not looked up yet, with `get`.
+    /// Calls `get` for each of the `keys` that has not been looked up yet, and stores the result.
     ///
     /// # Errors
     /// The first error of `get`.
@@ -61,8 +61,7 @@ impl ReadValues {
         Ok(())
     }
 
-    /// The value of the key at `index`; `None` if there is none, or the key was not
-    /// looked up.
+    /// The value of the key at `index`; `None` if the key has no value, or has not been looked up.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         match &self.slots[index] {
@@ -71,7 +70,7 @@ impl ReadValues {
         }
     }
 
-    /// How many keys there are.
+    /// The number of keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len()

@@ -1,4 +1,4 @@
-//! The records that the catalogue and a shard's file contain, apart from rows.
+//! The records that the catalogue and the file of a shard contain, apart from rows.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -13,8 +13,8 @@ use crate::{
     projection_key,
 };
 
-/// Names a version: the first 16 hexadecimal digits of a SHA-256 over the
-/// plugin's bytes, its parameters and, if it has one, its source.
+/// Identifies a version: the first 16 hexadecimal digits of a SHA-256 over the plugin's bytes, its
+/// parameters and, if an interpreter runs it, its source code.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct VersionId(pub String);
@@ -25,25 +25,25 @@ impl fmt::Display for VersionId {
     }
 }
 
-/// A projection's entry in the catalogue. Each projection has only one record, so that each of
-/// its changes, such as an activation, is one write.
+/// A projection's entry in the catalogue. Each projection has only one record, so every change of a
+/// projection, such as an activation, is a single write.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectionRecord {
     /// The name.
     pub name: String,
-    /// The tenant that it belongs to; empty for all tenants. Names are unique within a
-    /// tenant.
+    /// The tenant that the projection belongs to; empty if it belongs to all tenants. Names are
+    /// unique within a tenant.
     #[serde(default)]
     pub tenant: String,
-    /// The version that serves readers.
+    /// The active version, whose tables readers see.
     pub active: Option<VersionId>,
-    /// The previously active version, for a rollback.
+    /// The previously active version, to which a rollback returns.
     pub previous: Option<VersionId>,
-    /// Counts activations; part of the feed's epoch.
+    /// The number of activations so far. The feed's epoch contains it.
     pub activations: u64,
-    /// Whether an operator paused it.
+    /// Whether an operator paused the projection.
     pub paused: bool,
-    /// All its versions, oldest first.
+    /// All versions of the projection, oldest first.
     pub versions: Vec<VersionRecord>,
 }
 
@@ -54,14 +54,14 @@ impl ProjectionRecord {
         projection_key(&self.tenant, &self.name)
     }
 
-    /// The version `id`.
+    /// The version with the id `id`.
     #[must_use]
     pub fn version(&self, id: &VersionId) -> Option<&VersionRecord> {
         self.versions.iter().find(|v| v.id == *id)
     }
 
-    /// The feed's epoch of the active version, where `born` comes from
-    /// [`ShardMeta::born`] of its shards; empty if no version is active.
+    /// The feed's epoch of the active version; empty if no version is active. `born` is derived
+    /// from [`ShardMeta::born`] of the version's shards.
     #[must_use]
     pub fn epoch(&self, born: u64) -> String {
         match self.active.as_ref().and_then(|id| self.version(id)) {
@@ -71,19 +71,19 @@ impl ProjectionRecord {
     }
 }
 
-/// A script or declaration, which an interpreter runs.
+/// The source code of a projection that an interpreter runs: a script or a declaration.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionSource {
-    /// The name of its file, without folders.
+    /// The name of the file with the source code, without folders.
     pub name: String,
-    /// SHA-256 of its text, in hexadecimal.
+    /// The SHA-256 of the source code, in hexadecimal.
     pub sha256: String,
-    /// The text.
+    /// The source code.
     pub text: String,
 }
 
 impl VersionSource {
-    /// The source with this name and text.
+    /// Creates a record of the source code `text` in a file named `name`.
     #[must_use]
     pub fn new(name: impl Into<String>, text: impl Into<String>) -> Self {
         let text = text.into();
@@ -91,68 +91,68 @@ impl VersionSource {
     }
 }
 
-/// One version in the catalogue.
+/// A version's entry in the catalogue.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VersionRecord {
-    /// The name.
+    /// The id of the version.
     pub id: VersionId,
-    /// SHA-256 of the plugin's bytes as uploaded, in hexadecimal.
+    /// The SHA-256 of the plugin's bytes as uploaded, in hexadecimal.
     pub sha256: String,
     /// The parameters that are passed to `setup`.
     pub parameters: String,
-    /// The source that the plugin runs, if it is an interpreter.
+    /// The source code, if the plugin is an interpreter that runs it.
     #[serde(default)]
     pub source: Option<VersionSource>,
-    /// The manifest that `setup` returned.
+    /// The manifest that the plugin's `setup` returned.
     pub manifest: Manifest,
-    /// The stage of its life.
+    /// What the version is used for at present.
     pub state: VersionState,
-    /// When it was uploaded.
+    /// When the version was uploaded.
     pub created: Timestamp,
-    /// How many times its state was deleted and folded from the beginning; part of the
-    /// state folder's name.
+    /// How many times the version was rebuilt. Names of state folders contain this number.
     #[serde(default)]
     pub rebuilds: u64,
-    /// Whether it becomes active by itself once it has caught up.
+    /// Whether the version becomes active by itself once it has caught up with the log.
     pub activate_when_ready: bool,
     /// Whether the version becomes active by itself even if it has parked events that the
     /// active version has applied.
     #[serde(default)]
     pub activate_forced: bool,
-    /// Why it was halted.
+    /// The reason why the version was halted; `None` if it is not halted.
     #[serde(default)]
     pub halted: Option<String>,
-    /// The last verification that had a result, as JSON.
+    /// The result of the last completed verification, as JSON.
     #[serde(default)]
     pub verified: Option<String>,
-    /// Why it did not become active by itself once it had caught up.
+    /// The reason why the version did not become active by itself when it had caught up.
     #[serde(default)]
     pub not_activated: Option<String>,
-    /// After a rebuild: for each partition, the offsets from which emitted events are appended
-    /// to the log. An earlier build has appended the events that were emitted before these
-    /// offsets.
+    /// After a rebuild: for each partition, the offsets from which emitted events are appended to
+    /// the log. Before the rebuild, the version already appended the events that were emitted
+    /// before these offsets.
     #[serde(default)]
     pub emit_from: Vec<EmitFrom>,
 }
 
-/// The offsets from which emitted events of a shard are appended to the log.
+/// The offsets from which a shard's emitted events are appended to the log after a rebuild.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmitFrom {
-    /// The offset for events that events emit.
-    pub events: Offset,
-    /// The offset for events that timers emit. Timers fire after an event, at the next
+    /// Events that the plugin emits for an event are appended if that event is at or after this
     /// offset.
+    pub events: Offset,
+    /// Events that the plugin emits for a timer are appended if the timer fires at or after this
+    /// offset. A timer that fires after an event fires at the next offset.
     pub timers: Offset,
-    /// A fault may have kept some timers from firing at the offset `timers`. This is how many
-    /// events the other timers had emitted at this offset before the fault.
+    /// How many events the timers at the offset `timers` had already emitted when a fault kept the
+    /// remaining timers of this offset from firing.
     #[serde(default)]
     pub timers_emitted: u64,
 }
 
 impl EmitFrom {
-    /// The offsets for a rebuild of the state whose record is `meta`. None of them is before
-    /// the same offset in `self`. `ticked` tells whether all timers had fired that are due at
-    /// the state's next offset.
+    /// The offsets for a rebuild of the state whose record is `meta`; none of them is before the
+    /// corresponding offset in `self`. `ticked` tells whether all timers that are due at the
+    /// state's next offset had fired.
     #[must_use]
     pub fn behind(self, meta: &ShardMeta, ticked: bool) -> Self {
         let timers = if ticked { meta.next.next() } else { meta.next };
@@ -166,9 +166,9 @@ impl EmitFrom {
 }
 
 impl VersionRecord {
-    /// Requests a rebuild: the state is folded from the beginning in a new build. `emit_from`
-    /// is used only if the version is active, because emitted events are appended to the log
-    /// only while their version is active.
+    /// Requests a rebuild: the version's tables are deleted and the log is folded from the
+    /// beginning. `emit_from` is used only if the version is active, because only the active
+    /// version's emitted events are appended to the log.
     pub fn rebuild(&mut self, emit_from: Vec<EmitFrom>) {
         self.rebuilds += 1;
         self.halted = None;
@@ -180,85 +180,89 @@ impl VersionRecord {
         }
     }
 
-    /// The prefix of the ids of events that this version emits. It differs for each
-    /// upload and rebuild of the same plugin, because the log would otherwise take their
-    /// events for duplicates.
+    /// The prefix of the ids of events that this version emits. Each upload and each rebuild of a
+    /// plugin has another prefix. Otherwise the log would take the events that it emits for
+    /// duplicates of those that it emitted before.
     #[must_use]
     pub fn emits_as(&self) -> String {
         format!("{}.{:x}.{}", self.id, self.created.0, self.rebuilds)
     }
 }
 
-/// The stage of a version's life.
+/// What a version is used for at present.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum VersionState {
-    /// It folds the log from the beginning and serves no readers.
+    /// The version folds the log from the beginning and serves no readers.
     #[default]
     Backfilling,
-    /// It has caught up, follows the active version, and can be activated.
+    /// The version has caught up with the log, follows the active version, and can be activated.
     Ready,
-    /// It serves readers.
+    /// The version serves readers.
     Active,
-    /// It was active before. It is kept up to date for an instant rollback.
+    /// The version was active before. It is kept up to date so that a rollback can activate it at
+    /// once.
     Retired,
 }
 
-/// The record of a shard in its file; stored in the same transaction as its rows.
+/// The record of a shard in its file. It is stored in the same transaction as the shard's rows.
 // Long because it is one stored record: its members are the format of the state file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ShardMeta {
-    /// The version of the file's format.
+    /// The version of the state file's format.
     pub format: u32,
-    /// The next offset.
+    /// The next offset: the first one that the shard has not applied yet.
     pub next: Offset,
-    /// How many commits it has made.
+    /// The number of commits that the shard has made.
     pub pos: u64,
-    /// Events applied.
+    /// The number of events applied.
     pub applied: u64,
-    /// The applied events that were late.
+    /// The number of applied events that were late.
     pub late: u64,
-    /// Events parked in total, including those that were retried or dropped.
+    /// The number of events ever parked, including those that were retried or dropped.
     pub parked_total: u64,
-    /// Events parked now, including waiting events.
+    /// The number of events parked now, including waiting events.
     pub parked_now: u64,
-    /// The parked events that wait behind a failed one of their subject.
+    /// How many of the parked events wait behind an earlier parked event of their subject.
     #[serde(default)]
     pub waiting_now: u64,
-    /// How many of the events that are parked now are unreadable records of unknown type. They
-    /// may belong to other projections, so they do not count for `engine.parked_max`.
+    /// How many of the events that are parked now are unreadable records of unknown type. They may
+    /// belong to other projections, so they do not count towards `engine.parked_max`.
     #[serde(default)]
     pub unreadable_now: u64,
     /// How many unreadable records of unknown type were skipped and not parked, because too
     /// many of them were parked already.
     #[serde(default)]
     pub unreadable_left_out: u64,
-    /// The greatest depth of an emitted event; see [`crate::EventRef::depth`].
+    /// The greatest emit depth of an event that the shard has emitted; see
+    /// [`crate::EventRef::depth`].
     #[serde(default)]
     pub emit_depth: u32,
-    /// The number of events that timers had emitted in the current tick when a fault
-    /// interrupted it.
+    /// The number of events that the timers of the current tick had emitted when a fault
+    /// interrupted the tick.
     #[serde(default)]
     pub tick_emitted: u64,
-    /// The second folds of batches, and their differences. Not a function of the log.
+    /// Batches that were folded a second time, and the differences found. This does not depend on
+    /// the log alone.
     #[serde(default)]
     pub second_folds: SecondFolds,
-    /// How many emitted events the log has refused for good; they wait for an operator. Not a
-    /// function of the log.
+    /// How many emitted events the log has refused permanently. They wait for an operator. This
+    /// does not depend on the log alone.
     #[serde(default)]
     pub refused_now: u64,
-    /// Timers fired.
+    /// The number of timers that have fired.
     pub timers_fired: u64,
-    /// Rows deleted because their retention ended.
+    /// The number of rows deleted because their retention ended.
     pub expired: u64,
-    /// Timers that are set now.
+    /// The number of timers that are set now.
     pub timers_now: u64,
-    /// How many events this shard has emitted in total, also while the version was not active.
-    /// The ids of emitted events contain this number.
+    /// The number of events that this shard has emitted, including those emitted while the version
+    /// was not active. The ids of emitted events contain this number.
     pub emitted: u64,
     /// The number that the next event in the outbox gets.
     pub outbox_next: u64,
-    /// The log's time: the highest event time that counts; see [`AheadEvents`].
+    /// The highest event time of the events applied. Events too far in the future do not change it;
+    /// see [`AheadEvents`].
     pub max_time: Timestamp,
     /// Events that were too far ahead of their append time to move the watermark.
     #[serde(default)]
@@ -267,86 +271,87 @@ pub struct ShardMeta {
     pub watermark: Timestamp,
     /// The oldest point from which clients can resume with the change log.
     pub changes_from: ShardPoint,
-    /// The bytes in the change log.
+    /// The number of bytes in the change log.
     pub changes_bytes: u64,
-    /// How many retries and drops of parked events there were. The first
-    /// [`DecisionRecord::KEPT_MAX`] of them are stored as a [`DecisionRecord`] each.
+    /// The number of retries and drops of parked events. The first [`DecisionRecord::KEPT_MAX`] of
+    /// them are stored as a [`DecisionRecord`] each.
     #[serde(default)]
     pub decisions: u64,
-    /// A number that identifies the limits under which events were applied; 0 if not
-    /// known.
+    /// A number that identifies the limits under which the shard has applied events; 0 if they are
+    /// not known.
     #[serde(default)]
     pub limits: u64,
-    /// Whether these limits were changed since the first event.
+    /// Whether the limits that `limits` identifies were changed since the first event.
     #[serde(default)]
     pub limits_changed: bool,
-    /// The number of the rebuild in which the numbers of the outbox began at 0. If a rebuild
-    /// can read the state that it replaces, it continues the numbers of that state.
+    /// The number of the rebuild in which the numbering of the outbox began at 0. If a rebuild can
+    /// read the state that it replaces, it continues that state's numbering.
     #[serde(default)]
     pub outbox_of: u64,
-    /// [`crate::Log::identity`] of the partition that was folded; `None` if it was not
-    /// known yet.
+    /// The identity ([`crate::Log::identity`]) of the partition that was folded; `None` if the
+    /// shard does not know it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folded: Option<String>,
-    /// A random number that was drawn when this state began without a predecessor; part
-    /// of the feed's epoch. 0 before the first commit.
+    /// A random number that was drawn when this state was created without an earlier state to
+    /// continue. The feed's epoch contains it. It is 0 before the first commit.
     #[serde(default)]
     pub born: u64,
-    /// [`crate::Log::incarnation_at`] of `next`; 0 if no event was folded, or if the log
-    /// does not know its incarnation.
+    /// The incarnation of the log ([`crate::Log::incarnation_at`]) at the offset `next`; 0 if no
+    /// event was folded, or if the log does not know its incarnation.
     #[serde(default)]
     pub incarnation: u64,
-    /// [`DecisionRecord::digest`] of the last decision; 0 if there was none.
+    /// The digest ([`DecisionRecord::digest`]) of the last decision; 0 if there was none.
     #[serde(default)]
     pub decided: u64,
-    /// As of the last durable commit. Not a function of the log.
+    /// The upper bound that the last durable commit stored for the commits after it. This does not
+    /// depend on the log alone.
     #[serde(default)]
     pub ceiling: Ceiling,
 }
 
-/// An upper bound of the commits without a sync that may follow a durable commit. The durable
-/// commit stores it, so that after a crash the server knows what readers may have seen.
+/// An upper bound for the commits without a sync that may follow a durable commit. The durable
+/// commit stores it. After a crash, the server learns from it which commits readers may have seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ceiling {
-    /// The highest next offset of such a commit.
+    /// The highest next offset that a later commit without a sync may have.
     pub next: Offset,
-    /// The highest number of such a commit.
+    /// The highest number that a later commit without a sync may have.
     pub commit: u64,
 }
 
-/// Events whose time is further ahead than `engine.ahead_max_s` allows. They are applied
+/// Events whose time is further in the future than `engine.ahead_max_s` allows. They are applied
 /// like all others, but do not move the watermark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AheadEvents {
-    /// How many there were.
+    /// The number of these events.
     pub count: u64,
-    /// The latest of them.
+    /// The last of these events.
     pub last: Option<AheadEvent>,
-    /// Only for a log that does not know append times: events that are far ahead of the
-    /// events before them, oldest first. They move the watermark once later events are as
-    /// far ahead.
+    /// Events that are far ahead of the events before them, oldest first. They move the watermark
+    /// once later events are as far ahead. The list is used only if the log does not know append
+    /// times.
     pub unconfirmed: Vec<AheadEvent>,
 }
 
-/// Second folds: batches that a fresh instance has folded again over the same state.
+/// Counts the batches that a fresh instance has folded a second time over the same state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SecondFolds {
-    /// How many.
+    /// The number of batches that were folded a second time.
     pub batches: u64,
-    /// How many of them gave another result.
+    /// The number of batches for which the second fold gave another result.
     pub differences: u64,
-    /// The last difference.
+    /// The last difference that a second fold found.
     pub last: Option<FoldDifference>,
 }
 
-/// A difference between two folds of a batch, as text.
+/// A difference between the two folds of a batch, as text.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FoldDifference {
-    /// The offset of the batch's first event.
+    /// The offset of the first event of the batch.
     pub offset: u64,
-    /// The kind of entry: `row in table ...`, `timer` or `emitted event`.
+    /// What differs: `row in table ...`, `timer` or `emitted event`.
     pub what: String,
-    /// The key.
+    /// The key of the row, timer or event that differs.
     pub key: String,
     /// The value that the first fold wrote; `null` if it wrote none.
     pub first: Option<String>,
@@ -354,26 +359,27 @@ pub struct FoldDifference {
     pub second: Option<String>,
 }
 
-/// An event that is too far ahead to move the watermark.
+/// An event that is too far in the future to move the watermark.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AheadEvent {
-    /// The offset.
+    /// The offset of the event.
     pub offset: Offset,
-    /// The `id`.
+    /// The `id` of the event.
     pub id: String,
-    /// The `source`.
+    /// The `source` of the event.
     pub source: String,
-    /// The time.
+    /// The time of the event.
     pub time: Timestamp,
 }
 
 impl ShardMeta {
-    /// The format that this release writes.
+    /// The version of the format that this release writes.
     pub const FORMAT: u32 = 2;
-    /// The key in [`crate::Space::Meta`].
+    /// The key of the record in [`crate::Space::Meta`].
     pub const KEY: &'static [u8] = b"shard";
 
-    /// Decodes the record in `bytes`; without bytes, that of an empty shard.
+    /// Decodes the record in `bytes`. If there are no bytes, it returns the record of an empty
+    /// shard.
     ///
     /// # Errors
     /// If the bytes are damaged.
@@ -381,8 +387,8 @@ impl ShardMeta {
         bytes.map_or_else(|| Ok(Self::default()), serde_json::from_slice)
     }
 
-    /// After a crash: whether readers may have seen a later state than this one, which is the
-    /// state of the last durable commit.
+    /// Whether readers may have seen a later state than this one. This is possible after a crash,
+    /// because only the state of the last durable commit is left.
     #[must_use]
     pub fn may_be_behind(&self) -> bool {
         self.ceiling.next > self.next || self.ceiling.commit > self.pos
@@ -391,7 +397,7 @@ impl ShardMeta {
     /// The record in `store`. If there is none, the record of an empty shard.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`], or another error of the store.
+    /// [`StoreError::Damaged`] if the record is damaged, or another error of the store.
     pub fn of(store: &dyn ReadStore) -> Result<Self, StoreError> {
         let bytes = store.get(Space::Meta, Self::KEY)?;
         Self::decode(bytes.as_deref())
@@ -439,37 +445,38 @@ impl Default for ShardMeta {
     }
 }
 
-/// A retry or drop of parked events that an operator has decided. A shard's state depends
-/// on the log and on these decisions, so they are stored with the state: a fold from the
-/// beginning repeats them at the same offsets.
+/// An operator's decision to retry or drop parked events. A shard's state depends on the log and on
+/// these decisions. They are stored with the state, so that a fold from the beginning can repeat
+/// them at the same offsets.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DecisionRecord {
-    /// The shard's next offset at that time.
+    /// The shard's next offset at the time of the decision.
     pub next: Offset,
-    /// The watermark at that time.
+    /// The shard's watermark at the time of the decision.
     pub watermark: Timestamp,
     /// Whether the events were retried (`true`) or dropped (`false`).
     pub retry: bool,
-    /// Whether all parked events were selected.
+    /// Whether the decision selects all parked events.
     pub all: bool,
-    /// Selects the events at these offsets.
+    /// The decision selects the events at these offsets.
     pub offsets: Vec<u64>,
-    /// Selects only events of this tenant.
+    /// The decision selects only events of this tenant.
     pub tenant: Option<String>,
-    /// Selects the events of this subject.
+    /// The decision selects only the events of this subject.
     pub subject: Option<String>,
-    /// How many events were retried or dropped before it ended.
+    /// How many events were retried or dropped because of the decision.
     pub handled: u64,
-    /// The digest of this decision and of all before it.
+    /// The digest of this decision and of all decisions before it.
     pub digest: u64,
 }
 
 impl DecisionRecord {
     const FORMAT: u8 = 3;
-    /// The most decisions that are stored for a shard; further ones are only counted.
+    /// The maximum number of decisions that are stored for a shard. Further decisions are only
+    /// counted.
     pub const KEPT_MAX: u64 = 100_000;
 
-    /// The key of decision `number`, from 0, in [`crate::Space::Meta`].
+    /// The key of decision `number` (counted from 0) in [`crate::Space::Meta`].
     #[must_use]
     pub fn key(number: u64) -> Vec<u8> {
         [b"decision/".as_slice(), &number.to_be_bytes()].concat()
@@ -484,7 +491,7 @@ impl DecisionRecord {
         record
     }
 
-    /// The record as a shard's file stores it.
+    /// The bytes in which a shard's file stores the record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![Self::FORMAT];
@@ -492,8 +499,8 @@ impl DecisionRecord {
         bytes
     }
 
-    /// The inverse of [`DecisionRecord::encode`]; `None` if the bytes are damaged or have
-    /// a later format.
+    /// The inverse of [`DecisionRecord::encode`]. Returns `None` if the bytes are damaged or have a
+    /// later format.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&format, body) = bytes.split_first()?;
@@ -504,8 +511,8 @@ impl DecisionRecord {
 /// An emitted event that is not in the log yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxEvent {
-    /// The offset of the event that caused it; for an event of a timer, that of the event
-    /// that set the timer.
+    /// The offset of the event that caused this event. If a timer caused it, this is the offset of
+    /// the event that set the timer.
     pub cause: Offset,
     /// The type.
     #[serde(rename = "type")]
@@ -516,46 +523,48 @@ pub struct OutboxEvent {
     pub tenant: String,
     /// The time.
     pub time: Timestamp,
-    /// The payload, JSON.
+    /// The payload, in JSON.
     pub data: Vec<u8>,
-    /// One more than its cause's depth; see [`crate::EventRef::depth`].
+    /// The emit depth: one more than that of the event or timer that caused this event; see
+    /// [`crate::EventRef::depth`].
     pub depth: u32,
 }
 
-/// The kind of a parked record.
+/// What a parked record contains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ParkedKind {
     /// An event that could not be applied.
     Event,
-    /// An event that waits behind a parked one of its subject, and was not tried yet.
+    /// An event that was not tried yet, because it waits behind a parked event of its subject.
     Waiting,
     /// A timer that could not be fired.
     Timer(Timer),
 }
 
-/// A complete parked event (or timer): the log may delete the original.
+/// A parked event or timer, as it is stored. The record contains the complete event, because the
+/// log may delete the original.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParkedRecord {
-    /// The kind of the record.
+    /// What the record contains.
     pub kind: ParkedKind,
-    /// The event's offset; for a timer, the next offset when it was due.
+    /// The offset of the event. For a timer, it is the shard's next offset when the timer was due.
     pub offset: Offset,
-    /// The event; for a timer, an empty event.
+    /// The parked event. For a timer, it is an empty event.
     pub event: Event,
-    /// The watermark at which it was applied.
+    /// The watermark at which the event or timer was applied.
     pub watermark: Timestamp,
-    /// Why it could not be applied; empty while it waits.
+    /// Why the event or timer could not be applied; empty while an event waits behind another one.
     pub reason: String,
-    /// The guest's stack; may be empty.
+    /// The plugin's call stack; may be empty.
     pub backtrace: String,
-    /// How many times it was tried.
+    /// How many times the plugin was called with the event or timer.
     pub attempts: u32,
 }
 
 impl ParkedRecord {
     const FORMAT: u8 = 2;
 
-    /// The event's tenant; for a timer, the part of its key before U+0000.
+    /// The tenant of the event. For a timer, it is the part of the timer's key before U+0000.
     #[must_use]
     pub fn tenant(&self) -> &str {
         match &self.kind {
@@ -564,7 +573,7 @@ impl ParkedRecord {
         }
     }
 
-    /// The record as a shard's file stores it.
+    /// The bytes in which a shard's file stores the record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![Self::FORMAT];
@@ -572,7 +581,7 @@ impl ParkedRecord {
         bytes
     }
 
-    /// The inverse of [`ParkedRecord::encode`]; `None` if the bytes are damaged or have a
+    /// The inverse of [`ParkedRecord::encode`]. Returns `None` if the bytes are damaged or have a
     /// later format.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {

@@ -1,28 +1,29 @@
-//! Names that are reserved for the host: sources, types and extension attributes.
+//! Names that only the host may use: sources, types and extension attributes.
 
-/// The source of the host's own events, such as heartbeats.
+/// The `source` of the events that the host itself creates, such as heartbeats.
 pub const HOST_SOURCE: &str = "lantern";
-/// The prefix of the source of emitted events; the projection's name follows.
+/// The prefix of the `source` of emitted events. The projection's name follows it.
 pub const EMITTED_SOURCE_PREFIX: &str = "lantern/";
-/// The prefix of the types of the host's own events.
+/// The prefix of the types of events that the host itself creates.
 pub const HOST_TYPE_PREFIX: &str = "lantern.";
 /// The prefix of extension attributes that only the host sets.
 pub const HOST_EXTENSION_PREFIX: &str = "lantern";
 
-/// Whether `source` is one of the host: of its own events or of emitted ones.
+/// Whether `source` is a source that only the host may use: that of its own events, or that of
+/// emitted events.
 #[must_use]
 pub fn is_host_source(source: &str) -> bool {
     source == HOST_SOURCE || source.starts_with(EMITTED_SOURCE_PREFIX)
 }
 
-/// Whether `kind` is a type of the host's own events.
+/// Whether `kind` is a type of events that the host itself creates.
 #[must_use]
 pub fn is_host_type(kind: &str) -> bool {
     kind.starts_with(HOST_TYPE_PREFIX)
 }
 
-/// The id of an emitted event. It consists of `emits_as` (which has no slash), the
-/// partition, the offset of the event that caused it, and a count.
+/// The id of an emitted event. It consists of `emits_as` (which has no slash), the partition, the
+/// offset of the event that caused it, and `count`.
 #[must_use]
 pub fn emitted_id(emits_as: &str, partition: u32, cause: u64, count: u64) -> String {
     format!("{emits_as}/{partition}/{cause}/{count}")
@@ -30,8 +31,8 @@ pub fn emitted_id(emits_as: &str, partition: u32, cause: u64, count: u64) -> Str
 
 /// Whether `source` and `id` have the form that the host gives emitted events.
 ///
-/// This does not prove that the host wrote the event: every program that may write to a Kafka
-/// topic can write this form. So no decision may assume that the host wrote it.
+/// This does not prove that the host wrote the event: every program that may write to a Kafka topic
+/// can write events of this form. So no decision may rely on it.
 #[must_use]
 pub fn has_emitted_form(source: &str, id: &str) -> bool {
     let Some(projection) = source.strip_prefix(EMITTED_SOURCE_PREFIX) else { return false };

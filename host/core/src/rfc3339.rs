@@ -1,12 +1,12 @@
-//! Parses RFC 3339 times, with a resolution of a microsecond.
+//! Parses times in the format of RFC 3339, with a resolution of a microsecond.
 
 use crate::Timestamp;
 
 /// Microseconds in a second.
 const SECOND_US: i64 = 1_000_000;
-/// `text` in microseconds since 1970; `None` if it is not RFC 3339. Digits after the
-/// sixth decimal are ignored, and a leap second counts as the second before it. The time
-/// may be outside of the range of [`Timestamp::is_in_range`].
+/// Parses `text` as an RFC 3339 time. Returns `None` if it is not one. Digits after the sixth
+/// decimal are ignored, and a leap second counts as the second before it. The time may be outside
+/// of the range of [`Timestamp::is_in_range`].
 #[must_use]
 pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     let b = text.as_bytes();
@@ -41,7 +41,8 @@ fn two(b: &[u8], at: usize) -> Option<u8> {
     (high < 10 && low < 10).then(|| high * 10 + low)
 }
 
-/// A fraction of a second in microseconds, if there is one, and the rest of the text.
+/// Splits a fraction of a second from the text: its value in microseconds (0 if there is no
+/// fraction), and the rest of the text.
 fn fraction(b: &[u8]) -> Option<(i64, &[u8])> {
     if b.first() != Some(&b'.') {
         return Some((0, b));
@@ -57,7 +58,7 @@ fn fraction(b: &[u8]) -> Option<(i64, &[u8])> {
     Some((us, &b[1 + digits..]))
 }
 
-/// A zone's offset from UTC in seconds.
+/// The difference of a time zone from UTC, in seconds.
 fn zone(b: &[u8]) -> Option<i64> {
     match b {
         [b'Z' | b'z'] => Some(0),
@@ -82,9 +83,9 @@ fn days_in(year: i64, month: u8) -> u8 {
     }
 }
 
-/// Days from 1970-01-01 in the proleptic Gregorian calendar. Counting years
-/// from March puts the leap day at the end, so that a month's first day is a
-/// linear function of the month.
+/// The number of days from 1970-01-01 to this day in the proleptic Gregorian calendar. The
+/// calculation counts years from March. This puts the leap day at the end of the year, so the first
+/// day of a month is a linear function of the month.
 #[must_use]
 pub fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
     let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };

@@ -1,5 +1,5 @@
-//! Checks rows of public tables against the fields that their table declares, so that
-//! readers can read every row.
+//! Checks the rows of public tables, so that readers can read every row. A row must follow these
+//! rules:
 //!
 //! * A row is a JSON object (UTF-8) that is nested at most [`DEPTH_MAX`] deep.
 //! * Each member is a declared field and occurs once. A field may be missing or `null`,
@@ -16,21 +16,22 @@ use thiserror::Error;
 
 use crate::{FieldKind, FieldSpec, parse_rfc3339};
 
-/// How deep a row may be nested; the row itself counts as 1.
+/// The maximum depth to which a row may be nested. The row itself counts as 1.
 const DEPTH_MAX: usize = 64;
-/// The most fields for which [`glance`] can check that each occurs once.
+/// The maximum number of fields for which [`glance`] can check that each occurs once.
 const GLANCE_FIELDS_MAX: usize = 64;
-/// Whole numbers of up to this many digits are within 64 bits.
+/// The maximum number of digits that [`glance`] accepts. Every whole number with this many digits
+/// fits 64 bits.
 const SAFE_DIGITS: usize = 18;
-/// How many characters of a value an error shows.
+/// The number of characters of a value that an error shows.
 const SHOWN_CHARS: usize = 60;
 
-/// The error of a row, as text that follows the row's name.
+/// Why a row is invalid. The text continues a sentence that begins with the row's name.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("{0}")]
 pub struct RowError(String);
 
-/// Checks the row `value` of a table with `fields`.
+/// Checks that `value` is a valid row of a table with the fields `fields`.
 ///
 /// # Errors
 /// [`RowError`] if the row breaks a rule.
@@ -41,9 +42,9 @@ pub fn check_row(fields: &[FieldSpec], value: &[u8]) -> Result<(), RowError> {
     check_whole(fields, value).map_err(RowError)
 }
 
-/// A quick check that takes a fifth of a parser's time. Returns `None` for invalid rows,
-/// and also for rows that it cannot check: those with white space, escapes, text that is
-/// not ASCII, exponents, long numbers, arrays or objects.
+/// Checks a row in a fifth of the time that a parser needs. Returns `None` for invalid rows, and
+/// also for valid rows that it cannot check: those with white space, escapes, text that is not
+/// ASCII, exponents, long numbers, arrays or objects. A parser must check these.
 #[inline]
 fn glance(fields: &[FieldSpec], value: &[u8]) -> Option<()> {
     let mut remaining = value.strip_prefix(b"{")?;
@@ -56,7 +57,8 @@ fn glance(fields: &[FieldSpec], value: &[u8]) -> Option<()> {
     let (mut observed, mut expected) = (0_u64, 0);
     loop {
         let (name, after) = take_text(remaining)?;
-        // Most rows have their fields in the order of the manifest.
+        // Most rows have their fields in the order of the manifest, so the next field of the
+        // manifest is compared first.
         let index = match fields.get(expected) {
             Some(field) if field.name.as_bytes() == name => expected,
             _ => fields.iter().position(|field| field.name.as_bytes() == name)?,
@@ -102,7 +104,7 @@ fn after_value(kind: FieldKind, value: &[u8]) -> Option<&[u8]> {
     }
 }
 
-/// A text without its quotes, and the bytes after it.
+/// Splits `bytes` into a text without its quotes, and the bytes after the text.
 #[inline]
 fn take_text(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let text = bytes.strip_prefix(b"\"")?;
@@ -145,11 +147,11 @@ fn check_whole(fields: &[FieldSpec], value: &[u8]) -> Result<(), String> {
 
 struct RowVisitor<'r> {
     fields: &'r [FieldSpec],
-    /// The error of the first invalid member.
+    /// The error of the first member that is invalid.
     wrong: &'r mut Option<String>,
 }
 
-/// A name that is borrowed from the JSON text unless it has escapes.
+/// The name of a member. It is borrowed from the JSON text unless it has escapes.
 #[derive(serde::Deserialize)]
 struct BorrowedName<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -191,13 +193,13 @@ impl<'a> Visitor<'a> for RowVisitor<'_> {
     }
 }
 
-/// Whether `json` is a value of `kind`, or `null`:
+/// Whether `json` is `null` or a value of `kind`. The values of the kinds are:
 ///
-/// * `integer`: from -2^63 to 2^64 - 1, without fraction and exponent, so not `1.0`.
-/// * `number`: one that fits a double, so not `1e400`.
-/// * `text`: without unpaired surrogates.
-/// * `timestamp`: RFC 3339 text in UTC.
-/// * `distinct`, `percentiles`: a sketch whose stated results follow from its content.
+/// * `integer`: whole numbers from -2^63 to 2^64 - 1, without fraction and exponent, so not `1.0`.
+/// * `number`: numbers that fit a double, so not `1e400`.
+/// * `text`: texts without unpaired surrogates.
+/// * `timestamp`: RFC 3339 texts in UTC.
+/// * `distinct`, `percentiles`: sketches whose stated results follow from their content.
 fn is_of_kind(kind: FieldKind, json: &str) -> bool {
     if json == "null" {
         return true;
@@ -221,7 +223,7 @@ fn is_time(text: &str) -> bool {
     utc && parse_rfc3339(text).is_some_and(|time| time.is_in_range())
 }
 
-/// The nesting depth of arrays and objects in `json`, which may be invalid.
+/// The depth to which arrays and objects are nested in `json`, which may be invalid.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut most, mut in_text, mut escaped) = (0_usize, 0, false, false);
     for byte in json {
@@ -240,7 +242,7 @@ fn depth(json: &[u8]) -> usize {
     most
 }
 
-/// The beginning of a value, as text.
+/// The beginning of a value, as text for an error.
 fn quote_value(value: &[u8]) -> String {
     let head = &value[..value.len().min(4 * SHOWN_CHARS)];
     format!("`{}`", cut(&String::from_utf8_lossy(head).escape_debug().to_string()))
@@ -278,7 +280,7 @@ mod tests {
     }
 
     proptest! {
-        /// Members with values that are valid or nearly so.
+        /// Generates members with values that are valid or nearly valid.
         #[test]
         fn a_glance_never_takes_what_a_parser_refuses(
             members in prop::collection::vec(

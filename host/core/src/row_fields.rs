@@ -1,5 +1,5 @@
-//! Reads chosen fields of a row and skips the others, without decoding and without
-//! allocation.
+//! Reads chosen fields of a row. It skips the other fields without decoding them, and allocates no
+//! memory.
 
 use crate::{FieldKind, FieldSpec, FieldValue};
 
@@ -8,23 +8,23 @@ use crate::{FieldKind, FieldSpec, FieldValue};
 pub struct FieldReader {
     names: Vec<Box<[u8]>>,
     kinds: Vec<FieldKind>,
-    /// For each field, its index among the chosen ones.
+    /// For each field of the table, its index among the chosen fields; `None` if it is not chosen.
     slots: Vec<Option<usize>>,
     chosen: usize,
 }
 
-/// Where the chosen fields are in a row. Reuse it for many rows.
+/// The places of the chosen fields in a row. It can be used again for other rows.
 #[derive(Clone, Debug, Default)]
 pub struct FieldSpans(Vec<Span>);
 
-/// The bytes of a value in a row. Empty if the row has no value.
+/// The place of a value in a row. It is empty if the row has no value.
 #[derive(Clone, Copy, Debug, Default)]
 struct Span {
     start: usize,
     end: usize,
 }
 
-/// The chosen fields of one row.
+/// The values that the chosen fields have in one row.
 #[derive(Clone, Copy, Debug)]
 pub struct RowFields<'r> {
     reader: &'r FieldReader,
@@ -33,7 +33,8 @@ pub struct RowFields<'r> {
 }
 
 impl FieldReader {
-    /// Reads the fields with the indexes `chosen` of a table that declares `fields`.
+    /// Creates a reader of the fields with the indexes `chosen`, for a table that declares
+    /// `fields`.
     #[must_use]
     pub fn new(fields: &[FieldSpec], chosen: impl IntoIterator<Item = usize>) -> Self {
         let mut reader = Self {
@@ -56,7 +57,7 @@ impl FieldReader {
     pub fn read<'r>(&'r self, row: &'r [u8], spans: &'r mut FieldSpans) -> RowFields<'r> {
         spans.0.clear();
         spans.0.resize(self.chosen, Span::default());
-        // The scan ends at the first error; what was found before it counts.
+        // The scan ends at the first error. The fields found before it are used.
         let _ = self.find(row, &mut spans.0);
         RowFields { reader: self, row, spans }
     }
@@ -97,9 +98,9 @@ impl FieldReader {
         }
     }
 
-    /// The field whose name begins at the quote at `at` (`None` if it is not declared),
-    /// and the index after the name. Most rows have their fields in the order of the
-    /// manifest, so the field `expected` is compared first.
+    /// Returns the field whose name begins at the quote at `at` (`None` if this field is not
+    /// declared), and the index after the name. The name is compared with the field `expected`
+    /// first, because most rows have their fields in the order of the manifest.
     fn name_at(&self, row: &[u8], at: usize, expected: usize) -> Option<(Option<usize>, usize)> {
         if let Some(name) = self.names.get(expected) {
             let end = at + 1 + name.len();
@@ -120,8 +121,8 @@ impl FieldReader {
 }
 
 impl<'r> RowFields<'r> {
-    /// The JSON text of the field with this index. `None` if the row has no value for
-    /// it, if it is `null`, or if the field was not chosen.
+    /// The value of the field with the index `field`, as JSON text. `None` if the row has no value
+    /// for the field, if the value is `null`, or if the field was not chosen.
     #[must_use]
     pub fn json(&self, field: usize) -> Option<&'r [u8]> {
         let Span { start, end } = self.spans.0[(*self.reader.slots.get(field)?)?];
@@ -129,7 +130,7 @@ impl<'r> RowFields<'r> {
         (!json.is_empty() && json != b"null").then_some(json)
     }
 
-    /// The decoded value of the field with this index. `None` if the row has no value of
+    /// The value of the field with the index `field`, decoded. `None` if the row has no value of
     /// the field's kind.
     #[must_use]
     pub fn value(&self, field: usize) -> Option<FieldValue<'r>> {

@@ -1,12 +1,12 @@
-//! The rows of one table in key order, for readers of whole tables.
+//! Reads the rows of one table in key order, for readers that need whole tables.
 
 use crate::view::merged_value;
 use crate::{KeyRange, PairBuffer, ReadStore, Space, StoreError, TableId, TableSpec};
 
-/// The merged rows of a table as of one commit.
+/// The rows of a table as of one commit. Rows of several partitions under one key are merged.
 pub trait RowSource {
-    /// Passes the key and the value of each row of `range` to `take` in key order, the
-    /// last first if `reverse`, until `take` returns `false`.
+    /// Passes the key and the value of each row of `range` to `take` in key order, until `take`
+    /// returns `false`. If `reverse` is set, it begins with the last row.
     ///
     /// # Errors
     /// [`StoreError`] if the rows cannot be read.
@@ -18,7 +18,7 @@ pub trait RowSource {
     ) -> Result<(), StoreError>;
 }
 
-/// The rows of a table over the snapshots of all shards.
+/// Reads the rows of a table from the snapshots of all shards.
 pub(crate) struct ShardRows<'v> {
     pub(crate) table: TableId,
     pub(crate) spec: Option<&'v TableSpec>,
@@ -72,7 +72,7 @@ impl RowSource for ShardRows<'_> {
     }
 }
 
-/// The indexes of the cursors that have the next key, in order of partition.
+/// Sets `held` to the indexes of the cursors that are at the next key, in order of partition.
 fn first_key(cursors: &[ShardCursor<'_>], reverse: bool, held: &mut Vec<usize>) {
     let mut first: Option<&[u8]> = None;
     for (index, cursor) in cursors.iter().enumerate() {
@@ -90,11 +90,11 @@ fn first_key(cursors: &[ShardCursor<'_>], reverse: bool, held: &mut Vec<usize>) 
     }
 }
 
-/// Reads the rows of one shard, many at a time.
+/// Reads the rows of one shard, several at a time.
 struct ShardCursor<'v> {
     store: &'v dyn ReadStore,
     space: Space,
-    /// The keys that were not read yet.
+    /// The range of keys that have not been read yet.
     range: KeyRange,
     reverse: bool,
     pairs: PairBuffer,
@@ -127,7 +127,7 @@ impl ShardCursor<'_> {
         Ok(())
     }
 
-    /// Reads the next rows.
+    /// Reads the next rows of the shard into the buffer.
     fn fill(&mut self) -> Result<(), StoreError> {
         self.pairs.clear();
         self.index = 0;
@@ -156,7 +156,7 @@ mod tests {
     use super::*;
     use crate::{FieldSpec, Merge, Pairs};
 
-    /// A store of one table.
+    /// A store that contains one table.
     struct Rows(BTreeMap<Vec<u8>, Vec<u8>>);
 
     impl ReadStore for Rows {
@@ -193,8 +193,8 @@ mod tests {
         let field =
             |name: &str, merge| FieldSpec { name: name.into(), merge, ..FieldSpec::default() };
         let spec = TableSpec { fields: vec![field("n", Merge::Sum)], ..TableSpec::default() };
-        // Key `i` is in each shard whose number divides `i`. So some keys are in all shards,
-        // and there are more rows than are read at a time.
+        // The shard with the number `n` has each key that `n` divides. So some keys are in all
+        // shards, and there are more rows than are read at a time.
         let stores = [1, 2, 3].map(|shard| {
             let keys = (0..3_000_u32).filter(|key| key % shard == 0);
             let row = |key| (format!("k{key:05}").into_bytes(), b"{\"n\":1}".to_vec());

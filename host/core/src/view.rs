@@ -1,4 +1,5 @@
-//! What readers see: one committed state of a version over all its shards.
+//! Views: what readers see of a version. A view is one committed state of a version with all its
+//! shards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,49 +16,49 @@ use crate::{
 
 /// Opens views of projections.
 pub trait Views: Send + Sync {
-    /// The last committed state of the active version of `projection`.
+    /// Opens a view of the last committed state of the active version of `projection`.
     ///
     /// # Errors
-    /// [`ViewError`].
+    /// [`ViewError`] if there is no view.
     fn view(&self, projection: &str) -> Result<View, ViewError>;
 
-    /// The state of one version, active or not.
+    /// Opens a view of one version, whether it is active or not.
     ///
     /// # Errors
-    /// [`ViewError`].
+    /// [`ViewError`] if there is no view.
     fn view_version(&self, projection: &str, version: &VersionId) -> Result<View, ViewError>;
 
-    /// Why the active version cannot be read after a crash. `None` if it can be read, or if it
-    /// cannot be read for another reason. Does not block.
+    /// The reason why the active version cannot be read after a crash. `None` if it can be read, or
+    /// if it cannot be read for another reason. Does not block.
     fn recovering(&self, _projection: &str) -> Option<Recovering> {
         None
     }
 }
 
-/// After a crash, a version may have to fold events again because its last commits were not
-/// durable. Readers may have seen the results of these events before the crash, so the
-/// version's tables cannot be read until it has folded them.
+/// The state of a version that cannot be read after a crash. The last commits before the crash were
+/// not durable, so the version folds their events again. Readers may have seen the results of these
+/// events before the crash. Therefore the tables cannot be read until the version has folded them.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("projection `{projection}` recovers from a crash: {reason}")]
 pub struct Recovering {
-    /// The projection.
+    /// The name of the projection.
     pub projection: String,
-    /// How far it has folded, or why it does not continue.
+    /// How far the version has folded the events, or why it does not continue.
     pub reason: String,
-    /// Whether an operator must act before it continues.
+    /// Whether the version continues only after an operator acts.
     pub stopped: bool,
 }
 
 impl Recovering {
-    /// How long a read waits for a projection that recovers, unless it has a longer limit.
+    /// How long a read waits for a projection that recovers, unless the reader sets a longer limit.
     pub const WAIT: Duration = Duration::from_secs(10);
 }
 
-/// Why there is no view.
+/// Why a view cannot be opened.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum ViewError {
-    /// There is no projection of that name.
+    /// There is no projection with this name.
     #[error("there is no projection `{0}`")]
     NoProjection(String),
     /// The projection has no active version yet.
@@ -66,7 +67,7 @@ pub enum ViewError {
     /// The projection has no such version.
     #[error("projection `{0}` has no version `{1}`")]
     NoVersion(String, VersionId),
-    /// It has not caught up with what it showed before a crash.
+    /// After a crash, the version has not reached the state that readers may have seen before.
     #[error(transparent)]
     Recovering(#[from] Recovering),
     /// The state cannot be read.
@@ -74,7 +75,7 @@ pub enum ViewError {
     Store(#[from] StoreError),
 }
 
-/// One committed state of a version. The part of each shard is from one commit.
+/// One committed state of a version. The state of each shard is that of a single commit.
 pub struct View {
     projection: String,
     version: VersionId,
@@ -87,35 +88,35 @@ pub struct View {
 /// The result of [`View::changes_since`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangesSince {
-    /// The checkpoint belongs to this history. Contains the commits that changed a public table
-    /// and end after the checkpoint, up to the view. The commits of each shard are in order.
-    /// After a crash the first commit may begin before the checkpoint.
+    /// The checkpoint belongs to the history of this view. Contains the commits that changed a
+    /// public table and end after the checkpoint, up to the view. The commits of each shard are in
+    /// order. After a crash the first commit may begin before the checkpoint.
     Commits(Vec<ShardChanges>),
-    /// The change log does not reach back to the checkpoint.
+    /// The change log does not contain all changes since the checkpoint.
     TooOld,
-    /// The checkpoint belongs to another history than this state.
+    /// The checkpoint belongs to another history than the view.
     OtherHistory,
 }
 
-/// The changes of one commit of a shard.
+/// The changes that one commit of a shard made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardChanges {
     /// The shard's partition.
     pub partition: PartitionId,
-    /// The number of the shard's commit.
+    /// The number that the commit has in its shard.
     pub commit: u64,
-    /// The shard's point after the commit.
+    /// The point of the shard after the commit.
     pub point: ShardPoint,
-    /// The changed tables.
+    /// The tables that changed, with their changes.
     pub tables: Vec<TableChanges>,
 }
 
 impl View {
-    /// A view over one snapshot of each shard, in order of partition. Reads each shard's
-    /// [`ShardMeta`] from its snapshot.
+    /// Creates a view from one snapshot of each shard, in order of partition. It reads the
+    /// [`ShardMeta`] of each shard from the snapshot.
     ///
     /// # Errors
-    /// [`StoreError`] if one cannot be read.
+    /// [`StoreError`] if the [`ShardMeta`] of a shard cannot be read.
     pub fn new(
         projection: String,
         version: VersionId,
@@ -131,8 +132,8 @@ impl View {
         Ok(Self { projection, version, epoch, manifest, shards, log: None })
     }
 
-    /// Sets the log that the state was folded from, so that checkpoints are compared with
-    /// the log's incarnations.
+    /// Sets the log from which the state was folded. The view then compares the incarnations in
+    /// checkpoints with those of the log.
     #[must_use]
     pub fn of_log(mut self, log: Arc<dyn Log>) -> Self {
         self.log = Some(log);
@@ -151,7 +152,7 @@ impl View {
         &self.version
     }
 
-    /// The feed's epoch; commits of different epochs cannot be compared.
+    /// The feed's epoch. Commits of different epochs cannot be compared.
     #[must_use]
     pub fn epoch(&self) -> &str {
         &self.epoch
@@ -163,7 +164,7 @@ impl View {
         &self.manifest
     }
 
-    /// How many commits the version has made, over all shards.
+    /// The number of commits that the version has made, over all shards.
     #[must_use]
     pub fn pos(&self) -> u64 {
         self.shards.iter().map(|(_, meta, _)| meta.pos).sum()
@@ -213,8 +214,9 @@ impl View {
         self.shards.iter().map(|(partition, meta, _)| (*partition, meta.next)).collect()
     }
 
-    /// The checkpoint of this history that consists of `points`, one for each shard. `None` if
-    /// the history does not contain these points, or if it cannot be proven that it does.
+    /// Creates the checkpoint that consists of `points`, one for each shard, in the history of this
+    /// view. `None` if the history does not contain these points, or if the view cannot prove that
+    /// it does.
     ///
     /// # Errors
     /// [`StoreError`] if the decisions cannot be read.
@@ -230,11 +232,11 @@ impl View {
         Ok(Some(Checkpoint::new(proven)))
     }
 
-    /// Whether `checkpoint` belongs to the history of this state. A checkpoint of the beginning
+    /// Whether `checkpoint` belongs to the history of this view. A checkpoint of the beginning
     /// belongs to every history.
     ///
     /// # Errors
-    /// Those of [`View::checkpoint_at`].
+    /// The errors of [`View::checkpoint_at`].
     pub fn continues(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
         let proven = self.checkpoint_at(&checkpoint.points)?;
         Ok(proven.is_some_and(|proven| proven == *checkpoint))
@@ -265,18 +267,19 @@ impl View {
         Ok(Some(ShardProof { incarnation, decided }))
     }
 
-    /// The record of each shard.
+    /// The [`ShardMeta`] of each shard.
     pub fn shards(&self) -> impl Iterator<Item = (PartitionId, &ShardMeta)> {
         self.shards.iter().map(|(partition, meta, _)| (*partition, meta))
     }
 
-    /// The highest event time applied, without events that are too far ahead to count.
+    /// The highest event time applied. Events too far in the future (`engine.ahead_max_s`) are left
+    /// out.
     #[must_use]
     pub fn event_time(&self) -> Timestamp {
         self.shards.iter().map(|(_, meta, _)| meta.max_time).max().unwrap_or(Timestamp::MIN)
     }
 
-    /// The row under `key`, merged over the shards that hold one.
+    /// The row under `key`. If several shards hold a row under this key, the rows are merged.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be read.
@@ -290,8 +293,8 @@ impl View {
         Ok((!held.is_empty()).then(|| self.merge(table, &held)))
     }
 
-    /// Up to `limit` rows of `range` in key order, the last first if `reverse`. Rows of
-    /// several shards under one key are merged.
+    /// Returns up to `limit` rows of `range` in key order; the last rows first if `reverse` is set.
+    /// Rows of several shards under one key are merged.
     ///
     /// # Errors
     /// [`StoreError`] if they cannot be read.
@@ -302,8 +305,8 @@ impl View {
         limit: usize,
         reverse: bool,
     ) -> Result<Vec<Row>, StoreError> {
-        // Each shard returns its first `limit` rows. So all rows under the first `limit` keys
-        // of all shards together are known.
+        // Each shard returns its first `limit` rows. These include all rows of all shards under the
+        // first `limit` keys.
         let mut rows: BTreeMap<Vec<u8>, Vec<(usize, Vec<u8>)>> = BTreeMap::new();
         for (index, (_, _, store)) in self.shards.iter().enumerate() {
             for (key, value) in store.scan(Space::Table(table), range, limit, reverse)? {
@@ -321,7 +324,7 @@ impl View {
         })
     }
 
-    /// The commits after `since`.
+    /// Reads the changes of the commits after `since` from the change log.
     ///
     /// # Errors
     /// [`StoreError`] if the change log cannot be read.
@@ -347,7 +350,7 @@ impl View {
         Ok(ChangesSince::Commits(commits))
     }
 
-    /// The rows of `table`, for readers of many rows.
+    /// The rows of `table`, for readers that need many rows.
     #[must_use]
     pub fn rows(&self, table: TableId) -> impl RowSource + '_ {
         ShardRows {

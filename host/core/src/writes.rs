@@ -1,4 +1,4 @@
-//! The changes that a commit writes.
+//! The changes that a commit writes to a shard's file.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,19 +7,19 @@ use std::sync::Arc;
 
 use crate::{KeyRange, Space};
 
-/// The changes of one commit.
+/// The changes of one commit, by space.
 pub type Writes = BTreeMap<Space, SpaceWrites>;
 
-/// The changes of one space: keys in order, each with its value, or without one if the
-/// key is deleted. All bytes are in one buffer, which may be shared with the change set
-/// that they come from.
+/// The changes of one space: keys in order, each with its new value, or without a value if the key
+/// is deleted. The bytes of all keys and values are in one buffer. The change set from which they
+/// come may share this buffer.
 #[derive(Clone, Default)]
 pub struct SpaceWrites {
     bytes: Arc<Vec<u8>>,
     pairs: Vec<PairSpan>,
 }
 
-/// The position of a key and its value in a buffer of bytes.
+/// The place of a key and its value in a buffer of bytes.
 #[derive(Clone, Copy, Debug)]
 pub struct PairSpan {
     start: usize,
@@ -27,11 +27,11 @@ pub struct PairSpan {
     value: u32,
 }
 
-/// The stored length of the value of a deleted key.
+/// The length that is stored in place of a value's length if the key is deleted.
 const DELETED: u32 = u32::MAX;
 
 impl PairSpan {
-    /// Appends a pair to `bytes`.
+    /// Appends a key and its value to `bytes`, and returns their place.
     ///
     /// # Panics
     /// If the key or the value has 4 GiB or more, which no store accepts.
@@ -44,13 +44,14 @@ impl PairSpan {
         Self { start, key: length(key), value: value.map_or(DELETED, length) }
     }
 
-    /// The key, from the buffer that the pair was appended to.
+    /// The key in `bytes`, the buffer that the pair was appended to.
     #[must_use]
     pub fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         &bytes[self.start..self.start + self.key as usize]
     }
 
-    /// The value, from the same buffer; `None` if the key is deleted.
+    /// The value in `bytes`, the buffer that the pair was appended to; `None` if the key is
+    /// deleted.
     #[must_use]
     pub fn value<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let start = self.start + self.key as usize;
@@ -70,33 +71,33 @@ impl PairSpan {
 }
 
 impl SpaceWrites {
-    /// No changes.
+    /// Creates a set of changes that contains none.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// The changes that `pairs` describe. `pairs` are sorted by key, and their keys and values
-    /// are in `bytes`.
+    /// Creates the changes that `pairs` describe. `pairs` must be sorted by key, and their keys and
+    /// values must be in `bytes`.
     #[must_use]
     pub fn from_parts(bytes: Arc<Vec<u8>>, pairs: Vec<PairSpan>) -> Self {
         debug_assert!(pairs.is_sorted_by(|a, b| a.key(&bytes) < b.key(&bytes)));
         Self { bytes, pairs }
     }
 
-    /// How many keys there are.
+    /// The number of changed keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
-    /// All keys, in order.
+    /// All changed keys, in order.
     #[must_use]
     pub fn iter(&self) -> ChangedPairs<'_> {
         self.part(0..self.pairs.len())
@@ -109,14 +110,14 @@ impl SpaceWrites {
         Some(self.pairs[index].value(&self.bytes))
     }
 
-    /// The keys up to and including `key`, and those after it.
+    /// Splits the changed keys into those up to and including `key`, and those after it.
     #[must_use]
     pub fn split_after(&self, key: &[u8]) -> (ChangedPairs<'_>, ChangedPairs<'_>) {
         let at = self.pairs.partition_point(|pair| pair.key(&self.bytes) <= key);
         (self.part(0..at), self.part(at..self.pairs.len()))
     }
 
-    /// The keys within `range`.
+    /// The changed keys within `range`.
     #[must_use]
     pub fn within(&self, range: &KeyRange) -> ChangedPairs<'_> {
         let index = |key: &[u8]| self.pairs.partition_point(|pair| pair.key(&self.bytes) < key);
@@ -124,8 +125,9 @@ impl SpaceWrites {
         self.part(index(&range.start).min(end)..end)
     }
 
-    /// Sets `key` to `value`, or deletes it, and replaces an earlier change of `key`. Use it
-    /// only for a few keys: each call takes time in proportion to the number of changes.
+    /// Sets `key` to `value`, or deletes `key` if `value` is `None`. This replaces an earlier
+    /// change of `key`. Use it only for a few keys: each call takes time in proportion to the
+    /// number of changes.
     pub fn insert(&mut self, key: &[u8], value: Option<&[u8]>) {
         let pair = PairSpan::push(Arc::make_mut(&mut self.bytes), key, value);
         match self.pairs.binary_search_by(|pair| pair.key(&self.bytes).cmp(key)) {
@@ -145,7 +147,7 @@ impl fmt::Debug for SpaceWrites {
     }
 }
 
-/// If a key occurs more than once, its last change counts.
+/// If a key occurs more than once, its last change is used.
 impl FromIterator<(Vec<u8>, Option<Vec<u8>>)> for SpaceWrites {
     fn from_iter<I: IntoIterator<Item = (Vec<u8>, Option<Vec<u8>>)>>(pairs: I) -> Self {
         Self::from(pairs.into_iter().collect::<BTreeMap<_, _>>())

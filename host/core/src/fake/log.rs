@@ -1,4 +1,4 @@
-//! A log in memory.
+//! A log in memory, for tests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem;
@@ -10,12 +10,12 @@ use crate::{
     LogRead, Offset, Offsets, PartitionBounds, PartitionId, Timestamp, TypeFilter, Waker,
 };
 
-/// A log in memory. Chunks have a given number of events; appends are finished at once,
-/// on the caller's thread. The partition of an event is a hash of its subject. An event's
-/// append time is the highest event time so far, as if each event was appended when it
-/// happened, unless [`MemoryLog::set_append_clock`] sets another clock. Duplicates (equal
-/// tenant, `source` and `id`, with an `id` that is not empty) are found regardless of
-/// their age. Events without a time get the highest time of the partition.
+/// A log in memory, for tests. Each chunk has the number of events that the test chose, and an
+/// append finishes at once, on the caller's thread. The partition of an event is a hash of its
+/// subject. An event's append time is the highest event time so far, as if each event was appended
+/// when it happened, unless [`MemoryLog::set_append_clock`] sets another clock. Duplicates (equal
+/// tenant, `source` and `id`, with an `id` that is not empty) are found regardless of their age.
+/// Events without a time get the highest time of the partition.
 pub struct MemoryLog {
     chunk_events: usize,
     inner: Mutex<LogState>,
@@ -26,7 +26,7 @@ pub struct MemoryLog {
 struct LogState {
     partitions: Vec<Partition>,
     known: HashMap<(String, String, String), (AppendedEvent, Event)>,
-    /// Pending appends; `None` if appends are not held back.
+    /// Appends that wait until the test releases them; `None` if appends are executed at once.
     held: Option<Vec<HeldAppend>>,
     read_faults: VecDeque<LogError>,
     append_faults: VecDeque<LogError>,
@@ -34,16 +34,16 @@ struct LogState {
     closed: bool,
 }
 
-/// A pending append, with the partition if the caller has chosen it.
+/// An append that waits, with the partition if the caller has chosen it.
 type HeldAppend = (Events, Option<PartitionId>, AppendDone);
 
-/// The clock of a [`MemoryLog`] for append times.
+/// The source of the append times in a [`MemoryLog`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum AppendClock {
-    /// The highest event time so far.
+    /// The append time is the highest event time so far.
     #[default]
     Events,
-    /// This time.
+    /// The append time is always this time.
     At(Timestamp),
     /// The append time is unknown, as in a Kafka topic of type `CreateTime`.
     Unknown,
@@ -100,7 +100,8 @@ impl MemoryLog {
         lock(&self.inner).clock = clock;
     }
 
-    /// Skips `count` offsets at the end of `partition`, as compaction does in Kafka.
+    /// Skips `count` offsets at the end of `partition`, so that there is a gap, as in a compacted
+    /// Kafka topic.
     ///
     /// # Panics
     /// If there is no such partition.
@@ -118,12 +119,14 @@ impl MemoryLog {
         partition.start = start.0.min(partition.end);
     }
 
-    /// Sets the incarnation that wrote the events of all partitions, from each offset on.
+    /// Sets which incarnation wrote the events from each of the given offsets on, in all
+    /// partitions.
     pub fn set_incarnations(&self, incarnations: &[(Offset, u64)]) {
         *lock(&self.incarnations) = incarnations.to_vec();
     }
 
-    /// Begins another incarnation: another opening of the log appends from here on.
+    /// Begins another incarnation, as if the log was closed and opened again. It writes all later
+    /// events.
     pub fn begin_incarnation(&self) {
         let end = lock(&self.inner).partitions.iter().map(|partition| partition.end).max();
         let mut incarnations = lock(&self.incarnations);
@@ -131,7 +134,8 @@ impl MemoryLog {
         incarnations.push((Offset(end.unwrap_or_default()), number));
     }
 
-    /// Makes a later `read` fail with `error`: the first one that has no error set yet.
+    /// Makes a later `read` fail with `error`. Each call of this method affects one `read`, in
+    /// order.
     pub fn fail_next_read(&self, error: LogError) {
         lock(&self.inner).read_faults.push_back(error);
     }
@@ -142,18 +146,18 @@ impl MemoryLog {
         lock(&self.inner).append_faults.push_back(error);
     }
 
-    /// How many appends will still fail.
+    /// The number of appends that will still fail.
     #[must_use]
     pub fn append_faults(&self) -> usize {
         lock(&self.inner).append_faults.len()
     }
 
-    /// Holds appends back until [`MemoryLog::release_appends`].
+    /// Makes all later appends wait until the test calls [`MemoryLog::release_appends`].
     pub fn hold_appends(&self) {
         lock(&self.inner).held.get_or_insert_default();
     }
 
-    /// Executes the appends that were held back, in order, and holds back no more.
+    /// Executes the waiting appends in order. Later appends do not wait.
     pub fn release_appends(&self) {
         let held = lock(&self.inner).held.take();
         for (events, to, done) in held.unwrap_or_default() {
@@ -189,8 +193,8 @@ impl MemoryLog {
     }
 
     /// Appends `events` to partition `to` or, without `to`, each event to the partition of its
-    /// subject. While appends are held back, the events wait. The append fails if an error is
-    /// set or the log is closed.
+    /// subject. After [`MemoryLog::hold_appends`] the events wait. The append fails if the test has
+    /// set an error, or if the log is closed.
     pub(super) fn append_or_hold(&self, events: Events, to: Option<PartitionId>, done: AppendDone) {
         let mut inner = lock(&self.inner);
         if inner.closed {
@@ -310,7 +314,7 @@ impl LogState {
         self.partitions.get(partition.0 as usize).ok_or(LogError::NoPartition(partition))
     }
 
-    /// FNV-1a of the subject, so that it is the same in every run.
+    /// The FNV-1a hash of the subject, because it is the same in every run.
     fn partition_of(&self, subject: &str) -> usize {
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let hash = subject.bytes().fold(0xcbf2_9ce4_8422_2325, step);

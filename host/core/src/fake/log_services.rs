@@ -1,4 +1,4 @@
-//! The other ports of a log, in memory: closing, retention, heartbeats, committed offsets
+//! Implements the other ports of a log in memory: closing, retention, heartbeats, committed offsets
 //! and dead letters.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -19,7 +19,7 @@ impl CloseLog for MemoryLog {
     }
 }
 
-/// Without retention: all events before the floors are deleted.
+/// This log has no retention by age or size: it deletes all events before the floors.
 impl LogMaintenance for MemoryLog {
     fn maintain(
         &self,
@@ -59,7 +59,7 @@ pub struct MemoryOffsets {
 }
 
 impl MemoryOffsets {
-    /// The last offset noted for each projection and partition.
+    /// The last offset that was noted for each projection and partition.
     #[must_use]
     pub fn noted(&self) -> BTreeMap<(String, PartitionId), Offset> {
         lock(&self.offsets).clone()
@@ -76,7 +76,7 @@ impl CommittedOffsets for MemoryOffsets {
     }
 }
 
-/// Dead letters in memory. Each page that is read has one letter.
+/// Dead letters in memory. Each page that is read has one dead letter.
 #[derive(Debug, Default)]
 pub struct MemoryDeadLetters {
     inner: Mutex<Letters>,
@@ -85,13 +85,13 @@ pub struct MemoryDeadLetters {
 #[derive(Debug, Default)]
 struct Letters {
     copies: Vec<DeadLetter>,
-    /// How many copies were read by calls so far.
+    /// The number of copies that calls of `read_copies` have read so far.
     read: usize,
     copy_faults: VecDeque<LogError>,
 }
 
 impl MemoryDeadLetters {
-    /// The stored copies, in order.
+    /// The stored copies, in the order in which they were stored.
     #[must_use]
     pub fn copies(&self) -> Vec<DeadLetter> {
         lock(&self.inner).copies.clone()

@@ -28,7 +28,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// A catalogue in memory.
+/// A catalogue in memory, for tests.
 #[derive(Debug, Default)]
 pub struct MemoryCatalog {
     records: Mutex<BTreeMap<String, ProjectionRecord>>,
@@ -73,7 +73,7 @@ impl Catalog for MemoryCatalog {
 /// A clock that moves only by [`ManualClock::advance`].
 #[derive(Debug, Default)]
 pub struct ManualClock {
-    /// Monotonic time, and the time of day at monotonic time zero.
+    /// The monotonic time, and the time of day at the monotonic time zero.
     now: Mutex<(Duration, Timestamp)>,
 }
 
@@ -84,7 +84,7 @@ impl ManualClock {
         Self { now: Mutex::new((Duration::ZERO, wall)) }
     }
 
-    /// Advances both times by `time`.
+    /// Advances the monotonic time and the time of day by `time`.
     pub fn advance(&self, time: Duration) {
         lock(&self.now).0 += time;
     }
@@ -111,7 +111,7 @@ fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Draws consecutive numbers, so that no number is drawn twice.
+/// Returns 0, 1, 2 and so on, so that no number is drawn twice.
 #[derive(Debug, Default)]
 pub struct CountingRandom(std::sync::atomic::AtomicU64);
 
@@ -121,28 +121,28 @@ impl Random for CountingRandom {
     }
 }
 
-/// A call of [`CommitSink`].
+/// A recorded call of a method of [`CommitSink`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// [`CommitSink::committed`].
+    /// A call of [`CommitSink::committed`].
     Committed(Arc<PublishedCommit>),
-    /// [`CommitSink::activated`].
+    /// A call of [`CommitSink::activated`].
     Activated {
         /// The projection's name.
         projection: String,
-        /// The new epoch; `None` if it was deleted.
+        /// The new epoch; `None` if the projection was deleted.
         epoch: Option<String>,
     },
 }
 
-/// Records all calls, in order.
+/// A sink that records all calls, in order.
 #[derive(Debug, Default)]
 pub struct RecordingSink {
     calls: Mutex<Vec<Published>>,
 }
 
 impl RecordingSink {
-    /// A sink without calls.
+    /// A sink that has recorded no calls.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

@@ -1,4 +1,4 @@
-//! A plugin made of a Rust closure.
+//! A plugin whose code is a Rust closure, for tests.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,9 +11,9 @@ use crate::{
     TrapKind,
 };
 
-/// The fuel of a call, in addition to that of its events and timers.
+/// The fuel that each call uses, in addition to the fuel for its events and timers.
 const CALL_FUEL: u64 = 100;
-/// The default fuel of an event or a timer.
+/// The fuel that an event or a timer uses, unless a test sets another amount.
 const EVENT_FUEL: u64 = 1_000;
 /// The linear memory that an instance reports, in bytes.
 const MEMORY_BYTES: u64 = 1 << 20;
@@ -137,7 +137,8 @@ impl<S: Send> Instance for NativeInstance<S> {
     }
 }
 
-/// The error of a call that got `error` from the host, as with a real plugin.
+/// The error of a call in which a host call failed with `error`. It is the same as with a real
+/// plugin.
 #[must_use]
 pub fn host_error(error: HostError) -> ApplyError {
     match error {

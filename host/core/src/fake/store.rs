@@ -1,4 +1,4 @@
-//! Shards' states in memory.
+//! The states of shards in memory, for tests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
@@ -12,8 +12,8 @@ use crate::{
 
 type Tables = BTreeMap<Space, BTreeMap<Vec<u8>, Vec<u8>>>;
 
-/// States in memory. A shard that is opened again has the state of its last commit. So a
-/// test crashes an engine by dropping it and creating another one.
+/// The states of shards in memory. When a shard is opened again, it has the state of its last
+/// commit. So a test simulates a crash of the engine by dropping it and creating another one.
 #[derive(Default)]
 pub struct MemoryStores {
     shards: Mutex<BTreeMap<ShardId, Arc<MemoryShard>>>,
@@ -27,7 +27,8 @@ impl MemoryStores {
         Self::default()
     }
 
-    /// The state of `shard`, to inspect it or to make it fail; created if there is none.
+    /// The state of `shard`, so that a test can inspect it or make it fail. It is created if there
+    /// is none.
     #[must_use]
     pub fn shard(&self, shard: &ShardId) -> Arc<MemoryShard> {
         Arc::clone(lock(&self.shards).entry(shard.clone()).or_default())
@@ -39,12 +40,13 @@ impl MemoryStores {
         lock(&self.shards).keys().cloned().collect()
     }
 
-    /// Has every state fall back to its last durable commit, as a crash does.
+    /// Resets every state to its last durable commit, as a crash does.
     pub fn crash(&self) {
         lock(&self.shards).values().for_each(|shard| shard.crash());
     }
 
-    /// Lets the next `open` not yet told to fail with `error`.
+    /// Makes a later `open` fail with `error`. Each call of this method affects one `open`, in
+    /// order.
     pub fn fail_next_open(&self, error: StoreError) {
         lock(&self.open_faults).push_back(error);
     }
@@ -78,9 +80,9 @@ impl StateStores for MemoryStores {
 /// One shard's state in memory.
 #[derive(Default)]
 pub struct MemoryShard {
-    /// Shared with snapshots; copied by the first commit after one.
+    /// The tables, which snapshots share. The first commit after a snapshot copies them.
     tables: Mutex<Arc<Tables>>,
-    /// The last durable commit, if others came after it.
+    /// The state of the last durable commit, if later commits are not durable.
     durable: Mutex<Option<Arc<Tables>>>,
     faults: Mutex<Faults>,
     before_commit: Mutex<Option<Box<dyn Fn() + Send>>>,
@@ -94,21 +96,21 @@ struct Faults {
 }
 
 impl MemoryShard {
-    /// Makes a commit fail with `error` and write nothing, after `before` further commits
-    /// have succeeded. 0 means the next commit.
+    /// Makes a commit fail with `error` and write nothing. The `before` commits before it succeed;
+    /// with 0, the next commit fails.
     pub fn fail_commit(&self, before: u64, error: StoreError) {
         let mut faults = lock(&self.faults);
         let nth = faults.commits_tried + before;
         faults.commits.insert(nth, error);
     }
 
-    /// Calls `act` at the beginning of each commit; the commit waits until it returns.
+    /// Calls `act` at the beginning of each commit. The commit waits until `act` returns.
     pub fn before_commit(&self, act: impl Fn() + Send + 'static) {
         *lock(&self.before_commit) = Some(Box::new(act));
     }
 
-    /// Makes the next read fail with `error`. If this is called several times, the errors
-    /// apply to consecutive reads. Reads of snapshots do not count.
+    /// Makes the next read fail with `error`. If this is called several times, the errors apply to
+    /// consecutive reads. Reads of snapshots do not fail and are not counted.
     pub fn fail_next_read(&self, error: StoreError) {
         lock(&self.faults).reads.push_back(error);
     }
@@ -119,13 +121,14 @@ impl MemoryShard {
         lock(&self.faults).commits_tried
     }
 
-    /// The state of the last commit. Its reads do not fail.
+    /// The state of the last commit. Reads of it do not fail.
     #[must_use]
     pub fn peek(&self) -> Box<dyn ReadStore> {
         Box::new(Snapshot(Arc::clone(&lock(&self.tables))))
     }
 
-    /// The last durable commit, as [`MemoryShard::peek`].
+    /// The state of the last durable commit. Reads of it do not fail, as with
+    /// [`MemoryShard::peek`].
     #[must_use]
     pub fn peek_durable(&self) -> Box<dyn ReadStore> {
         match &*lock(&self.durable) {
@@ -140,7 +143,7 @@ impl MemoryShard {
         }
     }
 
-    /// Takes back all that was told to fail.
+    /// Cancels all failures that a test has requested.
     pub fn clear_faults(&self) {
         let mut faults = lock(&self.faults);
         faults.commits.clear();

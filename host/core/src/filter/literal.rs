@@ -1,4 +1,4 @@
-//! The value with which a condition compares a field.
+//! The values with which conditions compare fields.
 
 use std::cmp::Ordering;
 
@@ -7,10 +7,10 @@ use serde_json::Value;
 use super::FilterError;
 use crate::{FieldKind, FieldSpec, FieldValue, parse_rfc3339};
 
-/// The longest value that an error shows, in characters.
+/// The number of characters of a value that an error shows.
 const SHOWN_CHARS_MAX: usize = 64;
 
-/// A value of the kind of its field.
+/// A value with which a condition compares a field. It has the field's kind.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Literal {
     Integer(i128),
@@ -21,7 +21,7 @@ pub(super) enum Literal {
 }
 
 impl Literal {
-    /// Parses a value as it is written in text. A text may be in quotes, as in JSON.
+    /// Parses a value as a user writes it in a condition. A text may be in quotes, as in JSON.
     pub(super) fn parse(field: &FieldSpec, text: &str) -> Result<Self, FilterError> {
         let unquoted = text.starts_with('"').then(|| serde_json::from_str::<String>(text));
         let unquoted = match unquoted {
@@ -45,7 +45,7 @@ impl Literal {
         literal.ok_or_else(|| wrong(field, text, advice(field.kind)))
     }
 
-    /// Reads a JSON value.
+    /// Reads the value from JSON.
     pub(super) fn of_json(field: &FieldSpec, json: &Value) -> Result<Self, FilterError> {
         let literal = match (field.kind, json) {
             (FieldKind::Integer | FieldKind::Number, Value::Number(number)) => {
@@ -61,7 +61,7 @@ impl Literal {
         literal.ok_or_else(|| wrong(field, &json.to_string(), advice(field.kind)))
     }
 
-    /// Compares this with a value of the field.
+    /// Compares this value with a field's value in a row.
     pub(super) fn compare(&self, value: &FieldValue<'_>) -> Ordering {
         match (self, value) {
             (Self::Integer(a), FieldValue::Integer(b)) => a.cmp(b),
@@ -69,7 +69,7 @@ impl Literal {
             (Self::Text(a), FieldValue::Text(b)) => a.as_str().cmp(b.as_ref()),
             (Self::Boolean(a), FieldValue::Boolean(b)) => a.cmp(b),
             (Self::Timestamp(a), FieldValue::Timestamp(b)) => a.cmp(b),
-            // A literal has the kind of its field.
+            // Both values have the field's kind, so no other pair occurs.
             _ => Ordering::Equal,
         }
     }
@@ -86,7 +86,7 @@ impl Literal {
         }
     }
 
-    /// Whether `value` is a text that begins with this one.
+    /// Whether `value`, a field's value in a row, is a text that begins with this text.
     pub(super) fn is_prefix_of(&self, value: &FieldValue<'_>) -> bool {
         match (self, value) {
             (Self::Text(prefix), FieldValue::Text(text)) => text.starts_with(prefix.as_str()),

@@ -1,7 +1,7 @@
 //! Filters: conditions on declared fields that a row must fulfil.
 //!
-//! A condition compares a field with a value: `cents >= 100`. All conditions of a filter
-//! must hold. Filters act on merged rows.
+//! A condition compares a field with a value: `cents >= 100`. A row fulfils a filter if all
+//! conditions of the filter hold. Filters act on merged rows.
 //!
 //! | operators | kinds |
 //! |---|---|
@@ -28,12 +28,13 @@ use thiserror::Error;
 use self::literal::Literal;
 use crate::{FieldKind, FieldSpec, FieldValue, RowFields};
 
-/// The most conditions of a filter.
+/// The maximum number of conditions in a filter.
 pub const FILTER_CONDITIONS_MAX: usize = 64;
-/// The most values after `in`.
+/// The maximum number of values after the operator `in`.
 pub const FILTER_VALUES_MAX: usize = 1_000;
 
-/// Conditions that must all hold. The default holds for every row.
+/// A list of conditions. A row fulfils the filter if all of them hold; every row fulfils the
+/// default, which has none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     conditions: Vec<Condition>,
@@ -74,15 +75,15 @@ pub enum Operator {
     GreaterOrEqual,
     /// `in`: equal to one of several values.
     In,
-    /// `prefix`: the text begins with the value.
+    /// `prefix`: the field's text begins with the value.
     Prefix,
 }
 
-/// Why a condition was refused.
+/// Why a condition or a filter was refused.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum FilterError {
-    /// It is not a field, an operator and a value.
+    /// The text does not consist of a field, an operator and a value.
     #[error(
         "`{0}` is no condition: write a field, an operator (`=`, `!=`, `<`, `<=`, `>`, `>=`, `in` or `prefix`) and a value, such as `cents >= 100`"
     )]
@@ -90,54 +91,54 @@ pub enum FilterError {
     /// The table does not declare the field.
     #[error(transparent)]
     Field(#[from] UnknownField),
-    /// The field's kind does not have the operator.
+    /// The operator cannot be used with fields of this kind.
     #[error("`{operator}` does not apply to the field `{field}` of kind `{kind}`: {advice}")]
     Operator {
-        /// The field.
+        /// The name of the field.
         field: String,
-        /// Its kind.
+        /// The kind of the field.
         kind: &'static str,
-        /// The operator.
+        /// The operator that cannot be used.
         operator: Operator,
-        /// What can be used instead.
+        /// A hint for the user: what to use instead.
         advice: &'static str,
     },
-    /// The value is not of the field's kind.
+    /// The value does not have the field's kind.
     #[error("`{value}` is no value for the field `{field}` of kind `{kind}`: {advice}")]
     Value {
-        /// The field.
+        /// The name of the field.
         field: String,
-        /// Its kind.
+        /// The kind of the field.
         kind: &'static str,
-        /// The value.
+        /// The value, as it was written.
         value: String,
-        /// What a value looks like.
+        /// A hint for the user: how a value of this kind is written.
         advice: &'static str,
     },
-    /// `in` has no value, or too many.
+    /// The operator `in` has no value, or too many values.
     #[error(
         "`in` of the field `{field}` has {count} values: it must have 1 to {FILTER_VALUES_MAX}"
     )]
     Values {
-        /// The field.
+        /// The name of the field.
         field: String,
         /// The number of values.
         count: usize,
     },
-    /// There are too many conditions.
+    /// The filter has too many conditions.
     #[error("the filter has {0} conditions: the limit is {FILTER_CONDITIONS_MAX}")]
     Conditions(usize),
 }
 
-/// A field that the table does not declare.
+/// The error for the name of a field that the table does not declare.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the table has no field `{name}`{}; it has {}", similar.as_ref().map(|similar| format!(": did you mean `{similar}`?")).unwrap_or_default(), listed(fields))]
 pub struct UnknownField {
-    /// The name.
+    /// The unknown name.
     pub name: String,
-    /// The most similar name of a declared field, if there is one.
+    /// The declared name that is most similar to the unknown name, if one is similar.
     pub similar: Option<String>,
-    /// The declared fields.
+    /// The names of the declared fields.
     pub fields: Vec<String>,
 }
 
@@ -149,7 +150,7 @@ fn listed(fields: &[String]) -> String {
 /// The index of the declared field `name`.
 ///
 /// # Errors
-/// [`UnknownField`] if there is none.
+/// [`UnknownField`] if the table does not declare the field.
 pub fn field_named(fields: &[FieldSpec], name: &str) -> Result<usize, UnknownField> {
     fields.iter().position(|field| field.name == name).ok_or_else(|| UnknownField {
         name: name.chars().take(64).collect(),
@@ -158,9 +159,9 @@ pub fn field_named(fields: &[FieldSpec], name: &str) -> Result<usize, UnknownFie
     })
 }
 
-/// The name in `known` that is most similar to `name`, which is probably a misspelling of it.
-/// `None` if each name in `known` differs in more than a third of the characters, or in more
-/// than three.
+/// The name in `known` that is most similar to `name`, which the user has probably misspelled.
+/// `None` if each name in `known` differs in more than a third of the characters, or in more than
+/// three.
 pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let most = (name.chars().count() / 3).clamp(1, 3);
     known
@@ -172,10 +173,10 @@ pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&
 }
 
 impl Filter {
-    /// A filter of these conditions.
+    /// Creates a filter of these conditions.
     ///
     /// # Errors
-    /// [`FilterError::Conditions`] if they are more than [`FILTER_CONDITIONS_MAX`].
+    /// [`FilterError::Conditions`] if there are more than [`FILTER_CONDITIONS_MAX`] conditions.
     pub fn new(conditions: Vec<Condition>) -> Result<Self, FilterError> {
         if conditions.len() > FILTER_CONDITIONS_MAX {
             return Err(FilterError::Conditions(conditions.len()));
@@ -183,7 +184,7 @@ impl Filter {
         Ok(Self { conditions })
     }
 
-    /// Whether there is no condition.
+    /// Whether the filter has no conditions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.conditions.is_empty()
@@ -194,7 +195,8 @@ impl Filter {
         self.conditions.push(condition);
     }
 
-    /// The indexes of the fields that a [`crate::FieldReader`] must read.
+    /// The indexes of the fields that the conditions name. A [`crate::FieldReader`] must read these
+    /// fields.
     pub fn fields(&self) -> impl Iterator<Item = usize> + '_ {
         self.conditions.iter().map(|condition| condition.field)
     }
@@ -207,14 +209,14 @@ impl Filter {
 }
 
 impl Condition {
-    /// The field with this index has a value.
+    /// The condition that the field with the index `field` has a value.
     #[must_use]
     pub fn present(field: usize) -> Self {
         Self { field, test: Test::Present }
     }
 
-    /// Times from `start` on and before `end`, in microseconds, in the timestamp field
-    /// with this index.
+    /// The conditions that the time in a timestamp field is at or after `start` and before `end`,
+    /// in microseconds. `field` is the field's index.
     pub fn times(field: usize, start: Option<i64>, end: Option<i64>) -> impl Iterator<Item = Self> {
         let bounds = [(Operator::GreaterOrEqual, start), (Operator::Less, end)];
         bounds.into_iter().filter_map(move |(operator, time)| {
@@ -259,7 +261,7 @@ impl Operator {
         Self::Prefix,
     ];
 
-    /// As it is written.
+    /// The operator as a user writes it.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -274,13 +276,13 @@ impl Operator {
         }
     }
 
-    /// The operator that is written as `text`.
+    /// The operator that a user writes as `text`.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|operator| operator.text() == text)
     }
 
-    /// Refuses fields whose kind does not have the operator.
+    /// Refuses `field` if the operator cannot be used with its kind.
     fn check(self, field: &FieldSpec) -> Result<(), FilterError> {
         let advice = match field.kind {
             FieldKind::Json | FieldKind::Distinct | FieldKind::Percentiles => {

@@ -1,4 +1,4 @@
-//! Parses conditions from text and JSON.
+//! Parses conditions that are written as text or as JSON.
 
 use serde_json::Value;
 
@@ -6,16 +6,15 @@ use super::literal::Literal;
 use super::{Condition, FILTER_VALUES_MAX, FilterError, Operator, Test, field_named};
 use crate::FieldSpec;
 
-/// How a missing value is written.
+/// The word with which a condition names a missing value.
 const NULL: &str = "null";
 
 impl Condition {
-    /// Parses `FIELD OPERATOR VALUE`, such as `cents >= 100`, `country in DE,FR` or
-    /// `name = "a, b"`. Spaces around the operator may be left out, except for `in` and
-    /// `prefix`.
+    /// Parses a condition `FIELD OPERATOR VALUE`, such as `cents >= 100`, `country in DE,FR` or
+    /// `name = "a, b"`. Spaces around the operator may be left out, except with `in` and `prefix`.
     ///
     /// # Errors
-    /// [`FilterError`].
+    /// [`FilterError`] if the text is not a valid condition on one of `fields`.
     pub fn parse(fields: &[FieldSpec], text: &str) -> Result<Self, FilterError> {
         let form = || FilterError::Form(text.chars().take(128).collect());
         let trimmed = text.trim();
@@ -50,10 +49,10 @@ impl Condition {
         Ok(Self { field: index, test })
     }
 
-    /// Reads a condition whose value is JSON; the value of `in` is an array.
+    /// Creates a condition from a value in JSON. With the operator `in` the value is an array.
     ///
     /// # Errors
-    /// [`FilterError`].
+    /// [`FilterError`] if the condition is not valid for one of `fields`.
     pub fn of_json(
         fields: &[FieldSpec],
         name: &str,
@@ -101,7 +100,7 @@ fn in_test(field: &FieldSpec, mut values: Vec<Literal>) -> Result<Test, FilterEr
     Ok(Test::In(values))
 }
 
-/// The operator at the start of `text`, and the value after it.
+/// Splits `text` into the operator at its start and the value after the operator.
 fn split_operator(text: &str) -> Option<(Operator, &str)> {
     let rest = text.trim_start();
     let spaced = rest.len() < text.len();

@@ -5,22 +5,23 @@ use std::ops::ControlFlow;
 
 use crate::{LogError, Offset, ParkedRecord, PartitionId};
 
-/// Stores copies of parked events, and reads them back so that an operator can retry the
-/// events.
+/// A store for copies of parked events. An operator can also read the copies back in order to retry
+/// the events.
 pub trait DeadLetters: Send + Sync {
     /// Stores a copy of each letter. Blocks until all of them are durable.
     ///
     /// # Errors
-    /// [`LogError::Unavailable`] if not all of them could be stored. Some may have been,
+    /// [`LogError::Unavailable`] if some copies could not be stored. Others may have been stored,
     /// so a repeated call may store a copy twice.
     fn copy(&self, letters: &[DeadLetter]) -> Result<(), LogError>;
 
-    /// Reads the stored copies up to the current end: the copies that no earlier call has read,
-    /// or all copies with `from_beginning`. Passes the names of the copied events to `page`, a
-    /// bounded number at a time. A page counts as read once `page` has returned
-    /// [`ControlFlow::Continue`], so each copy is passed at least once. If `page` returns
-    /// [`ControlFlow::Break`], the call ends, and this page does not count as read. Blocks.
-    /// Concurrent calls run one after another.
+    /// Reads stored copies up to the current end, and passes the names of the copied events to
+    /// `page`, a bounded number at a time. It reads the copies that no earlier call has read, or
+    /// all copies if `from_beginning` is set.
+    ///
+    /// A page counts as read once `page` has returned [`ControlFlow::Continue`]; so each copy is
+    /// passed at least once. If `page` returns [`ControlFlow::Break`], the call ends, and this page
+    /// does not count as read. The call blocks. Concurrent calls run one after another.
     ///
     /// # Errors
     /// [`LogError::Unavailable`] if the copies cannot be read.
@@ -31,35 +32,35 @@ pub trait DeadLetters: Send + Sync {
     ) -> Result<DeadLettersRead, LogError>;
 }
 
-/// A parked event, with its projection and partition.
+/// A parked event to be copied, with its projection and partition.
 #[derive(Clone, Debug)]
 pub struct DeadLetter {
-    /// The projection.
+    /// The name of the projection that parked the event.
     pub projection: String,
-    /// The version.
+    /// The version that parked the event.
     pub version: String,
-    /// The partition, by its number in this log.
+    /// The number that the event's partition has in this log.
     pub partition: PartitionId,
-    /// The event, and why it is parked.
+    /// The event, and the reason why it is parked.
     pub record: ParkedRecord,
 }
 
-/// Names a parked event that was copied.
+/// Identifies a parked event of which a copy was stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DeadLetterName {
-    /// The projection.
+    /// The name of the projection that parked the event.
     pub projection: String,
-    /// The event's partition, by its number in this log.
+    /// The number that the event's partition has in this log.
     pub partition: PartitionId,
-    /// The event's offset in it.
+    /// The offset of the event in its partition.
     pub offset: Offset,
 }
 
-/// How many copies [`DeadLetters::read_copies`] has read.
+/// The result of [`DeadLetters::read_copies`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeadLettersRead {
-    /// In total.
+    /// The number of copies read.
     pub read: u64,
-    /// How many of them are not copies of parked events of this log.
+    /// How many of the copies read are not copies of parked events of this log.
     pub foreign: u64,
 }

@@ -1,4 +1,4 @@
-//! The sink for commits, and the clock.
+//! The port through which the engine passes commits to the feed, and the clock.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +16,18 @@ pub trait CommitSink: Send + Sync {
     fn activated(&self, projection: &str, epoch: Option<&str>);
 }
 
-/// The time for pacing and backoff. It must never affect a table.
+/// The clock that the engine uses to wait between tries and to limit its speed. Its times must
+/// never affect a table.
 pub trait Clock: Send + Sync {
-    /// The time since some fixed moment. It never decreases.
+    /// The time since a fixed moment that the implementation chooses. It never decreases.
     fn monotonic(&self) -> Duration;
 
-    /// The CPU time of the calling thread since some fixed moment; zero if it is not
+    /// The CPU time that the calling thread has used since a fixed moment; zero if it is not
     /// measured.
     fn thread_cpu(&self) -> Duration {
         Duration::ZERO
     }
 
-    /// Time of day.
+    /// The time of day.
     fn wall(&self) -> Timestamp;
 }

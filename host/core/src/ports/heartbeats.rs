@@ -3,22 +3,22 @@
 
 use crate::{AppendDone, EventRef, Events, HEARTBEAT_TYPE, HOST_SOURCE, PartitionId, Timestamp};
 
-/// A log to which the host can append heartbeats.
+/// A log to which the host can append heartbeats. A heartbeat advances the event time of an idle
+/// partition.
 pub trait Heartbeats: Send + Sync {
-    /// Whether heartbeats may be appended to `partition`. `false` if it does not exist,
-    /// if the log is read only, or if other programs read it that may not accept
-    /// CloudEvents.
+    /// Whether heartbeats may be appended to `partition`. Returns `false` if the partition does not
+    /// exist, if the log is read only, or if other programs that may not accept CloudEvents read
+    /// the log.
     fn accepts_heartbeats(&self, partition: PartitionId) -> bool;
 
-    /// Appends a heartbeat with the event time `time` to exactly this `partition`, and
-    /// calls `done` once it is durable, as [`crate::Log::append`] does. `done` gets
-    /// [`crate::LogError::NoPartition`] if there is no such partition, else the errors of
-    /// an append.
+    /// Appends a heartbeat with the event time `time` to `partition`, and calls `done` once it is
+    /// durable, as [`crate::Log::append`] does. `done` gets [`crate::LogError::NoPartition`] if
+    /// there is no such partition, and otherwise the same errors as an append.
     fn append_heartbeat(&self, partition: PartitionId, time: Timestamp, done: AppendDone);
 }
 
-/// A heartbeat for `partition` with the event time `time`. `name` distinguishes
-/// heartbeats of the same partition and time; it becomes part of the event's id.
+/// Creates a heartbeat for `partition` with the event time `time`. `name` distinguishes heartbeats
+/// of the same partition and time; it becomes part of the event's id.
 #[must_use]
 pub fn heartbeat(partition: PartitionId, time: Timestamp, name: u32) -> Events {
     let mut events = Events::new();

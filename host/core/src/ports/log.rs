@@ -1,4 +1,4 @@
-//! The event log.
+//! The port through which other crates read the event log and append to it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,18 +9,18 @@ use crate::{Chunk, ErrorCause, EventRef, Events, Offset, PartitionId, Timestamp,
 
 /// An event log: partitions of events with rising offsets.
 pub trait Log: Send + Sync {
-    /// How many partitions there are.
+    /// The number of partitions.
     fn partitions(&self) -> u32;
 
-    /// The bounds of the partition.
+    /// The offsets and the event time of the partition.
     ///
     /// # Errors
-    /// [`LogError`] if it cannot be read.
+    /// [`LogError`] if they cannot be read.
     fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError>;
 
-    /// Returns the chunk with the first event at or after `from` that matches `types`, or
-    /// reports that there is no such event before some offset. A chunk may begin before
-    /// `from`, and may contain events of other types.
+    /// Returns the chunk with the first event at or after `from` that matches `types`. If the log
+    /// knows only that no event before some later offset matches, it returns this offset. A chunk
+    /// may begin before `from`, and may contain events of other types.
     ///
     /// # Errors
     /// [`LogError::OutOfRange`] if retention has deleted the event at `from`.
@@ -31,99 +31,101 @@ pub trait Log: Send + Sync {
         types: &TypeFilter,
     ) -> Result<LogRead, LogError>;
 
-    /// The first offset whose event was appended at or after `time`; the partition's end
-    /// if there is none.
+    /// The offset of the first event that was appended at or after `time`. If there is none, this
+    /// is the partition's end.
     ///
     /// # Errors
-    /// [`LogError`] if it cannot be read.
+    /// [`LogError`] if the offset cannot be read.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError>;
 
     /// Appends all of `events` or none, and calls `done` once they are durable. Does not
     /// block for long; callers limit the number of pending appends.
     fn append(&self, events: Events, done: AppendDone);
 
-    /// Imports events that were exported from another log into a log that must be empty.
-    /// `appended` contains their append times in the other log, one for each event.
+    /// Imports events that were exported from another log. This log must be empty. `appended`
+    /// contains the time at which each event was appended to the other log.
     fn import(&self, _events: Events, _appended: Vec<Timestamp>, done: AppendDone) {
         done(Err(LogError::NoImport("this log sets append times itself".into())));
     }
 
-    /// The partition to which an event like this one is appended; `None` if that does not
+    /// The partition to which an event like this one is appended. `None` if the partition does not
     /// depend on the event alone.
     fn partition_of(&self, _event: &EventRef<'_>) -> Option<PartitionId> {
         None
     }
 
     /// Appends events that a shard has emitted. Each event is appended only once, even if it is
-    /// passed again after a crash. In all other respects this is [`Log::append`], which is also
-    /// the default implementation: it is sufficient for a log that recognizes duplicates by
-    /// `source` and `id`.
+    /// passed again after a crash. In all other respects this method is equal to [`Log::append`].
+    /// The default implementation calls `append`; this is sufficient for a log that recognizes
+    /// duplicates by `source` and `id`.
     fn emit(&self, emitted: Emitted, done: AppendDone) {
         self.append(emitted.events, done);
     }
 
-    /// Registers `waker`, which is called each time events become readable in a
-    /// partition, as long as the log exists.
+    /// Registers `waker`. As long as the log exists, it calls `waker` each time events become
+    /// readable in a partition.
     fn on_append(&self, waker: Waker);
 
-    /// Blocks until [`Log::read`] from `from` may return something else than
+    /// Blocks until a [`Log::read`] from `from` may return something other than
     /// [`LogRead::Pending`], or until `timeout` has passed.
     fn wait(&self, _partition: PartitionId, _from: Offset, _timeout: Duration) {}
 
-    /// The name of the partition for display, if it has one besides its number.
+    /// The name of the partition for display, if the partition has a name in addition to its
+    /// number.
     fn partition_name(&self, _partition: PartitionId) -> Option<String> {
         None
     }
 
     /// The identity of the partition. A partition that was deleted and recreated under the same
-    /// name has another identity, although it may have the same offsets. `None` if the log has
-    /// no identities, or does not know this one at present.
+    /// name has another identity, although it may have the same offsets. `None` if the log has no
+    /// identities, or does not know that of this partition at present.
     fn identity(&self, _partition: PartitionId) -> Option<Arc<str>> {
         None
     }
 
-    /// The incarnation of the log that wrote the event before `offset`: a random number that is
-    /// drawn each time the log is opened. It shows whether a log is the original, or was
+    /// The incarnation of the log that wrote the last event before `offset`: a random number that
+    /// is drawn each time the log is opened. It distinguishes the original log from one that was
     /// restored from a copy and then got other events. `None` if the incarnation is not known.
     fn incarnation_at(&self, partition: PartitionId, _offset: Offset) -> Option<u64> {
         self.identity(partition).map(|identity| crate::incarnation_of(&identity))
     }
 
-    /// Reasons why results are less reliable than usual although the log works, one sentence
-    /// each.
+    /// The reasons why results are less reliable than usual although the log works. Each is one
+    /// sentence.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Reasons why a part of the log does not work, if no other method reports them, one
-    /// sentence each.
+    /// The reasons why a part of the log does not work, if no other method reports them. Each is
+    /// one sentence.
     fn troubles(&self) -> Vec<String> {
         Vec::new()
     }
 }
 
-/// Called once with the result of an append, on a thread of the log.
+/// A function that the log calls once with the result of an append, on a thread of the log.
 pub type AppendDone = Box<dyn FnOnce(Result<Appended, LogError>) + Send>;
 
-/// Called when a partition has new events, with their types if the log knows them at that
-/// time. Must return quickly and must not block.
+/// A function that the log calls when a partition has new events. Its arguments are the partition
+/// and, if the log already knows them, the types of the events. The function must return quickly
+/// and must not block.
 pub type Waker = Arc<dyn Fn(PartitionId, Option<&[String]>) + Send + Sync>;
 
-/// In microseconds. If the time of an event is further ahead of its append time than this, the
-/// event does not count in [`PartitionBounds::max_time`].
+/// How far the time of an event may be ahead of its append time, in microseconds. An event that is
+/// further ahead does not change [`PartitionBounds::max_time`].
 pub const AHEAD_MAX_US: i64 = 60_000_000;
 
 /// The offsets and the event time of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PartitionBounds {
-    /// The oldest offset that is kept.
+    /// The offset of the oldest event that is kept.
     pub start: Offset,
     /// The offset that the next event gets.
     pub end: Offset,
-    /// The highest event time, without events that were further ahead of their append time
-    /// than [`AHEAD_MAX_US`]; [`Timestamp::MIN`] if there is none. It is used for
-    /// heartbeats and the status. The watermark of a projection does not depend on it, but
-    /// on `engine.ahead_max_s`.
+    /// The highest event time. It leaves out events that were further ahead of their append time
+    /// than [`AHEAD_MAX_US`], and is [`Timestamp::MIN`] if there are no others. It is used for
+    /// heartbeats and the status. The watermark of a projection does not depend on it, but on
+    /// `engine.ahead_max_s`.
     pub max_time: Timestamp,
 }
 
@@ -134,21 +136,21 @@ pub enum LogRead {
     Chunk(Arc<Chunk>),
     /// There is no matching event before `next`, which is after the requested offset.
     Skipped {
-        /// The offset at which to continue.
+        /// The offset at which the caller continues to read.
         next: Offset,
     },
-    /// The requested offset is the partition's end.
+    /// The requested offset is the partition's end, so there is nothing to read.
     End,
-    /// The read is pending. The waker is called, and [`Log::wait`] returns, once another
-    /// read may return more.
+    /// The events are not available yet. Once another read may return them, the log calls the
+    /// waker, and [`Log::wait`] returns.
     Pending,
 }
 
-/// Consecutive events of a shard's outbox.
+/// Consecutive events from the outbox of a shard, to be appended to the log.
 #[derive(Clone, Debug)]
 pub struct Emitted {
-    /// The name of the outbox, which no other outbox ever has. Numbers begin at 0 in each
-    /// outbox.
+    /// The name of the outbox. No other outbox ever has this name, and the events of each outbox
+    /// are numbered from 0.
     pub outbox: String,
     /// The shard's partition.
     pub partition: PartitionId,
@@ -158,24 +160,26 @@ pub struct Emitted {
     pub events: Events,
 }
 
-/// The places of appended events, in the order in which they were passed.
+/// Where events were appended, in the order in which they were passed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
-    /// One entry for each event.
+    /// The place of each event.
     pub events: Vec<AppendedEvent>,
 }
 
-/// The place of one event.
+/// Where one event was appended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AppendedEvent {
-    /// The partition.
+    /// The partition of the event.
     pub partition: PartitionId,
-    /// The offset; for a duplicate, that of the first event.
+    /// The offset of the event. For a duplicate, this is the offset of the event that the log
+    /// already had.
     pub offset: Offset,
     /// Whether the deduplication window already had an event of this tenant, `source` and `id`.
     /// In this case the new event was not appended.
     pub duplicate: bool,
-    /// For a duplicate: whether the content of the first event is different.
+    /// For a duplicate: whether its content differs from that of the event that the log already
+    /// had.
     pub differs: bool,
 }
 
@@ -183,7 +187,7 @@ pub struct AppendedEvent {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum LogError {
-    /// Retention has deleted the event at the offset.
+    /// The event at the requested offset was deleted by retention.
     #[error(
         "offset {from} of partition {partition} is not in the log any more: the log begins at {start}"
     )]
@@ -195,7 +199,7 @@ pub enum LogError {
         /// The oldest offset that is kept.
         start: Offset,
     },
-    /// The log ends before an offset that existed before: events were lost, or it is
+    /// The log ends before an offset that existed earlier. Either events were lost, or this is
     /// another log.
     #[error(
         "offset {from} of partition {partition} is not in the log, which ends at {end}: the log has lost events, or it is another log"
@@ -205,31 +209,31 @@ pub enum LogError {
         partition: PartitionId,
         /// The requested offset.
         from: Offset,
-        /// The partition's end.
+        /// The offset at which the partition ends.
         end: Offset,
     },
     /// There is no such partition.
     #[error("the log has no partition {0}")]
     NoPartition(PartitionId),
-    /// The log refuses one of the events for good: repeating the append cannot succeed.
-    /// After [`Log::emit`] nothing was appended. After [`Log::append`] over Kafka,
-    /// `appended` of the other events were appended.
+    /// The log refuses one of the events permanently: repeating the append cannot succeed. If
+    /// [`Log::emit`] returns this, nothing was appended. If [`Log::append`] over Kafka returns
+    /// this, some of the other events were appended; `appended` is their number.
     #[error("{reason}{}", others(*.appended))]
     Rejected {
-        /// The index of the refused event.
+        /// The index of the refused event in the append.
         index: usize,
         /// How many of the other events are in the log.
         appended: usize,
-        /// Why.
+        /// Why the log refuses the event.
         reason: RejectedEvent,
     },
-    /// Exported events cannot be imported into this log.
+    /// This log cannot import exported events. Contains the reason.
     #[error("the events cannot be imported as they are: {0}")]
     NoImport(String),
-    /// Nothing can be appended now; this may be temporary.
+    /// The log cannot append anything now. This may be temporary.
     #[error("the log accepts no events now: {0}")]
     Unavailable(#[source] ErrorCause),
-    /// The disk is full.
+    /// The log cannot append because the disk is full.
     #[error("the disk is full: {0}")]
     Full(#[source] ErrorCause),
     /// Stored data is damaged.
@@ -240,26 +244,26 @@ pub enum LogError {
     Closed,
 }
 
-/// Why the log refuses an event for good.
+/// Why the log refuses an event permanently.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum RejectedEvent {
-    /// It is larger than the log allows.
+    /// The event is larger than the log allows.
     #[error("event {event} takes {bytes} bytes in the log: {limit}")]
     TooLarge {
-        /// The event's id and source, as text.
+        /// The id and source of the event, as text.
         event: String,
         /// The size of the event in the log, in bytes.
         bytes: usize,
-        /// The limit's value and name.
+        /// The value and the name of the limit.
         limit: String,
     },
-    /// The log refuses it for another reason.
+    /// The log refuses the event for another reason.
     #[error("event {event} is refused: {reason}")]
     Refused {
-        /// The event's id and source, as text.
+        /// The id and source of the event, as text.
         event: String,
-        /// Why.
+        /// The reason, as text.
         reason: String,
     },
 }

@@ -1,22 +1,21 @@
-//! What the owner of a log does with it, apart from reading and appending: delete old
-//! events, and close the log.
+//! The ports with which the owner of a log deletes old events and closes the log.
 
 use crate::{LogError, Offset, PartitionId, Timestamp};
 
-/// Returns the offset from which a partition must be kept regardless of the retention;
-/// `None` for no such bound.
+/// Returns the first offset of a partition that must be kept although the retention has passed;
+/// `None` if there is no such bound.
 pub type RetentionFloor<'a> = &'a dyn Fn(PartitionId) -> Option<Offset>;
 
 /// A log from which Lantern itself deletes old events. A log on Kafka does not implement this
 /// trait, because there the broker deletes old events.
 pub trait LogMaintenance: Send + Sync {
-    /// Deletes events that exceed the log's retention by age or size at `now`, but keeps
-    /// those at or after the `floor` of their partition. One call does a bounded amount
-    /// of work, and blocks until it is done. If [`MaintenanceReport::more`] is true, call
-    /// it again at once, otherwise after an interval.
+    /// Deletes the events that are too old at `now` or make the log too large, by the log's
+    /// settings of retention. It keeps the events at or after the `floor` of their partition. One
+    /// call does a bounded amount of work, and blocks until this is done. If
+    /// [`MaintenanceReport::more`] is true, call it again at once, otherwise after an interval.
     ///
     /// # Errors
-    /// [`LogError`]; then nothing was deleted.
+    /// [`LogError`] if the events could not be deleted. Then no event was deleted.
     fn maintain(
         &self,
         now: Timestamp,
@@ -29,30 +28,31 @@ pub trait LogMaintenance: Send + Sync {
 pub struct MaintenanceReport {
     /// One entry for each partition from which events were deleted.
     pub trimmed: Vec<TrimmedPartition>,
-    /// Whether there are more events to delete. One call does only a bounded amount of work.
+    /// Whether there are more events to delete, because one call does only a bounded amount of
+    /// work.
     pub more: bool,
 }
 
-/// The events deleted from one partition.
+/// What was deleted from one partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrimmedPartition {
-    /// The partition.
+    /// The partition from which events were deleted.
     pub partition: PartitionId,
-    /// How many chunks.
+    /// The number of chunks deleted.
     pub chunks: u64,
-    /// How many events.
+    /// The number of events deleted.
     pub events: u64,
-    /// How many bytes on disk.
+    /// The number of bytes freed on disk.
     pub bytes: u64,
-    /// The first offset that is kept.
+    /// The offset of the first event that is kept.
     pub start: Offset,
 }
 
 /// A log that can be closed before it is dropped, so that its owner knows when the last
 /// event is durable.
 pub trait CloseLog: Send + Sync {
-    /// Stops accepting appends, waits until the pending ones are durable and answered,
-    /// and releases files, connections and threads. Afterwards reads and appends fail
-    /// with [`LogError::Closed`]. Blocks; a second call does nothing.
+    /// Stops accepting appends, waits until the pending appends are durable and answered, and
+    /// releases files, connections and threads. Afterwards reads and appends fail with
+    /// [`LogError::Closed`]. The call blocks; a second call does nothing.
     fn close(&self);
 }

@@ -1,5 +1,5 @@
-//! The ports: everything that the engine and the server need from a log, a store, a
-//! plugin, a catalogue, a clock and a feed, as traits that a test can replace.
+//! The ports: traits for everything that the engine and the server need from a log, a store, a
+//! plugin, a catalogue, a clock and a feed. A test can replace each of them.
 
 mod committed_offsets;
 mod dead_letters;

@@ -1,4 +1,4 @@
-//! Plugins, their instances, and the host calls that they may make.
+//! Plugins, their instances, and the host calls that an instance may make.
 
 use std::any::Any;
 use std::time::Duration;
@@ -7,16 +7,16 @@ use thiserror::Error;
 
 use crate::{Cause, Events, Manifest, Offset, PartitionId, ReadValues, TableId, Timestamp};
 
-/// A compiled plugin with its parameters. It creates instances.
+/// A compiled plugin with its parameters, which creates instances.
 pub trait Plugin: Send + Sync {
-    /// The manifest that its `setup` returned.
+    /// The manifest that the plugin's `setup` returned.
     fn manifest(&self) -> &Manifest;
 
     /// Creates an instance and calls its `setup`.
     ///
     /// # Errors
-    /// [`InstantiateError`]; [`InstantiateError::Changed`] if `setup` returned another
-    /// manifest than before.
+    /// [`InstantiateError`] if there is no instance; [`InstantiateError::Changed`] if `setup`
+    /// returned another manifest than at upload.
     fn instantiate(&self) -> Result<Box<dyn Instance>, InstantiateError>;
 }
 
@@ -24,10 +24,10 @@ pub trait Plugin: Send + Sync {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum InstantiateError {
-    /// `setup` failed or trapped.
+    /// The plugin's `setup` failed or trapped.
     #[error("setup failed: {0}")]
     Setup(String),
-    /// The manifest differs from the one at upload.
+    /// The manifest that `setup` returned differs from the one at upload.
     #[error("setup returned a different manifest than at upload: {0}")]
     Changed(String),
     /// The host has no room for another instance; this may be temporary.
@@ -35,21 +35,21 @@ pub enum InstantiateError {
     Host(String),
 }
 
-/// A running instance of a plugin. It may be dropped at any time: its memory is only a
-/// cache.
+/// A running instance of a plugin. The host may drop it at any time, so its memory is only a cache.
 pub trait Instance: Send {
-    /// Applies `batch`. `host` executes the host calls of the plugin, and is returned in the
-    /// outcome. `fuel` limits the call. After any error the instance must not be used again.
+    /// Applies `batch`. `host` executes the host calls of the plugin, and the outcome returns it to
+    /// the caller. The plugin may use at most `fuel` units of fuel. After any error the instance
+    /// must not be used again.
     fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> ApplyOutcome;
 }
 
 /// The outcome of [`Instance::apply`].
 pub struct ApplyOutcome {
-    /// The `host` that was passed to the call.
+    /// The `host` that was passed to [`Instance::apply`].
     pub host: Box<dyn Host>,
     /// Whether the batch was applied.
     pub result: Result<(), ApplyError>,
-    /// The fuel that the call used.
+    /// The fuel that the plugin used during the call.
     pub fuel: u64,
     /// The linear memory of the instance after the call, in bytes.
     pub memory_bytes: u64,
@@ -57,46 +57,46 @@ pub struct ApplyOutcome {
     pub elapsed: Duration,
 }
 
-/// Consecutive events of one partition, as a plugin receives them.
+/// Consecutive events of one partition, and due timers, as a plugin receives them in one call.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Batch {
-    /// The partition.
+    /// The partition of the events.
     pub partition: PartitionId,
-    /// Timers that are due, in order of time and key.
+    /// The timers that are due, in order of time and key.
     pub timers: Vec<Timer>,
-    /// The watermark at which the timers fire. Events that are older than it are late.
+    /// The watermark that makes the timers due. Events with an earlier time are late.
     pub watermark: Timestamp,
-    /// Each event's offset.
+    /// The offset of each event.
     pub offsets: Vec<u64>,
-    /// The watermark before each event.
+    /// The watermark before each event is applied.
     pub watermarks: Vec<Timestamp>,
-    /// For each event, the time from which the retention of its rows counts. It is needed only
-    /// while the shard has no watermark; later the list is empty. It is the event's time, or an
-    /// earlier time if the event is too far ahead: then it is the latest time with which the
-    /// event could move the watermark. The plugin does not receive it.
+    /// For each event, the time from which the retention of its rows is counted while the shard has
+    /// no watermark. Once the shard has a watermark, the list is empty. The time is that of the
+    /// event. If the event is too far in the future, it is the latest time with which the event
+    /// could still move the watermark. The plugin does not receive this list.
     pub times_before_watermark: Vec<Timestamp>,
-    /// The emit depth of each event; empty if the plugin emits no events. The plugin does
-    /// not receive it.
+    /// The emit depth of each event. The list is empty if the plugin emits no events. The plugin
+    /// does not receive it.
     pub depths: Vec<u32>,
-    /// The events. Columns that neither the plugin nor the host needs are empty. The
-    /// plugin receives those that it requested.
+    /// The events. Columns that neither the plugin nor the host needs are empty. The plugin
+    /// receives only those that it requested.
     pub events: Events,
 }
 
 impl Batch {
-    /// The number of timers and events.
+    /// The number of timers and events together.
     #[must_use]
     pub fn len(&self) -> usize {
         self.timers.len() + self.offsets.len()
     }
 
-    /// Whether it holds neither timers nor events.
+    /// Whether the batch holds neither timers nor events.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The cause that names event `index`.
+    /// The cause that identifies event `index` of the batch.
     ///
     /// # Panics
     /// If the batch has 2^32 timers and events or more; callers limit it far below.
@@ -107,42 +107,42 @@ impl Batch {
     }
 }
 
-/// A timer that is due.
+/// A timer that is due, as it is passed to a plugin.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct Timer {
-    /// The time that the plugin set.
+    /// The time for which the plugin set the timer.
     pub at: Timestamp,
-    /// The key.
+    /// The key under which the plugin set the timer.
     pub key: String,
-    /// The offset of the event that set it.
+    /// The offset of the event that set the timer.
     pub offset: Offset,
-    /// The depth of that event in a chain of emitted events.
+    /// The emit depth of the event that set the timer.
     pub depth: u32,
 }
 
-/// Why a batch was not applied. None of its changes is kept.
+/// Why a batch was not applied. The host keeps none of the batch's changes.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum ApplyError {
     /// The plugin returned an error.
     #[error("{message}")]
     Failed {
-        /// The timer or event that the plugin blames.
+        /// The timer or event that the plugin reports as the cause of the error, if it reports one.
         cause: Option<Cause>,
-        /// Why.
+        /// The plugin's error message.
         message: String,
     },
     /// The plugin trapped or exceeded a limit.
     #[error("{message}")]
     Trapped {
-        /// How.
+        /// What kind of trap it was.
         kind: TrapKind,
-        /// The reason as text; names the limit if one was exceeded.
+        /// The reason as text. If a limit was exceeded, the text names it.
         message: String,
-        /// The guest's stack; may be empty.
+        /// The call stack of the plugin; may be empty.
         backtrace: String,
     },
-    /// A fault of the host, not of the event. Try again.
+    /// The host failed; the event is not the reason. The caller should try again.
     #[error("{0}")]
     Fault(String),
 }
@@ -153,27 +153,28 @@ pub enum ApplyError {
 pub enum TrapKind {
     /// A WebAssembly trap, such as unreachable, out of bounds or stack overflow.
     Trap,
-    /// The fuel ran out.
+    /// The plugin used more fuel than the call allows.
     Fuel,
-    /// It requested more memory, tables or handles than allowed.
+    /// The plugin requested more memory, tables or handles than allowed.
     Memory,
-    /// It exceeded a limit of a host call, or made an invalid host call.
+    /// The plugin exceeded a limit of a host call, or made an invalid host call.
     HostCall,
 }
 
-/// The host calls of a plugin during one call. Writes go to a buffer of the call. A read
-/// returns the value in this buffer or, if it has none, the value before the call. Each write
-/// names its cause. Only this timer or event decides whether the write is allowed.
+/// The host calls that a plugin may make while it applies a batch. Writes go to a buffer of this
+/// call of `apply`. A read returns the value in this buffer or, if the buffer has none, the value
+/// before the call. Each write names its cause, which is a timer or an event. Only the cause
+/// decides whether the write is allowed.
 pub trait Host: Send + Any {
-    /// The value under `key` of `table`.
+    /// Returns the value under `key` of `table`.
     ///
     /// # Errors
-    /// [`HostError`], which ends the call.
+    /// [`HostError`], which ends the plugin's call.
     fn get(&mut self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, HostError>;
 
-    /// Looks up the `keys` that have no value in `values` yet, in `table`, and adds their
-    /// values. All values are in memory at the same time, so pass only a few keys: values may
-    /// be large.
+    /// Looks up in `table` those `keys` that have no value in `values` yet, and adds the values
+    /// found to `values`. All of them are in memory at the same time, so pass only a few keys:
+    /// values may be large.
     ///
     /// # Errors
     /// The errors of [`Host::get`].
@@ -204,8 +205,8 @@ pub trait Host: Send + Any {
     /// [`HostError`], which ends the call.
     fn delete(&mut self, cause: Cause, table: TableId, key: &str) -> Result<(), HostError>;
 
-    /// Up to `limit` rows with keys from `start` to before `end`. If `end` is empty, up to the
-    /// last key of the table.
+    /// Returns up to `limit` rows with keys from `start` to before `end`. If `end` is empty, the
+    /// range ends with the last key of the table.
     ///
     /// # Errors
     /// [`HostError`], which ends the call.
@@ -218,13 +219,14 @@ pub trait Host: Send + Any {
         reverse: bool,
     ) -> Result<Vec<Row>, HostError>;
 
-    /// Sets the timer of `key` to `at`; a timer of this key that is already set is moved.
+    /// Sets the timer with the key `key` to the time `at`. If there already is a timer with this
+    /// key, it is moved.
     ///
     /// # Errors
     /// [`HostError`], which ends the call.
     fn set_timer(&mut self, cause: Cause, at: Timestamp, key: &str) -> Result<(), HostError>;
 
-    /// Cancels the timer of `key`, if there is one.
+    /// Cancels the timer with the key `key`, if there is one.
     ///
     /// # Errors
     /// [`HostError`], which ends the call.
@@ -236,12 +238,12 @@ pub trait Host: Send + Any {
     /// [`HostError`], which ends the call.
     fn emit(&mut self, event: NewEvent) -> Result<(), HostError>;
 
-    /// Rejects an event: the event is parked with `message`, and no other result of the call
+    /// Rejects the event `cause`: the host parks it with `message`. No other result of the call
     /// depends on it.
     ///
     /// # Errors
-    /// [`HostError`], which ends the call. The default implementation does not support
-    /// rejections and always returns it.
+    /// [`HostError`], which ends the call. The default implementation does not support rejections
+    /// and always returns it.
     fn reject(&mut self, cause: Cause, message: &str) -> Result<(), HostError> {
         Err(HostError::Guest(format!(
             "{} was rejected, but this host does not support rejected events: {message}",
@@ -249,29 +251,29 @@ pub trait Host: Send + Any {
         )))
     }
 
-    /// Logs a message. There is no cause if only the call as a whole is known, for
-    /// instance for text that a guest writes to its standard output.
+    /// Logs a message of the plugin. `cause` is `None` if the host does not know which timer or
+    /// event the message belongs to, for instance if the plugin writes it to its standard output.
     ///
     /// # Errors
     /// [`HostError`], which ends the call.
     fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError>;
 
-    /// Converts the host, so that the caller can downcast it to its own type.
+    /// Converts the host to `Any`, so that the caller can downcast it to its own type.
     fn into_any(self: Box<Self>) -> Box<dyn Any>;
 }
 
-/// Why a host call ended the call of the plugin.
+/// Why a host call ended the plugin's call of `apply`.
 #[derive(Clone, Debug, Error)]
 pub enum HostError {
-    /// A fault of the plugin.
+    /// The plugin made a mistake.
     #[error("{0}")]
     Guest(String),
-    /// A fault of the host.
+    /// The host failed.
     #[error("{0}")]
     Fault(String),
 }
 
-/// A row of a table.
+/// A row of a table, as a plugin reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
     /// The key.
@@ -289,25 +291,25 @@ pub struct NewEvent {
     pub kind: String,
     /// The subject.
     pub subject: String,
-    /// The tenant; if empty, the tenant of its cause.
+    /// The tenant of the event. If it is empty, the event gets the tenant of its cause.
     pub tenant: String,
-    /// The time.
+    /// The event time.
     pub time: Timestamp,
     /// The payload in JSON.
     pub data: Vec<u8>,
 }
 
-/// The severity of a plugin's message.
+/// The severity of a message that a plugin logs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
-    /// Single steps, for tracing.
+    /// A single step, for tracing.
     Trace,
-    /// Details for the plugin's developer.
+    /// A detail for the plugin's developer.
     Debug,
-    /// Information for operators.
+    /// A piece of information for operators.
     Info,
     /// Something unusual.
     Warn,
-    /// An error.
+    /// A failure.
     Error,
 }

@@ -2,6 +2,6 @@
 
 /// Draws random numbers. They must never affect a table or an event.
 pub trait Random: Send + Sync {
-    /// A random number, uniform over 64 bits.
+    /// Returns a random number, uniform over 64 bits.
     fn draw(&self) -> u64;
 }

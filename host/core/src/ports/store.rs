@@ -1,4 +1,5 @@
-//! States and the catalogue: everything that must survive a restart besides the log.
+//! The ports through which the states of shards and the catalogue are stored. Together with the
+//! log, this is all that must survive a restart.
 
 use std::sync::Arc;
 
@@ -6,69 +7,71 @@ use thiserror::Error;
 
 use crate::{PairBuffer, PartitionId, ProjectionRecord, ReadValues, TableId, VersionId, Writes};
 
-/// Names a shard's state.
+/// Identifies the state of a shard.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId {
     /// The projection's name.
     pub projection: String,
-    /// The version.
+    /// The version of the projection.
     pub version: VersionId,
-    /// [`crate::VersionRecord::rebuilds`]: a rebuild writes to fresh files.
+    /// How many times the version was rebuilt ([`crate::VersionRecord::rebuilds`]). Each rebuild
+    /// writes to new files.
     pub rebuild: u64,
-    /// The partition.
+    /// The partition that the shard folds.
     pub partition: PartitionId,
 }
 
-/// An ordered map of bytes in a shard's file. The order of the variants is part of the
-/// canonical dump.
+/// One of the ordered maps that a shard's file consists of. Keys and values are bytes. The
+/// canonical dump is sorted by the order of these variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
-    /// [`crate::ShardMeta`] under [`crate::ShardMeta::KEY`], and each
+    /// The shard's record ([`crate::ShardMeta`]) under [`crate::ShardMeta::KEY`], and each
     /// [`crate::DecisionRecord`] under its own key.
     Meta,
     /// The rows of a table; keys are UTF-8.
     Table(TableId),
-    /// Timers by due time, at which they fire. The key is the due time (8 bytes big-endian,
-    /// sign bit flipped) and the timer's key. The value is the time for which the plugin set
-    /// the timer (8 bytes), the offset of the event that set the timer (8 bytes) and its depth
-    /// (4 bytes), all big-endian.
+    /// Timers by due time, at which they fire. The key is the due time (8 bytes big-endian, sign
+    /// bit flipped) and the timer's key. The value is the time for which the plugin set the timer
+    /// (8 bytes), the offset of the event that set the timer (8 bytes) and the emit depth of this
+    /// event (4 bytes), all big-endian.
     TimersByTime,
     /// Timers by key; the value is the due time as in `TimersByTime`.
     TimersByKey,
-    /// Parked events. The key is the offset and a running number, 8 bytes big-endian
-    /// each.
+    /// Parked events. The key consists of the event's offset and a running number, 8 bytes
+    /// big-endian each.
     Parked,
-    /// Subjects with parked events. The value is their number (8 bytes big-endian).
+    /// The subjects that have parked events. The key is the subject, and the value is the number of
+    /// its parked events (8 bytes big-endian).
     ParkedSubjects,
-    /// Emitted events that the log has not taken, by running number.
+    /// Emitted events that are not in the log yet. The key is the event's number in the outbox.
     Outbox,
-    /// The feed's change log. The key is [`crate::TableChanges::key`], the value
-    /// [`crate::TableChanges::encode`].
+    /// The feed's change log. [`crate::TableChanges::key`] creates its keys, and
+    /// [`crate::TableChanges::encode`] its values.
     Changes,
-    /// When rows of tables with retention expire. Each row has two entries. The key of
-    /// the first is a 0 byte, the time (8 bytes as in `TimersByTime`), the table (4
-    /// bytes) and the row's key. The key of the second is a 1 byte, the table and the
-    /// row's key; its value is the time.
+    /// The times at which rows of tables with retention expire. Each row has two entries. The key
+    /// of the first is a 0 byte, the time (8 bytes as in `TimersByTime`), the table (4 bytes) and
+    /// the row's key. The key of the second is a 1 byte, the table and the row's key; its value is
+    /// the time.
     Expiry,
 }
 
-/// A range of keys.
+/// A range of keys in a space.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyRange {
-    /// The first key, included.
+    /// The first key of the range.
     pub start: Vec<u8>,
-    /// The first key after the range; `None` for no bound.
+    /// The first key after the range; `None` if the range has no end.
     pub end: Option<Vec<u8>>,
 }
 
 impl KeyRange {
-    /// All keys.
+    /// The range of all keys.
     #[must_use]
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// The keys that begin with `prefix`.
+    /// The range of keys that begin with `prefix`.
     #[must_use]
     pub fn prefix(prefix: &[u8]) -> Self {
         let mut end = prefix.to_vec();
@@ -82,7 +85,7 @@ impl KeyRange {
         Self { start: prefix.to_vec(), end }
     }
 
-    /// The keys from `start` to before `end`. If `end` is empty, there is no upper bound.
+    /// The range of keys from `start` to before `end`. If `end` is empty, the range has no end.
     #[must_use]
     pub fn of(start: &[u8], end: &[u8]) -> Self {
         Self { start: start.to_vec(), end: (!end.is_empty()).then(|| end.to_vec()) }
@@ -95,18 +98,19 @@ impl KeyRange {
     }
 }
 
-/// Keys and values as stored.
+/// Keys and their values as a store holds them.
 pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
-/// Reads of one committed state.
+/// Reads one committed state of a shard.
 pub trait ReadStore: Send {
-    /// The value under `key`.
+    /// Returns the value under `key`.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be read.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Looks up the `keys` that have no value in `values` yet, and adds their values.
+    /// Looks up those `keys` that have no value in `values` yet, and adds the values found to
+    /// `values`.
     ///
     /// # Errors
     /// The errors of [`ReadStore::get`].
@@ -119,7 +123,8 @@ pub trait ReadStore: Send {
         values.complete(keys, |key| self.get(space, key))
     }
 
-    /// Up to `limit` pairs of `range` in key order, the last first if `reverse`.
+    /// Returns up to `limit` pairs of `range` in key order; the last pairs first if `reverse` is
+    /// set.
     ///
     /// # Errors
     /// [`StoreError`] if they cannot be read.
@@ -131,8 +136,8 @@ pub trait ReadStore: Send {
         reverse: bool,
     ) -> Result<Pairs, StoreError>;
 
-    /// Adds pairs of `range` to `pairs` in key order, the last first if `reverse`, until
-    /// `pairs` is full or the range ends.
+    /// Adds pairs of `range` to `pairs` in key order until `pairs` is full or the range ends. If
+    /// `reverse` is set, it begins with the last pair.
     ///
     /// # Errors
     /// [`StoreError`] if they cannot be read.
@@ -161,7 +166,8 @@ pub trait ShardStore: ReadStore + Sync {
     /// Writes all of `writes`, durably, or nothing. Also makes all earlier commits durable.
     ///
     /// # Errors
-    /// [`StoreError`]; then nothing was written, and earlier commits without a sync are kept.
+    /// [`StoreError`] if the writes failed. Then nothing was written, and earlier commits without a
+    /// sync are kept.
     fn commit(&self, writes: &Writes) -> Result<(), StoreError>;
 
     /// Writes all of `writes` or nothing, without waiting for the disk. If the process
@@ -169,14 +175,14 @@ pub trait ShardStore: ReadStore + Sync {
     /// last durable commit.
     ///
     /// # Errors
-    /// As [`ShardStore::commit`].
+    /// The errors of [`ShardStore::commit`].
     fn commit_unsynced(&self, writes: &Writes) -> Result<(), StoreError>;
 
-    /// Whether a commit was made that is not durable yet.
+    /// Whether there is a commit that is not durable yet.
     fn has_unsynced(&self) -> bool;
 
-    /// A view of the last commit. Later commits do not change it. It keeps old pages of the
-    /// file in use, so hold it only briefly.
+    /// A view of the last commit. Later commits do not change it. The view keeps old pages of the
+    /// file in use, so hold it only for a short time.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be opened.
@@ -186,22 +192,22 @@ pub trait ShardStore: ReadStore + Sync {
     fn disk_bytes(&self) -> u64;
 }
 
-/// Opens and removes shards' states.
+/// Opens and deletes the states of shards.
 pub trait StateStores: Send + Sync {
-    /// Opens the state of `shard`; creates an empty one if there is none.
+    /// Opens the state of `shard`. If there is none, it creates an empty one.
     ///
     /// # Errors
     /// [`StoreError`] if the file cannot be opened or is damaged.
     fn open(&self, shard: &ShardId) -> Result<Arc<dyn ShardStore>, StoreError>;
 
-    /// A state in memory only, for determinism checks and tests.
+    /// Creates a state that is only in memory, for determinism checks and tests.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be created.
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError>;
 
-    /// A state for one large task, which is deleted when the last handle is dropped. If
-    /// the store has a disk, it may be larger than memory.
+    /// Creates a state for one large task. It is deleted when its last handle is dropped. If the
+    /// store has a disk, the state may be larger than memory.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be created.
@@ -209,7 +215,8 @@ pub trait StateStores: Send + Sync {
         self.scratch()
     }
 
-    /// Deletes the states of all shards of one build of a version.
+    /// Deletes the states of all shards that one rebuild of a version has written. `rebuild` is the
+    /// number of this rebuild.
     ///
     /// # Errors
     /// [`StoreError`] if files cannot be deleted.
@@ -224,7 +231,7 @@ pub enum StoreError {
     /// The disk is full.
     #[error("the disk is full: {0}")]
     Full(String),
-    /// Stored data is damaged, or has a later format.
+    /// Another process has opened the file.
     #[error("the state is damaged: {0}")]
     Damaged(String),
     /// Another process has the file open.
@@ -237,7 +244,7 @@ pub enum StoreError {
 
 /// Stores the projections and their versions.
 pub trait Catalog: Send + Sync {
-    /// All projections, by name.
+    /// Returns all projections, sorted by name.
     ///
     /// # Errors
     /// [`StoreError`] if they cannot be read.
@@ -246,13 +253,14 @@ pub trait Catalog: Send + Sync {
     /// Stores `record` durably. It replaces the record with the same name.
     ///
     /// # Errors
-    /// [`StoreError`]; then the old record is kept.
+    /// [`StoreError`] if the record cannot be stored. Then the old record is kept.
     fn save(&self, record: &ProjectionRecord) -> Result<(), StoreError>;
 
-    /// Deletes the record named `name` durably, if there is one.
+    /// Deletes the record named `name`, if there is one. The deletion is durable when the call
+    /// returns.
     ///
     /// # Errors
-    /// [`StoreError`]; then the record is kept.
+    /// [`StoreError`] if the record cannot be deleted. Then it is kept.
     fn delete(&self, name: &str) -> Result<(), StoreError>;
 }
 
