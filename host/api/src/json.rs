@@ -1,4 +1,4 @@
-//! JSON that is passed on as it was written.
+//! Keeps JSON values as the text in which they were written.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use serde_json::value::RawValue;
 pub struct RawJson(Box<RawValue>);
 
 impl RawJson {
-    /// `json` unchanged; `null` if it is not JSON.
+    /// Keeps `json` as it is. If it is not JSON, the value is `null`.
     #[must_use]
     pub fn new(json: &str) -> Self {
         let null = || RawValue::from_string("null".into()).expect("null is JSON");
@@ -26,7 +26,7 @@ impl RawJson {
         self.0.get()
     }
 
-    /// The members of an object; none if it is not an object.
+    /// The members of the value if it is an object; none otherwise.
     #[must_use]
     pub fn members(&self) -> BTreeMap<String, &RawValue> {
         serde_json::from_str(self.get()).unwrap_or_default()

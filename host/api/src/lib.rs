@@ -1,12 +1,12 @@
 //! The wire types of Lantern: the bodies of the HTTP API and the messages of the feed.
 //!
-//! Server, command line and Rust client share these definitions; the OpenAPI document and
-//! the JSON Schema of the feed are generated from them. The crate is for clients too, so it
-//! depends on serde alone and on no other crate of the host. It does not check what a
-//! request asks for: the server does.
+//! Server, command line and Rust client share these definitions; the OpenAPI document and the JSON
+//! Schema of the feed are generated from them. Clients use the crate too, so it depends only on
+//! serde and on no other crate of the host. It does not check whether a request is valid; the
+//! server checks this.
 //!
-//! The feature `openapi` derives OpenAPI schemas, the feature `schema` JSON Schemas of
-//! the feed.
+//! With the feature `openapi` the crate derives OpenAPI schemas, and with the feature `schema` JSON
+//! Schemas of the feed.
 
 mod events;
 mod explain;

@@ -85,13 +85,13 @@ pub struct QueryBody {
     pub version: Option<String>,
 }
 
-/// Aggregates in the order of their columns: the name of each, and its function with its
-/// field, if it has one.
+/// Aggregates in the order of their columns: each has a name, a function and, if the function needs
+/// one, a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aggregates(pub Vec<(String, Vec<String>)>);
 
 impl Aggregates {
-    /// Whether there is none.
+    /// Whether there are no aggregates.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -1,4 +1,4 @@
-//! Verifications: how a version's state compares with a second fold of the log.
+//! Verifications: comparisons of a version's state with a second fold of the log.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,6 +1,6 @@
-//! Keeps a projection's feed up to date with the committed state: opens views that have
-//! the feed's epoch, and wakes the sessions after commits. With several partitions it
-//! first reads the merged rows. Reads block, so they run on blocking threads.
+//! Keeps a projection's feed up to date with the committed state. It opens views that have the
+//! feed's epoch, and wakes the sessions after commits. If the projection has several partitions, it
+//! first reads the merged rows. These reads block, so they run on blocking threads.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Weak};
@@ -15,16 +15,16 @@ use crate::resources::Resources;
 use crate::ring::{NewestCommit, RingCommit};
 use crate::subscribe_error::SubscribeError;
 
-/// The maximum number of times that a view is opened again because its epoch is not the
-/// feed's epoch, and the pause before each time. After the last time the view's epoch is
-/// accepted.
+/// How often a view is opened again if its epoch is not the feed's epoch, and how long
+/// [`open_view`] waits each time. If the epochs still differ after the last time, the view's epoch
+/// is used.
 const EPOCH_TRIES: u32 = 50;
 const EPOCH_PAUSE: Duration = Duration::from_millis(20);
-/// The pause before a failed read of merged rows is tried again.
+/// The pause after which a failed read of merged rows is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The feed of `projection`, created if there is none. Must be called within a tokio
-/// runtime, because it spawns the feed's task.
+/// The feed of `projection`. If there is none, it is created. The caller must be within a tokio
+/// runtime, because a task of the feed is spawned.
 pub(crate) fn feed_of(
     resources: &Arc<Resources>,
     feeds: &ProjectionFeeds,
@@ -37,8 +37,8 @@ pub(crate) fn feed_of(
     feed
 }
 
-/// Wakes sessions after commits. With several partitions it first reads the merged rows.
-/// Ends when the feed is dropped.
+/// Wakes sessions after commits. If the projection has several partitions, it first reads the
+/// merged rows. The task ends when the feed is dropped.
 async fn run(feed: Weak<ProjectionFeed>, wake: Arc<Notify>, resources: Weak<Resources>) {
     loop {
         wake.notified().await;
@@ -48,8 +48,8 @@ async fn run(feed: Weak<ProjectionFeed>, wake: Arc<Notify>, resources: Weak<Reso
             let read = tokio::task::spawn_blocking(move || advance(&reader, &to_read)).await;
             if let Ok(Err(error)) = read {
                 tracing::warn!(projection = feed.name, %error, "the feed cannot read merged rows");
-                // The feed is still marked as behind, so it is read again. The pause
-                // limits the retries.
+                // The feed is still marked as behind, so the loop reads it again. The pause limits
+                // how often.
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             feed.wake_sessions(&resources.config);
@@ -61,14 +61,14 @@ async fn run(feed: Weak<ProjectionFeed>, wake: Arc<Notify>, resources: Weak<Reso
     }
 }
 
-/// A view that the feed agrees with.
+/// A view, and the state of the feed to which it belongs.
 pub(crate) struct OpenView {
     pub(crate) view: View,
     pub(crate) agreed: AgreedState,
 }
 
-/// Opens a view of the projection's newest state. With several partitions it also brings
-/// the ring to this state.
+/// Opens a view of the projection's newest state. If the projection has several partitions, it also
+/// adds the commits up to this state to the ring.
 pub(crate) fn open_view(
     resources: &Resources,
     feed: &ProjectionFeed,
@@ -93,7 +93,8 @@ pub(crate) fn open_view(
     unreachable!("the last attempt is always adopted")
 }
 
-/// If the store failed, marks the feed as behind, so that the commits are read later.
+/// Passes `error` on. If the store failed, it also marks the feed as behind, so that the commits
+/// are read later.
 fn failed(feed: &ProjectionFeed, error: SubscribeError) -> SubscribeError {
     if matches!(error, SubscribeError::Failed(_)) {
         feed.still_behind();
@@ -101,10 +102,10 @@ fn failed(feed: &ProjectionFeed, error: SubscribeError) -> SubscribeError {
     error
 }
 
-/// Brings the ring of a projection with several partitions to the newest state.
+/// Adds the commits up to the newest state to the ring of a projection with several partitions.
 ///
 /// # Errors
-/// The reason why the state cannot be read, for people.
+/// The reason why the state cannot be read, as a text for people.
 fn advance(resources: &Resources, feed: &ProjectionFeed) -> Result<(), String> {
     match open_view(resources, feed) {
         // The projection is deleted or not active. When that changes, the engine reports
@@ -145,8 +146,8 @@ fn advance_to(
     Ok(())
 }
 
-/// The merged rows of all tables that `commits` changed. Returns `None` if there are more
-/// than `keys_max` rows, because a snapshot is then cheaper.
+/// The merged rows that `commits` changed, by table. Returns `None` if there are more than
+/// `keys_max` rows, because a snapshot is then cheaper.
 fn merged_tables(
     view: &View,
     commits: &[ShardChanges],

@@ -1,4 +1,4 @@
-//! The settings of the feed. The defaults are the protocol's limits.
+//! The settings of the feed. Their defaults are the limits that docs/feed.md states.
 
 use std::time::Duration;
 
@@ -118,22 +118,22 @@ impl Default for LiveConfig {
 pub struct LiveConfigError {
     /// The setting's name.
     pub name: &'static str,
-    /// What it is set to.
+    /// The value of the setting.
     pub value: u64,
-    /// The least it may be.
+    /// The smallest value that the setting may have.
     pub least: u64,
 }
 
-/// The most bytes of token and offsets in a frame, for each partition.
+/// The maximum number of bytes that a token and the offsets take in a frame, for each partition.
 const PARTITION_BYTES: usize = 96;
-/// The smallest frame size at which rows fit next to a token.
+/// The smallest size of a frame that still has room for rows in addition to a token.
 const FRAME_BYTES_LEAST: usize = 4_096;
 
 impl LiveConfig {
     /// Checks that no setting is below its minimum.
     ///
     /// # Errors
-    /// The first setting that is too small.
+    /// [`LiveConfigError`] for the first setting that is too small.
     pub fn check(&self) -> Result<(), LiveConfigError> {
         let settings = [
             ("heartbeat_ms", self.heartbeat_ms, 1),
@@ -154,15 +154,15 @@ impl LiveConfig {
         Ok(())
     }
 
-    /// The bytes available for rows or changes in one frame, after header, epoch, offsets
-    /// and token.
+    /// The number of bytes that one frame has for rows or changes, after the header, the epoch, the
+    /// offsets and the token.
     pub(crate) fn part_bytes(&self, epoch: &str, partitions: usize) -> usize {
         let header = 512 + 3 * epoch.len() + PARTITION_BYTES * partitions;
         self.frame_bytes_max.saturating_sub(header).max(FRAME_BYTES_LEAST / 2)
     }
 }
 
-/// Converts milliseconds.
+/// Converts a number of milliseconds to a duration.
 pub(crate) fn ms(ms: u64) -> Duration {
     Duration::from_millis(ms)
 }

@@ -1,6 +1,6 @@
-//! Deltas: merges and encodes the changes of several commits. Only this module merges
-//! changes, whether they come from the ring, from the change log or from a view. It uses
-//! no lock and no clock, and its only state is the shared memory budget.
+//! Merges the changes of several commits, and encodes them as a delta. Only this module merges
+//! changes, whether they come from the ring, from the change log or from a view. It uses no lock
+//! and no clock, and its only state is the memory budget that all sessions share.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,26 +12,27 @@ use crate::LiveConfig;
 use crate::encode::{BudgetLease, DeltaParts, RowTooLarge};
 use crate::resources::Resources;
 
-/// A delta to be sent; a tick if it has no parts.
+/// A delta to be sent. If it has no parts, it is sent as a tick.
 pub(crate) struct ReadyDelta {
     pub(crate) from: u64,
     pub(crate) to: u64,
     pub(crate) at: Arc<Checkpoint>,
     pub(crate) parts: Option<Arc<DeltaParts>>,
-    /// Whether it merges several commits.
+    /// Whether the delta merges several commits.
     pub(crate) merged: bool,
 }
 
 impl ReadyDelta {
-    /// A tick: the commit moves, and no row changes.
+    /// Creates a tick, which reports a new commit that changed no row.
     pub(crate) fn tick(from: u64, to: u64, at: Arc<Checkpoint>) -> Self {
         Self { from, to, at, parts: None, merged: false }
     }
 }
 
-/// Consecutive deltas, one per commit.
+/// A list of deltas, one for each commit, each of which begins at the commit at which the previous
+/// one ends.
 pub(crate) struct DeltaChain {
-    /// The commit from which the next delta leads on.
+    /// The commit at which the next delta begins.
     pub(crate) from: u64,
     pub(crate) ready: Vec<ReadyDelta>,
 }
@@ -41,7 +42,7 @@ impl DeltaChain {
         Self { from, ready: Vec::new() }
     }
 
-    /// Adds the delta of a commit.
+    /// Adds the delta that ends at the commit `to`.
     pub(crate) fn push(&mut self, to: u64, at: Arc<Checkpoint>, parts: Arc<DeltaParts>) {
         let from = std::mem::replace(&mut self.from, to);
         self.ready.push(ReadyDelta { from, to, at, parts: Some(parts), merged: false });
@@ -51,9 +52,9 @@ impl DeltaChain {
 /// Why changes cannot be sent as a delta.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum DeltaError {
-    /// They exceed a limit of merging. A snapshot is cheaper.
+    /// The changes exceed a limit of merging, so a snapshot is cheaper.
     TooMuch,
-    /// A row does not fit into a frame.
+    /// A changed row does not fit into a frame.
     TooLarge(RowTooLarge),
 }
 
@@ -63,32 +64,32 @@ impl From<RowTooLarge> for DeltaError {
     }
 }
 
-/// A table's encoded changes, shared by subscribers; or the row that does not fit into a
+/// The encoded changes of a table, which subscribers share; an error if a row does not fit into a
 /// frame.
 pub(crate) type EncodedChanges = Result<Arc<DeltaParts>, RowTooLarge>;
 
-/// The changed rows of a commit; a value of `None` means that the row is deleted.
+/// The rows that a commit changed. A value of `None` means that the row is deleted.
 pub(crate) fn rows_of(changes: &TableChanges) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
     let up = changes.up.iter().map(|(key, value)| (key.as_str(), Some(value.as_slice())));
     up.chain(changes.del.iter().map(|key| (key.as_str(), None)))
 }
 
-/// The bytes of keys and values.
+/// The number of bytes of all keys and values of `rows`.
 fn bytes_of<'a>(rows: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> usize {
     rows.map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum()
 }
 
-/// The last change of each key, in key order.
+/// The last change of each key in one or more commits, in key order.
 #[derive(Default)]
 pub(crate) struct MergedChanges<'a> {
     rows: BTreeMap<&'a str, Option<&'a [u8]>>,
-    /// The number of commits merged.
+    /// The number of commits that were merged.
     commits: usize,
 }
 
 impl<'a> MergedChanges<'a> {
-    /// Merges `changes`, oldest first. Returns `None` if more than `keys_max` keys
-    /// changed.
+    /// Merges `changes`, which must be in order of the commits. Returns `None` if more than
+    /// `keys_max` keys changed.
     pub(crate) fn of(
         changes: impl IntoIterator<Item = &'a TableChanges>,
         keys_max: usize,
@@ -114,7 +115,7 @@ impl<'a> MergedChanges<'a> {
         self.rows.len()
     }
 
-    /// Whether it merges more than one commit.
+    /// Whether the changes come from more than one commit.
     pub(crate) fn is_of_several(&self) -> bool {
         self.commits > 1
     }
@@ -136,7 +137,7 @@ impl<'a> MergedChanges<'a> {
     /// contain it.
     ///
     /// # Errors
-    /// [`StoreError`].
+    /// [`StoreError`] if the rows cannot be read.
     pub(crate) fn read_from(
         &self,
         view: &View,
@@ -153,7 +154,7 @@ impl<'a> MergedChanges<'a> {
     }
 }
 
-/// Encodes changes within the configured limits.
+/// Merges and encodes changes within the limits of the configuration.
 pub(crate) struct DeltaEncoder<'a> {
     config: &'a LiveConfig,
     budget: &'a Arc<AtomicUsize>,
@@ -161,13 +162,14 @@ pub(crate) struct DeltaEncoder<'a> {
 }
 
 impl<'a> DeltaEncoder<'a> {
-    /// An encoder for frames of `epoch` with this number of `partitions`.
+    /// Creates an encoder for frames of the epoch `epoch`. The projection has `partitions`
+    /// partitions.
     pub(crate) fn new(resources: &'a Resources, epoch: &str, partitions: usize) -> Self {
         let Resources { config, merge_budget: budget, .. } = resources;
         Self { config, budget, part_bytes: config.part_bytes(epoch, partitions) }
     }
 
-    /// Merges `changes`, oldest first, to the last change of each key.
+    /// Merges `changes` to the last change of each key. They must be in order of the commits.
     pub(crate) fn merge<'c>(
         &self,
         changes: impl IntoIterator<Item = &'c TableChanges>,

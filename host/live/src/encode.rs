@@ -11,7 +11,7 @@ use bytes::Bytes;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-/// A row that does not fit into any frame.
+/// The error for a row that is too large for a frame.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
     "the row `{key}` has {bytes} bytes, and a frame has room for {room}: raise `frame_bytes_max`"
@@ -22,16 +22,15 @@ pub(crate) struct RowTooLarge {
     pub(crate) room: usize,
 }
 
-/// Changes of one table, cut into parts that fit into a frame. There is at least one
-/// part.
+/// The changes of one table, cut into parts that each fit into a frame. There is at least one part.
 #[derive(Debug)]
 pub(crate) struct DeltaParts {
     pub(crate) parts: Vec<Bytes>,
-    /// Counts the bytes towards a budget until this is dropped.
+    /// Reserves the bytes of the parts in a shared budget until the parts are dropped.
     _lease: Option<BudgetLease>,
 }
 
-/// Bytes that are reserved in a shared budget. Dropping this releases them.
+/// A number of bytes that are reserved in a shared budget. They are released when this is dropped.
 #[derive(Debug)]
 pub(crate) struct BudgetLease {
     budget: Arc<AtomicUsize>,
@@ -39,7 +38,8 @@ pub(crate) struct BudgetLease {
 }
 
 impl BudgetLease {
-    /// Reserves `bytes`. Returns `None` if the budget would then exceed `max`.
+    /// Reserves `bytes` in the budget. Returns `None` if more than `max` bytes would then be
+    /// reserved.
     pub(crate) fn take(budget: &Arc<AtomicUsize>, bytes: usize, max: usize) -> Option<Self> {
         budget
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
@@ -57,18 +57,18 @@ impl Drop for BudgetLease {
 }
 
 impl DeltaParts {
-    /// Encodes changes; a value of `None` means that the row is deleted.
+    /// Encodes the changes of rows. A value of `None` means that the row is deleted.
     ///
     /// # Errors
-    /// [`RowTooLarge`].
+    /// [`RowTooLarge`] if a row does not fit into a frame.
     pub(crate) fn encode<'a>(
         changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
         part_bytes: usize,
         lease: Option<BudgetLease>,
     ) -> Result<Self, RowTooLarge> {
         let mut parts = Vec::new();
-        // Merged changes are in the order of their keys, so changed rows and deleted keys
-        // alternate. Each kind is collected in a buffer of its own.
+        // Merged changes are sorted by key, so changed rows and deleted keys alternate. The two
+        // kinds are collected in separate buffers.
         let (mut up, mut del) = (Vec::new(), Vec::new());
         let mut entry = Vec::new();
         let room = part_bytes.saturating_sub(FRAGMENT_FRAME);
@@ -82,7 +82,7 @@ impl DeltaParts {
             if entry.len() > room {
                 return Err(RowTooLarge { key: key.to_owned(), bytes: entry.len(), room });
             }
-            // 1 byte more, for the comma.
+            // The 1 is the comma.
             if up.len() + del.len() + entry.len() + 1 > room {
                 parts.push(join(&up, &del));
                 up.clear();
@@ -121,8 +121,9 @@ fn push_key(text: &mut Vec<u8>, key: &str) {
     serde_json::to_writer(text, key).expect("a string always encodes");
 }
 
-/// Appends a stored value. Rows are checked when they are written. If a value is not JSON
-/// nevertheless, `null` is written instead, so that the rest of the frame stays valid.
+/// Appends the value of a row to `text`. The host checks that rows are JSON when they are written.
+/// If a value is not JSON nevertheless, `null` is appended instead, so that the rest of the frame
+/// stays valid.
 fn push_value(text: &mut Vec<u8>, key: &str, value: &[u8]) {
     if serde_json::from_slice::<&RawValue>(value).is_ok() {
         text.extend_from_slice(value);
@@ -132,7 +133,7 @@ fn push_value(text: &mut Vec<u8>, key: &str, value: &[u8]) {
     }
 }
 
-/// Collects the rows of a snapshot into parts: JSON objects that fit into a frame.
+/// Collects the rows of a snapshot in parts. Each part is a JSON object that fits into a frame.
 pub(crate) struct SnapshotParts {
     room: usize,
     part: Vec<u8>,
@@ -144,11 +145,11 @@ impl SnapshotParts {
         Self { room: part_bytes.saturating_sub(2), part: Vec::new(), entry: Vec::new() }
     }
 
-    /// Adds a row. If it does not fit into the current part, returns that part and begins
-    /// a new one.
+    /// Adds a row to the current part. If it does not fit, it returns this part, and begins a new
+    /// part with the row.
     ///
     /// # Errors
-    /// [`RowTooLarge`].
+    /// [`RowTooLarge`] if the row does not fit into a frame.
     pub(crate) fn push(&mut self, key: &str, value: &[u8]) -> Result<Option<Bytes>, RowTooLarge> {
         self.entry.clear();
         push_key(&mut self.entry, key);
@@ -164,7 +165,8 @@ impl SnapshotParts {
         Ok(done)
     }
 
-    /// The rows that were not returned yet. May be empty.
+    /// Returns the last part: the rows that [`SnapshotParts::push`] has not returned. It may be
+    /// empty.
     pub(crate) fn finish(&mut self) -> Bytes {
         let mut text = Vec::with_capacity(self.part.len() + 2);
         text.push(b'{');

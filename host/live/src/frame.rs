@@ -1,4 +1,5 @@
-//! The frames of a subscription: a short header, and bytes that all subscribers share.
+//! Builds the frames of a subscription. A frame consists of a short header and of bytes that all
+//! subscribers share.
 
 use std::fmt::Write as _;
 
@@ -8,31 +9,32 @@ use lantern_core::Checkpoint;
 
 use crate::token;
 
-/// A frame to be written. The body is shared by subscribers, head and tail are not.
+/// A frame to be written. The subscribers of a topic share the body; each has its own head and
+/// tail.
 pub(crate) struct Frame {
     pub(crate) head: String,
     pub(crate) body: Bytes,
     pub(crate) tail: String,
-    /// Whether it is a data frame, which counts towards the window.
+    /// Whether this is a data frame, which counts towards the acknowledgement window.
     pub(crate) data: bool,
-    /// Whether it completes a snapshot or a delta, so that the client shows a new commit.
+    /// Whether this frame completes a snapshot or a delta. If so, the client shows another commit
+    /// after it.
     pub(crate) moved: bool,
-    /// The kind, for metrics.
+    /// The kind of the frame, for metrics.
     pub(crate) kind: &'static str,
 }
 
-/// The state that a client has reached with the last part of a snapshot or delta, or with
-/// a tick.
+/// The state that a client has reached after the last part of a snapshot or delta, or after a tick.
 pub(crate) struct FrameState<'a> {
     pub(crate) epoch: &'a str,
     pub(crate) commit: u64,
     pub(crate) at: &'a Checkpoint,
-    /// The hash of the query, which is part of the token.
+    /// The hash of the subscription's query, which the token contains.
     pub(crate) query: u64,
 }
 
 impl FrameState<'_> {
-    /// Writes the offsets, and the token with which the client can resume.
+    /// Appends the offsets, and the token with which the client can resume, to `text`.
     fn push(&self, text: &mut String) {
         text.push_str(",\"offsets\":{");
         for (partition, next) in self.at.offsets().enumerate() {
@@ -46,13 +48,13 @@ impl FrameState<'_> {
 }
 
 impl Frame {
-    /// A message without rows.
+    /// Creates a control frame, which contains no rows.
     pub(crate) fn control(text: String) -> Self {
         let (body, tail) = (Bytes::new(), String::new());
         Self { head: text, body, tail, data: false, moved: false, kind: "control" }
     }
 
-    /// A part of a snapshot. Only the last part has a `state`.
+    /// Creates a frame with a part of a snapshot. Only the last part has a `state`.
     pub(crate) fn snapshot(
         ch: u64,
         (epoch, commit): (&str, u64),
@@ -71,8 +73,8 @@ impl Frame {
         Self { head, body: rows, tail, data: true, moved: last, kind: "snap" }
     }
 
-    /// A part of a delta. Only the last part has a `state`, and only this part tells
-    /// whether the delta is merged.
+    /// Creates a frame with a part of a delta. Only the last part has a `state`, and only this part
+    /// tells whether the delta merges several commits.
     pub(crate) fn delta(
         ch: u64,
         (from, to): (u64, u64),
@@ -94,7 +96,7 @@ impl Frame {
         Self { head, body: changes, tail, data: true, moved, kind: "delta" }
     }
 
-    /// A tick: the commit moves, and no row changes.
+    /// Creates a tick, which reports a new commit that changed no row.
     pub(crate) fn tick(
         ch: u64,
         (from, to): (u64, u64),

@@ -6,23 +6,23 @@ use lantern_core::Checkpoint;
 use crate::protocol::ClientMessage;
 use crate::token;
 
-/// The debug text of a client's message.
+/// Parses a client's message, and returns it as debug text.
 ///
 /// # Errors
-/// The reason with which the session would be closed.
+/// The reason with which the server would close the session.
 pub fn message(text: &str) -> Result<String, String> {
     let message = serde_json::from_str::<ClientMessage>(text);
     message.map(|message| format!("{message:?}")).map_err(|error| error.to_string())
 }
 
-/// The epoch and commit, the checkpoint and the query of a resume token; `None` if `text`
-/// is not a token.
+/// Parses a resume token, and returns its epoch and commit, its checkpoint and its query. `None` if
+/// `text` is not a token.
 #[must_use]
 pub fn token(text: &str) -> Option<((String, u64), Checkpoint, u64)> {
     token::decode(text).map(|token| ((token.epoch, token.commit), token.at, token.query))
 }
 
-/// The inverse of `token`.
+/// Creates the text of a token. This is the inverse of `token`.
 #[must_use]
 pub fn encode_token(commit: (&str, u64), at: &Checkpoint, query: u64) -> String {
     token::encode(commit, at, query)

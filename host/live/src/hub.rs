@@ -13,7 +13,7 @@ use crate::resources::{LagSource, Resources};
 use crate::session;
 use crate::session_end::SessionEnd;
 
-/// The feed: all sessions, and all projections that have subscribers.
+/// The feed of a server: all sessions, and all projections that have subscribers.
 pub struct Hub {
     resources: Arc<Resources>,
     feeds: ProjectionFeeds,
@@ -21,7 +21,8 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// A feed that reads from `views`. Call [`LiveConfig::check`] on `config` first.
+    /// Creates a feed that reads tables from `views`. The caller must have checked `config` with
+    /// [`LiveConfig::check`].
     #[must_use]
     pub fn new(views: Arc<dyn Views>, lag: LagSource, config: LiveConfig) -> Arc<Self> {
         let resources = Arc::new(Resources::new(views, lag, config));
@@ -48,15 +49,14 @@ impl Hub {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// The bytes of merged changes that are held for slow sessions.
+    /// The number of bytes of merged changes that are in memory for slow sessions.
     #[must_use]
     pub fn merged_bytes(&self) -> usize {
         self.resources.merge_budget.load(Ordering::Relaxed)
     }
 
     fn feed(&self, projection: &str) -> Option<Arc<ProjectionFeed>> {
-        // The lock is released before the feed can be dropped, because dropping a feed
-        // takes the lock.
+        // Dropping a feed takes this lock. So the lock is released before the feed can be dropped.
         self.feeds.lock().get(projection).and_then(Weak::upgrade)
     }
 }
@@ -75,10 +75,10 @@ impl CommitSink for Hub {
     }
 }
 
-/// A counted session. Dropping this subtracts it again.
+/// Counts a session as long as it exists.
 struct SessionPermit<'a> {
     hub: &'a Hub,
-    /// The number of sessions, this one included.
+    /// The number of sessions when this one began, including this one.
     index: usize,
 }
 

@@ -5,23 +5,23 @@
 //! disconnected catches up without a gap and without a repetition, also after a restart of
 //! the server.
 //!
-//! How it works, and what it costs:
+//! The feed works as follows:
 //!
-//! - A projection with subscribers has one *ring* of its newest commits, for all its
-//!   tables. A subscription only stores the number of a commit. The commits that a slow
-//!   reader has not received are merged when it can receive them, and are not stored for
-//!   it. If the ring no longer has them, the reader continues from the change log, or
-//!   gets a new snapshot.
-//! - A *query* is what a subscription selects. Subscriptions with equal queries share a
-//!   *topic*: the snapshot, the merged changes and the encoded deltas are created once. A
-//!   frame is a short header with these shared bytes.
-//! - Engine threads add commits to the ring and wake one task. They never wait for a
-//!   session, a socket or a read.
-//! - With several partitions a row is merged from the rows of all partitions. So the ring
-//!   contains merged rows, which are read from one view after commits. Clients get only the
-//!   commits at which such a view was read.
+//! - A projection with subscribers has one *ring* of its newest commits, for all its tables. A
+//!   subscription stores only the number of the commit that its reader has. When a slow reader can
+//!   receive more, the commits that it has not received are merged; no copy of them is stored for
+//!   this reader. If the ring no longer has these commits, the reader continues from the change
+//!   log, or gets a new snapshot.
+//! - A *query* determines which rows a subscription gets. Subscriptions with equal queries share a
+//!   *topic*: the snapshot, the merged changes and the encoded deltas are created once for all of
+//!   them. A frame consists of a short header and these shared bytes.
+//! - Engine threads add commits to the ring and wake one task of the projection. They never wait
+//!   for a session, a socket or a read.
+//! - If a projection has several partitions, a row is merged from the rows of all partitions. After
+//!   commits, the merged rows are read from a view and added to the ring. Clients get only the
+//!   commits at which a view was read.
 //!
-//! Details that the protocol leaves open:
+//! Where the protocol leaves a choice, this crate does the following:
 //!
 //! - *Data frames*, which count towards `window` and `ack`, are `snap`, `delta` and
 //!   `tick`.
@@ -29,8 +29,8 @@
 //!   and `to`, and all but the last have `"more":true`. The client applies them together.
 //! - `del` can name a key that the reader never got, because one delta can merge the
 //!   commits in which the row was written and deleted.
-//! - After `reset` the client discards an incomplete snapshot or delta. If a new version
-//!   is the cause, `reset` contains the table's `fields`, if they are known already.
+//! - After `reset` the client discards an incomplete snapshot or delta. If the reason is a new
+//!   version, `reset` contains the table's `fields`, if they are known already.
 //! - The answer to `unsub` is `end`. Unknown fields of `sub` are refused with `err` and
 //!   the code `not_supported`.
 //! - If one table of a projection moves to a commit, the session's other subscriptions to
@@ -40,7 +40,7 @@
 //!   state of the table that this session has shown. If a client still shows a newer
 //!   state from an earlier connection, it must not show the snapshot until changes have
 //!   brought it to that state.
-//! - Every message of a client proves that it is alive, not only `pong`.
+//! - Every message of a client counts as an answer to a ping, not only `pong`.
 //!
 //! Of the host's crates only this one uses the WebSocket library. It contains no HTTP: the
 //! server upgrades the connection ([`accept_key`], [`SUBPROTOCOL`]) and passes it to

@@ -1,9 +1,9 @@
-//! The feed of one projection: its epoch, its newest commits, and the topics that select
-//! from them.
+//! The feed of one projection. It contains the epoch, the newest commits, and the topics that
+//! select rows from these commits.
 //!
-//! It exists as long as it has subscriptions. Engine threads only add commits to the ring
-//! and wake the projection's task ([`crate::advance`]), which wakes the sessions. So the
-//! cost of a commit for the engine does not depend on the number of readers.
+//! The feed of a projection exists as long as it has subscriptions. Engine threads only add commits
+//! to the ring and wake the projection's task ([`crate::advance`]), which wakes the sessions. So
+//! the cost of a commit for the engine does not depend on the number of readers.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -26,13 +26,13 @@ use crate::topic::Topic;
 /// The feeds of all projections with subscribers, by name.
 pub(crate) type ProjectionFeeds = Arc<Mutex<HashMap<String, Weak<ProjectionFeed>>>>;
 
-/// The feed of one projection.
+/// The feed of one projection, which its subscriptions share.
 pub(crate) struct ProjectionFeed {
     pub(crate) name: String,
-    /// Must be locked before `topics`.
+    /// The state of the feed. A thread that locks both must lock `state` before `topics`.
     state: Mutex<State>,
-    /// Locked while a view is opened and the ring is brought to the view's commit. So with
-    /// several partitions clients only get commits that are also in the ring.
+    /// Locked while a view is opened and the ring is brought to the view's commit. So if the
+    /// projection has several partitions, clients get only commits that are also in the ring.
     pub(crate) advance: Mutex<()>,
     topics: Mutex<HashMap<Query, Weak<Topic>>>,
     pub(crate) wake: Arc<Notify>,
@@ -41,17 +41,18 @@ pub(crate) struct ProjectionFeed {
 
 struct State {
     epoch: Option<Arc<str>>,
-    /// Increases with every activation.
+    /// Counts the activations of versions.
     generation: u64,
     /// Whether the projection was deleted.
     deleted: bool,
-    /// The epoch of the commits in the ring, while `epoch` is unknown.
+    /// The epoch of the commits in the ring, if `epoch` is not known yet.
     ring_epoch: Option<String>,
     partitions: Partitions,
     ring: Ring,
-    /// A bit for each table that changed since sessions were last woken.
+    /// One bit for each table: 1 if the table changed since sessions were last woken.
     touched: u64,
-    /// With several partitions: whether there are commits that are not in the ring yet.
+    /// If the projection has several partitions: whether there are commits that are not in the ring
+    /// yet.
     behind: bool,
     tables: Arc<[TableInfo]>,
     lag: Option<(Instant, Option<Lag>)>,
@@ -64,20 +65,20 @@ enum Partitions {
     Many,
 }
 
-/// Whether a view and the feed agree.
+/// The result of comparing a view with the feed.
 pub(crate) enum ViewMatch {
-    /// They agree.
+    /// View and feed have the same epoch.
     Yes(AgreedState),
-    /// One of them is older: an activation is pending.
+    /// The view or the feed is older than the other, because an activation is pending.
     Stale,
 }
 
-/// The state on which a view and the feed agree. It is a copy, because an activation can
-/// change the feed at any time.
+/// The state of the feed that belongs to a view. It is a copy, because an activation can change the
+/// feed at any time.
 pub(crate) struct AgreedState {
     pub(crate) epoch: Arc<str>,
     pub(crate) generation: u64,
-    /// Whether the projection has several partitions.
+    /// Whether the projection has more than one partition.
     pub(crate) many: bool,
     tables: Arc<[TableInfo]>,
 }
@@ -89,13 +90,13 @@ impl AgreedState {
     }
 }
 
-/// A commit in the ring from which a subscription can continue.
+/// A commit in the ring. A subscription whose client has this commit can continue from it.
 pub(crate) struct Continuation {
     pub(crate) commit: u64,
     pub(crate) epoch: Arc<str>,
     pub(crate) generation: u64,
     pub(crate) table: TableInfo,
-    /// Whether the projection has several partitions.
+    /// Whether the projection has more than one partition.
     pub(crate) many: bool,
 }
 
@@ -105,7 +106,7 @@ pub(crate) enum SubscriptionEnd {
     Reset(ResetReason),
 }
 
-/// How long a lag is reused before it is determined again.
+/// How long a lag is used before it is determined again.
 const LAG_KEPT: Duration = Duration::from_millis(200);
 
 impl ProjectionFeed {
@@ -132,7 +133,7 @@ impl ProjectionFeed {
         (feed, true)
     }
 
-    /// Subscribes a session to the topic of `query`.
+    /// Subscribes a session to the topic for `query`.
     pub(crate) fn listen(
         self: &Arc<Self>,
         query: &Query,
@@ -149,13 +150,12 @@ impl ProjectionFeed {
         TopicListener { feed: self.clone(), topic, id }
     }
 
-    /// Called after a commit of a shard.
+    /// Adds a commit of a shard to the feed. The engine calls this.
     pub(crate) fn committed(&self, commit: &Arc<PublishedCommit>) {
         let mut state = self.state.lock();
         match &state.epoch {
-            // The commit is of a version that is no longer active, or not active yet. If
-            // that version is activated later, the view that is opened then contains the
-            // commit.
+            // The version of this commit is not the active version. If it is activated later, the
+            // view that is opened then contains the commit.
             Some(epoch) if **epoch != *commit.epoch => return,
             Some(_) => {}
             None => {
@@ -176,7 +176,8 @@ impl ProjectionFeed {
         self.wake.notify_one();
     }
 
-    /// Called when another version becomes active, or when the projection is deleted.
+    /// Begins another epoch. The engine calls this when another version becomes active, and when
+    /// the projection is deleted.
     pub(crate) fn activated(&self, epoch: Option<&str>) {
         let mut state = self.state.lock();
         state.generation += 1;
@@ -189,9 +190,9 @@ impl ProjectionFeed {
         self.wake.notify_one();
     }
 
-    /// Stores the view's epoch, partitions and tables, if the view has the feed's epoch or
-    /// the feed has none. With `force` it also accepts another epoch: if view and feed
-    /// disagree for long, the view is right.
+    /// Copies the view's epoch, partitions and tables to the feed if the epochs are equal or the
+    /// feed has no epoch. With `force` it accepts every epoch: if view and feed differ for a long
+    /// time, the view is right.
     pub(crate) fn adopt(&self, view: &View, force: bool) -> ViewMatch {
         let mut state = self.state.lock();
         let known = state.epoch.clone();
@@ -237,16 +238,15 @@ impl ProjectionFeed {
         })
     }
 
-    /// With several partitions: returns the newest commit of the ring, and marks the feed
-    /// as no longer behind. The caller must then read all commits that were made before
-    /// this call.
+    /// For several partitions: returns the newest commit of the ring, and marks the feed as no
+    /// longer behind. The caller must then read all commits that were made before this call.
     pub(crate) fn begin_advance(&self) -> Option<NewestCommit> {
         let mut state = self.state.lock();
         state.behind = false;
         state.ring.head().cloned()
     }
 
-    /// With several partitions: notes that an advance failed, so that it is tried again.
+    /// For several partitions: marks the feed as behind again, because reading the commits failed.
     pub(crate) fn still_behind(&self) {
         let mut state = self.state.lock();
         state.behind = state.partitions == Partitions::Many;
@@ -254,8 +254,8 @@ impl ProjectionFeed {
         self.wake.notify_one();
     }
 
-    /// With several partitions: brings the ring to the commit of `view`. It adds
-    /// `ring_commit`; if that is `None`, it restarts the ring at the view.
+    /// For several partitions: brings the ring to the commit of `view`. It adds `ring_commit` to
+    /// the ring. If that is `None`, it empties the ring and begins it again at the view.
     pub(crate) fn finish_advance(&self, view: &View, ring_commit: Option<RingCommit>) {
         let mut state = self.state.lock();
         if state.epoch.as_deref() != Some(view.epoch()) {
@@ -275,7 +275,8 @@ impl ProjectionFeed {
         self.wake.notify_one();
     }
 
-    /// The commit at checkpoint `at` of `epoch`, if the ring has every change after it.
+    /// The commit that belongs to the checkpoint `at` of `epoch`. `None` unless the ring has every
+    /// change after the checkpoint.
     pub(crate) fn continues_from(
         &self,
         epoch: &str,
@@ -314,8 +315,7 @@ impl ProjectionFeed {
         Some((state.generation, change))
     }
 
-    /// How far the projection is behind its log. The value is determined again if it is
-    /// older than [`LAG_KEPT`].
+    /// The projection's lag. It is determined again if the last value is older than [`LAG_KEPT`].
     pub(crate) fn lag(&self, source: &LagSource) -> Option<Lag> {
         if let Some((requested_at, lag)) = &self.state.lock().lag
             && requested_at.elapsed() < LAG_KEPT
@@ -327,7 +327,7 @@ impl ProjectionFeed {
         lag
     }
 
-    /// With several partitions: whether there are commits that are not in the ring yet.
+    /// For several partitions: whether there are commits that are not in the ring yet.
     pub(crate) fn is_behind(&self) -> bool {
         self.state.lock().behind
     }
@@ -365,7 +365,7 @@ impl ProjectionFeed {
         live
     }
 
-    /// Discards everything that belongs to the previous epoch, and begins `epoch`.
+    /// Deletes everything that belongs to the current epoch, and begins the epoch `epoch`.
     fn forget(&self, state: &mut State, epoch: Option<Arc<str>>) {
         state.ring_epoch = None;
         state.ring.clear();
@@ -404,7 +404,8 @@ impl RingSource for ProjectionFeed {
 impl Drop for ProjectionFeed {
     fn drop(&mut self) {
         let mut feeds = self.feeds.lock();
-        // A new feed of the same name may exist already.
+        // Another feed for the same projection may have been created in the meantime; it must stay
+        // in the map.
         if feeds.get(&self.name).is_some_and(|feed| feed.strong_count() == 0) {
             feeds.remove(&self.name);
         }
@@ -430,8 +431,8 @@ impl State {
     }
 }
 
-/// A session's subscription to a topic. It keeps the topic and the feed alive. Dropping
-/// it ends the subscription.
+/// A session's subscription to a topic. The topic and the feed exist at least as long as this does.
+/// Dropping it ends the subscription.
 pub(crate) struct TopicListener {
     pub(crate) feed: Arc<ProjectionFeed>,
     pub(crate) topic: Arc<Topic>,
@@ -442,8 +443,8 @@ impl Drop for TopicListener {
     fn drop(&mut self) {
         self.topic.listeners.remove(self.id);
         let mut topics = self.feed.topics.lock();
-        // This is the last listener: no other listener has the topic, and the locked map
-        // holds only a weak reference.
+        // This is the last listener of the topic. No new listener can get the topic now, because
+        // the map is locked and holds only a weak reference.
         if Arc::strong_count(&self.topic) == 1 {
             topics.remove(&self.topic.query);
         }

@@ -1,8 +1,8 @@
-//! The protocol as this crate speaks it: the messages of [`lantern_api::feed`], and the
-//! handshake. Knows nothing of tables or sockets.
+//! The messages of the protocol ([`lantern_api::feed`]) as this crate builds them, and the
+//! handshake. This module does not use tables or sockets.
 //!
 //! Data frames are put together from encoded pieces, so that rows are encoded once for all
-//! subscribers. The tests parse every frame that they receive as a [`ServerMessage`].
+//! subscribers. The tests check that every frame can be parsed as a [`ServerMessage`].
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ pub fn accept_key(key: &[u8]) -> String {
     tokio_tungstenite::tungstenite::handshake::derive_accept_key(key)
 }
 
-/// The answer to `hello`.
+/// Builds the answer to `hello`.
 pub(crate) fn welcome(config: &LiveConfig) -> ServerMessage {
     ServerMessage::Welcome(Welcome {
         heartbeat_ms: config.heartbeat_ms,

@@ -1,9 +1,8 @@
-//! What a subscription selects. Sessions with equal queries share one topic: its
+//! Queries: what a subscription selects. Sessions with equal queries share one topic, and so its
 //! snapshot, its merged deltas and its encoded bytes.
 //!
-//! A [`Query`] contains what determines which rows a reader gets and in which form. Mode,
-//! rate and token only determine how the rows are delivered, so a query does not contain
-//! them.
+//! A [`Query`] determines which rows a reader gets and in which form. Mode, rate and token
+//! determine only how the rows are delivered, so they are not part of a query.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -56,12 +55,12 @@ impl Query {
         })))
     }
 
-    /// The projection's name.
+    /// The name of the projection.
     pub(crate) fn projection(&self) -> &str {
         &self.0.text[..self.0.projection_bytes]
     }
 
-    /// The table's name within its projection.
+    /// The name of the table within the projection.
     pub(crate) fn table(&self) -> &str {
         &self.0.text[self.0.projection_bytes + 1..self.0.name_bytes]
     }
@@ -87,7 +86,7 @@ impl Query {
         self.0.text.len() == self.0.name_bytes
     }
 
-    /// Identifies the query in tokens: equal queries have equal hashes, in every
+    /// A hash that identifies the query in tokens. Equal queries have equal hashes in every
     /// process.
     pub(crate) fn token_hash(&self) -> u64 {
         let digest = Sha256::digest(self.0.text.as_bytes());

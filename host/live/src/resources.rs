@@ -1,4 +1,4 @@
-//! Shared by all sessions: the views, the settings, and the budgets for reads and for
+//! What all sessions share: the views, the settings, and the limits for concurrent reads and for
 //! memory.
 
 use std::sync::Arc;
@@ -10,18 +10,19 @@ use tokio::sync::Semaphore;
 
 use crate::LiveConfig;
 
-/// Returns how far the named projection is behind the log; `None` if that is unknown. The
-/// feed calls it at most a few times a second for each projection. It must not block.
+/// Returns how far the named projection is behind the log; `None` if that is unknown. The feed
+/// calls this function at most a few times a second for each projection. The function must not
+/// block.
 pub type LagSource = Arc<dyn Fn(&str) -> Option<Lag> + Send + Sync>;
 
-/// The resources that all sessions share.
+/// The settings and limits that all sessions share.
 pub(crate) struct Resources {
     pub(crate) views: Arc<dyn Views>,
     pub(crate) lag: LagSource,
     pub(crate) config: LiveConfig,
-    /// Limits the number of concurrent reads of the store.
+    /// Limits how many reads of the store run at the same time.
     pub(crate) readers: Arc<Semaphore>,
-    /// The bytes of merged changes that are held now.
+    /// The number of bytes of merged changes that are in memory now.
     pub(crate) merge_budget: Arc<AtomicUsize>,
 }
 

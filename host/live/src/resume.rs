@@ -1,5 +1,5 @@
-//! How a subscription starts or continues: from memory, from the change log, or
-//! with a snapshot.
+//! Determines how a subscription starts or continues: from memory, from the change log, or with a
+//! snapshot.
 
 use std::sync::Arc;
 
@@ -18,25 +18,26 @@ use crate::subscribe_error::SubscribeError;
 use crate::token;
 use crate::topic::{Snapshot, Topic};
 
-/// The read that a subscription needs to start or continue.
+/// A request for the data with which a subscription starts or continues.
 pub(crate) struct ReadRequest {
     pub(crate) query: Query,
     pub(crate) mode: Mode,
     pub(crate) resume: Resume,
 }
 
-/// The point from which a subscription continues.
+/// The point from which a subscription wants to continue.
 pub(crate) enum Resume {
-    /// The subscription has no such point, or cannot continue from the one it has. It
-    /// needs a snapshot that is newer than the epoch and commit in `shown`.
+    /// The subscription has no point, or cannot continue from its point. It needs a snapshot that
+    /// is newer than the epoch and commit in `shown`.
     No { shown: Option<(Arc<str>, u64)> },
-    /// The point in the client's token.
+    /// The point is in the client's token.
     Token(String),
-    /// The point that this subscription had reached when it fell behind the ring.
+    /// The point is the one that this subscription had reached when the ring no longer had the next
+    /// commit.
     Own { epoch: Arc<str>, commit: u64, at: Arc<Checkpoint> },
 }
 
-/// A subscription's start.
+/// What a subscription needs to start.
 pub(crate) struct SubscriptionStart {
     pub(crate) epoch: Arc<str>,
     pub(crate) generation: u64,
@@ -46,16 +47,17 @@ pub(crate) struct SubscriptionStart {
 
 /// How a subscription starts.
 pub(crate) enum StartKind {
-    /// It continues. It sends `ready` first, then the commits of the ring after those.
+    /// The subscription continues at `commit`. It first sends `ready`, and then the commits of the
+    /// ring after them.
     Resumed { commit: u64, at: Arc<Checkpoint>, ready: Vec<ReadyDelta> },
-    /// It gets a snapshot. `why` is the reason if it wanted to continue and cannot.
+    /// The subscription gets a snapshot. If it wanted to continue and cannot, `why` is the reason.
     Snapshot { why: Option<ResetReason>, rows: SnapshotRows },
 }
 
-/// A snapshot's rows.
+/// The rows of a snapshot.
 pub(crate) enum SnapshotRows {
     Shared(Arc<Snapshot>),
-    /// Too large to be shared: it is read while it is sent.
+    /// The rows are too large to be shared, so they are read while they are sent.
     Streamed {
         commit: u64,
         at: Arc<Checkpoint>,
@@ -63,20 +65,21 @@ pub(crate) enum SnapshotRows {
     },
 }
 
-/// A part of a streamed snapshot.
+/// A message from the thread that reads a streamed snapshot.
 pub(crate) enum SnapshotPart {
     Rows {
         rows: Bytes,
         last: bool,
     },
-    /// The rest cannot be sent, for the given reason, which is written for people.
+    /// The rest of the snapshot cannot be sent. Contains the reason, as a text for people.
     Unsendable(String),
-    /// The store failed.
+    /// The store failed. Contains the error as text.
     Failed(String),
 }
 
-/// A start that needs no read: a resume within the ring, or a snapshot that was created
-/// for another subscriber and after which the ring has all changes.
+/// Starts a subscription without a read of the store, if that is possible: it continues from the
+/// ring, or uses a snapshot that was created for another subscriber, if the ring has all changes
+/// after it.
 pub(crate) fn from_memory(
     feed: &ProjectionFeed,
     topic: &Topic,
@@ -112,9 +115,9 @@ pub(crate) fn from_memory(
     (!many || request.mode == Mode::State).then_some(start)
 }
 
-/// Continues the subscription from the change log. If that is not possible, the inner
-/// error is the reason for which the subscription needs a snapshot; `None` if `request`
-/// has no point to continue from.
+/// Continues the subscription from the change log. If that is not possible, it returns an inner
+/// error, which is the reason why the subscription needs a snapshot. This reason is `None` if
+/// `request` has no point to continue from.
 pub(crate) fn from_change_log(
     resources: &Resources,
     opened: &OpenView,
@@ -163,7 +166,7 @@ pub(crate) fn from_change_log(
     }
 }
 
-/// The changes of a table from a checkpoint to a view.
+/// The changes of a table between a checkpoint and a view.
 struct LogRange<'a> {
     resources: &'a Resources,
     opened: &'a OpenView,
@@ -197,7 +200,7 @@ impl LogRange<'_> {
         DeltaEncoder::new(self.resources, &self.opened.agreed.epoch, partitions)
     }
 
-    /// The table's changes, for each commit that changes the table.
+    /// The changes of the table, one entry for each commit that changes the table.
     fn changes(&self) -> impl Iterator<Item = (&ShardChanges, &TableChanges)> {
         let of_table = |commit: &'_ ShardChanges| {
             commit.tables.iter().position(|changes| changes.table == self.table.id)
@@ -206,7 +209,7 @@ impl LogRange<'_> {
         commits.filter_map(move |commit| Some((commit, &commit.tables[of_table(commit)?])))
     }
 
-    /// One delta that merges all commits.
+    /// Creates one delta that merges all commits.
     fn merged(&self) -> Result<Vec<ReadyDelta>, LogError> {
         let view = &self.opened.view;
         let (from, to, at) = (self.from, view.pos(), Arc::new(view.checkpoint()));
@@ -232,8 +235,8 @@ impl LogRange<'_> {
         Ok(vec![ReadyDelta { from, to, at, parts: Some(parts), merged: several }])
     }
 
-    /// A delta for each commit, and a tick to the view's commit. Only for a projection
-    /// with one partition, where the shard's commits are the version's commits.
+    /// Creates a delta for each commit, and a tick for the view's commit. This is possible only for
+    /// a projection with one partition, whose commits are those of its shard.
     fn each(&self) -> Result<Vec<ReadyDelta>, LogError> {
         let view = &self.opened.view;
         let encoder = self.encoder();
@@ -243,8 +246,8 @@ impl LogRange<'_> {
             let (parts, bytes) =
                 encoder.merged(&MergedChanges::of_one(&self.table.shape.changes(changes)))?;
             room = room.checked_sub(bytes).ok_or(DeltaError::TooMuch)?;
-            // This point comes from the view's own change log, so it is in the view's
-            // history and the checkpoint exists.
+            // The point comes from the change log of this view, so it is in the view's history and
+            // has a checkpoint.
             let at = view.checkpoint_at(&[commit.point])?.ok_or(DeltaError::TooMuch)?;
             chain.push(commit.commit, Arc::new(at), parts);
         }

@@ -1,7 +1,7 @@
-//! The newest commits of a projection, in memory, for subscribers that keep up. For each
-//! subscriber only the number of a commit is stored, so slow subscribers cost nothing. If
-//! the ring no longer has the next commit of a subscriber, that subscriber continues from
-//! the change log. This module uses no lock and no clock.
+//! The ring: the newest commits of a projection, in memory, for subscribers that keep up with the
+//! feed. A subscriber stores only the number of the commit that it has reached, so a slow
+//! subscriber takes no more memory. If the ring no longer has a subscriber's next commit, the
+//! subscriber continues from the change log. This module uses no lock and no clock.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,12 +11,12 @@ use lantern_core::{Checkpoint, PublishedCommit, TableChanges, TableId};
 use crate::LiveConfig;
 use crate::delta::rows_of;
 
-/// The changes from one commit to another. With one partition this is a single commit;
-/// with several partitions it has the merged rows of one or more commits.
+/// The changes that lead from one commit to another. If the projection has one partition, they are
+/// those of a single commit; otherwise they are the merged rows that one or more commits changed.
 pub(crate) struct RingCommit {
     pub(crate) from: u64,
     pub(crate) to: u64,
-    /// The checkpoint after it.
+    /// The checkpoint after the changes.
     pub(crate) at: Arc<Checkpoint>,
     changes: Changes,
     bytes: usize,
@@ -27,17 +27,17 @@ enum Changes {
     Merged(Vec<TableChanges>),
 }
 
-/// The approximate memory of a row in addition to its key and value, in bytes.
+/// The approximate memory that a row takes in addition to its key and value, in bytes.
 const ROW_BYTES: usize = 64;
 
 impl RingCommit {
-    /// A commit of a projection with one partition.
+    /// Creates the entry for a commit of a projection with one partition.
     pub(crate) fn commit(commit: Arc<PublishedCommit>) -> Self {
         let (to, at) = (commit.pos, Arc::new(commit.checkpoint.clone()));
         Self::new(to.saturating_sub(1), to, at, Changes::Commit(commit))
     }
 
-    /// The merged rows of several partitions.
+    /// Creates an entry from the merged rows of several partitions.
     pub(crate) fn merged(
         from: u64,
         to: u64,
@@ -60,7 +60,7 @@ impl RingCommit {
         }
     }
 
-    /// The bits of the changed tables.
+    /// The bits (see [`table_bit`]) of the tables that changed.
     pub(crate) fn touched(&self) -> u64 {
         self.tables().iter().fold(0, |bits, changes| bits | table_bit(changes.table))
     }
@@ -76,44 +76,44 @@ impl RingCommit {
     }
 }
 
-/// The approximate memory of a table's changes, in bytes.
+/// The approximate memory that the changes of a table take, in bytes.
 fn changes_bytes(changes: &TableChanges) -> usize {
     rows_of(changes).map(|(key, value)| ROW_BYTES + key.len() + value.map_or(0, <[u8]>::len)).sum()
 }
 
-/// The bit of a table, with which affected sessions are found fast. A manifest has at
-/// most 64 tables. If there were more, some tables would share a bit and sessions would be
-/// woken needlessly.
+/// The bit that stands for a table. With it, the feed quickly finds the sessions that a commit
+/// affects. A manifest has at most 64 tables. If there were more, some tables would share a bit,
+/// and sessions would be woken needlessly.
 pub(crate) fn table_bit(table: TableId) -> u64 {
     1 << (table.0 % 64)
 }
 
-/// Consecutive commits up to the newest one.
+/// The newest commits of a projection, without gaps.
 pub(crate) struct Ring {
     commits: VecDeque<Arc<RingCommit>>,
     bytes: usize,
-    /// The newest commit; `None` before the first commit or view.
+    /// The newest commit; `None` if there was no commit or view yet.
     head: Option<NewestCommit>,
     commits_max: usize,
     bytes_max: usize,
 }
 
-/// The newest commit of a ring.
+/// The newest commit that a ring has reached.
 #[derive(Clone)]
 pub(crate) struct NewestCommit {
     pub(crate) commit: u64,
     pub(crate) at: Arc<Checkpoint>,
 }
 
-/// The changes between a subscriber's commit and the newest one.
+/// What a subscriber needs in order to get from its commit to the newest one.
 pub(crate) enum RingRange {
-    /// The ring has no commit after the subscriber's.
+    /// The ring has no commit after the subscriber's commit.
     Current,
-    /// `commits` change the subscriber's table; other commits up to `to` do not. With
-    /// `more`, further changes follow in the ring. The ring begins after the commit
+    /// The subscriber needs `commits`, which change its table; the other commits up to `to` do not
+    /// change it. If `more` is set, the ring has further changes. The ring begins after the commit
     /// `oldest`.
     Commits { commits: Vec<Arc<RingCommit>>, to: u64, at: Arc<Checkpoint>, oldest: u64, more: bool },
-    /// The ring no longer has the subscriber's commit.
+    /// The ring no longer has the commits that follow the subscriber's commit.
     Gone,
 }
 
@@ -143,22 +143,22 @@ impl Ring {
         self.head.as_ref()
     }
 
-    /// Removes everything.
+    /// Removes all commits, also the newest one.
     pub(crate) fn clear(&mut self) {
         self.commits.clear();
         self.bytes = 0;
         self.head = None;
     }
 
-    /// Removes all commits and continues after `head`.
+    /// Removes all commits. The next commit must follow `head`.
     pub(crate) fn start(&mut self, head: NewestCommit) {
         self.clear();
         self.head = Some(head);
     }
 
-    /// Adds a commit, unless the ring has already reached it through a view. If the commit
-    /// does not follow the ring's newest commit, the ring restarts with it, and
-    /// subscribers that are further behind use the change log.
+    /// Adds a commit, unless the ring has already reached it through a view. If the commit does not
+    /// directly follow the ring's newest commit, the ring begins again with it. Subscribers with
+    /// earlier commits must then use the change log.
     pub(crate) fn push(&mut self, ring_commit: RingCommit) {
         match &self.head {
             Some(head) if head.commit >= ring_commit.to => return,
@@ -174,11 +174,11 @@ impl Ring {
         }
     }
 
-    /// The commits from `commit` to the newest commit that change `table`, at most `max`.
+    /// The commits after `commit` up to the newest one that change `table`. At most `max` commits
+    /// are returned.
     pub(crate) fn since(&self, commit: u64, table: TableId, max: usize) -> RingRange {
         let Some(head) = &self.head else { return RingRange::Current };
-        // The subscriber's view can be newer than the ring. The missing commits follow
-        // soon.
+        // The subscriber's view can be newer than the ring. The ring gets the missing commits soon.
         if head.commit <= commit {
             return RingRange::Current;
         }

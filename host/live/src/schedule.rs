@@ -1,4 +1,4 @@
-//! When a subscription may send changes, and when it must send a tick.
+//! Determines when a subscription may send changes, and when it must send a tick.
 
 use std::time::Duration;
 
@@ -7,16 +7,16 @@ use tokio::time::Instant;
 use crate::LiveConfig;
 use crate::config::ms;
 
-/// The times at which a subscription may or must send.
+/// The times at which a subscription may or must send something.
 pub(crate) struct Schedule {
-    /// The least time between two changes.
+    /// The minimum time between two deltas.
     rate: Duration,
-    /// The earliest time at which changes may be sent.
+    /// The earliest time at which the next changes may be sent.
     pub(crate) rate_at: Instant,
-    /// When a tick is due for commits that change no row of the table.
+    /// The time at which a tick is due if commits have changed no row of the table.
     tick_at: Instant,
-    /// The time by which a frame must be sent, so that a client can distinguish a table
-    /// without changes from a stale one.
+    /// The latest time at which the next frame must be sent. From it a client knows that a table
+    /// without changes is not outdated.
     idle_at: Instant,
     /// Whether a tick is due now, because another table of the projection has moved to a
     /// newer commit.
@@ -28,12 +28,12 @@ impl Schedule {
         Self { rate, rate_at: now, tick_at: now, idle_at: now, tick_now: false }
     }
 
-    /// Allows changes at once, and makes a tick due even without changes.
+    /// Allows changes at once. A tick is due at once if there are none.
     pub(crate) fn send_at_once(&mut self, now: Instant) {
         (self.rate_at, self.idle_at, self.tick_now) = (now, now, true);
     }
 
-    /// Whether changes may be sent.
+    /// Whether changes may be sent now.
     pub(crate) fn may_change(&self, now: Instant) -> bool {
         self.rate_at <= now
     }
@@ -48,7 +48,7 @@ impl Schedule {
         self.tick_now || now >= self.tick_at
     }
 
-    /// Notes that changes will be sent now.
+    /// Notes that changes are sent now.
     pub(crate) fn changed(&mut self, now: Instant) {
         self.rate_at = now + self.rate;
     }
@@ -60,9 +60,9 @@ impl Schedule {
         self.idle_at = now + ms(config.heartbeat_ms);
     }
 
-    /// When to check again even if the session is not woken before. Commits that do not
-    /// change the table wake no session, so the subscription checks from time to time
-    /// whether the projection has a newer commit.
+    /// The time at which the subscription must be asked for a frame even if no signal wakes the
+    /// session. Commits that do not change the table wake no session, so the subscription must
+    /// check from time to time whether the projection has a newer commit.
     pub(crate) fn due(&self, now: Instant, config: &LiveConfig) -> Instant {
         let tick_at =
             if self.tick_at > now { self.tick_at } else { now + ms(config.tick_ms.max(1)) };

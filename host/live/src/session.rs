@@ -1,8 +1,8 @@
-//! One session: a task that reads the client's messages, asks its subscriptions for
-//! frames, and enforces the window, the heartbeat and the reasons to close.
+//! Runs one session. A session is a task that reads the client's messages, asks its subscriptions
+//! for frames, and enforces the acknowledgement window, the heartbeat and the reasons for closing.
 //!
-//! It has no queue of frames. A frame is built when it can be written, from data that all
-//! subscribers share. An idle session only needs its socket's read buffer (1 KiB by
+//! A session has no queue of frames. It builds a frame when the frame can be written, from data
+//! that all subscribers share. An idle session needs only the read buffer of its socket (1 KiB by
 //! default) and the state of its subscriptions.
 
 use std::collections::VecDeque;
@@ -26,7 +26,7 @@ use crate::session_signal::SessionSignal;
 use crate::socket::{Inbound, Socket};
 use crate::subscription::{ParsedSub, SessionContext, Subscription, SubscriptionAction};
 
-/// Runs a session until it ends. If there is no `room` for it, it is closed at once.
+/// Runs a session until it ends. If there are too many sessions, it closes this one at once.
 pub(crate) async fn run<I, S>(
     resources: &Arc<Resources>,
     feeds: &ProjectionFeeds,
@@ -45,7 +45,8 @@ where
         let mut session = Session::new(resources, feeds, &mut socket);
         tokio::select! {
             stop = session.live() => stop,
-            // This can leave a frame half written. The socket remembers that.
+            // This can interrupt the writing of a frame. The socket remembers that it must not
+            // write another frame.
             () = &mut shutdown => SessionStop::close(close::SHUTTING_DOWN, "the server shuts down"),
         }
     } else {
@@ -74,24 +75,24 @@ struct Session<'a, I> {
     socket: &'a mut Socket<I>,
     signal: Arc<SessionSignal>,
     subs: Vec<Subscription>,
-    /// For each query of a subscription that has ended: the last commit that the client
-    /// got. A client that subscribes again must not get an older commit. There are at most
-    /// `live.subs_max` of these.
+    /// The last commit that the client got of each query whose subscription has ended. A client
+    /// that subscribes again must not get an older commit. The list has at most `live.subs_max`
+    /// entries.
     former: VecDeque<FormerSubscription>,
-    /// The subscription that is asked first for a frame. It changes with every pass, so
-    /// that no subscription starves.
+    /// The index of the subscription that is asked first for a frame. It changes with every pass,
+    /// so that each subscription gets its turn.
     first: usize,
-    /// The channel of the next subscription. Each is used only once.
+    /// The number of the channel that the next subscription gets. Each number is used only once.
     ch: u64,
-    /// The number of data frames sent. `acked` is the number of those acknowledged.
+    /// The number of data frames sent. The client has acknowledged the first `acked` of them.
     sent: u64,
     acked: u64,
     ping_at: Instant,
-    /// If no message arrives by this time, the session is closed.
+    /// The time at which the session is closed unless the client sends a message before.
     pong_by: Option<Instant>,
 }
 
-/// The commit that a subscription showed when it ended.
+/// The commit that a subscription had shown when it ended.
 struct FormerSubscription {
     query: Query,
     epoch: Arc<str>,
@@ -155,10 +156,11 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         Ok(self.socket.flush().await?)
     }
 
-    /// Sends everything that can be sent, then waits for the next event.
+    /// Sends everything that can be sent, and then waits for the next event: a message, a signal or
+    /// a time.
     async fn run_once(&mut self) -> Result<(), SessionStop> {
-        // The signal is armed before the subscriptions are checked: otherwise a commit
-        // after the check would not wake the session.
+        // The signal is armed before the subscriptions are checked. Otherwise a commit after the
+        // check would not wake the session.
         self.signal.arm(true);
         self.send_pending().await?;
         self.beat().await?;
@@ -184,7 +186,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         self.sent - self.acked < u64::from(self.resources.config.window)
     }
 
-    /// When to continue even if no event occurs.
+    /// The time at which the session continues even if nothing wakes it.
     fn due(&self, now: Instant) -> Instant {
         let context = self.context(now);
         let subs = self.subs.iter().filter_map(|sub| sub.due(&context));
@@ -201,7 +203,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
     }
 
-    /// Asks all subscriptions in turn, until none of them has anything to send.
+    /// Asks the subscriptions for frames in turn, until none of them has anything to send.
     async fn send_pending(&mut self) -> Result<(), SessionStop> {
         self.first = self.first.wrapping_add(1);
         loop {
@@ -256,8 +258,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         Ok(self.socket.write([text.as_bytes(), b"", b""]).await?)
     }
 
-    /// Sends a ping if it is due. Fails if the client has not answered the previous one
-    /// in time.
+    /// Sends a ping if one is due. Fails if the client has not answered the previous ping in time.
     async fn beat(&mut self) -> Result<(), SessionStop> {
         let now = Instant::now();
         if self.pong_by.is_some_and(|by| by <= now) {
@@ -289,7 +290,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             }
             ClientMessage::Sub(sub) => self.subscribe(*sub).await,
             ClientMessage::Unsub { id } => {
-                // A subscription that the server has just ended is no longer in the list.
+                // The client may name a subscription that the server has just ended, which is no
+                // longer in the list.
                 if let Some(index) = self.subs.iter().position(|sub| sub.id == id) {
                     let sub = self.subs.swap_remove(index);
                     self.remember(&sub);
@@ -310,7 +312,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
     }
 
-    /// Remembers the commit that a subscription showed.
+    /// Remembers the commit that the subscription `sub` has shown.
     fn remember(&mut self, sub: &Subscription) {
         let Some((epoch, commit)) = sub.shown() else { return };
         let query = sub.query();
@@ -399,7 +401,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     }
 }
 
-/// The longest pause a client may ask for between changes.
+/// The longest pause between changes that a client may request.
 const RATE_MS_MAX: u64 = 3_600_000;
 
 fn parse(inbound: &Inbound) -> Result<ClientMessage, SessionStop> {
@@ -429,8 +431,8 @@ mod tests {
         let session = hub.serve(io, std::future::pending());
         let (task, sub) = (size_of_val(&session), size_of::<Subscription>());
         println!("a session's task has {task} bytes, a subscription {sub}");
-        // Together with its 1 KiB read buffer, a session must need far less than 8 KiB,
-        // the limit per client.
+        // The limit for a client is 8 KiB. A session has a read buffer of 1 KiB, and must stay far
+        // below this limit.
         assert!(task < 3_000 && sub < 600, "{task} and {sub}");
     }
 

@@ -1,4 +1,4 @@
-//! How and why sessions end.
+//! How a session ends, and why.
 
 use std::borrow::Cow;
 
@@ -8,11 +8,11 @@ use crate::socket::SocketError;
 /// How a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
-    /// The client closed it, with this code if it gave one.
+    /// The client closed the session. Contains the code, if the client sent one.
     Client(Option<u16>),
     /// The connection broke, or the client no longer reads from it.
     Cut,
-    /// The server closed it, with one of the codes in [`crate::close`].
+    /// The server closed the session with one of the codes in [`crate::close`].
     Server(u16),
 }
 

@@ -1,4 +1,5 @@
-//! Wakes sessions: a signal per session, and the list of the sessions of a topic.
+//! Wakes sessions. Each session has a signal, and each topic has a list of the sessions that wait
+//! for its changes.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,11 +8,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-/// Wakes one session.
+/// A signal that wakes one session.
 #[derive(Default)]
 pub(crate) struct SessionSignal {
-    /// Whether the session could send changes if there were any. If its window is full or
-    /// its rate allows no changes yet, new commits do not wake it.
+    /// Whether the session could send changes if there were any. New commits do not wake a session
+    /// whose acknowledgement window is full, or whose rate does not allow changes yet.
     armed: AtomicBool,
     pub(crate) notify: Notify,
 }
@@ -21,14 +22,14 @@ impl SessionSignal {
         self.armed.store(armed, Ordering::SeqCst);
     }
 
-    /// Wakes the session if it is armed, and disarms it.
+    /// Wakes the session if `armed` is set, and clears `armed`.
     pub(crate) fn offer(&self) {
         if self.armed.swap(false, Ordering::SeqCst) {
             self.notify.notify_one();
         }
     }
 
-    /// Wakes the session in any case.
+    /// Wakes the session, whether `armed` is set or not.
     pub(crate) fn wake(&self) {
         self.notify.notify_one();
     }
@@ -42,7 +43,7 @@ pub(crate) struct Listeners {
 }
 
 impl Listeners {
-    /// Adds `signal`, and returns the number with which it can be removed.
+    /// Adds `signal`. Returns the number with which the caller can remove it.
     pub(crate) fn add(&self, signal: &Arc<SessionSignal>) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         self.signals.lock().insert(id, signal.clone());
@@ -53,7 +54,7 @@ impl Listeners {
         self.signals.lock().remove(&id);
     }
 
-    /// Calls `wake` for each session.
+    /// Calls `wake` for the signal of each session.
     pub(crate) fn for_each(&self, wake: impl Fn(&SessionSignal)) {
         self.signals.lock().values().for_each(|signal| wake(signal));
     }

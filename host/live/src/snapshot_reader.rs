@@ -1,5 +1,5 @@
-//! Reads of the store for subscriptions: resumes from the change log, and snapshots. They
-//! run on blocking threads, at most `snapshot_readers` at the same time.
+//! Reads the store for subscriptions: changes from the change log, and snapshots. The reads run on
+//! blocking threads, at most `snapshot_readers` at the same time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,15 +20,15 @@ use crate::subscribe_error::SubscribeError;
 use crate::table_scan::TableScan;
 use crate::topic::{Snapshot, Topic};
 
-/// The number of parts of a large snapshot that are encoded ahead of the session.
+/// The number of parts of a large snapshot that are encoded before the session has sent them.
 const PARTS_AHEAD: usize = 2;
-/// How often a read checks whether a projection has recovered from a crash.
+/// The interval at which a read checks whether a projection has recovered from a crash.
 const RECOVERY_POLL: Duration = Duration::from_millis(20);
 
 type ReadReply = oneshot::Sender<Result<SubscriptionStart, SubscribeError>>;
 
-/// Wakes a session when it is dropped, so that the session checks the result even after a
-/// failure.
+/// Wakes a session when this is dropped, so that the session looks for the result of a read even if
+/// the read has failed.
 struct WakeOnDrop(Arc<SessionSignal>);
 
 impl Drop for WakeOnDrop {
@@ -37,8 +37,8 @@ impl Drop for WakeOnDrop {
     }
 }
 
-/// Starts the read that `request` needs, and returns the receiver of its result. Wakes the
-/// session of `signal` when a result, or a part of a snapshot, can be received.
+/// Starts the read that `request` needs, and returns the receiver of its result. The read signals
+/// `signal` when a result, or a part of a snapshot, can be received.
 pub(crate) fn open(
     resources: &Arc<Resources>,
     (feed, topic): (&Arc<ProjectionFeed>, &Arc<Topic>),
@@ -47,7 +47,7 @@ pub(crate) fn open(
 ) -> oneshot::Receiver<Result<SubscriptionStart, SubscribeError>> {
     let (answer, opened) = oneshot::channel();
     if let Some(start) = resume::from_memory(feed, topic, &request) {
-        // The receiver exists, so this cannot fail.
+        // The receiver still exists, so sending cannot fail.
         let _ = answer.send(Ok(start));
         return opened;
     }
@@ -62,15 +62,15 @@ pub(crate) fn open(
             let pending = PendingRead { resources, feed, topic, request, wake };
             pending.run(answer, &runtime);
         };
-        // If the read panics, `answer` is dropped, which the session treats as a failure.
+        // If the read panics, `answer` is dropped. The session then treats the read as failed.
         let _ = tokio::task::spawn_blocking(read).await;
     });
     opened
 }
 
-/// After a crash: waits while `projection` folds again the events whose results readers
-/// had seen. If that takes longer than [`Recovering::WAIT`] or needs an operator, the read
-/// fails with the reason.
+/// Waits until `projection` has recovered from a crash, which means that it has folded the events
+/// again whose results readers may have seen. If this takes longer than [`Recovering::WAIT`] or
+/// needs an operator, the read that follows fails with the reason.
 async fn recovered(resources: &Resources, projection: &str) {
     let until = Instant::now() + Recovering::WAIT;
     while Instant::now() < until
@@ -80,7 +80,7 @@ async fn recovered(resources: &Resources, projection: &str) {
     }
 }
 
-/// One read for one subscription.
+/// A read for one subscription.
 struct PendingRead {
     resources: Arc<Resources>,
     feed: Arc<ProjectionFeed>,
@@ -90,7 +90,8 @@ struct PendingRead {
 }
 
 impl PendingRead {
-    /// Reads the requested data. If the result cannot be sent, the session has ended.
+    /// Reads the data that the subscription needs, and sends it to the session. If it cannot be
+    /// sent, the session has ended.
     fn run(&self, answer: ReadReply, runtime: &Handle) {
         // The session may have ended while this read waited for a permit.
         if answer.is_closed() {
@@ -108,7 +109,7 @@ impl PendingRead {
 
     fn start(&self) -> Result<Started, SubscribeError> {
         let opened = open_view(&self.resources, &self.feed)?;
-        // In the meantime another subscriber may have created the same snapshot.
+        // While this read waited, another subscriber may have created the same snapshot.
         if let Some(opened) = resume::from_memory(&self.feed, &self.topic, &self.request) {
             return Ok(Started::Ready(opened));
         }
@@ -126,8 +127,8 @@ impl PendingRead {
         }
     }
 
-    /// Reads a table. If it is small enough to be shared, reads it completely; otherwise
-    /// reads it part by part while the session sends it.
+    /// Reads a table for a snapshot. If the table is small enough to be shared, it is read
+    /// completely; otherwise it is read part by part while the session sends the parts.
     fn snapshot(
         &self,
         opened: &OpenView,
@@ -162,7 +163,8 @@ impl PendingRead {
         let hand_out = |part| {
             let sent = runtime.block_on(tokio::time::timeout_at(deadline, send.send(part)));
             self.wake.0.wake();
-            // Otherwise the session has ended, or will be closed because it is too slow.
+            // A failed send means that the session has ended, or will be closed because it is too
+            // slow.
             matches!(sent, Ok(Ok(())))
         };
         for rows in parts {
@@ -186,9 +188,9 @@ impl PendingRead {
     }
 }
 
-/// The result of the first step of a read.
+/// The result of the first step of a read, which decides whether a snapshot is needed.
 enum Started {
-    /// The complete start of the subscription.
+    /// No snapshot is needed, or there is one already. The subscription can start.
     Ready(SubscriptionStart),
     /// The table must be read. The reason is set if the subscription wanted to continue
     /// and cannot.

@@ -1,7 +1,7 @@
-//! A WebSocket connection. The WebSocket library handles reading, control frames and the
-//! close. Data frames bypass the library and are written in pieces. So the bytes that all
-//! subscribers share are not copied for each of them, and no session needs a write buffer
-//! of the size of its largest frame.
+//! A WebSocket connection. The WebSocket library reads messages, and handles control frames and the
+//! close. Data frames are written in pieces without the library. So the bytes that all subscribers
+//! share are not copied for each subscriber, and no session needs a write buffer of the size of its
+//! largest frame.
 
 use std::io::{self, IoSlice};
 use std::time::Duration;
@@ -17,37 +17,37 @@ use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
 use crate::LiveConfig;
 use crate::config::ms;
 
-/// Frames of up to this size are copied into one buffer and written at once. Larger
-/// frames are written in pieces.
+/// The maximum size of a frame that is copied into one buffer and written at once. Larger frames
+/// are written in pieces.
 const JOINED_BYTES_MAX: usize = 4 << 10;
 
-/// A WebSocket connection of a session.
+/// The WebSocket connection of a session.
 pub(crate) struct Socket<I> {
     ws: WebSocketStream<I>,
     stall: Duration,
-    /// Whether a frame was written only in part. Then no other frame can follow.
+    /// Whether writing a frame was interrupted. No other frame can be written after that.
     torn: bool,
 }
 
-/// A message that was read.
+/// A message that was read from the client.
 pub(crate) enum Inbound {
     Text(Utf8Bytes),
     Binary,
     /// A WebSocket ping or pong. The library answers a ping itself.
     Control,
-    /// The client closes the connection, with this code if it gave one.
+    /// The client closes the connection. Contains the code, if the client sent one.
     Close(Option<u16>),
 }
 
-/// Why the connection cannot be used any more.
+/// Why the connection can no longer be used.
 pub(crate) enum SocketError {
     /// The connection broke, or the client no longer reads from it.
     Cut,
-    /// A message is larger than allowed.
+    /// A message of the client is larger than allowed.
     TooLarge,
-    /// The bytes violate the WebSocket protocol.
+    /// The client's bytes violate the WebSocket protocol.
     Bad(String),
-    /// A text message or a close reason that is not UTF-8.
+    /// A text message or a close reason of the client is not UTF-8.
     NotUtf8,
 }
 
@@ -72,12 +72,12 @@ impl From<io::Error> for SocketError {
 }
 
 impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
-    /// Takes ownership of an upgraded connection.
+    /// Creates a socket from a connection that is already upgraded to WebSocket.
     pub(crate) async fn new(io: I, config: &LiveConfig) -> Self {
         let ws = WebSocketConfig::default()
             .read_buffer_size(config.read_buffer_bytes)
             .write_buffer_size(config.write_buffer_bytes)
-            // Only control frames pass through this buffer.
+            // The library uses this buffer only for control frames.
             .max_write_buffer_size(config.write_buffer_bytes + (4 << 10))
             .max_message_size(Some(config.message_bytes_max))
             .max_frame_size(Some(config.message_bytes_max));
@@ -85,7 +85,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
         Self { ws, stall: ms(config.stall_ms), torn: false }
     }
 
-    /// Reads the next message. Cancel-safe.
+    /// Reads the next message. A caller may cancel this call at any time and read again.
     pub(crate) async fn read(&mut self) -> Result<Inbound, SocketError> {
         match self.ws.next().await {
             Some(Ok(Message::Text(text))) => Ok(Inbound::Text(text)),
@@ -99,13 +99,13 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
         }
     }
 
-    /// Writes one text frame that consists of `pieces`. Does not read in the meantime: a
-    /// client's messages are small and fit into the connection's buffers, and a client
-    /// that accepts no bytes for `stall_ms` is disconnected. Not cancel-safe: a cancelled
-    /// write leaves half a frame, so a caller may cancel it only to end the session.
+    /// Writes one text frame that consists of `pieces`. It does not read messages while it writes.
+    /// A client's messages are small and fit into the connection's buffers, and a client that
+    /// accepts no bytes for `stall_ms` is disconnected. A cancelled write leaves half a frame, so a
+    /// caller may cancel this call only to end the session.
     pub(crate) async fn write(&mut self, pieces: [&[u8]; 3]) -> Result<(), SocketError> {
-        // Without this, bytes that the library has not written yet, such as a pong, could
-        // end up in the middle of the frame.
+        // The library may have bytes that it has not written yet, such as a pong. Without this
+        // call, they could be written into the middle of the frame.
         self.flush().await?;
         let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
         let (header, header_bytes) = text_header(bytes);
@@ -135,12 +135,12 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
         Ok(())
     }
 
-    /// Writes out everything that the library has buffered.
+    /// Writes all bytes that the library has buffered.
     pub(crate) async fn flush(&mut self) -> Result<(), SocketError> {
         Ok(timeout(self.stall, self.ws.flush()).await.map_err(|_| SocketError::Cut)??)
     }
 
-    /// Sends a close frame, and waits at most `patience` for that of the client.
+    /// Sends a close frame, and waits for the close frame of the client for at most `patience`.
     pub(crate) async fn close(&mut self, code: u16, why: &str, patience: Duration) {
         // A close frame has room for 125 bytes, including the code.
         let why = &why[..why.floor_char_boundary(120)];
@@ -151,11 +151,11 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
             }
             let _ = self.ws.get_mut().shutdown().await;
         };
-        // The session ends in any case.
+        // The session ends whether this succeeds or not.
         let _ = timeout(patience, goodbye).await;
     }
 
-    /// Answers the client's close frame. Takes at most `patience`.
+    /// Answers the client's close frame. This takes at most `patience`.
     pub(crate) async fn closed(&mut self, patience: Duration) {
         let goodbye = async {
             let _ = self.ws.flush().await;

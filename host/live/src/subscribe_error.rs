@@ -1,4 +1,4 @@
-//! Why a subscription cannot start, and the conversion of the store's errors.
+//! The reasons why a subscription cannot start, and the conversion from errors of the store.
 
 use lantern_core::{RequestError, StoreError, ViewError};
 
@@ -6,9 +6,9 @@ use crate::encode::RowTooLarge;
 
 /// Why a subscription cannot start.
 pub(crate) enum SubscribeError {
-    /// There is no such public table.
+    /// There is no public table with this name.
     NoTable,
-    /// The projection has no active version.
+    /// The projection has no active version. Contains a text for people.
     NotActive(String),
     /// The server does not support a part of the request.
     NotSupported(String),
@@ -17,7 +17,7 @@ pub(crate) enum SubscribeError {
     /// A row does not fit into a frame, or there are too many rows. The text is for
     /// people.
     Unsendable(String),
-    /// The store failed.
+    /// The store failed. Contains the error as text.
     Failed(String),
 }
 

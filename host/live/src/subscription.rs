@@ -1,5 +1,5 @@
-//! One subscription: decides what it sends next. It is a state machine without I/O. The
-//! session asks it for a frame whenever it can write one.
+//! One subscription. It decides what is sent to its client next. It is a state machine without I/O.
+//! The session asks it for a frame whenever the session can write one.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -33,12 +33,12 @@ use crate::snapshot_reader;
 use crate::subscribe_error::SubscribeError;
 use crate::topic::NextAction;
 
-/// The state of a subscription.
+/// The state of one subscription.
 pub(crate) struct Subscription {
     pub(crate) id: u64,
     ch: u64,
     listener: TopicListener,
-    /// The hash of its query, for tokens.
+    /// The hash of the subscription's query, which tokens contain.
     query_hash: u64,
     /// What it selects; `None` before the first read.
     table: Option<SelectedTable>,
@@ -48,28 +48,29 @@ pub(crate) struct Subscription {
     phase: Phase,
     outgoing: Outgoing,
     schedule: Schedule,
-    /// Why it starts again; `None` if the client knows it already.
+    /// Why the subscription starts again with a snapshot. `None` if the client already knows the
+    /// reason.
     reset_reason: Option<ResetReason>,
 }
 
-/// The state that the client shows: epoch, commit and checkpoint.
+/// The state that the client shows: its epoch, its commit and its checkpoint.
 struct ShownState {
-    /// Empty before the first snapshot.
+    /// The epoch; empty before the first snapshot.
     epoch: Arc<str>,
     commit: u64,
     at: Arc<Checkpoint>,
 }
 
-/// Frames that are ready to be sent.
+/// What a subscription has to send.
 #[derive(Default)]
 struct Outgoing {
-    /// Messages that are sent before anything else: `ok`, `reset`.
+    /// Messages that are sent before anything else: `ok` and `reset`.
     control: VecDeque<String>,
     /// Deltas to be sent. Some parts of the first one may have been sent already.
     ready: VecDeque<ReadyDelta>,
-    /// The index of the next part of the snapshot or of the first delta.
+    /// The index of the part that is sent next, in the snapshot or in the first delta.
     part: usize,
-    /// When the client began to receive the current snapshot or deltas; `None` if it
+    /// When the client began to receive the current snapshot or the current deltas; `None` if it
     /// receives none.
     busy_since: Option<Instant>,
 }
@@ -77,7 +78,7 @@ struct Outgoing {
 enum Phase {
     Opening {
         opened: oneshot::Receiver<Result<SubscriptionStart, SubscribeError>>,
-        /// Whether the client still waits for `ok`.
+        /// Whether the client has not yet received `ok`.
         first: bool,
     },
     Snapshot {
@@ -86,12 +87,12 @@ enum Phase {
     Live,
 }
 
-/// What the session must do for a subscription.
+/// What a session must do for a subscription next.
 pub(crate) enum SubscriptionAction {
-    /// Nothing for now.
+    /// There is nothing to do now.
     Idle,
     Frame(Frame),
-    /// The subscription has ended. This message is sent last.
+    /// The subscription has ended. This message is the last that it sends.
     Over(String),
 }
 
@@ -101,11 +102,11 @@ pub(crate) struct SessionContext<'a> {
     pub(crate) feeds: &'a ProjectionFeeds,
     pub(crate) signal: &'a Arc<SessionSignal>,
     pub(crate) now: Instant,
-    /// Whether the window has room for another data frame.
+    /// Whether the acknowledgement window allows another data frame.
     pub(crate) window_open: bool,
 }
 
-/// A `sub` message that was checked.
+/// The contents of a `sub` message after it was checked.
 pub(crate) struct ParsedSub {
     pub(crate) id: u64,
     pub(crate) ch: u64,
@@ -123,7 +124,7 @@ impl Subscription {
     pub(crate) fn open(context: &SessionContext<'_>, parsed: ParsedSub) -> Self {
         let ParsedSub { id, ch, query, mode, rate, resume, shown } = parsed;
         let feed = advance::feed_of(context.resources, context.feeds, query.projection());
-        // Registered before any row is read, so that no commit is missed.
+        // The listener is registered before any row is read, so that no commit is missed.
         let listener = feed.listen(&query, context.signal);
         let resume = resume.map_or(Resume::No { shown }, Resume::Token);
         metrics::gauge!("lantern_feed_subscriptions").increment(1.0);
@@ -145,13 +146,12 @@ impl Subscription {
         }
     }
 
-    /// The query that it selects.
+    /// The query of the subscription.
     pub(crate) fn query(&self) -> &Query {
         &self.listener.topic.query
     }
 
-    /// The epoch and commit the client shows; `None` before the first
-    /// snapshot.
+    /// The epoch and commit that the client shows; `None` before the first snapshot.
     pub(crate) fn shown(&self) -> Option<(Arc<str>, u64)> {
         let ShownState { epoch, commit, .. } = &self.shown;
         (!epoch.is_empty()).then(|| (epoch.clone(), *commit))
@@ -162,20 +162,21 @@ impl Subscription {
         (self.listener.feed.clone(), self.shown.commit)
     }
 
-    /// Called when another subscription of the session has reached `commit` of `feed`.
-    /// Makes a tick due if this subscription has the same feed and shows an older commit.
+    /// Notes that another subscription of the session has reached `commit` of `feed`. If this
+    /// subscription has the same feed and shows an older commit, a tick becomes due.
     pub(crate) fn follow(&mut self, feed: &Arc<ProjectionFeed>, commit: u64) {
         if Arc::ptr_eq(&self.listener.feed, feed) && self.shown.commit < commit {
             self.schedule.tick_now = true;
         }
     }
 
-    /// Whether the subscription could send something after a new commit.
+    /// Whether the subscription could send something if there was a new commit.
     pub(crate) fn waits_for_changes(&self, now: Instant) -> bool {
         matches!(self.phase, Phase::Live) && self.schedule.may_change(now)
     }
 
-    /// When the subscription must be asked again even if no event occurs.
+    /// The time at which the subscription must be asked for a frame even if nothing wakes the
+    /// session.
     pub(crate) fn due(&self, context: &SessionContext<'_>) -> Option<Instant> {
         let config = &context.resources.config;
         let give_up = self.outgoing.busy_since.map(|since| since + ms(config.snapshot_ms_max));
@@ -184,7 +185,7 @@ impl Subscription {
         give_up.into_iter().chain(live).min()
     }
 
-    /// Decides what to send next.
+    /// Decides what the session does next for the subscription.
     ///
     /// # Errors
     /// [`SessionStop`] if the whole session must end.
@@ -209,8 +210,8 @@ impl Subscription {
         }
     }
 
-    /// Processes the result of a read, or a change of the epoch. Returns the last message
-    /// if the subscription has ended.
+    /// Uses the result of a finished read, and reacts to a change of the epoch. If the subscription
+    /// has ended, it returns the last message.
     fn take_in(&mut self, context: &SessionContext<'_>) -> Result<Option<String>, SessionStop> {
         if let Phase::Opening { opened, first } = &mut self.phase {
             let first = *first;
@@ -236,7 +237,7 @@ impl Subscription {
             None => Ok(None),
             Some(SubscriptionEnd::Gone) => Ok(Some(self.end("the projection was deleted"))),
             Some(SubscriptionEnd::Reset(why)) => {
-                // The `reset` is sent when the new table and its fields are known.
+                // The `reset` is sent once the new table and its fields are known.
                 self.reset_reason = Some(why);
                 self.reopen(context, Resume::No { shown: self.shown() });
                 Ok(None)
@@ -265,7 +266,7 @@ impl Subscription {
                 self.outgoing.busy_since = (!ready.is_empty()).then_some(context.now);
                 self.outgoing.ready = ready.into();
                 self.phase = Phase::Live;
-                // Sends a tick at once, so that the client knows that it is up to date.
+                // A tick is sent at once, so that the client knows that it is up to date.
                 self.schedule.send_at_once(context.now);
             }
             StartKind::Snapshot { why, rows } => {
@@ -314,7 +315,7 @@ impl Subscription {
         Ok(self.end(&msg))
     }
 
-    /// The last message of a subscription.
+    /// The `end` message, which is the last message of a subscription.
     pub(crate) fn end(&self, why: &str) -> String {
         self.end_with(why, None)
     }
@@ -338,8 +339,8 @@ impl Subscription {
         self.phase = Phase::Opening { opened, first: false };
     }
 
-    /// Fails if the client takes too long to receive a snapshot or deltas: meanwhile they
-    /// hold memory or a read transaction.
+    /// Fails if the client takes too long to receive a snapshot or deltas, because these hold
+    /// memory or a read transaction until they are sent.
     fn check_patience(&self, context: &SessionContext<'_>) -> Result<(), SessionStop> {
         let patience = ms(context.resources.config.snapshot_ms_max);
         match self.outgoing.busy_since {
@@ -437,7 +438,7 @@ impl Subscription {
         Ok(SubscriptionAction::Frame(self.ready_part(context)))
     }
 
-    /// What the topic has for the client now.
+    /// Asks the topic what the client needs next.
     fn next_action(&mut self, context: &SessionContext<'_>) -> NextAction {
         if !self.schedule.may_change(context.now) {
             self.schedule.tick_now = false;
@@ -445,8 +446,8 @@ impl Subscription {
         }
         let commits_max = match self.mode {
             Mode::State => usize::MAX,
-            // These deltas are kept until they are sent, so limit them to the size of the
-            // window.
+            // These deltas stay in memory until they are sent. Therefore there may be no more of
+            // them than fit into the acknowledgement window.
             Mode::Changes => context.resources.config.window.max(1) as usize,
         };
         let TopicListener { feed, topic, .. } = &self.listener;
@@ -458,7 +459,7 @@ impl Subscription {
         topic.next_action(context.resources, (epoch, *commit), range, of)
     }
 
-    /// The next frame of the first delta or tick in `ready`.
+    /// Builds the next frame of the first delta or tick in `ready`.
     fn ready_part(&mut self, context: &SessionContext<'_>) -> Frame {
         let Outgoing { ready, part, .. } = &mut self.outgoing;
         let first = ready.front().expect("something is ready");
@@ -478,7 +479,7 @@ impl Subscription {
         Frame::delta(self.ch, commits, body, Some((self.frame_state(), merged)))
     }
 
-    /// Notes that the first delta or tick in `ready` was returned completely.
+    /// Notes that all frames of the first delta or tick in `ready` were built.
     fn arrive(&mut self, context: &SessionContext<'_>) {
         let ready = self.outgoing.ready.pop_front().expect("something is ready");
         (self.shown.commit, self.shown.at) = (ready.to, ready.at);

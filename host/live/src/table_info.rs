@@ -1,4 +1,4 @@
-//! The public tables of a version, as the protocol shows them.
+//! The public tables of a version, with their fields as the protocol describes them.
 
 use std::sync::Arc;
 
@@ -6,18 +6,18 @@ use lantern_core::{TableId, TableSpec, View};
 
 use crate::protocol::Field;
 
-/// A public table.
+/// A public table, as the feed needs it.
 #[derive(Clone)]
 pub(crate) struct TableInfo {
     pub(crate) id: TableId,
     pub(crate) name: String,
-    /// Its fields as the protocol shows them.
+    /// The fields of the table, as the protocol describes them.
     pub(crate) fields: Arc<[Field]>,
     /// Its declaration.
     pub(crate) spec: Arc<TableSpec>,
 }
 
-/// The public tables of the version that `view` shows.
+/// The public tables of the version that `view` reads.
 pub(crate) fn tables_of(view: &View) -> Arc<[TableInfo]> {
     let tables = (0..).map(TableId).zip(&view.manifest().tables).filter(|(_, table)| table.public);
     tables

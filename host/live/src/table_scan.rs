@@ -1,4 +1,4 @@
-//! Reads a query's rows from a view and cuts them into encoded parts.
+//! Reads the rows of a query from a view, and encodes them as parts that fit into frames.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -13,10 +13,10 @@ use crate::encode::SnapshotParts;
 use crate::shape::Shape;
 use crate::subscribe_error::SubscribeError;
 
-/// The number of rows read from a table at a time.
+/// The number of rows that are read from a table at once.
 const SCAN_ROWS: usize = 256;
 
-/// Reads a table and cuts it into encoded parts.
+/// Reads the rows of a table and encodes them in parts.
 pub(crate) struct TableScan<'a> {
     view: &'a View,
     table: TableId,
@@ -54,8 +54,8 @@ impl<'a> TableScan<'a> {
         }
     }
 
-    /// The first parts, until the table ends or is too large to be shared. Also returns
-    /// whether they are the whole table.
+    /// Reads parts until the table ends or is too large to be shared. Also returns whether these
+    /// parts are the whole table.
     pub(crate) fn first_parts(
         &mut self,
         config: &LiveConfig,
@@ -71,7 +71,7 @@ impl<'a> TableScan<'a> {
         }
     }
 
-    /// The next part, and whether it is the last.
+    /// Reads the next part. Also returns whether it is the last.
     pub(crate) fn next(&mut self) -> Result<(Bytes, bool), SubscribeError> {
         loop {
             for row in self.rows.by_ref() {
@@ -104,7 +104,7 @@ impl<'a> TableScan<'a> {
             let rows = self.view.scan(self.table, &self.range, SCAN_ROWS, false)?;
             self.ended = rows.len() < SCAN_ROWS;
             if let Some(last) = rows.last() {
-                // The smallest key after the last one.
+                // The key that follows `last.key` directly is this key with a zero byte at its end.
                 self.range.start = [last.key.as_bytes(), &[0]].concat();
             }
             self.rows = rows.into_iter();

@@ -1,25 +1,25 @@
-//! The resume token: the point that a subscription had reached, opaque to clients. It
-//! grants no access: a client with a token is checked like any other client.
+//! The resume token. It contains the point that a subscription had reached; clients cannot read it.
+//! It grants no access: a client with a token is checked like any other client.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use lantern_core::Checkpoint;
 use serde::{Deserialize, Serialize};
 
-/// The format of a token's content. Tokens of other formats are refused.
+/// The version of the token's format. Tokens with another version are refused.
 const FORMAT: u8 = 3;
 
-/// The point that a subscription had reached.
+/// The contents of a token: the point that a subscription had reached.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 pub(crate) struct Token {
     format: u8,
     pub(crate) epoch: String,
-    /// The number of the commit that the client has. It cannot be derived from `at`: after
-    /// a crash, commits that were not synced are made again, with other numbers and other
-    /// boundaries.
+    /// The number of the commit that the client has. It cannot be derived from `at`. After a crash,
+    /// the events of lost commits are committed again, and these new commits can have other numbers
+    /// and other boundaries.
     pub(crate) commit: u64,
     pub(crate) at: Checkpoint,
-    /// The hash of the query ([`crate::query::Query::token_hash`]).
+    /// The hash ([`crate::query::Query::token_hash`]) of the query of the subscription.
     pub(crate) query: u64,
 }
 
@@ -32,14 +32,15 @@ struct TokenRef<'a> {
     query: u64,
 }
 
-/// The token of a commit and its checkpoint.
+/// Creates the token for a commit and the checkpoint that belongs to it.
 pub(crate) fn encode((epoch, commit): (&str, u64), at: &Checkpoint, query: u64) -> String {
     let bytes = postcard::to_stdvec(&TokenRef { format: FORMAT, epoch, commit, at, query })
         .expect("strings and numbers always encode");
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The inverse of [`encode`]; `None` if `token` is not a token of this format.
+/// The contents of a token that [`encode`] has created; `None` if `token` is not a token of this
+/// format.
 pub(crate) fn decode(token: &str) -> Option<Token> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     postcard::from_bytes(&bytes).ok().filter(|token: &Token| token.format == FORMAT)

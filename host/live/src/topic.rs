@@ -1,8 +1,8 @@
-//! A topic: the data that subscribers with equal queries share. It keeps the query's
-//! snapshot and deltas, each encoded once, and the list of sessions to wake.
+//! Topics. A topic is the data that subscribers with equal queries share: the snapshot and the
+//! deltas, each encoded once, and the list of sessions to wake.
 //!
-//! A topic exists as long as it has subscriptions. Commits are stored once for each
-//! projection ([`crate::projection_feed`]), and the topic selects from them.
+//! A topic exists as long as it has subscriptions. Commits are stored once for each projection
+//! ([`crate::projection_feed`]), and the topic selects its changes from them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
@@ -32,27 +32,27 @@ pub(crate) struct Topic {
     shared: Mutex<Shared>,
 }
 
-/// Data that is encoded for all subscribers. All of it belongs to one epoch.
+/// The encoded data that all subscribers share. All of it belongs to one epoch.
 #[derive(Default)]
 struct Shared {
     epoch: Option<Arc<str>>,
     /// The form of the rows; `None` before the first read.
     table: Option<SelectedTable>,
     snapshot: Option<Arc<Snapshot>>,
-    /// The encoded delta of each single commit, by the number of that commit. A delta is
-    /// kept as long as the ring has its commit.
+    /// The encoded delta of each commit, by the number of the commit. A delta is kept as long as
+    /// the ring has its commit.
     commits: BTreeMap<u64, Arc<OnceLock<EncodedChanges>>>,
     merges: VecDeque<MergedDelta>,
 }
 
-/// The encoded changes from one commit to another.
+/// The encoded changes that lead from one commit to another.
 struct MergedDelta {
     from: u64,
     to: u64,
     parts: Arc<DeltaParts>,
 }
 
-/// A query's rows at one commit, encoded.
+/// The encoded rows of a query at one commit.
 pub(crate) struct Snapshot {
     pub(crate) epoch: Arc<str>,
     pub(crate) commit: u64,
@@ -62,17 +62,17 @@ pub(crate) struct Snapshot {
 
 /// What a subscriber should do next.
 pub(crate) enum NextAction {
-    /// There is nothing new to send.
+    /// Nothing: there is nothing new to send.
     Current,
-    /// The commit moved, but no row changed.
+    /// Send a tick: there is a newer commit, but no row changed.
     Moved(ReadyDelta),
-    /// There are changes. With `more`, further changes are in the ring already.
+    /// Send deltas. If `more` is set, the ring already has further changes.
     Changes { ready: Vec<ReadyDelta>, more: bool },
-    /// The ring no longer has the subscriber's commit.
+    /// Read the change log: the ring no longer has the commits after the subscriber's commit.
     Gone,
-    /// Too much has changed, so a snapshot is cheaper.
+    /// Get a snapshot: too much has changed, so a snapshot is cheaper.
     Overflow,
-    /// A row does not fit into a frame. The text is for people.
+    /// End: a row does not fit into a frame. Contains a text for people.
     Unsendable(String),
 }
 
@@ -85,9 +85,9 @@ impl From<DeltaError> for NextAction {
     }
 }
 
-/// The most merged deltas that are kept for other subscribers.
+/// The maximum number of merged deltas that are kept for other subscribers.
 const MERGES_KEPT: usize = 8;
-/// The largest merged delta that is kept, in bytes.
+/// The maximum size of a merged delta that is kept, in bytes.
 const MERGE_KEPT_BYTES: usize = 256 << 10;
 
 impl Topic {
@@ -138,7 +138,7 @@ impl Topic {
         self.selected.lock().has_news(feed, &epoch, (rows, id), config)
     }
 
-    /// Begins `epoch`, and drops all data of another epoch.
+    /// Begins the epoch `epoch`, and drops all data of another epoch.
     pub(crate) fn start_epoch(&self, epoch: Option<Arc<str>>) {
         let mut shared = self.shared.lock();
         if shared.epoch != epoch {
@@ -156,15 +156,15 @@ impl Topic {
         self.share(&snapshot.epoch.clone(), |shared| shared.snapshot = Some(snapshot));
     }
 
-    /// Calls `with` with the shared data if it belongs to `epoch`; otherwise returns
+    /// Calls `with` with the shared data if the data belongs to `epoch`. Otherwise it returns
     /// `None`.
     fn share<T>(&self, epoch: &str, with: impl FnOnce(&mut Shared) -> T) -> Option<T> {
         let mut shared = self.shared.lock();
         (shared.epoch.as_deref() == Some(epoch)).then(|| with(&mut shared))
     }
 
-    /// What a subscriber at commit `from` of `epoch` does next. `range` contains the
-    /// ring's commits after `from`.
+    /// What a subscriber does next whose client has the commit `from` of `epoch`. `range` contains
+    /// the commits of the ring after `from`.
     pub(crate) fn next_action(
         &self,
         resources: &Resources,
@@ -204,9 +204,8 @@ impl Topic {
         ready.map_or_else(NextAction::from, |ready| NextAction::Changes { ready, more })
     }
 
-    /// The cell for the encoded changes of the commit `to`; it is empty until a subscriber
-    /// encodes them. Also drops the cells of commits up to `oldest`, which the ring no
-    /// longer has.
+    /// The cell for the encoded changes of the commit `to`. It is empty until a subscriber encodes
+    /// them. The call also drops the cells of commits up to `oldest`, which the ring no longer has.
     fn encoded(&self, epoch: &str, to: u64, oldest: u64) -> Arc<OnceLock<EncodedChanges>> {
         let encoded = self.share(epoch, |shared| {
             while shared.commits.first_key_value().is_some_and(|(to, _)| *to <= oldest) {
@@ -217,8 +216,8 @@ impl Topic {
         encoded.unwrap_or_default()
     }
 
-    /// The merged changes of several commits, encoded once for all subscribers that need
-    /// the changes between the same two commits.
+    /// The merged and encoded changes of several commits. They are encoded once for all subscribers
+    /// that need the changes between the same two commits.
     fn merged_parts(
         &self,
         encoder: &DeltaEncoder<'_>,
@@ -280,7 +279,7 @@ mod tests {
         Topic::new(query("shop/a", serde_json::json!({})).unwrap(), Some(epoch.into()))
     }
 
-    /// A range after commit 0, with one commit for each of `keys`.
+    /// The ring's commits after commit 0: one commit for each of `keys`, which changes this key.
     fn range(keys: &[&str]) -> RingRange {
         let at = Arc::new(Checkpoint::default());
         let commits = (1..).zip(keys).map(|(to, key)| {
@@ -292,7 +291,7 @@ mod tests {
         RingRange::Commits { commits, to, at: at.clone(), oldest: 0, more: false }
     }
 
-    /// The encoded changes that a subscriber at commit 0 of `epoch` gets.
+    /// The encoded changes that a subscriber gets whose client has commit 0 of `epoch`.
     fn parts(topic: &Topic, epoch: &str, keys: &[&str]) -> Bytes {
         let of = (TableId(0), Mode::State);
         match topic.next_action(&resources(), (epoch, 0), range(keys), of) {
@@ -315,7 +314,7 @@ mod tests {
         let topic = topic("1");
         topic.start_epoch(Some("2".into()));
         for keys in [[&["old"][..], &["new"]], [&["old", "old2"], &["new", "new2"]]] {
-            // The request of a session that has not noticed the activation yet.
+            // A session asks for changes before it has noticed the activation.
             assert!(parts(&topic, "1", keys[0]).starts_with(b"\"up\":{\"old\""));
             let current = parts(&topic, "2", keys[1]);
             assert!(current.starts_with(b"\"up\":{\"new\""), "{current:?}");

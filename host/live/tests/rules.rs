@@ -1,4 +1,4 @@
-//! One case for each rule of the protocol and each close code.
+//! Tests the rules of the protocol and the close codes, one test for each.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
@@ -23,7 +23,7 @@ fn quiet() -> LiveConfig {
     LiveConfig { heartbeat_ms: 60_000, tick_ms: 60_000, ..LiveConfig::default() }
 }
 
-/// Subscribes. Returns the answer and the message after it, such as the snapshot.
+/// Sends a `sub` message. Returns the answer and the message after it, such as the snapshot.
 async fn sub(wire: &mut Wire, message: Value) -> (Value, Value) {
     wire.say(message).await;
     let ok = wire.hear().await;
@@ -342,7 +342,7 @@ async fn a_token_resumes_in_memory_and_after_a_restart_without_a_repeat() {
             let message = json!({"t":"sub","id":1,"table":"shop/a","resume":token(&snap)});
             wire.say(message).await;
             assert_eq!(wire.hear().await["resumed"], true, "{partitions} {restart}");
-            // With several partitions the merged rows may not be in the ring yet.
+            // If there are several partitions, the merged rows may not be in the ring yet.
             let delta = wire.hear_a("delta").await;
             assert_eq!((&delta["from"], &delta["to"]), (&json!(0), &json!(2)), "{delta}");
             assert_eq!(delta["up"], json!({"j":{"k":"j","n":2}}));
@@ -400,8 +400,8 @@ async fn no_more_than_the_window_is_under_way_and_the_rest_is_merged() {
             assert_eq!(wire.hear().await["to"], 1);
         }
     }
-    // Messages are answered in order. So the server sent nothing except this `err` while
-    // the window was full.
+    // The server answers messages in order. This `err` comes first, so the server sent nothing else
+    // while the window was full.
     wire.say(json!({"t":"sub","id":2,"table":"none/a"})).await;
     assert_eq!(wire.hear().await["t"], "err");
     wire.say(json!({"t":"ack","n":1})).await;
@@ -641,7 +641,8 @@ async fn a_client_that_goes_takes_its_session_and_topic_along() {
     drop(wire.ws);
     assert_eq!(wire.session.await.unwrap(), lantern_live::SessionEnd::Cut);
     assert_eq!(hub.sessions(), 0);
-    // Tasks of the feed and of the session also hold the hub, and must release it.
+    // Tasks of the feed and of the session also hold the hub. They must release it when the session
+    // ends.
     *world.hub.lock() = None;
     while Arc::strong_count(&hub) > 1 {
         tokio::task::yield_now().await;

@@ -210,7 +210,7 @@ impl Mode {
         [Self::State, Self::Changes].into_iter().find(|mode| mode.name() == name)
     }
 
-    /// The name in the protocol.
+    /// The name of the mode in the protocol.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -11,7 +11,7 @@ pub use server::{
     Subscribed, Tick, Welcome,
 };
 
-/// The WebSocket subprotocol.
+/// The name of the WebSocket subprotocol of the feed.
 pub const SUBPROTOCOL: &str = "lantern.v1.json";
 
 /// The JSON Schema of all messages.

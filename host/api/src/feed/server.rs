@@ -214,7 +214,7 @@ pub enum ResetReason {
 }
 
 impl ResetReason {
-    /// The name in the protocol.
+    /// The name of the reason in the protocol.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -284,13 +284,13 @@ impl ServerMessage {
         serde_json::to_string(self).expect("strings and numbers always encode")
     }
 
-    /// Reads the text of a frame. `None` for a kind that this release does not know: a
-    /// client ignores it. Unknown members are ignored too.
+    /// Reads the text of a frame. Returns `None` if this release does not know the kind of the
+    /// message, so that a client can ignore it. Unknown members are ignored too.
     ///
     /// # Errors
     /// If the text is not a message of the protocol.
-    // A derived `Deserialize` would read the members into a buffer first, and raw rows
-    // cannot be read from it.
+    // `Deserialize` is not derived. A derived implementation would first read the members into a
+    // buffer, and raw rows cannot be read from such a buffer.
     pub fn parse(text: &str) -> Result<Option<Self>, serde_json::Error> {
         Ok(Some(match &*kind(text)? {
             "welcome" => Self::Welcome(serde_json::from_str(text)?),
@@ -307,7 +307,7 @@ impl ServerMessage {
     }
 }
 
-/// The member `t` of a message.
+/// The member `t` of a message, which names the kind of the message.
 fn kind(text: &str) -> Result<Cow<'_, str>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Kind<'a> {
@@ -315,7 +315,8 @@ fn kind(text: &str) -> Result<Cow<'_, str>, serde_json::Error> {
         t: Cow<'a, str>,
     }
 
-    // The server writes `t` first, so the rows need not be read twice.
+    // The server writes `t` first. If it is first, the rows that follow are not read here, and so
+    // are read only once.
     let first = text.strip_prefix("{\"t\":\"").and_then(|rest| rest.split_once('"'));
     match first {
         Some((kind, _)) if !kind.contains('\\') => Ok(Cow::Borrowed(kind)),

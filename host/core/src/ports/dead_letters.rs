@@ -8,7 +8,7 @@ use crate::{LogError, Offset, ParkedRecord, PartitionId};
 /// A store for copies of parked events. An operator can also read the copies back in order to retry
 /// the events.
 pub trait DeadLetters: Send + Sync {
-    /// Stores a copy of each letter. Blocks until all of them are durable.
+    /// Stores a copy of each dead letter. Blocks until all of them are durable.
     ///
     /// # Errors
     /// [`LogError::Unavailable`] if some copies could not be stored. Others may have been stored,

@@ -1,4 +1,4 @@
-//! A client that reads and writes the protocol's messages itself, over a pipe.
+//! A test client that reads and writes the protocol's messages itself, over a pipe.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
@@ -17,10 +17,10 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::Role;
 
-/// How long a test waits for a message.
+/// The time that a test waits for a message before it fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A test client.
+/// A client of the feed for tests.
 pub struct Wire {
     pub ws: WebSocketStream<DuplexStream>,
     pub session: JoinHandle<SessionEnd>,
@@ -28,7 +28,7 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Connects and sends nothing.
+    /// Connects the client, which then sends nothing.
     pub async fn silent(hub: &Arc<Hub>, buffer: usize) -> Self {
         let (near, far) = tokio::io::duplex(buffer);
         let (shutdown, down) = oneshot::channel::<()>();
@@ -42,7 +42,7 @@ impl Wire {
         Self { ws, session, shutdown: Some(shutdown) }
     }
 
-    /// Connects, sends `hello` and receives `welcome`.
+    /// Connects the client, sends `hello` and receives `welcome`.
     pub async fn open(hub: &Arc<Hub>) -> Self {
         let mut wire = Self::silent(hub, 1 << 20).await;
         wire.say(json!({"t":"hello"})).await;
@@ -50,7 +50,7 @@ impl Wire {
         wire
     }
 
-    /// Connects and subscribes to a table.
+    /// Connects the client and subscribes to a table.
     pub async fn subscribed(hub: &Arc<Hub>, table: &str) -> Self {
         let mut wire = Self::open(hub).await;
         wire.say(json!({"t":"sub","id":1,"table":table})).await;
@@ -76,7 +76,7 @@ impl Wire {
         let message = tokio::time::timeout(PATIENCE, self.ws.next()).await;
         match message.expect("the server says something") {
             Some(Ok(Message::Text(text))) => {
-                // Each frame must equal its published type, byte for byte.
+                // Parsing a frame and writing the result again must give the same bytes.
                 let message = ServerMessage::parse(&text).unwrap().expect("a known kind");
                 assert_eq!(message.text(), text.as_str());
                 serde_json::from_str(&text).unwrap()
@@ -95,14 +95,14 @@ impl Wire {
         }
     }
 
-    /// The code with which the server closes. Ignores messages before the close.
+    /// The code with which the server closes the session. Messages before the close are ignored.
     pub async fn close_code(mut self) -> u16 {
         loop {
             let message = tokio::time::timeout(PATIENCE, self.ws.next()).await;
             match message.expect("the server closes") {
                 Some(Ok(Message::Close(Some(frame)))) => {
                     let code = frame.code.into();
-                    // Lets the library answer the close.
+                    // Reading on lets the library answer the close.
                     while let Some(Ok(_)) = self.ws.next().await {}
                     assert_eq!(self.session.await.unwrap(), SessionEnd::Server(code));
                     return code;
