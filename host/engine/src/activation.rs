@@ -1,6 +1,6 @@
-//! Decides whether a version becomes active. The events that it has parked are compared
-//! with those that the active version has applied, so that a broken version does not
-//! silently replace a working one.
+//! Decides whether a version becomes active. A broken version must not silently replace a working
+//! one. So this module compares the events that the new version has parked with the events that the
+//! active version has applied.
 
 use std::collections::BTreeSet;
 
@@ -19,32 +19,32 @@ use crate::{ActivationRefused, Engine, EngineError};
 /// Whether an uploaded version becomes active by itself once it has caught up.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Activation {
-    /// It does not become active by itself: [`Engine::activate`] activates it.
+    /// The version does not become active by itself; [`Engine::activate`] can activate it.
     Never,
-    /// It becomes active unless it has parked events that the active version has applied.
+    /// The version becomes active unless it has parked events that the active version has applied.
     #[default]
     Checked,
-    /// It becomes active even if it has parked such events.
+    /// The version becomes active even if it has parked events that the active version has applied.
     Forced,
 }
 
 impl Activation {
-    /// [`Activation::Checked`] if `activate` is true, else [`Activation::Never`].
+    /// [`Activation::Checked`] if `activate` is true, otherwise [`Activation::Never`].
     #[must_use]
     pub fn checked(activate: bool) -> Self {
         if activate { Self::Checked } else { Self::Never }
     }
 }
 
-/// A version with its shards, locked; `None` for one that is not open.
+/// A version and its locked shards. A shard that is not open is `None`.
 pub(crate) type LockedVersion<'a> = (&'a VersionBuild, &'a [MutexGuard<'a, Option<Shard>>]);
 
-/// Fails if `new` has parked events that `old` has applied. Both versions have the same
-/// next offsets. Unreadable records do not count, nor do events that `old` does not
-/// subscribe to. Parked events of `old` that an operator has dropped count as applied.
+/// Fails if `new` has parked events that `old` has applied. Both versions have the same next
+/// offsets. The check ignores unreadable records, and events that `old` does not subscribe to. If
+/// an operator has dropped an event that `old` had parked, the event counts as applied by `old`.
 ///
 /// # Errors
-/// [`EngineError::AppliesLess`], or the error of a store.
+/// [`EngineError::AppliesLess`] if `new` has parked such events, or the error of a store.
 pub(crate) fn check(
     projection: &str,
     old: LockedVersion<'_>,
@@ -54,7 +54,7 @@ pub(crate) fn check(
     let filter = old.0.manifest.filter();
     for (index, handle) in new.0.handles.iter().enumerate() {
         let Some(ahead) = old.0.handles.get(index) else { continue };
-        // If the state of the active version is unreadable, it has applied nothing.
+        // A version whose state is unreadable counts as one that has applied nothing.
         if ahead.store.is_none() {
             continue;
         }
@@ -114,10 +114,11 @@ impl Engine {
     }
 }
 
-/// What identifies a parked event or timer across two versions.
+/// What a parked event or timer has in common in two versions: its offset, or the time and key of
+/// the timer.
 fn identity(record: &ParkedRecord) -> (u64, Option<String>) {
     match &record.kind {
-        // The offset at which a timer was due may differ by version.
+        // The offset at which a timer was due may differ between versions.
         ParkedKind::Timer(timer) => (u64::MAX, Some(format!("{}/{}", timer.at.0, timer.key))),
         ParkedKind::Event | ParkedKind::Waiting => (record.offset.0, None),
     }

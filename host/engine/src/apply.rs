@@ -1,8 +1,9 @@
-//! Applies batches. If a call fails, this module finds the event that caused the failure,
-//! and parks it.
+//! Applies batches. If a call fails, this module finds the event that caused the failure, and parks
+//! it.
 //!
-//! An event is only parked after a call with this event alone, on a fresh instance, with
-//! the fuel of one event. So the verdict does not depend on the batch.
+//! Before an event is parked, the plugin is called with this event alone, on a fresh instance, with
+//! the fuel of one event. So whether an event is parked does not depend on the other events of its
+//! batch.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -30,8 +31,8 @@ pub(crate) struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    /// Applies a gathered batch, and parks events that cannot be applied. On an error, the
-    /// changes of events before the state's next offset are kept.
+    /// Applies a gathered batch, and parks the events that cannot be applied. If it returns an
+    /// error, the changes of the events before the state's next offset are kept.
     pub(crate) fn apply_gathered(
         &mut self,
         gathered: &mut GatheredBatch,
@@ -40,7 +41,7 @@ impl Applier<'_> {
         let outcome = self.apply_all(gathered);
         let time = match outcome {
             Ok(()) if !gathered.is_cut => std::mem::take(&mut gathered.time),
-            // Only a part of the batch was applied, so the log's time must not include the
+            // Only a part of the batch was applied, so the highest event time must not include the
             // events of the other part.
             _ => {
                 let before = LogTime::of(&self.state.meta);
@@ -49,9 +50,9 @@ impl Applier<'_> {
         };
         time.store(&mut self.state.meta);
         if outcome.is_err() {
-            // Set the watermark of the last tick before the next offset at which no timer
-            // and no retention is due. The shard would have this watermark if every batch
-            // ended at a tick.
+            // Sets the watermark of the last tick before the next offset at which no timer and no
+            // expiry of a row is due. The shard would have this watermark if every batch ended at a
+            // tick.
             let ShardState { meta, due_from, .. } = &mut *self.state;
             let passed =
                 |(offset, mark): &&(Offset, Timestamp)| *offset <= meta.next && *mark < *due_from;
@@ -66,7 +67,8 @@ impl Applier<'_> {
         let batch = Arc::new(std::mem::take(&mut gathered.batch));
         let mut waiting: VecDeque<_> = std::mem::take(&mut gathered.waiting).into();
         let total = batch.len();
-        // Ranges of the batch that are not applied yet, the first one on top.
+        // The ranges of the batch that are not applied yet. The first of them is at the top of the
+        // stack.
         let mut work: Vec<Range<usize>> =
             std::iter::once(0..total).filter(|r| !r.is_empty()).collect();
         let blocked_before = self.state.parking.blocked().len();
@@ -82,7 +84,7 @@ impl Applier<'_> {
             }
             self.apply_range(gathered, &batch, ready, &mut work, &mut waiting)?;
             if let Some(due) = self.due_within(gathered)? {
-                // Timers and expiries that are due at a tick come before the events after
+                // Timers and expiries of rows that are due at a tick come before the events after
                 // that tick.
                 gathered.end_at_tick(due);
                 cut(&batch, &mut work, gathered.next);
@@ -93,8 +95,8 @@ impl Applier<'_> {
         self.skip_to(gathered.next, &mut waiting)
     }
 
-    /// The earliest due time that the watermark reaches before the last gathered event.
-    /// `None` if there is none.
+    /// The time of the first timer or expiry of a row that becomes due before the last gathered
+    /// event. `None` if there is none.
     fn due_within(&mut self, gathered: &GatheredBatch) -> Result<Option<Timestamp>, StoreError> {
         match gathered.last_tick_before_end() {
             Some(mark) if self.state.due_from <= mark => {
@@ -115,9 +117,9 @@ impl Applier<'_> {
         work: &mut Vec<Range<usize>>,
         waiting: &mut VecDeque<WaitingEvent>,
     ) -> Result<(), StopReason> {
-        // First park the waiting events before the range. Then end the range before the
-        // first waiting event that can no longer be parked, because the shard halts at that
-        // event and must not have applied events after it.
+        // The waiting events before the range are parked first. Then the range is cut before the
+        // first waiting event that can no longer be parked. The shard halts at that event and must
+        // not have applied events after it.
         self.skip_to(Offset(batch.offsets[range.start]), waiting)?;
         let range = self.up_to_room(batch, range, work, waiting);
         let part = part_of(batch, range.clone());
@@ -129,7 +131,7 @@ impl Applier<'_> {
             Ok(applied) => {
                 let by_event = self.state.manifest.on_failure == OnFailure::ParkEvent;
                 let range = match applied.rejected.first() {
-                    // The call has ended with its first rejected event.
+                    // The call ended at the first event that the plugin rejected.
                     Some(first) if !by_event => {
                         let end = range.start + first.index + 1;
                         work.extend(Some(end..range.end).filter(|rest| !rest.is_empty()));
@@ -141,8 +143,8 @@ impl Applier<'_> {
             }
             Err(CallError::Stop(stop)) => Err(stop),
             Err(CallError::Due(due)) => {
-                // The call set a timer that is due before the end of the batch: repeat
-                // the call with the events up to that tick.
+                // The call set a timer that is due before the end of the batch. The call is
+                // repeated with the events up to the tick at which this timer is due.
                 gathered.end_at_tick(due);
                 if std::mem::replace(&mut gathered.is_repeated, true) {
                     gathered.halve_ticks(at);
@@ -167,7 +169,7 @@ impl Applier<'_> {
         }
     }
 
-    /// How many events a call may reject whose last event is before `end`.
+    /// How many events a call may reject. `end` is the offset after the last event of the call.
     fn rejection_room(&self, end: Offset, waiting: &VecDeque<WaitingEvent>) -> RejectionRoom {
         let ShardState { manifest, meta, config, parking, .. } = &*self.state;
         let before = waiting.iter().take_while(|event| event.offset < end);
@@ -221,9 +223,9 @@ impl Applier<'_> {
         self.state.meta.late += times.zip(marks).filter(|(time, mark)| time < mark).count() as u64;
     }
 
-    /// Returns the front part of `range`, up to the first event whose subject was blocked
-    /// by an event parked meanwhile. The blocked event is added to `waiting`, and the
-    /// events after it are added to `work`.
+    /// Returns the front part of `range`, which ends before the first event that must now wait
+    /// because an event of its subject was parked since the batch was gathered. This event is added
+    /// to `waiting`, and the events after it are added to `work`.
     fn up_to_blocked(
         &self,
         gathered: &GatheredBatch,
@@ -249,8 +251,8 @@ impl Applier<'_> {
         range
     }
 
-    /// Returns the front part of `range` for which all waiting events can be parked. The
-    /// rest is added to `work`.
+    /// Returns the front part of `range`. It ends where the waiting events can no longer be parked
+    /// because too many events are parked. The rest is added to `work`.
     fn up_to_room(
         &self,
         batch: &Batch,
@@ -326,10 +328,10 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Parks an unreadable record. The manifest's `on-failure` does not apply, and the
-    /// record does not count as one of the consecutive failures that halt a projection,
-    /// because the projection has not failed. A record of unknown type may belong to any
-    /// projection, so it never halts this one.
+    /// Parks an unreadable record. The manifest's `on-failure` does not apply, and the record is
+    /// not counted as one of the consecutive failures that halt a projection, because the plugin
+    /// has not failed. A record of unknown type may belong to any projection, so it never halts
+    /// this projection.
     fn park_unreadable(&mut self, record: WaitingEvent) {
         let meta = &mut self.state.meta;
         if is_of_unknown_type(&record.event) && meta.unreadable_now >= UNREADABLE_KEPT_MAX {
@@ -349,7 +351,7 @@ impl Applier<'_> {
     }
 }
 
-/// The event at `index` of `batch`, to be parked.
+/// The event at `index` of `batch`, in the form in which it is parked.
 fn event_at(gathered: &GatheredBatch, batch: &Batch, index: usize) -> WaitingEvent {
     let offset = Offset(batch.offsets[index]);
     let event = gathered.event(offset).expect("gathered from these chunks");
@@ -357,7 +359,7 @@ fn event_at(gathered: &GatheredBatch, batch: &Batch, index: usize) -> WaitingEve
 }
 
 impl WaitingEvent {
-    /// The record of this event as it is parked without a call.
+    /// The record with which this event is parked. The plugin is not called with the event.
     fn parked(self, kind: ParkedKind, reason: String) -> ParkedRecord {
         let Self { offset, watermark, event } = self;
         let (backtrace, attempts) = (String::new(), 0);
@@ -372,7 +374,7 @@ fn cut(batch: &Batch, work: &mut Vec<Range<usize>>, next: Offset) {
     work.retain(|range| !range.is_empty());
 }
 
-/// Why a record is unreadable, from its extension attributes.
+/// Reads from the extension attributes of a record why it is unreadable.
 fn unreadable_because(extensions: &str) -> String {
     let members: Option<serde_json::Value> = serde_json::from_str(extensions).ok();
     let reason = members.as_ref().and_then(|m| m.get(UNREADABLE_REASON)?.as_str());

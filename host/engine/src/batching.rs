@@ -1,5 +1,5 @@
-//! Cuts the next batch out of the log. The batch depends on the log and the limits alone,
-//! not on where chunks begin and end.
+//! Gathers the next batch of events from the log. The batch depends only on the log and the limits,
+//! and not on where chunks begin and end.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -14,27 +14,28 @@ use crate::EngineConfig;
 use crate::blocked_subjects::BlockedSubjects;
 use crate::log_time::{self, LogTime, TimedEvent};
 
-/// If an error names the event that caused it, the events after the named event are tried
-/// in pieces. The first piece has this many events, or twice as many events as there are
-/// before the named event, if that is more.
+/// The minimum number of events in the first part that is tried after an error that names an event.
+/// The events after the named event are tried in parts. The first part has this many events, or
+/// twice as many as there are before the named event, if that is more.
 const PIECE_MIN: usize = 16;
 
-/// Gathers the batches of a shard: selects event types and limits the size.
+/// Gathers the batches of a shard from the log: it selects events by type, and limits the size of a
+/// batch.
 pub(crate) struct Gatherer {
     pub(crate) partition: PartitionId,
     pub(crate) manifest: Arc<Manifest>,
-    /// The attributes that are copied from the log.
+    /// The attributes of events that are copied from the log.
     attributes: Attributes,
     /// The types of the events that the plugin receives.
     filter: TypeFilter,
     /// The types that are read from the log; see [`type_filter_of`].
     types: TypeFilter,
-    /// See [`crate::EngineConfig::ahead_max_s`].
+    /// The value of [`crate::EngineConfig::ahead_max_s`] in microseconds.
     ahead_max_us: i64,
-    /// An applied batch whose memory the next batch reuses. Filling memory that is new to
-    /// the process costs more than the copy itself.
+    /// A batch that was applied, whose memory the next batch uses again. Memory that is new to the
+    /// process takes longer to fill than the events take to copy.
     spare: Batch,
-    /// How many ticks a batch may span. Lowered after a call that had to be repeated.
+    /// How many ticks a batch may span. The number is lowered after a call that had to be repeated.
     ticks: usize,
 }
 
@@ -48,31 +49,33 @@ pub(crate) fn type_filter_of(manifest: &Manifest) -> TypeFilter {
     }
 }
 
-/// The next events of a shard.
+/// The next events of a shard, with what is known about them.
 #[derive(Default)]
 pub(crate) struct GatheredBatch {
     pub(crate) batch: Batch,
     /// The chunks that contain the events of the batch.
     pub(crate) chunks: Vec<Arc<Chunk>>,
-    /// Events whose subject is parked, and unreadable records, in order.
+    /// The unreadable records, and the events that wait behind a parked event of their subject, in
+    /// order.
     pub(crate) waiting: Vec<WaitingEvent>,
-    /// Where the watermark moves: the offset after the event that moves it, and the
-    /// watermark from there on. The last offset may equal `next`.
+    /// The ticks: for each move of the watermark, the offset after the event that moves it, and the
+    /// new watermark. The last offset may equal `next`.
     pub(crate) ticks: Vec<(Offset, Timestamp)>,
     /// The offset at which reading continues after this batch.
     pub(crate) next: Offset,
     /// The watermark at `next`.
     watermark: Timestamp,
-    /// The log's time before `next`.
+    /// The highest event time before `next`, with what decides it.
     pub(crate) time: LogTime,
-    /// Whether a call was repeated because a timer was due within its batch.
+    /// Whether a call with this batch was repeated because a timer was due within the batch.
     pub(crate) is_repeated: bool,
-    /// Whether events at the end were removed from the batch after it was gathered. Then
-    /// `time` is later than the batch's own time.
+    /// Whether events at the end were removed from the batch after it was gathered. In this case
+    /// `time` includes events that are not in the batch.
     pub(crate) is_cut: bool,
-    /// Whether the log's end or the limit `before` was reached.
+    /// Whether there are no more events to gather: the end of the log or the limit `before` was
+    /// reached.
     pub(crate) end: bool,
-    /// Whether a read of the log is pending.
+    /// Whether reading stopped because a read of the log is pending.
     pub(crate) pending: bool,
 }
 
@@ -80,20 +83,21 @@ pub(crate) struct GatheredBatch {
 /// or it is an unreadable record.
 pub(crate) struct WaitingEvent {
     pub(crate) offset: Offset,
-    /// The watermark at the event.
+    /// The watermark before the event.
     pub(crate) watermark: Timestamp,
     pub(crate) event: Event,
 }
 
-/// How much to gather.
+/// Limits for the number of events that a batch gathers.
 pub(crate) struct GatherLimits {
     pub(crate) events: usize,
     pub(crate) bytes: usize,
-    /// Do not read at or past this offset.
+    /// Do not gather the event at this offset, or later events.
     pub(crate) before: Option<Offset>,
     /// Stop after the watermark has moved this many times.
     pub(crate) ticks: usize,
-    /// Stop when the watermark reaches this time: a timer or a row's expiry is due then.
+    /// Stop when the watermark reaches this time, because a timer or the expiry of a row is due
+    /// then.
     pub(crate) due: Timestamp,
 }
 
@@ -111,8 +115,8 @@ impl Gatherer {
         Self { partition, manifest, attributes, filter, types, ahead_max_us, spare, ticks }
     }
 
-    /// Gathers events from `meta.next` on. Stops after an event that moves the watermark
-    /// to `limits.due` or later, or after `limits.ticks` moves of the watermark.
+    /// Gathers events from `meta.next` on. It stops after an event that moves the watermark to
+    /// `limits.due` or later, or after `limits.ticks` moves of the watermark.
     pub(crate) fn gather(
         &mut self,
         log: &dyn Log,
@@ -157,19 +161,19 @@ impl Gatherer {
         }
     }
 
-    /// How many ticks the next batch may span.
+    /// The number of ticks that the next batch may span.
     pub(crate) fn ticks(&self, config: &EngineConfig) -> usize {
         self.ticks.clamp(1, config.batch_ticks_max.max(1))
     }
 
-    /// Lowers the number of ticks that the next batches span. Called if a timer or the
-    /// expiry of a row was due within a batch, so that the batch had to end at an earlier
-    /// tick. `ticks` is the number of ticks in the shortened batch.
+    /// Lowers the number of ticks that the next batches span. This is called if a timer or the
+    /// expiry of a row was due within a batch, so that the batch had to end at an earlier tick.
+    /// `ticks` is the number of ticks in the shortened batch.
     pub(crate) fn span_fewer_ticks(&mut self, ticks: usize) {
         self.ticks = ticks.min(self.ticks / 2).max(1);
     }
 
-    /// Takes back an applied `batch` to reuse its memory.
+    /// Keeps the memory of `batch`, which was applied, for the next batch.
     pub(crate) fn recycle(&mut self, batch: Arc<Batch>) {
         self.ticks = self.ticks.saturating_mul(2);
         if let Ok(mut batch) = Arc::try_unwrap(batch) {
@@ -188,7 +192,8 @@ impl Gatherer {
         self.spare = Batch::default();
     }
 
-    /// Adds the events of `chunk` that fit; returns `true` if the batch is complete.
+    /// Adds events of `chunk` to the batch until the batch is full. Returns `true` if the batch is
+    /// complete.
     fn take(
         &self,
         gathered: &mut GatheredBatch,
@@ -197,8 +202,8 @@ impl Gatherer {
         limits: &GatherLimits,
     ) -> bool {
         let events = &chunk.events;
-        // A record is unreadable by its type, even if the manifest subscribes to that
-        // type.
+        // The type of a record alone decides whether it is unreadable, even if the manifest
+        // subscribes to that type.
         let unreadable: Vec<bool> =
             events.type_names().iter().map(|kind| kind == UNREADABLE_TYPE).collect();
         let handed: Vec<bool> = events
@@ -214,16 +219,17 @@ impl Gatherer {
         let timed = self.manifest.event_time.is_some();
         let blocking = self.manifest.on_failure == OnFailure::ParkSubject && !blocked.is_empty();
         let mut index = chunk.index_of(gathered.next);
-        // The start of the run of events to be copied, and its approximate size in bytes.
+        // The index of the first event that is to be copied next, and the approximate size in bytes
+        // of the events from there on.
         let (mut run, mut run_bytes) = (index, 0);
         let data = &events.columns().data;
         let mut full = false;
         while index < events.len() && !full {
             let offset = chunk.offset(index);
             if let Some(before) = limits.before.filter(|before| offset >= *before) {
-                // Move `next` to `before` even if the whole chunk is after `before`: all
-                // events before `before` are read already, and another read from `next`
-                // would return this chunk again.
+                // `next` moves to `before` even if the whole chunk is after `before`. All events
+                // before `before` have been read, and another read from `next` would return this
+                // chunk again.
                 gathered.next = gathered.next.max(before);
                 break;
             }
@@ -271,7 +277,7 @@ impl Gatherer {
         claimed_type(record.extensions).is_none_or(|kind| self.filter.matches(&kind))
     }
 
-    /// Notes a move of the watermark; returns `true` if the batch ends there.
+    /// Notes that the watermark moves. Returns `true` if the batch ends at this tick.
     fn take_tick(&self, gathered: &mut GatheredBatch, limits: &GatherLimits) -> bool {
         let Some(rules) = self.manifest.event_time else { return false };
         let time = gathered.time.max_time;
@@ -281,17 +287,16 @@ impl Gatherer {
         }
         let before = std::mem::replace(&mut gathered.watermark, mark);
         gathered.ticks.push((gathered.next, mark));
-        // The batch always ends at the first watermark, and at a watermark that is lower
-        // than the one before: which timers and rows are due there is only known at the
-        // tick itself.
+        // The batch always ends at the first watermark, and at a watermark that is lower than the
+        // one before. Only at such a tick is it known which timers and rows are due.
         before == Timestamp::MIN
             || mark < before
             || mark >= limits.due
             || gathered.ticks.len() >= limits.ticks
     }
 
-    /// The log's time at offset `to`, given `time` at `from`. Used if only a part of a
-    /// batch was applied.
+    /// The highest event time at the offset `to`, calculated from `time` at the offset `from`. It
+    /// is used if only a part of a batch was applied.
     pub(crate) fn time_until(
         &self,
         gathered: &GatheredBatch,
@@ -331,22 +336,23 @@ impl Gatherer {
             let depths = run.clone().map(|index| chunk.events.get(index).depth());
             gathered.batch.depths.extend(depths);
         }
-        // A batch has at most as many events as [`Events`] can have distinct types.
+        // This always fits, because a batch has at most as many events as [`Events`] can have
+        // distinct types.
         let fits = gathered.batch.events.extend_from(&chunk.events, run, self.attributes);
         assert!(fits, "a batch has fewer events than there can be types");
     }
 }
 
 impl GatheredBatch {
-    /// The watermark of the last tick before `next`. A tick at `next` does not count,
-    /// because no gathered event follows it.
+    /// The watermark of the last tick before `next`. A tick at `next` is ignored, because no
+    /// gathered event follows it.
     pub(crate) fn last_tick_before_end(&self) -> Option<Timestamp> {
         let before_end = self.ticks.iter().rev().find(|(offset, _)| *offset < self.next);
         before_end.map(|(_, mark)| *mark)
     }
 
-    /// Removes the later half of the ticks after the event at `start`, and their events,
-    /// from the batch. This limits how often calls are repeated for a plugin that sets
+    /// Removes the second half of the ticks after the event at `start`, and the events of these
+    /// ticks, from the batch. Otherwise calls would be repeated too often for a plugin that sets
     /// timers which are due within the batch.
     pub(crate) fn halve_ticks(&mut self, start: Offset) {
         let first = self.ticks.partition_point(|(offset, _)| *offset <= start);
@@ -358,7 +364,7 @@ impl GatheredBatch {
         }
     }
 
-    /// Leaves out the events after the first tick whose watermark is `due` or later.
+    /// Removes the events after the first tick whose watermark is `due` or later.
     pub(crate) fn end_at_tick(&mut self, due: Timestamp) {
         if let Some(index) = self.ticks.iter().position(|(_, mark)| *mark >= due) {
             self.next = self.next.min(self.ticks[index].0);
@@ -367,7 +373,7 @@ impl GatheredBatch {
         }
     }
 
-    /// The event at `offset` with all its attributes, from the chunks read.
+    /// The event at `offset` with all its attributes, from the chunks that were read.
     pub(crate) fn event(&self, offset: Offset) -> Option<EventRef<'_>> {
         self.chunks.iter().find_map(|chunk| {
             let index = chunk.index_of(offset);
@@ -377,7 +383,7 @@ impl GatheredBatch {
     }
 }
 
-/// The timers or events `range` of `batch`, copied into a separate batch.
+/// A new batch with the timers and events `range` of `batch`.
 pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
     let mut part =
         Batch { partition: batch.partition, watermark: batch.watermark, ..Batch::default() };
@@ -396,8 +402,8 @@ pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
     part
 }
 
-/// The type that an unreadable record claims, from its extension attributes; `None` if it
-/// is unknown.
+/// The event type that an unreadable record claims to have, from its extension attributes; `None`
+/// if it is unknown.
 pub(crate) fn claimed_type(extensions: &str) -> Option<String> {
     if !extensions.contains(UNREADABLE_KIND) {
         return None;
@@ -406,9 +412,10 @@ pub(crate) fn claimed_type(extensions: &str) -> Option<String> {
     members.get(UNREADABLE_KIND)?.as_str().map(str::to_owned)
 }
 
-/// Pushes the parts of a failed range onto `work`. If the error names the event that caused
-/// it, the parts are the events before that event, the event alone, and two pieces of the
-/// events after it. If the error names no event, the parts are two halves.
+/// Adds the parts of the range `range`, whose call failed with `error`, to `work`. If the error
+/// names the event that caused it, the parts are the events before that event, the event alone, and
+/// two parts of the events after it. If the error names no event, the parts are the two halves of
+/// the range.
 pub(crate) fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Range<usize>>) {
     let blamed = match error {
         ApplyError::Failed { cause: Some(cause), .. } => Some(cause.0 as usize),
@@ -428,7 +435,8 @@ pub(crate) fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Rang
     work.retain(|range| !range.is_empty());
 }
 
-/// The timers or events `range` of `batch`, or `batch` itself if `range` covers all.
+/// The part `range` of the timers and events of `batch`. It is `batch` itself if `range` covers all
+/// of them.
 pub(crate) fn part_of(batch: &Arc<Batch>, range: Range<usize>) -> Arc<Batch> {
     if range.len() == batch.len() { batch.clone() } else { Arc::new(slice(batch, range)) }
 }

@@ -1,20 +1,20 @@
-//! Subjects with parked events: later events of the same tenant and subject wait
-//! behind them.
+//! Subjects that have parked events. Later events of the same tenant and subject wait behind the
+//! parked events.
 
 use std::collections::BTreeMap;
 
 use lantern_core::{KeyRange, ReadStore, Space, StoreError};
 
-/// How many events are parked, by tenant and subject.
+/// The number of parked events for each tenant and subject.
 #[derive(Debug, Default)]
 pub(crate) struct BlockedSubjects {
-    /// Subjects with their counts, which are at least 1, by tenant.
+    /// The subjects and the numbers of their parked events (at least 1), by tenant.
     tenants: BTreeMap<String, BTreeMap<String, u64>>,
     subjects: usize,
 }
 
 impl BlockedSubjects {
-    /// The blocked subjects that `store` contains.
+    /// Reads the subjects with parked events from `store`.
     pub(crate) fn open(store: &dyn ReadStore) -> Result<Self, StoreError> {
         let mut blocked = Self::default();
         for (key, value) in
@@ -39,7 +39,8 @@ impl BlockedSubjects {
         subjects.and_then(|subjects| subjects.get(subject)).copied().unwrap_or_default()
     }
 
-    /// Sets how many events are parked. With 0, later events of the subject are applied.
+    /// Sets the number of parked events of a subject. With 0, later events of the subject are
+    /// applied again.
     pub(crate) fn set(&mut self, tenant: &str, subject: &str, count: u64) {
         let known = self.contains(tenant, subject);
         if count > 0 {
@@ -55,7 +56,7 @@ impl BlockedSubjects {
         }
     }
 
-    /// How many subjects have parked events.
+    /// The number of subjects with parked events.
     pub(crate) fn len(&self) -> usize {
         self.subjects
     }
@@ -66,8 +67,8 @@ impl BlockedSubjects {
     }
 }
 
-/// The key in [`Space::ParkedSubjects`]: the tenant's length, the tenant, the subject.
-/// The length makes the keys of different pairs distinct.
+/// The key of a subject in [`Space::ParkedSubjects`]: the length of the tenant, the tenant, the
+/// subject. Because of the length, different pairs of tenant and subject have different keys.
 pub(crate) fn key(tenant: &str, subject: &str) -> Vec<u8> {
     let length = u32::try_from(tenant.len()).expect("attributes are shorter than 4 GiB");
     [length.to_be_bytes().as_slice(), tenant.as_bytes(), subject.as_bytes()].concat()

@@ -1,5 +1,5 @@
-//! One call of a plugin: answers its host calls and keeps its writes separate from the
-//! shard's state until the call has succeeded.
+//! One call of a plugin. This module answers the plugin's host calls, and keeps its writes separate
+//! from the shard's state until the call has succeeded.
 
 use std::any::Any;
 use std::sync::Arc;
@@ -22,15 +22,14 @@ use crate::timed_keys::{
 /// Implements the host calls for one call of a plugin.
 pub(crate) struct CallHost {
     pub(crate) store: Arc<dyn ShardStore>,
-    /// Changes of the commit in progress.
+    /// The changes of the commit in progress.
     pub(crate) committing: Arc<PendingChanges>,
-    /// Changes applied since that commit began.
+    /// The changes of earlier calls since that commit began.
     pub(crate) applied: ChangeSet,
-    /// Changes written by this call.
+    /// The changes that this call has written.
     pub(crate) written: ChangeSet,
     pub(crate) emitted: Vec<OutboxEvent>,
-    /// Log messages, each with the offset of the event that it belongs to, if that is
-    /// known.
+    /// The messages that the plugin logged, each with the offset of its event, if that is known.
     pub(crate) logged: Vec<(Option<Offset>, Level, String)>,
     pub(crate) timers_now: u64,
     manifest: Arc<Manifest>,
@@ -47,19 +46,19 @@ pub(crate) struct CallHost {
 #[derive(Clone, Copy)]
 enum Trigger<'a> {
     Timer(&'a Timer),
-    /// The event's index among the batch's events.
+    /// An event. Contains its index among the events of the batch.
     Event(usize),
 }
 
-/// The state as a call sees it.
+/// The state of the shard as the plugin sees it during a call.
 pub(crate) struct CallState {
-    /// The committed state.
+    /// The committed state, below all changes.
     pub(crate) store: Arc<dyn ShardStore>,
-    /// Changes of the commit in progress.
+    /// The changes of the commit in progress.
     pub(crate) committing: Arc<PendingChanges>,
-    /// Changes applied since that commit began.
+    /// The changes of earlier calls since that commit began.
     pub(crate) applied: ChangeSet,
-    /// An empty change set with memory for what the call writes.
+    /// An empty change set. The call's writes use its memory.
     pub(crate) written: ChangeSet,
 }
 
@@ -90,26 +89,25 @@ impl CallHost {
         }
     }
 
-    /// The earliest due time of a timer that the call set and that should have fired before
-    /// a later event of the batch. If there is such a timer, the call must be repeated with
-    /// fewer events.
+    /// The due time of a timer that the call set too late: the timer should have fired before a
+    /// later event of the batch. If there are several, it is the earliest. The call must then be
+    /// repeated with fewer events.
     pub(crate) fn missed_due(&self) -> Option<Timestamp> {
         self.due.missed()
     }
 
-    /// The earliest due time of the timers and row expiries that the call set.
+    /// The time of the first timer or expiry of a row that the call set.
     pub(crate) fn earliest_due(&self) -> Timestamp {
         self.due.earliest
     }
 
-    /// Removes a timer that is about to fire from the timers that are set.
+    /// Removes a timer that will fire now from the timers that are set.
     ///
     /// # Errors
     /// [`HostError::Fault`] if the state cannot be read.
     pub(crate) fn take_timer(&mut self, due: Timestamp, key: &str) -> Result<(), HostError> {
         self.written.set(Space::TimersByTime, &timer_key(due, key), None);
-        // A timer that fired earlier in this tick may have set this timer again, for a
-        // later time.
+        // A timer that fired earlier in this tick may have set this timer again for a later time.
         let current = self.read(Space::TimersByKey, key.as_bytes())?;
         if current.as_deref() == Some(&time_key(due)) {
             self.written.set(Space::TimersByKey, key.as_bytes(), None);
@@ -118,7 +116,7 @@ impl CallHost {
         Ok(())
     }
 
-    /// The layers above the store, the topmost first.
+    /// The changes that are read before the store, the newest first.
     fn layers(&self) -> [&dyn Layer; 3] {
         [&self.written, &self.applied, &*self.committing]
     }
@@ -148,7 +146,7 @@ impl CallHost {
         Ok(())
     }
 
-    /// The timer or event that `cause` names.
+    /// The timer or event that the number `cause` stands for.
     fn trigger(&self, cause: Cause) -> Result<Trigger<'_>, HostError> {
         let index = cause.0 as usize;
         if let Some(timer) = self.batch.timers.get(index) {
@@ -165,8 +163,8 @@ impl CallHost {
         )))
     }
 
-    /// The tenant of `occasion`. For a timer, the part of its key before U+0000; `None`
-    /// if its key has no U+0000.
+    /// The tenant of `occasion`. For a timer, it is the part of the timer's key before U+0000, or
+    /// `None` if the key has no U+0000.
     fn tenant_of<'a>(&'a self, occasion: Trigger<'a>) -> Option<&'a str> {
         match occasion {
             Trigger::Timer(timer) => tenant_in(&timer.key),
@@ -174,7 +172,7 @@ impl CallHost {
         }
     }
 
-    /// The offset of the event, or of the event that set the timer.
+    /// The offset of the event; for a timer, that of the event that set the timer.
     fn offset_of(&self, occasion: Trigger<'_>) -> Offset {
         match occasion {
             Trigger::Timer(timer) => timer.offset,
@@ -182,7 +180,7 @@ impl CallHost {
         }
     }
 
-    /// The emit depth of the event, or of the event that set the timer.
+    /// The emit depth of the event; for a timer, that of the event that set the timer.
     fn depth_of(&self, occasion: Trigger<'_>) -> u32 {
         match occasion {
             Trigger::Timer(timer) => timer.depth,
@@ -190,7 +188,8 @@ impl CallHost {
         }
     }
 
-    /// The depth of an event that `occasion` emits. An error if it exceeds the limit.
+    /// The emit depth of an event that is emitted because of `occasion`. Returns an error if the
+    /// depth exceeds the limit.
     fn depth_below(&self, occasion: Trigger<'_>, kind: &str) -> Result<u32, HostError> {
         let depth = self.depth_of(occasion).saturating_add(1);
         let (most, limit) = match self.manifest.cycle_depth_max {
@@ -214,10 +213,10 @@ impl CallHost {
         }
     }
 
-    /// The time from which the retention of a written row counts: the watermark. Before the
-    /// first watermark, it is the watermark that would follow from the event's time. If
-    /// that time is too far ahead to move the watermark, the latest time that can move it
-    /// is used instead.
+    /// The time from which the retention of a written row is counted. It is the watermark or,
+    /// before the first watermark, the watermark that would follow from the event's time. If that
+    /// time is too far in the future to move the watermark, the latest time that can move it is
+    /// used instead.
     fn retention_base(&self, occasion: Trigger<'_>) -> Timestamp {
         match (self.watermark_at(occasion), self.manifest.event_time, occasion) {
             (Timestamp::MIN, Some(rules), Trigger::Event(index)) => {
@@ -248,13 +247,13 @@ impl CallHost {
         Ok(declared)
     }
 
-    /// Whether `occasion` may use `key`: if the key belongs to a tenant, the event or timer
-    /// must belong to the same tenant.
+    /// Whether `occasion` may use `key`. If the key belongs to a tenant, the event or timer must
+    /// belong to the same tenant.
     fn may_use(&self, occasion: Trigger<'_>, key: &str) -> bool {
         tenant_in(key).is_none_or(|tenant| self.tenant_of(occasion) == Some(tenant))
     }
 
-    /// Names `occasion` and its tenant in error texts.
+    /// Describes `occasion` and its tenant for error texts.
     fn describe(&self, occasion: Trigger<'_>) -> String {
         let what = match occasion {
             Trigger::Timer(timer) => format!("timer `{}`", timer.key.escape_debug()),
@@ -289,7 +288,8 @@ impl CallHost {
         Ok(())
     }
 
-    /// Stores when the row under `key` expires; `None` if the row is deleted.
+    /// Stores the time at which the row under `key` expires. If the time is `None`, the row is
+    /// deleted and the stored time is removed.
     fn set_expiry(
         &mut self,
         table: TableId,
@@ -318,16 +318,16 @@ impl CallHost {
         Ok(())
     }
 
-    /// The due time of the timer of `key`; `None` if it is not set. A timer that is due at
-    /// the tick of this call counts as not set, because it fires in this call or in a later
-    /// call of the same tick.
+    /// The due time of the timer with the key `key`; `None` if it is not set. A timer that is due
+    /// at the tick of this call counts as not set, because it fires in this call or in a later call
+    /// of the same tick.
     fn due_of(&self, key: &str) -> Result<Option<Vec<u8>>, HostError> {
         let due = self.read(Space::TimersByKey, key.as_bytes())?;
         let fired = time_key(self.batch.watermark);
         Ok(due.filter(|due| self.batch.timers.is_empty() || due.as_slice() > fired.as_slice()))
     }
 
-    /// Whether the timer of `key` is set to `at`.
+    /// Whether the timer with the key `key` is set to `at`.
     fn is_set(&self, at: Timestamp, key: &str) -> Result<bool, HostError> {
         let Some(mut by_time) = self.due_of(key)? else {
             return Ok(false);
@@ -351,7 +351,7 @@ impl CallHost {
     }
 }
 
-/// The tenant that a key belongs to: the part before U+0000.
+/// The tenant to which a key belongs: the part of the key before U+0000.
 fn tenant_in(key: &str) -> Option<&str> {
     key.split_once('\0').map(|(tenant, _)| tenant)
 }
@@ -469,13 +469,13 @@ impl Host for CallHost {
         self.rejections.note_write(cause)?;
         let occasion = self.trigger(cause)?;
         self.check_timer_key(occasion, key)?;
-        // A timer that is set by another timer inherits its offset and depth.
+        // If a timer sets another timer, the new timer gets the offset and the depth of the first.
         let (watermark, offset) = (self.watermark_at(occasion), self.offset_of(occasion));
         let (index, depth) = (cause.0 as usize, self.depth_of(occasion));
         self.due.used(key, index, watermark);
-        // If a timer is set again to the same time, it keeps the offset of the event that
-        // set it first. So the state does not depend on whether a plugin remembers that it
-        // has set the timer.
+        // If a plugin sets a timer to the time that it already has, the timer keeps the offset of
+        // the event that set it first. So the state does not depend on whether a plugin remembers
+        // that it has set the timer.
         let due = at.max(watermark.saturating_add(1));
         if self.is_set(at, key)? {
             self.due.set(key, index, due);
@@ -558,8 +558,8 @@ impl Host for CallHost {
     fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError> {
         let occasion = cause.map(|cause| self.trigger(cause)).transpose()?;
         let offset = occasion.map(|occasion| self.offset_of(occasion));
-        // Log text over the limit is cut and is no error: logging must not affect the
-        // verdict on an event.
+        // If the log text exceeds the limit, it is cut. This is not an error, because logging must
+        // not decide whether an event is parked.
         let room = self.config.call_log_bytes_max.saturating_sub(self.logged_bytes);
         if room > 0 {
             let message = &message[..message.floor_char_boundary(room)];

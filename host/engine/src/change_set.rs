@@ -1,5 +1,5 @@
-//! Changes in memory: changes of a call, changes that are applied but not part of a commit
-//! yet, and changes of a pending commit.
+//! Changes in memory: those of a call, those that are applied but not part of a commit, and those
+//! of a pending commit.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
@@ -10,36 +10,36 @@ use lantern_core::{KeyRange, PairSpan, Space, SpaceWrites, Writes};
 use crate::key_index::{KeyIndex, hash};
 use crate::layered_read::{Layer, OrderedChanges, SortedChanges, SpaceLookup};
 
-/// The memory that a changed pair takes in addition to its key and value, in bytes.
-/// Without it, small rows would take several times the memory that is counted for them.
+/// The memory that a change takes in addition to its key and value, in bytes. If it was not
+/// counted, small rows would take several times the memory that is counted for them.
 pub(crate) const PAIR_BYTES: usize = 64;
 
-/// Ordered changes are inserted into a map one by one if the map has at least this many
-/// entries for each of them. Otherwise the changes and the map are merged, which visits all
-/// entries of both.
+/// Decides how sorted changes are added to a map. If the map has at least this many entries for
+/// each change, the changes are inserted one by one. Otherwise the changes and the map are merged,
+/// which visits all entries of both.
 const INSERT_RATIO: usize = 8;
 
-/// How many pairs are looked up together before they are set.
+/// How many pairs are looked up before the first of them is set.
 const SET_AT_ONCE: usize = 32;
 
-/// Changed pairs in memory; `None` marks a deleted key.
+/// Changed keys with their values in memory. The value `None` marks a deleted key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ChangeSet {
     spaces: BTreeMap<Space, SpaceChanges>,
     bytes: usize,
 }
 
-/// The changes of one space. Rows of tables are found by hash, and sorted only for a scan
-/// or a commit: among 100,000 rows, a lookup in an ordered map takes ten times as long.
+/// The changes of one space. Rows of tables are found by hash, and are sorted only for a scan or a
+/// commit. With 100,000 rows, a lookup in a sorted map would take ten times as long.
 #[derive(Clone, Debug)]
 enum SpaceChanges {
     Hashed(HashedChanges),
     Ordered(OrderedChanges),
 }
 
-/// Pairs found by hash. All bytes are in one buffer, so no pair needs an allocation. The
-/// old bytes of a pair that changed again may stay in the buffer; they are counted as
-/// well.
+/// Changes that are found by the hash of their key. All bytes are in one buffer, so that no change
+/// needs an allocation. If a pair changes again, its old bytes may stay in the buffer. They are
+/// counted as well.
 #[derive(Clone, Debug, Default)]
 struct HashedChanges {
     index: KeyIndex,
@@ -59,8 +59,8 @@ impl HashedChanges {
         }
     }
 
-    /// Adds all pairs of `over`. Probes the hash table for a group of pairs before it
-    /// sets them, so that the memory accesses overlap.
+    /// Adds all changes of `over`. It looks up a group of keys before it sets their values, so that
+    /// the memory accesses overlap.
     fn add_all(&mut self, over: &Self) {
         for pairs in over.index.pairs().chunks(SET_AT_ONCE) {
             let alike = pairs.iter().filter(|(hash, _)| self.index.has_alike(*hash));
@@ -77,7 +77,7 @@ impl HashedChanges {
         pairs.map(|(hash, pair)| (*hash, pair.key(bytes), pair.value(bytes)))
     }
 
-    /// Removes all pairs and keeps the memory.
+    /// Removes all changes and keeps the memory.
     fn clear(&mut self) {
         self.index.clear();
         self.bytes.clear();
@@ -106,8 +106,8 @@ impl SpaceChanges {
         }
     }
 
-    /// Moves all changes of `over` into `self`, and leaves the memory of `over` for
-    /// reuse.
+    /// Moves all changes of `over` into `self`. `over` is empty afterwards and keeps memory for
+    /// later changes.
     fn merge_from(&mut self, over: &mut Self) {
         match (&mut *self, over) {
             (below, over) if below.is_empty() && !below.has_more_memory(over) => {
@@ -136,7 +136,8 @@ impl SpaceChanges {
         }
     }
 
-    /// Whether both are found by hash and `self` has memory for more pairs than `other`.
+    /// Whether both change sets are found by hash and `self` has memory for more changes than
+    /// `other`.
     fn has_more_memory(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Hashed(this), Self::Hashed(other)) => {
@@ -191,7 +192,8 @@ impl ChangeSet {
         changes.set(key, value);
     }
 
-    /// Adds all changes of `over` and leaves the memory of `over` for reuse.
+    /// Moves all changes of `over` into `self`. `over` is empty afterwards and keeps memory for
+    /// later changes.
     pub(crate) fn merge(&mut self, over: &mut Self) {
         self.bytes += std::mem::take(&mut over.bytes);
         for (space, pairs) in &mut over.spaces {
@@ -200,7 +202,7 @@ impl ChangeSet {
         }
     }
 
-    /// Sorts the changes of `space`, so that many scans of it are fast.
+    /// Sorts the changes of `space`, so that the scans that follow are fast.
     pub(crate) fn put_in_order(&mut self, space: Space) {
         let Some(changes) = self.spaces.get_mut(&space) else { return };
         if let SpaceChanges::Hashed(pairs) = changes {
@@ -211,14 +213,14 @@ impl ChangeSet {
         }
     }
 
-    /// Turns all changes into those of a commit.
+    /// Converts the change set to the changes of a commit.
     pub(crate) fn freeze(self) -> PendingChanges {
         let changed = self.spaces.into_iter().filter(|(_, changes)| !changes.is_empty());
         let spaces = changed.map(|(space, changes)| (space, changes.freeze())).collect();
         PendingChanges { spaces, bytes: self.bytes }
     }
 
-    /// Puts the changes of a failed commit back below the changes made since.
+    /// Adds the changes of a failed commit again. Changes that were made since replace them.
     pub(crate) fn restore_below(&mut self, frozen: &PendingChanges) {
         let mut all = Self::default();
         for (space, changes) in &frozen.spaces {
@@ -261,7 +263,7 @@ impl Layer for ChangeSet {
     }
 }
 
-/// Changes that are being committed. The commit and the fold in parallel to it read them.
+/// The changes of a commit in progress. The thread of the commit and the fold both read them.
 #[derive(Debug, Default)]
 pub(crate) struct PendingChanges {
     spaces: BTreeMap<Space, PendingForm>,
@@ -270,11 +272,11 @@ pub(crate) struct PendingChanges {
 
 #[derive(Debug)]
 enum PendingForm {
-    /// The same form as [`HashedChanges`].
+    /// Changes that are found by hash, as in [`HashedChanges`].
     Hashed {
         index: KeyIndex,
         bytes: Arc<Vec<u8>>,
-        /// The sorted changes, created by the first reader that needs them.
+        /// The changes in key order. The first reader that needs them sorts them.
         in_order: OnceLock<SpaceWrites>,
     },
     Ordered(SpaceWrites),
@@ -292,12 +294,13 @@ impl PendingForm {
 }
 
 impl PendingChanges {
-    /// All changes, in order.
+    /// All changes in key order, as the store writes them.
     pub(crate) fn writes(&self) -> Writes {
         self.spaces.iter().map(|(space, changes)| (*space, changes.in_order().clone())).collect()
     }
 
-    /// An empty change set with the memory of this one, unless a reader still uses that.
+    /// An empty change set that uses the memory of this one, unless a reader still needs that
+    /// memory.
     pub(crate) fn into_recycled(self) -> ChangeSet {
         let mut recycled = ChangeSet::default();
         for (space, changes) in self.spaces {
@@ -330,8 +333,8 @@ impl Layer for PendingChanges {
     }
 }
 
-/// Sorts `pairs` by key. Most keys differ in the eight bytes after the prefix common to
-/// all keys. These bytes are compared first, without a lookup of the keys in memory.
+/// Sorts `pairs` by key. The eight bytes after the prefix that all keys share are compared first,
+/// because most keys differ in them and they can be compared without reading the keys from memory.
 fn in_order(pairs: &[(u64, PairSpan)], bytes: &[u8]) -> Vec<PairSpan> {
     let common = pairs.first().map_or(0, |(_, first)| {
         let first = first.key(bytes);
@@ -360,8 +363,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Covers keys with a long common prefix, keys that are prefixes of others, and
-        /// keys that end in zeros.
+        /// Generates keys with a long common prefix, keys that are prefixes of others, and keys
+        /// that end in zeros.
         #[test]
         fn changes_come_out_in_the_order_of_their_keys(
             keys in prop::collection::btree_set(
@@ -384,10 +387,10 @@ mod tests {
     #[derive(Clone, Debug)]
     enum BufferAction {
         Set(bool, String, Option<String>),
-        /// The changes of a call are merged into the applied ones.
+        /// The changes of a call are merged into the applied changes.
         Merge,
         PutInOrder,
-        /// A commit; the value is whether it succeeded.
+        /// A commit runs. The value tells whether it succeeds.
         Commit(bool),
     }
 
@@ -432,7 +435,7 @@ mod tests {
                     BufferAction::Commit(done) => {
                         let frozen = std::mem::take(&mut applied).freeze();
                         prop_assert_eq!(all(&frozen), old.clone());
-                        // Changes that are applied while the commit is in progress.
+                        // These changes are applied while the commit is in progress.
                         applied.merge(&mut written);
                         if done {
                             old = std::mem::take(&mut new);

@@ -1,6 +1,6 @@
-//! Commits: applied changes and the next offset, in one transaction. If there is more to
-//! fold, a commit runs on a separate thread in parallel to the fold. A shard has at most
-//! one commit in progress.
+//! Commits. A commit writes the applied changes and the next offset in one transaction. If there is
+//! more to fold, it runs on a thread of its own in parallel to the fold. A shard has at most one
+//! commit in progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,28 +16,27 @@ use crate::EngineConfig;
 use crate::change_set::PendingChanges;
 use crate::sync_policy::{CommitSync, SyncPolicy};
 
-/// How many entries of the change log are read at once.
+/// The number of entries of the change log that are read at once.
 const CHANGES_PAGE: usize = 64;
 
-/// One commit, ready to run.
+/// A commit that is ready to run.
 #[derive(Clone)]
 pub(crate) struct Commit {
     pub(crate) store: Arc<dyn ShardStore>,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) changes: Arc<PendingChanges>,
-    /// The shard's record after `changes`. Its commit number is that of the previous
-    /// commit.
+    /// The shard's record after `changes`. Its commit number is still that of the previous commit.
     pub(crate) meta: ShardMeta,
-    /// Whether the version serves readers, so that the changes are published and added to
-    /// the change log.
+    /// Whether the version serves readers. If so, the changes are published and added to the change
+    /// log.
     pub(crate) serves: bool,
-    /// The most bytes of the change log.
+    /// The maximum number of bytes in the change log.
     pub(crate) changes_bytes_max: u64,
-    /// Whether the shard has changed since the last commit. Then this commit gets a number.
-    /// Otherwise it only makes the last commit durable.
+    /// Whether the shard has changed since the last commit. If so, this commit gets a number of its
+    /// own. Otherwise it only makes the last commit durable.
     pub(crate) is_new: bool,
     pub(crate) sync: CommitSync,
-    /// If it is durable, the ceiling that it stores.
+    /// The ceiling that this commit stores if it is durable.
     pub(crate) ceiling: Ceiling,
     /// The approximate size of `changes`, in bytes.
     pub(crate) bytes: usize,
@@ -103,7 +102,8 @@ impl Commit {
         meta.changes_bytes += entry.len() as u64;
         let log = writes.entry(Space::Changes).or_default();
         log.insert(&TableChanges::key(ShardPoint::of(meta), meta.pos), Some(&entry));
-        // One page at a time, so that a huge entry is not read together with all others.
+        // The entries are read in pages, so that a very large entry is not in memory together with
+        // all others.
         while meta.changes_bytes > self.changes_bytes_max {
             let start = TableChanges::key(meta.changes_from, u64::MAX);
             let range = KeyRange { start, end: None };
@@ -126,7 +126,7 @@ impl Commit {
     }
 }
 
-/// The changes to public tables in `writes`.
+/// Those changes in `writes` that belong to public tables.
 fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
     let public = (0..).map(TableId).zip(&manifest.tables).filter(|(_, table)| table.public);
     public
@@ -145,23 +145,23 @@ fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
         .collect()
 }
 
-/// Runs commits in parallel to the fold.
+/// The threads that run commits in parallel to the fold.
 #[derive(Default)]
 pub(crate) struct CommitThreads {
-    /// How many commits may run at a time. It is 0 while the engine has no threads. Then a
-    /// commit runs on the caller's thread, when the caller waits for it.
+    /// The maximum number of commits that run at the same time on threads of their own. It is 0 as
+    /// long as the engine has no threads. In this case the caller that waits for a commit runs it.
     most: AtomicUsize,
     running: Arc<AtomicUsize>,
 }
 
 impl CommitThreads {
-    /// Allows up to `most` commits to run on separate threads.
+    /// Allows up to `most` commits to run at the same time on threads of their own.
     pub(crate) fn start(&self, most: usize) {
         self.most.store(most, Ordering::Release);
     }
 
-    /// Begins a commit; `None` if the caller has to run it, because the maximum number of
-    /// commits is running.
+    /// Begins a commit on a thread of its own. Returns `None` if the maximum number of commits is
+    /// running; the caller must then run the commit.
     pub(crate) fn begin(&self, commit: &Commit) -> Option<PendingCommit> {
         let most = self.most.load(Ordering::Acquire);
         if most == 0 {
@@ -183,7 +183,7 @@ impl CommitThreads {
     }
 }
 
-/// Counts a running commit until it is dropped.
+/// Counts a running commit as long as this exists.
 struct CommitGuard(Arc<AtomicUsize>);
 
 impl Drop for CommitGuard {
@@ -192,30 +192,30 @@ impl Drop for CommitGuard {
     }
 }
 
-/// A commit that has begun. Dropping it waits until its thread has ended, so that the state
-/// is not opened again while the thread still writes.
+/// A commit that has begun. Dropping it waits until its thread has ended. Otherwise the state could
+/// be opened again while the thread still writes.
 pub(crate) struct PendingCommit {
     execution: Option<Execution>,
 }
 
 enum Execution {
     Thread(JoinHandle<Result<CommitOutcome, StoreError>>),
-    /// Runs when the caller waits for it.
+    /// The commit runs when the caller waits for it.
     OnWait(Box<Commit>),
 }
 
 impl PendingCommit {
-    /// Whether it has ended, so that waiting for it takes no time.
+    /// Whether the commit has ended, so that waiting for it takes no time.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(&self.execution, Some(Execution::Thread(thread)) if thread.is_finished())
     }
 
-    /// Waits until it has ended.
+    /// Waits until the commit has ended, and returns its result.
     pub(crate) fn wait(mut self) -> Result<CommitOutcome, StoreError> {
         match self.execution.take() {
             Some(Execution::Thread(thread)) => thread.join().unwrap_or_else(|_| {
-                // It is unknown whether the commit is durable. It does no harm to commit
-                // the same changes again.
+                // It is not known whether the commit is durable. Committing the same changes again
+                // does no harm.
                 Err(StoreError::Io("a commit panicked".into()))
             }),
             Some(Execution::OnWait(commit)) => commit.run(),
@@ -227,7 +227,7 @@ impl PendingCommit {
 impl Drop for PendingCommit {
     fn drop(&mut self) {
         if let Some(Execution::Thread(thread)) = self.execution.take() {
-            // The result is ignored here: the code that opens the state next reads what was
+            // The result is ignored, because the code that opens the state next reads what was
             // committed.
             let _ = thread.join();
         }
@@ -237,22 +237,23 @@ impl Drop for PendingCommit {
 /// The commits of one shard: the one in progress, the last durable one, and those that
 /// are not published to readers yet.
 pub(crate) struct CommitPipeline {
-    /// Runs commits in parallel to the fold; `None` if the fold runs each commit itself.
+    /// The threads that run commits in parallel to the fold; `None` if the fold runs each commit
+    /// itself.
     committers: Option<Arc<CommitThreads>>,
     pending: Option<PendingCommit>,
-    /// Commits that are not published yet, in order.
+    /// The commits that are not published to readers yet, in order.
     unpublished: Vec<Arc<PublishedCommit>>,
-    /// When the last commit began.
+    /// The time at which the last commit began.
     last: Duration,
     /// The next offset and the watermark of the last commit.
     committed: (Offset, Timestamp),
     pub(crate) sync: SyncPolicy,
-    /// The next offset of the commit that was begun last.
+    /// The next offset that the last commit contains, whether it has ended or not.
     in_commit: Offset,
 }
 
 impl CommitPipeline {
-    /// The pipeline of a state with the record `meta`, which is durable.
+    /// Creates the pipeline of a state. `meta` is the state's record, which is durable.
     pub(crate) fn new(
         committers: Option<Arc<CommitThreads>>,
         config: &EngineConfig,
@@ -270,7 +271,7 @@ impl CommitPipeline {
         }
     }
 
-    /// Whether these are the commits of a shard that the engine runs, and not of a fold in
+    /// Whether these are the commits of a shard that serves the engine, and not those of a fold for
     /// a determinism check or a verification.
     pub(crate) fn is_live(&self) -> bool {
         self.committers.is_some()
@@ -286,12 +287,13 @@ impl CommitPipeline {
         self.pending.as_ref().is_some_and(PendingCommit::has_ended)
     }
 
-    /// How long ago the last commit began.
+    /// The time since the last commit began.
     pub(crate) fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(self.last)
     }
 
-    /// The next offset of the last commit, durable or not or in progress.
+    /// The next offset that the last commit contains, whether it is durable or in progress or
+    /// neither.
     pub(crate) fn in_commit(&self) -> Offset {
         self.in_commit.max(self.committed.0)
     }
@@ -306,7 +308,7 @@ impl CommitPipeline {
         self.committed != (meta.next, meta.watermark)
     }
 
-    /// Runs `commit` on the caller's thread. No commit may be in progress.
+    /// Runs `commit` on the caller's thread. No other commit may be in progress.
     pub(crate) fn run(
         &mut self,
         commit: Commit,
@@ -316,8 +318,8 @@ impl CommitPipeline {
         commit.run()
     }
 
-    /// Begins `commit` in parallel to the fold and returns `None`. If that is not
-    /// possible, runs it and returns its result. No commit may be in progress.
+    /// Begins `commit` in parallel to the fold and returns `None`. If it cannot run in parallel, it
+    /// runs on the caller's thread, and its result is returned. No other commit may be in progress.
     pub(crate) fn begin(
         &mut self,
         commit: Commit,
@@ -334,12 +336,12 @@ impl CommitPipeline {
         }
     }
 
-    /// Waits for the commit in progress; `None` if there is none.
+    /// Waits for the commit in progress, and returns its result; `None` if there is none.
     pub(crate) fn wait(&mut self) -> Option<Result<CommitOutcome, StoreError>> {
         self.pending.take().map(PendingCommit::wait)
     }
 
-    /// Notes that a commit succeeded; `published` is what readers get of it.
+    /// Notes that a commit succeeded. `published` is what readers get of it.
     pub(crate) fn succeeded(
         &mut self,
         outcome: &CommitOutcome,
@@ -351,12 +353,13 @@ impl CommitPipeline {
         self.unpublished.extend(published.map(Arc::new));
     }
 
-    /// Notes that a commit failed, so that its changes are committed again.
+    /// Notes that a commit failed. Its changes will be committed again.
     pub(crate) fn failed(&mut self) {
         self.in_commit = self.committed.0;
     }
 
-    /// Takes the commits that are not published yet, in order.
+    /// Returns the commits that are not published yet, in order, and removes them from the
+    /// pipeline.
     pub(crate) fn take_unpublished(&mut self) -> Vec<Arc<PublishedCommit>> {
         std::mem::take(&mut self.unpublished)
     }
@@ -374,7 +377,8 @@ mod tests {
 
     const ROWS: Space = Space::Table(TableId(0));
 
-    /// A state whose commits send a message when they begin and then wait for one.
+    /// A state for tests. Each of its commits sends a message to `begun`, and then waits for a
+    /// message from `may`.
     fn gate(begun: Sender<()>, may: Receiver<()>) -> Arc<MemoryShard> {
         let store = Arc::new(MemoryShard::default());
         store.before_commit(move || {
@@ -430,7 +434,7 @@ mod tests {
     #[test]
     fn a_commit_that_panics_has_failed() {
         let ((begun, _), (_, may)) = (channel(), channel());
-        // There is no receiver for the message that the commit begins.
+        // There is no receiver for the message that a commit sends when it begins.
         let store = gate(begun, may);
         let committers = CommitThreads::default();
         committers.start(1);

@@ -1,4 +1,5 @@
-//! What can be set about folding. The doc comments are the reference.
+//! The settings of the engine. Their doc comments are the source of the reference in
+//! docs/config.md.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -115,12 +116,12 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// [`EngineConfig::ahead_max_s`] in microseconds.
+    /// The value of [`EngineConfig::ahead_max_s`] in microseconds.
     pub(crate) fn ahead_max_us(&self) -> i64 {
         i64::try_from(self.ahead_max_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX)
     }
 
-    /// A number that identifies the limits which affect the verdict on an event; never 0.
+    /// A number that identifies the limits on which it depends whether an event is parked; never 0.
     /// If these limits change, the same log may fold to another state.
     pub(crate) fn limits(&self) -> u64 {
         let deciding = [

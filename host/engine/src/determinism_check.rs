@@ -1,5 +1,5 @@
-//! Folds events into a separate state in memory: for the determinism check of an upload,
-//! and for `lantern test`.
+//! Folds events into a separate state in memory. The determinism check of an upload and `lantern
+//! test` use this.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,35 +19,37 @@ use crate::shard::{Shard, ShardParts, StepLimits, StepOutcome};
 use crate::stop_reason::StopReason;
 use crate::{EngineConfig, EngineError, LogLine, Nondeterminism, ParkedStatus};
 
-/// The most events in one chunk of an [`EventList`].
+/// The maximum number of events in one chunk of an [`EventList`].
 const CHUNK_EVENTS: usize = 4_096;
 /// The seed of the sequence that varies the second fold of [`fold_again`].
 const VARIED_SEED: u64 = 4;
-/// The most events of one batch, if batch sizes vary.
+/// The maximum number of events in one batch if batch sizes vary.
 pub(crate) const VARIED_EVENTS_MAX: usize = 1_024;
-/// If instances are dropped, a drop follows about one step in this many.
+/// If instances are dropped, one is dropped after about one step in this number.
 pub(crate) const DROP_EVERY: u64 = 3;
 
-/// How to fold. The result must be the same for all options.
+/// Options for a fold. The result must be the same for all options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoldOptions {
-    /// The most events in one call of the plugin.
+    /// The maximum number of events in one call of the plugin.
     pub batch_events: usize,
-    /// Drop the instance after about one step in three. This seed decides after which.
+    /// If set, the plugin's instance is dropped after about one step in three. The value is the
+    /// seed that decides after which steps.
     pub drop_instances: Option<u64>,
-    /// Choose each batch's size from 1, 7, 64 and 1,024 events, but at most `batch_events`.
-    /// The seed in `drop_instances` decides; without it the sizes do not vary.
+    /// Whether the size of each batch is chosen from 1, 7, 64 and 1,024 events, up to
+    /// `batch_events`. The seed in `drop_instances` decides which size; without a seed the sizes do
+    /// not vary.
     pub vary_batches: bool,
 }
 
 impl FoldOptions {
-    /// Batches of at most `events` events, all on one instance.
+    /// Options for batches of at most `events` events, all on one instance.
     #[must_use]
     pub fn batches_of(events: usize) -> Self {
         Self { batch_events: events, drop_instances: None, vary_batches: false }
     }
 
-    /// The most events of the next batch, given the current seed.
+    /// The maximum number of events in the next batch. `seed` is the current seed, if there is one.
     fn next_batch(self, seed: Option<u64>) -> usize {
         let most = self.batch_events.max(1);
         let varied = seed.filter(|_| self.vary_batches).map(varied_batch);
@@ -55,34 +57,34 @@ impl FoldOptions {
     }
 }
 
-/// Called between steps with the next offset to fold.
+/// A function that is called between steps with the next offset to fold.
 pub type FoldProgress<'a> = &'a mut dyn FnMut(Offset);
 
 /// The result of a fold.
 pub struct FoldResult {
-    /// The tables.
+    /// A view of the tables.
     pub view: View,
-    /// Events that could not be applied.
+    /// The events that could not be applied.
     pub parked: Vec<ParkedStatus>,
-    /// Events emitted, in order.
+    /// The events that the plugin emitted, in order.
     pub emitted: Vec<OutboxEvent>,
-    /// What the plugin logged.
+    /// The messages that the plugin logged.
     pub logs: Vec<LogLine>,
-    /// Events applied.
+    /// The number of events applied.
     pub applied: u64,
-    /// Fuel used.
+    /// The fuel that the plugin used.
     pub fuel: u64,
-    /// Why the fold stopped before the end, if it did.
+    /// The reason why the fold stopped before the end, if it did.
     pub halted: Option<String>,
     /// The state itself, for comparisons.
     pub state: Arc<dyn lantern_core::ShardStore>,
 }
 
-/// Folds `log`'s partition `partition` with `plugin` into a state in memory.
+/// Folds the partition `partition` of `log` with `plugin` into a state in memory.
 ///
 /// # Errors
-/// [`EngineError::Plugin`] or [`EngineError::Host`] if the plugin or the machine prevents
-/// the fold, or an error of the log or the store.
+/// [`EngineError::Plugin`] or [`EngineError::Host`] if the plugin or the machine prevents the fold,
+/// or an error of the log or the store.
 pub fn fold(
     plugin: &Arc<dyn Plugin>,
     log: &dyn Log,
@@ -96,14 +98,14 @@ pub fn fold(
     fold_within(plugin, log, partition, stores, config, options, bounds)
 }
 
-/// The limit of a fold, and the callback that reports its progress.
+/// Limits a fold, and reports its progress.
 struct Within<'a> {
-    /// The fold fails if it takes more fuel than this.
+    /// The fold fails if the plugin uses more fuel than this.
     fuel_max: Option<u64>,
     progress: FoldProgress<'a>,
 }
 
-/// Opens a shard over `store`, with nothing applied yet.
+/// Opens a shard with the state `store`, which has applied no events yet.
 fn open_shard(
     plugin: &Arc<dyn Plugin>,
     partition: PartitionId,
@@ -130,8 +132,8 @@ fn open_shard(
         StopReason::Fault(reason) => EngineError::Host(reason),
         StopReason::Halt(reason) => EngineError::Plugin(reason),
     })?;
-    // With an epoch, the shard acts like that of an active version: it keeps emitted
-    // events, which are then compared.
+    // With an epoch, the shard behaves like that of an active version: it keeps emitted events, so
+    // that they can be compared.
     shard.state.epoch = Some("check".into());
     Ok(shard)
 }
@@ -158,9 +160,9 @@ fn fold_within(
         let limits =
             StepLimits { now: Duration::ZERO, before: None, batch_events: Some(batch_events) };
         match shard.step(log, &limits) {
-            // `Idle` means that the whole log is folded. `Wait` means that a read is
-            // pending, which does not happen here: every caller folds an `EventList`,
-            // and its reads are never pending.
+            // `Idle` means that the whole log is folded. `Wait` would mean that a read is pending,
+            // which does not happen here, because every caller folds an `EventList`, whose reads
+            // are never pending.
             Ok(StepOutcome::Idle | StepOutcome::Wait) => break,
             Ok(StepOutcome::More) => {}
             Err(StopReason::Halt(reason)) => {
@@ -169,8 +171,8 @@ fn fold_within(
             }
             Err(StopReason::Fault(reason)) => {
                 let spent = fuel_max.is_some_and(|most| shard.runner.usage.fuel > most);
-                // Too much fuel is the plugin's fault; every other fault is the
-                // machine's.
+                // If the plugin used too much fuel, the plugin is the reason; all other faults are
+                // faults of the machine.
                 let error = if spent { EngineError::Plugin } else { EngineError::Host };
                 return Err(error(reason));
             }
@@ -205,8 +207,9 @@ fn fold_within(
     })
 }
 
-/// The first events of `log` to which `manifest` subscribes, for the checks of an upload:
-/// [`EngineConfig::check_events`] in all, from each partition the same number.
+/// Reads the events for the checks of an upload: the first events of `log` to which `manifest`
+/// subscribes. These are [`EngineConfig::check_events`] events in total, divided equally among the
+/// partitions.
 ///
 /// # Errors
 /// If the log cannot be read.
@@ -220,8 +223,9 @@ pub fn sample(
     partitions.map(|it| EventList::sample(log, it, &manifest.filter(), events)).collect()
 }
 
-/// Folds each partition of a sample with batches of 1,000, 7 and 1 events, with and
-/// without dropped instances. Returns the number of events in the sample.
+/// Checks whether a plugin is deterministic. It folds each partition of a sample with batches of
+/// 1,000, 7 and 1 events, with and without dropped instances, and compares the results. Returns the
+/// number of events in the sample.
 ///
 /// # Errors
 /// [`EngineError::Nondeterministic`] with the first difference, or an error of [`fold`].
@@ -253,9 +257,9 @@ fn compare(
         (7, Some(1), "in batches of 7 instead of 1,000, with instances dropped in between"),
         (1_000, Some(2), "a second time, with instances dropped in between"),
         (1, Some(3), "one by one instead of in batches of 1,000"),
-        // No instance is dropped here. Some plugins deviate only after several calls on one
-        // instance, and in a small sample no instance of the folds with drops may get that
-        // many.
+        // No instance is dropped in this fold. Some plugins deviate only after many calls of one
+        // instance. In a small sample, an instance may not get that many calls before it is
+        // dropped.
         (1, None, "one by one on one instance instead of in batches of 1,000"),
     ];
     for (batch_events, drops, how) in others {
@@ -265,9 +269,8 @@ fn compare(
     Ok(())
 }
 
-/// Folds all of `log`'s partition `partition` again, in batches of varied sizes and with
-/// instances dropped in between, and compares the result with `first`, an earlier fold of
-/// the same events.
+/// Folds the partition `partition` of `log` again, in batches of varied sizes and with dropped
+/// instances. Compares the result with `first`, which is an earlier fold of the same events.
 ///
 /// # Errors
 /// [`EngineError::Nondeterministic`] with the first difference, or an error of [`fold`].
@@ -289,8 +292,8 @@ pub fn fold_again(
     same(plugin, first, &again, log.len(), how)
 }
 
-/// Returns an error if `other`, a fold of the same `events` events in the way that `how`
-/// describes, differs from `first`.
+/// Returns an error if `other` differs from `first`. Both are folds of the same `events` events;
+/// `how` describes how `other` was folded.
 fn same(
     plugin: &Arc<dyn Plugin>,
     first: &FoldResult,
@@ -304,7 +307,7 @@ fn same(
     Err(EngineError::Nondeterministic(Box::new(difference)))
 }
 
-/// The first difference of two folds: space, key and both values, as text.
+/// The first difference between two folds. Contains the space, the key and both values, as text.
 fn difference(
     plugin: &Arc<dyn Plugin>,
     first: &FoldResult,
@@ -363,8 +366,8 @@ fn line_sink(lines: Arc<Mutex<Vec<LogLine>>>, most: usize, partition: PartitionI
     })
 }
 
-/// The next number of the sequence that decides which instances are dropped
-/// (SplitMix64's step, Steele et al. 2014).
+/// The next number of the pseudo-random sequence that decides which instances are dropped. It is
+/// the step of SplitMix64 (Steele et al. 2014).
 pub(crate) fn next_pattern(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -372,23 +375,23 @@ pub(crate) fn next_pattern(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The size of a batch for a number of that sequence.
+/// The size of a batch, chosen by a number of the sequence of [`next_pattern`].
 pub(crate) fn varied_batch(pattern: u64) -> usize {
     const MOST: usize = VARIED_EVENTS_MAX;
-    // These bits of the pattern are not used to decide which instances are dropped. Most
-    // batches are large, because small ones cost the most time.
+    // These bits of the number do not decide which instances are dropped. Most batches are large,
+    // because small ones take the most time.
     [1, 7, 64, MOST, MOST, MOST, MOST, MOST][(pattern >> 61) as usize]
 }
 
-/// A fixed list of events of one partition, as a log to fold.
+/// A fixed list of events of one partition, which can be folded like a log.
 pub struct EventList {
     partition: PartitionId,
     chunks: Vec<Arc<Chunk>>,
 }
 
 impl EventList {
-    /// `events` as partition 0, from offset 0 on. The append time of each event is the
-    /// highest event time so far.
+    /// Creates a list of `events` in partition 0, from offset 0 on. The append time of each event
+    /// is the highest event time so far.
     #[must_use]
     pub fn new(events: &Events) -> Self {
         let all = lantern_core::Attributes::all();
@@ -411,7 +414,8 @@ impl EventList {
         Self { partition: PartitionId(0), chunks: chunks.collect() }
     }
 
-    /// The chunks of `log` with the first `events` events that match `types`.
+    /// Creates a list from the chunks of `log` that contain the first `events` events that match
+    /// `types`.
     fn sample(
         log: &dyn Log,
         partition: PartitionId,
@@ -439,7 +443,7 @@ impl EventList {
         Ok(list)
     }
 
-    /// The events, in order.
+    /// The chunks with the events, in order.
     pub(crate) fn chunks(&self) -> &[Arc<Chunk>] {
         &self.chunks
     }
@@ -482,7 +486,7 @@ impl Log for EventList {
 }
 
 impl EventList {
-    /// The partition of the events.
+    /// The partition to which the events belong.
     #[must_use]
     pub fn partition(&self) -> PartitionId {
         self.partition

@@ -1,5 +1,5 @@
-//! Finds timers that a call sets and that are due within its batch. A batch spans
-//! ticks as long as nothing is due, so such a call must be repeated with fewer events.
+//! Finds timers that a call sets and that are due within its batch. A batch spans several ticks as
+//! long as nothing is due. So if a call sets such a timer, it must be repeated with fewer events.
 
 use std::collections::BTreeMap;
 
@@ -11,22 +11,24 @@ use lantern_core::{Batch, Timestamp};
 pub(crate) struct DueWatch {
     /// The watermark at the batch's last event.
     last: Timestamp,
-    /// The index of the event that set the timer and the timer's due time, by key.
+    /// For each key, the index of the event that set the timer, and the timer's due time.
     set: BTreeMap<String, (usize, Timestamp)>,
-    /// The earliest due time of a timer that should have fired before it was used again.
+    /// The due time of a timer that should have fired before the call set or cancelled it again. If
+    /// there are several, it is the earliest.
     missed: Option<Timestamp>,
-    /// The earliest due time of all timers and expiries that the call set.
+    /// The time of the first timer or expiry of a row that the call set.
     pub(crate) earliest: Timestamp,
 }
 
 impl DueWatch {
-    /// Watches a call with `batch`.
+    /// Creates a watch for a call with `batch`.
     pub(crate) fn of(batch: &Batch) -> Self {
         let last = batch.watermarks.last().copied().unwrap_or(batch.watermark);
         Self { last, earliest: Timestamp::MAX, ..Self::default() }
     }
 
-    /// Event `index`, at watermark `now`, sets or cancels the timer of `key`.
+    /// Notes that event `index` sets or cancels the timer with the key `key`. `now` is the
+    /// watermark at this event.
     pub(crate) fn used(&mut self, key: &str, index: usize, now: Timestamp) {
         let missed = |(set_by, due): &(usize, Timestamp)| *due <= now || index < *set_by;
         if let Some((_, due)) = self.set.remove(key).filter(missed) {
@@ -34,7 +36,7 @@ impl DueWatch {
         }
     }
 
-    /// Event `index` sets the timer of `key`.
+    /// Notes that event `index` sets the timer with the key `key` to the time `due`.
     pub(crate) fn set(&mut self, key: &str, index: usize, due: Timestamp) {
         self.earliest = self.earliest.min(due);
         if due <= self.last {
@@ -42,7 +44,8 @@ impl DueWatch {
         }
     }
 
-    /// The earliest due time of a timer that should have fired within the batch.
+    /// The due time of a timer that should have fired within the batch. If there are several, it is
+    /// the earliest.
     pub(crate) fn missed(&self) -> Option<Timestamp> {
         let left = self.set.values().map(|(_, due)| *due);
         left.chain(self.missed).min()
@@ -53,7 +56,7 @@ impl DueWatch {
 mod tests {
     use super::*;
 
-    /// Events at the watermarks 0, 10, 20 and 30.
+    /// A watch for a batch with events at the watermarks 0, 10, 20 and 30.
     fn watch() -> DueWatch {
         let watermarks = [0, 10, 20, 30].map(Timestamp).to_vec();
         DueWatch::of(&Batch { watermarks, ..Batch::default() })

@@ -1,6 +1,6 @@
-//! Finds cycles of projections, in which each projection emits an event type that the next
-//! one subscribes to. A cycle could run without end, so it is refused unless every manifest
-//! in it sets `cycle-depth-max`.
+//! Finds cycles of projections. In a cycle, each projection emits an event type to which the next
+//! one subscribes. A cycle could run without end, so it is refused unless every manifest in it sets
+//! `cycle-depth-max`.
 
 use std::collections::VecDeque;
 
@@ -8,7 +8,7 @@ use lantern_core::{Manifest, ProjectionRecord, VersionState};
 
 use crate::{Engine, EngineError};
 
-/// A projection as a node of the graph.
+/// A version of a projection, as a node of the graph in which cycles are searched.
 #[derive(Clone)]
 struct ProjectionNode {
     name: String,
@@ -27,16 +27,16 @@ impl ProjectionNode {
         }
     }
 
-    /// An event type that this projection emits and `next` subscribes to.
+    /// An event type that this projection emits and to which `next` subscribes.
     fn feeds(&self, next: &Self) -> Option<&str> {
         self.emits.iter().find(|kind| next.subscribes.matches(kind)).map(String::as_str)
     }
 }
 
 impl Engine {
-    /// Checks that a version of `projection` with `manifest` closes no cycle, except a
-    /// cycle that every manifest in it allows. Versions of other projections count if they
-    /// serve readers. With `upcoming`, versions that backfill or are ready count as well.
+    /// Checks that a version of `projection` with `manifest` completes no cycle, except one that
+    /// every manifest in it allows. The check includes the active versions of other projections. If
+    /// `upcoming` is set, it also includes their versions that backfill or are ready.
     ///
     /// # Errors
     /// [`EngineError::Cycle`], which names the cycle.
@@ -62,7 +62,8 @@ impl Engine {
     }
 }
 
-/// The manifests of a projection that emit events or may do so soon.
+/// The manifests of those versions of a projection that the check includes: the active one and,
+/// with `upcoming`, those that backfill or are ready.
 fn counted(record: &ProjectionRecord, upcoming: bool) -> impl Iterator<Item = &Manifest> {
     let counts = move |state: VersionState| match state {
         VersionState::Active => true,
@@ -72,7 +73,8 @@ fn counted(record: &ProjectionRecord, upcoming: bool) -> impl Iterator<Item = &M
     record.versions.iter().filter(move |v| counts(v.state)).map(|v| &v.manifest)
 }
 
-/// The first cycle through node 0 that some manifest in it does not allow, as text.
+/// The first cycle through node 0 that a manifest in it does not allow, as text; `None` if there is
+/// no such cycle.
 fn find_forbidden_cycle(nodes: &[ProjectionNode]) -> Option<String> {
     (0..nodes.len()).filter(|&index| !nodes[index].allows).find_map(|index| {
         let mut cycle = path(nodes, 0, index)?;
@@ -81,10 +83,10 @@ fn find_forbidden_cycle(nodes: &[ProjectionNode]) -> Option<String> {
     })
 }
 
-/// The nodes on a shortest path from `from` to `to`, with at least one step and without
-/// `to` itself.
+/// The nodes on a shortest path from `from` to `to`, without `to` itself. The path has at least one
+/// step.
 fn path(nodes: &[ProjectionNode], from: usize, to: usize) -> Option<Vec<usize>> {
-    // If node 0 feeds no node, there is no cycle through it.
+    // If no projection subscribes to what node 0 emits, there is no cycle through node 0.
     if from == to && from == 0 && !nodes.iter().any(|next| nodes[0].feeds(next).is_some()) {
         return None;
     }

@@ -1,17 +1,18 @@
-//! Limits for emitted events, so that any log can store these events and read them back.
-//! The limits equal those for other producers' events in a Kafka topic. Lantern would read
-//! an event over these limits back as an unreadable record.
+//! Limits for emitted events. They ensure that every log can store an emitted event and read it
+//! back. Kafka topics have the same limits for the events of other producers. An emitted event over
+//! these limits would be read back as an unreadable record.
 
 use lantern_core::{NewEvent, Timestamp};
 use serde::de::IgnoredAny;
 use thiserror::Error;
 
-/// The most bytes of a subject.
+/// The maximum number of bytes in a subject.
 const SUBJECT_BYTES_MAX: usize = 4_096;
-/// How deep the data may be nested.
+/// The maximum depth to which the data may be nested.
 const JSON_DEPTH_MAX: usize = 64;
 
-/// Why no log could store an emitted event and return it. For the plugin's author.
+/// Why an emitted event is not allowed: a log could not store it and read it back. The text is for
+/// the plugin's author.
 #[derive(Debug, Error)]
 pub(crate) enum EmitError {
     #[error(
@@ -36,7 +37,7 @@ pub(crate) enum EmitError {
 /// Checks the subject, the time and the data of `event`.
 ///
 /// # Errors
-/// [`EmitError`] with the first violation.
+/// [`EmitError`] for the first limit that is exceeded.
 pub(crate) fn check(event: &NewEvent) -> Result<(), EmitError> {
     let kind = || event.kind.clone();
     let bytes = event.subject.len();
@@ -61,7 +62,7 @@ pub(crate) fn check(event: &NewEvent) -> Result<(), EmitError> {
     Ok(())
 }
 
-/// The nesting depth of `json`, which is valid.
+/// The depth to which arrays and objects are nested in `json`, which must be valid.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in json {

@@ -1,28 +1,30 @@
-//! Limits how fast a projection's emitted events are appended to the log. Each projection
-//! has its own token bucket, so a projection that emits without end slows down no other.
+//! Limits how fast a projection's emitted events are appended to the log. Each projection has its
+//! own quota (a token bucket), so a projection that emits without end does not slow down the
+//! others.
 
 use std::time::Duration;
 
 use parking_lot::Mutex;
 
-/// A projection's quota of appended events. It holds up to one second's worth of events.
+/// The quota of one projection. The bucket holds at most the events of one second.
 #[derive(Default)]
 pub(crate) struct EmitQuota(Mutex<TokenBucket>);
 
 #[derive(Default)]
 struct TokenBucket {
-    /// How many events could be sent at the time `at`.
+    /// How many events could be appended at the time `at`.
     events: f64,
-    /// The time of the last call; `None` for a full bucket.
+    /// The time at which `events` was calculated. `None` if the bucket has not been used yet and is
+    /// full.
     at: Option<Duration>,
 }
 
 impl EmitQuota {
-    /// Takes up to `requested` events from the bucket, which is filled with `per_s`
-    /// events per second up to `now`. Returns how many may be sent, at least one.
+    /// Takes up to `requested` events from the bucket, into which `per_s` events per second flow
+    /// until `now`. Returns how many events may be appended, which is at least one.
     ///
     /// # Errors
-    /// The time until events may be sent.
+    /// The time until events may be appended.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,
@@ -44,7 +46,8 @@ impl EmitQuota {
         let held = held.min(per_s);
         bucket.at = Some(now);
         bucket.events = held;
-        // Wait for more events to send at once: each append has a cost of its own.
+        // Each append has a cost of its own, so the caller waits until it can append several events
+        // at once.
         let least = (requested as f64).min(per_s / 10.0).max(1.0);
         if held < least {
             return Err(Duration::from_secs_f64((least - held) / per_s));
@@ -54,7 +57,7 @@ impl EmitQuota {
         Ok(accepted as usize)
     }
 
-    /// Gives back events that were taken and not sent.
+    /// Returns events to the bucket that were taken but not appended.
     #[expect(clippy::cast_precision_loss, reason = "as above")]
     pub(crate) fn refund(&self, events: usize) {
         self.0.lock().events += events as f64;

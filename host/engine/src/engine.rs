@@ -14,31 +14,31 @@ use crate::scheduler::{RunTurn, Scheduler};
 use crate::shard_handle::{IntakeRate, ShardHandle};
 use crate::{EngineConfig, EngineError};
 
-/// How many shards commit at the same time at shutdown.
+/// The number of shards that commit at the same time when the server shuts down.
 const LAST_COMMITS: usize = 16;
 
-/// Folds the log into every projection's tables. All methods may block, so do not call
-/// them on a thread that must not block.
+/// Folds the log into the tables of every projection. All methods may block, so do not call them on
+/// a thread that must not block.
 pub struct Engine {
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) ports: Ports,
     pub(crate) registry: Registry,
     pub(crate) scheduler: Scheduler,
-    /// Locked during every change of the catalogue. Locked before any shard's lock.
+    /// Locked during every change of the catalogue. A thread that also locks shards must lock this
+    /// first.
     pub(crate) lifecycle: Mutex<()>,
     /// Whether a verification is running. Only one may run at a time.
     pub(crate) verifying: AtomicBool,
-    /// How fast each partition of the log grows, measured while a shard is behind.
+    /// How fast each partition of the log grows. This is measured while a shard has not caught up.
     pub(crate) intake: Vec<Mutex<IntakeRate>>,
-    /// The quotas for emitted events by projection.
+    /// The quota for emitted events of each projection.
     pub(crate) emit_quotas: Mutex<BTreeMap<String, Arc<EmitQuota>>>,
 }
 
 impl Engine {
-    /// Reads the catalogue and opens every shard's state. Nothing runs before
-    /// [`Engine::start`]. A shard with a damaged state is halted with the reason. A state
-    /// that cannot be opened for another reason is tried again. The other shards are not
-    /// affected.
+    /// Creates an engine. It reads the catalogue and opens every shard's state, but folds nothing
+    /// before [`Engine::start`]. A shard with a damaged state is halted with the reason. A state
+    /// that cannot be opened for another reason is tried again. The other shards are not affected.
     ///
     /// # Errors
     /// [`EngineError::Store`] if the catalogue cannot be read.
@@ -60,13 +60,13 @@ impl Engine {
         Ok(engine)
     }
 
-    /// Starts the threads; every shard catches up from its committed offset.
+    /// Starts the threads of the engine. Every shard continues to fold at its committed offset.
     pub fn start(self: &Arc<Self>) {
         self.start_with(|| ());
     }
 
-    /// Like [`Engine::start`]. Each thread that runs slow shards calls `give_way` first,
-    /// which can lower the thread's priority.
+    /// Starts the threads like [`Engine::start`]. Each thread that runs slow shards calls
+    /// `give_way` first, for example to lower its priority.
     pub fn start_with(self: &Arc<Self>, give_way: impl Fn() + Clone + Send + 'static) {
         self.attach();
         let threads = match self.config.threads {
@@ -76,8 +76,8 @@ impl Engine {
         self.scheduler.start(threads, &self.ports.clock, &self.run_turn(), give_way);
     }
 
-    /// Registers the engine with the log and wakes all shards, without threads of its
-    /// own. A simulation then calls [`Engine::turn_once`].
+    /// Registers the engine with the log and wakes all shards, but starts no threads. A simulation
+    /// then calls [`Engine::turn_once`].
     pub fn attach(self: &Arc<Self>) {
         let engine = Arc::downgrade(self);
         self.ports.log.on_append(Arc::new(move |partition, types| {
@@ -90,16 +90,16 @@ impl Engine {
         }
     }
 
-    /// Ends the threads without a commit, like a crash. For tests.
+    /// Ends the threads without a commit, as a crash does. For tests.
     pub fn abandon(&self) {
         self.scheduler.stop();
     }
 
-    /// Ends the threads, then commits applied changes and next offsets.
+    /// Ends the threads, and then commits all applied changes and next offsets.
     pub fn shutdown(&self) {
         self.abandon();
         let handles = self.registry.handles();
-        // Several commits at a time, since each waits for the disk.
+        // Several shards commit at the same time, because each commit waits for the disk.
         std::thread::scope(|scope| {
             for share in handles.chunks(handles.len().div_ceil(LAST_COMMITS).max(1)) {
                 scope.spawn(move || share.iter().for_each(|handle| self.commit_last(handle)));
@@ -113,26 +113,26 @@ impl Engine {
             return;
         };
         if let Err(error) = shard.close(self.ports.clock.monotonic()) {
-            // Nothing is lost: the log has it all.
+            // No event is lost, because the log contains all events.
             tracing::warn!(projection = %handle.id.projection, %error, "a shard's last commit before the shutdown failed; its events are folded again from the log");
         }
     }
 
-    /// Runs one step of one waiting shard on the caller's thread; `false` if no shard
-    /// waits.
+    /// Runs one step of a shard that waits for a turn, on the caller's thread. Returns `false` if
+    /// no shard waits.
     pub fn turn_once(self: &Arc<Self>) -> bool {
         self.scheduler.turn_once(&*self.ports.clock, &self.run_turn())
     }
 
-    /// The function that the threads run. It keeps the engine alive until they have
+    /// The function that the engine's threads run. It keeps the engine alive until the threads have
     /// ended.
     fn run_turn(self: &Arc<Self>) -> RunTurn {
         let engine = self.clone();
         Arc::new(move |handle| engine.run_shard_turn(handle))
     }
 
-    /// Wakes the shards of `partition`. Shards that subscribe to none of `types` are
-    /// woken lazily, because they only advance their next offset.
+    /// Wakes the shards of `partition`. A shard that subscribes to none of `types` is woken later,
+    /// because it would only advance its next offset.
     fn wake_partition(&self, partition: PartitionId, types: Option<&[String]>) {
         let now = self.ports.clock.monotonic();
         for projection in self.registry.read().values() {

@@ -1,4 +1,4 @@
-//! Errors of requests to the engine.
+//! Errors that the engine returns to its callers.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use lantern_core::{
 };
 use thiserror::Error;
 
-/// The first difference between two folds of the same events.
+/// Describes the first difference between two folds of the same events.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
     "the plugin is not deterministic: folding the same {events} events {how} gave a different {space} under key `{key}`: first {left}, then {right}; keep all state in tables"
@@ -17,9 +17,9 @@ pub struct Nondeterminism {
     pub events: u64,
     /// How the second fold was done, compared to the first.
     pub how: String,
-    /// The kind of entry: `row in table NAME`, `timer`, …
+    /// The kind of the entry that differs: `row in table NAME`, `timer`, and so on.
     pub space: String,
-    /// The first differing key.
+    /// The key of the entry that differs.
     pub key: String,
     /// The value under this key in the first fold.
     pub left: String,
@@ -27,22 +27,22 @@ pub struct Nondeterminism {
     pub right: String,
 }
 
-/// Why a version is not activated: at the same offset, the active version has
-/// applied events that this one has not.
+/// Why a version was not activated: at the same offset, the active version has applied events that
+/// this version has not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActivationRefused {
-    /// The projection.
+    /// The name of the projection.
     pub projection: String,
     /// The version that was to be activated.
     pub version: VersionId,
-    /// The version that serves readers.
+    /// The active version.
     pub active: VersionId,
-    /// Events and timers that failed in this version and not in the active one.
+    /// How many events and timers failed in the version and not in the active version.
     pub failed: u64,
-    /// Events that the active version has applied, and that wait in this version behind a
-    /// failed event of their subject.
+    /// How many events the active version has applied that wait in the version behind a failed
+    /// event of their subject.
     pub waiting: u64,
-    /// The first failed event or timer: partition, offset, reason.
+    /// The first event or timer that failed: its partition, its offset and the reason.
     pub first: Option<(u32, u64, String)>,
 }
 
@@ -87,14 +87,14 @@ fn events(count: u64) -> String {
     if count == 1 { "1 event".into() } else { format!("{count} events") }
 }
 
-/// Why a request to the engine failed. The text names the value and the remedy.
+/// Why a request to the engine failed. The text names the value that is wrong and what to do.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum EngineError {
-    /// No projection of that name.
+    /// There is no projection with this name.
     #[error("there is no projection `{0}`: `lantern plugin list` lists all projections")]
     NoProjection(String),
-    /// No version of that id.
+    /// The projection has no version with this id.
     #[error(
         "projection `{0}` has no version `{1}`: `lantern plugin status {0}` lists its versions"
     )]
@@ -105,56 +105,56 @@ pub enum EngineError {
     /// No version serves readers yet.
     #[error("projection `{0}` serves no version yet: its first one is still catching up")]
     NotActive(String),
-    /// The version has not caught up.
+    /// The version has not caught up with the log.
     #[error(
         "version `{version}` of `{projection}` has not caught up yet ({percent:.1} %): wait, or see `lantern plugin status {projection}`"
     )]
     NotReady {
-        /// The projection.
+        /// The name of the projection.
         projection: String,
         /// The version.
         version: VersionId,
-        /// How much of the log it has folded.
+        /// How much of the log the version has folded, in percent.
         percent: f64,
     },
-    /// There is no version to roll back to.
+    /// There is no previously active version to which a rollback could return.
     #[error("projection `{0}` has no previous version to roll back to")]
     NoPrevious(String),
-    /// The active version cannot be deleted without its projection.
+    /// The active version cannot be deleted alone, only with its projection.
     #[error(
         "version `{1}` of `{0}` is active: activate another version first, or delete the whole projection"
     )]
     IsActive(String, VersionId),
-    /// Emitted events of the version are not all in the log yet.
+    /// The version has emitted events that are not in the log yet.
     #[error(
         "version `{1}` of `{0}` has emitted events that are not in the log yet: try again later"
     )]
     Unsent(String, VersionId),
-    /// The manifest breaks a rule.
+    /// The plugin's manifest breaks a rule.
     #[error(transparent)]
     Manifest(#[from] ManifestError),
     /// Two folds of the same events gave different results.
     #[error(transparent)]
     Nondeterministic(Box<Nondeterminism>),
-    /// A check could not fold events because of the plugin.
+    /// A check could not fold events because the plugin failed.
     #[error("the plugin cannot be run: {0}")]
     Plugin(String),
-    /// The version would close a cycle of projections, in which each emits an event type
-    /// that the next one subscribes to.
+    /// The version would complete a cycle of projections, in which each emits an event type to
+    /// which the next one subscribes.
     #[error(
         "the projections would trigger each other without end: {0}; subscribe to narrower types, or allow a bounded cycle with `cycle-depth-max` in each manifest"
     )]
     Cycle(String),
-    /// The machine lacks a resource; this is no verdict on the plugin.
+    /// The machine lacks a resource; the plugin is not the reason.
     #[error("the plugin cannot be run now: {0}")]
     Host(String),
-    /// The projection is halted.
+    /// The projection is halted. Contains its name, the version and the reason.
     #[error("version `{1}` of `{0}` is halted: {2}")]
     Halted(String, VersionId, String),
-    /// Nothing was selected.
+    /// The request selects no parked events.
     #[error("no parked events are selected: give `all`, a `subject`, or `offsets`")]
     NoSelection,
-    /// The cursor was not issued by this list.
+    /// The cursor does not come from an earlier page of the same list.
     #[error("`{0}` is not a cursor of this list: leave `cursor` out to start at the beginning")]
     Cursor(String),
     /// The state cannot be read or written.
@@ -163,13 +163,14 @@ pub enum EngineError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// Another verification is running.
+    /// Another verification is running, and only one may run at a time.
     #[error("a verification is running: wait until it ends; `lantern verify` shows its progress")]
     Verifying,
-    /// The active version has applied events that the version has not.
+    /// The active version has applied events that the version to be activated has not applied.
     #[error("{0}")]
     AppliesLess(Box<ActivationRefused>),
-    /// After a crash, readers wait until what they may have seen is folded again.
+    /// After a crash, readers must wait until the events whose results they may have seen are
+    /// folded again.
     #[error(transparent)]
     Recovering(#[from] Recovering),
     /// The engine is shutting down.

@@ -1,4 +1,4 @@
-//! Finds changed pairs by the hash of their key.
+//! An index that finds changed pairs by the hash of their key.
 
 use std::hash::BuildHasher;
 use std::sync::LazyLock;
@@ -7,21 +7,21 @@ use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 use lantern_core::PairSpan;
 
-/// One hasher for all layers, so that a key is hashed once for all of them.
+/// The hasher that all change sets use, so that a key is hashed only once for all of them.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// The hash of `key`, the same for every [`KeyIndex`].
+/// The hash of `key`. It is the same for every [`KeyIndex`].
 #[inline]
 pub(crate) fn hash(key: &[u8]) -> u64 {
     HASHER.hash_one(key)
 }
 
-/// The pairs in a buffer of bytes, found by the hash of their key.
+/// An index of the pairs in a buffer of bytes. It finds a pair by the hash of its key.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct KeyIndex {
-    /// For each pair the lower half of its hash and its index in `pairs`.
+    /// For each pair, the lower half of its key's hash, and its index in `pairs`.
     slots: HashTable<(u32, u32)>,
-    /// The pairs with the hash of their key, in no order.
+    /// The pairs, each with the hash of its key, in no particular order.
     pairs: Vec<(u64, PairSpan)>,
 }
 
@@ -31,7 +31,7 @@ fn half(hash: u64) -> u32 {
 }
 
 impl KeyIndex {
-    /// The index of `key` in [`KeyIndex::pairs`].
+    /// The index in [`KeyIndex::pairs`] of the pair with the key `key`.
     #[inline]
     pub(crate) fn find(&self, bytes: &[u8], hash: u64, key: &[u8]) -> Option<usize> {
         let same = |(part, index): &(u32, u32)| {
@@ -40,12 +40,13 @@ impl KeyIndex {
         self.slots.find(hash, same).map(|(_, index)| *index as usize)
     }
 
-    /// Whether there may be a pair with this hash. False positives are possible.
+    /// Whether the index may contain a pair whose key has this hash. It may return `true` although
+    /// there is no such pair.
     pub(crate) fn has_alike(&self, hash: u64) -> bool {
         self.slots.find(hash, |(part, _)| *part == half(hash)).is_some()
     }
 
-    /// All pairs, each with the hash of its key, in no order.
+    /// All pairs, each with the hash of its key, in no particular order.
     pub(crate) fn pairs(&self) -> &[(u64, PairSpan)] {
         &self.pairs
     }
@@ -60,7 +61,7 @@ impl KeyIndex {
         self.pairs[index].1 = pair;
     }
 
-    /// The number of pairs that fit without a further allocation.
+    /// The number of pairs for which there is memory.
     pub(crate) fn capacity(&self) -> usize {
         self.pairs.capacity()
     }

@@ -1,5 +1,5 @@
-//! Reads through layers: the writes of a call, the changes applied before it and not
-//! committed yet, and the committed state below them.
+//! Reads through layers of changes. The top layer contains the writes of a call, the next ones the
+//! changes that are applied and not committed yet. Below them is the committed state.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, btree_map};
@@ -10,29 +10,29 @@ use lantern_core::{
 
 use crate::key_index::{KeyIndex, hash};
 
-/// The most pairs for which a scan allocates memory in advance.
+/// The maximum number of pairs for which a scan allocates memory in advance.
 const SCAN_CAPACITY: usize = 64;
 
-/// A set of changes on top of lower layers and the store. It hides their values.
+/// A set of changes. Its values replace those of the layers and of the store below it.
 pub(crate) trait Layer {
-    /// The changes of `space`, for lookups by key.
+    /// The changes of `space`, in which a key can be looked up.
     fn changes(&self, space: Space) -> SpaceLookup<'_>;
 
-    /// The changes of `space` with keys in `range`, in order.
+    /// The changes of `space` whose keys are in `range`, in key order.
     fn within(&self, space: Space, range: &KeyRange) -> SortedChanges<'_>;
 }
 
-/// Changes in the order of their keys; `None` marks a deleted key.
+/// Changes in key order. The value `None` marks a deleted key.
 pub(crate) type OrderedChanges = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
-/// A changed key with its value; `None` if it is deleted.
+/// A changed key with its value; `None` if the key is deleted.
 type ChangedPair<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// The changes of a layer within a range, in key order, readable from both ends.
+/// The changes of a layer within a range, in key order. They can be read from both ends.
 pub(crate) enum SortedChanges<'a> {
     Ordered(btree_map::Range<'a, Vec<u8>, Option<Vec<u8>>>),
     Pending(ChangedPairs<'a>),
-    /// Sorted copies of pairs that are stored by hash.
+    /// Sorted copies of changes that the layer finds by hash.
     Sorted(std::vec::IntoIter<ChangedPair<'a>>),
     Nothing,
 }
@@ -52,7 +52,7 @@ impl<'a> SortedChanges<'a> {
     }
 }
 
-/// The changes of one space of a layer.
+/// The changes of one space in a layer.
 #[derive(Clone, Copy)]
 pub(crate) enum SpaceLookup<'a> {
     Hashed(&'a KeyIndex, &'a [u8]),
@@ -62,8 +62,8 @@ pub(crate) enum SpaceLookup<'a> {
 }
 
 impl<'a> SpaceLookup<'a> {
-    /// The change to `key`, whose hash is `hash`: `Some(None)` if the key is deleted,
-    /// `None` if it is unchanged.
+    /// The change to `key`, whose hash is `hash`. It is `Some(None)` if the key is deleted, and
+    /// `None` if the key is unchanged.
     #[inline]
     pub(crate) fn find(self, hash: u64, key: &[u8]) -> Option<Option<&'a [u8]>> {
         match self {
@@ -77,7 +77,8 @@ impl<'a> SpaceLookup<'a> {
     }
 }
 
-/// The value under `key`: from the topmost layer that changes it, else from the store.
+/// The value under `key`. It comes from the topmost layer that changes the key, or from the store
+/// if no layer does.
 pub(crate) fn get(
     layers: &[&dyn Layer],
     store: &dyn ReadStore,
@@ -91,7 +92,7 @@ pub(crate) fn get(
     }
 }
 
-/// Like [`get`], for those of `keys` whose value `values` does not have yet.
+/// Reads like [`get`], for those of `keys` that have no value in `values` yet.
 pub(crate) fn get_many(
     layers: &[&dyn Layer],
     store: &dyn ReadStore,
@@ -114,9 +115,9 @@ pub(crate) fn get_many(
     if unknown { store.get_many(space, keys, values) } else { Ok(()) }
 }
 
-/// Up to `limit` pairs of `range` in key order, the last first if `reverse`, with the
-/// changes of `layers` (topmost first) on top of the store. The cost does not grow with
-/// the number of changes in the layers, except for deleted keys within the range.
+/// Returns up to `limit` pairs of `range` in key order; the last pairs first if `reverse` is set.
+/// The changes of `layers` (topmost first) replace pairs of the store. The time does not grow with
+/// the number of changes in the layers, except with that of deleted keys within the range.
 pub(crate) fn scan(
     layers: &[&dyn Layer],
     store: &dyn ReadStore,
@@ -156,11 +157,12 @@ pub(crate) fn scan(
     Ok(merged)
 }
 
-/// The changes of several layers in key order; for each key that of the topmost layer.
+/// The changes of several layers in key order. If several layers change a key, the change of the
+/// topmost layer is used.
 struct MergedChanges<'a> {
-    /// Each layer with its next pair, the topmost first.
+    /// The layers, the topmost first, each with its next change.
     layers: Vec<(ChangedPair<'a>, SortedChanges<'a>)>,
-    /// The pair that comes next over all layers.
+    /// The change that comes next, over all layers.
     first: Option<ChangedPair<'a>>,
     reverse: bool,
 }
@@ -184,7 +186,7 @@ impl<'a> MergedChanges<'a> {
         })
     }
 
-    /// Takes the next pair, and skips its key in the layers below.
+    /// Returns the next change, and skips its key in the layers below.
     fn take(&mut self) -> Option<ChangedPair<'a>> {
         let first_pair = self.first?;
         let reverse = self.reverse;
@@ -199,12 +201,12 @@ impl<'a> MergedChanges<'a> {
     }
 }
 
-/// Pairs of the store in order. They are read in pages, because deleted keys in the
-/// layers above may hide any number of them.
+/// The pairs of the store, in order. They are read in pages, because layers may delete any number
+/// of these keys.
 struct StoredPages<'a> {
     store: &'a dyn ReadStore,
     space: Space,
-    /// The range that is still to be read; `None` if all of it was read.
+    /// The part of the range that has not been read; `None` if all of it was read.
     unread: Option<KeyRange>,
     page: std::iter::Peekable<std::vec::IntoIter<(Vec<u8>, Vec<u8>)>>,
     limit: usize,
@@ -223,7 +225,7 @@ impl<'a> StoredPages<'a> {
         Self { store, space, unread: Some(range.clone()), page, limit, reverse }
     }
 
-    /// The next key.
+    /// The key of the next pair. The pair is not removed.
     fn peek(&mut self) -> Result<Option<&[u8]>, StoreError> {
         if self.page.peek().is_none()
             && let Some(range) = self.unread.take()
@@ -257,13 +259,15 @@ mod tests {
     use super::*;
     use crate::change_set::ChangeSet;
 
-    /// Checks scans in both directions with every limit against the merged map, for every
-    /// combination of five keys in the store and in two layers, put or deleted.
+    /// Compares scans with the merged map, in both directions and with every limit. It does this
+    /// for every combination in which five keys can be set or deleted in the store and in two
+    /// layers.
     #[test]
     fn a_scan_through_layers_equals_a_scan_of_the_merged_map() {
         let key = |i: u32| vec![b'a' + u8::try_from(i).expect("small")];
         for pattern in 0..4_u32.pow(5) {
-            // Rows of tables are found by hash until they are sorted.
+            // Rows of tables are found by hash until they are sorted; entries of other spaces are
+            // always sorted.
             let space = [Space::Outbox, Space::Table(TableId(0))][pattern as usize % 2];
             let stored = MemoryShard::default();
             let keys: Vec<_> = (0..5).map(key).collect();
@@ -288,7 +292,7 @@ mod tests {
                 }
             }
             stored.commit(&rows).unwrap();
-            // The lower layer may be sorted, and may be a commit in progress.
+            // The lower layer may be sorted, and may be that of a commit in progress.
             if pattern % 3 == 0 {
                 low.put_in_order(space);
             }

@@ -1,5 +1,6 @@
-//! The loop that maintains every projection's tables: read, gather, apply, buffer,
-//! commit, publish; with parking, timers and versions.
+//! The engine maintains the tables of every projection. It reads events, gathers them in batches,
+//! applies the batches, collects the changes, commits them and publishes the commits. It also
+//! handles parked events, timers and versions.
 //!
 //! This crate reaches the outside only through the ports of `lantern-core`: it uses no
 //! clock, randomness, file or socket of its own. So a test can replace every port by a fake

@@ -1,6 +1,6 @@
-//! Operations on projections: upload, activate, roll back, pause, resume, rebuild, delete.
-//! Every change of the catalogue is one durable write; the registry in memory is changed
-//! after that write.
+//! The operations on projections: upload, activate, roll back, pause, resume, rebuild, delete.
+//! Every change of the catalogue is one durable write. The registry in memory is changed after that
+//! write.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -20,32 +20,32 @@ use crate::shard_handle::ShardHandle;
 use crate::stop_reason::StopReason;
 use crate::{Activation, Engine, EngineError, Uploaded, activation, determinism_check};
 
-/// The most versions kept of one projection.
+/// The maximum number of versions that a projection may have.
 const VERSIONS_MAX: usize = 32;
 
 /// A plugin to be uploaded as a version.
 pub struct Upload {
-    /// The plugin, compiled and set up with its parameters.
+    /// The plugin, after compilation and `setup` with its parameters.
     pub plugin: Arc<dyn Plugin>,
-    /// SHA-256 of its bytes as uploaded, in hexadecimal.
+    /// The SHA-256 of the plugin's bytes as uploaded, in hexadecimal.
     pub sha256: String,
     /// The parameters that were passed to `setup`.
     pub parameters: String,
     /// The source code that the plugin runs, if it is an interpreter.
     pub source: Option<VersionSource>,
-    /// The projection's name; `None` for the name in the manifest.
+    /// The name of the projection; `None` to use the name in the manifest.
     pub name: Option<String>,
-    /// Whether it becomes active by itself once it has caught up.
+    /// Whether the version becomes active by itself once it has caught up.
     pub activate: Activation,
-    /// Whether to fold a sample of the log several times first, and to refuse the plugin
-    /// if the results differ.
+    /// Whether the determinism check runs first. It folds a sample of the log several times, and
+    /// refuses the plugin if the results differ.
     pub check: bool,
 }
 
 impl Upload {
-    /// An upload without parameters, under the manifest's name, with the determinism check.
-    /// The version is activated unless it has parked events that the active version has
-    /// applied.
+    /// Creates an upload without parameters and under the manifest's name. It includes the
+    /// determinism check. The version becomes active unless it has parked events that the active
+    /// version has applied.
     #[must_use]
     pub fn new(plugin: Arc<dyn Plugin>, sha256: impl Into<String>) -> Self {
         let (sha256, parameters, name) = (sha256.into(), String::new(), None);
@@ -73,7 +73,8 @@ pub fn version_id(sha256: &str, parameters: &str, source: Option<&VersionSource>
 }
 
 impl Engine {
-    /// The record of projection `name`, or a new one. It has room for another version.
+    /// The record of the projection `name`, or a new record. Returns an error if the projection
+    /// already has the maximum number of versions.
     fn record_with_room(&self, name: &str) -> Result<ProjectionRecord, EngineError> {
         let record = match self.registry.read().get(name) {
             Some(projection) => projection.record.clone(),
@@ -125,13 +126,13 @@ impl Engine {
             self.force_existing(&name, &id, upload.activate)?;
             return Ok(uploaded);
         }
-        // Another version may have been uploaded during the determinism check.
+        // Another version may have been uploaded while the determinism check ran.
         self.check_cycles(&name, &manifest, true)?;
         uploaded.existed = false;
         let mut record = self.record_with_room(&name)?;
         if upload.activate != Activation::Never {
-            // Of several versions that backfill, only the version that was uploaded last is
-            // activated automatically.
+            // If several versions backfill, only the one that was uploaded last becomes active by
+            // itself.
             record.versions.iter_mut().for_each(|v| v.activate_when_ready = false);
         }
         let version = VersionRecord {
@@ -146,7 +147,7 @@ impl Engine {
             activate_forced: upload.activate == Activation::Forced,
             ..VersionRecord::default()
         };
-        // Delete the state that an earlier version with this id may have left behind.
+        // An earlier version with this id may have left a state, which is deleted here.
         self.ports.stores.remove(&name, &id, 0)?;
         record.versions.push(version.clone());
         self.ports.catalog.save(&record)?;
@@ -166,14 +167,14 @@ impl Engine {
         Ok(uploaded)
     }
 
-    /// Activates `version`: brings it to the active version's next offset and switches
-    /// readers to it in one step. With `force`, `version` is activated even if it has
+    /// Activates `version`. It folds events up to the next offset of the active version, and then
+    /// switches readers to it in one step. With `force`, `version` is activated even if it has
     /// parked events that the active version has applied.
     ///
     /// # Errors
-    /// [`EngineError::NotReady`] if `version` has not caught up,
-    /// [`EngineError::AppliesLess`], [`EngineError::Halted`], or the error of a store. On
-    /// an error the active version stays active.
+    /// [`EngineError::NotReady`] if `version` has not caught up, [`EngineError::AppliesLess`],
+    /// [`EngineError::Halted`], or the error of a store. If there is an error, the active version
+    /// stays active.
     pub fn activate(
         &self,
         projection: &str,
@@ -252,13 +253,14 @@ impl Engine {
         }
         for handle in &build.handles {
             let waiting = || {
-                // A state that could not be opened at the start may be readable by now.
+                // A state that could not be opened when the server started may be readable now.
                 let store =
                     handle.store.clone().map_or_else(|| self.ports.stores.open(&handle.id), Ok);
                 has_unsent(&*store?)
             };
-            // Tried twice, since a disk error may be temporary. A state that stays
-            // unreadable does not prevent the deletion: there is no other remedy.
+            // The read is tried twice, because a disk error may be temporary. If the state cannot
+            // be read, the version is deleted nevertheless, because nothing else can be done about
+            // it.
             if waiting().or_else(|_| waiting()).is_ok_and(|waiting| waiting) {
                 return Err(EngineError::Unsent(projection.into(), version.clone()));
             }
@@ -300,9 +302,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Called when a shard of a version that is not active has caught up for the first
-    /// time. Once all shards of the version have caught up, it becomes ready or active.
-    /// Returns `false` if the caller must try again later.
+    /// Reports that a shard of a version that is not active has caught up for the first time. Once
+    /// all shards of the version have caught up, the version becomes ready or active. Returns
+    /// `false` if the caller must try again later.
     pub(crate) fn caught_up(&self, handle: &ShardHandle) -> bool {
         let _lifecycle = self.lifecycle.lock();
         let id = &handle.id;
@@ -338,8 +340,8 @@ impl Engine {
         true
     }
 
-    /// Marks a version that has caught up as ready for [`Engine::activate`]; `refused` is
-    /// the reason why it did not become active by itself.
+    /// Marks a version that has caught up as ready, so that [`Engine::activate`] can activate it.
+    /// `refused` is the reason why it did not become active by itself.
     fn ready(&self, id: &ShardId, refused: Option<String>) -> Result<(), EngineError> {
         let ready = |record: &mut ProjectionRecord| {
             set_state(record, &id.version, VersionState::Ready);
@@ -350,7 +352,8 @@ impl Engine {
         self.change(&id.projection, ready).map(drop)
     }
 
-    /// Stores the result of a verification in the catalogue.
+    /// Stores the result of a verification in the catalogue, so that it is kept when the server
+    /// restarts.
     pub(crate) fn keep_verified(&self, projection: &str, status: &crate::VerifyStatus) {
         let _lifecycle = self.lifecycle.lock();
         let json = serde_json::to_string(status).expect("texts and numbers always encode");
@@ -364,7 +367,7 @@ impl Engine {
         }
     }
 
-    /// Stores a halt in the catalogue.
+    /// Stores the reason for a halt in the catalogue.
     pub(crate) fn note_halt(&self, id: &ShardId, reason: String) {
         let _lifecycle = self.lifecycle.lock();
         let halted = self.change(&id.projection, |record| {
@@ -387,15 +390,15 @@ impl Engine {
             Some(id) => Some(self.registry.build(projection, id)?),
             None => None,
         };
-        // Lock the shards of the old version before those of the new one, each in order
-        // of partition. All code that locks more than one shard must keep to this order.
+        // The shards of the old version are locked before those of the new one, both in order of
+        // partition. All code that locks more than one shard must use this order.
         let old_handles: &[Arc<ShardHandle>] = old.as_ref().map_or(&[], |build| &build.handles);
         let mut old_guards: Vec<_> = old_handles.iter().map(|handle| handle.shard.lock()).collect();
         let mut new_guards: Vec<_> = new.handles.iter().map(|handle| handle.shard.lock()).collect();
         let now = self.ports.clock.monotonic();
         for (index, handle) in new.handles.iter().enumerate() {
             let leader = old_handles.get(index).zip(old_guards.get_mut(index));
-            // A shard whose state cannot be read is no leader.
+            // A shard whose state cannot be read cannot be a leader.
             let leader = leader.filter(|(ahead, _)| ahead.store.is_some());
             self.level(handle, &mut new_guards[index], leader, now)?;
         }
@@ -412,7 +415,7 @@ impl Engine {
         flipped.active = Some(version.clone());
         flipped.activations += 1;
         let epoch = new.epoch(&flipped);
-        // Retired, it never makes a commit without a sync.
+        // A version that is not active makes no commits without a sync.
         for shard in old_guards.iter_mut().filter_map(|guard| guard.as_mut()) {
             shard.close(now)?;
             self.publish_commits(shard);
@@ -421,8 +424,8 @@ impl Engine {
             Some(shard) => shard.set_epoch(Some(epoch.clone()), now),
             None => Ok(()),
         });
-        // This write is the activation. If the process dies before it, the old version
-        // stays active; if the process dies after it, the new version is active.
+        // This write activates the version. If the process dies before it, the old version stays
+        // active; if the process dies after it, the new version is active.
         if let Err(error) = started.and_then(|()| self.ports.catalog.save(&flipped)) {
             for shard in new_guards.iter_mut().filter_map(|guard| guard.as_mut()) {
                 shard.state.epoch = None;
@@ -450,7 +453,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Folds a shard up to exactly the next offset of its leader.
+    /// Folds a shard up to the next offset of its leader, and no further.
     fn level(
         &self,
         handle: &Arc<ShardHandle>,
@@ -482,7 +485,7 @@ impl Engine {
                 Err(self.not_ready(handle))
             };
         };
-        // The old version's timers for its next offset must have fired before the switch,
+        // The timers of the old version for its next offset must have fired before the switch,
         // because only the active version's emitted events are appended to the log.
         let halted = ahead.snapshot.lock().halted.is_some();
         let ticks = leading.as_ref().is_some_and(|leading| leading.state.watermark_due().is_some());
@@ -494,7 +497,7 @@ impl Engine {
             ahead.record_step(leading, now);
         }
         let target = ahead.next();
-        // A shard that is far behind would block the active version for too long.
+        // If the shard is far behind, folding the rest would block the active version for too long.
         let far = target.0.saturating_sub(shard.state.meta.next.0)
             > self.config.batch_events_max as u64 * 4;
         if far || shard.state.meta.next > target {
@@ -518,7 +521,7 @@ impl Engine {
         }
     }
 
-    /// Changes a projection's record, first in the catalogue, then in memory.
+    /// Changes the record of a projection, first in the catalogue and then in memory.
     pub(crate) fn change(
         &self,
         projection: &str,
@@ -549,7 +552,7 @@ impl Engine {
     }
 }
 
-/// Stops the shards of a build for good: waits for their steps and drops them.
+/// Stops the shards of a build permanently. It waits for their steps to end, and drops the shards.
 pub(crate) fn lock_and_close(build: &VersionBuild) -> Vec<MutexGuard<'_, Option<Shard>>> {
     build.handles.iter().for_each(|handle| handle.deleted.store(true, Ordering::Release));
     let mut guards: Vec<_> = build.handles.iter().map(|handle| handle.shard.lock()).collect();
@@ -557,7 +560,7 @@ pub(crate) fn lock_and_close(build: &VersionBuild) -> Vec<MutexGuard<'_, Option<
     guards
 }
 
-/// Copies to the new version the offsets from which the old one appends its emitted events.
+/// Copies to the new version the offsets from which the old version appends its emitted events.
 /// After a rebuild, the old version may not have reached these offsets yet.
 fn transfer_unsent(
     record: &mut ProjectionRecord,
@@ -584,7 +587,7 @@ fn set_state(record: &mut ProjectionRecord, version: &VersionId, state: VersionS
     }
 }
 
-/// Checks the rules that apply to a version under the name `name`.
+/// Checks the rules for a version with the manifest `manifest` and the name `name`.
 fn check_upload(name: &str, manifest: &Manifest) -> Result<(), EngineError> {
     Manifest { name: name.to_owned(), ..manifest.clone() }.check()?;
     Ok(())

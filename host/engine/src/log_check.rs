@@ -1,6 +1,5 @@
-//! Checks that the log is still the one that a state was folded from. An offset alone
-//! does not show this: a log that was recreated or restored has other events at the same
-//! offsets.
+//! Checks that the log is still the one from which a state was folded. An offset alone does not
+//! prove this: a log that was recreated or restored has other events at the same offsets.
 
 use lantern_core::{Log, Offset};
 
@@ -16,8 +15,8 @@ pub(crate) fn check_history(state: &mut ShardState, log: &dyn Log) -> Result<(),
     check_incarnation(state, log)
 }
 
-/// A log that was restored from a copy and then got other events than before has these
-/// events at offsets that the shard has folded already.
+/// Checks that the log was not restored from a copy after the shard had folded later events. In
+/// that case it has other events at offsets that the shard has already folded.
 fn check_incarnation(state: &ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let (was, next) = (state.meta.incarnation, state.meta.next);
     match log.incarnation_at(state.id.partition, next) {
@@ -31,8 +30,8 @@ fn check_incarnation(state: &ShardState, log: &dyn Log) -> Result<(), StopReason
     }
 }
 
-/// Records which incarnation of the log wrote the event before the state's next offset.
-/// Must be called whenever the next offset has moved, before the next commit.
+/// Records which incarnation of the log wrote the event before the state's next offset. This must
+/// be called before each commit if the next offset has moved.
 pub(crate) fn record_incarnation(state: &mut ShardState, log: &dyn Log) {
     let next = state.meta.next;
     if let Some(incarnation) = log.incarnation_at(state.id.partition, next) {
@@ -40,8 +39,8 @@ pub(crate) fn record_incarnation(state: &mut ShardState, log: &dyn Log) {
     }
 }
 
-/// A partition that was recreated is a different log: at the offsets that the shard has
-/// folded, it has other events.
+/// Checks that the partition was not recreated. A recreated partition has other events at the
+/// offsets that the shard has already folded.
 fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let partition = state.id.partition;
     let Some(is) = log.identity(partition) else { return Ok(()) };
@@ -61,12 +60,11 @@ fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReaso
     }
 }
 
-/// A log that ends before the shard's next offset has lost events. New events would get
-/// offsets that the shard has passed already, so it would skip them.
+/// Checks that the log does not end before the shard's next offset. If it does, it has lost events.
+/// New events would get offsets that the shard has already passed, and the shard would skip them.
 ///
 /// # Errors
-/// [`StopReason::Halt`] if events were lost, [`StopReason::Fault`] if the log cannot be
-/// read.
+/// [`StopReason::Halt`] if events were lost, [`StopReason::Fault`] if the log cannot be read.
 pub(crate) fn check_end(state: &ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let end = log.bounds(state.id.partition).map_err(|e| StopReason::Fault(e.to_string()))?.end;
     let next = state.meta.next;

@@ -1,32 +1,34 @@
-//! Decides which events move the log's time, and with it the watermark. The decision
-//! depends on the log alone.
+//! Determines the *log time* of a shard: the highest event time so far, without events that are too
+//! far in the future. The watermark follows from it. Which events move the log time depends on the
+//! log alone.
 //!
-//! One event far in the future must not make all later events late. The embedded log and
-//! Kafka topics of type `LogAppendTime` have append times. There, an event moves the log's
-//! time if its own time is at most `engine.ahead_max_s` ahead of its append time. Kafka
-//! topics of type `CreateTime` have no append times, only times of the producers' clocks.
-//! There, an event that is more than `engine.ahead_max_s` ahead of the log's time is a
-//! *jump*: at first it does not move the log's time. If [`CONFIRMATIONS`] later events in a
-//! row are jumps as well, the log's time moves to the earliest of them.
+//! One event far in the future must not make all later events late. The embedded log and Kafka
+//! topics of type `LogAppendTime` have append times. There, an event moves the log time if its own
+//! time is at most `engine.ahead_max_s` ahead of its append time. Kafka topics of type `CreateTime`
+//! have no append times, only times of the producers' clocks. There, an event that is more than
+//! `engine.ahead_max_s` ahead of the log time is a *jump*: at first it does not move the log time.
+//! If the next [`CONFIRMATIONS`] events are jumps as well, the log time moves to the earliest of
+//! these jumps.
 //!
-//! A heartbeat moves the log's time to its own append time at most. If the log's clock was
-//! ahead and was set back, the log's time is set back too. Otherwise all events would be
-//! late until the clock reached its earlier value again.
+//! A heartbeat moves the log time to its own append time at most. If the log's clock was ahead and
+//! was set back, the log time is set back too. Otherwise all events would be late until the clock
+//! reached its earlier value again.
 
 use lantern_core::{AheadEvent, AheadEvents, Chunk, ShardMeta, Timestamp};
 
-/// How many further jumps in a row confirm a jump, if the log does not know append times.
+/// How many further jumps must follow a jump directly in order to confirm it. This is used if the
+/// log does not know append times.
 pub(crate) const CONFIRMATIONS: usize = 5;
 
-/// The log's time, as one shard has seen it.
+/// The log time of one shard (see the module's description), with the events on which it depends.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogTime {
-    /// The highest event time that counts.
+    /// The highest event time so far, without events that are too far in the future.
     pub(crate) max_time: Timestamp,
     ahead: AheadEvents,
 }
 
-/// An event of a chunk that may move the log's time.
+/// An event of a chunk that may move the log time.
 #[derive(Clone, Copy)]
 pub(crate) struct TimedEvent<'a> {
     pub(crate) chunk: &'a Chunk,
@@ -36,18 +38,19 @@ pub(crate) struct TimedEvent<'a> {
 }
 
 impl LogTime {
-    /// The time stored in `meta`.
+    /// The log time that is stored in `meta`.
     pub(crate) fn of(meta: &ShardMeta) -> Self {
         Self { max_time: meta.max_time, ahead: meta.ahead.clone() }
     }
 
-    /// Stores the time in `meta`.
+    /// Stores the log time in `meta`.
     pub(crate) fn store(self, meta: &mut ShardMeta) {
         meta.max_time = self.max_time;
         meta.ahead = self.ahead;
     }
 
-    /// Accounts for the next event. `bound_us` is how far ahead it may be.
+    /// Takes the next event into account. `bound_us` is how far the event may be in the future, in
+    /// microseconds.
     #[inline]
     pub(crate) fn take(&mut self, event: TimedEvent<'_>, bound_us: i64) {
         let time = event.chunk.events.times()[event.index];
@@ -67,7 +70,7 @@ impl LogTime {
     ) {
         let latest = appended.saturating_add(bound_us);
         if self.max_time > latest {
-            // The clock that set the append times was set back.
+            // The clock from which the append times come was set back.
             self.max_time = appended;
         }
         if !self.ahead.unconfirmed.is_empty() {
@@ -94,7 +97,7 @@ impl LogTime {
         }
     }
 
-    /// Handles a jump: enough jumps in a row confirm the earliest of them.
+    /// Handles a jump. Enough jumps in a row confirm the earliest of them.
     fn jump(&mut self, event: AheadEvent, bound_us: i64) {
         self.ahead.unconfirmed.push(event);
         if self.ahead.unconfirmed.len() <= CONFIRMATIONS {
@@ -105,7 +108,7 @@ impl LogTime {
         self.absorb(bound_us);
     }
 
-    /// Counts those jumps that are no longer further ahead than the bound.
+    /// Uses the time of each jump that is no longer too far ahead.
     fn absorb(&mut self, bound_us: i64) {
         let waiting = &mut self.ahead.unconfirmed;
         waiting.sort_by_key(|event| event.time);
@@ -119,7 +122,7 @@ impl LogTime {
         waiting.sort_by_key(|event| event.offset);
     }
 
-    /// Ends a row of jumps: those that are still too far ahead do not count.
+    /// Ends a row of jumps. Those that are still too far ahead are left out.
     fn settle_unconfirmed(&mut self, bound_us: i64) {
         self.absorb(bound_us);
         for event in std::mem::take(&mut self.ahead.unconfirmed) {
@@ -133,8 +136,8 @@ impl LogTime {
     }
 }
 
-/// The time of event `index` of `chunk`, but at most `bound_us` after its append time, if
-/// the log knows append times.
+/// The time of event `index` of `chunk`. If the log knows append times, it is at most `bound_us`
+/// after the append time.
 pub(crate) fn bounded(chunk: &Chunk, index: usize, bound_us: i64) -> Timestamp {
     let time = chunk.events.times()[index];
     chunk.appended(index).map_or(time, |appended| time.min(appended.saturating_add(bound_us)))
@@ -158,7 +161,9 @@ mod tests {
 
     const BOUND: i64 = 60;
 
-    /// Folds events given as (time, append time); `i64::MIN` for an unknown append time.
+    /// Folds events, each given as its time and its append time. The append time `i64::MIN` means
+    /// that it is unknown. Returns the log time, the number of events that are too far ahead, and
+    /// the offset of the last of them.
     fn fold(events: &[(i64, i64)]) -> (i64, u64, Option<u64>) {
         let mut time = LogTime { max_time: Timestamp::MIN, ..LogTime::default() };
         let chunk = chunk(events);
@@ -185,8 +190,8 @@ mod tests {
     #[test]
     fn an_event_further_ahead_of_its_append_than_the_bound_moves_nothing_and_is_named() {
         assert_eq!(fold(&[(100, 100), (160, 100), (161, 100), (99, 101)]), (160, 1, Some(2)));
-        // The times of old events that are appended again are before their append times, so
-        // all of these events move the log's time.
+        // Old events that are appended again have times before their append times, so all of them
+        // can move the log time.
         assert_eq!(fold(&[(1, 10_000), (5_000, 10_000)]), (5_000, 0, None));
         assert_eq!(fold(&[(i64::MAX, 100)]), (i64::MIN, 1, Some(0)));
     }
@@ -195,7 +200,7 @@ mod tests {
     fn time_goes_back_with_a_clock_that_was_ahead() {
         assert_eq!(fold(&[(90_000, 90_000), (100, 100)]), (100, 0, None));
         assert_eq!(fold(&[(90_000, 90_000), (70, 100)]), (100, 0, None));
-        // If the time is ahead by less than the bound, it is not set back.
+        // The clock is ahead by less than the bound, so the log time is not set back.
         assert_eq!(fold(&[(150, 150), (100, 100)]), (150, 0, None));
     }
 
@@ -207,23 +212,26 @@ mod tests {
         assert_eq!((time.max_time, time.ahead.count), (Timestamp(100), 0));
     }
 
-    /// Like [`fold`], for a log that does not know when it took the events.
+    /// Folds like [`fold`], with a log that does not know append times.
     fn unstamped(times: &[i64]) -> (i64, u64, Option<u64>) {
         fold(&times.iter().map(|time| (*time, i64::MIN)).collect::<Vec<_>>())
     }
 
     #[test]
     fn without_append_times_a_jump_counts_once_later_events_confirm_it() {
-        // The next event refutes the jump.
+        // The next event shows that the jump was wrong.
         assert_eq!(unstamped(&[100, 9_998, 101]), (101, 1, Some(1)));
-        // After a night without events time continues: the sixth event confirms the jump.
+        // After a night without events, the events are jumps at first. The sixth one confirms the
+        // first jump.
         let night = [100, 5_000, 5_001, 5_002, 5_003, 5_004];
         assert_eq!(unstamped(&night), (100, 0, None));
         assert_eq!(unstamped(&[&night[..], &[5_005]].concat()), (5_005, 0, None));
-        // An event that is ahead of all others is named once the others have passed.
+        // An event that is ahead of all others is reported once the other events have moved the log
+        // time.
         let mixed = [100, 5_000, 99_998, 5_001, 5_002, 5_003, 5_004, 5_005];
         assert_eq!(unstamped(&mixed), (5_005, 1, Some(2)));
-        // With sparse events, time lags behind by as many events as confirm a jump.
+        // If there are few events, the log time is behind by the number of events that confirm a
+        // jump.
         let sparse: Vec<_> = (0..20).map(|n| n * 300).collect();
         assert_eq!(unstamped(&sparse), (14 * 300, 0, None));
     }

@@ -1,4 +1,4 @@
-//! Work on shards that is done at intervals, independent of their steps.
+//! Maintenance: work on shards that is done at intervals and does not depend on their steps.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -9,13 +9,13 @@ use crate::Engine;
 use crate::shard_handle::ShardHandle;
 
 impl Engine {
-    /// Drops the plugin instances of shards that were not used for `idle`; they are
-    /// created again when there is work. Returns how many were dropped.
+    /// Drops the plugin instances of shards that were not used for `idle`. They are created again
+    /// when there is work. Returns the number of instances dropped.
     pub fn drop_idle_instances(&self, idle: Duration) -> usize {
         let now = self.ports.clock.monotonic();
         let mut dropped = 0;
         for handle in self.registry.handles() {
-            // A locked shard is running and uses its instance.
+            // A locked shard is running and therefore uses its instance.
             if let Some(mut guard) = handle.shard.try_lock()
                 && let Some(shard) = guard.as_mut()
                 && shard.drop_instance_unused(now, idle)
@@ -27,15 +27,15 @@ impl Engine {
         dropped
     }
 
-    /// Commits the next offset of shards that have skipped at least `behind_min` offsets
-    /// since their last durable commit and have applied no event. The log's retention and
-    /// the offsets of consumer groups follow the durable offset, so they would not advance
-    /// otherwise. Returns how many shards committed.
+    /// Commits the next offset of each shard that has applied no event but skipped at least
+    /// `behind_min` offsets since its last durable commit. Without this, the durable offset would
+    /// not advance, and with it the log's retention and the offsets of consumer groups. Returns the
+    /// number of shards that committed.
     pub fn commit_offsets(&self, behind_min: u64) -> usize {
         let now = self.ports.clock.monotonic();
         let mut committed = 0;
         for handle in self.registry.handles() {
-            // A locked shard is running and commits by itself.
+            // A locked shard is running and commits its own offset.
             let Some(mut guard) = handle.shard.try_lock() else { continue };
             let deleted = handle.deleted.load(Ordering::Acquire);
             let Some(shard) = guard.as_mut().filter(|_| !deleted) else { continue };
@@ -54,8 +54,8 @@ impl Engine {
         committed
     }
 
-    /// Whether a heartbeat with event time `time` would move the watermark of a shard of
-    /// `partition` past one of its timers.
+    /// Whether a heartbeat with the event time `time` would fire a timer in a shard of `partition`,
+    /// because it would move the watermark past the timer.
     #[must_use]
     pub fn heartbeat_due(&self, partition: PartitionId, time: Timestamp) -> bool {
         let projections = self.registry.read();
@@ -76,7 +76,7 @@ impl Engine {
     }
 }
 
-/// The due time of a shard's first committed timer.
+/// The due time of the first timer in a shard's committed state.
 fn first_timer(handle: &ShardHandle) -> Option<Timestamp> {
     let store = handle.store.as_ref()?;
     let all = KeyRange::all();

@@ -1,7 +1,7 @@
-//! Emitted events that wait to be appended to the log. They become durable in the commit
-//! that contains the call that emitted them. After that they are appended to the log, and
-//! once the log has them, they are removed from the outbox. The log recognizes an append
-//! that is repeated after a crash, since an emitted event's id never changes.
+//! The outbox: emitted events that wait to be appended to the log. The commit that contains a call
+//! also makes the events that the call emitted durable. After that they are appended to the log,
+//! and once the log has them, they are removed from the outbox. If an append is repeated after a
+//! crash, the log recognizes the events, because the id of an emitted event never changes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -21,40 +21,40 @@ use crate::stop_reason::Fault;
 pub(crate) struct OutboxRecord {
     pub(crate) id: String,
     pub(crate) event: OutboxEvent,
-    /// The trace of the event that caused it; the emitted event continues this trace.
+    /// The trace of the event that caused this one. The emitted event continues the trace.
     pub(crate) traceparent: Option<String>,
-    /// Why the log refuses the event for good; empty if it does not.
+    /// Why the log refuses the event permanently; empty if it does not.
     pub(crate) refused: String,
 }
 
-/// The first key of emitted events that the log has refused. The key of such an event is
-/// this value plus the event's number, so refused events come after the events that are
-/// still to be sent. They stay until an operator retries or drops them. They are not stored
-/// with the parked events, because the event that caused them was applied, and because a
-/// refusal does not depend on the log's events alone.
+/// The first key in the outbox of events that the log has refused. The key of such an event is this
+/// value plus the event's number, so refused events come after the events that will still be sent.
+/// They stay until an operator retries or drops them. They are not stored with the parked events,
+/// because the events that caused them were applied, and because a refusal does not depend on the
+/// log's events alone.
 pub(crate) const REFUSED_FIRST: u64 = 1 << 63;
 
-/// The keys of events to be sent, from number `from` on.
+/// The range of keys of the events that will be sent, from number `from` on.
 pub(crate) fn unsent_from(from: u64) -> KeyRange {
     KeyRange { start: from.to_be_bytes().to_vec(), end: Some(REFUSED_FIRST.to_be_bytes().to_vec()) }
 }
 
-/// The keys of events that the log has refused.
+/// The range of keys of the events that the log has refused.
 pub(crate) fn refused_range() -> KeyRange {
     KeyRange { start: REFUSED_FIRST.to_be_bytes().to_vec(), end: None }
 }
 
-/// The outbox's entries that are to be sent, the newest first.
+/// The entries of the outbox that will be sent, the newest first.
 pub(crate) fn newest_unsent(store: &dyn ReadStore, limit: usize) -> Result<Pairs, StoreError> {
     store.scan(Space::Outbox, &unsent_from(0), limit, true)
 }
 
-/// Whether there are emitted events to be sent.
+/// Whether there are emitted events that will be sent.
 pub(crate) fn has_unsent(store: &dyn ReadStore) -> Result<bool, StoreError> {
     Ok(!store.scan(Space::Outbox, &unsent_from(0), 1, false)?.is_empty())
 }
 
-/// Emitted events that the log has refused, as parked records.
+/// The emitted events that the log has refused, as parked records.
 pub(crate) fn refused_of(
     store: &dyn ReadStore,
     limit: usize,
@@ -91,42 +91,44 @@ pub(crate) fn encode(record: &OutboxRecord) -> Vec<u8> {
     postcard::to_stdvec(record).expect("strings and numbers always encode")
 }
 
-/// The id and the event of a stored outbox record; `None` if it is damaged.
+/// Decodes a record of the outbox into the id and the event; `None` if it is damaged.
 pub(crate) fn posted(bytes: &[u8]) -> Option<(String, OutboxEvent)> {
     let record: OutboxRecord = postcard::from_bytes(bytes).ok()?;
     Some((record.id, record.event))
 }
 
-/// The part of a shard's outbox that is in memory only.
+/// The part of a shard's outbox that is only in memory.
 pub(crate) struct Outbox {
-    /// Where the shard emits from. The log has the events emitted before that already.
+    /// The offsets from which the shard sends emitted events. The log already has the events
+    /// emitted before these offsets.
     pub(crate) emit_from: EmitFrom,
     /// The prefix of the ids of emitted events.
     pub(crate) emits_as: String,
-    /// The name of the outbox, unique to this upload of the version.
+    /// The name of the outbox. Each upload of a version has another name.
     pub(crate) name: String,
-    /// The newest emitted events with their ids, if a verification compares them.
+    /// The newest emitted events with their ids. They are kept only if a verification compares
+    /// them.
     pub(crate) retained: Option<VecDeque<(String, OutboxEvent)>>,
-    /// The lowest number of an event that may not be in the log.
+    /// The lowest number of an event that the log may not have yet.
     pub(crate) first: u64,
-    /// Why the log does not accept the oldest events, and how long to wait before the next
-    /// try.
+    /// Why the log did not accept the oldest events, and the wait before the next try.
     pub(crate) stuck: Option<Fault>,
-    /// No event is sent before this time.
+    /// The time before which no event is sent.
     pub(crate) not_before: Duration,
     pub(crate) sent: Arc<Mutex<SendResult>>,
 }
 
-/// The answers of the log to appends.
+/// The state of the appends to the log.
 #[derive(Default)]
 pub(crate) struct SendResult {
-    /// An append up to this number (not included) is in progress.
+    /// The number after the last event of the append in progress; `None` if no append is in
+    /// progress.
     pub(crate) pending: Option<u64>,
-    /// Everything below this number is in the log.
+    /// All events with lower numbers are in the log.
     pub(crate) done: u64,
     pub(crate) failed: Option<String>,
     pub(crate) succeeded: bool,
-    /// The number of an event that the log refuses for good, and why.
+    /// The number of an event that the log refuses permanently, and the reason.
     pub(crate) refused: Option<(u64, String)>,
 }
 
@@ -150,12 +152,13 @@ impl Outbox {
         })
     }
 
-    /// Why the log does not take the oldest events.
+    /// Why the log does not accept the oldest events.
     pub(crate) fn fault(&self) -> Option<&Fault> {
         self.stuck.as_ref()
     }
 
-    /// Notes how the previous append ended. After a failure the wait doubles.
+    /// Notes the result of the previous append. After each failure, the wait before the next try
+    /// doubles.
     pub(crate) fn note_outcome(&mut self, now: Duration, config: &EngineConfig) -> Option<&Fault> {
         let mut sent = self.sent.lock();
         if std::mem::take(&mut sent.succeeded) {
@@ -171,8 +174,8 @@ impl Outbox {
     }
 }
 
-/// Writes for the first commit of a fresh state that contain the outbox of `store`, so that
-/// the emitted events are still appended after `store` is deleted. `None` if the outbox is
+/// Creates the writes with which the first commit of a new state takes over the outbox of `store`.
+/// So the emitted events are still appended after `store` is deleted. `None` if the outbox is
 /// empty.
 pub(crate) fn carried_over(
     store: &dyn ReadStore,
@@ -194,8 +197,8 @@ pub(crate) fn carried_over(
     Ok(Some(Writes::from([(Space::Meta, record), (Space::Outbox, rows)])))
 }
 
-/// Encoding of stored outbox records, for the experiments and fuzz targets in `tests/`.
-/// Not part of the API.
+/// Encodes and decodes records of the outbox, for the experiments and fuzz targets in `tests/`. Not
+/// part of the API.
 #[doc(hidden)]
 pub mod fuzzing {
     use lantern_core::{OutboxEvent, ParkedRecord, ReadStore, StoreError};
@@ -210,20 +213,20 @@ pub mod fuzzing {
         super::refused_of(store, usize::MAX)
     }
 
-    /// Decodes `bytes` and encodes the record again; `None` if they are damaged.
+    /// Decodes `bytes` and encodes the record again; `None` if the bytes are damaged.
     #[must_use]
     pub fn outbox(bytes: &[u8]) -> Option<Vec<u8>> {
         let record = postcard::from_bytes::<OutboxRecord>(bytes).ok()?;
         postcard::to_stdvec(&record).ok()
     }
 
-    /// The id of the emitted event in `bytes`; `None` if they are damaged.
+    /// The id of the emitted event in `bytes`; `None` if the bytes are damaged.
     #[must_use]
     pub fn outbox_id(bytes: &[u8]) -> Option<String> {
         postcard::from_bytes::<OutboxRecord>(bytes).ok().map(|record| record.id)
     }
 
-    /// The record of an event.
+    /// The record with which the outbox stores an event.
     #[must_use]
     pub fn encode_outbox(id: &str, event: OutboxEvent, traceparent: Option<String>) -> Vec<u8> {
         let record = OutboxRecord { id: id.into(), event, traceparent, refused: String::new() };

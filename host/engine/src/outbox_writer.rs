@@ -14,42 +14,43 @@ use crate::outbox::{OutboxRecord, REFUSED_FIRST, decode, encode, refused_range, 
 use crate::state::ShardState;
 use crate::stop_reason::{Fault, StopReason};
 
-/// The most emitted events in one append.
+/// The maximum number of emitted events in one append.
 const APPEND_EVENTS_MAX: usize = 1_000;
 /// How far ahead of the clock an emitted event's time may be, in microseconds.
 const AHEAD_MAX_US: i64 = 86_400_000_000;
 
-/// The most emitted events that are kept for a comparison.
+/// The maximum number of emitted events that are kept for the comparison of a verification.
 const KEPT_MAX: usize = 1_000;
 
-/// The result of an attempt to send.
+/// The result of an attempt to send emitted events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SendOutcome {
     /// There is nothing to send.
     Nothing,
-    /// An append is pending; the log's answer wakes the shard.
+    /// An append is pending. The log's answer wakes the shard.
     Pending,
-    /// There is something to send after this time has passed.
+    /// There are events to send after this time has passed.
     After(Duration),
 }
 
-/// Limits for sending emitted events.
+/// What limits the sending of emitted events.
 pub(crate) struct SendLimits<'a> {
-    /// Monotonic time, for pacing.
+    /// The monotonic time, from which waits are counted.
     pub(crate) now: Duration,
     /// The time of day.
     pub(crate) wall: Timestamp,
-    /// The projection's quota.
+    /// The projection's quota for emitted events.
     pub(crate) quota: &'a EmitQuota,
 }
 
-/// How many of the events that the plugin emits for the next event are in the log already,
-/// because the version emitted them before a rebuild: all (`u64::MAX`) or none (0).
+/// How many of the events that the plugin emits for the next event are already in the log, because
+/// the version emitted them before a rebuild. It is all (`u64::MAX`) or none (0).
 pub(crate) fn sent_by_events(state: &ShardState) -> u64 {
     if state.meta.next < state.outbox.emit_from.events { u64::MAX } else { 0 }
 }
 
-/// Like [`sent_by_events`], for the timers that fire at the next offset.
+/// How many of the events that timers emit at the next offset are already in the log, because the
+/// version emitted them before a rebuild.
 pub(crate) fn sent_by_timers(state: &ShardState) -> u64 {
     let (from, meta) = (state.outbox.emit_from, &state.meta);
     match meta.next.cmp(&from.timers) {
@@ -59,9 +60,9 @@ pub(crate) fn sent_by_timers(state: &ShardState) -> u64 {
     }
 }
 
-/// Numbers the emitted events. If this version is active, adds them to the outbox, each
-/// with the trace of the event that caused it. The first `sent` emitted events are not
-/// added, because they are in the log from before a rebuild.
+/// Gives the emitted events their numbers. If this version is active, adds them to the outbox, each
+/// with the trace of the event that caused it. The first `sent` emitted events are not added,
+/// because the log has had them since before a rebuild.
 pub(crate) fn post(
     state: &mut ShardState,
     emitted: Vec<OutboxEvent>,
@@ -92,7 +93,8 @@ pub(crate) fn post(
     }
 }
 
-/// Removes events that the log has, and sets aside an event that it refuses for good.
+/// Removes events that the log has from the outbox. If the log refuses an event permanently, it
+/// sets this event aside.
 pub(crate) fn clear_sent(state: &mut ShardState) -> Result<(), StopReason> {
     let refused = state.outbox.sent.lock().refused.take();
     if let Some((number, reason)) = refused {
@@ -112,7 +114,7 @@ pub(crate) fn clear_sent(state: &mut ShardState) -> Result<(), StopReason> {
     Ok(())
 }
 
-/// Sets an event aside that the log refuses, so that the events after it can be sent.
+/// Sets aside an event that the log refuses, so that the events after it can be sent.
 fn set_aside(state: &mut ShardState, number: u64, reason: &str) -> Result<(), StopReason> {
     let key = number.to_be_bytes();
     let Some(bytes) = state.buffer.store().get(Space::Outbox, &key)? else { return Ok(()) };
@@ -132,7 +134,7 @@ fn set_aside(state: &mut ShardState, number: u64, reason: &str) -> Result<(), St
     Ok(())
 }
 
-/// Sends the selected refused events again, or drops them. Returns how many.
+/// Sends the selected refused events again, or drops them. Returns the number of these events.
 pub(crate) fn decide_refused(
     state: &mut ShardState,
     selection: &ParkedSelection,
@@ -159,7 +161,7 @@ pub(crate) fn decide_refused(
     Ok(done)
 }
 
-/// Appends events that are committed and not sent yet; `wake` is called when the log has
+/// Appends events to the log that are committed and not sent yet. `wake` is called when the log has
 /// answered. After each failure in a row, the wait before the next try is longer.
 pub(crate) fn send(
     state: &mut ShardState,
@@ -203,7 +205,7 @@ pub(crate) fn send(
     Ok(if sending? == 0 { SendOutcome::Nothing } else { SendOutcome::Pending })
 }
 
-/// Appends up to `most` events from number `from` on, and returns how many.
+/// Appends up to `most` events from the number `from` on. Returns the number of events appended.
 fn send_from(
     state: &mut ShardState,
     log: &dyn Log,
@@ -222,8 +224,8 @@ fn send_from(
         if events.is_empty() {
             first = number;
         } else if number != next {
-            // The event before this one was refused. The numbers of one append must have
-            // no gaps.
+            // The event before this one was refused. An append must contain consecutive numbers, so
+            // it ends here.
             break;
         }
         let latest = wall.saturating_add(AHEAD_MAX_US);
@@ -252,7 +254,7 @@ fn send_from(
     }
     let count = events.len();
     if count == 0 {
-        // No event is left to send, because the last ones were refused.
+        // All remaining events were refused, so there is nothing left to send.
         state.outbox.sent.lock().done = state.meta.outbox_next;
         return Ok(0);
     }
@@ -284,23 +286,23 @@ fn send_from(
     Ok(count)
 }
 
-/// How many emitted events the log has not taken.
+/// The number of emitted events that still have to be appended to the log.
 pub(crate) fn unsent(state: &ShardState) -> u64 {
     state.meta.outbox_next.saturating_sub(state.outbox.sent.lock().done)
 }
 
-/// Whether emitted events wait to be sent or to be removed.
+/// Whether there are emitted events to send, or sent events to remove.
 pub(crate) fn has_outbox(state: &ShardState) -> bool {
     state.outbox.first < state.meta.outbox_next
 }
 
-/// The committed events in the outbox that the log has not refused, in order.
+/// Those committed events in the outbox that the log has not refused, in order.
 pub(crate) fn emitted_events(state: &ShardState) -> Result<Vec<OutboxEvent>, StoreError> {
     let pairs = state.buffer.store().scan(Space::Outbox, &unsent_from(0), usize::MAX, false)?;
     pairs.into_iter().map(|(_, value)| decode(&value).map(|record| record.event)).collect()
 }
 
-/// The trace that an event belongs to (W3C Trace Context), from its extension attributes.
+/// Reads the trace (W3C Trace Context) to which an event belongs from its extension attributes.
 pub(crate) fn traceparent(extensions: &str) -> Option<String> {
     if extensions.is_empty() {
         return None;

@@ -1,4 +1,4 @@
-//! Retries and drops of parked events.
+//! Retries and drops parked events.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -15,23 +15,23 @@ use crate::stop_reason::{CallError, StopReason};
 use crate::ticks::Ticker;
 use crate::{ParkedOutcome, ParkedSelection, ParkedStatus};
 
-/// Carries out retries and drops of parked events.
+/// Carries out an operator's decisions about parked events: retries and drops.
 pub(crate) struct Decider<'a> {
     pub(crate) state: &'a mut ShardState,
     pub(crate) runner: &'a mut Runner,
 }
 
 impl Decider<'_> {
-    /// Retries or drops the selected parked events, and stores this decision with the
-    /// state. Returns the outcome, even if an error ended it early.
+    /// Retries or drops the selected parked events, and stores this decision with the state.
+    /// Returns the outcome even if an error ended the work early.
     pub(crate) fn decide(
         &mut self,
         selection: &ParkedSelection,
         retry: bool,
     ) -> (ParkedOutcome, Result<(), StopReason>) {
         let mut outcome = ParkedOutcome::default();
-        // After a fault, timers may not have fired for the next offset yet. Fire them
-        // first, as a fold from the beginning does before it repeats this decision.
+        // After a fault, the timers for the next offset may not have fired yet. They must fire
+        // first, because a fold from the beginning also fires them before it repeats this decision.
         let ended = Ticker { state: self.state, runner: self.runner }
             .tick()
             .and_then(|()| self.act(selection, retry, u64::MAX, &mut outcome));
@@ -52,8 +52,8 @@ impl Decider<'_> {
         (outcome, ended)
     }
 
-    /// Repeats a stored decision, in a fold that has reached the next offset at which the
-    /// decision was made. Returns `false` if the outcome differs.
+    /// Repeats a stored decision in another fold, at the offset at which it was made. Returns
+    /// `false` if the outcome differs.
     pub(crate) fn replay_decision(&mut self, record: &DecisionRecord) -> Result<bool, StopReason> {
         let selection = ParkedSelection {
             all: record.all,
@@ -115,7 +115,7 @@ impl Decider<'_> {
                 let ordered = self.state.parking.blocks(&record);
                 let subject = (record.event.tenant.clone(), record.event.subject.clone());
                 if !selects(selection, &record) {
-                    // An event that is not selected still blocks the later events of its
+                    // A parked event that is not selected still blocks the later events of its
                     // subject.
                     if ordered {
                         stuck.insert(subject);
@@ -167,18 +167,19 @@ impl Decider<'_> {
 
     fn retry_one(&mut self, key: &[u8], mut record: ParkedRecord) -> Result<bool, StopReason> {
         if record.event.kind == UNREADABLE_TYPE {
-            // No plugin can apply an unreadable record.
+            // A plugin cannot apply an unreadable record.
             record.attempts += 1;
             self.state.buffer.set(Space::Parked, key, Some(&record.encode()));
             return Ok(false);
         }
         let batch = Arc::new(self.batch_of(&record));
-        // As for every verdict: the event alone, on a fresh instance.
+        // Whether an event stays parked is decided by a call with this event alone, on a fresh
+        // instance.
         self.runner.drop_instance();
         match self.runner.call(self.state, &batch, &[], record.offset) {
             Ok(emitted) => {
-                // Always send these events: the retry is a new decision, so the log cannot
-                // have these events from before a rebuild.
+                // These events are always sent. The retry is a new decision, so the log cannot have
+                // them from before a rebuild.
                 post(self.state, emitted, 0, |_| traceparent(&record.event.extensions));
                 if !matches!(record.kind, ParkedKind::Timer(..)) {
                     self.state.meta.applied += 1;
@@ -221,8 +222,8 @@ fn selects(selection: &ParkedSelection, record: &ParkedRecord) -> bool {
 }
 
 impl ParkedSelection {
-    /// Whether the selection contains an event of this tenant and subject at `offset`, or
-    /// an emitted event that the event at `offset` has caused.
+    /// Whether the selection contains the event of this tenant and subject at `offset`, or an
+    /// emitted event that this event has caused.
     pub(crate) fn names(&self, offset: Offset, tenant: &str, subject: &str) -> bool {
         let Self { all, offsets, partition: _, tenant: of, subject: about } = self;
         let of_tenant = of.as_ref().is_none_or(|of| *of == tenant);
@@ -235,7 +236,7 @@ impl ParkedSelection {
     }
 }
 
-/// The status of a parked event for operators.
+/// The description of a parked event in an answer to an operator.
 pub(crate) fn status_of(partition: u32, record: ParkedRecord) -> ParkedStatus {
     let kind = match record.kind {
         ParkedKind::Event => "event",

@@ -1,5 +1,5 @@
-//! Parked events of a shard: adds, removes, counts and reads their records, and knows the
-//! subjects whose later events wait.
+//! The parked events of a shard. This module adds, removes, counts and reads their records, and
+//! knows the subjects whose later events wait.
 
 use lantern_core::{
     ApplyError, Event, KeyRange, OnFailure, Pairs, ParkedKind, ParkedRecord, ReadStore, ShardMeta,
@@ -12,7 +12,7 @@ use crate::blocked_subjects::{self, BlockedSubjects};
 use crate::stop_reason::StopReason;
 use crate::write_buffer::WriteBuffer;
 
-/// How many parked events are read at once.
+/// The number of parked events that are read at once.
 const PAGE: usize = 256;
 
 /// The maximum number of unreadable records of unknown type that a shard keeps parked. If
@@ -24,12 +24,12 @@ pub(crate) const UNREADABLE_KEPT_MAX: u64 = 10_000;
 pub(crate) struct Parking {
     on_failure: OnFailure,
     blocked: BlockedSubjects,
-    /// Events parked since the last one that was applied.
+    /// The number of events parked since the last event that was applied.
     in_a_row: u64,
 }
 
 impl Parking {
-    /// The parked events in `store`.
+    /// Reads the parked events in `store`.
     pub(crate) fn open(store: &dyn ReadStore, on_failure: OnFailure) -> Result<Self, StoreError> {
         Ok(Self { on_failure, blocked: BlockedSubjects::open(store)?, in_a_row: 0 })
     }
@@ -49,7 +49,7 @@ impl Parking {
             && !record.event.subject.is_empty()
     }
 
-    /// Parks `record`, and counts it.
+    /// Stores `record` as parked, and counts it.
     pub(crate) fn add(
         &mut self,
         record: &ParkedRecord,
@@ -58,7 +58,7 @@ impl Parking {
     ) {
         let timer = matches!(record.kind, ParkedKind::Timer(..));
         let mut by_offset = record.offset.0.to_be_bytes().to_vec();
-        // Timers share an offset, so a number makes their keys distinct.
+        // Several timers can have the same offset. The number makes their keys distinct.
         let number = if timer { meta.timers_fired } else { 0 };
         by_offset.extend_from_slice(&number.to_be_bytes());
         buffer.set(Space::Parked, &by_offset, Some(&record.encode()));
@@ -102,13 +102,13 @@ impl Parking {
         buffer.set(Space::ParkedSubjects, &blocked_subjects::key(tenant, subject), value);
     }
 
-    /// Sets the number of consecutive failures to 0, because an event was applied or an
-    /// operator resumed the projection.
+    /// Resets the number of consecutive failures to 0. This is called when an event was applied,
+    /// and when an operator resumed the projection.
     pub(crate) fn end_row(&mut self) {
         self.in_a_row = 0;
     }
 
-    /// How many events were parked since the last one that was applied.
+    /// The number of events parked since the last event that was applied.
     pub(crate) fn in_a_row(&self) -> u64 {
         self.in_a_row
     }
@@ -139,15 +139,15 @@ pub(crate) fn is_of_unknown_type(event: &Event) -> bool {
     event.kind == UNREADABLE_TYPE && claimed_type(&event.extensions).is_none()
 }
 
-/// How many parked events count for `engine.parked_max`.
+/// How many parked events are counted for the limit `engine.parked_max`.
 pub(crate) fn counted(meta: &ShardMeta) -> u64 {
     meta.parked_now.saturating_sub(meta.unreadable_now)
 }
 
-/// Fails if no more events may be parked.
+/// Checks that another event may be parked.
 ///
 /// # Errors
-/// [`StopReason::Halt`].
+/// [`StopReason::Halt`] if too many events are parked.
 pub(crate) fn check_room(meta: &ShardMeta, config: &EngineConfig) -> Result<(), StopReason> {
     if counted(meta) >= config.parked_max {
         return Err(StopReason::Halt(format!(
@@ -158,7 +158,7 @@ pub(crate) fn check_room(meta: &ShardMeta, config: &EngineConfig) -> Result<(), 
     Ok(())
 }
 
-/// Notes that the record under `key` has failed again.
+/// Notes that a retry of the record under `key` has failed.
 pub(crate) fn note_failed_again(
     key: &[u8],
     record: &mut ParkedRecord,
@@ -175,7 +175,7 @@ pub(crate) fn note_failed_again(
     buffer.set(Space::Parked, key, Some(&record.encode()));
 }
 
-/// The reason and the backtrace, as text.
+/// The reason and the backtrace of an error, as text.
 pub(crate) fn explain(error: &ApplyError) -> (String, String) {
     match error {
         ApplyError::Trapped { message, backtrace, .. } => (message.clone(), backtrace.clone()),
@@ -183,9 +183,9 @@ pub(crate) fn explain(error: &ApplyError) -> (String, String) {
     }
 }
 
-/// A page of parked records with their keys, from the key `from` on. It includes records
-/// that are applied but not committed yet. Moves `from` past the page; the page is empty at
-/// the end.
+/// Reads a page of parked records with their keys, from the key `from` on. It includes changes that
+/// are not committed yet. Moves `from` to the key after the page. The page is empty if there are no
+/// more records.
 pub(crate) fn parked_page(
     buffer: &WriteBuffer,
     from: &mut Vec<u8>,
@@ -194,7 +194,7 @@ pub(crate) fn parked_page(
     decode_page(buffer.scan(Space::Parked, &range, PAGE, false)?, from)
 }
 
-/// As [`parked_page`], but only the committed records in `store`, at most `limit`.
+/// Reads like [`parked_page`], but only the committed records in `store`, at most `limit`.
 pub(crate) fn committed_page(
     store: &dyn ShardStore,
     from: &mut Vec<u8>,

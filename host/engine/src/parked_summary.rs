@@ -1,5 +1,5 @@
-//! Parked events in groups: how many failed, for which reasons, and how many
-//! wait behind them.
+//! Groups the parked events of a version by reason. It counts how many events failed for each
+//! reason, and how many wait behind them.
 
 use std::collections::BTreeMap;
 
@@ -9,48 +9,49 @@ use crate::parked_events::committed_page;
 use crate::status_queries::halted;
 use crate::{Engine, EngineError};
 
-/// How many parked events are read at a time.
+/// The number of parked events that are read at a time.
 const PAGE: usize = 1_000;
-/// The most groups in an answer.
+/// The maximum number of groups in an answer.
 const REASONS_MAX: usize = 100;
-/// How many characters of a reason are compared to form groups.
+/// How many characters of the reasons must be equal for two events to be in the same group.
 const REASON_CHARS_MAX: usize = 400;
 
 /// The parked events of a version, in groups.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedSummary {
-    /// All that are parked now.
+    /// The number of events that are parked now.
     pub total: u64,
-    /// The parked events and timers that failed.
+    /// How many of the parked events and timers failed.
     pub failed: u64,
-    /// The parked events that wait behind a failed event of their subject.
+    /// How many of the parked events wait behind a failed event of their subject.
     pub waiting: u64,
-    /// Groups by reason, the largest first; at most 100.
+    /// The groups, each with one reason, the largest first; at most 100.
     pub reasons: Vec<ParkedReason>,
-    /// Groups that were left out.
+    /// The number of groups that were left out.
     pub more_reasons: u64,
 }
 
-/// Parked events with the same reason, apart from numbers in it.
+/// The parked events that have the same reason. Numbers in the reason may differ.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedReason {
-    /// The reason of the first of them.
+    /// The reason of the first event in the group.
     pub reason: String,
-    /// Events and timers that failed for it.
+    /// The number of events and timers that failed for this reason.
     pub failed: u64,
-    /// Events that wait behind those.
+    /// The number of events that wait behind these failed events.
     pub waiting: u64,
-    /// The partition of the first of these records.
+    /// The partition of the first event in the group.
     pub partition: u32,
-    /// The offset of the first of these records.
+    /// The offset of the first event in the group.
     pub offset: u64,
 }
 
 impl Engine {
-    /// Groups the parked events of a version (the active one if `None`).
+    /// Groups the parked events of a version by reason. If `version` is `None`, it is the active
+    /// version.
     ///
     /// # Errors
-    /// [`EngineError`].
+    /// [`EngineError`] if there is no such version, or if its state cannot be read.
     pub fn parked_summary(
         &self,
         projection: &str,
@@ -79,18 +80,19 @@ impl Engine {
 #[derive(Default)]
 struct Groups {
     by_reason: BTreeMap<String, ParkedReason>,
-    /// The reason of the first failed event, by tenant and subject.
+    /// For each tenant and subject, the reason of the first failed event.
     blocked_by: BTreeMap<(String, String), String>,
 }
 
 impl Groups {
-    /// Adds a record. Records of a partition must be added in the order of offsets.
+    /// Adds a parked record to its group. The records of a partition must be added in order of
+    /// their offsets.
     fn add(&mut self, partition: u32, record: &ParkedRecord) {
         let of = (record.event.tenant.clone(), record.event.subject.clone());
         let waits = record.kind == ParkedKind::Waiting;
         let key = match self.blocked_by.get(&of) {
             Some(key) if waits => key.clone(),
-            // The failed event before it was dropped.
+            // The failed event behind which this event waited has been dropped.
             _ if waits => String::new(),
             _ => alike(&record.reason),
         };
@@ -108,7 +110,7 @@ impl Groups {
 
     fn summary(self) -> ParkedSummary {
         let mut reasons: Vec<_> = self.by_reason.into_values().collect();
-        // A stable sort: groups of equal size stay in the order of their text.
+        // This sort is stable, so groups of equal size stay in the order of their text.
         reasons.sort_by_key(|group| std::cmp::Reverse(group.failed + group.waiting));
         let failed = reasons.iter().map(|group| group.failed).sum();
         let waiting = reasons.iter().map(|group| group.waiting).sum();
@@ -118,7 +120,7 @@ impl Groups {
     }
 }
 
-/// `reason` with each number replaced: `no product 17` and `no product 4` are alike.
+/// Replaces each number in `reason`, so that `no product 17` and `no product 4` become equal.
 fn alike(reason: &str) -> String {
     let mut out = String::new();
     let mut digits = false;

@@ -1,4 +1,4 @@
-//! The ports of the engine.
+//! The ports that the engine needs.
 
 use std::sync::Arc;
 
@@ -6,18 +6,18 @@ use lantern_core::{Catalog, Clock, CommitSink, Log, Plugin, Random, StateStores,
 
 use crate::stop_reason::StopReason;
 
-/// Everything outside of the engine that it uses.
+/// The ports through which the engine uses everything outside of it.
 #[derive(Clone)]
 pub struct Ports {
     /// The event log.
     pub log: Arc<dyn Log>,
     /// The shards' states.
     pub stores: Arc<dyn StateStores>,
-    /// The projections and their versions.
+    /// The catalogue of projections and versions.
     pub catalog: Arc<dyn Catalog>,
-    /// Takes commits for readers.
+    /// Receives the commits that readers may see.
     pub publish: Arc<dyn CommitSink>,
-    /// Time for pacing.
+    /// The clock, from which waits and limits of speed are counted.
     pub clock: Arc<dyn Clock>,
     /// Draws the random part of epochs.
     pub random: Arc<dyn Random>,
@@ -25,13 +25,13 @@ pub struct Ports {
     pub plugins: Arc<dyn PluginSource>,
 }
 
-/// Why the plugin of a version cannot be loaded, as text.
+/// Why the plugin of a version cannot be loaded. Contains the reason as text.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PluginError {
-    /// The machine lacks a resource now; the engine tries again.
+    /// The machine lacks a resource now. The engine tries again.
     #[error("{0}")]
     Host(String),
-    /// The plugin does not fit this host; an operator must act.
+    /// The plugin cannot run on this host. An operator must act.
     #[error("{0}")]
     Unfit(String),
 }
@@ -47,12 +47,12 @@ impl From<PluginError> for StopReason {
 
 /// Loads the plugin of a version that is in the catalogue.
 pub trait PluginSource: Send + Sync {
-    /// The plugin, compiled.
+    /// Returns the compiled plugin of a version.
     ///
     /// # Errors
-    /// [`PluginError`].
+    /// [`PluginError`] if the plugin cannot be loaded.
     fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, PluginError>;
 
-    /// Called when no version uses the plugin with this SHA-256 any more.
+    /// Reports that no version uses the plugin with this SHA-256 any more.
     fn forget(&self, _sha256: &str) {}
 }

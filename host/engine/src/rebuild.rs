@@ -1,4 +1,4 @@
-//! Rebuilds states, and opens states again that could not be opened before.
+//! Rebuilds states, and opens states that could not be opened before.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -13,8 +13,8 @@ use crate::state::watermark_due;
 use crate::{Engine, EngineError};
 
 impl Engine {
-    /// Deletes a version's state and folds the log from the beginning. If the version is
-    /// active, its readers get a reset and see the tables fill again. Events that it has
+    /// Deletes a version's state and folds the log from the beginning. If the version is active,
+    /// its readers get a reset and see how the tables fill again. Events that the version has
     /// emitted before are not appended again.
     ///
     /// # Errors
@@ -41,8 +41,8 @@ impl Engine {
         let fresh = record.version(version).expect("just changed").clone();
         let fresh = Arc::new(VersionBuild::open(&self.ports, &record, &fresh));
         fresh.plugin.lock().clone_from(&build.plugin.lock());
-        // Replace the record and the build together: the old tables must not be read under
-        // the new epoch.
+        // The record and the build are replaced together, because the old tables must not be read
+        // under the new epoch.
         if let Some(p) = self.registry.write().get_mut(projection) {
             p.record = record.clone();
             p.builds.insert(version.clone(), fresh.clone());
@@ -55,9 +55,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Prepares the states of `build`'s next rebuild: copies the emitted events that the
-    /// log does not have yet into them. Returns the points from which the rebuild must emit
-    /// events again.
+    /// Prepares the states for the next rebuild of `build`: copies those emitted events into them
+    /// that the log does not have yet. Returns the offsets from which the rebuild must emit events
+    /// again.
     fn unsent_of_previous_build(
         &self,
         build: &VersionBuild,
@@ -68,7 +68,7 @@ impl Engine {
             let before = before.get(index).copied().unwrap_or_default();
             let id = ShardId { rebuild: handle.id.rebuild + 1, ..handle.id.clone() };
             if index == 0 {
-                // Remove what an earlier attempt may have left.
+                // An earlier attempt may have left files, which are removed here.
                 self.ports.stores.remove(&id.projection, &id.version, id.rebuild)?;
             }
             let read = |store: &dyn ReadStore| {
@@ -76,13 +76,13 @@ impl Engine {
                 let carried = carried_over(store, &meta)?;
                 Ok((meta, carried))
             };
-            // A state that could not be opened at the start may be readable by now.
+            // A state that could not be opened when the server started may be readable now.
             let store = handle.store.clone().or_else(|| self.ports.stores.open(&handle.id).ok());
-            // Tried twice, since a disk error may be temporary.
+            // The read is tried twice, because a disk error may be temporary.
             let held = store.map(|store| read(&*store).or_else(|_| read(&*store)));
             let (meta, carried) = match held {
                 Some(Ok(held)) => held,
-                // A rebuild replaces a damaged state.
+                // The state is damaged, and the rebuild replaces it.
                 lost => {
                     let reason = lost.and_then(|read: Result<_, StoreError>| read.err());
                     let reason = reason.map(|error| error.to_string()).unwrap_or_default();
@@ -91,9 +91,9 @@ impl Engine {
                         partition = %id.partition, %reason,
                         "the state to be rebuilt cannot be read: its last emitted events may be missing in the log"
                     );
-                    // The state's next offset is unknown. Emit nothing for the events in
-                    // the log now: a missing event is better than one that is appended
-                    // twice.
+                    // The next offset of the damaged state is unknown. No events are emitted for
+                    // events that are in the log now: a missing event is better than one that is
+                    // appended twice.
                     let end = self.ports.log.bounds(id.partition)?.end;
                     (ShardMeta { next: end, ..ShardMeta::default() }, None)
                 }
@@ -101,14 +101,14 @@ impl Engine {
             if let Some(writes) = carried {
                 self.ports.stores.open(&id)?.commit(&writes)?;
             }
-            // Its timers have fired for its next offset, unless a fault prevented it.
+            // The timers for the state's next offset have fired, unless a fault prevented it.
             let ticked = watermark_due(&build.manifest, &meta).is_none();
             froms.push(before.behind(&meta, ticked));
         }
         Ok(froms)
     }
 
-    /// Opens the states that could not be opened before.
+    /// Opens the states of a projection that could not be opened before.
     pub(crate) fn open_again(&self, projection: &str) -> Result<(), EngineError> {
         let record = self.registry.record(projection)?;
         for version in &record.versions {
@@ -122,7 +122,8 @@ impl Engine {
             if let Some(p) = self.registry.write().get_mut(projection) {
                 p.builds.insert(version.id.clone(), fresh.clone());
             }
-            // Without a commit, a state's random part of the epoch is drawn again.
+            // Before its first commit, a state draws its random part of the epoch again each time
+            // it is opened.
             let readable = fresh.handles.iter().all(|handle| handle.store.is_some());
             if readable && record.active.as_ref() == Some(&version.id) {
                 self.ports.publish.activated(projection, Some(&fresh.epoch(&record)));

@@ -1,4 +1,4 @@
-//! The projections with their records, versions and shards.
+//! The registry: all projections in memory, with their records, versions and shards.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,11 +16,12 @@ use crate::shard_handle::ShardHandle;
 use crate::stop_reason::StopReason;
 use crate::{EngineError, LogLine, VerifyStatus};
 
-/// The projections by key.
+/// All projections, by key.
 #[derive(Default)]
 pub(crate) struct Registry(RwLock<BTreeMap<String, Projection>>);
 
-/// Why a state could not be opened. Damage needs an operator; other errors may pass.
+/// Decides whether an operator must act because a state could not be opened. This is so if the
+/// state is damaged; other errors may be temporary.
 pub(crate) fn stop_of_open_error(error: StoreError) -> StopReason {
     match error {
         StoreError::Damaged(_) => {
@@ -34,7 +35,7 @@ pub(crate) struct Projection {
     pub(crate) record: ProjectionRecord,
     pub(crate) builds: BTreeMap<VersionId, Arc<VersionBuild>>,
     pub(crate) logs: Arc<Mutex<VecDeque<LogLine>>>,
-    /// The last verification.
+    /// The last verification of the projection, running or ended.
     pub(crate) verified: Arc<Mutex<Option<VerifyStatus>>>,
 }
 
@@ -46,23 +47,24 @@ impl Projection {
     }
 }
 
-/// A version's shards.
+/// One build of a version: its shards, with their states since the last rebuild.
 pub(crate) struct VersionBuild {
     pub(crate) version: VersionRecord,
     pub(crate) manifest: Arc<Manifest>,
-    /// The event types that its shards read.
+    /// The event types that the shards read.
     pub(crate) types: TypeFilter,
     pub(crate) plugin: Mutex<Option<Arc<dyn Plugin>>>,
     pub(crate) handles: Vec<Arc<ShardHandle>>,
 }
 
 impl VersionBuild {
-    /// A number that changes if the state of any of its shards starts from scratch.
+    /// A number that changes if the state of one of the shards begins again from scratch.
     pub(crate) fn born(&self) -> u64 {
         self.handles.iter().fold(0, |all, handle| all.rotate_left(7) ^ handle.born)
     }
 
-    /// The feed's epoch if this is the build of the active version of `record`.
+    /// The feed's epoch, if this build belongs to the active version of `record`; otherwise an
+    /// empty text.
     pub(crate) fn epoch(&self, record: &ProjectionRecord) -> String {
         record.epoch(self.born())
     }
@@ -101,7 +103,7 @@ impl Registry {
         build.ok_or_else(|| EngineError::NoVersion(projection.into(), version.clone()))
     }
 
-    /// Whether there is such a version.
+    /// Whether the projection has this version.
     pub(crate) fn has_version(&self, projection: &str, version: &VersionId) -> bool {
         self.build(projection, version).is_ok()
     }
@@ -147,7 +149,7 @@ impl Registry {
         builds.flat_map(|build| build.handles.iter().cloned()).collect()
     }
 
-    /// The shard of the active version that `handle` must not overtake.
+    /// The shard of the active version that `handle` must not overtake; `None` if there is none.
     pub(crate) fn leader_of(&self, handle: &ShardHandle) -> Option<Arc<ShardHandle>> {
         if handle.active.load(Ordering::Acquire) {
             return None;
@@ -159,13 +161,13 @@ impl Registry {
             return None;
         }
         let leader = projection.builds.get(active)?.handles.get(handle.id.partition.0 as usize)?;
-        // If a leader's state is unreadable its offset is unknown, so the follower
-        // ignores it.
+        // If a leader's state is unreadable, its offset is unknown. The follower then ignores the
+        // leader.
         leader.store.is_some().then(|| leader.clone())
     }
 
-    /// Shards of other versions of the same projection and partition that are behind
-    /// `handle`.
+    /// The shards of other versions of the same projection and partition whose offsets are lower
+    /// than that of `handle`.
     pub(crate) fn followers_of(&self, handle: &ShardHandle) -> Vec<Arc<ShardHandle>> {
         let projections = self.read();
         let Some(projection) = projections.get(&handle.id.projection) else {
@@ -198,8 +200,8 @@ impl Registry {
         Ok((build.clone(), build.epoch(&entry.record)))
     }
 
-    /// The shards of a version, active or not, and the epoch under which its tables are
-    /// read while it is not active.
+    /// The shards of a version, active or not. Also returns the epoch under which the version's
+    /// tables are read while it is not active.
     ///
     /// # Errors
     /// [`ViewError`] if there is no such version.
@@ -234,7 +236,7 @@ impl Projection {
             .collect();
         let active = record.active.as_ref().and_then(|id| record.version(id));
         let stored = active.and_then(|version| version.verified.as_deref());
-        // A result that another release has stored may not be readable.
+        // Another release may have stored a result that this release cannot read.
         let verified = stored.and_then(|json| serde_json::from_str(json).ok());
         let verified = Arc::new(Mutex::new(verified));
         Self { record, builds, logs: Arc::default(), verified }
@@ -242,7 +244,7 @@ impl Projection {
 }
 
 impl VersionBuild {
-    /// Creates a version of `record` and opens the state of every shard.
+    /// Creates a version of the projection `record`, and opens the state of every shard.
     pub(crate) fn open(ports: &Ports, record: &ProjectionRecord, version: &VersionRecord) -> Self {
         let active = record.active.as_ref() == Some(&version.id);
         let handles = (0..ports.log.partitions()).map(|partition| {
@@ -270,7 +272,7 @@ impl VersionBuild {
         }
     }
 
-    /// Why its tables cannot be read after a crash.
+    /// Why the tables of the version cannot be read after a crash. `None` if they can be read.
     pub(crate) fn recovering(&self, projection: &str) -> Option<Recovering> {
         let handle = self.handles.iter().find(|handle| handle.recovery.is_pending())?;
         let (activity, why) = handle.activity(true);
@@ -290,7 +292,7 @@ impl VersionBuild {
         Some(Recovering { projection: projection.into(), reason, stopped })
     }
 
-    /// A consistent view of the version's tables.
+    /// Opens a view of the version's tables.
     ///
     /// # Errors
     /// [`ViewError`] if a state cannot be read.
@@ -300,7 +302,8 @@ impl VersionBuild {
         projection: &str,
         epoch: String,
     ) -> Result<View, ViewError> {
-        // Checked before the snapshots are taken, so that these are at least as new.
+        // This is checked before the snapshots are taken, so the snapshots are at least as new as
+        // the state that was checked.
         if let Some(recovering) = self.recovering(projection) {
             return Err(recovering.into());
         }

@@ -1,20 +1,22 @@
-//! The events that a plugin rejects during a call, in place of failing.
+//! Rejections. During a call, a plugin can reject single events and apply the others; the call does
+//! not fail.
 
 use lantern_core::{Batch, Cause, HostError, OnFailure};
 
-/// A rejected event.
+/// An event that the plugin has rejected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Rejected {
-    /// The index among the events of the call.
+    /// The index of the event among the events of the call.
     pub(crate) index: usize,
-    /// Why.
+    /// The plugin's reason.
     pub(crate) message: String,
 }
 
-/// The rejected events of one call, and the causes of its writes.
+/// The events that the plugin has rejected in one call, and the timers and events for which it has
+/// written something.
 #[derive(Debug)]
 pub(crate) struct Rejections {
-    /// Whether a write has named each timer and event of the batch as its cause.
+    /// For each timer and event of the batch: whether the plugin has written something for it.
     wrote: Vec<bool>,
     timers: usize,
     /// Whether the call ends with the first rejected event.
@@ -32,21 +34,21 @@ impl Rejections {
         }
     }
 
-    /// The rejected events, in order.
+    /// The rejected events, in the order of the batch.
     pub(crate) fn rejected(&self) -> &[Rejected] {
         &self.rejected
     }
 
-    /// As [`Rejections::rejected`].
+    /// Returns the rejected events like [`Rejections::rejected`], without copying them.
     pub(crate) fn into_rejected(self) -> Vec<Rejected> {
         self.rejected
     }
 
-    /// Notes a write, a timer or an emitted event.
+    /// Notes that the plugin wrote a row, set a timer or emitted an event for `cause`.
     ///
     /// # Errors
-    /// [`HostError::Guest`] if the event that caused it was rejected, or comes after the
-    /// rejected event that ends the call.
+    /// [`HostError::Guest`] if the event `cause` was rejected, or comes after the rejected event
+    /// that ends the call.
     pub(crate) fn note_write(&mut self, cause: Cause) -> Result<(), HostError> {
         let index = cause.0 as usize;
         if let Some(wrote) = self.wrote.get_mut(index) {
@@ -96,19 +98,20 @@ fn wrote_for_rejected(index: usize) -> HostError {
     HostError::Guest(format!("the call rejects {index}, but has also written for it"))
 }
 
-/// How many rejected events of a call can be parked.
+/// How many events that a plugin rejects in a call can be parked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct RejectionRoom {
-    /// How many events fit at most.
+    /// The maximum number of events that can be parked.
     pub(crate) events: u64,
-    /// How many events were parked since the last one that was applied.
+    /// The number of events parked since the last event that was applied.
     pub(crate) in_a_row: u64,
-    /// The most events parked in a row.
+    /// The maximum number of events that may be parked in a row.
     pub(crate) in_a_row_max: u64,
 }
 
 impl RejectionRoom {
-    /// The first of `rejected` that cannot be parked. It is judged by a call of its own.
+    /// The first of the events in `rejected` that cannot be parked. The plugin is called again with
+    /// this event alone.
     pub(crate) fn first_without(self, rejected: &[Rejected]) -> Option<&Rejected> {
         let (mut in_a_row, mut next) = (self.in_a_row, 0);
         (0..).zip(rejected).find_map(|(count, rejected)| {

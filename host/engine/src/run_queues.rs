@@ -1,10 +1,9 @@
-//! A fixed number of threads that run the steps of shards; each thread runs one step at a
-//! time. There are two classes of shards: quick shards, and slow or new shards. Each class
-//! has its own threads, so that quick shards never wait for slow ones. In each class,
-//! shards that serve readers run first; every few turns, a shard that catches up in the
-//! background runs first instead. In the slow class, shards whose plugins use much fuel run
-//! after all others, except every few turns. So a new shard waits for at most one step of
-//! such a plugin.
+//! The run queues. A fixed number of threads run the steps of shards; each thread runs one step at
+//! a time. There are two classes of shards: quick shards, and slow or new shards. Each class has
+//! its own threads, so quick shards never wait for slow ones. In each class, shards that serve
+//! readers run first; every few turns, a shard that catches up in the background runs first
+//! instead. In the slow class, shards whose plugins use much fuel run after all others, except
+//! every few turns. So a new shard waits for at most one step of such a plugin.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -16,61 +15,60 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::shard_handle::{IDLE, QUEUED, RUNNING, RUNNING_WOKEN, ShardHandle};
 
-/// One turn in this many goes to the shards that otherwise come last.
+/// One turn in this number goes to the shards that otherwise run last.
 const LAST_EVERY: u32 = 4;
 
-/// A step whose plugin uses more fuel than this (about ten milliseconds' worth) is slow.
-/// Fuel does not depend on what else the machine is doing.
+/// The fuel limit of a quick step. If the plugin uses more in a step (about ten milliseconds'
+/// worth), the step counts as slow. Fuel does not depend on what else the machine is doing.
 const SLOW_FUEL: u64 = 1 << 24;
 
-/// A step that takes more CPU time than this is slow too, because its plugin has caused
-/// work of the host that fuel does not count. Wall time cannot be used for this: on a
-/// machine with six busy processes per processor, a step that uses almost no CPU time can
-/// take a second.
+/// The limit for the CPU time of a quick step. A step that takes more is slow too, because its
+/// plugin has caused work of the host that fuel does not measure. Wall time cannot be used for
+/// this: on a machine with six busy processes per processor, a step that uses almost no CPU time
+/// can take a second.
 const SLOW_CPU: Duration = Duration::from_millis(50);
 
-/// The longest wait of a shard that was woken lazily, for events of types that it does
-/// not subscribe to.
+/// The longest time that a shard waits after events of types to which it does not subscribe.
 const LAZY: Duration = Duration::from_millis(250);
 
-/// A slow shard becomes quick after this many cheap calls in a row. So a shard that uses
-/// much fuel only in some calls stays slow.
+/// After this many cheap calls in a row, a slow shard becomes quick. So a shard that uses much fuel
+/// only in some calls stays slow.
 const QUICK_CALLS: u8 = 8;
 
 /// When a shard runs again after its step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum NextTurn {
-    /// At once: it has more to do.
+    /// At once, because the shard has more to do.
     Again,
-    /// When it is woken.
+    /// When the shard is woken.
     Rest,
-    /// After this time.
+    /// After this time has passed.
     After(Duration),
 }
 
-/// The cost of a step.
+/// What a step has cost.
 pub(crate) struct StepCost {
-    /// CPU time of the thread that ran it, the plugin's and the host's.
+    /// The CPU time of the thread that ran the step, used by the plugin and the host.
     pub(crate) cpu: Duration,
-    /// The fuel that the plugin used. 0 means that it was not called, so the step does not
+    /// The fuel that the plugin used. 0 means that the plugin was not called, so the step does not
     /// show how much its calls cost.
     pub(crate) fuel: u64,
 }
 
-/// A thread reads its CPU time only after its steps have taken this much wall time in
-/// total, because each read takes the kernel a microsecond.
+/// The wall time after which a thread reads its CPU time. It is not read after each short step,
+/// because each read takes the kernel a microsecond.
 const UNMETERED: Duration = Duration::from_millis(5);
 
 /// Measures the CPU time of a thread's steps.
 pub(crate) struct CpuMeter {
-    /// The thread's CPU time when it was last read.
+    /// The CPU time of the thread when it was last read.
     measured_at: Duration,
-    /// The wall time of the steps since then.
+    /// The wall time of the steps since the CPU time was last read.
     since: Duration,
 }
 
 impl CpuMeter {
-    /// A meter for the calling thread.
+    /// Creates a meter for the calling thread.
     pub(crate) fn new(clock: &dyn Clock) -> Self {
         Self { measured_at: clock.thread_cpu(), since: Duration::ZERO }
     }
@@ -91,37 +89,37 @@ impl CpuMeter {
     }
 }
 
-/// The shards that a thread runs.
+/// The class of shards that a thread runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueueClass {
-    /// Shards whose steps are cheap.
+    /// The shards whose steps are cheap.
     Quick = 0,
-    /// All others, and shards whose cost is not known yet.
+    /// All other shards, and those whose cost is not known yet.
     Slow = 1,
 }
 
 #[derive(Default)]
 pub(crate) struct RunQueues {
     queues: Mutex<QueueState>,
-    /// For each class: signals that a shard is waiting.
+    /// For each class, the signal that a shard of the class waits.
     ready: [Condvar; 2],
 }
 
 #[derive(Default)]
 struct QueueState {
     quick: WaitingShards,
-    /// Shards whose cost is not known yet, or whose steps took much CPU time.
+    /// The shards whose cost is not known yet, or whose steps took much CPU time.
     slow: WaitingShards,
-    /// Shards whose plugins used much fuel. They belong to the slow class as well.
+    /// The shards whose plugins used much fuel. They belong to the slow class too.
     heavy: WaitingShards,
     /// The number of turns of the slow class.
     slow_turns: u32,
-    /// Shards that wait for a time. They are few, so they are in no order.
+    /// The shards that run again at a certain time. They are few, so they are not sorted.
     delayed: Vec<(Duration, Arc<ShardHandle>)>,
-    /// Shards that were woken lazily. All of them wait for the same time, so the first in
-    /// the queue is due first.
+    /// The shards that have only events of types to which they do not subscribe. All of them wait
+    /// for the same time, so the first in the queue is due first.
     lazy: VecDeque<(Duration, Arc<ShardHandle>)>,
-    /// Shards that must make their commits durable, by the time and a running number.
+    /// The shards that must make their commits durable, sorted by time and by a running number.
     syncs: BTreeMap<(Duration, u64), Arc<ShardHandle>>,
     sync_number: u64,
     turns: u32,
@@ -137,14 +135,15 @@ struct WaitingShards {
 }
 
 impl RunQueues {
-    /// Lets `handle` run soon.
+    /// Wakes `handle`, so that it runs soon.
     pub(crate) fn wake(&self, handle: &Arc<ShardHandle>) {
         if mark_runnable(handle) {
             self.push(handle.clone());
         }
     }
 
-    /// Lets `handle` run within [`LAZY`], once for all events that come until then.
+    /// Wakes `handle`, so that it runs within [`LAZY`]. It runs once for all events that arrive
+    /// until then.
     pub(crate) fn wake_lazily(&self, handle: &Arc<ShardHandle>, now: Duration) {
         if handle.wakes.lazy.swap(true, Ordering::AcqRel) {
             return;
@@ -152,14 +151,14 @@ impl RunQueues {
         let mut queues = self.queues.lock();
         queues.lazy.push_back((now + LAZY, handle.clone()));
         if queues.lazy.len() == 1 {
-            // Threads of the quick class are never busy for long, so they wait for the due
-            // times.
+            // The threads of the quick class are never busy for long, so they also wait for shards
+            // that become due.
             self.ready[QueueClass::Quick as usize].notify_one();
         }
     }
 
-    /// Runs `handle` at `due`, so that it makes its commits durable. Does nothing if such a
-    /// run is queued already.
+    /// Runs `handle` at the time `due`, so that it makes its commits durable. Does nothing if such
+    /// a run is already queued.
     pub(crate) fn wake_to_sync(&self, handle: &Arc<ShardHandle>, due: Duration) {
         if handle.wakes.sync.swap(true, Ordering::AcqRel) {
             return;
@@ -169,12 +168,12 @@ impl RunQueues {
         let key = (due, queues.sync_number);
         queues.syncs.insert(key, handle.clone());
         if queues.syncs.first_key_value().is_some_and(|(first, _)| *first == key) {
-            // The threads of this class are never busy for long.
+            // The threads of the quick class are never busy for long, so they wait for this time.
             self.ready[QueueClass::Quick as usize].notify_one();
         }
     }
 
-    /// Waits until a shard of a class can run, and returns it. `None` once the queues are
+    /// Waits until a shard of the class can run, and returns it. Returns `None` once the queues are
     /// closed.
     pub(crate) fn next(
         &self,
@@ -201,7 +200,7 @@ impl RunQueues {
         }
     }
 
-    /// The next shard of either class to run, if one is waiting.
+    /// Returns the next shard of either class that waits for a turn; `None` if none waits.
     pub(crate) fn try_next(&self, now: Duration) -> Option<Arc<ShardHandle>> {
         let mut queues = self.queues.lock();
         self.release(&mut queues, now);
@@ -215,7 +214,7 @@ impl RunQueues {
         Some(handle)
     }
 
-    /// Puts a shard back after its step.
+    /// Puts a shard back into the queues after its step.
     pub(crate) fn done(
         &self,
         handle: Arc<ShardHandle>,
@@ -223,7 +222,7 @@ impl RunQueues {
         now: Duration,
         took: &StepCost,
     ) {
-        // No other thread changes this field while the shard is running.
+        // No other thread changes `slow` while the shard is running.
         let slow = quick_after(handle.slow.load(Ordering::Acquire), took);
         handle.slow.store(slow, Ordering::Release);
         if turn == NextTurn::Again {
@@ -232,12 +231,12 @@ impl RunQueues {
         }
         let rests = handle.run.compare_exchange(RUNNING, IDLE, Ordering::AcqRel, Ordering::Acquire);
         match turn {
-            // New events do not shorten the wait after a fault.
+            // After a fault the shard waits for the whole time, even if there are new events.
             NextTurn::After(wait) => {
                 handle.run.store(QUEUED, Ordering::Release);
                 self.queues.lock().delayed.push((now + wait, handle));
-                // Threads of the quick class are never busy for long, so they wait for the
-                // due times.
+                // The threads of the quick class are never busy for long, so they also wait for
+                // shards that become due.
                 self.ready[QueueClass::Quick as usize].notify_one();
             }
             _ if rests.is_err() => {
@@ -248,7 +247,7 @@ impl RunQueues {
         }
     }
 
-    /// Stops handing out shards and wakes all threads.
+    /// Closes the queues: they return no more shards, and all waiting threads are woken.
     pub(crate) fn close(&self) {
         self.queues.lock().closed = true;
         for ready in &self.ready {
@@ -261,7 +260,8 @@ impl RunQueues {
         self.ready[class as usize].notify_one();
     }
 
-    /// Queues the shards whose time has come; returns how long the next one has to wait.
+    /// Queues the shards whose time has come. Returns how long the next of the other shards has to
+    /// wait.
     fn release(&self, queues: &mut QueueState, now: Duration) -> Option<Duration> {
         let (due, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut queues.delayed).into_iter().partition(|d| d.0 <= now);
@@ -292,7 +292,7 @@ impl RunQueues {
     }
 }
 
-/// Marks `handle` as woken; returns whether it must be queued.
+/// Marks `handle` as woken. Returns whether the caller must put it into a queue.
 fn mark_runnable(handle: &ShardHandle) -> bool {
     let woken = handle.run.fetch_update(Ordering::AcqRel, Ordering::Acquire, |run| match run {
         IDLE => Some(QUEUED),
@@ -332,8 +332,8 @@ impl WaitingShards {
     }
 }
 
-/// Pops from the first of two queues, or from the second if the first is empty. Every
-/// [`LAST_EVERY`]th turn it tries them in the opposite order.
+/// Returns the next shard from the first of two queues, or from the second if the first is empty.
+/// In one turn of every [`LAST_EVERY`], it tries the second queue first.
 fn in_turn<Q>(
     turns: &mut u32,
     mut queues: [&mut Q; 2],
@@ -346,7 +346,7 @@ fn in_turn<Q>(
     queues.into_iter().find_map(pop)
 }
 
-/// How many more cheap calls a shard needs after this step until it is quick.
+/// How many more cheap calls a shard needs after a step before it counts as quick.
 fn quick_after(before: u8, took: &StepCost) -> u8 {
     if took.fuel > SLOW_FUEL {
         QUICK_CALLS
@@ -397,7 +397,8 @@ mod tests {
             queues.pop(class).map(|handle| handle.id.projection.clone())
         };
         let endless = ["a", "b", "c", "d", "e", "f"].map(handle);
-        // Their steps end before their CPU time makes them slow.
+        // The steps of these shards use so much fuel that they end before their CPU time alone
+        // would make them slow.
         endless.iter().for_each(|handle| ran(&pool, handle, &ENDLESS));
         let quick = handle("quick");
         ran(&pool, &quick, &SMALL);
@@ -455,7 +456,7 @@ mod tests {
         assert!(slow(&shard), "its plugin was not called yet");
         ran(&pool, &shard, &SMALL);
         assert!(!slow(&shard));
-        // After one expensive step the shard stays slow for a while.
+        // After one expensive step, the shard stays slow for a while.
         ran(&pool, &shard, &ENDLESS);
         for _ in 1..QUICK_CALLS {
             ran(&pool, &shard, &SMALL);
@@ -477,7 +478,7 @@ mod tests {
         endless.iter().for_each(|handle| ran(&pool, handle, &ENDLESS));
         endless.iter().for_each(|handle| pool.wake(handle));
         for number in 0..100 {
-            // A new shard, or one for which the host worked long.
+            // `other` stands for a new shard, or for one that caused much work of the host.
             let other = handle("other");
             pool.wake(&other);
             let turns = (1..).find(|_| {

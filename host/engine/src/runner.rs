@@ -1,5 +1,5 @@
-//! Runs a shard's plugin, one call at a time. The instance is dropped after a failed
-//! call. The writes of a call are applied if it succeeds, and dropped if it fails.
+//! Runs the plugin of a shard, one call at a time. If a call succeeds, its writes are applied. If
+//! it fails, its writes and the instance are dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,15 +14,16 @@ use crate::state::ShardState;
 use crate::stop_reason::{CallError, StopReason};
 use crate::{EngineConfig, row_watch, second_fold};
 
-/// The most events of the first batches, before the fuel per event is known.
+/// The maximum number of events in the first batches, while it is not known how much fuel an event
+/// needs.
 const EVENTS_FIRST: usize = 256;
-/// The number of events is chosen so that a batch needs about its fuel divided by this.
+/// A batch has as many events as need about the batch's fuel divided by this number.
 const FUEL_HEADROOM: f64 = 2.0;
 
-/// Receives what a plugin logs: offset, level, message.
+/// A function that receives a message of a plugin, with its offset and level.
 pub(crate) type LogSink = Arc<dyn Fn(Offset, Level, &str) + Send + Sync>;
 
-/// What the plugin has used since the shard was opened.
+/// What the plugin has used since the shard was opened, and an estimate of what an event needs.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
     pub(crate) fuel: u64,
@@ -31,31 +32,31 @@ pub(crate) struct Usage {
     fuel_per_event: Option<f64>,
 }
 
-/// The outcome of a call that succeeded.
+/// The result of a call that succeeded.
 pub(crate) struct AppliedCall {
-    /// The emitted events.
+    /// The events that the plugin has emitted.
     pub(crate) emitted: Vec<OutboxEvent>,
     /// The events that the plugin has rejected, in order.
     pub(crate) rejected: Vec<Rejected>,
 }
 
-/// The plugin of one shard and its instance.
+/// Runs the plugin of one shard. It keeps the instance between calls.
 pub(crate) struct Runner {
     pub(crate) plugin: Arc<dyn Plugin>,
     instance: Option<Box<dyn Instance>>,
     logs: LogSink,
     pub(crate) usage: Usage,
-    /// The most fuel the plugin may use in total; only a determinism check sets this.
+    /// The maximum fuel that the plugin may use over all calls. Only a determinism check sets it.
     pub(crate) fuel_max: Option<u64>,
-    /// Whether a sample of the batches is folded a second time. `false` in determinism
-    /// checks and verifications, which compare two folds themselves.
+    /// Whether a sample of the batches is folded a second time. It is `false` in determinism checks
+    /// and verifications, which compare two folds themselves.
     sampled: bool,
-    /// When the last step that used the plugin began.
+    /// The time at which the last step that used the plugin began.
     last_used: Duration,
 }
 
 impl Runner {
-    /// Creates a runner for `plugin`, without an instance yet.
+    /// Creates a runner for `plugin`. It has no instance yet.
     pub(crate) fn new(plugin: Arc<dyn Plugin>, logs: LogSink, sampled: bool) -> Self {
         Self {
             plugin,
@@ -68,12 +69,12 @@ impl Runner {
         }
     }
 
-    /// Whether the next call runs on a fresh instance.
+    /// Whether there is no instance, so that the next call runs on a fresh one.
     pub(crate) fn is_fresh(&self) -> bool {
         self.instance.is_none()
     }
 
-    /// Drops the instance. A fresh one gives the same results.
+    /// Drops the instance. A fresh one must give the same results.
     pub(crate) fn drop_instance(&mut self) {
         self.instance = None;
     }
@@ -83,7 +84,7 @@ impl Runner {
         self.last_used = now;
     }
 
-    /// Drops an instance that was not used for `idle`; `false` if nothing was dropped.
+    /// Drops the instance if it was not used for `idle`. Returns `false` if nothing was dropped.
     pub(crate) fn drop_unused(&mut self, now: Duration, idle: Duration) -> bool {
         if self.instance.is_none() || now.saturating_sub(self.last_used) < idle {
             return false;
@@ -93,7 +94,7 @@ impl Runner {
         true
     }
 
-    /// How many events a batch should have so that its fuel is sufficient.
+    /// The number of events that a batch should have so that its fuel is sufficient.
     pub(crate) fn batch_events(&self, config: &EngineConfig) -> usize {
         let most = config.batch_events_max;
         let Some(each) = self.usage.fuel_per_event else {
@@ -109,9 +110,9 @@ impl Runner {
         fitting.clamp(1, most)
     }
 
-    /// Calls the plugin with `batch`, whose timers are due at `dues`, and returns the
-    /// emitted events. `at` is the offset that is stored with log messages that name no
-    /// event. If the plugin rejects an event, the call has failed.
+    /// Calls the plugin with `batch`, and returns the emitted events. `dues` are the due times of
+    /// the batch's timers. `at` is the offset that is stored with log messages that name no event.
+    /// If the plugin rejects an event, the call counts as failed.
     pub(crate) fn call(
         &mut self,
         state: &mut ShardState,
@@ -123,9 +124,9 @@ impl Runner {
         Ok(applied.emitted)
     }
 
-    /// Like [`Runner::call`], but the plugin may reject events while there is `room` to
-    /// park them. If it rejects one more event, the call has failed, and that event is the
-    /// cause.
+    /// Calls the plugin like [`Runner::call`], but the plugin may reject as many events as can be
+    /// parked (`room`). If it rejects one more event, the call counts as failed because of this
+    /// event.
     pub(crate) fn call_with_room(
         &mut self,
         state: &mut ShardState,
@@ -187,7 +188,8 @@ impl Runner {
             }
             Err(ApplyError::Fault(message)) => Err(CallError::Stop(StopReason::Fault(message))),
             Err(mut error) => {
-                // A guest that panics logs the reason before it traps.
+                // A guest that panics logs the reason before it traps, so the log messages are
+                // added to the error.
                 if let ApplyError::Trapped { message, .. } = &mut error
                     && let Some((_, Level::Error, logged)) = call.logged.last()
                 {
@@ -206,8 +208,8 @@ impl Runner {
         if events > 0 {
             #[expect(clippy::cast_precision_loss, reason = "an estimate")]
             let each = fuel as f64 / events as f64;
-            // The estimate rises at once and falls slowly: a batch that runs out of fuel
-            // is expensive.
+            // The estimate rises at once and falls slowly, because a batch that runs out of fuel is
+            // expensive.
             let known = self.usage.fuel_per_event.unwrap_or(each);
             self.usage.fuel_per_event =
                 Some(if each > known { each } else { known * 0.9 + each * 0.1 });

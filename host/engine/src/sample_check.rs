@@ -1,7 +1,7 @@
 //! Compares the members of event data that a plugin declares with a sample of the log.
 //!
-//! A misspelled member is no error: it is missing in every event, and a sum over it
-//! stays 0. So an upload answers with a warning if a declared member has no value in any
+//! A misspelled member is not an error: it is missing in every event, and a sum over it stays 0.
+//! Therefore the answer to an upload contains a warning if a declared member has no value in any
 //! event of the sample.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -11,22 +11,22 @@ use serde_json::{Map, Value};
 
 use crate::determinism_check::EventList;
 
-/// The most event types that a warning names.
+/// The maximum number of event types that a warning names.
 const TYPES_MAX: usize = 3;
 
-/// What the sample has under one member, by event type.
+/// Counts what the events of the sample have under the name of one member.
 #[derive(Default)]
 struct MemberCounts {
-    /// Events in which it has a value of its kind.
+    /// The number of events in which the member has a value of its kind.
     valid: u64,
-    /// Events in which it is missing or null.
+    /// For each event type, the number of events in which the member is missing or null.
     missing: BTreeMap<String, u64>,
-    /// Events in which it has another kind.
+    /// For each event type, the number of events in which the member has a value of another kind.
     mismatched: BTreeMap<String, u64>,
 }
 
-/// The declared members of `manifest` that have no value in any event of `sample`, as
-/// sentences for the person who uploads the plugin.
+/// Warnings for those members declared in `manifest` that have no value in any event of `sample`.
+/// Each is a sentence for the person who uploads the plugin.
 #[must_use]
 pub fn sample_warnings(manifest: &Manifest, sample: &[EventList]) -> Vec<String> {
     if manifest.members.is_empty() {
@@ -39,10 +39,10 @@ pub fn sample_warnings(manifest: &Manifest, sample: &[EventList]) -> Vec<String>
 
 struct Sample<'a> {
     manifest: &'a Manifest,
-    /// Events that the plugin subscribes to, by type.
+    /// For each event type, the number of events in the sample to which the plugin subscribes.
     events: BTreeMap<String, u64>,
     counts: Vec<MemberCounts>,
-    /// The names of all members in the sample.
+    /// The names of all members that occur in the sample.
     names: BTreeSet<String>,
 }
 
@@ -111,7 +111,7 @@ impl<'a> Sample<'a> {
         })
     }
 
-    /// `1,000 of 1,000 `order.placed``, for each type.
+    /// The numbers in `counts` as text: `1,000 of 1,000 `order.placed`` for each type.
     fn in_events(&self, counts: &BTreeMap<String, u64>) -> String {
         let mut texts: Vec<String> = counts
             .iter()
@@ -128,7 +128,7 @@ impl<'a> Sample<'a> {
     }
 }
 
-/// A number with commas between thousands.
+/// A number as text, with commas between thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

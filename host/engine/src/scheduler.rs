@@ -1,4 +1,4 @@
-//! The threads that run shards' steps, and their run queues.
+//! The threads that run the steps of shards, with their run queues.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -10,7 +10,7 @@ use crate::commit::CommitThreads;
 use crate::run_queues::{CpuMeter, NextTurn, QueueClass, RunQueues, StepCost};
 use crate::shard_handle::ShardHandle;
 
-/// Runs one step of a shard; returns when the shard runs again.
+/// A function that runs one step of a shard. It returns when the shard runs again.
 pub(crate) type RunTurn = Arc<dyn Fn(&Arc<ShardHandle>) -> NextTurn + Send + Sync>;
 
 /// The run queues and their threads.
@@ -22,7 +22,7 @@ pub(crate) struct Scheduler {
 }
 
 impl Scheduler {
-    /// Starts `threads` threads for each class. Each thread of the slow class calls
+    /// Starts `threads` threads for each class of shards. Each thread of the slow class calls
     /// `give_way` first.
     pub(crate) fn start(
         &self,
@@ -61,8 +61,8 @@ impl Scheduler {
         self.threads.lock().push(thread);
     }
 
-    /// Runs one step of one waiting shard on the caller's thread; `false` if no shard
-    /// waits.
+    /// Runs one step of a shard that waits for a turn, on the caller's thread. Returns `false` if
+    /// no shard waits.
     pub(crate) fn turn_once(&self, clock: &dyn Clock, turn: &RunTurn) -> bool {
         let Some(handle) = self.queues.try_next(clock.monotonic()) else {
             return false;
@@ -71,7 +71,7 @@ impl Scheduler {
         true
     }
 
-    /// Ends the threads after their current steps.
+    /// Ends each thread after its current step.
     pub(crate) fn stop(&self) {
         self.queues.close();
         for thread in self.threads.lock().drain(..) {
@@ -94,7 +94,7 @@ fn take_turn(
     let now = clock.monotonic();
     let cpu = meter.step(clock, now.saturating_sub(began));
     let after = handle.snapshot.lock().usage.fuel;
-    // The count starts at 0 again if the shard was opened again.
+    // If the shard was opened again, its fuel is counted from 0 again.
     let fuel = after.checked_sub(before).unwrap_or(after);
     queues.done(handle, turn, now, &StepCost { cpu, fuel });
 }

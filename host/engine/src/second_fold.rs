@@ -1,7 +1,6 @@
-//! Second folds: a fresh instance folds a sample of live batches again over the same
-//! state, before the first result is merged. This detects a plugin that was deterministic
-//! in the check of its upload and is not any more. The results of the second fold are
-//! dropped.
+//! Second folds. A fresh instance folds a sample of live batches again over the same state, before
+//! the result of the first fold is merged. This detects a plugin that passed the determinism check
+//! at its upload and is no longer deterministic. The results of the second fold are dropped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,24 +14,24 @@ use crate::rejections::Rejected;
 use crate::state::ShardState;
 use crate::stop_reason::{CallError, StopReason};
 
-/// How many bytes of a key or value are shown.
+/// How many bytes of a key or value the report of a difference shows.
 const SHOWN_BYTES_MAX: usize = 200;
 
-/// Whether the batch at `offset` belongs to the sample, which has about one batch in
-/// `every`. Depends on the offset alone, not on when events arrive.
+/// Whether the batch at `offset` belongs to the sample. About one batch in `every` does. This
+/// depends on the offset alone, not on when events arrive.
 pub(crate) fn is_sampled(offset: u64, every: u64) -> bool {
     every > 0 && mixed(offset).is_multiple_of(every)
 }
 
-/// Folds a batch again, with the due times of its timers, and compares the result with
-/// `first`. Stores a difference in the state and logs it.
+/// Folds `batch` again and compares the result with `first`. If they differ, it stores the
+/// difference in the state and logs it. `dues` are the due times of the batch's timers.
 pub(crate) fn fold_again(
     plugin: &dyn Plugin,
     state: &mut ShardState,
     (batch, dues): (&Arc<Batch>, &[Timestamp]),
     first: &CallHost,
 ) -> Result<(), CallError> {
-    // If the machine lacks a resource, this is no sign of a faulty plugin.
+    // A machine that lacks a resource does not show that the plugin is faulty.
     let Ok(mut instance) = plugin.instantiate() else { return Ok(()) };
     let offset = batch.offsets.first().copied().unwrap_or_default();
     let call = state.begin_call(batch, dues).map_err(CallError::Stop)?;
@@ -151,8 +150,8 @@ pub(crate) fn excerpt(bytes: &[u8]) -> String {
     String::from_utf8_lossy(cut).escape_debug().to_string().replace("\\\"", "\"")
 }
 
-/// SplitMix64's finisher (Steele et al. 2014), so that neighbouring offsets are not
-/// selected together.
+/// Mixes the bits of `offset` (the finisher of SplitMix64, Steele et al. 2014), so that
+/// neighbouring offsets are not selected together.
 fn mixed(offset: u64) -> u64 {
     let mut z = offset.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,9 +1,9 @@
-//! One version on one partition: reads, applies, commits. It does not know threads or
-//! other shards. A step depends only on the log, the state and the plugin's answers.
+//! One version on one partition. A shard reads events, applies them and commits the changes. It
+//! does not know threads or other shards. A step depends only on the log, the state and the
+//! plugin's answers.
 //!
-//! A shard only orchestrates its parts: [`ShardState`] (rows, parked events,
-//! outbox), [`Runner`] (the plugin), [`Gatherer`] (the next batch) and
-//! [`CommitPipeline`].
+//! A shard only coordinates its parts: [`ShardState`] (rows, parked events, outbox), [`Runner`]
+//! (the plugin), [`Gatherer`] (the next batch) and [`CommitPipeline`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,24 +25,25 @@ use crate::sync_policy::{CommitSync, NextCommit};
 use crate::ticks::Ticker;
 use crate::{EngineConfig, log_check};
 
-/// While a commit is in progress, this many times `commit_bytes` may be applied before
-/// the next commit is due.
+/// While a commit is in progress, the fold may apply this many times `commit_bytes` before the next
+/// commit is due.
 const COMMIT_AHEAD: usize = 4;
 
-/// What a shard is created from.
+/// The parts from which a shard is created.
 pub(crate) struct ShardParts {
     pub(crate) id: ShardId,
     pub(crate) plugin: Arc<dyn Plugin>,
     pub(crate) store: Arc<dyn ShardStore>,
     pub(crate) config: Arc<EngineConfig>,
     pub(crate) logs: LogSink,
-    /// Runs commits in parallel to the fold; `None` if the fold runs each commit itself.
+    /// The threads that run commits in parallel to the fold; `None` if the fold runs each commit
+    /// itself.
     pub(crate) committers: Option<Arc<CommitThreads>>,
-    /// Whether readers may have seen a later state before a crash.
+    /// Whether readers may have seen a later state than this one before a crash.
     pub(crate) recovers: bool,
 }
 
-/// One version on one partition.
+/// One version on one partition, with its state and its plugin.
 pub(crate) struct Shard {
     pub(crate) state: ShardState,
     pub(crate) runner: Runner,
@@ -53,23 +54,23 @@ pub(crate) struct Shard {
 /// The result of a step.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum StepOutcome {
-    /// There is more to do.
+    /// There are more events to fold.
     More,
     /// All events that may be read are applied and committed.
     Idle,
-    /// All events that the log has ready are applied; the log wakes the shard when it has
-    /// more.
+    /// All events that the log can return now are applied. The log wakes the shard when it can
+    /// return more.
     Wait,
 }
 
-/// Limits of a step.
+/// The limits of a step.
 pub(crate) struct StepLimits {
-    /// Monotonic time, for the interval of commits.
+    /// The monotonic time, from which the interval of commits is counted.
     pub(crate) now: Duration,
-    /// Do not read at or past this offset.
+    /// Do not read the event at this offset, or later events.
     pub(crate) before: Option<Offset>,
-    /// Limit for the events of a batch, instead of the configured one; for the
-    /// determinism check.
+    /// The maximum number of events in a batch, if it differs from the configured one. Only the
+    /// determinism check sets it.
     pub(crate) batch_events: Option<usize>,
 }
 
@@ -77,7 +78,7 @@ impl Shard {
     /// Opens the shard whose state is `parts.store`.
     ///
     /// # Errors
-    /// As [`ShardState::open`].
+    /// The errors of [`ShardState::open`].
     pub(crate) fn open(parts: ShardParts) -> Result<Self, StopReason> {
         let ShardParts { id, plugin, store, config, logs, committers, recovers } = parts;
         let manifest = Arc::new(plugin.manifest().clone());
@@ -88,7 +89,7 @@ impl Shard {
         let mut state = ShardState::open(id, manifest, store, config)?;
         let commits = CommitPipeline::new(committers, &state.config, &state.meta, recovers);
         if recovers {
-            // Commit numbers that readers may have seen are not used again.
+            // Readers may have seen commits with these numbers, so the numbers are not used again.
             state.meta.pos = state.meta.pos.max(state.meta.ceiling.commit);
         }
         let runner = Runner::new(plugin, logs, commits.is_live());
@@ -113,8 +114,7 @@ impl Shard {
         }
         let stopped = outcome.is_err();
         let idle = matches!(outcome, Ok(StepOutcome::Idle | StepOutcome::Wait));
-        // Changes that were applied before something stopped the shard are committed as
-        // well.
+        // If something stopped the shard, the changes that were applied before are committed too.
         if idle || stopped || self.commit_is_due(limits.now) {
             self.wait_for_commit()?;
             match self.is_dirty() {
@@ -137,9 +137,9 @@ impl Shard {
         }
     }
 
-    /// Whether a commit is due although there is more to fold: enough was applied, or the
-    /// last commit is long ago. While a commit is in progress, the fold first applies up
-    /// to [`COMMIT_AHEAD`] times as much.
+    /// Whether a commit is due although there are more events to fold. It is due if enough was
+    /// applied, or if the last commit was long ago. While a commit is in progress, the fold first
+    /// applies up to [`COMMIT_AHEAD`] times as much.
     fn commit_is_due(&self, now: Duration) -> bool {
         let (config, bytes) = (&self.state.config, self.state.buffer.bytes());
         let due = self.commits.age(now) >= Duration::from_millis(config.commit_ms);
@@ -149,12 +149,13 @@ impl Shard {
         (due || full) && !waits
     }
 
-    /// Whether the next commit needs no sync. The version must serve readers, and nothing
-    /// outside of the state may depend on the commit.
+    /// Whether the next commit needs no sync. This is so if the version serves readers, and nothing
+    /// outside of the state depends on the commit.
     fn may_wait(&self, log: &dyn Log, now: Duration) -> bool {
         let state = &self.state;
         let serves = self.commits.is_live() && state.epoch.is_some();
-        // Emitted events are sent once they are durable.
+        // Emitted events are sent once they are durable, so a commit with emitted events needs a
+        // sync.
         if !self.commits.sync.is_on() || !serves || outbox_writer::has_outbox(state) {
             return false;
         }
@@ -163,8 +164,8 @@ impl Shard {
         self.commits.sync.may_wait(&NextCommit { meta, bytes, log_start, now })
     }
 
-    /// Halts a projection whose state has grown over the limit. All committed changes stay,
-    /// so this halt is no verdict on an event.
+    /// Halts the projection if its state has become larger than the limit. All committed changes
+    /// are kept, and no event is parked because of this halt.
     fn check_size(&self, step: StepOutcome) -> Result<StepOutcome, StopReason> {
         let bytes = self.state.buffer.store().disk_bytes();
         let limit = self.state.config.state_bytes_max;
@@ -207,12 +208,12 @@ impl Shard {
         }
         let Self { state, runner, gatherer, .. } = self;
         let applied = Applier { state, runner, gatherer }.apply_gathered(&mut gathered);
-        // If an error stopped it, a part of the batch is applied and will be committed.
+        // If an error ended the step, a part of the batch is applied and will be committed.
         log_check::record_incarnation(&mut self.state, log);
         applied?;
         self.tick()?;
-        // If reading stopped only at the offset where emitting begins, there is more to
-        // do.
+        // If reading stopped only at the offset from which a rebuild emits events, there are more
+        // events to fold.
         let emits = gather.before.is_some() && gather.before != limits.before;
         Ok(if gathered.end && !emits { StepOutcome::Idle } else { StepOutcome::More })
     }
@@ -221,21 +222,21 @@ impl Shard {
         Ticker { state: &mut self.state, runner: &mut self.runner }.tick()
     }
 
-    /// Where reading stops: at the leader's next offset, and at the offset where a rebuild
-    /// begins to emit, so that no batch contains events from both sides of that offset.
+    /// The offset at which reading stops. It is the leader's next offset, or the offset from which
+    /// a rebuild emits events, so that no batch contains events from both sides of that offset.
     fn read_before(&self, leader: Option<Offset>) -> Option<Offset> {
         let from = self.state.outbox.emit_from.events;
         let emits = (self.state.meta.next < from).then_some(from);
         leader.into_iter().chain(emits).min()
     }
 
-    /// Retries and drops parked events; see [`Decider`].
+    /// Returns what retries and drops the parked events of this shard; see [`Decider`].
     pub(crate) fn decider(&mut self) -> Decider<'_> {
         Decider { state: &mut self.state, runner: &mut self.runner }
     }
 
-    /// Applies nothing until the log has taken emitted events, but commits applied
-    /// changes so that their emitted events can be sent.
+    /// Applies no events until the log has accepted emitted events. It commits the applied changes,
+    /// so that their emitted events can be sent.
     pub(crate) fn hold(&mut self, now: Duration) -> Result<StepOutcome, StopReason> {
         self.wait_for_commit()?;
         outbox_writer::clear_sent(&mut self.state)?;
@@ -255,7 +256,8 @@ impl Shard {
         outbox_writer::send(&mut self.state, log, limits, wake)
     }
 
-    /// Drops an instance that was not used for `idle`; `false` if nothing was dropped.
+    /// Drops the plugin's instance if it was not used for `idle`. Returns `false` if nothing was
+    /// dropped.
     pub(crate) fn drop_instance_unused(&mut self, now: Duration, idle: Duration) -> bool {
         let dropped = self.runner.drop_unused(now, idle);
         if dropped {
@@ -264,29 +266,30 @@ impl Shard {
         dropped
     }
 
-    /// Whether there are changes that are not committed. A watermark that has moved
-    /// counts as a change, even if nothing was due.
+    /// Whether there are changes that are not committed. A new watermark counts as a change, even
+    /// if nothing was due.
     pub(crate) fn is_dirty(&self) -> bool {
         self.commits.is_pending()
             || !self.state.buffer.is_empty()
             || self.commits.is_behind(self.state.meta.watermark)
     }
 
-    /// Writes the applied changes and the next offset in one durable transaction. If that
-    /// fails, the changes stay in the write buffer for the next commit.
+    /// Writes the applied changes and the next offset in one durable transaction. If this fails,
+    /// the changes stay in the write buffer for the next commit.
     pub(crate) fn commit(&mut self, now: Duration) -> Result<(), StoreError> {
         let sync = self.commits.sync.durable_sync(now);
         self.commit_as(sync, now)
     }
 
-    /// Commits everything that is applied, durably.
+    /// Makes everything that is applied durable.
     pub(crate) fn sync(&mut self, now: Duration) -> Result<(), StoreError> {
         self.wait_for_commit()?;
         let (is_new, sync) = (self.is_new(), self.commits.sync.durable_sync(now));
         self.run_commit(sync, is_new, now)
     }
 
-    /// As [`Shard::sync`], before the shard stops. After a crash, readers then do not wait.
+    /// Makes everything that is applied durable before the shard stops, like [`Shard::sync`].
+    /// Readers then do not have to wait if the server crashes.
     pub(crate) fn close(&mut self, now: Duration) -> Result<(), StoreError> {
         self.wait_for_commit()?;
         let is_new = self.is_new();
@@ -312,16 +315,16 @@ impl Shard {
         self.end_commit(outcome)
     }
 
-    /// Whether the shard has changed since its last commit. A moved next offset is a
-    /// change, also if the shard only skipped events of types that the plugin does not
-    /// subscribe to. Must not be called while a commit is in progress.
+    /// Whether the shard has changed since its last commit. A higher next offset is a change, even
+    /// if the shard only skipped events to which the plugin does not subscribe. No commit may be in
+    /// progress when this is called.
     fn is_new(&self) -> bool {
         !self.state.buffer.is_empty() || self.commits.has_moved(&self.state.meta)
     }
 
-    /// Begins a commit in parallel to the fold. No other commit may be in progress. This
-    /// commit is durable and closes the ceiling, because the next commit is probably
-    /// durable, too.
+    /// Begins a commit in parallel to the fold. No other commit may be in progress. The commit is
+    /// durable and allows no commits without a sync after it (it closes the ceiling), because the
+    /// next commit will probably be durable, too.
     fn commit_in_parallel(&mut self, now: Duration) -> Result<(), StoreError> {
         let commit = self.begin_commit(CommitSync::Close, true);
         match self.commits.begin(commit, now) {
@@ -367,7 +370,7 @@ impl Shard {
             }
         };
         let (meta, tables) = (&outcome.meta, std::mem::take(&mut outcome.tables));
-        // The rest of the record has moved on since.
+        // The other members of the record have changed since the commit began.
         state.meta.pos = meta.pos;
         state.meta.ceiling = meta.ceiling;
         state.meta.changes_from = meta.changes_from;
@@ -392,8 +395,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Starts (`Some`) or stops (`None`) serving readers. Commits first, so that the
-    /// change log begins here.
+    /// Begins to serve readers (`Some`) or stops it (`None`). It commits first, so that the change
+    /// log begins at this point.
     pub(crate) fn set_epoch(
         &mut self,
         epoch: Option<String>,

@@ -1,4 +1,5 @@
-//! A shard as the scheduler and status queries see it while a thread runs its step.
+//! The handle of a shard. The scheduler and status queries use it while a thread runs a step of the
+//! shard.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -17,56 +18,58 @@ use crate::stop_reason::{Fault, StopReason};
 use crate::sync_policy::RecoveryTarget;
 use crate::{AheadStatus, ShardStatus};
 
-/// The time over which a rate is averaged.
+/// The time over which the rate of events is averaged.
 const RATE_WINDOW: Duration = Duration::from_secs(2);
 
-// The values of `ShardHandle::run`.
+// These are the values of `ShardHandle::run`.
 /// The shard waits to be woken.
 pub(crate) const IDLE: u8 = 0;
 /// The shard waits for a thread.
 pub(crate) const QUEUED: u8 = 1;
-/// A thread runs its step.
+/// A thread runs a step of the shard.
 pub(crate) const RUNNING: u8 = 2;
-/// A thread runs its step, and the shard was woken meanwhile.
+/// A thread runs a step of the shard, and the shard was woken in the meantime.
 pub(crate) const RUNNING_WOKEN: u8 = 3;
 
 pub(crate) struct ShardHandle {
     pub(crate) id: ShardId,
     pub(crate) store: Option<Arc<dyn ShardStore>>,
-    /// [`ShardMeta::born`], drawn here if the state is fresh.
+    /// The value of [`ShardMeta::born`]. If the state is new, it is drawn when the handle is
+    /// created.
     pub(crate) born: u64,
-    /// The shard; opened by its first step, on a thread of the scheduler.
+    /// The shard. Its first step opens it, on a thread of the scheduler.
     pub(crate) shard: Mutex<Option<Shard>>,
     /// One of [`IDLE`], [`QUEUED`], [`RUNNING`] and [`RUNNING_WOKEN`].
     pub(crate) run: AtomicU8,
-    /// The number of further cheap calls in a row after which the shard is quick; 1 at
-    /// first. Only the run queues change it, and not while the shard is queued.
+    /// How many further cheap calls the shard needs in a row until it counts as quick; 1 at first.
+    /// Only the run queues change it, and never while the shard is queued.
     pub(crate) slow: AtomicU8,
-    /// The delayed runs that are queued.
+    /// The delayed runs of the shard that are queued.
     pub(crate) wakes: Wakes,
-    /// Serves readers; goes first in the queue.
+    /// Whether the shard serves readers. If so, it goes first in the queue.
     pub(crate) active: AtomicBool,
     pub(crate) paused: AtomicBool,
-    /// Whether it waits for a pending read of the log, or is about to.
+    /// Whether the shard waits for a pending read of the log, or may be about to.
     pub(crate) awaits_log: AtomicBool,
     pub(crate) deleted: AtomicBool,
-    /// Whether it has ever reached the log's end, or its leader's next offset.
+    /// Whether the shard has ever reached the log's end, or its leader's next offset.
     pub(crate) caught_up: AtomicBool,
-    /// The shard's next offset, for its followers.
+    /// The shard's next offset, which its followers must not overtake.
     pub(crate) next: AtomicU64,
     pub(crate) snapshot: Mutex<ShardSnapshot>,
     pub(crate) recovery: Recovery,
 }
 
-/// Which delayed runs of a shard are queued, so that none is queued twice. Only
-/// [`crate::run_queues`] changes it.
+/// The delayed runs of a shard that are queued, so that none is queued twice. Only
+/// [`crate::run_queues`] changes this.
 #[derive(Default)]
 pub(crate) struct Wakes {
     pub(crate) lazy: AtomicBool,
     pub(crate) sync: AtomicBool,
 }
 
-/// Whether a shard must still fold again what readers may have seen before a crash.
+/// Whether a shard must still fold the events again whose results readers may have seen before a
+/// crash.
 pub(crate) struct Recovery {
     pub(crate) target: RecoveryTarget,
     pub(crate) pending: AtomicBool,
@@ -83,7 +86,7 @@ impl Recovery {
     }
 }
 
-/// The state of a shard after its last step.
+/// What status queries report about a shard. It is copied from the shard after each step.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ShardSnapshot {
     pub(crate) meta: ShardMeta,
@@ -92,40 +95,40 @@ pub(crate) struct ShardSnapshot {
     pub(crate) halted: Option<String>,
     pub(crate) fault: Option<Fault>,
     pub(crate) rate: EventRate,
-    /// The next offsets of the last durable commit and of the last commit that was begun.
+    /// The next offset of the last durable commit, and that of the last commit that was begun.
     pub(crate) durable: Offset,
     pub(crate) in_commit: Offset,
     pub(crate) outbox: OutboxSnapshot,
 }
 
-/// The state of a shard's outbox after its last step.
+/// What status queries report about a shard's outbox. It is copied from the shard after each step.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OutboxSnapshot {
-    /// Emitted events that the log has not taken.
+    /// The number of emitted events that the log does not have.
     pub(crate) unsent: u64,
-    /// Why the log does not take emitted events now.
+    /// Why the log does not accept emitted events now.
     pub(crate) fault: Option<String>,
-    /// Whether the shard folds no further until the log has taken emitted events.
+    /// Whether the shard does not fold until the log has accepted emitted events.
     pub(crate) full: bool,
-    /// Events emitted per second.
+    /// The number of events emitted per second.
     pub(crate) rate: EventRate,
 }
 
-/// The rate of a growing count of events, per second. It is measured over the last full
-/// [`RATE_WINDOW`], and is 0 if the count has not changed for longer than that.
+/// The rate at which a count of events grows, per second. It is measured over the last full
+/// [`RATE_WINDOW`]. It is 0 if the count has not changed for longer than that.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EventRate {
-    /// When the window began, and the count at that time.
+    /// The time at which the window began, and the count at that time.
     started: Duration,
     from: u64,
-    /// When the count last changed, and its value since then.
+    /// The time at which the count last changed, and its value since then.
     changed: Duration,
     next: u64,
     per_s: f64,
 }
 
 impl EventRate {
-    /// A rate of 0 for a count that is `next` now.
+    /// Creates a rate of 0 for a count that is `next` at the time `now`.
     pub(crate) fn at(now: Duration, next: u64) -> Self {
         Self { started: now, from: next, changed: now, next, per_s: 0.0 }
     }
@@ -153,13 +156,13 @@ impl EventRate {
     }
 }
 
-/// Events per second that are appended to a partition of the log; unknown until the
-/// partition's end was read twice.
+/// How many events per second are appended to a partition of the log. The rate is unknown until the
+/// end of the partition was read twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct IntakeRate(Option<EventRate>);
 
 impl IntakeRate {
-    /// Notes that the log ends at `end`.
+    /// Notes that the log ends at `end` at the time `now`.
     pub(crate) fn count(&mut self, now: Duration, end: u64) {
         self.0.get_or_insert_with(|| EventRate::at(now, end)).count(now, end);
     }
@@ -170,9 +173,8 @@ impl IntakeRate {
 }
 
 impl ShardHandle {
-    /// Creates the handle of the shard `id`. A damaged state halts the shard from the
-    /// start. If the state cannot be opened for another reason, the shard tries again
-    /// later.
+    /// Creates the handle of the shard `id`. If the state is damaged, the shard is halted from the
+    /// start. If the state cannot be opened for another reason, the shard tries again later.
     pub(crate) fn new(
         id: ShardId,
         store: Result<Arc<dyn ShardStore>, StopReason>,
@@ -235,8 +237,8 @@ impl ShardHandle {
             && self.snapshot.lock().halted.is_none()
     }
 
-    /// Resets the next offset to the stored one, after the shard was dropped with its
-    /// uncommitted changes.
+    /// Resets the next offset to the stored one. This is called after the shard was dropped with
+    /// its uncommitted changes.
     pub(crate) fn reset_to_stored(&self) {
         let Some(store) = &self.store else { return };
         if let Ok(meta) = read_meta(&**store) {
@@ -264,7 +266,7 @@ impl ShardHandle {
         snapshot.outbox.rate.count(now, shard.state.meta.emitted);
     }
 
-    /// What the shard is doing, and why it cannot continue. `behind` means that the log has
+    /// What the shard is doing, and why it cannot continue. `behind` tells whether the log has
     /// events that the shard has not applied.
     pub(crate) fn activity(&self, behind: bool) -> (&'static str, Option<String>) {
         let snapshot = self.snapshot.lock();
@@ -280,9 +282,8 @@ impl ShardHandle {
                 let why = snapshot.outbox.fault.clone().unwrap_or_default();
                 ("faulted", Some(format!("emitted events cannot be appended: {why}")))
             }
-            // The snapshot is from the end of the last step. If a further step is running
-            // or queued, the shard may apply new events for a long time before the snapshot
-            // changes.
+            // The snapshot was copied at the end of the last step. If another step is running or
+            // queued, the shard may apply new events for a long time before the snapshot changes.
             None if snapshot.idle && !(behind && self.has_turn()) => ("idle", None),
             None => ("running", None),
         }
@@ -299,8 +300,7 @@ impl ShardHandle {
         let snapshot = self.snapshot.lock();
         let meta = &snapshot.meta;
         let known = |time: Timestamp| (time != Timestamp::MIN).then_some(time.0);
-        // Events that the log has deleted do not count, because they cannot be read any
-        // more.
+        // Events that the log has deleted are not counted, because they cannot be read any more.
         let lag =
             |bounds: PartitionBounds| bounds.end.0.saturating_sub(meta.next.max(bounds.start).0);
         let behind = |bounds: PartitionBounds| {
@@ -361,10 +361,10 @@ impl ShardHandle {
     }
 }
 
-/// The shard's record in its file.
+/// Reads the shard's record from its file.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] if it cannot be decoded, and the errors of the store.
+/// [`StoreError::Damaged`] if it cannot be decoded, or another error of the store.
 pub(crate) fn read_meta(store: &dyn ReadStore) -> Result<ShardMeta, StoreError> {
     let bytes = store.get(Space::Meta, ShardMeta::KEY)?;
     ShardMeta::decode(bytes.as_deref())

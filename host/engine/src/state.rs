@@ -1,6 +1,5 @@
-//! The state of one shard: its record, rows, parked events and emitted events. One commit
-//! writes the changes of all of them together. This module knows neither the plugin nor the
-//! log.
+//! The state of one shard: its record, rows, parked events and emitted events. A commit writes the
+//! changes of all of them together. This module knows neither the plugin nor the log.
 
 use std::sync::Arc;
 
@@ -18,19 +17,19 @@ use crate::stop_reason::StopReason;
 use crate::timed_keys::{expiry_by_row, expiry_by_time, key_time, time_key};
 use crate::write_buffer::WriteBuffer;
 
-/// One shard's state, with all applied changes, committed or not.
+/// The state of one shard with all applied changes, whether they are committed or not.
 pub(crate) struct ShardState {
     pub(crate) id: ShardId,
     pub(crate) manifest: Arc<Manifest>,
     pub(crate) config: Arc<EngineConfig>,
-    /// The feed's epoch while this version is active. `None` while it is not: then it
+    /// The feed's epoch if this version is active, otherwise `None`. A version that is not active
     /// publishes no commits, and its emitted events are not appended to the log.
     pub(crate) epoch: Option<String>,
     pub(crate) meta: ShardMeta,
     pub(crate) buffer: WriteBuffer,
     pub(crate) parking: Parking,
     pub(crate) outbox: Outbox,
-    /// A lower bound of the due times of all timers and row expiries.
+    /// A time before which no timer and no expiry of a row is due.
     pub(crate) due_from: Timestamp,
     /// Records the changes of one row; only an explanation of a row sets it.
     pub(crate) watch: Option<Box<RowWatch>>,
@@ -75,7 +74,7 @@ impl ShardState {
         Ok(Self { id, manifest, config, epoch, meta, buffer, parking, outbox, due_from, watch })
     }
 
-    /// Parks `record`.
+    /// Parks the event or timer in `record`.
     pub(crate) fn park(&mut self, record: &ParkedRecord) {
         self.parking.add(record, &mut self.meta, &mut self.buffer);
     }
@@ -85,8 +84,8 @@ impl ShardState {
         self.parking.remove(key, record, &mut self.meta, &mut self.buffer);
     }
 
-    /// The watermark at which the next batch must end: the earliest due time in the
-    /// state, or the earliest time at which a row written by the batch may expire.
+    /// The watermark at which the next batch must end: the time at which the first timer or expiry
+    /// in the state is due, or the earliest time at which a row that the batch writes may expire.
     ///
     /// # Errors
     /// [`StoreError`] if the state cannot be read.
@@ -100,14 +99,14 @@ impl ShardState {
         Ok(self.due_from.min(self.meta.watermark.saturating_add(retention)))
     }
 
-    /// When the first timer or the first end of a row's retention is due;
-    /// [`Timestamp::MAX`] if there is none.
+    /// The time at which the first timer or the first expiry of a row is due; [`Timestamp::MAX`] if
+    /// there is none.
     ///
     /// # Errors
     /// [`StoreError`] if the state cannot be read.
     pub(crate) fn earliest_due(&self) -> Result<Timestamp, StoreError> {
-        // Nothing is due at or before the watermark. Starting at `due_from` also skips
-        // keys of moved timers whose deletion is not committed yet.
+        // Nothing is due at or before the watermark. The read starts at `due_from`, so it also
+        // skips keys of moved timers whose deletion is not committed yet.
         let from = time_key(self.due_from.max(self.meta.watermark.saturating_add(1)));
         let mut due = Timestamp::MAX;
         if self.meta.timers_now > 0 {
@@ -127,7 +126,7 @@ impl ShardState {
         Ok(due)
     }
 
-    /// Prepares a call with `batch`, whose timers are due at `dues`.
+    /// Prepares a call with `batch`. `dues` are the due times of the batch's timers.
     ///
     /// # Errors
     /// [`StopReason::Fault`] if the state cannot be read.
@@ -148,19 +147,19 @@ impl ShardState {
         Ok(call)
     }
 
-    /// The watermark that follows from the events applied so far, if it differs from the
-    /// current watermark. Then timers may still have to fire.
+    /// The watermark that follows from the events applied so far; `None` if it is equal to the
+    /// current watermark. If it differs, timers may still have to fire.
     pub(crate) fn watermark_due(&self) -> Option<Timestamp> {
         watermark_due(&self.manifest, &self.meta)
     }
 }
 
-/// The time at the beginning of a key.
+/// Reads the time at the beginning of a key.
 fn due_in(key: &[u8]) -> Option<Timestamp> {
     key.first_chunk::<8>().map(|time| key_time(*time))
 }
 
-/// Like [`ShardState::watermark_due`], for the record of a state.
+/// Calculates the same as [`ShardState::watermark_due`] from the record of a state.
 pub(crate) fn watermark_due(manifest: &Manifest, meta: &ShardMeta) -> Option<Timestamp> {
     let time = manifest.event_time?;
     let mark = meta.max_time.watermark(time.allowed_lateness_us, time.tick_us);

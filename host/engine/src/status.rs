@@ -1,168 +1,168 @@
-//! The engine's status types: for the API, the command line and metrics.
+//! The types of the engine's status, which the API, the command line and the metrics show.
 
 use crate::VerifyStatus;
 
 /// A projection with all its versions.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProjectionStatus {
-    /// The name.
+    /// The name of the projection.
     pub name: String,
-    /// Whether an operator paused it.
+    /// Whether an operator paused the projection.
     pub paused: bool,
-    /// The version that serves readers.
+    /// The id of the active version.
     pub active: Option<String>,
-    /// The version that a rollback activates.
+    /// The id of the version that a rollback activates.
     pub previous: Option<String>,
     /// The feed's epoch; empty if no version is active.
     pub epoch: String,
     /// All versions, oldest first.
     pub versions: Vec<VersionStatus>,
-    /// The last verification against the log, or the one in progress; `null` if there is
-    /// none. The result of the active version is kept over restarts.
+    /// The verification against the log that is in progress, or the last one; `null` if there is
+    /// none. The result for the active version is kept when the server restarts.
     pub verified: Option<VerifyStatus>,
 }
 
-/// One version.
+/// One version of a projection.
 // Long because it has a field for each member of a version's status in the HTTP API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VersionStatus {
-    /// The id.
+    /// The id of the version.
     pub id: String,
-    /// SHA-256 of the plugin as uploaded.
+    /// The SHA-256 of the plugin as uploaded.
     pub sha256: String,
     /// The parameters that are passed to `setup`.
     pub parameters: String,
     /// The source code that the plugin runs, if it is an interpreter.
     pub source: Option<SourceStatus>,
-    /// The plugin's own semantic version.
+    /// The version number that the plugin's author gave it.
     pub plugin_version: String,
-    /// The description in the manifest.
+    /// The description of the projection in the manifest.
     pub description: String,
     /// `backfilling`, `ready`, `active` or `retired`.
     pub state: String,
-    /// What it is doing: `running`, `idle` (caught up), `paused`, `halted` (an operator
+    /// What the version is doing: `running`, `idle` (caught up), `paused`, `halted` (an operator
     /// must act) or `faulted` (a fault of the host; it tries again).
     pub activity: String,
-    /// Why it is halted or faulted.
+    /// Why the version is halted or faulted.
     pub reason: Option<String>,
-    /// When it was uploaded, microseconds since 1970.
+    /// When the version was uploaded, in microseconds since 1970.
     pub created_us: i64,
-    /// How much of the log it has folded, 0 to 100.
+    /// How much of the log the version has folded, 0 to 100.
     pub percent: f64,
-    /// Events a second over the last seconds.
+    /// The number of events applied per second over the last seconds.
     pub events_per_s: f64,
-    /// Events a second that the log has taken over the last seconds.
+    /// The number of events appended to the log per second over the last seconds.
     pub intake_per_s: f64,
-    /// The number of seconds until the version has caught up, at the two rates above;
-    /// `null` if it is unknown, or if the version falls behind.
+    /// The number of seconds until the version has caught up, at the rates `events_per_s` and
+    /// `intake_per_s`; `null` if it is unknown, or if the version falls further behind.
     pub eta_s: Option<f64>,
-    /// Events parked now on all partitions, those that wait included.
+    /// The number of events that are parked now on all partitions, including those that wait.
     pub parked: u64,
-    /// The parked events that wait behind a failed event of their subject.
+    /// How many of the parked events wait behind a failed event of their subject.
     pub waiting: u64,
-    /// Events applied that were late: older than the watermark.
+    /// The number of applied events that were late: older than the watermark.
     pub late: u64,
-    /// Why it did not become active by itself, although it has caught up.
+    /// Why the version did not become active by itself although it has caught up.
     pub not_activated: Option<String>,
-    /// Why its tables may differ from the result of folding the log, one sentence for
-    /// each finding: a second fold of a batch gave another result, or the last
-    /// verification found a difference. Kept over restarts.
+    /// Why its tables may differ from the result of folding the log, one sentence for each finding:
+    /// a second fold of a batch gave another result, or the last verification found a difference.
+    /// The findings are kept when the server restarts.
     pub differs: Vec<String>,
-    /// The tables.
+    /// The tables of the version.
     pub tables: Vec<TableStatus>,
-    /// Event types that it subscribes to.
+    /// The event types to which the version subscribes.
     pub subscribes: Vec<String>,
-    /// One entry for each partition.
+    /// The shards of the version, one for each partition.
     pub shards: Vec<ShardStatus>,
 }
 
-/// The source code of a version, without its text.
+/// The source code of a version, described without its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SourceStatus {
-    /// The name of its file.
+    /// The name of the file with the source code.
     pub name: String,
-    /// The size in bytes.
+    /// The size of the source code in bytes.
     pub bytes: u64,
-    /// SHA-256 of its text, in hexadecimal.
+    /// The SHA-256 of the source code, in hexadecimal.
     pub sha256: String,
 }
 
 /// A table of a version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableStatus {
-    /// The name.
+    /// The name of the table.
     pub name: String,
-    /// The description in the manifest.
+    /// The description of the table in the manifest.
     pub description: String,
-    /// Whether it can be read and subscribed to.
+    /// Whether clients can read the table and subscribe to it.
     pub public: bool,
     /// Whether each row belongs to a tenant.
     pub per_tenant: bool,
-    /// The fields of its rows.
+    /// The fields of the table's rows.
     pub fields: Vec<FieldStatus>,
 }
 
 /// A field of a public table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FieldStatus {
-    /// The JSON key.
+    /// The name of the field: a key of the JSON object.
     pub name: String,
-    /// `integer`, `number`, `text`, `boolean`, `timestamp`, `json`, `distinct` or
-    /// `percentiles`.
+    /// The kind of the field's values: `integer`, `number`, `text`, `boolean`, `timestamp`, `json`,
+    /// `distinct` or `percentiles`.
     pub kind: String,
-    /// The unit; may be empty.
+    /// The unit of the values; may be empty.
     pub unit: String,
 }
 
-/// One version on one partition.
+/// A shard: one version on one partition.
 // Long because it has a field for each member of a partition's status in the HTTP API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShardStatus {
     /// The partition.
     pub partition: u32,
-    /// `running`, `idle`, `paused`, `halted` or `faulted`.
+    /// What the shard is doing: `running`, `idle`, `paused`, `halted` or `faulted`.
     pub activity: String,
-    /// Why it is halted or faulted.
+    /// Why the shard is halted or faulted.
     pub reason: Option<String>,
-    /// The next offset it will read. All events before it are applied, possibly only in
-    /// memory.
+    /// The offset of the next event that the shard will read. All events before it are applied,
+    /// possibly only in memory.
     pub next: u64,
     /// The next offset of the last commit, durable or in progress.
     pub committed: u64,
-    /// The next offset of the last durable commit. Retention and Kafka group offsets
-    /// follow it.
+    /// The next offset of the last durable commit. The retention of the log and the offsets of
+    /// Kafka consumer groups follow it.
     pub durable: u64,
     /// The log's end; `null` while it is not known.
     pub end: Option<u64>,
-    /// Events it has not read yet; `null` while the log's end is not known. An upper
-    /// bound if offsets have gaps.
+    /// The number of events that the shard has not read yet; `null` while the log's end is not
+    /// known. It is an upper bound if offsets have gaps.
     pub lag_events: Option<u64>,
     /// How far the shard's event time is behind that of the log, in milliseconds; 0 when it
     /// has caught up, `null` while the log's end is not known.
     pub lag_ms: Option<u64>,
-    /// Commits made.
+    /// The number of commits that the shard has made.
     pub commit: u64,
-    /// Events applied.
+    /// The number of events applied.
     pub applied: u64,
-    /// The applied events that were late: older than the watermark.
+    /// The number of applied events that were late: older than the watermark.
     pub late: u64,
-    /// Events parked now, those that wait included.
+    /// The number of events that are parked now, including those that wait.
     pub parked: u64,
-    /// The parked events that wait behind a failed event of their subject.
+    /// How many of the parked events wait behind a failed event of their subject.
     pub waiting: u64,
-    /// Unreadable records of the log that were skipped and not parked, because 10,000 are
-    /// parked already. Only records of unknown type are skipped.
+    /// The number of unreadable records that were skipped and not parked, because 10,000 are parked
+    /// already. Only records of unknown type are skipped.
     pub unreadable_left_out: u64,
-    /// Timers fired.
+    /// The number of timers that have fired.
     pub timers_fired: u64,
-    /// Events emitted.
+    /// The number of events emitted.
     pub emitted: u64,
-    /// Events emitted per second over the last seconds.
+    /// The number of events emitted per second over the last seconds.
     pub emitted_per_s: f64,
-    /// Emitted events that the log has not taken yet.
+    /// The number of emitted events that the log does not have yet.
     pub unsent: u64,
-    /// Emitted events that the log has refused for good (too large for a topic, for
-    /// example). They count as parked and can be retried or dropped like those.
+    /// The number of emitted events that the log has refused permanently, for example because they
+    /// are too large for a topic. They count as parked, and can be retried or dropped.
     pub refused: u64,
     /// Whether the shard does not fold until the log has accepted some of its emitted
     /// events (`engine.emit_unsent_max`).
@@ -170,42 +170,43 @@ pub struct ShardStatus {
     /// The highest emit depth of an event that the shard has emitted
     /// (`engine.emit_depth_max` is the limit).
     pub emit_depth: u32,
-    /// Batches that were folded a second time (`engine.second_fold_every`).
+    /// The number of batches that were folded a second time (`engine.second_fold_every`).
     pub second_folds: u64,
-    /// How many of them gave another result: the plugin is not deterministic.
+    /// The number of batches for which the second fold gave another result, which means that the
+    /// plugin is not deterministic.
     pub second_fold_differences: u64,
-    /// The last difference, as text.
+    /// The last difference that a second fold found, as text.
     pub second_fold_last: Option<String>,
-    /// Events whose time was too far ahead of their append time to move the watermark
+    /// The number of events whose time was too far ahead of their append time to move the watermark
     /// (`engine.ahead_max_s`).
     pub ahead: u64,
-    /// The latest of them.
+    /// The last of the events that `ahead` counts.
     pub ahead_last: Option<AheadStatus>,
-    /// The watermark, microseconds since 1970; `null` before the first.
+    /// The watermark in microseconds since 1970; `null` before the first one.
     pub watermark_us: Option<i64>,
-    /// The highest event time applied, without events too far ahead, in microseconds
-    /// since 1970.
+    /// The highest event time applied, without events too far in the future, in microseconds since
+    /// 1970.
     pub event_time_us: Option<i64>,
-    /// Fuel used since the process started.
+    /// The fuel that the plugin has used since the process started.
     pub fuel: u64,
-    /// Time in the plugin since the process started, in microseconds.
+    /// The time that the plugin's calls have taken since the process started, in microseconds.
     pub apply_us: u64,
-    /// Linear memory of the instance; 0 without one.
+    /// The linear memory of the plugin's instance, in bytes; 0 if there is no instance.
     pub memory_bytes: u64,
-    /// Bytes of the state on disk.
+    /// The size of the state on disk, in bytes.
     pub state_bytes: u64,
 }
 
-/// An event whose time is too far ahead to move the watermark.
+/// An event whose time is too far in the future to move the watermark.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AheadStatus {
-    /// The offset.
+    /// The offset of the event.
     pub offset: u64,
-    /// CloudEvents `id`.
+    /// The event's CloudEvents `id`.
     pub id: String,
-    /// CloudEvents `source`.
+    /// The event's CloudEvents `source`.
     pub source: String,
-    /// CloudEvents `time`, microseconds since 1970.
+    /// The event's CloudEvents `time`, in microseconds since 1970.
     pub time_us: i64,
 }
 
@@ -214,78 +215,78 @@ pub struct AheadStatus {
 pub struct ParkedStatus {
     /// The partition.
     pub partition: u32,
-    /// The event's offset.
+    /// The offset of the event.
     pub offset: u64,
-    /// `event`, `waiting` (behind another parked event of its subject), `timer`, or
-    /// `emitted` (an event that the log has refused; `offset` is that of the event that
+    /// What is parked: `event`, `waiting` (an event behind another parked event of its subject),
+    /// `timer`, or `emitted` (an event that the log has refused; `offset` is that of the event that
     /// caused it).
     pub kind: String,
-    /// CloudEvents `id`; for a timer, its key.
+    /// The event's CloudEvents `id`; for a timer, its key.
     pub id: String,
-    /// CloudEvents `source`.
+    /// The event's CloudEvents `source`.
     pub source: String,
-    /// CloudEvents `type`.
+    /// The event's CloudEvents `type`.
     pub event_type: String,
-    /// The tenant; empty if it has none.
+    /// The tenant of the event; empty if it has none.
     pub tenant: String,
-    /// CloudEvents `subject`.
+    /// The event's CloudEvents `subject`.
     pub subject: String,
-    /// CloudEvents `time`, microseconds since 1970.
+    /// The event's CloudEvents `time`, in microseconds since 1970.
     pub time_us: i64,
-    /// The payload as text; bytes that are not UTF-8 are replaced.
+    /// The event's payload as text; bytes that are not UTF-8 are replaced.
     pub data: String,
-    /// Why it could not be applied.
+    /// Why the event or timer could not be applied.
     pub reason: String,
-    /// The guest's stack; may be empty.
+    /// The plugin's call stack; may be empty.
     pub backtrace: String,
-    /// How often it was tried.
+    /// How many times the event or timer was tried.
     pub attempts: u32,
 }
 
 /// A page of parked events.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParkedPage {
-    /// How many events are parked now in this version.
+    /// The number of events that are parked now in this version.
     pub total: u64,
-    /// The parked events that wait behind a failed event of their subject.
+    /// How many of the parked events wait behind a failed event of their subject.
     pub waiting: u64,
-    /// Some of them, by partition and offset.
+    /// The events of this page, by partition and offset.
     pub parked: Vec<ParkedStatus>,
     /// The `cursor` of the next page; `None` on the last page.
     pub next: Option<String>,
 }
 
-/// Selects parked events.
+/// Selects the parked events that a retry or drop applies to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ParkedSelection {
-    /// Selects all of them.
+    /// Whether all parked events are selected.
     pub all: bool,
-    /// Selects those at these offsets of partition `partition`.
+    /// Selects the events at these offsets of the partition `partition`.
     pub offsets: Vec<u64>,
-    /// The partition of `offsets`.
+    /// The partition to which `offsets` belong.
     pub partition: u32,
     /// Selects only events of this tenant. If neither `offsets` nor `subject` is given,
     /// selects all events of this tenant. An empty text means events without a tenant.
     pub tenant: Option<String>,
-    /// Selects those of this subject.
+    /// Selects the events of this subject.
     pub subject: Option<String>,
 }
 
 /// The result of a retry or a drop.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ParkedOutcome {
-    /// Parked events that were selected.
+    /// The number of parked events that were selected.
     pub selected: u64,
-    /// Events that are now in the tables (retry) or removed (drop).
+    /// The number of events that are now in the tables (after a retry) or removed (after a drop).
     pub done: u64,
-    /// Events that were tried and are still parked, with a new reason.
+    /// The number of events that were tried and are still parked, with a new reason.
     pub failed: u64,
-    /// Events that were not tried, because they wait behind one that failed.
+    /// The number of events that were not tried, because they wait behind an event that failed.
     pub waiting: u64,
 }
 
 impl ParkedOutcome {
-    /// How many were removed or tried.
+    /// The number of events that were removed or tried.
     pub(crate) fn handled(&self) -> u64 {
         self.done + self.failed + self.waiting
     }
@@ -294,31 +295,33 @@ impl ParkedOutcome {
 /// A message that a plugin logged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogLine {
-    /// When it was logged by the host's clock, in microseconds since 1970.
+    /// The time at which the message was logged, by the host's clock, in microseconds since 1970.
     pub time_us: i64,
-    /// The version.
+    /// The version whose plugin logged the message.
     pub version: String,
-    /// The partition.
+    /// The partition that the plugin was folding.
     pub partition: u32,
-    /// The offset of the event that it belongs to, or else of its batch.
+    /// The offset of the event to which the message belongs. If this event is not known, the offset
+    /// of its batch.
     pub offset: u64,
-    /// `trace`, `debug`, `info`, `warn` or `error`.
+    /// The severity: `trace`, `debug`, `info`, `warn` or `error`.
     pub level: String,
-    /// The message.
+    /// The text of the message.
     pub message: String,
 }
 
 /// The result of an upload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Uploaded {
-    /// The projection.
+    /// The name of the projection.
     pub projection: String,
-    /// The version.
+    /// The id of the version.
     pub version: String,
-    /// Whether this version existed before; then nothing was changed.
+    /// Whether this version existed before. If so, nothing was changed.
     pub existed: bool,
-    /// How many events of the log the determinism check folded.
+    /// The number of events of the log that the determinism check folded.
     pub checked_events: u64,
-    /// What the sample of the log says against the manifest, for the uploader.
+    /// Warnings for the person who uploaded the plugin, if the sample of the log does not match the
+    /// manifest.
     pub warnings: Vec<String>,
 }

@@ -18,20 +18,20 @@ use crate::{
     ProjectionStatus, ShardStatus, SourceStatus, TableStatus, Verdict, VerifyStatus, VersionStatus,
 };
 
-/// The most parked events in one page of a list.
+/// The maximum number of parked events in one page of a list.
 const PAGE_MAX: usize = 1_000;
 
 impl Engine {
-    /// All projections, by name.
+    /// The status of all projections, sorted by name.
     #[must_use]
     pub fn status(&self) -> Vec<ProjectionStatus> {
         self.registry.read().values().map(|p| self.status_of_projection(p)).collect()
     }
 
-    /// One projection.
+    /// The status of one projection.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`].
+    /// [`EngineError::NoProjection`] if there is no such projection.
     pub fn status_of(&self, projection: &str) -> Result<ProjectionStatus, EngineError> {
         let projections = self.registry.read();
         let entry = projections.get(projection);
@@ -79,10 +79,10 @@ impl Engine {
         handles.map(|handle| handle.snapshot.lock().meta.decisions).sum()
     }
 
-    /// The newest messages of a projection's plugins, the newest last.
+    /// The newest messages that the plugins of a projection logged, the newest last.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`].
+    /// [`EngineError::NoProjection`] if there is no such projection.
     pub fn logs(&self, projection: &str, limit: usize) -> Result<Vec<LogLine>, EngineError> {
         let projections = self.registry.read();
         let entry = projections
@@ -92,11 +92,11 @@ impl Engine {
         Ok(lines.iter().skip(lines.len().saturating_sub(limit)).cloned().collect())
     }
 
-    /// Parked records of the active version on one partition with their keys, in the order
-    /// of the keys, starting after `key`.
+    /// The parked records of the active version on one partition whose keys are after `key`, with
+    /// their keys and in their order.
     ///
     /// # Errors
-    /// [`EngineError`].
+    /// [`EngineError`] if there is no active version, or if its state cannot be read.
     pub fn parked_after(
         &self,
         projection: &str,
@@ -111,11 +111,12 @@ impl Engine {
         Ok(committed_page(&**store, &mut from, limit)?)
     }
 
-    /// Parked events of a version (the active one if `None`), by partition and offset; only
-    /// those of `subject` if it is given. `cursor` is the `next` of the previous page.
+    /// The parked events of a version, by partition and offset. If no version is given, it is the
+    /// active one. If `subject` is given, only its events are returned. `cursor` is the `next` of
+    /// the previous page.
     ///
     /// # Errors
-    /// [`EngineError`].
+    /// [`EngineError`] if there is no such version, or if its state cannot be read.
     pub fn parked(
         &self,
         projection: &str,
@@ -128,10 +129,10 @@ impl Engine {
         self.parked_where(projection, version, selects, cursor, limit)
     }
 
-    /// Like [`Engine::parked`], for the events that `selects` accepts.
+    /// Lists parked events like [`Engine::parked`], but only those that `selects` accepts.
     ///
     /// # Errors
-    /// [`EngineError`].
+    /// The errors of [`Engine::parked`].
     pub fn parked_where(
         &self,
         projection: &str,
@@ -176,8 +177,7 @@ impl Engine {
                 from.clear();
             }
         }
-        // After all parked events, the page lists emitted events that the log has
-        // refused.
+        // The page lists the emitted events that the log has refused after all parked events.
         for handle in &build.handles {
             let store = handle.store.as_ref().ok_or_else(|| halted(handle))?;
             let refused = refused_of(&**store, PAGE_MAX)?.into_iter().filter(|r| selects(r));
@@ -192,7 +192,8 @@ impl Engine {
     /// Applies the selected parked events again, in order.
     ///
     /// # Errors
-    /// [`EngineError`]; events applied before the error stay applied.
+    /// [`EngineError`] if the work could not be completed. Events applied before the error stay
+    /// applied.
     pub fn retry(
         &self,
         projection: &str,
@@ -202,10 +203,10 @@ impl Engine {
         self.with_parked(projection, version, which, true)
     }
 
-    /// Removes the selected parked events for good.
+    /// Deletes the selected parked events without applying them.
     ///
     /// # Errors
-    /// [`EngineError`].
+    /// [`EngineError`] if the work could not be completed.
     pub fn drop_parked(
         &self,
         projection: &str,
@@ -266,14 +267,14 @@ impl Engine {
         version: Option<&VersionId>,
     ) -> Result<std::sync::Arc<VersionBuild>, EngineError> {
         let record = self.registry.record(projection)?;
-        // Before a version is active, the newest one is the default.
+        // If no version is active yet, the newest one is used.
         let newest = record.versions.last().map(|v| &v.id);
         let version = version.or(record.active.as_ref()).or(newest);
         let version = version.ok_or_else(|| EngineError::NotActive(projection.into()))?;
         self.registry.build(projection, version)
     }
 
-    /// The bounds of the handle's partition, if they are known.
+    /// The bounds of the partition that the shard of `handle` folds, if they are known.
     fn bounds(&self, handle: &ShardHandle) -> Option<PartitionBounds> {
         self.ports.log.bounds(handle.id.partition).ok()
     }
@@ -346,7 +347,7 @@ impl Engine {
             intake_per_s: intake,
             eta_s: lag.and_then(|lag| match lag {
                 0 => Some(0.0),
-                // It has caught up; events that came since then are folded in a moment.
+                // The version has caught up. Events that arrived since then are folded in a moment.
                 _ if worst == Some(&"idle") => Some(0.0),
                 lag => (rate > intake).then(|| lag as f64 / (rate - intake)),
             }),
@@ -362,13 +363,13 @@ impl Engine {
     }
 }
 
-/// The differences that second folds of batches and the last verification have found.
+/// Describes the differences that second folds of batches and the last verification have found.
 fn differs(record: &VersionRecord, shards: &[ShardStatus]) -> Vec<String> {
     let batch = shards
         .iter()
         .find_map(|shard| shard.second_fold_last.as_ref())
         .map(|why| format!("it is not deterministic, the plugin is the first suspect: {why}"));
-    // The result of another release may not be readable; it is ignored.
+    // Another release may have stored a result that this release cannot read. It is ignored.
     let verified = record.verified.as_deref().and_then(|json| serde_json::from_str(json).ok());
     let verified = verified.filter(|found: &VerifyStatus| found.verdict == Verdict::Differs);
     let verified = verified.map(|found| {

@@ -1,4 +1,5 @@
-//! Why a shard stops: temporary faults of the host, and halts, which need an operator.
+//! Why a shard stops: because of a fault of the host, which is temporary, or because of a halt,
+//! which needs an operator.
 
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use lantern_core::{ApplyError, StoreError, Timestamp};
 /// Why a shard cannot continue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum StopReason {
-    /// A fault of the host; the engine tries again.
+    /// The host failed. The engine tries again.
     Fault(String),
     /// An operator must act.
     Halt(String),
@@ -19,16 +20,16 @@ impl From<StoreError> for StopReason {
     }
 }
 
-/// A fault of the host, and the wait before the next try.
+/// A fault of the host, with the wait before the next try.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Fault {
     pub(crate) reason: String,
     pub(crate) wait: Duration,
 }
 
-/// Why the batch of a call was not applied.
+/// Why a call did not apply its batch.
 pub(crate) enum CallError {
-    /// An event or timer of the batch is the cause.
+    /// An event or timer of the batch caused the error.
     Event(ApplyError),
     /// The call set a timer that is due at this time, before the batch's last event.
     Due(Timestamp),
@@ -37,7 +38,8 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
-    /// The reason to stop if this happens in a call whose batch spans no tick.
+    /// The reason to stop if a call whose batch spans no tick reports [`CallError::Due`], which
+    /// should not happen.
     pub(crate) fn due_is_a_fault(due: Timestamp) -> StopReason {
         StopReason::Fault(format!(
             "a timer is due at {due}, before the last event of the call that set it"

@@ -1,9 +1,9 @@
-//! Decides which commits are durable at once, and which become durable with a later one.
+//! Decides which commits are durable at once, and which become durable with a later commit.
 //!
-//! The log stores the events durably. So after a crash, the events after the last durable
-//! commit can be folded again. A commit needs no sync under three conditions: nothing
-//! outside of the state depends on it, readers can be made to wait after a crash until the
-//! state is as new as what they may have seen, and folding again takes little time.
+//! The log stores the events durably. So after a crash, the events after the last durable commit
+//! can be folded again. A commit needs no sync under three conditions: nothing outside of the state
+//! depends on the commit; folding its events again takes little time; and after a crash readers can
+//! be made to wait until the state is as new as what they may have seen.
 
 use std::time::Duration;
 
@@ -11,20 +11,20 @@ use lantern_core::{Ceiling, Offset, ShardMeta};
 
 use crate::EngineConfig;
 
-/// Whether a commit waits for the disk.
+/// Whether a commit waits until it is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommitSync {
     /// The commit is durable when it has ended. Commits without a sync may follow, up to
     /// the [`Ceiling`] that this commit stores.
     Now,
-    /// Like `Now`, but no commit without a sync may follow (the ceiling is closed), so
-    /// readers need not wait after a crash.
+    /// The commit is durable when it has ended, and no commit without a sync may follow (the
+    /// ceiling is closed). So readers do not have to wait after a crash.
     Close,
     /// The commit becomes durable with the next durable commit.
     Later,
 }
 
-/// The last durable commit of a shard, and what was committed after it.
+/// What is durable of a shard, and what was committed after that.
 pub(crate) struct SyncPolicy {
     sync: Duration,
     events_max: u64,
@@ -32,25 +32,28 @@ pub(crate) struct SyncPolicy {
     /// The next offset of the last durable commit.
     durable: Offset,
     ceiling: Ceiling,
-    /// Whether the ceiling is above that commit.
+    /// Whether the last durable commit allows commits without a sync after it: its ceiling is
+    /// higher than the commit itself.
     open: bool,
-    /// When the last commit was made; `None` if that was before the start.
+    /// The time of the last commit; `None` if it was made before the process started.
     last: Option<Duration>,
-    /// Whether readers still wait for that ceiling, after a crash.
+    /// Whether readers still have to wait after a crash, until the shard has reached the stored
+    /// ceiling.
     recovers: bool,
     external: External,
     unsynced: Option<Unsynced>,
 }
 
-/// Commits without a sync.
+/// The commits without a sync since the last durable commit.
 struct Unsynced {
-    /// When the first one was made.
+    /// The time of the first of these commits.
     since: Duration,
-    /// About the bytes that they wrote.
+    /// The approximate number of bytes that these commits wrote.
     bytes: usize,
 }
 
-/// Counters that others act on outside of the state. A commit that changes one is durable.
+/// Counters on which something outside of the state depends. A commit that changes one of them is
+/// durable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct External {
     parked_total: u64,
@@ -68,9 +71,9 @@ impl External {
 
 /// A commit that has not been made yet.
 pub(crate) struct NextCommit<'a> {
-    /// Its record, with the number of the commit before.
+    /// The shard's record. Its commit number is still that of the previous commit.
     pub(crate) meta: &'a ShardMeta,
-    /// About the bytes that it writes.
+    /// The approximate number of bytes that the commit writes.
     pub(crate) bytes: usize,
     /// The oldest offset that the log still has, if it is known.
     pub(crate) log_start: Option<Offset>,
@@ -95,7 +98,7 @@ impl SyncPolicy {
         }
     }
 
-    /// Whether commits may be without a sync at all (`engine.sync_ms`).
+    /// Whether commits without a sync are allowed at all (`engine.sync_ms`).
     pub(crate) fn is_on(&self) -> bool {
         self.sync > Duration::ZERO
     }
@@ -105,13 +108,13 @@ impl SyncPolicy {
         self.durable
     }
 
-    /// Whether a commit was made that is not durable.
+    /// Whether there is a commit that is not durable.
     pub(crate) fn has_unsynced(&self) -> bool {
         self.unsynced.is_some()
     }
 
-    /// When a durable commit is due: to make commits without a sync durable, or to close
-    /// the ceiling after a time without commits. `None` if there is nothing to do.
+    /// The time at which a durable commit is due. It makes commits without a sync durable or, after
+    /// a time without commits, closes the ceiling. `None` if no such commit is needed.
     pub(crate) fn due(&self) -> Option<Duration> {
         match (&self.unsynced, self.last) {
             (Some(unsynced), _) => Some(unsynced.since + self.sync),
@@ -120,35 +123,35 @@ impl SyncPolicy {
         }
     }
 
-    /// How a durable commit is made at `now`. If the last commit was long ago, the next
-    /// commit will probably also come late. So a shard with few events syncs each commit
-    /// and keeps its ceiling closed, and its readers never wait after a crash.
+    /// How a durable commit is made at the time `now`. If the last commit was long ago, the next
+    /// commit will probably also come late. So a shard with few events syncs each commit and keeps
+    /// its ceiling closed, and its readers never wait after a crash.
     pub(crate) fn durable_sync(&self, now: Duration) -> CommitSync {
         let quiet = self.last.is_none_or(|last| now >= last + self.sync);
         if quiet { CommitSync::Close } else { CommitSync::Now }
     }
 
-    /// Whether it is time for a durable commit, although nothing was applied.
+    /// Whether a durable commit is due although nothing was applied.
     pub(crate) fn is_due(&self, now: Duration) -> bool {
         self.due().is_some_and(|due| now >= due)
     }
 
-    /// Whether readers would have to wait after a crash.
+    /// Whether readers would have to wait if the server crashed now.
     pub(crate) fn is_open(&self) -> bool {
         self.has_unsynced() || (self.open && !self.recovers)
     }
 
-    /// Ends the wait of readers after a crash.
+    /// Notes that readers no longer have to wait after a crash.
     pub(crate) fn end_recovery(&mut self) {
         self.recovers = false;
     }
 
-    /// Whether a commit of a version that serves readers may be without a sync.
+    /// Whether the commit `next` may be without a sync. The version must serve readers.
     pub(crate) fn may_wait(&self, next: &NextCommit<'_>) -> bool {
         let NextCommit { meta, bytes, log_start, now } = next;
         let waiting = self.unsynced.as_ref().map_or(0, |unsynced| unsynced.bytes);
-        // If the log deletes old events, the events after the durable offset must still
-        // exist after a crash.
+        // After a crash, the log must still have the events after the durable offset, although it
+        // deletes old events.
         let near_start = log_start.is_some_and(|start| {
             start > Offset(0) && self.durable.0 < start.0.saturating_add(self.events_max)
         });
@@ -174,15 +177,15 @@ impl SyncPolicy {
         if !self.recovers {
             return ceiling;
         }
-        // If the process dies again, readers wait for the same ceiling.
+        // If the process dies again, readers wait for the same ceiling as before.
         Ceiling {
             next: ceiling.next.max(self.ceiling.next),
             commit: ceiling.commit.max(self.ceiling.commit),
         }
     }
 
-    /// Notes a commit that has succeeded, and began at `now`. If it is not new, it only makes
-    /// the commit before durable.
+    /// Notes that a commit that began at `now` has succeeded. If the commit is not new, it only
+    /// made the previous commit durable.
     pub(crate) fn committed(
         &mut self,
         meta: &ShardMeta,
@@ -206,24 +209,24 @@ impl SyncPolicy {
     }
 }
 
-/// What a shard must have folded after a crash before readers may read.
+/// The state that a shard must reach after a crash before readers may read its tables.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecoveryTarget(Ceiling);
 
 impl RecoveryTarget {
-    /// The target of a state with this record.
+    /// The target of a state whose record is `meta`.
     pub(crate) fn of(meta: &ShardMeta) -> Self {
         Self(meta.ceiling)
     }
 
-    /// Whether everything that readers may have seen is folded: the next offset in `meta`
-    /// is at or past the ceiling, or the shard is `at_end` of the log. The timers that are
-    /// due at that offset must also have fired (`ticked`).
+    /// Whether all events are folded whose results readers may have seen. This is so if the next
+    /// offset in `meta` has reached the ceiling, or if the shard is `at_end` of the log. The timers
+    /// that are due at that offset must also have fired (`ticked`).
     pub(crate) fn is_reached(&self, meta: &ShardMeta, ticked: bool, at_end: bool) -> bool {
         ticked && (at_end || meta.next >= self.0.next)
     }
 
-    /// The offset that readers wait for, at most.
+    /// The highest offset for which readers may have to wait.
     pub(crate) fn offset(&self) -> Offset {
         self.0.next
     }
@@ -310,7 +313,8 @@ mod tests {
         assert_eq!(policy.due(), Some(at(6_500)), "then it is closed, if nothing follows");
         commit(&mut policy, 10, CommitSync::Later, 5_900, true);
         assert_eq!(policy.due(), Some(at(6_900)));
-        // It only makes the last commit durable, so it does not count as one.
+        // This commit only makes the last commit durable, so it is not counted as a commit of its
+        // own.
         commit(&mut policy, 10, CommitSync::Now, 6_900, false);
         assert_eq!(
             (policy.due(), policy.durable_sync(at(6_900))),

@@ -1,5 +1,5 @@
-//! Ticks: what happens when the watermark moves. Timers that are due fire in calls of
-//! their own, rows whose retention ends are deleted, and then the watermark moves.
+//! Ticks: what happens when the watermark moves. First the timers that are due fire, in calls of
+//! their own. Then the rows whose retention ends are deleted, and the watermark moves.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ pub(crate) struct Ticker<'a> {
 }
 
 impl Ticker<'_> {
-    /// Fires the timers that are due at the new watermark, then moves the watermark.
+    /// Fires the timers that are due at the new watermark, and then moves the watermark.
     pub(crate) fn tick(&mut self) -> Result<(), StopReason> {
         let Some(target) = self.state.watermark_due() else {
             return Ok(());
@@ -32,7 +32,7 @@ impl Ticker<'_> {
         if target < self.state.meta.watermark {
             return self.lower_watermark(target);
         }
-        // A timer that is set during this tick is due after it, so the loop ends.
+        // A timer that is set during this tick is due after this tick, so the loop ends.
         let end = time_key(target.saturating_add(1)).to_vec();
         // All timers that were due at the old watermark have fired.
         let start = time_key(self.state.meta.watermark.saturating_add(1)).to_vec();
@@ -63,9 +63,9 @@ impl Ticker<'_> {
         }
     }
 
-    /// Lowers the watermark to `target`, because the log's time was set back (see
-    /// [`crate::log_time`]). Timers that were set for a time before the old watermark have
-    /// a due time right after that watermark; their due times are lowered too.
+    /// Lowers the watermark to `target`, because the log time was set back (see
+    /// [`crate::log_time`]). Timers that were set for a time before the old watermark are due right
+    /// after that watermark. Their due times are lowered too.
     fn lower_watermark(&mut self, target: Timestamp) -> Result<(), StopReason> {
         self.state.due_from = Timestamp::MIN;
         let mut range = KeyRange::all();
@@ -93,7 +93,7 @@ impl Ticker<'_> {
         Ok(())
     }
 
-    /// Deletes the rows whose retention ends at `target` or before.
+    /// Deletes the rows that expire at `target` or before.
     fn expire(&mut self, target: Timestamp) -> Result<(), StopReason> {
         if self.state.manifest.tables.iter().all(|table| table.retention_us.is_none()) {
             return Ok(());
@@ -121,7 +121,7 @@ impl Ticker<'_> {
                 self.state.buffer.set(Space::Table(table), &key, None);
                 self.state.buffer.set(Space::Expiry, &by_time, None);
             }
-            // The instance may have these rows in its memory.
+            // The instance may have these rows in its memory, so it is dropped.
             self.runner.drop_instance();
         }
     }

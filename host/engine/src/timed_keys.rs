@@ -1,8 +1,9 @@
-//! The stored form of keys and values of timers and of rows with retention.
+//! Encodes the keys and values with which timers and the expiry of rows are stored.
 
 use lantern_core::{Offset, TableId, Timer, Timestamp};
 
-/// The value of a timer in [`lantern_core::Space::TimersByTime`] under [`timer_key`].
+/// The value with which a timer is stored in [`lantern_core::Space::TimersByTime`], under the key
+/// [`timer_key`].
 pub(crate) fn timer_value(at: Timestamp, offset: Offset, depth: u32) -> [u8; 20] {
     let mut value = [0; 20];
     value[..8].copy_from_slice(&at.0.to_be_bytes());
@@ -24,7 +25,7 @@ pub(crate) fn decode_timer(key: &[u8], value: &[u8]) -> Option<(Timestamp, Timer
     Some((key_time(*due), Timer { at, key, offset, depth }))
 }
 
-/// Eight bytes whose order is that of the times.
+/// Encodes a time in eight bytes that sort like the times.
 pub(crate) fn time_key(time: Timestamp) -> [u8; 8] {
     (time.0 as u64 ^ (1 << 63)).to_be_bytes()
 }
@@ -34,17 +35,17 @@ pub(crate) fn key_time(bytes: [u8; 8]) -> Timestamp {
     Timestamp((u64::from_be_bytes(bytes) ^ (1 << 63)).cast_signed())
 }
 
-/// A row's key in [`lantern_core::Space::Expiry`], by time.
+/// The key of a row in [`lantern_core::Space::Expiry`] that sorts by time.
 pub(crate) fn expiry_by_time(at: [u8; 8], table: TableId, key: &[u8]) -> Vec<u8> {
     [&[0], at.as_slice(), &table.0.to_be_bytes(), key].concat()
 }
 
-/// A row's key in [`lantern_core::Space::Expiry`], by table and key.
+/// The key of a row in [`lantern_core::Space::Expiry`] that sorts by table and key.
 pub(crate) fn expiry_by_row(table: TableId, key: &[u8]) -> Vec<u8> {
     [&[1], table.0.to_be_bytes().as_slice(), key].concat()
 }
 
-/// A timer's key in [`lantern_core::Space::TimersByTime`].
+/// The key of a timer in [`lantern_core::Space::TimersByTime`].
 pub(crate) fn timer_key(due: Timestamp, key: &str) -> Vec<u8> {
     let mut bytes = time_key(due).to_vec();
     bytes.extend_from_slice(key.as_bytes());

@@ -1,5 +1,5 @@
-//! One turn of one shard: opens it if needed, runs a step, publishes its commits to
-//! readers, appends its emitted events to the log, and decides when it runs again.
+//! One turn of one shard. A turn opens the shard if needed, runs a step, publishes its commits to
+//! readers, appends its emitted events to the log, and decides when the shard runs again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::shard_handle::ShardHandle;
 use crate::stop_reason::{Fault, StopReason};
 use crate::{Engine, LogLine, PluginError};
 
-/// The result of a shard's step.
+/// What a step of a shard has done.
 struct StepReport {
     step: StepOutcome,
     sending: SendOutcome,
 }
 
 impl Engine {
-    /// Runs one step of one shard, and handles its result.
+    /// Runs one step of the shard of `handle`, and handles its result.
     pub(crate) fn run_shard_turn(&self, handle: &Arc<ShardHandle>) -> NextTurn {
         if !handle.may_run() {
             return self.schedule_idle(handle);
@@ -35,8 +35,8 @@ impl Engine {
         }
         let leader = self.registry.leader_of(handle);
         let now = self.ports.clock.monotonic();
-        // Set before the log is read: the log may wake the shard before this step has
-        // ended.
+        // This is set before the log is read, because the log may wake the shard before this step
+        // has ended.
         handle.awaits_log.store(true, Ordering::Release);
         let mut guard = handle.shard.lock();
         let outcome = self.step(handle, &mut guard, leader.as_ref().map(|l| l.next()), now);
@@ -52,11 +52,11 @@ impl Engine {
                     (turn, _) => turn,
                 }
             }
-            // An error of a version that is being deleted is not reported.
+            // If the version is being deleted, the error is not reported.
             Err(_) if handle.deleted.load(Ordering::Acquire) => NextTurn::Rest,
             Err(StopReason::Fault(reason)) => NextTurn::After(self.note_fault(handle, reason)),
             Err(StopReason::Halt(reason)) => {
-                // So that its tables can be read after a restart.
+                // The shard commits, so that its tables can be read after a restart.
                 self.schedule_idle(handle);
                 tracing::error!(
                     projection = %handle.id.projection, version = %handle.id.version,
@@ -71,8 +71,7 @@ impl Engine {
         }
     }
 
-    /// Tries again to open a state that could not be opened because the machine lacked a
-    /// resource.
+    /// Tries again to open a state that could not be opened because the machine lacked a resource.
     fn open_store(&self, handle: &ShardHandle) -> NextTurn {
         let opened = self.ports.stores.open(&handle.id).map(drop).map_err(stop_of_open_error);
         let reason = match opened {
@@ -117,7 +116,7 @@ impl Engine {
         }
     }
 
-    /// Before a shard rests, what it has applied is committed for readers, durably.
+    /// Commits durably what the shard has applied, before it waits to be woken.
     fn schedule_idle(&self, handle: &ShardHandle) -> NextTurn {
         let mut guard = handle.shard.lock();
         let deleted = handle.deleted.load(Ordering::Acquire);
@@ -150,7 +149,8 @@ impl Engine {
         }
         let shard = guard.as_mut().expect("just opened");
         let limits = StepLimits { now, before: leader, batch_events: None };
-        // Only this projection waits until the log has taken its emitted events.
+        // Only this projection has to wait until the log has accepted its emitted events; the
+        // others continue.
         let full = shard.state.epoch.is_some()
             && outbox_writer::unsent(&shard.state) >= self.config.emit_unsent_max;
         let outcome = if full { shard.hold(now) } else { shard.step(&*self.ports.log, &limits) };
@@ -169,8 +169,8 @@ impl Engine {
         outcome.map(|step| StepReport { step, sending })
     }
 
-    /// Ends the wait of readers after a crash, once everything that they may have seen
-    /// before the crash is folded again. The shard commits first.
+    /// Ends the wait of readers after a crash, once the shard has folded all events whose results
+    /// they may have seen. The shard commits first.
     fn end_recovery(
         &self,
         handle: &ShardHandle,
@@ -182,7 +182,7 @@ impl Engine {
             return Ok(());
         }
         let (meta, partition) = (&shard.state.meta, handle.id.partition);
-        // One that follows another version stops before the log's end.
+        // A shard that follows another version stops before the end of the log.
         let at_end = match (outcome, &shard.state.epoch) {
             (Ok(StepOutcome::Idle), Some(_)) => true,
             (Ok(_), _) => self.ports.log.bounds(partition).is_ok_and(|log| meta.next >= log.end),
@@ -190,7 +190,7 @@ impl Engine {
         };
         let ticked = shard.state.watermark_due().is_none();
         if handle.recovery.target.is_reached(meta, ticked, at_end) {
-            // It stores a commit number that readers have not seen.
+            // The commit stores a number that readers have not seen.
             shard.commits.sync.end_recovery();
             shard.commit(now)?;
             handle.recovery.pending.store(false, Ordering::Release);
@@ -198,7 +198,7 @@ impl Engine {
         Ok(())
     }
 
-    /// Hands committed events of the shard's outbox to the log.
+    /// Passes committed events of the shard's outbox to the log.
     fn send(
         &self,
         handle: &Arc<ShardHandle>,
@@ -209,7 +209,7 @@ impl Engine {
             return Ok(SendOutcome::Nothing);
         }
         if shard.commits.sync.has_unsynced() {
-            // An event in the log must be in the state also after a crash.
+            // If an emitted event is in the log, it must also be in the state after a crash.
             shard.sync(now)?;
         }
         let (queues, woken) = (Arc::downgrade(&self.scheduler.queues), Arc::downgrade(handle));
@@ -226,7 +226,7 @@ impl Engine {
         Ok(shard.send(&*self.ports.log, &limits, wake)?)
     }
 
-    /// Notes the log's end, to estimate how long the fold will still take.
+    /// Notes the end of the log, from which the remaining time of the fold is estimated.
     fn count_intake(&self, partition: PartitionId, now: Duration) {
         let Some(intake) = self.intake.get(partition.0 as usize) else { return };
         if let Ok(bounds) = self.ports.log.bounds(partition) {
@@ -241,7 +241,7 @@ impl Engine {
         committed
     }
 
-    /// Tells readers what was committed.
+    /// Passes the new commits to the port that publishes them to readers.
     pub(crate) fn publish_commits(&self, shard: &mut Shard) {
         for commit in shard.commits.take_unpublished() {
             self.ports.publish.committed(&commit);
@@ -256,7 +256,7 @@ impl Engine {
             let build = projection.builds.get(&handle.id.version).ok_or_else(deleted)?.clone();
             let active = projection.record.active.as_ref() == Some(&handle.id.version);
             let epoch = active.then(|| build.epoch(&projection.record));
-            // Taken from the record, because an activation changes it there.
+            // This is read from the record, because an activation changes the record.
             let version = projection.record.version(&handle.id.version);
             let emit_from = version.map(|v| v.emit_from.clone()).unwrap_or_default();
             (build, emit_from, epoch, projection.logs.clone())
@@ -291,7 +291,7 @@ impl Engine {
         Ok(shard)
     }
 
-    /// The version's plugin, loaded once for all its shards.
+    /// The plugin of the version. It is loaded once for all shards of the version.
     pub(crate) fn plugin_of(&self, build: &VersionBuild) -> Result<Arc<dyn Plugin>, PluginError> {
         let mut plugin = build.plugin.lock();
         if let Some(plugin) = &*plugin {

@@ -1,7 +1,7 @@
-//! The write buffer: changes of a shard that are applied and not committed, on top of the
-//! committed state. A commit in progress stays a layer of its own until it has ended. So
-//! reads return the same before, during and after the commit, and the changes of a failed
-//! commit can be put back below the changes that were applied since.
+//! The write buffer: changes of a shard that are applied and not committed, on top of the committed
+//! state. The changes of a commit in progress stay separate until the commit has ended. So reads
+//! return the same before, during and after the commit. If the commit fails, its changes are put
+//! back below the changes that were applied since.
 
 use std::sync::Arc;
 
@@ -11,21 +11,22 @@ use crate::call::CallState;
 use crate::change_set::{ChangeSet, PendingChanges};
 use crate::layered_read::{self, Layer};
 
-/// The uncommitted changes of one shard.
+/// The changes of one shard that are not committed.
 pub(crate) struct WriteBuffer {
     store: Arc<dyn ShardStore>,
-    /// Changes of the commit in progress; empty if there is none.
+    /// The changes of the commit in progress; empty if there is none.
     committing: Arc<PendingChanges>,
-    /// Changes applied since that commit began.
+    /// The changes applied since that commit began.
     applied: ChangeSet,
-    /// Empty memory for the writes of the next call.
+    /// An empty change set, whose memory the writes of the next call use.
     call_memory: ChangeSet,
-    /// Empty memory for the changes applied during the next commit.
+    /// An empty change set, whose memory is used for the changes that are applied during the next
+    /// commit.
     spare: ChangeSet,
 }
 
 impl WriteBuffer {
-    /// A buffer without changes on top of `store`.
+    /// Creates a write buffer without changes, on top of `store`.
     pub(crate) fn new(store: Arc<dyn ShardStore>) -> Self {
         Self {
             store,
@@ -46,17 +47,18 @@ impl WriteBuffer {
         self.applied.is_empty()
     }
 
-    /// The approximate bytes of the changes applied since the last commit began.
+    /// The approximate number of bytes of the changes applied since the last commit began.
     pub(crate) fn bytes(&self) -> usize {
         self.applied.bytes()
     }
 
-    /// Sets (`Some`) or deletes (`None`) a pair.
+    /// Sets `key` to a value (`Some`), or deletes it (`None`).
     pub(crate) fn set(&mut self, space: Space, key: &[u8], value: Option<&[u8]>) {
         self.applied.set(space, key, value);
     }
 
-    /// Up to `limit` pairs of `range` in key order, the last first if `reverse`.
+    /// Returns up to `limit` pairs of `range` in key order; the last pairs first if `reverse` is
+    /// set.
     pub(crate) fn scan(
         &self,
         space: Space,
@@ -68,7 +70,7 @@ impl WriteBuffer {
         layered_read::scan(&layers, &*self.store, space, range, limit, reverse)
     }
 
-    /// Lends the state to a call. [`WriteBuffer::take_back`] must be called before
+    /// Lends the state to a call. The caller must return it with [`WriteBuffer::take_back`] before
     /// anything else is read or written.
     pub(crate) fn lend(&mut self) -> CallState {
         CallState {
@@ -79,7 +81,7 @@ impl WriteBuffer {
         }
     }
 
-    /// The value under `key`, with all applied changes.
+    /// The value under `key`, including all applied changes.
     ///
     /// # Errors
     /// [`StoreError`] if the state cannot be read.
@@ -87,19 +89,18 @@ impl WriteBuffer {
         layered_read::get(&[&self.applied, &*self.committing], &*self.store, space, key)
     }
 
-    /// Takes the lent state back, without the writes of the call.
+    /// Takes back the state that was lent to a call. The writes of the call are dropped.
     pub(crate) fn take_back(&mut self, applied: ChangeSet) {
         self.applied = applied;
     }
 
-    /// Applies the writes of a call.
+    /// Takes over the writes of a call that succeeded.
     pub(crate) fn accept(&mut self, written: ChangeSet) {
         self.call_memory = written;
         self.applied.merge(&mut self.call_memory);
     }
 
-    /// Begins a commit that contains the applied changes. The previous commit must have
-    /// ended.
+    /// Begins a commit of the changes that are applied. The previous commit must have ended.
     pub(crate) fn begin_commit(&mut self) -> Arc<PendingChanges> {
         let memory = std::mem::take(&mut self.spare);
         let applied = std::mem::replace(&mut self.applied, memory);
@@ -114,7 +115,7 @@ impl WriteBuffer {
         if !committed {
             self.applied.restore_below(&changes);
         } else if let Ok(changes) = Arc::try_unwrap(changes) {
-            // If nothing was applied during the commit, one memory is enough.
+            // If nothing was applied during the commit, one change set's memory is enough.
             let memory = if self.applied.is_empty() { &mut self.applied } else { &mut self.spare };
             *memory = changes.into_recycled();
         }

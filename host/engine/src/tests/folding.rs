@@ -1,11 +1,11 @@
-//! The result of a fold does not depend on batches, chunks or crashes.
+//! Tests that the result of a fold does not depend on batches, chunks or crashes.
 
 use std::time::Duration;
 
 use super::*;
 use lantern_core::{Events, Log as _, LogError, StoreError};
 
-/// A log of readings. Some are out of order, some are late, and some are bad.
+/// Creates events with readings. Some are out of order, some are late, and some are bad.
 fn readings(seed: u64, count: i64) -> Vec<Event> {
     let mut random = seed;
     let mut next = |below: u64| {
@@ -40,7 +40,7 @@ fn the_same_log_gives_the_same_state_whatever_the_cuts() {
             world.log.append_to(P0, readings(seed, 600));
             let plugin = meter(on_failure, bad);
             world.push("a", plugin);
-            // Crashes after some turns; uncommitted changes are lost.
+            // The process crashes after some turns, and uncommitted changes are lost.
             for turns in [3, 8, 20] {
                 for _ in 0..turns {
                     world.engine.turn_once();
@@ -76,7 +76,7 @@ fn events_far_ahead_give_the_same_state_whatever_the_cuts() {
             let mut world = World::with_log(config, MemoryLog::new(1, chunk));
             for (n, mut event) in (0..).zip(readings(seed, 400)) {
                 let now = Timestamp((n + 40) * SECOND / 4);
-                // A clock that is ahead for a while, events that are ahead, and a night
+                // The clock is ahead for a while, some events are ahead, and there is a night
                 // without events.
                 let now = if (100..110).contains(&n) { Timestamp(now.0 * 100) } else { now };
                 let clock = if stamped { AppendClock::At(now) } else { AppendClock::Unknown };
@@ -242,7 +242,7 @@ fn emitted_events_reach_the_log_once_although_appends_fail_and_the_process_dies(
     world.push("a", meter(OnFailure::ParkEvent, Bad::Apply));
     world.settle();
     world.log.fail_next_append(LogError::Unavailable("busy".into()));
-    // In order of time, so that no late reading opens a window again.
+    // The events are in order of time, so that no late reading opens a window again.
     world.log.append_to(P0, (0..900).map(|n| event(n, "s", "ok")));
     world.settle();
     world.clock.advance(Duration::from_secs(1));
@@ -277,7 +277,7 @@ fn rows_expire_by_event_time_after_their_last_change_whatever_the_cuts() {
         world.log.append_to(
             P0,
             (0..400).map(|n| {
-                // There are readings of s0 all the time, and one of each other subject.
+                // There are readings of s0 all the time, and one reading of each other subject.
                 let subject = if n % 2 == 0 { "s0".into() } else { format!("s{n}") };
                 event(n, &subject, "ok")
             }),
@@ -297,7 +297,7 @@ fn rows_expire_by_event_time_after_their_last_change_whatever_the_cuts() {
     };
     let (state, rows) = fold(1_000);
     assert_eq!(rows["s0"], r#"{"last":"ok","n":200}"#);
-    // The last watermark is at 97 seconds. A row's retention counts from the watermark at
+    // The last watermark is at 97 seconds. The retention of a row is counted from the watermark at
     // its last change.
     let oldest = rows.keys().filter_map(|k| k[1..].parse::<i64>().ok()).filter(|n| *n > 0).min();
     assert!((357..=363).contains(&oldest.unwrap()), "{oldest:?}");

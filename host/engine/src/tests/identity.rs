@@ -1,4 +1,4 @@
-//! Identities that must be unique: epochs, and the history that a checkpoint belongs to.
+//! Tests of identities that must be unique: epochs, and the history to which a checkpoint belongs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

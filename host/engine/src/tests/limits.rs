@@ -1,11 +1,11 @@
-//! The limits of a call, a shard and a projection: each is exceeded, and the error names
-//! its setting.
+//! Tests of the limits of a call, a shard and a projection. Each limit is exceeded, and the error
+//! must name its setting.
 
 use lantern_core::Level;
 
 use super::*;
 
-/// A plugin that exceeds the limit which an event's data names.
+/// A plugin that exceeds the limit that an event's data names.
 fn greedy() -> NativePlugin {
     NativePlugin::new(manifest(OnFailure::ParkEvent), |batch, host, _: &mut ()| {
         for (index, event) in batch.events.iter().enumerate() {
@@ -142,7 +142,7 @@ fn a_batch_spans_no_more_ticks_than_allowed_and_none_at_which_a_timer_is_due() {
     for (ticks, events) in [(1, 4), (3, 12), (1_000, 76)] {
         let most = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
         let seen = most.clone();
-        // Four events a second, a tick each second, and a timer at second 20.
+        // There are four events per second, a tick each second, and a timer at second 20.
         let apply = move |batch: &Batch, host: &mut dyn Host, _: &mut ()| {
             seen.fetch_max(batch.events.len(), std::sync::atomic::Ordering::SeqCst);
             for (index, event) in batch.events.iter().enumerate() {
@@ -212,8 +212,8 @@ fn failures_between_due_timers_do_not_make_batches_longer() {
                 let message = "bad data".into();
                 return Err(ApplyError::Failed { cause: Some(cause), message });
             }
-            // The lateness is two seconds, so this timer is due one tick after the
-            // event's own.
+            // The lateness is two seconds, so this timer is due one tick after the tick of its
+            // event.
             let at = Timestamp(event.time.0 - SECOND);
             host.set_timer(cause, at, event.subject).map_err(host_error)?;
         }

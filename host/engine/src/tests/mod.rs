@@ -45,7 +45,7 @@ pub(super) struct World {
     pub(super) engine: Arc<Engine>,
 }
 
-/// Plugins by SHA-256; the tests use short names instead.
+/// Contains plugins by SHA-256. The tests use short names in place of a SHA-256.
 #[derive(Default)]
 struct Shelf(Mutex<BTreeMap<String, Arc<dyn Plugin>>>, Mutex<Vec<PluginError>>);
 
@@ -85,7 +85,7 @@ impl World {
         Self { log, stores, catalog, publish, clock, plugins, config, engine }
     }
 
-    /// Drops everything that is in memory only.
+    /// Drops everything that is only in memory, as the end of a process does.
     pub(super) fn restart(&mut self) {
         let ports = self.engine.ports.clone();
         self.engine = Engine::open(self.config.clone(), ports).unwrap();
@@ -116,7 +116,7 @@ impl World {
         self.engine.upload(upload).unwrap()
     }
 
-    /// Runs until no shard waits for a turn.
+    /// Runs turns until no shard waits for a turn.
     pub(super) fn settle(&self) {
         let mut turns = 0;
         while self.engine.turn_once() {
@@ -125,7 +125,7 @@ impl World {
         }
     }
 
-    /// Lets time pass and runs turns, until no shard waits for a time either.
+    /// Runs turns and advances the clock until no shard waits for a turn or for a time.
     pub(super) fn settle_through_faults(&self) {
         for _ in 0..100 {
             self.settle();
@@ -146,7 +146,7 @@ impl World {
         self.engine.status()[0].versions[0].shards[0].clone()
     }
 
-    /// The hash of the active version's state.
+    /// The hash of the state of the active version.
     pub(super) fn state(&self) -> String {
         let record = self.engine.registry.record("meter").unwrap();
         let build = self.engine.registry.build("meter", record.active.as_ref().unwrap()).unwrap();
@@ -171,7 +171,7 @@ pub(super) fn event(n: i64, subject: &str, data: &str) -> Event {
     }
 }
 
-/// What the meter does on an event whose data is `bad`.
+/// What the plugin [`meter`] does for an event whose data is `bad`.
 #[derive(Clone, Copy)]
 pub(super) enum Bad {
     Apply,
@@ -206,8 +206,8 @@ pub(super) fn manifest(on_failure: OnFailure) -> Manifest {
     }
 }
 
-/// Counts readings by subject, and by subject and window of 5 seconds, and emits an event
-/// when a window closes. Its results depend only on its tables.
+/// Counts readings by subject, and by subject and window of 5 seconds, and emits an event when a
+/// window closes. Its results depend only on its tables.
 pub(super) fn meter(on_failure: OnFailure, bad: Bad) -> NativePlugin {
     NativePlugin::new(manifest(on_failure), move |batch, host, _: &mut ()| {
         for (index, timer) in (0..).zip(&batch.timers) {

@@ -1,10 +1,10 @@
-//! Emitted events that wait for the log: backoff, quota and backpressure.
+//! Tests of emitted events that wait for the log: backoff, quota and backpressure.
 
 use lantern_core::{LogError, RejectedEvent};
 
 use super::*;
 
-/// Events that each close a window: one for each 5 seconds and subject.
+/// Creates events of which each closes a window: one for each 5 seconds and subject.
 fn closing(count: i64) -> Vec<Event> {
     (0..count).map(|n| Event { time: Timestamp(n * 10 * SECOND), ..event(n, "s1", "ok") }).collect()
 }
@@ -27,7 +27,7 @@ fn a_log_that_takes_no_emitted_events_is_tried_less_and_less_often_and_reported(
     assert_eq!(shard.activity, "faulted");
     assert!(shard.reason.unwrap().contains("cannot be appended: "), "the reason is shown");
     assert!(shard.unsent > 0);
-    // Meanwhile folding continues.
+    // Folding continues while the emitted events wait.
     assert_eq!((shard.next, shard.lag_events), (10, Some(0)));
     let failures_left = |world: &World| world.log.append_faults();
     let before = failures_left(&world);
@@ -35,7 +35,7 @@ fn a_log_that_takes_no_emitted_events_is_tried_less_and_less_often_and_reported(
         world.clock.advance(Duration::from_secs(1));
         world.settle();
     }
-    // The waits are 0.1, 0.2, … 6.4 s, and then 10 s each.
+    // The waits are 0.1 s, 0.2 s and so on up to 6.4 s, and then 10 s each.
     let tries = before - failures_left(&world);
     assert!((9..=13).contains(&tries), "{tries}");
     world.settle_through_faults();
@@ -111,7 +111,7 @@ fn an_emitted_event_that_the_log_refuses_is_set_aside_with_its_reason_and_the_ot
     assert_eq!((parked.total, parked.parked.len()), (1, 1));
     assert_eq!(parked.parked[0].kind, "emitted");
     assert!(parked.parked[0].reason.contains("`max.message.bytes`"), "{:?}", parked.parked[0]);
-    // A selection by tenant does not contain events that another tenant's events have
+    // A selection by tenant must not contain emitted events that events of another tenant have
     // caused.
     let of_another = crate::ParkedSelection {
         tenant: Some("b".into()),

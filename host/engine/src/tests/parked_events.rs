@@ -1,4 +1,4 @@
-//! Events that cannot be applied are parked, listed, retried and dropped.
+//! Tests of parked events: they are parked, listed, retried and dropped.
 
 use lantern_core::{
     Instance, InstantiateError, UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE,
@@ -30,7 +30,7 @@ fn the_nth_event_is_parked_with_its_reason_and_the_others_are_folded() {
     }
 }
 
-/// The state, and what the first shard says of itself.
+/// The state, and what the status of the first shard reports.
 fn outcome(world: &World) -> (String, String, u64, u64, u64, Option<String>) {
     let shard = world.shard();
     let status = &world.engine.status()[0].versions[0];
@@ -54,7 +54,8 @@ fn a_rejected_event_is_parked_like_a_failed_one_whatever_the_cuts_and_limits() {
                     // The version is active before the first bad event.
                     world.push("a", meter(on_failure, bad));
                     world.settle();
-                    // About one event in `every` is bad, some of them in a row.
+                    // About one event in `every` is bad. Some bad events follow each other
+                    // directly.
                     let is_bad = |n: i64| (n * n / 3 + n / 7) % every == every - 1;
                     let data = |n| if is_bad(n) { "bad" } else { "ok" };
                     let events = (0..200).map(|n| event(n, &format!("s{}", n % 13), data(n)));
@@ -77,7 +78,7 @@ fn most_events_rejected_take_no_further_call_and_no_further_instance() {
     let plugin = Arc::new(meter(OnFailure::ParkEvent, Bad::Reject));
     let world = World::new(EngineConfig { second_fold_every: 0, ..EngineConfig::default() });
     world.push("a", Shared(plugin.clone()));
-    // The shard has its instance when it has applied events.
+    // The shard has an instance once it has applied events.
     world.log.append_to(P0, (1..=20).map(|n| event(-n, &format!("t{n}"), "ok")));
     world.settle();
     let (calls, made) = (plugin.calls(), plugin.instances_made());
@@ -90,7 +91,7 @@ fn most_events_rejected_take_no_further_call_and_no_further_instance() {
     assert!(plugin.calls() - calls <= 2 * 500, "{} calls", plugin.calls() - calls);
 }
 
-/// A plugin that the test keeps.
+/// A plugin to which the test keeps a reference.
 struct Shared(Arc<NativePlugin>);
 
 impl Plugin for Shared {
@@ -233,7 +234,7 @@ fn a_state_over_its_limit_halts_the_projection_and_keeps_what_is_committed() {
     assert_eq!(world.rows("totals").len() as u64, status.shards[0].applied);
 }
 
-/// An unreadable record; `kind` is the type that it claims.
+/// Creates an unreadable record. `kind` is the event type that it claims to have.
 fn unreadable(n: i64, kind: Option<&str>) -> Event {
     let mut members = serde_json::json!({ UNREADABLE_REASON: format!("junk {n}") });
     if let Some(kind) = kind {
@@ -266,7 +267,8 @@ fn unreadable_records_halt_no_projection_and_block_no_subject() {
 fn unreadable_records_of_unknown_type_do_not_count_for_the_halt_and_others_do() {
     let config = EngineConfig { parked_max: 5, ..EngineConfig::default() };
     let world = World::new(config);
-    // More records than may be parked, mixed with failures, which stay within the limit.
+    // There are more unreadable records than may be parked. The failed events among them stay
+    // within the limit.
     let records = (0..40).map(|n| match n % 10 {
         9 => event(n, "s2", "bad"),
         8 => event(n, "s1", "ok"),
@@ -278,13 +280,14 @@ fn unreadable_records_of_unknown_type_do_not_count_for_the_halt_and_others_do() 
     let shard = world.shard();
     assert_eq!((shard.activity.as_str(), shard.next, shard.parked), ("idle", 40, 36), "{shard:?}");
     assert_eq!(world.rows("totals")["s1"], r#"{"last":"ok","n":4}"#);
-    // Records that claim a subscribed type count like failures.
+    // A record that claims a subscribed type is counted like a failed event.
     world.log.append_to(P0, (40..43).map(|n| unreadable(n, Some("m.read"))));
     world.settle();
     let shard = world.shard();
     assert_eq!((shard.activity.as_str(), shard.parked), ("halted", 37), "{shard:?}");
     assert!(shard.reason.unwrap().contains("engine.parked_max"));
-    // Dropping a record of unknown type makes no room. Dropping a failed event does.
+    // Dropping a record of unknown type does not allow another event to be parked. Dropping a
+    // failed event does.
     let drop = |offset| {
         let selection = ParkedSelection { offsets: vec![offset], ..ParkedSelection::default() };
         assert_eq!(world.engine.drop_parked("meter", None, &selection).unwrap().done, 1);
@@ -329,7 +332,7 @@ fn an_unreadable_record_is_parked_only_by_projections_that_may_want_it() {
     assert_eq!(world.rows("totals").len(), 1);
 }
 
-/// An event of a tenant.
+/// Creates an event of a tenant.
 fn of(tenant: &str, n: i64, subject: &str, data: &str) -> Event {
     Event { tenant: tenant.into(), ..event(n, subject, data) }
 }
@@ -410,8 +413,8 @@ fn a_row_that_breaks_its_declaration_parks_its_event_and_names_the_field() {
     assert_eq!(world.rows("totals").keys().collect::<Vec<_>>(), ["a", "c"]);
 }
 
-/// Each event counts in the row of the tenant that its data names, sets a timer of its own
-/// tenant and emits an event. A timer that fires writes a row of its tenant.
+/// A plugin that counts each event in the row of the tenant that its data names, sets a timer of
+/// its own tenant and emits an event. A timer that fires writes a row of its tenant.
 fn writes_rows_of_the_tenant_in_its_data(manifest: Manifest) -> impl Plugin {
     NativePlugin::new(manifest, |batch: &Batch, host, _: &mut ()| {
         for (index, event) in batch.events.iter().enumerate() {
@@ -446,7 +449,7 @@ fn writes_rows_of_the_tenant_in_its_data(manifest: Manifest) -> impl Plugin {
     })
 }
 
-/// Each row must belong to the tenant of its own event, whatever batch the event is in.
+/// Checks for every division into batches that a row must belong to the tenant of its own event.
 #[test]
 fn a_row_is_judged_by_the_tenant_of_its_own_event_for_every_cut() {
     let run = |batch_events_max| {
@@ -459,7 +462,7 @@ fn a_row_is_judged_by_the_tenant_of_its_own_event_for_every_cut() {
         world.log.append_to(
             P0,
             (0..60).map(|n| {
-                // Every seventh event writes a row of the next tenant.
+                // Every seventh event writes a row of another tenant.
                 let other = tenants[usize::try_from(n + 1).unwrap() % 3];
                 let own = tenants[usize::try_from(n).unwrap() % 3];
                 of(own, n, "s", if n % 7 == 3 { other } else { own })

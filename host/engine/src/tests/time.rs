@@ -1,4 +1,4 @@
-//! Which events move the watermark.
+//! Tests of the events that move the watermark, and of those that do not.
 
 use lantern_core::LogError;
 
@@ -83,8 +83,8 @@ fn a_clock_that_was_ahead_does_not_keep_windows_open_once_it_is_right() {
     world.settle();
     let shard = world.shard();
     assert_eq!(shard.watermark_us, Some(117 * SECOND));
-    // The window of the first event, whose timer was set while the log's time was wrong, is
-    // closed as well.
+    // The timer for the window of the first event was set while the watermark was wrong. This
+    // window is closed as well.
     let closed = closed_windows(&world);
     let ends: Vec<_> =
         closed.iter().map(|key| key[..20].parse::<i64>().unwrap() / SECOND).collect();
@@ -105,7 +105,7 @@ fn offsets_are_durable_once_they_are_committed_and_floors_follow() {
     world.log.append_to(P0, (0..4).map(|n| event(n, "s1", "ok")));
     world.settle();
     assert_eq!((world.shard().next, world.shard().durable), (4, 4));
-    // Events of other types move the next offset in memory only.
+    // Events of other types move the next offset only in memory.
     let other = |n| Event { kind: "other".into(), ..event(n, "s1", "ok") };
     world.log.append_to(P0, (10..15).map(other));
     world.settle();
@@ -163,7 +163,7 @@ fn a_machine_that_lacks_something_halts_nothing_and_the_projection_goes_on_by_it
     assert_eq!((shard.activity.as_str(), shard.next), ("idle", 1), "{:?}", shard.reason);
     let record = world.engine.registry.record("meter").unwrap();
     assert!(record.versions.iter().all(|version| version.halted.is_none()));
-    // A plugin that does not fit this host halts the projection.
+    // A plugin that cannot run on this host halts the projection.
     world.plugins.1.lock().push(PluginError::Unfit("made for another contract".into()));
     world.restart();
     world.settle();
@@ -224,7 +224,7 @@ fn a_halted_projection_has_the_same_watermark_whatever_ticks_its_batches_span() 
 
 #[test]
 fn timers_due_at_one_tick_all_fire_whatever_the_others_cancel_or_set_and_however_calls_are_cut() {
-    // `a` cancels `b` and moves `c`. All three are due at the same tick. In one run `c`
+    // The timer `a` cancels `b` and moves `c`. All three are due at the same tick. In one run, `c`
     // fails at that tick.
     let apply = |fails: bool, batch: &Batch, host: &mut dyn Host| {
         for (index, timer) in (0..).zip(&batch.timers) {

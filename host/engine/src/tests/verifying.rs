@@ -1,5 +1,6 @@
-//! A verification folds the whole log again, and must get the same state as the live shard,
-//! whatever happened to that shard. If the states differ, the difference is reported.
+//! Tests of verifications. A verification folds the whole log again and must get the same state as
+//! the live shard, whatever happened to that shard. If the states differ, the difference is
+//! reported.
 
 use lantern_core::{Offset, ShardId, Space, Writes};
 
@@ -71,7 +72,8 @@ fn retries_and_drops_are_repeated_at_the_same_offsets() {
     world.log.append_to(P0, (400..450).map(|n| event(n, &format!("s{}", n % 7), "ok")));
     world.settle();
     assert_eq!(is_same(&world).partitions[0].decisions, 4);
-    // If the records of decisions are missing, the verdict is `unverifiable`, not damage.
+    // Missing records of decisions give the verdict `unverifiable`, because they do not prove
+    // damage.
     tamper(&world, Space::Meta, &lantern_core::DecisionRecord::key(1), None);
     assert_eq!(verify(&world).verdict, Verdict::Unverifiable);
 }
@@ -164,7 +166,8 @@ fn a_shard_that_moves_on_is_compared_where_it_was() {
     assert_eq!(status.verdict, Verdict::Same, "{status:#?}");
 }
 
-/// A plugin that counts its events in memory after it has seen one with the data `turn`.
+/// A plugin that is not deterministic: after an event with the data `turn`, it counts its events in
+/// memory.
 fn turning() -> NativePlugin<(bool, u64)> {
     let manifest = Manifest { event_time: None, emits: vec![], ..manifest(OnFailure::ParkEvent) };
     NativePlugin::new(manifest, |batch, host, (turned, calls): &mut (bool, u64)| {
@@ -224,8 +227,8 @@ fn a_verification_drops_instances_and_what_it_finds_stays_known_over_restarts() 
     let mut world = World::new(config);
     world.push("a", turning());
     world.settle();
-    // All events are folded by the same instance, so the state is right as long as this
-    // instance is not dropped.
+    // The same instance folds all events, so the state is right as long as this instance is not
+    // dropped.
     world.log.append_to(P0, (0..9_000).map(|n| event(n, "s1", if n == 5 { "turn" } else { "ok" })));
     world.settle();
     let status = verify(&world);

@@ -1,4 +1,4 @@
-//! Versions backfill, take over at one offset, and can be rolled back.
+//! Tests of versions: they backfill, replace each other at one offset, and can be rolled back.
 
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ fn versions_that_follow_one_another_emit_each_event_once() {
     windows.sort();
     windows.dedup();
     assert_eq!(windows.len(), all, "no window closed twice");
-    // From the first activation on, no window is missing: 300 readings, four a second,
+    // No window may be missing from the first activation on. The 300 readings, four per second,
     // take 75 seconds. The first version became active after 50 readings.
     let seconds: Vec<i64> =
         windows.iter().map(|w| w[..20].parse::<i64>().unwrap() / SECOND).collect();
@@ -209,7 +209,7 @@ fn a_rebuild_emits_what_the_log_had_refused_before_it() {
     assert_eq!(windows(true), windows(false));
 }
 
-/// A plugin that fails on events whose data is `bad` or equal to `also`.
+/// A plugin that fails on events whose data is `bad` or equals `also`.
 fn failing(on_failure: OnFailure, also: &'static [u8]) -> NativePlugin {
     NativePlugin::new(manifest(on_failure), move |batch, host, _: &mut ()| {
         for (index, event) in batch.events.iter().enumerate() {
@@ -224,8 +224,8 @@ fn failing(on_failure: OnFailure, also: &'static [u8]) -> NativePlugin {
     })
 }
 
-/// Appends ninety events of three subjects. The data of one event is `bad`, that of another
-/// event is `odd`.
+/// Appends ninety events of three subjects. One event has the data `bad`, and another one has the
+/// data `odd`.
 fn with_two_odd_events(world: &World) {
     let data = |n| match n {
         10 => "bad",
@@ -250,8 +250,9 @@ fn a_version_that_parks_what_the_active_one_has_applied_is_not_activated_without
         let version = status.versions.iter().find(|v| v.id == b.0).unwrap();
         assert_eq!(version.state, "ready");
         let why = version.not_activated.as_ref().unwrap();
-        // Events 50, 53, … of subject s2 count. Events 10, 13, … of subject s1 do not
-        // count, because they are parked in both versions.
+        // Events 50, 53, … of subject s2 are reported, because only the new version has parked
+        // them. Events 10, 13, … of subject s1 are not reported, because both versions have parked
+        // them.
         assert!(why.contains("fails on 1 event and holds back 13 behind them"), "{why}");
         assert!(why.contains("at offset 50 of partition 0: cannot read it"), "{why}");
         assert_eq!((version.parked, version.waiting), (27 + 14, 26 + 13));
@@ -283,8 +284,8 @@ fn a_forced_upload_is_activated_whatever_it_parks_also_if_it_was_refused_before(
         let a = world.id("a");
         world.push_as("b", failing(OnFailure::ParkSubject, b"odd"), first);
         if restarts {
-            // The activation is also forced if the server restarts before the version has
-            // caught up.
+            // If the server restarts before the version has caught up, its activation is still
+            // forced.
             world.restart();
         }
         world.settle();

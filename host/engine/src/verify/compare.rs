@@ -1,5 +1,5 @@
-//! Compares two states of a shard entry by entry: the state that the verification's fold
-//! gives, and the stored state.
+//! Compares two states of a shard entry by entry: the state that the verification has folded, and
+//! the stored state.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, VecDeque};
@@ -15,11 +15,11 @@ use super::status::{FieldDifference, VerifiedTable, VerifyDifference};
 use crate::outbox::{newest_unsent, posted};
 use crate::timed_keys::key_time;
 
-/// After this many entries the caller decides whether to continue.
+/// After each block of this many entries, the caller decides whether the comparison continues.
 const PACE_ENTRIES: u64 = 1_000;
-/// How many bytes of a value are shown.
+/// How many bytes of a value the report of a difference shows.
 const SHOWN_BYTES_MAX: usize = 300;
-/// How many fields of a row are shown.
+/// How many fields of a row the report of a difference shows.
 const FIELDS_MAX: usize = 20;
 
 /// The result of a comparison.
@@ -31,7 +31,7 @@ pub(super) struct Compared {
     pub(super) differences: u64,
 }
 
-/// The entries of both states under one key.
+/// The entries that the two states have under one key.
 struct Pair<'a> {
     space: Space,
     key: &'a [u8],
@@ -54,9 +54,9 @@ struct Digests {
     found: Sha256,
 }
 
-/// Compares all entries that are a function of the log. `pace` gets the number of entries
-/// that were compared since it was last called. If it returns `false`, the comparison ends
-/// and the result is `None`.
+/// Compares all entries that depend on the log alone. It calls `pace` with the number of entries
+/// that were compared since the previous call. If `pace` returns `false`, the comparison ends and
+/// the result is `None`.
 pub(super) fn compare(
     manifest: &Manifest,
     expected: &dyn ReadStore,
@@ -110,15 +110,15 @@ fn order(left: Option<&dump::Entry>, right: Option<&dump::Entry>) -> Option<Orde
     }
 }
 
-/// The first difference between the events that wait in the outbox and those that the
-/// fold has emitted.
+/// Compares the emitted events that wait in the outbox with those that the fold has emitted, and
+/// returns the first difference.
 pub(super) fn outbox(
     found: &dyn ReadStore,
     retained: &VecDeque<(String, OutboxEvent)>,
 ) -> Result<Option<VerifyDifference>, StoreError> {
     let retained: BTreeMap<&str, &OutboxEvent> =
         retained.iter().map(|(id, e)| (id.as_str(), e)).collect();
-    // Compares the newest events, because only the newest ones are retained.
+    // Only the newest events are compared, because only they are kept.
     for (key, bytes) in newest_unsent(found, retained.len().max(1))? {
         let difference =
             |expected: Option<&OutboxEvent>, found: Option<&OutboxEvent>| VerifyDifference {
@@ -139,7 +139,8 @@ pub(super) fn outbox(
     Ok(None)
 }
 
-/// Counters in the shard's record that are a function of the log and not in the dump.
+/// The counters in the shard's record that depend on the log alone but are not in the canonical
+/// dump.
 fn counters(store: &dyn ReadStore) -> Result<[(&'static str, u64); 4], StoreError> {
     let meta = ShardMeta::of(store)?;
     Ok([
@@ -232,7 +233,7 @@ fn name_of(manifest: &Manifest, space: Space) -> String {
         Space::Expiry => "expiry of rows",
         _ => "counters",
     };
-    // The parentheses distinguish it from a table of the same name.
+    // The parentheses distinguish this entry from a table with the same name.
     format!("({name})")
 }
 
@@ -311,7 +312,7 @@ fn fields(expected: Option<&[u8]>, found: Option<&[u8]>) -> Vec<FieldDifference>
         .collect()
 }
 
-/// Bytes as text, shortened and escaped.
+/// Bytes as text. Long text is cut, and unprintable characters are escaped.
 fn quote_bytes(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
     let more = if cut.len() < bytes.len() { "…" } else { "" };

@@ -29,7 +29,7 @@ pub use status::{
 /// The share of folding in the progress, in percent; the rest is comparing.
 const FOLDING_PERCENT: f64 = 90.0;
 
-/// A verification that was started: [`Verification::run`] does the work.
+/// A verification that was started. [`Verification::run`] does the work.
 pub struct Verification {
     engine: Arc<Engine>,
     build: Arc<VersionBuild>,
@@ -43,12 +43,12 @@ pub struct Verification {
 type ContinueFn<'a> = &'a mut dyn FnMut(&VerifyStatus) -> bool;
 
 impl Engine {
-    /// Starts to verify a version (the active one if `None`), and shows the verification in
-    /// the version's status. Only one may run at a time.
+    /// Starts to verify a version, and shows the verification in the version's status. If no
+    /// version is given, it is the active one. Only one verification may run at a time.
     ///
     /// # Errors
-    /// [`EngineError::Verifying`], or the error for a projection or version that does not
-    /// exist.
+    /// [`EngineError::Verifying`] if one is running, or the error for a projection or version that
+    /// does not exist.
     pub fn verify(
         self: &Arc<Self>,
         projection: &str,
@@ -87,13 +87,13 @@ impl Engine {
 }
 
 impl Verification {
-    /// The projection.
+    /// The name of the projection.
     #[must_use]
     pub fn projection(&self) -> &str {
         &self.projection
     }
 
-    /// The status.
+    /// The status of the verification.
     #[must_use]
     pub fn status(&self) -> &VerifyStatus {
         &self.status

@@ -1,4 +1,4 @@
-//! The status of a verification: for the API, the command line and metrics.
+//! The status of a verification, which the API, the command line and the metrics show.
 
 use serde::{Deserialize, Serialize};
 
@@ -14,99 +14,99 @@ pub enum Verdict {
     /// A second fold of the log gives another state: the state or the log is damaged, or
     /// the plugin is not deterministic.
     Differs,
-    /// No comparison is possible; the reason says why.
+    /// The states cannot be compared. `reason` contains why.
     Unverifiable,
-    /// The host could not fold or read; the reason says why.
+    /// The host could not fold or read. `reason` contains why.
     Failed,
-    /// It was ended before it had a result.
+    /// The verification was stopped before it had a result.
     Stopped,
 }
 
 /// A verification of one version, running or ended.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VerifyStatus {
-    /// The version.
+    /// The id of the version.
     pub version: String,
     /// The worst verdict of all partitions; `running` while it is in progress.
     pub verdict: Verdict,
-    /// Why it has this verdict, if that needs a reason.
+    /// Why the verification has this verdict, if that needs an explanation.
     pub reason: Option<String>,
-    /// When it began, microseconds since 1970.
+    /// When the verification began, in microseconds since 1970.
     pub started_us: i64,
-    /// How long it has taken, in milliseconds, pauses included.
+    /// How long the verification has taken, including pauses, in milliseconds.
     pub took_ms: u64,
     /// How much of the work is done, 0 to 100.
     pub percent: f64,
-    /// Offsets folded again.
+    /// The number of offsets that were folded again.
     pub events: u64,
-    /// Steps of the second fold, in batches of 1, 7, 64 and 1,024 events at most.
+    /// The number of steps of the second fold. Its batches have at most 1, 7, 64 or 1,024 events.
     #[serde(default)]
     pub steps: u64,
     /// How many times the plugin's instance was dropped after a step, and a fresh one
     /// continued.
     #[serde(default)]
     pub instances_dropped: u64,
-    /// Rows, timers, parked events and counters compared.
+    /// The number of rows, timers, parked events and counters compared.
     pub rows: u64,
-    /// How many of them differ.
+    /// How many of the compared entries differ.
     pub differences: u64,
-    /// One entry for each partition.
+    /// The result for each partition.
     pub partitions: Vec<VerifiedShard>,
 }
 
-/// One partition of a verification.
+/// The result of a verification for one partition.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VerifiedShard {
-    /// The partition.
+    /// The number of the partition.
     pub partition: u32,
-    /// How its state compares.
+    /// The verdict for this partition.
     pub verdict: Verdict,
     /// The reason for the verdict, in a sentence.
     pub reason: Option<String>,
     /// The next offset at which both states were compared.
     pub next: u64,
-    /// Retries and drops of parked events that were taken again during the fold.
+    /// The number of retries and drops of parked events that the second fold repeated.
     pub decisions: u64,
-    /// One entry for each table, and one each for timers, parked events and counters.
+    /// The results for each table, and one result each for timers, parked events and counters.
     pub tables: Vec<VerifiedTable>,
-    /// The first difference.
+    /// The first difference found.
     pub first: Option<VerifyDifference>,
 }
 
-/// A table of a partition, compared.
+/// The result of comparing one table of a partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifiedTable {
-    /// The name.
+    /// The name of the table.
     pub name: String,
-    /// How many rows the state has.
+    /// The number of rows in the state.
     pub rows: u64,
-    /// How many of its rows differ, including rows that only one side has.
+    /// The number of rows that differ, including those that only one of the two states has.
     pub differences: u64,
-    /// SHA-256 over the rows that the second fold gives.
+    /// The SHA-256 over the rows that the second fold gives.
     pub expected: String,
-    /// SHA-256 over the rows that the state has.
+    /// The SHA-256 over the rows that the state has.
     pub found: String,
 }
 
-/// A row that differs.
+/// A row that differs between the second fold and the state.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VerifyDifference {
-    /// The table.
+    /// The table of the row.
     pub table: String,
-    /// The row's key.
+    /// The key of the row.
     pub key: String,
-    /// The value that the second fold gives; `null` for no row. Long values are cut.
+    /// The value that the second fold gives; `null` if it gives no row. Long values are cut.
     pub expected: Option<String>,
-    /// The value in the state; `null` for no row. Long values are cut.
+    /// The value in the state; `null` if it has no row. Long values are cut.
     pub found: Option<String>,
     /// The fields that differ, if both values are JSON objects.
     pub fields: Vec<FieldDifference>,
 }
 
-/// A field that differs.
+/// A field that differs between two rows.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldDifference {
-    /// The field.
+    /// The name of the field.
     pub name: String,
     /// The value that the second fold gives, as JSON; `null` if the row lacks the field.
     pub expected: Option<String>,
@@ -115,7 +115,7 @@ pub struct FieldDifference {
 }
 
 impl VerifyStatus {
-    /// Sets the verdict and its reason to the worst of the partitions.
+    /// Sets the verdict and its reason to those of the partition with the worst verdict.
     pub(super) fn set_overall_verdict(&mut self) {
         use Verdict::{Differs, Failed, Running, Same, Stopped, Unverifiable};
         let worst = [Differs, Failed, Stopped, Unverifiable, Running, Same].into_iter();
