@@ -1,8 +1,8 @@
-//! Event logs: implementations of [`lantern_core::Log`].
+//! The embedded log, an implementation of [`lantern_core::Log`].
 //!
-//! [`EmbeddedLog`] stores everything in one redb file in the data folder. The log on
-//! Kafka topics is a crate of its own. No other crate uses redb for the log, and this
-//! crate does not know projections.
+//! [`EmbeddedLog`] stores everything in one redb file in the data folder. The log on Kafka topics
+//! is a crate of its own. No other crate uses redb for the log, and this crate does not know
+//! projections.
 
 mod embedded;
 

@@ -1,5 +1,5 @@
-//! An open redb file, its durable transactions, and its pages in the operating system's
-//! cache.
+//! Keeps a redb file open, begins durable transactions on it, and drops its pages from the
+//! operating system's cache.
 
 use std::fs::File;
 use std::io;
@@ -9,8 +9,8 @@ use redb::{Database, Durability, TransactionError, WriteTransaction};
 
 use crate::catch_panic;
 
-/// An open database. redb writes when it closes a file, and panics on some damaged files.
-/// Dropping an [`OpenFile`] catches such a panic, so that the thread survives.
+/// An open database. When redb closes a file it writes to the file, and panics on some damaged
+/// files. Dropping an [`OpenFile`] catches such a panic, so that the thread survives.
 #[derive(Debug)]
 pub struct OpenFile(Option<Database>);
 
@@ -43,9 +43,8 @@ impl Drop for OpenFile {
     }
 }
 
-/// Begins a transaction whose commit survives power loss. With `quick_repair` the file can
-/// be opened after a crash without a scan of the whole file; commits then take a little
-/// longer.
+/// Begins a transaction whose commit survives power loss. With `quick_repair`, redb can open the
+/// file after a crash without reading the whole file; commits then take a little longer.
 ///
 /// # Errors
 /// The error of redb.
@@ -57,17 +56,17 @@ pub fn begin_durable_write(
     transaction
         .set_durability(Durability::Immediate)
         .expect("only savepoints forbid it, and there are none");
-    // One-phase commits detect torn writes by a checksum that is not cryptographic. The
-    // files contain bytes that users choose, so a user could make an incomplete commit
-    // look complete. Two-phase commits do not depend on that checksum.
+    // One-phase commits detect incomplete writes by a checksum that is not cryptographic. The files
+    // contain bytes that users choose, so a user could make an incomplete commit look complete.
+    // Two-phase commits do not depend on that checksum.
     transaction.set_two_phase_commit(true);
     transaction.set_quick_repair(quick_repair);
     Ok(transaction)
 }
 
-/// Drops the operating system's cached pages of `file`, on Linux. After a failed sync these
-/// pages can contain data that never reached the disk but is marked as written. If the file
-/// is read from the disk instead, redb finds the last complete commit by its checksums.
+/// Drops the operating system's cached pages of `file`, on Linux. After a failed sync these pages
+/// can contain data that never reached the disk but is marked as written. Without these pages the
+/// file is read from the disk, and redb finds the last complete commit by its checksums.
 ///
 /// # Errors
 /// The system's error.

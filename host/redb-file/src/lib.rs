@@ -1,8 +1,8 @@
-//! How the log and the store use redb files: they catch redb's panics, write so that a
-//! commit survives power loss, reopen a file after a disk error, and read a file without
-//! changing it.
+//! What the log and the store do in the same way with redb files: they catch redb's panics, write
+//! so that a commit survives power loss, open a file again after a disk error, and read a file
+//! without changing it.
 //!
-//! This crate knows no table. It must not decide what is done about an error.
+//! This crate knows no table, and does not decide what happens after an error.
 
 mod database_file;
 mod panics;

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use thiserror::Error;
 
-/// redb panicked. The file is damaged, and must be opened again before its next use.
+/// The error that redb panicked. The file is damaged, and must be opened again before its next use.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("redb panicked: {message}")]
 pub struct RedbPanic {
@@ -17,8 +17,8 @@ pub struct RedbPanic {
 /// such a panic must not end the calling thread.
 ///
 /// # Errors
-/// [`RedbPanic`] if `task` panicked. The caller must not use the transaction or the file
-/// any more: its state in memory can be half changed.
+/// [`RedbPanic`] if `task` panicked. The caller must not use the transaction or the file any more,
+/// because the panic may have left their state in memory half changed.
 pub fn catch_panic<R>(task: impl FnOnce() -> R) -> Result<R, RedbPanic> {
     catch_unwind(AssertUnwindSafe(task))
         .map_err(|panic| RedbPanic { message: message(&*panic).to_owned() })

@@ -1,6 +1,6 @@
-//! Reads redb files without changing them. Writes that redb makes when it opens or repairs
-//! a file stay in memory. This is for checks of files that may be damaged and may be the
-//! only copy.
+//! Reads redb files without changing them. When redb opens or repairs a file, it writes to it; this
+//! module keeps these writes in memory. It is for checks of files that may be damaged and may be
+//! the only copy.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -11,9 +11,9 @@ use std::path::Path;
 use parking_lot::Mutex;
 use redb::{Builder, Database, DatabaseError, StorageBackend};
 
-/// The size of a page of the overlay that holds redb's writes.
+/// The size of a page in the memory that holds redb's writes.
 const PAGE: usize = 4096;
-/// redb's cache, in bytes.
+/// The size of redb's cache, in bytes.
 const CACHE_BYTES: usize = 8 << 20;
 
 /// Opens a redb file for reading. The file is not changed, even if it was not closed
@@ -31,7 +31,7 @@ pub fn open_read_only(path: &Path) -> Result<Database, DatabaseError> {
     read_only(FileBytes::File(file), len)
 }
 
-/// Like [`open_read_only`], for a file that `file` reads.
+/// Opens a redb file like [`open_read_only`]. The bytes of the file are read with `file`.
 ///
 /// # Errors
 /// The error of redb.
@@ -45,14 +45,14 @@ fn read_only(file: FileBytes, len: u64) -> Result<Database, DatabaseError> {
     Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(ReadOnlyBackend { file, pages })
 }
 
-/// The file from which bytes are read.
+/// Where the bytes of the file are read from.
 #[derive(Debug)]
 enum FileBytes {
     File(File),
     Backend(Box<dyn StorageBackend>),
 }
 
-/// The file, and redb's writes over it.
+/// A file that redb can open. redb's writes are kept in memory and replace bytes of the file.
 #[derive(Debug)]
 struct ReadOnlyBackend {
     file: FileBytes,
@@ -62,8 +62,8 @@ struct ReadOnlyBackend {
 #[derive(Debug)]
 struct PageOverlay {
     len: u64,
-    /// The file's bytes before this offset are valid. Less than the file's length if redb
-    /// has truncated the file since it was opened.
+    /// The length of the file's valid bytes. It is less than the file's length if redb has
+    /// truncated the file since it was opened.
     stored: u64,
     written: BTreeMap<u64, Vec<u8>>,
 }

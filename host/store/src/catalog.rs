@@ -14,11 +14,12 @@ use crate::error::{StoreFailure, guarded};
 use crate::file::{CATALOG, DatabaseFile, set_format};
 use crate::read_only_file::check_catalog_on;
 
-/// Small, because the catalogue is always read completely, and rarely.
+/// The size of redb's cache for the catalogue, in bytes. It is small, because the catalogue is
+/// always read completely, and rarely.
 const CACHE_BYTES: usize = 256 << 10;
 
-/// The file `catalog.redb`. Its commits are two-phase. So after a crash an incomplete
-/// record never counts as committed, in whatever order the pages reached the disk.
+/// The file `catalog.redb`. Its commits are two-phase, so an incomplete record never counts as
+/// committed after a crash, in whatever order the pages reached the disk.
 #[derive(Debug)]
 pub struct CatalogFile {
     inner: Mutex<CatalogState>,
@@ -27,7 +28,7 @@ pub struct CatalogFile {
 #[derive(Debug)]
 struct CatalogState {
     file: DatabaseFile,
-    /// `None` after a disk failure, until the next use.
+    /// The open file. It is `None` after a disk failure, until the next use.
     db: Option<OpenFile>,
 }
 
@@ -35,22 +36,22 @@ impl CatalogFile {
     /// Opens the catalogue at `path`, or creates an empty one.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] if another process has it open, and
-    /// [`StoreError::Damaged`] if it is not a catalogue or has a later format.
+    /// [`StoreError::InUse`] if another process has opened the file, and [`StoreError::Damaged`] if
+    /// it is not a catalogue or has a later format.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_on(Arc::new(SystemDisk), path)
     }
 
-    /// Like [`CatalogFile::open`], on the disk `on`: for tests that simulate power loss
-    /// and disk failures.
+    /// Opens the catalogue like [`CatalogFile::open`], on the disk `on`. Tests use it to simulate
+    /// power loss and disk failures.
     ///
     /// # Errors
-    /// As [`CatalogFile::open`].
+    /// The errors of [`CatalogFile::open`].
     pub fn open_on(on: Arc<dyn Disk>, path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let mut file = DatabaseFile::new(path.into(), CATALOG, CACHE_BYTES, on);
         let db = Some(file.open_or_create()?);
-        // redb does not verify checksums when it reads, and nothing else checks the
-        // content of a record. The file is small, so all of it is verified once, here.
+        // redb does not verify checksums when it reads, and nothing else checks the content of a
+        // record. The file is small, so its checksums are all verified once, here.
         check_catalog_on(&*file.disk, &file.path)?;
         Ok(Self { inner: Mutex::new(CatalogState { file, db }) })
     }
@@ -186,7 +187,7 @@ mod tests {
             let earlier = |db: &Database| {
                 let txn = db.begin_write()?;
                 set_format(&txn, 2)?;
-                // A release of format 2 wrote no source, or `null`.
+                // A release that wrote format 2 wrote no `source`, or `null`.
                 let json = serde_json::to_string(&record("a", 1)).unwrap();
                 txn.open_table(PROJECTIONS)?.insert("a", json.as_bytes())?;
                 Ok(txn.commit()?)

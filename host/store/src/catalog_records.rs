@@ -1,15 +1,15 @@
-//! The records in the catalogue's file: one of JSON for each projection.
+//! Reads and decodes the records in the catalogue's file. Each projection has one record, in JSON.
 
 use std::path::Path;
 
 use lantern_core::{ProjectionRecord, StoreError};
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
-/// The records, by [`ProjectionRecord::key`].
+/// The redb table with the records. Its key is [`ProjectionRecord::key`].
 pub(crate) const PROJECTIONS: TableDefinition<'_, &str, &[u8]> =
     TableDefinition::new("projections");
 
-/// The records by key, as stored.
+/// The stored records, each with its key.
 pub(crate) fn stored(db: &Database) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
     let table = match db.begin_read()?.open_table(PROJECTIONS) {
         Ok(table) => table,

@@ -14,38 +14,38 @@ use crate::file::{self, STATE};
 use crate::runs::{self, BlockBytes, RunError, Runs, definition};
 use crate::table_names::{space_of, table_name};
 
-/// A table is stored in runs once its rows would fill this many small runs.
+/// A table is stored in runs once it has enough rows for this many small runs.
 const TREE_RUNS: u64 = 8;
 
-/// How commits are written.
+/// Options for writing commits.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct CommitOptions {
-    /// Whether the file can be opened after a crash without a scan of the whole file.
+    /// Whether redb can open the file after a crash without reading all of it.
     pub(crate) quick_repair: bool,
-    /// The number of rows in a small run; 0 stores all tables as trees.
+    /// The number of rows in a small run. If it is 0, all tables are stored as trees.
     pub(crate) run_rows: u64,
 }
 
-/// Whether a commit is durable when it has ended, or later, with the next durable commit.
+/// When a commit becomes durable: as soon as it has ended, or with the next durable commit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sync {
     Now,
     Later,
 }
 
-/// One commit, with its tables opened.
+/// One commit of a file, with its tables opened for reading.
 pub(crate) struct CommitReader {
     spaces: BTreeMap<Space, RowStorage>,
 }
 
-/// How the rows of a space are stored in the file.
+/// The way in which the rows of a space are stored in the file.
 enum RowStorage {
     Tree(ReadOnlyTable<BlockBytes, BlockBytes>),
     Runs(Runs),
 }
 
 impl CommitReader {
-    /// The last commit of `db`.
+    /// Opens the last commit of `db`.
     pub(crate) fn new(db: &Database) -> Result<Self, redb::Error> {
         let txn = db.begin_read()?;
         let mut tables = BTreeMap::new();
@@ -103,7 +103,7 @@ impl CommitReader {
         }
     }
 
-    /// Adds pairs of `range` to `pairs` until it is full or the range ends.
+    /// Adds pairs of `range` to `pairs` until `pairs` is full or the range ends.
     pub(crate) fn scan_into(
         &self,
         space: Space,
@@ -121,7 +121,7 @@ impl CommitReader {
         }
     }
 
-    /// The spaces that are not empty.
+    /// The spaces that contain at least one pair.
     pub(crate) fn spaces(&self) -> Result<Vec<Space>, RunError> {
         let mut spaces = Vec::new();
         for (space, rows) in &self.spaces {
@@ -136,7 +136,7 @@ impl CommitReader {
         Ok(spaces)
     }
 
-    /// The runs of table `space`; `None` if it is stored as a tree.
+    /// The runs of the table `space`; `None` if the table is stored as a tree.
     pub(crate) fn runs(&self, space: Space) -> Option<&Runs> {
         match self.spaces.get(&space) {
             Some(RowStorage::Runs(runs)) => Some(runs),
@@ -144,8 +144,8 @@ impl CommitReader {
         }
     }
 
-    /// Writes all of `writes` in one transaction on top of this commit, which must be the
-    /// last commit of `db`, and returns the bytes of keys and values written.
+    /// Writes all of `writes` in one transaction on top of this commit, which must be the last
+    /// commit of `db`. Returns the number of bytes of keys and values written.
     pub(crate) fn write(
         &self,
         db: &Database,
@@ -157,7 +157,7 @@ impl CommitReader {
             Sync::Now => begin_durable_write(db, writing.quick_repair)?,
             Sync::Later => {
                 let mut txn = db.begin_write()?;
-                // The commit is in memory only, so a crash leaves nothing to recover.
+                // The commit is only in memory, so after a crash there is nothing to recover.
                 txn.set_durability(Durability::None)?;
                 txn
             }
@@ -245,11 +245,11 @@ fn write_rows(
     tree: &mut Table<'_, BlockBytes, BlockBytes>,
     changes: &SpaceWrites,
 ) -> Result<(), redb::Error> {
-    // Keys after the tree's last key need no search: a cursor appends them.
+    // A key after the last key of the tree need not be searched. A cursor appends it.
     let last = tree.last()?.map(|(key, _)| key.value().to_vec());
     let (within, after) = match &last {
         Some(last) => changes.split_after(last),
-        // The empty key precedes all keys, and no row has it.
+        // The empty key comes before all keys, and no row has it.
         None => changes.split_after(&[]),
     };
     for (key, value) in within {

@@ -1,4 +1,4 @@
-//! The disk that stores the files: the machine's disk, or a test's disk.
+//! The disk on which the store's files are: the disk of the machine, or one that a test simulates.
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -11,8 +11,8 @@ use lantern_redb_file::forget_cached_pages;
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
-/// The file system operations that the store needs. The effect of a call is durable only
-/// after the `sync` of the file or folder concerned.
+/// The file system operations that the store needs. The effect of a call is durable only after a
+/// sync of the file or folder that it changes.
 pub trait Disk: Debug + Send + Sync {
     /// Opens the file at `path` for reading and writing. With `uncached`, it first drops
     /// the operating system's cached pages of the file.
@@ -27,10 +27,10 @@ pub trait Disk: Debug + Send + Sync {
     /// The system's error.
     fn create(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError>;
 
-    /// The kind of the file or folder at `path`; `None` if there is none.
+    /// What is at `path`: a file or a folder; `None` if there is nothing.
     ///
     /// # Errors
-    /// The system's error. A missing file or folder is not an error.
+    /// The system's error. It is not an error if there is nothing at `path`.
     fn find(&self, path: &Path) -> io::Result<Option<PathKind>>;
 
     /// Renames the file or folder `from` to `to`. Replaces a file at `to`.
@@ -63,27 +63,27 @@ pub trait Disk: Debug + Send + Sync {
     /// The system's error.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
 
-    /// The names in a folder.
+    /// The names of the files and folders in a folder.
     ///
     /// # Errors
     /// The system's error.
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
 
-    /// Makes the creations, renames and removals in a folder durable.
+    /// Makes all earlier changes of names in a folder durable: creations, renames and removals.
     ///
     /// # Errors
     /// The system's error.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
 }
 
-/// The kind of a path.
+/// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathKind {
-    /// A folder.
+    /// There is a folder.
     Folder,
-    /// A file.
+    /// There is a file.
     File {
-        /// The bytes that it takes on disk.
+        /// The number of bytes that the file takes on disk.
         disk_bytes: u64,
     },
 }
@@ -142,13 +142,13 @@ impl Disk for SystemDisk {
     }
 
     fn sync_folder(&self, path: &Path) -> io::Result<()> {
-        // On other systems a folder cannot be opened, and renames are durable without a
+        // On systems other than Unix a folder cannot be opened, and renames are durable without a
         // sync.
         if cfg!(unix) { File::open(path)?.sync_all() } else { Ok(()) }
     }
 }
 
-/// Creates `dir` and its missing parents, and makes them durable.
+/// Creates the folder `dir` and its missing parents, and makes them durable.
 pub(crate) fn create_dir_durably(disk: &dyn Disk, dir: &Path) -> io::Result<()> {
     if disk.find(dir)? == Some(PathKind::Folder) {
         return Ok(());
@@ -165,7 +165,7 @@ pub(crate) fn create_dir_durably(disk: &dyn Disk, dir: &Path) -> io::Result<()> 
     disk.sync_folder(parent)
 }
 
-/// Converts the error that a file does not exist into success.
+/// Returns success if the error is that a file does not exist.
 pub(crate) fn unless_missing(done: io::Result<()>) -> io::Result<()> {
     match done {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -173,21 +173,21 @@ pub(crate) fn unless_missing(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The bytes that a file takes on disk. They can be fewer than its length, because redb
-/// extends its files before it writes to them.
+/// The number of bytes that a file takes on disk. It can be less than the file's length, because
+/// redb extends its files before it writes to them.
 #[cfg(unix)]
 fn allocated(meta: &fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt;
     meta.blocks() * 512
 }
 
-/// The length of a file: this system does not report the bytes that it takes on disk.
+/// The length of a file. This system does not report the number of bytes that a file takes on disk.
 #[cfg(not(unix))]
 fn allocated(meta: &fs::Metadata) -> u64 {
     meta.len()
 }
 
-/// An open file on any [`Disk`].
+/// An open file on a [`Disk`], in the form that redb needs.
 #[derive(Debug)]
 pub(crate) struct DiskFile(pub(crate) Box<dyn StorageBackend>);
 
@@ -243,7 +243,7 @@ impl StorageBackend for DiskFile {
     }
 }
 
-/// The machine's disk, with failures that a test switches on and off.
+/// For tests: the machine's disk, with failures that a test can switch on and off.
 #[cfg(test)]
 pub(crate) mod faulty {
     use std::sync::Arc;
@@ -251,18 +251,18 @@ pub(crate) mod faulty {
 
     use super::*;
 
-    /// The operations that fail now.
+    /// The operations that a test lets fail.
     #[derive(Debug, Default)]
     pub(crate) struct FaultSwitches {
-        /// Writes fail because the disk is full.
+        /// Whether writes fail because the disk is full.
         pub(crate) full: AtomicBool,
-        /// Syncs fail.
+        /// Whether syncs fail.
         pub(crate) sync_fails: AtomicBool,
-        /// Reads fail.
+        /// Whether reads fail.
         pub(crate) read_fails: AtomicBool,
     }
 
-    /// [`SystemDisk`] with [`FaultSwitches`].
+    /// The machine's disk. Operations fail if the test has set their switch.
     #[derive(Clone, Debug, Default)]
     pub(crate) struct FaultyDisk(pub(crate) Arc<FaultSwitches>);
 

@@ -1,4 +1,4 @@
-//! Converts errors of redb and of the disk to the store's errors.
+//! Converts errors of redb and of the disk to errors of the store.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -6,8 +6,8 @@ use std::path::Path;
 use lantern_core::StoreError;
 use lantern_redb_file::catch_panic;
 
-/// An error, and whether the file must be closed. redb refuses all further operations on
-/// a file after a disk error.
+/// An error of the store, and whether the file must be closed. After a disk error, redb refuses all
+/// further operations on a file.
 #[derive(Debug)]
 pub(crate) struct StoreFailure {
     pub(crate) error: StoreError,
@@ -57,7 +57,8 @@ pub(crate) fn guarded<R, E>(
 where
     E: Into<redb::Error>,
 {
-    // No state that a panic left half changed is used again: the file is closed.
+    // The panic may have left data in memory half changed. It is not used again, because the file
+    // is closed.
     match catch_panic(task) {
         Ok(result) => result.map_err(|e| failure(path, e)),
         Err(panic) => {
@@ -72,7 +73,7 @@ pub(crate) fn disk(path: &Path, error: &io::Error) -> StoreError {
     let message = format!("`{}`: {error}", path.display());
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded => StoreError::Full(message),
-        // The file is too short, or has other content than it should.
+        // The file is too short, or its content is not what it should be.
         ErrorKind::UnexpectedEof | ErrorKind::InvalidData => StoreError::Damaged(message),
         _ => StoreError::Io(message),
     }

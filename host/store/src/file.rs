@@ -1,5 +1,5 @@
-//! Opens and creates redb files: checks their kind and format, creates them durably, and
-//! opens them again after a disk failure.
+//! Opens and creates redb files. It checks their kind and format, creates them durably, and opens
+//! them again after a disk failure.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,31 +17,31 @@ use redb::{
 use crate::disk::{Disk, DiskFile, create_dir_durably, unless_missing};
 use crate::error::{disk, failure, guarded};
 
-/// The table in every file that states the file's `kind` and `format`.
+/// The redb table that states the `kind` and `format` of a file. Every file of the store has it.
 const ABOUT: TableDefinition<&str, &str> = TableDefinition::new("lantern");
 
-/// How long the store waits after a file could not be opened before it tries again. Calls
-/// in this time get the same error. This limits the cost of a disk that keeps failing.
+/// How long the store waits before it tries again to open a file that could not be opened. Calls in
+/// this time get the same error. This limits the cost of a disk that keeps failing.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
-/// The kind of a file, and the formats of it that this release reads.
+/// A kind of file, with the formats that this release reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct FileKind {
     /// The name of the kind.
     pub(crate) name: &'static str,
-    /// The latest format that this release reads. It also writes this format.
+    /// The latest format that this release reads. It is also the format that this release writes.
     pub(crate) format: u32,
     /// The earliest format that this release reads.
     pub(crate) earliest: u32,
 }
 
-/// The state of a shard. Since format 3 it contains a random number that identifies it, a
-/// digest of its decisions about parked events, and the incarnation of the log that it was
-/// folded from.
+/// The kind of a shard's state. Since format 3, the file contains a random number that identifies
+/// the state, a digest of the decisions about parked events, and the incarnation of the log from
+/// which the state was folded.
 pub(crate) const STATE: FileKind = FileKind { name: "state", format: 3, earliest: 3 };
 
-/// The catalogue. Since format 3 a version can have source code. A file of format 2 is read
-/// as it is, and gets format 3 with the first record that has source code.
+/// The kind of the catalogue. Since format 3, a version can have source code. A file of format 2 is
+/// read as it is. It gets format 3 with the first record that has source code.
 pub(crate) const CATALOG: FileKind = FileKind { name: "catalog", format: 3, earliest: 2 };
 
 /// A redb file: its path, its kind, how it is opened, and whether the last use failed.
@@ -51,9 +51,9 @@ pub(crate) struct DatabaseFile {
     pub(crate) kind: FileKind,
     pub(crate) cache_bytes: usize,
     pub(crate) disk: Arc<dyn Disk>,
-    /// Whether the disk failed since the file was last opened.
+    /// Whether the disk has failed since the file was last opened.
     failed: bool,
-    /// When the last attempt to open it failed, and why; `None` if it succeeded.
+    /// When and why the last attempt to open the file failed; `None` if it succeeded.
     refused: Option<(Instant, StoreError)>,
 }
 
@@ -67,12 +67,12 @@ impl DatabaseFile {
         Self { path, kind, cache_bytes, disk, failed: false, refused: None }
     }
 
-    /// Remembers that the disk failed under the open file.
+    /// Remembers that the disk failed while the file was open.
     pub(crate) fn note_failure(&mut self) {
         self.failed = true;
     }
 
-    /// Opens the file, which must exist.
+    /// Opens the file. It must exist.
     pub(crate) fn open(&mut self) -> Result<OpenFile, StoreError> {
         if let Some((when, error)) = &self.refused
             && when.elapsed() < REOPEN_PAUSE
@@ -155,7 +155,8 @@ impl DatabaseFile {
     }
 }
 
-/// Refuses a file of another kind, or of a format that this release does not read.
+/// Checks the kind and the format that `db` states. Refuses a file of another kind, or of a format
+/// that this release does not read.
 pub(crate) fn check_about(path: &Path, kind: FileKind, db: &Database) -> Result<(), StoreError> {
     let refuse = |why: String| Err(StoreError::Damaged(format!("`{}` {why}", path.display())));
     let found = guarded(path, || -> Result<_, redb::Error> {
@@ -190,7 +191,7 @@ pub(crate) fn check_about(path: &Path, kind: FileKind, db: &Database) -> Result<
     }
 }
 
-/// Stores `format` as the file's format.
+/// Writes `format` into the file as its format.
 pub(crate) fn set_format(txn: &WriteTransaction, format: u32) -> Result<(), redb::Error> {
     txn.open_table(ABOUT)?.insert("format", format.to_string().as_str())?;
     Ok(())

@@ -1,4 +1,4 @@
-//! Limits how many shards' files are open, and how much memory their pages take.
+//! Limits the number of shards' files that are open, and the memory that their pages take.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,25 +10,25 @@ use parking_lot::Mutex;
 
 use crate::config::StoreConfig;
 
-/// The least cache of a file, in bytes, unless the configured cache is smaller.
+/// The minimum size of a file's cache, in bytes. It is not used if the configured cache is smaller.
 pub(crate) const CACHE_BYTES_LEAST: usize = 8 << 20;
-/// The most idle files that are closed in one call.
+/// The maximum number of idle files that are closed in one call.
 const CLOSED_AT_ONCE_MAX: usize = 16;
 
-/// A shard whose file can be closed while it is not in use.
+/// A shard. Its file can be closed while it is not in use.
 pub(crate) trait CloseIdle {
-    /// Whether the shard was used since the last call.
+    /// Whether the shard was used since the last call of this method.
     fn take_used(&self) -> bool;
 
-    /// Closes the file unless it is in use. Returns whether this closed it.
+    /// Closes the file unless it is in use. Returns whether this call closed it.
     fn close_unless_busy(&self) -> bool;
 }
 
-/// The known shards, and the number of their files that are open.
+/// The shards that were opened, and the number of their files that are open.
 pub(crate) struct OpenFiles<S> {
     config: StoreConfig,
     open: AtomicUsize,
-    /// Never locked while a shard is locked or a file is opened.
+    /// The shards by id. The lock is not held while a shard is locked or a file is opened.
     shards: Mutex<BTreeMap<ShardId, Arc<S>>>,
     looked: Mutex<Instant>,
 }
@@ -48,7 +48,7 @@ impl<S: CloseIdle> OpenFiles<S> {
         self.open.load(Ordering::SeqCst)
     }
 
-    /// The shard `id`. If it is not known, `new` creates it.
+    /// Returns the shard `id`. If it was not opened before, `new` creates it.
     pub(crate) fn shard(&self, id: &ShardId, new: impl FnOnce() -> Arc<S>) -> Arc<S> {
         Arc::clone(self.shards.lock().entry(id.clone()).or_insert_with(new))
     }
@@ -59,7 +59,7 @@ impl<S: CloseIdle> OpenFiles<S> {
         shards.extract_if(.., |id, _| removed(id)).map(|(_, shard)| shard).collect()
     }
 
-    /// The cache size of a file that is opened now, in bytes.
+    /// The size of the cache for a file that is opened now, in bytes.
     pub(crate) fn cache_bytes(&self) -> usize {
         let part = self.config.cache_total_bytes / (self.count() + 1);
         part.max(CACHE_BYTES_LEAST).min(self.config.cache_bytes)
@@ -73,8 +73,8 @@ impl<S: CloseIdle> OpenFiles<S> {
         self.open.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// If the limit of open files is reached, closes one: a file that was not used recently
-    /// or, if there is none, any file that is not in use.
+    /// Closes a file if the limit of open files is reached. It chooses a file that was not used
+    /// recently or, if all were, any file that is not in use.
     pub(crate) fn make_room(&self) {
         if self.count() < self.config.open_files_max {
             return;
@@ -87,7 +87,7 @@ impl<S: CloseIdle> OpenFiles<S> {
         }
     }
 
-    /// Calls [`OpenFiles::close_idle`] if the configured time has passed since the last
+    /// Calls [`OpenFiles::close_idle`] if enough time (`idle_close_ms`) has passed since the last
     /// call.
     pub(crate) fn close_idle_at_times(&self) {
         let Some(mut looked) = self.looked.try_lock() else {
@@ -99,8 +99,8 @@ impl<S: CloseIdle> OpenFiles<S> {
         }
     }
 
-    /// Closes files of shards that were not used since the last call, up to a fixed
-    /// number. Returns how many were closed.
+    /// Closes files of shards that were not used since the last call, up to a fixed number. Returns
+    /// the number of files closed.
     pub(crate) fn close_idle(&self) -> usize {
         let shards = self.known();
         let idle = shards.iter().filter(|shard| !shard.take_used());

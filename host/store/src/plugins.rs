@@ -1,4 +1,4 @@
-//! The uploaded plugins, each in a file named by the SHA-256 of its bytes.
+//! The uploaded plugins. Each is stored in a file whose name is the SHA-256 of its bytes.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use crate::disk::{Disk, SystemDisk, create_dir_durably, unless_missing};
 use crate::error::disk;
 
-/// The extension of a plugin's file.
+/// The extension of the file of a plugin.
 const EXTENSION: &str = "wasm";
 /// The extension of a file that is being written.
 const ASIDE: &str = "new";
@@ -20,13 +20,13 @@ const ASIDE: &str = "new";
 #[derive(Debug)]
 pub struct PluginFiles {
     dir: PathBuf,
-    /// Held while a file is written or removed.
+    /// Locked while a file is written or removed.
     writing: Mutex<()>,
 }
 
 impl PluginFiles {
-    /// Opens the folder and creates it if it is missing. Removes files that a crash left
-    /// incomplete.
+    /// Opens the folder, and creates it if it is missing. Removes files that are incomplete because
+    /// of a crash.
     ///
     /// # Errors
     /// [`StoreError`] if the folder cannot be read or written.
@@ -41,26 +41,26 @@ impl PluginFiles {
         Ok(files)
     }
 
-    /// Stores `bytes` durably and returns their SHA-256 in lower-case hexadecimal. Does
-    /// nothing if they are stored already.
+    /// Stores `bytes` durably and returns their SHA-256 in lower-case hexadecimal. Does nothing if
+    /// they are stored already.
     ///
     /// # Errors
-    /// [`StoreError`]; in this case nothing was stored under the hash.
+    /// [`StoreError`] if they cannot be stored. In this case nothing is stored under the hash.
     pub fn put(&self, bytes: &[u8]) -> Result<String, StoreError> {
         let sha256 = hex::encode(Sha256::digest(bytes));
         let path = self.path(&sha256)?;
         let _writing = self.writing.lock();
-        // A damaged file is written again, so an upload repairs it.
+        // If the file is damaged, it is written again. So another upload repairs it.
         if !matches!(self.get(&sha256), Ok(Some(_))) {
             self.write(&path, bytes).map_err(|e| disk(&path, &e))?;
         }
         Ok(sha256)
     }
 
-    /// The bytes whose SHA-256 is `sha256`; `None` if they are not stored.
+    /// Reads the bytes whose SHA-256 is `sha256`; `None` if they are not stored.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if the file has other bytes, and [`StoreError::Io`] if it
+    /// [`StoreError::Damaged`] if the file contains other bytes, and [`StoreError::Io`] if it
     /// cannot be read or `sha256` is not a hash.
     pub fn get(&self, sha256: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.path(sha256)?;
@@ -93,7 +93,7 @@ impl PluginFiles {
         removed.map_err(|e| disk(&path, &e))
     }
 
-    /// The hashes of all stored plugins, in order.
+    /// The SHA-256 hashes of all stored plugins, in order.
     ///
     /// # Errors
     /// [`StoreError`] if the folder cannot be read.
@@ -116,7 +116,7 @@ impl PluginFiles {
             file.sync_all()
         });
         if let Err(e) = written {
-            // The disk may be full, so remove the incomplete file.
+            // The disk may be full, so the incomplete file is removed.
             let _ = fs::remove_file(&aside);
             return Err(e);
         }

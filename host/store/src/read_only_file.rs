@@ -1,4 +1,4 @@
-//! Checks the store's files without changing them: states, the catalogue and plugins.
+//! Checks states, the catalogue and plugins without changing their files.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -17,27 +17,29 @@ use crate::disk::Disk;
 use crate::error::{disk, guarded};
 use crate::file::{CATALOG, STATE, check_about};
 
-/// The number of rows read at a time.
+/// The number of rows that are read at a time.
 const ROWS: usize = 1_000;
 
-/// The content of an undamaged state.
+/// What the check of an undamaged state has found.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct StateChecked {
-    /// The shard's next offset.
+    /// The next offset of the shard.
     pub next: Offset,
-    /// The number of rows, timers and all other entries.
+    /// The number of all entries, such as rows and timers.
     pub rows: u64,
     /// The number of parked events.
     pub parked: u64,
-    /// The number of retries and drops of parked events. No other file contains them.
+    /// The number of retries and drops of parked events. If the file is lost, they are lost,
+    /// because no other file contains them.
     pub decisions: u64,
 }
 
-/// Reads the whole state of a shard in the file at `path` and verifies its checksums.
-/// Decodes the shard's own record and its parked events. Does not change the file.
+/// Reads the whole state of a shard in the file at `path` and verifies its checksums. It also
+/// decodes the shard's own record and its parked events. It does not change the file.
 ///
 /// # Errors
-/// [`StoreError`] with the path; [`StoreError::Damaged`] if the state is damaged.
+/// [`StoreError`] if the file cannot be read, and [`StoreError::Damaged`] if the state is damaged.
+/// Each contains the path.
 pub fn check_state(path: &Path) -> Result<StateChecked, StoreError> {
     let mut db = OpenFile::from(guarded(path, || open_read_only(path))?);
     check_about(path, STATE, &db)?;
@@ -78,16 +80,16 @@ fn walk(path: &Path, view: &dyn ReadStore) -> Result<StateChecked, StoreError> {
     Ok(StateChecked { next, rows, parked, decisions })
 }
 
-/// Reads the whole catalogue at `path` and verifies its checksums. Does not change the
-/// file.
+/// Reads the whole catalogue at `path` and verifies its checksums. It does not change the file.
 ///
 /// # Errors
-/// [`StoreError`] with the path; [`StoreError::Damaged`] if the catalogue is damaged.
+/// [`StoreError`] if the file cannot be read, and [`StoreError::Damaged`] if the catalogue is
+/// damaged. Each contains the path.
 pub fn check_catalog(path: &Path) -> Result<Vec<ProjectionRecord>, StoreError> {
     catalog_in(path, guarded(path, || open_read_only(path))?.into())
 }
 
-/// Like [`check_catalog`], for a file on any disk.
+/// Checks the catalogue like [`check_catalog`], in a file on the disk `on`.
 pub(crate) fn check_catalog_on(on: &dyn Disk, path: &Path) -> Result<(), StoreError> {
     let db = guarded(path, || open_read_only_with(on.open(path, false)?))?;
     catalog_in(path, db.into()).map(drop)
@@ -109,7 +111,7 @@ fn sound(path: &Path, db: &mut Database) -> Result<(), StoreError> {
     Err(StoreError::Damaged(format!("`{path}` does not match its checksums")))
 }
 
-/// The last commit of a file that is opened read-only.
+/// Reads the last commit of a file that is opened read-only.
 struct ReadOnlyShard {
     path: PathBuf,
     reader: CommitReader,

@@ -1,41 +1,42 @@
-//! Stores rows in large pieces of memory, so that millions of rows need no allocation each
-//! and are freed together.
+//! Stores rows in large pieces of memory, so that millions of rows do not need one allocation each,
+//! and can be freed together.
 
 use std::collections::BTreeMap;
 
 /// Rows begin at multiples of this many bytes.
 const UNIT: usize = 8;
-/// The size of a row's header: the length of the key (16 bits), the number of units of
-/// [`UNIT`] bytes that are reserved for the row (16 bits; 0 if the row has a piece of
-/// memory of its own), and the length of the value (32 bits), little-endian.
+/// The size of the header of a row, in bytes. The header contains the length of the key (16 bits),
+/// the number of units of [`UNIT`] bytes that are reserved for the row (16 bits; 0 if the row has a
+/// piece of memory of its own), and the length of the value (32 bits), all little-endian.
 const HEAD: usize = 8;
-/// The size of the first piece of memory. Each further piece is twice as large as the one
+/// The size of the first piece of memory, in bytes. Each further piece is twice as large as the one
 /// before, up to [`PIECE_MOST`].
 const PIECE_LEAST: usize = 4 << 10;
-/// The largest shared piece. A row of at least a quarter of this gets a piece of its own.
+/// The maximum size of a piece that several rows share, in bytes. A row of at least a quarter of
+/// this size gets a piece of its own.
 const PIECE_MOST: usize = 1 << 20;
-/// The number of low bits of an address that hold the index of the unit within the piece.
-/// The high bits hold the number of the piece.
+/// The number of low bits of an address that contain the index of the unit within the piece. The
+/// high bits contain the number of the piece.
 const UNIT_BITS: u32 = (PIECE_MOST / UNIT).ilog2();
 
-/// The address of a row.
+/// The address of a row in a [`RowArena`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct RowAddress(u32);
 
-/// Stores keys with their values.
+/// A store for keys and their values in memory.
 #[derive(Default)]
 pub(crate) struct RowArena {
     pieces: Vec<Vec<u8>>,
-    /// The piece that is being filled, and the number of bytes used in it.
+    /// The index of the piece that is being filled, and the number of bytes used in it.
     filled: Option<(usize, usize)>,
     bytes: usize,
-    /// The free space of removed rows, by its size in units. The entry for size 0 has the
-    /// addresses of removed rows that had a piece of their own; the memory of these pieces
-    /// is already freed.
+    /// The addresses of removed rows, whose space can be used again, by the size of the space in
+    /// units. The entry for size 0 contains the addresses of rows that had a piece of their own;
+    /// the memory of these pieces is already freed.
     free: BTreeMap<u16, Vec<RowAddress>>,
 }
 
-/// The header of a row.
+/// The header of a row, decoded.
 struct RowHeader {
     key: u16,
     units: u16,
@@ -64,7 +65,7 @@ impl RowHeader {
 }
 
 impl RowArena {
-    /// The memory that it takes, in bytes.
+    /// The memory that the arena takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -115,7 +116,7 @@ impl RowArena {
         fits
     }
 
-    /// Removes a row. Its space is used for later rows.
+    /// Removes a row. Later rows use its space.
     pub(crate) fn remove(&mut self, address: RowAddress) {
         let units = RowHeader::read(self.row(address)).units;
         if units == 0 {
@@ -143,7 +144,7 @@ impl RowArena {
             }
         };
         self.filled = Some((piece, used + bytes));
-        // `add_piece` has checked that the address fits.
+        // `add_piece` has checked that the address fits into 32 bits.
         Some(RowAddress(u32::try_from((piece << UNIT_BITS) + used / UNIT).ok()?))
     }
 

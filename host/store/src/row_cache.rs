@@ -1,8 +1,8 @@
-//! A cache for rows of tables that are stored in runs. It finds rows by the hash of their
-//! key. Without it a read must search several runs.
+//! A cache for rows of tables that are stored in runs. It finds rows by the hash of their key.
+//! Without the cache, a read must search several runs.
 //!
-//! The cache contains rows as of the last commit. If there is room, it loads a whole
-//! table; then an absent key proves that the row does not exist. Otherwise it keeps the
+//! The cache contains rows as of the last commit. If there is room, it contains all rows of a
+//! table. In this case, a row that is not in the cache does not exist. Otherwise it contains the
 //! rows that were read or written recently.
 
 use std::collections::BTreeMap;
@@ -16,14 +16,14 @@ use lantern_core::{ReadValues, TableId};
 
 use crate::row_arena::{RowAddress, RowArena};
 
-/// Load the whole table after `rows / 32` misses; by then the misses have cost about
-/// one full scan.
+/// After `rows / 32` misses the whole table is loaded. Up to then, the misses have taken about as
+/// long as one scan of the whole table.
 const READ_BEFORE_ALL: u64 = 32;
 
-/// The memory limit of the row caches of all states together.
+/// The memory limit for the row caches of all states together.
 pub(crate) struct RowCacheBudget {
     bytes: usize,
-    /// The number of states that have rows in memory. Each gets an equal share.
+    /// The number of states that have rows in memory. Each state gets an equal share of the limit.
     states: AtomicUsize,
 }
 
@@ -37,24 +37,24 @@ impl RowCacheBudget {
     }
 }
 
-/// The number of rows that are looked up together before they are changed.
+/// The number of rows that are looked up before the first of them is changed.
 const SET_AT_ONCE: usize = 32;
 
-/// A key and its new value; `None` if the row is deleted.
+/// A changed row: its key and its new value; `None` if the row is deleted.
 type RowChange<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// What the cache knows about a row.
+/// What the cache knows about the row under a key.
 pub(crate) enum RowKnowledge {
     Present(Vec<u8>),
     /// The row does not exist.
     Absent,
-    /// The cache does not know the row. If the caller reads the row from the file, the
-    /// cache accepts it with this stamp.
+    /// The cache does not know whether the row exists. If the caller reads the row from the file,
+    /// it can add the row to the cache with this stamp.
     Unknown(CommitStamp),
 }
 
-/// The number of commits so far. A value that was read before a commit has an older
-/// stamp.
+/// Identifies the commit at which a value was read: the number of commits so far. If there was a
+/// later commit, the value may be outdated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommitStamp(u64);
 
@@ -70,12 +70,12 @@ pub(crate) struct RowCache {
 struct CacheEntries {
     index: HashTable<RowLocation>,
     rows: RowArena,
-    /// Whether all rows of the table are cached.
+    /// Whether the cache contains all rows of the table.
     whole: bool,
-    /// The number of rows that were read from the file since this was created.
+    /// The number of rows that were read from the file because the cache did not contain them.
     misses: u64,
-    /// Whether the whole table, or one of its rows, did not fit into the cache. If so, the
-    /// cache does not try to load the whole table again.
+    /// Whether the whole table, or one of its rows, did not fit into the cache. If so, the cache
+    /// does not try again to load the whole table.
     too_large: bool,
 }
 
@@ -86,8 +86,8 @@ struct RowLocation {
     address: RowAddress,
 }
 
-/// Spreads a hash over 64 bits: the hash table takes the bucket from the low bits and a
-/// tag from the high bits.
+/// Spreads a hash of 32 bits over 64 bits. The hash table chooses the bucket by the low bits, and a
+/// tag by the high bits.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
@@ -109,9 +109,9 @@ impl RowCache {
         }
     }
 
-    /// Sets those of `values` that are not known yet and whose key in `keys` is cached. The
-    /// rows are looked up together, because each lookup waits for memory three times, and
-    /// the waits of several lookups overlap.
+    /// Sets `values` for those of `keys` that have no value there yet and whose rows are cached.
+    /// Each lookup waits for memory three times. The rows are looked up together, so that the waits
+    /// of several lookups overlap.
     pub(crate) fn get_many(&self, table: TableId, keys: &[&[u8]], values: &mut ReadValues) {
         let Some(entries) = self.tables.get(&table) else { return };
         let sought: Vec<(usize, u32)> = keys
@@ -127,7 +127,7 @@ impl RowCache {
             let key = keys[number];
             let row = match row {
                 Some(row) if entries.rows.key(row) == key => Some(row),
-                // It is another row with the same hash.
+                // This is another row with the same hash.
                 Some(_) => entries.find(hash, key),
                 None => None,
             };
@@ -137,8 +137,8 @@ impl RowCache {
         }
     }
 
-    /// Caches a row that was read from the file, unless there was a commit since `stamp`.
-    /// The table has at most `rows_most` rows. Returns whether the whole table should be
+    /// Adds a row that was read from the file to the cache, unless there was a commit since
+    /// `stamp`. The table has at most `rows_most` rows. Returns whether the whole table should be
     /// loaded.
     pub(crate) fn read(
         &mut self,
@@ -160,7 +160,7 @@ impl RowCache {
         all
     }
 
-    /// Begins to load all rows of a table. [`RowCache::load`] then caches them.
+    /// Begins to load all rows of a table. [`RowCache::load`] then adds them to the cache.
     pub(crate) fn loading(&self) -> TableLoad {
         TableLoad {
             entries: CacheEntries::default(),
@@ -170,7 +170,7 @@ impl RowCache {
         }
     }
 
-    /// Caches all rows of a table, unless there was a commit since they were read.
+    /// Adds all rows of a table to the cache, unless there was a commit since they were read.
     pub(crate) fn load(&mut self, table: TableId, loaded: TableLoad) {
         let entries = self.entries_of(table);
         if loaded.is_full() || loaded.entries.too_large {
@@ -182,13 +182,13 @@ impl RowCache {
         }
     }
 
-    /// Notes a new commit. Rows that were read from the file before it are no longer
-    /// cached.
+    /// Notes that a new commit was made. Rows that were read from the file before it can no longer
+    /// be added to the cache.
     pub(crate) fn begin_commit(&mut self) {
         self.commits += 1;
     }
 
-    /// Applies `changes` of the last commit to the cached rows of `table`. Returns
+    /// Applies `changes`, which the last commit made, to the cached rows of `table`. Returns
     /// `false` if there was nothing to apply. The rows are looked up together, as in
     /// [`RowCache::get_many`].
     pub(crate) fn committed<'a>(
@@ -216,7 +216,7 @@ impl RowCache {
         self.tables.entry(table).or_default()
     }
 
-    /// Evicts the largest tables until the rest fits into this state's share.
+    /// Removes the largest tables from the cache until the others fit into the share of this state.
     fn evict(&mut self) {
         let share = self.budget.share();
         while self.tables.values().map(CacheEntries::all_bytes).sum::<usize>() > share {
@@ -248,20 +248,20 @@ impl CacheEntries {
         self.index.find(spread(hash), same).map(|row| row.address)
     }
 
-    /// Notes that a row could not be cached. After this an absent key no longer proves
-    /// that the row does not exist.
+    /// Notes that a row could not be cached. After this, the absence of a row in the cache no
+    /// longer proves that the row does not exist.
     fn mark_incomplete(&mut self) {
         (self.whole, self.too_large) = (false, true);
     }
 
-    /// A row with this hash. In nearly all cases it is the row that is searched.
+    /// Returns a row whose key has this hash. In nearly all cases it is the row that is searched.
     #[inline]
     fn find_alike(&self, hash: u32) -> Option<RowAddress> {
         self.index.find(spread(hash), |row| row.hash == hash).map(|row| row.address)
     }
 
-    /// Reads `rows` once, so that they are in the processor's cache. The reads overlap,
-    /// so the wait for memory is about that of a single read.
+    /// Reads `rows` once, so that the processor's cache contains them. The reads overlap, so all of
+    /// them wait about as long for memory as a single read.
     fn touch(&self, rows: impl Iterator<Item = RowAddress>) {
         std::hint::black_box(rows.map(|row| self.rows.key(row).len()).sum::<usize>());
     }
@@ -299,7 +299,7 @@ impl CacheEntries {
     }
 }
 
-/// The rows of a table that is being loaded.
+/// The rows of a table that are loaded for the cache.
 pub(crate) struct TableLoad {
     entries: CacheEntries,
     hasher: RandomState,
@@ -308,7 +308,7 @@ pub(crate) struct TableLoad {
 }
 
 impl TableLoad {
-    /// Adds a row. Returns `false` if there is no more room.
+    /// Adds a row. Returns `false` if there is not enough memory left.
     pub(crate) fn add(&mut self, key: &[u8], value: &[u8]) -> bool {
         self.entries.set(hash(&self.hasher, key), key, Some(value));
         !self.is_full()
@@ -408,7 +408,7 @@ mod tests {
             rows.read(TABLE, &key, Some(b"z"), 1_000, stamp)
         });
         assert!(!reads.any(|all| all));
-        // A second state halves the share of the first.
+        // A second state takes half of the share of the first state.
         let mut other = RowCache::new(budget);
         commit(&mut other, b"a", b"b");
         let stamp = CommitStamp(other.commits);

@@ -1,10 +1,10 @@
 //! The state of one shard: a redb file that is opened when it is used and closed when it
 //! is idle.
 //!
-//! A read begins no transaction. Each commit creates one [`CommitReader`], a read
-//! transaction with its tables opened, and all reads use it until the next commit. The
-//! file can be closed while no reader uses it. It is also closed after a disk error,
-//! because redb then refuses all further operations on it. The next use opens it again.
+//! A read does not begin a transaction of its own. Each commit creates a [`CommitReader`], which is
+//! a read transaction with its tables opened, and all reads use it until the next commit. The file
+//! can be closed while no reader uses it. It is also closed after a disk error, because redb
+//! refuses all operations after such an error. The next use opens it again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -23,31 +23,31 @@ use crate::row_cache::{CommitStamp, RowCache, RowCacheBudget, RowKnowledge};
 use crate::runs::RunError;
 use crate::unsynced::Unsynced;
 
-/// A shard's file, and its open database.
+/// The file of a shard, and its database while it is open.
 pub(crate) struct Shard {
     path: PathBuf,
-    /// `None` if the state is in memory.
+    /// The disk on which the file is; `None` if the state is only in memory.
     disk: Option<Arc<dyn Disk>>,
     writing: CommitOptions,
-    /// Held by the thread that commits, or that opens or closes the file. `open` changes
-    /// only under this lock.
+    /// Locked by the thread that commits, or that opens or closes the file. `open` changes only
+    /// under this lock.
     writer: Mutex<WriterState>,
     open: RwLock<Option<OpenShard>>,
-    /// Whether it was used since the last search for idle files.
+    /// Whether the shard was used since the last search for idle files.
     used: AtomicBool,
-    /// The number of readers and snapshots that use a view. If it is above 0, the file is
-    /// not idle.
+    /// The number of readers and snapshots that use the file. While it is above 0, the file is not
+    /// closed as idle.
     pins: AtomicUsize,
-    /// The number of handles. When the last one is dropped, the file is closed.
+    /// The number of handles of the shard. When the last one is dropped, the file is closed.
     handles: AtomicUsize,
     files: Weak<OpenFiles<Self>>,
-    /// `None` if no rows are cached.
+    /// The memory limit of the row cache; `None` if no rows are cached.
     budget: Option<Arc<RowCacheBudget>>,
 }
 
-/// The state that the writer's lock protects.
+/// The data that the lock `writer` protects.
 struct WriterState {
-    /// `None` if the state is in memory.
+    /// The file; `None` if the state is only in memory.
     file: Option<DatabaseFile>,
     removed: bool,
     unsynced: Unsynced,
@@ -62,7 +62,7 @@ impl WriterState {
 pub(crate) struct OpenShard {
     db: OpenFile,
     view: Arc<CommitReader>,
-    /// Cached rows as of `view`; `None` if no rows are cached.
+    /// The cached rows, as of the commit of `view`; `None` if no rows are cached.
     rows: Option<Mutex<RowCache>>,
 }
 
@@ -110,12 +110,12 @@ impl Shard {
         &self.path
     }
 
-    /// Opens the file, and creates it where it was never there.
+    /// Opens the file, and creates it if it has never existed.
     pub(crate) fn open_or_create(&self) -> Result<(), StoreError> {
         self.ensure_open(&mut self.writer.lock(), DatabaseFile::open_or_create)
     }
 
-    /// Reads the whole file and verifies its checksums. Closes it until the next use.
+    /// Reads the whole file and verifies its checksums. The file is closed until its next use.
     pub(crate) fn check(&self) -> Result<(), StoreError> {
         let mut writer = self.writer.lock();
         self.ensure_open(&mut writer, DatabaseFile::open)?;
@@ -186,8 +186,8 @@ impl Shard {
         }
     }
 
-    /// Closes the file after a disk error. Does nothing if there was a new commit, or if
-    /// the file was opened again, since `reader` was created.
+    /// Closes the file after a disk error. It does nothing if, since `reader` was created, there
+    /// was a new commit or the file was opened again.
     fn fail(&self, reader: &Arc<CommitReader>, why: &StoreError) {
         let mut writer = self.writer.lock();
         let same = self.open.read().as_ref().is_some_and(|open| Arc::ptr_eq(&open.view, reader));
@@ -197,7 +197,7 @@ impl Shard {
     }
 
     fn close_failed(&self, writer: &mut WriterState, why: &StoreError) {
-        // A state in memory has no file that could be opened again.
+        // If the state is only in memory, there is no file that could be opened again.
         if let Some(file) = &mut writer.file {
             tracing::warn!(path = %self.path.display(), error = %why, "a state file is closed because of an error");
             file.note_failure();
@@ -205,14 +205,14 @@ impl Shard {
         }
     }
 
-    /// The view of the last commit. Adds 1 to `pins`; when the caller no longer uses the
-    /// view, it must call [`Shard::unpin`], which subtracts 1.
+    /// Returns the reader of the last commit and adds 1 to `pins`. When the caller no longer uses
+    /// the reader, it must call [`Shard::unpin`], which subtracts 1.
     pub(crate) fn leased(&self) -> Result<Arc<CommitReader>, StoreError> {
         let pinned = || {
             let open = self.open.read();
             let view = open.as_ref().map(|open| Arc::clone(&open.view))?;
-            // Counted while `open` is locked, so that no other thread closes the file in
-            // between.
+            // The reader is counted while `open` is locked. So no other thread can close the file
+            // in between.
             self.pins.fetch_add(1, Ordering::SeqCst);
             Some(view)
         };
@@ -250,8 +250,8 @@ impl Shard {
         Ok(value)
     }
 
-    /// Sets those of `values` that are not known yet to the rows under `keys`, as of the
-    /// last commit.
+    /// Sets `values` for those of `keys` that have no value there yet, to the rows as of the last
+    /// commit.
     pub(crate) fn get_many(
         &self,
         space: Space,
@@ -275,8 +275,8 @@ impl Shard {
         Some(work(&mut rows.lock()))
     }
 
-    /// Caches a row that was read from `view`, if its table is stored in runs. After many
-    /// such rows, loads the whole table.
+    /// Adds a row that was read from `view` to the cache, if its table is stored in runs. After
+    /// many such rows, it loads the whole table.
     fn cache_row(
         &self,
         view: &Arc<CommitReader>,
@@ -296,7 +296,7 @@ impl Shard {
         Ok(())
     }
 
-    /// Calls `read` with the view of the last commit.
+    /// Calls `read` with the reader of the last commit.
     pub(crate) fn read<R>(
         &self,
         read: impl FnOnce(&CommitReader) -> Result<R, RunError>,
@@ -305,7 +305,7 @@ impl Shard {
         self.read_from(&pin.view, read)
     }
 
-    /// Calls `read` with `view`. Closes the file after a disk error.
+    /// Calls `read` with `view`, and closes the file after a disk error.
     pub(crate) fn read_from<R>(
         &self,
         view: &Arc<CommitReader>,
@@ -319,9 +319,9 @@ impl Shard {
         })
     }
 
-    /// Applies a commit to the row cache. Until this returns, reads can return rows as they
-    /// were before the commit. A reader that needs the new rows earlier must know the
-    /// changes itself.
+    /// Applies the changes of a commit to the row cache. Until it returns, reads can return rows as
+    /// they were before the commit. A caller that must not see such rows has to know the changes
+    /// itself.
     fn follow(&self, writes: &Writes) {
         for (space, changes) in writes {
             let Space::Table(table) = space else { continue };
@@ -340,7 +340,7 @@ impl Shard {
         self.write(&mut writer, writes, sync)
     }
 
-    /// Makes the last commit durable, if it is not.
+    /// Makes the last commit durable, if it is not durable yet.
     fn sync(&self, writer: &mut WriterState) -> Result<(), StoreError> {
         if writer.unsynced.is_empty() {
             return Ok(());
@@ -357,7 +357,7 @@ impl Shard {
         if sync == Sync::Later && writer.unsynced.is_empty() {
             writer.unsynced.start(self.read_record()?);
         }
-        // Readers go on in parallel, and no thread closes without the writer's lock.
+        // Readers continue in parallel, and no thread can close the file without the writer's lock.
         let written = match &*self.open.read() {
             Some(open) => {
                 guarded(&self.path, || open.view.write(&open.db, writes, self.writing, sync))
@@ -375,7 +375,8 @@ impl Shard {
             Ok((bytes, Ok(view))) => {
                 if let Some(open) = &mut *self.open.write() {
                     open.view = Arc::new(view);
-                    // Rows that were read from an older view must not be cached any more.
+                    // Rows that are read from an older commit must not be added to the cache any
+                    // more.
                     if let Some(rows) = &mut open.rows {
                         rows.get_mut().begin_commit();
                     }
@@ -383,7 +384,7 @@ impl Shard {
                 self.follow(writes);
                 Ok(bytes)
             }
-            // The commit was made. The next use opens the file again.
+            // The commit was made, but a disk error followed. The next use opens the file again.
             Ok((bytes, Err(failure))) => {
                 self.close_failed(writer, &failure.error);
                 Ok(bytes)
@@ -397,7 +398,7 @@ impl Shard {
         }
     }
 
-    /// The shard's own record as of the last commit. The file is open.
+    /// Reads the shard's own record as of the last commit. The file must be open.
     fn read_record(&self) -> Result<Option<Vec<u8>>, StoreError> {
         let open = self.open.read();
         let open = open.as_ref().ok_or_else(not_open)?;
@@ -408,12 +409,12 @@ impl Shard {
         !self.writer.lock().unsynced.is_empty()
     }
 
-    /// Counts a new handle. The caller must call [`Shard::drop_handle`] at its end.
+    /// Counts a new handle. The caller must call [`Shard::drop_handle`] when it drops the handle.
     pub(crate) fn add_handle(&self) {
         self.handles.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// Closes the file if this was the last handle.
+    /// Closes the file if this is the last handle.
     pub(crate) fn drop_handle(&self) {
         if self.handles.fetch_sub(1, Ordering::SeqCst) > 1 {
             return;
@@ -429,12 +430,12 @@ impl Shard {
         }
     }
 
-    /// The limits of open files; `None` if the shard is not subject to them.
+    /// The limits for open files; `None` if they do not apply to this shard.
     pub(crate) fn files(&self) -> Option<Arc<OpenFiles<Self>>> {
         self.files.upgrade()
     }
 
-    /// The bytes that the file takes on disk; 0 if it has no file.
+    /// The number of bytes that the file takes on disk; 0 if the shard has no file.
     pub(crate) fn disk_bytes(&self) -> u64 {
         match self.disk.as_ref().map(|disk| disk.find(&self.path)) {
             Some(Ok(Some(PathKind::File { disk_bytes }))) => disk_bytes,
@@ -467,17 +468,17 @@ impl CloseIdle for Shard {
     }
 }
 
-/// The number of changes that are applied to the row cache at a time. A fold that runs in
-/// parallel waits until at most one such part is applied.
+/// The number of changes that are applied to the row cache at a time. A fold in parallel waits
+/// until at most this many changes are applied.
 const FOLLOWED_AT_ONCE: usize = 256;
 
-/// The error if the file is not open although it was just opened. The writer's lock makes
-/// this impossible.
+/// The error that the file is not open although it was just opened. This cannot happen, because the
+/// caller holds the writer's lock.
 fn not_open() -> StoreError {
     StoreError::Io("the file was just opened and is closed again".into())
 }
 
-/// A view in use. While it exists, the shard's file is not closed as idle.
+/// A reader in use. While it exists, the shard's file is not closed as idle.
 struct FileLease<'a> {
     shard: &'a Shard,
     view: Arc<CommitReader>,

@@ -1,4 +1,4 @@
-//! The handle of a shard for the engine: implements the ports [`ShardStore`] and
+//! The handle through which the engine uses a shard. It implements the ports [`ShardStore`] and
 //! [`ReadStore`], and records the metrics of commits.
 
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use lantern_core::{
 use crate::commit_reader::{CommitReader, Sync};
 use crate::shard::Shard;
 
-/// A shard, as its users have it. When the last handle is dropped, the file is closed.
+/// A shard, as the engine uses it. When the last handle is dropped, the file is closed.
 pub(crate) struct ShardHandle(Arc<Shard>);
 
 impl ShardHandle {
@@ -100,7 +100,8 @@ impl ShardStore for ShardHandle {
     }
 }
 
-/// The state of one commit, unaffected by later commits. Keeps the shard's file open.
+/// Reads the state of one commit. Later commits do not change it. While it exists, the shard's file
+/// stays open.
 struct Snapshot {
     view: Arc<CommitReader>,
     handle: ShardHandle,

@@ -1,4 +1,5 @@
-//! The folder `state`: finds the file of a shard, and deletes those of removed versions.
+//! The folder `state`. This module finds the file of a shard, and deletes the files of removed
+//! versions.
 
 use std::ffi::OsStr;
 use std::io;
@@ -19,30 +20,33 @@ use crate::shard::Shard;
 use crate::shard_handle::ShardHandle;
 use crate::temporary::TemporaryShard;
 
-/// The longest name of a projection or version that becomes a folder, in bytes.
+/// The maximum length of a projection's key or a version's id that becomes the name of a folder, in
+/// bytes.
 const NAME_BYTES_MAX: usize = 128;
-/// The extension of a folder that is being deleted. No name contains a dot.
+/// The extension of a folder that is being deleted. The names of other folders contain no dot in
+/// this place.
 const REMOVED: &str = "removed";
-/// The folder of the states of single tasks. No projection's key begins with a dot.
+/// The folder with the states of single tasks. Its name differs from all keys of projections, which
+/// do not begin with a dot.
 const TEMPORARY: &str = ".temporary";
 
-/// The folder `state`. A shard's file is `<projection
-/// key>/<version>[-r<rebuild>]/<partition>.redb` in it. If a shard is opened twice, both
-/// handles use the same file.
+/// The folder `state`. The file of a shard in it is `<projection
+/// key>/<version>[-r<rebuild>]/<partition>.redb`. If a shard is opened twice, both handles use the
+/// same file.
 pub struct StateDir {
     root: PathBuf,
     disk: Arc<dyn Disk>,
     config: StoreConfig,
     files: Arc<OpenFiles<Shard>>,
-    /// The memory limit of the row caches.
+    /// The memory limit for the row caches of all states.
     rows: Arc<RowCacheBudget>,
     /// The number of the next temporary state.
     temporary: AtomicU64,
 }
 
 impl StateDir {
-    /// Opens the folder and creates it if it is missing. Deletes what a crash has left of
-    /// removed versions and of temporary states.
+    /// Opens the folder, and creates it if it is missing. Deletes temporary states, and the rest of
+    /// removed versions, that were left by a crash.
     ///
     /// # Errors
     /// [`StoreError`] if the folder cannot be read or written.
@@ -50,11 +54,11 @@ impl StateDir {
         Self::open_on(Arc::new(SystemDisk), path, config)
     }
 
-    /// Like [`StateDir::open`], on the disk `on`: for tests that simulate power loss and
-    /// disk failures.
+    /// Opens the folder like [`StateDir::open`], on the disk `on`. Tests use it to simulate power
+    /// loss and disk failures.
     ///
     /// # Errors
-    /// As [`StateDir::open`].
+    /// The errors of [`StateDir::open`].
     pub fn open_on(
         on: Arc<dyn Disk>,
         path: impl Into<PathBuf>,
@@ -75,9 +79,9 @@ impl StateDir {
         })
     }
 
-    /// Closes files of shards that were not used since the last call, up to a fixed
-    /// number. Returns how many were closed. Commits do this from time to time; call it
-    /// if there may be no commits for a long time.
+    /// Closes files of shards that were not used since the last call, up to a fixed number. Returns
+    /// the number of files closed. Commits also do this from time to time. Call it if there may be
+    /// no commits for a long time.
     pub fn close_idle(&self) -> usize {
         self.files.close_idle()
     }
@@ -124,7 +128,7 @@ impl StateDir {
     ) -> Result<PathBuf, StoreError> {
         check_key(projection)?;
         check_name("version", &version.0)?;
-        // Otherwise the version `v-r1` and the first rebuild of `v` would have the same
+        // Without this check, the version `v-r1` and the first rebuild of `v` would have the same
         // folder.
         let suffix = version.0.rsplit_once("-r").map(|(_, digits)| digits);
         if suffix.is_some_and(|s| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit())) {
@@ -146,7 +150,7 @@ impl StateStores for StateDir {
     }
 
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
-        // The pages are in memory already, so a large cache is useless.
+        // The pages are in memory anyway, so a large cache would be useless.
         Ok(Arc::new(ShardHandle::new(Arc::new(Shard::in_memory(CACHE_BYTES_LEAST)?))))
     }
 
@@ -184,7 +188,7 @@ fn check_key(key: &str) -> Result<(), StoreError> {
     check_name("projection", name).and_then(|()| check_name("tenant", tenant))
 }
 
-/// Refuses names that could lead out of the folder.
+/// Refuses names that could lead to a path outside of the folder.
 fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
     let fits = (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-'));
@@ -197,11 +201,11 @@ fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
     )))
 }
 
-/// Deletes the folder of a build, and the projection's folder if it is then empty.
+/// Deletes the folder of a build. If the folder of the projection is empty then, it is deleted too.
 fn delete_build(on: &dyn Disk, dir: &Path) -> io::Result<()> {
     let aside = dir.with_extension(REMOVED);
-    // Rename the folder first. Otherwise a crash could leave only some of its files, and
-    // these would look like a complete state.
+    // The folder is renamed first. Otherwise a crash could leave only some of its files, and these
+    // would look like a complete state.
     unless_missing(on.rename(dir, &aside))?;
     let Some(parent) = dir.parent() else {
         return Ok(());

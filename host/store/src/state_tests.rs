@@ -1,4 +1,4 @@
-//! Tests of the store's guarantees, with real files.
+//! Tests of the guarantees of the store, with real files.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
@@ -94,7 +94,7 @@ fn a_commit_is_seen_at_once_and_after_reopening() {
     assert!(bench.path("orders/0123456789abcdef/3.redb").is_file());
     assert_eq!(bench.state.open_files(), 0, "the last handle closes the file");
     assert_eq!(rows(&*bench.open(3)), ["b=3"]);
-    // Another [`StateDir`] on the same folder finds it too.
+    // Another [`StateDir`] on the same folder finds the file too.
     let again = StateDir::open(bench.path(""), StoreConfig::default()).unwrap();
     assert_eq!(rows(&*again.open(&id(3)).unwrap()), ["b=3"]);
 }
@@ -293,7 +293,7 @@ fn a_file_that_is_not_a_state_is_refused_by_its_path() {
     let bench = Bench::new();
     let path = bench.path("orders/0123456789abcdef/0.redb");
     let reopen = || {
-        // A new [`StateDir`] does not wait for the pause after an earlier error.
+        // A new [`StateDir`] does not know the earlier error, so it opens the file without a pause.
         StateDir::open(bench.path(""), StoreConfig::default()).unwrap().open(&id(0)).map(drop)
     };
     drop(bench.open(0));
@@ -435,8 +435,7 @@ fn while_the_disk_stays_full_reads_say_so_and_recover() {
     shard.commit(&writes([("a", Some("1"))])).unwrap();
     bench.disk().full.store(true, Ordering::SeqCst);
     assert!(shard.commit(&writes([("a", Some("2"))])).is_err());
-    // The file was closed in the middle of a commit. redb must write to it to open it
-    // again.
+    // The file was closed in the middle of a commit, so redb must write to it to open it again.
     assert!(matches!(shard.get(ROWS, b"a"), Err(StoreError::Full(_))));
     bench.disk().full.store(false, Ordering::SeqCst);
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -485,7 +484,7 @@ fn a_failed_read_closes_the_file_and_the_next_opens_it_again() {
     let bench = Bench::with(config);
     let shard = bench.open(0);
     let row = |i: u32| (format!("k{i}").into_bytes(), Some(vec![0; 100]));
-    // More rows than fit into the one page that redb keeps in memory for each table.
+    // There are more rows than fit into the one page that redb keeps in memory for each table.
     shard.commit(&Writes::from([(ROWS, (0..1_000).map(row).collect())])).unwrap();
     shard.commit(&writes([("a", Some("1"))])).unwrap();
     let snapshot = shard.snapshot().unwrap();

@@ -1,4 +1,4 @@
-//! The names of a shard's tables in its redb file. They are part of the file's format.
+//! The names of the redb tables in the file of a shard. They are part of the file's format.
 
 use std::borrow::Cow;
 
@@ -19,8 +19,7 @@ pub(crate) fn table_name(space: Space) -> Cow<'static, str> {
     }
 }
 
-/// The space that the redb table `name` stores; `None` if the table stores something
-/// else.
+/// The space that the redb table `name` contains; `None` if the table contains something else.
 pub(crate) fn space_of(name: &str) -> Option<Space> {
     let named = match name {
         "meta" => Space::Meta,

@@ -1,4 +1,4 @@
-//! A state for a single task, in a file that is deleted afterwards.
+//! The state for a single task. Its file is deleted after the task.
 
 use lantern_core::{KeyRange, Pairs, ReadStore, ReadValues, ShardStore, Space, StoreError, Writes};
 

@@ -1,16 +1,17 @@
-//! Commits of a shard that are not durable yet.
+//! The commits of a shard that are not durable yet.
 
 use lantern_core::{ShardMeta, Space, Writes};
 use redb::Database;
 
 use crate::commit_reader::{CommitOptions, CommitReader, Sync};
 
-/// The commits since the last durable commit. After a disk error the file contains only the
-/// durable commit, so the store opens the file again and repeats the later commits.
+/// The commits since the last durable commit. After a disk error, the file contains only the last
+/// durable commit. The store then opens the file again and repeats the later commits.
 #[derive(Default)]
 pub(crate) struct Unsynced {
     commits: Vec<Writes>,
-    /// The shard's own record in the last durable commit. Each commit has a different one.
+    /// The shard's own record in the last durable commit. It identifies the commit, because each
+    /// commit has another record.
     durable: Option<Vec<u8>>,
 }
 
@@ -19,8 +20,8 @@ impl Unsynced {
         self.commits.is_empty()
     }
 
-    /// Must be called before the first commit, with the shard's own record in the durable
-    /// commit.
+    /// Sets the record of the durable commit on top of which the commits are made. It must be
+    /// called before the first of them.
     pub(crate) fn start(&mut self, durable: Option<Vec<u8>>) {
         self.durable = durable;
     }
@@ -29,12 +30,12 @@ impl Unsynced {
         self.commits.push(writes);
     }
 
-    /// Must be called after a durable commit, which contains all of them.
+    /// Removes all commits. It must be called after a durable commit, which contains them.
     pub(crate) fn clear(&mut self) {
         (self.commits, self.durable) = (Vec::new(), None);
     }
 
-    /// Repeats the commits that `db` lacks, after its file was opened again.
+    /// Repeats the commits that are missing in `db` after its file was opened again.
     pub(crate) fn replay(
         &mut self,
         db: &Database,
@@ -52,8 +53,8 @@ impl Unsynced {
         Ok(())
     }
 
-    /// The index of the first commit that a file with this `record` lacks. `None` if the
-    /// file has a later commit, which is durable although it returned an error and which
+    /// The index of the first commit that is missing in a file with this `record`. `None` if the
+    /// file has a later commit, which is durable although it returned an error. That commit
     /// contains all of these commits.
     fn lacking(&self, record: Option<&[u8]>) -> Option<usize> {
         if record == self.durable.as_deref() {
@@ -63,7 +64,8 @@ impl Unsynced {
             let meta = writes.get(&Space::Meta);
             meta.and_then(|meta| meta.get(ShardMeta::KEY)).flatten() == record
         });
-        // redb makes commits without a sync durable when it closes a file.
+        // When redb closes a file, it makes commits without a sync durable. So the file may contain
+        // some of them.
         made.map(|last| last + 1)
     }
 }

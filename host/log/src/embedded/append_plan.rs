@@ -1,10 +1,11 @@
-//! How new events become chunks, decided in memory before anything is written.
+//! Decides how new events are divided into chunks. This is done in memory, before anything is
+//! written.
 //!
-//! Appends smaller than a chunk leave a *run* of small chunks at a partition's end. When
-//! the run and the new events together fill a chunk, the transaction of the append replaces
-//! the run's chunks by full chunks with the same events at the same offsets. So each event
-//! is written at most about twice, even if appends are small, and there is no merging in
-//! the background.
+//! Appends that are smaller than a chunk leave small chunks at the end of a partition. These are
+//! called its *run*. When the run and the new events together fill a chunk, the transaction that
+//! appends the new events replaces the chunks of the run by full chunks, with the same events at
+//! the same offsets. So each event is written about twice at most, even if appends are small, and
+//! nothing is merged in the background.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -18,23 +19,22 @@ use super::LogConfig;
 use super::chunk_meta::{ChunkMeta, PartitionRow};
 use super::codec::{Encoded, Encoder, ToEncode};
 
-/// The maximum number of small chunks at a partition's end. If there are more, they are
-/// merged although they do not fill a chunk, so that readers need not read many small
-/// chunks.
+/// The maximum number of small chunks at the end of a partition. If there are more, they are merged
+/// even if they do not fill a chunk, so that readers do not have to read many small chunks.
 pub(crate) const RUN_CHUNKS_MAX: usize = 256;
-/// The most distinct types in one [`Events`].
+/// The maximum number of distinct types in one [`Events`].
 pub(crate) const TYPES_MAX: usize = u16::MAX as usize;
 /// The maximum number of event types of a partition that are counted by name. Events of all
 /// other types are counted together under the empty name.
 const TYPES_COUNTED_MAX: usize = 1_000;
-/// The maximum number of uncompressed bytes in a chunk, as a multiple of its target size.
-/// It matters for events that compress very well.
+/// The maximum number of uncompressed bytes in a chunk, as a multiple of the target size of a
+/// chunk. It limits chunks of events that compress very well.
 const RATIO_MAX: f64 = 8.0;
 
-/// If the clock goes back by at most this, append times do not go back with it.
+/// How far the clock may be set back, in microseconds, before append times are set back too.
 pub(crate) const CLOCK_BACK_MAX_US: i64 = AHEAD_MAX_US;
 
-/// A partition's state in the writer's memory.
+/// What the writer knows about a partition in memory.
 pub(crate) struct PartitionState {
     pub(crate) partition: PartitionId,
     pub(crate) row: PartitionRow,
@@ -43,30 +43,30 @@ pub(crate) struct PartitionState {
     ratio: CompressionRatio,
 }
 
-/// A small chunk at a partition's end.
+/// A small chunk at the end of a partition, which will be merged with others.
 pub(crate) struct MergeChunk {
     pub(crate) first: Offset,
     pub(crate) chunk: Arc<Chunk>,
     pub(crate) meta: ChunkMeta,
 }
 
-/// The changes that a transaction makes to a partition.
+/// The changes that a transaction will make to a partition.
 pub(crate) struct AppendPlan {
     pub(crate) partition_index: usize,
-    /// Whether the run's chunks are removed, because `written` contains their events.
+    /// Whether the chunks of the run are removed because `written` contains their events.
     pub(crate) absorbs: bool,
     pub(crate) written: Vec<PlannedChunk>,
     pub(crate) row: PartitionRow,
-    /// The counts of types that change.
+    /// The new counts of those event types whose count changes.
     pub(crate) types: BTreeMap<String, u64>,
-    /// The number of chunks at the end of `written` that become part of the run, because
-    /// they are small.
+    /// The number of chunks at the end of `written` that are small and therefore become part of the
+    /// run.
     open: usize,
-    /// Whether the existing run ends: its chunks are never merged then.
+    /// Whether the run ends here. If so, its chunks are never merged.
     ends_run: bool,
 }
 
-/// A chunk to be written.
+/// A chunk that will be written.
 pub(crate) struct PlannedChunk {
     pub(crate) chunk: Arc<Chunk>,
     pub(crate) encoded: Encoded,
@@ -83,8 +83,8 @@ impl PartitionState {
         Self { partition, row, types, run, ratio: CompressionRatio::default() }
     }
 
-    /// Plans to append `fresh`, which is not empty. `fresh` has several elements only if
-    /// one [`Events`] cannot hold all event types.
+    /// Plans how `fresh` is appended. `fresh` is not empty. It has several elements only if one
+    /// [`Events`] cannot hold all event types.
     pub(crate) fn plan(
         &mut self,
         partition_index: usize,
@@ -137,8 +137,8 @@ impl PartitionState {
         plan
     }
 
-    /// Applies the committed plan to the state in memory. Returns the offset from which
-    /// chunks were replaced, if any were.
+    /// Applies a plan that was committed to the state in memory. If chunks were replaced, it
+    /// returns the offset of the first of them.
     pub(crate) fn committed(&mut self, plan: AppendPlan) -> Option<Offset> {
         let replaced_from = plan.absorbs.then(|| self.run[0].first);
         if plan.absorbs || plan.ends_run || plan.open == 0 {
@@ -190,7 +190,7 @@ impl PartitionState {
         (events, appended)
     }
 
-    /// Cuts `events` into chunks, encodes them and adds them to the plan.
+    /// Divides `events` into chunks, encodes the chunks and adds them to the plan.
     fn cut(
         &mut self,
         plan: &mut AppendPlan,
@@ -241,8 +241,8 @@ impl PartitionState {
         }
     }
 
-    /// The latest append time before the chunk at `first`. If that chunk replaces the
-    /// run, the run's first chunk has recorded this time.
+    /// The latest append time before the chunk that begins at `first`. If that chunk replaces the
+    /// run, the first chunk of the run contains this time.
     fn appended_so_far(&self, first: Offset, plan: &AppendPlan) -> Timestamp {
         match (plan.written.last(), self.run.first()) {
             (Some(written), _) => written.meta.appended_max_so_far,
@@ -251,7 +251,7 @@ impl PartitionState {
         }
     }
 
-    /// Computes the counts of types after the plan.
+    /// Calculates the counts of event types after the plan.
     fn count(&self, plan: &mut AppendPlan) {
         let trimmed =
             self.run.iter().filter(|_| plan.absorbs).map(|small| (&small.meta, small.first));
@@ -266,7 +266,7 @@ impl PartitionState {
     }
 }
 
-/// Adds a chunk's events to the counts by type, or subtracts them if `sign` is -1.
+/// Adds the events of a chunk to the counts by type, or subtracts them if `sign` is -1.
 pub(crate) fn add_types(
     deltas: &mut BTreeMap<String, i64>,
     meta: &ChunkMeta,
@@ -286,7 +286,7 @@ pub(crate) fn add_types(
     }
 }
 
-/// The counts that change, with their new values. A count of 0 must be removed.
+/// The counts that change, with their new values. A count of 0 is removed from the file.
 pub(crate) fn new_counts(
     counts: &BTreeMap<String, u64>,
     deltas: BTreeMap<String, i64>,
@@ -303,40 +303,40 @@ pub(crate) fn new_counts(
     changed
 }
 
-/// When events are appended.
+/// The append times that events get.
 pub(crate) enum AppendTimes {
-    /// All at this time.
+    /// All events get this time.
     Now(Timestamp),
-    /// Each at the append time that it has in the imported log.
+    /// Each event keeps the append time that it has in the log from which it is imported.
     Kept(Vec<Timestamp>),
 }
 
-/// Events with their append times.
+/// Events, each with its append time.
 struct StampedEvents {
     events: Events,
     appended: Vec<Timestamp>,
 }
 
-/// The append time of events that arrive at `now`. If the clock goes back a little (a
-/// correction), append times do not go back. If it goes back further, it was wrong
-/// before, so append times follow it.
+/// The append time for events that arrive at `now`. If the clock was set back a little, this was a
+/// correction, and append times do not go back. If the clock was set back further, it was wrong
+/// before, and append times go back with it.
 fn append_time(now: Timestamp, row: &PartitionRow) -> Timestamp {
     let back_us = row.appended_last.0.saturating_sub(now.0);
     if (1..=CLOCK_BACK_MAX_US).contains(&back_us) { row.appended_last } else { now }
 }
 
-/// The partition's row after events were appended at `now`.
+/// The record of the partition after events were appended at `now`.
 fn appended_at(row: &PartitionRow, now: Timestamp) -> PartitionRow {
     let mut row = PartitionRow { appended_max: row.appended_max.max(now), ..*row };
     if now < row.appended_last {
-        // Event times that were accepted while the clock was ahead no longer count.
+        // Event times that were accepted while the clock was ahead are no longer used.
         row.time_max = row.time_max.min(now);
     }
     row.appended_last = now;
     row
 }
 
-/// Cuts events so that each piece except the last has about `target` bytes or
+/// Divides events into ranges so that each range except the last has about `target` bytes or
 /// `events_max` events.
 fn pieces(events: &Events, target: usize, events_max: usize) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
@@ -357,7 +357,7 @@ fn pieces(events: &Events, target: usize, events_max: usize) -> Vec<Range<usize>
     pieces
 }
 
-/// What [`Events::bytes`] would return for the range.
+/// The size of the events `range`, as [`Events::bytes`] would return it.
 fn size(events: &Events, range: &Range<usize>) -> usize {
     let columns = events.columns().all().into_iter().map(|column| {
         let end = |count: usize| match count {
@@ -378,8 +378,8 @@ fn copy_of(events: &Events, range: Range<usize>) -> Events {
     copy
 }
 
-/// How well this partition's newest events compress: moving averages of the ratio of
-/// encoded bytes to plain bytes, and of the deviation of this ratio.
+/// How well the newest events of a partition compress. Contains moving averages of the ratio of
+/// encoded to plain bytes, and of the deviation of this ratio.
 #[derive(Clone, Copy, Default)]
 struct CompressionRatio {
     mean: f64,
@@ -387,9 +387,9 @@ struct CompressionRatio {
 }
 
 impl CompressionRatio {
-    /// The number of uncompressed bytes for a chunk whose encoded size is just below the
-    /// target size. A chunk above the target size could take twice the space, because the
-    /// file rounds large values up to powers of two.
+    /// The number of uncompressed bytes that a chunk should have so that its encoded size is just
+    /// below the target size. A chunk above the target size could take twice the space, because the
+    /// file rounds the size of large values up to powers of two.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few megabytes")]
     fn target(&self, config: &LogConfig) -> usize {
         let aim = f64::from(config.chunk_bytes);

@@ -11,39 +11,39 @@ use super::chunk_meta::{ChunkMeta, EventIdentities, PartitionRow};
 use super::open_error::OpenError;
 use super::tables::{self, CHUNKS, Fault, IDENTITIES, INDEX, PARTITIONS, Stored, TYPES, caught};
 
-/// The most damaged places that are reported; more are only counted.
+/// The maximum number of damaged places that are reported. Further places are only counted.
 const PLACES_MAX: usize = 1_000;
 
-/// A place in a log that is damaged.
+/// A damaged place in a log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogDamage {
-    /// The partition, if the damage belongs to one.
+    /// The partition in which the damage is; `None` if it does not belong to a partition.
     pub partition: Option<PartitionId>,
-    /// The offsets that cannot be read: the first, and the one after the last.
-    /// `None` if no event is lost.
+    /// The offsets that cannot be read: the first of them, and the first one after them. `None` if
+    /// no event is lost.
     pub offsets: Option<(Offset, Offset)>,
     /// What is damaged.
     pub what: String,
 }
 
-/// The contents of a log, and its damage.
+/// What the check of a log has found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogChecked {
-    /// Each partition's bounds; `None` if its record cannot be read.
+    /// The bounds of each partition; `None` if the record of the partition cannot be read.
     pub partitions: Vec<Option<PartitionBounds>>,
-    /// Chunks read.
+    /// The number of chunks read.
     pub chunks: u64,
-    /// Events in them.
+    /// The number of events read.
     pub events: u64,
-    /// The first damaged places, up to 1,000.
+    /// The first damaged places; at most 1,000.
     pub damage: Vec<LogDamage>,
-    /// The number of further damaged places.
+    /// The number of damaged places that `damage` does not contain.
     pub more: u64,
 }
 
-/// Reads all of the log at `path`: every chunk, the index, the partitions' records, and the
-/// checksums of the whole file. Calls `progress` with the number of events read and their
-/// total. Does not change the file.
+/// Reads the whole log at `path`: every chunk, the index, the records of the partitions, and the
+/// checksums of the file. Calls `progress` with the number of events read and their total. It does
+/// not change the file.
 ///
 /// # Errors
 /// [`OpenError`] if the log cannot be opened.
@@ -69,7 +69,7 @@ pub fn check(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<LogCheck
     if let Err(fault) = walked {
         checked.report_damage(None, None, fault.to_string());
     }
-    // The database must have no readers for this, so it is the last step.
+    // This needs a database without readers, so it is the last step.
     match caught(|| Ok(database.check_integrity()?)) {
         Ok(true) => {}
         Ok(false) => {
@@ -81,7 +81,7 @@ pub fn check(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<LogCheck
 }
 
 impl LogChecked {
-    /// Sets the end of the damage at index `place`.
+    /// Sets the offset at which the damage with the index `place` ends.
     fn close(&mut self, place: Option<usize>, end: Offset) {
         let damage = place.and_then(|place| self.damage.get_mut(place));
         if let Some((first, last)) = damage.and_then(|damage| damage.offsets.as_mut()) {
@@ -145,7 +145,7 @@ fn walk(
     Ok(())
 }
 
-/// Compares the times of a chunk's events with the times in the index.
+/// Compares the times of the events in a chunk with those in the index.
 fn compare_times(
     number: u32,
     first: Offset,
@@ -167,8 +167,8 @@ fn compare_times(
     }
 }
 
-/// Counts the events of a chunk by type. If the index does not list the chunk's types,
-/// they count under the empty name.
+/// Counts the events of a chunk by type. If the index does not list the types of the chunk, the
+/// events are counted under the empty name.
 fn count_types(events: &Events, listed: bool, counts: &mut BTreeMap<String, u64>) {
     let names = events.type_names();
     for kind in events.types() {
@@ -177,8 +177,8 @@ fn count_types(events: &Events, listed: bool, counts: &mut BTreeMap<String, u64>
     }
 }
 
-/// Reads one partition from start to end. No offset may be missing, and index, chunks
-/// and the partition's record must agree.
+/// Reads one partition from its start to its end, and checks that no offset is missing and that the
+/// index, the chunks and the record of the partition agree.
 fn partition(
     transaction: &ReadTransaction,
     number: u32,
@@ -192,8 +192,8 @@ fn partition(
     let mut counts: BTreeMap<String, u64> = BTreeMap::new();
     let mut whole = true;
     let mut seen = 0;
-    // A damaged entry does not tell where its chunk ends. So the reported damage ends
-    // where the next readable entry begins.
+    // A damaged entry does not tell where its chunk ends. So the reported damage ends where the
+    // next readable entry begins.
     let mut open: Option<usize> = None;
     for pair in index.range((number, 0)..=(number, u64::MAX))? {
         let (key, value) = pair?;
@@ -250,13 +250,13 @@ fn partition(
     Ok(())
 }
 
-/// Counts from reading a partition.
+/// What was counted while a partition was read.
 struct Totals {
     chunks: u64,
     types: BTreeMap<String, u64>,
 }
 
-/// Compares the counts with the partition's records.
+/// Compares these counts with the records of the partition.
 fn totals(
     transaction: &ReadTransaction,
     number: u32,

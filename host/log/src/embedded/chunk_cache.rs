@@ -1,4 +1,5 @@
-//! Decoded chunks, shared by all readers. The least recently used are evicted.
+//! A cache of decoded chunks, which all readers share. The chunks that were not used for the
+//! longest time are evicted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -6,13 +7,13 @@ use std::sync::Arc;
 use lantern_core::{Chunk, Offset, PartitionId};
 use parking_lot::{Mutex, MutexGuard};
 
-/// The number of decoding locks: the most chunks that are decoded at the same time. Two
-/// readers of a chunk use the same lock, so they never decode it twice.
+/// The maximum number of chunks that are decoded at the same time, each under a lock. Two readers
+/// of the same chunk use the same lock, so they never both decode it.
 const DECODERS: usize = 64;
 
 type Key = (PartitionId, Offset);
 
-/// A cache of decoded chunks, bounded in bytes.
+/// A cache of decoded chunks, limited in bytes.
 pub(crate) struct ChunkCache {
     limit_bytes: usize,
     inner: Mutex<Inner>,
@@ -39,7 +40,7 @@ impl ChunkCache {
         Self { limit_bytes, inner: Mutex::default(), decoding }
     }
 
-    /// The chunk that holds `offset`, if it is here.
+    /// The chunk that contains `offset`, if it is in the cache.
     pub(crate) fn holding(&self, partition: PartitionId, offset: Offset) -> Option<Arc<Chunk>> {
         let mut inner = self.inner.lock();
         let first = (partition, Offset(0));
@@ -58,8 +59,9 @@ impl ChunkCache {
         Some(chunk)
     }
 
-    /// Locks the decoding of the chunk that begins at `first`. The caller must look the
-    /// chunk up again afterwards: another reader may have decoded it in the meantime.
+    /// Locks the decoding of the chunk that begins at `first`. After this call the caller must look
+    /// for the chunk in the cache again, because another reader may have decoded it in the
+    /// meantime.
     pub(crate) fn decoding(&self, partition: PartitionId, first: Offset) -> MutexGuard<'_, ()> {
         let mixed = first.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(partition.0);
         self.decoding[usize::try_from(mixed >> 58).expect("six bits")].lock()
@@ -87,7 +89,7 @@ impl ChunkCache {
         }
     }
 
-    /// Removes the chunks whose first offset is in `from..to`.
+    /// Removes the chunks whose first offset is in the range `from..to`.
     pub(crate) fn forget(&self, partition: PartitionId, from: Offset, to: Offset) {
         let mut inner = self.inner.lock();
         let keys: Vec<_> =
@@ -116,13 +118,13 @@ impl Inner {
     }
 }
 
-/// About how much memory a decoded chunk takes.
+/// The approximate memory that a decoded chunk takes, in bytes.
 fn memory_bytes(chunk: &Chunk) -> usize {
-    /// Ends of eight columns, 4 bytes each.
+    /// The bytes per event for the ends of the values in eight columns, 4 bytes each.
     const ENDS_BYTES: usize = 32;
-    /// An append time.
+    /// The bytes per event for the append time.
     const APPENDED_BYTES: usize = 8;
-    /// The structs themselves.
+    /// The bytes per chunk for the structs themselves.
     const FIXED_BYTES: usize = 1024;
     chunk.events.bytes() + chunk.events.len() * (ENDS_BYTES + APPENDED_BYTES) + FIXED_BYTES
 }

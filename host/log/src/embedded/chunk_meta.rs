@@ -1,6 +1,6 @@
-//! The small records that are stored in addition to the chunks: an index entry for each
-//! chunk, so that readers can skip it unread; a row for each partition; and the
-//! identities of the newest events. Each record has a checksum.
+//! The small records that the file contains in addition to the chunks: an index entry for each
+//! chunk, from which readers learn whether they can skip it; a record for each partition; and the
+//! identities of the newest events. Each of them has a checksum.
 
 use lantern_core::{Identity, Offset, PartitionBounds, PartitionId, Timestamp, TypeFilter};
 
@@ -8,30 +8,30 @@ use super::codec::Encoded;
 use super::encoding::{Reader, append_checksum, u32_of, verify_checksum};
 
 const FORMAT: u8 = 2;
-/// The maximum number of distinct types that a chunk's record lists. A chunk with more
-/// types is read as if it could hold every type.
+/// The maximum number of distinct types that an index entry lists. A chunk with more types is read
+/// as if it could contain events of every type.
 const TYPES_LISTED_MAX: usize = 256;
-/// The most bytes of type names in a chunk's record.
+/// The maximum number of bytes of type names in an index entry.
 const TYPES_BYTES_MAX: usize = 16 * 1024;
 
 /// The index entry of a chunk.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ChunkMeta {
-    /// The offset after the last event.
+    /// The offset after the last event of the chunk.
     pub(crate) end: Offset,
-    /// Bytes on disk, as the file rounds them.
+    /// The number of bytes that the chunk takes on disk. The file rounds large sizes up.
     pub(crate) disk_bytes: u64,
-    /// The earliest and the latest append time of its events.
+    /// The earliest and the latest append time of the events in the chunk.
     pub(crate) appended_min: Timestamp,
     pub(crate) appended_max: Timestamp,
     /// The highest event time in the chunk.
     pub(crate) time_max: Timestamp,
-    /// The latest append time in the partition up to this chunk's end, including deleted
-    /// chunks. It never falls as offsets rise, so a binary search finds the chunk for a
-    /// time.
+    /// The latest append time in the partition up to the end of this chunk, including deleted
+    /// chunks. It never decreases from one chunk to the next, so a binary search finds the chunk
+    /// for a time.
     pub(crate) appended_max_so_far: Timestamp,
-    /// The event types with their numbers of events; `None` if there are too many to
-    /// list.
+    /// The event types in the chunk with their numbers of events; `None` if there are too many
+    /// types to list.
     pub(crate) types: Option<Vec<(String, u32)>>,
 }
 
@@ -50,7 +50,7 @@ impl ChunkMeta {
         }
     }
 
-    /// Whether the chunk may hold an event of a wanted type.
+    /// Whether the chunk may contain an event of a type that `wanted` matches.
     pub(crate) fn may_match(&self, wanted: &TypeFilter) -> bool {
         self.types.as_ref().is_none_or(|types| types.iter().any(|(name, _)| wanted.matches(name)))
     }
@@ -73,7 +73,7 @@ impl ChunkMeta {
         append_checksum(bytes)
     }
 
-    /// `None` if the bytes are damaged or of another format.
+    /// Decodes an index entry; `None` if the bytes are damaged or have another format.
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut reader = Reader::new(verify_checksum(bytes)?);
         if reader.u8()? != FORMAT {
@@ -102,18 +102,18 @@ impl ChunkMeta {
     }
 }
 
-/// The row of a partition.
+/// The record of a partition.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PartitionRow {
     pub(crate) start: Offset,
     pub(crate) end: Offset,
-    /// The highest event time, without events that are too far ahead of their append
-    /// time; see [`PartitionBounds::max_time`].
+    /// The highest event time. It leaves out events that are too far ahead of their append time;
+    /// see [`PartitionBounds::max_time`].
     pub(crate) time_max: Timestamp,
-    /// The latest append time of all.
+    /// The latest append time of all events.
     pub(crate) appended_max: Timestamp,
-    /// When the last event was appended; earlier than `appended_max` if the clock
-    /// was set back.
+    /// The append time of the last event. It is earlier than `appended_max` if the clock was set
+    /// back.
     pub(crate) appended_last: Timestamp,
     pub(crate) chunks: u64,
     pub(crate) disk_bytes: u64,
@@ -158,9 +158,10 @@ impl PartitionRow {
     }
 }
 
-/// The most identities in one record. With key and header it is just below 16 KiB.
+/// The maximum number of identities in one record. With this number, the record with its key and
+/// header is just below 16 KiB.
 pub(crate) const IDENTITIES_MAX: usize = 800;
-/// The bytes of an identity: its hash and the checksum of the event's content.
+/// The number of bytes of an identity: its hash, and the checksum of the event's content.
 const IDENTITY_BYTES: usize = 20;
 
 /// The identities of consecutive events of one partition.
@@ -201,11 +202,11 @@ impl EventIdentities {
     }
 }
 
-/// The bytes that a value of `len` bytes takes in the file. If a value does not fit into
-/// one page of 4 KiB, redb rounds its number of pages up to a power of two.
+/// The number of bytes that a value of `len` bytes takes in the file. If a value does not fit into
+/// one page of 4 KiB, redb rounds the number of its pages up to a power of two.
 pub(crate) fn disk_bytes(len: usize) -> u64 {
     const PAGE: usize = 4096;
-    /// Key and page header of a page that holds one value.
+    /// The number of bytes that the key and the page header take in a page with one value.
     const OVERHEAD: usize = 32;
     let bytes = match len + OVERHEAD {
         small if small <= PAGE => small,

@@ -1,10 +1,10 @@
-//! The encoding of a chunk: a header with a checksum, then the events in columns,
-//! compressed as a whole. Decoding detects damage. The checksum covers all bytes after
-//! the first eight, which are a fixed mark and the checksum itself. It also covers
-//! partition and first offset, so that flipped bits, truncation, and a chunk stored under
-//! another chunk's key are detected.
+//! Encodes and decodes chunks. An encoded chunk is a header with a checksum, followed by the events
+//! in columns, compressed together. Decoding detects damage. The checksum covers all bytes after
+//! the first eight, which are a fixed mark and the checksum itself. Because the checksum covers the
+//! partition and the first offset, decoding detects not only changed bits and missing bytes, but
+//! also a chunk that is stored under the key of another chunk.
 //!
-//! Layout, little-endian; `LNC2` is format 2:
+//! The layout is as follows. Numbers are little-endian, and `LNC2` stands for format 2.
 //!
 //! | bytes | |
 //! |---|---|
@@ -19,10 +19,12 @@
 //! | 8 | highest event time |
 //! | … | body: types, times, append times, eight columns |
 //!
-//! Types: a 16-bit count; each name as a 16-bit length (`FFFF`: a 32-bit length follows)
-//! and bytes; a byte for the width of an index (0, 1 or 2); the indexes. Times and append
-//! times: the lowest (64 bits); a unit in µs (32 bits); a byte for the width of a delta;
-//! the deltas in units. A column: a byte for its kind; then see [`ColumnEncoding`].
+//! The types consist of their number (16 bits); each name as a length (16 bits, or `FFFF` and 32
+//! bits) and bytes; the number of bytes of an index (one byte: 0, 1 or 2); and for each event the
+//! index of its type. Times and append times each consist of the lowest time (64 bits); a unit in
+//! µs (32 bits); the number of bytes of a difference (one byte); and for each event the difference
+//! from the lowest time in this unit. A column consists of a byte for its kind, and of what
+//! [`ColumnEncoding`] describes.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -35,33 +37,34 @@ use super::{CHUNK_EVENTS_LIMIT, Compression};
 
 const MARK: [u8; 4] = *b"LNC2";
 const HEADER_BYTES: usize = 56;
-/// The maximum number of bytes that a chunk's header may claim for its body. It is also the
+/// The maximum number of bytes that the header of a chunk may state for its body. It is also the
 /// limit for the total size to which columns of the kinds [`ColumnEncoding::Constant`] and
 /// [`ColumnEncoding::Fixed`] expand. Chunks that a log writes are far smaller.
 const BODY_BYTES_MAX: u32 = 1 << 30;
-/// The largest buffer that a thread keeps for the next body, in bytes.
+/// The maximum size of a buffer that a thread keeps for the next body, in bytes.
 const BODY_BYTES_KEPT: usize = 4 << 20;
 /// The Zstandard compression level.
 const ZSTD_LEVEL: i32 = 1;
 
-/// How a column's values are stored in a chunk.
+/// How the values of a column are stored in a chunk.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ColumnEncoding {
-    /// All values are empty; nothing follows.
+    /// All values are empty, and nothing follows.
     Empty = 0,
-    /// All values are equal: length (32 bits) and bytes of one value.
+    /// All values are equal. The length (32 bits) and the bytes of one value follow.
     Constant = 1,
-    /// All values have the same length (32 bits); then their bytes.
+    /// All values have the same length. The length (32 bits) and the bytes of all values follow.
     Fixed = 2,
-    /// Lengths in 8 bits each, the number of bytes (32 bits), the bytes.
+    /// The values differ in length. The length of each (8 bits), the number of bytes in total (32
+    /// bits) and the bytes follow.
     Lengths8 = 3,
-    /// The same in 16 bits.
+    /// The same as `Lengths8`, but each length has 16 bits.
     Lengths16 = 4,
-    /// The same in 32 bits.
+    /// The same as `Lengths8`, but each length has 32 bits.
     Lengths32 = 5,
 }
 
-/// Why bytes cannot be decoded as the expected chunk.
+/// Why bytes could not be decoded as the expected chunk.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub(crate) enum CodecError {
     #[error("it has {0} bytes, which is less than a header")]
@@ -76,7 +79,7 @@ pub(crate) enum CodecError {
     Content,
 }
 
-/// The fields of a chunk's header, without partition and first offset.
+/// The header of a chunk, without the partition and the first offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) count: u32,
@@ -85,17 +88,17 @@ pub(crate) struct Header {
     pub(crate) time_max: Timestamp,
 }
 
-/// A chunk to be written.
+/// A chunk that will be encoded.
 pub(crate) struct ToEncode<'a> {
     pub(crate) events: &'a Events,
     pub(crate) range: Range<usize>,
     pub(crate) partition: PartitionId,
     pub(crate) first: Offset,
-    /// When each event of the range was appended.
+    /// The append time of each event in the range.
     pub(crate) appended: &'a [Timestamp],
 }
 
-/// Encodes chunks. Reuses its buffers and contexts.
+/// Encodes chunks. It uses its buffers and compression contexts again for each chunk.
 pub(crate) struct Encoder {
     compression: Compression,
     body: Vec<u8>,
@@ -106,7 +109,7 @@ pub(crate) struct Encoder {
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
     pub(crate) header: Header,
-    /// The event types, in order of first appearance, with the number of events.
+    /// The event types in order of first appearance, each with its number of events.
     pub(crate) types: Vec<(String, u32)>,
 }
 
@@ -140,7 +143,7 @@ impl Encoder {
                 (2, zstd.compress(body).ok())
             }
         };
-        // A body that compression does not shrink is stored uncompressed.
+        // If compression does not make a body smaller, the body is stored uncompressed.
         let packed = packed.filter(|packed| packed.len() < body.len());
         let compression = if packed.is_some() { compression } else { 0 };
         let content = packed.as_deref().unwrap_or(body);
@@ -217,15 +220,15 @@ fn decode_checked(
     rest().ok_or(CodecError::Content)
 }
 
-/// Decodes a body of `len` bytes that `unpack` writes. `unpack` returns how many bytes it
-/// wrote.
+/// Decodes a body of `len` bytes. `unpack` writes these bytes and returns how many it wrote.
 fn unpacked(
     len: usize,
     count: usize,
     unpack: impl FnOnce(&mut [u8]) -> Option<usize>,
 ) -> Option<(Events, Vec<Timestamp>)> {
     thread_local! {
-        // Reused, because fresh memory costs more than decompressing into it.
+        // The buffer is used again for each chunk, because memory that is new to the process costs
+        // more than decompressing into it.
         static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
     let mut body = BODY.take();
@@ -240,7 +243,7 @@ fn unpacked(
     events
 }
 
-/// The events, and when each was appended.
+/// Decodes the events, and the append time of each event.
 fn decode_body(body: &[u8], count: usize) -> Option<(Events, Vec<Timestamp>)> {
     let reader = &mut Reader::new(body);
     let (type_names, types) = decode_types(reader, count)?;
@@ -248,7 +251,7 @@ fn decode_body(body: &[u8], count: usize) -> Option<(Events, Vec<Timestamp>)> {
     let appended = decode_times(reader, count)?;
     let mut unfolded = BODY_BYTES_MAX;
     let mut next = || decode_column(reader, count, &mut unfolded);
-    // The order of `Columns::all`.
+    // The columns are read in the order of `Columns::all`.
     let columns = Columns {
         id: next()?,
         source: next()?,
@@ -266,7 +269,7 @@ fn decode_body(body: &[u8], count: usize) -> Option<(Events, Vec<Timestamp>)> {
 }
 
 fn encode_types(body: &mut Vec<u8>, events: &Events, range: Range<usize>) -> Vec<(String, u32)> {
-    // Only the types within the range are stored.
+    // Only types that occur within the range are stored.
     let mut places = vec![u16::MAX; events.type_names().len()];
     let mut used: Vec<(String, u32)> = Vec::new();
     for &kind in &events.types()[range.clone()] {
@@ -325,8 +328,9 @@ fn decode_types(reader: &mut Reader<'_>, count: usize) -> Option<(Vec<String>, V
     Some((names, types))
 }
 
-/// Stores times as differences from the lowest, in the largest unit that divides them
-/// all and in as few bytes as possible. Returns the lowest and the highest.
+/// Stores times as differences from the lowest time. The unit is the largest one that divides all
+/// differences, and a difference takes as few bytes as possible. Returns the lowest and the highest
+/// time.
 fn encode_times(body: &mut Vec<u8>, times: &[Timestamp]) -> (Timestamp, Timestamp) {
     let low = times.iter().map(|t| t.0).min().unwrap_or_default();
     let high = times.iter().map(|t| t.0).max().unwrap_or_default();
@@ -429,7 +433,7 @@ fn decode_column(reader: &mut Reader<'_>, count: usize, unfolded: &mut u32) -> O
         return Column::from_parts((1..=u32_of(count)).map(|i| i * len).collect(), bytes).ok();
     }
     let mut end = 0_u32;
-    // `from_parts` checks the sum against the number of bytes.
+    // `from_parts` compares the sum of the lengths with the number of bytes.
     let mut add = |len: u32| {
         end = end.wrapping_add(len);
         end

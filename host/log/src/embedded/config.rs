@@ -1,4 +1,5 @@
-//! Settings of the embedded log. The doc comments are the reference.
+//! The settings of the embedded log. Their doc comments are the source of the reference in
+//! docs/config.md.
 
 use schemars::JsonSchema;
 use serde::de::IgnoredAny;
@@ -6,13 +7,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::OpenError;
 
-/// The most partitions a log can have.
+/// The maximum number of partitions that a log can have.
 pub const PARTITIONS_LIMIT: u32 = 1024;
 
-/// The highest allowed `chunk_events_max`.
+/// The maximum value of `chunk_events_max`.
 pub const CHUNK_EVENTS_LIMIT: u32 = 16_384;
 
-/// The allowed range of `chunk_bytes`.
+/// The range of allowed values of `chunk_bytes`.
 const CHUNK_BYTES: std::ops::RangeInclusive<u32> = 4_096..=8 * 1024 * 1024;
 
 /// The embedded log's settings.

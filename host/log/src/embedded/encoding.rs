@@ -1,6 +1,6 @@
 //! Reads numbers and bytes, little-endian, for the formats of this crate.
 
-/// Reads values from the front of bytes; returns `None` if too few are left.
+/// Reads values from the front of some bytes. Returns `None` if too few bytes are left.
 pub(crate) struct Reader<'a>(&'a [u8]);
 
 macro_rules! numbers {
@@ -31,23 +31,23 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Appends a CRC-32 of `bytes` to them.
+/// Appends the CRC-32 of `bytes` to them.
 pub(crate) fn append_checksum(mut bytes: Vec<u8>) -> Vec<u8> {
     let crc = crc32fast::hash(&bytes);
     bytes.extend(crc.to_le_bytes());
     bytes
 }
 
-/// The inverse of [`append_checksum`]; `None` if the checksum differs.
+/// Removes the checksum that [`append_checksum`] has added; `None` if it does not match the bytes.
 pub(crate) fn verify_checksum(bytes: &[u8]) -> Option<&[u8]> {
     let (bytes, crc) = bytes.split_last_chunk()?;
     (crc32fast::hash(bytes) == u32::from_le_bytes(*crc)).then_some(bytes)
 }
 
-/// `value` as 32 bits.
+/// `value` as a number of 32 bits.
 ///
 /// # Panics
-/// If it does not fit. Callers keep it far below.
+/// If it does not fit. Callers limit it far below.
 pub(crate) fn u32_of(value: usize) -> u32 {
     u32::try_from(value).expect("chunks and counts stay far below 4 GiB")
 }

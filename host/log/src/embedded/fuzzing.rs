@@ -1,5 +1,5 @@
-//! Access to the log's formats for the experiments and fuzz targets in `tests/`. Not part
-//! of the API.
+//! Gives the experiments and fuzz targets in `tests/` access to the log's formats. Not part of the
+//! API.
 
 use lantern_core::{Chunk, Events, Offset, PartitionId, Timestamp};
 
@@ -8,7 +8,7 @@ use super::chunk_meta::{ChunkMeta, EventIdentities, PartitionRow};
 use super::codec::{Encoder, ToEncode, decode};
 use super::encoding::append_checksum;
 
-/// Decodes the chunk of `partition` at `first`.
+/// Decodes `bytes` as the chunk of `partition` that begins at `first`.
 ///
 /// # Errors
 /// The reason if `bytes` is not this chunk.
@@ -16,7 +16,7 @@ pub fn chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Result<Chun
     decode(bytes, partition, first).map(|(_, chunk)| chunk).map_err(|error| error.to_string())
 }
 
-/// The inverse of [`chunk`]; `None` if `events` is empty.
+/// Encodes a chunk, which [`chunk`] can decode; `None` if `events` is empty.
 #[must_use]
 pub fn encode_chunk(
     events: &Events,
@@ -30,8 +30,8 @@ pub fn encode_chunk(
     (!events.is_empty()).then(|| Encoder::new(compression).encode(&chunk).bytes)
 }
 
-/// `bytes` with the mark, partition, first offset and checksum of a valid chunk, so that
-/// decoding reaches the faults in the rest.
+/// Replaces the mark, the partition, the first offset and the checksum in `bytes` by valid ones, so
+/// that decoding continues to the faults in the rest.
 #[must_use]
 pub fn forge_chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Vec<u8> {
     let mut forged = bytes.to_vec();
@@ -56,13 +56,13 @@ pub fn record(bytes: &[u8]) -> [Option<Vec<u8>>; 3] {
     ]
 }
 
-/// `bytes` as a record with a valid checksum.
+/// Adds a valid checksum to `bytes`, so that they can be decoded as a record.
 #[must_use]
 pub fn forge_record(bytes: &[u8]) -> Vec<u8> {
     append_checksum(bytes.to_vec())
 }
 
-/// One record of each kind.
+/// Creates one record of each kind.
 #[must_use]
 pub fn records() -> [Vec<u8>; 3] {
     let chunk = ChunkMeta {

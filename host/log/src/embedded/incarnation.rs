@@ -1,30 +1,30 @@
-//! Which opening of the log wrote which events.
+//! Incarnations: which opening of the log wrote which events.
 //!
-//! Each opening chooses a random number, and stores it in the same transaction as the first
-//! events that it appends to a partition. If a log is restored from a copy and then gets
-//! other events than the original, it has other numbers at the offsets of these events. A
-//! reader that kept the original's number notices this.
+//! Each opening of the log chooses a random number. It stores the number in the transaction that
+//! appends its first events to a partition. If a log is restored from a copy and then gets other
+//! events than the original, it has other numbers at the offsets of these events. A reader that has
+//! stored the original's number notices this.
 
 use lantern_core::Offset;
 
-/// The maximum number of incarnations that are kept per partition. If there are more, the
-/// oldest are removed. Offsets that a reader kept with a removed incarnation are then
-/// refused, as if they belonged to another log.
+/// The maximum number of incarnations that are kept for each partition. If there are more, the
+/// oldest are removed. An offset that a reader has stored with a removed incarnation is then
+/// refused, as if it belonged to another log.
 pub(crate) const INCARNATIONS_MAX: usize = 4_096;
 
-/// The incarnations of one partition, oldest first.
+/// The incarnations of one partition, oldest first, each with the first offset that it wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Incarnations(Vec<(Offset, u64)>);
 
 impl Incarnations {
-    /// Adds the next incarnation, which starts at `start`. Returns the start of the one
-    /// that was removed to make room.
+    /// Adds an incarnation that begins at the offset `start`. If the oldest incarnation was removed
+    /// to make room, it returns the offset at which that one began.
     pub(crate) fn push(&mut self, start: Offset, incarnation: u64) -> Option<Offset> {
         self.0.push((start, incarnation));
         (self.0.len() > INCARNATIONS_MAX).then(|| self.0.remove(0).0)
     }
 
-    /// The newest.
+    /// The newest incarnation.
     pub(crate) fn newest(&self) -> Option<u64> {
         self.0.last().map(|(_, incarnation)| *incarnation)
     }

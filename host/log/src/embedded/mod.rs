@@ -1,11 +1,11 @@
 //! The embedded log: partitions of chunks in one redb file.
 //!
-//! One thread writes. Appends wait in a bounded queue. The thread takes all waiting
-//! appends, drops duplicates, gives each event its partition and offset, and writes them in
-//! one durable transaction ([`writer`], [`append_plan`]). Readers look chunks up in an
-//! index that lists the event types of each chunk, so they skip unwanted chunks unread. All
-//! readers share the decoded chunks ([`read`], [`chunk_cache`]). The file's tables are in
-//! [`tables`], the formats in [`codec`] and [`chunk_meta`].
+//! A single thread writes. Appends wait for it in a bounded queue. The thread takes all waiting
+//! appends, drops duplicates, gives each event its partition and offset, and writes the events in
+//! one durable transaction ([`writer`], [`append_plan`]). Readers look up chunks in an index that
+//! lists the event types of each chunk, so they can skip chunks without reading them. All readers
+//! share the decoded chunks ([`read`], [`chunk_cache`]). The file's tables are in [`tables`], the
+//! formats in [`codec`] and [`chunk_meta`].
 
 mod append_plan;
 mod check;
@@ -50,12 +50,12 @@ use queue::{PendingAppend, Shared, WallClock};
 use tables::{Fault, TYPES, caught};
 use writer::Writer;
 
-/// The maximum number of names that are tried to find a heartbeat that belongs to a
-/// partition. With `n` partitions each name fits with a probability of `1/n`, and a log has
-/// at most 1,024 partitions.
+/// The maximum number of names that are tried to create a heartbeat whose identity belongs to a
+/// partition. If there are `n` partitions, each name has the right one with a probability of `1/n`.
+/// A log has at most 1,024 partitions.
 const HEARTBEAT_NAMES_MAX: u32 = 100_000;
 
-/// A log in one file. Dropping it closes it as [`CloseLog::close`] does.
+/// A log in one file. Dropping it closes it, like [`CloseLog::close`].
 pub struct EmbeddedLog {
     shared: Arc<Shared>,
     writer: Mutex<Option<JoinHandle<()>>>,
@@ -64,28 +64,28 @@ pub struct EmbeddedLog {
 /// Statistics of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogStats {
-    /// One entry per partition.
+    /// The statistics of each partition.
     pub partitions: Vec<PartitionStats>,
-    /// The number of duplicates since the log was opened.
+    /// The number of duplicates that were found since the log was opened.
     pub duplicates: u64,
     /// The size of the file in bytes; 0 if the log is not in a file.
     pub file_bytes: u64,
 }
 
-/// Statistics of a partition.
+/// The statistics of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionStats {
     /// The partition.
     pub partition: PartitionId,
-    /// The offsets and highest event time.
+    /// The offsets and the highest event time of the partition.
     pub bounds: PartitionBounds,
-    /// How many chunks it has.
+    /// The number of chunks in the partition.
     pub chunks: u64,
-    /// The bytes that its chunks take on disk, as the file rounds them.
+    /// The number of bytes that the chunks take on disk. The file rounds large sizes up.
     pub bytes: u64,
-    /// The number of events of each type, by name. The first 1,000 types have an entry
-    /// each. Events of later types, and events in chunks with more than 256 types, are
-    /// counted under the empty name.
+    /// The number of events of each type, by name of the type. The first 1,000 types have an entry
+    /// each. Events of later types, and events in chunks with more than 256 types, are counted
+    /// under the empty name.
     pub types: Vec<(String, u64)>,
 }
 
@@ -103,8 +103,8 @@ impl EmbeddedLog {
         let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), &path);
         match std::fs::metadata(&path) {
             Ok(file) if file.len() == 0 => {
-                // redb would treat an empty file as a new one. But a new log is created
-                // under another name, so an empty file under this name is damage.
+                // redb would treat an empty file as a new database. But a new log is created under
+                // another name, so an empty file under this name is a damaged log.
                 return Err(OpenError::Damaged { path, what: "the file is empty".into() });
             }
             Ok(_) => {}
@@ -122,8 +122,8 @@ impl EmbeddedLog {
         Self::start(open, config, Some(&path), Arc::new(wall_clock))
     }
 
-    /// Creates the file under a temporary name and renames it, so that a file of the
-    /// final name is always a complete log. An empty file is therefore damage.
+    /// Creates the file under a temporary name and renames it. So a file with the final name is
+    /// always a complete log, and an empty file with this name is damaged.
     fn create(path: &Path, config: &LogConfig) -> Result<(), OpenError> {
         let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), path);
         let aside = path.with_extension("redb.new");
@@ -136,17 +136,17 @@ impl EmbeddedLog {
         tables::load(&database, config, &aside)?;
         drop(database);
         std::fs::rename(&aside, path).map_err(io)?;
-        // Without this a power loss could remove the file's name, and with it the log.
+        // Without this, a power loss could remove the name of the file, and with it the log.
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
     }
 
-    /// Opens the log in the database that `open` returns. `open` is called again after
-    /// each fault. For tests that simulate power loss and disk failures.
+    /// Opens the log in the database that `open` returns. After each fault, `open` is called again.
+    /// Tests use this to simulate power loss and disk failures.
     ///
     /// # Errors
-    /// As [`EmbeddedLog::open`].
+    /// The errors of [`EmbeddedLog::open`].
     pub fn open_with(open: OpenDatabase, config: LogConfig) -> Result<Self, OpenError> {
         config.check()?;
         Self::start(open, config, None, Arc::new(wall_clock))
@@ -175,7 +175,7 @@ impl EmbeddedLog {
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })
     }
 
-    /// The partition that an event like this one is appended to.
+    /// The partition to which an event like this one is appended.
     #[must_use]
     pub fn partition_of(&self, event: &EventRef<'_>) -> PartitionId {
         let count = self.shared.config.partitions;
@@ -183,8 +183,8 @@ impl EmbeddedLog {
         PartitionId(u32::try_from(place).expect("partitions are few"))
     }
 
-    /// A heartbeat for `partition`. An event's identity decides its partition, so this
-    /// searches for a name whose identity belongs to `partition`.
+    /// Creates a heartbeat for `partition`. The identity of an event decides its partition, so this
+    /// function searches for a name whose identity belongs to `partition`.
     fn heartbeat_for(&self, partition: PartitionId, time: Timestamp) -> Option<Events> {
         if !self.accepts_heartbeats(partition) {
             return None;
@@ -194,7 +194,7 @@ impl EmbeddedLog {
             .find(|events| self.partition_of(&events.get(0)) == partition)
     }
 
-    /// Statistics of the log.
+    /// Returns statistics of the log.
     ///
     /// # Errors
     /// [`LogError`] if the log cannot be read.
@@ -237,7 +237,7 @@ impl Drop for EmbeddedLog {
 }
 
 impl CloseLog for EmbeddedLog {
-    /// If the log's own thread calls this, the call returns at once, and the thread ends by
+    /// If the log's own thread calls `close`, the call returns at once, and the thread ends by
     /// itself.
     fn close(&self) {
         self.shared.close();
@@ -278,14 +278,14 @@ impl Log for EmbeddedLog {
         self.shared.config.partitions
     }
 
-    /// Reports a full disk, which otherwise only the next append would detect.
+    /// Reports a full disk at once. Otherwise only the next append would detect it.
     fn troubles(&self) -> Vec<String> {
         let full = self.shared.check_room(0).err();
         full.map(|error| error.to_string()).into_iter().collect()
     }
 
-    /// Warns if the machine's clock is behind the append times in the log: current events
-    /// then seem to come from the future.
+    /// Warns if the machine's clock is behind the append times in the log. Events of senders
+    /// with a correct clock then seem to come from the future.
     fn warnings(&self) -> Vec<String> {
         let now = (self.shared.now)();
         let newest = self.shared.rows.read().iter().map(|row| row.appended_last).max();
@@ -316,8 +316,8 @@ impl Log for EmbeddedLog {
         self.shared.offset_at(partition, time)
     }
 
-    /// `done` is called on the log's thread, or immediately on the caller's thread if the
-    /// append is refused. It must return quickly, and must not wait for the log.
+    /// `done` is called on the log's thread or, if the append is refused, at once on the caller's
+    /// thread. It must return quickly, and must not wait for the log.
     fn append(&self, events: Events, done: AppendDone) {
         let events = with_all_columns(events);
         let identities = if self.shared.config.dedup_window_events == 0 {
@@ -334,7 +334,7 @@ impl Log for EmbeddedLog {
             return done(Err(LogError::NoImport("an event lacks its append time".into())));
         }
         let events = with_all_columns(events);
-        // Needed to recognize duplicates if a part of the import is sent again.
+        // The identities are needed to recognize duplicates if a part of the import is sent again.
         let identities = events.iter().map(|event| lantern_core::identity(&event)).collect();
         let (bytes, appended) = (events.bytes(), Some(appended));
         self.shared.enqueue(PendingAppend { events, identities, appended, bytes, done });
@@ -353,7 +353,7 @@ impl Log for EmbeddedLog {
     }
 }
 
-/// The same events with all columns filled, as chunks need them.
+/// The same events, with all columns filled as chunks need them.
 fn with_all_columns(events: Events) -> Events {
     if events.columns().all().iter().all(|column| column.len() == events.len()) {
         return events;

@@ -1,4 +1,4 @@
-//! Why the log cannot be opened.
+//! The errors with which a log cannot be opened.
 
 use std::path::PathBuf;
 
@@ -11,16 +11,16 @@ pub enum OpenError {
     /// A setting is out of its bounds.
     #[error("log setting `{field}` is {value}: choose {min} to {max}")]
     Setting {
-        /// The name.
+        /// The name of the setting.
         field: &'static str,
-        /// The value.
+        /// The value of the setting.
         value: u64,
-        /// The least allowed.
+        /// The smallest allowed value.
         min: u32,
-        /// The most allowed.
+        /// The largest allowed value.
         max: u32,
     },
-    /// Another process has the file open.
+    /// Another process has opened the file.
     #[error("the log `{0}` is in use by another process: stop that one, or choose another folder")]
     InUse(PathBuf),
     /// The file was written by a later release.
@@ -28,11 +28,11 @@ pub enum OpenError {
         "the log `{path}` has format {found}, but this release reads formats up to {known}: use the release that wrote it, or a later one"
     )]
     LaterFormat {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The format.
+        /// The format of the file.
         found: u64,
-        /// The format of this release.
+        /// The format that this release reads.
         known: u64,
     },
     /// The file was written by an earlier release.
@@ -40,23 +40,23 @@ pub enum OpenError {
         "the log `{path}` has format {found} of an earlier release, but this release reads format {known}: copy its events to another folder with the release that wrote it, or start a new log"
     )]
     EarlierFormat {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The format.
+        /// The format of the file.
         found: u64,
-        /// The format of this release.
+        /// The format that this release reads.
         known: u64,
     },
-    /// The log has another number of partitions than configured.
+    /// The number of partitions in the file differs from the configured one.
     #[error(
         "the log `{path}` has {found} partitions, not {configured}: set `log.partitions` to {found}, or start a new log"
     )]
     Partitions {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// How many it has.
+        /// The number of partitions in the file.
         found: u64,
-        /// How many are configured.
+        /// The configured number of partitions.
         configured: u32,
     },
     /// The file is not a log.
@@ -65,7 +65,7 @@ pub enum OpenError {
     /// The file is damaged.
     #[error("the log `{path}` is damaged: {what}")]
     Damaged {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
         /// What is damaged, and where.
         what: String,
@@ -73,9 +73,9 @@ pub enum OpenError {
     /// The file cannot be read or written.
     #[error("the log `{path}` cannot be opened: {source}")]
     Io {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The cause.
+        /// The error that is the cause.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
 }

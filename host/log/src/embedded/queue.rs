@@ -1,4 +1,5 @@
-//! State that the writer's thread, readers and appenders share.
+//! The queue of appends, and other state that the writer's thread, the readers and the callers of
+//! appends share.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -18,27 +19,29 @@ use super::chunk_meta::PartitionRow;
 use super::incarnation::Incarnations;
 use super::tables::OpenDatabase;
 
-/// The most bytes of events in one commit. It limits how long each append waits.
+/// The maximum number of bytes of events in one commit. It limits how long each append waits.
 const GROUP_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// Returns the current time.
+/// A function that returns the current time of day.
 pub(crate) type WallClock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
 pub(crate) struct Shared {
     pub(crate) config: LogConfig,
-    /// The file, for messages and free space; `None` if the database is not in a file.
+    /// The path of the file, for messages and to find the free space; `None` if the database is not
+    /// in a file.
     pub(crate) path: Option<PathBuf>,
     pub(crate) open: OpenDatabase,
     pub(crate) now: WallClock,
-    /// `None` while the file is opened again after a fault, and after closing.
+    /// The database. It is `None` after the log was closed, and while the file is opened again
+    /// after a fault.
     pub(crate) database: RwLock<Option<Arc<OpenFile>>>,
-    /// The committed rows, one per partition.
+    /// The record of each partition as of the last commit.
     pub(crate) rows: RwLock<Vec<PartitionRow>>,
-    /// One entry per partition.
+    /// The incarnations of each partition.
     pub(crate) incarnations: RwLock<Vec<Incarnations>>,
     pub(crate) cache: ChunkCache,
     pub(crate) wakers: RwLock<Vec<Waker>>,
-    /// Duplicates found since the log was opened.
+    /// The number of duplicates found since the log was opened.
     pub(crate) duplicates: AtomicU64,
     queue: Mutex<Queue>,
     changed: Condvar,
@@ -47,12 +50,12 @@ pub(crate) struct Shared {
 #[derive(Default)]
 struct Queue {
     commands: VecDeque<WriterCommand>,
-    /// Bytes of appends not yet answered.
+    /// The number of bytes of the appends that are not answered yet.
     bytes: usize,
     closed: bool,
-    /// Why nothing can be appended now.
+    /// Why nothing can be appended now; `None` if appends are possible.
     down: Option<LogError>,
-    /// Whether a reader met a fault of the file.
+    /// Whether a reader has found a fault of the file.
     suspect: bool,
 }
 
@@ -61,12 +64,13 @@ enum WriterCommand {
     Maintain(Maintenance),
 }
 
-/// A waiting append.
+/// An append that waits for the writer.
 pub(crate) struct PendingAppend {
     pub(crate) events: Events,
-    /// One per event; empty if deduplication is off.
+    /// The identity of each event; empty if deduplication is off.
     pub(crate) identities: Vec<Identity>,
-    /// Only for an import: each event's append time in the other log.
+    /// For an import: the append time of each event in the log that it comes from. Otherwise
+    /// `None`.
     pub(crate) appended: Option<Vec<Timestamp>>,
     pub(crate) bytes: usize,
     pub(crate) done: AppendDone,
@@ -75,12 +79,12 @@ pub(crate) struct PendingAppend {
 /// A request to delete old events.
 pub(crate) struct Maintenance {
     pub(crate) now: Timestamp,
-    /// One per partition: the offset from which events must be kept.
+    /// For each partition, the first offset that must be kept; `None` if there is no such bound.
     pub(crate) floors: Vec<Option<Offset>>,
     pub(crate) reply: SyncSender<Result<MaintenanceReport, LogError>>,
 }
 
-/// The writer's next task.
+/// The task that the writer does next.
 pub(crate) enum WriterWork {
     Commit(Vec<PendingAppend>),
     Maintain(Maintenance),
@@ -89,7 +93,8 @@ pub(crate) enum WriterWork {
 }
 
 impl Shared {
-    /// Whether the disk has room for `bytes` of events and the reserve.
+    /// Checks that the disk has room for `bytes` of events, and for the reserve
+    /// (`log.disk_reserve_bytes`) in addition.
     pub(super) fn check_room(&self, bytes: usize) -> Result<(), LogError> {
         let Some(path) = &self.path else {
             return Ok(());
@@ -98,8 +103,8 @@ impl Shared {
             return Ok(()); // If the disk is full, writing fails.
         };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        // Twice the bytes, because the file stores changed pages again and rounds large
-        // values up.
+        // Twice the number of bytes is needed, because the file writes changed pages to new places
+        // and rounds the size of large values up.
         let need = self.config.disk_reserve_bytes + 2 * bytes as u64;
         if free >= need {
             return Ok(());
@@ -134,7 +139,7 @@ impl Shared {
         }
     }
 
-    /// Queues an append, or answers it at once if it is refused.
+    /// Adds an append to the queue. If the append is refused, it is answered at once.
     pub(crate) fn enqueue(&self, pending: PendingAppend) {
         let limit = self.config.queue_bytes;
         let mut queue = self.queue.lock();
@@ -163,7 +168,7 @@ impl Shared {
         answer(pending.done, Err(refusal));
     }
 
-    /// Queues maintenance.
+    /// Adds a request for maintenance to the queue.
     pub(crate) fn maintain(&self, maintenance: Maintenance) -> Result<(), LogError> {
         let mut queue = self.queue.lock();
         if queue.closed {
@@ -178,7 +183,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits for the next task. Returns waiting appends as one group.
+    /// Waits for the next task. If appends are waiting, it returns several of them as one group.
     pub(crate) fn next_work(&self) -> WriterWork {
         let mut queue = self.queue.lock();
         loop {
@@ -219,7 +224,7 @@ impl Shared {
         }
     }
 
-    /// Releases the queue space of answered appends.
+    /// Subtracts the bytes of answered appends from the queue.
     pub(crate) fn answered(&self, bytes: usize) {
         let left = {
             let mut queue = self.queue.lock();
@@ -230,8 +235,8 @@ impl Shared {
         metrics::gauge!("lantern_log_queue_bytes").set(left as f64);
     }
 
-    /// Answers all waiting commands and all later appends with `why`, until
-    /// [`Self::come_up`].
+    /// Answers all waiting commands and all later appends with the error `why`, until
+    /// [`Self::come_up`] is called.
     pub(crate) fn go_down(&self, why: &LogError) {
         let commands = {
             let mut queue = self.queue.lock();
@@ -262,14 +267,14 @@ impl Shared {
         queue.closed
     }
 
-    /// Stops accepting commands. The waiting ones are still executed.
+    /// Stops accepting commands. Those that wait are still executed.
     pub(crate) fn close(&self) {
         self.queue.lock().closed = true;
         self.changed.notify_all();
     }
 
-    /// Called when the writer ends, even if it panicked: refuses the waiting commands and
-    /// closes the database.
+    /// Refuses the waiting commands and closes the database. It is called when the writer ends,
+    /// even after a panic.
     pub(crate) fn end(&self) {
         let commands = {
             let mut queue = self.queue.lock();
@@ -294,7 +299,7 @@ impl Shared {
         })
     }
 
-    /// Makes the writer open the file again: after a fault redb refuses all reads.
+    /// Lets the writer open the file again, because redb refuses all reads after a fault.
     pub(crate) fn suspect(&self) {
         self.queue.lock().suspect = true;
         self.changed.notify_all();
@@ -310,12 +315,12 @@ impl Shared {
 fn refuse(command: WriterCommand, why: &LogError) {
     match command {
         WriterCommand::Append(pending) => answer(pending.done, Err(why.clone())),
-        // The caller may no longer be waiting.
+        // The caller may no longer wait for the answer.
         WriterCommand::Maintain(maintenance) => drop(maintenance.reply.try_send(Err(why.clone()))),
     }
 }
 
-/// Calls `done`. A panic in it must not prevent other appends from being answered.
+/// Calls `done` with the result. A panic in it must not prevent that other appends are answered.
 pub(crate) fn answer(done: AppendDone, result: Result<lantern_core::Appended, LogError>) {
     let call = std::panic::AssertUnwindSafe(|| done(result));
     if std::panic::catch_unwind(call).is_err() {

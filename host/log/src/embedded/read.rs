@@ -1,4 +1,4 @@
-//! Reading chunks, and finding them by offset, type and time.
+//! Reads chunks, and finds them by offset, event type and time.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use super::chunk_meta::{ChunkMeta, PartitionRow};
 use super::queue::Shared;
 use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS, caught};
 
-/// The most chunks that one call of `read` skips.
+/// The maximum number of chunks that one call of `read` skips.
 const SKIPPED_MAX: usize = 1_024;
 
 impl Shared {
@@ -20,9 +20,9 @@ impl Shared {
         rows.get(partition.0 as usize).copied().ok_or(LogError::NoPartition(partition))
     }
 
-    /// Reads from `from` on, up to the partition's published end. The file and the cache
-    /// contain a commit a moment before it is published. Until then neither the
-    /// incarnation of its events nor the new end is known to readers.
+    /// Reads from the offset `from` on, up to the published end of the partition. A commit is in
+    /// the file and in the cache a moment before it is published. Until then, readers know neither
+    /// the incarnation of its events nor the new end of the partition.
     pub(crate) fn read(
         &self,
         partition: PartitionId,
@@ -42,7 +42,8 @@ impl Shared {
         })
     }
 
-    /// Reads from `from` on, if that is before `end`. The result may go past `end`.
+    /// Reads from the offset `from` on, if `from` is before `end`. The result may contain events at
+    /// or after `end`.
     fn read_committed(
         &self,
         partition: PartitionId,
@@ -66,8 +67,8 @@ impl Shared {
         Ok(if next == from { LogRead::End } else { LogRead::Skipped { next } })
     }
 
-    /// Like [`Shared::read_committed`], if the chunk is not in the cache. `skipped` tells whether
-    /// the call has already skipped chunks before `from`.
+    /// Reads like [`Shared::read_committed`] if the chunk is not in the cache. `skipped` tells
+    /// whether the call has already skipped chunks before `from`.
     fn read_stored(
         &self,
         partition: PartitionId,
@@ -93,20 +94,20 @@ impl Shared {
                 break;
             };
             if following != meta.end {
-                // A chunk is missing: its events would be skipped unnoticed.
+                // A chunk is missing. The reader must not skip its events without an error.
                 let end = meta.end;
                 let what = format!("no chunk of partition {partition} holds offset {end}");
                 return Err(LogError::Damaged(what.into()));
             }
             (first, meta) = (following, its);
         }
-        // Continue before the last chunk if it is wanted, so that the next call returns
-        // it. Otherwise skip it too.
+        // If the last chunk is wanted, the next call continues before it and returns it. Otherwise
+        // this call skips it too.
         let next = if meta.may_match(wanted) { first } else { meta.end };
         Ok(LogRead::Skipped { next })
     }
 
-    /// The answer if no chunk holds `from`: retention has deleted the event at `from` in
+    /// The answer if no chunk contains `from`. Either retention has deleted the event at `from` in
     /// the meantime, or the event is lost.
     fn trimmed_error(
         &self,
@@ -115,7 +116,7 @@ impl Shared {
         from: Offset,
         skipped: bool,
     ) -> Result<LogRead, LogError> {
-        // The snapshot may be newer than the row in memory.
+        // The snapshot may be newer than the record in memory.
         let start = self.guard(caught(|| snapshot.start(partition)))?;
         if from >= start {
             let what = format!("no chunk of partition {partition} holds offset {from}");
@@ -138,17 +139,18 @@ impl Shared {
         }
         let snapshot = self.snapshot()?;
         let (mut low, mut high) = (row.start, row.end);
-        // Find the first chunk whose latest append time so far is at or after `time`.
+        // Finds the first chunk that ends with a latest append time of `time` or later.
         while low < high {
             let middle = Offset(u64::midpoint(low.0, high.0));
             match self.guard(caught(|| snapshot.find(partition, middle)))? {
                 Some((first, meta)) if meta.appended_max_so_far >= time => high = first.max(low),
                 Some((_, meta)) => low = meta.end,
-                // Retention has deleted the chunk in the meantime, so search after it.
+                // Retention has deleted the chunk in the meantime, so the search continues after
+                // it.
                 None => low = middle.next(),
             }
         }
-        // If the event with that append time was deleted, a later chunk has the result.
+        // If the event with that append time was deleted, the result is in a later chunk.
         let mut metas = self.guard(caught(|| snapshot.metas(partition, low)))?;
         while let Some((first, meta)) = self.guard(caught(|| metas.next().transpose()))? {
             if meta.appended_max < time {
@@ -162,7 +164,8 @@ impl Shared {
         Ok(row.end)
     }
 
-    /// Returns a chunk. Concurrent readers of the same chunk decode it once.
+    /// Returns a chunk, from the cache or decoded. If several readers need the same chunk, it is
+    /// decoded once.
     fn chunk(
         &self,
         snapshot: &Snapshot,
@@ -197,8 +200,7 @@ impl Shared {
         self.guard(caught(open))
     }
 
-    /// Converts a fault to a [`LogError`]. If the file has failed, makes the writer open
-    /// it again.
+    /// Converts a fault to a [`LogError`]. If the file has failed, the writer opens it again.
     pub(crate) fn guard<T>(&self, result: Result<T, Fault>) -> Result<T, LogError> {
         result.map_err(|fault| {
             if fault.is_of_the_file() {
@@ -209,7 +211,7 @@ impl Shared {
     }
 }
 
-/// The events of `chunk` before `end`, the partition's published end.
+/// Those events of `chunk` that are before `end`, the published end of the partition.
 fn published_part(chunk: &Arc<Chunk>, end: Offset) -> LogRead {
     let count = chunk.index_of(end);
     if count == chunk.events.len() {
@@ -219,7 +221,7 @@ fn published_part(chunk: &Arc<Chunk>, end: Offset) -> LogRead {
         return LogRead::Skipped { next: end };
     }
     let mut events = Events::new();
-    // A part has no more types than the whole chunk.
+    // A part of a chunk does not have more types than the whole chunk, so this always fits.
     events.extend_from(&chunk.events, 0..count, Attributes::all());
     LogRead::Chunk(Arc::new(Chunk {
         partition: chunk.partition,
@@ -229,7 +231,7 @@ fn published_part(chunk: &Arc<Chunk>, end: Offset) -> LogRead {
     }))
 }
 
-/// One committed state of the file.
+/// Reads one committed state of the file.
 struct Snapshot {
     index: ReadOnlyTable<(u32, u64), &'static [u8]>,
     chunks: ReadOnlyTable<(u32, u64), &'static [u8]>,
@@ -237,7 +239,7 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    /// The chunk that holds `offset`.
+    /// The chunk that contains `offset`.
     fn find(
         &self,
         partition: PartitionId,
@@ -255,7 +257,7 @@ impl Snapshot {
         row.map(|row| row.start).ok_or_else(damaged)
     }
 
-    /// The chunks that begin at or after `from`, in order.
+    /// The index entries of the chunks that begin at or after `from`, in order.
     fn metas(
         &self,
         partition: PartitionId,

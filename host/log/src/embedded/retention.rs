@@ -1,4 +1,4 @@
-//! Retention: deletes old events from the start of the log, whole chunks at a time.
+//! Retention: deletes old events from the start of the log. It deletes only whole chunks.
 
 use std::collections::BTreeMap;
 
@@ -13,17 +13,18 @@ use super::chunk_meta::ChunkMeta;
 use super::queue::{Maintenance, Shared};
 use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS, State, TYPES};
 
-/// The most chunks deleted in one call, which is one transaction.
+/// The maximum number of chunks that one call, which is one transaction, deletes.
 const DROPPED_MAX: usize = 1_024;
 
-/// The most chunks searched for one whose append time is from a correct clock.
+/// The maximum number of chunks that are searched for one whose append time comes from a correct
+/// clock.
 const LOOKED_MAX: usize = 1_024;
 
 /// The oldest chunk of a partition.
 struct OldestChunk {
     first: Offset,
     meta: ChunkMeta,
-    /// An upper bound of the append times of its events.
+    /// A time at or after the append times of all its events.
     appended: Timestamp,
 }
 
@@ -86,8 +87,8 @@ pub(crate) fn maintain(
                 count => drop(partition.types.insert(name, count)),
             }
         }
-        // The rows are updated before the cache, so that no reader requests deleted
-        // chunks that are no longer cached.
+        // The records are updated before the cache. Otherwise a reader could request deleted chunks
+        // that are no longer in the cache.
         shared.rows.write()[partition_index] = row;
         shared.cache.forget(partition.partition, old.start, row.start);
     }
@@ -96,7 +97,8 @@ pub(crate) fn maintain(
     Ok(MaintenanceReport { trimmed, more })
 }
 
-/// The chunks to delete, by the partition's index, and whether more are due.
+/// Chooses the chunks to delete, by the index of the partition. Also returns whether there are more
+/// chunks to delete.
 fn choose(
     database: &Database,
     shared: &Shared,
@@ -160,9 +162,9 @@ fn front(
     Ok(Some(OldestChunk { first, meta, appended }))
 }
 
-/// An upper bound of the chunk's append times. Times too far ahead of `now` come from a
-/// wrong clock. Then the bound is the append time of a later chunk with a plausible time,
-/// or `now` if there is none.
+/// A time at or after the append times of the chunk. Append times that are too far ahead of `now`
+/// come from a wrong clock. In this case, it is the append time of a later chunk with a plausible
+/// time, or `now` if there is none.
 fn appended_by(
     index: &ReadOnlyTable<(u32, u64), &'static [u8]>,
     partition: PartitionId,
@@ -184,7 +186,7 @@ fn appended_by(
     Ok(now)
 }
 
-/// Makes the writer delete the events that are due at `now`, and waits for it.
+/// Asks the writer to delete the events that are due at `now`, and waits until it is done.
 pub(crate) fn ask(
     shared: &Shared,
     now: Timestamp,

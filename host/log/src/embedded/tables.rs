@@ -1,4 +1,4 @@
-//! The redb file: its tables, and how it is opened and loaded.
+//! The redb file of the log. This module defines its tables, opens the file and loads it.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -29,7 +29,7 @@ use super::codec;
 use super::incarnation::Incarnations;
 use super::open_error::OpenError;
 
-/// The format that this release reads and writes.
+/// The format of the file that this release reads and writes.
 pub(crate) const FORMAT: u64 = 2;
 
 pub(crate) const LOG: TableDefinition<'_, &str, u64> = TableDefinition::new("log");
@@ -41,10 +41,10 @@ pub(crate) const TYPES: TableDefinition<'_, (u32, &str), u64> = TableDefinition:
 pub(crate) const INCARNATIONS: TableDefinition<'_, (u32, u64), u64> =
     TableDefinition::new("incarnations");
 
-/// Opens the log's database; called again after a fault.
+/// A function that opens the log's database. It is called again after each fault.
 pub type OpenDatabase = Arc<dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync>;
 
-/// A failed access to the file.
+/// An access to the file that failed.
 #[derive(Debug, Error)]
 pub(crate) enum Fault {
     #[error(transparent)]
@@ -56,7 +56,7 @@ pub(crate) enum Fault {
 /// Runs `task` on the file and catches panics. redb panics on some damaged files, and such
 /// a panic must not end a reader's thread or the log's thread.
 pub(crate) fn caught<T>(task: impl FnOnce() -> Result<T, Fault>) -> Result<T, Fault> {
-    // The transaction ends, and the file is opened again if redb requires it.
+    // The transaction ends here. If redb requires it, the file is opened again.
     catch_panic(task).unwrap_or_else(|panic| Err(Fault::Damaged(panic.to_string())))
 }
 
@@ -72,7 +72,7 @@ macro_rules! fault_from {
 fault_from!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
 
 impl Fault {
-    /// Whether the file must be opened again before the next access.
+    /// Whether the file must be opened again before it can be used.
     pub(crate) fn is_of_the_file(&self) -> bool {
         matches!(self, Self::Redb(_))
     }
@@ -90,24 +90,24 @@ impl From<Fault> for LogError {
     }
 }
 
-/// The writer's in-memory state of the file.
+/// What the writer knows about the file in memory.
 pub(crate) struct State {
     pub(crate) partitions: Vec<PartitionState>,
-    /// The incarnations of the stored events, one entry per partition.
+    /// For each partition, the incarnations that wrote the stored events.
     pub(crate) incarnations: Vec<Incarnations>,
-    /// The incarnation of newly appended events.
+    /// The incarnation that writes newly appended events.
     pub(crate) incarnation: u64,
-    /// The end of the imported events, one per partition.
+    /// For each partition, the offset after the last imported event.
     pub(crate) imported: Vec<Offset>,
     pub(crate) window: DeduplicationWindow,
     /// The sequence number of the next record of identities.
     pub(crate) identities_next: u64,
-    /// How many identities the file holds.
+    /// The number of identities in the file.
     pub(crate) identities_stored: u64,
 }
 
 impl State {
-    /// A write transaction whose commit survives power loss.
+    /// Begins a write transaction whose commit survives power loss.
     pub(crate) fn begin_write(
         &self,
         database: &Database,
@@ -118,7 +118,7 @@ impl State {
     }
 }
 
-/// Loads the writer's in-memory state. If the file is new, writes its first records.
+/// Loads what the writer needs in memory. If the file is new, it writes the first records.
 pub(crate) fn load(
     database: &Database,
     config: &LogConfig,
@@ -141,7 +141,7 @@ pub(crate) fn load(
     caught(|| load_state(database, config)).map_err(fault)
 }
 
-/// The error if the log at `path` has another format than this release.
+/// The error that the log at `path` has another format than this release reads.
 pub(crate) fn other_format(path: &std::path::Path, found: u64) -> OpenError {
     let (path, known) = (path.into(), FORMAT);
     if found < known {
@@ -257,13 +257,13 @@ fn load_state(database: &Database, config: &LogConfig) -> Result<State, Fault> {
     })
 }
 
-/// The key of the end of the imported events.
+/// The key under which the end of the imported events of a partition is stored.
 pub(crate) fn imported_key(partition: u32) -> String {
     format!("imported/{partition}")
 }
 
-/// Checks that the first and the last chunk in the index match the bounds in the
-/// partition's row.
+/// Checks that the first and the last chunk in the index match the bounds in the record of the
+/// partition.
 fn check_ends(
     index: &impl ReadableTable<(u32, u64), &'static [u8]>,
     number: u32,
@@ -285,7 +285,7 @@ fn check_ends(
     )))
 }
 
-/// The chunk with the highest first offset at or below `offset`. If the partition holds
+/// The chunk with the highest first offset that is not above `offset`. If the partition contains
 /// `offset`, it is in this chunk.
 pub(crate) fn last_chunk(
     index: &impl ReadableTable<(u32, u64), &'static [u8]>,
@@ -331,9 +331,9 @@ pub(crate) fn read_chunk(
     Ok(chunk)
 }
 
-/// Loads the run of small chunks at the partition's end, which are merged when they fill a
-/// chunk. If one of these chunks is damaged, the run is not merged, and readers of the
-/// damaged chunk get an error.
+/// Loads the small chunks at the end of the partition (the run), which are merged when they fill a
+/// chunk. If one of them is damaged, the run is not merged, and readers of the damaged chunk get an
+/// error.
 fn load_run(
     chunks: &impl ReadableTable<(u32, u64), &'static [u8]>,
     index: &impl ReadableTable<(u32, u64), &'static [u8]>,
@@ -348,7 +348,7 @@ fn load_run(
             let first = Offset(key.value().1);
             let meta = decode_meta(value.value(), partition, first)?;
             events += meta.end.0 - first.0;
-            // The size on disk is known without reading the chunk.
+            // The size of the chunk on disk is known without reading the chunk.
             bytes += meta.disk_bytes;
             if bytes > u64::from(config.chunk_bytes)
                 || events >= u64::from(config.chunk_events_max)
@@ -370,7 +370,7 @@ fn load_run(
     }
 }
 
-/// Fills the window with the newest identities.
+/// Fills the deduplication window with the newest identities.
 fn load_window(
     table: &impl ReadableTable<u64, &'static [u8]>,
     config: &LogConfig,
@@ -381,7 +381,7 @@ fn load_window(
     for pair in table.iter()?.rev() {
         let (key, value) = pair?;
         let Some(identities) = EventIdentities::decode(value.value()) else {
-            // Open the log anyway. The only loss is that a few duplicates may not be
+            // The log is opened nevertheless. The only loss is that some duplicates may not be
             // recognized.
             error!(record = key.value(), "a record of event identities is damaged");
             metrics::counter!("lantern_log_identities_damaged_total").increment(1);

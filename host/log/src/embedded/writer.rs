@@ -1,10 +1,11 @@
-//! The one thread that writes: group commit, and recovery from faults.
+//! The writer: the only thread that writes to the file. It writes several appends in one commit,
+//! and recovers from faults.
 //!
-//! An append is acknowledged only after its transaction is on disk. After a fault of the
-//! file, waiting appends are refused, the file's cached pages are dropped, and the file is
-//! opened and loaded again, with backoff. After that, the events of the failed commit may
-//! or may not be in the file. They were never acknowledged. If a sender sends them again,
-//! the deduplication window, which is loaded again too, recognizes those that are stored.
+//! An append is acknowledged only after its transaction is on disk. After a fault of the file,
+//! waiting appends are refused, the cached pages of the file are dropped, and the file is opened
+//! and loaded again, with backoff. After that, the file may or may not contain the events of the
+//! commit that failed. These events were never acknowledged. If a client sends them again, the
+//! deduplication window, which is loaded from the file, recognizes those that are stored.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -27,7 +28,7 @@ use super::tables::{
     self, CHUNKS, Fault, IDENTITIES, INCARNATIONS, INDEX, LOG, PARTITIONS, State, TYPES, caught,
 };
 
-/// Wait before the file is opened again after a fault: the first and the longest.
+/// The waits before the file is opened again after a fault: the first wait and the longest wait.
 const REOPEN_WAIT: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 pub(crate) struct Writer {
@@ -36,30 +37,30 @@ pub(crate) struct Writer {
     encoder: Encoder,
 }
 
-/// A group of appends with partitions and offsets assigned, before it is written.
+/// A group of appends before it is written. Each event has its partition and offset already.
 struct RoutedAppends {
     results: Vec<Appended>,
-    /// The new events, one entry per partition.
+    /// The new events of each partition.
     fresh: Vec<Vec<Events>>,
-    /// The identities of the new events, one entry per partition.
+    /// The identities of the new events of each partition.
     identities: Vec<Vec<Identity>>,
     events: u64,
     duplicates: u64,
-    /// Of the duplicates, those whose content differs from the stored event's.
+    /// The number of duplicates whose content differs from that of the stored event.
     differing: u64,
-    /// Only for an import: the append times that the new events have in the log that they
-    /// come from, one entry per partition.
+    /// For an import: the append times of the new events of each partition, as they are in the log
+    /// that the events come from. Otherwise `None`.
     kept_times: Option<Vec<Vec<Timestamp>>>,
 }
 
-/// A partition that has new events.
+/// A partition that has new events, whose readers must be woken.
 struct WakeUp {
     partition: PartitionId,
-    /// The types; `None` if unknown.
+    /// The types of the new events; `None` if they are not known.
     types: Option<Vec<String>>,
 }
 
-/// Ends the log when the writer's thread ends, even by a panic.
+/// Closes the log when the writer's thread ends, even after a panic.
 struct CloseGuard(Arc<Shared>);
 
 impl Drop for CloseGuard {
@@ -74,7 +75,7 @@ impl Writer {
         Self { shared, state, encoder }
     }
 
-    /// Works until the log is closed.
+    /// Executes commands until the log is closed.
     pub(crate) fn run(mut self) {
         let _end = CloseGuard(Arc::clone(&self.shared));
         loop {
@@ -88,7 +89,7 @@ impl Writer {
                     let fault = result.as_ref().err().is_some_and(Fault::is_of_the_file);
                     let result = result.map_err(LogError::from);
                     let fault = result.as_ref().err().filter(|_| fault).cloned();
-                    // The caller may no longer be waiting.
+                    // The caller may no longer wait for the answer.
                     drop(maintenance.reply.try_send(result));
                     fault
                 }
@@ -112,7 +113,7 @@ impl Writer {
         ))
     }
 
-    /// Makes a group of appends durable and answers each. Returns an error if the file
+    /// Makes a group of appends durable, and answers each of them. Returns an error if the file
     /// must be opened again.
     fn commit(&mut self, group: Vec<PendingAppend>) -> Option<LogError> {
         let bytes = group.iter().map(|pending| pending.bytes).sum();
@@ -148,7 +149,7 @@ impl Writer {
                 let why = LogError::from(fault);
                 error!(%why, "events could not be appended");
                 dones.into_iter().for_each(|done| answer(done, Err(why.clone())));
-                // After any failure the state in memory is ahead of the file.
+                // After a failure, the state in memory contains changes that the file may not have.
                 Some(why)
             }
         };
@@ -156,7 +157,7 @@ impl Writer {
         fault
     }
 
-    /// The error if the group is an import and the log holds events that were not
+    /// The error if the group contains an import although the log has events that were not
     /// imported.
     fn refuse_import(&self, group: &[PendingAppend]) -> Option<LogError> {
         if group.iter().all(|pending| pending.appended.is_none()) {
@@ -172,7 +173,8 @@ impl Writer {
         })
     }
 
-    /// Gives each event its partition and offset, or finds the event that it duplicates.
+    /// Gives each event its partition and offset. If the event is a duplicate, it finds the event
+    /// that the log already has.
     fn route(
         &mut self,
         group: Vec<PendingAppend>,
@@ -249,8 +251,8 @@ impl Writer {
         appended
     }
 
-    /// Writes the group in one durable transaction, then updates the state in memory.
-    /// Returns the partitions that have new events.
+    /// Writes the group in one durable transaction, and then updates the state in memory. Returns
+    /// the partitions that have new events.
     fn write(&mut self, routed: &mut RoutedAppends) -> Result<Vec<WakeUp>, Fault> {
         if routed.events == 0 {
             return Ok(Vec::new());
@@ -375,8 +377,8 @@ impl Writer {
         Ok((next, stored))
     }
 
-    /// Stores this opening's incarnation with the first events that it appends to a
-    /// partition.
+    /// Stores the incarnation of this opening of the log, in the transaction that appends its first
+    /// events to a partition.
     fn write_incarnation(
         &self,
         to: &WriteTransaction,
@@ -398,7 +400,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Publishes the committed rows to readers, and wakes them.
+    /// Publishes the new records of the partitions to readers, and wakes the readers.
     fn publish(&self, woken: &[WakeUp]) {
         if woken.is_empty() {
             return;
@@ -410,8 +412,8 @@ impl Writer {
         }
     }
 
-    /// Opens the file again after a fault, and retries until it succeeds. Returns `false`
-    /// if the log is closed in the meantime.
+    /// Opens the file again after a fault. It repeats this until it succeeds. Returns `false` if
+    /// the log is closed in the meantime.
     fn reopen(&mut self, why: &LogError) -> bool {
         self.shared.go_down(why);
         *self.shared.database.write() = None;
@@ -461,8 +463,8 @@ fn publish_rows(shared: &Shared, state: &State) {
     }
 }
 
-/// After a failed sync the operating system may hold pages that never reached the disk but
-/// are marked as clean. These pages must not be read back, so they are dropped.
+/// Drops the cached pages of the file. After a failed sync, the operating system may have pages
+/// that never reached the disk but are marked as written. These pages must not be read again.
 fn drop_cached_pages(path: &std::path::Path) -> std::io::Result<()> {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
     file.sync_all()?;
@@ -470,20 +472,20 @@ fn drop_cached_pages(path: &std::path::Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// Removes the oldest records of identities that the window no longer needs.
+/// Removes the oldest records of identities, which the deduplication window no longer needs.
 fn forget_oldest(
     table: &mut redb::Table<'_, u64, &'static [u8]>,
     mut stored: u64,
     window: u32,
 ) -> Result<u64, Fault> {
-    /// The maximum number of records that one commit removes. It keeps commits short after
+    /// The maximum number of records that one commit removes. It keeps commits short if
     /// `log.dedup_window_events` was lowered.
     const REMOVED_MAX: usize = 64;
     for _ in 0..REMOVED_MAX {
         if stored <= u64::from(window) {
             break;
         }
-        // Damaged records were not counted in `stored`.
+        // Damaged records are not included in `stored`.
         let count =
             |bytes: &[u8]| EventIdentities::decode(bytes).map_or(0, |i| i.hashes.len() as u64);
         let first = table.first()?.map(|(key, value)| (key.value(), count(value.value())));
@@ -499,7 +501,7 @@ fn forget_oldest(
     Ok(stored)
 }
 
-/// Copies the events that are not duplicates to their partitions.
+/// Copies those events that are not duplicates to their partitions.
 fn copy_new(events: Events, appended: &[AppendedEvent], fresh: &mut [Vec<Events>]) {
     let whole = appended.iter().all(|a| !a.duplicate && a.partition == appended[0].partition);
     if let (true, Some(first)) = (whole, appended.first())
@@ -532,7 +534,7 @@ fn fail(group: Vec<PendingAppend>, why: &LogError) {
     group.into_iter().for_each(|pending| answer(pending.done, Err(why.clone())));
 }
 
-/// See [`super::LogConfig::partitions`].
+/// The partition of an event; see [`super::LogConfig::partitions`].
 pub(crate) fn partition_of(event: &EventRef<'_>, count: usize) -> usize {
     let mut hash = 0xCBF2_9CE4_8422_2325_u64;
     let mut add = |bytes: &[u8]| {

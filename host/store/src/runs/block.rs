@@ -1,4 +1,5 @@
-//! A block of a run: rows in key order, with a binary search. Part of the file's format.
+//! Blocks of a run. A block contains rows in key order, and is searched by a binary search. Blocks
+//! are part of the file's format.
 //!
 //! The layout is: the rows; the index at which each row begins (`u32` each); the number
 //! of rows (`u32`). A row consists of the length of its key (`u32`), the length of its
@@ -9,15 +10,15 @@ use redb::StorageError;
 
 use super::layout::RunError;
 
-/// In place of the value's length: the row is deleted.
+/// The length that a block contains in place of a value's length if the row is deleted.
 const DELETED: u32 = u32::MAX;
 const LENGTHS: usize = 8;
 const NUMBER: usize = 4;
 
-/// A row: its key and its value; `None` if it is deleted.
+/// A row: its key and its value. The value is `None` if the row is deleted.
 pub(super) type Row<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// Builds blocks, one after another.
+/// Builds the blocks of a run, one after another.
 #[derive(Default)]
 pub(super) struct Builder {
     bytes: Vec<u8>,
@@ -25,8 +26,8 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// The size of the block in bytes if a row with `row_bytes` bytes of key and value is
-    /// added.
+    /// The size that the block would have, in bytes, if a row with `row_bytes` bytes of key and
+    /// value was added.
     pub(super) fn bytes_with(&self, row_bytes: usize) -> usize {
         self.bytes.len() + LENGTHS + row_bytes + NUMBER * (self.starts.len() + 2)
     }
@@ -40,13 +41,14 @@ impl Builder {
         self.bytes.extend_from_slice(value.unwrap_or_default());
     }
 
-    /// The first row's key; `None` if the block is empty.
+    /// The key of the first row; `None` if the block is empty.
     pub(super) fn first_key(&self) -> Option<&[u8]> {
         let key = number(&self.bytes, 0)?;
         self.bytes.get(LENGTHS..LENGTHS + key as usize)
     }
 
-    /// Completes the block and passes it to `take`. Then an empty block begins.
+    /// Completes the block and passes it to `take`. After this the builder is empty, for the next
+    /// block.
     pub(super) fn finish<R>(&mut self, take: impl FnOnce(&[u8]) -> R) -> R {
         for start in &self.starts {
             self.bytes.extend_from_slice(&start.to_le_bytes());
@@ -59,7 +61,7 @@ impl Builder {
     }
 }
 
-/// A length in a block. It fits into 32 bits, because redb accepts no value of 4 GiB.
+/// A length as a block stores it. It fits into 32 bits, because redb accepts no value of 4 GiB.
 fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a block is far smaller")
 }
@@ -69,7 +71,7 @@ fn number(bytes: &[u8], at: usize) -> Option<u32> {
     Some(u32::from_le_bytes(*bytes))
 }
 
-/// The position of a row's key and value in its block. It has no value if it is deleted.
+/// The place of a row's key and value in its block. There is no value if the row is deleted.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RowSpan {
     key: (usize, usize),
@@ -89,7 +91,7 @@ pub(super) fn rows(block: &[u8]) -> Result<usize, RunError> {
     rows.map(|rows| rows as usize).ok_or_else(damaged)
 }
 
-/// The position of row `index` of the `rows` in `block`.
+/// The place of row `index` in `block`, which has `rows` rows.
 pub(super) fn row_span(block: &[u8], rows: usize, index: usize) -> Result<RowSpan, RunError> {
     let span = || {
         let start = block.len().checked_sub(NUMBER * (rows + 1))?.checked_add(NUMBER * index)?;
@@ -118,7 +120,7 @@ pub(super) fn lower_bound(block: &[u8], key: &[u8]) -> Result<usize, RunError> {
     Ok(low)
 }
 
-/// The row under `key` in `block`: `None` if there is none, `Some(None)` if it is
+/// The row under `key` in `block`. It is `None` if there is none, and `Some(None)` if the row is
 /// deleted.
 pub(super) fn find<'a>(block: &'a [u8], key: &[u8]) -> Result<Option<Option<&'a [u8]>>, RunError> {
     let (rows, index) = (rows(block)?, lower_bound(block, key)?);

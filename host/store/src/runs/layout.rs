@@ -1,29 +1,29 @@
-//! Where runs are stored in the file: the names and types of the redb tables, and the keys
-//! of blocks. Part of the file's format.
+//! Determines where runs are stored in the file: the names and types of the redb tables, and the
+//! keys of blocks. All of this is part of the file's format.
 
 use lantern_core::TableId;
 use redb::{StorageError, TableDefinition};
 
-/// The redb type of keys and values.
+/// The redb type of the keys and values of blocks.
 pub(crate) type BlockBytes = &'static [u8];
 pub(crate) type RunError = StorageError;
 
-/// The list of runs of each table that is stored in runs, as JSON, under the table's
-/// number.
+/// The redb table with the list of runs of each table that is stored in runs. The key is the number
+/// of the table, the value is JSON.
 pub(crate) const LISTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("runs");
 
-/// The redb table with the blocks of a table's runs.
+/// The name of the redb table that contains the blocks of a table's runs.
 pub(crate) fn runs_name(table: TableId) -> String {
     format!("runs/{table}")
 }
 
-/// The redb table with a table's recent rows. The first byte of each value is 1, or 0 if
-/// the row is deleted.
+/// The name of the redb table that contains the recent rows of a table. The first byte of each
+/// value is 1, or 0 if the row is deleted.
 pub(crate) fn recent_name(table: TableId) -> String {
     format!("recent/{table}")
 }
 
-/// Whether `name` is one of the tables above.
+/// Whether `name` is the name of one of the redb tables that this module defines.
 pub(crate) fn is_part(name: &str) -> bool {
     name.starts_with("runs/") || name.starts_with("recent/")
 }
@@ -33,13 +33,13 @@ pub(crate) fn definition(name: &str) -> TableDefinition<'_, BlockBytes, BlockByt
     TableDefinition::new(name)
 }
 
-/// The key of the block of `run` that begins with the row `key`. The run comes first, so
+/// The key of that block of `run` whose first row has the key `key`. It begins with the run, so
 /// that the blocks of a run are next to each other.
 pub(super) fn block_key(run: u64, key: &[u8]) -> Vec<u8> {
     [run.to_be_bytes().as_slice(), key].concat()
 }
 
-/// The row in a value of the table of recent rows; `None` if it is deleted.
+/// The value of a row in the redb table of recent rows; `None` if the row is deleted.
 pub(super) fn tagged(value: &[u8]) -> Option<&[u8]> {
     value.split_first().filter(|(tag, _)| **tag != 0).map(|(_, value)| value)
 }

@@ -1,5 +1,5 @@
-//! Merges the rows of several sources in key order. If several sources have a row under
-//! one key, the newest source wins.
+//! Merges the rows of several sources in key order. If several sources have a row under one key,
+//! the row of the newest source is used.
 
 use std::cmp::Ordering;
 use std::ops::Bound;
@@ -38,13 +38,13 @@ impl SortedRows<'_> {
     }
 }
 
-/// The rows of one run within a range.
+/// Reads the rows of one run within a range.
 pub(super) struct RunCursor {
     blocks: Range<'static, BlockBytes, BlockBytes>,
     range: KeyRange,
     reverse: bool,
     block: Option<AccessGuard<'static, BlockBytes>>,
-    /// The number of rows in the block.
+    /// The number of rows in the current block.
     rows: usize,
     index: usize,
     span: Option<RowSpan>,
@@ -57,8 +57,8 @@ impl RunCursor {
         range: &KeyRange,
         reverse: bool,
     ) -> Result<Self, RunError> {
-        // The first row of the range can be in the middle of a block, so start with the
-        // last block that begins at or before it.
+        // The first row of the range can be in the middle of a block. So the search starts at the
+        // last block whose first row is at or before the start of the range.
         let (first, start) = (block_key(run, &[]), block_key(run, &range.start));
         let before = blocks.range::<&[u8]>(first.as_slice()..=start.as_slice())?.next_back();
         let start = before.transpose()?.map_or(first, |(key, _)| key.value().to_vec());
@@ -89,7 +89,7 @@ impl RunCursor {
         self.find()
     }
 
-    /// Moves to the first row within the range, in the next block that has such a row.
+    /// Moves to the next block that has a row within the range, and there to the first such row.
     fn next_block(&mut self) -> Result<(), RunError> {
         loop {
             self.span = None;
@@ -110,8 +110,7 @@ impl RunCursor {
         }
     }
 
-    /// Finds the position of the current row. Sets it to `None` if the row is out of
-    /// range.
+    /// Finds the place of the current row. It is `None` if the row is out of the range.
     fn find(&mut self) -> Result<(), RunError> {
         let Some(guard) = &self.block else { return Ok(()) };
         let block = guard.value();
@@ -126,10 +125,10 @@ impl RunCursor {
     }
 }
 
-/// The rows of a tree within a range.
+/// Reads the rows of a tree within a range.
 pub(super) struct TreeCursor {
     pairs: Range<'static, BlockBytes, BlockBytes>,
-    /// Whether each value has a first byte that tells whether the row is deleted.
+    /// Whether the first byte of each value tells whether the row is deleted.
     tagged: bool,
     reverse: bool,
     current: Option<(AccessGuard<'static, BlockBytes>, AccessGuard<'static, BlockBytes>)>,
@@ -162,7 +161,7 @@ impl TreeCursor {
     }
 }
 
-/// All changes of a commit, in memory, in key order.
+/// Reads the changes of a commit, which are in memory, in key order.
 pub(super) struct ChangesCursor<'a> {
     pairs: ChangedPairs<'a>,
     current: Option<Row<'a>>,
@@ -180,17 +179,17 @@ impl<'a> ChangesCursor<'a> {
     }
 }
 
-/// Merges the rows of its sources.
+/// Merges the rows of several sources.
 pub(super) struct Merge<'a> {
     /// The sources, newest first.
     sources: Vec<SortedRows<'a>>,
     reverse: bool,
-    /// The indexes of the sources that have the next key, newest first.
+    /// The indexes of the sources that are at the next key, newest first.
     next: Vec<usize>,
 }
 
 impl<'a> Merge<'a> {
-    /// Merges `sources`, which must be ordered from newest to oldest. All of them must
+    /// Creates a merge of `sources`, which must be ordered from newest to oldest. All of them must
     /// have the direction `reverse`.
     pub(super) fn new(sources: Vec<SortedRows<'a>>, reverse: bool) -> Self {
         let mut merge = Self { sources, reverse, next: Vec::new() };
@@ -210,8 +209,8 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Finds the sources with the next key by a search of all sources. There are few
-    /// sources, so this takes half the time that a sorted structure would take.
+    /// Finds the sources that are at the next key. It searches all sources: there are few, so this
+    /// takes half the time that a sorted structure would take.
     fn choose(&mut self) {
         self.next.clear();
         let mut first: Option<&[u8]> = None;

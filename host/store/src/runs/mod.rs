@@ -1,17 +1,16 @@
-//! Stores a large table in its file as a few sorted runs of rows. Small tables are stored
-//! as trees.
+//! Stores a large table as a few sorted runs of rows. Small tables are stored as trees.
 //!
-//! In a tree that has far more pages than a commit has changed rows, each changed row
-//! modifies a page of its own, so kilobytes are written for a row of fifty bytes. With
-//! runs, a commit adds its changes to a small tree of recent rows. If that tree is full,
-//! the commit writes the tree and its changes as a new run, a sequence of blocks. Runs are
-//! merged as their number grows, so each row is written about four times in total. A row in
-//! a newer run, or its mark that the row is deleted, replaces the row in older runs. This
-//! is the log-structured merge-tree of O'Neil et al., 1996.
+//! If a table is stored as a tree that has far more pages than a commit has changed rows, each
+//! changed row modifies another page. So kilobytes are written for a row of fifty bytes. With runs,
+//! a commit adds its changes to a small tree of recent rows. If that tree is full, the commit
+//! writes the rows of the tree and its changes as a new run, which is a sequence of blocks. Runs
+//! are merged as their number grows, so each row is written about four times in total. A row in a
+//! newer run, or its mark that the row is deleted, replaces the row in older runs. This is the
+//! log-structured merge-tree of O'Neil et al., 1996.
 //!
-//! Everything is in redb: a commit remains one transaction, and a view keeps the runs
-//! that existed at its commit. The names of the tables ([`runs_name`], [`recent_name`],
-//! [`LISTS`]), [`RunList`] and the blocks are part of the file's format.
+//! Runs and trees are both stored in redb. So a commit is still one transaction, and a view still
+//! has the runs that existed at its commit. The names of the tables ([`runs_name`],
+//! [`recent_name`], [`LISTS`]), [`RunList`] and the blocks are part of the file's format.
 
 mod block;
 mod layout;
@@ -29,31 +28,30 @@ use merge::{ChangesCursor, Merge, RunCursor, SortedRows, TreeCursor};
 
 pub(crate) use layout::{BlockBytes, LISTS, RunError, definition, is_part, recent_name, runs_name};
 
-/// The number of runs of similar size that are merged into one.
+/// The number of runs of similar size that are merged into one run.
 const FAN: usize = 8;
-/// The largest size of a block, unless a single row is larger. It is just below a page
-/// size of redb, which is a power of two, because the page also holds the key and a
-/// header.
+/// The maximum size of a block in bytes, unless a single row is larger. It is a little less than a
+/// page size of redb, which is a power of two, because the page also contains the key and a header.
 const BLOCK_BYTES: usize = (32 << 10) - 2_048;
 
-/// The runs of a table, oldest first.
+/// The list of runs of a table, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct RunList {
-    /// The id of the next run.
+    /// The number that the next run gets.
     next: u64,
     runs: Vec<Run>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Run {
-    /// The run's number. The key of each of its blocks begins with this number (8 bytes,
-    /// big-endian); the rest of the block's key is the key of its first row.
+    /// The number of the run. The key of each of its blocks begins with this number (8 bytes,
+    /// big-endian). The rest of the block's key is the key of the block's first row.
     id: u64,
-    /// The number of its rows, including deleted rows.
+    /// The number of rows in the run, including deleted rows.
     rows: u64,
 }
 
-/// A table that is stored in runs, as of one commit.
+/// A table that is stored in runs, in the state of one commit.
 pub(crate) struct Runs {
     list: RunList,
     recent: Option<ReadOnlyTable<BlockBytes, BlockBytes>>,
@@ -112,7 +110,7 @@ impl Runs {
         Ok(pairs)
     }
 
-    /// Adds rows of `range` to `pairs` until it is full or the range ends.
+    /// Adds rows of `range` to `pairs` until `pairs` is full or the range ends.
     pub(crate) fn scan_into(
         &self,
         range: &KeyRange,
@@ -131,7 +129,7 @@ impl Runs {
         Ok(())
     }
 
-    /// The recent rows, and the runs from index `from` on, newest source first.
+    /// The recent rows, and the runs from index `from` on. The newest source is first.
     fn sources(
         &self,
         from: usize,
@@ -150,8 +148,8 @@ impl Runs {
         Ok(sources)
     }
 
-    /// An upper bound of the number of rows. A row counts once for each run that contains
-    /// it and once if it is a recent row, even if it is deleted there.
+    /// An upper bound for the number of rows. A row is counted once for each run that contains it,
+    /// and once if it is a recent row, even if it is deleted there.
     pub(crate) fn rows_most(&self) -> Result<u64, RunError> {
         Ok(self.recent_rows()? + self.list.runs.iter().map(|run| run.rows).sum::<u64>())
     }
@@ -172,8 +170,8 @@ impl Runs {
         Ok(())
     }
 
-    /// Writes `changes`. `self` must be the view of the last commit. `run_rows` is the
-    /// maximum number of recent rows.
+    /// Writes `changes` to the table. `self` must be the state of the last commit. `run_rows` is
+    /// the maximum number of recent rows.
     pub(crate) fn write(
         &self,
         txn: &WriteTransaction,
@@ -195,8 +193,8 @@ impl Runs {
     }
 }
 
-/// Converts a table from a tree to runs, and applies `changes` to it. `tree` is `None` if
-/// the table did not exist.
+/// Converts a table from a tree to runs, and applies `changes` to it. `tree` is `None` if the table
+/// does not exist yet.
 pub(crate) fn write_run(
     txn: &WriteTransaction,
     table: TableId,
@@ -227,8 +225,8 @@ fn add_recent(
 }
 
 impl RunList {
-    /// The index of the first run that is merged with a new run of `rows` rows; all later
-    /// runs are merged too. `run_rows` is the number of rows in a small run.
+    /// The index of the first run that is merged with a new run of `rows` rows. All later runs are
+    /// merged too. `run_rows` is the number of rows in a small run.
     fn merged_from(&self, rows: u64, run_rows: u64) -> usize {
         // The approximate size of a run, as an exponent of `FAN`.
         let size = |rows: u64| (rows / run_rows.max(1)).max(1).ilog(FAN as u64);
@@ -242,8 +240,8 @@ impl RunList {
             merged += self.runs[from - like..from].iter().map(|run| run.rows).sum::<u64>();
             from -= like;
         }
-        // Limits the space that replaced rows take: the newer runs together stay smaller
-        // than the oldest run.
+        // The newer runs together stay smaller than the oldest run. This limits the space that
+        // replaced rows take.
         let newer: u64 = self.runs.iter().skip(1).map(|run| run.rows).sum();
         match self.runs.first() {
             Some(oldest) if newer + rows >= oldest.rows => 0,
@@ -251,8 +249,7 @@ impl RunList {
         }
     }
 
-    /// Writes `sources`, newest first, as one new run, which replaces the runs from index
-    /// `from` on.
+    /// Writes `sources`, newest first, as one new run. It replaces the runs from index `from` on.
     fn append(
         &self,
         txn: &WriteTransaction,

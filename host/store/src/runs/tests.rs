@@ -32,7 +32,7 @@ fn key(number: u16) -> Vec<u8> {
     format!("k{number:03}").into_bytes()
 }
 
-/// The result of a scan according to `model`.
+/// The result that a scan must have according to `model`.
 fn expected(model: &Model, range: &KeyRange, limit: usize, reverse: bool) -> Pairs {
     let within =
         |key: &Vec<u8>| *key >= range.start && range.end.as_ref().is_none_or(|end| key < end);
@@ -73,11 +73,11 @@ fn assert_same(store: &dyn ReadStore, model: &Model, ranges: &[(u16, Option<u16>
 
 const KEYS: u16 = 200;
 
-/// An action on the state.
+/// An action that a test performs on the state.
 #[derive(Clone, Debug)]
 enum TestAction {
-    /// Each key with the size of the value that is written under it, or `None` to delete
-    /// the row.
+    /// Commits changes: each key with the size of the value that is written under it, or `None` to
+    /// delete the row.
     Commit(Vec<(u16, Option<usize>)>),
     Get(Vec<u16>),
     Look(Vec<(u16, Option<u16>, usize)>),
@@ -132,7 +132,7 @@ proptest! {
                     let sought: Vec<_> = keys.iter().map(Vec::as_slice).collect();
                     let mut values = ReadValues::default();
                     values.begin(keys.len());
-                    // Values that are known already must not be looked up.
+                    // The test sets some values in advance. They must not be looked up.
                     (0..keys.len()).step_by(7).for_each(|index| values.set(index, Some(b"known")));
                     shard.get_many(TABLE, &sought, &mut values).unwrap();
                     for (index, key) in keys.iter().enumerate() {
@@ -163,8 +163,8 @@ proptest! {
     }
 }
 
-/// Simulates a commit of `rows` rows, which appends a run of that size or merges. Returns
-/// the number of rows written.
+/// Simulates that a commit of `rows` rows appends a run of this size or merges runs. Returns the
+/// number of rows written.
 fn appended(list: &mut RunList, rows: u64, run_rows: u64) -> u64 {
     let from = list.merged_from(rows, run_rows);
     let merged = list.runs.split_off(from).iter().map(|run| run.rows).sum::<u64>() + rows;
@@ -175,7 +175,7 @@ fn appended(list: &mut RunList, rows: u64, run_rows: u64) -> u64 {
 
 #[test]
 fn runs_stay_few_and_a_row_is_written_few_times() {
-    // All rows are new, so a merge drops none.
+    // All rows are new, so a merge drops no rows.
     for commit in [9, 100, 3_000] {
         let (mut list, mut written, mut most) = (RunList::default(), 0, 0);
         let commits = 2_000;
@@ -191,7 +191,8 @@ fn runs_stay_few_and_a_row_is_written_few_times() {
     }
 }
 
-/// Compares the bytes that the operating system gets when a few of many rows change.
+/// Measures how many bytes the operating system gets when a few of many rows change. Compares
+/// tables in runs with tables as trees.
 #[test]
 fn a_changed_row_among_many_writes_little() {
     let written = |run_rows| {

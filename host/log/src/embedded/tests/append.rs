@@ -1,4 +1,5 @@
-//! Appending: order, offsets, duplicates, group commit, reopening.
+//! Tests of appends: order, offsets, duplicates, several appends in one commit, and opening the log
+//! again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -71,10 +72,10 @@ fn duplicates_get_the_first_ones_place_within_an_append_across_appends_and_after
     let first = append(&log, &one).unwrap().events;
     assert_eq!(first.iter().map(|a| a.duplicate).collect::<Vec<_>>(), [false, false, true]);
     assert_eq!((first[0].partition, first[0].offset), (first[2].partition, first[2].offset));
-    // An event with the same id and another source is another event.
+    // An event with the same id and another source is not a duplicate.
     let other = Event { source: "elsewhere".into(), ..event("a", "t", "x", 1) };
     assert!(!append(&log, &[other]).unwrap().events[0].duplicate);
-    // The same characters, divided differently into source and id, are another identity.
+    // The same characters, divided differently into source and id, form another identity.
     let shifted = Event { source: "sho".into(), ..event("pa", "t", "x", 1) };
     assert!(!append(&log, &[shifted]).unwrap().events[0].duplicate);
     let again = append(&log, &one).unwrap().events;
@@ -108,8 +109,8 @@ fn the_window_forgets_the_oldest_also_after_reopening() {
     drop(log);
     let log = folder.open(&config);
     check(&log);
-    // Event 3,499 is just outside the window. It is appended again, so it is in the
-    // window again.
+    // Event 3,499 is just outside of the window, so it is appended again. After that it is in the
+    // window.
     assert!(!append(&log, &numbered(3_499..3_500)).unwrap().events[0].duplicate);
     assert!(append(&log, &numbered(3_499..3_500)).unwrap().events[0].duplicate);
     log.close();
@@ -224,7 +225,7 @@ fn a_full_queue_refuses_at_once_and_an_empty_append_is_answered() {
     first.recv().unwrap().unwrap();
     let large = append(&log, &numbered(100..200)).unwrap_err();
     assert!(large.to_string().contains("send it in parts"), "{large}");
-    // The queue space was released.
+    // The answered appends no longer take space in the queue.
     for n in 30..60 {
         append(&log, &numbered(n..n + 1)).unwrap();
     }

@@ -1,4 +1,4 @@
-//! Damage, and storage that fails or loses power.
+//! Tests of damage, and of disks that fail or lose power.
 
 use std::io;
 use std::sync::Mutex;
@@ -94,8 +94,8 @@ fn damaged_identities_do_not_keep_the_log_shut() {
     assert_eq!(read_all(&folder.open(&config), P0), numbered(0..45));
 }
 
-/// A disk in memory. A power loss drops some of the writes that were not synced, in any
-/// order. Syncs, writes and reads can be made to fail.
+/// A disk in memory. A power loss drops some of the writes that were not synced, in any order. A
+/// test can let syncs, writes and reads fail.
 #[derive(Debug, Default)]
 struct Disk {
     bytes: Mutex<Contents>,
@@ -107,11 +107,11 @@ struct Disk {
 
 #[derive(Debug, Default, Clone)]
 struct Contents {
-    /// The content that the program reads.
+    /// The content of the file that the program reads.
     seen: Vec<u8>,
-    /// The content that is certainly on disk.
+    /// The content of the file that is certainly on disk.
     synced: Vec<u8>,
-    /// Writes since the last sync.
+    /// The writes since the last sync.
     unsynced: Vec<(u64, Vec<u8>)>,
 }
 
@@ -124,8 +124,8 @@ impl Disk {
         Ok(())
     }
 
-    /// The disk after a power loss: with a random part of the writes that were not
-    /// synced, the last of them torn.
+    /// Creates the disk as it is after a power loss. It contains a random part of the writes that
+    /// were not synced, and only a part of the last of them.
     fn after_power_loss(&self, rng: &mut fastrand::Rng) -> Self {
         let contents = self.bytes.lock().unwrap().clone();
         let mut synced = contents.synced;
@@ -145,7 +145,7 @@ impl Disk {
     }
 }
 
-/// One opening of the disk.
+/// The disk as the log opens it.
 #[derive(Debug)]
 struct Handle(Arc<Disk>);
 
@@ -203,7 +203,7 @@ fn on(disk: &Arc<Disk>) -> EmbeddedLog {
     EmbeddedLog::open_with(opener(disk), small()).unwrap()
 }
 
-/// Retries an append until it succeeds, as a client does.
+/// Repeats an append until it succeeds, as a client does.
 fn until_taken(log: &EmbeddedLog, events: &[Event]) -> Appended {
     loop {
         match append(log, events) {
@@ -227,8 +227,8 @@ fn no_event_is_acknowledged_after_a_failed_sync_and_the_log_recovers() {
     assert!(matches!(append(&log, &numbered(20..21)), Err(LogError::Unavailable(_))));
     assert_eq!(log.bounds(P0).unwrap().end, Offset(10), "nothing of it can be read");
     disk.syncs_fail.store(false, Ordering::SeqCst);
-    // Refused events are sent again. Each of them is in the log once, whether or not its
-    // failed commit has stored it.
+    // Refused events are sent again. Each of them must be in the log once, whether or not the
+    // commit that failed has stored it.
     for n in 10..21 {
         until_taken(&log, &numbered(n..n + 1));
     }
@@ -314,8 +314,8 @@ fn acknowledged_events_survive_power_loss_and_a_commit_is_complete_or_absent() {
         assert!(found >= acknowledged, "turn {turn}: {found} of {acknowledged} are there");
         assert_eq!(read_all(&log, P0), numbered(0..found), "turn {turn}");
         assert_eq!(found % 5, 0, "turn {turn}: an append is there in part");
-        // From some sync on, no sync reaches the disk, so a power loss drops a part of
-        // the later writes.
+        // From one sync on, no sync reaches the disk. So a power loss drops a part of the later
+        // writes.
         let good = rng.u64(0..8);
         let mut next = found;
         for _ in 0..good {

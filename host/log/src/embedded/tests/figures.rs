@@ -1,5 +1,5 @@
-//! Measurements for choosing defaults. Run with
-//! `cargo test --release -p lantern-log figures -- --ignored --nocapture`.
+//! Measurements from which the defaults were chosen. Run them with `cargo test --release -p
+//! lantern-log figures -- --ignored --nocapture`.
 
 use std::io::BufRead;
 use std::time::Instant;
@@ -9,7 +9,7 @@ use crate::Compression;
 
 const EVENTS: u64 = 1_000_000;
 
-/// Events like those of `lantern events generate`, about 212 bytes each.
+/// Creates events like those of `lantern events generate`, about 212 bytes each.
 fn shop(numbers: std::ops::Range<u64>, rng: &mut fastrand::Rng) -> Events {
     let mut events = Events::new();
     for n in numbers {
@@ -48,7 +48,7 @@ fn shop(numbers: std::ops::Range<u64>, rng: &mut fastrand::Rng) -> Events {
     events
 }
 
-/// CPU seconds that this process has used.
+/// The CPU time that this process has used, in seconds.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

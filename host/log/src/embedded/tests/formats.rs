@@ -1,4 +1,4 @@
-//! The chunk's format: round trips of random events, and damage.
+//! Tests of the format of chunks: random events are encoded and decoded, and damage is detected.
 
 use lantern_core::{Chunk, Offsets};
 use proptest::prelude::*;
@@ -23,7 +23,7 @@ fn encode_appended(
     Encoder::new(compression).encode(&chunk).bytes
 }
 
-/// The append time of the event at `index`: times rise, and the clock goes back once.
+/// The append time of the event at `index`. The times rise, except that the clock is set back once.
 fn append_time(index: usize) -> Timestamp {
     let seconds = i64::try_from(index / 3).unwrap();
     Timestamp(if index == 7 { -1 } else { seconds * 1_000_000 })
@@ -146,7 +146,8 @@ fn stored(hex: &str) -> Vec<u8> {
     pairs.iter().map(|[high, low]| digit(*high) << 4 | digit(*low)).collect()
 }
 
-/// A chunk as the first release writes it. Files of every release must stay readable.
+/// Decodes a chunk in the form in which the first release writes it. Files of every release must
+/// stay readable.
 #[test]
 fn a_chunk_of_the_first_release_is_read() {
     let chunk = decode(&stored(include_str!("chunk-2.hex"))).unwrap();

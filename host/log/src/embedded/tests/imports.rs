@@ -1,4 +1,4 @@
-//! Imports of events from another log, with their append times.
+//! Tests of imports: events from another log keep their append times.
 
 use super::*;
 

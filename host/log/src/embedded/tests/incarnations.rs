@@ -1,4 +1,4 @@
-//! Which opening wrote which events.
+//! Tests of incarnations: which opening of the log wrote which events.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! The embedded log as a whole, on real files.
+//! Tests of the whole embedded log, on real files.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -24,7 +24,7 @@ use super::{EmbeddedLog, LogConfig, tables};
 
 pub(super) const P0: PartitionId = PartitionId(0);
 
-/// A folder of its own with a log's file, and a clock that the test sets.
+/// A folder with the file of a log, and a clock that the test sets.
 pub(super) struct LogFolder {
     pub(super) folder: tempfile::TempDir,
     clock: Arc<AtomicI64>,
@@ -75,7 +75,7 @@ pub(super) fn event(id: &str, kind: &str, subject: &str, time: i64) -> Event {
     }
 }
 
-/// Events `from..to` of type `t` with their number as id and time.
+/// Creates the events `from..to` of type `t`. The number of each event is its id and its time.
 pub(super) fn numbered(numbers: std::ops::Range<u64>) -> Vec<Event> {
     numbers.map(|n| event(&n.to_string(), "t", "s", n.cast_signed() + 1)).collect()
 }
@@ -88,7 +88,7 @@ pub(super) fn columns(events: &[Event]) -> Events {
     columns
 }
 
-/// Starts an append. The returned channel receives its outcome.
+/// Starts an append. The channel that it returns receives the result.
 pub(super) fn start(log: &EmbeddedLog, events: &[Event]) -> Receiver<Result<Appended, LogError>> {
     let (send, receive) = channel();
     log.append(columns(events), Box::new(move |result| send.send(result).unwrap()));
@@ -124,7 +124,7 @@ pub(super) fn read_all(log: &EmbeddedLog, partition: PartitionId) -> Vec<Event> 
     read_from(log, partition, log.bounds(partition).unwrap().start)
 }
 
-/// The raw database, to damage it.
+/// The redb database of the log, so that a test can damage it.
 pub(super) fn raw(folder: &LogFolder) -> redb::Database {
     redb::Database::create(folder.file()).unwrap()
 }

@@ -1,4 +1,4 @@
-//! Reading: types, times, merged chunks, retention.
+//! Tests of reads: event types, times, merged chunks, retention.
 
 use super::*;
 use crate::embedded::chunk_meta::ChunkMeta;
@@ -123,7 +123,7 @@ fn an_offset_is_found_by_append_time_as_a_search_one_by_one_finds_it() {
     assert_eq!(log.offset_at(P0, Timestamp(5)).unwrap(), Offset(0));
     let mut times = Vec::new();
     for n in 0..60_i64 {
-        // Event times do not matter: some are late, and an early one is far ahead.
+        // Event times do not matter here: some events are late, and one is far in the future.
         let now = folder.set_clock(n);
         let events: Vec<_> = (0..rng.i64(1..6))
             .map(|i| {
@@ -233,10 +233,10 @@ fn a_clock_that_was_ahead_pins_neither_append_times_nor_retention_nor_the_highes
     at(3, day + 5);
     assert_eq!(append_times(&log), [day, 30_000 * day, day + 10, day + 10]);
     assert_eq!(log.bounds(P0).unwrap().max_time, Timestamp((day + 10) * 1_000_000));
-    // An event time far ahead of its append time does not count either.
+    // An event time that is far ahead of its append time is not used either.
     append(&log, &[event("4", "t", "s", 40_000 * day * 1_000_000)]).unwrap();
     assert_eq!(log.bounds(P0).unwrap().max_time, Timestamp((day + 10) * 1_000_000));
-    // An event is found by its append time, although an earlier one is ahead of it.
+    // An event is found by its append time, although an earlier event has a later append time.
     assert!(log.offset_at(P0, Timestamp((day + 10) * 1_000_000)).unwrap() <= Offset(2));
     let done = log.maintain(Timestamp((day + 3_700) * 1_000_000), &|_| None).unwrap();
     assert_eq!(done.trimmed[0].start, Offset(5));
@@ -336,15 +336,16 @@ fn readers_at_all_offsets_agree_while_appends_and_retention_go_on() {
     assert!(log.bounds(P0).unwrap().start.0 > 0);
 }
 
-/// The writer publishes a commit after the commit is in the file. If a shard could read the
-/// new events before that, it would record the incarnation of the events before them, and
-/// its next offset would be past the published end of the log.
+/// Checks that readers see the events of a commit only once the commit is published. The writer
+/// publishes a commit after the commit is in the file. If a shard could read the new events before
+/// that, it would record the incarnation of the events before them, and its next offset would be
+/// past the published end of the log.
 #[test]
 fn events_of_a_commit_are_read_once_the_commit_is_published() {
     for cache_bytes in [0, 1 << 20] {
         let folder = LogFolder::new();
         append(&folder.open(&small()), &numbered(0..3)).unwrap();
-        // The sixth event fills a chunk, into which the events before it are merged.
+        // The sixth event fills a chunk. The events before it are merged into this chunk.
         let log = folder.open(&LogConfig { cache_bytes, chunk_events_max: 6, ..small() });
         append(&log, &numbered(3..5)).unwrap();
         append(&log, &[event("x", "other", "s", 5)]).unwrap();
