@@ -1,4 +1,5 @@
-//! The component bindings of the contract, one module per major version.
+//! The bindings of the plugin contract, generated from its WIT file. Each major version has a
+//! module.
 
 /// Version 0.2 of the contract.
 #[allow(

@@ -1,6 +1,6 @@
-//! The cache of compiled code on disk. Compiled code is native code, which could do
-//! anything if another program had written it. So a file is loaded only if a keyed hash
-//! proves that this installation created it, for this engine and this upload.
+//! The cache of compiled code on disk. Compiled code is native code: if another program had written
+//! it, it could do anything. So a file is loaded only if a keyed hash proves that this installation
+//! created it, for this engine and this upload.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -15,41 +15,42 @@ use sha2::Sha256;
 use wasmtime::Engine;
 use wasmtime::component::Component;
 
-/// SHA-256 of an upload.
+/// The SHA-256 of an upload.
 pub(crate) type UploadHash = [u8; 32];
 
-/// The last bytes of a cache file, after the code and its keyed hash. The code is an ELF
-/// image, whose header gives the positions of all its parts, so the bytes after the image
-/// are not loaded as code.
+/// The last bytes of a file in the cache. They follow the code and its keyed hash. The code is an
+/// ELF image whose header states the positions of all its parts, so bytes after the image are not
+/// loaded as code.
 const MAGIC: &[u8; 8] = b"LNCODE2\n";
 const TAG_BYTES: usize = 32;
 const END_BYTES: usize = TAG_BYTES + MAGIC.len();
 const KEY_BYTES: usize = 32;
-/// Temporary files that are older than this were left behind by a crash.
+/// The age after which a temporary file must have been left by a crash.
 const ASIDE_MAX: Duration = Duration::from_secs(3600);
-/// The extension of compiled files.
+/// The extension of files with compiled code.
 const SUFFIX: &str = "cwasm";
 /// The extension of temporary files.
 const ASIDE_SUFFIX: &str = "tmp";
 
 /// Code that this installation has compiled. Only [`CodeCache::load`] and
-/// [`CompiledCode::from_compiler`] create a value of this type.
-/// [`CompiledCode::deserialize`] relies on that.
+/// [`CompiledCode::from_compiler`] create values of this type. [`CompiledCode::deserialize`] relies
+/// on this.
 pub(crate) struct CompiledCode(CachedCode);
 
 enum CachedCode {
     Bytes(Vec<u8>),
-    /// A file of the cache. No process writes into it after it has its final name.
+    /// The code is in a file of the cache. No process writes to the file once it has its final
+    /// name.
     File(File),
 }
 
 impl CompiledCode {
-    /// Takes the output of this program's own compiler.
+    /// Creates a value from the output of this program's own compiler.
     pub(crate) fn from_compiler(bytes: Vec<u8>) -> Self {
         Self(CachedCode::Bytes(bytes))
     }
 
-    /// Loads the code so that it can run.
+    /// Loads the code into the engine, so that it can run.
     ///
     /// # Errors
     /// If the code is for another engine, or the system has no memory.
@@ -80,7 +81,7 @@ impl CompiledCode {
     }
 }
 
-/// The folder with compiled code for one engine.
+/// The cache of compiled code for one engine, in a folder.
 pub(crate) struct CodeCache {
     root: PathBuf,
     dir: PathBuf,
@@ -91,7 +92,7 @@ pub(crate) struct CodeCache {
 }
 
 impl CodeCache {
-    /// Opens the cache in `root`, with its key, for the engine named `engine`.
+    /// Opens the cache in the folder `root`, with its key, for the engine with the id `engine`.
     pub(crate) fn open(root: &Path, engine: &str, bytes_max: u64) -> io::Result<Self> {
         let dir = root.join(engine);
         fs::create_dir_all(&dir)?;
@@ -108,12 +109,12 @@ impl CodeCache {
         Ok(cache)
     }
 
-    /// Whether the cache has a file for an upload.
+    /// Whether the cache has a file with the code of an upload.
     pub(crate) fn has(&self, sha: &UploadHash) -> bool {
         self.path(sha).is_file()
     }
 
-    /// The code of an upload, if the cache has it and its keyed hash is right.
+    /// The code of an upload, if the cache has it and its keyed hash is correct.
     pub(crate) fn load(&self, sha: &UploadHash) -> Option<CompiledCode> {
         let path = self.path(sha);
         let (file, bytes) = match read(&path) {
@@ -138,8 +139,8 @@ impl CodeCache {
             metrics::counter!("lantern_plugin_cache_refused_total").increment(1);
             return None;
         }
-        // Records that the file is in use, for the eviction. If this fails, the worst
-        // result is another compilation.
+        // The time shows later which files are in use and must not be evicted. If it cannot be set,
+        // the worst result is that the code is compiled again.
         let _ = file.set_modified(SystemTime::now());
         // The file is mapped into memory, so only code that runs takes memory.
         Some(CompiledCode(CachedCode::File(file)))
@@ -170,12 +171,11 @@ impl CodeCache {
         self.dir.join(hex::encode(sha)).with_extension(SUFFIX)
     }
 
-    /// The keyed hash of `code`, not finished yet: `finalize` returns its bytes,
-    /// `verify_slice` compares them in constant time.
+    /// The keyed hash of `code`, before it is finished: `finalize` returns its bytes, and
+    /// `verify_slice` compares it in constant time.
     fn tag(&self, sha: &UploadHash, code: &[u8]) -> Hmac<Sha256> {
-        // Each part has a fixed length, except the engine's name, which follows its
-        // length, and the code, which is the last part. So different inputs give different
-        // byte sequences.
+        // The hash covers parts of fixed length, the engine's name after its length, and the code
+        // at the end. So different inputs give different sequences of bytes.
         let engine = u64::try_from(self.engine.len()).expect("a short name").to_le_bytes();
         let mut hash = Hmac::new_from_slice(&self.key).expect("a key of any length is fine");
         for part in [&engine[..], self.engine.as_bytes(), sha, code] {
@@ -184,8 +184,8 @@ impl CodeCache {
         hash
     }
 
-    /// Deletes the least recently used files, of any engine, until the rest is within the
-    /// limit.
+    /// Deletes files, for whatever engine, until the rest is within the limit. It begins with those
+    /// that were not used for the longest time.
     fn evict(&self) -> io::Result<()> {
         let mut files = Vec::new();
         let mut total = 0;
@@ -235,8 +235,8 @@ fn read(path: &Path) -> io::Result<(File, Vec<u8>)> {
     Ok((file, bytes))
 }
 
-/// Reads the key, or creates one. A key that other users can read is not safe, so it is
-/// replaced. Then no cached file matches the key, and all code is compiled again.
+/// Reads the key of the cache, or creates one. A key that other users can read is not safe, so it
+/// is replaced. No cached file then matches the new key, and all code is compiled again.
 fn open_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     if let Some(key) = read_key(path)? {
         return Ok(key);
@@ -249,8 +249,8 @@ fn open_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
         let mut file = File::options().write(true).create_new(true).mode(0o600).open(&aside)?;
         file.write_all(&key)?;
         file.sync_all()?;
-        // Unlike a rename, a link never replaces the key that another process has created
-        // at the same time.
+        // Another process may create the key at the same time. Unlike a rename, a link never
+        // replaces that key.
         fs::hard_link(&aside, path)
     })();
     let _ = fs::remove_file(&aside);
@@ -291,7 +291,8 @@ mod tests {
 
     use super::*;
 
-    /// Files of earlier releases must stay valid.
+    /// Checks the form of the keyed hash, because files that earlier releases wrote must stay
+    /// valid.
     #[test]
     fn the_keyed_hash_covers_engine_upload_and_code_in_this_order() {
         let root = tempfile::tempdir().unwrap();
@@ -333,7 +334,7 @@ mod tests {
             fs::write(&path, &good[..cut]).unwrap();
             assert!(again.load(&sha).is_none(), "cut to {cut}");
         }
-        // The keyed hash is right for another upload, so it is wrong here.
+        // The keyed hash is correct for another upload, so it must be refused here.
         fs::write(again.path(&[8; 32]), &good).unwrap();
         assert!(again.load(&[8; 32]).is_none());
     }

@@ -1,6 +1,6 @@
-//! Compiles in a separate process, with limits of time and memory, without environment
-//! variables and secrets. A limit on the size of an upload is not sufficient: compiling
-//! one valid function of 255 KiB can take minutes and gigabytes.
+//! Compiles plugins in a separate process, with limits for time and memory and without environment
+//! variables and secrets. A limit for the size of an upload is not sufficient: compiling one valid
+//! function of 255 KiB can take minutes and gigabytes.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,29 +17,29 @@ use wasmtime::Engine;
 use crate::pipeline::{PrepareError, prepare};
 use crate::{Compiler, LoadError, PluginConfig, engine};
 
-/// The first argument of a program that runs as the compiling child.
+/// The first argument of a process that is a compiling child.
 const CHILD_ARGUMENT: &str = "__compile";
-/// The largest compiled code, in bytes.
+/// The maximum size of compiled code, in bytes.
 const CODE_BYTES_MAX: u64 = 256 << 20;
-/// How long a child may take to exit after it has closed its output.
+/// The time within which a child must exit after it has closed its output.
 const END_MAX: Duration = Duration::from_secs(2);
-/// The interval at which the child's exit is polled.
+/// The interval at which the parent checks whether the child has exited.
 const END_POLL: Duration = Duration::from_millis(1);
-/// The beginning of the message that Rust's standard library writes to standard error if
-/// the allocator returns no memory.
+/// The beginning of the message that Rust's standard library writes to standard error if it gets no
+/// memory.
 const NO_MEMORY: &str = "memory allocation of";
 /// How many bytes of a child's standard error are read.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
-/// By how much the child's priority is lowered.
+/// How far the child's priority is lowered (its `nice` value).
 const NICE: i32 = 10;
-/// First byte of the child's answer: the code follows.
+/// The first byte of the child's answer if compiled code follows.
 const ANSWER_CODE: u8 = 0;
-/// First byte of the child's answer: a [`LoadError`] follows, as JSON.
+/// The first byte of the child's answer if a [`LoadError`] follows, as JSON.
 const ANSWER_ERROR: u8 = 1;
-/// First byte of the child's answer: it got no memory. Nothing follows.
+/// The only byte of the child's answer if it got no memory.
 const ANSWER_NO_MEMORY: u8 = 2;
 
-/// The child's task, passed as its second argument.
+/// What a child must compile. It is passed as the child's second argument.
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CompileRequest {
@@ -48,7 +48,8 @@ struct CompileRequest {
     memory_bytes: u64,
 }
 
-/// Compiles uploads, a limited number at a time. The others wait in a queue.
+/// Compiles uploads. Only a limited number are compiled at the same time; the others wait in a
+/// queue.
 pub(crate) struct Compilers {
     compiler: Compiler,
     wall: Duration,
@@ -60,12 +61,12 @@ pub(crate) struct Compilers {
     started: AtomicU64,
 }
 
-/// Whether a compilation waits for others.
+/// Whether a compilation has to wait for others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CompileOrder {
-    /// It waits while the maximum number of compilations is running.
+    /// The compilation waits while the maximum number of compilations is running.
     Queued,
-    /// It begins at once, and no other compilation waits for it.
+    /// The compilation begins at once, and no other compilation waits for it.
     AtOnce,
 }
 
@@ -93,14 +94,14 @@ impl Compilers {
         }
     }
 
-    /// How many compilations were started.
+    /// The number of compilations that were started.
     pub(crate) fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// Wraps, checks and compiles `bytes` for `engine`. With [`CompileOrder::Queued`] it
-    /// first waits while the maximum number of compilations is running. This wait ends,
-    /// because each compilation has a time limit.
+    /// Checks and compiles the upload `bytes` for `engine`. Converts a core module to a component
+    /// first. With [`CompileOrder::Queued`] it waits while the maximum number of compilations is
+    /// running. This wait ends, because each compilation has a time limit.
     pub(crate) fn compile(
         &self,
         engine: &Engine,
@@ -117,7 +118,7 @@ impl Compilers {
             Compiler::InProcess => {
                 prepare(engine, bytes, self.request.allow_wasi).map_err(|error| match error {
                     PrepareError::Load(error) => error,
-                    // No limit was set, so the machine lacks memory.
+                    // There is no limit for memory here, so it is the machine that lacks memory.
                     PrepareError::NoMemory => host(error.to_string()),
                 })
             }
@@ -177,15 +178,15 @@ impl Compilers {
         }
     }
 
-    /// Sends the upload and reads the answer, until the child closes its output or its
-    /// time is up.
+    /// Sends the upload to the child and reads its answer, until the child closes its output or its
+    /// time has passed.
     fn converse(&self, child: &mut Child, bytes: &[u8]) -> Result<CompileReply, LoadError> {
         let mut stdin = child.stdin.take().expect("piped");
         let stdout = child.stdout.take().expect("piped");
         let stderr = child.stderr.take().expect("piped");
         std::thread::scope(|scope| {
-            // If the child exits before it has read everything, this write fails. The
-            // error is ignored here, because the exit of the child is examined later.
+            // If the child exits before it has read everything, this write fails. The error is
+            // ignored, because the exit status of the child is examined later.
             scope.spawn(move || {
                 let _ = stdin.write_all(bytes);
             });
@@ -193,10 +194,10 @@ impl Compilers {
             let (sender, receiver) = mpsc::channel();
             scope.spawn(move || sender.send(read(stdout, CODE_BYTES_MAX)));
             let stdout = receiver.recv_timeout(self.wall);
-            // A child that has closed its output normally exits soon, and its exit status
-            // then shows whether it failed. A child whose time is up, or that keeps
-            // running after it has closed its output, is killed. This closes its pipes, so
-            // the threads of this scope end.
+            // A child that has closed its output normally exits soon, and its exit status then
+            // shows whether it failed. The child is killed if its time has passed, or if it
+            // continues to run after it has closed its output. This closes its pipes, so the
+            // threads of this scope end.
             if stdout.is_err() || !ends_by_itself(child) {
                 let _ = child.kill();
             }
@@ -221,8 +222,8 @@ impl Compilers {
                 LoadError::CompileCpu { limit_s: self.request.cpu_s }
             }
             Some(signal) if signal == Signal::KILL.as_raw() => LoadError::CompilerKilled,
-            // Rust aborts a process that gets no memory from the allocator. Stable Rust
-            // cannot call a function before it aborts, so the message is the only sign.
+            // If the allocator of a Rust process gets no memory, the process aborts. Stable Rust
+            // cannot call a function before it aborts, so the message is the only sign of this.
             Some(signal) if signal == Signal::ABORT.as_raw() && words.contains(NO_MEMORY) => {
                 self.out_of_memory()
             }
@@ -234,7 +235,7 @@ impl Compilers {
     }
 }
 
-/// Whether a child that has closed its output ends within [`END_MAX`].
+/// Whether a child that has closed its output exits within [`END_MAX`].
 fn ends_by_itself(child: &mut Child) -> bool {
     let closed = Instant::now();
     while closed.elapsed() < END_MAX {
@@ -251,7 +252,7 @@ struct CompileReply {
     stderr: Vec<u8>,
 }
 
-/// The permission to run one compilation.
+/// The permit to run one compilation. It is returned when this is dropped.
 struct CompilePermit<'a>(&'a Compilers);
 
 impl Drop for CompilePermit<'_> {
@@ -261,9 +262,9 @@ impl Drop for CompilePermit<'_> {
     }
 }
 
-/// The main function of the compiling child: reads an upload from standard input, and
-/// writes the code or an error to standard output. A program whose first argument is
-/// `__compile` must call it at once.
+/// The main function of a compiling child. It reads an upload from standard input, and writes the
+/// code or an error to standard output. A program whose first argument is `__compile` must call it
+/// at once.
 #[must_use]
 pub fn compile_child_main() -> ExitCode {
     let request = std::env::args().nth(2).and_then(|json| serde_json::from_str(&json).ok());
@@ -308,14 +309,13 @@ fn limit_this_process(request: &CompileRequest) -> rustix::io::Result<()> {
             Rlimit { current: Some(current), maximum: Some(maximum) },
         )
     };
-    // If the parent ends, no process reads the answer. So the kernel then kills the child
-    // as well.
+    // If the parent ends, nothing reads the answer. So the kernel is asked to kill the child too.
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     limit(Resource::Core, 0, 0)?;
     limit(Resource::Fsize, 0, 0)?;
-    // At the first limit the child gets a signal (`XCPU`) that identifies the cause. If it
-    // survives that signal, it gets `KILL` at the second limit, which it cannot catch.
+    // At the first limit the child gets the signal `XCPU`, which shows the reason. If it survives
+    // this signal, it gets `KILL` at the second limit, which it cannot catch.
     limit(Resource::Cpu, request.cpu_s, request.cpu_s + 1)?;
     limit(Resource::As, request.memory_bytes, request.memory_bytes)?;
     rustix::process::nice(NICE)?;
@@ -334,7 +334,7 @@ fn this_program() -> Result<PathBuf, LoadError> {
 
 fn read(from: impl Read, bytes_max: u64) -> Vec<u8> {
     let mut bytes = Vec::new();
-    // After an error the bytes read before it are returned.
+    // If there is an error, the bytes that were read before it are returned.
     let _ = from.take(bytes_max).read_to_end(&mut bytes);
     bytes
 }

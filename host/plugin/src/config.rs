@@ -1,4 +1,5 @@
-//! The settings of the plugin host. Names end in their unit; an unknown key is an error.
+//! The settings of the plugin host. The name of a setting ends in its unit. An unknown setting is
+//! an error.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! Checks a component against the contract before it is compiled. An error names the
-//! function or version that differs, and the remedy.
+//! Checks whether a component follows the plugin contract, before it is compiled. The error names
+//! the function or version that differs, and what to do.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -15,19 +15,20 @@ use crate::wasi;
 pub(crate) const WIT: &str = include_str!("../../../wit/projection.wit");
 /// The name of its package.
 pub(crate) const PACKAGE: &str = "lantern:projection";
-/// The interface a projection exports.
+/// The interface that a projection exports.
 const PROJECTOR: &str = "lantern:projection/projector";
 /// The interface that an interpreter imports.
 const SOURCE: &str = "lantern:projection/source";
-/// The longest text for a type, in bytes: types can be nested without limit.
+/// The maximum length of the text for a type, in bytes. It is limited because types can be nested
+/// without limit.
 const TYPE_BYTES_MAX: usize = 2_000;
-/// The most names that a message lists.
+/// The maximum number of names that an error lists.
 const NAMES_MAX: usize = 8;
 
 /// The contract that this host supports.
 static CONTRACT: LazyLock<Contract> = LazyLock::new(Contract::parse);
 
-/// A parsed contract.
+/// The contract after its WIT file was parsed.
 struct Contract {
     resolve: Resolve,
     world: WorldId,
@@ -41,14 +42,15 @@ impl Contract {
             .push_source("projection.wit", WIT)
             .expect("the contract is checked with the code");
         let world = resolve.select_world(&[package], Some("interpreter"));
-        // This world has all imports of the contract, the other one lacks `source`.
+        // This world has all imports of the contract. The other world lacks `source`.
         let world = world.expect("the contract has this world");
         let version = resolve.packages[package].name.version.as_ref();
         let version = version.expect("the contract has a version").to_string();
         Self { resolve, world, version }
     }
 
-    /// The interface `name` (without a version), if the world imports or exports it.
+    /// The interface of the contract with the name `name` (without a version), if the world imports
+    /// or exports it.
     fn interface(&self, name: &str) -> Option<InterfaceId> {
         let world = &self.resolve.worlds[self.world];
         world.imports.values().chain(world.exports.values()).find_map(|item| match item {
@@ -61,9 +63,8 @@ impl Contract {
     }
 }
 
-/// Adds the description of the contract's world to a core module that has none. So a
-/// module that was written by hand for the contract can be uploaded without a further
-/// tool.
+/// Adds a description of the contract's world to a core module that has none. So a module that was
+/// written by hand for the contract can be uploaded without another tool.
 ///
 /// # Errors
 /// If the description cannot be encoded.
@@ -74,11 +75,11 @@ pub(crate) fn describe_module(module: &mut Vec<u8>) -> Result<(), String> {
         .map_err(|error| format!("{error:#}"))
 }
 
-/// Checks the imports and exports of `component`, the bytes of a component.
+/// Checks the imports and exports of the component whose bytes are `component`.
 ///
 /// # Errors
-/// The first import, export or function that does not fit. A component that cannot be
-/// decoded passes, because the linker refuses it with an error of its own.
+/// [`LoadError`] for the first import, export or function that does not match. A component that
+/// cannot be decoded passes this check, because the linker refuses it with an error of its own.
 pub(crate) fn check(component: &[u8], allow_wasi: bool) -> Result<(), LoadError> {
     let Ok(wit_component::DecodedWasm::Component(resolve, world)) =
         wit_component::decode(component)
@@ -114,10 +115,10 @@ pub(crate) fn check(component: &[u8], allow_wasi: bool) -> Result<(), LoadError>
     Err(no_projector(&contract.version, &exports))
 }
 
-/// Checks whether a component may have an import of this name.
+/// Checks whether a component may have an import with this name.
 ///
 /// # Errors
-/// [`LoadError`] with the probable reason for the import.
+/// [`LoadError`] with the probable reason why the plugin has the import.
 pub(crate) fn check_import(name: &str, allow_wasi: bool) -> Result<(), LoadError> {
     let (stem, version) = split(name);
     if stem.starts_with("wasi:") {
@@ -131,12 +132,12 @@ pub(crate) fn check_import(name: &str, allow_wasi: bool) -> Result<(), LoadError
     if contract.interface(stem).is_none() { Err(no_such(name)) } else { Ok(()) }
 }
 
-/// Whether an import of this name makes a plugin an interpreter.
+/// Whether a plugin with an import of this name is an interpreter.
 pub(crate) fn is_source(name: &str) -> bool {
     split(name).0 == SOURCE
 }
 
-/// The error for a component without the required export.
+/// The error for a component that does not export the interface of a projection.
 pub(crate) fn no_projector(version: &str, exports: &[String]) -> LoadError {
     let names = list(exports.iter().map(String::as_str));
     let exports = if exports.iter().any(|name| name.starts_with("wasi:cli/run")) {
@@ -181,7 +182,7 @@ fn check_version(
     verb: &str,
     have: &str,
 ) -> Result<(), LoadError> {
-    // Within a track the contract only gets additions.
+    // Compatible versions differ only in additions to the contract.
     if version.is_some() && version.and_then(track) == track(have) {
         return Ok(());
     }
@@ -193,8 +194,8 @@ fn check_version(
     })
 }
 
-/// Checks that every function of the plugin's interface is in the contract with the same
-/// signature.
+/// Checks every function of the interface that the plugin exports: the contract must have it, with
+/// the same signature.
 fn check_functions(
     contract: &Contract,
     resolve: &Resolve,
@@ -252,7 +253,7 @@ fn check_signature(
         return Ok(());
     }
     let short = [spell(resolve, actual, false), spell(&contract.resolve, expected, false)];
-    // If the difference is within a named type, write all types in full.
+    // If the difference is within a named type, the text contains the definitions of all types.
     let [actual, expected] = if short[0] == short[1] { deep } else { short };
     Err(LoadError::Signature {
         function: function.into(),
@@ -270,13 +271,13 @@ fn no_such(name: &str) -> LoadError {
     LoadError::Import { name: name.into(), have: format!("it has {have}") }
 }
 
-/// Splits `name@version` into name and version.
+/// Splits `name@version` into the name and the version.
 fn split(name: &str) -> (&str, Option<&str>) {
     name.split_once('@').map_or((name, None), |(stem, version)| (stem, Some(version)))
 }
 
-/// The track of a version. Versions of one track are compatible: they have the same major
-/// version or, before 1.0, the same minor version.
+/// The numbers that compatible versions of the contract share: the major version and, before 1.0,
+/// the minor version.
 fn track(version: &str) -> Option<(u64, u64)> {
     let mut numbers = version.split(['.', '-', '+']).map(str::parse);
     match (numbers.next()?.ok()?, numbers.next()?.ok()?) {
@@ -302,7 +303,8 @@ fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     }
 }
 
-/// Writes types in WIT syntax: named types by name or, for a comparison, in full.
+/// Writes types in WIT syntax. Named types are written by name or, for a comparison, with their
+/// definition.
 struct TypeFormatter<'a> {
     resolve: &'a Resolve,
     deep: bool,

@@ -1,5 +1,5 @@
-//! The WebAssembly engine of a host: which features are enabled, and the timer that ends
-//! calls that hang.
+//! The WebAssembly engine of the host. This module decides which features of WebAssembly are
+//! enabled, and runs the timer that ends calls that take too long.
 
 use std::hash::{Hash as _, Hasher};
 use std::num::NonZeroUsize;
@@ -11,48 +11,48 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
-/// How often the epoch advances. This is the resolution of `plugin.limits.apply_ms`.
+/// The interval at which the engine's epoch advances. The time limit of a call
+/// (`plugin.limits.apply_ms`) is measured in these steps.
 pub(crate) const EPOCH_TICK: Duration = Duration::from_millis(100);
 
-/// The address space that is reserved for each linear memory. With the whole 4 GiB of
-/// 32-bit addresses and the guard after them, compiled code needs no bounds checks. In a
-/// measurement with Rust guests that parse JSON, calls took 15 % less time than with a
-/// reservation of 64 MiB, and an instance took the same time (20 µs) and memory (10 KB and
-/// the pages that it touches). An address space of 47 bits has room for 30,000
-/// reservations of this size.
+/// The address space that is reserved for each linear memory, in bytes. It is the whole 4 GiB of
+/// 32-bit addresses. With the guard that follows, compiled code needs no checks of bounds. In a
+/// measurement with Rust guests that parse JSON, calls took 15 % less time than with a reservation
+/// of 64 MiB; creating an instance took the same time (20 µs) and the same memory (10 KB and the
+/// pages that the instance uses). An address space of 47 bits has room for 30,000 reservations of
+/// this size.
 const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
-/// The address space after a memory, where every access traps.
+/// The address space after each linear memory in which every access traps, in bytes.
 const MEMORY_GUARD_BYTES: u64 = 32 << 20;
-/// The stack that WebAssembly may use on the calling thread. Threads of a pool have 2 MiB
-/// by default, so at least half of it remains for host calls.
+/// The stack that WebAssembly may use on the calling thread, in bytes. Threads of a pool have 2 MiB
+/// by default, so at least half of it is left for host calls.
 const WASM_STACK_BYTES: usize = 1 << 20;
-/// The fuel of an instruction that grows a memory or table, also if it fails. Such an
-/// instruction calls the engine and takes half a microsecond (measured). If it took one
-/// unit like other instructions, a loop of them would exceed the limit of wall time before
-/// the limit of fuel.
+/// The fuel that an instruction uses to grow a memory or a table, even if it fails. Such an
+/// instruction calls the engine and takes half a microsecond (measured). If it used one unit like
+/// other instructions, a loop of them would exceed the limit of wall time before the limit of fuel.
 const GROW_FUEL: u8 = 250;
-/// The fuel of copying, filling or initialising memory or tables, in addition to one unit
-/// for each byte. These instructions call the engine, like those that grow a memory.
+/// The fuel that an instruction uses to copy, fill or initialize memory or tables, in addition to
+/// one unit for each byte. Such instructions call the engine, like those that grow a memory.
 const BULK_FUEL: u8 = 20;
-/// The most frames of a backtrace.
+/// The maximum number of frames in a backtrace.
 const BACKTRACE_FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 
-/// Part of the name of every cache folder. Change it with every change of the wrapping or
-/// the checks after which the same upload gives other code.
+/// A part of the name of every cache folder. It must be changed if a change of this program leads
+/// to other code for the same upload.
 const BUILD: &str = concat!("lantern-plugin ", env!("CARGO_PKG_VERSION"), " build 1");
 
-/// Creates the engine. Host and compiling child must have the same settings, so both call
+/// Creates the engine. The host and the compiling child must use the same settings, so both call
 /// this function.
 ///
 /// # Errors
-/// If the machine or system cannot run it.
+/// If the engine cannot run on this machine or system.
 pub(crate) fn new() -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
         .strategy(Strategy::Cranelift)
         .cranelift_opt_level(OptLevel::Speed)
-        // Inlining would make guests no faster, because their own compilers have inlined
-        // the functions already. It would also double the time to compile a plugin.
+        // Guests would not become faster by inlining, because the compilers of their languages have
+        // already inlined functions. It would also double the time to compile a plugin.
         .compiler_inlining(Inlining::No)
         .wasm_component_model(true)
         // Calls run on the caller's thread and stack.
@@ -66,10 +66,10 @@ pub(crate) fn new() -> wasmtime::Result<Engine> {
         .memory_reservation(MEMORY_RESERVATION_BYTES)
         .memory_guard_size(MEMORY_GUARD_BYTES)
         .memory_init_cow(true);
-    // The same results on every machine.
+    // With these settings, floating-point results are the same on every machine.
     config.cranelift_nan_canonicalization(true).relaxed_simd_deterministic(true);
-    // Each feature increases the attack surface, so features that no supported language
-    // needs are off.
+    // Each feature of WebAssembly gives attackers more possibilities. So features that no supported
+    // language needs are off.
     config
         .wasm_relaxed_simd(false)
         .wasm_simd(true)
@@ -79,7 +79,7 @@ pub(crate) fn new() -> wasmtime::Result<Engine> {
         .wasm_shared_everything_threads(false)
         .shared_memory(false)
         .wasm_memory64(false)
-        // The loader of JavaScript modules in QuickJS components has a memory of its own.
+        // In QuickJS components, the loader of JavaScript modules has a memory of its own.
         .wasm_multi_memory(true)
         .wasm_tail_call(false)
         .wasm_gc(false)
@@ -95,7 +95,7 @@ pub(crate) fn new() -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// The fuel of instructions: one, except for instructions that do much work.
+/// The fuel that each instruction uses. It is one unit, except for instructions that do much work.
 fn operator_cost() -> OperatorCost {
     OperatorCost {
         MemoryGrow: GROW_FUEL,
@@ -106,7 +106,7 @@ fn operator_cost() -> OperatorCost {
         TableCopy: BULK_FUEL,
         TableFill: BULK_FUEL,
         TableInit: BULK_FUEL,
-        // The system zeroes each page of a memory when it is first touched.
+        // The operating system zeroes each page of a memory when the page is first used.
         variable: VariableOperatorCost {
             memory_grow_per_page: GROW_FUEL,
             ..VariableOperatorCost::new()
@@ -115,8 +115,8 @@ fn operator_cost() -> OperatorCost {
     }
 }
 
-/// The id of an engine in the names of cache folders. Engines with the same id can run
-/// each other's compiled code.
+/// The id of an engine, which is part of the names of cache folders. Engines with the same id can
+/// run each other's compiled code.
 pub(crate) fn id(engine: &Engine) -> String {
     let mut hasher = Sha256Hasher(Sha256::new());
     BUILD.hash(&mut hasher);
@@ -124,8 +124,8 @@ pub(crate) fn id(engine: &Engine) -> String {
     hex::encode(&hasher.0.finalize()[..8])
 }
 
-/// Starts the thread that advances the engine's epoch, a counter by which wasmtime
-/// interrupts calls, as long as the engine exists.
+/// Starts a thread that advances the engine's epoch as long as the engine exists. The epoch is a
+/// counter with which wasmtime interrupts calls that take too long.
 ///
 /// # Errors
 /// If the system cannot create a thread.
@@ -141,7 +141,7 @@ pub(crate) fn tick(engine: &Engine) -> std::io::Result<()> {
     Ok(())
 }
 
-/// SHA-256 as a [`Hasher`], for ids that are the same in every process.
+/// Makes SHA-256 usable as a [`Hasher`], for ids that are the same in every process.
 struct Sha256Hasher(Sha256);
 
 impl Hasher for Sha256Hasher {

@@ -1,4 +1,4 @@
-//! Errors of loading a plugin, with texts for its author.
+//! The errors of loading a plugin. Their texts are for the plugin's author.
 
 use lantern_core::ManifestError;
 use serde::{Deserialize, Serialize};
@@ -11,10 +11,10 @@ pub enum PluginHostError {
     /// The WebAssembly engine cannot start on this machine.
     #[error("the WebAssembly engine cannot start: {0}")]
     Engine(String),
-    /// The folder of compiled plugins is unusable.
+    /// The folder with compiled plugins cannot be used.
     #[error("the cache of compiled plugins at `{path}` cannot be used: {reason}")]
     Cache {
-        /// The folder.
+        /// The path of the folder.
         path: String,
         /// The system's error.
         reason: String,
@@ -22,7 +22,7 @@ pub enum PluginHostError {
 }
 
 /// Why a plugin was not loaded. Each error has a stable [`LoadError::code`] and a
-/// [`LoadError::help`]. The compiling process returns it as JSON.
+/// [`LoadError::help`]. The compiling child returns it as JSON.
 #[derive(Clone, Debug, Error, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum LoadError {
@@ -32,62 +32,63 @@ pub enum LoadError {
         /// The format of the upload, or its first bytes.
         actual: String,
     },
-    /// The upload exceeds the size limit.
+    /// The upload is larger than the limit.
     #[error(
         "the plugin has {bytes} bytes, and the limit is {limit} (`plugin.limits.upload_bytes_max`)"
     )]
     TooLarge {
-        /// The size.
+        /// The size of the upload, in bytes.
         bytes: usize,
-        /// The limit.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// The parameters exceed the size limit.
+    /// The parameters are larger than the limit.
     #[error(
         "the parameters have {bytes} bytes, and the limit is {limit} (`plugin.limits.parameters_bytes_max`)"
     )]
     ParametersTooLarge {
-        /// The size.
+        /// The size of the parameters, in bytes.
         bytes: usize,
-        /// The limit.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// A core module that was neither built with an SDK nor has the contract's exports.
+    /// The upload is a core module that was not built with an SDK and does not export the functions
+    /// of the contract.
     #[error(
         "this is a core WebAssembly module without a `component-type` section and without the \
          contract's exports, so it is not a projection"
     )]
     NoMetadata,
-    /// A core module with imports that no host can provide.
+    /// The upload is a core module with an import that no host can provide.
     #[error("the module imports `{name}` from `{module}`, which projections cannot import: {why}")]
     CoreImport {
-        /// The import's module.
+        /// The module name of the import.
         module: String,
-        /// The name.
+        /// The name of the import.
         name: String,
         /// The probable reason for the import.
         why: String,
     },
-    /// A core module that cannot be wrapped as a component.
+    /// The upload is a core module that cannot be converted to a component.
     #[error("the module cannot be turned into a component: {reason}")]
     Wrap {
-        /// The reason.
+        /// The reason why it cannot be converted.
         reason: String,
     },
-    /// The upload is damaged, or uses a WebAssembly feature that is off.
+    /// The upload is damaged, or uses a WebAssembly feature that is not enabled.
     #[error(
         "this WebAssembly is invalid, or uses a feature that this host does not support: {reason}"
     )]
     Invalid {
-        /// The validator's error.
+        /// The error of the validator.
         reason: String,
     },
     /// The plugin imports something that is not in the contract.
     #[error("the plugin imports `{name}`, which this host does not provide; {have}")]
     Import {
-        /// The interface or function.
+        /// The name of the imported interface or function.
         name: String,
-        /// The interfaces or functions that the host has.
+        /// The interfaces or functions that the host provides.
         have: String,
     },
     /// The plugin was built for another version of the contract.
@@ -95,21 +96,21 @@ pub enum LoadError {
         "the plugin was built for version {expected} of the contract (it {verb} `{name}`), but this host has version {have}"
     )]
     Version {
-        /// The interface.
+        /// The name of the interface.
         name: String,
-        /// `imports` or `exports`.
+        /// How the plugin uses the interface: `imports` or `exports`.
         verb: String,
-        /// The version in the plugin.
+        /// The version of the contract in the plugin.
         expected: String,
-        /// The version in the host.
+        /// The version of the contract in the host.
         have: String,
     },
     /// The plugin imports a part of WASI that the host does not provide.
     #[error("the plugin imports `{name}`: {why}")]
     Wasi {
-        /// The interface.
+        /// The name of the interface.
         name: String,
-        /// The reason why it is not provided.
+        /// Why the host does not provide the interface.
         why: String,
     },
     /// A function's parameters or results differ from the contract.
@@ -118,13 +119,13 @@ pub enum LoadError {
          contract"
     )]
     Signature {
-        /// The interface and the function.
+        /// The names of the interface and the function.
         function: String,
-        /// The signature in the plugin.
+        /// The function's signature in the plugin.
         actual: String,
-        /// The signature in the contract.
+        /// The function's signature in the contract.
         expected: String,
-        /// The contract's version.
+        /// The version of the contract.
         version: String,
     },
     /// The component is not a projection.
@@ -132,15 +133,15 @@ pub enum LoadError {
         "the component does not export `{expected}`, so it is not a projection; it exports {exports}"
     )]
     NoProjector {
-        /// The interface that is missing.
+        /// The interface that the component does not export.
         expected: String,
-        /// The exports that it has instead.
+        /// What the component exports instead.
         exports: String,
     },
     /// The component cannot be linked, for a reason that has no error of its own.
     #[error("the plugin does not match this host's contract: {reason}")]
     Link {
-        /// The engine's error.
+        /// The error of the engine.
         reason: String,
     },
     /// Compiling took too much processor time.
@@ -159,7 +160,7 @@ pub enum LoadError {
         /// The limit, in bytes.
         limit_bytes: u64,
     },
-    /// Compiling took too long.
+    /// Compiling took too much wall time.
     #[error("compiling took longer than {limit_s} s; raise `plugin.limits.compile_wall_s`")]
     CompileWall {
         /// The limit, in seconds.
@@ -168,10 +169,10 @@ pub enum LoadError {
     /// The compiler crashed or panicked.
     #[error("the compiler crashed on this plugin: {reason}")]
     CompilerBroke {
-        /// The reason.
+        /// Why the compiler failed.
         reason: String,
     },
-    /// The compiler was killed by a signal that does not tell the cause.
+    /// A signal that does not show the reason killed the compiler.
     #[error(
         "the compiler was killed (signal 9): memory ran out, its processor time was used up, or someone ended it"
     )]
@@ -185,43 +186,43 @@ pub enum LoadError {
     /// No instance can be created within the limits.
     #[error("no instance of the plugin can be created: {reason}")]
     Instance {
-        /// The reason.
+        /// Why there is no instance.
         reason: String,
     },
-    /// `setup` returned an error.
+    /// The plugin's `setup` returned an error.
     #[error("the plugin's setup failed: {message}")]
     Setup {
-        /// The plugin's message.
+        /// The error message of the plugin.
         message: String,
     },
-    /// The interpreter has refused the source.
+    /// The interpreter has refused the source code.
     #[error("the source is refused: {message}")]
     SourceRefused {
-        /// The interpreter's message. It begins with the source's name and the line.
+        /// The interpreter's message. It begins with the name of the source file and the line.
         message: String,
     },
-    /// The plugin is an interpreter and has no source.
+    /// The plugin is an interpreter, but the upload has no source code for it.
     #[error("the plugin is an interpreter, and was uploaded without a source to run")]
     NoSource,
-    /// The plugin is no interpreter and was uploaded with a source.
+    /// The upload has source code, but the plugin is not an interpreter.
     #[error("the plugin is not an interpreter, but was uploaded with the source `{name}`")]
     UnusedSource {
-        /// The source's name.
+        /// The name of the source file.
         name: String,
     },
-    /// The source exceeds the size limit.
+    /// The source code is larger than the limit.
     #[error(
         "the source `{name}` has {bytes} bytes, and the limit is {limit} (`plugin.limits.source_bytes_max`)"
     )]
     SourceTooLarge {
-        /// The source's name.
+        /// The name of the source file.
         name: String,
-        /// The size.
+        /// The size of the source code, in bytes.
         bytes: usize,
-        /// The limit.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// The name is not that of a source.
+    /// The name is not allowed for a source file.
     #[error(
         "`{name}` is not the name of a source: a name has at most 128 bytes and no folders, and ends in .py, .js, .mjs, .ts, .mts, .yaml, .yml or .json"
     )]
@@ -229,63 +230,63 @@ pub enum LoadError {
         /// The name, shortened.
         name: String,
     },
-    /// The source is not text.
+    /// The source code is not text.
     #[error("line {line} of the source `{name}` is not UTF-8 text")]
     SourceText {
-        /// The source's name.
+        /// The name of the source file.
         name: String,
         /// The first line that is not UTF-8.
         line: usize,
     },
-    /// The host does not have the interpreter for the source.
+    /// The host has no interpreter for the source code.
     #[error("the source `{name}` needs the interpreter `{path}`, which does not exist")]
     NoInterpreter {
-        /// The source's name.
+        /// The name of the source file.
         name: String,
         /// The file in which the host looks for the interpreter.
         path: String,
     },
-    /// `setup` trapped or exceeded a limit.
+    /// The plugin's `setup` trapped or exceeded a limit.
     #[error("the plugin's setup failed: {message}")]
     SetupTrapped {
-        /// The reason.
+        /// Why `setup` trapped, or which limit it exceeded.
         message: String,
-        /// The guest's stack; may be empty.
+        /// The plugin's call stack; may be empty.
         backtrace: String,
     },
-    /// `setup` ran out of fuel.
+    /// The plugin's `setup` used more fuel than it may.
     #[error(
         "the plugin's setup used up its fuel of {limit}: look for an endless loop, or raise `plugin.limits.fuel_setup`"
     )]
     SetupFuel {
         /// The limit, in units of fuel.
         limit: u64,
-        /// The guest's stack; may be empty.
+        /// The plugin's call stack; may be empty.
         backtrace: String,
     },
-    /// `setup` returned another manifest the second time.
+    /// When `setup` was called a second time, it returned another manifest.
     #[error(
         "setup returned two different manifests for the same parameters: they differ in the {field}"
     )]
     Varies {
-        /// The first field that differs.
+        /// The first field of the manifest that differs.
         field: String,
     },
     /// The manifest breaks a rule.
     #[error("the manifest is refused: {0}")]
     #[serde(skip)]
     Manifest(#[from] ManifestError),
-    /// A fault of the host.
+    /// The host failed; the plugin is not the reason.
     #[error("the plugin cannot be loaded now: {reason}")]
     Host {
-        /// The reason.
+        /// Why the host failed.
         reason: String,
     },
 }
 
 impl LoadError {
-    /// Whether the same plugin may load later, because the machine lacks a resource or is
-    /// busy. All other errors are caused by the plugin or a limit.
+    /// Whether the same plugin may load later, because the machine lacks a resource or is busy. All
+    /// other errors are caused by the plugin or by a limit.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         matches!(
@@ -300,7 +301,7 @@ impl LoadError {
         )
     }
 
-    /// A code that never changes, for the documentation.
+    /// The code of the error in the documentation. It never changes.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -340,7 +341,7 @@ impl LoadError {
         }
     }
 
-    /// The remedy, in one sentence.
+    /// What to do about the error, in one sentence.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "one sentence for each error")]
     pub fn help(&self) -> &'static str {
@@ -421,7 +422,7 @@ impl LoadError {
         }
     }
 
-    /// The remedy for an error about a source.
+    /// What to do about an error in the source code.
     fn source_help(&self) -> &'static str {
         match self {
             Self::NoSource => {
@@ -446,7 +447,7 @@ impl LoadError {
         }
     }
 
-    /// The guest's stack if there is one, else empty.
+    /// The plugin's call stack, if the error has one; otherwise an empty text.
     #[must_use]
     pub fn backtrace(&self) -> &str {
         match self {

@@ -1,4 +1,4 @@
-//! Loads plugins: turns an upload into a [`Plugin`] that creates instances. All plugins
+//! Loads plugins: creates a [`Plugin`] from an upload. A [`Plugin`] creates instances. All plugins
 //! that were loaded from the same bytes share the compiled code.
 
 use std::collections::HashMap;
@@ -18,7 +18,7 @@ use crate::store_data::GuestState;
 use crate::upload_format::detect_format;
 use crate::{LoadError, PluginConfig, PluginHostError, PluginLimits, contract, engine, wasi};
 
-/// The engine that all plugins run in, and the code they share.
+/// Loads plugins, and contains the engine in which they run and the code that they share.
 pub struct PluginHost {
     engine: Engine,
     limits: Arc<PluginLimits>,
@@ -26,16 +26,16 @@ pub struct PluginHost {
     compilers: Compilers,
     cache: Option<CodeCache>,
     interpreters: Interpreters,
-    /// Links the contract only.
+    /// Links plugins that use only the contract.
     bare: Linker<GuestState>,
-    /// Links the contract and WASI.
+    /// Links plugins that use the contract and WASI.
     with_wasi: Linker<GuestState>,
-    /// The loaded code by upload. A slot is locked while its code is compiled, so that
-    /// concurrent loads of the same upload wait for one compilation.
+    /// The code that is loaded, by upload. While the code of an upload is compiled, its entry is
+    /// locked. So if the same upload is loaded several times at once, it is compiled only once.
     slots: Mutex<HashMap<UploadHash, Arc<SharedCode>>>,
 }
 
-/// The code of an upload, as long as it is in use.
+/// The code of an upload. It is kept only while it is in use.
 type SharedCode = Mutex<Weak<Linked>>;
 
 impl PluginHost {
@@ -73,22 +73,22 @@ impl PluginHost {
         })
     }
 
-    /// Loads a plugin from `bytes`, a component or a core module that an SDK has built.
-    /// Passes `parameters` to its `setup`. Blocks while the code is compiled, for as long
+    /// Loads a plugin from `bytes`, which are a component or a core module that an SDK has built.
+    /// Passes `parameters` to its `setup`. The call blocks while the code is compiled, for as long
     /// as the limits allow.
     ///
     /// # Errors
-    /// [`LoadError`], which names the reason and the remedy.
+    /// [`LoadError`] with the reason and what to do.
     pub fn load(&self, bytes: &[u8], parameters: &str) -> Result<Arc<dyn Plugin>, LoadError> {
         self.load_with(bytes, parameters, None)
     }
 
-    /// Does the same as [`PluginHost::load`]. If the plugin is an interpreter, `source` is
-    /// the script or declaration that it runs.
+    /// Loads a plugin like [`PluginHost::load`]. If the plugin is an interpreter, `source` is the
+    /// source code that it runs.
     ///
     /// # Errors
-    /// As [`PluginHost::load`]; [`LoadError::SourceRefused`] if the interpreter does not
-    /// accept the source.
+    /// The errors of [`PluginHost::load`], and [`LoadError::SourceRefused`] if the interpreter does
+    /// not accept the source code.
     pub fn load_with(
         &self,
         bytes: &[u8],
@@ -115,7 +115,7 @@ impl PluginHost {
         Ok(Arc::new(LoadedPlugin::load(linked, parameters, source)?))
     }
 
-    /// The component of the interpreter for `source`.
+    /// The component of the interpreter that runs `source`.
     ///
     /// # Errors
     /// [`LoadError::NoInterpreter`] if this host does not have it.
@@ -123,12 +123,12 @@ impl PluginHost {
         self.interpreters.component_for(source)
     }
 
-    /// Compiles the interpreter of `language` for the cache, in parallel with other
-    /// compilations. Returns whether it had to be compiled. It is not compiled if this host
-    /// does not have it, if the cache has its code already, or if there is no cache.
+    /// Compiles the interpreter of `language` and stores its code in the cache. Other compilations
+    /// do not wait for it. Returns whether the interpreter was compiled. It is not compiled if this
+    /// host does not have it, if the cache already has its code, or if there is no cache.
     ///
     /// # Errors
-    /// As [`PluginHost::load`].
+    /// The errors of [`PluginHost::load`].
     pub fn compile_interpreter(&self, language: Language) -> Result<bool, LoadError> {
         let Some(cache) = &self.cache else { return Ok(false) };
         let Some(bytes) = self.interpreters.component(language)? else { return Ok(false) };
@@ -141,14 +141,15 @@ impl PluginHost {
         Ok(self.compiled() > before)
     }
 
-    /// How many uploads were compiled since the start. An upload whose code was already in
-    /// use or in the cache does not count.
+    /// The number of uploads that were compiled since the start. It does not include uploads whose
+    /// code was already in use or in the cache.
     #[must_use]
     pub fn compiled(&self) -> u64 {
         self.compilers.started()
     }
 
-    /// The linked code of an upload: the code in use, else cached or compiled code.
+    /// The linked code of an upload. It is the code in use, the code in the cache or, if there is
+    /// neither, code that is compiled now.
     fn linked(&self, bytes: &[u8], order: CompileOrder) -> Result<Arc<Linked>, LoadError> {
         let sha = Sha256::digest(bytes).into();
         let slot = self.slot(sha);
@@ -164,7 +165,7 @@ impl PluginHost {
 
     fn slot(&self, sha: UploadHash) -> Arc<SharedCode> {
         let mut slots = lock(&self.slots);
-        // Removes the slots that no caller holds and whose code is not in use.
+        // Removes the entries that no caller uses and whose code is not in use.
         slots.retain(|_, slot| Arc::strong_count(slot) > 1 || lock(slot).strong_count() > 0);
         Arc::clone(slots.entry(sha).or_default())
     }
@@ -188,11 +189,11 @@ impl PluginHost {
         let linked = self.link(&component)?;
         let Some(cache) = &self.cache else { return Ok(linked) };
         if let Err(error) = cache.store(sha, &code) {
-            // The only result is another compilation after the next start.
+            // The only consequence is that the plugin is compiled again after the next start.
             tracing::warn!(%error, "a compiled plugin could not be stored in the cache");
             return Ok(linked);
         }
-        // The code takes less memory if it is loaded from its file.
+        // Code that is loaded from its file takes less memory.
         self.cached(sha).map_or(Ok(linked), |component| self.link(&component))
     }
 
@@ -210,7 +211,7 @@ impl PluginHost {
     fn link(&self, component: &Component) -> Result<Linked, LoadError> {
         let (mut wasi, mut source) = (false, false);
         let ty = component.component_type();
-        // The setting `allow_wasi` may have changed since the cached code was checked.
+        // The setting `allow_wasi` may have been changed since the cached code was checked.
         for (name, _) in ty.imports(&self.engine) {
             contract::check_import(name, self.allow_wasi)?;
             wasi |= name.starts_with("wasi:");

@@ -1,5 +1,5 @@
-//! The host calls of version 0.2 of the contract: checks the values from the guest and
-//! passes them to the [`lantern_core::Host`].
+//! The host calls of version 0.2 of the contract. They check the values from the guest and pass
+//! them to the [`lantern_core::Host`].
 
 use lantern_core::{
     Cause, Column, HostError, Level, NewEvent, ReadValues, TableId, Timestamp, VersionSource,
@@ -11,10 +11,10 @@ use crate::bindings::v0_2::lantern::projection::{
 };
 use crate::store_data::{CallEnd, GuestState, HOST_CALL_FUEL, in_words};
 
-/// Fuel for each key, row or event of a host call with several of them.
+/// The fuel that a host call uses for each key, row or event, if it passes several.
 const ITEM_FUEL: u64 = 100;
 
-/// How many rows are read at once. Each of them may be large.
+/// The number of rows that are read at once. The number is small because each row may be large.
 const GET_AT_ONCE: usize = 64;
 
 impl types::Host for GuestState {}
@@ -46,8 +46,8 @@ impl tables::Host for GuestState {
         reverse: bool,
     ) -> Result<Vec<types::Row>> {
         let rows_max = self.limits.scan_rows_max;
-        // This asks for one row more than allowed, to distinguish a result of exactly the
-        // allowed size from one that is too large.
+        // One row more than allowed is requested. It shows whether the result has exactly the
+        // allowed size or is too large.
         let ask = limit.min(rows_max.saturating_add(1));
         let host = self.call("tables.scan", start.len() + end.len())?;
         let rows = host.scan(TableId(table), &start, &end, ask, reverse).map_err(CallEnd::from)?;
@@ -203,7 +203,7 @@ impl source::Host for GuestState {
 }
 
 impl GuestState {
-    /// A part of the source, charged for.
+    /// Returns a part of the source code to the guest, and charges fuel for it.
     fn source(&mut self, part: fn(&VersionSource) -> &String) -> Result<String> {
         let source = self.source.as_deref().map(part).cloned();
         let part = source.ok_or_else(|| CallEnd::Guest("it has no source".into()))?;
@@ -211,7 +211,7 @@ impl GuestState {
         Ok(part)
     }
 
-    /// Checks the size of a host call's result, and charges fuel for it.
+    /// Checks the size of the result of a host call, and charges fuel for it.
     fn check_read(&mut self, call: &str, bytes: usize) -> Result<(), CallEnd> {
         self.check_size(call, bytes)?;
         self.charge(0, bytes)
@@ -229,7 +229,7 @@ impl GuestState {
     }
 }
 
-/// A column of keys that are valid UTF-8.
+/// A column of keys that were checked to be UTF-8.
 struct Keys {
     column: Column,
 }
@@ -237,7 +237,8 @@ struct Keys {
 impl Keys {
     fn check(call: &str, raw: types::ColumnResult) -> Result<Self, CallEnd> {
         let column = column(call, "keys", raw)?;
-        // First check all bytes at once, then that each end is between two characters.
+        // All bytes are checked at once first. Then each end is checked to be between two
+        // characters.
         let text = std::str::from_utf8(column.bytes()).map_err(|error| {
             CallEnd::Guest(format!(
                 "`{call}` was given keys that are not UTF-8, at byte {}",

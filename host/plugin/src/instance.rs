@@ -1,4 +1,5 @@
-//! A loaded plugin and its running instances: calls, their limits, and error texts.
+//! A loaded plugin and its running instances. This module calls the plugin, enforces the limits of
+//! calls, and writes the error texts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,17 +19,17 @@ use crate::store_data::{CallEnd, GuestState, in_words, shortage};
 use crate::wasi::RESOURCES_MAX;
 use crate::{LoadError, PluginLimits, manifest};
 
-/// The longest backtrace that is returned, in bytes.
+/// The maximum length of a backtrace that is returned, in bytes.
 const BACKTRACE_BYTES_MAX: usize = 8 << 10;
 
-/// Linked code that can run, shared by all plugins that were loaded from the same upload.
+/// Linked code that can run. All plugins that were loaded from the same upload share it.
 pub(crate) struct Linked {
     pub(crate) engine: Engine,
     pub(crate) limits: Arc<PluginLimits>,
     pub(crate) pre: InterpreterPre<GuestState>,
-    /// Whether it imports WASI.
+    /// Whether the plugin imports WASI.
     pub(crate) wasi: bool,
-    /// Whether it is an interpreter: it imports the version's source.
+    /// Whether the plugin is an interpreter, which imports the source code of the version.
     pub(crate) source: bool,
 }
 
@@ -42,20 +43,20 @@ pub(crate) struct LoadedPlugin {
 
 /// Why `setup` returned no manifest.
 enum SetupError {
-    /// It returned an error.
+    /// The plugin's `setup` returned an error.
     Refused(String),
     /// No instance could be created within the limits.
     Start(String),
-    /// The machine had no memory or address space.
+    /// The machine has no memory or address space.
     Shortage(String),
-    /// It trapped or exceeded a limit.
+    /// The plugin's `setup` trapped or exceeded a limit.
     Trapped(ApplyError),
     /// The manifest breaks a rule.
     Manifest(ManifestError),
 }
 
 impl LoadedPlugin {
-    /// Calls `setup` on two instances and compares the manifests.
+    /// Loads a plugin: calls `setup` on two instances, and compares the two manifests.
     pub(crate) fn load(
         linked: Arc<Linked>,
         parameters: &str,
@@ -176,12 +177,13 @@ impl Linked {
     }
 }
 
-/// Sets the fuel and the time limit of the next call.
+/// Sets the fuel and the time limit for the next call.
 fn ready(store: &mut Store<GuestState>, fuel: u64) {
     store.set_fuel(fuel).expect("the engine counts fuel");
     let ms = u128::from(store.data().limits.apply_ms);
     let ticks = u64::try_from(ms.div_ceil(EPOCH_TICK.as_millis())).unwrap_or(u64::MAX);
-    // The current tick may end soon, so one more is added: no call gets less time.
+    // One tick is added because the current tick may end soon. So no call gets less time than the
+    // limit.
     store.set_epoch_deadline(ticks.saturating_add(1));
 }
 
@@ -195,7 +197,7 @@ fn start_error(store: &Store<GuestState>, error: &wasmtime::Error) -> SetupError
         return SetupError::Start(format!("at its start it needs {what}"));
     }
     let (text, limits) = (format!("{error:#}"), &store.data().limits);
-    // The engine has no error types for these limits.
+    // The engine has no error types for these limits, so the host checks them itself.
     let counted = [
         ("instance count", "core instances", limits.core_instances_max, "core_instances_max"),
         ("memory count", "memories", limits.memories_max, "memories_max"),
@@ -214,15 +216,16 @@ fn start_error(store: &Store<GuestState>, error: &wasmtime::Error) -> SetupError
 struct RunningInstance {
     store: Store<GuestState>,
     guest: Interpreter,
-    /// Keeps the linked code in use, so that another load of the same upload shares it.
+    /// Holds the linked code, so that another load of the same upload can share it.
     _linked: Arc<Linked>,
-    /// The attributes that the guest requests.
+    /// The attributes of events that the guest requests.
     attributes: Attributes,
     members: Vec<Member>,
-    /// The times of the batch as integers.
+    /// The times of the events in a batch, as integers.
     times: Vec<i64>,
     watermarks: Vec<i64>,
-    /// Whether a call has failed. Then the state of the guest's memory is unknown.
+    /// Whether a call has failed. If so, the content of the guest's memory is unknown and the
+    /// instance must not be used.
     over: bool,
 }
 
@@ -256,8 +259,8 @@ impl Instance for RunningInstance {
                 Err(ended(self.store.data(), &error, &call))
             }
         };
-        // A shortage of memory is a fault of the host, whatever the plugin returned: on
-        // another machine the result would be different.
+        // If the machine lacked memory, this is a fault of the host, whatever the plugin returned.
+        // On another machine the result would be different.
         let result = match self.store.data_mut().memory.shortage.take() {
             Some(shortage) => Err(ApplyError::Fault(shortage)),
             None => result,
@@ -270,7 +273,7 @@ impl Instance for RunningInstance {
 }
 
 impl RunningInstance {
-    /// Passes the batch to the guest directly from the host's columns.
+    /// Passes the batch to the guest, without copying the host's columns first.
     fn call(&mut self, batch: &Batch) -> wasmtime::Result<Result<(), types::Failure>> {
         let events = &batch.events;
         let columns = events.columns();
@@ -330,9 +333,9 @@ impl RunningInstance {
     }
 }
 
-/// The watermark at which the timers of `batch` fire, in microseconds; [`Timestamp::MIN`]
-/// if it has no timers. Events get no watermark here: a batch may span several ticks, so
-/// the watermark at its beginning depends on how events were divided into batches.
+/// The watermark that makes the timers of `batch` due, in microseconds; [`Timestamp::MIN`] if there
+/// are no timers. The guest gets no watermark for events in this way: a batch may span several
+/// ticks, so the watermark at its beginning depends on how events were divided into batches.
 fn watermark_of(batch: &Batch) -> i64 {
     if batch.timers.is_empty() { Timestamp::MIN.0 } else { batch.watermark.0 }
 }
@@ -357,15 +360,15 @@ fn lower_member(column: &MemberColumn) -> types::MemberColumn<'_> {
     }
 }
 
-/// The fuel of a call, for error texts.
+/// The fuel limit of a call, for error texts.
 struct CallFuel {
     fuel: u64,
-    /// The configuration key of the limit.
+    /// The name of the setting that is the limit.
     key: &'static str,
     host_fuel: u64,
 }
 
-/// The error of a call that did not return.
+/// The error of a call that ended without returning.
 fn ended(state: &GuestState, error: &wasmtime::Error, call: &CallFuel) -> ApplyError {
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(backtrace).unwrap_or_default();
     let trapped = |kind, message| {
@@ -412,18 +415,18 @@ fn ended(state: &GuestState, error: &wasmtime::Error, call: &CallFuel) -> ApplyE
     }
 }
 
-/// How the engine ended a call that neither returned nor was ended by this host.
+/// Why the engine ended a call. The call did not return, and the host did not end it.
 #[derive(Debug)]
 enum Ending {
     Exit(i32),
     Trap(Trap),
-    /// One host call passed more than `host_call_bytes_max`.
+    /// The plugin passed more than `host_call_bytes_max` bytes in one host call.
     HostCallBytes,
-    /// It held more than `handles_max` handles.
+    /// The plugin held more than `handles_max` handles.
     Handles,
-    /// It held more resources of the host than [`RESOURCES_MAX`].
+    /// The plugin held more resources of the host than [`RESOURCES_MAX`].
     Resources,
-    /// Anything else, with the engine's text.
+    /// Another reason. Contains the engine's text.
     Rule(String),
 }
 
@@ -438,7 +441,7 @@ impl Ending {
         if let Some(ResourceTableError::Full) = error.downcast_ref() {
             return Self::Resources;
         }
-        // The engine has no public error types for these two limits, only texts.
+        // The engine reports these two limits only as text, not as public error types.
         let text = error.root_cause().to_string();
         if text.starts_with("too much data is being copied between the host and the guest") {
             Self::HostCallBytes
@@ -494,7 +497,7 @@ fn kind_name(kind: TrapKind) -> &'static str {
 
 fn backtrace(trace: &WasmBacktrace) -> String {
     let text = trace.to_string();
-    // The first line of the engine's text contains no further information.
+    // The first line of the engine's text contains nothing else that is useful.
     let frames = text.split_once('\n').map_or("", |(_, frames)| frames);
     frames[..frames.floor_char_boundary(BACKTRACE_BYTES_MAX)].to_owned()
 }

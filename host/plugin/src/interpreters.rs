@@ -1,5 +1,5 @@
-//! Sources: the scripts and declarations that interpreters run. An interpreter is a
-//! component in a folder, and this module finds the one that a source needs.
+//! Finds the interpreter that runs a script or a declaration. An interpreter is a component in a
+//! folder.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -9,12 +9,12 @@ use lantern_core::VersionSource;
 
 use crate::LoadError;
 
-/// The folders in which interpreters can be, relative to the folder of the program. The
-/// first one that exists is used. Installed packages have the second one.
+/// The folders in which interpreters can be, relative to the folder of the program. The first one
+/// that exists is used. Installed packages use the second one.
 const FOLDERS: [&str; 2] = ["interpreters", "../share/lantern/interpreters"];
-/// The longest name of a source, in bytes.
+/// The maximum length of the name of a source file, in bytes.
 const NAME_BYTES_MAX: usize = 128;
-/// The extensions of sources, with the language and the media type of each.
+/// The extensions of source files, each with its language and its media type.
 const EXTENSIONS: [(&str, Language, &str); 8] = [
     ("py", Language::Python, "text/x-python"),
     ("js", Language::JavaScript, "text/javascript"),
@@ -26,29 +26,29 @@ const EXTENSIONS: [(&str, Language, &str); 8] = [
     ("json", Language::Declaration, "application/json"),
 ];
 
-/// The languages of sources. Each has an interpreter.
+/// The languages of source code. Each has an interpreter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Language {
-    /// Python.
+    /// Scripts in Python.
     Python,
-    /// JavaScript and TypeScript.
+    /// Scripts in JavaScript and TypeScript.
     JavaScript,
     /// Declarations in YAML or JSON.
     Declaration,
 }
 
 impl Language {
-    /// All languages, those whose interpreters compile fastest first.
+    /// All languages. Those whose interpreters compile fastest come first.
     pub const ALL: [Self; 3] = [Self::Declaration, Self::JavaScript, Self::Python];
 
-    /// The language of a source with this name, by its extension; `None` if no language
+    /// The language of the source file `name`, by the extension of the name; `None` if no language
     /// has this extension.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         of_extension(name).map(|(language, _)| language)
     }
 
-    /// The name of its interpreter's file.
+    /// The name of the file that contains the interpreter.
     #[must_use]
     pub fn file(self) -> &'static str {
         match self {
@@ -59,8 +59,8 @@ impl Language {
     }
 }
 
-/// The media type of an upload of the source with this name, by its extension; `None` if no
-/// language has this extension.
+/// The media type with which the source file `name` is uploaded, by the extension of the name;
+/// `None` if no language has this extension.
 #[must_use]
 pub fn source_media_type(name: &str) -> Option<&'static str> {
     of_extension(name).map(|(_, media)| media)
@@ -74,10 +74,11 @@ fn of_extension(name: &str) -> Option<(Language, &'static str)> {
         .map(|(_, language, media)| (*language, *media))
 }
 
-/// The source with this file name and content.
+/// Creates a record of the source code `content` in the file `name`.
 ///
 /// # Errors
-/// [`LoadError::SourceName`] or [`LoadError::SourceText`].
+/// [`LoadError::SourceName`] if the name is not allowed, or [`LoadError::SourceText`] if the
+/// content is not text.
 pub fn source(name: &str, content: &[u8]) -> Result<VersionSource, LoadError> {
     let plain = !name.contains(['/', '\\']) && !name.contains(char::is_control);
     if !plain || name.len() > NAME_BYTES_MAX || Language::of(name).is_none() {
@@ -91,14 +92,14 @@ pub fn source(name: &str, content: &[u8]) -> Result<VersionSource, LoadError> {
     Ok(VersionSource::new(name, text))
 }
 
-/// The folder with the interpreters.
+/// The folder that contains the interpreters.
 #[derive(Clone, Debug)]
 pub(crate) struct Interpreters {
     folder: PathBuf,
 }
 
 impl Interpreters {
-    /// The folder of the setting, or else one near the program.
+    /// Uses the configured folder, or one near the program if none is configured.
     pub(crate) fn new(folder: Option<&Path>) -> Self {
         let folder = folder.map(Path::to_owned).unwrap_or_else(|| {
             let program = std::env::current_exe().unwrap_or_default();
@@ -109,10 +110,10 @@ impl Interpreters {
         Self { folder }
     }
 
-    /// The component of the interpreter for `source`.
+    /// The component of the interpreter that runs `source`.
     ///
     /// # Errors
-    /// [`LoadError::NoInterpreter`] if the folder does not have it.
+    /// [`LoadError::NoInterpreter`] if the folder does not contain it.
     pub(crate) fn component_for(&self, source: &VersionSource) -> Result<Vec<u8>, LoadError> {
         let VersionSource { name, .. } = source;
         let language = Language::of(name);
@@ -124,7 +125,7 @@ impl Interpreters {
         })
     }
 
-    /// The component of the interpreter of `language`, if the folder has it.
+    /// The component of the interpreter for `language`, if the folder contains it.
     ///
     /// # Errors
     /// [`LoadError::Host`] if its file cannot be read.
@@ -150,7 +151,7 @@ mod tests {
             let text = source(name, content).map_or_else(|e| e.to_string(), |s| s.sha256);
             assert!(text.contains(expected), "{name}: {text} does not say {expected}");
         };
-        // The SHA-256 of nothing.
+        // This is the SHA-256 of an empty text.
         check("totals.py", b"", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
         check("Totals.PY", b"", "e3b0c442");
         check("totals.rb", b"", "`totals.rb`");

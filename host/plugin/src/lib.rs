@@ -1,15 +1,14 @@
-//! Runs projection plugins: WebAssembly components in one engine, with limits of fuel,
-//! memory and time. A plugin can reach nothing but the calls of the contract.
+//! Runs projection plugins: WebAssembly components in one engine, with limits for fuel, memory and
+//! time. A plugin can only make the host calls of the contract.
 //!
-//! [`PluginHost::load`] detects the format of an upload. A child process
-//! ([`compile_child_main`]) wraps, checks and compiles it. Then the code is linked once,
-//! and `setup` is called on two instances to compare their manifests. The result is a
+//! [`PluginHost::load`] detects the format of an upload. A child process ([`compile_child_main`])
+//! converts it to a component if needed, checks it and compiles it. Then the host links the code
+//! once, calls `setup` on two instances, and compares the two manifests. The result is a
 //! [`lantern_core::Plugin`].
 //!
-//! Only this crate depends on wasmtime. It takes no decision about events and stores no
-//! state of projections. A guest's failure never becomes a panic of the host. The limits
-//! that affect the verdict on an event (fuel, memory, sizes) are the same on every
-//! machine.
+//! Only this crate depends on wasmtime. It does not decide what happens to events, and stores no
+//! state of projections. If a guest fails, the host never panics. The limits that can lead to a
+//! parked event (fuel, memory, sizes) have the same effect on every machine.
 
 mod bindings;
 mod cache;

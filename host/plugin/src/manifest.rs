@@ -1,4 +1,4 @@
-//! Converts the contract's manifest to the host's own.
+//! Converts a manifest of the contract to a manifest of the host.
 
 use lantern_core::{
     Attributes, EventTime, FieldKind, FieldSpec, Manifest, ManifestError, Member, Merge, OnFailure,
@@ -7,11 +7,11 @@ use lantern_core::{
 
 use crate::bindings::v0_2::lantern::projection::types;
 
-/// Converts `manifest` and checks all rules.
+/// Converts `manifest` and checks it.
 ///
 /// # Errors
-/// The rule that is broken. No option is defined yet, so every option in a manifest is an
-/// error.
+/// [`ManifestError`] for the rule that is broken. No option is defined yet, so every option in a
+/// manifest is an error.
 pub(crate) fn convert(manifest: types::Manifest) -> Result<Manifest, ManifestError> {
     if let Some((name, _)) = manifest.options.first() {
         return Err(ManifestError::Option(name.clone()));
@@ -42,10 +42,9 @@ pub(crate) fn convert(manifest: types::Manifest) -> Result<Manifest, ManifestErr
     Ok(manifest)
 }
 
-/// The first field in which two manifests differ.
+/// The name of the first field in which two manifests differ; `None` if they are equal.
 pub(crate) fn difference(a: &Manifest, b: &Manifest) -> Option<&'static str> {
-    // All fields are listed, so that the compiler reports a new field that is not
-    // compared.
+    // All fields are listed. So if a field is added that is not compared, the compiler reports it.
     let Manifest {
         name,
         version,

@@ -1,6 +1,6 @@
-//! The steps from an upload to compiled code: wrap, check, compile. The result depends on
-//! the input alone. Hostile input may take minutes or gigabytes, so these steps run in a
-//! separate process.
+//! The steps from an upload to compiled code: convert it to a component, check it, compile it. The
+//! result depends only on the input. Hostile input may take minutes or gigabytes, so these steps
+//! run in a separate process.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,18 +14,18 @@ use wasmtime::error::OutOfMemory;
 use crate::upload_format::{UploadFormat, detect_format};
 use crate::{LoadError, contract};
 
-/// The custom section of a core module that describes its component.
+/// The name of the custom section of a core module that describes its component.
 const METADATA: &str = "component-type";
-/// The longest error text of a library that is passed on, in bytes.
+/// The maximum length of a library's error text that is passed on, in bytes.
 const REASON_BYTES_MAX: usize = 2_000;
 
 /// Why an upload was not compiled.
 #[derive(Debug, Error)]
 pub(crate) enum PrepareError {
-    /// It is not a valid plugin.
+    /// The upload is not a valid plugin.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The operating system refused memory. Nothing is known about the upload.
+    /// The operating system had no memory. It is not known whether the upload is valid.
     #[error("the operating system refused memory")]
     NoMemory,
 }
@@ -57,7 +57,7 @@ pub(crate) fn prepare(
     })
 }
 
-/// Whether the engine got no memory, or could not map memory.
+/// Whether the error is that the engine got no memory, or could not map memory.
 fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| {
         let errno = cause.downcast_ref::<Errno>().copied();
@@ -66,9 +66,8 @@ fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     })
 }
 
-/// Wraps a core module as the component that its metadata describes. If a module has no
-/// metadata but exports the functions of the contract, it gets the metadata of the
-/// contract.
+/// Converts a core module to the component that its metadata describes. If a module has no metadata
+/// but exports the functions of the contract, it gets the metadata of the contract.
 fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     let described = check_module(module)?;
     let wrap_error =
@@ -85,8 +84,8 @@ fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     })?
 }
 
-/// Fails if the module cannot be wrapped for a reason that is simple to explain. Returns
-/// whether the module has metadata.
+/// Checks whether a core module can be converted to a component, as far as the reason is simple to
+/// explain. Returns whether the module has metadata.
 fn check_module(module: &[u8]) -> Result<bool, LoadError> {
     let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid {
         reason: reason(&error.to_string()),
@@ -128,7 +127,8 @@ fn check_module(module: &[u8]) -> Result<bool, LoadError> {
     }
 }
 
-/// The probable reason for an import from `module`, if no component can have it.
+/// The probable reason why a module imports from `module`, if components cannot have such an
+/// import.
 fn foreign_to_components(module: &str) -> Option<&'static str> {
     match module {
         "wasi_snapshot_preview1" | "wasi_unstable" => {
@@ -144,16 +144,15 @@ fn foreign_to_components(module: &str) -> Option<&'static str> {
 }
 
 fn validate(component: &[u8]) -> Result<(), LoadError> {
-    // All features are allowed here, because this validation only ensures that the next
-    // steps decode well-formed input. The engine validates again, with the enabled
-    // features only.
+    // All features are allowed here, because this validation only ensures that the next steps can
+    // decode the input. The engine validates it again, with only the enabled features.
     wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
         .validate_all(component)
         .map(|_| ())
         .map_err(|error| LoadError::Invalid { reason: reason(&error.to_string()) })
 }
 
-/// Runs a library on hostile input: a panic in it becomes an error.
+/// Runs a library on input that may be hostile. If the library panics, an error is returned.
 fn guarded<T>(what: &str, run: impl FnOnce() -> T) -> Result<T, LoadError> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| LoadError::CompilerBroke {
         reason: format!("it panicked while the plugin was {what}: {}", panic_text(&*panic)),

@@ -1,5 +1,5 @@
-//! The data of an instance's store: the host that executes its calls, the resources that
-//! it has used so far, and its memory.
+//! The data that the engine stores with an instance: the host that executes the instance's calls,
+//! the resources that the instance has used so far, and its memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,20 +10,20 @@ use thiserror::Error;
 use crate::PluginLimits;
 use crate::wasi::Wasi;
 
-/// The fuel of one host call: it takes about as long as this many WebAssembly
+/// The fuel that one host call uses, because it takes about as long as this many WebAssembly
 /// instructions.
 pub(crate) const HOST_CALL_FUEL: u64 = 200;
 
-/// Why a host call ends the call of the guest.
+/// Why a host call ended the call of the guest.
 #[derive(Debug, Error)]
 pub(crate) enum CallEnd {
-    /// A fault of the plugin.
+    /// The plugin made a mistake.
     #[error("{0}")]
     Guest(String),
-    /// A fault of the host.
+    /// The host failed.
     #[error("{0}")]
     Fault(String),
-    /// The host's work for the guest has used up the fuel of the call.
+    /// The work that the host did for the guest has used up the fuel of the call.
     #[error("all fuel consumed by host calls")]
     Fuel,
 }
@@ -37,10 +37,9 @@ impl From<HostError> for CallEnd {
     }
 }
 
-/// The fuel of the host's work during a call. It has the same limit as the guest's fuel but
-/// is counted separately, because the engine does not allow a change of the guest's fuel
-/// during a call. All code that charges fuel has a handle to this counter, on the thread of
-/// the call.
+/// Counts the fuel that the host's work uses during a call. It has the same limit as the guest's
+/// fuel but is counted separately, because the engine does not allow the guest's fuel to be changed
+/// during a call. All code that uses fuel has a handle to this counter, on the thread of the call.
 #[derive(Debug, Default)]
 pub(crate) struct HostFuel {
     used: AtomicU64,
@@ -53,7 +52,7 @@ impl HostFuel {
         self.limit.store(limit, Ordering::Relaxed);
     }
 
-    /// Charges `fuel`, and one unit for each of `bytes`; fails if the limit is exceeded.
+    /// Subtracts `fuel`, and one unit for each of `bytes` bytes. Fails if the limit is exceeded.
     pub(crate) fn charge(&self, fuel: u64, bytes: usize) -> Result<(), CallEnd> {
         let used = self.used().saturating_add(fuel).saturating_add(bytes as u64);
         self.used.store(used, Ordering::Relaxed);
@@ -65,19 +64,20 @@ impl HostFuel {
     }
 }
 
-/// The data of a store.
+/// The data that the engine stores with an instance.
 pub(crate) struct GuestState {
     pub(crate) limits: Arc<PluginLimits>,
     pub(crate) memory: MemoryMeter,
     pub(crate) wasi: Option<Box<Wasi>>,
-    /// The source that an interpreter runs.
+    /// The source code that the guest runs, if it is an interpreter.
     pub(crate) source: Option<Arc<VersionSource>>,
-    /// The host of the current `apply`; `None` during `setup`.
+    /// The host of the current call of `apply`; `None` during `setup`.
     host: Option<Box<dyn Host>>,
     host_fuel: Arc<HostFuel>,
     logged_bytes: usize,
     log_full: bool,
-    /// The last message that the guest logged as an error; for a Rust guest, the panic.
+    /// The last message that the guest logged as an error. If a Rust guest panics, this is the
+    /// panic message.
     last_error: Option<String>,
 }
 
@@ -98,7 +98,7 @@ impl GuestState {
         }
     }
 
-    /// Prepares a call with `fuel`.
+    /// Prepares a call, which may use `fuel`.
     pub(crate) fn begin(&mut self, host: Option<Box<dyn Host>>, fuel: u64, watermark_us: i64) {
         self.host = host;
         self.host_fuel.begin(fuel);
@@ -112,12 +112,12 @@ impl GuestState {
         }
     }
 
-    /// Ends a call: logs the output of WASI, and returns the host and the fuel that the
-    /// host's work took.
+    /// Ends a call. Logs what the guest wrote with WASI. Returns the host, and the fuel that the
+    /// host's work has used.
     pub(crate) fn end(&mut self) -> (Option<Box<dyn Host>>, u64) {
         if let Some(output) = self.wasi.as_mut().map(|wasi| wasi.take_output()) {
             for line in output.lines().filter(|line| !line.trim().is_empty()) {
-                // The call is over, so an error of logging does not change its result.
+                // The call has ended, so its result does not change if logging fails.
                 let _ = self.log(None, Level::Info, line);
             }
             if self.last_error.is_none() {
@@ -128,14 +128,14 @@ impl GuestState {
         (self.host.take(), self.host_fuel.used())
     }
 
-    /// Charges fuel for the host call `what`, which passes `bytes` bytes from the guest,
-    /// and returns the host.
+    /// Begins the host call `what`, in which the guest passes `bytes` bytes: subtracts its fuel and
+    /// returns the host.
     pub(crate) fn call(&mut self, what: &str, bytes: usize) -> Result<&mut dyn Host, CallEnd> {
         self.charge(HOST_CALL_FUEL, bytes)?;
         self.host(what)
     }
 
-    /// Returns the host for a further step of a host call that was charged already.
+    /// Returns the host for another step of a host call whose fuel was already subtracted.
     pub(crate) fn host(&mut self, what: &str) -> Result<&mut dyn Host, CallEnd> {
         match &mut self.host {
             Some(host) => Ok(host.as_mut()),
@@ -146,14 +146,13 @@ impl GuestState {
         }
     }
 
-    /// Charges the host's work.
+    /// Subtracts the fuel for work of the host.
     pub(crate) fn charge(&mut self, fuel: u64, bytes: usize) -> Result<(), CallEnd> {
         self.host_fuel.charge(fuel, bytes)
     }
 
-    /// Passes on a message, shortened to the limit of a message. If all messages of the
-    /// call together exceed their limit, one note replaces this message and all further
-    /// ones.
+    /// Passes a log message on, and cuts it if it is too long. If the messages of a call exceed
+    /// their limit together, a single note replaces this message and all further ones.
     pub(crate) fn log(
         &mut self,
         cause: Option<Cause>,
@@ -185,18 +184,18 @@ impl GuestState {
         Ok(())
     }
 
-    /// The last error message of the guest before it failed.
+    /// The last message that the guest logged as an error before it failed.
     pub(crate) fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
     }
 
-    /// `text`, cut to the longest message.
+    /// Cuts `text` to the maximum length of a message.
     pub(crate) fn cut<'a>(&self, text: &'a str) -> &'a str {
         &text[..text.floor_char_boundary(self.limits.message_bytes_max)]
     }
 }
 
-/// Sums up the memories and tables of an instance, because the engine asks for each
+/// Adds up the memories and tables of an instance, because the engine asks about each of them
 /// separately.
 pub(crate) struct MemoryMeter {
     bytes: usize,
@@ -206,14 +205,15 @@ pub(crate) struct MemoryMeter {
     core_instances_max: usize,
     memories_max: usize,
     tables_max: usize,
-    /// The size of the last growth, which is subtracted again if the growth fails.
+    /// The sizes of the last growth (memory and tables). They are subtracted again if the growth
+    /// fails.
     pending: (usize, usize),
-    /// Whether the last growth asked for more than the memory's own maximum.
+    /// Whether the last growth exceeded the maximum that the memory itself declares.
     past_maximum: bool,
-    /// The last request in this call that was refused, as text.
+    /// The last request of this call that was refused, as text.
     pub(crate) refused: Option<String>,
-    /// The memory that the machine could not provide in this call although the limits allow
-    /// it. Then the call fails with a fault, and no event is parked.
+    /// What the machine could not provide in this call although the limits allow it. The call then
+    /// fails with a fault of the host, and no event is parked.
     pub(crate) shortage: Option<String>,
 }
 
@@ -234,7 +234,7 @@ impl MemoryMeter {
         }
     }
 
-    /// Linear memory in use, in bytes.
+    /// The linear memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -261,7 +261,7 @@ impl wasmtime::ResourceLimiter for MemoryMeter {
             ));
             return Ok(false);
         }
-        // A growth beyond the memory's own maximum fails later, and is subtracted then.
+        // A growth beyond the maximum that the memory declares fails later, and is subtracted then.
         debug_assert!(maximum.is_none_or(|maximum| current <= maximum));
         self.bytes += more;
         self.pending = (more, 0);
@@ -314,14 +314,14 @@ impl wasmtime::ResourceLimiter for MemoryMeter {
     }
 }
 
-/// The text for a machine without memory or address space, with the remedy.
+/// The error text for a machine that has no memory or address space. It says what to do.
 pub(crate) fn shortage(error: &wasmtime::Error) -> String {
     format!(
         "the machine gives no memory for an instance of the plugin: {error:#}; each takes 4 GiB of address space (raise the limit of the process, `ulimit -v`) and up to `plugin.limits.memory_bytes_max` of memory"
     )
 }
 
-/// A number of bytes as text.
+/// A number of bytes, as text for people.
 pub(crate) fn in_words(bytes: usize) -> String {
     if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) {
         format!("{} MiB", bytes >> 20)

@@ -11,13 +11,13 @@ pub(crate) enum UploadFormat {
     Component,
 }
 
-/// How many characters of a text are quoted.
+/// How many characters of a text an error quotes.
 const QUOTED_CHARS: usize = 24;
 
-/// The format of `bytes`.
+/// Detects the format of `bytes`.
 ///
 /// # Errors
-/// [`LoadError::NotWasm`], which names the format that they have instead.
+/// [`LoadError::NotWasm`] with the format that the bytes have instead.
 pub(crate) fn detect_format(bytes: &[u8]) -> Result<UploadFormat, LoadError> {
     if let Some(version_and_body) = bytes.strip_prefix(b"\0asm") {
         return match version_and_body.get(..4) {
@@ -64,7 +64,7 @@ fn describe(bytes: &[u8]) -> String {
         return format!("it begins with `{}`: {what}", magic.escape_ascii());
     }
     let head = &bytes[..bytes.len().min(4 * QUOTED_CHARS)];
-    // The head may end within a character.
+    // The part that was read may end within a character.
     let text = match std::str::from_utf8(head) {
         Ok(text) => Some(text),
         Err(error) if error.error_len().is_none() => {

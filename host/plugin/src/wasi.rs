@@ -1,8 +1,8 @@
-//! WASI 0.2 for languages that need it, with deterministic results. The clock shows the
-//! watermark while timers fire, and 1970 while events are applied. Random numbers have a
-//! fixed seed, and waiting takes no time. There are no arguments, environment variables or
-//! files. Output goes to the plugin's log. Interfaces to the outside (sockets, HTTP) do not
-//! exist.
+//! WASI 0.2 for languages that need it, with deterministic results. The clock shows the watermark
+//! while timers fire, and 1970 while events are applied. Random numbers have a fixed seed, and
+//! waiting takes no time. There are no arguments, environment variables or files. What the guest
+//! writes to standard output is logged. There are no interfaces to the outside, such as sockets and
+//! HTTP.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -17,7 +17,7 @@ use wasmtime_wasi::p2::{
 
 use crate::store_data::{CallEnd, GuestState, HOST_CALL_FUEL, HostFuel};
 
-/// The supported interfaces, without the version of their package.
+/// The supported interfaces of WASI, without the version of their package.
 pub(crate) const INTERFACES: [&str; 20] = [
     "wasi:cli/environment",
     "wasi:cli/exit",
@@ -41,20 +41,19 @@ pub(crate) const INTERFACES: [&str; 20] = [
     "wasi:random/random",
 ];
 
-/// The seed of the random numbers, the same for every instance.
+/// The seed of the guest's random numbers. It is the same for every instance.
 const SEED: u64 = 0x6C61_6E74_6572_6E21;
-/// The most random bytes that one call returns.
+/// The maximum number of random bytes that one call returns.
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
-/// The most bytes that one write to standard output accepts.
+/// The maximum number of bytes that one write to standard output accepts.
 const WRITE_BYTES_MAX: usize = 64 << 10;
-/// The fuel of a wait and of a write to standard output; a write also takes one unit for
-/// each byte. Both are expensive in the WASI library: a write of 4 KiB takes more than a
-/// microsecond.
+/// The fuel that a wait or a write to standard output uses. A write also uses one unit for each
+/// byte. Both are expensive in the WASI library: a write of 4 KiB takes more than a microsecond.
 const STREAM_FUEL: u64 = 2_000;
-/// How many resources, such as streams, an instance may have.
+/// The maximum number of resources, such as streams, that an instance may have.
 pub(crate) const RESOURCES_MAX: usize = 1024;
 
-/// The WASI state of one instance.
+/// The state of WASI for one instance.
 pub(crate) struct Wasi {
     table: ResourceTable,
     cli: WasiCliCtx,
@@ -66,7 +65,7 @@ pub(crate) struct Wasi {
 }
 
 impl Wasi {
-    /// Creates the state; the host's work is charged to `fuel`.
+    /// Creates the state. The work of the host uses fuel from `fuel`.
     pub(crate) fn new(fuel: &Arc<HostFuel>) -> Self {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
@@ -81,21 +80,21 @@ impl Wasi {
         }
     }
 
-    /// Prepares a call: sets the time to show, and the limit of its output.
+    /// Prepares a call: sets the time that the clock shows, and the limit for output.
     pub(crate) fn begin(&mut self, watermark_us: i64, bytes_max: usize) {
         self.clock.wall_us = u64::try_from(watermark_us).unwrap_or(0);
         let mut output = lock(&self.output);
         *output = GuestOutput { text: Vec::new(), bytes_max };
     }
 
-    /// Takes the output of the call to standard output and standard error.
+    /// Returns what the call has written to standard output and standard error.
     pub(crate) fn take_output(&mut self) -> String {
         let text = std::mem::take(&mut lock(&self.output).text);
         String::from_utf8_lossy(&text).into_owned()
     }
 }
 
-/// Links every one of [`INTERFACES`].
+/// Adds each of the [`INTERFACES`] to the linker.
 pub(crate) fn add_to_linker(linker: &mut Linker<GuestState>) -> wasmtime::Result<()> {
     let l = linker;
     cli::environment::add_to_linker::<GuestState, WasiCli>(l, cli_view)?;
@@ -141,12 +140,12 @@ impl HasData for WasiIo {
     type Data<'a> = &'a mut ResourceTable;
 }
 
-/// The clock of a guest, which depends on the log alone.
+/// The clock that a guest sees. It depends only on the log.
 struct GuestClock {
-    /// Microseconds since 1970.
+    /// The time of day, in microseconds since 1970.
     wall_us: u64,
-    /// Advances by one each time it is read, from 1: Go treats 0 as a broken clock, and a
-    /// loop that waits for time to pass must end.
+    /// The monotonic time, in nanoseconds. It begins at 1 and increases by one each time it is
+    /// read. Go treats 0 as a broken clock, and a loop that waits for time to pass must end.
     monotonic_ns: u64,
 }
 
@@ -176,7 +175,7 @@ impl clocks::monotonic_clock::Host for Wasi {
         Ok(1)
     }
 
-    /// Sets the clock to this time at once, because nothing else can happen during the
+    /// Sets the clock to the end of the wait at once, because nothing else can happen during the
     /// wait.
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
         self.fuel.charge(STREAM_FUEL, 0)?;
@@ -221,7 +220,7 @@ impl Pollable for CompletedWait {
     async fn ready(&mut self) {}
 }
 
-/// SplitMix64 with a fixed seed.
+/// Generates the guest's random numbers: SplitMix64 with a fixed seed.
 struct GuestRandom {
     state: u64,
 }
@@ -286,7 +285,7 @@ impl random::insecure_seed::Host for Wasi {
     }
 }
 
-/// The output of a call, up to a limit; further output is dropped.
+/// What a call has written to standard output, up to a limit. Further output is dropped.
 #[derive(Default)]
 struct GuestOutput {
     text: Vec<u8>,

@@ -1,4 +1,5 @@
-//! Aggregates of a group: their names, and the accumulators that follow its rows.
+//! The aggregates of a group: their names, and the accumulators that compute them while rows are
+//! read.
 
 use lantern_core::{FieldKind, FieldSpec, FieldValue, RowFields, field_named};
 use lantern_sketch::{Distinct, Percentiles};
@@ -6,28 +7,28 @@ use lantern_sketch::{Distinct, Percentiles};
 use crate::request::{AggregateRequest, OutputColumn};
 use crate::{Budget, QueryError, RequestError};
 
-/// Numbers of the kind `number` are counted in millionths for percentiles.
+/// Percentiles need whole numbers, so values of the kind `number` are multiplied by this number.
 const SCALE: u32 = 1_000_000;
 
 /// An aggregate of a roll-up.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Aggregate {
-    /// Its column in the result.
+    /// The column of the result that shows the aggregate.
     pub(crate) column: OutputColumn,
-    /// The index of its accumulator.
+    /// The index of the accumulator that computes the aggregate.
     pub(crate) accumulator: usize,
-    /// The percentile that is shown, of a sketch of percentiles.
+    /// The percentile that is shown, if the accumulator is a sketch of percentiles.
     percent: u8,
-    /// Whether no rows give 0.
+    /// Whether the result is 0 if there are no rows.
     pub(crate) counts: bool,
 }
 
-/// What an accumulator computes: a function of a field. Aggregates with equal specifications
-/// share one accumulator: `p50(ms)` and `p95(ms)` need only one sketch.
+/// What an accumulator computes: a function of a field. Aggregates with equal specifications share
+/// one accumulator: `p50(ms)` and `p95(ms)` need only one sketch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AccumulatorSpec {
     function: Function,
-    /// The field; `None` counts rows.
+    /// The index of the field; `None` to count rows.
     field: Option<usize>,
     kind: FieldKind,
 }
@@ -50,13 +51,14 @@ const FUNCTIONS: &str =
     "`count`, `sum`, `avg`, `min`, `max`, `first`, `last`, `distinct` and `p1` to `p99`";
 
 impl AccumulatorSpec {
-    /// The field that it reads.
+    /// The index of the field that the accumulator reads; `None` if it counts rows.
     pub(crate) fn field(self) -> Option<usize> {
         self.field
     }
 }
 
-/// Reads the requested aggregates, and adds their accumulators to `accumulators`.
+/// Reads the aggregates that a query requests, and adds the accumulators that they need to
+/// `accumulators`.
 pub(crate) fn plan(
     fields: &[FieldSpec],
     requested: &[AggregateRequest],
@@ -129,7 +131,8 @@ fn plan_one(
     })
 }
 
-/// The kind of the result; `None` if the function does not apply.
+/// The kind of the values that `function` returns for a field of `kind`; `None` if the function
+/// cannot be used with this kind.
 fn result_kind(function: Function, kind: FieldKind) -> Option<FieldKind> {
     use FieldKind::{Boolean, Integer, Json, Number, Text, Timestamp};
     let sketch = kind.is_sketch();
@@ -159,22 +162,22 @@ fn applies_to(function: Function) -> &'static str {
     }
 }
 
-/// The result so far of one function over the rows of a group.
+/// What one function has computed so far from the rows of a group.
 #[derive(Clone, Debug)]
 pub(crate) enum Accumulator {
     Count(u64),
-    /// An exact sum of integers, and the number of values.
+    /// The exact sum of integers, and the number of values.
     Integers {
         sum: i128,
         count: u64,
     },
-    /// A sum of doubles with its rounding error (Neumaier), and the number of values.
+    /// The sum of doubles with its rounding error (Neumaier), and the number of values.
     Numbers {
         sum: f64,
         error: f64,
         count: u64,
     },
-    /// The smallest, largest, first or last value, with its time.
+    /// The smallest, largest, first or last value, and the time of its row.
     Value {
         value: Option<FieldValue<'static>>,
         time: i64,
@@ -199,7 +202,8 @@ impl Accumulator {
         }
     }
 
-    /// Adds a row. `time` is its value in the field of `time`; without such a field, 0.
+    /// Adds a row to the accumulator. `time` is the row's value in the query's time field, or 0 if
+    /// the query has none.
     #[inline]
     pub(crate) fn add(
         &mut self,
@@ -256,9 +260,9 @@ fn text_bytes(value: &FieldValue<'_>) -> usize {
     if let FieldValue::Text(text) = value { text.len() } else { 0 }
 }
 
-/// Whether `candidate` replaces `known`, the value so far. Rows are read in key order. So among
-/// rows of the same time, the first in key order is `first`, and the last in key order is
-/// `last`.
+/// Whether `candidate` replaces `known`, the value that the accumulator has. Rows are read in key
+/// order. So if several rows have the same time, the function `first` returns the value of the
+/// first of them in key order, and `last` that of the last.
 fn replaces(
     function: Function,
     known: Option<&FieldValue<'_>>,
@@ -296,7 +300,8 @@ fn add_distinct(sketch: &mut Distinct, spec: AccumulatorSpec, field: usize, row:
             Ok(value) => sketch.add_integer(value),
             Err(_) => sketch.add(&value.to_string()),
         },
-        // 1.0 and 1 are one value, and so are 0 and -0.
+        // Adding 0 turns -0 into 0, and the text is the same for 1.0 and 1. So equal numbers are
+        // counted once.
         Some(FieldValue::Number(value)) => sketch.add(&(value + 0.0).to_string()),
         Some(FieldValue::Boolean(value)) => sketch.add(if value { "true" } else { "false" }),
         Some(FieldValue::Timestamp(time)) => sketch.add_integer(time),
@@ -333,7 +338,7 @@ fn add_percentile(
 }
 
 impl Aggregate {
-    /// The result of `accumulator`; `None` if there was no value.
+    /// The result of `accumulator`; `None` if there were no values.
     pub(crate) fn result(
         &self,
         spec: AccumulatorSpec,

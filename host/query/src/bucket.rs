@@ -1,12 +1,12 @@
 //! Buckets of time: the start of the bucket that contains a time, in a time zone.
 //!
-//! Buckets are counted on the zone's clock: days begin at midnight, weeks on Monday. So a day
-//! has 23 or 25 hours if the clock changes on it. Buckets of several units are counted from
-//! 1970-01-01T00:00, and buckets of several weeks from the Monday before that day.
+//! Buckets follow the clock of the time zone: days begin at midnight, weeks on Monday. So a day on
+//! which the clock changes has 23 or 25 hours. The first bucket of several units begins at
+//! 1970-01-01T00:00, and the first bucket of several weeks on the Monday before that day.
 //!
-//! If the clock is put back, it may show the start of a bucket twice. Then two buckets begin,
-//! one each time: an hour that occurs twice has two buckets. If the clock skips the start of a
-//! bucket, the bucket begins with the first time after the gap.
+//! If the clock is put back, it may show the start of a bucket twice. A bucket begins each time, so
+//! an hour that occurs twice has two buckets. If the clock skips the start of a bucket, the bucket
+//! begins with the first time after the gap.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -15,22 +15,23 @@ use lantern_core::{days_since_1970, parse_rfc3339};
 
 use crate::civil::{DAY_US, SECOND_US, date_of};
 
-/// The most units of a bucket.
+/// The maximum number of units in the length of a bucket.
 const UNITS_MAX: i64 = 10_000;
-/// Monday, 1969-12-29, in days from 1970-01-01.
+/// The Monday before 1970-01-01 (1969-12-29), in days from 1970-01-01.
 const MONDAY: i64 = -3;
 
 /// The length of a bucket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BucketLength {
-    /// Microseconds on the clock, counted from `origin`.
+    /// A number of microseconds on the clock. The first bucket begins at `origin`.
     Micros { length: i64, origin: i64 },
-    /// Calendar months.
+    /// A number of calendar months.
     Months(i64),
 }
 
 impl BucketLength {
-    /// Parses a number and a unit: `s`, `m`, `h`, `d`, `w`, `mo` or `y`.
+    /// Parses the length of a bucket: a number and a unit, which is `s`, `m`, `h`, `d`, `w`, `mo`
+    /// or `y`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let unit_at = text.find(|c: char| !c.is_ascii_digit())?;
         let (number, unit) = text.split_at(unit_at);
@@ -51,7 +52,7 @@ impl BucketLength {
         })
     }
 
-    /// The start of the bucket on the clock that contains the local time `local`.
+    /// The start of the bucket that contains the local time `local`, as the clock shows it.
     fn floor(self, local: i64) -> i64 {
         match self {
             Self::Micros { length, origin } => {
@@ -65,7 +66,7 @@ impl BucketLength {
         }
     }
 
-    /// The start on the clock of the bucket after the one that starts at `start`.
+    /// The start of the bucket that follows the one that starts at `start`, as the clock shows it.
     fn after(self, start: i64) -> i64 {
         match self {
             Self::Micros { length, .. } => start + length,
@@ -77,31 +78,31 @@ impl BucketLength {
     }
 }
 
-/// The local time at which a month starts, counted from January 1970.
+/// The local time at which a month begins. Months are counted from January 1970.
 fn month_start(months: i64) -> i64 {
     days_since_1970(1970 + months.div_euclid(12), months.rem_euclid(12) + 1, 1) * DAY_US
 }
 
-/// A time zone.
+/// A time zone in which a query counts its buckets.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Zone {
-    /// `None` is UTC.
+    /// The zone in the library's form; `None` is UTC.
     zone: Option<TimeZone>,
-    /// The last period that was looked up.
+    /// The period that was looked up last.
     last: Option<Period>,
 }
 
-/// The time between two changes of a zone's offset.
+/// A period in which a zone's offset from UTC does not change.
 #[derive(Clone, Copy, Debug)]
 struct Period {
     from: i64,
-    /// The first time after it.
+    /// The first time after the period.
     to: i64,
     offset_us: i64,
 }
 
 impl Zone {
-    /// The zone with this name in the IANA database.
+    /// The time zone with this name in the IANA database.
     pub(crate) fn named(name: &str) -> Option<Self> {
         if name.eq_ignore_ascii_case("UTC") {
             return Some(Self::default());
@@ -109,7 +110,7 @@ impl Zone {
         TimeZone::get(name).ok().map(|zone| Self { zone: Some(zone), last: None })
     }
 
-    /// The offset from UTC at `time`, in seconds.
+    /// The zone's offset from UTC at `time`, in seconds.
     pub(crate) fn offset_s(&mut self, time: i64) -> i64 {
         self.period(time).offset_us / SECOND_US
     }
@@ -149,7 +150,7 @@ impl Zone {
             }
             let change = period.from;
             period = self.find(change - 1);
-            // The clock skips the start of the bucket.
+            // The clock skips the start of the bucket, so the bucket begins after the gap.
             if local - period.offset_us >= change {
                 return change;
             }
@@ -159,7 +160,8 @@ impl Zone {
     /// The start of the bucket after the one that starts at `start`.
     pub(crate) fn next_bucket(&mut self, length: BucketLength, start: i64) -> i64 {
         let mut period = self.period(start);
-        // Not `start` itself if the clock skips the bucket's start.
+        // `start` is rounded down first. If the clock skips the start of a bucket, the bucket
+        // starts later than the clock shows.
         let next = length.after(length.floor(start + period.offset_us));
         loop {
             let end = next - period.offset_us;
@@ -174,8 +176,8 @@ impl Zone {
         }
     }
 
-    /// Parses a time: RFC 3339, or a date with or without a time of day on the zone's
-    /// clock.
+    /// Parses a time. It is a time in RFC 3339, or a date with or without a time of day as the
+    /// zone's clock shows it.
     pub(crate) fn parse(&self, text: &str) -> Option<i64> {
         if let Some(time) = parse_rfc3339(text) {
             return Some(time.0);
@@ -189,7 +191,7 @@ impl Zone {
     }
 }
 
-/// `time` as jiff has it, at most the last time that jiff has.
+/// `time` in the type of the library jiff. It is limited to the last time that jiff supports.
 fn timestamp(time: i64) -> Timestamp {
     let bounded = time.clamp(Timestamp::MIN.as_microsecond(), Timestamp::MAX.as_microsecond());
     Timestamp::from_microsecond(bounded).unwrap_or(Timestamp::MAX)
@@ -200,7 +202,7 @@ mod tests {
     use super::*;
     use crate::civil::write_time;
 
-    /// The start of the bucket of a time, and of the next bucket.
+    /// The start of the bucket that contains `time`, and the start of the next bucket.
     fn bucket(zone: &str, length: &str, time: &str) -> (String, String) {
         let mut zone = Zone::named(zone).unwrap();
         let length = BucketLength::parse(length).unwrap();
@@ -237,7 +239,7 @@ mod tests {
                 "2026-03-29T00:00:00+01:00",
                 "2026-03-30T00:00:00+02:00",
             ),
-            // 2:00 to 2:59 occur twice on October 25.
+            // The clock shows 2:00 to 2:59 twice on October 25.
             (
                 "Europe/Berlin",
                 "1h",
@@ -267,7 +269,7 @@ mod tests {
                 "2023-10-01T01:00:00-03:00",
                 "2023-10-02T00:00:00-03:00",
             ),
-            // It is set back by half an hour.
+            // The clock is set back by half an hour.
             (
                 "Australia/Lord_Howe",
                 "1h",
@@ -321,7 +323,7 @@ mod tests {
         assert_eq!(berlin.parse("2026-03-01T10:00:00Z"), time("2026-03-01T10:00:00Z"));
         assert_eq!(Zone::default().parse("2026-03-01"), time("2026-03-01T00:00:00Z"));
         assert_eq!(Zone::default().parse("yesterday"), None);
-        // The first and the last times that rows can have.
+        // These are the first and the last time that rows can have.
         for text in ["0000-01-01T00:00:00Z", "9999-12-31T23:59:59Z"] {
             let mut zone = berlin.clone();
             let length = BucketLength::parse("1d").unwrap();

@@ -1,4 +1,4 @@
-//! Counts what a query uses, and ends it at a limit or when it is cancelled.
+//! Counts what a query uses. Ends the query at a limit, or when its caller cancels it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 
 use crate::{QueryConfig, QueryError};
 
-/// The clock and the flag are looked at once in this many rows.
+/// The number of rows after which the clock and the cancellation are checked again.
 const CHECK_ROWS: u64 = 4_096;
 
-/// Ends a query from another thread.
+/// With this a caller ends a query from another thread.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
@@ -26,7 +26,7 @@ impl Cancel {
     }
 }
 
-/// What one query may still use. Its time begins when it is created.
+/// What one query may still use. The time of the query begins when this is created.
 #[derive(Debug)]
 pub struct Budget<'c> {
     config: &'c QueryConfig,
@@ -40,7 +40,7 @@ pub struct Budget<'c> {
 }
 
 impl<'c> Budget<'c> {
-    /// The limits of `config`.
+    /// Creates a budget with the limits of `config`.
     #[must_use]
     pub fn new(config: &'c QueryConfig, cancel: Cancel) -> Self {
         let time = (config.run_ms_max, "run_ms_max");
@@ -70,13 +70,13 @@ impl<'c> Budget<'c> {
         self.deadline
     }
 
-    /// The number of rows read.
+    /// The number of rows that the query has read.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows
     }
 
-    /// Counts a row.
+    /// Counts a row that the query reads.
     #[inline]
     pub(crate) fn row(&mut self) -> Result<(), QueryError> {
         self.rows += 1;
@@ -86,7 +86,7 @@ impl<'c> Budget<'c> {
         if self.rows.is_multiple_of(CHECK_ROWS) { self.check_time() } else { Ok(()) }
     }
 
-    /// Ends the query if it is cancelled or has run for too long.
+    /// Returns an error if the query was cancelled or has run for too long.
     pub(crate) fn check_time(&self) -> Result<(), QueryError> {
         if self.cancel.is_cancelled() {
             return Err(QueryError::Cancelled);
@@ -98,7 +98,7 @@ impl<'c> Budget<'c> {
         Ok(())
     }
 
-    /// Counts `bytes` of memory.
+    /// Counts `bytes` of memory that the query uses.
     #[inline]
     pub(crate) fn take(&mut self, bytes: usize) -> Result<(), QueryError> {
         self.memory_bytes += bytes;
@@ -109,13 +109,13 @@ impl<'c> Budget<'c> {
         Ok(())
     }
 
-    /// Returns `bytes` of memory that are not needed any more.
+    /// Notes that the query no longer needs `bytes` of memory.
     #[inline]
     pub(crate) fn release(&mut self, bytes: usize) {
         self.memory_bytes = self.memory_bytes.saturating_sub(bytes);
     }
 
-    /// Checks the number of groups.
+    /// Checks that the number of groups is within its limit.
     #[inline]
     pub(crate) fn groups(&self, groups: usize) -> Result<(), QueryError> {
         if groups > self.config.groups_max {

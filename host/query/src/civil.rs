@@ -4,9 +4,9 @@
 pub(crate) const SECOND_US: i64 = 1_000_000;
 pub(crate) const DAY_US: i64 = 86_400 * SECOND_US;
 
-/// Year, month and day of the day that is `days` after 1970-01-01, in the proleptic
-/// Gregorian calendar. The arithmetic counts years from March, so that the leap day is
-/// the last of its year. The inverse of [`days_since_1970`](lantern_core::days_since_1970).
+/// The year, month and day that is `days` days after 1970-01-01, in the proleptic Gregorian
+/// calendar. The calculation counts years from March, so that the leap day is the last day of a
+/// year. This is the inverse of [`days_since_1970`](lantern_core::days_since_1970).
 pub(crate) fn date_of(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);
@@ -20,7 +20,7 @@ pub(crate) fn date_of(days: i64) -> (i64, i64, i64) {
     (year_of_era + era * 400 + i64::from(month <= 2), month, day)
 }
 
-/// Appends a time in RFC 3339, with the zone's offset from UTC in seconds.
+/// Appends `time_us` to `out` in RFC 3339. `offset_s` is the zone's offset from UTC in seconds.
 pub(crate) fn write_time(time_us: i64, offset_s: i64, out: &mut Vec<u8>) {
     let local = time_us + offset_s * SECOND_US;
     let (year, month, day) = date_of(local.div_euclid(DAY_US));

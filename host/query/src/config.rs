@@ -1,4 +1,4 @@
-//! The settings of queries. The doc comments are the reference.
+//! The settings of queries. Their doc comments are the source of the reference in docs/config.md.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -54,7 +54,7 @@ impl Default for QueryConfig {
 }
 
 impl QueryConfig {
-    /// Checks the rules that types cannot express.
+    /// Checks the settings for rules that their types cannot express.
     ///
     /// # Errors
     /// A sentence that names the first setting that is out of bounds.
@@ -75,7 +75,7 @@ impl QueryConfig {
         Ok(())
     }
 
-    /// The number of threads on a machine with `cores`.
+    /// The number of queries that run at the same time on a machine with `cores` cores.
     #[must_use]
     pub fn threads_on(&self, cores: usize) -> usize {
         if self.threads == 0 { (cores / 2).max(1) } else { self.threads }

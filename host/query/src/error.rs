@@ -7,25 +7,25 @@ use thiserror::Error;
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum QueryError {
-    /// It exceeded a limit.
+    /// The query exceeded a limit.
     #[error("the query {what}: the limit is {max} (`query.{setting}`)")]
     Limit {
-        /// What it did.
+        /// What the query did too much of.
         what: &'static str,
         /// The limit.
         max: u64,
-        /// The setting of the limit.
+        /// The setting that is the limit.
         setting: &'static str,
     },
-    /// A number of the result cannot be written.
+    /// The result contains a number that cannot be written.
     #[error("`{column}` does not fit: {reason}")]
     OutOfRange {
-        /// The column.
+        /// The name of the column with the number.
         column: String,
-        /// What does not fit.
+        /// Why the number cannot be written.
         reason: &'static str,
     },
-    /// The caller does not wait for the result any more.
+    /// The caller no longer waits for the result.
     #[error("the query was cancelled")]
     Cancelled,
     /// The table cannot be read.

@@ -1,4 +1,4 @@
-//! Adds the buckets of a roll-up that have no rows.
+//! Adds the buckets without rows to the result of a roll-up.
 
 use lantern_core::{FieldKind, FieldValue};
 
@@ -7,9 +7,10 @@ use crate::group_value::{GroupValue, compare_ascending};
 use crate::plan::{Fill, RollUp};
 use crate::{Budget, QueryError};
 
-/// Adds the buckets without rows for each combination of values of `by`. The first bucket is
-/// the one that contains `start`, and the last one begins before `end`; if a bound is not
-/// given, it is the first or last bucket that has rows. `rows` may be in any order.
+/// Adds the buckets without rows to `rows`, for each combination of values in the fields of `by`.
+/// The first bucket is the one that contains `start`, and the last one begins before `end`. If
+/// `start` or `end` is not given, the first or the last bucket with rows takes its place. `rows`
+/// may be in any order.
 pub(crate) fn fill(
     roll_up: &RollUp,
     zone: &mut Zone,
@@ -51,7 +52,7 @@ pub(crate) fn fill(
     Ok(filled)
 }
 
-/// The first and the last bucket; `None` if there is none.
+/// The first and the last bucket of the result; `None` if there is none.
 fn bounds(
     roll_up: &RollUp,
     zone: &mut Zone,
@@ -72,7 +73,7 @@ fn start_of(row: &[GroupValue]) -> i64 {
     }
 }
 
-/// The row of a bucket without rows.
+/// The group for a bucket without rows.
 fn empty(
     roll_up: &RollUp,
     bucket: i64,

@@ -1,13 +1,13 @@
-//! A value of a group.
+//! The values in the columns of a group.
 
 use std::cmp::Ordering;
 
 use lantern_core::FieldValue;
 
-/// A value of a group; `None` is null.
+/// A value in a column of a group; `None` is null.
 pub type GroupValue = Option<FieldValue<'static>>;
 
-/// Compares two lists of values in ascending order; null comes last.
+/// Compares two lists of values in ascending order. Null comes last.
 pub(crate) fn compare_ascending(a: &[GroupValue], b: &[GroupValue]) -> Ordering {
     let values = a.iter().zip(b);
     values.fold(Ordering::Equal, |known, (a, b)| {

@@ -1,8 +1,9 @@
-//! Queries of tables: filters, choice of columns, orders by a field, and roll-ups.
+//! Queries of tables. A query filters rows, chooses columns, orders rows by a field, or computes
+//! a roll-up.
 //!
-//! A [`QueryRequest`] is checked against a table, which gives a [`Plan`]. The plan reads the
-//! rows of one committed state from a [`lantern_core::RowSource`], within a [`Budget`]. Rows
-//! are JSON objects; only the fields that the query needs are decoded.
+//! [`Plan::new`] checks a [`QueryRequest`] against a table, and returns a [`Plan`]. The plan reads
+//! the rows of one committed state from a [`lantern_core::RowSource`], within the limits of a
+//! [`Budget`]. Rows are JSON objects; only the fields that the query needs are decoded.
 //!
 //! This crate knows neither HTTP nor the store, and starts no threads.
 

@@ -1,4 +1,4 @@
-//! Checks a request against a table, and resolves its names.
+//! Checks a query against its table, and finds the fields that it names.
 
 use lantern_core::{
     Condition, FieldChoice, FieldKind, FieldReader, FieldSpec, Filter, TableSpec, field_named,
@@ -10,12 +10,12 @@ use crate::bucket::{BucketLength, Zone};
 use crate::request::{ConditionRequest, OutputColumn, QueryRequest};
 use crate::{QueryError, RequestError};
 
-/// The most columns of a roll-up.
+/// The maximum number of columns in a roll-up.
 const COLUMNS_MAX: usize = 64;
-/// The column that `order` names for the key.
+/// The name with which a query orders rows by their key.
 const KEY: &str = "key";
 
-/// A query that was checked against its table.
+/// A query that was checked against its table and can run.
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub(crate) filter: Filter,
@@ -29,9 +29,9 @@ pub struct Plan {
 /// The order of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
-    /// The index of the column by which the result is ordered: a field or, in a roll-up, a
-    /// column of the roll-up. With `None`, rows are ordered by key, and groups by bucket and
-    /// then by the fields of `by`.
+    /// The index of the column by which the result is ordered. It is a field or, in a roll-up, a
+    /// column of the roll-up. With `None`, rows are ordered by key, and groups by bucket and then
+    /// by the fields of `by`.
     pub(crate) column: Option<usize>,
     pub(crate) descending: bool,
 }
@@ -44,7 +44,7 @@ pub(crate) enum Shape {
     Groups(RollUp),
 }
 
-/// How rows are grouped.
+/// How rows are grouped, and which aggregates the groups have.
 #[derive(Clone, Debug)]
 pub(crate) struct RollUp {
     pub(crate) time: Option<usize>,
@@ -53,12 +53,12 @@ pub(crate) struct RollUp {
     pub(crate) accumulators: Vec<AccumulatorSpec>,
     pub(crate) aggregates: Vec<Aggregate>,
     pub(crate) fill: Option<Fill>,
-    /// The time range, for buckets without rows.
+    /// The time range in which buckets without rows are added.
     pub(crate) range: (Option<i64>, Option<i64>),
 }
 
 impl RollUp {
-    /// The error of an accumulator, with the name of its column.
+    /// Adds the name of the accumulator's column to `error`.
     pub(crate) fn in_column(&self, accumulator: usize, error: QueryError) -> QueryError {
         let column = self.aggregates.iter().find(|one| one.accumulator == accumulator);
         match (error, column) {
@@ -71,10 +71,10 @@ impl RollUp {
 /// What buckets without rows contain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fill {
-    /// 0 for counts and sums, null for other aggregates.
+    /// Counts and sums are 0, and other aggregates are null.
     Zero,
     Null,
-    /// The aggregates of the bucket before.
+    /// The aggregates are those of the previous bucket.
     Previous,
 }
 
@@ -82,7 +82,7 @@ impl Plan {
     /// Checks `request` against `table`.
     ///
     /// # Errors
-    /// [`RequestError`] that names the parameter, the field and the fix.
+    /// [`RequestError`] that names the parameter and the field, and says what to do.
     pub fn new(table: &TableSpec, request: &QueryRequest) -> Result<Self, RequestError> {
         let fields = &table.fields;
         let zone = match &request.tz {
@@ -128,7 +128,7 @@ impl Plan {
         Ok(Self { filter, reader, order, shape, zone, columns })
     }
 
-    /// The columns of the result. Those of rows do not include the key.
+    /// The columns of the result. For rows, they do not include the key.
     #[must_use]
     pub fn columns(&self) -> &[OutputColumn] {
         &self.columns
@@ -167,7 +167,8 @@ fn filter(fields: &[FieldSpec], conditions: &[ConditionRequest]) -> Result<Filte
     Ok(Filter::new(conditions.collect::<Result<_, _>>()?)?)
 }
 
-/// The timestamp field of `time`. If only one field has that kind, it may be left out.
+/// The timestamp field that the parameter `time` names. If the table has only one such field, the
+/// parameter may be left out.
 fn time_field(fields: &[FieldSpec], request: &QueryRequest) -> Result<Option<usize>, RequestError> {
     let is_time = |field: &FieldSpec| field.kind == FieldKind::Timestamp;
     if let Some(name) = &request.time {
@@ -275,8 +276,8 @@ fn groups(
     Ok((Shape::Groups(roll_up), columns))
 }
 
-/// The field `name`, whose kind must not be `json` or a sketch, because these have no groups
-/// and no order.
+/// The field `name`. Its kind must not be `json` or a sketch, because such values cannot be grouped
+/// or ordered.
 fn scalar(
     fields: &[FieldSpec],
     parameter: &'static str,

@@ -7,8 +7,8 @@ use crate::civil::write_time;
 use crate::group_value::GroupValue;
 
 impl Plan {
-    /// Appends a group as a JSON object with a member for each column. The bucket has the
-    /// offset of the query's time zone; other times are in UTC.
+    /// Appends a group as a JSON object with a member for each column. The start of the bucket has
+    /// the offset of the query's time zone; other times are in UTC.
     pub fn write_group(&self, group: &[GroupValue], out: &mut Vec<u8>) {
         out.push(b'{');
         for (index, (column, value)) in self.columns().iter().zip(group).enumerate() {
@@ -22,7 +22,7 @@ impl Plan {
         out.push(b'}');
     }
 
-    /// The value of a column as text; null is empty.
+    /// The value in a column as text. Null is an empty text.
     #[must_use]
     pub fn cell(&self, index: usize, value: &GroupValue) -> String {
         match value {

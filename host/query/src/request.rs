@@ -1,31 +1,31 @@
-//! A query as its caller writes it, before it is checked against a table.
+//! A query as its caller requests it, before it is checked against a table.
 
 use lantern_core::FieldKind;
 use serde_json::Value;
 
 use crate::RequestError;
 
-/// A query. All members may be left out.
+/// A request for a query. All members may be left out.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct QueryRequest {
-    /// The conditions, which must all hold.
+    /// The conditions of the filter. A row must fulfil all of them.
     pub conditions: Vec<ConditionRequest>,
-    /// The fields in the result; all if `None`.
+    /// The names of the fields in the result; all fields if it is `None`.
     pub columns: Option<Vec<String>>,
-    /// The order: `key`, a field, or a column of a roll-up; `-` before it reverses the
-    /// order.
+    /// The order of the result: `key`, a field, or a column of a roll-up. A `-` before the name
+    /// reverses the order.
     pub order: Option<String>,
     /// The timestamp field to which `start`, `end` and `bucket` refer.
     pub time: Option<String>,
-    /// Rows at or after this time.
+    /// Only rows at or after this time are read.
     pub start: Option<String>,
-    /// Rows before this time.
+    /// Only rows before this time are read.
     pub end: Option<String>,
     /// The length of a roll-up's buckets.
     pub bucket: Option<String>,
     /// The fields by which rows are grouped.
     pub by: Vec<String>,
-    /// The aggregates of each group.
+    /// The aggregates that each group has.
     pub aggregates: Vec<AggregateRequest>,
     /// What buckets without rows contain: `zero`, `null` or `previous`.
     pub fill: Option<String>,
@@ -33,41 +33,42 @@ pub struct QueryRequest {
     pub tz: Option<String>,
 }
 
-/// A condition.
+/// A condition, in one of two forms.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ConditionRequest {
-    /// `FIELD OPERATOR VALUE`.
+    /// The condition as text: `FIELD OPERATOR VALUE`.
     Text(String),
-    /// The three parts.
+    /// The three parts of the condition.
     Json {
-        /// The field.
+        /// The name of the field.
         field: String,
-        /// The operator.
+        /// The operator, as text.
         operator: String,
-        /// The value.
+        /// The value, as JSON.
         value: Value,
     },
 }
 
-/// An aggregate.
+/// An aggregate that a query requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AggregateRequest {
-    /// The name of its column. By default the function and the field: `sum_cents`.
+    /// The name of the column in the result. If it is `None`, the name consists of the function and
+    /// the field: `sum_cents`.
     pub name: Option<String>,
-    /// The function.
+    /// The name of the function.
     pub function: String,
-    /// The field.
+    /// The name of the field, if the function needs one.
     pub field: Option<String>,
 }
 
 /// A column of the result.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OutputColumn {
-    /// Its name.
+    /// The name of the column.
     pub name: String,
-    /// The kind of its values.
+    /// The kind of the column's values.
     pub kind: FieldKind,
-    /// The unit, or an empty text.
+    /// The unit of the values; an empty text if there is none.
     pub unit: String,
 }
 
@@ -80,11 +81,11 @@ impl QueryRequest {
 }
 
 impl AggregateRequest {
-    /// Parses `FUNCTION(FIELD)`, `count()` or `FUNCTION(FIELD) as NAME`; several are
-    /// separated by commas.
+    /// Parses aggregates, each as `FUNCTION(FIELD)`, `count()` or `FUNCTION(FIELD) as NAME`.
+    /// Several aggregates are separated by commas.
     ///
     /// # Errors
-    /// [`RequestError`] that shows the form.
+    /// [`RequestError`] that shows the correct form.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, RequestError> {
         text.split(',').map(|part| Self::parse(part.trim())).collect()
     }

@@ -14,40 +14,40 @@ use crate::group_value::{GroupValue, compare_ascending};
 use crate::plan::{Order, RollUp, Shape};
 use crate::{Budget, PageSize, Plan, QueryError};
 
-/// The memory of a group in addition to its key, values and accumulators.
+/// The memory that a group takes in addition to its key, values and accumulators, in bytes.
 const GROUP_BYTES: usize = 64;
 
-/// The groups of a query's page.
+/// The groups of one page of a query.
 #[derive(Clone, Debug, Default)]
 pub struct GroupsPage {
-    /// The groups in order; each has a value for each of [`Plan::columns`].
+    /// The groups, in order. Each has one value for each of [`Plan::columns`].
     pub groups: Vec<Vec<GroupValue>>,
-    /// Where the next page begins; `None` if there are no more groups.
+    /// The group after which the next page begins; `None` if there are no more groups.
     pub next: Option<GroupPosition>,
 }
 
 /// The group after which a page begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupPosition {
-    /// Its value in the column of the order.
+    /// The value of the group in the column by which the result is ordered.
     value: GroupValue,
-    /// Its bucket and the values of `by`.
+    /// The bucket of the group, and its values in the fields of `by`.
     key: Vec<GroupValue>,
 }
 
-/// A group while rows are read.
+/// A group, while rows are read.
 pub(crate) struct Group {
-    /// The bucket, then the values of `by`.
+    /// The bucket, followed by the values in the fields of `by`.
     pub(crate) key: Vec<GroupValue>,
     pub(crate) accumulators: Vec<Accumulator>,
 }
 
 impl Plan {
-    /// The groups of the rows of `source` that are within `range` and match the filter. The
-    /// first group is the one after `after`.
+    /// Groups those rows of `source` that are within `range` and match the filter, and returns a
+    /// page of the groups. The page begins after the group `after`.
     ///
     /// # Errors
-    /// [`QueryError`].
+    /// [`QueryError`] if the query ends without a result.
     pub fn groups(
         &self,
         source: &dyn RowSource,
@@ -79,7 +79,7 @@ impl Plan {
     }
 }
 
-/// Compares two groups by the column of the order, then by bucket and fields.
+/// Compares two groups by the column of the order, and then by the bucket and the fields of `by`.
 fn compare(order: Order, keys: usize, a: &[GroupValue], b: &[GroupValue]) -> Ordering {
     let by_column = order.column.map_or(Ordering::Equal, |column| {
         order.compare_values(a[column].as_ref(), b[column].as_ref())
@@ -100,10 +100,10 @@ impl GroupPosition {
 struct Groups<'p> {
     roll_up: &'p RollUp,
     zone: Zone,
-    /// The index of each group, by the bytes of its key.
+    /// The index of each group in `groups`, by the bytes of its key.
     index: HashMap<Box<[u8]>, usize, RandomState>,
     groups: Vec<Group>,
-    /// The bucket that was found last: its start and the start of the next one.
+    /// The bucket of the last row: its start, and the start of the next bucket.
     last_bucket: Option<(i64, i64)>,
     key: Vec<u8>,
 }
@@ -180,10 +180,10 @@ impl<'p> Groups<'p> {
         Ok(index)
     }
 
-    /// The values of all columns of each group, in no order.
+    /// The values of all columns of each group. The groups are in no particular order.
     fn finish(mut self, budget: &mut Budget<'_>) -> Result<Vec<Vec<GroupValue>>, QueryError> {
         self.index.clear();
-        // Without `bucket` and `by` there is one group, also without rows.
+        // Without `bucket` and `by` there is always one group, even if there are no rows.
         if self.groups.is_empty() && self.roll_up.bucket.is_none() && self.roll_up.by.is_empty() {
             let specs = self.roll_up.accumulators.iter();
             let accumulators = specs.map(|spec| Accumulator::new(*spec)).collect();
@@ -205,7 +205,7 @@ impl<'p> Groups<'p> {
     }
 }
 
-/// Appends bytes that are equal only for equal values.
+/// Appends bytes that represent a value. Different values have different bytes.
 fn write_key(value: Option<&FieldValue<'_>>, key: &mut Vec<u8>) {
     match value {
         None => key.push(0),
@@ -215,7 +215,7 @@ fn write_key(value: Option<&FieldValue<'_>>, key: &mut Vec<u8>) {
         }
         Some(FieldValue::Number(value)) => {
             key.push(2);
-            // 0 and -0 are one value.
+            // 0 and -0 are the same value. Adding 0 turns -0 into 0.
             key.extend_from_slice(&(value + 0.0).to_bits().to_le_bytes());
         }
         Some(FieldValue::Text(text)) => {

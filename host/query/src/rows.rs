@@ -1,5 +1,5 @@
-//! Runs queries for rows: in key order up to a limit, or the first ones in the order of a
-//! field.
+//! Runs queries whose result is rows. It reads rows in key order up to a limit, or finds the first
+//! rows in the order of a field.
 
 use std::cmp::Ordering;
 
@@ -9,43 +9,43 @@ use serde::{Deserialize, Serialize};
 use crate::plan::{Order, Shape};
 use crate::{Budget, Plan, QueryError};
 
-/// The memory of a kept row in addition to its bytes.
+/// The memory that a row takes in addition to its bytes while it is kept.
 const ROW_BYTES: usize = 96;
 
-/// The rows of a query's page.
+/// The rows of one page of a query.
 #[derive(Clone, Debug, Default)]
 pub struct RowsPage {
-    /// The rows in order, with the chosen fields.
+    /// The rows in order, each with the chosen fields.
     pub rows: Vec<Row>,
-    /// Where the next page begins; `None` if there are no more rows.
+    /// The row after which the next page begins; `None` if there are no more rows.
     pub next: Option<RowPosition>,
 }
 
 /// The row after which a page begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RowPosition {
-    /// Its value in the field of the order.
+    /// The value of the row in the field by which the result is ordered.
     pub value: Option<FieldValue<'static>>,
-    /// Its key.
+    /// The key of the row.
     pub key: String,
 }
 
-/// The size of a page.
+/// The limits for the size of a page.
 #[derive(Clone, Copy, Debug)]
 pub struct PageSize {
-    /// The most rows.
+    /// The maximum number of rows in a page.
     pub rows: usize,
-    /// The page ends after this many bytes.
+    /// The number of bytes after which a page ends.
     pub bytes: usize,
 }
 
 impl Plan {
-    /// The rows of `source` that are within `range` and match the filter, from the row after
-    /// `after` on. For rows in key order, `after` is not used: `range` must begin after that
-    /// row.
+    /// Returns a page of those rows of `source` that are within `range` and match the filter. The
+    /// page begins after the row `after`. If rows are in key order, `after` is not used, and
+    /// `range` must begin after that row.
     ///
     /// # Errors
-    /// [`QueryError`].
+    /// [`QueryError`] if the query ends without a result.
     pub fn rows(
         &self,
         source: &dyn RowSource,
@@ -69,7 +69,7 @@ impl Plan {
     ) -> Result<RowsPage, QueryError> {
         let (mut page, mut bytes) = (RowsPage::default(), 0);
         self.each_match(source, range, budget, |key, row, budget| {
-            // One row more than requested shows whether there is a next page.
+            // One row more than requested is read. It shows whether there is a next page.
             if page.rows.len() == size.rows || bytes >= size.bytes {
                 let last = page.rows.last().map(|last| last.key.clone());
                 page.next = last.map(|key| RowPosition { value: None, key });
@@ -174,7 +174,7 @@ impl Plan {
         failed.map_or(Ok(()), Err)
     }
 
-    /// The row with the chosen fields. Fields without a value are left out.
+    /// The row as JSON with only the chosen fields. Fields without a value are left out.
     fn output(&self, row: &RowFields<'_>) -> Vec<u8> {
         match &self.shape {
             Shape::Rows(Some(choice)) => choice.of(row),
@@ -187,12 +187,12 @@ fn text(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
 }
 
-/// A row's place in an order by a field: its value and its key.
+/// What decides the place of a row in an order by a field: its value in the field, and its key.
 type Place<'a> = (Option<&'a FieldValue<'a>>, &'a [u8]);
 
 impl Order {
-    /// Compares two places. Rows without a value come last; rows of equal values are in
-    /// ascending order of their keys.
+    /// Compares the places of two rows. Rows without a value come last. Rows with equal values are
+    /// in ascending order of their keys.
     fn compare(self, (a, a_key): Place<'_>, (b, b_key): Place<'_>) -> Ordering {
         self.compare_values(a, b).then_with(|| a_key.cmp(b_key))
     }
@@ -211,15 +211,15 @@ impl Order {
     }
 }
 
-/// Collects the rows that come first in an order, from all rows that are pushed. At most twice
+/// Collects the rows that come first in an order. All rows are passed to it, but at most twice
 /// `limit` rows are in memory.
 struct FirstRows {
     order: Order,
     limit: usize,
     rows: Vec<Candidate>,
-    /// The last of the first `limit` rows so far: rows after it are not needed.
+    /// The last of the first `limit` rows so far. Rows that come after it are not needed.
     worst: Option<(Option<FieldValue<'static>>, Vec<u8>)>,
-    /// Whether there are more rows than `limit`.
+    /// Whether there were more rows than `limit`.
     more: bool,
 }
 
@@ -262,7 +262,7 @@ impl FirstRows {
         }
     }
 
-    /// Drops all rows but the first `limit`.
+    /// Drops all rows except the first `limit`.
     fn cut(&mut self, budget: &mut Budget<'_>) {
         let order = self.order;
         let last = self.limit - 1;

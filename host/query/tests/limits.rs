@@ -1,6 +1,6 @@
-//! A query ends with an error at each of its limits, and the error names the setting. It also
-//! ends when it is cancelled. A request for a query that cannot run is refused with an error
-//! that names the parameter and the fix.
+//! Tests of the limits of a query: it ends with an error at each limit, and the error names the
+//! setting. It also ends when it is cancelled. A query that cannot run is refused with an error
+//! that names the parameter and says what to do.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use lantern_core::{FieldKind, FieldSpec, FieldValue, KeyRange, RowSource, StoreError, TableSpec};
@@ -9,8 +9,8 @@ use lantern_query::{
     QueryRequest,
 };
 
-/// `count` rows, made while they are read. The time of row `i` is `i` minutes after
-/// 2026-03-01.
+/// A source of `count` rows, which are created while they are read. The time of row `i` is `i`
+/// minutes after 2026-03-01.
 struct Generated(u32);
 
 impl RowSource for Generated {
@@ -135,7 +135,7 @@ fn sums_are_exact_or_an_error() {
         aggregates: AggregateRequest::parse_all("sum(big) as total").unwrap(),
         ..QueryRequest::default()
     };
-    // 2^64 - 2 fits, the sum of three does not.
+    // 2^64 - 2 can be written, but the sum of three such numbers cannot.
     let plan = Plan::new(&table(), &total).unwrap();
     let mut budget = Budget::new(&config, Cancel::default());
     let page = plan.groups(&Generated(2), &KeyRange::all(), None, SIZE, &mut budget).unwrap();

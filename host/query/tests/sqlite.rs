@@ -1,4 +1,4 @@
-//! Compares the answers of random queries over random rows with those of SQLite.
+//! Compares the results of random queries over random rows with those of SQLite.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use lantern_query::{
 use rusqlite::Connection;
 use rusqlite::types::Value;
 
-/// Rows by key, as JSON.
+/// A table for the tests: rows as JSON, by key.
 struct Rows(BTreeMap<String, String>);
 
 impl RowSource for Rows {
@@ -53,7 +53,7 @@ fn table() -> TableSpec {
     TableSpec { fields: fields.into(), ..TableSpec::default() }
 }
 
-/// 2026-03-01T00:00:00Z in seconds.
+/// The time 2026-03-01T00:00:00Z in seconds since 1970.
 const START_S: i64 = 1_772_323_200;
 
 fn time_text(seconds: i64) -> String {
@@ -65,7 +65,7 @@ fn time_text(seconds: i64) -> String {
 
 const NAMES: [&str; 7] = ["DE", "FR", "De", "a \"b\"", "ä", "DEU", ""];
 
-/// Random rows in a map and in SQLite. Numbers are multiples of 1/4, so that sums are
+/// Creates random rows, in a map and in SQLite. Numbers are multiples of 1/4, so that sums are
 /// exact in any order.
 fn fill(rng: &mut Rng) -> (Rows, Connection) {
     let db = Connection::open_in_memory().unwrap();
@@ -129,7 +129,7 @@ fn fill(rng: &mut Rng) -> (Rows, Connection) {
     (Rows(rows), db)
 }
 
-/// A random condition, and its SQL.
+/// Creates a random condition, and the same condition in SQL.
 fn condition(rng: &mut Rng) -> (ConditionRequest, String) {
     let (field, kind) = FIELDS[rng.usize(0..FIELDS.len())];
     let quote = |text: &str| format!("'{}'", text.replace('\'', "''"));
@@ -264,7 +264,7 @@ fn pages_of_rows_are_those_of_sqlite() {
     });
 }
 
-/// An aggregate and its SQL over the rows `g` of one group.
+/// Creates a random aggregate, and the same aggregate in SQL over the rows `g` of one group.
 fn aggregate(rng: &mut Rng, by: &[&str], bucketed: bool) -> (AggregateRequest, String) {
     let call = |function: &str, field: Option<&str>| AggregateRequest {
         name: None,
@@ -273,7 +273,8 @@ fn aggregate(rng: &mut Rng, by: &[&str], bucketed: bool) -> (AggregateRequest, S
     };
     let any = FIELDS[rng.usize(0..FIELDS.len())].0;
     let number = ["n", "small", "x"][rng.usize(0..3)];
-    // The rows of the same group, for what SQLite has no function for.
+    // A condition that selects the rows of the same group. It is used where SQLite has no function
+    // for the aggregate.
     let mut group: Vec<String> = by.iter().map(|field| format!("g.{field} is f.{field}")).collect();
     if bucketed {
         group.push("g.bucket = f.bucket".into());
@@ -306,7 +307,7 @@ fn aggregate(rng: &mut Rng, by: &[&str], bucketed: bool) -> (AggregateRequest, S
     }
 }
 
-/// The groups of all pages of `page` groups each.
+/// All groups of a query, read in pages of `page` groups each.
 fn all_groups(rows: &Rows, request: &QueryRequest, page: usize) -> Vec<Vec<GroupValue>> {
     let plan = Plan::new(&table(), request).unwrap();
     let size = PageSize { rows: page, bytes: usize::MAX };
@@ -335,7 +336,8 @@ fn roll_ups_are_those_of_sqlite() {
         });
         let mut fields: Vec<&str> = FIELDS.map(|(name, _)| name).into();
         rng.shuffle(&mut fields);
-        // The bucket's column has the name of the time.
+        // The column of the bucket has the name of the time field, so this field is not a column of
+        // its own.
         fields.retain(|field| *field != "at" || bucket.is_none());
         let by: Vec<&str> = fields.into_iter().take(rng.usize(0..3)).collect();
         let (mut aggregates, mut columns) =
@@ -372,7 +374,8 @@ fn roll_ups_are_those_of_sqlite() {
             columns.join(","),
             order.join(","),
         );
-        // `count(*)` is not compared: it makes SQLite aggregate also without a function.
+        // `count(*)` is not compared. It is there because SQLite then groups rows even if there is
+        // no other aggregate.
         let expected = answers(&db, &sql, columns.len());
         let mut request = QueryRequest {
             conditions,

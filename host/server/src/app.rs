@@ -1,4 +1,4 @@
-//! The state that requests and jobs share.
+//! The state of the server that requests and jobs share.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
@@ -36,18 +36,18 @@ pub(crate) struct App {
     pub(crate) tasks: Tasks,
 }
 
-/// The state that handlers get.
+/// The form in which the functions that answer requests get the state.
 pub(crate) type Shared = Arc<App>;
 
-/// Signals that wake waiting requests.
+/// Signals that wake requests which wait for new events or commits.
 pub(crate) struct Signals {
-    /// Changes with every append.
+    /// Signals each append.
     pub(crate) appended: watch::Receiver<()>,
-    /// Changes with every commit of an active version, and with every activation.
+    /// Signals each commit of an active version, and each activation.
     pub(crate) committed: watch::Receiver<()>,
 }
 
-/// Limits of the work that requests cause at a time.
+/// Limits how much work of requests is done at the same time.
 pub(crate) struct Permits {
     /// Permits for reads of tables by key, and of the log.
     pub(crate) reads: Semaphore,
@@ -57,16 +57,16 @@ pub(crate) struct Permits {
     pub(crate) exports: Arc<Semaphore>,
     /// Permits to wait for one of `queries`.
     pub(crate) waiting_queries: Semaphore,
-    /// Permits for large bodies that are held in memory.
+    /// Permits for large bodies in memory.
     pub(crate) bodies: Arc<Semaphore>,
-    /// Permits for packed bodies that are being read.
+    /// Permits for compressed bodies that are being read.
     pub(crate) unpacking: Arc<Semaphore>,
     /// Permits for folds of the log for requests.
     pub(crate) replays: Arc<Semaphore>,
 }
 
 impl Permits {
-    /// As many permits as `config` allows.
+    /// Creates the permits that the settings allow.
     pub(crate) fn new(config: &ServerConfig) -> Self {
         let ServerConfig { http, query, replay, .. } = config;
         let cores = available_parallelism().map_or(1, usize::from);
@@ -82,22 +82,22 @@ impl Permits {
     }
 }
 
-/// The checks of readiness, in addition to those of log and engine.
+/// What readiness checks in addition to the log and the engine.
 pub(crate) struct Health {
     /// Whether the log accepts events.
     pub(crate) appends: AppendHealth,
-    /// Whether the data folder can be written.
+    /// Checks whether the data folder can be written.
     pub(crate) disk: DiskProbe,
 }
 
-/// Running tasks, and the signal that ends them.
+/// The tasks that run, and the signal that ends them.
 #[derive(Default)]
 pub(crate) struct Tasks {
-    /// Sessions of the feed.
+    /// The tasks of the feed's sessions.
     pub(crate) feeds: TaskTracker,
     /// The verification in progress, and the folds of the log for requests.
     pub(crate) verifications: TaskTracker,
-    /// Cancelled when the server begins to stop.
+    /// Is cancelled when the server begins to stop.
     pub(crate) stopping: CancellationToken,
 }
 
@@ -105,7 +105,7 @@ fn stopping() -> Problem {
     Problem::new("LAN-0215", "the server is shutting down")
 }
 
-/// Cancels a query when its caller does not wait for it any more.
+/// Cancels a query when its caller no longer waits for it.
 struct CancelOnDrop(Cancel);
 
 impl Drop for CancelOnDrop {
@@ -115,8 +115,8 @@ impl Drop for CancelOnDrop {
 }
 
 impl App {
-    /// Runs `read` on a thread that may block. At most `http.queries_max` run
-    /// at a time.
+    /// Runs `read`, which reads a table or the log, on a thread that may block. At most
+    /// `http.queries_max` reads run at the same time.
     pub(crate) async fn read<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Self) -> Result<T, Problem> + Send + 'static,
@@ -125,9 +125,9 @@ impl App {
         self.blocking(read).await
     }
 
-    /// Runs a query of a table on a thread that may block. At most `query.threads` run at a
-    /// time, and `query.waiting_max` wait. The query is cancelled when the returned future is
-    /// dropped.
+    /// Runs a query of a table on a thread that may block. At most `query.threads` queries run at
+    /// the same time, and `query.waiting_max` wait. The query is cancelled when the returned future
+    /// is dropped.
     pub(crate) async fn query<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Self, &Cancel) -> Result<T, Problem> + Send + 'static,
@@ -136,7 +136,7 @@ impl App {
         let cancel = CancelOnDrop(Cancel::default());
         let cancelled = cancel.0.clone();
         self.blocking(move |app| {
-            // Held until the query has ended, also if its caller is gone before.
+            // The permit is held until the query has ended, even if the caller no longer waits.
             let _permit = permit;
             read(app, &cancelled)
         })
@@ -188,8 +188,7 @@ impl App {
         self.log.append(
             events,
             Box::new(move |result| {
-                // The receiver is gone if the client disconnected; the events stay in
-                // the log.
+                // If the client has disconnected, there is no receiver. The events stay in the log.
                 let _ = done.send(result);
             }),
         );
@@ -198,7 +197,7 @@ impl App {
         appended
     }
 
-    /// Refuses work if the server is shutting down.
+    /// Refuses the request if the server is shutting down.
     pub(crate) fn check_open(&self) -> Result<(), Problem> {
         if self.tasks.stopping.is_cancelled() {
             return Err(Problem::new("LAN-0215", "the server is shutting down"));

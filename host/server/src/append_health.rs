@@ -1,4 +1,4 @@
-//! Whether the log accepts events, as readiness reports it.
+//! Remembers whether the log accepts events, so that readiness can report it.
 
 use std::time::{Duration, Instant};
 
@@ -9,23 +9,23 @@ use parking_lot::Mutex;
 /// limit, a server to which no client appends would never become ready again.
 const FAULT_LASTS: Duration = Duration::from_secs(30);
 
-/// When and why the log last refused events; reset when it accepts some again.
+/// When and why the log last refused events; `None` once it has accepted events again.
 #[derive(Debug, Default)]
 pub(crate) struct AppendHealth(Mutex<Option<(Instant, String)>>);
 
 impl AppendHealth {
-    /// Remembers the outcome of an append.
+    /// Remembers whether an append succeeded.
     pub(crate) fn note<T>(&self, appended: &Result<T, LogError>) {
         let mut fault = self.0.lock();
         match appended {
             Ok(_) => *fault = None,
-            // The event is the cause. The log accepts other events.
+            // The event is the reason, and the log accepts other events.
             Err(LogError::Rejected { .. }) => {}
             Err(error) => *fault = Some((Instant::now(), error.to_string())),
         }
     }
 
-    /// Why the log accepts no events, if it refused some recently.
+    /// The reason why the log accepts no events, if it has refused some recently.
     pub(crate) fn fault(&self) -> Option<String> {
         let fault = self.0.lock();
         fault.as_ref().filter(|(at, _)| at.elapsed() < FAULT_LASTS).map(|(_, why)| why.clone())

@@ -1,16 +1,16 @@
-//! The machine's clocks, as the engine and the server read them.
+//! The clocks of the machine, as the engine and the server read them.
 
 use std::time::{Duration, Instant};
 
 use lantern_core::{Clock, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The current wall-clock time.
+/// The current time of day.
 pub(crate) fn now() -> Timestamp {
     Timestamp(jiff::Timestamp::now().as_microsecond())
 }
 
-/// The machine's clocks.
+/// Reads the clocks of the machine.
 pub(crate) struct SystemClock(Instant);
 
 impl SystemClock {
@@ -38,8 +38,8 @@ impl Clock for SystemClock {
 mod tests {
     use super::*;
 
-    /// If the time included waits, a step that waits for the disk would count as one that
-    /// needs much CPU time.
+    /// Checks that the CPU time of a thread does not include waits. Otherwise a step that waits for
+    /// the disk would count as one that needs much CPU time.
     #[test]
     fn cpu_time_is_that_of_the_thread_and_leaves_waiting_out() {
         let clock = SystemClock::new();

@@ -1,4 +1,4 @@
-//! Where the engine publishes its commits.
+//! Receives the commits that the engine publishes.
 
 use std::sync::{Arc, OnceLock, Weak};
 
@@ -6,8 +6,9 @@ use lantern_core::{CommitSink, CommittedOffsets, PublishedCommit};
 use lantern_live::Hub;
 use tokio::sync::watch;
 
-/// Receives the engine's commits. Passes each commit to the feed, notes its offset in the log
-/// if other programs can read offsets there, and wakes the requests that wait for an offset.
+/// Receives the commits that the engine publishes. It passes each commit to the feed, and wakes the
+/// requests that wait for an offset. If other programs can read offsets in the log, it notes the
+/// commit's offset there.
 ///
 /// The hub of the feed reads tables from the engine, and the engine publishes commits through
 /// this type to the hub. So this type is created without a hub, and is connected to it before
@@ -28,7 +29,7 @@ impl Commits {
         assert!(self.hub.set(Arc::downgrade(hub)).is_ok(), "the hub is connected once");
     }
 
-    /// Changes with every commit and activation.
+    /// The receiver of a signal for each commit and activation.
     pub(crate) fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -39,7 +40,8 @@ impl CommitSink for Commits {
         if let Some(hub) = self.hub.get().and_then(Weak::upgrade) {
             hub.committed(commit);
         }
-        // The broker may delete nothing that the state needs after a crash.
+        // Only durable commits are noted. Otherwise the broker could delete events that the state
+        // needs after a crash.
         if let Some(offsets) = self.offsets.as_ref().filter(|_| commit.durable) {
             offsets.note_offset(&commit.projection, commit.partition, commit.next);
         }

@@ -1,8 +1,8 @@
-//! Why settings are invalid, in this project's format.
+//! Writes errors in settings in the format of this project.
 
 use thiserror::Error;
 
-/// Why the settings are invalid. The text names the key.
+/// Why the settings are invalid. The text names the setting.
 #[derive(Clone, Debug, Error)]
 #[error("the configuration is wrong: {0}")]
 pub struct ConfigError(pub String);
@@ -13,7 +13,7 @@ impl From<figment::Error> for ConfigError {
     }
 }
 
-/// The error in this project's format: the key first, then where it was set.
+/// The error in the format of this project: the setting first, and then where it was set.
 fn explain(error: &figment::Error) -> String {
     use figment::error::Kind;
     let key = error.path.join(".");
@@ -22,7 +22,7 @@ fn explain(error: &figment::Error) -> String {
         .as_ref()
         .map(|m| match &m.source {
             Some(source) => format!(" ({} {source})", m.name),
-            // The library names a flag after the types that contain it.
+            // The library names a flag by the types that contain it, which users do not know.
             None if m.name.starts_with('(') => " (a flag)".to_owned(),
             None => format!(" ({})", m.name),
         })

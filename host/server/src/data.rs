@@ -1,4 +1,4 @@
-//! The data folder: the paths of its files, and the lock that gives it to one process.
+//! The data folder: the paths of its files, and the lock that lets only one process use it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use crate::start_error::StartError;
 
-/// The data folder, locked by this process until it is dropped.
+/// The data folder. This process has locked it until this value is dropped.
 #[derive(Debug)]
 pub(crate) struct DataDir {
     root: PathBuf,
-    // The lock belongs to the open file, so it ends with the process in any case.
+    // The lock belongs to the open file, so it always ends with the process.
     _lock: File,
 }
 
@@ -32,7 +32,7 @@ impl DataDir {
             Ok(()) => (),
             Err(TryLockError::WouldBlock) => {
                 let mut text = String::new();
-                // If the process id cannot be read, the message leaves it out.
+                // If the process id of the lock's owner cannot be read, the message leaves it out.
                 let _ = file.read_to_string(&mut text);
                 return Err(StartError::InUse { path: root, pid: text.trim().parse().ok() });
             }
@@ -51,7 +51,7 @@ impl DataDir {
         Self::open(root)
     }
 
-    /// Where damaged files are moved to.
+    /// The folder into which damaged files are moved.
     pub(crate) fn damaged(&self) -> PathBuf {
         self.root.join("damaged")
     }
@@ -60,17 +60,17 @@ impl DataDir {
         self.root.join("log.redb")
     }
 
-    /// Stores the numbers of the partitions of a log on Kafka.
+    /// The file with the numbers of the partitions of a log on Kafka.
     pub(crate) fn kafka(&self) -> PathBuf {
         self.root.join("kafka.json")
     }
 
-    /// Stores which parked events were copied to the dead-letter topic.
+    /// The file that records which parked events were copied to the dead-letter topic.
     pub(crate) fn dead_letters(&self) -> PathBuf {
         self.root.join("dead-letters.json")
     }
 
-    /// A file that is written to test whether the folder is writable.
+    /// The file that is written to test whether the folder can be written.
     pub(crate) fn probe(&self) -> PathBuf {
         self.root.join("probe")
     }

@@ -1,5 +1,5 @@
-//! Tests whether the data folder is writable, so that the server reports a full or
-//! read-only disk before the next commit fails.
+//! Tests whether the data folder can be written, so that the server reports a full or read-only
+//! disk before the next commit fails.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -8,16 +8,15 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long a result is valid: more frequent requests cause no more writes.
+/// How long the result of a test is used. So frequent requests do not cause frequent writes.
 const HOLDS: Duration = Duration::from_secs(2);
-/// How long a write may take before the disk counts as stuck.
+/// The time after which a write that has not ended means that the disk does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
-/// The number of bytes written. Some file systems store the content of a small file together
-/// with the file's metadata. To write such a file needs no free block, so this number is
-/// larger.
+/// The number of bytes that are written. Some file systems store the content of a small file
+/// together with the file's metadata, and then need no free block. So this number is larger.
 const BYTES: usize = 8 << 10;
 
-/// A file that is written for the test.
+/// Tests whether a folder can be written by writing a file.
 #[derive(Debug)]
 pub(crate) struct DiskProbe {
     file: PathBuf,
@@ -25,12 +24,12 @@ pub(crate) struct DiskProbe {
 }
 
 impl DiskProbe {
-    /// A probe that writes `file`.
+    /// Creates a probe that writes the file `file`.
     pub(crate) fn new(file: PathBuf) -> Self {
         Self { file, last: Mutex::new(None) }
     }
 
-    /// Why the folder cannot be written, or `None` if it can. Blocks.
+    /// The reason why the folder cannot be written; `None` if it can. This blocks.
     pub(crate) fn trouble(&self) -> Option<String> {
         let Some(mut last) = self.last.try_lock_for(PATIENCE) else {
             return Some(format!("a write to `{}` does not finish", self.file.display()));
@@ -50,7 +49,7 @@ impl DiskProbe {
         let mut file = File::create(&self.file)?;
         let written = file.write_all(&[0; BYTES]).and_then(|()| file.sync_data());
         drop(file);
-        // The file is removed so that it uses no space on a full disk.
+        // The file is removed so that it takes no space on a full disk.
         std::fs::remove_file(&self.file)?;
         written
     }

@@ -1,5 +1,5 @@
-//! `lantern doctor`: checks every file of a data folder, and reports which files are damaged
-//! and how to repair each of them. No server may have the folder open.
+//! `lantern doctor`: checks every file of a data folder, and reports which files are damaged and
+//! how to repair each of them. No server may use the folder at the same time.
 //!
 //! A check changes nothing. A repair (`--repair`) moves damaged state files into the folder
 //! `damaged`, and the server folds their versions again from the log when it starts. A repair
@@ -19,35 +19,35 @@ use thiserror::Error;
 use crate::data::DataDir;
 use crate::start_error::StartError;
 
-/// The maximum number of places reported per file.
+/// The maximum number of damaged places that are reported for each file.
 const PLACES_MAX: usize = 20;
 
 /// The condition of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Health {
-    /// All of it was read, and it matches its checksums.
+    /// The whole file was read, and it matches its checksums.
     Sound,
-    /// It is damaged or missing.
+    /// The file is damaged or missing.
     Damaged,
-    /// It could not be checked.
+    /// The file could not be checked.
     Unknown,
-    /// It was damaged, and the server will rebuild it.
+    /// The file was damaged, and the server will create it again from the log.
     Repaired,
-    /// Nothing needs it.
+    /// Nothing needs the file.
     Unused,
 }
 
 /// A file, and the result of its check.
 #[derive(Clone, Debug, Serialize)]
 pub struct Finding {
-    /// The file or folder, within the data folder.
+    /// The path of the file or folder, relative to the data folder.
     pub file: PathBuf,
-    /// A description for people.
+    /// A description of the file for people.
     pub what: String,
-    /// The condition.
+    /// The condition of the file.
     pub health: Health,
-    /// What it contains, or what is damaged: partition, offset, row.
+    /// What the file contains, or what is damaged in it: partition, offset, row.
     pub places: Vec<String>,
     /// What to do about it; empty if the file is sound.
     pub way_out: String,
@@ -56,9 +56,9 @@ pub struct Finding {
 /// The result of checking a data folder.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
-    /// The folder.
+    /// The path of the data folder.
     pub folder: PathBuf,
-    /// One per file.
+    /// One finding for each file.
     pub findings: Vec<Finding>,
 }
 
@@ -70,14 +70,15 @@ impl Report {
     }
 }
 
-/// Called with the name of the current step, the number of units done, and the total.
+/// A function that is called with the name of the current step, the number of units done, and the
+/// total number of units.
 pub type ProgressFn<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
 /// Checks all files in `folder`. With `repair`, moves damaged state files into the folder
 /// `damaged`, so that the server folds their versions again from the log.
 ///
 /// # Errors
-/// [`StartError`] if a server has the folder open, or the folder does not exist.
+/// [`StartError`] if a server uses the folder, or the folder does not exist.
 pub fn examine(
     folder: &Path,
     repair: bool,
@@ -113,12 +114,12 @@ enum RepairError {
     Move(#[from] io::Error),
 }
 
-/// The log's part of the result: whether states can be rebuilt from it.
+/// What is known about the log, and whether states can be folded from it again.
 #[derive(Default)]
 struct Log {
-    /// Each partition's bounds, if known.
+    /// The bounds of each partition, if they are known.
     bounds: Vec<Option<PartitionBounds>>,
-    /// Why no state can be rebuilt from it.
+    /// The reason why no state can be folded from the log again; `None` if states can.
     unfit: Option<String>,
 }
 
@@ -133,9 +134,9 @@ struct Doctor {
 struct DamagedState {
     projection: String,
     version: VersionRecord,
-    /// Each partition's next offset, if the file could still be read.
+    /// The next offset of each partition, if its file could still be read.
     next: Vec<Option<Offset>>,
-    /// The indexes of its findings.
+    /// The indexes of the findings about this version.
     findings: Vec<usize>,
 }
 
@@ -279,7 +280,7 @@ impl Doctor {
             let path = folder.join(format!("{partition}.redb"));
             let what =
                 format!("state of `{}` version {}, partition {partition}", record.name, version.id);
-            // A state that never existed is created from the log at the next start.
+            // The state was never created. The server creates it from the log at the next start.
             if !path.exists() && !folder.exists() {
                 damaged.next.push(None);
                 continue;
@@ -317,7 +318,7 @@ impl Doctor {
         (!damaged.findings.is_empty()).then_some(damaged)
     }
 
-    /// The damage to report if the state contains events that the log does not have.
+    /// The damage that is reported if the state contains events that the log does not have.
     fn ahead(&self, partition: usize, state: &StateChecked) -> Option<String> {
         let bounds = self.log.bounds.get(partition).copied().flatten()?;
         (state.next > bounds.end).then(|| {
@@ -347,7 +348,7 @@ impl Doctor {
         self.data.state().join(record.key()).join(folder)
     }
 
-    /// Folders that belong to no version.
+    /// Reports the folders that belong to no version.
     fn unused(&mut self, records: &[ProjectionRecord]) {
         let needed: Vec<_> = records
             .iter()
@@ -383,8 +384,9 @@ impl Doctor {
         }
     }
 
-    /// Makes the next start fold each damaged version again, into new files. As after any
-    /// rebuild, readers are reset, and no event is emitted twice.
+    /// Prepares the catalogue so that the server folds each damaged version again at its next
+    /// start, into new files. As after any rebuild, readers get a reset, and no event is emitted
+    /// twice.
     fn repair(&mut self, records: &[ProjectionRecord], damaged: &[DamagedState]) {
         if self.log.unfit.is_some() || damaged.is_empty() {
             return;
@@ -428,7 +430,7 @@ impl Doctor {
         damaged: &DamagedState,
     ) -> Result<PathBuf, RepairError> {
         let projections = catalog.projections()?;
-        // Several versions of one projection may be damaged.
+        // A projection may have several damaged versions.
         let mut record = projections
             .into_iter()
             .find(|r| r.key() == record.key())
@@ -438,16 +440,16 @@ impl Doctor {
         let version = version.ok_or(RepairError::NoVersion)?;
         let at = |next| ShardMeta { next, ..ShardMeta::default() };
         let emit_from = (0..self.log.bounds.len()).map(|partition| {
-            // The new fold must not append the events that the lost state emitted, because the
-            // log already contains them. If the offset of the lost state is unknown, assume
-            // that it had folded the whole log.
+            // The new fold must not append the events that the lost state has emitted, because the
+            // log already contains them. If the offset of the lost state is unknown, it is assumed
+            // that the state had folded the whole log.
             let end = self.log.bounds[partition].map_or(Offset(0), |bounds| bounds.end);
             let next = damaged.next.get(partition).copied().flatten().unwrap_or(end).min(end);
             version.emit_from.get(partition).copied().unwrap_or_default().behind(&at(next), true)
         });
         let emit_from = emit_from.collect();
         version.rebuild(emit_from);
-        // Save the catalogue first. If the next step fails, the old files remain, but no
+        // The catalogue is saved first. If the next step fails, the old files are left, but no
         // version uses them.
         catalog.save(&record)?;
         Ok(self.quarantine(&record.key(), &old)?)
@@ -473,7 +475,8 @@ fn health(error: &StoreError) -> Health {
     }
 }
 
-/// Why a log without damage cannot be used to fold again from the beginning.
+/// The reason why a fold from the beginning is not possible although the log is not damaged: its
+/// first events are deleted. `None` if it is possible.
 fn begins_later(partitions: &[Option<PartitionBounds>]) -> Option<String> {
     let later =
         |(_, bounds): &(usize, &Option<PartitionBounds>)| bounds.is_some_and(|b| b.start.0 > 0);
@@ -517,15 +520,15 @@ fn has_entries(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// The number of partitions for which `folder`, the state folder of a version, has a file. The
-/// log is not asked for the number, because it may be unreadable.
+/// The number of partitions that have a file in `folder`, the state folder of a version. This does
+/// not use the log, because the log may be unreadable.
 fn files(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let number = |path: PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();
     entries.filter_map(|entry| number(entry.path())).max().map_or(0, |last| last + 1)
 }
 
-/// The subfolders of a folder, without the store's own.
+/// The folders in `folder`, except those that the store uses for itself.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let own =

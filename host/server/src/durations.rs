@@ -1,10 +1,10 @@
-//! Durations in a readable form, in requests and on the command line.
+//! Parses durations that people write in requests and on the command line.
 
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
 
-/// The accepted forms, for error texts.
+/// The forms of a duration that are accepted, for error texts.
 pub const DURATION_FORMS: &str = "write it as `250ms`, `5s`, `90 minutes`, `14d` or `1 week`";
 
 /// Parses a duration: a whole number of seconds, or numbers with units as in jiff's

@@ -1,9 +1,8 @@
 //! The server: HTTP API, feed, dashboard, metrics, and the code that connects log,
 //! store, plugin host, engine and feed.
 //!
-//! It contains no rule about events, tables or versions: those are in the engine.
-//! Nothing here blocks tokio's threads: code that uses a disk or a plugin runs on
-//! blocking threads.
+//! It contains no rules about events, tables or versions; these are in the engine. It does not
+//! block tokio's threads: code that uses a disk or a plugin runs on blocking threads.
 
 mod app;
 mod append_health;

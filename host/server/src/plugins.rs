@@ -1,5 +1,5 @@
-//! Plugins between the upload and the engine: their files, the compiler, and the
-//! removal of unused files.
+//! Handles plugins between the upload and the engine. It stores their files, compiles them, and
+//! removes files that are not used.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,18 +19,18 @@ use sha2::{Digest as _, Sha256};
 
 use crate::problem::Problem;
 
-/// The content of an upload: a plugin, a source, or an interpreter with its source.
+/// The content of an upload: a plugin, source code, or an interpreter with source code.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Content {
-    /// The component; `None` for the interpreter of the source's language.
+    /// The component; `None` if the host provides the interpreter for the source code.
     pub(crate) wasm: Option<Bytes>,
-    /// The argument of `setup`.
+    /// The parameters, which are passed to `setup`.
     pub(crate) parameters: String,
-    /// The source, if the component is an interpreter.
+    /// The source code, if the component is an interpreter.
     pub(crate) source: Option<VersionSource>,
 }
 
-/// The result of a check.
+/// The result of checking a plugin.
 pub(crate) struct Checked {
     pub(crate) sha256: String,
     pub(crate) version: VersionId,
@@ -39,15 +39,15 @@ pub(crate) struct Checked {
     pub(crate) manifest: Manifest,
 }
 
-/// The plugins on disk and the host that runs them.
+/// The plugins on disk, and the host that runs them.
 pub(crate) struct Plugins {
     files: PluginFiles,
     host: PluginHost,
     stores: Arc<dyn StateStores>,
-    /// The lock between uploads and the sweep of unused files. An upload holds it shared while
-    /// it stores a file for a version that is not in the catalogue yet; the sweep holds it
-    /// exclusively. Uploads share it, so that the check of a slow plugin does not delay other
-    /// uploads. The engine never takes it.
+    /// A lock that keeps the removal of unused files from running during an upload. An upload
+    /// shares the lock while it stores a file for a version that is not in the catalogue yet. The
+    /// removal needs the lock alone. Uploads share it, so that the check of a slow plugin does not
+    /// delay other uploads. The engine never takes the lock.
     changing: RwLock<()>,
 }
 
@@ -56,7 +56,7 @@ impl Plugins {
         Self { files, host, stores, changing: RwLock::new(()) }
     }
 
-    /// Compiles, checks and stores a plugin, and creates a version of it.
+    /// Compiles, checks and stores a plugin, and creates a version with it.
     pub(crate) fn upload(
         &self,
         engine: &Engine,
@@ -70,11 +70,11 @@ impl Plugins {
         let _changing = self.changing.read();
         let sha256 = self.files.put(&wasm)?;
         let Content { parameters, source, .. } = content.clone();
-        // If the engine refuses the version, a later sweep removes the file.
+        // If the engine refuses the version, the next call of `sweep` removes the file.
         Ok(engine.upload(Upload { plugin, sha256, parameters, source, name, activate, check })?)
     }
 
-    /// The component of an upload, and the plugin that was loaded from it.
+    /// Loads the plugin of an upload. Also returns the plugin's component.
     fn load(&self, content: &Content) -> Result<(Bytes, Arc<dyn Plugin>), LoadError> {
         let Content { wasm, parameters, source } = content;
         let wasm = match (wasm, source) {
@@ -86,8 +86,8 @@ impl Plugins {
         Ok((wasm, plugin))
     }
 
-    /// Compiles the interpreters that are not in the cache yet. Failures are logged: an
-    /// upload of a source reports them again.
+    /// Compiles those interpreters that are not in the cache yet. A failure is only logged, because
+    /// the next upload of source code reports it again.
     pub(crate) fn compile_interpreters(&self) {
         for language in Language::ALL {
             let (file, started) = (language.file(), Instant::now());
@@ -102,7 +102,7 @@ impl Plugins {
         }
     }
 
-    /// Does everything that an upload does, but stores nothing.
+    /// Does the same as an upload, but stores nothing.
     pub(crate) fn check(
         &self,
         content: &Content,
@@ -120,13 +120,12 @@ impl Plugins {
         Ok(Checked { sha256, version, events, warnings, manifest })
     }
 
-    /// Removes the files that no version needs; does nothing while an upload is in
-    /// progress.
+    /// Removes the files that no version needs. It does nothing while an upload is in progress.
     ///
     /// # Errors
     /// [`StoreError`] if they cannot be listed or removed.
     pub(crate) fn sweep(&self, engine: &Engine) -> Result<(), StoreError> {
-        // If this waited for the lock, all later uploads would wait behind it.
+        // If this call waited for the lock, all later uploads would have to wait behind it.
         let Some(_changing) = self.changing.try_write() else { return Ok(()) };
         let stored = self.files.list()?;
         let projections = engine.status();

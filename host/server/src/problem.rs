@@ -1,4 +1,5 @@
-//! Errors for people and programs: RFC 9457 problems with a stable code.
+//! Problems (RFC 9457): the error answers of the API, with a stable code. People and programs can
+//! read them.
 
 use axum::response::{IntoResponse, Response};
 use http::header::{
@@ -21,13 +22,13 @@ use crate::codes::{UNKNOWN, find};
 
 /// The media type of a problem.
 pub const PROBLEM: &str = "application/problem+json";
-/// How long a client should wait before it tries again after a 503, in seconds.
+/// The time after which a client should repeat a request that was answered with 503, in seconds.
 const RETRY_AFTER_S: &str = "2";
-/// The code of a body in an unknown coding.
+/// The code of the problem that the coding of a body is not known.
 pub(crate) const CONTENT_CODING: &str = "LAN-0419";
 
-/// The answer to a request that failed: [`lantern_api::Problem`], boxed so that results
-/// stay small.
+/// The answer to a request that failed. The [`lantern_api::Problem`] is in a box so that results
+/// are small.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Problem(Box<lantern_api::Problem>);
@@ -41,7 +42,7 @@ impl PartialSchema for Problem {
 impl ToSchema for Problem {}
 
 impl Problem {
-    /// The problem of `code`, which must be in [`crate::CODES`].
+    /// Creates a problem with `code`, which must be in [`crate::CODES`].
     #[must_use]
     pub fn new(code: &'static str, detail: impl Into<String>) -> Self {
         let known = find(code).unwrap_or(&UNKNOWN);
@@ -56,7 +57,7 @@ impl Problem {
         }))
     }
 
-    /// Replaces the advice from the table.
+    /// Replaces the advice that the table of codes has for this code.
     #[must_use]
     pub fn help(mut self, help: impl Into<String>) -> Self {
         self.0.help = help.into();
@@ -68,7 +69,7 @@ impl Problem {
         serde_json::to_vec(self).expect("a problem always encodes")
     }
 
-    /// Adds a member.
+    /// Adds a member to the problem.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.0.more.insert(name.to_owned(), value.into());
@@ -119,9 +120,8 @@ impl From<LogError> for Problem {
                 RejectedEvent::TooLarge { .. } => "LAN-0326",
                 _ => "LAN-0327",
             };
-            // The text names the event by its identity. Its index among the parsed events
-            // may differ from that in the request, because invalid events may have been
-            // left out.
+            // The text identifies the event by its id and source. Its index among the parsed events
+            // may differ from that in the request, because invalid events may have been left out.
             return Self::new(code, error.to_string()).with("appended", *appended);
         }
         let code = match error {
@@ -179,7 +179,7 @@ impl From<QueryError> for Problem {
             }
             QueryError::OutOfRange { .. } => Self::new("LAN-0428", detail),
             QueryError::Store(error) => error.into(),
-            // Its caller is gone, so no client reads this.
+            // The caller no longer waits, so no client reads this answer.
             _ => Self::new("LAN-0215", detail),
         }
     }

@@ -1,13 +1,13 @@
-//! The standard metrics of a process, under the names that the client libraries of Prometheus
-//! use.
+//! Reports the standard metrics of a process, under the names that the client libraries of
+//! Prometheus use.
 
 use std::fmt::Write as _;
 use std::path::Path;
 
-/// A metric without labels: name, type, help, value.
+/// A metric without labels: its name, its type, its help text and its value.
 type Metric = (&'static str, &'static str, &'static str, f64);
 
-/// Appends the release and the system's metrics of this process.
+/// Appends the release, and the metrics of this process that the operating system provides.
 pub(crate) fn write(out: &mut String) {
     let version = env!("CARGO_PKG_VERSION");
     // Writing to a string cannot fail.
@@ -86,7 +86,7 @@ fn metrics() -> Vec<Metric> {
 mod linux {
     use std::fs;
 
-    /// The values that are used from `/proc/self/stat`.
+    /// The values of `/proc/self/stat` that are used.
     pub(super) struct Usage {
         pub(super) cpu_s: f64,
         pub(super) resident_bytes: f64,
@@ -103,7 +103,8 @@ mod linux {
             Self::parse(&stat, boot_s.trim().parse().ok()?)
         }
 
-        /// See proc(5); the name in front may contain spaces and brackets.
+        /// Parses `/proc/self/stat`; see proc(5). The name at the front may contain spaces and
+        /// brackets.
         #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
         fn parse(stat: &str, boot_s: f64) -> Option<Self> {
             let (_, rest) = stat.rsplit_once(')')?;
@@ -124,7 +125,8 @@ mod linux {
 
     #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
     pub(super) fn open_files() -> Option<f64> {
-        // One entry is the descriptor of this folder, which is open while it is read.
+        // One entry is the descriptor of this folder itself, which is open while the folder is
+        // read.
         Some(fs::read_dir("/proc/self/fd").ok()?.count().saturating_sub(1) as f64)
     }
 

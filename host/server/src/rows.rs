@@ -1,4 +1,4 @@
-//! Rows as JSON, lines and CSV.
+//! Writes rows as JSON, NDJSON and CSV.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -45,14 +45,14 @@ impl JsonRows {
     }
 }
 
-/// Appends `{"key":…,"value":…}` and a line end; for a table by tenant,
-/// `{"tenant":…,"key":…,"value":…}`.
+/// Appends a row as `{"key":…,"value":…}` and a line end. If the table is per tenant, the object
+/// also has a member `tenant`.
 pub(crate) fn ndjson_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
     json_row(table, row, out);
     out.push(b'\n');
 }
 
-/// Appends the object of [`ndjson_row`], without the line end.
+/// Appends a row like [`ndjson_row`], but without the line end.
 pub(crate) fn json_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
     out.push(b'{');
     if table.per_tenant {
@@ -67,12 +67,12 @@ pub(crate) fn json_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// The tenant of a row of a table by tenant.
+/// The tenant of a row. The table must be per tenant.
 fn tenant(row: &Row) -> &str {
     row.key.split_once('\0').map_or("", |(tenant, _)| tenant)
 }
 
-/// The key of a row, without its tenant.
+/// The key of a row without the tenant.
 fn key<'a>(table: &TableSpec, row: &'a Row) -> &'a str {
     match row.key.split_once('\0') {
         Some((_, key)) if table.per_tenant => key,
@@ -80,7 +80,7 @@ fn key<'a>(table: &TableSpec, row: &'a Row) -> &'a str {
     }
 }
 
-/// The first line of a table's CSV.
+/// The first line of a table's CSV: the names of the columns.
 pub(crate) fn csv_head(table: &TableSpec) -> Vec<u8> {
     let mut out = Vec::new();
     let key: &[&str] = if table.per_tenant { &["tenant", "key"] } else { &["key"] };
@@ -89,14 +89,14 @@ pub(crate) fn csv_head(table: &TableSpec) -> Vec<u8> {
     out
 }
 
-/// Appends a row as a line of CSV (RFC 4180): the key, then the declared fields. In a
-/// table by tenant, the tenant and the rest of the key are two columns.
+/// Appends a row as a line of CSV (RFC 4180): the key, then the declared fields. If the table is
+/// per tenant, the tenant and the rest of the key are in two columns.
 pub(crate) fn csv_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
-    // A row that cannot be parsed still has its key.
+    // If a row cannot be parsed, the line still has its key.
     let object: HashMap<Cow<'_, str>, &RawValue> =
         serde_json::from_slice(&row.value).unwrap_or_default();
     let cells = table.fields.iter().map(|field| match object.get(field.name.as_str()) {
-        // Without quotes, `"1"` and `1` would be the same document.
+        // Quotes are kept in a `json` field. Otherwise `"1"` and `1` would be the same text.
         Some(value) if field.kind == FieldKind::Json => value.get().to_owned(),
         Some(value) if value.get() != "null" => cell(value.get()),
         _ => String::new(),
@@ -107,7 +107,8 @@ pub(crate) fn csv_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
     csv_line(cells.iter().map(String::as_str), out);
 }
 
-/// A value as a cell: the text of a string, everything else as the plugin wrote it.
+/// A value as the text of a cell: a string without its quotes, and everything else as the plugin
+/// wrote it.
 fn cell(json: &str) -> String {
     json_text(json).map_or_else(|| json.to_owned(), Cow::into_owned)
 }
@@ -129,8 +130,8 @@ pub(crate) fn csv_line<'a>(cells: impl Iterator<Item = &'a str>, out: &mut Vec<u
     out.extend_from_slice(b"\r\n");
 }
 
-/// Rows of public tables are JSON objects, which the host checked when they were
-/// written; they are sent unchanged, on one line.
+/// Appends the value of a row. It is a JSON object, which the host checked when it was written. It
+/// is sent unchanged, but on one line.
 fn value(row: &Row, out: &mut Vec<u8>) {
     out.extend(row.value.iter().map(|&b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }));
 }
@@ -235,7 +236,7 @@ mod tests {
         }
     }
 
-    /// JSON values as text, numbers of any length and strings with any escape.
+    /// Generates JSON values as text, with numbers of any length and strings with any escape.
     fn any_json() -> impl Strategy<Value = String> {
         let number = "-?(0|[1-9][0-9]{0,40})(\\.[0-9]{1,30})?([eE][+-]?[0-9]{1,4})?";
         let text = r#""([^"\\\x00-\x1f]|\\["\\/bfnrt]|\\u[0-9a-fA-F]{4}){0,12}""#;
@@ -257,7 +258,7 @@ mod tests {
         })
     }
 
-    /// The cells of one line of CSV, as RFC 4180 reads them.
+    /// Splits one line of CSV into its cells, as RFC 4180 requires.
     fn cells(line: &str) -> Vec<String> {
         let (mut cells, mut quoted) = (vec![String::new()], false);
         let mut chars = line.strip_suffix("\r\n").unwrap().chars().peekable();

@@ -20,21 +20,22 @@ pub enum StartError {
     /// The settings cannot be used.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// Another process has the data folder open.
+    /// Another process uses the data folder.
     #[error("the data folder `{}` is in use by {}", path.display(), process(*pid))]
     InUse {
-        /// The folder.
+        /// The path of the folder.
         path: PathBuf,
-        /// The process, if known.
+        /// The id of the process, if it is known.
         pid: Option<u32>,
     },
-    /// Without authentication every machine in reach could do everything.
+    /// Other machines could reach the server, but it has no authentication, so each of them could
+    /// do everything.
     #[error(
         "`{0}` can be reached from other machines, and this server has no authentication: \
          it listens on loopback addresses only"
     )]
     Public(SocketAddr),
-    /// The address is in use, or does not belong to this machine.
+    /// The server cannot listen on the address: it is in use, or does not belong to this machine.
     #[error("cannot listen on `{address}`: {source}")]
     Listen {
         /// The address.
@@ -42,25 +43,25 @@ pub enum StartError {
         /// The system's error.
         source: std::io::Error,
     },
-    /// The data folder, or something in it, cannot be opened.
+    /// The data folder, or a file in it, cannot be opened.
     #[error("cannot open `{}`: {source}", path.display())]
     Data {
-        /// The path.
+        /// The path of the folder or file.
         path: PathBuf,
         /// The cause.
         source: Cause,
     },
-    /// The folder belongs to another log.
+    /// The folder was created with another log than the configured one.
     #[error(
         "the data folder belongs to {made} (`{}`), but the settings name {selected}: its state is that of another log",
         path.display()
     )]
     OtherLog {
-        /// The file that shows it.
+        /// The file that shows which log the folder belongs to.
         path: PathBuf,
-        /// The log that the folder belongs to.
+        /// The kind of log that the folder belongs to.
         made: &'static str,
-        /// The log that the settings name.
+        /// The kind of log that the settings name.
         selected: &'static str,
     },
     /// The Kafka log cannot be opened.
@@ -69,12 +70,12 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// [`StartError::Data`] of `path`.
+    /// The error [`StartError::Data`] for `path`.
     pub(crate) fn data(path: impl AsRef<Path>, cause: impl Into<Cause>) -> Self {
         Self::Data { path: path.as_ref().to_path_buf(), source: cause.into() }
     }
 
-    /// The error of opening the store in `path`.
+    /// The error for a store in `path` that cannot be opened.
     pub(crate) fn store(path: PathBuf, error: StoreError) -> Self {
         match error {
             StoreError::InUse(path) => Self::InUse { path: path.into(), pid: None },

@@ -1,4 +1,4 @@
-//! Logs and metrics of the process.
+//! Sets up the log lines and metrics of the process.
 
 use std::io::{IsTerminal as _, Write};
 use std::sync::OnceLock;
@@ -13,10 +13,10 @@ use MetricKind::{Counter, Gauge, Histogram};
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     #[default]
     Human,
-    /// One JSON object a line.
+    /// A JSON object on each line.
     Json,
 }
 
@@ -24,26 +24,26 @@ pub enum LogFormat {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum TracingError {
-    /// It is not a valid filter.
+    /// The text is not a valid filter for log lines.
     #[error(
         "`{filter}` is not a log filter: {reason}; write a level, or `target=level` separated by commas"
     )]
     Filter {
         /// The text.
         filter: String,
-        /// Why it is invalid.
+        /// Why the text is invalid.
         reason: String,
     },
-    /// Logging was initialized before.
+    /// Logging is already set up.
     #[error("logging is set up already")]
     Twice,
 }
 
-/// Writes the process's log lines to standard error, if `filter` accepts them (`info`,
-/// or `warn,lantern_engine=debug`).
+/// Sets up logging: writes log lines of the process to standard error if `filter` accepts them. A
+/// filter is a level such as `info`, or a list such as `warn,lantern_engine=debug`.
 ///
 /// # Errors
-/// [`TracingError`] if the filter is invalid or logging is set up already.
+/// [`TracingError`] if the filter is invalid or logging is already set up.
 pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError> {
     let filter = EnvFilter::try_new(filter).map_err(|error| TracingError::Filter {
         filter: filter.to_owned(),
@@ -61,9 +61,9 @@ pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError>
     .map_err(|_| TracingError::Twice)
 }
 
-/// A writer to standard error that replaces characters with which a sender's text could
-/// make a log line look different: characters that change the writing direction, and
-/// control characters that the formatter does not escape.
+/// A writer to standard error. It replaces characters with which a sender's text could make a log
+/// line look different: characters that change the writing direction, and control characters that
+/// the formatter does not escape.
 struct EscapedStderr<W>(W);
 
 impl<W: Write> Write for EscapedStderr<W> {
@@ -84,8 +84,8 @@ impl<W: Write> Write for EscapedStderr<W> {
     }
 }
 
-/// Whether `c` is replaced in log lines. ESC is not replaced: the formatter itself writes
-/// it for colours, and escapes it in values.
+/// Whether `c` is replaced in log lines. ESC is not replaced, because the formatter itself writes
+/// it for colours; the formatter escapes it in values.
 fn hides(c: char) -> bool {
     let control = c.is_control() && !matches!(c, '\n' | '\t' | '\u{1b}');
     let direction = matches!(
@@ -95,11 +95,11 @@ fn hides(c: char) -> bool {
     control || direction || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// Upper bounds of the histograms, in seconds.
+/// The upper bounds of the histograms' buckets, in seconds.
 const SECONDS: [f64; 14] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0];
 
-/// The kind of a family.
+/// The kind of a metric.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MetricKind {
     Counter,
@@ -107,8 +107,8 @@ pub(crate) enum MetricKind {
     Histogram,
 }
 
-/// The metrics of this crate, and the metrics of those crates it uses that do not describe
-/// their metrics themselves. A test checks that every metric has a description.
+/// Describes the metrics of this crate, and those of crates that do not describe their metrics
+/// themselves. A test checks that every metric has a description.
 pub(crate) const FAMILIES: &[(MetricKind, &str, &str)] = &[
     (Counter, "lantern_dead_letters_total", "Parked events copied to the dead-letter topic."),
     (Counter, "lantern_engine_commits_total", "Commits of a projection's shards."),
@@ -164,7 +164,7 @@ fn describe() {
     }
 }
 
-/// The process's metrics; the first caller sets them up.
+/// Returns the handle of the process's metrics. The first call sets them up.
 pub(crate) fn metrics() -> PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE

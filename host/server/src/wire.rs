@@ -1,8 +1,8 @@
-//! Converts the engine's reports to the wire types of [`lantern_api`]. The engine does not use
-//! the wire types.
+//! Converts the engine's reports to the wire types of [`lantern_api`]. The engine itself does not
+//! use the wire types.
 //!
-//! `convert!` lists each member once and uses the list for both types, so a member that only
-//! one of them has is a compile error.
+//! A call of `convert!` lists each member once and uses the list for both types. So if only one of
+//! the types has a member, the compiler reports an error.
 
 use lantern_api as api;
 use lantern_engine as engine;
@@ -18,7 +18,7 @@ macro_rules! convert {
     }};
 }
 
-/// A projection.
+/// Converts the status of a projection.
 pub(crate) fn projection(it: engine::ProjectionStatus) -> api::ProjectionStatus {
     convert!(it, ProjectionStatus {
         name, paused, active, previous, epoch;
@@ -27,7 +27,7 @@ pub(crate) fn projection(it: engine::ProjectionStatus) -> api::ProjectionStatus 
     })
 }
 
-/// A version.
+/// Converts the status of a version.
 pub(crate) fn version(it: engine::VersionStatus) -> api::VersionStatus {
     convert!(it, VersionStatus {
         id, sha256, parameters, plugin_version, description, state, activity, reason,
@@ -39,12 +39,12 @@ pub(crate) fn version(it: engine::VersionStatus) -> api::VersionStatus {
     })
 }
 
-/// A source.
+/// Converts the description of source code.
 fn source(it: engine::SourceStatus) -> api::SourceStatus {
     convert!(it, SourceStatus { name, bytes, sha256 })
 }
 
-/// A table.
+/// Converts the description of a table.
 fn table(it: engine::TableStatus) -> api::TableStatus {
     convert!(it, TableStatus {
         name, description, public, per_tenant;
@@ -52,12 +52,12 @@ fn table(it: engine::TableStatus) -> api::TableStatus {
     })
 }
 
-/// A field.
+/// Converts the description of a field.
 fn field(it: engine::FieldStatus) -> api::FieldStatus {
     convert!(it, FieldStatus { name, kind, unit })
 }
 
-/// A shard.
+/// Converts the status of a shard.
 fn shard(it: engine::ShardStatus) -> api::ShardStatus {
     convert!(it, ShardStatus {
         partition, activity, reason, next, committed, durable, end, lag_events, lag_ms,
@@ -69,23 +69,23 @@ fn shard(it: engine::ShardStatus) -> api::ShardStatus {
     })
 }
 
-/// An event far ahead of its append.
+/// Converts an event that is too far in the future to move the watermark.
 pub(crate) fn ahead_event(it: engine::AheadStatus) -> api::AheadStatus {
     convert!(it, AheadStatus { offset, id, source, time_us })
 }
 
-/// A plugin's message.
+/// Converts a message of a plugin.
 #[must_use]
 pub fn log_line(it: engine::LogLine) -> api::LogLine {
     convert!(it, LogLine { time_us, version, partition, offset, level, message })
 }
 
-/// The result of an upload.
+/// Converts the result of an upload.
 pub(crate) fn uploaded(it: engine::Uploaded) -> api::Uploaded {
     convert!(it, Uploaded { projection, version, existed, checked_events, warnings })
 }
 
-/// A page of parked events.
+/// Converts a page of parked events.
 pub(crate) fn parked_page(it: engine::ParkedPage) -> api::ParkedPage {
     convert!(it, ParkedPage {
         total, waiting, next;
@@ -93,7 +93,7 @@ pub(crate) fn parked_page(it: engine::ParkedPage) -> api::ParkedPage {
     })
 }
 
-/// A parked event.
+/// Converts a parked event.
 #[must_use]
 pub fn parked_event(it: engine::ParkedStatus) -> api::ParkedStatus {
     convert!(
@@ -116,12 +116,12 @@ pub fn parked_event(it: engine::ParkedStatus) -> api::ParkedStatus {
     )
 }
 
-/// The result of a retry or a drop.
+/// Converts the result of a retry or a drop.
 pub(crate) fn parked_outcome(it: engine::ParkedOutcome) -> api::ParkedOutcome {
     convert!(it, ParkedOutcome { selected, done, failed, waiting })
 }
 
-/// Parked events in groups.
+/// Converts a summary of parked events.
 pub(crate) fn parked_summary(it: engine::ParkedSummary) -> api::ParkedSummary {
     convert!(it, ParkedSummary {
         total, failed, waiting, more_reasons;
@@ -129,12 +129,12 @@ pub(crate) fn parked_summary(it: engine::ParkedSummary) -> api::ParkedSummary {
     })
 }
 
-/// A group of parked events.
+/// Converts a group of parked events with the same reason.
 fn parked_reason(it: engine::ParkedReason) -> api::ParkedReason {
     convert!(it, ParkedReason { reason, failed, waiting, partition, offset })
 }
 
-/// A verification.
+/// Converts the status of a verification.
 pub(crate) fn verification(it: engine::VerifyStatus) -> api::VerifyStatus {
     convert!(it, VerifyStatus {
         version, reason, started_us, took_ms, percent, events, steps, instances_dropped,
@@ -144,7 +144,7 @@ pub(crate) fn verification(it: engine::VerifyStatus) -> api::VerifyStatus {
     })
 }
 
-/// A partition of a verification.
+/// Converts the verification of a partition.
 fn verified_shard(it: engine::VerifiedShard) -> api::VerifiedShard {
     convert!(it, VerifiedShard {
         partition, reason, next, decisions;
@@ -154,12 +154,12 @@ fn verified_shard(it: engine::VerifiedShard) -> api::VerifiedShard {
     })
 }
 
-/// A compared table.
+/// Converts the comparison of a table.
 fn verified_table(it: engine::VerifiedTable) -> api::VerifiedTable {
     convert!(it, VerifiedTable { name, rows, differences, expected, found })
 }
 
-/// A row that differs.
+/// Converts a row that differs.
 fn difference(it: engine::VerifyDifference) -> api::VerifyDifference {
     convert!(it, VerifyDifference {
         table, key, expected, found;
@@ -167,12 +167,12 @@ fn difference(it: engine::VerifyDifference) -> api::VerifyDifference {
     })
 }
 
-/// A field that differs.
+/// Converts a field that differs.
 fn field_difference(it: engine::FieldDifference) -> api::FieldDifference {
     convert!(it, FieldDifference { name, expected, found })
 }
 
-/// How a state compares.
+/// Converts the verdict of a verification.
 fn verdict_of(it: engine::Verdict) -> api::Verdict {
     match it {
         engine::Verdict::Running => api::Verdict::Running,
@@ -184,7 +184,7 @@ fn verdict_of(it: engine::Verdict) -> api::Verdict {
     }
 }
 
-/// The parked events that a request selects.
+/// Converts the selection of parked events in a request.
 pub(crate) fn selection(it: api::ParkedSelection) -> engine::ParkedSelection {
     let api::ParkedSelection { all, offsets, partition, tenant, subject } = it;
     engine::ParkedSelection { all, offsets, partition, tenant, subject }

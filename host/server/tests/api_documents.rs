@@ -6,8 +6,8 @@ use std::path::Path;
 use lantern_server::ServerConfig;
 use serde_json::Value;
 
-/// Compares the stored document `file` with `made`. If `LANTERN_WRITE_SCHEMA` is set, as by
-/// `cargo xtask docs`, first writes `made` to the file.
+/// Compares the stored document `file` with `made`. If `LANTERN_WRITE_SCHEMA` is set, as `cargo
+/// xtask docs` does, it first writes `made` to the file.
 fn check(file: &str, made: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs").join(file);
     let text = serde_json::to_string_pretty(made).expect("JSON always encodes") + "\n";

@@ -1,5 +1,4 @@
-//! The schema of the settings, which editors read and `docs/config.md` is
-//! generated from.
+//! Tests the schema of the settings. Editors read it, and `docs/config.md` is generated from it.
 
 #![cfg(feature = "kafka")]
 
@@ -10,11 +9,11 @@ use serde_json::Value;
 
 use lantern_server::ServerConfig;
 
-/// This test writes the file if `LANTERN_WRITE_SCHEMA` is set, as `cargo xtask docs`
-/// does.
+/// The file with the schema. This test writes it if `LANTERN_WRITE_SCHEMA` is set, as `cargo xtask
+/// docs` does.
 const FILE: &str = "../../docs/config.schema.json";
 
-/// The schema of all settings, with those of Kafka in their section.
+/// The schema of all settings. The settings of Kafka are in their section.
 fn schema() -> Value {
     let of =
         |settings: SchemaSettings| settings.with(|s| s.inline_subschemas = true).into_generator();
@@ -30,7 +29,7 @@ fn schema() -> Value {
     schema
 }
 
-/// Removes the default of each section: its settings have their own.
+/// Removes the default of each section, because each setting in the section has a default.
 fn sections_have_no_default(schema: &mut Value) {
     let Some(properties) = schema["properties"].as_object_mut() else { return };
     for property in properties.values_mut().filter(|property| property["properties"].is_object()) {

@@ -1,4 +1,4 @@
-//! Calls: what reaches the host, what ends a call, and the error texts.
+//! Tests of calls: what the guest passes to the host, what ends a call, and the error texts.
 
 use lantern_core::{
     ApplyError, Cause, FieldKind, Host as _, HostError, Level, Member, Offset, TableId, Timer,
@@ -114,7 +114,7 @@ fn every_call_of_the_contract_arrives() {
 
 #[test]
 fn timers_watermark_offsets_and_types_are_where_the_contract_says() {
-    // The guest checks each value, and traps if it is wrong.
+    // The guest checks each value, and traps if a value is wrong.
     let check = |load: &str, expected: &str| {
         format!("(if (i64.ne {load} (i64.const {expected})) (then unreachable))")
     };
@@ -183,9 +183,9 @@ fn fuel_runs_out_at_the_same_point_in_every_run() {
     let plugin = load(&putting());
     let (whole, _) = apply(&*plugin, &batch(10), FUEL);
     whole.result.unwrap();
-    // The limit applies to the guest's fuel and, separately, to the fuel of the host's
-    // work. So the call can succeed with less than the sum of both: find the least fuel
-    // that is enough.
+    // The limit applies separately to the fuel of the guest and to that of the host's work. So the
+    // call can succeed with less fuel than the sum of the two. This searches the smallest limit
+    // with which it succeeds.
     let (mut low, mut high) = (0, whole.fuel);
     while low + 1 < high {
         let middle = u64::midpoint(low, high);
@@ -301,7 +301,7 @@ fn a_failure_names_its_event_or_none() {
 fn memory_beyond_the_limit_is_refused_and_named_if_the_guest_aborts() {
     let grow = "(if (i32.ge_s (memory.grow (i32.const 1024)) (i32.const 0)) (then unreachable))";
     let small = PluginLimits { memory_bytes_max: 4 << 20, ..PluginLimits::default() };
-    // A guest that handles the refusal does not fail.
+    // A guest that accepts the refusal does not fail.
     let copes = Guest::new().apply(grow);
     let plugin = host_with(small.clone()).load(&copes.build(), "").unwrap();
     apply(&*plugin, &batch(1), FUEL).0.result.unwrap();
@@ -327,8 +327,8 @@ fn stack_and_bounds_are_guarded() {
     trapped(applied.result.unwrap_err(), TrapKind::Trap, &["out of bounds memory access"]);
 }
 
-/// Calls `put-many` with columns of the given ends and texts. Returns its error. If there
-/// is none, returns the rows that were put, as the text of a fault.
+/// Calls `put-many` with columns of the given ends and texts. Returns the call's error. If there is
+/// none, it returns the rows that were written, as the text of a fault.
 fn put_many(causes: usize, ends: [&[u32]; 2], texts: [&str; 2]) -> ApplyError {
     let mut guest = Guest::new().import(
         "tables",

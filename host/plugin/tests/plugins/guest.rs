@@ -1,37 +1,36 @@
-//! Guests for the tests: core modules in text form. Their manifest is encoded by hand,
-//! and a test sets the bodies of `setup` and `apply`.
+//! Creates guests for the tests. They are core modules in text form, and their manifest is encoded
+//! by hand. A test sets the bodies of `setup` and `apply`.
 
 use std::fmt::Write as _;
 
 use lantern_core::{Attributes, Manifest};
 use wit_parser::Resolve;
 
-/// The contract.
+/// The WIT file of the contract.
 pub(crate) const WIT: &str = include_str!("../../../../wit/projection.wit");
 
-/// The address of the result of `apply`. The byte at this address means "ok" unless the
-/// guest changes it.
+/// The address of the result of `apply`. The byte there means "ok" unless the guest changes it.
 const ANSWER: u32 = 512;
 /// The address of the manifest that `setup` returns.
 const MANIFEST: u32 = 1024;
-/// The start of the bump allocator's memory.
+/// The address at which the memory that the guest's allocator uses begins.
 const HEAP: u32 = 1 << 16;
 
 /// The parts of a guest, from which [`Guest::build`] makes a plugin.
 pub(crate) struct Guest {
     pub(crate) manifest: Manifest,
-    /// The WIT of the guest's world; the contract's unless a test changes it.
+    /// The WIT of the guest's world. It is that of the contract unless a test changes it.
     pub(crate) wit: String,
     pub(crate) world: Option<&'static str>,
-    /// Imports as WAT fields.
+    /// The imports of the module, in text form.
     pub(crate) imports: String,
-    /// More WAT fields of the module.
+    /// Further fields of the module, in text form.
     pub(crate) fields: String,
     /// The instructions of `setup`, whose parameters are `$ptr` and `$len`.
     pub(crate) setup: String,
     /// The instructions of `apply`, whose parameter `$batch` is the address of the batch.
     pub(crate) apply: String,
-    /// Texts with their addresses; see [`Guest::text`].
+    /// The texts in the guest's memory, with their addresses; see [`Guest::text`].
     texts: Vec<(u32, String)>,
     pub(crate) memory: &'static str,
     pub(crate) option: Option<&'static str>,
@@ -73,7 +72,8 @@ impl Guest {
         self
     }
 
-    /// Imports `function` of the contract's `interface` as `$function`.
+    /// Imports the function `function` of the contract's interface `interface`, under the name
+    /// `$function`.
     pub(crate) fn import(mut self, interface: &str, function: &str, params: &str) -> Self {
         let _ = writeln!(
             self.imports,
@@ -83,7 +83,7 @@ impl Guest {
         self
     }
 
-    /// Puts `text` into memory, and returns the two instructions that push its address
+    /// Puts `text` into the guest's memory, and returns the two instructions that push its address
     /// and length.
     pub(crate) fn text(&mut self, text: &str) -> String {
         let at = self.texts.last().map_or(16 << 10, |(at, text)| at + text.len() as u32);
@@ -91,7 +91,7 @@ impl Guest {
         format!("(i32.const {at}) (i32.const {})", text.len())
     }
 
-    /// The core module, without metadata.
+    /// Builds the core module, without metadata.
     pub(crate) fn module(&self) -> Vec<u8> {
         let mut image = Image { base: MANIFEST, bytes: Vec::new() };
         image.manifest(&self.manifest, self.option);
@@ -133,13 +133,13 @@ impl Guest {
         wat::parse_str(&text).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 
-    /// The core module with metadata, as an SDK would build it.
+    /// Builds the core module with metadata, as an SDK does.
     pub(crate) fn build(&self) -> Vec<u8> {
         self.describe(self.module())
     }
 
-    /// Like [`Guest::build`], but replaces `from` by `to`, of the same length, in the
-    /// names of imports and exports.
+    /// Builds the module like [`Guest::build`], and replaces `from` by `to` in the names of imports
+    /// and exports. Both must have the same length.
     pub(crate) fn renamed(&self, from: &str, to: &str) -> Vec<u8> {
         assert_eq!(from.len(), to.len());
         let mut module = self.module();
@@ -166,7 +166,7 @@ impl Guest {
     }
 }
 
-/// Instructions with which `apply` returns a failure with the message `text` and a cause.
+/// Instructions with which `apply` returns an error with the message `text` and the cause `cause`.
 pub(crate) fn fail(cause: Option<u32>, text: &str) -> String {
     let mut code = format!("(i32.store8 (i32.const {ANSWER}) (i32.const 1))");
     if let Some(cause) = cause {
@@ -177,7 +177,7 @@ pub(crate) fn fail(cause: Option<u32>, text: &str) -> String {
             ANSWER + 8
         );
     }
-    // `text` is the result of `Guest::text`: address, then length.
+    // `text` is a result of `Guest::text`: the address and then the length.
     let [address, length] = [0, 1].map(|n| text.split(") (").nth(n).unwrap());
     let [address, length] = [address, length].map(|t| t.trim_matches(['(', ')']).to_owned());
     let _ = write!(
@@ -189,7 +189,7 @@ pub(crate) fn fail(cause: Option<u32>, text: &str) -> String {
     code
 }
 
-/// Memory in the layout of the canonical ABI for `result<manifest, string>`.
+/// A part of the guest's memory in the layout of the canonical ABI for `result<manifest, string>`.
 struct Image {
     base: u32,
     bytes: Vec<u8>,

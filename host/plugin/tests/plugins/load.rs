@@ -1,4 +1,4 @@
-//! Loading: which uploads are accepted, the errors of the others, and the cache.
+//! Tests of loading: which uploads are accepted, the errors for the others, and the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -172,8 +172,8 @@ fn wasi_is_refused_where_it_is_off_and_the_network_always() {
     let off = PluginConfig { allow_wasi: false, ..config(None, PluginLimits::default()) };
     let error = refused(&PluginHost::new(off).unwrap(), &guest.build());
     says(&error, "LAN-0110", &["`wasi:clocks/wall-clock@0.2.0`", "wasm32-unknown-unknown"]);
-    // The real `now` returns a date, and this one returns nothing. A check of names cannot
-    // find the difference, but linking does.
+    // The real `now` returns a date, and this one returns nothing. A check of names does not find
+    // this difference, but linking does.
     says(&refused(&host(), &guest.build()), "LAN-0113", &["wall-clock"]);
 
     let guest = world_with(
@@ -201,8 +201,8 @@ fn the_error_names_the_version_of_another_contract() {
     assert_eq!(plugin.manifest().name, "guest");
 }
 
-/// `tests/old/contract-0.1.0.wasm` is `tests/guests/rogue` as the last release
-/// with contract 0.1.0 compiled it.
+/// Loads a plugin for contract 0.1.0. `tests/old/contract-0.1.0.wasm` is `tests/guests/rogue`,
+/// compiled by the last release with that contract.
 #[test]
 fn a_plugin_of_the_first_contract_is_refused_and_the_error_names_the_sdk_to_rebuild_with() {
     let old = include_bytes!("../old/contract-0.1.0.wasm");
@@ -318,12 +318,13 @@ fn setup_that_fails_traps_or_never_ends_has_an_error_of_its_own() {
     says(&refused(&host, &writes.build()), "LAN-0121", &["`tables.put` outside of `apply`"]);
 }
 
-/// An interpreter that refuses a source whose text is not empty: the text is the message.
+/// An interpreter that refuses every source text that is not empty. Its message is the text.
 fn interpreter() -> Guest {
     let mut guest = Guest::new().import("source", "text", "(param i32)");
     guest.world = Some("interpreter");
     guest.setup(
-        // Read aside, so that an empty source leaves the manifest whole.
+        // The source is read to another address, so that an empty source does not change the
+        // manifest.
         "(call $text (i32.const 512))
          (if (i32.load (i32.const 516)) (then
            (i32.store8 (i32.const 1024) (i32.const 1))
@@ -423,7 +424,7 @@ fn a_restart_finds_the_code_and_a_tampered_file_is_compiled_again() {
     assert_eq!(third.compiled(), 1);
     assert_ne!(fs::read(&path).unwrap(), code, "the damaged file was replaced");
 
-    // Code from another host: it is not damaged, but has a hash with another key.
+    // The code comes from another host. It is not damaged, but its hash has another key.
     fs::write(cache.path().join("key"), [1; 32]).unwrap();
     let fourth = open();
     fourth.load(&bytes, "").unwrap();
@@ -501,7 +502,7 @@ fn handles_past_their_limit_trap() {
     );
 }
 
-/// A guest with one function that takes a compiler very long: it has nested blocks, and
+/// A guest with one function that takes very long to compile, because it has nested blocks, and
 /// many locals that must be merged at the end of each block.
 fn bomb() -> Vec<u8> {
     const LOCALS: usize = 800;

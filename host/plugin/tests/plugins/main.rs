@@ -1,5 +1,5 @@
-//! Tests of plugins, well-behaved and hostile, through [`PluginHost`]. Each guest is
-//! written by hand, compiled in a child process and run.
+//! Tests plugins, well-behaved and hostile ones, through [`PluginHost`]. Each guest is written by
+//! hand, compiled in a child process and run.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod apply;
@@ -21,10 +21,10 @@ use lantern_plugin::{Compiler, LoadError, PluginConfig, PluginHost, PluginLimits
 
 use crate::guest::Guest;
 
-/// Enough fuel for every call.
+/// An amount of fuel that is enough for every call.
 const FUEL: u64 = 10_000_000;
 
-/// The compiling child for these tests.
+/// The settings with which these tests start the compiling child.
 fn child() -> Compiler {
     Compiler::Child { command: Some(env!("CARGO_BIN_EXE_lantern-compile").into()) }
 }
@@ -50,7 +50,7 @@ fn load(guest: &Guest) -> Arc<dyn Plugin> {
     host().load(&guest.build(), "").unwrap_or_else(|e| panic!("{} {e}", e.code()))
 }
 
-/// The error of loading `bytes`.
+/// Loads `bytes`, which must fail, and returns the error.
 fn refused(host: &PluginHost, bytes: &[u8]) -> LoadError {
     host.load(bytes, "").err().expect("it was to be refused")
 }
@@ -66,8 +66,8 @@ fn says(error: &LoadError, code: &str, expected: &[&str]) {
     assert!(!error.help().is_empty());
 }
 
-/// `count` events, as columns with all attributes. Their types alternate between
-/// `order.placed` and `page.viewed`.
+/// A batch of `count` events with all attributes. Their types alternate between `order.placed` and
+/// `page.viewed`.
 fn batch(count: u64) -> Batch {
     let mut events = Events::new();
     for n in 0..count {
@@ -97,7 +97,7 @@ fn batch(count: u64) -> Batch {
     }
 }
 
-/// Applies `batch` on a fresh instance, and returns the outcome and the host's records.
+/// Applies `batch` on a fresh instance. Returns the outcome and what the host has recorded.
 fn apply(plugin: &dyn Plugin, batch: &Batch, fuel: u64) -> (ApplyOutcome, Tables) {
     let mut applied = plugin.instantiate().unwrap().apply(batch, Box::new(Tables::default()), fuel);
     let host = std::mem::replace(&mut applied.host, Box::new(Tables::default()));
@@ -111,9 +111,9 @@ struct Tables {
     timers: BTreeMap<String, Timestamp>,
     emitted: Vec<NewEvent>,
     log: Vec<(Option<Cause>, Level, String)>,
-    /// The causes of writes and timer calls, in order.
+    /// The causes of all writes and timer calls, in order.
     causes: Vec<Cause>,
-    /// If set, every `get` fails with this error.
+    /// If it is set, every `get` fails with this error.
     broken: Option<HostError>,
 }
 

@@ -52,7 +52,7 @@ fn an_idle_instance_is_small_and_quick_to_make() {
     assert!(bytes < 1 << 20);
 }
 
-/// Measures any plugin with events of a shop: `PLUGIN=path/to/revenue.wasm`.
+/// Measures the plugin in `PLUGIN=path/to/revenue.wasm`, or another one, with the events of a shop.
 #[test]
 #[ignore = "a measurement"]
 fn a_given_plugin_loads_and_folds() {

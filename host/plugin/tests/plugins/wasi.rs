@@ -1,4 +1,4 @@
-//! WASI: everything that a guest can observe is the same in every run.
+//! Tests of WASI: everything that a guest can observe is the same in every run.
 
 use lantern_core::{Batch, Timer, Timestamp};
 
@@ -79,7 +79,7 @@ fn guest() -> Guest {
     guest
 }
 
-/// A guest that stores everything it can find out about its environment in a row.
+/// A guest that writes everything that it can find out about its environment into a row.
 fn curious() -> Guest {
     let mut guest = guest();
     let key = guest.text("seen");
@@ -108,9 +108,9 @@ fn clocks_and_randomness_are_functions_of_the_log() {
     let (applied, tables) = apply(&*plugin, &timers, FUEL);
     applied.result.unwrap();
     let first = seen(&tables);
-    // The watermark at which the timers fire, to the microsecond.
+    // The clock shows the watermark that makes the timers due, to the microsecond.
     assert_eq!(&first[..2], &[1_700_000_000, 123_456_000]);
-    // A wait of one hour has advanced the clock and took no time.
+    // A wait of one hour has advanced the clock, and took no real time.
     assert_eq!(&first[2..4], &[1, 3_600_000_000_002]);
     assert_ne!(first[4], first[5]);
     // The list of arguments is empty.

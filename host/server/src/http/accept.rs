@@ -1,4 +1,4 @@
-//! Accepts connections and speaks HTTP on them.
+//! Accepts connections, and answers HTTP requests on them.
 
 use std::convert::Infallible;
 use std::pin::Pin;
@@ -23,15 +23,15 @@ use crate::config::HttpConfig;
 /// The maximum number of bytes that hyper buffers for a connection. The headers of a request
 /// must fit in this buffer.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
-/// How long to wait after the system fails to accept a connection (too many open
-/// files).
+/// The wait after the system could not accept a connection, for example because there are too many
+/// open files.
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
-/// The time limit for a request's headers on a reserved connection. It is short, because such a
-/// connection must soon be free for the next client.
+/// The time limit for the headers of a request on a reserved connection. It is short, because such
+/// a connection must soon be free for another client.
 const RESERVED_HEADERS: Duration = Duration::from_secs(1);
 
-/// Serves `router` until `stopping` is cancelled. Then requests in progress may continue for
-/// the time that `config` allows; after this time their connections are closed.
+/// Answers requests with `router` until `stopping` is cancelled. Then requests in progress may
+/// continue for the time that `config` allows. After this time their connections are closed.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -61,7 +61,7 @@ pub(crate) async fn serve(
                 continue;
             }
         };
-        // A usual permit may have become free in the meantime.
+        // In the meantime, an unreserved permit may have become free.
         let permit = limits.better(permit);
         let talk = connection(stream, router.clone(), permit.reserved, config, stopping.clone());
         let cut = cut.clone();
@@ -88,14 +88,14 @@ struct ConnectionLimits {
     reserved: Arc<Semaphore>,
 }
 
-/// The right to one connection.
+/// The permit for one connection.
 struct ConnectionPermit {
     reserved: bool,
     _permit: OwnedSemaphorePermit,
 }
 
 impl ConnectionLimits {
-    /// A usual permit, or a reserved one if all others are in use; waits for one.
+    /// Waits for a permit and returns it. It is a reserved one only if all others are in use.
     async fn free(&self) -> ConnectionPermit {
         let (usual, reserved) = (Arc::clone(&self.usual), Arc::clone(&self.reserved));
         let (permit, reserved) = tokio::select! {
@@ -106,7 +106,7 @@ impl ConnectionLimits {
         ConnectionPermit { reserved, _permit: permit.expect("the semaphores are never closed") }
     }
 
-    /// A usual permit instead of a reserved one, if one is free now.
+    /// Returns an unreserved permit in place of `permit` if one is free now.
     fn better(&self, permit: ConnectionPermit) -> ConnectionPermit {
         match Arc::clone(&self.usual).try_acquire_owned() {
             Ok(free) if permit.reserved => ConnectionPermit { reserved: false, _permit: free },
@@ -122,7 +122,8 @@ fn connection(
     config: &HttpConfig,
     stopping: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
-    // Answers and deltas are small; without this they would wait for one another.
+    // Answers and deltas are small. Without this, the system would delay them in order to send
+    // several together.
     let _ = stream.set_nodelay(true);
     let mut timeouts = ConnectionTimeouts {
         headers: Duration::from_millis(config.headers_ms_max),
@@ -135,7 +136,7 @@ fn connection(
     let io = TokioIo::new(Connection::new(stream, Arc::clone(&progress), timeouts));
     let requests = Requests { router: TowerToHyperService::new(router), progress, reserved };
     let mut http = http1::Builder::new();
-    // `Connection` enforces the time limits.
+    // hyper's own time limit is off, because `Connection` enforces the time limits.
     http.header_read_timeout(None).max_buf_size(BUFFER_BYTES_MAX).keep_alive(!reserved);
     let connection = http.serve_connection(io, requests).with_upgrades();
     async move {
@@ -153,7 +154,7 @@ fn connection(
     }
 }
 
-/// The requests of one connection.
+/// Answers the requests of one connection.
 struct Requests {
     router: TowerToHyperService<Router>,
     progress: Arc<RequestProgress>,

@@ -1,4 +1,4 @@
-//! The options and the result of an append, for single bodies and streams.
+//! The options and the result of an append. Single bodies and streams both use them.
 
 use lantern_api::{AppendResult, OffsetRange};
 use lantern_core::Appended;
@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::IntoParams;
 
-/// Batches of up to this many bytes are parsed on the thread of the request; larger
-/// ones would delay other requests on the same thread.
+/// The maximum size of a batch that is parsed on the thread of the request, in bytes. A larger
+/// batch is parsed elsewhere, because it would delay other requests on this thread.
 pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
 
 /// Options for an append.
@@ -24,8 +24,8 @@ pub(crate) struct AppendQuery {
     pub(crate) exact: bool,
 }
 
-/// Adds the counts of one append to `result` and to the metrics. It is called after every
-/// append, so events that were appended before a stream stopped with an error are counted too.
+/// Adds the counts of one append to `result` and to the metrics. It is called after every append.
+/// So if a stream stops with an error, the events that were appended before are counted too.
 pub(super) fn count(result: &mut AppendResult, appended: &Appended) {
     let (before, duplicates, differing) = (result.appended, result.duplicates, result.differs);
     add(result, appended);
@@ -53,7 +53,7 @@ fn add(result: &mut AppendResult, appended: &Appended) {
     }
 }
 
-/// A value as a member of a problem.
+/// Converts a value to JSON, as a member of a problem.
 pub(super) fn json_of(value: &impl Serialize) -> Value {
     serde_json::to_value(value).expect("plain structs always encode")
 }

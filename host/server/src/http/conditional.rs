@@ -13,16 +13,16 @@ pub(super) struct Conditions {
 /// The result of checking the conditions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Verdict {
-    /// Answer as without conditions.
+    /// Answer as if there were no conditions.
     Answer,
-    /// 304: the client has this state.
+    /// Answer 304: the client already has this state.
     NotModified,
-    /// 412: the client wants another state.
+    /// Answer 412: the client requires another state.
     Failed,
 }
 
 impl Conditions {
-    /// The conditions in `headers`.
+    /// Reads the conditions from `headers`.
     pub(super) fn read(headers: &HeaderMap) -> Self {
         Self {
             match_any: Tags::read(headers, IF_MATCH),
@@ -30,8 +30,8 @@ impl Conditions {
         }
     }
 
-    /// Checks the conditions of the request against the current state. `etag` is the strong tag
-    /// of this state, with its quotes.
+    /// Compares the conditions of the request with the current state. `etag` is the strong tag of
+    /// this state, with its quotes.
     pub(super) fn evaluate(&self, etag: &str) -> Verdict {
         if self.match_any.as_ref().is_some_and(|tags| !tags.contain(etag, Comparison::Strong)) {
             return Verdict::Failed;
@@ -49,7 +49,7 @@ enum Comparison {
     Weak,
 }
 
-/// The entity tags of one header.
+/// The entity tags in one header.
 #[derive(Clone, Debug, Default)]
 struct Tags {
     any: bool,
@@ -66,7 +66,7 @@ impl Tags {
         tags
     }
 
-    /// Adds the tags of one line. Text that is not a tag matches nothing.
+    /// Adds the tags in one line of a header. Text that is not a tag matches no state.
     fn add(&mut self, mut line: &str) {
         loop {
             line = line.trim_start_matches([' ', '\t', ',']);
@@ -78,7 +78,7 @@ impl Tags {
                 None => (false, line),
             };
             let end = match tag.strip_prefix('"') {
-                // A tag may hold commas.
+                // A tag may contain commas.
                 Some(inner) => inner.find('"').map_or(tag.len(), |at| at + 2),
                 None => tag.find(',').unwrap_or(tag.len()),
             };

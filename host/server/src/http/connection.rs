@@ -1,8 +1,8 @@
 //! The bytes of one HTTP connection, between its socket and hyper.
 //!
-//! This module does two things that hyper cannot do. If hyper cannot parse a request, the
-//! module replaces hyper's answer by a problem that has a code. It also has separate time
-//! limits for the headers of a request and for the idle time between two requests.
+//! This module does two things that hyper cannot do. If hyper cannot parse a request, the module
+//! replaces hyper's answer by a problem with a code. It also enforces separate time limits for the
+//! headers of a request and for the idle time between two requests.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,43 +20,44 @@ use tokio::time::{Instant, Sleep};
 
 use crate::problem::{PROBLEM, Problem};
 
-/// How long the server still reads from a client after a refusal. If it closed the
+/// How long the server reads from a client after it has refused a request. If it closed the
 /// connection while the client sends, the client would not see the answer.
 const DRAIN: Duration = Duration::from_secs(2);
-/// Larger than the head of any answer that hyper writes by itself.
+/// The maximum size of the head of an answer that hyper writes by itself. The heads are smaller.
 const OWN_HEAD_BYTES_MAX: usize = 1_024;
 
 /// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionTimeouts {
-    /// The time limit for the headers of a request. It is counted from their first byte or, for
-    /// the first request of a connection, from the start of the connection.
+    /// The time limit for receiving the headers of a request. It begins with their first byte. For
+    /// the first request of a connection, it begins with the connection.
     pub(super) headers: Duration,
-    /// For the next request.
+    /// The time limit for waiting for the next request.
     pub(super) idle: Duration,
 }
 
-/// The progress of the current request. The service sets it, and the socket side reads
-/// it.
+/// The progress of the current request. The code that answers the request sets it, and the code
+/// that writes to the socket reads it.
 #[derive(Debug, Default)]
 pub(super) struct RequestProgress(AtomicU8);
 
-/// No request was read completely: a response that hyper writes now is its own refusal.
+/// No request was read completely. If hyper writes a response now, hyper itself refuses the
+/// request.
 const AWAITING: u8 = 0;
 /// A request is being answered.
 const ANSWERING: u8 = 1;
-/// The complete answer was passed to hyper.
+/// The complete answer was passed to hyper, which writes it.
 const ANSWERED: u8 = 2;
-/// The connection is no longer HTTP.
+/// The connection was upgraded and is no longer used for HTTP.
 const UPGRADED: u8 = 3;
 
 impl RequestProgress {
-    /// A request was read.
+    /// Notes that a request was read.
     pub(super) fn begin(&self) {
         self.0.store(ANSWERING, Ordering::Relaxed);
     }
 
-    /// Tracks `response` until its body ends.
+    /// Notes the end of `response` when its body ends.
     pub(super) fn follow(self: &Arc<Self>, response: Response) -> http::Response<AnswerBody> {
         if response.status() == http::StatusCode::SWITCHING_PROTOCOLS {
             self.0.store(UPGRADED, Ordering::Relaxed);
@@ -66,7 +67,7 @@ impl RequestProgress {
     }
 }
 
-/// A body that reports its end.
+/// The body of an answer. It reports its end.
 #[derive(Debug)]
 pub(super) struct AnswerBody {
     body: Body,
@@ -96,21 +97,22 @@ impl HttpBody for AnswerBody {
 impl Drop for AnswerBody {
     fn drop(&mut self) {
         let (from, to) = (ANSWERING, ANSWERED);
-        // After an upgrade there is nothing to report.
+        // After an upgrade, the progress does not change any more.
         let _ = self.progress.0.compare_exchange(from, to, Ordering::Relaxed, Ordering::Relaxed);
     }
 }
 
-/// A socket with the two tasks that the module describes.
+/// The socket of a connection, with the two additional functions that the description of this
+/// module lists.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: S,
     progress: Arc<RequestProgress>,
     timeouts: ConnectionTimeouts,
     timer: Pin<Box<Sleep>>,
-    /// Whether a part of a request's head has arrived, but not all of it.
+    /// Whether a part of the head of a request has arrived, but not all of it.
     started: bool,
-    /// The head of the answer that hyper wrote by itself.
+    /// The head of an answer that hyper writes by itself.
     own_head: Vec<u8>,
     refusal: Option<FinalAnswer>,
 }
@@ -120,7 +122,8 @@ pub(super) struct Connection<S> {
 struct FinalAnswer {
     bytes: Vec<u8>,
     written: usize,
-    /// Whether the write side is closed, so that the client knows that nothing follows.
+    /// Whether the server has closed its side of the connection. Then the client knows that nothing
+    /// follows.
     closed: bool,
 }
 
@@ -145,13 +148,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.progress.0.load(Ordering::Relaxed)
     }
 
-    /// Starts the time limit of a phase. The task is woken when it ends.
+    /// Starts a time limit. The task is woken when the time has passed.
     fn arm(&mut self, time: Duration, cx: &mut Context<'_>) {
         self.timer.as_mut().reset(Instant::now() + time);
         let _ = self.timer.as_mut().poll(cx);
     }
 
-    /// Withholds what hyper writes by itself, to answer with a problem instead.
+    /// Keeps back the bytes that hyper writes by itself, so that a problem can be sent in their
+    /// place.
     fn withhold<'a>(&mut self, slices: impl Iterator<Item = &'a [u8]>) -> usize {
         let mut bytes = 0;
         for slice in slices {
@@ -171,7 +175,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.refusal = Some(FinalAnswer { bytes: answer(problem), written: 0, closed: false });
     }
 
-    /// Sends the refusal and closes, then reads what the client still sends.
+    /// Sends the refusal, closes the server's side of the connection, and reads what the client
+    /// still sends.
     fn poll_refuse(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let Some(refusal) = &mut self.refusal else { return Poll::Ready(Ok(())) };
         if !refusal.closed {
@@ -199,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// `problem` as the bytes of an answer that ends its connection.
+/// The bytes of an answer with `problem`, after which the connection is closed.
 fn answer(problem: &Problem) -> Vec<u8> {
     let status = http::StatusCode::from_u16(problem.status).unwrap_or_default();
     let reason = status.canonical_reason().unwrap_or_default();
@@ -218,7 +223,7 @@ fn answer(problem: &Problem) -> Vec<u8> {
     bytes
 }
 
-/// The problem for a request that hyper refused.
+/// The problem that is sent if hyper refused a request. `head` is the head of hyper's answer.
 fn own_refusal(head: &[u8]) -> Problem {
     match head.get(9..12) {
         Some(b"431" | b"414") => {
@@ -236,7 +241,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Connection<S> {
     ) -> Poll<io::Result<()>> {
         let this = &mut *self;
         if this.refusal.is_some() {
-            // After the refusal hyper reads the end of the input.
+            // hyper reads the end of the input after the refusal.
             return this.poll_refuse(cx);
         }
         let before = buf.filled().len();

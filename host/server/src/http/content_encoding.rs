@@ -1,6 +1,6 @@
-//! Packed bodies: `Content-Encoding` (RFC 9110, section 8.4). They are unpacked while
-//! they are read. A small body that unpacks to a huge one, or a large window, cannot
-//! use more memory than the limits allow.
+//! Unpacks compressed bodies (`Content-Encoding`, RFC 9110, section 8.4) while they are read. A
+//! small body that unpacks to a very large one, or that requires a large window, cannot use more
+//! memory than the limits allow.
 
 use std::fmt;
 use std::io;
@@ -24,12 +24,12 @@ use tokio_util::io::{ReaderStream, StreamReader};
 use super::App;
 use crate::problem::{CONTENT_CODING, Problem};
 
-/// The maximum number of codings of one body.
+/// The maximum number of codings that were applied to one body.
 const CODINGS_MAX: usize = 3;
-/// The maximum window of Zstandard (RFC 9659): 8 MiB. The library's own limit is 128
-/// MiB per body.
+/// The maximum size of Zstandard's window (RFC 9659), as a power of two: 8 MiB. The library itself
+/// would allow 128 MiB for each body.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// The number of bytes unpacked at a time.
+/// The number of bytes that are unpacked at a time.
 const PIECE_BYTES: usize = 16 << 10;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +53,10 @@ impl std::error::Error for DecodeError {}
 /// The limits of unpacking a body.
 #[derive(Clone, Copy)]
 struct UnpackLimit {
-    /// Bytes that are always allowed.
+    /// The number of unpacked bytes that is always allowed.
     bytes: u64,
-    /// Beyond that, the allowed multiple of the packed bytes.
+    /// How many times as large as the packed bytes the unpacked bytes may be, if there are more
+    /// than `bytes`.
     ratio: u64,
 }
 
@@ -74,7 +75,7 @@ where
         Ok(codings) => codings,
         Err(problem) => return problem.into_response(),
     };
-    // Every body that is being unpacked holds a window in memory.
+    // Each body that is being unpacked needs memory for a window, so it waits for a permit.
     let wait = Duration::from_millis(app.config.http.body_idle_ms_max);
     let permit = Arc::clone(&app.permits.unpacking).acquire_owned();
     let Ok(Ok(permit)) = tokio::time::timeout(wait, permit).await else {
@@ -94,7 +95,7 @@ where
     next(Request::from_parts(parts, Body::from_stream(pieces))).await
 }
 
-/// The codings of the body, in the order they were applied.
+/// The codings of the body, in the order in which they were applied.
 fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
     let mut codings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -165,10 +166,10 @@ fn pieces(
     })
 }
 
-/// The answer for a body that could not be read to its end. `place` tells how much was
-/// read: ` after line 3`.
+/// The answer if the end of a body could not be read. `place` says how much was read, for example `
+/// after line 3`.
 pub(super) fn broken(error: axum::Error, place: &str) -> Problem {
-    // Each layer that passes the body on wraps its error again.
+    // Each layer that passes the body on puts the error into an error of its own.
     let mut error = error.into_inner();
     let error = loop {
         match error.downcast::<axum::Error>() {

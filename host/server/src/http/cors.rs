@@ -1,5 +1,5 @@
-//! Cross-origin requests (the Fetch standard) of the pages in `http.origins`, `OPTIONS`, and
-//! the handshake of CloudEvents web hooks.
+//! Answers cross-origin requests (the Fetch standard) of the pages in `http.origins`, the method
+//! `OPTIONS`, and the handshake of CloudEvents web hooks.
 //!
 //! `tower-http` has a layer for this, but that layer answers every `OPTIONS` as a preflight,
 //! with 200, even if it is the handshake of a web hook. [`super::origin_check`] runs before
@@ -17,12 +17,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use super::App;
 use crate::config::HttpConfig;
 
-/// The methods that at least one address accepts.
+/// The methods that addresses of the API accept.
 const METHODS: &str = "GET, HEAD, POST, DELETE";
-/// How long a browser may keep the answer to a preflight, in seconds: the longest time
-/// that any browser honours.
+/// How long a browser may keep the answer to a preflight, in seconds. It is the longest time that
+/// any browser accepts.
 const MAX_AGE_S: &str = "7200";
-/// Where events are sent.
+/// The address to which events are sent.
 const EVENTS: &str = "/v1/events";
 
 const REQUEST_ORIGIN: HeaderName = HeaderName::from_static("webhook-request-origin");
@@ -44,14 +44,14 @@ where
     headers.append(VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        // By the Fetch standard, `*` means all headers if the request has no credentials, such
-        // as cookies. This server uses no credentials of this kind.
+        // By the Fetch standard, `*` means all headers if the request has no credentials such as
+        // cookies. This server uses no such credentials.
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
     }
     response
 }
 
-/// The request's origin, if it is one of `http.origins`.
+/// The origin of the request, if it is one of `http.origins`.
 fn origin(headers: &HeaderMap, config: &HttpConfig) -> Option<HeaderValue> {
     let origin = headers.get(ORIGIN)?;
     config.origins.iter().any(|own| own.as_bytes() == origin.as_bytes()).then(|| origin.clone())
@@ -86,7 +86,8 @@ where
         }
     }
     if let Some(name) = web_hook {
-        // The server accepts events from every sender that may call it.
+        // The server accepts events from every sender that may call it, so every web hook is
+        // allowed.
         *response.status_mut() = StatusCode::OK;
         response.headers_mut().insert(ALLOWED_ORIGIN, name);
         response.headers_mut().insert(ALLOWED_RATE, HeaderValue::from_static("*"));
@@ -102,7 +103,7 @@ fn preflight(headers: &HeaderMap, config: &HttpConfig) -> Option<Response> {
     let answer = response.headers_mut();
     answer.insert(ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static(METHODS));
     answer.insert(ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static(MAX_AGE_S));
-    // Any header may be sent: the headers of extension attributes cannot be listed.
+    // All headers are allowed, because the headers of extension attributes cannot be listed.
     for asked in headers.get_all(ACCESS_CONTROL_REQUEST_HEADERS) {
         answer.append(ACCESS_CONTROL_ALLOW_HEADERS, asked.clone());
     }

@@ -1,5 +1,5 @@
-//! Reads the rest of a body after its request was answered. If the connection were closed while
-//! a client still sends, the client would not see the answer.
+//! Reads the rest of a body after the request was answered. If the server closed the connection
+//! while the client sends, the client would not see the answer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use http_body_util::BodyExt as _;
 use hyper::body::{Frame, SizeHint};
 use parking_lot::Mutex;
 
-/// How long the server still reads from a client after the answer.
+/// How long the server reads from a client after the answer.
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Sends the answer only after the body has arrived completely, after its sender has aborted
@@ -38,16 +38,16 @@ where
         && (touched || !waits)
     {
         let end = async { while let Some(Ok(_)) = body.frame().await {} };
-        // The answer follows whether the body ended or not.
+        // The answer is sent whether the body has ended or not.
         let _ = tokio::time::timeout(DRAIN, end).await;
     }
     response
 }
 
-/// A body that was not read to its end, and whether any of it was read.
+/// A body that was not read to its end. The flag tells whether any of it was read.
 type UnreadBody = Arc<Mutex<Option<(Body, bool)>>>;
 
-/// A body that is put back into its slot when it is dropped.
+/// A body that is being read. When it is dropped, it is put back into its slot.
 struct TrackedBody {
     body: Option<Body>,
     touched: bool,

@@ -1,4 +1,4 @@
-//! `GET /v1/events`: reads the log.
+//! Answers `GET /v1/events`, which reads the log.
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -18,9 +18,9 @@ use super::{App, Shared, export_attributes};
 use crate::cloudevents::{BATCH, NDJSON, format_time, parse_time, write_event, write_exact};
 use crate::problem::Problem;
 
-/// The number of events in an answer if `limit` is not given.
+/// The number of events in an answer if the request has no `limit`.
 const LIMIT_DEFAULT: usize = 100;
-/// The maximum number of chunks that one pass searches. If few events match the filter, one
+/// The maximum number of chunks that are searched in one pass. If few events match the filter, a
 /// pass would otherwise search a large part of the log.
 const CHUNKS_MAX: usize = 1_000;
 
@@ -96,7 +96,7 @@ pub(crate) async fn read(
     Ok(page.answer(partition, bounds, app.engine.decisions()))
 }
 
-/// Waits for an append; `false` if the time is over or the server stops.
+/// Waits for an append. Returns `false` if there is none in time, or if the server stops.
 async fn changed(
     app: &App,
     appended: &mut tokio::sync::watch::Receiver<()>,
@@ -123,12 +123,12 @@ fn filter(types: Option<&str>) -> TypeFilter {
     }
 }
 
-/// Whether `*` requests all types.
+/// Whether the request asks for the whole log, with `types=*`.
 fn is_whole(types: Option<&str>) -> bool {
     types.is_some_and(|types| types.split(',').any(|kind| kind.trim() == "*"))
 }
 
-/// The first offset to read.
+/// The offset from which the events are read.
 fn first(app: &App, partition: PartitionId, query: &EventsQuery) -> Result<Offset, Problem> {
     let bounds = app.log.bounds(partition)?;
     match (query.from.as_deref(), query.time.as_deref()) {
@@ -153,7 +153,7 @@ fn first(app: &App, partition: PartitionId, query: &EventsQuery) -> Result<Offse
     }
 }
 
-/// An answer that is being built.
+/// Builds an answer with events.
 struct PageBuilder {
     next: Offset,
     format: AnswerFormat,
@@ -161,7 +161,7 @@ struct PageBuilder {
     bytes_max: usize,
     count: usize,
     events: Vec<u8>,
-    /// Whether each event gets the attributes of an exact export.
+    /// Whether each event gets the additional attributes of an exact export.
     exact: bool,
 }
 
@@ -174,7 +174,7 @@ impl PageBuilder {
         self.count >= self.limit || self.events.len() >= self.bytes_max
     }
 
-    /// Reads more events; returns whether the log's end was reached.
+    /// Reads more events. Returns whether the end of the log was reached.
     fn fill(
         &mut self,
         app: &App,
@@ -186,7 +186,7 @@ impl PageBuilder {
                 return Ok(false);
             }
             match read_or_wait(&*app.log, partition, self.next, types)? {
-                // `read_or_wait` never returns `Pending`.
+                // The log is at its end: `read_or_wait` never returns `Pending`.
                 LogRead::End | LogRead::Pending => return Ok(true),
                 LogRead::Skipped { next } => self.next = next,
                 LogRead::Chunk(chunk) => self.take(&chunk, types),
@@ -272,7 +272,7 @@ impl PageBuilder {
     }
 }
 
-/// Describes, as text, what `uri` requests from the log.
+/// Describes as text what `uri` requests from the log.
 pub(crate) fn explain(
     uri: &http::Uri,
     config: &crate::config::HttpConfig,

@@ -1,6 +1,6 @@
-//! The extension attributes that an exact export adds to each event: its append time and
-//! its partition. With them, an import into another server gives the same log. They have
-//! reserved names and come before the event's own attributes.
+//! The extension attributes that an exact export adds to each event: its append time and its
+//! partition. With these attributes, another server can import the events so that its log is the
+//! same. They have reserved names and come before the event's own attributes.
 
 use lantern_core::{Event, EventRef, Events, Log, PartitionId, Timestamp};
 
@@ -10,7 +10,7 @@ use crate::problem::Problem;
 const APPENDED: &str = "lanternappended";
 const PARTITION: &str = "lanternpartition";
 
-/// The extension attributes of `event`, with the attributes that an export adds.
+/// The extension attributes of `event`, after those that an export adds.
 pub(super) fn with_export_attributes(
     event: &EventRef<'_>,
     partition: PartitionId,
@@ -31,7 +31,7 @@ pub(super) fn with_export_attributes(
 }
 
 /// Removes the attributes that an export has added, and checks that each event goes to the
-/// same partition as before.
+/// partition from which it was exported.
 pub(super) fn without_export_attributes(
     log: &dyn Log,
     events: &Events,
@@ -61,11 +61,11 @@ pub(super) fn without_export_attributes(
     Ok((bare, times))
 }
 
-/// Removes member `name` from a JSON object of extension attributes that the server
-/// wrote; returns the rest, and the member's value.
+/// Removes the member `name` from a JSON object of extension attributes that a server has exported.
+/// Returns the rest, and the value of the member.
 fn take(object: &str, name: &str) -> (String, Option<String>) {
     let key = format!("\"{name}\":");
-    // This cannot match within a string, where a backslash precedes each quote.
+    // This cannot match within a string, because each quote in a string has a backslash before it.
     let found = ["{", ","].iter().find_map(|before| object.find(&format!("{before}{key}")));
     let Some(start) = found.map(|at| at + 1) else { return (object.to_owned(), None) };
     let value = &object[start + key.len()..];

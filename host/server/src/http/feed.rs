@@ -1,4 +1,4 @@
-//! The feed: accepts a WebSocket and passes it to the hub.
+//! Opens the feed: accepts a WebSocket and passes it to the hub.
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -15,7 +15,7 @@ use lantern_live::{SUBPROTOCOL, accept_key};
 use super::Shared;
 use crate::problem::Problem;
 
-/// The length of a client's key (RFC 6455, section 4.1).
+/// The length of the key that a client sends (RFC 6455, section 4.1), in bytes.
 const KEY_BYTES: usize = 16;
 
 /// Opens the feed, a WebSocket. See the page about the feed for the protocol.
@@ -59,7 +59,8 @@ pub(crate) async fn connect(State(app): State<Shared>, mut request: Request) -> 
     response
 }
 
-/// The answer to the client's key, and whether the client requested the subprotocol.
+/// The answer to the client's key. Also returns whether the client requested the feed's
+/// subprotocol.
 fn handshake(headers: &HeaderMap) -> Result<(HeaderValue, bool), Problem> {
     let has = |name, wanted: &str| {
         headers

@@ -1,4 +1,4 @@
-//! Health, readiness, metrics, and the explanation of error codes.
+//! Answers requests for health, readiness and metrics, and for the explanation of an error code.
 
 use std::collections::BTreeMap;
 
@@ -17,7 +17,7 @@ use crate::codes::{Code, find};
 use crate::problem::Problem;
 use crate::{process, wire};
 
-/// The maximum number of partitions named in one trouble.
+/// The maximum number of partitions that the text about one trouble names.
 const NAMES_SHOWN: usize = 4;
 
 /// Answers as long as the process runs.
@@ -78,7 +78,7 @@ fn warnings(app: &App) -> Vec<String> {
 
 fn troubles(app: &App) -> Vec<String> {
     let mut troubles = app.log.troubles();
-    // An unreachable broker is one trouble, however many partitions it has.
+    // A broker that cannot be reached is reported as one trouble, however many partitions it has.
     let mut faults: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for partition in (0..app.log.partitions()).map(PartitionId) {
         if let Err(error) = app.log.bounds(partition) {
@@ -95,8 +95,8 @@ fn troubles(app: &App) -> Vec<String> {
     troubles
 }
 
-/// A halted version does no harm unless readers use it. So only the active version counts or,
-/// while no version is active, the first version.
+/// Adds the reasons why `projection` is not ready. A halted version does no harm unless readers use
+/// it. So only the active version is checked. If no version is active, it is the first version.
 fn add_reasons(projection: &ProjectionStatus, reasons: &mut Vec<String>) {
     let serving = projection.active.as_ref();
     let watched = projection.versions.iter().filter(|v| serving.is_none_or(|id| *id == v.id));

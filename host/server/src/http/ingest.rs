@@ -1,4 +1,4 @@
-//! `POST /v1/events`: accepts events in every mode of CloudEvents.
+//! Answers `POST /v1/events`. It accepts events in every mode of CloudEvents.
 
 use axum::Json;
 use axum::body::Body;
@@ -128,7 +128,7 @@ async fn batch(app: &Shared, json: FullBody, partial: bool) -> Result<AppendResu
     Ok(result)
 }
 
-/// The places of all events of a batch, in the order sent.
+/// For each event of a batch, in the order sent, where it is in the log or why it was refused.
 fn in_order(appended: &Appended, bad: &[(usize, EventError)]) -> Vec<AppendedLocation> {
     let mut good = appended.events.iter().map(location_of);
     let mut bad = bad.iter().peekable();

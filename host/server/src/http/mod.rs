@@ -1,4 +1,4 @@
-//! The HTTP API: one module per resource, and the code that they share.
+//! The HTTP API. There is a module for each resource, and modules with the code that they share.
 
 mod accept;
 mod append_result;
@@ -46,9 +46,9 @@ pub(crate) use crate::app::{App, Shared};
 pub(crate) use crate::clock::now;
 pub(crate) use accept::serve;
 
-/// The largest body of a request that only names something.
+/// The maximum size of a body that contains only a few names, in bytes.
 const SMALL_BODY_BYTES_MAX: usize = 64 << 10;
-/// The API's description; the macros on the handlers add the paths.
+/// The description of the API. The macros on the functions add the paths.
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -66,10 +66,10 @@ const SMALL_BODY_BYTES_MAX: usize = 64 << 10;
 )]
 struct Api;
 
-/// The routes of the API, and their description.
+/// The routes of the API, and the description of these routes.
 fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
-    // Uploads do not have axum's limit for bodies. They are read completely before a form is
-    // split into parts, and this reading has the limit `http.upload_bytes_max`.
+    // axum's own limit for bodies does not apply to uploads. The whole upload is read before a form
+    // is split into parts, and this has the limit `http.upload_bytes_max`.
     let uploads = OpenApiRouter::new()
         .routes(routes!(upload::upload_named))
         .routes(routes!(upload::upload))
@@ -110,13 +110,13 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .split_for_parts()
 }
 
-/// The OpenAPI document of a server with these settings.
+/// The OpenAPI document of a server with the settings `config`.
 #[must_use]
 pub fn openapi(config: &HttpConfig) -> serde_json::Value {
     openapi::complete(&routes().1, config)
 }
 
-/// All routes.
+/// All routes of the server, in the API and outside of it.
 pub(crate) fn router(app: Shared) -> Router {
     let (router, api) = routes();
     let api = Bytes::from(openapi::complete(&api, &app.config.http).to_string());

@@ -1,5 +1,5 @@
-//! NDJSON of any length: lines are read as the body arrives and appended in groups. The
-//! body is read no faster than the log takes the events.
+//! Appends the events of an NDJSON stream of any length. It reads lines as the body arrives, and
+//! appends them in groups. The body is read no faster than the log accepts the events.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,10 +18,10 @@ use super::{Shared, export_attributes, now};
 use crate::cloudevents::{EventError, LineError, Reader};
 use crate::problem::Problem;
 
-/// The white space that a line may have in addition to its event.
+/// The number of bytes of white space that a line may have in addition to its event.
 const LINE_SLACK_BYTES: usize = 1_024;
 
-/// Appends the lines of `body`.
+/// Appends the events in the lines of `body`.
 pub(super) async fn append(
     app: &Shared,
     body: Body,
@@ -38,7 +38,7 @@ pub(super) async fn append(
     };
     let mut body = Some(body);
     let read = stream.read(&mut body).await;
-    // The answer also reports the groups in progress if the stream stops early.
+    // If the stream stops early, the answer must also include the groups in progress.
     let settled = stream.wait_for_groups(0).await;
     let Err(problem) = read.and(settled) else { return Ok(stream.result) };
     let result = json_of(&stream.result);
@@ -52,30 +52,30 @@ pub(super) async fn append(
 struct Stream<'a> {
     app: &'a Shared,
     partial: bool,
-    /// Whether the events come from another log.
+    /// Whether the events were exported from another log.
     exact: bool,
     result: AppendResult,
     /// The number of the next line.
     line: u64,
-    /// Groups in progress, in order.
+    /// The groups in progress, in order.
     waiting: VecDeque<Group>,
 }
 
 /// A group of lines that is being appended.
 struct Group {
     done: oneshot::Receiver<Result<Appended, LogError>>,
-    /// The last line.
+    /// The number of the last line in the group.
     last: u64,
     bad: Vec<LineError>,
 }
 
 impl Stream<'_> {
-    /// Reads to the end or to the first error. `body` is `None` once it has ended.
+    /// Reads the body up to its end or the first error. `body` becomes `None` when it has ended.
     async fn read(&mut self, body: &mut Option<Body>) -> Result<(), Problem> {
         let ingest = &self.app.config.ingest;
         let line_max = ingest.limits().written_bytes_max() + LINE_SLACK_BYTES;
         let mut held = BytesMut::new();
-        // The number of bytes of `held` up to and including its last line end.
+        // The number of bytes of complete lines in `held`.
         let mut whole = 0;
         while let Some(open) = body {
             let full = whole >= ingest.group_bytes;
@@ -106,8 +106,8 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// The next piece of the body. `None` if `lines_wait` (complete lines wait to be appended)
-    /// and no further piece arrived within the linger time.
+    /// The next piece of the body. `lines_wait` tells whether complete lines wait to be appended.
+    /// If so, and if no piece arrives within the linger time, the result is `None`.
     async fn frame(&self, body: &mut Body, lines_wait: bool) -> Result<Option<Frame>, Problem> {
         let config = &self.app.config;
         let next = async {
@@ -150,7 +150,7 @@ impl Stream<'_> {
         let (mut limits, first) = (self.app.config.ingest.limits(), self.line);
         let (partial, exact) = (self.partial, self.exact);
         if exact {
-            // The other log has accepted these times.
+            // The log from which the events were exported has accepted their times.
             limits.time_ahead_s_max = u64::MAX;
         }
         let small = block.len() <= INLINE_BYTES_MAX;
@@ -179,8 +179,7 @@ impl Stream<'_> {
                 export_attributes::without_export_attributes(&*self.app.log, &events)?;
             self.app.log.import(events, times, Box::new(move |result| drop(done.send(result))));
         } else {
-            // The receiver is gone if the client disconnected; the events stay in the
-            // log.
+            // If the client has disconnected, there is no receiver. The events stay in the log.
             self.app.log.append(events, Box::new(move |result| drop(done.send(result))));
         }
         self.line += lines;
@@ -197,9 +196,9 @@ impl Stream<'_> {
             let appended = match appended {
                 Ok(appended) => appended,
                 Err(error) => {
-                    // Later groups may be in the log already, but the reported number of
-                    // lines must not include lines after a gap. If the client sends these
-                    // lines again, they are recognized as duplicates.
+                    // Later groups may be in the log already, but the reported number of lines must
+                    // not include lines after a gap. If the client sends these lines again, the log
+                    // recognizes them as duplicates.
                     self.waiting.clear();
                     return Err(error.into());
                 }
@@ -238,7 +237,7 @@ impl Stream<'_> {
     }
 }
 
-/// The result of reading the body.
+/// What was read from the body.
 enum Frame {
     Data(Bytes),
     End,
@@ -253,7 +252,8 @@ fn rejection(bad: &LineError) -> EventRejection {
     }
 }
 
-/// The end of the first group of `lines`: after the first line that reaches `bytes`.
+/// Where the first group of `lines` ends: after the line with which the group has at least `bytes`
+/// bytes.
 fn cut(lines: &[u8], bytes: usize) -> usize {
     let rest = lines.get(bytes.saturating_sub(1)..).unwrap_or_default();
     match rest.iter().position(|&b| b == b'\n') {

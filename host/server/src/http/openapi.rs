@@ -1,8 +1,8 @@
-//! The API's description (OpenAPI 3.1), completed with the parts that are the same for
-//! every address: names of operations, problems, limits, and media types.
+//! The description of the API (OpenAPI 3.1). This module adds the parts that are the same for every
+//! address: names of operations, problems, limits, and media types.
 //!
-//! The JSON is patched once at the start: the macros on the handlers support one media
-//! type per answer, and do not know the settings.
+//! The JSON is changed once when the server starts, because the macros on the functions support
+//! only one media type for each answer, and do not know the settings.
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
@@ -15,7 +15,7 @@ use crate::problem::PROBLEM;
 const JSON: &str = "application/json";
 const PROBLEM_SCHEMA: &str = "#/components/schemas/Problem";
 const EVENT_SCHEMA: &str = "#/components/schemas/CloudEvent";
-/// The answers that any request may get.
+/// The answers that a request to any address may get.
 const ANYWHERE: [(&str, &str); 8] = [
     ("400", "the request or a parameter is malformed"),
     ("403", "the request names another host, or comes from a page that may not call this server"),
@@ -27,7 +27,7 @@ const ANYWHERE: [(&str, &str); 8] = [
     ("503", "the server is busy or shutting down; try again after `Retry-After` seconds"),
 ];
 
-/// The whole description.
+/// The complete description.
 pub(super) fn complete(api: &OpenApi, config: &HttpConfig) -> Value {
     let mut api = serde_json::to_value(api).expect("a description always encodes");
     api["info"]["version"] = env!("CARGO_PKG_VERSION").into();
@@ -49,13 +49,15 @@ pub(super) fn complete(api: &OpenApi, config: &HttpConfig) -> Value {
     api
 }
 
-/// `get_tables_projection_table` for `GET /v1/tables/{projection}/{table}`.
+/// The name of an operation, for example `get_tables_projection_table` for `GET
+/// /v1/tables/{projection}/{table}`.
 fn operation_id(method: &str, path: &str) -> String {
     let words = path.trim_start_matches("/v1").split(|c: char| !c.is_ascii_alphanumeric());
     words.filter(|word| !word.is_empty()).fold(method.to_owned(), |id, word| id + "_" + word)
 }
 
-/// In JSON the keys of a map are strings, even if they are numbers.
+/// Describes the keys of maps as strings, because the keys of a JSON object are strings even if
+/// they are numbers.
 fn name_members(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
@@ -71,7 +73,8 @@ fn name_members(schema: &mut Value) {
     }
 }
 
-/// Gives a parameter its limits. An optional parameter is never `null`.
+/// Adds limits to the description of a parameter, and removes `null` from that of an optional
+/// parameter.
 fn bound(parameter: &mut Value, path: &str, config: &HttpConfig) {
     let name = parameter["name"].as_str().unwrap_or_default().to_owned();
     let schema = &mut parameter["schema"];
@@ -91,14 +94,14 @@ fn bound(parameter: &mut Value, path: &str, config: &HttpConfig) {
         }
         "partition" => schema["maximum"] = u32::MAX.into(),
         "wait" => schema["pattern"] = "^[0-9]+(ms|s|m)?$".into(),
-        // No path has an empty part.
+        // A part of a path is never empty.
         "name" | "id" | "projection" | "table" | "code" => schema["minLength"] = 1.into(),
         "time" if !path.starts_with("/v1/tables") => schema["format"] = "date-time".into(),
         _ => (),
     }
 }
 
-/// Problems have a media type of their own, and some may be the answer of any address.
+/// Adds the answers that any address may give, and the media type of problems.
 fn answers(answers: &mut Value, path: &str) {
     let Some(answers) = answers.as_object_mut() else { return };
     for answer in answers.values_mut() {
@@ -114,7 +117,7 @@ fn answers(answers: &mut Value, path: &str) {
         }
     }
     for (status, words) in ANYWHERE {
-        // Readiness has an answer of its own.
+        // The answer 503 of `/readyz` is not a problem.
         if path == "/readyz" && status == "503" {
             continue;
         }
@@ -130,7 +133,7 @@ fn problem_answer(words: &str) -> Value {
     json!({"description": words, "content": {PROBLEM: {"schema": {"$ref": PROBLEM_SCHEMA}}}})
 }
 
-/// The media types that the macros cannot name.
+/// Adds the media types that the macros cannot name.
 fn media(paths: &mut Value) {
     let text = |example: &str| json!({"schema": {"type": "string", "example": example}});
     let ok = |paths: &mut Value, path: &str, media: &str, schema: Value| {
@@ -186,7 +189,7 @@ fn media(paths: &mut Value) {
     }
 }
 
-/// See RFC 9457.
+/// The schema of a problem (RFC 9457).
 fn problem() -> Value {
     json!({
         "type": "object",
@@ -209,9 +212,9 @@ fn problem() -> Value {
     })
 }
 
-/// See the JSON format of CloudEvents 1.0.2.
+/// The schema of an event in the JSON format of CloudEvents 1.0.2.
 fn event() -> Value {
-    // Control characters are refused.
+    // Control characters are not allowed.
     let text = |max: usize| {
         json!({
             "type": "string", "minLength": 1, "maxLength": max,

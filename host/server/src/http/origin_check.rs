@@ -1,5 +1,5 @@
 //! Protects a server without authentication from web pages of other sites. Such a page can send
-//! requests to the loopback address, also under the page's own host name (DNS rebinding).
+//! requests to the loopback address, even under the page's own host name (DNS rebinding).
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -41,7 +41,7 @@ fn allowed(headers: &HeaderMap, uri: &Uri, config: &HttpConfig) -> Result<(), Pr
     }
     let origin = origin.to_str().unwrap_or("?");
     let site = origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"));
-    // A page from another port of this machine counts as another site.
+    // A page that was loaded from another port of this machine belongs to another site.
     let own = site.is_some_and(|site| site == host && is_ours(site, config));
     if own || config.origins.iter().any(|allowed| allowed == origin) {
         return Ok(());
@@ -70,7 +70,7 @@ fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
     }
 }
 
-/// Refuses a path or query that is not percent-encoded UTF-8. Lenient decoding could
+/// Refuses a path or query that is not percent-encoded UTF-8, because a tolerant decoder could
 /// change its meaning.
 fn check_encoding(uri: &Uri) -> Result<(), Problem> {
     for part in [uri.path(), uri.query().unwrap_or_default()] {

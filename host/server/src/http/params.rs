@@ -1,5 +1,5 @@
-//! Query parameters and bodies, parsed strictly: an unknown parameter is refused by
-//! name.
+//! Reads query parameters and bodies strictly. An unknown parameter is refused, and the answer
+//! names it.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;
@@ -25,7 +25,7 @@ use crate::cloudevents::BATCH;
 use crate::durations::{DURATION_FORMS, parse_duration};
 use crate::problem::Problem;
 
-/// The query of a request; unknown parameters are errors if `T` denies them.
+/// The query parameters of a request. Unknown parameters are errors if `T` denies unknown fields.
 pub(crate) struct Params<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
@@ -37,7 +37,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 }
 
 impl<T: DeserializeOwned> Params<T> {
-    /// The query of `uri`.
+    /// Reads the query parameters of `uri`.
     pub(super) fn read(uri: &Uri) -> Result<Self, Problem> {
         match Query::try_from_uri(uri) {
             Ok(Query(params)) => Ok(Self(params)),
@@ -52,7 +52,7 @@ impl<T: DeserializeOwned> Params<T> {
     }
 }
 
-/// The names in a request's path.
+/// The names in the path of a request.
 pub(crate) struct Names<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Names<T> {
@@ -66,13 +66,13 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Names<T
     }
 }
 
-/// Bodies of up to this many bytes do not count towards `http.bodies_max`.
+/// The maximum size of a body that is not counted for `http.bodies_max`, in bytes.
 const UNCOUNTED_BYTES_MAX: u64 = 64 << 10;
 
 /// A complete body. A large one holds a permit of `http.bodies_max` until it is
 /// dropped.
 pub(crate) struct FullBody {
-    /// The bytes.
+    /// The bytes of the body.
     pub(crate) bytes: Bytes,
     _permit: Option<OwnedSemaphorePermit>,
 }
@@ -85,8 +85,8 @@ impl Deref for FullBody {
     }
 }
 
-/// The complete body, of at most `max` bytes. Between two pieces the client may pause
-/// for `http.body_idle_ms_max`.
+/// Reads a complete body of at most `max` bytes. Between two pieces the client may pause for
+/// `http.body_idle_ms_max`.
 pub(crate) async fn body(
     app: &App,
     headers: &HeaderMap,
@@ -130,7 +130,7 @@ pub(crate) async fn body(
     }
 }
 
-/// The body of a request that only names something.
+/// A body that contains only a few names.
 pub(crate) struct SmallBody(pub(crate) FullBody);
 
 impl FromRequest<Shared> for SmallBody {
@@ -142,7 +142,7 @@ impl FromRequest<Shared> for SmallBody {
     }
 }
 
-/// The media type a header names, without parameters, in lower case.
+/// The media type in a header, without parameters and in lower case.
 pub(crate) fn essence(value: &str) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
@@ -155,9 +155,9 @@ pub(crate) const PARQUET: &str = "application/vnd.apache.parquet";
 /// The format of the rows or events in an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum AnswerFormat {
-    /// One JSON object.
+    /// A single JSON object.
     Json,
-    /// One JSON object per row or event, each on its own line.
+    /// A JSON object for each row or event, each on a line of its own.
     Ndjson,
     /// Comma-separated values.
     Csv,
@@ -236,10 +236,10 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
 /// by its type alone (`text/*`), 0 as `*/*`.
 type AcceptWeight = (u16, u8);
 
-/// The format with the highest weight in `Accept` (RFC 9110, section 12.5.1). For equal
-/// weights the format that is named more specifically wins, then the one named first. If
-/// the client accepts none of `offered`, this is the first of them: the client may be
-/// able to use it anyway.
+/// The format with the highest weight in `Accept` (RFC 9110, section 12.5.1). If weights are equal,
+/// the format that is named more exactly is chosen, and after that the one named first. If the
+/// client accepts none of the formats in `offered`, it is the first of them, because the client may
+/// be able to use it nevertheless.
 pub(crate) fn answer_format(headers: &HeaderMap, offered: &[AnswerFormat]) -> AnswerFormat {
     let mut best: Option<(AcceptWeight, AnswerFormat)> = None;
     let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -254,8 +254,8 @@ pub(crate) fn answer_format(headers: &HeaderMap, offered: &[AnswerFormat]) -> An
     best.map_or(offered[0], |(_, format)| format)
 }
 
-/// The weight of `format` under `range`; `None` if the range does not name it, if
-/// another range names it more specifically, or if it is refused.
+/// The weight that the range `range` of `Accept` gives `format`. `None` if the range does not
+/// include the format or refuses it, or if another range names the format more exactly.
 fn accept_weight(range: &str, format: AnswerFormat, headers: &HeaderMap) -> Option<AcceptWeight> {
     let closeness = |range: &str| {
         let range = essence(range);
@@ -284,7 +284,7 @@ pub(super) fn quality(range: &str) -> u16 {
     q.map_or(1_000, |q| (q.clamp(0.0, 1.0) * 1_000.0) as u16)
 }
 
-/// A duration such as `wait=5s`, at most `max_s` seconds.
+/// Parses the parameter `wait`, a duration such as `5s` of at most `max_s` seconds.
 pub(crate) fn wait(text: Option<&str>, max_s: u64) -> Result<Duration, Problem> {
     let Some(text) = text else { return Ok(Duration::ZERO) };
     let Some(wait) = parse_duration(text) else {
@@ -298,12 +298,13 @@ pub(crate) fn wait(text: Option<&str>, max_s: u64) -> Result<Duration, Problem> 
     Ok(wait)
 }
 
-/// Offsets that an answer must contain, one per partition: `0:501,1:77`.
+/// The parameter `min_offset`: for each partition, an offset that the answer must contain, for
+/// example `0:501,1:77`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct MinOffsets(BTreeMap<u32, u64>);
 
 impl MinOffsets {
-    /// Reads `min_offset=`.
+    /// Parses the parameter `min_offset`.
     pub(crate) fn read(text: &str) -> Result<Self, Problem> {
         let mut offsets = BTreeMap::new();
         for part in text.split(',') {
@@ -341,7 +342,7 @@ impl MinOffsets {
     }
 }
 
-/// `limit=`, between 1 and `max`.
+/// Checks the parameter `limit`, which must be between 1 and `max`.
 pub(crate) fn limit(
     requested: Option<usize>,
     default: usize,

@@ -1,4 +1,4 @@
-//! Parked events: those that could not be applied.
+//! Answers requests about parked events: events that could not be applied.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,9 +15,10 @@ use crate::jobs::dead_letters;
 use crate::problem::Problem;
 use crate::wire;
 
-/// The number of parked events in an answer if `limit` is not given.
+/// The number of parked events in an answer if the request has no `limit`.
 const LIMIT_DEFAULT: usize = 100;
-/// The maximum number of parked events in an answer: each comes with its payload.
+/// The maximum number of parked events in an answer. It is limited because each event is returned
+/// with its payload.
 pub(super) const LIMIT_MAX: usize = 1_000;
 
 /// Which parked events to show.

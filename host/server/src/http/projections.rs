@@ -1,4 +1,4 @@
-//! Projections, their versions and their logs.
+//! Answers requests about projections, their versions and their logs.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,7 +16,7 @@ use super::params::{Names, Params, SmallBody, limit};
 use crate::problem::Problem;
 use crate::wire;
 
-/// The number of log lines in an answer if `limit` is not given.
+/// The number of log lines in an answer if the request has no `limit`.
 const LINES_DEFAULT: usize = 100;
 
 /// Whether to activate a version in any case.
@@ -240,7 +240,7 @@ pub(crate) async fn verify(
     Ok((StatusCode::ACCEPTED, Json(wire::verification(status))))
 }
 
-/// Runs `what` and answers with the projection's new status.
+/// Runs `what`, which changes a projection, and answers with the projection's new status.
 async fn act(
     app: Shared,
     name: String,
@@ -254,8 +254,8 @@ async fn act(
     app.blocking(act).await.map(Json)
 }
 
-/// A small JSON body, which must be an object: serde would also take an array of the values
-/// of its members.
+/// Reads a small JSON body. It must be an object, because serde would also accept an array of the
+/// members' values.
 pub(super) fn read_json<T: serde::de::DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
     if body.trim_ascii_start().first() == Some(&b'[') {
         return Err(Problem::new("LAN-0408", "the body is an array and must be an object"));

@@ -1,6 +1,5 @@
-//! Connections beyond `http.connections_max`: a few are still accepted for
-//! administrators. They must be able to see that the server runs, and to act, while
-//! clients hold all other connections.
+//! Connections beyond `http.connections_max`: a few are still accepted for administrators. So they
+//! can see that the server runs, and can act, while clients use all other connections.
 
 use axum::body::HttpBody as _;
 use axum::extract::Request;
@@ -25,8 +24,8 @@ where
     next(request).await
 }
 
-/// Health, metrics, and the administration of projections, but only requests without a
-/// body: a body that does not end would hold the connection.
+/// Whether the request is for health, metrics, or the administration of projections, and has no
+/// body. A body that does not end would keep the connection in use.
 fn is_administration(request: &Request) -> bool {
     let path = request.uri().path();
     let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/v1/status")

@@ -1,13 +1,13 @@
-//! The engine's status as Prometheus metrics.
+//! Writes the engine's status as Prometheus metrics.
 //!
-//! The values are computed at each scrape and are not stored between scrapes. So a deleted
-//! version disappears with the next scrape, and idle versions cost nothing between scrapes.
+//! The values are calculated when Prometheus reads the metrics, and are not stored. So a deleted
+//! version is missing at the next read, and idle versions take no time in between.
 
 use std::fmt::Write as _;
 
 use lantern_engine::{ProjectionStatus, ShardStatus};
 
-/// A metric of a shard: its name, type, help and value.
+/// A metric of a shard: its name, its type, its help text, and the function that returns its value.
 type Metric = (&'static str, &'static str, &'static str, fn(&ShardStatus) -> f64);
 
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
@@ -67,7 +67,7 @@ const METRICS: [Metric; 22] = [
         "lantern_shard_event_timestamp_seconds",
         "gauge",
         "Highest event time applied, in seconds since 1970.",
-        // NaN without an event; 0 would mean 1970.
+        // NaN means that there was no event. 0 would mean the year 1970.
         |s| s.event_time_us.map_or(f64::NAN, |us| us as f64 / 1e6),
     ),
     ("lantern_shard_halted", "gauge", "1 if the shard is halted until an operator acts.", |s| {
@@ -78,8 +78,8 @@ const METRICS: [Metric; 22] = [
     }),
 ];
 
-/// The metric that has the state of each version as a label. The metrics above do not have this
-/// label: with it, every activation would end the time series of their counters and begin new
+/// The metric that has the state of each version as a label. The other metrics do not have this
+/// label. Otherwise every activation would end the time series of their counters and begin new
 /// ones.
 const VERSION_INFO: &str = "lantern_version_info";
 
@@ -122,7 +122,7 @@ fn write_versions(projections: &[ProjectionStatus], out: &mut String) {
     }
 }
 
-/// An unknown value is NaN, never 0: 0 would mean that everything is fine.
+/// NaN if the value is not known. 0 would mean that there is no problem.
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
 fn known(count: Option<u64>) -> f64 {
     count.map_or(f64::NAN, |count| count as f64)

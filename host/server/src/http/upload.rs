@@ -1,4 +1,4 @@
-//! Uploads of plugins, and their check without an upload.
+//! Answers uploads of plugins, and requests to check a plugin without uploading it.
 
 use axum::Json;
 use axum::body::Body;
@@ -17,7 +17,8 @@ use crate::plugins::Content;
 use crate::problem::Problem;
 use crate::wire;
 
-/// The media types of sources, with the name of a source that was sent without one.
+/// The media types of source code. If an upload does not name the source file, it gets the name in
+/// this list.
 const SOURCES: [(&str, &str); 11] = [
     ("text/x-python", "projection.py"),
     ("text/python", "projection.py"),
@@ -153,7 +154,7 @@ async fn add(
     app.check_open()?;
     let activation = match (query.activate, query.force) {
         (true, true) => Activation::Forced,
-        // Without an activation there is nothing to force.
+        // Without an activation, `force` has no meaning.
         (activate, _) => Activation::checked(activate),
     };
     let content = content(&app, query.source_name, request).await?;
@@ -166,7 +167,8 @@ async fn add(
     Ok((status, Json(wire::uploaded(uploaded))))
 }
 
-/// The plugin or source, and the parameters. `name` is the source's name in the query.
+/// The content of an upload: the plugin or source code, and the parameters. `name` is the name of
+/// the source file in the query.
 async fn content(app: &Shared, name: Option<String>, request: Request) -> Result<Content, Problem> {
     let media = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let media = media.unwrap_or_default().to_owned();

@@ -16,8 +16,8 @@ use tokio::io::AsyncReadExt as _;
 
 use super::Shared;
 
-/// The page runs only its own script and connects only to its own server. So text from
-/// projections would be harmless even if a mistake inserted it as HTML.
+/// The content security policy. The page runs only its own script and connects only to its own
+/// server. So even if text from a projection was inserted as HTML by mistake, it could do no harm.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
@@ -39,7 +39,7 @@ const NOT_BUILT: &str = "This server was built without its web page.\n\n\
     server again.\n\nThe API works without the page: the tables are under /v1/tables, and \
     /v1/openapi.json describes all requests.\n";
 
-/// The page's routes.
+/// The routes of the web page.
 pub(crate) fn routes() -> Router<Shared> {
     let mut router = Router::new();
     if !FILES.iter().any(|&(path, _)| path == INDEX) {

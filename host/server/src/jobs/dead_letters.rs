@@ -1,7 +1,7 @@
-//! Copies each parked event at least once to the log's dead letters, and stores the progress in
-//! a file next to the state. On request, also reads these copies and retries the parked events
-//! that they name, in the shard that parked them. A retry does not append the event to the log
-//! again, so other readers of the log do not get the event twice.
+//! Copies each parked event at least once to the log's dead letters. The progress is stored in a
+//! file next to the state. On request, this job also reads the copies, and retries the parked
+//! events that they name in the shard that parked them. A retry does not append the event to the
+//! log again, so other readers of the log do not get the event twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -20,7 +20,7 @@ use crate::problem::Problem;
 
 /// The interval between two passes.
 const EVERY: Duration = Duration::from_secs(1);
-/// The maximum number of events copied at once.
+/// The maximum number of events that are copied at once.
 const PAGE: usize = 500;
 
 /// For each shard, the key of the last parked event that was copied, in
@@ -33,15 +33,15 @@ enum CopyError {
     /// The parked events cannot be read.
     #[error(transparent)]
     Engine(#[from] EngineError),
-    /// The copies cannot be stored.
+    /// The copies could not be stored.
     #[error(transparent)]
     Log(#[from] LogError),
     /// The file with the progress cannot be read or written.
     #[error("`{}`: {source}", path.display())]
     Progress {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// The cause.
+        /// The error of the system.
         source: std::io::Error,
     },
 }
@@ -62,7 +62,7 @@ pub(super) async fn copy(app: Arc<App>, letters: Arc<dyn DeadLetters>, file: Pat
     }
 }
 
-/// Copies the parked events that are not copied yet.
+/// Copies those parked events that were not copied before.
 fn copy_new(app: &App, to: &dyn DeadLetters, file: &Path) -> Result<(), CopyError> {
     let projections = app.engine.status();
     if projections.iter().all(|projection| parked(projection) == 0) {
@@ -109,12 +109,12 @@ fn copy_new(app: &App, to: &dyn DeadLetters, file: &Path) -> Result<(), CopyErro
     Ok(())
 }
 
-/// Retries the parked events that dead letters name: the dead letters that no earlier call
-/// has read, or all of them with `from_beginning`. Blocks.
+/// Retries the parked events that dead letters name. These are the dead letters that no earlier
+/// call has read, or all dead letters if `from_beginning` is set. The call blocks.
 ///
 /// # Errors
-/// Why the dead letters cannot be read, or why a retry failed. Events that were retried
-/// before the error stay retried.
+/// Why the dead letters cannot be read, or why a retry failed. Events that were retried before the
+/// error stay retried.
 pub(crate) fn resend(app: &App, from_beginning: bool) -> Result<ResendResult, Problem> {
     let Some(letters) = &app.log_services.dead_letters else {
         let from = if from_beginning { "the beginning" } else { "the last call's end" };
@@ -160,7 +160,7 @@ fn resend_page(
         let which = ParkedSelection { offsets, partition, ..ParkedSelection::default() };
         let outcome = match app.engine.retry(projection, None, &which) {
             Ok(outcome) => outcome,
-            // Deleted in the meantime.
+            // The projection or version was deleted in the meantime.
             Err(EngineError::NoProjection(_) | EngineError::NoVersion(..)) => {
                 ParkedOutcome::default()
             }
@@ -169,7 +169,7 @@ fn resend_page(
         counts.applied += outcome.done;
         counts.failed += outcome.failed;
         counts.waiting += outcome.waiting;
-        // Several parked timers may have the same offset.
+        // Several parked timers may have the same offset, so more may be selected than were named.
         counts.gone += named.saturating_sub(outcome.selected);
     }
     Ok(())
@@ -188,8 +188,8 @@ fn read(file: &Path) -> Result<CopyProgress, CopyError> {
     }
 }
 
-/// Writes a temporary file and renames it. If a power loss undoes the write, some
-/// events are copied again.
+/// Writes a temporary file and renames it. If a power loss undoes this, some events are copied
+/// again.
 fn write(file: &Path, progress: &CopyProgress) -> Result<(), CopyError> {
     let failed = |source| CopyError::Progress { path: file.to_path_buf(), source };
     let aside = file.with_extension("json.new");
@@ -208,8 +208,8 @@ mod tests {
 
     const PARKED: &str = "/v1/projections/counts/parked";
 
-    /// The projection `counts`, but each event needs the row `needed`, and is parked while the
-    /// table does not have this row. The event whose subject is `needed` writes it.
+    /// The projection `counts`, but it parks each event while its table does not have the row
+    /// `needed`. The event with the subject `needed` writes this row.
     fn needy() -> Arc<dyn Plugin> {
         Arc::new(NativePlugin::<()>::new(counts().manifest().clone(), |batch, host, ()| {
             for index in 0..batch.events.len() {
@@ -228,7 +228,7 @@ mod tests {
         }))
     }
 
-    /// A server with the parked events `1` and `2`.
+    /// A server whose projection has parked the events `1` and `2`.
     async fn with_two_parked() -> Fixture {
         let fixture = Fixture::new();
         fixture.project(needy()).await;

@@ -1,4 +1,4 @@
-//! Heartbeats: events that advance event time in idle partitions, so that timers fire.
+//! Appends heartbeats: events that advance event time in idle partitions, so that timers fire.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,8 +11,8 @@ use super::{every, until};
 use crate::app::App;
 use crate::clock::now;
 
-/// Appends heartbeats to partitions that have had no event for a while and whose timers
-/// a heartbeat would fire, until the server stops.
+/// Appends heartbeats until the server stops. A partition gets a heartbeat if it has had no event
+/// for a while, and if the heartbeat would fire a timer.
 pub(super) async fn append(app: Arc<App>) {
     let partitions = (0..app.log.partitions()).map(PartitionId);
     let mut idle: Vec<_> = partitions.map(IdlePartition::new).collect();
@@ -24,7 +24,7 @@ pub(super) async fn append(app: Arc<App>) {
     }
 }
 
-/// A partition, and since when it has had no event.
+/// A partition, and the time since which it has had no event.
 struct IdlePartition {
     partition: PartitionId,
     end: Option<Offset>,
@@ -36,7 +36,7 @@ impl IdlePartition {
         Self { partition, end: None, since: Instant::now() }
     }
 
-    /// Appends a heartbeat if it is due.
+    /// Appends a heartbeat to the partition if one is due.
     async fn check(&mut self, app: &Arc<App>) {
         let partition = self.partition;
         if !app.log_services.heartbeats.accepts_heartbeats(partition) {
@@ -67,19 +67,19 @@ impl IdlePartition {
     }
 }
 
-/// Appends a heartbeat with `time` to `partition`, and waits until it is durable.
+/// Appends a heartbeat with the event time `time` to `partition`, and waits until it is durable.
 async fn append_one(app: &App, partition: PartitionId, time: Timestamp) -> Result<(), LogError> {
     let (done, appended) = oneshot::channel();
     let done = Box::new(move |result| {
-        // The receiver is gone if the server stops; the event stays in the log.
+        // If the server stops, there is no receiver. The heartbeat stays in the log.
         let _ = done.send(result);
     });
     app.log_services.heartbeats.append_heartbeat(partition, time, done);
     appended.await.unwrap_or(Err(LogError::Closed)).map(|_| ())
 }
 
-/// The event time of a heartbeat. While no events arrive, event time advances as fast as the
-/// clock, but it never gets ahead of the clock: a heartbeat moves the watermark at most to the
+/// The event time of a heartbeat. While no events arrive, event time advances as fast as the clock.
+/// It never gets ahead of the clock, because a heartbeat moves the watermark at most to the
 /// heartbeat's append time.
 fn heartbeat_time(bounds: &PartitionBounds, idle: Duration, now: Timestamp) -> Timestamp {
     let idle_us = i64::try_from(idle.as_micros()).unwrap_or(i64::MAX);

@@ -1,4 +1,4 @@
-//! Maintenance: retention of the log, and removal of unused plugins and instances.
+//! Maintenance: deletes old events from the log, and removes unused plugins and instances.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,12 +10,13 @@ use super::{every, until};
 use crate::app::App;
 use crate::clock::now;
 
-/// Events to which a projection does not subscribe advance its durable offset only in steps of
-/// this many, because each commit of the offset needs a sync. Until then retention keeps these
-/// events, although the projection no longer needs them.
+/// How many events the durable offset of a projection may be behind if the projection does not
+/// subscribe to them. Each commit of the offset needs a sync, so it is committed only in steps of
+/// this size. Until then retention keeps these events, although the projection no longer needs
+/// them.
 const RETENTION_LAG_EVENTS: u64 = 8_192;
 
-/// Deletes old events and unused plugins periodically, until the server stops.
+/// Deletes old events and unused plugins at intervals, until the server stops.
 pub(super) async fn log_and_files(app: Arc<App>) {
     let mut ticks = every(Duration::from_secs(app.config.upkeep.retention_s));
     while until(&app.tasks.stopping, ticks.tick()).await.is_some() {
@@ -28,8 +29,8 @@ pub(super) async fn log_and_files(app: Arc<App>) {
 }
 
 fn run(app: &App) {
-    // If other programs read the offsets, for example as the lag of a Kafka consumer group,
-    // they must be exact. If only retention reads them, they may be behind.
+    // If other programs read the offsets, for example as the lag of a Kafka consumer group, the
+    // offsets must be exact. If only retention reads them, they may be behind.
     let behind_min = if app.log_services.offsets.is_some() { 1 } else { RETENTION_LAG_EVENTS };
     app.engine.commit_offsets(behind_min);
     if let Some(maintenance) = &app.log_services.maintenance {
@@ -41,7 +42,7 @@ fn run(app: &App) {
     app.metrics.run_upkeep();
 }
 
-/// Deletes the events that are due.
+/// Deletes the events that retention no longer keeps.
 fn apply_retention(app: &App, log: &dyn LogMaintenance) {
     let floors = floors(&app.engine, app.log.partitions());
     let floor = |partition: PartitionId| floors[partition.0 as usize];
@@ -63,9 +64,8 @@ fn apply_retention(app: &App, log: &dyn LogMaintenance) {
     }
 }
 
-/// The offset from which each partition must be kept. Events that are not in the
-/// durable state of a version are never deleted, because after a crash its tables would
-/// be wrong.
+/// For each partition, the first offset that must be kept. An event is never deleted before it is
+/// in the durable state of every version, because after a crash the tables would be wrong.
 fn floors(engine: &Engine, partitions: u32) -> Vec<Option<Offset>> {
     let mut floors = vec![None; partitions as usize];
     let projections = engine.status();
@@ -78,7 +78,7 @@ fn floors(engine: &Engine, partitions: u32) -> Vec<Option<Offset>> {
     floors
 }
 
-/// Drops idle plugin instances, until the server stops.
+/// Drops plugin instances that are not used, until the server stops.
 pub(super) async fn instances(app: Arc<App>) {
     let idle = Duration::from_secs(app.config.upkeep.instance_idle_s);
     let mut ticks = every((idle / 2).max(Duration::from_secs(1)));

@@ -1,4 +1,4 @@
-//! Work that the server does on its own, parallel to requests, until it stops.
+//! Jobs: work that the server does without a request, until it stops.
 
 pub(crate) mod dead_letters;
 mod heartbeats;
@@ -20,7 +20,7 @@ use crate::data::DataDir;
 
 pub(crate) use offsets::note_all as note_last_offsets;
 
-/// Starts the jobs that the settings and the log ask for. They end when the server stops.
+/// Starts the jobs that the settings and the log require. They end when the server stops.
 pub(crate) fn start(tasks: &TaskTracker, app: &Arc<App>, data: &DataDir) {
     tasks.spawn(maintenance::log_and_files(Arc::clone(app)));
     tasks.spawn(maintenance::instances(Arc::clone(app)));
@@ -33,8 +33,8 @@ pub(crate) fn start(tasks: &TaskTracker, app: &Arc<App>, data: &DataDir) {
     }
     if app.config.plugin.compile_interpreters {
         let app = Arc::clone(app);
-        // A stopping server does not wait for this thread: the compiler's child process
-        // ends with the server.
+        // A server that stops does not wait for this thread. The compiler's child process ends with
+        // the server.
         drop(tokio::task::spawn_blocking(move || app.plugins.compile_interpreters()));
     }
     if app.config.upkeep.heartbeats {
@@ -45,14 +45,14 @@ pub(crate) fn start(tasks: &TaskTracker, app: &Arc<App>, data: &DataDir) {
     }
 }
 
-/// Ticks at intervals of `period`; ticks that were missed are not caught up on.
+/// A timer that ticks at intervals of `period`. Missed ticks are left out.
 fn every(period: Duration) -> Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     ticks
 }
 
-/// `work`, or `None` once the server stops.
+/// Waits for `work`, and returns its result; `None` if the server stops before.
 async fn until<T>(stopping: &CancellationToken, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         done = work => Some(done),

@@ -1,7 +1,7 @@
-//! Notes the next offsets of projections in the log, for other programs. It would not be enough
-//! to note the offset of each commit. Events to which a projection does not subscribe advance
-//! its offset without a commit, and the activation of a version that has folded the whole log
-//! needs no commit.
+//! Notes the next offsets of projections in the log, so that other programs can read them. It would
+//! not be enough to note the offset of each commit. Events to which a projection does not subscribe
+//! advance its offset without a commit, and the activation of a version that has folded the whole
+//! log needs no commit.
 
 use std::sync::Arc;
 
@@ -23,14 +23,14 @@ pub(super) async fn note(app: Arc<App>, offsets: Arc<dyn CommittedOffsets>) {
     }
 }
 
-/// Notes the offsets once more, before the log is closed. Blocks.
+/// Notes the offsets once more before the log is closed. This blocks.
 pub(crate) fn note_all(app: &App) {
     if let Some(offsets) = &app.log_services.offsets {
         note_once(&app.engine, &**offsets);
     }
 }
 
-/// Notes up to which offset the active versions are durable.
+/// Notes, for each active version, the offset up to which it is durable.
 fn note_once(engine: &Engine, offsets: &dyn CommittedOffsets) {
     for projection in engine.status() {
         let serving =

@@ -1,5 +1,5 @@
-//! Verifications: runs them in parallel with all other work, at the pace that the
-//! settings allow, and reports their results.
+//! Runs verifications in parallel with all other work. It limits their speed as the settings
+//! require, and reports their results.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,7 +30,7 @@ pub(crate) async fn begin(
     Ok(status)
 }
 
-/// Verifies every active version, one after another, repeatedly, until the server
+/// Verifies every active version, one after another, at the configured intervals until the server
 /// stops.
 pub(crate) async fn at_times(app: Arc<App>) {
     let every = Duration::from_secs(app.config.verify.every_hours.saturating_mul(3_600));
@@ -69,15 +69,15 @@ pub(crate) async fn at_times(app: Arc<App>) {
     }
 }
 
-/// The time that the last verification took, if it is too long to verify again after
-/// `every`; otherwise `None`.
+/// How long the last verification took, if this is too long to repeat it every `every`; otherwise
+/// `None`.
 fn takes_too_long(projection: &ProjectionStatus, every: Duration) -> Option<Duration> {
     let last = projection.verified.as_ref()?;
     let took = Duration::from_millis(last.took_ms);
     (took > every / 10).then_some(took)
 }
 
-/// Waits for `time`; `false` if the server begins to stop before that.
+/// Waits for `time`. Returns `false` if the server begins to stop before that.
 async fn wait(app: &App, time: Duration) -> bool {
     tokio::time::timeout(time, app.tasks.stopping.cancelled()).await.is_err()
 }
@@ -145,7 +145,7 @@ fn log_result(projection: &str, status: &VerifyStatus) {
                 "the tables differ from the log"
             );
         }
-        // Retention has deleted the beginning of the log, as configured.
+        // Retention has deleted the beginning of the log, as the settings require.
         Verdict::Unverifiable => {
             tracing::info!(projection, version, reason, "a projection cannot be verified")
         }
@@ -172,7 +172,7 @@ fn log_result(projection: &str, status: &VerifyStatus) {
     gauge("lantern_verify_last_run_seconds", ended_us / 1e6);
     gauge("lantern_verify_last_took_seconds", *took_ms as f64 / 1e3);
     gauge("lantern_verify_last_events", *events as f64);
-    // Without a verdict the previous one remains.
+    // If there is no verdict, the previous one is kept.
     if matches!(status.verdict, Verdict::Same | Verdict::Differs) {
         gauge("lantern_verify_last_same", f64::from(u8::from(status.verdict == Verdict::Same)));
     }

@@ -171,7 +171,7 @@ async fn a_reader_that_waits_is_woken_by_the_next_event() {
     let fixture = Fixture::new();
     let waiting = fixture.get("/v1/events?from=end&types=b&wait=1s");
     let sending = async {
-        // The request with `from=end` finds the log's end before the append. So it must return
+        // The request with `from=end` reads the end of the log before the append. So it must return
         // the event, whether it begins to wait before or after the append.
         tokio::task::yield_now().await;
         fixture.post("/v1/events", STRUCTURED, event("1", "a", "s")).await.expect_ok();
@@ -216,7 +216,7 @@ async fn an_exact_import_gives_the_same_log_and_the_same_tables() {
 
     let copy = Fixture::new();
     for round in 0..2 {
-        // A piece may be sent again after a broken connection.
+        // A client may send a part of the body again after the connection was lost.
         let answer = copy.post("/v1/events?exact=true", NDJSON, exported.text.clone()).await;
         assert_eq!(answer.expect_ok().json()["duplicates"], 61 * round);
     }
@@ -256,7 +256,7 @@ async fn an_exact_import_takes_every_event_that_was_accepted_byte_for_byte() {
     };
     origin.post("/v1/events", STRUCTURED, large(BYTES_MAX)).await.is_problem("LAN-0302", "");
     origin.post("/v1/events", STRUCTURED, large(BYTES_MAX - 1)).await.expect_ok();
-    // Line ends and space, with and without a media type.
+    // The event has line ends and spaces, and is sent with and without a media type.
     let pretty = "{\n  \"specversion\": \"1.0\", \"id\": \"pretty\",\n \"source\": \"/s\", \"type\": \"t\",\n  \"data\": {\n    \"a\":\t[1.50,\r\n 2]\n  }\n}";
     origin.post("/v1/events", STRUCTURED, pretty).await.expect_ok();
     for (id, media, body) in [
@@ -296,7 +296,7 @@ async fn an_exact_import_takes_every_event_that_was_accepted_byte_for_byte() {
         let exported = origin.get_as("/v1/events?types=*&limit=1000", media).await.expect_ok();
         let lines = match media {
             NDJSON => exported.text,
-            // The form in which `lantern events tail --json` prints it.
+            // This is the form in which `lantern events tail --json` prints the event.
             _ => {
                 let page: Page = serde_json::from_str(&exported.text).unwrap();
                 page.events.iter().map(|logged| format!("{}\n", logged.event)).collect()

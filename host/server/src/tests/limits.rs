@@ -1,4 +1,4 @@
-//! Limits that need a socket, or many requests at a time.
+//! Tests of limits for which a socket, or several requests at the same time, are needed.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tokio::time::{Instant, timeout};
 use super::*;
 use crate::Server;
 
-/// A server on a socket; it ends when the sender is dropped.
+/// Starts a server on a socket. It stops when the sender is dropped.
 async fn serve(change: impl FnOnce(&mut ServerConfig)) -> (SocketAddr, oneshot::Sender<()>) {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path());
@@ -29,7 +29,7 @@ async fn serve(change: impl FnOnce(&mut ServerConfig)) -> (SocketAddr, oneshot::
     (address, stop)
 }
 
-/// Everything that arrives until the server closes the connection.
+/// Reads everything that arrives until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
@@ -137,7 +137,7 @@ async fn a_connection_too_many_is_for_administration_alone_and_one_more_waits() 
     })
     .await;
     let ask = |path: &str| format!("GET {path} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    // A request with an unfinished body holds the one usual connection.
+    // The only unreserved connection is in use, because the body of its request does not end.
     let mut first = TcpStream::connect(address).await.unwrap();
     first.write_all(format!("{}{{", head(1_000)).as_bytes()).await.unwrap();
     for (path, status, words) in [
@@ -154,7 +154,7 @@ async fn a_connection_too_many_is_for_administration_alone_and_one_more_waits() 
         assert!(answer.contains(words), "{path}: {answer}");
         assert!(answer.contains("connection: close"), "{path}: {answer}");
     }
-    // The reserved connection is in use as well, so the next client waits for it.
+    // The reserved connection is in use too, so the next client has to wait for it.
     let mut second = TcpStream::connect(address).await.unwrap();
     second.write_all(b"GET /healthz HTTP/1.1\r\nhost: loc").await.unwrap();
     let mut third = TcpStream::connect(address).await.unwrap();
@@ -170,7 +170,7 @@ async fn a_pending_request_is_cut_off_at_the_end_of_a_shutdown() {
     let (address, stop) = serve(|config| config.http.shutdown_ms_max = 100).await;
     let mut half = TcpStream::connect(address).await.unwrap();
     half.write_all(format!("{}{{", head(1_000)).as_bytes()).await.unwrap();
-    // When a later connection gets an answer, this one has been accepted.
+    // If a later connection gets an answer, this one was accepted.
     let mut other = TcpStream::connect(address).await.unwrap();
     let ask = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     other.write_all(ask.as_bytes()).await.unwrap();

@@ -1,5 +1,5 @@
-//! The rules of Prometheus for metrics (those that promlint checks). The test reads the
-//! sources, so that it also checks metrics that no other test creates.
+//! Tests the metrics by Prometheus' rules (those that promlint checks). The test reads the source
+//! code, so that it also checks metrics that no other test creates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::path::Path;
 use super::*;
 use crate::telemetry::{FAMILIES, MetricKind};
 
-/// The metrics that the sources of the host pass to the macros `counter!`, `gauge!` and
+/// The metrics that the host's source code passes to the macros `counter!`, `gauge!` and
 /// `histogram!`, with their kinds. `prefix` is the beginning of the macros' names, such as
 /// `describe_`.
 fn named(prefix: &str) -> BTreeMap<String, MetricKind> {

@@ -1,4 +1,4 @@
-//! The API as a whole, with the real log, store and engine; the plugin is a Rust closure. Tests
+//! Tests the whole API with the real log, store and engine. The plugin is a Rust closure. Tests
 //! that need WebAssembly or a process are in the folder `tests` of the workspace.
 
 mod api;
@@ -34,10 +34,10 @@ use crate::app::App;
 use crate::config::ServerConfig;
 use crate::data::DataDir;
 
-/// Long enough for the slowest machine; only a failing test waits this long.
+/// How long a test waits before it fails. It is long enough for the slowest machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// A server without its socket.
+/// A server that tests call without a socket.
 pub(super) struct Fixture {
     pub(super) app: Arc<App>,
     router: Router,
@@ -45,7 +45,7 @@ pub(super) struct Fixture {
     _dir: tempfile::TempDir,
 }
 
-/// A complete answer.
+/// A complete answer of the server.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
@@ -58,7 +58,8 @@ impl Answer {
         serde_json::from_str(&self.text).unwrap_or_else(|e| panic!("{e}: {}", self.text))
     }
 
-    /// Expects a problem with this code whose detail contains `words`.
+    /// Checks that the answer is a problem with the code `code` and that its detail contains all of
+    /// `words`.
     pub(super) fn is_problem(&self, code: &str, words: &str) {
         let problem = self.json();
         assert_eq!(problem["code"], code, "{problem}");
@@ -74,7 +75,7 @@ impl Answer {
     }
 }
 
-/// Settings for a folder, with a free port.
+/// Settings for a server whose data is in the folder `dir`, with a free port.
 pub(super) fn config(dir: &std::path::Path) -> ServerConfig {
     let mut config = ServerConfig { data: dir.join("data"), ..ServerConfig::default() };
     config.http.listen.set_port(0);
@@ -117,7 +118,7 @@ impl Fixture {
         self.send(request(Method::POST, path, &[(CONTENT_TYPE.as_str(), media)], body)).await
     }
 
-    /// Uploads `plugin` as the projection `counts` and waits until it serves.
+    /// Uploads `plugin` as the projection `counts`, and waits until it is active.
     pub(super) async fn project(&self, plugin: Arc<dyn Plugin>) -> VersionId {
         let engine = Arc::clone(&self.app.engine);
         let upload = Upload {
@@ -135,9 +136,9 @@ impl Fixture {
         VersionId(uploaded.version)
     }
 
-    /// Repeats the request until the answer satisfies `wanted`: after each commit, and
-    /// also regularly without one, because some answers (such as that of a retry) change
-    /// shortly after the commit.
+    /// Repeats the request until `wanted` accepts the answer. It repeats it after each commit, and
+    /// also at intervals, because some answers (such as that of a retry) change shortly after the
+    /// commit.
     pub(super) async fn until(&self, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
         let mut committed = self.app.signals.committed.clone();
         let asking = async {
@@ -182,8 +183,8 @@ pub(super) fn event(id: &str, kind: &str, subject: &str) -> String {
     )
 }
 
-/// A projection that counts events by subject, fails on type `bad`, and has a
-/// private table.
+/// A projection that counts events by subject, fails on events of the type `bad`, and has a private
+/// table.
 pub(super) fn counts() -> Arc<dyn Plugin> {
     let field = |name: &str, kind, merge| FieldSpec {
         name: name.into(),

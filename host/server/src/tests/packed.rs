@@ -1,4 +1,4 @@
-//! Packed bodies (`Content-Encoding`).
+//! Tests of compressed bodies (`Content-Encoding`).
 
 use std::io::Write as _;
 
@@ -79,7 +79,7 @@ async fn a_body_that_unpacks_to_too_much_is_refused_while_it_is_read() {
     });
     let blank = vec![b'\n'; 64 << 20];
     for (coding, body) in [("gzip", gzip(&blank)), ("zstd", zstd(&blank))] {
-        // The code depends on the limit that is exceeded first.
+        // The code of the problem depends on which limit is exceeded first.
         let whole = send(&fixture, BATCH, coding, body.clone()).await;
         assert_eq!(whole.status, StatusCode::PAYLOAD_TOO_LARGE, "{whole:?}");
         send(&fixture, NDJSON, coding, body).await.is_problem("LAN-0422", "100 times");

@@ -9,7 +9,7 @@ const TABLE: &str = "/v1/tables/counts/by_subject";
 const QUERY: &str = "/v1/tables/counts/by_subject/query";
 const JSON: &str = "application/json";
 
-/// The keys of an answer in the order of a field.
+/// The keys of the rows in an answer that is in the order of a field.
 fn keys(page: &Value) -> Vec<&str> {
     page["rows"].as_array().unwrap().iter().map(|row| row["key"].as_str().unwrap()).collect()
 }
@@ -31,7 +31,7 @@ async fn rows_are_filtered_and_their_fields_chosen() {
     missing.is_problem("LAN-0425", "`none`");
     let csv = fixture.get_as(&format!("{TABLE}?where=count%3E1&cols=count"), "text/csv").await;
     assert_eq!(csv.text, "key,count\r\ns0,2\r\n");
-    // The cursor of a page continues after it with the same filter.
+    // The cursor of a page continues after this page, with the same filter.
     let page = get("where=count=1&limit=8&order=-key").await.json();
     let next = page["next"].as_str().unwrap();
     let last = get(&format!("where=count=1&limit=8&order=-key&cursor={next}")).await.json();
@@ -86,7 +86,7 @@ async fn rows_are_grouped_and_a_body_asks_the_same() {
     assert_eq!(keys(&fixture.post(QUERY, JSON, body).await.expect_ok().json()), ["s0"]);
     let all = fixture.post(QUERY, JSON, "{}").await.expect_ok().json();
     assert_eq!(all["rows"].as_object().unwrap().len(), 10);
-    // Answers are tagged with the query.
+    // The tag of an answer depends on the query.
     let etag = async |path: &str| {
         fixture.get(path).await.expect_ok().headers["etag"].to_str().unwrap().to_owned()
     };

@@ -8,7 +8,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use super::*;
 use crate::{Server, StartError};
 
-/// Sends one request over its own connection and returns the whole answer.
+/// Sends one request on a connection of its own, and returns the whole answer.
 async fn raw(address: std::net::SocketAddr, request: &str) -> String {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -111,7 +111,7 @@ async fn a_feed_shows_rows_as_they_come_and_ends_with_4501_at_shutdown() {
                     for rows in [&frame["rows"], &frame["up"]] {
                         keys.extend(rows.as_object().into_iter().flatten().map(|(k, _)| k.clone()));
                     }
-                    // If the projection has no active version yet, subscribe again.
+                    // If the projection has no active version yet, the test subscribes again.
                     if frame["t"] == "err" {
                         socket.send(Message::text(sub)).await.unwrap();
                     }

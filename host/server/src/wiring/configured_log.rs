@@ -1,4 +1,4 @@
-//! The log in use, whichever it is.
+//! The log in use, whether it is the embedded one or one on Kafka.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use lantern_core::Log;
 
 use crate::log_services::LogServices;
 
-/// The log in use, as engine and server see it.
+/// The log in use, as the engine and the server use it.
 pub(crate) struct ConfiguredLog {
     pub(crate) log: Arc<dyn Log>,
     pub(crate) services: LogServices,

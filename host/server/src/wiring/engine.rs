@@ -1,4 +1,4 @@
-//! Opens the engine over its ports.
+//! Opens the engine with its ports.
 
 use std::sync::Arc;
 
@@ -12,12 +12,13 @@ use crate::config::ServerConfig;
 use crate::plugins::Plugins;
 use crate::start_error::StartError;
 
-/// The niceness of threads that fold slow projections. Even if other threads could use the
-/// whole processor, these threads get about a tenth of it.
+/// The niceness of threads that fold slow projections. It is the priority that the system gives to
+/// a thread; 19 is the lowest. Even if other threads could use the whole processor, these threads
+/// get about a tenth of it.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
-/// Random numbers, seeded by the operating system.
+/// Draws random numbers, from a seed of the operating system.
 struct SystemRandom;
 
 impl Random for SystemRandom {
@@ -26,7 +27,7 @@ impl Random for SystemRandom {
     }
 }
 
-/// Opens the engine. It folds nothing until [`start`].
+/// Opens the engine. It does not fold before [`start`] is called.
 pub(super) fn open(
     config: &ServerConfig,
     log: &Arc<dyn Log>,
@@ -46,14 +47,14 @@ pub(super) fn open(
         .map_err(|error| StartError::data(&config.data, error))
 }
 
-/// Starts folding.
+/// Starts to fold the log.
 pub(super) fn start(engine: &Arc<Engine>) {
     engine.start_with(lower_priority);
 }
 
-/// Lowers the priority of the calling thread, which folds slow projections. Otherwise
-/// each of its steps would take a processor for milliseconds from the threads that
-/// answer requests, sync and serve readers.
+/// Lowers the priority of the calling thread, which folds slow projections. Otherwise each of its
+/// steps would take a processor for milliseconds from the threads that answer requests, sync
+/// commits and serve readers.
 #[cfg(target_os = "linux")]
 fn lower_priority() {
     if let Err(error) = rustix::process::nice(NICE) {
@@ -61,6 +62,6 @@ fn lower_priority() {
     }
 }
 
-/// On other systems a priority applies to the whole process.
+/// Does nothing, because on this operating system a priority applies to the whole process.
 #[cfg(not(target_os = "linux"))]
 fn lower_priority() {}

@@ -1,5 +1,4 @@
-//! Connects the feed: the hub reads tables from the engine, and the engine's commits go
-//! to the hub.
+//! Connects the feed. The hub reads tables from the engine, and the engine's commits go to the hub.
 
 use std::sync::Arc;
 
@@ -9,7 +8,7 @@ use lantern_live::{Hub, Lag};
 use crate::commits::Commits;
 use crate::config::ServerConfig;
 
-/// The feed's hub, connected to `engine` and `commits`.
+/// Creates the hub of the feed, and connects it to `engine` and `commits`.
 pub(super) fn connect(config: &ServerConfig, engine: &Arc<Engine>, commits: &Commits) -> Arc<Hub> {
     let lag = {
         let engine = Arc::clone(engine);

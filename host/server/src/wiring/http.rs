@@ -1,4 +1,4 @@
-//! Listens, and serves the HTTP API.
+//! Listens for connections, and serves the HTTP API.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use crate::config::ServerConfig;
 use crate::http;
 use crate::start_error::StartError;
 
-/// Listens on the configured address. Without authentication that must be a loopback
-/// address.
+/// Listens on the configured address. It must be a loopback address, because the server has no
+/// authentication.
 pub(super) async fn listen(config: &ServerConfig) -> Result<(TcpListener, SocketAddr), StartError> {
     let address = config.http.listen;
     if !address.ip().is_loopback() {
@@ -24,7 +24,7 @@ pub(super) async fn listen(config: &ServerConfig) -> Result<(TcpListener, Socket
     Ok((listener, address))
 }
 
-/// Answers requests until the server stops.
+/// Starts a task that answers requests until the server stops.
 pub(super) fn serve(app: &Arc<App>, listener: TcpListener) -> JoinHandle<()> {
     let router = http::router(Arc::clone(app));
     let (config, stopping) = (app.config.http.clone(), app.tasks.stopping.clone());

@@ -1,5 +1,5 @@
-//! The log on Kafka topics: its settings, and how it is opened. A build without the
-//! feature `kafka` has `no_kafka.rs` in its place.
+//! The log on Kafka topics: its settings, and how it is opened. A build without the feature `kafka`
+//! uses `no_kafka.rs` instead of this module.
 
 use std::sync::Arc;
 
@@ -13,10 +13,11 @@ use crate::data::DataDir;
 use crate::log_services::LogServices;
 use crate::start_error::StartError;
 
-/// The section of the log on Kafka topics, within that of the embedded log.
+/// The section with the settings of the log on Kafka topics. It is within the section of the
+/// embedded log.
 const SECTION: &str = "log.kafka";
 
-/// The settings of Kafka in `figment`.
+/// Reads the settings of Kafka from `figment`.
 pub(crate) fn settings_of(figment: &Figment) -> Result<KafkaSettings, ConfigError> {
     if !figment.contains(SECTION) {
         return Ok(KafkaSettings::default());
@@ -24,7 +25,7 @@ pub(crate) fn settings_of(figment: &Figment) -> Result<KafkaSettings, ConfigErro
     Ok(figment.extract_inner(SECTION).map_err(in_section)?)
 }
 
-/// The error with its section in front of the key; the library puts it after the key.
+/// Puts the section before the setting in `error`, because the library puts it after the setting.
 fn in_section(mut error: figment::Error) -> figment::Error {
     let path = error.path.join(".");
     if !path.starts_with(SECTION) {
@@ -35,12 +36,12 @@ fn in_section(mut error: figment::Error) -> figment::Error {
     error
 }
 
-/// Checks the rules that types cannot express.
+/// Checks the settings for rules that their types cannot express.
 pub(crate) fn check(settings: &KafkaSettings) -> Result<(), ConfigError> {
     settings.check().map_err(|e| ConfigError(format!("in section `{SECTION}`: {e}")))
 }
 
-/// Servers and topics of `kafka://HOST:PORT/TOPIC`.
+/// Splits an address `kafka://HOST:PORT/TOPIC` into the servers and the topics.
 ///
 /// # Errors
 /// [`ConfigError`] if it is not such an address.
@@ -48,7 +49,7 @@ pub fn kafka_address(address: &str) -> Result<(String, Vec<String>), ConfigError
     KafkaSettings::parse_url(address).map_err(|error| ConfigError(error.to_string()))
 }
 
-/// Opens the log on Kafka, if `settings` name one.
+/// Opens the log on Kafka; `None` if `settings` do not name one.
 pub(super) fn open(
     settings: &KafkaSettings,
     data: &DataDir,

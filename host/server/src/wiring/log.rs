@@ -1,4 +1,4 @@
-//! Opens the log that the settings name: the embedded one, or that on Kafka topics.
+//! Opens the log that the settings name: the embedded one, or the one on Kafka topics.
 
 use std::sync::Arc;
 
@@ -12,8 +12,8 @@ use crate::data::DataDir;
 use crate::log_services::LogServices;
 use crate::start_error::StartError;
 
-/// Opens the log that the settings name. Fails if the data folder was created with another log,
-/// because the state files contain offsets of that other log.
+/// Opens the log that the settings name. It fails if the data folder was created with another log,
+/// because the state files contain offsets of that log.
 pub(super) fn open(config: &ServerConfig, data: &DataDir) -> Result<ConfiguredLog, StartError> {
     if let Some(log) = kafka::open(&config.kafka, data)? {
         return Ok(log);

@@ -1,5 +1,5 @@
-//! Connects the parts of the server, starts them, and stops them in order. Each part has
-//! a file that opens it; no other code names an implementation of a port.
+//! Connects the parts of the server, starts them, and stops them in order. Each part is opened by a
+//! module of its own. No other code names an implementation of a port.
 
 mod configured_log;
 mod engine;
@@ -29,12 +29,12 @@ use crate::disk_probe::DiskProbe;
 use crate::start_error::StartError;
 use crate::{jobs, telemetry};
 
-/// A server that folds and listens.
+/// A server that has been started.
 pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     address: SocketAddr,
-    // The last field, so that the folder is unlocked only when everything in it is
+    // This is the last field, so that the folder is unlocked only after everything in it was
     // closed.
     data: DataDir,
 }
@@ -44,7 +44,7 @@ impl Server {
     /// [`Server::run_until`] runs.
     ///
     /// # Errors
-    /// [`StartError`]; everything that was opened is closed in this case.
+    /// [`StartError`] if the server cannot start. Everything that was opened is then closed.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         config.check()?;
         let (listener, address) = http::listen(&config).await?;
@@ -55,7 +55,7 @@ impl Server {
         Ok(Self { app, listener, address, data })
     }
 
-    /// Where it listens.
+    /// The address on which the server listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -106,7 +106,7 @@ impl Server {
     }
 }
 
-/// Opens everything, and starts the engine's threads.
+/// Opens all parts of the server, and starts the engine's threads.
 pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, DataDir), StartError> {
     let metrics = telemetry::metrics();
     let data = DataDir::open(&config.data)?;

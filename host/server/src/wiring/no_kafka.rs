@@ -8,11 +8,11 @@ use crate::config_error::ConfigError;
 use crate::data::DataDir;
 use crate::start_error::StartError;
 
-/// This build has no Kafka, so there is nothing to set.
+/// The settings of Kafka. There are none, because this build has no Kafka.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct KafkaSettings;
 
-/// Refuses the section of Kafka.
+/// Refuses settings of Kafka in `figment`.
 pub(crate) fn settings_of(figment: &Figment) -> Result<KafkaSettings, ConfigError> {
     if figment.contains("log.kafka") {
         return Err(ConfigError("this build has no Kafka (`log.kafka`)".into()));
@@ -20,20 +20,20 @@ pub(crate) fn settings_of(figment: &Figment) -> Result<KafkaSettings, ConfigErro
     Ok(KafkaSettings)
 }
 
-/// There is nothing to check.
+/// Accepts the settings, because there are none to check.
 pub(crate) fn check(_: &KafkaSettings) -> Result<(), ConfigError> {
     Ok(())
 }
 
-/// Servers and topics of `kafka://HOST:PORT/TOPIC`.
+/// Refuses an address `kafka://HOST:PORT/TOPIC`.
 ///
 /// # Errors
-/// [`ConfigError`]: this build has no Kafka.
+/// [`ConfigError`], because this build has no Kafka.
 pub fn kafka_address(address: &str) -> Result<(String, Vec<String>), ConfigError> {
     Err(ConfigError(format!("this build has no Kafka (`{address}`)")))
 }
 
-/// There is no log on Kafka.
+/// Returns `None`, because this build has no log on Kafka.
 pub(super) fn open(_: &KafkaSettings, _: &DataDir) -> Result<Option<ConfiguredLog>, StartError> {
     Ok(None)
 }

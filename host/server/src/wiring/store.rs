@@ -1,4 +1,4 @@
-//! Opens the files of projections: state, catalogue and plugins.
+//! Opens the files in which projections are stored: states, catalogue and plugins.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use crate::data::DataDir;
 use crate::plugins::Plugins;
 use crate::start_error::StartError;
 
-/// The files of projections, opened.
+/// The stores with the files of projections.
 pub(super) struct Stores {
     pub(super) state: Arc<dyn StateStores>,
     pub(super) catalog: Arc<dyn Catalog>,
@@ -19,7 +19,7 @@ pub(super) struct Stores {
     pub(super) plugins: Arc<Plugins>,
 }
 
-/// Opens them, and starts the plugin host.
+/// Opens the stores, and starts the plugin host.
 pub(super) fn open(config: &ServerConfig, data: &DataDir) -> Result<Stores, StartError> {
     let state = StateDir::open(data.state(), config.store.clone())
         .map_err(|error| StartError::store(data.state(), error))?;

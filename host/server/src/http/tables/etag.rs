@@ -1,5 +1,5 @@
-//! The `ETag` of an answer, for conditional requests, and the headers with the state that
-//! the answer shows and its lag.
+//! The headers of an answer: the `ETag` for conditional requests, the state that the answer shows,
+//! and its lag.
 
 use http::header::{CACHE_CONTROL, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -25,8 +25,8 @@ pub(super) fn etag(
     format!("\"{}-{:016x}\"", view.epoch(), hash.finish())
 }
 
-/// Adds the headers that describe the state of `view`. `etag` is left out for a missing
-/// row, which has no tag to compare with; `lag_ms` if it is unknown.
+/// Adds the headers that describe the state of `view`. `etag` is `None` for a missing row, which
+/// has no tag. `lag_ms` is `None` if the lag is not known.
 pub(super) fn describe(
     headers: &mut HeaderMap,
     view: &View,
@@ -49,7 +49,7 @@ pub(super) fn describe(
     }
 }
 
-/// The offsets of a view in the form of `min_offset`.
+/// The offsets of a view, in the form of the parameter `min_offset`.
 fn offsets_text(view: &View) -> String {
     let offsets = view.offsets().into_iter();
     let offsets: Vec<_> = offsets.map(|(partition, next)| format!("{partition}:{next}")).collect();

@@ -1,4 +1,4 @@
-//! Reads a table on a thread that may block: opens a view, and writes the answer.
+//! Reads a table on a thread that may block. It opens a view, and writes the answer.
 
 use std::sync::Arc;
 
@@ -27,9 +27,10 @@ use crate::problem::Problem;
 /// The result of a read.
 pub(super) enum ReadOutcome {
     Answer(Box<Response>),
-    /// After a crash, the tables are older than what may have been read before.
+    /// The tables cannot be read after a crash, because they are older than the tables that readers
+    /// may have seen.
     Recovering(Recovering),
-    /// The tables do not contain a requested offset yet.
+    /// The tables do not contain an offset yet that the request requires.
     Behind {
         partition: PartitionId,
         next: Offset,

@@ -1,4 +1,4 @@
-//! `GET /v1/tables/{projection}/{table}`: reads rows.
+//! Answers `GET /v1/tables/{projection}/{table}`, which reads rows.
 
 mod answer_form;
 mod etag;
@@ -143,7 +143,7 @@ pub(super) fn check_query(view: &View, table: &str, request: &QueryRequest) -> R
     Ok(Plan::new(table, request).map(drop)?)
 }
 
-/// The answer of a query: by key, or in order.
+/// The answer of a query. It has one of two forms.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "it describes the answer, which is written as text")]
@@ -206,7 +206,7 @@ async fn answer(
     }
 }
 
-/// Waits for a commit or an activation; `false` if there is none in time.
+/// Waits for a commit or an activation. Returns `false` if there is none in time.
 async fn changed(app: &App, committed: &mut watch::Receiver<()>, until: Instant) -> bool {
     tokio::select! {
         changed = timeout_at(until, committed.changed()) => matches!(changed, Ok(Ok(()))),
@@ -214,7 +214,7 @@ async fn changed(app: &App, committed: &mut watch::Receiver<()>, until: Instant)
     }
 }
 
-/// Describes, as text, what `uri` requests from a table.
+/// Describes as text what `uri` requests from a table.
 pub(crate) fn explain(uri: &Uri, config: &HttpConfig) -> Result<String, Problem> {
     let which = TableQuery::read(uri)?;
     which.check()?;

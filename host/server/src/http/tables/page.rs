@@ -1,5 +1,4 @@
-//! Ranges of keys and pages of them: the rows of a page, and the cursor that continues
-//! after it.
+//! Pages of rows in key order: the rows of a page, and the cursor with which the next page begins.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
@@ -9,11 +8,11 @@ use serde::{Deserialize, Serialize};
 use super::query::TableQuery;
 use crate::problem::Problem;
 
-/// The number of rows read from the store at a time, so that an answer of large rows
-/// ends before all of them are in memory.
+/// The number of rows that are read from the store at a time. An answer with large rows can end
+/// before more of them are in memory.
 const PAGE_ROWS: usize = 500;
 
-/// The range of keys that `which` requests.
+/// The range of keys that the query `which` requests.
 pub(super) fn range(which: &TableQuery) -> KeyRange {
     if let Some(key) = &which.key {
         let mut end = key.clone().into_bytes();
@@ -31,7 +30,7 @@ pub(super) fn range(which: &TableQuery) -> KeyRange {
     range
 }
 
-/// The range of keys that `which` requests, after its cursor.
+/// The part of the range of `which` that comes after the cursor of `which`.
 pub(super) fn range_after_cursor(view: &View, which: &TableQuery) -> Result<KeyRange, Problem> {
     let mut range = range(which);
     if let Some(cursor) = &which.cursor {
@@ -42,7 +41,7 @@ pub(super) fn range_after_cursor(view: &View, which: &TableQuery) -> Result<KeyR
     Ok(range)
 }
 
-/// Refuses the cursor of another history than that of `view`.
+/// Refuses a cursor that belongs to another history than `view`.
 pub(super) fn check_history(
     view: &View,
     epoch: &str,
@@ -55,7 +54,7 @@ pub(super) fn check_history(
     Ok(())
 }
 
-/// The rows, and the key to continue after if there are more.
+/// The rows of a page. If there are more, also the key after which the next page begins.
 pub(super) fn rows(
     view: &View,
     table: TableId,
@@ -72,7 +71,7 @@ pub(super) fn rows(
     let mut range = range_after_cursor(view, which)?;
     let (mut rows, mut bytes) = (Vec::new(), 0);
     loop {
-        // One row more than requested shows whether there is a next page.
+        // One row more than requested is read. It shows whether there is a next page.
         let wanted = (limit - rows.len() + 1).min(PAGE_ROWS);
         if range.is_empty() {
             return Ok((rows, None));
@@ -96,7 +95,7 @@ pub(super) fn rows(
     }
 }
 
-/// Limits `range` to the keys that follow a page whose last key is `key`.
+/// Reduces `range` to the keys that follow a page whose last key is `key`.
 pub(super) fn continue_after(range: &mut KeyRange, key: &str, reverse: bool) {
     let mut key = key.as_bytes().to_vec();
     if reverse {
@@ -107,7 +106,7 @@ pub(super) fn continue_after(range: &mut KeyRange, key: &str, reverse: bool) {
     }
 }
 
-/// Where a page ended.
+/// A cursor: the place where a page ended.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Cursor {
     pub(super) epoch: String,
@@ -130,12 +129,12 @@ impl Cursor {
     }
 }
 
-/// The epoch, the key and the checkpoint that a cursor contains.
+/// Parses a cursor, and returns its epoch, key and checkpoint.
 pub(crate) fn read_cursor(text: &str) -> Result<(String, String, Checkpoint), Problem> {
     Cursor::read(text).map(|cursor| (cursor.epoch, cursor.key, cursor.checkpoint))
 }
 
-/// The inverse of [`read_cursor`].
+/// Creates the text of a cursor, which [`read_cursor`] can parse.
 pub(crate) fn write_cursor(epoch: &str, key: &str, checkpoint: &Checkpoint) -> String {
     Cursor { epoch: epoch.into(), key: key.into(), checkpoint: checkpoint.clone() }.write()
 }

@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use crate::http::params::{FormatName, Params, flag};
 use crate::problem::Problem;
 
-/// The number of rows in an answer if `limit` is not given.
+/// The number of rows in an answer if the request has no `limit`.
 pub(super) const LIMIT_DEFAULT: usize = 1_000;
 
 /// Which rows to read.
@@ -82,16 +82,16 @@ pub(crate) struct TableQuery {
     pub(super) as_of: Option<String>,
 }
 
-/// A parameter that occurs once.
+/// Reads a parameter that may occur only once.
 fn single<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     String::deserialize(deserializer).map(|value| vec![value])
 }
 
 impl TableQuery {
-    /// Reads the query of `uri`.
+    /// Reads the query parameters of `uri`.
     pub(super) fn read(uri: &Uri) -> Result<Self, Problem> {
-        // The parser of queries refuses a parameter that occurs twice, so `where` is
-        // read separately.
+        // The library that parses queries refuses a parameter that occurs twice, so `where` is read
+        // separately.
         let query = uri.query().unwrap_or_default();
         let (conditions, others): (Vec<&str>, Vec<&str>) =
             query.split('&').partition(|part| part.starts_with("where="));
@@ -139,7 +139,7 @@ impl TableQuery {
         matches!(self.order.as_deref(), Some("desc" | "-key"))
     }
 
-    /// The query of the rows; `None` if rows are read only by their keys.
+    /// The query that the parameters request; `None` if rows are read only by their keys.
     pub(super) fn request(&self) -> Result<Option<QueryRequest>, Problem> {
         let by_key = matches!(self.order.as_deref(), None | Some("asc" | "desc" | "key" | "-key"));
         let aggregates = self.agg.as_deref().map(AggregateRequest::parse_all).transpose()?;
@@ -213,12 +213,12 @@ impl TableQuery {
     }
 }
 
-/// Names that are separated by commas.
+/// Splits names that are separated by commas.
 fn names(text: &str) -> Vec<String> {
     text.split(',').map(|name| name.trim().to_owned()).collect()
 }
 
-/// An address with these parts as its query.
+/// An address whose query consists of `parts`.
 fn with_query(parts: &[&str]) -> Result<Uri, Problem> {
     let query = parts.join("&");
     format!("/?{query}").parse().map_err(|e| Problem::new("LAN-0403", format!("`{query}`: {e}")))

@@ -1,4 +1,4 @@
-//! The cursor of a query in the order of a field, or of a roll-up.
+//! The cursor of a query whose result is in the order of a field, or is a roll-up.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -11,20 +11,21 @@ use serde::{Deserialize, Serialize};
 use super::page::check_history;
 use crate::problem::Problem;
 
-/// Distinguishes this cursor from that of a read by keys, whose alphabet has no dot.
+/// The beginning of such a cursor. The cursor of a read by keys never contains a dot, so the two
+/// can be distinguished.
 const PREFIX: &str = "q.";
 
-/// Where a page of a query ended.
+/// A cursor: the place where a page of a query ended.
 #[derive(Serialize, Deserialize)]
 pub(super) struct QueryCursor {
     epoch: String,
     checkpoint: Checkpoint,
-    /// Identifies the query: the position means nothing in another one.
+    /// Identifies the query, because the position means nothing in another query.
     query: u64,
     position: Position,
 }
 
-/// The last row or group of a page.
+/// The last row or group of a page, after which the next page begins.
 #[derive(Serialize, Deserialize)]
 pub(super) enum Position {
     Row(RowPosition),
@@ -46,14 +47,14 @@ impl QueryCursor {
         format!("{PREFIX}{}", BASE64_URL_SAFE_NO_PAD.encode(bytes))
     }
 
-    /// Reads a cursor; `None` if it is that of a read by keys.
+    /// Parses a cursor; `None` if it is the cursor of a read by keys.
     pub(super) fn read(text: &str) -> Option<Result<Self, Problem>> {
         let bytes = BASE64_URL_SAFE_NO_PAD.decode(text.strip_prefix(PREFIX)?).ok();
         let cursor = bytes.and_then(|bytes| postcard::from_bytes(&bytes).ok());
         Some(cursor.ok_or_else(|| not_a_cursor(text)))
     }
 
-    /// The position after which the page of `request` begins.
+    /// The row or group after which the page of `request` begins.
     pub(super) fn position(
         text: Option<&str>,
         view: &View,
