@@ -1,4 +1,4 @@
-//! Failures of commands: their messages, and the exit code for scripts.
+//! The failures of commands, with their messages, and the exit codes for scripts.
 
 use std::fmt;
 use std::io::Write;
@@ -33,50 +33,50 @@ pub(crate) enum Exit {
 /// Why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The exit code.
+    /// The stable code `LAN-…`, if the server or the host has reported one.
     pub(crate) exit: Exit,
     /// The stable code `LAN-…`, if the server or the host gave one.
     pub(crate) code: Option<String>,
-    /// What happened, for people.
+    /// What has happened, as a text for people.
     pub(crate) message: String,
     /// What to do about it.
     pub(crate) help: Option<String>,
-    /// Single errors, one per line.
+    /// Further lines, each about a single error.
     pub(crate) details: Vec<String>,
 }
 
-/// The result of every command.
+/// The result of a command.
 pub(crate) type Outcome<T = ()> = Result<T, Failure>;
 
 impl Failure {
-    /// A failure with only a message.
+    /// Creates a failure that has only a message.
     pub(crate) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self { exit, code: None, message: message.into(), help: None, details: Vec::new() }
     }
 
-    /// The same failure, with text that tells what to do about it.
+    /// Adds a text that says what to do about the failure.
     pub(crate) fn help(mut self, help: impl Into<String>) -> Self {
         self.help = Some(help.into());
         self
     }
 
-    /// The same failure, with its stable code.
+    /// Adds the stable code to the failure.
     pub(crate) fn code(mut self, code: impl Into<String>) -> Self {
         self.code = Some(code.into());
         self
     }
 
-    /// Prints it on standard error, for a person or, with `json`, for a script.
+    /// Prints the failure on standard error, for a person or, with `json`, for a script.
     pub(crate) fn report(&self, json: bool) {
         if json {
-            // If this fails, there is no other place to report it.
+            // If this fails, the failure cannot be reported anywhere else.
             let _ = writeln!(std::io::stderr(), "{}", output::escaped(&self.to_json().to_string()));
         } else {
             output::error(self.to_string());
         }
     }
 
-    /// The error in the command line.
+    /// The failure for an invalid command line.
     pub(crate) fn usage(error: &clap::Error) -> Self {
         let text = error.render().to_string();
         let mut parts = text.split("\n\n").map(str::trim).filter(|part| !part.is_empty());
@@ -99,7 +99,7 @@ impl Failure {
         failure.help(if help.is_empty() { "see `--help`".into() } else { help.join("; ") })
     }
 
-    /// The exit code of the process.
+    /// The exit code that the process returns.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.exit as u8)
     }
@@ -137,20 +137,20 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// The server's answer for an error, with the further members that some have.
+/// The body of the server's answer that reports an error, with members that only some errors have.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Refusal {
-    /// A few words.
+    /// What went wrong, in a few words.
     pub(crate) title: String,
-    /// What happened.
+    /// What has happened in this case.
     pub(crate) detail: String,
-    /// The stable code.
+    /// The stable code of the error.
     pub(crate) code: String,
     /// What to do about it.
     pub(crate) help: Option<String>,
-    /// The refused events.
+    /// The events that were refused.
     pub(crate) errors: Vec<EventRejection>,
-    /// For NDJSON: how many events were appended before the stream stopped.
+    /// For NDJSON: the number of events that were appended before the stream stopped.
     pub(crate) appended: u64,
     /// For NDJSON: every event up to this line is in the log.
     pub(crate) lines: u64,
@@ -173,11 +173,11 @@ impl From<Problem> for Refusal {
     }
 }
 
-/// The maximum number of single errors shown from one answer.
+/// The maximum number of single errors that are shown from one answer.
 const DETAILS_MAX: usize = 10;
 
 impl Refusal {
-    /// The failure for an answer with `status` and this body.
+    /// The failure of the command for an answer with the status `status` and this body.
     pub(crate) fn into_failure(self, status: u16) -> Failure {
         let exit = match status {
             404 | 410 => Exit::NotFound,
@@ -201,7 +201,8 @@ impl Refusal {
     }
 }
 
-/// The server's texts name parameters of its HTTP API; commands have flags instead.
+/// Parameters of the HTTP API that the server's texts name, with the flags of commands that stand
+/// for them.
 const FLAGS: &[(&str, &str)] = &[
     ("`?partial=true`", "`--partial`"),
     ("`activate=true`", "without `--no-activate`"),
@@ -228,7 +229,7 @@ fn flags_for_parameters(text: &str) -> String {
     FLAGS.iter().fold(text.to_owned(), |text, (parameter, flag)| text.replace(parameter, flag))
 }
 
-/// A refused event as a line.
+/// A refused event, as text on one line.
 fn detail(error: &EventRejection) -> String {
     match (error.line, error.index) {
         (Some(line), _) => format!("line {line}: {}", error.detail),
@@ -273,7 +274,8 @@ mod tests {
         for code in lantern_server::CODES.iter().filter(|code| code.status >= 400) {
             let refusal = Refusal { help: Some(code.help.into()), ..Refusal::default() };
             let help = refusal.into_failure(code.status).help.unwrap_or_default();
-            // Codes that this program's own requests never cause keep the server's help.
+            // For codes that this program's own requests never cause, the server's help is used
+            // unchanged.
             let own = ["LAN-0212", "LAN-0320", "LAN-04"];
             if own.iter().any(|own| code.code.starts_with(own)) {
                 continue;

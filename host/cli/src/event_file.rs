@@ -1,5 +1,5 @@
-//! Files of events: from a path or standard input, uncompressed or compressed, in
-//! pieces of complete lines.
+//! Reads files of events. A file is read from a path or from standard input, may be compressed, and
+//! is returned in pieces of complete lines.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -14,41 +14,41 @@ use lantern_plugin::Language;
 use crate::api::PluginFile;
 use crate::error::{Exit, Failure, Outcome};
 
-/// The longest line of a file of events, in bytes.
+/// The maximum length of a line in a file of events, in bytes.
 const LINE_BYTES_MAX: usize = 16 << 20;
-/// The beginnings of a line of `lantern events tail --json`.
+/// The beginnings that a line of `lantern events tail --json` can have.
 const TAILED: [&[u8]; 2] = [b"{\"event\":", b"{\"partition\":"];
-/// The number of bytes read ahead.
+/// The number of bytes that are read at a time.
 const BUFFER_BYTES: usize = 256 << 10;
 
-/// An open file of events, unpacked.
+/// An open file of events, which is unpacked while it is read.
 pub(crate) struct EventFile {
-    /// The unpacked bytes.
+    /// Reads the unpacked bytes.
     reader: Box<dyn BufRead + Send>,
-    /// The name, for messages.
+    /// The name of the file, for messages.
     name: String,
-    /// The file's size in bytes; unknown for standard input.
+    /// The size of the file in bytes; `None` for standard input.
     total: Option<u64>,
-    /// The number of bytes read.
+    /// The number of bytes that were read.
     read: Arc<AtomicU64>,
-    /// The number of lines returned or skipped.
+    /// The number of lines that were returned or skipped.
     lines: u64,
 }
 
-/// Complete lines of a file.
+/// Some complete lines of a file.
 #[derive(Debug, Default)]
 pub(crate) struct FilePart {
     /// The lines, each with its line feed.
     pub(crate) bytes: Vec<u8>,
-    /// The number of events in it: lines that are not blank.
+    /// The number of events, which is the number of lines that are not blank.
     pub(crate) events: u64,
-    /// The number of the first line, from 1.
+    /// The number of the first of these lines in the file, counted from 1.
     pub(crate) first_line: u64,
 }
 
 impl EventFile {
-    /// Opens `path`; `-` is standard input. zstd and gzip are recognized by their first
-    /// bytes, whatever the name.
+    /// Opens `path`; `-` is standard input. The first bytes decide whether the file is compressed
+    /// with zstd or gzip, whatever its name is.
     pub(crate) fn open(path: &Path) -> Outcome<Self> {
         let name = path.display().to_string();
         let (raw, total): (Box<dyn Read + Send>, _) = if name == "-" {
@@ -73,17 +73,17 @@ impl EventFile {
         Ok(Self { reader, name, total, read, lines: 0 })
     }
 
-    /// The file's size on disk in bytes; unknown for standard input.
+    /// The size of the file on disk in bytes; `None` for standard input.
     pub(crate) fn total(&self) -> Option<u64> {
         self.total
     }
 
-    /// Counts the bytes read so far, as stored on disk.
+    /// A counter of the bytes that were read so far, as they are stored on disk.
     pub(crate) fn read_so_far(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.read)
     }
 
-    /// Skips `lines` lines.
+    /// Skips the next `lines` lines.
     pub(crate) fn skip_lines(&mut self, lines: u64) -> Outcome {
         let mut line = Vec::new();
         for _ in 0..lines {
@@ -95,8 +95,8 @@ impl EventFile {
         Ok(())
     }
 
-    /// The next lines of the file. Ends after `events_max` lines that are not blank, or after
-    /// the line with which the lines reach `bytes_max` bytes. `None` at the file's end.
+    /// The next lines of the file. A piece ends after `events_max` lines that are not blank, or
+    /// after the line with which the lines reach `bytes_max` bytes. `None` at the file's end.
     pub(crate) fn piece(&mut self, bytes_max: usize, events_max: u64) -> Outcome<Option<FilePart>> {
         let mut piece = FilePart { first_line: self.lines + 1, ..FilePart::default() };
         while piece.bytes.len() < bytes_max && piece.events < events_max {
@@ -112,7 +112,8 @@ impl EventFile {
         Ok((!piece.bytes.is_empty()).then_some(piece))
     }
 
-    /// The whole file, if it is at most `bytes_max` bytes unpacked.
+    /// The whole content of the file. Returns an error if it has more than `bytes_max` bytes after
+    /// unpacking.
     pub(crate) fn whole(mut self, bytes_max: usize) -> Outcome<Vec<u8>> {
         let mut bytes = Vec::new();
         let limit = bytes_max as u64 + 1;
@@ -128,7 +129,7 @@ impl EventFile {
         Ok(bytes)
     }
 
-    /// Adds the next line, with a line feed, to `out`. `false` at the end.
+    /// Adds the next line, with a line feed, to `out`. Returns `false` at the end of the file.
     fn line(&mut self, out: &mut Vec<u8>) -> Outcome<bool> {
         let from = out.len();
         let limit = LINE_BYTES_MAX as u64;
@@ -155,7 +156,7 @@ impl EventFile {
     }
 }
 
-/// Replaces a line of `lantern events tail --json` by the event in it.
+/// Replaces a line that `lantern events tail --json` has printed by the event in it.
 fn unwrap(bytes: &mut Vec<u8>, from: usize) {
     #[derive(serde::Deserialize)]
     struct Tailed<'a> {
@@ -168,7 +169,7 @@ fn unwrap(bytes: &mut Vec<u8>, from: usize) {
     }
     let Ok(tailed) = serde_json::from_slice::<Tailed<'_>>(&bytes[from..]) else { return };
     let event = tailed.event.get().as_bytes().to_vec();
-    // A CloudEvent has no member `event` that is an object.
+    // A CloudEvent has no member `event` whose value is an object, so this line is a CloudEvent.
     if !event.starts_with(b"{") {
         return;
     }
@@ -197,7 +198,7 @@ pub(crate) fn read_plugin(path: &Path) -> Outcome<PluginFile> {
     Ok(PluginFile { source_name, content: read_file(path)? })
 }
 
-/// Counts the bytes that are read through it.
+/// Counts the bytes that are read from another reader.
 struct CountingReader {
     inner: Box<dyn Read + Send>,
     read: Arc<AtomicU64>,

@@ -1,8 +1,8 @@
-//! Generated events of a web shop, for the demo, benchmarks and tests.
+//! Generates the events of a web shop, for the demo, benchmarks and tests.
 //!
-//! Event `i` is a pure function of the seed and `i`: any part of the sequence can be
-//! generated again, in any order, without the events before it. The generator never
-//! reads a clock or a source of randomness.
+//! Event `i` depends only on the seed and on `i`. So any part of the sequence can be generated
+//! again, in any order, without the events before it. The generator never reads a clock or a source
+//! of randomness.
 //!
 //! The shop has 100,000 users of 1,000 tenants in 40 countries and 5,000 products; a
 //! few of each are much busier than the rest. 60 % of all events are `page.viewed`, 20
@@ -11,7 +11,7 @@
 
 use lantern_core::{EventRef, Events, Timestamp};
 
-/// The attribute `source` of every generated event.
+/// The attribute `source` of every event that is generated.
 pub const SOURCE: &str = "shop";
 /// The number of products: `p0` to `p4999`.
 pub const PRODUCTS: u64 = 5_000;
@@ -19,31 +19,31 @@ pub const PRODUCTS: u64 = 5_000;
 pub const USERS: u64 = 100_000;
 /// The number of tenants: `t0` to `t999`. A user belongs to one of them.
 pub const TENANTS: u64 = 1_000;
-/// The maximum distance, in events, from an addition to a cart back to the view it
-/// follows, and from an order back to its addition.
+/// How far back, in events, the generator looks for the view that an addition to a cart follows,
+/// and for the addition that an order follows.
 pub const LOOK_BACK: u64 = 500;
 
-/// The countries of the users, busiest first; ISO 3166-1.
+/// The codes (ISO 3166-1) of the users' countries, the busiest first.
 pub const COUNTRIES: [&str; 40] = [
     "US", "DE", "GB", "FR", "IN", "BR", "JP", "CA", "IT", "ES", "NL", "PL", "MX", "AU", "SE", "CH",
     "AT", "BE", "TR", "KR", "ID", "PT", "DK", "NO", "FI", "CZ", "IE", "GR", "RO", "HU", "AR", "CL",
     "CO", "ZA", "EG", "NG", "KE", "SG", "TH", "NZ",
 ];
 
-/// The bytes to reserve for one line of [`Shop::write_line`].
+/// The number of bytes to reserve for a line that [`Shop::write_line`] writes.
 pub const LINE_BYTES: usize = 256;
 
-/// The options of a sequence.
+/// Options for a sequence of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
     /// The seed; another seed gives another sequence with other ids.
     pub seed: u64,
-    /// The number of events in [`Options::span_ms`]. The sequence continues after it,
-    /// at the same rate of event time.
+    /// The number of events within [`Options::span_ms`]. The sequence continues after them, at the
+    /// same rate of event time.
     pub events: u64,
-    /// The first event's time, in whole milliseconds.
+    /// The time of the first event, in whole milliseconds.
     pub start: Timestamp,
-    /// Event time from the first to the last event, in milliseconds.
+    /// The event time between the first and the last event, in milliseconds.
     pub span_ms: u64,
     /// How much older than an earlier event in the sequence an event may be, in
     /// milliseconds.
@@ -62,19 +62,19 @@ impl Default for Options {
     }
 }
 
-/// What happened in the shop.
+/// What an event says about the shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// `page.viewed`.
+    /// A user has viewed a product: `page.viewed`.
     PageViewed,
-    /// `cart.added`.
+    /// A user has put a product into a cart: `cart.added`.
     CartAdded,
-    /// `order.placed`.
+    /// A user has placed an order: `order.placed`.
     OrderPlaced,
 }
 
 impl Kind {
-    /// The attribute `type`.
+    /// The attribute `type` of such events.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -85,35 +85,35 @@ impl Kind {
     }
 }
 
-/// One event, as numbers.
+/// One event, before it is written as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShopEvent {
-    /// What happened.
+    /// What has happened.
     pub kind: Kind,
-    /// The user, below [`USERS`]; the event's `subject`.
+    /// The number of the user, below [`USERS`]. It is the event's `subject`.
     pub user: u64,
-    /// The user's tenant, below [`TENANTS`].
+    /// The number of the user's tenant, below [`TENANTS`].
     pub tenant: u64,
-    /// The product that was viewed or bought, below [`PRODUCTS`].
+    /// The number of the product that was viewed or bought, below [`PRODUCTS`].
     pub product: u64,
     /// The user's country.
     pub country: &'static str,
-    /// The number of items ordered; 1 unless this is an order.
+    /// The number of items ordered; 1 if the event is not an order.
     pub quantity: u64,
     /// The price of all items, in cents.
     pub cents: u64,
-    /// The event's time, in milliseconds since 1970.
+    /// The time of the event, in milliseconds since 1970.
     pub time_ms: i64,
 }
 
-/// A sequence of shop events.
+/// A sequence of events of the shop.
 #[derive(Clone, Copy, Debug)]
 pub struct Shop {
     options: Options,
 }
 
 impl Shop {
-    /// The sequence that `options` describe.
+    /// Creates the sequence that `options` describe.
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self { options }
@@ -146,7 +146,8 @@ impl Shop {
         self.write_line_at(index, self.time_ms(index), out);
     }
 
-    /// Like [`Shop::write_line`], with another time (milliseconds since 1970).
+    /// Writes event `index` like [`Shop::write_line`], but with the time `time_ms` (milliseconds
+    /// since 1970).
     pub fn write_line_at(&self, index: u64, time_ms: i64, out: &mut Vec<u8>) {
         let event = self.event(index);
         out.extend_from_slice(br#"{"specversion":"1.0","id":""#);
@@ -164,8 +165,9 @@ impl Shop {
         out.extend_from_slice(b"}\n");
     }
 
-    /// Adds the events in `range` to `events`, in columns, as ingesting their lines
-    /// would. `scratch` is overwritten; pass the same one again to save allocations.
+    /// Adds the events in `range` to `events`, in columns. The result is the same as if their lines
+    /// were sent to a server. `scratch` is overwritten; passing the same one again saves
+    /// allocations.
     pub fn fill(&self, range: std::ops::Range<u64>, events: &mut Events, scratch: &mut Vec<u8>) {
         for index in range {
             let event = self.event(index);
@@ -194,8 +196,8 @@ impl Shop {
         }
     }
 
-    /// The time of event `index`, in milliseconds since 1970: evenly spread, plus a
-    /// delay of up to [`Options::disorder_ms`].
+    /// The time of event `index`, in milliseconds since 1970. The times are spread evenly, and each
+    /// event is delayed by up to [`Options::disorder_ms`].
     #[must_use]
     pub fn time_ms(&self, index: u64) -> i64 {
         let o = &self.options;
@@ -226,7 +228,7 @@ impl Shop {
         }
     }
 
-    /// A recent event of kind `wanted` before `index`; `None` if a few tries find none.
+    /// A recent event of the kind `wanted` before `index`; `None` if a few tries find none.
     fn recent(&self, index: u64, wanted: Kind) -> Option<(u64, Kind)> {
         const TRIES: u64 = 8;
         let mut draw = self.draw(index, RandomSource::Before);
@@ -261,7 +263,7 @@ impl Shop {
     }
 }
 
-/// The purpose of a random number: each has a stream of its own.
+/// What a random number is used for. Each use has its own sequence of random numbers.
 #[derive(Clone, Copy)]
 #[repr(u8)]
 enum RandomSource {
@@ -281,10 +283,10 @@ fn mix(x: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A number below `below`; low numbers are more likely. It is the cube of a uniform
-/// draw, so a hundredth of the range gets a fifth of the draws.
+/// A number below `below`; small numbers are more likely. It is the cube of a uniform number, so a
+/// hundredth of the range gets a fifth of the numbers.
 fn skewed(draw: u64, below: u64) -> u64 {
-    // 21 bits, so that the cube fits into 64.
+    // The number has 21 bits, so its cube fits into 64 bits.
     let x = draw >> 43;
     let cube = u128::from(x * x * x);
     u64::try_from((cube * u128::from(below)) >> 63).expect("below `below`")
@@ -295,7 +297,7 @@ fn country(user: u64) -> &'static str {
     COUNTRIES[usize::try_from(place).expect("below 40")]
 }
 
-/// The price of one `product`, in cents.
+/// The price of one item of `product`, in cents.
 fn price_cents(product: u64) -> u64 {
     199 + mix(product ^ 0xCE) % 19_800
 }
@@ -352,10 +354,11 @@ fn write_time(time_ms: i64, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the Gregorian calendar; for
-/// earlier dates the year is 0.
+/// The year, month and day that is `day` days after 1970-01-01, in the Gregorian calendar. For
+/// dates before the year 0, the year is 0.
 fn civil(day: i64) -> (u64, u64, u64) {
-    // Count from 1 March of year 0, so that leap days are at the end of the year.
+    // The calculation counts from 1 March of the year 0, so that the leap day is at the end of a
+    // year.
     const TO_MARCH_OF_YEAR_0: i64 = 719_468;
     const DAYS_OF_400_YEARS: u64 = 146_097;
     let days = u64::try_from(day.saturating_add(TO_MARCH_OF_YEAR_0)).unwrap_or(0);

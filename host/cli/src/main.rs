@@ -1,7 +1,7 @@
-//! The binary `lantern`: the server, and the commands that talk to one.
+//! The binary `lantern`, which contains the server and the commands that use a server.
 //!
-//! This file only parses the command line and calls the command. A command never opens
-//! a running server's data folder; it uses HTTP.
+//! This file only parses the command line and calls the command. A command never opens the data
+//! folder of a running server; it uses HTTP.
 
 mod api;
 mod commands;
@@ -19,12 +19,13 @@ use clap::{Parser, Subcommand};
 use crate::api::Api;
 use crate::error::{Failure, Outcome};
 
-// Folding allocates many small rows on several threads at once.
+// Folding allocates many small rows on several threads at the same time, for which this allocator
+// is fast.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The first argument with which the server starts this binary again to compile a
-/// plugin in a separate process.
+/// The first argument with which the server starts this binary as a separate process that compiles
+/// a plugin.
 const COMPILE_CHILD: &str = "__compile";
 
 const AFTER_HELP: &str = "\
@@ -133,7 +134,7 @@ fn main() -> ExitCode {
     }
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
-        // `--help` and `--version` are not failures.
+        // `--help` and `--version` print a text and are not failures.
         Err(help) if !help.use_stderr() => help.exit(),
         Err(error) => {
             let failure = Failure::usage(&error);
@@ -176,7 +177,7 @@ fn run(cli: Cli) -> Outcome {
     }
 }
 
-/// Runs a command that only waits for a server.
+/// Runs a command that sends requests to a server and waits for the answers.
 fn client<T>(command: impl Future<Output = Outcome<T>>) -> Outcome<T> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -1,5 +1,5 @@
-//! The output of commands: lines and tables for people, JSON for scripts, progress on
-//! standard error. Only results go to standard output.
+//! Prints the output of commands: lines and tables for people, and JSON for scripts. Progress is
+//! printed on standard error. Only results are printed on standard output.
 
 use std::fmt::Write as _;
 use std::io::{IsTerminal, Write};
@@ -11,16 +11,16 @@ use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr as _};
 
 use crate::text_table::TextTable;
 
-/// Prints `text`, wrapped at the width of the terminal. If the reader has closed the
-/// output, as `head` does, the command ends.
+/// Prints `text`, with lines no longer than the width of the terminal. If the program that reads
+/// the output has closed it, as `head` does, the command ends.
 pub(crate) fn line(text: impl AsRef<str>) {
     let mut text = wrapped(&lines(text.as_ref()), width(&std::io::stdout()));
     text.push('\n');
     raw(text.as_bytes());
 }
 
-/// Prints a text of several lines. If the output is a terminal, replaces the characters that a
-/// terminal would interpret.
+/// Prints a text of several lines. If the output is a terminal, the characters that a terminal
+/// would interpret are replaced.
 pub(crate) fn text(text: &str) {
     match width(&std::io::stdout()) {
         Some(_) => raw(lines(text).as_bytes()),
@@ -28,7 +28,7 @@ pub(crate) fn text(text: &str) {
     }
 }
 
-/// Prints one line of data, cut off at the width of the terminal.
+/// Prints one line of data. It is cut at the width of the terminal.
 pub(crate) fn data(text: impl AsRef<str>) {
     let mut text = match width(&std::io::stdout()) {
         Some(width) => cut(&printable(text.as_ref()), width),
@@ -38,8 +38,8 @@ pub(crate) fn data(text: impl AsRef<str>) {
     raw(text.as_bytes());
 }
 
-/// Writes `bytes` to standard output unchanged: for output that contains no text from
-/// senders.
+/// Writes `bytes` to standard output unchanged. The bytes must not contain text from senders of
+/// events.
 pub(crate) fn raw(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
     if out.write_all(bytes).and_then(|()| out.flush()).is_err() {
@@ -50,24 +50,24 @@ pub(crate) fn raw(bytes: &[u8]) {
 /// Prints `value` as one line of JSON.
 pub(crate) fn json(value: &impl Serialize) {
     let text = serde_json::to_string(value).expect("what commands print is JSON");
-    // If the output is a file or another program, the text is written exactly as the server
-    // sent it, so that an import of it gives the same bytes.
+    // If the output is a file or another program, the text is written exactly as the server sent
+    // it. So if the output is imported, the bytes are the same.
     let mut text = if is_terminal() { escaped(&text) } else { one_line(&text) };
     text.push('\n');
     raw(text.as_bytes());
 }
 
-/// Prints `text` for people on standard error, unless a script reads the output.
+/// Prints `text` for people on standard error, but not if a script reads the output.
 pub(crate) fn note(as_json: bool, text: impl AsRef<str>) {
     if !as_json {
         error(text);
     }
 }
 
-/// Prints `text` on standard error, wrapped at the width of the terminal.
+/// Prints `text` on standard error, with lines no longer than the width of the terminal.
 pub(crate) fn error(text: impl AsRef<str>) {
     let text = wrapped(&lines(text.as_ref()), width(&std::io::stderr()));
-    // If this fails, there is no other place to report it.
+    // If this fails, it cannot be reported anywhere else.
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
@@ -76,20 +76,20 @@ pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
-/// The width of a line: `COLUMNS` if it is set, otherwise the terminal's width; `None`
-/// if the output is not a terminal.
+/// The width of the output: `COLUMNS` if it is set, otherwise the width of the terminal. `None` if
+/// the output is not a terminal.
 fn width(stream: &impl IsTerminal) -> Option<usize> {
     let set = std::env::var("COLUMNS").ok().and_then(|columns| columns.trim().parse().ok());
     let terminal = || {
         let size = stream.is_terminal().then(crossterm::terminal::size)?.ok()?;
         Some(usize::from(size.0))
     };
-    // Some terminals do not know their size and return 0.
+    // Some terminals do not know their size and report 0.
     set.or_else(terminal).filter(|width| *width > 0)
 }
 
-/// `text` with each line wrapped at `width`; continuation lines are indented by two
-/// more.
+/// Breaks the lines of `text` so that they have at most `width` columns. Each continued line is
+/// indented by two more spaces.
 fn wrapped(text: &str, width: Option<usize>) -> String {
     let Some(width) = width else { return text.to_owned() };
     let mut out = String::new();
@@ -111,7 +111,7 @@ fn wrapped(text: &str, width: Option<usize>) -> String {
     out
 }
 
-/// `text` in at most `width` columns of the terminal.
+/// Cuts `text` to at most `width` columns of the terminal.
 pub(crate) fn cut(text: &str, width: usize) -> String {
     if text.width() <= width {
         return text.to_owned();
@@ -132,38 +132,38 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     short
 }
 
-/// An empty table with `header`.
+/// Creates an empty table with the titles `header`.
 pub(crate) fn table<'a>(header: impl IntoIterator<Item = &'a str>) -> TextTable {
     TextTable::new(header.into_iter().map(printable).collect(), width(&std::io::stdout()))
 }
 
-/// `text` without characters that would move the cursor, colour the terminal, ring its
-/// bell or reverse adjacent text: keys, values and messages come from events and
-/// plugins.
+/// Removes characters from `text` that would move the cursor, colour the terminal, ring its bell or
+/// reverse text. Keys, values and messages come from events and plugins, so they may contain such
+/// characters.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) { '\u{FFFD}' } else { c }).collect()
 }
 
-/// Like [`printable`], but keeps line feeds.
+/// Does the same as [`printable`], but keeps line feeds.
 pub(crate) fn lines(text: &str) -> String {
     text.chars().map(|c| if is_unsafe(c) && c != '\n' { '\u{FFFD}' } else { c }).collect()
 }
 
-/// JSON without line ends: they can occur only as white space between values.
+/// Puts JSON on one line. Line ends in JSON can be only white space between values.
 fn one_line(json: &str) -> String {
     json.replace(['\n', '\r'], " ")
 }
 
-/// JSON with the same value, on one line, without characters that a terminal would
-/// interpret.
+/// JSON with the same value on one line, without the characters that a terminal would interpret.
 pub(crate) fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
-            // In JSON these characters occur only as white space between values. Inside a
-            // string they are always escaped.
+            // In JSON, these characters can be only white space between values. In a string they
+            // are always escaped.
             '\t' | '\n' | '\r' => out.push(' '),
-            // These occur only within strings, and all have four digits.
+            // These characters occur only in strings, and the code of each has at most four
+            // hexadecimal digits.
             c if is_unsafe(c) => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }
@@ -173,8 +173,8 @@ pub(crate) fn escaped(json: &str) -> String {
     out
 }
 
-/// Whether a terminal interprets `c` instead of showing it: control characters, and
-/// those that change the direction of writing.
+/// Whether a terminal would interpret `c` and not show it. These are control characters, and
+/// characters that change the direction of text.
 fn is_unsafe(c: char) -> bool {
     let direction = matches!(
         c,
@@ -183,7 +183,7 @@ fn is_unsafe(c: char) -> bool {
     c.is_control() || direction || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// `count` in groups of three digits: `1 234 567`.
+/// A number as text, in groups of three digits: `1 234 567`.
 pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
@@ -196,12 +196,12 @@ pub(crate) fn count(count: u64) -> String {
     out
 }
 
-/// `1 event` or `1 234 events`.
+/// A number of events as text: `1 event` or `1 234 events`.
 pub(crate) fn events(number: u64) -> String {
     if number == 1 { "1 event".to_owned() } else { format!("{} events", count(number)) }
 }
 
-/// A time in microseconds since 1970 as RFC 3339, or nothing if there is none.
+/// A time in microseconds since 1970 as text (RFC 3339); empty if there is no time.
 pub(crate) fn time_us(time_us: i64) -> String {
     if time_us == i64::MIN {
         return String::new();
@@ -210,7 +210,7 @@ pub(crate) fn time_us(time_us: i64) -> String {
         .map_or_else(|_| time_us.to_string(), |time| time.to_string())
 }
 
-/// A duration in seconds for people: `42 s`, `3 min 20 s`, `2 h 5 min`.
+/// A duration in seconds as text for people: `42 s`, `3 min 20 s`, `2 h 5 min`.
 pub(crate) fn seconds(seconds: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
     let whole = seconds.clamp(0.0, 1e12).round() as u64;
@@ -221,20 +221,21 @@ pub(crate) fn seconds(seconds: f64) -> String {
     }
 }
 
-/// The unit of a progress bar.
+/// What a progress bar counts.
 #[derive(Clone, Copy)]
 pub(crate) enum Progress {
-    /// Bytes of a known total, with rate and time left.
+    /// Bytes, of which the total is known. The bar shows the rate and the remaining time.
     Bytes(u64),
-    /// Events of a known total, with rate and time left.
+    /// Events, of which the total is known. The bar shows the rate and the remaining time.
     Events(u64),
-    /// Thousandths, with a message.
+    /// Thousandths of the work, with a message.
     PerMille,
-    /// Something of unknown length, with a message.
+    /// Work of unknown length, with a message.
     Endless,
 }
 
-/// A progress bar on standard error; hidden if that is not a terminal, or if `as_json`.
+/// Creates a progress bar on standard error. It is hidden if standard error is not a terminal, or
+/// if `as_json` is set.
 pub(crate) fn progress(kind: Progress, as_json: bool) -> ProgressBar {
     let (length, template) = match kind {
         Progress::Bytes(total) => {

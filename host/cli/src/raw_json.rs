@@ -1,11 +1,11 @@
-//! JSON exactly as a server sent it, as the cells of a table.
+//! Shows JSON values in the cells of a table exactly as a server sent them.
 
 use lantern_server::cloudevents::json_text;
 use serde_json::value::RawValue;
 
 use crate::output;
 
-/// A value as the cell of a table: strings without quotes.
+/// A JSON value as the text of a cell. Strings have no quotes.
 pub(crate) fn cell(value: Option<&&RawValue>) -> String {
     match value.map(|value| value.get()) {
         None | Some("null") => String::new(),

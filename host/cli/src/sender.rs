@@ -1,7 +1,7 @@
-//! Sends events piece by piece, in order: one request at a time, at a limited rate if
-//! requested. While the server is busy or unreachable, requests are retried with
-//! growing waits. Sending a piece twice does no harm: the log recognizes events by
-//! tenant, `source` and `id`.
+//! Sends events in pieces and in order. There is one request at a time, and the rate can be
+//! limited. While the server is busy or cannot be reached, requests are repeated after waits that
+//! become longer. It does no harm to send a piece twice: the log recognizes events by tenant,
+//! `source` and `id`.
 
 use std::time::Duration;
 
@@ -13,31 +13,31 @@ use tokio::time::Instant;
 use crate::api::{Api, ApiError, NDJSON};
 use crate::error::{Failure, Outcome};
 
-/// The bytes of one request, unless a rate requires less.
+/// The size of one request in bytes, unless a limit of the rate requires a smaller one.
 pub(crate) const PIECE_BYTES: usize = 2 << 20;
-/// The first wait before a piece is sent again; doubled with each try.
+/// The wait before a piece is sent a second time. Each further wait is twice as long.
 const WAIT_FIRST: Duration = Duration::from_millis(250);
-/// The longest wait between two tries.
+/// The maximum wait between two tries.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// How often a piece is tried by default: about two minutes.
+/// How many times a piece is tried by default. Together the waits take about two minutes.
 pub(crate) const TRIES: u32 = 18;
-/// The maximum number of single errors kept for the summary.
+/// The maximum number of single errors that are kept for the summary.
 const ERRORS_MAX: usize = 100;
 
 /// The result for all events that were sent.
 #[derive(Clone, Debug, Default, Serialize)]
 pub(crate) struct Sent {
-    /// Events that were sent and answered.
+    /// The number of events that were sent and answered.
     pub(crate) events: u64,
-    /// Events that were appended.
+    /// The number of events that were appended.
     pub(crate) appended: u64,
-    /// Events that were in the log already.
+    /// The number of events that the log already had.
     pub(crate) duplicates: u64,
-    /// Events that were refused and left out.
+    /// The number of events that were refused and left out.
     pub(crate) rejected: u64,
-    /// Requests that were repeated.
+    /// The number of requests that were repeated.
     pub(crate) retries: u64,
-    /// What is wrong with the refused events; the first 100.
+    /// What is wrong with the refused events; at most the first 100.
     pub(crate) errors: Vec<EventRejection>,
 }
 
@@ -47,18 +47,18 @@ pub(crate) struct Sender {
     partial: bool,
     exact: bool,
     tries: u32,
-    /// Whether the server has ever answered. If it has never answered, it is probably not
-    /// running, so the sender does not wait for it.
+    /// Whether the server has ever answered. If not, it is probably not running, so the sender does
+    /// not wait for it.
     answered: bool,
     /// The result so far.
     pub(crate) sent: Sent,
-    /// The number of lines of a failed piece that are in the log nevertheless.
+    /// How many lines of a piece that failed are in the log nevertheless.
     pub(crate) lines_of_failed: u64,
 }
 
 impl Sender {
-    /// A sender to `api` that tries each piece `tries` times, and with `partial` leaves
-    /// out refused events.
+    /// Creates a sender to `api`, which tries each piece `tries` times. With `partial`, events that
+    /// are refused are left out.
     pub(crate) fn new(api: Api, partial: bool, tries: u32) -> Self {
         Self {
             api,
@@ -71,14 +71,14 @@ impl Sender {
         }
     }
 
-    /// Changes how the sender appends: with `exact`, the events are appended exactly as they
-    /// were in another log.
+    /// Sets how events are appended. With `exact`, they are appended exactly as they were in
+    /// another log.
     pub(crate) fn exact(self, exact: bool) -> Self {
         Self { exact, ..self }
     }
 
-    /// Sends one piece of `events` events that begins at line `first_line`; `on_wait`
-    /// is called with each wait and its reason.
+    /// Sends one piece with `events` events. Its first line has the number `first_line` in the
+    /// file. `on_wait` is called with each wait and its reason.
     pub(crate) async fn send(
         &mut self,
         bytes: Bytes,
@@ -96,8 +96,8 @@ impl Sender {
             match answer {
                 Ok(pushed) => break pushed,
                 Err(error) => {
-                    // Part of the piece may be in the log already. The server reports these
-                    // events as duplicates at the next try, so they are counted here.
+                    // Some events of the piece may be in the log already. At the next try the
+                    // server reports them as duplicates, so they are counted here.
                     let part = PartialAppend::of(&error);
                     before += part.appended;
                     let there = self.answered || !matches!(error, ApiError::Unreachable { .. });
@@ -128,14 +128,14 @@ impl Sender {
     }
 }
 
-/// The wait before try `tries + 1`. It varies randomly by up to a tenth, so that many
-/// senders do not retry at the same time.
+/// The wait before the try number `tries + 1`. It varies randomly by up to a tenth, so that many
+/// senders do not repeat their requests at the same time.
 fn backoff(tries: u32) -> Duration {
     let doubled = WAIT_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);
     doubled.mul_f64(0.9 + fastrand::f64() * 0.2)
 }
 
-/// The part of a failed piece that is in the log.
+/// What is in the log of a piece that failed.
 #[derive(Default)]
 struct PartialAppend {
     appended: u64,
@@ -153,15 +153,16 @@ impl PartialAppend {
     }
 }
 
-/// `error` with line numbers of the file instead of the request.
+/// Replaces the line numbers in `error`, which are those of the request, by line numbers of the
+/// file.
 fn in_file(mut error: ApiError, first_line: u64) -> Failure {
     if let ApiError::Refused { refusal, .. } = &mut error {
         for entry in &mut refusal.errors {
             *entry = with_line_number(entry.clone(), first_line);
         }
-        // The help names the API's parameter.
+        // The help names a parameter of the API, which is replaced by the command's flag.
         refusal.help = refusal.help.take().map(|help| help.replace("?partial=true", "--partial"));
-        // A single invalid line is the complete message.
+        // If only one line is invalid, its error is the whole message.
         if let [EventRejection { line: Some(line), detail, .. }] = refusal.errors.as_slice() {
             refusal.detail = format!("line {line}: {detail}");
             refusal.errors.clear();
@@ -170,8 +171,8 @@ fn in_file(mut error: ApiError, first_line: u64) -> Failure {
     Failure::from(error)
 }
 
-/// One refused event with its `line` counted in the file. The server counts lines from
-/// 1 within the request.
+/// Replaces the number of the line by that in the file. The server counts the lines of a request
+/// from 1.
 fn with_line_number(mut error: EventRejection, first_line: u64) -> EventRejection {
     if let Some(line) = error.line {
         error.line = Some(line + first_line - 1);
@@ -187,27 +188,27 @@ pub(crate) struct RateLimiter {
     done: f64,
 }
 
-/// With a limited rate, events are sent in about this many pieces per second, each with at
-/// least one event.
+/// If the rate is limited, events are sent in about this number of pieces per second. Each piece
+/// has at least one event.
 const PIECES_PER_S: f64 = 20.0;
-/// The maximum number of events in one paced piece.
+/// The maximum number of events in a piece if the rate is limited.
 const PACED_PIECE_MAX: u64 = 8_192;
 
 impl RateLimiter {
-    /// A pace of `per_s` events per second.
+    /// Creates a limiter for `per_s` events per second.
     pub(crate) fn new(per_s: f64) -> Self {
         Self { per_s, start: Instant::now(), done: 0.0 }
     }
 
-    /// How many events to send at a time.
+    /// The number of events that should be sent at a time.
     pub(crate) fn piece(&self) -> u64 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         let piece = (self.per_s / PIECES_PER_S).clamp(1.0, PACED_PIECE_MAX as f64) as u64;
         piece
     }
 
-    /// Waits until `events` more events may be sent. After a time in which the server was
-    /// unreachable, at most the events of one second are sent at once.
+    /// Waits until `events` more events may be sent. If the server could not be reached for a
+    /// while, at most the events of one second are sent at once after that.
     pub(crate) async fn wait(&mut self, events: u64) {
         #[expect(clippy::cast_precision_loss, reason = "exact far beyond any count here")]
         let events = events as f64;

@@ -1,14 +1,15 @@
-//! Tables for people: columns, or one field per line if the terminal is too narrow for
-//! columns.
+//! Tables for people. They have columns or, if the terminal is too narrow for columns, one field on
+//! each line.
 
 use std::fmt;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
 use unicode_width::UnicodeWidthStr;
 
-/// Narrower columns are hard to read; content is wrapped only down to this width.
+/// The minimum width of a column whose content is wrapped, because narrower columns are hard to
+/// read.
 const COLUMN_MIN: usize = 14;
-/// The width of a column in addition to its content: two spaces and a border.
+/// The width that a column has in addition to its content: two spaces and a border.
 const COLUMN_FRAME: usize = 3;
 
 /// A table with a title for each column.
@@ -20,7 +21,8 @@ pub(crate) struct TextTable {
 }
 
 impl TextTable {
-    /// An empty table for a terminal of `width`; `None` for unlimited width.
+    /// Creates an empty table for a terminal of `width` columns; `None` if the width is not
+    /// limited.
     pub(crate) fn new(titles: Vec<String>, width: Option<usize>) -> Self {
         Self { titles, rows: Vec::new(), right: Vec::new(), width }
     }
@@ -30,12 +32,12 @@ impl TextTable {
         self.rows.push(cells.into_iter().collect());
     }
 
-    /// Aligns these columns to the right.
+    /// Aligns the text in these columns to the right.
     pub(crate) fn align_right(&mut self, columns: impl IntoIterator<Item = usize>) {
         self.right.extend(columns);
     }
 
-    /// Whether the columns fit the terminal, wrapped if necessary.
+    /// Whether the columns fit on the terminal, with wrapped content if necessary.
     fn fits(&self) -> bool {
         let Some(width) = self.width else { return true };
         let needed = (0..self.titles.len()).map(|column| {
@@ -63,7 +65,8 @@ impl TextTable {
         table.to_string()
     }
 
-    /// One field per line and an empty line between rows, like psql's expanded display.
+    /// The table with one field on each line and an empty line between rows, like psql's expanded
+    /// display.
     fn expanded(&self, width: usize) -> String {
         let names = self.titles.iter().map(|title| title.width()).max().unwrap_or(0).min(width / 2);
         let indent = " ".repeat((names + 2).min(width / 2));

@@ -1,5 +1,5 @@
-//! Events in a binary mode: the carrier (an HTTP request or a Kafka record) has each
-//! attribute in a header, and the payload as its body.
+//! Reads events in a binary mode. In this mode the carrier of an event (an HTTP request or a Kafka
+//! record) has each attribute in a header, and the payload as its body.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::error::quote;
 use super::members::{add_extension, is_full};
 use super::{ATTRIBUTE_BYTES_MAX, EXTENSIONS_MAX, EventError, Reader};
 
-/// The attributes of one event, as the carrier gave them.
+/// The attributes of one event, as they were in the headers.
 #[derive(Debug, Default)]
 pub struct Attributes<'a> {
     specversion: Option<Cow<'a, str>>,
@@ -28,26 +28,26 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    /// The rules for records of a log: an extension attribute that is not allowed is left
-    /// out, and an empty attribute counts as absent.
+    /// Creates a reader of attributes with the rules for records of a log: an extension attribute
+    /// that is not allowed is left out, and an empty attribute counts as absent.
     #[must_use]
     pub fn of_log() -> Self {
         Self { tolerant: true, ..Self::default() }
     }
 
-    /// `source`, `type` and `id`, if present.
+    /// The values of `source`, `type` and `id`, as far as they are present.
     #[must_use]
     pub fn names(&self) -> [&str; 3] {
         [&self.source, &self.kind, &self.id].map(|text| text.as_deref().unwrap_or_default())
     }
 
-    /// The time as text, if there is one.
+    /// The time of the event as text, if it has one.
     #[must_use]
     pub fn time(&self) -> Option<&str> {
         self.time.as_deref()
     }
 
-    /// Counts an extension attribute that the caller left out.
+    /// Counts an extension attribute that the caller has left out.
     pub fn leave_out(&mut self) {
         self.ignored += 1;
     }
@@ -55,7 +55,7 @@ impl<'a> Attributes<'a> {
     /// Adds the attribute `name`.
     ///
     /// # Errors
-    /// [`EventError`] if it is not allowed as an attribute, or exists already with
+    /// [`EventError`] if the name or the value is not allowed, or if the attribute already has
     /// another value.
     pub fn set(&mut self, name: &'a str, value: Cow<'a, str>) -> Result<(), EventError> {
         if self.tolerant && value.is_empty() {
@@ -98,7 +98,7 @@ impl<'a> Attributes<'a> {
             (Ok(()), Some(place)) if self.extensions[place].1 == value => {}
             (Ok(()), Some(_)) if !self.tolerant => return Err(EventError::Twice(quote(name))),
             (Ok(()), Some(place)) => {
-                // In Kafka the last header of a name counts.
+                // If a Kafka record has several headers with the same name, the last one is used.
                 self.extensions[place].1 = value;
                 self.ignored += 1;
             }
@@ -110,14 +110,15 @@ impl<'a> Attributes<'a> {
         Ok(())
     }
 
-    /// The number of bytes of all names and values.
+    /// The number of bytes of all names and values together.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Writes the extension attributes as a JSON object, sorted by name, so that their order in
-    /// transport does not matter. All values are JSON strings, because headers have no types.
+    /// Writes the extension attributes as a JSON object. They are sorted by name, so the order in
+    /// which they were sent does not matter. All values are JSON strings, because headers have no
+    /// types.
     fn write_extensions(&mut self, strips: impl Fn(&str) -> bool, object: &mut String) {
         self.extensions.sort_unstable_by_key(|(name, _)| *name);
         for (name, value) in self.extensions.iter().filter(|(name, _)| !strips(name)) {
@@ -135,7 +136,7 @@ impl Reader {
     /// `payload`, which is not checked.
     ///
     /// # Errors
-    /// [`EventError`]; in this case nothing was added to `into`.
+    /// [`EventError`] if the event is invalid. Then nothing was added to `into`.
     pub fn attributes(
         &mut self,
         mut attributes: Attributes<'_>,

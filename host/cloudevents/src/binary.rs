@@ -1,4 +1,4 @@
-//! Binary mode: attributes in `ce-*` headers, the payload as the body.
+//! Reads events in binary mode: the attributes are in `ce-*` headers, and the payload is the body.
 
 use std::borrow::Cow;
 
@@ -10,7 +10,7 @@ use super::checks::{check_json, check_unicode};
 use super::error::quote;
 use super::{Attributes, EventError, Reader, is_json};
 
-/// The prefix of attribute headers.
+/// The prefix of the headers that contain attributes.
 const PREFIX: &str = "ce-";
 
 impl Reader {
@@ -18,7 +18,7 @@ impl Reader {
     /// [`lantern_core::Timestamp::MIN`].
     ///
     /// # Errors
-    /// [`EventError`]; in this case nothing was added to `into`.
+    /// [`EventError`] if the event is invalid. Then nothing was added to `into`.
     pub fn binary(
         &mut self,
         headers: &HeaderMap,
@@ -32,8 +32,8 @@ impl Reader {
                 let text = String::from_utf8_lossy(value.as_bytes());
                 value.to_str().map_err(|_| header_error("content-type", &text))?
             }
-            // A payload without a media type counts as JSON, but these bytes were not checked
-            // as JSON. So they get a media type.
+            // A payload without a media type counts as JSON, but these bytes were not checked to be
+            // JSON. So they get a media type.
             None if body.is_empty() => "",
             None => "application/octet-stream",
         };
@@ -56,8 +56,8 @@ fn attributes(headers: &HeaderMap) -> Result<Attributes<'_>, EventError> {
         if attribute == "datacontenttype" {
             return Err(EventError::Name("ce-datacontenttype (use `content-type`)".into()));
         }
-        // In structured mode an attribute `data` would become a second member `data`, in
-        // addition to the payload.
+        // In structured mode, an attribute `data` would become a second member `data` next to the
+        // payload.
         if attribute == "data" {
             return Err(EventError::Name("ce-data (the body is the data)".into()));
         }
@@ -73,9 +73,9 @@ fn header_error(name: &str, value: &str) -> EventError {
     EventError::Header { name: quote(name), value: quote(value) }
 }
 
-/// The text of a header's value (HTTP binding 1.0.2, section 3.1.3.2): first remove the
-/// quotes of a quoted string, which earlier versions of the binding wrote, then
-/// percent-decode once.
+/// Decodes the text of a header's value (HTTP binding 1.0.2, section 3.1.3.2). It first removes the
+/// quotes of a quoted string, which earlier versions of the binding wrote, and then decodes
+/// percent-encoded bytes once.
 fn header_decode(value: &[u8]) -> Option<String> {
     let value = value.trim_ascii();
     match unquote(value) {
@@ -84,7 +84,7 @@ fn header_decode(value: &[u8]) -> Option<String> {
     }
 }
 
-/// The content of `value`, without the escapes, if it is one quoted string.
+/// The content of `value` without quotes and escapes, if `value` is one quoted string.
 fn unquote(value: &[u8]) -> Option<Vec<u8>> {
     let mut rest = value.strip_prefix(b"\"")?.iter();
     let mut inner = Vec::with_capacity(value.len());
@@ -97,7 +97,8 @@ fn unquote(value: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The UTF-8 text that is percent-encoded in `value`; `None` if it is invalid.
+/// Decodes the percent-encoded text in `value`; `None` if the result is not UTF-8 or the encoding
+/// is invalid.
 #[must_use]
 pub fn percent_decode(value: &[u8]) -> Option<String> {
     let mut decoded = Vec::with_capacity(value.len());

@@ -1,4 +1,4 @@
-//! Checks of attributes and of JSON.
+//! Checks attributes and JSON.
 
 use lantern_core::{EventRef, is_host_source, is_host_type};
 use serde_json::value::RawValue;
@@ -25,7 +25,7 @@ pub(super) fn check_reserved(event: &EventRef<'_>) -> Result<(), EventError> {
     Ok(())
 }
 
-/// The size of an event that the limit applies to: its payload and its attributes,
+/// The size of an event to which the limit applies: the bytes of its payload and its attributes,
 /// however they were sent.
 pub(super) fn event_bytes(event: &EventRef<'_>) -> usize {
     let attributes = [
@@ -41,7 +41,7 @@ pub(super) fn event_bytes(event: &EventRef<'_>) -> usize {
     event.data.len() + attributes.iter().map(|text| text.len()).sum::<usize>()
 }
 
-/// Checks that `bytes` are one JSON value, not nested deeper than `depth_max`.
+/// Checks that `bytes` are one JSON value that is nested at most `depth_max` deep.
 ///
 /// # Errors
 /// [`EventError`] with the reason if they are not.
@@ -57,7 +57,7 @@ pub fn check_json(bytes: &[u8], depth_max: usize) -> Result<(), EventError> {
     }
 }
 
-/// Refuses escapes of half a character: accepted text must be readable by every client.
+/// Refuses escapes that stand for only half a character, because not every client can read them.
 pub(super) fn check_unicode(json: &str) -> Result<(), EventError> {
     match lone_surrogate(json) {
         Some(escape) => Err(EventError::HalfCharacter(escape.to_owned())),
@@ -65,7 +65,7 @@ pub(super) fn check_unicode(json: &str) -> Result<(), EventError> {
     }
 }
 
-/// Checks the attributes that are URIs and media types.
+/// Checks the syntax of those attributes that are URIs or media types.
 pub(super) fn check_syntax(event: &EventRef<'_>) -> Result<(), EventError> {
     let wrong = |name: &str, value: &str, expected| {
         Err(EventError::Type { name: name.to_owned(), value: quote(value), expected })
@@ -92,7 +92,7 @@ pub(super) fn check_name(name: &str) -> Result<(), EventError> {
     if fits { Ok(()) } else { Err(EventError::Name(quote(name))) }
 }
 
-/// Checks the length of a text attribute, and that it contains no control character.
+/// Checks the length of a text attribute, and that it contains no control characters.
 ///
 /// # Errors
 /// [`EventError`] that names the attribute.
@@ -100,9 +100,9 @@ pub fn check_text(name: &str, value: &str, max: usize) -> Result<(), EventError>
     if value.len() > max {
         return Err(EventError::TooLong { name: quote(name), bytes: value.len(), max });
     }
-    // First test all bytes at once, without a branch for each byte, because nearly every value
-    // is plain ASCII. Control characters are refused because U+0000 separates tenant and key,
-    // so a tenant must not contain it.
+    // All bytes are tested at once first, without a branch for each byte, because nearly every
+    // value is plain ASCII. Control characters are refused because U+0000 separates the tenant from
+    // the key, so a tenant must not contain it.
     let suspicious = value.bytes().fold(false, |found, b| found | !(0x20..0x7F).contains(&b));
     if suspicious && value.chars().any(char::is_control) {
         return Err(EventError::Control { name: quote(name), value: quote(value) });
@@ -121,11 +121,11 @@ pub(super) fn not_json(text: &str) -> EventError {
     }
 }
 
-/// Refuses nesting deeper than `max`. Most texts have at most `max` opening brackets in total,
-/// so counting the brackets is usually enough.
+/// Refuses JSON that is nested deeper than `max`. Most texts have no more than `max` opening
+/// brackets in total, so it is usually enough to count the brackets.
 pub(super) fn check_depth(text: &str, max: usize) -> Result<(), EventError> {
-    // `[` and `{` differ in one bit, so one comparison finds both. Each piece is short enough
-    // that its count fits in one byte; then the compiler can process 16 or more bytes at a
+    // The codes of `[` and `{` differ in one bit, so one comparison finds both. Each piece is so
+    // short that its count fits into one byte. The compiler can then process 16 or more bytes at a
     // time.
     let opening = |piece: &[u8]| piece.iter().fold(0, |n, b| n + u8::from(b | 0x20 == b'{'));
     let open: usize = text.as_bytes().chunks(255).map(|piece| usize::from(opening(piece))).sum();

@@ -1,162 +1,162 @@
-//! Why an event is not accepted.
+//! The reasons why an event is not accepted.
 
 use thiserror::Error;
 
-/// The maximum number of characters of an invalid value in a message.
+/// The maximum number of characters of an invalid value that a message quotes.
 const QUOTE_CHARS_MAX: usize = 80;
 
 /// Why an event was refused. The text quotes the invalid value.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum EventError {
-    /// Not UTF-8.
+    /// The event is not UTF-8.
     #[error("byte {at} is not UTF-8: events are UTF-8 JSON")]
     NotUtf8 {
-        /// The index of the first invalid byte, from 0.
+        /// The index of the first invalid byte, counted from 0.
         at: usize,
     },
-    /// Not JSON.
+    /// The event is not JSON.
     #[error("not JSON: {0}")]
     NotJson(String),
-    /// JSON, but not an object (or, in batch mode, not an array).
+    /// The event is JSON, but not an object; or a batch is JSON, but not an array.
     #[error("expected {expected}, found `{value}`")]
     Shape {
-        /// What is expected.
+        /// The form that is expected.
         expected: &'static str,
-        /// What was found.
+        /// The beginning of the JSON that was found.
         value: String,
     },
-    /// More bytes than allowed.
+    /// The event has more bytes than allowed.
     #[error("the event has {bytes} bytes, but the limit is {max}")]
     TooLarge {
-        /// The size in bytes; for a line that did not end, the bytes read so far.
+        /// The size in bytes. For a line that did not end, it is the number of bytes read so far.
         bytes: usize,
-        /// The limit.
+        /// The limit in bytes.
         max: usize,
     },
-    /// Nested deeper than allowed.
+    /// The JSON of the event is nested deeper than allowed.
     #[error("the event is nested deeper than {max} levels")]
     TooDeep {
-        /// The limit.
+        /// The maximum depth.
         max: usize,
     },
     /// A required attribute is missing.
     #[error("attribute `{0}` is missing: `specversion`, `id`, `source` and `type` are required")]
     Missing(&'static str),
-    /// An attribute is empty.
+    /// An attribute has an empty value.
     #[error("attribute `{0}` is empty: give it a value or leave it out")]
     Empty(String),
-    /// An attribute has the wrong type.
+    /// The value of an attribute has the wrong type.
     #[error("attribute `{name}` is `{value}`: it must be {expected}")]
     Type {
-        /// The attribute.
+        /// The name of the attribute.
         name: String,
-        /// The value.
+        /// The wrong value.
         value: String,
-        /// The expected type.
+        /// The type that is expected.
         expected: &'static str,
     },
-    /// Another version of CloudEvents.
+    /// The event has another version of CloudEvents.
     #[error("`specversion` is `{0}`: this server accepts `1.0`")]
     SpecVersion(String),
-    /// A name that is not allowed for an attribute.
+    /// An attribute has a name that is not allowed.
     #[error(
         "`{0}` is not an attribute name: use lower-case letters and digits, preferably 20 or fewer"
     )]
     Name(String),
-    /// An attribute occurs twice, with different values.
+    /// An attribute occurs twice with different values.
     #[error("attribute `{0}` occurs twice, with different values")]
     Twice(String),
-    /// More extension attributes than allowed.
+    /// The event has more extension attributes than allowed.
     #[error("the event has more than {max} extension attributes")]
     TooManyExtensions {
-        /// The limit.
+        /// The maximum number of extension attributes.
         max: usize,
     },
-    /// A text attribute is longer than allowed.
+    /// The value of a text attribute is longer than allowed.
     #[error("attribute `{name}` has {bytes} bytes, but the limit is {max}")]
     TooLong {
-        /// The attribute.
+        /// The name of the attribute.
         name: String,
-        /// The size in bytes.
+        /// The length of the value in bytes.
         bytes: usize,
-        /// The limit.
+        /// The maximum length in bytes.
         max: usize,
     },
-    /// A text attribute contains a control character.
+    /// The value of a text attribute contains a control character.
     #[error("attribute `{name}` is `{value}`: control characters are not allowed in attributes")]
     Control {
-        /// The attribute.
+        /// The name of the attribute.
         name: String,
-        /// The value.
+        /// The invalid value.
         value: String,
     },
-    /// A type or source that is reserved for the host.
+    /// The event has a type or source that is reserved for the host.
     #[error("`{name}` is `{value}`: {rule}")]
     Reserved {
-        /// The attribute.
+        /// The name of the attribute.
         name: &'static str,
-        /// The value.
+        /// The reserved value.
         value: String,
-        /// What is reserved for the host.
+        /// Which values are reserved for the host.
         rule: &'static str,
     },
-    /// Not a time.
+    /// The value of `time` is not a time.
     #[error("`time` is `{value}`: write RFC 3339, such as `2026-01-31T23:59:59.999Z`{hint}")]
     Time {
-        /// The value.
+        /// The invalid value.
         value: String,
-        /// The text to write, if the value is a number.
+        /// If the value is a number: the text that should be written instead.
         hint: String,
     },
-    /// A time before the year 1 or at the end of the year 9999.
+    /// The time is before the year 1, or at or after the end of the year 9999.
     #[error("`time` is `{0}`: times are from 0001-01-01T00:00:00Z to 9999-12-30T21:59:59.999999Z")]
     TimeRange(String),
-    /// A number that is not a time in its unit.
+    /// The value is a number that is not a plausible time in its unit.
     #[error(
         "`time` is `{value}`, which is {was} in {unit}; {advice}: correct `time_unit`, leave the time out if there is none, or write times before 1971 as RFC 3339"
     )]
     TimeNumber {
-        /// The value.
+        /// The number, as text.
         value: String,
-        /// The unit in which it was read.
+        /// The unit in which the number was read.
         unit: &'static str,
-        /// The time in this unit.
+        /// The time that the number means in this unit.
         was: String,
-        /// The unit that fits.
+        /// Which unit would be plausible.
         advice: String,
     },
-    /// A time too far ahead.
+    /// The time is too far in the future.
     #[error("`time` is `{value}`, more than {max_s} s ahead of this server's clock")]
     TimeAhead {
-        /// The time.
+        /// The time, as text.
         value: String,
-        /// The limit, in seconds.
+        /// How far in the future a time may be, in seconds.
         max_s: u64,
     },
-    /// JSON with an escape for half a character.
+    /// The JSON contains an escape that stands for only half a character.
     #[error("`{0}` is half a character: JSON text must be Unicode")]
     HalfCharacter(String),
-    /// Both forms of payload are present.
+    /// The event has both `data` and `data_base64`.
     #[error("both `data` and `data_base64` are given: give only one of them")]
     DataTwice,
-    /// Not base64.
+    /// The value of `data_base64` is not base64.
     #[error("`data_base64` is not base64: {0}")]
     Base64(String),
-    /// The payload is declared as JSON, but is not JSON.
+    /// The media type says that the payload is JSON, but it is not JSON.
     #[error("the data is declared as JSON, but is not JSON: {0}")]
     DataNotJson(String),
-    /// A header value that is not percent-encoded UTF-8.
+    /// The value of a header is not percent-encoded UTF-8.
     #[error(
         "header `{name}` is `{value}`: write it in ASCII, with other characters as percent-encoded UTF-8"
     )]
     Header {
-        /// The header.
+        /// The name of the header.
         name: String,
-        /// The value.
+        /// The invalid value.
         value: String,
     },
-    /// More distinct types in one request than the log accepts.
+    /// A request contains more distinct event types than the log accepts.
     #[error("more than 65,535 distinct types in one request: send fewer at once")]
     TooManyTypes,
 }
@@ -190,8 +190,8 @@ impl EventError {
     }
 }
 
-/// The beginning of `value`, short enough for a message. The value comes from a sender,
-/// so characters that change how a terminal shows text are escaped.
+/// The beginning of `value`, short enough for a message. The value comes from a sender, so
+/// characters that would change how a terminal shows the text are escaped.
 pub(super) fn quote(value: &str) -> String {
     let mut quoted = String::new();
     let mut chars = value.chars();
@@ -208,8 +208,7 @@ pub(super) fn quote(value: &str) -> String {
     quoted
 }
 
-/// Whether `c` marks or overrides the direction of text, separates lines or paragraphs, or
-/// has no width.
+/// Whether `c` changes the direction of text, separates lines or paragraphs, or has no width.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
         | '\u{2060}'..='\u{206F}' | '\u{FEFF}')

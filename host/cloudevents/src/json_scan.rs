@@ -1,16 +1,17 @@
-//! A scanner that finds the members of a JSON object, or the elements of an array, in one pass.
-//! It accepts no text that `serde_json` refuses, and returns the slices that `serde_json` would
-//! return. Texts that it does not handle (names with escapes, deep nesting, invalid JSON) are
-//! left to `serde_json`, which also gives the error.
+//! A scanner that finds the members of a JSON object, or the elements of an array, in one pass. It
+//! accepts no text that `serde_json` refuses, and returns the slices that `serde_json` would
+//! return. It does not handle names with escapes, deep nesting and invalid JSON. The caller must
+//! pass such texts to `serde_json`, which also returns the error.
 //!
-//! Strings are read eight bytes at a time, because they are most of a text.
+//! Strings are read eight bytes at a time, because most of a text consists of strings.
 
-/// The deepest nesting that is handled: [`Scanner::value`] has one bit per level.
+/// The maximum depth of nesting that the scanner handles: [`Scanner::value`] has one bit for each
+/// level.
 const DEPTH_MAX: usize = 64;
 
-/// Calls `member` with the name and the JSON of each member of the object `text`, in
-/// order, until it returns `false`. `depth_max` limits the nesting; the object itself is
-/// one level.
+/// Calls `member` with the name and the JSON of each member of the object `text`, in order, until
+/// `member` returns `false`. `depth_max` is the maximum depth of nesting; the object itself is one
+/// level.
 ///
 /// Returns `None` if `text` is not an object that this scanner handles, or if `member`
 /// returned `false`.
@@ -50,7 +51,7 @@ pub(super) fn members<'a>(
     }
 }
 
-/// The JSON of each element of the array `text`, like [`members`].
+/// The JSON of each element of the array `text`. Returns `None` as [`members`] does.
 pub(super) fn elements(text: &str, depth_max: usize) -> Option<Vec<&str>> {
     let mut json = Scanner { text, next: 0 };
     let inner_max = depth_max.checked_sub(1)?.min(DEPTH_MAX);
@@ -75,8 +76,7 @@ pub(super) fn elements(text: &str, depth_max: usize) -> Option<Vec<&str>> {
     }
 }
 
-/// Whether `text` is one value that this scanner handles, with at most `depth_max`
-/// levels.
+/// Whether `text` is one JSON value that this scanner handles, with at most `depth_max` levels.
 pub(super) fn is_value(text: &str, depth_max: usize) -> bool {
     let mut json = Scanner { text, next: 0 };
     json.skip_space();
@@ -124,7 +124,7 @@ impl Scanner<'_> {
         Some(())
     }
 
-    /// Reads a value with at most `depth_max` levels.
+    /// Reads a JSON value with at most `depth_max` levels.
     fn value(&mut self, depth_max: usize) -> Option<()> {
         // One bit for each open level: 1 for an object, 0 for an array.
         let (mut open, mut depth) = (0_u64, 0);
@@ -137,8 +137,8 @@ impl Scanner<'_> {
                         return None;
                     }
                     self.skip_space();
-                    // In ASCII the code of a closing bracket is that of its opening
-                    // bracket plus 2.
+                    // In ASCII, the code of a closing bracket is that of its opening bracket plus
+                    // 2.
                     if self.peek()? == first + 2 {
                         self.next += 1;
                     } else {
@@ -188,11 +188,11 @@ impl Scanner<'_> {
         Some(())
     }
 
-    /// Reads the rest of a number, after its first byte `first`.
+    /// Reads the rest of a number whose first byte was `first`.
     fn number(&mut self, first: u8) -> Option<()> {
         let first = if first == b'-' { self.take()? } else { first };
         match first {
-            // JSON allows no digit after a leading zero.
+            // In JSON, no digit may follow a leading zero.
             b'0' if matches!(self.peek(), Some(b'0'..=b'9')) => return None,
             b'0' => {}
             b'1'..=b'9' => self.digits(),
@@ -217,7 +217,7 @@ impl Scanner<'_> {
         }
     }
 
-    /// Reads the rest of a string, after its first quote. Returns whether it has escapes.
+    /// Reads the rest of a string after its first quote. Returns whether the string has escapes.
     fn string(&mut self) -> Option<bool> {
         let bytes = self.text.as_bytes();
         let mut escapes = false;
@@ -237,13 +237,13 @@ impl Scanner<'_> {
                     escapes = true;
                 }
                 0..0x20 => return None,
-                // An ordinary byte among the last ones of the text.
+                // One of the last bytes of the text, which has no special meaning.
                 _ => {}
             }
         }
     }
 
-    /// Reads the rest of an escape, after its backslash.
+    /// Reads the rest of an escape after its backslash.
     fn escape(&mut self) -> Option<()> {
         match self.take()? {
             b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => Some(()),
@@ -257,9 +257,9 @@ impl Scanner<'_> {
     }
 }
 
-/// Returns a word in which the lowest bit that is set is the highest bit of the first
-/// special byte of `word`: a quote, a backslash or a byte below 0x20. Higher bits mean
-/// nothing. Returns 0 if there is no special byte.
+/// Finds the first special byte of `word`: a quote, a backslash or a byte below 0x20. In the
+/// result, the lowest bit that is set is the highest bit of this byte. Higher bits have no meaning.
+/// The result is 0 if there is no special byte.
 fn special(word: u64) -> u64 {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
@@ -279,7 +279,7 @@ mod tests {
     use super::*;
     use crate::Name;
 
-    /// The members as `serde_json` finds them.
+    /// The members of the object `text`, as `serde_json` finds them.
     fn expected(text: &str) -> Option<Vec<(String, String)>> {
         struct Members(Vec<(String, String)>);
         impl<'de> serde::Deserialize<'de> for Members {
@@ -319,8 +319,7 @@ mod tests {
         Some(found)
     }
 
-    /// Checks that the scanner, if it handles `text` at all, gives the same as
-    /// `serde_json`.
+    /// Checks that the scanner, if it handles `text`, gives the same result as `serde_json`.
     fn check(text: &str) {
         if let Some(found) = found(text) {
             assert_eq!(Some(found), expected(text), "{text}");

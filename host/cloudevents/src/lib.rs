@@ -1,14 +1,15 @@
-//! CloudEvents 1.0 from bytes to [`lantern_core::Events`] and back.
+//! Converts CloudEvents 1.0 from bytes to [`lantern_core::Events`] and back.
 //!
-//! A [`Reader`] checks everything that later stages rely on: required attributes, their
-//! types and lengths, UTF-8, JSON, its depth, a plausible time. It never changes a
-//! payload: `data` is kept byte for byte.
+//! A [`Reader`] checks everything on which the rest of the host relies: that required attributes
+//! are present, the types and lengths of attributes, that the text is UTF-8 and JSON, the depth of
+//! the JSON, and that the time is plausible. It never changes a payload: `data` is kept byte for
+//! byte.
 //!
-//! A client gets an error if its event is invalid. But a record of a log cannot be corrected
-//! and sent again. So [`Reader::of_log`] accepts faults in parts on which Lantern does not
-//! depend: for example, an extension attribute never makes a record unreadable. Such a reader
-//! converts the records that it accepts into a form that a client may send, so that an exported
-//! event can be imported again.
+//! A client gets an error if its event is invalid. But a record of a log on Kafka cannot be
+//! corrected and sent again. So the reader that [`Reader::of_log`] creates accepts faults in parts
+//! on which Lantern does not depend. For example, an extension attribute never makes a record
+//! unreadable. This reader converts the records that it accepts into a form that a client may send,
+//! so that an exported event can be imported again.
 
 mod attributes;
 mod binary;
@@ -31,28 +32,28 @@ pub use syntax::json_text;
 pub use time::{TimeUnit, format_time, parse_time, read_time, time_of_number};
 pub use write::{write_event, write_exact};
 
-/// One event in structured mode.
+/// The media type of one event in structured mode.
 pub const STRUCTURED: &str = "application/cloudevents+json";
-/// A JSON array of events in structured mode.
+/// The media type of a JSON array of events in structured mode.
 pub const BATCH: &str = "application/cloudevents-batch+json";
-/// One event in structured mode per line.
+/// The media type of events in structured mode, each on a line of its own.
 pub const NDJSON: &str = "application/x-ndjson";
-/// The longest `type`, in bytes; a manifest's subscriptions have the same limit.
+/// The maximum length of `type`, in bytes. Subscriptions in a manifest have the same limit.
 pub const TYPE_BYTES_MAX: usize = 255;
-/// The longest value of every other text attribute, in bytes.
+/// The maximum length of the value of every other text attribute, in bytes.
 pub const ATTRIBUTE_BYTES_MAX: usize = 4_096;
-/// The longest name of an extension attribute, in characters. CloudEvents advises 20
-/// at most, and connectors use up to 40.
+/// The maximum length of the name of an extension attribute, in characters. CloudEvents recommends
+/// at most 20, and some connectors use up to 40.
 pub const NAME_CHARS_MAX: usize = 255;
-/// The maximum number of extension attributes of one event, without the host's own.
+/// The maximum number of extension attributes of one event, without those that the host adds.
 pub const EXTENSIONS_MAX: usize = 64;
-/// The maximum number of the host's own extension attributes of one event. An exported event
-/// has these in addition to the extension attributes with which it was sent.
+/// The maximum number of extension attributes that the host adds to one event. An exported event
+/// has them in addition to the extension attributes with which it was sent.
 pub const HOST_EXTENSIONS_MAX: usize = 8;
-/// The extension attribute of an exported event whose data is JSON without a media type
-/// and had to be written as base64.
+/// The extension attribute of an exported event whose data is JSON without a media type and is
+/// written as base64.
 const UNTYPED: &str = "lanternuntyped";
-/// The maximum number of bytes that the host's own extension attributes add to an event.
+/// The maximum number of bytes that the extension attributes of the host add to an event.
 const HOST_EXTENSIONS_BYTES: usize = 512;
 
 /// The limits of an event from outside; set in section `ingest` of the configuration.
@@ -68,12 +69,12 @@ pub struct EventLimits {
 }
 
 impl EventLimits {
-    /// The maximum size of the JSON of an event within the limits. Base64 makes the
-    /// payload a third larger, and a character of an attribute can take six bytes.
+    /// The maximum size of the JSON of an event that is within the limits. Base64 makes the payload
+    /// a third larger, and a character of an attribute can take six bytes.
     #[must_use]
     pub fn written_bytes_max(&self) -> usize {
         const ATTRIBUTES_BYTES: usize = 256 << 10;
-        // Saturating, because a log is read without a limit.
+        // A log is read without a limit, so the calculation must not overflow.
         (self.event_bytes_max / 3).saturating_mul(4).saturating_add(ATTRIBUTES_BYTES)
     }
 }
@@ -84,7 +85,7 @@ impl Default for EventLimits {
     }
 }
 
-/// Whether a payload of this media type is JSON; an empty one is.
+/// Whether a payload with this media type is JSON. If the media type is empty, it is.
 #[must_use]
 pub fn is_json(media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or_default().trim();

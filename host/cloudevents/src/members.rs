@@ -1,5 +1,5 @@
-//! The members of an event in structured mode, found in one pass as raw slices of the
-//! input. Only strings with escapes are copied.
+//! Finds the members of an event in structured mode in one pass, as slices of the input. Only
+//! strings with escapes are copied.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -16,7 +16,7 @@ use super::{
     ATTRIBUTE_BYTES_MAX, EXTENSIONS_MAX, EventError, HOST_EXTENSIONS_MAX, is_json, json_scan,
 };
 
-/// The members of an event in structured mode, raw.
+/// The members of an event in structured mode, as they are written in the JSON.
 #[derive(Default)]
 pub(super) struct Members<'a> {
     pub(super) specversion: Option<&'a str>,
@@ -30,9 +30,9 @@ pub(super) struct Members<'a> {
     pub(super) datacontenttype: Option<&'a str>,
     data: Option<&'a str>,
     pub(super) data_base64: Option<&'a str>,
-    /// Name and JSON of the extension attributes, each checked.
+    /// The name and the JSON of each extension attribute. They were checked.
     pub(super) extensions: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// Whether a disallowed extension attribute is left out.
+    /// Whether an extension attribute that is not allowed is left out, and not refused.
     tolerant: bool,
     pub(super) ignored: u64,
     error: Option<EventError>,
@@ -43,9 +43,9 @@ impl<'a> Members<'a> {
         self.extensions.iter().any(|(known, _)| known == name)
     }
 
-    /// The members of `text`, which may be nested `depth_max` deep. `None` if the scanner does
-    /// not handle `text`; then [`Members::parse`] must read it, and returns the error if there
-    /// is one.
+    /// Finds the members of `text`, which may be nested `depth_max` deep. Returns `None` if the
+    /// scanner does not handle `text`. In this case [`Members::parse`] must read it, and returns
+    /// the error if there is one.
     pub(super) fn scan(text: &'a str, depth_max: usize, tolerant: bool) -> Option<Self> {
         let mut members = Self { tolerant, ..Self::default() };
         json_scan::members(text, depth_max, |name, value| {
@@ -54,7 +54,7 @@ impl<'a> Members<'a> {
         Some(members)
     }
 
-    /// The members of any `text`, and whether they can be used.
+    /// Finds the members of any `text`, and returns them with an error if they cannot be used.
     pub(super) fn parse(text: &'a str, tolerant: bool) -> (Self, Result<(), EventError>) {
         let mut members = Self { tolerant, ..Self::default() };
         let mut json = serde_json::Deserializer::from_str(text);
@@ -75,7 +75,7 @@ impl<'a> Members<'a> {
     }
 
     fn set(&mut self, name: Cow<'a, str>, value: &'a str) -> Result<(), EventError> {
-        // An attribute that is null counts as absent, whatever its name.
+        // An attribute whose value is null counts as absent, whatever its name is.
         if value == "null" && &*name != "data" {
             return Ok(());
         }
@@ -125,8 +125,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Whether an event with extension attributes `names` is full, so that `name` cannot be
-/// added.
+/// Whether an event with the extension attributes `names` already has the maximum number, so that
+/// `name` cannot be added.
 pub(super) fn is_full<'n>(names: impl ExactSizeIterator<Item = &'n str>, name: &str) -> bool {
     if names.len() < HOST_EXTENSIONS_MAX {
         return false;
@@ -136,8 +136,8 @@ pub(super) fn is_full<'n>(names: impl ExactSizeIterator<Item = &'n str>, name: &
     names.filter(|known| of_host(known) == of_host(name)).count() >= max
 }
 
-/// The JSON of an extension attribute. In a log, a number that is not an integer of
-/// CloudEvents becomes a text with the same characters.
+/// The JSON of an extension attribute. In a record of a log, a number that is not an integer by the
+/// rules of CloudEvents becomes a text with the same characters.
 fn extension<'a>(name: &str, value: &'a str, tolerant: bool) -> Result<Cow<'a, str>, EventError> {
     let json = value;
     match json.as_bytes().first() {
@@ -152,7 +152,7 @@ fn extension<'a>(name: &str, value: &'a str, tolerant: bool) -> Result<Cow<'a, s
     Ok(Cow::Borrowed(json))
 }
 
-/// An integer up to `whole_max` or a boolean in its canonical form.
+/// The canonical form of a boolean, or of an integer up to `whole_max`; `None` for other values.
 pub(super) fn scalar(raw: &str, whole_max: i64) -> Option<Cow<'_, str>> {
     let json = raw;
     if matches!(json, "true" | "false") {
@@ -162,7 +162,7 @@ pub(super) fn scalar(raw: &str, whole_max: i64) -> Option<Cow<'_, str>> {
     (-whole_max - 1..=whole_max).contains(&whole).then(|| Cow::Owned(whole.to_string()))
 }
 
-/// Adds a member to a JSON object that is not closed yet.
+/// Adds a member to the JSON object `object`, which has no closing bracket yet.
 pub(super) fn add_extension(object: &mut String, name: &str, json: &str) {
     object.push(if object.is_empty() { '{' } else { ',' });
     object.push('"');
@@ -192,7 +192,7 @@ impl<'a> Visitor<'a> for MembersVisitor<'_, 'a> {
     }
 }
 
-/// A member's name, borrowed if it has no escapes.
+/// The name of a member. It is borrowed from the JSON text unless it has escapes.
 #[derive(Debug)]
 pub struct Name<'a>(pub Cow<'a, str>);
 
@@ -258,7 +258,7 @@ fn wrong_type(name: &str, json: &str, expected: &'static str) -> EventError {
     EventError::Type { name: quote(name), value: quote(json), expected }
 }
 
-/// The payload's bytes: JSON unchanged, the content of a string if the media type is
+/// The bytes of the payload. They are JSON unchanged, the content of a string if the media type is
 /// not JSON, or decoded base64.
 pub(super) fn payload<'a>(
     m: &Members<'a>,

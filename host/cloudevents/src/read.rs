@@ -1,4 +1,4 @@
-//! Reads structured mode, batches and lines.
+//! Reads events in structured mode, in batches and in lines.
 //!
 //! One pass takes the members of an event as raw slices of the input; only strings with
 //! escapes are copied before they go into their columns.
@@ -24,29 +24,30 @@ pub struct Reader {
     limits: EventLimits,
     /// The latest time that an event may have.
     time_max: Timestamp,
-    /// The time of an event that has none.
+    /// The time that an event without a time gets.
     time_default: Timestamp,
     /// Whether the host's own types, sources and extension attributes are accepted.
     host_events: bool,
-    /// Whether this reads a log, whose records cannot be sent again.
+    /// Whether this reads records of a log, which cannot be sent again, and therefore accepts some
+    /// faults.
     pub(super) tolerant: bool,
-    /// Extension attributes that were left out since the last [`Self::take_ignored`].
+    /// The number of extension attributes that were left out since the last [`Self::take_ignored`].
     pub(super) ignored: u64,
-    /// The extension attributes of the event being read, as one JSON object.
+    /// The extension attributes of the event that is being read, as one JSON object.
     pub(super) extensions: String,
 }
 
-/// The error in one line.
+/// An error in one line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LineError {
-    /// The line, from 1.
+    /// The number of the line, counted from 1.
     pub line: u64,
-    /// What is wrong with it.
+    /// What is wrong with the line.
     pub error: EventError,
 }
 
 impl Reader {
-    /// A reader for which `now` is the current time.
+    /// Creates a reader. `now` is the current time.
     #[must_use]
     pub fn new(limits: EventLimits, now: Timestamp) -> Self {
         let ahead = limits.time_ahead_s_max.saturating_mul(1_000_000);
@@ -62,8 +63,8 @@ impl Reader {
         }
     }
 
-    /// A reader of a log's records: the same bytes always give the same result, so
-    /// neither the current time nor a setting has an influence.
+    /// Creates a reader for records of a log. The same bytes always give the same result; neither
+    /// the current time nor a setting has an influence.
     #[must_use]
     pub fn of_log() -> Self {
         let limits = EventLimits { event_bytes_max: usize::MAX, ..EventLimits::default() };
@@ -78,23 +79,23 @@ impl Reader {
         self.host_events = taken;
     }
 
-    /// How many extension attributes were left out since the last call because they are
-    /// not allowed in an event. Only a reader of a log leaves any out.
+    /// Returns how many extension attributes were left out since the last call because they are not
+    /// allowed in an event. Only a reader for records of a log leaves extension attributes out.
     pub fn take_ignored(&mut self) -> u64 {
         std::mem::take(&mut self.ignored)
     }
 
-    /// Whether extension attribute `name` is stripped.
+    /// Whether the reader removes the extension attribute `name`.
     pub(super) fn strips(&self, name: &str) -> bool {
         !self.host_events && name.starts_with(HOST_EXTENSION_PREFIX)
     }
 
-    /// Sets the time for events without one, instead of [`Timestamp::MIN`].
+    /// Sets the time that events without a time get. By default it is [`Timestamp::MIN`].
     pub fn set_time_default(&mut self, time: Timestamp) {
         self.time_default = time;
     }
 
-    /// The limits that it enforces.
+    /// The limits that the reader enforces.
     #[must_use]
     pub fn limits(&self) -> &EventLimits {
         &self.limits
@@ -104,7 +105,7 @@ impl Reader {
     /// [`Timestamp::MIN`].
     ///
     /// # Errors
-    /// [`EventError`]; in this case nothing was added to `into`.
+    /// [`EventError`] if the event is invalid. Then nothing was added to `into`.
     pub fn structured(&mut self, json: &[u8], into: &mut Events) -> Result<(), EventError> {
         self.check_written(json.len())?;
         // A byte order mark is not part of the text.
@@ -116,7 +117,7 @@ impl Reader {
     /// the array; the other events are added.
     ///
     /// # Errors
-    /// [`EventError`] if `json` is not an array; in this case nothing was added.
+    /// [`EventError`] if `json` is not an array. Then nothing was added.
     pub fn batch(
         &mut self,
         json: &[u8],
@@ -145,9 +146,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads lines, one event each; empty lines are skipped. `first` is the number of the first
-    /// line. `bad` is called for each invalid line and returns whether to continue; the events
-    /// of the other lines are added to `into`. Returns how many lines were read.
+    /// Reads lines, each with one event. Empty lines are skipped. `first` is the number of the
+    /// first line. `bad` is called for each invalid line, and returns whether to continue. The
+    /// events of the other lines are added to `into`. Returns the number of lines read.
     pub fn lines(
         &mut self,
         block: &[u8],
@@ -165,8 +166,8 @@ impl Reader {
             line += 1;
             read.map_or_else(|error| bad(LineError { line: line - 1, error }), |()| true)
         };
-        // A block that is UTF-8 is checked as a whole and split as text, which is several
-        // times faster than line by line.
+        // If a block is UTF-8, it is checked as a whole and split as text. This is several times
+        // faster than checking each line.
         match std::str::from_utf8(block) {
             Ok(text) => text.split('\n').all(|json| read(Ok(json), self)),
             Err(_) => block.split(|&b| b == b'\n').all(|json| read(Err(json), self)),
@@ -209,14 +210,14 @@ impl Reader {
         read
     }
 
-    /// How deep the JSON of an event may be nested. The event itself is one level, so
-    /// that its data may be as deep as in binary mode.
+    /// The maximum depth of nesting for the JSON of an event. The event itself is one level, so its
+    /// data may be nested as deep as in binary mode.
     fn depth_max(&self) -> usize {
         self.limits.json_depth_max.saturating_add(1)
     }
 
-    /// Parses `text` if [`Members::scan`] does not handle it. Returns the members of `text`,
-    /// and an error if the event cannot be used with them.
+    /// Parses `text`, which [`Members::scan`] does not handle. Returns the members of `text`, and
+    /// an error if the event cannot be used with them.
     fn parse<'a>(
         &self,
         text: &'a str,
@@ -274,7 +275,7 @@ impl Reader {
             time: Timestamp::MIN,
             tenant: &tenant,
             dataschema: &dataschema,
-            // A payload of bytes without a type must not count as JSON.
+            // A payload of bytes without a media type must not count as JSON.
             datacontenttype: match m.data_base64 {
                 Some(_) if datacontenttype.is_empty() => "application/octet-stream",
                 Some(_) if self.is_import() && m.has_extension(UNTYPED) => "",
@@ -286,12 +287,11 @@ impl Reader {
         self.add(event, time.as_deref(), into)
     }
 
-    /// Adds an event whose attributes and payload were read elsewhere. Checks all attributes,
-    /// but not the payload. `time` is the event's time as text, if the event has its time in
-    /// this form.
+    /// Adds an event whose attributes and payload the caller has read. It checks all attributes,
+    /// but not the payload. `time` is the time as text, if the event has its time in this form.
     ///
     /// # Errors
-    /// [`EventError`]; in this case nothing was added to `into`.
+    /// [`EventError`] if the event is invalid. Then nothing was added to `into`.
     pub fn add(
         &self,
         mut event: EventRef<'_>,
@@ -332,18 +332,18 @@ impl Reader {
         if into.push(&event) { Ok(()) } else { Err(EventError::TooManyTypes) }
     }
 
-    /// Whether to check syntax that records of a topic may violate. These checks are left out
-    /// for records of a log, and for imports of events that come from a log.
+    /// Whether to check rules of syntax that records of a topic may violate. They are not checked
+    /// for records of a log, nor for imported events that come from a log.
     pub(super) fn is_strict(&self) -> bool {
         !self.tolerant && !self.host_events
     }
 
-    /// Whether it reads the output of [`write_exact`](super::write_exact).
+    /// Whether this reads events that [`write_exact`](super::write_exact) has written.
     fn is_import(&self) -> bool {
         !self.tolerant && self.host_events
     }
 
-    /// Refuses JSON that is larger than any event within the limit.
+    /// Refuses JSON that is larger than that of any event within the limit.
     fn check_written(&self, bytes: usize) -> Result<(), EventError> {
         let max = self.limits.event_bytes_max;
         let too_large = bytes > self.limits.written_bytes_max();

@@ -1,10 +1,10 @@
-//! Syntax checks: URIs (RFC 3986), media types (RFC 9110, section 8.3.1), and JSON
-//! strings that are valid Unicode.
+//! Checks the syntax of URIs (RFC 3986) and media types (RFC 9110, section 8.3.1), and whether JSON
+//! strings are valid Unicode.
 
 use std::borrow::Cow;
 
-/// Whether `text` is a URI reference: only characters that RFC 3986 allows, and
-/// complete percent-encoded bytes.
+/// Whether `text` is a URI reference: it contains only characters that RFC 3986 allows, and every
+/// percent-encoded byte is complete.
 pub(crate) fn is_uri_reference(text: &str) -> bool {
     let mut bytes = text.bytes();
     let mut fragments = 0;
@@ -25,7 +25,7 @@ pub(crate) fn is_uri_reference(text: &str) -> bool {
     fragments <= 1
 }
 
-/// Whether `text` is a URI: a reference that begins with a scheme.
+/// Whether `text` is a URI: a URI reference that begins with a scheme.
 pub(crate) fn is_uri(text: &str) -> bool {
     let Some((scheme, _)) = text.split_once(':') else { return false };
     let rest = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
@@ -50,7 +50,7 @@ pub(crate) fn is_media_type(text: &str) -> bool {
         let parameter = parameter.trim_start_matches([' ', '\t']);
         let (name, value) = token(parameter);
         if name.is_empty() {
-            // An extra separator at the end is allowed.
+            // Another separator at the end is allowed.
             rest = parameter;
             if !rest.is_empty() && !rest.starts_with(';') {
                 return false;
@@ -73,7 +73,7 @@ pub(crate) fn is_media_type(text: &str) -> bool {
     }
 }
 
-/// The token at the beginning of `text`, and the rest.
+/// Splits `text` into the token at its beginning and the rest.
 fn token(text: &str) -> (&str, &str) {
     let end = text.bytes().position(|b| !is_token(b)).unwrap_or(text.len());
     text.split_at(end)
@@ -83,7 +83,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The text after a quoted string whose first quote was already removed.
+/// The text after a quoted string. The first quote of the string was already removed.
 fn quoted(text: &str) -> Option<&str> {
     let mut bytes = text.bytes().enumerate();
     while let Some((at, byte)) = bytes.next() {
@@ -96,7 +96,7 @@ fn quoted(text: &str) -> Option<&str> {
     None
 }
 
-/// The first escape in `json` for half a character, such as `\ud800`. UTF-8 cannot
+/// The first escape in `json` that stands for only half a character, such as `\ud800`. UTF-8 cannot
 /// represent it, and most JSON readers refuse it.
 pub(crate) fn lone_surrogate(json: &str) -> Option<&str> {
     let bytes = json.as_bytes();
@@ -111,15 +111,15 @@ pub(crate) fn lone_surrogate(json: &str) -> Option<&str> {
                 }
                 at += 12;
             }
-            // An escaped backslash, quote or letter.
+            // The escape is a backslash, a quote or a letter.
             None => at = (at + 2).min(bytes.len()),
         }
     }
     None
 }
 
-/// The text of a JSON string; `None` if `json` is not a string. Escapes of half a
-/// character become U+FFFD, so that every row can be shown.
+/// The text of a JSON string; `None` if `json` is not a string. An escape of half a character
+/// becomes U+FFFD, so that every row can be shown.
 #[must_use]
 pub fn json_text(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
@@ -129,7 +129,7 @@ pub fn json_text(json: &str) -> Option<Cow<'_, str>> {
     let mut whole = String::with_capacity(json.len());
     let mut rest = json;
     while let Some(escape) = lone_surrogate(rest) {
-        // The search runs from the front, so this is the escape's index.
+        // The search begins at the front, so this is the index of the escape.
         let at = escape.as_ptr() as usize - rest.as_ptr() as usize;
         whole.push_str(&rest[..at]);
         whole.push_str("\\ufffd");
@@ -145,7 +145,8 @@ enum Half {
     Low,
 }
 
-/// Which half of a character the escape at `at` is, if it is such an escape.
+/// Whether the escape at `at` stands for the first or the second half of a character; `None` if it
+/// stands for neither.
 fn surrogate(json: &str, at: usize) -> Option<Half> {
     let escape = json.get(at..at + 6)?.strip_prefix("\\u")?;
     match u16::from_str_radix(escape, 16).ok()? {

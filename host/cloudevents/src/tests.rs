@@ -18,7 +18,7 @@ fn read(json: &str) -> Result<Event, EventError> {
     Ok(events.get(0).to_owned())
 }
 
-/// A valid event with `members` added.
+/// A valid event with the additional members `members`.
 fn with(members: &str) -> String {
     format!(r#"{{"specversion":"1.0","id":"1","source":"s","type":"t"{members}}}"#)
 }
@@ -202,7 +202,8 @@ fn each_bad_time_is_refused_in_words_that_quote_it() {
     assert_refused(&cases);
 }
 
-/// Checks that each event is refused with a code and with words that the message contains.
+/// Checks that each event is refused with the given code, and that the message contains the given
+/// words.
 fn assert_refused(cases: &[(&str, &str, &str)]) {
     for (json, code, words) in cases {
         let error = read(json).expect_err(json);
@@ -445,11 +446,11 @@ proptest! {
         if full {
             limits.event_bytes_max = event_bytes(&event.as_ref());
         }
-        // The event is valid: a client could have sent it.
+        // The event is valid, so a client could have sent it.
         let mut taken = Events::new();
         let mut client = Reader::new(limits, NOW);
         prop_assert_eq!(client.add(event.as_ref(), None, &mut taken), Ok(()));
-        // The attributes that an export adds, and those that the host gives to an emitted
+        // These are the attributes that an export adds, and those that the host gives to an emitted
         // event.
         let stamps = r#""lanternpartition":3,"lanternappended":"2023-11-14T22:13:20.123456Z","lanterndepth":7"#;
         let stamped = match event.extensions.strip_prefix('{') {
@@ -465,9 +466,8 @@ proptest! {
         let mut read = Events::new();
         prop_assert_eq!(import.structured(&json, &mut read), Ok(()));
         prop_assert_eq!(read.get(0).to_owned(), exported.clone());
-        // A reader that removes the host's attributes accepts the event too, and its data
-        // stays JSON. The reader may add a media type, and an event at the limit has no
-        // room for it.
+        // A reader that removes the attributes of the host accepts the event too, and its data is
+        // still JSON. The reader may add a media type, for which an event at the limit has no room.
         if full {
             return Ok(());
         }

@@ -1,4 +1,4 @@
-//! RFC 3339 times, to the microsecond.
+//! Reads and writes RFC 3339 times, with a resolution of a microsecond.
 
 use jiff::Timestamp as Instant;
 use lantern_core::{Timestamp, parse_rfc3339};
@@ -8,14 +8,14 @@ use super::error::quote;
 
 /// Microseconds in a second.
 const SECOND_US: i64 = 1_000_000;
-/// The earliest time that a number may mean: 1971-01-01T00:00:00Z. If a present-day number of
+/// The earliest time that a number may stand for: 1971-01-01T00:00:00Z. If a present-day number of
 /// seconds is read as milliseconds, the time is earlier than this, so the number is refused.
 const NUMBERS_FROM: Timestamp = Timestamp(31_536_000 * SECOND_US);
-/// The error for a refused number suggests a unit only if the time in this unit is earlier than
-/// 2200-01-01T00:00:00Z.
+/// The time 2200-01-01T00:00:00Z. If a number is refused, the error suggests a unit only if the
+/// time in this unit is earlier.
 const PLAUSIBLE_BEFORE: Timestamp = Timestamp(7_258_118_400 * SECOND_US);
 
-/// The unit of a time given as a number.
+/// The unit of a time that is written as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeUnit {
     /// Seconds.
@@ -31,7 +31,7 @@ pub enum TimeUnit {
 impl TimeUnit {
     const ALL: [Self; 4] = [Self::Seconds, Self::Millis, Self::Micros, Self::Nanos];
 
-    /// The name for messages.
+    /// The name of the unit, for messages.
     fn label(self) -> &'static str {
         match self {
             Self::Seconds => "seconds (`s`)",
@@ -41,7 +41,8 @@ impl TimeUnit {
         }
     }
 
-    /// Microseconds since 1970 of `number` in this unit, if they fit an `i64`.
+    /// The time that `number` stands for in this unit, in microseconds since 1970; `None` if it
+    /// does not fit an `i64`.
     fn micros(self, number: f64, whole: Option<i64>) -> Option<i64> {
         let (times, over) = match self {
             Self::Seconds => (1_000_000, 1),
@@ -59,13 +60,13 @@ impl TimeUnit {
     }
 }
 
-/// The time that `number` (a JSON number as text) means in `unit`.
+/// Converts `number`, which is a JSON number as text, to the time that it stands for in `unit`.
 ///
-/// Numbers for a time before 1971 or after [`Timestamp::LAST`] are refused: they nearly
-/// always have another unit, or mean "no time", as 0 and -1 do.
+/// Numbers for a time before 1971 or after [`Timestamp::LAST`] are refused. They nearly always have
+/// another unit, or stand for "no time", as 0 and -1 do.
 ///
 /// # Errors
-/// [`EventError::TimeNumber`], which suggests the unit that fits.
+/// [`EventError::TimeNumber`] if the number is refused. It suggests a plausible unit.
 pub fn time_of_number(number: &str, unit: TimeUnit) -> Result<Timestamp, EventError> {
     let value: f64 = number.parse().map_err(|_| not_a_time(number))?;
     let whole = number.parse().ok();
@@ -86,7 +87,7 @@ pub fn time_of_number(number: &str, unit: TimeUnit) -> Result<Timestamp, EventEr
     }
 }
 
-/// The unit in which the number is a plausible time, and that time.
+/// The unit in which the number is a plausible time, and this time.
 fn unit_that_fits(
     in_unit: impl Fn(TimeUnit) -> Option<Timestamp>,
 ) -> Option<(TimeUnit, Timestamp)> {
@@ -96,7 +97,8 @@ fn unit_that_fits(
     })
 }
 
-/// Why `text` is not an RFC 3339 time; for a number, with the text to write.
+/// The error that `text` is not an RFC 3339 time. If `text` is a number, the error contains the
+/// text that should be written.
 pub(super) fn not_a_time(text: &str) -> EventError {
     let unit = text.parse::<f64>().ok().and_then(|value| {
         let whole = text.parse().ok();
@@ -108,18 +110,19 @@ pub(super) fn not_a_time(text: &str) -> EventError {
     EventError::Time { value: quote(text), hint }
 }
 
-/// `text` as microseconds since 1970; `None` if it is not RFC 3339, or not from
-/// [`Timestamp::FIRST`] to [`Timestamp::LAST`]. Digits below a microsecond are cut off,
-/// and a leap second counts as the second before it.
+/// Parses `text` as microseconds since 1970; `None` if it is not RFC 3339, or not from
+/// [`Timestamp::FIRST`] to [`Timestamp::LAST`]. Digits below a microsecond are cut off, and a leap
+/// second counts as the second before it.
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     parse_rfc3339(text).filter(|time| time.is_in_range())
 }
 
-/// Like [`parse_time`], with the reason if there is no time.
+/// Parses `text` like [`parse_time`], but returns the reason if it is not a time.
 ///
 /// # Errors
-/// [`EventError::TimeRange`] or [`EventError::Time`].
+/// [`EventError::TimeRange`] if the time is out of range, and [`EventError::Time`] if `text` is not
+/// a time.
 pub fn read_time(text: &str) -> Result<Timestamp, EventError> {
     match parse_rfc3339(text) {
         Some(time) if time.is_in_range() => Ok(time),
@@ -128,8 +131,8 @@ pub fn read_time(text: &str) -> Result<Timestamp, EventError> {
     }
 }
 
-/// RFC 3339 in UTC; the nearest time in the accepted range if [`parse_time`] would not
-/// accept `time`.
+/// Writes a time in RFC 3339 in UTC. If [`parse_time`] would not accept the time, it writes the
+/// nearest time that is accepted.
 #[must_use]
 pub fn format_time(time: Timestamp) -> String {
     let clamped = time.clamp(Timestamp::FIRST, Timestamp::LAST);

@@ -6,15 +6,15 @@ use lantern_core::{EventRef, Timestamp};
 
 use super::{UNTYPED, format_time, is_json};
 
-/// Appends `event` to `out` as one JSON object in structured mode, on one line.
-/// Line ends between the members of its data become spaces.
+/// Appends `event` to `out` as one JSON object in structured mode, on one line. Line ends between
+/// the members of the event's data become spaces.
 pub fn write_event(event: &EventRef<'_>, out: &mut Vec<u8>) {
     write(event, false, out);
 }
 
-/// Like [`write_event`], but a [`Reader`](super::Reader) with
-/// [`set_host_events`](super::Reader::set_host_events) reads exactly the same event:
-/// JSON with line ends, or with white space around it, is written as base64.
+/// Appends `event` like [`write_event`], but so that a [`Reader`](super::Reader) with
+/// [`set_host_events`](super::Reader::set_host_events) reads exactly the same event. JSON with line
+/// ends, or with white space around it, is written as base64.
 pub fn write_exact(event: &EventRef<'_>, out: &mut Vec<u8>) {
     write(event, true, out);
 }
@@ -60,17 +60,16 @@ fn data(event: &EventRef<'_>, exact: bool, out: &mut Vec<u8>) {
     }
     if is_json(event.datacontenttype) && !(exact && is_spaced(event.data)) {
         out.extend_from_slice(b",\"data\":");
-        // JSON strings contain no raw line ends, so line ends occur only between
-        // members.
+        // A JSON string contains no line ends, so line ends are only between members.
         out.extend(event.data.iter().map(|&b| if matches!(b, b'\n' | b'\r') { b' ' } else { b }));
         return;
     }
     match std::str::from_utf8(event.data) {
-        // Written as text, JSON would become a string.
+        // If JSON was written as text, it would become a string.
         Ok(_) if is_json(event.datacontenttype) => {
             member(out, "data_base64", &BASE64_STANDARD.encode(event.data));
         }
-        // Text that consists mostly of escapes is shorter in base64.
+        // A text that consists mostly of escapes is shorter in base64.
         Ok(text) if escaped_bytes(text) <= text.len() / 3 + ESCAPES_BYTES => {
             member(out, "data", text);
         }
@@ -78,7 +77,7 @@ fn data(event: &EventRef<'_>, exact: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether JSON loses white space if it is written as a member on one line.
+/// Whether JSON would lose white space if it was written as a member on one line.
 fn is_spaced(json: &[u8]) -> bool {
     json.trim_ascii().len() < json.len() || json.iter().any(|b| matches!(b, b'\n' | b'\r'))
 }
@@ -87,7 +86,7 @@ fn is_spaced(json: &[u8]) -> bool {
 /// plus this number of bytes, the text is written as base64 instead.
 const ESCAPES_BYTES: usize = 1_024;
 
-/// How many bytes escapes add to `text` in JSON.
+/// The number of bytes that escapes add to `text` in JSON.
 fn escaped_bytes(text: &str) -> usize {
     let added = |byte: u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 1,

@@ -1,9 +1,9 @@
 //! Appends events with an idempotent producer. One thread keeps the deduplication window.
 //!
-//! An event is acknowledged when the broker has stored it. If the outcome of a send is
-//! unknown, the event is not acknowledged, and the end of the topic is read again
-//! before anything else is appended. So if the client sends the event again, the
-//! duplicate is recognized even though the first send was never acknowledged.
+//! An event is acknowledged when the broker has stored it. If it is not known whether the broker
+//! has stored an event, the event is not acknowledged, and the end of the topic is read again
+//! before anything else is appended. So if the client sends the event again, the duplicate is
+//! recognized even though the first one was never acknowledged.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -30,14 +30,14 @@ use crate::topic_settings::{
     Batching, EventCheck, RecordFailure, Undelivered, refused_here, verdict,
 };
 
-/// Memory that a record takes in the producer in addition to its event, in bytes.
+/// The memory that the producer needs for a record in addition to its event, in bytes.
 const RECORD_BYTES: usize = 768;
-/// How often waiting appends are checked for their timeout.
+/// The interval at which waiting appends are checked for their timeout.
 const TICK: Duration = Duration::from_millis(100);
-/// Wait before the end of the topic is read again after a failure.
+/// The wait before the end of the topic is read again after a failure.
 const AGAIN: Duration = Duration::from_secs(1);
 
-/// Takes appends.
+/// Accepts appends and passes them to its thread.
 pub(crate) struct Appender {
     jobs: Sender<AppendJob>,
     bytes: Arc<AtomicUsize>,
@@ -96,12 +96,13 @@ impl Appender {
         Ok(Self { jobs, bytes, limit, thread: Mutex::new(Some(thread)) })
     }
 
-    /// See [`lantern_core::Log::append`]. Appends to partition `to` if it is given.
+    /// Appends `events` as [`lantern_core::Log::append`] describes. If `to` is given, they are
+    /// appended to that partition.
     pub(crate) fn append(&self, events: Events, to: Option<PartitionId>, done: AppendDone) {
         let bytes = events.bytes() + events.len() * RECORD_BYTES;
         let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        // If no other append is waiting, an append is accepted whatever its size:
-        // otherwise an append that is larger than the limit could never be accepted.
+        // If no other append is waiting, an append is accepted whatever its size is. Otherwise an
+        // append that is larger than the limit could never be accepted.
         if before > 0 && before + bytes > self.limit {
             self.bytes.fetch_sub(bytes, Ordering::AcqRel);
             let waiting = format!(
@@ -118,9 +119,9 @@ impl Appender {
         }
     }
 
-    /// Stops accepting appends, and waits for the pending ones.
+    /// Stops accepting appends, and waits for those that are pending.
     pub(crate) fn close(&self) {
-        // If this fails, the thread has already ended.
+        // If sending fails, the thread has already ended.
         let _ = self.jobs.send(AppendJob::Close);
         if let Some(thread) = self.thread.lock().take()
             && thread.join().is_err()
@@ -137,29 +138,29 @@ struct AppendWorker {
     producer: ReplaceableProducer,
     jobs: Sender<AppendJob>,
     bytes: Arc<AtomicUsize>,
-    /// The deduplication window; `None` until the topic's end has been read.
+    /// The deduplication window; `None` until the end of the topic was read.
     window: Option<DeduplicationWindow>,
-    /// Events that were sent and have no outcome yet. Later appends of the same event wait
-    /// for that outcome; each is stored as the number of its call, the event's index in
-    /// the call, and a checksum of the event's content.
+    /// The events that were sent and are not yet answered. Later appends of the same event wait for
+    /// the answer. Each is stored as the number of its call, the event's index in the call, and a
+    /// checksum of the event's content.
     pending: HashMap<Identity, Vec<(u64, usize, u32)>>,
     calls: HashMap<u64, PendingAppend>,
     next_call: u64,
-    /// Jobs that wait for the window or for a new producer.
+    /// Jobs that wait until there is a window or a new producer.
     held: VecDeque<(Instant, AppendJob)>,
-    /// When reading of the topic's end started.
+    /// The time at which reading the end of the topic began; `None` if it is not being read.
     reading: Option<Instant>,
     closing: bool,
 }
 
-/// A pending append.
+/// An append that is not yet answered.
 struct PendingAppend {
     left: usize,
     appended: Vec<AppendedEvent>,
-    /// How many of the events are in the log.
+    /// The number of the append's events that are in the log.
     accepted: usize,
     failed: Option<String>,
-    /// The first event that can never be appended.
+    /// The first event that can never be appended, with the reason.
     rejected: Option<(usize, RejectedEvent)>,
     bytes: usize,
     done: AppendDone,
@@ -201,8 +202,8 @@ impl AppendWorker {
         }
     }
 
-    /// Replaces the producer if it has failed permanently (for instance because the broker
-    /// lost acknowledged records), or if records must be batched in another way. Does
+    /// Replaces the producer if it has failed permanently (for instance because the broker lost
+    /// acknowledged records), or if records must be put into batches in another way. It does
     /// nothing while an append is pending.
     fn renew(&mut self) {
         if !self.calls.is_empty() {
@@ -233,7 +234,7 @@ impl AppendWorker {
         Batching::within(&settings, alone)
     }
 
-    /// Resumes the held jobs.
+    /// Executes the jobs that were waiting.
     fn release(&mut self) {
         for (_, job) in std::mem::take(&mut self.held) {
             self.job(job);
@@ -247,8 +248,8 @@ impl AppendWorker {
         }
     }
 
-    /// Starts reading the topic's end if the window is missing. Does nothing while an
-    /// append is pending, because the window would lack the events of that append.
+    /// Begins to read the end of the topic if there is no window. It does nothing while an append
+    /// is pending, because the window would not contain the events of that append.
     fn read_tail(&mut self) {
         if self.window.is_some() || !self.calls.is_empty() || self.closing {
             return;
@@ -269,7 +270,7 @@ impl AppendWorker {
             if window.is_err() {
                 std::thread::sleep(AGAIN);
             }
-            // The receiver is closed if the log is closed.
+            // If there is no receiver, the log is closed.
             let _ = jobs.send(AppendJob::Tail(window));
         });
         if let Err(error) = spawned {
@@ -289,7 +290,7 @@ impl AppendWorker {
         }
     }
 
-    /// Refuses held appends that have waited too long.
+    /// Refuses appends that have waited too long for the window.
     fn expire(&mut self) {
         let most = Duration::from_millis(self.shared.config.delivery_ms_max);
         while self.held.front().is_some_and(|(since, _)| since.elapsed() >= most) {
@@ -365,7 +366,7 @@ impl AppendWorker {
         self.complete(number);
     }
 
-    /// The topic of partition `to`; the ingest topic if there is none.
+    /// The topic of the partition `to`, or the ingest topic if `to` is `None`.
     fn topic(&self, to: Option<PartitionId>) -> &str {
         let part = to.and_then(|to| self.shared.parts.get(to.0 as usize));
         part.map_or(self.shared.config.ingest_topic(), |part| &part.topic_partition.topic)
@@ -415,8 +416,8 @@ impl AppendWorker {
         }
         self.set_outcome(delivery.call, delivery.index, &outcome, None);
         let first = delivery.identity.map(|identity| identity.content);
-        // Events with the same identity can have different content, so the rejection of one
-        // does not reject the others. Their senders are asked to send them again.
+        // Events with the same identity can have different content. So if one is refused, the
+        // others are not refused; their senders are asked to send them again.
         let outcome = outcome.map_err(|failure| match failure {
             RecordFailure::Rejected(_) => RecordFailure::Unavailable("send it again".into()),
             other => other,
@@ -426,13 +427,14 @@ impl AppendWorker {
         }
     }
 
-    /// Why the broker refused a record. Updates the worker's state accordingly.
+    /// Why the broker refused a record. The call also changes the state of the thread as the reason
+    /// requires.
     fn failure(&mut self, undelivered: &Undelivered) -> RecordFailure {
         let topic = self.shared.config.ingest_topic();
         let settings = self.shared.settings(topic);
         let failure = verdict(undelivered, topic, &settings, self.producer.batching);
         match &failure {
-            // The record is certainly not in the topic, so the window stays valid.
+            // The record is certainly not in the topic, so the window is still correct.
             RecordFailure::Rejected(_) => {}
             RecordFailure::Together => {
                 (self.producer.alone_at, self.producer.renewing) =
@@ -479,7 +481,7 @@ impl AppendWorker {
         self.complete(number);
     }
 
-    /// Answers an append if none of its events is pending.
+    /// Answers an append if all of its events were answered.
     fn complete(&mut self, number: u64) {
         if self.calls.get(&number).is_none_or(|call| call.left > 0) {
             return;
@@ -510,8 +512,8 @@ impl AppendWorker {
         });
     }
 
-    /// The number of a partition of the ingest topic. A partition that was added since
-    /// the start gets its number now, and is read from the next start on.
+    /// The number of a partition of the ingest topic. If the partition was added since the server
+    /// started, it gets its number now. It is read only after the next start.
     fn number(&self, partition: i32) -> PartitionId {
         let topic: Box<str> = self.shared.config.ingest_topic().into();
         let mut table = self.table.lock();

@@ -1,4 +1,4 @@
-//! The producer of appends, and what it reports.
+//! The producer of appended events, and how it reports what has happened to a record.
 
 use std::sync::mpsc::Sender;
 
@@ -11,7 +11,7 @@ use rdkafka::producer::{ProducerContext, ThreadedProducer};
 use crate::client::{Context, DeliveryContext};
 use crate::topic_settings::{Batching, Undelivered};
 
-/// Work for the append thread.
+/// A job for the thread that appends events.
 pub(crate) enum AppendJob {
     Append { events: Box<Events>, to: Option<PartitionId>, bytes: usize, done: AppendDone },
     Delivered { delivery: DeliveryId, outcome: Result<(i32, u64), Undelivered> },
@@ -19,14 +19,14 @@ pub(crate) enum AppendJob {
     Close,
 }
 
-/// Identifies a record that was sent and whose outcome is pending.
+/// Identifies a record that was sent and is not yet answered.
 pub(crate) struct DeliveryId {
     pub(crate) call: u64,
     pub(crate) index: usize,
     pub(crate) identity: Option<Identity>,
 }
 
-/// The producer's context: passes delivery outcomes to the worker.
+/// The context of the producer. It passes the broker's answers to the thread.
 pub(crate) type Deliveries = DeliveryContext<Sender<AppendJob>>;
 
 impl ProducerContext for Deliveries {
@@ -37,27 +37,26 @@ impl ProducerContext for Deliveries {
             Ok(message) => Ok((message.partition(), u64::try_from(message.offset()).unwrap_or(0))),
             Err((error, message)) => Err(Undelivered::new(error, message)),
         };
-        // The receiver is closed if the log is closed.
+        // If there is no receiver, the log is closed.
         let _ = self.outcomes.send(AppendJob::Delivered { delivery: *delivery, outcome });
     }
 }
 
-/// The producer, and when it must be replaced.
+/// The producer, with the reasons why it must be replaced.
 pub(crate) struct ReplaceableProducer {
     pub(crate) client: ThreadedProducer<Deliveries>,
     pub(crate) settings: ClientConfig,
-    /// How it batches records.
+    /// How the producer puts records into batches.
     pub(crate) batching: Batching,
-    /// The topic's size limit (`None` if it is unknown) when the broker refused a batch as
-    /// too large although each of its records was small enough. As long as the topic has
-    /// this limit, records are sent one by one. The outer `None` means that no batch was
-    /// refused.
+    /// Is set if the broker refused a batch as too large although each of its records was small
+    /// enough. It contains the topic's size limit at that time (`None` if it was not known). As
+    /// long as the topic has this limit, records are sent one by one.
     pub(crate) alone_at: Option<Option<usize>>,
-    /// Whether it must be replaced before anything else is sent.
+    /// Whether the producer must be replaced before anything else is sent.
     pub(crate) renewing: bool,
 }
 
-/// A producer with `settings` that batches records as `batching` says.
+/// Creates a producer with `settings` that puts records into batches as `batching` says.
 pub(crate) fn producer(
     settings: &ClientConfig,
     batching: Batching,

@@ -1,5 +1,5 @@
-//! The watcher: queries the broker regularly for the bounds of the partitions, their
-//! number, and the ids and settings of the topics.
+//! The watcher: a thread that asks the broker at intervals for the bounds of the partitions, for
+//! their number, and for the ids and settings of the topics.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,12 +16,12 @@ use crate::shared::{Partition, Shared};
 use crate::topic_settings::SettingsClient;
 use crate::{librdkafka, topics};
 
-/// The least time between two queries of bounds that readers requested.
+/// The minimum time between two queries for bounds that readers request.
 const LEAST: Duration = Duration::from_millis(50);
-/// How often the number of partitions is queried.
+/// The interval at which the number of partitions is queried.
 const PARTITIONS_EVERY: Duration = Duration::from_secs(15);
 
-/// Starts the thread.
+/// Starts the thread of the watcher.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     consumer: Arc<BaseConsumer<Context>>,
@@ -36,13 +36,14 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
     let refresh = Duration::from_millis(shared.config.refresh_ms);
     let (mut whole, mut counted) = (None::<Instant>, Instant::now());
     while !shared.is_closed() {
-        // The client reads no records. Other events must not pile up in its queue.
+        // This client reads no records. Polling it removes other events from its queue, which would
+        // grow otherwise.
         while consumer.poll(Duration::ZERO).is_some() {}
         let requested = std::mem::take(&mut *shared.bounds_requests.lock());
         if whole.is_none_or(|at| at.elapsed() >= refresh) {
-            // The id is queried before the bounds: if the topic is recreated in between, the
-            // bounds are those of the new topic. In the other order, the bounds of the old
-            // topic could be stored with the id of the new one.
+            // The id is queried before the bounds. If the topic is recreated in between, the bounds
+            // are those of the new topic. In the other order, the bounds of the old topic could be
+            // stored with the id of the new one.
             identify(shared, consumer);
             let all: Vec<&Partition> = shared.parts.iter().collect();
             ask(shared, consumer, &all);
@@ -52,7 +53,7 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
             ask(shared, consumer, &some.collect::<Vec<_>>());
         }
         if counted.elapsed() >= PARTITIONS_EVERY {
-            // If the broker did not answer the first query, the second one is skipped.
+            // If the broker does not answer the first query, the second one is left out.
             if let (true, Some(settings)) = (count(shared, consumer), settings) {
                 refresh_settings(shared, settings);
             }
@@ -64,7 +65,7 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
     }
 }
 
-/// Queries the ids of the topics, and notes those that were recreated.
+/// Queries the ids of the topics, and notes which topics were recreated.
 fn identify(shared: &Shared, consumer: &BaseConsumer<Context>) {
     for (topic, id) in librdkafka::topic_ids(consumer, &shared.config.topics) {
         let id: Arc<str> = id.into();
@@ -85,7 +86,7 @@ fn identify(shared: &Shared, consumer: &BaseConsumer<Context>) {
     }
 }
 
-/// Queries and stores the bounds of `parts`.
+/// Queries the bounds of the partitions `parts`, and stores them.
 fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Partition]) {
     let before: Vec<Option<u64>> =
         parts.iter().map(|part| part.state.lock().bounds.map(|(_, end)| end)).collect();
@@ -116,8 +117,7 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Partition]) 
                 if waiting {
                     confirm(shared, part, *end);
                 }
-                // Readers that waited for an answer are woken even if the bounds are the
-                // same.
+                // Readers that waited for an answer are woken even if the bounds have not changed.
                 if news || waiting || owed {
                     shared.wake(part);
                 }
@@ -130,8 +130,8 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Partition]) 
     }
 }
 
-/// Handles a failed query for `parts`. One missing topic makes the query fail for all
-/// partitions, so after a failure each topic is queried alone.
+/// Handles a query for `parts` that failed. If one topic is missing, the query fails for all
+/// partitions. So after a failure each topic is queried alone.
 fn report_refusal(
     shared: &Shared,
     consumer: &BaseConsumer<Context>,
@@ -161,7 +161,7 @@ fn report_refusal(
     }
 }
 
-/// Handles a failed query of the bounds of `part`.
+/// Handles a query for the bounds of `part` that failed.
 fn fault(shared: &Shared, part: &Partition, error: &KafkaError) {
     match error.rdkafka_error_code() {
         Some(code) if is_gone(code) => {
@@ -176,8 +176,8 @@ fn fault(shared: &Shared, part: &Partition, error: &KafkaError) {
     }
 }
 
-/// Makes each cursor that stopped before the partition's `end` read once more. Otherwise
-/// the cursor would not learn that no record remains before `end`.
+/// Makes each cursor that stopped before the partition's `end` read once more. Otherwise the cursor
+/// would not learn that there are no more records before `end`.
 fn confirm(shared: &Shared, part: &Partition, end: u64) {
     let mut state = part.state.lock();
     for (number, buffer) in state.buffers.iter_mut().enumerate() {
@@ -190,7 +190,7 @@ fn confirm(shared: &Shared, part: &Partition, end: u64) {
 
 type BoundsReply = KafkaResult<u64>;
 
-/// The first or the next offset of each of `parts`.
+/// The first offsets of the partitions `parts`, or the next ones.
 fn offsets(
     consumer: &BaseConsumer<Context>,
     parts: &[&Partition],
@@ -221,7 +221,7 @@ fn offsets(
     Ok(answers.collect())
 }
 
-/// Queries the topics' settings, which an operator can change at any time.
+/// Queries the settings of the topics, which an operator can change at any time.
 pub(crate) fn refresh_settings(shared: &Shared, settings: &SettingsClient) {
     match settings.ask() {
         Ok(known) => shared.set_topic_settings(known),
@@ -229,7 +229,7 @@ pub(crate) fn refresh_settings(shared: &Shared, settings: &SettingsClient) {
     }
 }
 
-/// Looks for added partitions. Returns whether the broker answered.
+/// Checks whether partitions were added. Returns whether the broker has answered.
 fn count(shared: &Shared, consumer: &BaseConsumer<Context>) -> bool {
     let mut unread = Vec::new();
     for topic in &shared.config.topics {

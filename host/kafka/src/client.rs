@@ -1,4 +1,4 @@
-//! Clients of the Kafka library: settings, logging and tokens.
+//! Creates clients of the Kafka library, with their settings, logging and tokens.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,22 +15,22 @@ use rdkafka::{ClientContext, Timestamp as RecordTime};
 
 use crate::config::KafkaConfig;
 
-/// How long a request to the broker may take.
+/// The time after which a request to the broker fails.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 /// How long a client is polled so that it can request a token.
 const TOKEN_WAIT: Duration = Duration::from_millis(10);
-/// How long a token without an expiry time counts as valid, in milliseconds.
+/// How long a token is used that has no expiry time, in milliseconds.
 const TOKEN_MS: i64 = 300_000;
 
-/// The newest fault that any client reported.
+/// The newest fault that any of the clients has reported.
 #[derive(Default)]
 pub(crate) struct ClientReport {
-    /// The text.
+    /// The text of the fault.
     last: Mutex<Option<String>>,
 }
 
 impl ClientReport {
-    /// Why the broker cannot be reached, if a client reported that.
+    /// Why the broker cannot be reached, if a client has reported a fault.
     pub(crate) fn last(&self) -> Option<String> {
         self.last.lock().clone()
     }
@@ -40,7 +40,7 @@ impl ClientReport {
     }
 }
 
-/// The context of every client.
+/// The context that every client has.
 #[derive(Clone)]
 pub(crate) struct Context {
     report: Arc<ClientReport>,
@@ -52,14 +52,14 @@ impl Context {
         Self { report, token_file: config.oauth_token_file.clone() }
     }
 
-    /// The newest fault that any client reported.
+    /// The newest fault that any of the clients has reported.
     pub(crate) fn report(&self) -> &ClientReport {
         &self.report
     }
 
-    /// Stores and logs a fault that a client reports.
+    /// Stores a fault that a client reports, and logs it.
     pub(crate) fn record_error(&self, error: &KafkaError, reason: &str) {
-        // Reaching a partition's end is not a fault.
+        // It is not a fault if the end of a partition is reached.
         if matches!(error, KafkaError::PartitionEOF(_)) {
             return;
         }
@@ -67,7 +67,7 @@ impl Context {
         *self.report.last.lock() = Some(reason.to_owned());
     }
 
-    /// The token from the configured file.
+    /// Reads the token from the configured file.
     pub(crate) fn token(&self) -> Result<OAuthToken, Box<dyn std::error::Error>> {
         let path = self.token_file.as_ref().ok_or("`log.kafka.oauth_token_file` is not set")?;
         let token = std::fs::read_to_string(path)
@@ -99,8 +99,8 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// The context of a producer: the context that every client has, and a receiver for the
-/// outcomes of its records. Each kind of producer implements
+/// The context of a producer. It consists of the context that every client has, and of a receiver
+/// for the broker's answers about records. Each kind of producer implements
 /// [`rdkafka::producer::ProducerContext`] for its own `Outcomes`.
 pub(crate) struct DeliveryContext<Outcomes> {
     base: Context,
@@ -132,7 +132,7 @@ impl<Outcomes: Send + Sync> ClientContext for DeliveryContext<Outcomes> {
     }
 }
 
-/// Logs a message of the library, almost always at debug level: if a fault matters to an
+/// Logs a message of the library, almost always at debug level. If a fault is important for an
 /// operator, Lantern reports it with a message of its own.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
@@ -143,8 +143,8 @@ pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     }
 }
 
-/// Reads principal and expiry time from a JWT, with defaults if they are missing. This
-/// does not verify the token: that is the task of the broker.
+/// Reads principal and expiry time from a JWT, with defaults if they are missing. It does not
+/// verify the token; the broker does.
 fn parse_token(token: &str) -> OAuthToken {
     let claims = token.split('.').nth(1).and_then(|part| BASE64_URL_SAFE_NO_PAD.decode(part).ok());
     let claims: serde_json::Value =
@@ -158,14 +158,14 @@ fn parse_token(token: &str) -> OAuthToken {
     }
 }
 
-/// The settings that all clients have in common.
+/// The settings that all clients share.
 pub(crate) fn base(config: &KafkaConfig) -> ClientConfig {
     let mut client = ClientConfig::new();
     client
         .set("bootstrap.servers", &config.servers)
         .set("client.id", "lantern")
         .set("allow.auto.create.topics", "false")
-        // Reconnect soon after a broker is available again.
+        // A client should connect soon after a broker is available again.
         .set("reconnect.backoff.ms", "50")
         .set("reconnect.backoff.max.ms", "1000")
         .set("socket.keepalive.enable", "true")
@@ -174,14 +174,15 @@ pub(crate) fn base(config: &KafkaConfig) -> ClientConfig {
     client
 }
 
-/// Adds the configured librdkafka settings.
+/// Adds the settings of librdkafka that the operator has configured.
 pub(crate) fn apply_properties(config: &KafkaConfig, client: &mut ClientConfig) {
     for (name, value) in &config.properties.0 {
         client.set(name, value);
     }
 }
 
-/// A consumer with manual assignment that commits only on request.
+/// Creates a consumer to which partitions are assigned by this program, and which commits offsets
+/// only when it is told to.
 pub(crate) fn consumer(
     config: &KafkaConfig,
     group: &str,
@@ -191,7 +192,8 @@ pub(crate) fn consumer(
     consumer_with(config, group, prefetch_bytes, context, &[])
 }
 
-/// Like [`consumer`], with the settings `more`, which override the configured ones.
+/// Creates a consumer like [`consumer`], with the additional settings `more`. They replace
+/// configured settings.
 pub(crate) fn consumer_with(
     config: &KafkaConfig,
     group: &str,
@@ -224,9 +226,9 @@ pub(crate) fn consumer_with(
     Ok(client)
 }
 
-/// Lets a client request its token by calling `poll`. The library requests a client's
-/// token only while that client is polled. So a client that is not polled for records
-/// needs this call after it is created and before each use.
+/// Calls `poll`, so that a client can request its token. The library requests a client's token only
+/// while that client is polled. So a client that is not polled for records needs this call after it
+/// is created and before each use.
 pub(crate) fn poll_for_token(config: &KafkaConfig, poll: impl FnOnce(Duration)) {
     if shows_tokens(config) {
         poll(TOKEN_WAIT);
@@ -240,7 +242,7 @@ pub(crate) fn shows_tokens(config: &KafkaConfig) -> bool {
     mechanism.any(|mechanism| mechanism == "OAUTHBEARER")
 }
 
-/// Whether the error means that a topic or partition does not exist.
+/// Whether the error is that a topic or partition does not exist.
 pub(crate) fn is_gone(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -251,13 +253,13 @@ pub(crate) fn is_gone(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// A record's timestamp; 1970 if it has none.
+/// The timestamp of a record; 1970 if it has none.
 pub(crate) fn time_of(time: RecordTime) -> lantern_core::Timestamp {
     lantern_core::Timestamp(time.to_millis().unwrap_or(0).max(0).saturating_mul(1_000))
 }
 
-/// The time at which the broker appended a record; [`lantern_core::Timestamp::MIN`] if the
-/// record has a time that its producer set, because a producer can set any time.
+/// The time at which the broker appended a record. If the record's producer set the time, it is
+/// [`lantern_core::Timestamp::MIN`], because a producer can set any time.
 pub(crate) fn append_time(time: RecordTime) -> lantern_core::Timestamp {
     match time {
         RecordTime::LogAppendTime(ms) if ms > 0 => time_of(time),

@@ -1,4 +1,5 @@
-//! Settings of a log on Kafka. The doc comments are the reference.
+//! The settings of a log on Kafka. Their doc comments are the source of the reference in
+//! docs/config.md.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,7 +11,7 @@ use thiserror::Error;
 
 use crate::mapping::Mapping;
 
-/// Client settings that the log sets itself. `properties` must not contain them.
+/// The settings of the client that the log sets itself. They are not allowed in `properties`.
 const FIXED: [&str; 10] = [
     "auto.offset.reset",
     "bootstrap.servers",
@@ -177,7 +178,8 @@ fn is_secret(name: &str) -> bool {
         .any(|part| name.contains(part))
 }
 
-/// A value in a configuration file. A section's name and a dot precede the names in it.
+/// A value in a configuration file. If it is a section, the section's name and a dot precede the
+/// names in it.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum Value {
@@ -213,26 +215,26 @@ fn flatten(front: &str, section: BTreeMap<String, Value>, into: &mut BTreeMap<St
     }
 }
 
-/// A setting that cannot be used.
+/// The error for a setting that cannot be used.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("`{key}` is `{value}`: {rule}")]
 pub struct ConfigError {
-    /// The setting's name.
+    /// The name of the setting.
     pub key: String,
-    /// The value.
+    /// The value of the setting.
     pub value: String,
-    /// What it must be.
+    /// The rule that the value breaks.
     pub rule: String,
 }
 
 impl KafkaConfig {
-    /// Whether the log is on Kafka.
+    /// Whether the settings name topics, so that the log is on Kafka.
     #[must_use]
     pub fn is_on(&self) -> bool {
         !self.topics.is_empty()
     }
 
-    /// The servers and topics of `kafka://HOST:PORT,HOST/TOPIC,TOPIC`.
+    /// Splits `kafka://HOST:PORT,HOST/TOPIC,TOPIC` into the servers and the topics.
     ///
     /// # Errors
     /// [`ConfigError`] if `url` has another form.
@@ -266,16 +268,16 @@ impl KafkaConfig {
         self.emit_topic.as_deref().unwrap_or_else(|| self.ingest_topic())
     }
 
-    /// How records of `topic` that are not CloudEvents are read.
+    /// The mapping for records of `topic` that are not CloudEvents; `None` if there is none.
     #[must_use]
     pub fn mapping(&self, topic: &str) -> Option<&Mapping> {
         self.json.get(topic).or_else(|| self.json.get("*"))
     }
 
-    /// Checks the bounds that the types do not enforce.
+    /// Checks the settings for rules that their types cannot express.
     ///
     /// # Errors
-    /// The first setting that is out of bounds.
+    /// [`ConfigError`] for the first setting that is out of bounds.
     pub fn check(&self) -> Result<(), ConfigError> {
         let bad = |key: &str, value: &dyn fmt::Display, rule: &str| {
             Err(ConfigError { key: key.into(), value: value.to_string(), rule: rule.into() })

@@ -1,7 +1,7 @@
-//! Dead letters: copies of parked events in a topic of their own, for operators who
-//! monitor several systems in one place. A copied event stays parked. To retry dead
-//! letters, Lantern reads from each copy only which event was parked (projection,
-//! partition and offset), and retries that event.
+//! Writes and reads dead letters: copies of parked events in a topic, for operators who monitor
+//! several systems in one place. An event that is copied stays parked. To retry dead letters,
+//! Lantern reads from each copy only which event was parked (projection, partition and offset), and
+//! retries that event.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -26,19 +26,17 @@ use crate::partitions::TopicPartition;
 use crate::shared::Shared;
 use crate::{record, record_decoding, record_encoding, topics};
 
-/// How long the broker may take to store the copies of one call.
+/// The time within which the broker must have stored the copies of one call.
 const STEP: Duration = Duration::from_secs(15);
 
-/// The name, without the prefix, of the consumer group for retries. For each partition of
-/// the topic, its committed offset is that of the first dead letter that was not read for
-/// a retry yet.
+/// The name of the consumer group for retries, without the prefix. Its offset in each partition of
+/// the topic is that of the first dead letter that was not yet read for a retry.
 const GROUP: &str = "dead-letters";
-/// Memory for letters that are fetched ahead, in bytes.
+/// The memory for dead letters that are fetched before they are needed, in bytes.
 const PREFETCH_BYTES: usize = 4 << 20;
-/// The most letters that are sent again at a time.
+/// The maximum number of dead letters that are retried at a time.
 const PAGE: usize = 1_000;
-/// While letters are read, the broker counts as unavailable if it sends nothing for this
-/// time.
+/// If the broker sends nothing for this time while dead letters are read, it counts as unavailable.
 const SILENCE: Duration = Duration::from_secs(30);
 
 /// Writes copies of parked events to the dead-letter topic.
@@ -47,7 +45,7 @@ pub(crate) struct DeadLetterWriter {
     topic: String,
 }
 
-/// The producer's context: the first fault of a call of [`DeadLetterWriter::copy`].
+/// The context of the producer. It stores the first fault of a call of [`DeadLetterWriter::copy`].
 type CopyContext = DeliveryContext<Mutex<Option<KafkaError>>>;
 
 impl rdkafka::producer::ProducerContext for CopyContext {
@@ -75,7 +73,7 @@ impl DeadLetterWriter {
         Ok(Self { producer: Mutex::new(producer), topic: topic.to_owned() })
     }
 
-    /// Writes a copy of each letter, and waits until the broker has stored them.
+    /// Writes a copy of each dead letter, and waits until the broker has stored them.
     pub(crate) fn copy(
         &self,
         letters: &[DeadLetter],
@@ -101,7 +99,7 @@ impl DeadLetterWriter {
     }
 }
 
-/// Reads the letters of `topic` as [`lantern_core::DeadLetters::read_copies`] does.
+/// Reads the dead letters of `topic` as [`lantern_core::DeadLetters::read_copies`] describes.
 pub(crate) fn read_copies(
     shared: &Shared,
     context: &Context,
@@ -151,7 +149,7 @@ pub(crate) fn read_copies(
             }
             page.clear();
             match consumer.commit_consumer_state(CommitMode::Sync) {
-                // Nothing was read since the last commit.
+                // Nothing was read since the last commit, so there is nothing to commit.
                 Ok(()) | Err(KafkaError::ConsumerCommit(RDKafkaErrorCode::NoOffset)) => {}
                 Err(error) => return Err(failed(error)),
             }
@@ -160,8 +158,8 @@ pub(crate) fn read_copies(
     Ok(counts)
 }
 
-/// Makes `consumer` start at the committed offsets; with `whole` it starts at the
-/// beginning. Returns the ends of the partitions that have records to read.
+/// Makes `consumer` begin at the committed offsets or, with `whole`, at the beginning. Returns the
+/// ends of those partitions that have records to read.
 fn assign(
     consumer: &BaseConsumer<Context>,
     topic: &str,
@@ -191,7 +189,7 @@ fn assign(
     Ok(ends)
 }
 
-/// The name of the parked event that the letter is a copy of.
+/// Reads from a dead letter which parked event it is a copy of.
 fn name_of(
     shared: &Shared,
     message: &impl Message<Headers = BorrowedHeaders>,
@@ -206,7 +204,7 @@ fn name_of(
     })
 }
 
-/// The key of a copy: the event's subject, or an unreadable record's own key.
+/// The key of a copy. It is the event's subject or, for an unreadable record, the record's own key.
 fn key(event: &Event) -> Option<String> {
     if event.kind == UNREADABLE_TYPE {
         let extensions: serde_json::Value = serde_json::from_str(&event.extensions).ok()?;
@@ -215,9 +213,8 @@ fn key(event: &Event) -> Option<String> {
     (!event.subject.is_empty()).then(|| event.subject.clone())
 }
 
-/// The headers of a copy: which event is parked and why (`lantern_…`), followed by the
-/// event's own headers. If the event is an unreadable record or a timer, its own headers
-/// are left out.
+/// The headers of a copy. Those that begin with `lantern_` say which event is parked and why. The
+/// headers of the event follow, unless it is an unreadable record or a timer.
 fn headers(letter: &DeadLetter, topic_partition: Option<TopicPartition>) -> OwnedHeaders {
     let ParkedRecord { kind, offset, event, reason, attempts, .. } = &letter.record;
     let (offset, attempts) = (offset.to_string(), attempts.to_string());

@@ -1,12 +1,11 @@
 //! Appends emitted events exactly once.
 //!
-//! A shard's outbox is stored in its state file, and the events in it are numbered. Each
-//! outbox has a producer with a transactional id of its own. Every Kafka transaction that
-//! writes events also commits the number of the next event, to a consumer group of that
-//! outbox. After a crash the next producer of the outbox first fences the previous
-//! producer: the broker commits or aborts the transaction that was left open. Then the new
-//! producer reads the committed number and skips the events below it, so no event is sent
-//! twice.
+//! A shard's outbox is stored in its state file, and the events in it are numbered. Each outbox has
+//! a producer with a transactional id of its own. A Kafka transaction writes events, and also
+//! commits the number of the next event to a consumer group of the outbox. After a crash, the next
+//! producer of the outbox first fences the previous producer: the broker completes or aborts the
+//! transaction that was open. Then the new producer reads the committed number and skips the events
+//! below it, so no event is sent twice.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -31,16 +30,17 @@ use crate::topic_settings::{
 };
 use crate::{recent_events, record_encoding};
 
-/// Sending threads. Several, because a transaction waits for the broker several times.
+/// The number of threads that send events. There are several, because a transaction waits for the
+/// broker several times.
 const THREADS: usize = 2;
-/// The most producers that are kept open.
+/// The maximum number of producers that are kept open.
 const SENDERS_MAX: usize = 32;
-/// How long one step of a transaction may take.
+/// The maximum time for one step of a transaction.
 const STEP: Duration = Duration::from_secs(15);
-/// Prefetch memory of a consumer that reads no records, in bytes.
+/// The memory into which a consumer that reads no records may fetch records, in bytes.
 const NOTHING: usize = 64 << 10;
 
-/// Sends emitted events.
+/// Sends emitted events to Kafka.
 pub(crate) struct Emitter {
     jobs: Mutex<Option<Sender<EmitJob>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -51,28 +51,29 @@ struct EmitJob {
     done: AppendDone,
 }
 
-/// State that the threads share.
+/// What the threads that send events share.
 struct Outboxes {
     shared: Arc<Shared>,
     context: Context,
     instance: String,
     senders: Mutex<HashMap<String, LastUse>>,
-    /// The topic's size limit when the broker refused a batch as too large although each
-    /// of its records was small enough. See [`crate::append_producer`].
+    /// Is set if the broker refused a batch as too large although each of its records was small
+    /// enough. It contains the topic's size limit at that time. [`crate::append_producer`] uses the
+    /// same rule.
     alone_at: Mutex<Option<Option<usize>>>,
 }
 
-/// A sender, and when it was last used.
+/// The sender of an outbox, and the time when it was last used.
 type LastUse = (Instant, Arc<Mutex<OutboxSender>>);
 
-/// Sends one outbox.
+/// Sends the events of one outbox.
 struct OutboxSender {
     producer: BaseProducer<Outgoing>,
-    /// The consumer of the outbox's group. Reads the committed number.
+    /// The consumer of the outbox's group, with which the committed number is read.
     group: BaseConsumer<Context>,
-    /// All events below this number were sent.
+    /// The number of the first event that was not sent.
     next: u64,
-    /// The newest events of the topic; read only if the broker has lost the committed
+    /// The newest events of the topic. They are read only if the broker has lost the committed
     /// number.
     known: Option<DeduplicationWindow>,
 }
@@ -80,8 +81,7 @@ struct OutboxSender {
 /// Why a transaction failed.
 enum Fault {
     Kafka(KafkaError),
-    /// The event with this index can never be sent. No transaction was started, or it
-    /// was aborted.
+    /// The event with this index can never be sent. No transaction was begun, or it was aborted.
     Rejected(usize, RejectedEvent),
     /// The broker refused the record of the event with this index.
     Record(usize, Undelivered),
@@ -93,9 +93,8 @@ impl From<KafkaError> for Fault {
     }
 }
 
-/// The context of a producer. It stores the first record of the current transaction that
-/// was not delivered, with the event's index: such a record makes the whole transaction
-/// fail.
+/// The context of a producer. It stores the first record of the current transaction that was not
+/// delivered, with the index of its event. If there is such a record, the whole transaction fails.
 type Outgoing = DeliveryContext<Mutex<Option<(usize, Undelivered)>>>;
 
 impl ProducerContext for Outgoing {
@@ -135,8 +134,8 @@ impl Emitter {
         })
     }
 
-    /// See [`lantern_core::Log::emit`]. The queue of jobs needs no limit, because each
-    /// outbox has at most one call pending.
+    /// Sends emitted events as [`lantern_core::Log::emit`] describes. The queue of jobs needs no
+    /// limit, because each outbox has at most one pending call.
     pub(crate) fn emit(&self, emitted: Emitted, done: AppendDone) {
         let job = EmitJob { emitted, done };
         let refused = match &*self.jobs.lock() {
@@ -162,7 +161,7 @@ impl Emitter {
 impl Outboxes {
     fn run(&self, jobs: &Mutex<Receiver<EmitJob>>) {
         loop {
-            // The lock is released before the work begins.
+            // The lock is released before the job is executed.
             let Ok(job) = ({ jobs.lock().recv() }) else { return };
             (job.done)(self.send(&job.emitted));
         }
@@ -178,7 +177,8 @@ impl Outboxes {
         let sender = self.sender(emitted).map_err(|error| unavailable(&error))?;
         let sent = sender.lock().send(&self.shared, emitted, &check);
         if matches!(sent, Err(Fault::Kafka(_) | Fault::Record(..))) {
-            // The outcome of the transaction is unknown. The next producer reads it.
+            // It is not known whether the transaction was committed. The next producer of the
+            // outbox reads this from the broker.
             self.senders.lock().remove(&emitted.outbox);
         }
         match sent {
@@ -218,7 +218,7 @@ impl Outboxes {
         Batching::within(settings, *self.alone_at.lock() == Some(settings.batch_bytes_max))
     }
 
-    /// The sender of an outbox, created if there is none.
+    /// Returns the sender of an outbox. If there is none, it is created.
     fn sender(&self, emitted: &Emitted) -> KafkaResult<Arc<Mutex<OutboxSender>>> {
         {
             let mut senders = self.senders.lock();
@@ -258,7 +258,7 @@ impl Outboxes {
         let outgoing = Outgoing::new(&self.context, Mutex::default());
         let producer: BaseProducer<Outgoing> = client.create_with_context(outgoing)?;
         poll_for_token(config, |timeout| producer.poll(timeout));
-        // Fences the previous producer of this outbox, and ends its open transaction.
+        // This fences the previous producer of the outbox, and ends its open transaction.
         producer.init_transactions(STEP)?;
         let group = consumer(config, &name, NOTHING, &self.context)?;
         let topic_partition = self.topic_partition(emitted)?;
@@ -274,7 +274,7 @@ impl Outboxes {
             _ => None,
         };
         let known = match next {
-            // Events were sent, but the broker has expired the committed number.
+            // Events were sent before, but the broker no longer has the committed number.
             None if emitted.first > 0 => {
                 Some(recent_events::read(&self.shared, &self.context, config.emit_topic())?)
             }
@@ -283,7 +283,8 @@ impl Outboxes {
         Ok(OutboxSender { producer, group, next: next.unwrap_or(emitted.first), known })
     }
 
-    /// The partition under which the outbox's number is committed: the shard's partition.
+    /// The partition of the consumer group under which the number of the outbox is committed. It is
+    /// the partition of the shard.
     fn topic_partition(
         &self,
         emitted: &Emitted,
@@ -295,7 +296,7 @@ impl Outboxes {
 }
 
 impl OutboxSender {
-    /// The events of `emitted` that are not yet in the topic, with their indexes.
+    /// Those events of `emitted` that are not in the topic yet, with their indexes.
     fn unsent<'e>(&self, emitted: &'e Emitted) -> impl Iterator<Item = (usize, EventRef<'e>)> {
         let skip = usize::try_from(self.next.saturating_sub(emitted.first)).unwrap_or(usize::MAX);
         emitted.events.iter().enumerate().skip(skip).filter(|(_, event)| {
@@ -314,8 +315,8 @@ impl OutboxSender {
         if end <= self.next {
             return Ok(());
         }
-        // Checked before a transaction starts, because an aborted transaction also
-        // leaves records in the topic.
+        // This is checked before a transaction begins, because even an aborted transaction leaves
+        // records in the topic.
         if let Some((index, reason)) = check.first(self.unsent(emitted)) {
             return Err(Fault::Rejected(index, reason));
         }
@@ -325,8 +326,8 @@ impl OutboxSender {
         self.producer.begin_transaction()?;
         let transaction = self.transact(shared, emitted, end);
         if let Err(error) = transaction {
-            // If the abort fails too, the broker aborts the transaction after its
-            // timeout, or the next producer does.
+            // If the transaction cannot be aborted now, the broker aborts it after its timeout, or
+            // the next producer does.
             if let Err(error) = self.producer.abort_transaction(STEP) {
                 tracing::debug!(%error, "a transaction with emitted events could not be aborted");
             }

@@ -16,9 +16,9 @@ use rdkafka::{Offset as KafkaOffset, TopicPartitionList};
 use crate::client::{Context, consumer, poll_for_token};
 use crate::shared::Shared;
 
-/// The most clients that are kept open, one per group.
+/// The maximum number of clients that are kept open. Each client serves one group.
 const CLIENTS_MAX: usize = 16;
-/// Prefetch memory of a consumer that reads no records, in bytes.
+/// The memory into which a consumer that reads no records may fetch records, in bytes.
 const NOTHING: usize = 64 << 10;
 
 /// Commits next offsets to consumer groups.
@@ -29,7 +29,7 @@ pub(crate) struct GroupOffsets {
 
 #[derive(Default)]
 struct PendingOffsets {
-    /// The next offsets that are not committed yet, by projection and partition.
+    /// The offsets that are not committed yet, by projection and partition.
     offsets: BTreeMap<String, BTreeMap<u32, u64>>,
     closed: bool,
 }
@@ -49,7 +49,7 @@ impl GroupOffsets {
         Ok(Self { pending, thread: Mutex::new(Some(thread)) })
     }
 
-    /// Notes `next` as the next offset of `projection` in `partition`.
+    /// Notes that `next` is the next offset of `projection` in `partition`.
     pub(crate) fn set_offset(&self, projection: &str, partition: PartitionId, next: Offset) {
         let mut pending = self.pending.0.lock();
         if !pending.offsets.contains_key(projection) {
@@ -77,7 +77,7 @@ struct OffsetCommitter {
     context: Context,
     pending: Arc<(Mutex<PendingOffsets>, Condvar)>,
     clients: BTreeMap<String, (Instant, BaseConsumer<Context>)>,
-    /// The offsets that were committed, so that they are not committed twice.
+    /// The offsets that were committed last, so that none is committed twice.
     committed: BTreeMap<String, BTreeMap<u32, u64>>,
 }
 
@@ -112,8 +112,8 @@ impl OffsetCommitter {
         }
     }
 
-    /// After a failed commit: keeps `offsets` for the next attempt. If a newer offset of a
-    /// partition is already pending, that one is kept instead.
+    /// Keeps `offsets` for the next attempt after a commit has failed. If a partition already has a
+    /// newer offset that is not committed, the newer one is kept instead.
     fn keep_for_retry(&self, projection: String, offsets: BTreeMap<u32, u64>) {
         let mut pending = self.pending.0.lock();
         let known = pending.offsets.entry(projection).or_default();
@@ -134,7 +134,8 @@ impl OffsetCommitter {
             )?;
         }
         let client = self.client(projection)?;
-        // The client reads no records. Other events must not pile up in its queue.
+        // This client reads no records. Polling it removes other events from its queue, which would
+        // grow otherwise.
         while client.poll(Duration::ZERO).is_some() {}
         client.commit(&list, CommitMode::Sync)
     }

@@ -1,14 +1,13 @@
 //! The log on Kafka topics: [`KafkaLog`] is a [`lantern_core::Log`] whose
 //! partitions are those of one or more topics.
 //!
-//! Offsets are Kafka's and can have gaps. Cursors (`reader`) are threads that poll
-//! librdkafka and turn records directly into columns (`record_decoding`). The newest
-//! chunks of each cursor are kept in a read buffer (`read_buffer`), so that shards at
-//! about the same offset share them. Appends use an idempotent producer (`append`).
-//! Emitted events use transactions (`emit`). The next offsets of projections are
-//! committed to consumer groups (`groups`) only so that Kafka's tools can show them. The
-//! offsets in the shards' state files are authoritative. No other crate of the host uses
-//! the Kafka client.
+//! Offsets are those of Kafka, and there may be gaps between them. Cursors (`reader`) are threads
+//! that poll librdkafka and turn records directly into columns (`record_decoding`). The newest
+//! chunks of each cursor are kept in a read buffer (`read_buffer`), so that shards at about the
+//! same offset share them. Appends use an idempotent producer (`append`). Emitted events use
+//! transactions (`emit`). The next offsets of projections are committed to consumer groups
+//! (`groups`) only so that Kafka's tools can show them. The offsets in the shards' state files are
+//! authoritative. No other crate of the host uses the Kafka client.
 
 mod append;
 mod append_producer;

@@ -1,9 +1,9 @@
-//! Calls of librdkafka that its Rust crate does not offer: taking records in batches, and
-//! reading the broker's own ids of topics (KIP-516). A topic that was deleted and
-//! recreated under the same name has a different id.
+//! Calls functions of librdkafka that its Rust crate does not offer. They return records in
+//! batches, and the ids that the broker has given to topics (KIP-516). If a topic was deleted and
+//! recreated under the same name, it has another id.
 //!
-//! This file has the only unsafe code of the crate. Several threads read records, each
-//! with a client of its own, and each [`RecordQueue`] stays on the thread that created it.
+//! This file contains the only unsafe code of the crate. Several threads read records. Each has a
+//! client of its own, and a [`RecordQueue`] is used only on the thread that created it.
 #![allow(unsafe_code, reason = "calls of librdkafka that its crate does not offer")]
 
 use std::collections::HashMap;
@@ -21,26 +21,27 @@ use rdkafka::error::RDKafkaErrorCode;
 use crate::client::{ANSWER, Context};
 use crate::record::Header;
 
-/// The most records that are taken from a queue in one call.
+/// The maximum number of records that one call takes from a queue.
 const BATCH_RECORDS: usize = 128;
 
-/// The records of one partition that a consumer has fetched. They are taken in batches,
-/// because an event object of librdkafka for each record would cost more than the record.
+/// The records of one partition that a consumer has fetched. They are taken in batches. For a
+/// single record, librdkafka would create an event object, which costs more than the record itself.
 pub(crate) struct RecordQueue {
-    /// The records that were taken from librdkafka's queue. Those before the index `next`
-    /// have been returned, and the caller may still borrow the last of them.
+    /// The records that were taken from the queue of librdkafka. Those before the index `next` were
+    /// returned to the caller, which may still borrow the last of them.
     records: Vec<NonNull<sys::rd_kafka_message_t>>,
     next: usize,
     native: NonNull<sys::rd_kafka_queue_t>,
-    /// Keeps the records out of the consumer's own queue, and signals new ones.
+    /// While this exists, the records are not in the queue of the consumer itself, and new records
+    /// are signalled.
     _partition: PartitionQueue<Context>,
-    /// Outlives everything above.
+    /// This is the last field, so it is dropped after the fields that use it.
     _consumer: Arc<BaseConsumer<Context>>,
 }
 
 impl RecordQueue {
-    /// The queue of a partition. When the queue is no longer empty, `on_record` is called,
-    /// on any thread. Returns `None` if there is no such partition.
+    /// Creates the queue of a partition. When records arrive in an empty queue, `on_record` is
+    /// called, on any thread. Returns `None` if there is no such partition.
     pub(crate) fn new(
         consumer: &Arc<BaseConsumer<Context>>,
         topic: &str,
@@ -65,7 +66,7 @@ impl RecordQueue {
         })
     }
 
-    /// The next record or error, if one has arrived. Does not wait.
+    /// Returns the next record or error, if one has arrived. It does not wait.
     pub(crate) fn take(&mut self) -> Option<Record<'_>> {
         if self.next == self.records.len() {
             self.refill();
@@ -92,8 +93,8 @@ impl RecordQueue {
         self.records.extend(messages.into_iter().take(count).filter_map(NonNull::new));
     }
 
-    /// Drops all records that were taken from the queue. After a seek this drops those
-    /// that were not read yet and belong to the previous offset.
+    /// Drops all records that were taken from the queue. After a seek, these are records that were
+    /// not returned yet and belong to the previous offset.
     pub(crate) fn clear(&mut self) {
         self.next = 0;
         for message in self.records.drain(..) {
@@ -113,13 +114,13 @@ impl Drop for RecordQueue {
     }
 }
 
-/// A record, or an error of its partition.
+/// A record of a partition, or an error of the partition.
 pub(crate) struct Record<'q> {
     message: &'q sys::rd_kafka_message_t,
 }
 
 impl<'q> Record<'q> {
-    /// The error, if this is not a record.
+    /// The error; `None` if this is a record.
     pub(crate) fn error(&self) -> Option<RDKafkaErrorCode> {
         let none = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
         (self.message.err != none).then(|| self.message.err.into())
@@ -207,8 +208,8 @@ impl Header for RecordHeaders<'_> {
     }
 }
 
-/// The ids of the `topics` that the broker knows, by name, as 32 hexadecimal digits.
-/// Brokers older than Kafka 2.8 have no ids. Blocks.
+/// The ids of those `topics` that the broker knows, by their names, as 32 hexadecimal digits.
+/// Brokers before Kafka 2.8 have no ids. The call blocks.
 pub(crate) fn topic_ids(
     consumer: &BaseConsumer<Context>,
     topics: &[String],
@@ -219,7 +220,7 @@ pub(crate) fn topic_ids(
     found.map(|(name, bits)| (name, format!("{bits:032x}"))).collect()
 }
 
-/// Calls `DescribeTopics` of the client library, which its Rust crate does not offer.
+/// Calls the function `DescribeTopics` of librdkafka, which its Rust crate does not offer.
 fn ask(consumer: &BaseConsumer<Context>, names: &[CString]) -> Vec<(String, u128)> {
     let within_ms = i32::try_from(ANSWER.as_millis()).unwrap_or(i32::MAX);
     let client = consumer.client().native_ptr();

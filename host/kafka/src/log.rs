@@ -1,5 +1,5 @@
-//! The log: opens the topics, starts the threads, and implements [`Log`] and its
-//! other ports.
+//! The log on Kafka. This module opens the topics, starts the threads, and implements [`Log`] and
+//! the other ports of a log.
 
 use std::ops::ControlFlow;
 use std::path::Path;
@@ -31,14 +31,14 @@ use crate::shared::Shared;
 use crate::topic_settings::SettingsClient;
 use crate::{broker_watch, dead_letters, reader, topics};
 
-/// How long opening waits for the bounds of the partitions.
+/// How long the opening of the log waits for the bounds of the partitions.
 const FIRST_BOUNDS: Duration = Duration::from_secs(5);
-/// How long a client that gets no answer is polled for the reason.
+/// How long a client that gets no answer is polled, in order to learn the reason.
 const FAULTS: Duration = Duration::from_millis(100);
-/// The least prefetch memory of one cursor for one partition, in bytes.
+/// The minimum memory into which one cursor fetches records of one partition, in bytes.
 const PREFETCH_LEAST: usize = 256 << 10;
 
-/// A log on Kafka topics. Dropping it closes it as [`CloseLog::close`] does.
+/// A log on Kafka topics. Dropping it closes it, like [`CloseLog::close`].
 pub struct KafkaLog {
     shared: Arc<Shared>,
     /// The consumer with which the watcher queries the broker.
@@ -48,18 +48,18 @@ pub struct KafkaLog {
     dead_letters: Option<DeadLetterWriter>,
     groups: GroupOffsets,
     context: Context,
-    /// Held while dead letters are sent again.
+    /// Is locked while dead letters are retried.
     resending: Mutex<()>,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl KafkaLog {
-    /// Opens the log that `config` names. The file `table` numbers the partitions of the
-    /// log; it is created if it is missing. If the broker does not answer, a log that was
-    /// opened in an earlier run still opens, and waits for the broker.
+    /// Opens the log that `config` names. The file `table` contains the numbers of the log's
+    /// partitions, and is created if it is missing. If the broker does not answer, a log that was
+    /// opened in an earlier run can be opened nevertheless, and waits for the broker.
     ///
     /// # Errors
-    /// [`OpenError`].
+    /// [`OpenError`] if the log cannot be opened.
     pub fn open(table: impl AsRef<Path>, config: KafkaConfig) -> Result<Self, OpenError> {
         config.check()?;
         describe_metrics();
@@ -68,7 +68,7 @@ impl KafkaLog {
         let context = Context::new(&config, Arc::clone(&report));
         let failed = |error: KafkaError| refused(&config, &report, &error);
         let group = format!("{}reader", config.group_prefix);
-        // For queries only. It reads no records.
+        // This client only queries the broker. It reads no records.
         let asking = consumer(&config, &group, PREFETCH_LEAST, &context).map_err(failed)?;
         let answers = number(&mut table, &asking, &config, &context)?;
         let partitions = table.partitions().to_vec();
@@ -126,7 +126,7 @@ impl KafkaLog {
         Ok(())
     }
 
-    /// Waits until the bounds are known, at most [`FIRST_BOUNDS`].
+    /// Waits until the bounds of all partitions are known, but at most [`FIRST_BOUNDS`].
     fn await_bounds(&self) {
         let until = Instant::now() + FIRST_BOUNDS;
         let known = |number| self.shared.bounds(PartitionId(number)).is_ok();
@@ -158,7 +158,7 @@ impl CloseLog for KafkaLog {
 }
 
 impl CommittedOffsets for KafkaLog {
-    /// The offset is committed to the projection's consumer group.
+    /// The thread of the groups commits the offset to the consumer group of the projection.
     fn note_offset(&self, projection: &str, partition: PartitionId, next: Offset) {
         self.groups.set_offset(projection, partition, next);
     }
@@ -169,7 +169,8 @@ impl CommittedOffsets for KafkaLog {
 }
 
 impl Heartbeats for KafkaLog {
-    /// Not into topics with a mapping: their other consumers may not accept CloudEvents.
+    /// Topics with a mapping get no heartbeats, because their other consumers may not accept
+    /// CloudEvents.
     fn accepts_heartbeats(&self, partition: PartitionId) -> bool {
         let config = &self.shared.config;
         let topic_partition = self.shared.part(partition).map(|part| &part.topic_partition);
@@ -185,7 +186,7 @@ impl Heartbeats for KafkaLog {
     }
 }
 
-/// Without a dead-letter topic nothing is copied, and there is nothing to read.
+/// If there is no dead-letter topic, nothing is copied and there is nothing to read.
 impl DeadLetters for KafkaLog {
     fn copy(&self, letters: &[DeadLetter]) -> Result<(), LogError> {
         let Some(writer) = &self.dead_letters else { return Ok(()) };
@@ -234,8 +235,8 @@ impl Log for KafkaLog {
         self.shared.read(partition, from, wanted)
     }
 
-    /// Uses the records' own timestamps: append times if the topic has `LogAppendTime`,
-    /// else the producers' times.
+    /// Uses the timestamps of the records. They are append times if the topic has `LogAppendTime`,
+    /// and otherwise the times that producers have set.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
         let topic_partition = &self.shared.part(partition)?.topic_partition;
         let unavailable = |error: KafkaError| LogError::Unavailable(ErrorCause::of(error));
@@ -285,7 +286,7 @@ impl Log for KafkaLog {
         self.shared.part(partition).ok().map(|part| part.topic_partition.to_string())
     }
 
-    /// The broker's id of the topic. All partitions of a topic have the same.
+    /// The id that the broker has given to the topic. All partitions of a topic have the same id.
     fn identity(&self, partition: PartitionId) -> Option<Arc<str>> {
         let part = self.shared.part(partition).ok()?;
         part.state.lock().topic_id.clone()
@@ -313,8 +314,8 @@ impl Log for KafkaLog {
     }
 }
 
-/// Gives every partition of the topics its number in `table`. Returns whether the
-/// broker answers. Fails if the log is not the one that `table` was created with.
+/// Gives every partition of the topics a number in `table`. Returns whether the broker answers.
+/// Fails if the log is not the one with which `table` was created.
 fn number(
     table: &mut PartitionTable,
     asking: &BaseConsumer<Context>,
@@ -355,7 +356,7 @@ fn refused(config: &KafkaConfig, report: &ClientReport, error: &KafkaError) -> O
     OpenError::Kafka { servers: config.servers.clone(), reason, source: Box::new(error.clone()) }
 }
 
-/// A hash of the mappings of records to events.
+/// A hash of the mappings that convert records to events.
 fn mappings(config: &KafkaConfig) -> String {
     let json = serde_json::to_vec(&config.json).expect("plain structs always encode");
     Sha256::digest(&json)[..8].iter().map(|byte| format!("{byte:02x}")).collect()

@@ -1,4 +1,4 @@
-//! Converts plain JSON records to events, as configured.
+//! Converts JSON records that are not CloudEvents to events, by a configured mapping.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -14,7 +14,7 @@ use serde_json::value::RawValue;
 
 use crate::record::{RawRecord, without_mark};
 
-/// The attributes that a mapping gives, in the order of [`CompiledMapping::sources`].
+/// The attributes that a mapping sets, in the order of [`CompiledMapping::sources`].
 const ATTRIBUTES: [&str; 7] = ["type", "subject", "id", "source", "tenant", "time", "dataschema"];
 const DATA: usize = ATTRIBUTES.len();
 
@@ -96,7 +96,7 @@ impl From<TimeUnit> for lantern_cloudevents::TimeUnit {
     }
 }
 
-/// The source of an attribute.
+/// Where the value of an attribute comes from.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum AttributeSource {
     Default,
@@ -104,11 +104,11 @@ enum AttributeSource {
     Topic,
     Header(String),
     Constant(String),
-    /// An index into [`CompiledMapping::paths`].
+    /// A member of the record's JSON. Contains an index into [`CompiledMapping::paths`].
     Field(usize),
 }
 
-/// A mapping with parsed sources.
+/// A mapping whose texts were parsed.
 pub(crate) struct CompiledMapping {
     sources: Vec<AttributeSource>,
     paths: Vec<Vec<String>>,
@@ -131,7 +131,8 @@ impl Mapping {
         ]
     }
 
-    /// Checks the settings. The error is the first wrong one: name, value and rule.
+    /// Checks the texts of the mapping. The error is about the first wrong one: its name, its value
+    /// and the rule that it breaks.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String, String)> {
         let names = ATTRIBUTES.into_iter().chain(["data"]);
         for (name, text) in names.zip(self.texts()) {
@@ -170,7 +171,7 @@ impl Mapping {
     }
 }
 
-/// Parses `text` as the source of an attribute; `None` if it has no known form.
+/// Parses `text`, which says where an attribute's value comes from; `None` if it has no known form.
 fn parse_source(text: &str, paths: &mut Vec<Vec<String>>) -> Option<AttributeSource> {
     Some(match text.split_once(':') {
         None => match text {
@@ -198,7 +199,7 @@ impl CompiledMapping {
     /// in `kind` as soon as it is known.
     ///
     /// # Errors
-    /// [`EventError`] if `raw` is not an event; then nothing was added.
+    /// [`EventError`] if `raw` cannot be converted to an event. Then nothing was added.
     pub(crate) fn read(
         &self,
         raw: &RawRecord<'_>,
@@ -217,7 +218,7 @@ impl CompiledMapping {
         if self.json {
             check_json(payload, EventLimits::default().json_depth_max)?;
             if !self.paths.is_empty() {
-                // Checked above.
+                // The caller has checked that the payload is UTF-8.
                 let text = std::str::from_utf8(payload).unwrap_or_default();
                 find_all_fields(text, &self.paths, &mut found)?;
             }
@@ -229,7 +230,7 @@ impl CompiledMapping {
                 kind.push_str(value);
             }
         }
-        // A JSON string can also contain a number.
+        // The time can also be a number in a JSON string.
         let (time, text) = match &*values[5] {
             "" => (Timestamp::MIN, None),
             number if number.parse::<f64>().is_ok() => (time_of_number(number, self.unit)?, None),
@@ -264,7 +265,7 @@ impl CompiledMapping {
         found: &[Option<&'a RawValue>],
     ) -> Result<Cow<'a, str>, EventError> {
         let name = ATTRIBUTES[index];
-        // Type, id and source are required and have no fallback.
+        // The type, the id and the source are required, and there is no other value for them.
         let needed = |value: Option<Cow<'a, str>>| match value {
             Some(value) if !value.is_empty() => Ok(value),
             _ if matches!(name, "type" | "id" | "source") => Err(EventError::Missing(name)),
@@ -275,7 +276,7 @@ impl CompiledMapping {
                 "type" => Cow::Borrowed(raw.topic),
                 "id" => Cow::Owned(format!("{}-{}", raw.partition, raw.offset)),
                 "source" => Cow::Owned(format!("kafka/{}", raw.topic)),
-                // If the key is not text, the subject is empty. That is not an error.
+                // If the key is not text, the subject is empty. This is not an error.
                 "subject" => Cow::Borrowed(raw.key_text().unwrap_or_default()),
                 _ => Cow::Borrowed(""),
             }),
@@ -296,7 +297,8 @@ impl CompiledMapping {
     }
 }
 
-/// A string's content, or a number or boolean as it is written; `None` for null.
+/// The text of a JSON string without its quotes, or a number or boolean as it is written; `None`
+/// for null.
 fn scalar<'a>(name: &str, json: &'a str) -> Result<Option<Cow<'a, str>>, EventError> {
     let wrong = || EventError::Type {
         name: name.into(),
@@ -314,7 +316,7 @@ fn scalar<'a>(name: &str, json: &'a str) -> Result<Option<Cow<'a, str>>, EventEr
     }
 }
 
-/// Finds the members that `paths` name, in one pass over `text`.
+/// Finds the members that `paths` name. It reads `text` only once.
 fn find_all_fields<'a>(
     text: &'a str,
     paths: &[Vec<String>],
@@ -360,8 +362,7 @@ impl<'a> Visitor<'a> for FieldVisitor<'_, 'a> {
                     deeper.push((*index, &path[1..]));
                 }
             }
-            // A member that is not an object has no members, so deeper paths stay
-            // missing.
+            // If a member is not an object, it has no members, so longer paths find nothing.
             if !deeper.is_empty() && value.get().starts_with('{') {
                 find_fields(value.get(), &deeper, self.found).map_err(de::Error::custom)?;
             }

@@ -1,4 +1,4 @@
-//! Why a log cannot be opened.
+//! The errors with which a log on Kafka cannot be opened.
 
 use std::path::PathBuf;
 
@@ -14,28 +14,28 @@ pub enum OpenError {
     /// A setting cannot be used.
     #[error("in section `log.kafka`: {0}")]
     Setting(#[from] ConfigError),
-    /// The file that numbers the partitions cannot be read or written.
+    /// The file with the numbers of the partitions cannot be read or written.
     #[error("`{}`: {source}", path.display())]
     Data {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The error of the system.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The broker cannot be reached, or refused a request.
     #[error("Kafka at `{servers}` cannot be used: {reason}")]
     Kafka {
-        /// The configured brokers.
+        /// The configured addresses of brokers.
         servers: String,
-        /// The reason, with what the client reported last.
+        /// The reason, including what the client reported last.
         reason: String,
-        /// The client's error.
+        /// The error of the client.
         source: Box<KafkaError>,
     },
     /// A thread cannot be started.
     #[error("a thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),
-    /// The topics are missing, or are not those that the data folder was created with.
+    /// The topics are missing, or differ from those with which the data folder was created.
     #[error("{0}")]
     Other(String),
 }

@@ -1,5 +1,5 @@
-//! Catches panics of the client library that records from outside can cause. They are
-//! not logged: otherwise anyone who may write to a topic could flood the server's output.
+//! Catches panics of the client library that records of other programs can cause. The panics are
+//! not logged. Otherwise everyone who may write to a topic could flood the server's output.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};
@@ -9,7 +9,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `call`. Returns `None` if it panics, and prints nothing then.
+/// Calls `call`. If it panics, it prints nothing and returns `None`.
 pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

@@ -1,6 +1,6 @@
-//! The table that gives each partition of each topic its number in the log. It is a
-//! file in the data folder. Entries are only added, so a number means the same partition
-//! as long as the data folder exists, even if topics get more partitions.
+//! The table with the numbers that the partitions of the topics have in the log. It is a file in
+//! the data folder. Entries are only added. So a number stands for the same partition as long as
+//! the data folder exists, even if topics get more partitions.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -24,20 +24,20 @@ impl std::fmt::Display for TopicPartition {
     }
 }
 
-/// The file.
+/// The content of the file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct PartitionFile {
     format: u32,
-    /// The cluster's id.
+    /// The id of the Kafka cluster.
     cluster: String,
-    /// A random name of this data folder, part of its transactional ids.
+    /// A random name of this data folder. It is part of the transactional ids.
     instance: String,
-    /// A hash of the mappings of records to events. Other mappings lead to another state.
+    /// A hash of the mappings that convert records to events. Other mappings lead to another state.
     mappings: String,
     partitions: Vec<TopicPartition>,
 }
 
-/// The table.
+/// The numbers of the partitions, with the path of the file.
 pub(crate) struct PartitionTable {
     path: PathBuf,
     stored: PartitionFile,
@@ -47,7 +47,7 @@ pub(crate) struct PartitionTable {
 impl PartitionTable {
     const FORMAT: u32 = 1;
 
-    /// Reads the table at `path`; returns an empty one if there is no file.
+    /// Reads the table at `path`. If there is no file, the table is empty.
     pub(crate) fn open(path: PathBuf) -> Result<Self, OpenError> {
         let damaged = |what: String| OpenError::Data { path: path.clone(), source: what.into() };
         let stored = match std::fs::read(&path) {
@@ -69,7 +69,7 @@ impl PartitionTable {
         Ok(Self { path, stored, index })
     }
 
-    /// Whether no log was ever opened with it.
+    /// Whether the table was never used to open a log.
     pub(crate) fn is_new(&self) -> bool {
         self.stored.partitions.is_empty()
     }
@@ -86,7 +86,7 @@ impl PartitionTable {
         self.index.get(topic_partition).copied()
     }
 
-    /// Fails if the cluster is another than before, or if a topic was removed.
+    /// Returns an error if the cluster has changed, or if a topic was removed.
     pub(crate) fn check(&self, cluster: Option<&str>, topics: &[String]) -> Result<(), OpenError> {
         if self.is_new() {
             return Ok(());
@@ -111,8 +111,8 @@ impl PartitionTable {
         }
     }
 
-    /// Stores the id of the cluster and the hash of the mappings. Returns `false` if the
-    /// mappings have changed.
+    /// Sets the id of the cluster and the hash of the mappings. Returns `false` if the mappings
+    /// have changed.
     pub(crate) fn set_cluster_and_mappings(
         &mut self,
         cluster: Option<&str>,
@@ -126,8 +126,8 @@ impl PartitionTable {
         same
     }
 
-    /// Gives a number to each of the first `count` partitions of `topic` that has none.
-    /// Returns whether a partition got a number.
+    /// Gives numbers to those of the first `count` partitions of `topic` that have none. Returns
+    /// whether a partition got a number.
     pub(crate) fn extend(&mut self, topic: &str, count: i32) -> bool {
         let before = self.index.len();
         for partition in 0..count {
@@ -141,7 +141,7 @@ impl PartitionTable {
         self.index.len() > before
     }
 
-    /// Writes a temporary file and renames it, so that the file is complete at all times.
+    /// Writes the table to a temporary file and renames it, so that the file is always complete.
     pub(crate) fn save(&mut self) -> Result<(), OpenError> {
         if self.stored.instance.is_empty() {
             self.stored.instance = new_instance(&self.path);
@@ -160,8 +160,8 @@ impl PartitionTable {
     }
 }
 
-/// A name that no other data folder has: a hash of the time, the process id, the path
-/// and a random UUID.
+/// A name that no other data folder has. It is a hash of the time, the process id, the path and a
+/// random UUID.
 fn new_instance(path: &Path) -> String {
     use sha2::{Digest, Sha256};
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

@@ -1,5 +1,5 @@
-//! The newest chunks that one cursor has read from one partition. Old ones are evicted.
-//! This module uses no client and no thread.
+//! The newest chunks that one cursor has read from one partition. Older chunks are evicted. This
+//! module uses no client and no thread.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -7,61 +7,61 @@ use std::time::Instant;
 
 use lantern_core::{Chunk, Events, Offset, TypeFilter};
 
-/// Memory that a chunk takes in addition to its events, in bytes.
+/// The memory that a chunk takes in addition to its events, in bytes.
 const CHUNK_BYTES: usize = 2_048;
-/// The largest chunk whose memory is used again, in bytes.
+/// The maximum size of a chunk whose memory is used again, in bytes.
 const SPARE_BYTES_MAX: usize = 2 << 20;
 
-/// The chunks of a partition that a cursor holds.
+/// The chunks of one partition that one cursor has read.
 #[derive(Default)]
 pub(crate) struct ReadBuffer {
-    /// The offset at which the cursor must restart; `None` once it has.
+    /// The offset at which the cursor must begin again; `None` once it has done so.
     pub(crate) requested: Option<u64>,
-    /// Whether the cursor reads this partition, or is about to.
+    /// Whether the cursor reads this partition, or will begin to.
     pub(crate) open: bool,
-    /// All events from here up to `next` are held.
+    /// The first offset of the buffer: it contains all events from here up to `next`.
     base: u64,
-    /// The next offset that the cursor will read.
+    /// The offset that the cursor will read next.
     pub(crate) next: u64,
     chunks: VecDeque<BufferedChunk>,
     bytes: usize,
-    /// Whether the cursor has been at the partition's end since its last record.
+    /// Whether the cursor has reached the end of the partition since its last record.
     pub(crate) at_end: bool,
-    /// Whether the cursor must check the partition's end once more.
+    /// Whether the cursor must read the end of the partition once more.
     pub(crate) doubted: bool,
-    /// Whether the buffer is full, so that the cursor waits for readers to catch up.
+    /// Whether the buffer is full, so that the cursor waits until readers have read more.
     pub(crate) full: bool,
     /// The highest offset that a reader has requested.
     read_to: u64,
-    /// When a reader last used the buffer.
+    /// The time at which a reader last used the buffer.
     pub(crate) used: Option<Instant>,
-    /// An empty chunk that has the memory of an evicted one. The next chunk reuses that
-    /// memory, because allocating memory costs more than filling it.
+    /// An empty chunk with the memory of an evicted chunk. The next chunk uses this memory, because
+    /// allocating memory costs more than filling it.
     spare: Option<Events>,
 }
 
 struct BufferedChunk {
     chunk: Arc<Chunk>,
-    /// The offset after the last one that this chunk and those before it cover.
+    /// The offset up to which this chunk and those before it contain all events.
     end: u64,
     bytes: usize,
 }
 
-/// The result of looking up an offset in a buffer.
+/// What the buffer has at an offset.
 #[derive(Debug)]
 pub(crate) enum BufferLookup {
-    /// A chunk with an event at this offset or later.
+    /// The buffer has this chunk, with an event at the offset or later.
     Chunk(Arc<Chunk>),
-    /// There is no wanted event from the requested offset up to this offset.
+    /// The buffer has no matching event from the offset up to this offset.
     Skipped(u64),
-    /// The cursor will read this offset next.
+    /// The cursor will read the offset next.
     Next,
-    /// The buffer does not cover this offset.
+    /// The offset is not in the range of the buffer.
     No,
 }
 
 impl ReadBuffer {
-    /// Restarts the buffer at `from`, and requests the same of the cursor.
+    /// Empties the buffer, lets it begin at `from`, and asks the cursor to do the same.
     pub(crate) fn request(&mut self, from: u64, now: Instant) {
         *self = Self {
             requested: Some(from),
@@ -74,17 +74,17 @@ impl ReadBuffer {
         };
     }
 
-    /// Closes the buffer and frees the cursor.
+    /// Empties the buffer, so that its cursor can be used elsewhere.
     pub(crate) fn close(&mut self) {
         *self = Self::default();
     }
 
-    /// The first offset that is held.
+    /// The first offset of the buffer.
     pub(crate) fn base(&self) -> u64 {
         self.base
     }
 
-    /// What the buffer holds from `from` on.
+    /// Looks up what the buffer has from the offset `from` on.
     pub(crate) fn held(&mut self, from: u64, types: &TypeFilter, now: Instant) -> BufferLookup {
         if !self.open || from < self.base || from > self.next {
             return BufferLookup::No;
@@ -107,7 +107,7 @@ impl ReadBuffer {
         BufferLookup::Skipped(self.next)
     }
 
-    /// Adds a chunk that the cursor has read. The cursor has then read all offsets before
+    /// Adds a chunk that the cursor has read. After that, the cursor has read all offsets before
     /// `end`.
     pub(crate) fn push(&mut self, chunk: Chunk, end: u64, limit: usize) {
         let bytes = chunk.events.bytes() + CHUNK_BYTES;
@@ -130,8 +130,8 @@ impl ReadBuffer {
         }
     }
 
-    /// Evicts the oldest chunks that a reader has passed, until at most `limit` bytes
-    /// are held. Sets `full` if the unread chunks alone reach the limit.
+    /// Evicts the oldest chunks that readers have read, until the buffer has at most `limit` bytes.
+    /// Sets `full` if the chunks that were not read already reach the limit.
     pub(crate) fn trim(&mut self, limit: usize) {
         while self.bytes > limit
             && let Some(first) = self.chunks.front()
@@ -144,7 +144,7 @@ impl ReadBuffer {
         self.full = self.ahead() >= limit;
     }
 
-    /// Evicts the oldest chunk, and keeps its memory if no reader still has it.
+    /// Evicts the oldest chunk. Keeps its memory if no reader uses the chunk any more.
     fn recycle(&mut self) {
         if let Some(BufferedChunk { chunk, bytes, .. }) = self.chunks.pop_front()
             && bytes <= SPARE_BYTES_MAX
@@ -155,18 +155,18 @@ impl ReadBuffer {
         }
     }
 
-    /// Memory for the next chunk, without events.
+    /// Returns empty columns for the next chunk, with memory of an evicted chunk if there is any.
     pub(crate) fn take_spare(&mut self) -> Events {
         self.spare.take().unwrap_or_default()
     }
 
-    /// The bytes of chunks that no reader has requested yet.
+    /// The number of bytes of chunks that no reader has requested yet.
     fn ahead(&self) -> usize {
         let unread = self.chunks.iter().rev().take_while(|chunk| chunk.end > self.read_to);
         unread.map(|chunk| chunk.bytes).sum()
     }
 
-    /// Whether the buffer was full and has room now.
+    /// Whether the buffer was full, and has room now.
     pub(crate) fn has_room_again(&mut self, limit: usize) -> bool {
         if !self.full || self.ahead() >= limit / 2 {
             return false;
@@ -223,7 +223,7 @@ mod tests {
         ] {
             assert_eq!(looked_up(&mut buffer, from, kind), expected, "{from} {kind}");
         }
-        // Transaction markers at the end.
+        // The offsets at the end are markers of transactions, which are not events.
         buffer.pass(15);
         assert_eq!(looked_up(&mut buffer, 13, "b"), "skipped 15");
         assert_eq!(looked_up(&mut buffer, 15, "b"), "next");

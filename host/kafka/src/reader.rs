@@ -1,5 +1,5 @@
-//! A cursor: a consumer with a thread of its own. It reads each partition from the
-//! offset that its buffer requests, and turns records into columns.
+//! A cursor: a thread with a consumer of its own. It reads each partition from the offset that its
+//! buffer requests, and converts records to columns.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -16,24 +16,24 @@ use crate::record::RawRecord;
 use crate::record_decoding::{DecodedRecord, Decoder};
 use crate::shared::{Partition, Shared};
 
-/// The most records that are read from one partition before the next partition is read.
+/// The maximum number of records that are read from one partition before the next partition is
+/// read.
 const RECORDS_TURN: usize = 16_384;
-/// Least and most target size of a chunk.
+/// The minimum and the maximum of the target size of a chunk, in bytes.
 const CHUNK_BYTES: std::ops::RangeInclusive<usize> = (32 << 10)..=(1 << 20);
-/// The longest pause between two polls of the client.
+/// The maximum pause between two polls of the client.
 const IDLE: Duration = Duration::from_millis(100);
-/// How long a seek may take.
+/// The maximum time for a seek.
 const SEEK: Duration = Duration::from_secs(10);
 
-/// If a cursor receives nothing for this time although the broker has more, it seeks to
-/// its offset again. The time doubles with every such attempt, because the client may have
-/// to read many aborted transactions, whose records it does not return. Each seek makes
-/// the client start over.
+/// If a cursor receives nothing for this time although the broker has more records, it seeks its
+/// offset again. With each such attempt the time is doubled. The client may have to read many
+/// aborted transactions, whose records it does not return, and each seek makes it begin again.
 const STUCK: Duration = Duration::from_secs(5);
-/// How often that time doubles.
+/// The maximum number of times that this time is doubled.
 const STUCK_DOUBLINGS_MAX: u32 = 7;
 
-/// Starts cursor `number`.
+/// Starts the cursor with the number `number`.
 pub(crate) fn start(
     shared: &Arc<Shared>,
     number: usize,
@@ -58,28 +58,28 @@ struct Cursor {
     chunk_bytes: usize,
 }
 
-/// One partition of a cursor.
+/// What a cursor knows about one partition.
 #[derive(Default)]
 struct CursorAssignment {
     queue: Option<RecordQueue>,
     assigned: bool,
     events: Events,
     offsets: Vec<u64>,
-    /// When the broker appended each event; [`Timestamp::MIN`] if that is unknown.
+    /// The time at which the broker appended each event; [`Timestamp::MIN`] if it is not known.
     appended: Vec<Timestamp>,
-    /// All records before this offset have been read.
+    /// The offset of the next record: all records before it were read.
     next: u64,
-    /// When the last record arrived, or the cursor was assigned this offset.
+    /// The time when the last record arrived, or when this offset was assigned to the cursor.
     moved: Option<Instant>,
-    /// How often the cursor has sought its offset again since the last record.
+    /// The number of times that the cursor has sought its offset again since the last record.
     replaced: u32,
-    /// If set: the cursor reads once more to confirm that no record remains before this
+    /// If it is set, the cursor reads once more to check that there are no more records before this
     /// offset.
     confirming: Option<u64>,
 }
 
 impl CursorAssignment {
-    /// Drops the records that were read, or taken from the queue, but not passed on.
+    /// Drops the records that were read or taken from the queue, and not passed to the buffer.
     fn clear(&mut self) {
         self.events.clear();
         self.offsets.clear();
@@ -98,22 +98,22 @@ fn patience(replaced: u32) -> Duration {
     STUCK * 2_u32.pow(replaced.min(STUCK_DOUBLINGS_MAX))
 }
 
-/// How reading from a partition ended.
+/// Why a cursor stopped reading a partition.
 enum TurnResult {
-    /// No record is available now.
+    /// There is no record now.
     Empty,
-    /// There may be more.
+    /// There may be more records.
     More,
-    /// The partition's end was reached.
+    /// The cursor has reached the end of the partition.
     End,
-    /// The client reported an error.
+    /// The client has reported an error.
     Fault(KafkaError),
 }
 
 impl Cursor {
     fn run(mut self) {
         while !self.shared.is_closed() {
-            // Discard events of the client itself. They are not needed here.
+            // This drops events of the client itself, which are not needed.
             while self.consumer.poll(Duration::ZERO).is_some() {}
             let mut busy = false;
             for number in 0..self.assignments.len() {
@@ -125,7 +125,7 @@ impl Cursor {
         }
     }
 
-    /// Serves one partition. Returns whether there may be more to do.
+    /// Reads one partition for a while. Returns whether there may be more to do.
     fn turn(&mut self, number: usize) -> bool {
         let shared = Arc::clone(&self.shared);
         let part = &shared.parts[number];
@@ -138,7 +138,7 @@ impl Cursor {
             (buffer.requested.take(), buffer.open, buffer.full, starving, doubted, end)
         };
         if starving {
-            // Readers that wait for a cursor ask again until one is free.
+            // Readers that wait for a cursor try again until one is free.
             shared.wake(part);
         }
         if let Some(from) = requested {
@@ -194,14 +194,14 @@ impl Cursor {
         }
     }
 
-    /// Whether records have stopped arriving although the partition continues to `end`.
+    /// Whether no records arrive although the partition continues up to `end`.
     fn is_stuck(&self, number: usize, end: u64) -> bool {
         let assignment = &self.assignments[number];
         let patience = patience(assignment.replaced);
         assignment.next < end && assignment.moved.is_some_and(|moved| moved.elapsed() > patience)
     }
 
-    /// Moves the cursor to `from`.
+    /// Moves the cursor to the offset `from`.
     fn assign(&mut self, part: &Partition, number: usize, from: u64) -> KafkaResult<()> {
         let offset = KafkaOffset::Offset(i64::try_from(from).unwrap_or(i64::MAX));
         let (topic, partition) = (&*part.topic_partition.topic, part.topic_partition.partition);
@@ -239,7 +239,7 @@ impl Cursor {
         }
     }
 
-    /// Reads the records that have arrived.
+    /// Reads the records of the partition that have arrived.
     fn take(&mut self, part: &Partition, number: usize) -> TurnResult {
         let Some(mut queue) = self.assignments[number].queue.take() else {
             return TurnResult::Empty;
@@ -265,21 +265,22 @@ impl Cursor {
             let offset = u64::try_from(record.offset()).unwrap_or(0);
             let assignment = &mut self.assignments[number];
             if offset < assignment.next {
-                // A compressed batch can begin before the requested offset.
+                // A compressed batch can begin before the requested offset. Its first records are
+                // skipped.
                 continue;
             }
             let decoder = &mut self.decoder;
             let mut decoded = decode(decoder, part, offset, &record, &mut assignment.events);
             if decoded == DecodedRecord::Full {
-                // The chunk has no room for another event type, so this record begins the
-                // next chunk.
+                // The chunk has no room for another event type, so the next chunk begins with this
+                // record.
                 self.finish_chunk(part, number, true);
                 let events = &mut self.assignments[number].events;
                 decoded = decode(&mut self.decoder, part, offset, &record, events);
             }
             let assignment = &mut self.assignments[number];
             assignment.next = offset + 1;
-            // A record without a value leaves a gap, as if it had been compacted away.
+            // A record without a value leaves a gap, as if compaction had removed it.
             if decoded != DecodedRecord::Tombstone {
                 assignment.offsets.push(offset);
                 assignment.appended.push(append_time(record.time()));
@@ -294,8 +295,8 @@ impl Cursor {
         TurnResult::More
     }
 
-    /// Passes the read records to the buffer. Returns whether the cursor must stop
-    /// reading, because the buffer is full or closed, or was moved to another offset.
+    /// Passes the records that were read to the buffer, as a chunk. Returns whether the cursor must
+    /// stop reading, because the buffer is full or closed, or was moved to another offset.
     fn finish_chunk(&mut self, part: &Partition, number: usize, quiet: bool) -> bool {
         let assignment = &mut self.assignments[number];
         if assignment.offsets.is_empty() {
@@ -333,8 +334,8 @@ impl Cursor {
         full
     }
 
-    /// Moves the buffer past tombstones that were read since the last event. Returns
-    /// whether the buffer is closed or was moved to another offset.
+    /// Moves the buffer past tombstones that were read after the last event. Returns whether the
+    /// buffer is closed or was moved to another offset.
     fn skip_gap(&mut self, part: &Partition, number: usize, quiet: bool) -> bool {
         let next = self.assignments[number].next;
         let mut state = part.state.lock();
@@ -355,11 +356,11 @@ impl Cursor {
         !wanted
     }
 
-    /// Handles the end of the partition that the client has reached. The end that the
-    /// broker last reported can be further, for two reasons: the offsets in between are
-    /// transaction markers, or the client's fetch was answered before the broker reported
-    /// its end. So the cursor reads once more from the same offset. It then gets either
-    /// the missing records, or an end that is certainly not before the reported one.
+    /// Handles that the client has reached the end of the partition. The end that the broker last
+    /// reported may be later, for two reasons: the offsets in between may be transaction markers,
+    /// or the client's request may have been answered before the broker reported its end. So the
+    /// cursor reads once more from the same offset. It then gets either the missing records, or an
+    /// end that is certainly not before the reported one.
     fn end(&mut self, part: &Partition, number: usize) {
         self.finish_chunk(part, number, true);
         let assignment = &mut self.assignments[number];
@@ -379,7 +380,7 @@ impl Cursor {
         if next < stable {
             self.confirm(part, number, stable);
         } else {
-            // The partition may have more records than is known.
+            // The partition may have more records than those that are known.
             self.shared.want_bounds(part);
         }
         self.shared.wake(part);
@@ -387,7 +388,7 @@ impl Cursor {
 
     fn confirm(&mut self, part: &Partition, number: usize, end: u64) {
         let assignment = &mut self.assignments[number];
-        // An end that was reported before the seek confirms nothing.
+        // An end that was reported before the seek proves nothing.
         assignment.queue.iter_mut().for_each(RecordQueue::clear);
         let offset = KafkaOffset::Offset(i64::try_from(assignment.next).unwrap_or(i64::MAX));
         match self.consumer.seek(
@@ -417,14 +418,13 @@ impl Cursor {
             self.fail_cursor(part, number, error);
             return false;
         }
-        // The library retries by itself.
+        // The library tries again by itself.
         tracing::debug!(%error, partition = %part.topic_partition, "a cursor got an error from the client");
         true
     }
 
-    /// Stops reading the partition, because the cursor's offset does not exist any more or
-    /// cannot be read. What the partition contains is unknown until its bounds are queried
-    /// again.
+    /// Stops reading the partition, because the cursor's offset does not exist any more or cannot
+    /// be read. The bounds of the partition must then be queried again.
     fn fail_cursor(&mut self, part: &Partition, number: usize, error: &KafkaError) {
         tracing::info!(%error, partition = %part.topic_partition, "a Kafka cursor cannot read its offset any more");
         self.unassign(part, number);
@@ -444,7 +444,7 @@ impl Cursor {
     }
 }
 
-/// Decodes a record, adds it to `events`, and counts unusual records.
+/// Decodes a record and adds it to `events`. Counts unusual records.
 fn decode(
     decoder: &mut Decoder,
     part: &Partition,
@@ -482,8 +482,8 @@ fn decode(
     decoded
 }
 
-/// The highest event time that is not too far ahead of the event's append time. If the
-/// append time is unknown, `now` is used instead. Unreadable records do not count.
+/// The highest event time among `events`. It leaves out unreadable records, and events that are too
+/// far ahead of their append time. If an append time is not known, `now` is used instead.
 fn newest(events: &Events, appended: &[Timestamp], now: Timestamp) -> Timestamp {
     let unreadable = events.type_names().iter().position(|kind| kind == UNREADABLE_TYPE);
     let times = events.times().iter().zip(events.types()).zip(appended);

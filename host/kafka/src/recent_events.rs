@@ -1,5 +1,5 @@
-//! Reads the end of a topic into a deduplication window, so that events that are sent
-//! again are recognized.
+//! Reads the end of a topic into a deduplication window, so that events that are sent again are
+//! recognized.
 
 use std::time::{Duration, Instant};
 
@@ -15,17 +15,17 @@ use crate::record_decoding::{DecodedRecord, Decoder};
 use crate::shared::Shared;
 use crate::topics;
 
-/// The time limit for reading the end.
+/// The time limit for reading the end of a topic.
 const LONGEST: Duration = Duration::from_secs(60);
-/// How long to wait for transactions that are open when the topic's end is read. This is
+/// How long the call waits for transactions that are open when the end of the topic is read. It is
 /// longer than the timeout of this server's own transactions.
 const TRANSACTIONS: Duration = Duration::from_secs(28);
-/// Prefetch memory, in bytes.
+/// The memory into which records are fetched before they are needed, in bytes.
 const PREFETCH_BYTES: usize = 4 << 20;
 
-/// Waits until all transactions that began before `ends` have ended, for instance one that
-/// a crash of this server left open. While a transaction is open, no record after its
-/// start can be read. Returns whether all of them have ended in time.
+/// Waits until all transactions that began before `ends` have ended. A crash of this server can
+/// leave a transaction open, and no record after its start can be read until it ends. Returns
+/// whether all of them have ended in time.
 fn settled(
     shared: &Shared,
     committed: &BaseConsumer<Context>,
@@ -44,7 +44,8 @@ fn settled(
     Ok(true)
 }
 
-/// The newest events by identity, about the same number from each partition.
+/// Reads the newest events of the topic, about the same number from each partition, and returns
+/// their identities.
 ///
 /// # Errors
 /// [`KafkaError`] if the broker does not answer in time.
@@ -88,8 +89,8 @@ pub(crate) fn read(
     Ok(window)
 }
 
-/// Reads each of `parts` up to its end. The window does not need events that arrive later,
-/// because they were not sent before this read.
+/// Reads each of the partitions `parts` up to its end. Events that arrive later are not needed,
+/// because this server sends them only after this read.
 fn collect(
     shared: &Shared,
     consumer: &BaseConsumer<Context>,

@@ -1,4 +1,4 @@
-//! A Kafka record before it is decoded.
+//! Kafka records before they are decoded.
 
 use lantern_cloudevents::EventError;
 use lantern_core::Timestamp;
@@ -6,25 +6,25 @@ use rdkafka::message::{BorrowedHeaders, Headers};
 
 use crate::panic_guard;
 
-/// A record as it is in its topic.
+/// A record as it is stored in its topic.
 #[derive(Clone, Copy)]
 pub(crate) struct RawRecord<'a> {
     pub(crate) topic: &'a str,
     pub(crate) partition: i32,
     pub(crate) offset: u64,
-    /// The record's own timestamp; 1970 if it has none.
+    /// The timestamp of the record; 1970 if it has none.
     pub(crate) time: Timestamp,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) payload: Option<&'a [u8]>,
     pub(crate) headers: &'a dyn Header,
 }
 
-/// The headers of a record, by index.
+/// The headers of a record, which are found by their index.
 pub(crate) trait Header {
-    /// How many there are.
+    /// The number of headers.
     fn count(&self) -> usize;
 
-    /// Name and value of header `index`; `None` if the name is not UTF-8.
+    /// The name and the value of the header `index`; `None` if the name is not UTF-8.
     fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)>;
 }
 
@@ -35,8 +35,8 @@ impl Header for Option<&BorrowedHeaders> {
 
     fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)> {
         let headers = (*self)?;
-        // The client library panics if a header's name is not UTF-8, and anyone who may
-        // write to the topic can write such a name.
+        // The client library panics if the name of a header is not UTF-8. Everyone who may write to
+        // the topic can write such a name.
         let header = panic_guard::catch(|| headers.get(index))?;
         Some((header.key, header.value))
     }
@@ -57,7 +57,8 @@ fn all(headers: &dyn Header) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
     (0..headers.count()).filter_map(move |index| headers.at(index))
 }
 
-/// The value of the last header of this name. In Kafka the last one counts.
+/// The value of the last header with the name `name`. If several headers have the same name, Kafka
+/// uses the last one.
 pub(crate) fn last<'a>(headers: &'a dyn Header, name: &str) -> Option<&'a [u8]> {
     all(headers).filter(|(known, _)| *known == name).last().and_then(|(_, value)| value)
 }
@@ -72,11 +73,11 @@ impl<'a> RawRecord<'a> {
         all(self.headers)
     }
 
-    /// The text of the last header of this name. If several headers have the same name,
-    /// the last one counts in Kafka.
+    /// The text of the last header with the name `name`. If several headers have the same name,
+    /// Kafka uses the last one.
     ///
     /// # Errors
-    /// [`EventError::Header`] if it is not text.
+    /// [`EventError::Header`] if the value is not text.
     pub(crate) fn header(&self, name: &str) -> Result<Option<&'a str>, EventError> {
         last(self.headers, name).map(|value| text(name, value)).transpose()
     }

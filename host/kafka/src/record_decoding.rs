@@ -1,11 +1,11 @@
-//! Converts a Kafka record to an event in columns: CloudEvents' Kafka binding in both
-//! modes, or a mapping for other records. A record that is not an event becomes an event
-//! of [`UNREADABLE_TYPE`]. A record without a value is a tombstone of a compacted topic
-//! and is skipped. The conversion is pure: the same record always gives the same event.
+//! Converts Kafka records to events in columns. A record is a CloudEvent in one of the two modes of
+//! CloudEvents' Kafka binding, or is converted by a mapping. A record that is not an event becomes
+//! an event of [`UNREADABLE_TYPE`]. A record without a value is a tombstone of a compacted topic,
+//! and is skipped. The same record always gives the same event.
 //!
-//! Anyone who may write to a topic can write any headers, so nothing in a record proves
-//! that this server wrote it. [`Decoder::binary`] documents what is accepted as written
-//! by the host.
+//! Anyone who may write to a topic can write any headers, so nothing in a record proves that this
+//! server wrote it. The description of [`Decoder::binary`] says which records are accepted as
+//! written by the host.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -24,42 +24,42 @@ use crate::config::KafkaConfig;
 use crate::mapping::CompiledMapping;
 use crate::record::{RawRecord, not_text, without_mark};
 
-/// The prefix of attribute headers.
+/// The prefix of the headers that contain attributes.
 const PREFIX: &str = "ce_";
-/// A record is in binary mode if it has at least one of these headers. Other headers that
-/// begin with `ce_` do not determine the mode.
+/// The headers that show that a record is in binary mode. It must have at least one of them. Other
+/// headers that begin with `ce_` do not decide the mode.
 const BINARY: [&str; 4] = ["ce_specversion", "ce_id", "ce_source", "ce_type"];
-/// The attributes that must be text for the record to be an event.
+/// The attributes that must be text. If one is not text, the record is unreadable.
 const CORE: [&str; 8] =
     ["specversion", "id", "source", "type", "subject", "time", "tenant", "dataschema"];
-/// The media type of events in structured mode, as JSON.
+/// The media type of events in structured mode that are written as JSON.
 const STRUCTURED: &str = "application/cloudevents+json";
 /// The prefix of all media types of structured mode.
 const ANY_STRUCTURED: &str = "application/cloudevents";
-/// The longest key that is stored with an unreadable record, in bytes.
+/// The maximum length of the key that is stored with an unreadable record, in bytes.
 const KEY_BYTES_MAX: usize = 4_096;
-/// The extension attribute that holds an unreadable record's key.
+/// The extension attribute that contains the key of an unreadable record.
 pub(crate) const UNREADABLE_KEY: &str = "kafkakey";
 
 /// The result of decoding a record.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum DecodedRecord {
-    /// An event was added.
+    /// The record is an event, which was added.
     Event,
-    /// An unreadable record was added, for this reason.
+    /// The record is unreadable for this reason, and was added as an unreadable record.
     Unreadable(String),
-    /// The record is a tombstone (it has no value). Nothing was added.
+    /// The record is a tombstone, which has no value. Nothing was added.
     Tombstone,
-    /// Nothing was added, because the chunk has no room for another type. The caller must
+    /// Nothing was added, because the chunk has no room for another event type. The caller must
     /// begin a new chunk.
     Full,
 }
 
-/// Decodes records of all topics.
+/// Decodes the records of all topics.
 pub(crate) struct Decoder {
     reader: Reader,
     mappings: HashMap<String, CompiledMapping>,
-    /// The event type that the current record claims, if it is known.
+    /// The event type that the current record claims to have; empty if it is not known.
     kind: String,
 }
 
@@ -71,7 +71,7 @@ impl Decoder {
         Self { reader: Reader::of_log(), mappings: mappings.collect(), kind: String::new() }
     }
 
-    /// Adds `raw` to `into`, as an event or as an unreadable record with the reason.
+    /// Decodes `raw` and adds it to `into`, as an event or as an unreadable record with the reason.
     pub(crate) fn read(&mut self, raw: &RawRecord<'_>, into: &mut Events) -> DecodedRecord {
         self.reader.set_time_default(raw.time);
         self.reader.set_host_events(false);
@@ -90,12 +90,12 @@ impl Decoder {
         }
     }
 
-    /// The number of extension attributes that were dropped since the last call.
+    /// Returns the number of extension attributes that were left out since the last call.
     pub(crate) fn take_ignored(&mut self) -> u64 {
         self.reader.take_ignored()
     }
 
-    /// Adds the event. Returns `false` if the record is a tombstone: it has no value and
+    /// Adds the event in `raw`. Returns `false` if the record is a tombstone: it has no value and
     /// is not a CloudEvent in binary mode.
     fn event(&mut self, raw: &RawRecord<'_>, into: &mut Events) -> Result<bool, EventError> {
         let (mut binary, mut media) = (false, None);
@@ -139,13 +139,12 @@ impl Decoder {
         read
     }
 
-    /// Reads a record in binary mode, the only mode in which this server writes. An event
-    /// whose `source` is `lantern` or begins with `lantern/` must have exactly one of the
-    /// two forms that the host writes. One is a heartbeat; its time is limited to the time
-    /// of the record. The other is an emitted event; its type must not be one of the
-    /// host's own types. A forged record in these forms can do no more than any other
-    /// event of the topic. Every other record that claims to come from the host is
-    /// unreadable.
+    /// Reads a record in binary mode. This server writes events only in this mode. An event whose
+    /// `source` is `lantern` or begins with `lantern/` must have exactly one of the two forms that
+    /// the host writes. One is a heartbeat; its time is limited to the time of the record. The
+    /// other is an emitted event; its type must not be one of the host's own types. A forged record
+    /// in these forms can do no more than any other event of the topic. Every other record that
+    /// claims to come from the host is unreadable.
     fn binary(
         &mut self,
         media: Option<&str>,
@@ -158,9 +157,9 @@ impl Decoder {
                 continue;
             };
             match (attribute, std::str::from_utf8(value)) {
-                // The media type is in `content-type`. Some producers also write it here.
+                // The media type is in the header `content-type`. Some producers write it here too.
                 ("datacontenttype", Ok(value)) => media = media.or(Some(value)),
-                // These names are not allowed as attribute headers.
+                // Headers with attributes must not have these names.
                 ("datacontenttype" | "data" | "data_base64", _) => attributes.leave_out(),
                 (_, Ok(value)) => attributes.set(attribute, Cow::Borrowed(value))?,
                 (core, Err(_)) if CORE.contains(&core) => return Err(not_text(name, value)),
@@ -183,7 +182,7 @@ impl Decoder {
                 }
                 media
             }
-            // Without a media type, a payload that parses as JSON is JSON.
+            // If there is no media type and the payload can be parsed as JSON, it is JSON.
             None if payload.is_empty() || check_json(payload, depth_max).is_ok() => "",
             None => "application/octet-stream",
         };
@@ -191,14 +190,14 @@ impl Decoder {
     }
 }
 
-/// The part of an event in structured mode that names its type.
+/// The member of an event in structured mode that contains its type.
 #[derive(Deserialize)]
 struct TypeProbe<'a> {
     #[serde(borrow, rename = "type")]
     kind: Option<Cow<'a, str>>,
 }
 
-/// Adds a heartbeat. Its time is limited to its record's time.
+/// Adds a heartbeat. Its time is limited to the time of its record.
 fn heartbeat(
     raw: &RawRecord<'_>,
     id: &str,
@@ -217,12 +216,12 @@ fn heartbeat(
     if into.push(&event) { Ok(()) } else { Err(EventError::TooManyTypes) }
 }
 
-/// `time` limited to the allowed range: a producer can write any time.
+/// Limits `time` to the range of allowed times, because a producer can write any time.
 fn in_range(time: Timestamp) -> Timestamp {
     time.clamp(Timestamp::FIRST, Timestamp::LAST)
 }
 
-/// Adds `raw` as an unreadable record. Returns `false` if `into` has no room for another
+/// Adds `raw` as an unreadable record. Returns `false` if `into` has no room for another event
 /// type.
 fn unreadable(raw: &RawRecord<'_>, reason: &str, kind: &str, into: &mut Events) -> bool {
     let RawRecord { topic, partition, offset, .. } = raw;
@@ -239,8 +238,8 @@ fn unreadable(raw: &RawRecord<'_>, reason: &str, kind: &str, into: &mut Events) 
     if let Some(key) = key {
         extensions[UNREADABLE_KEY] = key.into();
     }
-    // The type that a record claims limits which projections the record concerns. A
-    // reserved type is not stored, so such a record concerns all projections.
+    // Only projections that subscribe to the type that a record claims are affected by the record.
+    // A type that is reserved for the host is not stored, so such a record affects all projections.
     let clean = !kind.is_empty() && check_text("type", kind, TYPE_BYTES_MAX).is_ok();
     if clean && !is_host_type(kind) {
         extensions[UNREADABLE_KIND] = kind.into();

@@ -97,7 +97,8 @@ fn structured_mode_is_recognized_by_its_media_type_or_by_missing_headers() {
     }
 }
 
-/// A record in binary mode with source, type and id, and `more`.
+/// Creates a record in binary mode with a source, a type and an id, and with the additional headers
+/// `more`.
 fn binary<'a>(source: &'a str, kind: &'a str, id: &'a str, more: Pairs<'a>) -> Event {
     let headers = [
         ("ce_specversion", Some(b"1.0".as_slice())),
@@ -251,7 +252,8 @@ fn an_unreadable_record_is_kept_with_its_offset_and_the_reason() {
     let check = |headers: Pairs<'_>, payload: &[u8], word: &str| {
         let event = read(None, Some("k1"), headers, payload);
         assert_eq!(event.kind, UNREADABLE_TYPE);
-        // It blocks no subject, because its subject is unknown.
+        // The record has no subject, because its subject is not known, so no other event waits for
+        // it.
         assert_eq!((event.subject.as_str(), &*event.data), ("", payload));
         assert_eq!((event.id.as_str(), event.source.as_str()), ("3-1841", "kafka/orders"));
         let reason = reason(&event);

@@ -1,4 +1,4 @@
-//! Converts an event to a record: CloudEvents' Kafka binding, binary mode.
+//! Converts events to Kafka records, in the binary mode of CloudEvents' Kafka binding.
 
 use lantern_cloudevents::format_time;
 use lantern_core::{EventRef, Timestamp};
@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::config::KeyOf;
 
-/// The most headers of an event, without those of extension attributes.
+/// The maximum number of headers of an event, without those for extension attributes.
 const HEADERS: usize = 10;
 
 /// The headers of `event`, followed by `more`.
@@ -49,12 +49,12 @@ fn extensions(event: &EventRef<'_>) -> Map<String, Value> {
     if event.extensions.is_empty() {
         return Map::new();
     }
-    // They were checked when the event was accepted.
+    // The extension attributes were checked when the event was accepted, so they can be parsed.
     serde_json::from_str(event.extensions).unwrap_or_default()
 }
 
-/// The key of `event`: its extension attribute `partitionkey` if it has one, else the
-/// configured attribute; `None` if that is empty.
+/// The key of the record for `event`. It is the extension attribute `partitionkey` if the event has
+/// one, and otherwise the configured attribute; `None` if that is empty.
 pub(crate) fn key(event: &EventRef<'_>, of: KeyOf) -> Option<String> {
     if event.extensions.contains("\"partitionkey\"")
         && let Some(Value::String(key)) = extensions(event).remove("partitionkey")

@@ -1,4 +1,4 @@
-//! State of each partition that readers, cursors and the watcher share.
+//! The state of each partition, which readers, cursors and the watcher share.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use crate::partitions::TopicPartition;
 use crate::read_buffer::{BufferLookup, ReadBuffer};
 use crate::topic_settings::TopicSettings;
 
-/// The least memory of one cursor for one partition, in bytes.
+/// The minimum memory of one cursor for one partition, in bytes.
 const CACHE_LEAST: usize = 256 << 10;
-/// The least time that a cursor stays at an offset before another reader may move it.
+/// The minimum time that a cursor stays at an offset before another reader may move it.
 const QUANTUM: Duration = Duration::from_millis(50);
-/// Bounds that are older than this count as unknown.
+/// The age from which the bounds of a partition count as not known.
 const FRESH: Duration = Duration::from_secs(10);
 
-/// Wakes a thread.
+/// A signal that wakes a thread.
 #[derive(Default)]
 pub(crate) struct ThreadSignal {
     raised: Mutex<bool>,
@@ -39,7 +39,7 @@ impl ThreadSignal {
         }
     }
 
-    /// Waits until the signal is raised, at most `timeout`, and clears it.
+    /// Waits until the signal is set, but at most `timeout`. Then it clears the signal.
     pub(crate) fn wait(&self, timeout: Duration) {
         let mut raised = self.raised.lock();
         if !*raised {
@@ -53,25 +53,26 @@ impl ThreadSignal {
 pub(crate) struct Shared {
     pub(crate) config: KafkaConfig,
     pub(crate) parts: Vec<Partition>,
-    /// Memory of one cursor for one partition, in bytes.
+    /// The memory of one cursor for one partition, in bytes.
     pub(crate) cache_bytes: usize,
-    /// One signal per cursor.
+    /// The signal of each cursor.
     pub(crate) cursors: Vec<Arc<ThreadSignal>>,
-    /// Partitions whose bounds the watcher must query now.
+    /// The partitions whose bounds the watcher must query now.
     pub(crate) bounds_requests: Mutex<Vec<u32>>,
     pub(crate) watcher: ThreadSignal,
     pub(crate) closed: AtomicBool,
     pub(crate) report: Arc<ClientReport>,
-    /// The topics' settings, as far as they are known.
+    /// The settings of the topics, as far as they are known.
     settings: RwLock<HashMap<String, TopicSettings>>,
-    /// Added partitions of the topics, which are not read until the next start.
+    /// Partitions that were added to topics since the start. They are read after the next start.
     pub(crate) unread: Mutex<Vec<TopicPartition>>,
-    /// Whether the ingest topic was recreated, so that events sent before are not in it.
+    /// Whether the ingest topic was recreated. If so, it does not contain the events that were sent
+    /// before.
     pub(crate) recreated: AtomicBool,
     wakers: RwLock<Vec<Waker>>,
 }
 
-/// A partition.
+/// A partition of a topic, as it is read.
 pub(crate) struct Partition {
     pub(crate) id: PartitionId,
     pub(crate) topic_partition: TopicPartition,
@@ -79,33 +80,34 @@ pub(crate) struct Partition {
     changed: Condvar,
 }
 
-/// The known state of a partition.
+/// What is known about a partition.
 #[derive(Default)]
 pub(crate) struct PartitionState {
-    /// Start and end, as last reported by the broker. Records read since then can have
-    /// raised the end.
+    /// The start and the end, as the broker last reported them. Records that were read since then
+    /// can have raised the end.
     pub(crate) bounds: Option<(u64, u64)>,
-    /// The end that the broker last reported. No record will be added before it, not even
-    /// by a transaction that is still open.
+    /// The end that the broker last reported. No more records will appear before it, not even those
+    /// of a transaction that is still open.
     pub(crate) stable: u64,
-    /// When the broker last reported the bounds.
+    /// The time when the broker last reported the bounds.
     answered_at: Option<Instant>,
-    /// Whether the bounds must be queried again before the next read, for instance
-    /// because a cursor's offset no longer exists.
+    /// Whether the bounds must be queried again before the next read, for instance because the
+    /// offset of a cursor no longer exists.
     pub(crate) doubtful: bool,
-    /// Whether an offset past the end was requested, so that the end is queried again.
+    /// Whether a reader has requested an offset after the end, so that the end must be queried
+    /// again.
     past_end: bool,
-    /// Why the broker has no such partition.
+    /// Why the broker does not have this partition; `None` if it has it.
     pub(crate) missing: Option<String>,
-    /// The broker's id of the topic, if it is known.
+    /// The id that the broker has given to the topic, if it is known.
     pub(crate) topic_id: Option<Arc<str>>,
     max_time: Timestamp,
-    /// One buffer per cursor.
+    /// The buffer of each cursor.
     pub(crate) buffers: Vec<ReadBuffer>,
     /// Whether a reader waits for a cursor.
     pub(crate) starving: bool,
-    /// Whether a reader got [`LogRead::Pending`] since the bounds were last queried. The
-    /// broker's next answer wakes such readers, so that no wait is endless.
+    /// Whether a reader got [`LogRead::Pending`] since the bounds were last queried. The next
+    /// answer of the broker wakes such readers, so that none of them waits forever.
     pub(crate) waited_for: bool,
 }
 
@@ -152,7 +154,7 @@ impl Shared {
         self.settings.read().get(topic).cloned().unwrap_or_default()
     }
 
-    /// Stores the settings of topics that the broker reported.
+    /// Stores the settings that the broker has reported for topics.
     pub(crate) fn set_topic_settings(&self, settings: HashMap<String, TopicSettings>) {
         self.settings.write().extend(settings);
     }
@@ -161,7 +163,7 @@ impl Shared {
         self.parts.get(partition.0 as usize).ok_or(LogError::NoPartition(partition))
     }
 
-    /// The partition with this number of `topic`; `None` if it is not read.
+    /// The partition `partition` of the topic `topic`; `None` if the log does not read it.
     pub(crate) fn part_at(&self, topic: &str, partition: i32) -> Option<&Partition> {
         let there = |part: &&Partition| {
             *part.topic_partition.topic == *topic && part.topic_partition.partition == partition
@@ -173,7 +175,7 @@ impl Shared {
         self.wakers.write().push(waker);
     }
 
-    /// Wakes all readers that wait for `part`. The caller must not hold its lock.
+    /// Wakes all readers that wait for `part`. The caller must not hold the lock of `part`.
     pub(crate) fn wake(&self, part: &Partition) {
         part.changed.notify_all();
         for waker in self.wakers.read().iter() {
@@ -181,7 +183,7 @@ impl Shared {
         }
     }
 
-    /// Makes the watcher query the bounds of `part` soon.
+    /// Asks the watcher to query the bounds of `part` soon.
     pub(crate) fn want_bounds(&self, part: &Partition) {
         let mut wanted = self.bounds_requests.lock();
         if !wanted.contains(&part.id.0) {
@@ -213,8 +215,8 @@ impl Shared {
         }
     }
 
-    /// The reason why nothing can be written now, if the broker has answered before but
-    /// not recently.
+    /// Why nothing can be written now; `None` unless the broker has answered before and does not
+    /// answer any more.
     pub(crate) fn is_away(&self) -> Option<String> {
         let part =
             self.parts.iter().find(|p| *p.topic_partition.topic == *self.config.ingest_topic())?;
@@ -223,7 +225,7 @@ impl Shared {
             .then(|| self.unavailable_message(Some(answered_at.elapsed())))
     }
 
-    /// How long bounds count as known.
+    /// How long the bounds of a partition count as known.
     fn bounds_age_max(&self) -> Duration {
         FRESH.max(Duration::from_millis(self.config.refresh_ms * 5))
     }
@@ -268,7 +270,7 @@ impl Shared {
         }
     }
 
-    /// See [`lantern_core::Log::wait`].
+    /// Waits as [`lantern_core::Log::wait`] describes.
     pub(crate) fn wait(&self, partition: PartitionId, from: Offset, timeout: Duration) {
         let Ok(part) = self.part(partition) else { return };
         let everything = TypeFilter::everything();
@@ -288,17 +290,18 @@ impl Shared {
     }
 }
 
-/// The thread that must act after a read.
+/// Which thread must do something after a read.
 enum AfterRead {
     Nothing,
-    /// The watcher must query the bounds.
+    /// The watcher must query the bounds of the partition.
     Bounds,
-    /// This cursor must move.
+    /// The cursor with this number must move to another offset.
     Cursor(usize),
 }
 
 impl PartitionState {
-    /// What a reader at `from` gets, and which thread must act for it.
+    /// Returns what a reader at the offset `from` gets, and which thread must do something for this
+    /// reader.
     fn read(
         &mut self,
         partition: PartitionId,
@@ -310,7 +313,7 @@ impl PartitionState {
             return Err(LogError::Unavailable(missing.clone().into()));
         }
         let Some((start, end)) = self.bounds.filter(|_| !self.doubtful) else {
-            // Without bounds it is unknown whether `from` is within them.
+            // If the bounds are not known, it is not known whether `from` is within them.
             return Ok((LogRead::Pending, AfterRead::Bounds));
         };
         if from < start {
@@ -322,8 +325,8 @@ impl PartitionState {
                 let (from, end) = (Offset(from), Offset(end));
                 return Err(LogError::Lost { partition, from, end });
             }
-            // [`LogError::Lost`] is the worst fault of a log. So it is returned only if a
-            // second answer of the broker confirms that the log ends before `from`.
+            // [`LogError::Lost`] is the worst fault of a log, so it is returned only if a second
+            // answer of the broker confirms that the log ends before `from`.
             (self.past_end, self.doubtful) = (true, true);
             return Ok((LogRead::Pending, AfterRead::Bounds));
         }
@@ -337,9 +340,9 @@ impl PartitionState {
         ))
     }
 
-    /// Reads from the buffers. If two buffers have reached the same offset, one of them is
-    /// closed: otherwise both cursors would read the same records. The buffer that holds
-    /// more stays open, because a slow reader may still need its chunks.
+    /// Reads from the buffers. If two buffers have reached the same offset, one of them is closed,
+    /// because otherwise both cursors would read the same records. The buffer that contains more
+    /// stays open, because a slow reader may still need its chunks.
     fn held(&mut self, from: u64, end: u64, types: &TypeFilter, now: Instant) -> Option<LogRead> {
         let (mut found, mut at_next) = (None, Vec::new());
         for (number, buffer) in self.buffers.iter_mut().enumerate() {
@@ -362,7 +365,7 @@ impl PartitionState {
         for number in at_next {
             if number != chosen && self.buffers[number].base() >= chosen_base {
                 self.buffers[number].close();
-                // A reader may wait for a cursor, and only this flag wakes it.
+                // A reader may wait for a cursor. Only this flag wakes it.
                 self.starving = true;
             }
         }
@@ -370,11 +373,11 @@ impl PartitionState {
         Some(read.unwrap_or(if at_end && from >= end { LogRead::End } else { LogRead::Pending }))
     }
 
-    /// Moves a cursor to `from`: a free one, or the one that was used least recently. The
-    /// furthest cursor stays, because it follows new events.
+    /// Moves a cursor to the offset `from`. It chooses a free cursor, or the one that was not used
+    /// for the longest time. The cursor with the highest offset is not moved, because it follows
+    /// new events.
     fn move_cursor(&mut self, from: u64, now: Instant) -> Option<usize> {
-        // Only one cursor is protected: if several are at the end, the others must be
-        // free to move.
+        // Only one cursor is protected. If several cursors are at the end, the others can be moved.
         let open = self.buffers.iter().enumerate().filter(|(_, buffer)| buffer.open);
         let furthest = open.max_by_key(|(_, buffer)| (buffer.next, buffer.used)).map(|(n, _)| n);
         let mut choice = None;
@@ -397,8 +400,8 @@ impl PartitionState {
         Some(number)
     }
 
-    /// Stores the topic's id that the broker reported. Returns `true` if it differs from
-    /// the previous id; then everything known about the previous topic is discarded.
+    /// Stores the topic's id that the broker reported. Returns `true` if the id has changed. In
+    /// this case everything that was known about the previous topic is dropped.
     pub(crate) fn set_topic_id(&mut self, id: Arc<str>) -> bool {
         let other = self.topic_id.as_ref().is_some_and(|known| *known != id);
         self.topic_id = Some(id);
@@ -411,13 +414,12 @@ impl PartitionState {
         other
     }
 
-    /// Stores the bounds that the broker reported. `before` is the end that was known
-    /// when the broker was asked.
+    /// Stores the bounds that the broker has reported. `before` is the end that was known when the
+    /// broker was asked.
     pub(crate) fn set_bounds(&mut self, start: u64, end: u64, before: Option<u64>) {
-        // `bounds` can contain a later end than the answer, because records were read
-        // since the broker was asked. Then the later end stays. If no record was read
-        // since, the answer replaces the end, even by a lower one: a recreated topic can
-        // be shorter.
+        // `bounds` can contain a later end than the answer, because records were read since the
+        // broker was asked. In this case the later end is kept. If no record was read since, the
+        // answer replaces the end, even by a lower one: a topic that was recreated can be shorter.
         self.stable = end;
         let known = self.bounds.map(|(_, end)| end);
         let end = if known == before { end } else { end.max(known.unwrap_or(0)) };
@@ -426,7 +428,7 @@ impl PartitionState {
         (self.doubtful, self.missing) = (false, None);
     }
 
-    /// Raises the known end to `end`. Returns whether that changed it.
+    /// Raises the known end to `end`. Returns whether this has changed it.
     pub(crate) fn raise_end(&mut self, end: u64) -> bool {
         match &mut self.bounds {
             Some((_, known)) if *known < end => {
@@ -498,7 +500,7 @@ mod tests {
         let partition = PartitionId(0);
         let everything = TypeFilter::everything();
         let mut read = |from| state.read(partition, from, &everything, now).unwrap().0;
-        // One cursor waits at the end, another is moved far behind it.
+        // One cursor waits at the end, and another cursor is moved far back.
         assert!(matches!(read(10), LogRead::Pending));
         assert!(matches!(read(0), LogRead::Pending));
         let behind = state.buffers.iter().position(|buffer| buffer.base() == 0).unwrap();

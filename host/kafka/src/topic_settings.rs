@@ -1,9 +1,9 @@
-//! Determines which records a topic accepts: reads the topic's settings from the broker,
-//! and distinguishes failures that the record itself causes from all others.
+//! Determines which records a topic accepts. It reads the settings of the topic from the broker,
+//! and distinguishes failures that the record itself causes from all other failures.
 //!
-//! A verdict on a record must not depend on the records that are sent with it. A topic
-//! limits the size of *batches* of records. The producer builds batches below this limit,
-//! so a batch exceeds it only if a single record does.
+//! Whether a record is refused permanently must not depend on the records that are sent with it. A
+//! topic limits the size of *batches* of records. The producer builds batches below this limit, so
+//! a batch exceeds it only if a single record does.
 
 use std::collections::HashMap;
 
@@ -19,32 +19,33 @@ use crate::record::last;
 use crate::record_encoding;
 use crate::topics::block_on;
 
-/// Overhead of a batch with a single record, in bytes.
+/// The number of bytes that a batch with a single record has in addition to the record.
 const BATCH_BYTES: usize = 61;
-/// The largest batch that a producer builds, in bytes.
+/// The maximum size of a batch that a producer builds, in bytes.
 const BATCH_BYTES_MAX: usize = 512 << 10;
-/// The most characters of an id or a source that a message quotes.
+/// The maximum number of characters of an id or a source that a message quotes.
 const QUOTE_CHARS_MAX: usize = 80;
 
-/// Settings of a topic, as far as they are known.
+/// The settings of a topic, as far as they are known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TopicSettings {
-    /// The largest batch that the topic accepts, in bytes.
+    /// The maximum size of a batch that the topic accepts, in bytes.
     pub(crate) batch_bytes_max: Option<usize>,
-    /// Whether the broker stamps records with the time at which it appends them.
+    /// Whether the broker sets the time of records to the time at which it appends them.
     pub(crate) log_append_time: Option<bool>,
     /// Whether the topic is compacted, so that it accepts only records with a key.
     pub(crate) compacted: bool,
 }
 
-/// Queries the settings of topics.
+/// Queries the settings of topics from the broker.
 pub(crate) struct SettingsClient {
     admin: AdminClient<Context>,
     topics: Vec<String>,
 }
 
 impl SettingsClient {
-    /// `None` with OAUTHBEARER, because this client cannot get a token.
+    /// Creates the client. With OAUTHBEARER it returns `None`, because this client cannot get a
+    /// token.
     pub(crate) fn new(config: &KafkaConfig, context: &Context) -> KafkaResult<Option<Self>> {
         if shows_tokens(config) {
             return Ok(None);
@@ -58,7 +59,8 @@ impl SettingsClient {
         Ok(Some(Self { admin, topics }))
     }
 
-    /// The settings of the topics whose configuration may be read. Blocks.
+    /// Queries the settings of those topics whose configuration this client may read. The call
+    /// blocks.
     pub(crate) fn ask(&self) -> KafkaResult<HashMap<String, TopicSettings>> {
         let topics: Vec<_> =
             self.topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
@@ -86,7 +88,7 @@ impl SettingsClient {
     }
 }
 
-/// How a producer batches records.
+/// How a producer puts records into batches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Batching {
     bytes_max: usize,
@@ -95,14 +97,14 @@ pub(crate) struct Batching {
 }
 
 impl Batching {
-    /// Batches that `settings` allow.
+    /// The batches that `settings` allow.
     pub(crate) fn within(settings: &TopicSettings, alone: bool) -> Self {
-        // Leave some room for bytes that the client library does not count.
+        // Some room is left for bytes that the client library does not count.
         let limit = settings.batch_bytes_max.map_or(BATCH_BYTES_MAX, |max| max / 8 * 7);
         Self { bytes_max: limit.clamp(1, BATCH_BYTES_MAX), alone }
     }
 
-    /// Applies the limits to `client`. A smaller configured batch size is kept.
+    /// Sets the limits in `client`. If a smaller size of batches is configured, it is kept.
     pub(crate) fn set(self, client: &mut ClientConfig) {
         let set: usize =
             client.get("batch.size").and_then(|size| size.parse().ok()).unwrap_or(usize::MAX);
@@ -112,18 +114,18 @@ impl Batching {
         }
     }
 
-    /// Whether a record of `bytes` never shares a batch with others.
+    /// Whether a record of `bytes` bytes is always sent in a batch of its own.
     pub(crate) fn is_alone(self, bytes: usize) -> bool {
         self.alone || bytes >= self.bytes_max
     }
 }
 
-/// A record that was not delivered.
+/// A record that was not delivered to the broker.
 #[derive(Clone, Debug)]
 pub(crate) struct Undelivered {
     pub(crate) code: Option<RDKafkaErrorCode>,
     pub(crate) error: String,
-    /// The event's id and source, for messages.
+    /// The id and the source of the event, for messages.
     pub(crate) event: String,
     pub(crate) bytes: usize,
 }
@@ -154,23 +156,22 @@ impl Undelivered {
 /// Why a record was not delivered.
 #[derive(Clone, Debug)]
 pub(crate) enum RecordFailure {
-    /// The record is the cause, and sending it again cannot succeed.
+    /// The record itself is the reason, and sending it again cannot succeed.
     Rejected(RejectedEvent),
-    /// A batch was too large, and other records in it may be the cause. From now on
-    /// records are sent one by one.
+    /// A batch was too large, perhaps because of other records in it. Later records are sent one by
+    /// one.
     Together,
-    /// Any other cause: the broker, the network, or something that an operator must fix,
-    /// such as access rules or a deleted topic.
+    /// There is another reason: the broker, the network, or something that an operator must
+    /// correct, such as access rules or a deleted topic.
     Unavailable(String),
 }
 
-/// The verdict on a record that was not delivered to `topic`, which has `settings`.
+/// Decides why a record was not delivered to `topic`, whose settings are `settings`.
 ///
-/// Only two failures are caused by the record itself: it is too large, or the topic
-/// refuses it as invalid. All others are not the record's fault: a timestamp outside the
-/// topic's bounds comes from this machine's clock, access rules and unknown topics are
-/// for the operator to fix, and a record that shared a batch with an invalid one is sent
-/// again.
+/// Only two failures are caused by the record itself: it is too large, or the topic refuses it as
+/// invalid. The record does not cause the others. A timestamp outside of the topic's bounds comes
+/// from the clock of this machine. An operator must correct access rules and unknown topics. A
+/// record that was in a batch with an invalid one is sent again.
 pub(crate) fn verdict(
     undelivered: &Undelivered,
     topic: &str,
@@ -196,8 +197,8 @@ pub(crate) fn verdict(
     }
 }
 
-/// Checks all events of a request before the first is sent. If one cannot be sent, none
-/// is.
+/// Checks all events of a request before the first of them is sent. If one cannot be sent, none is
+/// sent.
 pub(crate) struct EventCheck<'a> {
     config: &'a KafkaConfig,
     topic: &'a str,
@@ -207,7 +208,7 @@ pub(crate) struct EventCheck<'a> {
 
 impl<'a> EventCheck<'a> {
     pub(crate) fn new(config: &'a KafkaConfig, topic: &'a str, settings: &TopicSettings) -> Self {
-        // A compressed record may be smaller than its event, so then the broker decides.
+        // A compressed record may be smaller than its event, so only the broker can decide.
         let limit = settings.batch_bytes_max.filter(|_| !compresses(config));
         let bytes_max = limit.unwrap_or(usize::MAX);
         Self { config, topic, compacted: settings.compacted, bytes_max }
@@ -239,7 +240,7 @@ impl<'a> EventCheck<'a> {
     }
 }
 
-/// The reason if the client library itself refuses `event` permanently.
+/// Why the client library itself refuses `event` permanently; `None` if it does not.
 pub(crate) fn refused_here(event: &EventRef<'_>, error: &KafkaError) -> Option<RejectedEvent> {
     let too_large = error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
     too_large.then(|| RejectedEvent::TooLarge {
@@ -249,7 +250,7 @@ pub(crate) fn refused_here(event: &EventRef<'_>, error: &KafkaError) -> Option<R
     })
 }
 
-/// The least size of a record of `event`, in bytes.
+/// The minimum size of a record for `event`, in bytes.
 fn bytes_at_least(event: &EventRef<'_>) -> usize {
     let attributes = [event.id, event.source, event.kind, event.subject, event.tenant];
     attributes.iter().map(|text| text.len()).sum::<usize>() + event.data.len() + BATCH_BYTES

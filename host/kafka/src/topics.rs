@@ -1,4 +1,4 @@
-//! The topics at the broker: queries their partitions, and creates missing topics.
+//! Queries the partitions of topics from the broker, and creates missing topics.
 
 use std::future::Future;
 use std::pin::pin;
@@ -14,19 +14,19 @@ use rdkafka::metadata::{MetadataPartition, MetadataTopic};
 use crate::client::{ANSWER, Context, apply_properties, base, shows_tokens};
 use crate::config::KafkaConfig;
 
-/// How often a new topic is queried until the broker knows it.
+/// How many times a new topic is queried until the broker knows it.
 const TRIES: u32 = 100;
 const BETWEEN: std::time::Duration = std::time::Duration::from_millis(50);
 
 /// Why the topics cannot be used.
 pub(crate) enum Fault {
-    /// A topic does not exist, or must not be read.
+    /// A topic does not exist, or the server may not read it.
     Topic(String),
     /// The broker does not answer.
     Client(KafkaError),
 }
 
-/// The number of partitions of each topic. Creates missing topics if that is configured.
+/// The number of partitions of each topic. Missing topics are created if the settings require it.
 pub(crate) fn counts(
     consumer: &BaseConsumer<Context>,
     config: &KafkaConfig,
@@ -39,15 +39,15 @@ pub(crate) fn counts(
     config.topics.iter().map(|topic| ensured(consumer, config, context, topic)).collect()
 }
 
-/// The partitions of `topic` that the broker reports.
+/// The partitions of `topic`, as the broker reports them.
 pub(crate) fn partitions(consumer: &BaseConsumer<Context>, topic: &str) -> KafkaResult<Vec<i32>> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
     let found = metadata.topics().iter().filter(|found| found.name() == topic);
     Ok(found.flat_map(MetadataTopic::partitions).map(MetadataPartition::id).collect())
 }
 
-/// The number of partitions of `topic`, which is created if it is missing and
-/// `create_partitions` is set.
+/// The number of partitions of `topic`. If the topic is missing and `create_partitions` is set, it
+/// is created.
 fn ensured(
     consumer: &BaseConsumer<Context>,
     config: &KafkaConfig,
@@ -104,9 +104,9 @@ fn create(config: &KafkaConfig, context: &Context, topic: &str) -> Result<(), Fa
     let admin: AdminClient<Context> =
         client.create_with_context(context.clone()).map_err(Fault::Client)?;
     let partitions = i32::try_from(config.create_partitions).unwrap_or(i32::MAX);
-    // -1 is the broker's default replication factor.
+    // -1 stands for the broker's default number of replicas.
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1))
-        // The broker then sets each record's time, so no producer can choose it.
+        // The broker then sets the time of each record, so a producer cannot choose it.
         .set("message.timestamp.type", "LogAppendTime");
     let options = AdminOptions::new().operation_timeout(Some(ANSWER));
     let made = block_on(admin.create_topics(&[new], &options));
@@ -122,7 +122,7 @@ fn create(config: &KafkaConfig, context: &Context, topic: &str) -> Result<(), Fa
     }
 }
 
-/// Runs a future to completion on this thread.
+/// Waits on this thread until a future has completed.
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     struct WakeThread(Thread);
     impl Wake for WakeThread {

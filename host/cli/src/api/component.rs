@@ -1,4 +1,5 @@
-//! A plugin as the body of a request, sent in parts so that progress can be shown.
+//! Builds the body of a request that uploads a plugin. The body is sent in parts, so that the
+//! command can show progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,23 +14,24 @@ const WASM: &str = "application/wasm";
 /// The number of bytes of an upload that are passed to the connection at a time.
 const UPLOAD_PART_BYTES: usize = 64 << 10;
 
-/// A plugin as read from its file.
+/// A plugin, as a command has read it from its file.
 pub(crate) struct PluginFile {
-    /// The name of the file of a script or declaration; `None` for WebAssembly.
+    /// The name of the file if it is a script or a declaration; `None` for WebAssembly.
     pub(crate) source_name: Option<String>,
-    /// The content.
+    /// The content of the file.
     pub(crate) content: Vec<u8>,
 }
 
 impl PluginFile {
     fn media(&self) -> &'static str {
         let Some(name) = &self.source_name else { return WASM };
-        // The server refuses other names.
+        // The server refuses names without a known extension, so this type is not used.
         source_media_type(name).unwrap_or("application/yaml")
     }
 }
 
-/// A plugin as a request's body: on its own, or with its parameters as a form.
+/// The body of a request with a plugin. Without parameters it is the plugin alone; with parameters
+/// it is a form with both.
 pub(super) fn component(
     plugin: PluginFile,
     parameters: Option<&str>,
@@ -63,7 +65,7 @@ pub(super) fn component(
     Body { media, length, content: counted(form.into(), sent) }
 }
 
-/// A boundary line that occurs neither in `content` nor in `parameters`.
+/// A text that separates the parts of a form. It occurs neither in `content` nor in `parameters`.
 fn boundary(content: &[u8], parameters: &str) -> String {
     (0_u32..)
         .map(|n| format!("lantern-part-{n:08x}"))
@@ -74,7 +76,7 @@ fn boundary(content: &[u8], parameters: &str) -> String {
         .expect("finite contents cannot hold every boundary")
 }
 
-/// A body that counts the bytes when the connection takes them.
+/// A body that counts its bytes in `sent` when the connection takes them.
 fn counted(bytes: Bytes, sent: Arc<AtomicU64>) -> reqwest::Body {
     reqwest::Body::wrap_stream(stream::unfold((bytes, sent), |(mut rest, sent)| async move {
         if rest.is_empty() {

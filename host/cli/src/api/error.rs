@@ -7,9 +7,9 @@ use crate::error::{Exit, Failure, Refusal};
 /// Why a request failed.
 #[derive(Debug)]
 pub(crate) enum ApiError {
-    /// No answer: the server is not running, or the connection broke.
+    /// There was no answer: the server is not running, or the connection was lost.
     Unreachable {
-        /// The server's address.
+        /// The address of the server.
         base: String,
         /// The error of the connection.
         reason: String,
@@ -20,10 +20,10 @@ pub(crate) enum ApiError {
         status: u16,
         /// The value of `Retry-After`, if there is one.
         retry_after: Option<Duration>,
-        /// The reason.
+        /// The server's reason for the refusal.
         refusal: Box<Refusal>,
     },
-    /// The answer cannot be parsed.
+    /// The answer of the server cannot be parsed.
     Answer(String),
     /// The answer broke off.
     Incomplete(String),
@@ -32,8 +32,8 @@ pub(crate) enum ApiError {
 }
 
 impl ApiError {
-    /// `Some` if the same request may succeed later. It contains the wait before the next try,
-    /// if the server names one.
+    /// Whether the same request may succeed later. If so, the result is `Some`, with the wait
+    /// before the next try if the server names one.
     pub(crate) fn passing(&self) -> Option<Option<Duration>> {
         match self {
             Self::Unreachable { .. } => Some(None),
@@ -66,7 +66,7 @@ impl From<ApiError> for Failure {
     }
 }
 
-/// A request's result.
+/// The result of a request.
 pub(crate) type Answer<T> = Result<T, ApiError>;
 
 #[cfg(test)]

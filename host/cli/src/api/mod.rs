@@ -1,4 +1,4 @@
-//! The client of Lantern's HTTP API: a function for each request that commands send.
+//! The client for Lantern's HTTP API. It has a function for each request that commands send.
 
 mod component;
 mod error;
@@ -24,55 +24,56 @@ pub(crate) use queries::QueryAnswer;
 use component::component;
 use transport::{Body, Path, escaped, projection};
 
-/// The media type of one event per line.
+/// The media type of events of which each is on a line of its own.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 /// The media type of one event as JSON.
 pub(crate) const STRUCTURED: &str = "application/cloudevents+json";
 /// The media type of a JSON array of events.
 pub(crate) const BATCH: &str = "application/cloudevents-batch+json";
 
-/// A server.
+/// A client for one server.
 #[derive(Clone)]
 pub(crate) struct Api {
     http: reqwest::Client,
     base: String,
 }
 
-/// Which events to read.
+/// Selects the events of the log that a request reads.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogQuery {
-    /// The partition.
+    /// The number of the partition.
     pub(crate) partition: u32,
-    /// The first offset; `None` for the oldest kept offset.
+    /// The offset of the first event; `None` for the oldest event that is kept.
     pub(crate) from: Option<u64>,
-    /// Instead of `from`: the first event appended at or after this time, RFC 3339.
+    /// Used in place of `from`: the time (RFC 3339) at or after which the first event was appended.
     pub(crate) time: Option<String>,
     /// The maximum number of events.
     pub(crate) limit: u64,
-    /// The types; empty for all.
+    /// The event types; empty for all types.
     pub(crate) types: Vec<String>,
     /// How long to wait for the first event if there is none yet, in seconds.
     pub(crate) wait_s: u64,
 }
 
-/// What to upload.
+/// What an upload sends.
 pub(crate) struct Upload {
     /// The plugin.
     pub(crate) plugin: PluginFile,
-    /// The projection's name; `None` for the name in the manifest.
+    /// The name of the projection; `None` to use the name in the manifest.
     pub(crate) name: Option<String>,
-    /// The argument of `setup`.
+    /// The parameters, which are passed to `setup`.
     pub(crate) parameters: Option<String>,
-    /// Whether the version is activated when it has caught up.
+    /// Whether the version becomes active when it has caught up.
     pub(crate) activate: bool,
-    /// Whether it is activated even if it has parked events.
+    /// Whether the version becomes active even if it has parked events that the active version has
+    /// applied.
     pub(crate) force: bool,
-    /// Counts the bytes sent.
+    /// The number of bytes sent so far.
     pub(crate) sent: Arc<AtomicU64>,
 }
 
 impl Api {
-    /// A client of the server at `base`, an `http://` address.
+    /// Creates a client for the server at `base`, which is an `http://` address.
     pub(crate) fn new(base: &str) -> Self {
         Self { http: transport::http(), base: base.trim_end_matches('/').to_owned() }
     }
@@ -82,7 +83,8 @@ impl Api {
         &self.base
     }
 
-    /// Appends the events in `body`; with `partial`, only the valid ones.
+    /// Appends the events in `body`. With `partial`, it appends the valid events even if others are
+    /// refused.
     pub(crate) async fn push(
         &self,
         media: &str,
@@ -93,7 +95,7 @@ impl Api {
         self.push_to(path, media, body).await
     }
 
-    /// Appends events of another log exactly as they were.
+    /// Appends events that were exported from another log, exactly as they were there.
     pub(crate) async fn push_exact(&self, media: &str, body: Bytes) -> Answer<AppendResult> {
         self.push_to("/v1/events?exact=true", media, body).await
     }
@@ -104,7 +106,7 @@ impl Api {
         self.send(Method::POST, path, Some(body)).await?.json().await
     }
 
-    /// Reads the log.
+    /// Reads events of the log.
     pub(crate) async fn events(&self, query: &LogQuery) -> Answer<EventsPage> {
         let mut path = Path::new("/v1/events");
         path.add("partition", query.partition).add("limit", query.limit);
@@ -119,18 +121,18 @@ impl Api {
         self.get(&path).await
     }
 
-    /// The log's partitions.
+    /// Requests the status of the server and the partitions of its log.
     pub(crate) async fn status(&self) -> Answer<ServerStatus> {
         self.get(&Path::new("/v1/status")).await
     }
 
-    /// All projections.
+    /// Requests the status of all projections.
     pub(crate) async fn projections(&self) -> Answer<Vec<ProjectionStatus>> {
         let list: Projections = self.get(&Path::new("/v1/projections")).await?;
         Ok(list.projections)
     }
 
-    /// One projection.
+    /// Requests the status of one projection.
     pub(crate) async fn projection(&self, name: &str) -> Answer<ProjectionStatus> {
         self.get(&projection(name, "")).await
     }
@@ -162,7 +164,7 @@ impl Api {
         self.send(Method::POST, &path.0, Some(body)).await?.json().await
     }
 
-    /// The source of a version.
+    /// Requests the source code of a version.
     pub(crate) async fn source(&self, name: &str, version: &str) -> Answer<String> {
         let path = projection(name, &format!("/versions/{}/source", escaped(version)));
         self.send(Method::GET, &path.0, None).await?.text().await
@@ -174,7 +176,7 @@ impl Api {
         self.post(&path, None::<&()>).await
     }
 
-    /// `POST /v1/projections/{name}/{action}`, with the version if one is given.
+    /// Sends `POST /v1/projections/{name}/{action}`. If a version is given, it is in the body.
     pub(crate) async fn act(
         &self,
         name: &str,
@@ -185,8 +187,8 @@ impl Api {
         self.post(&projection(name, &format!("/{action}")), body.as_ref()).await
     }
 
-    /// Activates `version`; with `force`, also if it has parked events that the active
-    /// version has applied.
+    /// Activates `version`. With `force`, it is activated even if it has parked events that the
+    /// active version has applied.
     pub(crate) async fn activate(
         &self,
         name: &str,
@@ -213,7 +215,7 @@ impl Api {
         self.send(Method::DELETE, &path.0, None).await.map(drop)
     }
 
-    /// The newest messages of a projection's plugin, newest last.
+    /// Requests the newest messages that a projection's plugin has logged, the newest last.
     pub(crate) async fn logs(&self, name: &str, limit: usize) -> Answer<Vec<LogLine>> {
         let mut path = projection(name, "/logs");
         path.add("limit", limit);
@@ -221,7 +223,7 @@ impl Api {
         Ok(list.logs)
     }
 
-    /// A page of parked events; `query` contains parameters under the API's names.
+    /// Requests a page of parked events. `query` contains parameters by their names in the API.
     pub(crate) async fn parked(&self, name: &str, query: &[(&str, String)]) -> Answer<ParkedPage> {
         let mut path = projection(name, "/parked");
         for (name, value) in query {
@@ -230,7 +232,7 @@ impl Api {
         self.get(&path).await
     }
 
-    /// Parked events in groups by reason.
+    /// Requests the parked events of a version, grouped by reason.
     pub(crate) async fn parked_summary(
         &self,
         name: &str,
@@ -241,7 +243,7 @@ impl Api {
         self.get(&path).await
     }
 
-    /// Retries or drops (`action`) parked events.
+    /// Retries or drops parked events, as `action` says.
     pub(crate) async fn parked_act(
         &self,
         name: &str,
@@ -254,7 +256,7 @@ impl Api {
         self.post(&path, Some(which)).await
     }
 
-    /// Lets the server retry the events that the dead-letter topic names.
+    /// Lets the server retry the parked events that the dead-letter topic names.
     pub(crate) async fn resend(&self, from_beginning: bool) -> Answer<ResendResult> {
         let mut path = Path::new("/v1/dead-letters/resend");
         path.add("from_beginning", if from_beginning { "true" } else { "false" });
@@ -286,7 +288,7 @@ impl Api {
         Ok(flattened(self.get(&table_path(table, query)).await?))
     }
 
-    /// Rows in the order of a field, or groups.
+    /// Requests rows in the order of a field, or groups.
     pub(crate) async fn query_page(
         &self,
         table: (&str, &str),
@@ -295,7 +297,7 @@ impl Api {
         self.get(&table_path(table, query)).await
     }
 
-    /// Rows or groups as CSV, and the cursor of the next page.
+    /// Requests rows or groups as CSV, and the cursor of the next page.
     pub(crate) async fn csv_page(
         &self,
         table: (&str, &str),
@@ -315,8 +317,8 @@ fn table_path((projection, table): (&str, &str), query: &[(&str, String)]) -> Pa
     path
 }
 
-/// Puts the rows of all tenants into one map: U+0000 separates the tenant from the key,
-/// as in the store.
+/// Puts the rows of all tenants into one map. U+0000 separates the tenant from the key, as in the
+/// store.
 fn flattened(mut page: TablePage) -> TablePage {
     if page.per_tenant {
         let tenants = std::mem::take(&mut page.rows);

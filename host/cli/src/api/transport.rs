@@ -12,17 +12,17 @@ use serde::de::DeserializeOwned;
 use super::{Answer, Api, ApiError};
 use crate::error::Refusal;
 
-/// How long connecting may take.
+/// The time after which an attempt to connect fails.
 const CONNECT_MAX: Duration = Duration::from_secs(5);
-/// How long the server may send nothing within one request. During an upload it sends
+/// How long the server may send nothing while a request is in progress. During an upload it sends
 /// nothing while it compiles and checks the plugin.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
-/// The longest `Retry-After` that is respected.
+/// The maximum wait that the server's `Retry-After` can cause. Longer values are shortened.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(60);
 
 pub(super) const JSON: &str = "application/json";
 
-/// The connections to a server.
+/// Creates the HTTP client, which keeps the connections to the server.
 pub(super) fn http() -> reqwest::Client {
     reqwest::Client::builder()
         .connect_timeout(CONNECT_MAX)
@@ -37,7 +37,7 @@ impl Api {
         self.send(Method::GET, &path.0, None).await?.json().await
     }
 
-    /// An answer in the format `media`.
+    /// Requests an answer with the media type `media`.
     pub(super) async fn get_as(&self, path: &Path, media: &str) -> Answer<Received> {
         let request = self.http.get(format!("{}{}", self.base, path.0));
         self.received(request.header(header::ACCEPT, media)).await
@@ -97,8 +97,8 @@ impl Api {
     }
 
     fn broken(&self, error: &reqwest::Error) -> ApiError {
-        // The error of the HTTP library repeats the address, so only its innermost cause is
-        // shown.
+        // The texts of the HTTP library repeat the address of the server, so only the innermost
+        // cause is shown.
         let mut cause: &dyn std::error::Error = error;
         while let Some(source) = cause.source() {
             cause = source;
@@ -107,14 +107,14 @@ impl Api {
     }
 }
 
-/// A request's content.
+/// The body of a request, with its media type.
 pub(super) struct Body {
     pub(super) media: String,
     pub(super) length: u64,
     pub(super) content: reqwest::Body,
 }
 
-/// A successful answer.
+/// The answer to a request that succeeded.
 pub(super) struct Received {
     api: Api,
     response: Response,
@@ -168,7 +168,7 @@ impl Received {
     }
 }
 
-/// A path with its query.
+/// The path of a request with its query.
 pub(super) struct Path(pub(super) String);
 
 impl Path {
@@ -189,9 +189,9 @@ pub(super) fn projection(name: &str, rest: &str) -> Path {
     Path::new(&format!("/v1/projections/{}{rest}", escaped(name)))
 }
 
-/// `text` escaped for a path segment or a query value.
+/// Escapes `text` so that it can be part of a path or a value of a query.
 pub(super) fn escaped(text: &str) -> String {
-    /// All but the unreserved characters of RFC 3986.
+    /// All characters except the unreserved ones of RFC 3986.
     const RESERVED: &AsciiSet =
         &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
     utf8_percent_encode(text, RESERVED).to_string()

@@ -22,7 +22,7 @@ pub(crate) struct Args {
     project: PathBuf,
 }
 
-/// Builds, and prints the file to push.
+/// Builds the plugin, and prints the path of the file to push.
 pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     let file = Project::find(&args.project)?.build()?;
     let bytes = file.metadata().map_or(0, |data| data.len());

@@ -15,14 +15,14 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-/// The supported shells, which are tested.
+/// The shells that are supported. Each of them is tested.
 fn shell() -> impl clap::builder::TypedValueParser<Value = Shell> {
     use clap::builder::TypedValueParser;
     clap::builder::PossibleValuesParser::new(["bash", "zsh", "fish"])
         .map(|name| name.parse::<Shell>().expect("clap supports these shells"))
 }
 
-/// Prints the completions of `command`.
+/// Prints the completions of `command` for a shell.
 pub(crate) fn run(args: &Args, command: &mut clap::Command) {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, command, "lantern", &mut script);

@@ -1,8 +1,9 @@
-//! `lantern demo`: the server with real flights and generated shop events.
+//! `lantern demo`: runs the server with real flights and generated shop events.
 //!
 //! Flights and shop events are in the same log and move the same watermark, so both take their
-//! times from one sped-up clock. When the demo starts, it reads the log to find which events it
-//! has sent already. So it continues at the event where it stopped, also after a crash.
+//! times from one clock that runs faster than real time. When the demo starts, it reads the log to
+//! find which events it has sent already. So it continues at the event where it stopped, also after
+//! a crash.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,16 +22,17 @@ use crate::event_file::read_plugin;
 use crate::output::{self, Progress};
 use crate::sender::{Sender, TRIES};
 
-/// How often events are sent.
+/// The interval at which events are sent.
 const TICK: Duration = Duration::from_millis(100);
 /// The longest step of the demo's clock. If a step took longer because the server was busy, the
-/// clock does not catch up: it and all later events are delayed.
+/// clock does not make up for it, and all later events are delayed.
 const MADE_UP_FOR_MAX: Duration = Duration::from_secs(1);
 /// The maximum number of events in one request.
 const PIECE_EVENTS_MAX: u64 = 20_000;
-/// The number of events read at a time to find where the demo stopped.
+/// The number of events that are read at a time to find where the demo stopped.
 const WINDOW_EVENTS: u64 = 5_000;
-/// The maximum delay of a shop event after its time on the clock.
+/// The maximum time by which a shop event is older than the demo's clock when it is sent, in
+/// milliseconds.
 const DISORDER_MS: u64 = 2_000;
 
 #[derive(clap::Args)]
@@ -81,7 +83,7 @@ fn shop_rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// Runs until Ctrl-C.
+/// Runs the demo until Ctrl-C.
 pub(crate) fn run(args: Args, global: &Global) -> Outcome {
     let json = global.json;
     serve::with_server(&args.server, Some(&args.data), json, async |address| {
@@ -96,7 +98,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Outcome {
     })
 }
 
-/// Pushes every plugin of `folder`, in order of name.
+/// Pushes every plugin in `folder`, in order of their names.
 async fn push_plugins(api: &Api, folder: &Path, json: bool) -> Outcome {
     let cannot = |e: std::io::Error| {
         let message = format!("cannot read the folder `{}`: {e}", folder.display());
@@ -139,19 +141,19 @@ async fn push_plugins(api: &Api, folder: &Path, json: bool) -> Outcome {
     Ok(())
 }
 
-/// The demo's events that the log already contains.
+/// What earlier runs of the demo have sent: the events of the demo that the log already contains.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct PreviousRun {
-    /// The id of the last event of the flights' file.
+    /// The id of the last event that was sent from the file of flights.
     flight: Option<String>,
-    /// The number of shop events.
+    /// The number of shop events that were sent.
     shop: u64,
     /// The latest time of all these events, in milliseconds since 1970.
     time_ms: Option<i64>,
 }
 
 impl PreviousRun {
-    /// Reads the log backwards until both are found, or to its start.
+    /// Reads the log backwards until it has found a flight and a shop event, or up to its start.
     async fn find(api: &Api, seed: u64) -> Outcome<Self> {
         let look = LogQuery { limit: 1, ..LogQuery::default() };
         let bounds = api.events(&look).await?;
@@ -177,7 +179,7 @@ impl PreviousRun {
         Ok(before)
     }
 
-    /// Evaluates the events of `page` before offset `to`.
+    /// Looks for events of the demo in `page`, before the offset `to`.
     fn read_previous_run(
         &mut self,
         page: &EventsPage,
@@ -205,7 +207,7 @@ impl PreviousRun {
     }
 }
 
-/// Sends both kinds of events on one clock.
+/// Sends flights and shop events by one clock.
 struct Feeder {
     flights: Option<Flights>,
     shop: Shop,
@@ -214,13 +216,14 @@ struct Feeder {
     clock_ms: i64,
     speed: f64,
     rate: f64,
-    /// The fraction of a shop event that is due already.
+    /// Shop events are sent as whole events. This is the fraction of an event that is left for the
+    /// next step.
     due: f64,
     sender: Sender,
 }
 
 impl Feeder {
-    /// A feeder that continues where the log ends.
+    /// Creates a feeder that continues after the events of earlier runs.
     async fn ready(args: &Args, api: Api) -> Outcome<Self> {
         let before = PreviousRun::find(&api, args.seed).await?;
         let mut flights = match &args.flights {
@@ -245,7 +248,7 @@ impl Feeder {
         })
     }
 
-    /// Sends until an error occurs; dropping it stops it.
+    /// Sends events until there is an error. Dropping the future stops it.
     async fn run(&mut self, json: bool) -> Outcome {
         let bar = output::progress(Progress::Endless, json);
         let mut ticks = interval(TICK);
@@ -266,7 +269,7 @@ impl Feeder {
         }
     }
 
-    /// The events of the next `elapsed` of real time, ordered by time.
+    /// The events for the next `elapsed` of real time, in order of their times.
     fn piece(&mut self, elapsed: Duration) -> Outcome<(Vec<u8>, u64)> {
         let from_ms = self.clock_ms;
         let step_ms = elapsed.as_secs_f64() * 1000.0 * self.speed;
@@ -305,7 +308,7 @@ impl Feeder {
     }
 
     fn shop_event(&mut self, time_ms: i64, bytes: &mut Vec<u8>) {
-        // A delay that is a function of the event's index.
+        // The delay of an event depends on its index, so it is the same in each run.
         let behind = (self.next_shop.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % (DISORDER_MS + 1);
         let time_ms = time_ms.saturating_sub_unsigned(behind);
         self.shop.write_line_at(self.next_shop, time_ms, bytes);
@@ -360,7 +363,8 @@ mod tests {
         let (bytes, events) = feeder.piece(Duration::from_millis(100)).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(text.lines().count() as u64, events);
-        // 100 ms at 100 times the speed are 10 s: flights 2 to 10, and 5 shop events.
+        // In 100 ms at 100 times the speed, the clock advances by 10 s. The file has flights 2 to
+        // 10 in this time, and 5 shop events are due.
         assert_eq!(events, 9 + 5);
         assert!(text.contains("\"s1-0000000007\"") && text.contains("\"f10\""), "{text}");
         assert!(!text.contains("\"f1\"") && !text.contains("\"f11\""));

@@ -1,4 +1,4 @@
-//! `lantern doctor`: checks the files of a data folder that no server has open.
+//! `lantern doctor`: checks the files of a data folder that no server uses.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     repair: bool,
 }
 
-/// Checks, prints, and repairs if requested.
+/// Checks the files, prints the result, and repairs states if that was requested.
 pub(crate) fn run(args: &Args, json: bool) -> Outcome {
     let data = args.data.as_deref();
     let data = data.map(|data| ("data".to_owned(), quoted(&data.to_string_lossy())));

@@ -1,4 +1,4 @@
-//! `lantern events`: send a few events, import many, generate some, follow the log.
+//! `lantern events`: sends a few events, imports many, generates some, or prints those of the log.
 
 use std::path::PathBuf;
 
@@ -11,13 +11,13 @@ use crate::event_file::EventFile;
 use crate::output;
 use crate::raw_json::cell;
 
-/// The maximum number of bytes that `push` sends in its one request.
+/// The maximum number of bytes that `push` sends. It sends them in one request.
 const PUSH_BYTES_MAX: usize = 64 << 20;
 /// The number of events that `tail` requests at a time.
 const TAIL_PAGE: u64 = 1_000;
-/// How long the server may wait for new events before it answers, in seconds.
+/// How long the server may wait for new events before it answers `tail`, in seconds.
 const TAIL_WAIT_S: u64 = 20;
-/// How often in a row `tail` retries while the server is unreachable.
+/// How many times in a row `tail` repeats a request while the server cannot be reached.
 const TAIL_TRIES: u32 = 60;
 
 #[derive(clap::Subcommand)]
@@ -79,7 +79,7 @@ pub(crate) struct TailArgs {
     no_follow: bool,
 }
 
-/// The start position of `tail`.
+/// The place in the log at which `tail` begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Begin {
     Start,
@@ -147,7 +147,7 @@ async fn push(args: &PushArgs, global: &Global) -> Outcome {
     refused(pushed.rejected, pushed.errors)
 }
 
-/// What `push --json` prints.
+/// The object that `push --json` prints.
 #[derive(serde::Serialize)]
 struct Pushed<'a> {
     appended: u64,
@@ -157,7 +157,7 @@ struct Pushed<'a> {
     errors: &'a [EventRejection],
 }
 
-/// Fails if events were refused and left out.
+/// Returns an error if events were refused and left out.
 pub(super) fn refused(rejected: u64, errors: Vec<EventRejection>) -> Outcome {
     if rejected == 0 {
         return Ok(());
@@ -169,7 +169,7 @@ pub(super) fn refused(rejected: u64, errors: Vec<EventRejection>) -> Outcome {
     Err(Refusal { detail, errors, ..Refusal::default() }.into_failure(400))
 }
 
-/// The media type of `body`: an array, one object, or one object per line.
+/// The media type of `body`. It is an array of events, a single event, or an event on each line.
 fn media(body: &[u8]) -> &'static str {
     let text = body.trim_ascii_start();
     if text.starts_with(b"[") {
@@ -190,7 +190,8 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
         ..LogQuery::default()
     };
     if global.json && query.types.is_empty() {
-        // All types, including host events, so that the output can be imported unchanged.
+        // All types are requested, including those of host events, so that the output can be
+        // imported unchanged.
         query.types.push("*".into());
     }
     place(&api, &args.from, &mut query).await?;
@@ -201,8 +202,8 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
         query.wait_s = if args.no_follow { 0 } else { TAIL_WAIT_S };
         let page = match api.events(&query).await {
             Ok(page) => page,
-            // An error of the first request ends the command, because the address may be wrong.
-            // Later requests are retried, so `tail` survives a restart of the server.
+            // If the first request fails, the command ends, because the address may be wrong. Later
+            // requests are repeated, so `tail` continues after a restart of the server.
             Err(error)
                 if tries < TAIL_TRIES && query.time.is_none() && error.passing().is_some() =>
             {
@@ -236,7 +237,7 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
     Ok(())
 }
 
-/// Converts `from` into an offset or a time.
+/// Sets the offset or the time in `query` to what `from` says.
 async fn place(api: &Api, from: &Begin, query: &mut LogQuery) -> Outcome {
     match from {
         Begin::Offset(offset) => query.from = Some(*offset),
@@ -257,7 +258,7 @@ async fn place(api: &Api, from: &Begin, query: &mut LogQuery) -> Outcome {
     Ok(())
 }
 
-/// An event as a line of JSON.
+/// An event, as `tail --json` prints it on a line.
 #[derive(serde::Serialize)]
 struct Logged<'a> {
     partition: u32,

@@ -1,4 +1,4 @@
-//! A file of events that are replayed by their times.
+//! Reads a file of events that the demo sends at the speed of their times.
 
 use std::collections::VecDeque;
 use std::path::Path;
@@ -9,12 +9,12 @@ use serde::Deserialize;
 use crate::error::{Exit, Failure, Outcome};
 use crate::event_file::EventFile;
 
-/// The number of events read ahead.
+/// The maximum number of events that are read before they are needed.
 const AHEAD_EVENTS: u64 = 1_000;
-/// The number of bytes read ahead.
+/// The maximum number of bytes that are read before they are needed.
 const AHEAD_BYTES: usize = 1 << 20;
 
-/// The members of an event that a replay needs.
+/// The members of an event that the demo needs.
 struct EventHeader {
     id: String,
     time_ms: i64,
@@ -34,16 +34,17 @@ impl EventHeader {
     }
 }
 
-/// The rest of the file.
+/// The events of the file that were not sent yet.
 pub(super) struct Flights {
     source: EventFile,
     ahead: VecDeque<(EventHeader, Vec<u8>)>,
-    /// Events that were replayed or skipped.
+    /// The number of events that were sent or skipped.
     pub(super) passed: u64,
 }
 
 impl Flights {
-    /// The events of `file` after the one with id `last`; all of them if there is none.
+    /// Returns the events in `file` that follow the one with the id `last`. If no event has this
+    /// id, it returns all events.
     pub(super) fn after(file: &Path, last: Option<&str>) -> Outcome<Self> {
         let open = || -> Outcome<Self> {
             Ok(Self { source: EventFile::open(file)?, ahead: VecDeque::new(), passed: 0 })
@@ -55,7 +56,7 @@ impl Flights {
                 return Ok(flights);
             }
         }
-        // The log contains events of another file; this one has not begun.
+        // The log contains events of another file, so no event of this file was sent.
         open()
     }
 
@@ -65,7 +66,7 @@ impl Flights {
         Ok(self.ahead.front().map(|(head, _)| head.time_ms))
     }
 
-    /// Writes the events up to `time_ms` to `out`, and returns their number.
+    /// Writes the events up to the time `time_ms` to `out`, and returns their number.
     pub(super) fn write_until(&mut self, time_ms: i64, out: &mut Vec<u8>) -> Outcome<u64> {
         let mut events = 0;
         while self.next_time_ms()?.is_some_and(|next| next <= time_ms) {

@@ -1,4 +1,4 @@
-//! `lantern events generate`: events of an invented shop.
+//! `lantern events generate`: generates the events of an invented shop.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};
@@ -13,9 +13,9 @@ use crate::error::{Exit, Failure, Outcome};
 use crate::output::{self, Progress};
 use crate::sender::{PIECE_BYTES, RateLimiter, Sender, TRIES};
 
-/// The number of bytes written to a file at a time.
+/// The number of bytes that are written to a file at a time.
 const WRITE_BYTES: usize = 1 << 20;
-/// The longest span of event time.
+/// The longest span of event time that can be requested.
 const SPAN_MAX: Duration = Duration::from_secs(100 * 366 * 24 * 3600);
 
 #[derive(clap::Args)]
@@ -58,11 +58,11 @@ pub(crate) struct Args {
     tries: u32,
 }
 
-/// The first event's time.
+/// The time of the first event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Start {
     time: Timestamp,
-    /// Whether it is the current time.
+    /// Whether this is the current time.
     now: bool,
 }
 
@@ -114,7 +114,7 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
     match &args.to {
         Some(file) => {
             write(args, &shop, file, global).await?;
-            // The events may have been written to standard output.
+            // The events themselves may have been written to standard output.
             if file.as_os_str() != "-" {
                 let took = start.elapsed();
                 let events = args.events.saturating_sub(args.skip);
@@ -166,7 +166,7 @@ async fn send(args: &Args, shop: &Shop, sender: &mut Sender, global: &Global) ->
     })
 }
 
-/// Sends the remaining events from `next` on, and reports events sent and waits to `told`.
+/// Sends the events from the number `next` on. Reports the events sent, and the waits, to `told`.
 async fn feed(
     args: &Args,
     shop: &Shop,
@@ -196,7 +196,7 @@ fn lines(shop: &Shop, from: u64, count: u64) -> Vec<u8> {
     bytes
 }
 
-/// Writes the events to `file`, at the requested rate.
+/// Writes the events to `file` at the requested rate.
 async fn write(args: &Args, shop: &Shop, file: &Path, global: &Global) -> Outcome {
     let failed = |e: std::io::Error| {
         let message = format!("cannot write `{}`: {e}", file.display());
@@ -243,7 +243,7 @@ async fn write(args: &Args, shop: &Shop, file: &Path, global: &Global) -> Outcom
     Ok(())
 }
 
-/// The destination of the generated events.
+/// Where the generated events are written.
 enum Target {
     Stdout,
     Plain(BufWriter<File>),

@@ -1,4 +1,4 @@
-//! `lantern events import`: a file of any size, piece by piece.
+//! `lantern events import`: sends the events of a file of any size, in pieces.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::event_file::{EventFile, FilePart};
 use crate::output::{self, Progress};
 use crate::sender::{PIECE_BYTES, RateLimiter, Sender, TRIES};
 
-/// The number of pieces read ahead of the one being sent.
+/// The number of pieces that are read before the previous piece has been sent.
 const AHEAD: usize = 2;
 
 #[derive(clap::Args)]
@@ -70,7 +70,7 @@ pub(crate) struct Args {
     tries: u32,
 }
 
-/// Imports, and reports the result.
+/// Imports the events, and reports the result.
 pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     let mut source = EventFile::open(&args.file)?;
     let bar =
@@ -100,7 +100,7 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
         }
     });
     let api = global.api();
-    // If no server answers, the first request of the import reports it.
+    // If no server answers, the first request of the import reports this.
     let before = api.projections().await.ok();
     let lateness = before.as_deref().map(Lateness::begin).unwrap_or_default();
     let print = |text: String| bar.suspend(|| output::note(global.json, text));
@@ -131,17 +131,17 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     super::events::refused(sender.sent.rejected, sender.sent.errors)
 }
 
-/// The effect of an import on the projections.
+/// What an import has changed for the projections.
 #[derive(Debug, Default)]
 pub(super) struct Effect {
-    /// How many of its events were late, by projection.
+    /// For each projection, how many of the imported events were late.
     late: BTreeMap<String, u64>,
-    /// Whether all projections have applied all of the events.
+    /// Whether all projections have applied all imported events.
     applied: bool,
 }
 
-/// Checks the effect of the imported events; with `wait`, it first waits until the
-/// tables contain them.
+/// Finds out what the imported events have changed. With `wait`, it first waits until the tables
+/// contain them.
 async fn effect(api: &Api, lateness: &Lateness, wait: bool, global: &Global) -> Outcome<Effect> {
     let ends = super::lateness::ends(api).await?;
     let now = if wait {
@@ -160,16 +160,17 @@ async fn effect(api: &Api, lateness: &Lateness, wait: bool, global: &Global) -> 
     Ok(Effect { late: lateness.since(&now), applied: super::lateness::applied(&now, &ends) })
 }
 
-/// What a progress bar shows.
+/// What the progress bar of an import shows.
 enum ImportProgress<'a> {
-    /// The total number of events sent so far.
+    /// The number of events sent so far.
     Sent(u64),
-    /// The server is busy or unreachable: the time until the next try, and why.
+    /// The server is busy or cannot be reached. Contains the time until the next try, and the
+    /// reason.
     Waits(Duration, &'a str),
 }
 
-/// Sends the pieces of the file that are read `ahead`, until there are no more. `lines` counts
-/// the lines whose events are in the log.
+/// Sends the pieces that `ahead` has read from the file, until there are no more. `lines` is set to
+/// the number of lines whose events are in the log.
 async fn feed(
     ahead: &mut mpsc::Receiver<FilePart>,
     sender: &mut Sender,
@@ -191,7 +192,7 @@ async fn feed(
     Ok(())
 }
 
-/// Reads `source` to its end, or to `limit` events, ahead of the sender.
+/// Reads `source` up to its end, or `limit` events, in parallel to the sending.
 fn read_pieces(
     mut source: EventFile,
     events_max: u64,
@@ -208,7 +209,7 @@ fn read_pieces(
     Ok(())
 }
 
-/// `failure`, with the command that continues the import.
+/// Adds the command that continues the import to `failure`.
 fn with_place(failure: Failure, args: &Args, lines: u64) -> Failure {
     if failure.help.is_some() && lines == args.skip {
         return failure;

@@ -1,4 +1,4 @@
-//! The effect of an import on projections that use event time: how many of its events
+//! Determines the effect of an import on projections that use event time: how many of its events
 //! were late, and when the tables contain them.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,20 +10,21 @@ use crate::api::{Answer, Api};
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 
-/// How often the state of the projections is requested.
+/// The interval at which the status of the projections is requested.
 const POLL: Duration = Duration::from_secs(1);
-/// The same, while a command waits for a change.
+/// The interval at which the status of the projections is requested while the command waits for a
+/// change.
 const POLL_WAITING: Duration = Duration::from_millis(200);
 
-/// Counts late events from one moment on.
+/// Counts the events that were late since the import began.
 #[derive(Debug, Default)]
 pub(super) struct Lateness {
-    /// Late events at that moment, by projection and version.
+    /// The number of late events when the import began, by projection and version.
     before: BTreeMap<(String, String), u64>,
 }
 
 impl Lateness {
-    /// Begins to count; `now` is the current state.
+    /// Begins to count. `now` is the status of the projections when the import begins.
     pub(super) fn begin(now: &[ProjectionStatus]) -> Self {
         let active = now.iter().filter_map(|p| Some((p, active(p)?)));
         let before = active.map(|(p, v)| ((p.name.clone(), v.id.clone()), v.late));
@@ -44,12 +45,12 @@ impl Lateness {
             .collect()
     }
 
-    /// Warns once for each projection, as soon as it has late events. Never ends.
+    /// Prints a warning for each projection as soon as it has late events. It never ends.
     pub(super) async fn warn(&self, api: &Api, print: impl Fn(String)) {
         let mut warned = BTreeSet::new();
         loop {
             tokio::time::sleep(POLL).await;
-            // If the server is unreachable, the import itself reports it.
+            // If the server cannot be reached, the import itself reports this.
             let Ok(now) = api.projections().await else { continue };
             for (name, late) in self.since(&now) {
                 if warned.insert(name.clone()) {
@@ -75,11 +76,11 @@ pub(super) fn applied(now: &[ProjectionStatus], ends: &[u64]) -> bool {
     now.iter().filter_map(active).all(|version| behind(version, ends) == 0)
 }
 
-/// How many offsets before `ends` the tables of a version do not contain.
+/// The number of offsets before `ends` whose events are not in the tables of a version.
 fn behind(version: &VersionStatus, ends: &[u64]) -> u64 {
     let behind = version.shards.iter().map(|shard| {
         let end = ends.get(shard.partition as usize).copied().unwrap_or(0);
-        // Events to which the version does not subscribe are skipped without a commit.
+        // If the version does not subscribe to events, it skips them without a commit.
         let at_rest = shard.next >= end && shard.activity == "idle";
         if at_rest { 0 } else { end.saturating_sub(shard.durable) }
     });
@@ -92,8 +93,8 @@ pub(super) async fn ends(api: &Api) -> Answer<Vec<u64>> {
     Ok(partitions.into_iter().map(|partition| partition.end.unwrap_or(0)).collect())
 }
 
-/// Waits until the tables of all active versions contain the log up to `ends`. Returns the
-/// status of the projections at that time.
+/// Waits until the tables of all active versions contain the log up to `ends`. Returns the status
+/// of the projections after that.
 pub(super) async fn wait(
     api: &Api,
     ends: &[u64],
@@ -168,7 +169,7 @@ mod tests {
         assert!(lateness.since(&[projection(7, &[])]).is_empty());
         let since = lateness.since(&[projection(10, &[])]);
         assert_eq!(since.get("p"), Some(&3));
-        // A rebuild counts from 0 again.
+        // After a rebuild the numbers begin at 0 again.
         assert!(lateness.since(&[projection(2, &[])]).is_empty());
     }
 

@@ -1,5 +1,5 @@
-//! Runs a plugin on events without a server. The plugin host, the engine and the store are
-//! those of a server, but the state is in memory.
+//! Folds events with a plugin without a server. The plugin host, the engine and the store are the
+//! same as in a server, but the state is only in memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,26 +24,28 @@ use crate::event_file::{EventFile, read_plugin};
 use crate::output::{self, Progress};
 use crate::text_table::TextTable;
 
-/// The maximum number of lines of one kind that are printed for people.
+/// The maximum number of lines of each kind that are printed for people.
 pub(super) const LINES_MAX: usize = 50;
-/// The maximum number of invalid lines of a file that are shown.
+/// The maximum number of invalid lines of a file that are reported.
 const WRONG_MAX: usize = 10;
-/// The number of bytes read from a file at a time.
+/// The number of bytes that are read from a file at a time.
 const PIECE_BYTES: usize = 1 << 20;
 /// The maximum number of bytes of events in memory.
 const EVENTS_BYTES_MAX: usize = 2 << 30;
-/// How many of a file's first events are also folded one by one. Folding a whole file one
-/// by one would take too long.
+/// How many of the first events of a file are also folded one by one. It would take too long to
+/// fold a whole file one by one.
 const FIRST_EVENTS: usize = 5_000;
-/// The number of events in one call while the file is folded to find parked events.
+/// The number of events in one call while the file is folded in order to find events that would be
+/// parked.
 const CHECK_BATCH: usize = 1_000;
 
-/// A plugin host, an engine's settings and a store, for folding without a server.
+/// A plugin host, the settings of an engine and a store, with which events are folded without a
+/// server.
 pub(super) struct LocalHost {
     host: PluginHost,
     config: EngineConfig,
     stores: StateDir,
-    // The folder is removed with its content when this is dropped.
+    // When this is dropped, the folder is deleted with its content.
     _dir: tempfile::TempDir,
 }
 
@@ -61,7 +63,7 @@ impl LocalHost {
         Ok(Self { host: host.map_err(anyhow::Error::from)?, config: engine, stores, _dir: dir })
     }
 
-    /// Compiles the plugin in `file`.
+    /// Compiles the plugin in the file `file`.
     pub(super) fn load(
         &self,
         file: &Path,
@@ -90,7 +92,7 @@ impl LocalHost {
         self.host.load_with(&self.host.interpreter_for(&source)?, parameters, Some(&source))
     }
 
-    /// Folds `events` in batches of at most `batch`.
+    /// Folds `events` in batches of at most `batch` events.
     pub(super) fn fold(
         &self,
         plugin: &Arc<dyn Plugin>,
@@ -108,8 +110,8 @@ impl LocalHost {
         folded.map_err(failed)
     }
 
-    /// Folds the first `most` of `events` in several ways and compares the results.
-    /// Returns how many events were compared.
+    /// Folds the first `most` of `events` in several ways, and compares the results. Returns the
+    /// number of events compared.
     pub(super) fn first_determinism(
         &self,
         plugin: &Arc<dyn Plugin>,
@@ -124,7 +126,7 @@ impl LocalHost {
         determinism(plugin, &sample, &self.stores, &config).map_err(failed)
     }
 
-    /// The warnings about `manifest` from the first of `events`, as an upload returns them.
+    /// The warnings that an upload would return, if the first of `events` do not match `manifest`.
     pub(super) fn warnings(
         &self,
         plugin: &Arc<dyn Plugin>,
@@ -134,9 +136,9 @@ impl LocalHost {
         Ok(sample_warnings(plugin.manifest(), &sample))
     }
 
-    /// Folds all `events` again in batches of varied sizes, with dropped instances, and
-    /// compares the result with `first`. Also folds the first events one by one. Returns how
-    /// many events were compared.
+    /// Folds all `events` again in batches of varied sizes and with dropped instances, and compares
+    /// the result with `first`. It also folds the first events one by one. Returns the number of
+    /// events compared.
     pub(super) fn determinism(
         &self,
         plugin: &Arc<dyn Plugin>,
@@ -155,12 +157,13 @@ impl LocalHost {
     }
 }
 
-/// The engine's error as a failure of the command.
+/// Converts an error of the engine to a failure of the command.
 fn failed(error: EngineError) -> Failure {
     refused(error.code(), error.to_string())
 }
 
-/// A refusal with the help text of its code.
+/// The failure of the command because of an error with the code `code`. It contains the help text
+/// of the code.
 fn refused(code: &'static str, message: String) -> Failure {
     let failure = Failure::new(Exit::Refused, message).code(code);
     match lantern_server::find_code(code) {
@@ -169,7 +172,7 @@ fn refused(code: &'static str, message: String) -> Failure {
     }
 }
 
-/// Reads all events of `file`; fails if a line is invalid.
+/// Reads all events in `file`. Returns an error if a line is invalid.
 pub(super) fn read_events(file: &Path, as_json: bool) -> Outcome<Events> {
     let mut source = EventFile::open(file)?;
     let bar = output::progress(source.total().map_or(Progress::Endless, Progress::Bytes), as_json);
@@ -260,7 +263,7 @@ pub(super) fn check(
     none_parked(failed, waiting)
 }
 
-/// An error if events could not be applied.
+/// Returns an error if events could not be applied.
 pub(super) fn none_parked(failed: u64, waiting: u64) -> Outcome {
     if failed + waiting == 0 {
         return Ok(());
@@ -270,12 +273,12 @@ pub(super) fn none_parked(failed: u64, waiting: u64) -> Outcome {
         .help("`lantern test EVENTS PLUGIN` shows why; correct the plugin or the events"))
 }
 
-/// Name, version and description.
+/// The name, the version and the description of a plugin, as text.
 pub(super) fn describe(manifest: &Manifest) -> String {
     output::printable(&format!("{} {}: {}", manifest.name, manifest.version, manifest.description))
 }
 
-/// Parked events, one per row.
+/// A table with one row for each parked event.
 pub(super) fn parked_table(parked: &[ParkedStatus]) -> TextTable {
     let mut table = output::table([
         "partition",
@@ -305,7 +308,7 @@ pub(super) fn parked_table(parked: &[ParkedStatus]) -> TextTable {
     table
 }
 
-/// A plugin's message on one line.
+/// A message of a plugin, as text on one line.
 pub(super) fn log_line(entry: &LogLine) -> String {
     let time = if entry.time_us == 0 { String::new() } else { output::time_us(entry.time_us) };
     format!(

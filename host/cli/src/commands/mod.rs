@@ -1,4 +1,4 @@
-//! One module per command.
+//! The commands. Each has a module of its own.
 
 pub(crate) mod build;
 pub(crate) mod completions;
@@ -32,8 +32,8 @@ use std::io::{IsTerminal, Write};
 
 use crate::error::{Exit, Failure, Outcome};
 
-/// Asks for confirmation before an action that cannot be undone. Without a terminal, the action
-/// is refused.
+/// Asks the user to confirm an action that cannot be undone. If there is no terminal, the action is
+/// refused.
 fn confirm(question: &str, yes: bool) -> Outcome {
     if yes {
         return Ok(());
@@ -46,7 +46,7 @@ fn confirm(question: &str, yes: bool) -> Outcome {
         ));
     }
     let mut err = std::io::stderr().lock();
-    // If the question cannot be shown, the answer below is no.
+    // If the question cannot be shown, the answer is taken as no.
     let _ = write!(err, "{} [y/N] ", crate::output::printable(question)).and_then(|()| err.flush());
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(anyhow::Error::from)?;
@@ -57,19 +57,19 @@ fn confirm(question: &str, yes: bool) -> Outcome {
     }
 }
 
-/// The folder of this user's compiled plugins, for commands without a server's data folder:
-/// `lantern/compiled` in `XDG_CACHE_HOME` or, without this variable, in `~/.cache`. `None` if
-/// the user has no home folder either.
+/// The folder for this user's compiled plugins. Commands without the data folder of a server use
+/// it. It is `lantern/compiled` in `XDG_CACHE_HOME` or, without this variable, in `~/.cache`.
+/// `None` if the user has no home folder either.
 fn user_cache() -> Option<std::path::PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let cache = folder("XDG_CACHE_HOME").map(std::path::PathBuf::from);
     let cache = cache.or_else(|| Some(std::path::Path::new(&folder("HOME")?).join(".cache")))?;
     let compiled = cache.join("lantern/compiled");
-    // If it cannot be created, plugins are compiled each time.
+    // If the folder cannot be created, plugins are compiled each time.
     std::fs::create_dir_all(&compiled).ok().map(|()| compiled)
 }
 
-/// Parameters from the command line: JSON, or the name of a file that contains it.
+/// Reads parameters from the command line, which contains JSON or the name of a file with JSON.
 fn parameters(text: &str) -> Outcome<String> {
     let inline = text.trim_start().starts_with(['{', '[', '"']);
     let json = if inline {
@@ -88,7 +88,7 @@ fn parameters(text: &str) -> Outcome<String> {
     }
 }
 
-/// A rate from the command line: events per second, above 0.
+/// Parses a rate on the command line: events per second, above 0.
 fn rate(text: &str) -> Result<f64, String> {
     let number = text.strip_suffix("/s").unwrap_or(text);
     match number.parse::<f64>() {
@@ -97,12 +97,12 @@ fn rate(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A duration from the command line.
+/// Parses a duration on the command line.
 fn duration(text: &str) -> Result<std::time::Duration, String> {
     lantern_server::parse_duration(text).ok_or_else(|| lantern_server::DURATION_FORMS.to_owned())
 }
 
-/// `PROJECTION/TABLE` from the command line.
+/// Parses `PROJECTION/TABLE` on the command line.
 fn table_name(text: &str) -> Result<(String, String), String> {
     match text.split_once('/') {
         Some((projection, table))

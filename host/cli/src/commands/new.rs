@@ -1,4 +1,4 @@
-//! `lantern new`: a new plugin from a template.
+//! `lantern new`: creates a plugin from a template.
 
 use std::path::{Path, PathBuf};
 
@@ -7,7 +7,7 @@ use crate::Global;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 
-/// The longest name; a manifest has the same limit.
+/// The maximum length of a name, in bytes. It is the limit for names in manifests.
 const NAME_BYTES_MAX: usize = 64;
 
 #[derive(clap::Args)]
@@ -45,7 +45,7 @@ fn name(text: &str) -> Result<String, String> {
         && text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-'));
     match (fits, text) {
-        // Rust does not allow these names for crates and modules.
+        // Rust does not allow crates and modules with these names.
         (true, "test" | "core" | "std" | "alloc" | "self" | "super" | "crate") => {
             Err("Rust reserves this name: choose another".into())
         }
@@ -57,7 +57,7 @@ fn name(text: &str) -> Result<String, String> {
     }
 }
 
-/// Creates the folder.
+/// Creates the folder with the files of the template.
 pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     let dir = args.dir.clone().unwrap_or_else(|| PathBuf::from(&args.name));
     let empty = match std::fs::read_dir(&dir) {
@@ -103,17 +103,17 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     Ok(())
 }
 
-/// The values of the names in double braces.
+/// The values that replace names in double braces in a template.
 struct Names<'a> {
     name: &'a str,
-    /// The SDK's folder.
+    /// The path of the SDK's folder.
     sdk: &'a str,
     template: &'a Template,
 }
 
 impl Names<'_> {
     fn filled(&self, text: &str) -> String {
-        // The first two contain further names.
+        // These values contain names in double braces themselves, so they are inserted first.
         text.replace("{{commands}}", self.template.commands)
             .replace("{{source}}", self.template.files[0].0)
             .replace("{{reference}}", self.template.reference)
@@ -134,7 +134,8 @@ fn write(path: &Path, text: &str) -> Outcome {
     std::fs::write(path, text).map_err(failed)
 }
 
-/// The absolute path of the SDK `folder`, such as `sdk/rust`.
+/// The absolute path of the SDK's folder. `folder` is its path in a checkout of Lantern, such as
+/// `sdk/rust`.
 fn sdk(given: Option<&Path>, folder: &str, dir: &Path) -> Outcome<String> {
     let is_sdk = |folder: &Path| folder.join("README.md").is_file();
     let found = match given {
@@ -160,7 +161,8 @@ fn sdk(given: Option<&Path>, folder: &str, dir: &Path) -> Outcome<String> {
     };
     let found = found.canonicalize().map_err(anyhow::Error::from)?;
     match found.to_str() {
-        // The path is written into TOML, JSON and a Makefile without escapes.
+        // The path is written into TOML, JSON and a Makefile without escapes, so it must not
+        // contain special characters.
         Some(path) if !path.contains(['"', '\\', '\n', '$', '#']) => Ok(path.to_owned()),
         _ => {
             let message = format!("the path `{}` contains special characters", found.display());

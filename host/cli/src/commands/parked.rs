@@ -1,4 +1,4 @@
-//! `lantern parked`: events that could not be applied.
+//! `lantern parked`: prints, retries or drops events that could not be applied.
 
 use lantern_api::{
     ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus, ParkedSummary, ResendResult,
@@ -8,9 +8,9 @@ use crate::Global;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 
-/// The number of parked events requested at a time.
+/// The number of parked events that are requested at a time.
 const PAGE: usize = 200;
-/// The maximum number of characters of a payload or a reason on a line.
+/// The maximum number of characters of a payload or a reason that are printed on a line.
 const SHORT_CHARS: usize = 60;
 
 #[derive(clap::Subcommand)]
@@ -196,7 +196,7 @@ async fn list(args: &ListArgs, global: &Global) -> Outcome {
     query.extend(args.version_id.clone().map(|id| ("version", id)));
     query.extend(args.subject.clone().map(|subject| ("subject", subject)));
     query.extend(args.tenant.clone().map(|tenant| ("tenant", tenant)));
-    // With `--json` both kinds are printed. A script distinguishes them by `kind`.
+    // With `--json`, both kinds of events are printed. A script can distinguish them by `kind`.
     if args.waiting || !global.json {
         query.push(("waiting", args.waiting.to_string()));
     }
@@ -237,7 +237,7 @@ fn show_summary(summary: &ParkedSummary) {
     let mut table =
         output::table(["failed", "waiting behind", "first (partition:offset)", "reason"]);
     for group in &summary.reasons {
-        // Events that wait behind a dropped event have no reason of their own.
+        // If an event waits behind one that was dropped, it has no reason.
         let reason =
             if group.reason.is_empty() { "the event before it was dropped" } else { &group.reason };
         table.add_row([
@@ -254,7 +254,7 @@ fn show_summary(summary: &ParkedSummary) {
     }
 }
 
-/// Failed and waiting events as text.
+/// The numbers of failed and waiting events, as text.
 pub(super) fn counts(failed: u64, waiting: u64) -> String {
     let events = if failed == 1 { "event" } else { "events" };
     let (many, behind) = (output::count(failed), output::count(waiting));
@@ -297,7 +297,7 @@ fn show_long(event: &ParkedStatus) {
     print("backtrace", &event.backtrace);
 }
 
-/// The beginning of `text`, on one line.
+/// The beginning of `text` on one line.
 pub(super) fn short(text: &str) -> String {
     let mut short: String = text.chars().take(SHORT_CHARS).collect();
     if short.len() < text.len() {
@@ -321,7 +321,8 @@ async fn act(name: &str, action: &str, which: &ParkedSelector, global: &Global) 
     none_failed(failed, name)
 }
 
-/// An error if events failed again; `name` is the projection to inspect.
+/// Returns an error if events have failed again. `name` is the projection whose events the user
+/// should look at.
 fn none_failed(failed: u64, name: &str) -> Outcome {
     if failed > 0 {
         return Err(Failure::new(

@@ -11,7 +11,7 @@ use crate::event_file::read_plugin;
 use crate::output;
 use crate::text_table::TextTable;
 
-/// How many digits of a SHA-256 tables show.
+/// The number of digits of a SHA-256 that tables show.
 const SHA_DIGITS: usize = 12;
 
 #[derive(clap::Subcommand)]
@@ -278,8 +278,8 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
         "tables",
     ]);
     for projection in projections {
-        // Show the active version and all versions that are not retired, such as one that
-        // is still folding the log.
+        // The active version and all versions that are not retired are printed, for example one
+        // that is still folding the log.
         let shown = projection
             .versions
             .iter()
@@ -319,7 +319,7 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
     Ok(())
 }
 
-/// The state of a version.
+/// The state of a version, as text.
 fn state(version: &VersionStatus) -> String {
     match version.not_activated {
         Some(_) => "not activated".into(),
@@ -431,12 +431,13 @@ fn shards(version: &VersionStatus) -> TextTable {
     table
 }
 
-/// A count, or that it is unknown.
+/// A count as text, or a text that it is not known.
 fn known(count: Option<u64>) -> String {
     count.map_or_else(|| "?".to_owned(), output::count)
 }
 
-/// Runs `action` and reports the result; `now` describes the projection's new state.
+/// Executes `action` and reports the result. `now` describes the state of the projection after the
+/// action.
 async fn done(
     api: &Api,
     name: &str,

@@ -1,5 +1,5 @@
-//! The source of a plugin on the developer's machine: a script, a declaration, a
-//! finished component, or a folder that the tool of its language builds.
+//! The files from which a plugin is built on the developer's machine. They are a script, a
+//! declaration, a component, or a folder that the tool of its language builds.
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -9,17 +9,17 @@ use lantern_plugin::Language;
 
 use crate::error::{Exit, Failure, Outcome};
 
-/// The Rust target of plugins.
+/// The Rust target for which plugins are built.
 const RUST_TARGET: &str = "wasm32-unknown-unknown";
 /// The folder into which the tools of the other languages write the component.
 const BUILD: &str = "build";
-/// The ending of a component or core module.
+/// The extension of a component or core module.
 const COMPONENT: &str = "wasm";
-/// Folders that tools write; a change in them is no change of the source.
+/// Folders into which tools write. A change in them is not a change of the source code.
 const WRITTEN: [&str; 7] =
     ["target", BUILD, "node_modules", "__pycache__", "dist", "data", ".venv"];
 
-/// How a folder is built.
+/// The tool that builds the plugin in a folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tool {
     Cargo,
@@ -39,27 +39,27 @@ const MARKS: [(&str, Tool); 6] = [
     ("Makefile", Tool::Make),
 ];
 
-/// The source of a plugin.
+/// The files from which a plugin is built.
 #[derive(Debug)]
 pub(super) struct Project {
-    /// The folder that is watched, and in which the tool runs.
+    /// The folder that is watched. The tool runs in this folder.
     folder: PathBuf,
     plugin: Plugin,
 }
 
 #[derive(Debug, PartialEq, Eq)]
 enum Plugin {
-    /// A file that is pushed unchanged.
+    /// A single file, which is pushed unchanged.
     File(PathBuf),
     Built(Tool),
 }
 
 impl Project {
-    /// The project at `path`: a file, or a folder with a file that names its tool or with
-    /// exactly one script.
+    /// Finds the project at `path`. It is a file, or a folder that contains either a file by which
+    /// its tool is recognized or exactly one script.
     ///
     /// # Errors
-    /// If `path` does not exist, or it is unclear which file is meant.
+    /// If `path` does not exist, or if it is not clear which file is meant.
     pub(super) fn find(path: &Path) -> Outcome<Self> {
         if path.is_file() {
             return Self::of_file(path);
@@ -113,8 +113,8 @@ impl Project {
         &self.folder
     }
 
-    /// The folders with sources inside the project's folder. Folders that tools write are left
-    /// out, because they may be large.
+    /// The folders with source code inside the project's folder. Folders into which tools write are
+    /// left out, because they may be large.
     pub(super) fn source_folders(&self) -> Vec<PathBuf> {
         if matches!(self.plugin, Plugin::File(_)) {
             return Vec::new();
@@ -138,11 +138,11 @@ impl Project {
         }
     }
 
-    /// Builds the plugin with the tool of its language, whose output goes to standard
+    /// Builds the plugin with the tool of its language. The output of the tool goes to standard
     /// error. Returns the file to push.
     ///
     /// # Errors
-    /// If the tool is missing or fails, or if it wrote no component.
+    /// If the tool is missing or fails, or if it has written no component.
     pub(super) fn build(&self) -> Outcome<PathBuf> {
         match &self.plugin {
             Plugin::File(file) => Ok(file.clone()),
@@ -163,8 +163,8 @@ impl Project {
         }
     }
 
-    /// Builds the module with the projection, in a virtual environment with the packages
-    /// that the project names.
+    /// Builds the Python module that contains the projection, in a virtual environment with the
+    /// packages that the project requires.
     fn python(&self) -> Outcome<PathBuf> {
         let install = "install Python 3.11 or newer";
         let python = self.folder.join(".venv/bin/python");
@@ -175,7 +175,8 @@ impl Project {
             let what: &[&str] = if named { &["-r", "requirements.txt"] } else { &["."] };
             let pip = [&["-m", "pip", "install", "--quiet"], what].concat();
             if let Err(failure) = self.run(&python, &pip, install) {
-                // An incomplete environment would be taken for a complete one.
+                // An incomplete environment is removed, because the next build would take it for a
+                // complete one.
                 let _ = std::fs::remove_dir_all(self.folder.join(".venv"));
                 return Err(failure);
             }
@@ -284,17 +285,17 @@ impl Project {
     }
 }
 
-/// `folder` without symbolic links, as reports of changes name it.
+/// The path of `folder` without symbolic links, because reports of changes have paths without them.
 fn absolute(folder: &Path) -> Outcome<PathBuf> {
     Ok(folder.canonicalize().map_err(anyhow::Error::from)?)
 }
 
-/// The language of a file that a server runs without a build.
+/// The language of a file that a server runs without a build; `None` for other files.
 fn language(path: &Path) -> Option<Language> {
     Language::of(path.file_name()?.to_str()?)
 }
 
-/// The scripts and declarations directly in `folder`.
+/// The scripts and declarations that are directly in `folder`.
 fn scripts(folder: &Path) -> Outcome<Vec<PathBuf>> {
     let cannot = |error: std::io::Error| {
         let message = format!("cannot read the folder `{}`: {error}", folder.display());
@@ -304,7 +305,8 @@ fn scripts(folder: &Path) -> Outcome<Vec<PathBuf>> {
     for entry in std::fs::read_dir(folder).map_err(cannot)? {
         let path = entry.map_err(cannot)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // Tests of a script are next to it; JSON is also used for parameters.
+        // The tests of a script are in the same folder, and JSON files can also contain parameters.
+        // These files are left out.
         let other = name.starts_with("test_") || name.contains(".test.") || name.ends_with(".json");
         if path.is_file() && !other && language(&path).is_some() {
             found.push(path);

@@ -14,10 +14,10 @@ use crate::error::{Exit, Failure, Outcome};
 use crate::event_file::read_plugin;
 use crate::output::{self, Progress};
 
-/// The first wait before the state of a backfill is requested again. It is short, so that the
-/// command ends soon after a short backfill. Later waits are longer.
+/// The wait before the status of a backfill is requested for the first time. It is short, so that
+/// the command ends soon after a short backfill. Later waits are longer.
 const POLL: Duration = Duration::from_millis(20);
-/// The longest of these waits.
+/// The longest wait before the status of a backfill is requested again.
 const POLL_MAX: Duration = Duration::from_millis(500);
 
 #[derive(clap::Args)]
@@ -54,7 +54,7 @@ pub(crate) struct Args {
     force: bool,
 }
 
-/// Uploads, and waits if requested.
+/// Uploads the plugin, and waits for the version if that was requested.
 pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
     let api = global.api();
     let uploaded = upload(args, &api, global).await?;
@@ -68,7 +68,7 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
     };
     if global.json {
         let mut value = serde_json::to_value(&uploaded).expect("an upload is JSON");
-        // Also printed if the wait failed. The error then goes to standard error.
+        // This is also printed if waiting has failed. The error is then printed on standard error.
         if let Ok(Some(version)) = &caught_up {
             value["state"] = version.state.clone().into();
             value["applied"] = applied(version).into();
@@ -129,8 +129,8 @@ fn said(uploaded: &Uploaded, force: bool) -> String {
     }
 }
 
-/// Waits until the version has folded the log and, with `activate`, is active; shows
-/// the progress in the meantime.
+/// Waits until the version has folded the log and, with `activate`, is active. It shows the
+/// progress while it waits.
 pub(super) async fn caught_up(
     api: &Api,
     uploaded: &Uploaded,
@@ -161,7 +161,7 @@ pub(super) async fn caught_up(
     }
 }
 
-/// The result of waiting for a version; `None` while it continues.
+/// The result of waiting for a version; `None` if the wait must continue.
 fn settled(status: &ProjectionStatus, now: &VersionStatus, activate: bool) -> Option<Outcome> {
     let (name, id) = (&status.name, &now.id);
     if !activate && now.state != "backfilling" || status.active.as_ref() == Some(id) {
@@ -189,7 +189,8 @@ fn settled(status: &ProjectionStatus, now: &VersionStatus, activate: bool) -> Op
     None
 }
 
-/// Prints the events that a version has applied, and those it has not.
+/// Prints the number of events that a version has applied, and the number of those that it could
+/// not apply.
 pub(super) fn report(version: &VersionStatus, projection: &str) {
     let mut text = format!("{} applied", output::events(applied(version)));
     if version.late > 0 {
@@ -218,7 +219,7 @@ fn per_mille(percent: f64) -> u64 {
     per_mille
 }
 
-/// How fast a version folds, and the remaining time.
+/// The speed at which a version folds, and the remaining time, as text.
 pub(super) fn pace(version: &VersionStatus) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
     let whole = |rate: f64| output::count(rate.max(0.0).ceil() as u64);

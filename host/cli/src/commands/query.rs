@@ -1,4 +1,4 @@
-//! The options of queries, and the answers that are not rows in key order.
+//! The options of queries, and the printing of answers that are not rows in key order.
 
 use lantern_api::RawJson;
 use lantern_api::feed::Field;
@@ -78,7 +78,7 @@ pub(crate) struct QueryOptions {
 }
 
 impl QueryOptions {
-    /// The parameters of a request.
+    /// The parameters of the request.
     pub(crate) fn parameters(&self) -> Vec<(&'static str, String)> {
         let conditions = self.conditions.iter().map(|text| ("where", text.clone()));
         let others = [
@@ -97,30 +97,30 @@ impl QueryOptions {
         conditions.chain(others).collect()
     }
 
-    /// Whether the answer is in the order of a field, or consists of groups.
+    /// Whether the answer is in the order of a field or consists of groups.
     pub(crate) fn is_in_order(&self) -> bool {
         let grouped = self.bucket.is_some() || self.by.is_some() || self.agg.is_some();
         grouped || !matches!(self.order.as_deref(), None | Some("key" | "-key" | "asc" | "desc"))
     }
 
-    /// Whether the last key comes first.
+    /// Whether the rows begin with the last key.
     pub(crate) fn is_descending(&self) -> bool {
         matches!(self.order.as_deref(), Some("-key" | "desc"))
     }
 }
 
-/// A query, its table and the most rows to print.
+/// A query, with its table and the maximum number of rows to print.
 pub(crate) struct Request<'a> {
     pub(crate) table: (&'a str, &'a str),
     pub(crate) parameters: Vec<(&'static str, String)>,
-    /// The number of rows to print.
+    /// The maximum number of rows to print.
     pub(crate) rows_max: u64,
-    /// The number of rows of a page.
+    /// The maximum number of rows in a page.
     pub(crate) page_rows: u64,
 }
 
 impl Request<'_> {
-    /// The parameters of the next page, of at most `left` rows.
+    /// The parameters of the request for the next page, which has at most `left` rows.
     fn page(&self, left: u64, cursor: Option<String>) -> Vec<(&'static str, String)> {
         let mut parameters = self.parameters.clone();
         parameters.push(("limit", left.min(self.page_rows).to_string()));
@@ -169,7 +169,8 @@ pub(crate) async fn csv(api: &Api, request: &Request<'_>) -> Outcome {
     }
 }
 
-/// The lines after the first one. No name of a column contains a line end.
+/// The lines of `csv` after the first one. The first line ends at the first line end, because no
+/// name of a column contains one.
 fn after_header(csv: &str) -> &str {
     csv.split_once("\r\n").map_or("", |(_, rows)| rows)
 }

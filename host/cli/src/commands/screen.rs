@@ -1,4 +1,4 @@
-//! A live table on the whole terminal: its content, and the terminal itself.
+//! Shows a table that changes on the whole terminal.
 //!
 //! [`Screen`] holds rows and converts them into lines; it does not use a terminal.
 //! [`Terminal`] shows lines and restores the terminal afterwards, also after a panic.
@@ -20,33 +20,35 @@ use unicode_width::UnicodeWidthStr as _;
 use crate::output::{self, cut};
 use crate::raw_json::cell;
 
-/// How long a changed row stays bright.
+/// How long a row that has changed is shown in a bright colour.
 const BRIGHT: Duration = Duration::from_millis(1_500);
-/// The widest column, in characters.
+/// The maximum width of a column, in characters.
 const COLUMN_CHARS_MAX: usize = 40;
-/// How often the keyboard's thread checks whether it is still needed.
+/// The interval at which the thread that reads the keyboard checks whether it is still needed.
 const KEY_POLL: Duration = Duration::from_millis(200);
 /// The maximum number of pressed keys that wait to be handled.
 const KEYS_MAX: usize = 64;
-/// The number of lines that are not rows: two for the title, one for names, one footer.
+/// The number of lines that do not show rows: two for the title, one for the names of the columns,
+/// and one at the bottom.
 const FRAME_LINES: usize = 4;
 
 /// The content of the screen.
 pub(super) struct Screen {
-    /// PROJECTION/TABLE.
+    /// The title: `PROJECTION/TABLE`.
     pub(super) title: String,
-    /// `live`, `connecting`, …
+    /// The state of the connection: `live`, `connecting` and so on.
     pub(super) status: String,
-    /// The commit from which the rows are.
+    /// The number of the commit whose rows are shown.
     pub(super) commit: u64,
-    /// How far the table is behind the log, if known: events and milliseconds.
+    /// The lag of the table, in events and in milliseconds, if it is known.
     pub(super) lag: Option<(u64, u64)>,
-    /// The rows' fields.
+    /// The fields of the table's rows.
     pub(super) fields: Vec<Field>,
     rows: BTreeMap<String, RawJson>,
     changed: HashMap<String, Instant>,
     changes: u64,
-    /// The field by which rows are sorted, largest first; `None` sorts by key.
+    /// The index of the field by which rows are sorted, with the largest value first; `None` to
+    /// sort by key.
     sort: Option<usize>,
     scroll: usize,
 }
@@ -58,7 +60,7 @@ pub(super) struct ScreenLine {
     bright: bool,
 }
 
-/// The action of a key.
+/// What a pressed key does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Key {
     Quit,
@@ -107,7 +109,7 @@ impl Screen {
         self.rows.remove(key);
     }
 
-    /// Handles `key` on a terminal of `height` lines. `false` means quit.
+    /// Handles `key` on a terminal of `height` lines. Returns `false` if the command should end.
     pub(super) fn press(&mut self, key: Key, height: usize) -> bool {
         let page = height.saturating_sub(FRAME_LINES).max(1);
         let last = self.rows.len().saturating_sub(page);
@@ -127,7 +129,8 @@ impl Screen {
         true
     }
 
-    /// The screen as lines, none longer than `width`, no more than `height`.
+    /// The content of the screen as lines. There are at most `height` lines of at most `width`
+    /// columns.
     pub(super) fn lines(&mut self, width: usize, height: usize, now: Instant) -> Vec<ScreenLine> {
         self.changed.retain(|_, at| now.duration_since(*at) < BRIGHT);
         let room = height.saturating_sub(FRAME_LINES);
@@ -172,7 +175,7 @@ impl Screen {
         };
         let mut rows: Vec<_> =
             self.rows.iter().map(|row| (row, row.1.members().get(&field.name).copied())).collect();
-        // Equal rows stay in key order.
+        // Rows with equal values stay in the order of their keys.
         rows.sort_by(|(_, a), (_, b)| compare(*b, *a));
         rows.into_iter().map(|(row, _)| row).skip(self.scroll).take(room).collect()
     }
@@ -202,9 +205,10 @@ impl Screen {
     }
 }
 
-/// Compares numbers by size and everything else by its text; missing values come first.
+/// Compares two values of a column: numbers by size, and everything else by its text. Missing
+/// values come first.
 fn compare(a: Option<&RawValue>, b: Option<&RawValue>) -> Ordering {
-    // The nearest float, which may be infinite, is precise enough for sorting.
+    // For sorting, the nearest float is precise enough, even if it is infinite.
     let number = |value: Option<&RawValue>| value.and_then(|v| v.get().parse::<f64>().ok());
     match (number(a), number(b)) {
         (Some(a), Some(b)) => a.total_cmp(&b),
@@ -214,14 +218,14 @@ fn compare(a: Option<&RawValue>, b: Option<&RawValue>) -> Ordering {
     }
 }
 
-/// `text` in exactly `width` columns of the terminal.
+/// Cuts or extends `text` to exactly `width` columns of the terminal.
 fn fit(text: &str, width: usize, right: bool) -> String {
     let text = cut(text, width);
     let pad = " ".repeat(width.saturating_sub(text.width()));
     if right { pad + &text } else { text + &pad }
 }
 
-/// The terminal in full-screen mode until this is dropped.
+/// The terminal in full-screen mode. Dropping this restores the terminal.
 pub(super) struct Terminal {
     keys: mpsc::Receiver<Key>,
 }
@@ -234,7 +238,7 @@ impl Terminal {
     pub(super) fn take() -> io::Result<Self> {
         terminal::enable_raw_mode()?;
         let (send, keys) = mpsc::channel(KEYS_MAX);
-        // Created before the rest, so that the rest is undone if it fails.
+        // This is created before the other steps, so that they are undone if one of them fails.
         let this = Self { keys };
         queue!(io::stdout(), terminal::EnterAlternateScreen, cursor::Hide)?;
         io::stdout().flush()?;
@@ -242,7 +246,7 @@ impl Terminal {
         Ok(this)
     }
 
-    /// The next key; never returns if the keyboard is gone.
+    /// Waits for the next key. It never returns if there is no keyboard any more.
     pub(super) async fn key(&mut self) -> Key {
         match self.keys.recv().await {
             Some(key) => key,
@@ -250,15 +254,15 @@ impl Terminal {
         }
     }
 
-    /// The width and height in characters.
+    /// The width and the height of the terminal, in characters.
     pub(super) fn size() -> (usize, usize) {
-        // Some terminals do not know their size and return 0.
+        // Some terminals do not know their size and report 0.
         let known = terminal::size().ok().filter(|(width, height)| *width > 0 && *height > 0);
         let (width, height) = known.unwrap_or((80, 24));
         (usize::from(width), usize::from(height))
     }
 
-    /// Shows `lines`, and nothing else.
+    /// Replaces the content of the terminal by `lines`.
     pub(super) fn show(lines: &[ScreenLine]) -> io::Result<()> {
         let mut out = io::stdout().lock();
         queue!(out, terminal::BeginSynchronizedUpdate)?;
@@ -281,7 +285,7 @@ impl Terminal {
 
 impl Drop for Terminal {
     fn drop(&mut self) {
-        // If this fails, the terminal is gone, and there is no place to report it.
+        // If this fails, the terminal no longer exists, and the failure cannot be reported.
         let _ = queue!(io::stdout(), cursor::Show, terminal::LeaveAlternateScreen);
         let _ = io::stdout().flush();
         let _ = terminal::disable_raw_mode();
@@ -294,8 +298,8 @@ fn read_keys(keys: &mpsc::Sender<Key>) {
             Ok(false) => {}
             Ok(true) => {
                 let key = event::read().ok().and_then(|event| meaning(&event));
-                // If the channel is full, keys arrive faster than they can be handled:
-                // drop the surplus.
+                // If the channel is full, keys are pressed faster than they can be handled. Further
+                // keys are dropped.
                 if let Some(key) = key {
                     let _ = keys.try_send(key);
                 }

@@ -1,4 +1,4 @@
-//! `lantern serve`, and the server that `lantern demo` runs.
+//! `lantern serve`: runs the server. `lantern demo` uses the same code.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -57,17 +57,18 @@ pub(crate) struct Settings {
 }
 
 impl Settings {
-    /// Only warnings and errors are logged, unless the command line asks for more.
+    /// Logs only warnings and errors, unless the command line sets another filter.
     pub(super) fn log_warnings_only(&mut self) {
         self.log_filter.get_or_insert_with(|| "warn".to_owned());
     }
 
-    /// No interpreter is compiled before a source needs it, unless `--set` says otherwise.
+    /// Compiles interpreters only when source code needs them, unless `--set` requires something
+    /// else.
     pub(super) fn compile_only_when_needed(&mut self) {
         self.set.insert(0, ("plugin.compile_interpreters".to_owned(), "false".to_owned()));
     }
 
-    /// Compiled plugins are kept in `folder`, unless `--set` names another one.
+    /// Keeps compiled plugins in `folder`, unless `--set` names another folder.
     pub(super) fn keep_compiled_in(&mut self, folder: &Path) {
         self.set.insert(0, ("plugin.cache_dir".to_owned(), quoted(&folder.to_string_lossy())));
     }
@@ -91,13 +92,13 @@ fn setting(text: &str) -> Result<(String, String), String> {
     }
 }
 
-/// Runs until Ctrl-C or SIGTERM.
+/// Runs the server until Ctrl-C or SIGTERM.
 pub(crate) fn run(args: Args, json: bool) -> Outcome {
     with_server(&args.settings, args.data.as_deref(), json, async |_| std::future::pending().await)
 }
 
-/// Starts the server, and runs `work` with its address until `work` fails or the
-/// process receives a signal to end; then stops the server cleanly.
+/// Starts the server, and calls `work` with its address. It waits until `work` fails or the process
+/// receives a signal to end. Then it stops the server in an orderly way.
 pub(super) fn with_server(
     settings: &Settings,
     data: Option<&Path>,
@@ -125,7 +126,7 @@ pub(super) fn with_server(
         .block_on(serve(config, json, work))
 }
 
-/// The settings that the address of a log means.
+/// The settings that the address of a log stands for.
 fn of_log(address: &str) -> Outcome<Vec<(String, String)>> {
     let (servers, topics) = lantern_server::kafka_address(address)
         .map_err(|error| failed(StartError::Config(error)))?;
@@ -136,7 +137,7 @@ fn of_log(address: &str) -> Outcome<Vec<(String, String)>> {
     ])
 }
 
-/// `text` as a TOML string.
+/// Writes `text` as a string in TOML.
 pub(super) fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -146,15 +147,15 @@ async fn serve(
     json: bool,
     work: impl AsyncFnOnce(String) -> Outcome,
 ) -> Outcome {
-    // Before the start of the server, so that no signal is lost during the start.
+    // This is created before the server starts, so that no signal is lost while it starts.
     let mut stop = Stop::new()?;
     let data = config.data.clone();
     let server = Server::start(config).await.map_err(failed)?;
     let address = format!("http://{}", server.address());
-    // Dropping `running` stops the server.
+    // When `running` is dropped, the server stops.
     let (running, stopped) = oneshot::channel::<()>();
     let mut serving = tokio::spawn(server.run_until(async {
-        // This completes when `running` is dropped: nothing is ever sent.
+        // Nothing is ever sent, so this waits until `running` is dropped.
         let _ = stopped.await;
     }));
     if json {
@@ -186,7 +187,7 @@ pub(super) fn failed(error: StartError) -> Failure {
     Failure::new(exit, error.to_string()).code(error.code()).help(error.help())
 }
 
-/// The signals that request the end of the process.
+/// Receives the signals that ask the process to end.
 struct Stop {
     interrupt: Signal,
     terminate: Signal,

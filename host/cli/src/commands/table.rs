@@ -1,4 +1,4 @@
-//! `lantern table`: rows of public tables, once or live.
+//! `lantern table`: prints rows of public tables, once or each time they change.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 use crate::raw_json::cell;
 
-/// The number of rows requested at a time.
+/// The number of rows that are requested at a time.
 const PAGE: u64 = 1_000;
 
 #[derive(clap::Subcommand)]
@@ -118,7 +118,8 @@ async fn get(args: &GetArgs, global: &Global) -> Outcome {
     }
     let page = global.api().rows((projection, table), &query).await?;
     let Some((key, row)) = page.rows.iter().next() else {
-        // The server answers 404 for a missing row.
+        // The server answers 404 if the row does not exist, so an answer without the row is an
+        // error.
         return Err(Failure::new(Exit::Failure, "the server's answer has no row"));
     };
     if global.json {
@@ -200,7 +201,7 @@ async fn page(
     Ok(api.rows((&table.0, &table.1), &query).await?)
 }
 
-/// A row as a line of JSON.
+/// A row, as it is printed on a line of JSON.
 #[derive(Serialize)]
 struct RowLine<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -220,7 +221,7 @@ impl<'a> RowLine<'a> {
     }
 }
 
-/// The state from which a row is.
+/// The state of the table to which a row belongs.
 #[derive(Serialize)]
 struct State<'a> {
     epoch: &'a str,
@@ -228,7 +229,8 @@ struct State<'a> {
     offsets: &'a BTreeMap<u32, u64>,
 }
 
-/// Rows by key, descending if `desc`. Pages come in that order too.
+/// The rows of a page in the order of their keys; descending if `desc` is set. The pages come in
+/// this order too.
 fn in_order(
     rows: &BTreeMap<String, RawJson>,
     desc: bool,
@@ -241,7 +243,7 @@ pub(super) fn fields(fields: Vec<PageField>) -> Vec<Field> {
     fields.into_iter().map(Field::from).collect()
 }
 
-/// Rows as a table: the key, then the fields in the manifest's order.
+/// A table for people: the key, and then the fields in the order of the manifest.
 pub(super) fn rows<'a>(
     fields: &[Field],
     rows: impl Iterator<Item = (&'a str, &'a RawJson)>,
@@ -251,7 +253,7 @@ pub(super) fn rows<'a>(
     for (key, row) in rows {
         let row = row.members();
         let cells = fields.iter().map(|field| cell(row.get(&field.name)));
-        // In a table by tenant, U+0000 separates tenant and key.
+        // In a per-tenant table, U+0000 separates the tenant from the key.
         let key = output::printable(&key.replace('\0', " · "));
         table.add_row(std::iter::once(key).chain(cells));
     }
@@ -259,7 +261,7 @@ pub(super) fn rows<'a>(
     table.to_string()
 }
 
-/// The indexes of the fields that contain numbers.
+/// The indexes of those fields that contain numbers.
 pub(super) fn numeric(fields: &[Field]) -> impl Iterator<Item = usize> {
     fields
         .iter()
@@ -268,7 +270,7 @@ pub(super) fn numeric(fields: &[Field]) -> impl Iterator<Item = usize> {
         .map(|(place, _)| place)
 }
 
-/// A field's name with its unit.
+/// The name of a field, with its unit.
 pub(super) fn title(field: &Field) -> String {
     match field.unit.as_str() {
         "" => field.name.clone(),

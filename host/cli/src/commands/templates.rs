@@ -1,26 +1,26 @@
-//! The templates of `lantern new`: a script without tools, or a project of a language.
+//! The templates of `lantern new`. A template is a script that needs no tools, or a project for the
+//! tools of a language.
 
 use clap::ValueEnum;
 
-/// A file of a template: its path, and its text. In both, names in double braces are
-/// replaced.
+/// A file of a template: its path and its text. In both, names in double braces are replaced.
 type File = (&'static str, &'static str);
 
-/// Includes a file of the folder `sdk`.
+/// Includes a file of the folder `sdk` in the binary.
 macro_rules! sdk {
     ($path:literal) => {
         include_str!(concat!("../../../../sdk/", $path))
     };
 }
 
-/// The files of every template.
+/// The files that every template has.
 pub(super) const SHARED: [File; 3] = [
     ("README.md", sdk!("template/README.md.tmpl")),
     ("AGENTS.md", sdk!("template/AGENTS.md.tmpl")),
     ("events.ndjson", sdk!("template/events.ndjson.tmpl")),
 ];
 
-/// A file that the server runs as it is.
+/// The kinds of files that the server runs without a build.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(super) enum Script {
     /// A script in Python.
@@ -50,15 +50,15 @@ pub(super) enum Language {
     Rust,
 }
 
-/// A template.
+/// The files and texts of a template.
 pub(super) struct Template {
-    /// Its own files; the first one is the source.
+    /// The files that only this template has. The first one contains the source code.
     pub(super) files: &'static [File],
-    /// The commands that build, test and push, one per line.
+    /// The commands that build, test and push the plugin, one on each line.
     pub(super) commands: &'static str,
-    /// The folder of the SDK in a checkout of Lantern; empty if none is needed.
+    /// The folder of the SDK in a checkout of Lantern; empty if the template needs no SDK.
     pub(super) sdk: &'static str,
-    /// The reference of the SDK.
+    /// Where the reference of the SDK is.
     pub(super) reference: &'static str,
 }
 
@@ -193,7 +193,7 @@ impl Language {
     }
 }
 
-/// The ending of the source, as the templates name it: `ts` or `js`.
+/// The extension of the source file: `ts` or `js`.
 pub(super) fn ending(template: &Template) -> &'static str {
     template.files[0].0.rsplit_once('.').map_or("", |(_, ending)| ending)
 }

@@ -1,5 +1,4 @@
-//! `lantern test`: folds a file of events with a plugin, as a server would, and prints
-//! the result.
+//! `lantern test`: folds a file of events with a plugin, as a server does, and prints the result.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -19,7 +18,7 @@ use crate::Global;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
 
-/// The number of rows read at a time.
+/// The number of rows that are read at a time.
 const PAGE: usize = 1_000;
 
 #[derive(clap::Args)]
@@ -68,7 +67,7 @@ pub(crate) struct Args {
     check_events: Option<u32>,
 }
 
-/// A table as printed.
+/// A table, as the command prints it.
 struct PrintedTable {
     name: String,
     fields: Vec<Field>,
@@ -76,7 +75,7 @@ struct PrintedTable {
     more: bool,
 }
 
-/// Folds and prints.
+/// Folds the events, and prints the result.
 pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     let parameters = args.parameters.as_deref().map(super::parameters).transpose()?;
     let host = local_host::LocalHost::new()?;
@@ -121,7 +120,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     verdict(args, &folded, checked)
 }
 
-/// The tables to print: the named one, or all public ones.
+/// The tables that are printed: the named table, or all public tables.
 fn wanted(manifest: &lantern_core::Manifest, name: Option<&str>) -> Outcome<Vec<TableId>> {
     let Some(name) = name else {
         let all = (0..).map(TableId).zip(&manifest.tables);
@@ -156,7 +155,7 @@ fn shown(view: &View, id: TableId, most: usize) -> Outcome<PrintedTable> {
     let more = loop {
         let page = view.scan(id, &range, PAGE, false).map_err(anyhow::Error::from)?;
         let Some(last) = page.last() else { break false };
-        // The next page begins after the last key.
+        // The next page begins after the last key of this page.
         range.start = last.key.clone().into_bytes();
         range.start.push(0);
         let ended = page.len() < PAGE;
@@ -172,7 +171,7 @@ fn shown(view: &View, id: TableId, most: usize) -> Outcome<PrintedTable> {
     Ok(PrintedTable { name: table.name.clone(), fields, rows, more })
 }
 
-/// A row's value: an object unchanged, everything else under `value`.
+/// The value of a row as JSON. An object is unchanged; everything else becomes the member `value`.
 fn value(bytes: &[u8]) -> RawJson {
     let text = String::from_utf8_lossy(bytes);
     match text.trim_ascii_start().as_bytes().first() {
@@ -237,8 +236,8 @@ fn print_json(folded: &FoldResult, tables: &[PrintedTable], events: usize, check
         data: RawJson::new(&String::from_utf8_lossy(&event.data)),
     });
     let rows = |table: &PrintedTable| table.rows.iter().cloned().collect();
-    // This part contains texts from the plugin and from events, which are printed unchanged.
-    // `own` contains only texts of this program.
+    // This part contains texts of the plugin and of events, which are printed unchanged. `own`
+    // contains only texts of this program.
     let written = WriteSummary {
         tables: tables.iter().map(|table| (table.name.clone(), rows(table))).collect(),
         emitted: emitted.collect(),
@@ -257,7 +256,7 @@ fn print_json(folded: &FoldResult, tables: &[PrintedTable], events: usize, check
     output::json(&PrintedReport { own, written });
 }
 
-/// Everything that `--json` prints.
+/// The object that `--json` prints.
 #[derive(Serialize)]
 struct PrintedReport {
     #[serde(flatten)]
@@ -266,14 +265,14 @@ struct PrintedReport {
     written: WriteSummary,
 }
 
-/// What the plugin wrote.
+/// What the plugin has written: rows, emitted events and log messages.
 #[derive(Serialize)]
 struct WriteSummary {
     tables: BTreeMap<String, BTreeMap<String, RawJson>>,
     emitted: Vec<Emitted>,
 }
 
-/// An emitted event.
+/// An event that the plugin has emitted.
 #[derive(Serialize)]
 struct Emitted {
     #[serde(flatten)]

@@ -1,4 +1,4 @@
-//! `lantern types`: writes the types of tables' rows for clients.
+//! `lantern types`: writes the types of the rows of tables, for clients.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -57,14 +57,14 @@ pub(crate) struct Args {
     out: Option<PathBuf>,
 }
 
-/// The languages that types are written for.
+/// The languages in which types can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Lang {
     /// TypeScript.
     Ts,
 }
 
-/// A public table, with its projection's name.
+/// A public table with the name of its projection.
 struct NamedTable {
     projection: String,
     table: TableStatus,
@@ -104,7 +104,7 @@ fn tables_of_plugin(plugin: &Path, args: &Args, global: &Global) -> Outcome<Vec<
     Ok(named(projection, manifest.tables.iter().map(status)).collect())
 }
 
-/// A table as a server describes it.
+/// Describes a table as a server does.
 fn status(table: &TableSpec) -> TableStatus {
     let fields = table.fields.iter().map(|field| FieldStatus {
         name: field.name.clone(),
@@ -120,7 +120,7 @@ fn status(table: &TableSpec) -> TableStatus {
     }
 }
 
-/// The public tables of the active versions.
+/// The public tables of the active versions on the server.
 async fn tables_of_server(api: &Api, wanted: &[String]) -> Outcome<Vec<NamedTable>> {
     let mut projections = if wanted.is_empty() {
         api.projections().await?
@@ -158,14 +158,14 @@ fn named(
     public.map(move |table| NamedTable { projection: projection.to_owned(), table })
 }
 
-/// How fields are typed.
+/// Choices for the types of fields.
 struct Choices {
     null: bool,
     bigint: bool,
 }
 
-/// The text of a TypeScript module: an interface for the rows of each table, and the interface
-/// `Tables`, which has the rows of all tables by name.
+/// The text of a TypeScript module. It has an interface for the rows of each table, and the
+/// interface `Tables` with the rows of all tables by name.
 fn typescript(tables: &[NamedTable], choices: &Choices) -> String {
     let mut text = String::from("// Written by `lantern types`; do not edit.\n");
     let mut all = String::from(
@@ -187,7 +187,7 @@ fn typescript(tables: &[NamedTable], choices: &Choices) -> String {
             }
             let (mark, null) = if choices.null { ("?", " | null") } else { ("", "") };
             let kind = field_type(&field.kind, choices.bigint);
-            // `unknown` contains `null`.
+            // The type `unknown` includes `null`.
             let null = if kind == "unknown" { "" } else { null };
             let _ = writeln!(text, "  {}{mark}: {kind}{null};", property(&field.name));
         }
@@ -197,7 +197,7 @@ fn typescript(tables: &[NamedTable], choices: &Choices) -> String {
     text + &all + "}\n"
 }
 
-/// The type of a field's values.
+/// The TypeScript type of a field's values.
 fn field_type(kind: &str, bigint: bool) -> &'static str {
     match kind {
         "integer" if bigint => "number | bigint",
@@ -206,23 +206,23 @@ fn field_type(kind: &str, bigint: bool) -> &'static str {
         "boolean" => "boolean",
         "distinct" => "{ estimate: number; sketch: string }",
         "percentiles" => PERCENTILES,
-        // Any JSON, or a kind of a newer server.
+        // The field has the kind `json`, or a kind that only later releases know.
         _ => "unknown",
     }
 }
 
-/// The members of a value of the kind `percentiles`.
+/// The TypeScript type of a value of the kind `percentiles`.
 const PERCENTILES: &str = "{ count: number; min: number | null; p50: number | null; \
      p75: number | null; p90: number | null; p95: number | null; p99: number | null; \
      max: number | null; sketch: string }";
 
-/// A doc comment. Text from plugins cannot end it.
+/// A doc comment with `text`. The text may come from a plugin; it cannot end the comment.
 fn comment(text: &str, indent: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     format!("{indent}/** {} */\n", output::printable(&text).replace("*/", "* /"))
 }
 
-/// A member's name, quoted if it is not an identifier.
+/// The name of a member. It is in quotes if it is not an identifier.
 fn property(name: &str) -> String {
     let mut chars = name.chars();
     let plain = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
@@ -230,12 +230,12 @@ fn property(name: &str) -> String {
     if plain { name.to_owned() } else { quoted(name) }
 }
 
-/// A string literal: JSON is one.
+/// A string literal. Its syntax is that of JSON.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// `flight-delays` as `FlightDelays`.
+/// The name of a type for `name`: `FlightDelays` for `flight-delays`.
 fn pascal(name: &str) -> String {
     let words = name.split(|c: char| !c.is_ascii_alphanumeric());
     words
@@ -246,7 +246,7 @@ fn pascal(name: &str) -> String {
         .collect()
 }
 
-/// `name`, changed so that it is an identifier and is not used yet.
+/// Changes `name` so that it is an identifier and is not used yet.
 fn unused(name: &str, used: &mut BTreeSet<String>) -> String {
     let start = if name.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "T" };
     let name = format!("{start}{name}");

@@ -1,5 +1,5 @@
-//! `lantern verify`: lets the server fold the log again in parallel with its tables,
-//! and shows the result.
+//! `lantern verify`: lets the server fold the log again in parallel to its tables, and prints the
+//! result.
 
 use std::time::Duration;
 
@@ -11,9 +11,9 @@ use crate::api::Api;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output::{self, Progress};
 
-/// How often the progress is requested.
+/// The interval at which the progress is requested.
 const POLL: Duration = Duration::from_millis(200);
-/// How many digits of a hash are shown.
+/// The number of digits of a hash that are printed.
 const HASH_DIGITS: usize = 12;
 
 #[derive(clap::Args)]
@@ -36,7 +36,7 @@ pub(crate) struct Args {
     version_id: Option<String>,
 }
 
-/// Verifies, prints the results, and fails if there are differences.
+/// Verifies the tables and prints the results. Returns an error if there are differences.
 pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     let api = global.api();
     let names = match args.projection {

@@ -1,5 +1,5 @@
-//! `lantern table watch`: shows a table live, on the whole screen of a terminal. If the output
-//! is not a terminal, it prints the changes line by line.
+//! `lantern table watch`: shows a table live, on the whole screen of a terminal. If the output is
+//! not a terminal, it prints each change on a line.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -18,8 +18,8 @@ use crate::output;
 
 /// The shortest time between two redraws of the screen.
 const DRAW: Duration = Duration::from_millis(100);
-/// The maximum number of changes that wait while the terminal is slow. If there are more,
-/// they are dropped and the whole table is shown again.
+/// The maximum number of changes that wait while the terminal is slow. If there are more, they are
+/// dropped, and the whole table is shown again.
 const CHANGES_MAX: usize = 4_096;
 
 #[derive(clap::Args)]
@@ -47,7 +47,7 @@ pub(crate) struct Args {
     limit: Option<u64>,
 }
 
-/// Watches until it is stopped.
+/// Shows the table until the user stops the command.
 pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     let name = format!("{}/{}", args.table.0, args.table.1);
     let base = global.api().base().to_owned();
@@ -76,30 +76,30 @@ pub(crate) async fn run(args: Args, global: &Global) -> Outcome {
     ended.map_err(|error| failed(error, &base))
 }
 
-/// A client of the feed of the server at `base`.
+/// Connects to the feed of the server at `base`.
 pub(super) async fn connect(base: &str, options: Options) -> Outcome<Client> {
     let url = format!("{}/v1/feed", base.replacen("http://", "ws://", 1));
     Client::connect(&url, options).await.map_err(|error| failed(error, base))
 }
 
-/// A mirrored table and its changes that are not shown yet.
+/// A table that is followed, and its changes that are not shown yet.
 pub(super) struct WatchedTable {
     /// The mirror of the table.
     pub(super) table: Table,
     changes: Changes,
-    /// The commit that is shown; `None` before the first one.
+    /// The commit whose rows are shown; `None` before the first one.
     shown: Option<u64>,
-    /// The number of changes still to be shown.
+    /// The number of changes that will still be shown before the command ends.
     left: u64,
 }
 
-/// The next update to show.
+/// An update of the table that will be shown.
 pub(super) enum WatchUpdate {
-    /// All rows, at the start and after a break in the changes.
+    /// All rows of the table. It comes first, and after changes were lost.
     Rows { epoch: String, commit: u64, rows: BTreeMap<String, Row> },
-    /// The rows that commits changed, and the keys that they deleted.
+    /// The rows that commits have changed, and the keys of the rows that they have deleted.
     Delta { from: u64, to: u64, up: Vec<(String, Row)>, del: Vec<String>, merged: bool },
-    /// Commits without changes of this table.
+    /// Commits that have not changed this table.
     Tick { commit: u64, lag: Option<Lag> },
 }
 
@@ -109,7 +109,7 @@ impl WatchedTable {
         Self { changes: table.changes(), table, shown: None, left: limit }
     }
 
-    /// The next update; `None` if enough changes were shown.
+    /// Waits for the next update. Returns `None` if enough changes were shown.
     pub(super) async fn next(&mut self) -> Result<Option<WatchUpdate>, Error> {
         if self.left == 0 {
             return Ok(None);
@@ -123,7 +123,7 @@ impl WatchedTable {
                     let epoch = self.table.epoch().unwrap_or_default();
                     return Ok(Some(WatchUpdate::Rows { epoch, commit, rows }));
                 }
-                // These changes are part of the snapshot that was shown.
+                // The snapshot that was shown already contains these changes.
                 Change::Delta { to, .. } if self.shown.is_some_and(|shown| to <= shown) => {}
                 Change::Delta { from, to, up, del, merged } => {
                     self.shown = Some(to);
@@ -170,7 +170,7 @@ impl WatchUpdate {
     }
 }
 
-/// A line of JSON. Rows are written unchanged.
+/// What is printed on a line of JSON. Rows are printed unchanged.
 #[derive(Serialize)]
 #[serde(tag = "change", rename_all = "lowercase")]
 enum WatchLine<'a> {
@@ -187,7 +187,7 @@ async fn full_screen(watched: &mut WatchedTable, name: String) -> Result<(), Err
     let mut screen = Screen::new(name);
     let mut terminal = match Terminal::take() {
         Ok(terminal) => terminal,
-        // If the terminal cannot be taken over, lines can still be printed.
+        // If the terminal cannot be used for the whole screen, changes are printed as lines.
         Err(_) => return Ok(()),
     };
     let mut draw = tokio::time::interval(DRAW);

@@ -1,4 +1,4 @@
-//! Writing: appends and emitted events.
+//! Tests of writing: appends and emitted events.
 
 use lantern_core::{CommittedOffsets as _, Emitted, Offset};
 use rdkafka::consumer::{BaseConsumer, Consumer};
@@ -47,7 +47,7 @@ fn an_event_sent_again_is_known_again_also_after_reopening() {
     let after = append(&log, (0..61).map(|n| event(n, "s"))).unwrap();
     assert_eq!(duplicates(&after), 60);
     assert_eq!(after.events[7].offset, first.events[7].offset);
-    // The same event twice in one append.
+    // The same event occurs twice in one append.
     let twice = append(&log, [event(100, "s"), event(100, "s")]).unwrap();
     assert_eq!(duplicates(&twice), 1);
     let home = after.events[0].partition;
@@ -61,7 +61,8 @@ fn an_append_without_a_broker_is_refused_and_nothing_is_lost_once_it_is_back() {
     let mut config = fixture.config(1);
     config.servers = "127.0.0.1:1".into();
     config.delivery_ms_max = 1_000;
-    // A log that was opened before opens without its broker, and reports that.
+    // A log that was opened before can be opened without its broker, and reports that the broker is
+    // missing.
     let log = KafkaLog::open(fixture.table(), config).unwrap();
     let refused = append(&log, [event(1, "s")]);
     assert!(matches!(refused, Err(LogError::Unavailable(_))), "{refused:?}");
@@ -83,7 +84,7 @@ fn appends_past_the_limit_are_refused_at_once() {
     let begun = std::time::Instant::now();
     for number in 0..100 {
         let send = send.clone();
-        // The first few appends wait for the broker, and are answered after the test.
+        // The first few appends wait for the broker. They are answered after the test.
         let tell = move |outcome: Result<Appended, LogError>| drop(send.send(outcome));
         log.append(events([event(number, "s")]), Box::new(tell));
     }
@@ -112,7 +113,7 @@ fn an_emitted_event_is_appended_once_however_often_it_is_passed() {
     emit(&log, "o", 0..10);
     emit(&log, "o", 5..15);
     drop(log);
-    // Like a process after a crash: it only knows the outbox.
+    // This log is like that of a process after a crash: it knows only the outbox.
     let log = fixture.open(1);
     emit(&log, "o", 8..20);
     emit(&log, "other", 20..25);
@@ -131,12 +132,12 @@ fn a_producer_that_takes_over_an_outbox_fences_the_previous_one() {
     let Some(fixture) = Fixture::new("fence") else { return };
     let before = fixture.open(1);
     done(|told| before.emit(emitted("o", 0..5), told)).unwrap();
-    // A second log opens the same data folder, as it happens with a copy of the folder, or
-    // when the first process does not exit.
+    // A second log uses the same data folder. This happens if the folder was copied, or if the
+    // first process does not exit.
     let after = fixture.open(1);
     done(|told| after.emit(emitted("o", 5..10), told)).unwrap();
-    // `before` is fenced now. When `before` tries again, it takes the outbox back and
-    // finds the events that `after` has sent.
+    // `before` is fenced now. When `before` tries again, it takes the outbox back, and finds the
+    // events that `after` has sent.
     let mut tries = 0;
     while done(|told| before.emit(emitted("o", 5..12), told)).is_err() {
         tries += 1;

@@ -1,4 +1,4 @@
-//! Records of other producers: tombstones, unusual headers, and times.
+//! Tests of records of other producers: tombstones, unusual headers, and times.
 
 use lantern_core::{Chunk, Timestamp, UNREADABLE_TYPE};
 use rdkafka::message::{Header, OwnedHeaders};
@@ -8,10 +8,11 @@ use super::reading::structured;
 use super::*;
 
 const P0: PartitionId = PartitionId(0);
-/// 2001-09-09.
+/// The time 2001-09-09 in milliseconds since 1970.
 const OLD_MS: i64 = 1_000_000_000_000;
 
-/// Sends records with the key `k` and a timestamp of the producer. `None` is a tombstone.
+/// Sends records with the key `k` and with a timestamp that the producer sets. The value `None` is
+/// a tombstone.
 fn produce(fixture: &Fixture, values: &[Option<&str>]) {
     let producer = fixture.producer("none");
     for value in values {
@@ -49,7 +50,7 @@ fn tombstones_are_passed_wherever_they_are() {
     assert_eq!((found[0].0, found[0].1.kind.as_str()), (1_006, UNREADABLE_TYPE));
     log.close();
     drop(log);
-    // Reading can also begin at an offset among the tombstones.
+    // Reading can also begin at the offset of a tombstone.
     let log = fixture.open(1);
     assert_eq!(all_from(&log, P0, 500).len(), 3);
 }

@@ -1,5 +1,5 @@
-//! The log against a real broker, whose address is in `LANTERN_KAFKA`. Each test
-//! has topics of its own.
+//! Tests the log with a real broker, whose address is in `LANTERN_KAFKA`. Each test has its own
+//! topics.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -23,7 +23,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::producer::BaseProducer;
 
-/// The time limit of each step.
+/// The time limit for each step of a test.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The topics of one test, and the folder of its log.
@@ -34,7 +34,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Returns `None`, and prints this, if there is no broker.
+    /// Creates the fixture. If there is no broker, it prints this and returns `None`.
     fn new(name: &str) -> Option<Self> {
         let Ok(servers) = std::env::var("LANTERN_KAFKA") else {
             // The test harness would capture the output of `eprintln!`.
@@ -128,7 +128,7 @@ fn events(all: impl IntoIterator<Item = Event>) -> Events {
     events
 }
 
-/// Calls `begin` and waits for the outcome.
+/// Calls `begin`, and waits for the result of the append.
 fn done(begin: impl FnOnce(AppendDone)) -> Result<Appended, LogError> {
     let (send, received) = mpsc::channel();
     begin(Box::new(move |outcome| send.send(outcome).unwrap()));
@@ -139,7 +139,7 @@ fn append(log: &KafkaLog, all: impl IntoIterator<Item = Event>) -> Result<Append
     done(|told| log.append(events(all), told))
 }
 
-/// All events of a partition from `from` to its end, with their offsets.
+/// Reads all events of a partition from the offset `from` to its end, with their offsets.
 fn all_from(log: &dyn Log, partition: PartitionId, from: u64) -> Vec<(u64, Event)> {
     let everything = TypeFilter::everything().and(lantern_core::UNREADABLE_TYPE);
     let (mut next, mut all) = (Offset(from), Vec::new());

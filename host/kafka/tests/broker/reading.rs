@@ -1,4 +1,5 @@
-//! Reading: every codec, gaps, offsets far apart, and topics that change.
+//! Tests of reading: every compression codec, gaps, offsets that are far apart, and topics that
+//! change.
 
 use std::time::Instant;
 
@@ -66,7 +67,7 @@ fn a_reader_at_the_end_is_woken() {
     let (send, woken) = mpsc::channel();
     let send = std::sync::Mutex::new(send);
     log.on_append(std::sync::Arc::new(move |partition, _| {
-        // The receiver no longer exists if the test has ended.
+        // If the test has ended, there is no receiver.
         let _ = send.lock().unwrap().send(partition);
     }));
     produce(&fixture, "none", [structured(7)].into_iter());
@@ -120,7 +121,7 @@ fn events_deleted_by_retention_are_reported_as_deleted() {
     }
     assert_eq!(numbers(&all_from(&log, P0, 40)), (40..100).collect::<Vec<_>>());
     drop(log);
-    // The same after a restart.
+    // The same holds after a restart.
     let log = fixture.open(1);
     assert_eq!(log.bounds(P0).unwrap().start, Offset(40));
     assert!(matches!(

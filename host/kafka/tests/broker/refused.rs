@@ -1,5 +1,5 @@
-//! Events that a topic never accepts: the answer names each with the reason, and the
-//! outcome of the others.
+//! Tests of events that a topic never accepts. The answer names each of them with the reason, and
+//! says what happened to the others.
 
 use lantern_core::{Emitted, RejectedEvent};
 use rdkafka::admin::{AlterConfig, ResourceSpecifier};
@@ -8,7 +8,7 @@ use super::*;
 
 const P0: PartitionId = PartitionId(0);
 
-/// An event of about `bytes` bytes that no codec compresses.
+/// Creates an event of about `bytes` bytes that no codec can compress.
 fn large(id: u64, bytes: usize) -> Event {
     let noise: String = (0..bytes).map(|_| fastrand::alphanumeric()).collect();
     Event { data: format!("\"{noise}\"").into_bytes(), ..event(id, "s") }
@@ -46,7 +46,7 @@ fn an_event_that_only_the_broker_refuses_is_reported_with_the_number_of_appended
     let Some(fixture) = Fixture::new("packed") else { return };
     fixture.create(&[("max.message.bytes", "10000")]);
     let mut config = fixture.config(1);
-    // The large event might fit when it is compressed, so only the broker can refuse it.
+    // The event might be small enough when it is compressed, so only the broker can refuse it.
     config.properties.0.insert("compression.codec".into(), "lz4".into());
     let log = KafkaLog::open(fixture.table(), config).unwrap();
     let outcome = append(&log, [event(1, "s"), large(2, 40_000), event(3, "s")]);
@@ -66,7 +66,7 @@ fn events_that_fit_are_never_refused_for_what_is_sent_with_them() {
     let log = fixture.open(1);
     append(&log, (0..300).map(|id| large(id, 500))).unwrap();
     assert_eq!(all_from(&log, P0, 0).len(), 300);
-    // The limit is lowered while the log still has the previous one.
+    // The limit is lowered while the log still knows the previous one.
     let lower = AlterConfig::new(ResourceSpecifier::Topic(&fixture.topic));
     let lower = lower.set("max.message.bytes", "2000");
     let altered = block_on(fixture.admin().alter_configs([&lower], &AdminOptions::new())).unwrap();
@@ -113,11 +113,11 @@ fn an_emitted_event_that_cannot_fit_leaves_no_transaction_behind() {
             consumer.fetch_watermarks(&fixture.topic, 0, PATIENCE).unwrap().1
         };
         if codec == "none" {
-            // The topic has only the first event and the marker of its transaction.
+            // The topic contains only the first event and the marker of its transaction.
             assert_eq!(end(), 2);
         }
-        // The events before and after the refused one can be sent. The next event gets the
-        // number after that of the refused one.
+        // The events before and after the refused one can be sent. The next event gets the number
+        // that follows that of the refused event.
         emit(1, vec![event(1, "s")]).unwrap();
         emit(3, vec![event(3, "s"), event(4, "s")]).unwrap();
         emit(3, vec![event(3, "s"), event(4, "s")]).unwrap();

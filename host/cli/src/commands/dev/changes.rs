@@ -1,4 +1,4 @@
-//! Watches the source of a plugin.
+//! Watches the source code of a plugin for changes.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,24 +13,24 @@ use crate::error::{Exit, Failure, Outcome};
 /// file in several steps.
 const QUIET: Duration = Duration::from_millis(50);
 /// The maximum number of reports of changed files that wait to be read. Further reports are
-/// dropped, because one report is enough to start a build.
+/// dropped, because a single report is enough to start a build.
 const REPORTS_MAX: usize = 1024;
 
-/// Reports saved changes of a project and of its sample events.
+/// Reports when files of a project, or its sample events, were saved.
 pub(super) struct Changes {
     watcher: RecommendedWatcher,
     reports: mpsc::Receiver<PathBuf>,
     watched: Vec<PathBuf>,
-    /// What was reported and is not returned yet.
+    /// What was saved and has not been returned yet.
     pending: Saved,
 }
 
-/// What was saved.
+/// Which files were saved.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Saved {
-    /// The plugin's source.
+    /// Whether the plugin's source code was saved.
     pub(super) source: bool,
-    /// The sample events.
+    /// Whether the sample events were saved.
     pub(super) events: bool,
 }
 
@@ -42,7 +42,7 @@ impl Changes {
     pub(super) fn watch(project: &Project, events: Option<&Path>) -> Outcome<Self> {
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // The system also reports reads, which change nothing.
+            // The system also reports reads. They change nothing and are ignored.
             let Ok(event) = event else { return };
             if !event.kind.is_access() {
                 event.paths.into_iter().for_each(|path| drop(sender.try_send(path)));
@@ -85,12 +85,14 @@ impl Changes {
                 self.pending.source |= project.concerns(&path);
             }
         }
-        // A folder that cannot be watched is reported at the next start.
+        // The error is ignored here. At the next start, a folder that cannot be watched is
+        // reported.
         let _ = self.add_folders(project);
         std::mem::take(&mut self.pending)
     }
 
-    /// The next report; `None` once something was saved and it is quiet.
+    /// Waits for the next report of a changed file. Returns `None` once something was saved and no
+    /// file has changed for the quiet time.
     async fn next(&mut self) -> Option<PathBuf> {
         if self.pending == Saved::default() {
             return self.reports.recv().await;
@@ -123,7 +125,8 @@ mod tests {
         std::fs::write(&script, "changed").unwrap();
         std::fs::write(&events, "{}").unwrap();
         let saved = loop {
-            // Shorter than the quiet time, so that every wait but the last one is dropped.
+            // This time is shorter than the quiet time, so every wait except the last one is
+            // dropped.
             let wait = changes.saved(&project, Some(&events));
             if let Ok(saved) = tokio::time::timeout(QUIET / 5, wait).await {
                 break saved;

@@ -1,4 +1,4 @@
-//! `lantern dev`: a server for one plugin under development. Each saved change is built,
+//! `lantern dev`: runs a server for one plugin that is being developed. Each saved change is built,
 //! folded next to the active version, compared with it and activated.
 
 mod changes;
@@ -27,13 +27,13 @@ use crate::event_file::{EventFile, read_plugin};
 use crate::output;
 use crate::sender::{PIECE_BYTES, Sender, TRIES};
 
-/// How often the plugin's messages are requested.
+/// The interval at which the plugin's log messages are requested.
 const LOGS: Duration = Duration::from_millis(500);
-/// The number of messages requested.
+/// The number of log messages that are requested at a time.
 const LOGS_MAX: usize = 200;
-/// The number of reasons for parked events that are printed.
+/// The maximum number of reasons for parked events that are printed.
 const REASONS_MAX: usize = 5;
-/// The file of sample events in a project's folder.
+/// The name of the file with sample events in a project's folder.
 const EVENTS: &str = "events.ndjson";
 
 #[derive(clap::Args)]
@@ -78,7 +78,7 @@ pub(crate) struct Args {
     server: serve::Settings,
 }
 
-/// Runs until Ctrl-C.
+/// Runs the command until Ctrl-C.
 pub(crate) fn run(mut args: Args, global: &Global) -> Outcome {
     let project = Project::find(&args.project)?;
     let sample = project.folder().join(EVENTS);
@@ -87,13 +87,13 @@ pub(crate) fn run(mut args: Args, global: &Global) -> Outcome {
         None => Some(sample).filter(|file| file.is_file()),
     };
     args.server.log_warnings_only();
-    // Only the interpreter of the one plugin is needed.
+    // The command needs only the interpreter of its plugin.
     args.server.compile_only_when_needed();
-    // An interpreter takes many seconds to compile. It is compiled once for all runs.
+    // It takes many seconds to compile an interpreter. The compiled code is kept for later runs.
     if let Some(folder) = super::user_cache().filter(|_| args.data.is_none()) {
         args.server.keep_compiled_in(&folder);
     }
-    // Removed when the command ends.
+    // The folder is deleted when the command ends.
     let temporary = match args.data {
         None => Some(tempfile::tempdir().map_err(anyhow::Error::from)?),
         Some(_) => None,
@@ -103,7 +103,7 @@ pub(crate) fn run(mut args: Args, global: &Global) -> Outcome {
     let settings = &args.server;
     serve::with_server(settings, data.as_deref(), json, async |address| {
         if !args.no_open && !json && output::is_terminal() {
-            // Without a browser, the address is on the terminal.
+            // If there is no browser, the user finds the address on the terminal.
             let _ = open::that_detached(&address);
         }
         let local = Global { server: address.clone(), json };
@@ -129,9 +129,9 @@ struct Session<'a> {
     args: &'a Args,
     global: Global,
     project: Project,
-    /// The tables of the projection; `None` before the first version is active.
+    /// The tables of the projection that are followed; `None` if no version is active yet.
     tables: Option<Tables>,
-    /// The plugin's newest messages, all printed.
+    /// The newest messages of the plugin. All of them are printed.
     logs: Vec<LogLine>,
 }
 
@@ -157,7 +157,8 @@ impl Session<'_> {
         }
     }
 
-    /// Sends and pushes what was saved. A failure is printed: the next save may cure it.
+    /// Sends the events and pushes the plugin if they were saved. A failure is only printed,
+    /// because the user can correct it and save again.
     async fn apply(&mut self, saved: Saved) {
         let events = self.args.events.clone().filter(|_| saved.events);
         if let Some(events) = events
@@ -173,7 +174,8 @@ impl Session<'_> {
         }
     }
 
-    /// Sends the events of `file`. The log leaves out those that it has already.
+    /// Sends the events in `file`. The log recognizes events that it already has, and does not
+    /// append them again.
     async fn send(&self, file: &Path) -> Outcome {
         let mut source = EventFile::open(file)?;
         let mut sender = Sender::new(self.api.clone(), false, TRIES);
@@ -221,7 +223,7 @@ impl Session<'_> {
         self.follow(name, &now).await
     }
 
-    /// The projection that is followed, with its active version.
+    /// The status of the projection that is followed, and of its active version.
     async fn active(&self) -> Outcome<Option<(ProjectionStatus, VersionStatus)>> {
         let Some(tables) = &self.tables else { return Ok(None) };
         let status = self.api.projection(tables.projection()).await?;
@@ -241,8 +243,8 @@ impl Session<'_> {
         Ok(self.api.upload(upload).await?)
     }
 
-    /// Prints what the version `new` changes for readers of `active`, and activates `new`.
-    /// Returns whether `new` was activated.
+    /// Prints the changes of version `new` for readers of `active`, and activates `new`. Returns
+    /// whether `new` was activated.
     async fn replace(
         &self,
         name: &str,
@@ -250,7 +252,7 @@ impl Session<'_> {
         new: &VersionStatus,
     ) -> Outcome<bool> {
         let plan = Plan::compare(&active.tables, &new.tables);
-        // Do not count this command's own session.
+        // The session of this command itself is not counted.
         let readers = self.api.status().await?.feed_sessions.saturating_sub(1);
         let refused = !plan.breaking.is_empty() && !self.args.break_clients;
         if self.global.json {
@@ -276,8 +278,8 @@ impl Session<'_> {
             ));
             return Ok(false);
         }
-        // Force the activation: the developer wants to see the effect of the change, and
-        // parked events are printed.
+        // The activation is forced, because the developer wants to see the effect of the change.
+        // Parked events are printed.
         let status = self.api.activate(name, &new.id, true).await?;
         let kept = [status.active.as_ref(), status.previous.as_ref()];
         for old in status.versions.iter().filter(|v| !kept.contains(&Some(&v.id))) {
@@ -286,7 +288,7 @@ impl Session<'_> {
         Ok(true)
     }
 
-    /// Prints how many events were applied, and why others were parked.
+    /// Prints how many events were applied, and why other events were parked.
     async fn print_parked(&self, name: &str, version: &VersionStatus) -> Outcome {
         let reasons = match version.parked {
             0 => Vec::new(),
@@ -323,10 +325,10 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Prints messages that the plugin has logged since the last call.
+    /// Prints the messages that the plugin has logged since the last call.
     async fn print_logs(&mut self) {
         let Some(tables) = &self.tables else { return };
-        // The next call prints what this one could not read.
+        // If the messages cannot be read now, the next call prints them.
         let Ok(logs) = self.api.logs(tables.projection(), LOGS_MAX).await else { return };
         let known = self.logs.last().and_then(|last| logs.iter().rposition(|line| line == last));
         for line in logs.iter().skip(known.map_or(0, |known| known + 1)) {
@@ -344,7 +346,7 @@ impl Session<'_> {
     }
 }
 
-/// The next update of a table; never returns if no table is followed.
+/// Waits for the next update of a table. It never returns if no table is followed.
 async fn next(tables: &mut Option<Tables>) -> Option<rows::Update> {
     match tables {
         Some(tables) => tables.updates.recv().await,

@@ -1,13 +1,13 @@
-//! What a new version changes for the readers of a projection's tables.
+//! Determines what a new version changes for the readers of a projection's tables.
 
 use lantern_api::{FieldStatus, TableStatus};
 
 /// The differences between the public tables of two versions.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Changes that readers of the old version do not notice.
+    /// The changes that readers of the old version do not notice.
     pub(super) compatible: Vec<String>,
-    /// Changes for which a client of the old version may fail.
+    /// The changes after which a client of the old version may fail.
     pub(super) breaking: Vec<String>,
 }
 

@@ -1,5 +1,5 @@
-//! The rows of public tables on the developer's terminal: all of them at first, then
-//! those that change.
+//! Prints the rows of public tables on the developer's terminal: first all of them, and then those
+//! that change.
 
 use std::collections::BTreeMap;
 
@@ -11,44 +11,45 @@ use tokio::sync::mpsc;
 use super::super::watch::{WatchUpdate, WatchedTable};
 use crate::output;
 
-/// The number of rows of one change that are printed.
+/// The maximum number of rows that are printed for one change.
 const ROWS_MAX: usize = 20;
-/// The number of updates that wait to be printed. A table waits when it is full.
+/// The maximum number of updates that wait to be printed. If there are more, the table's updates
+/// wait.
 const UPDATES_MAX: usize = 64;
 
 /// An update of one table.
 pub(super) struct Update {
     table: String,
-    /// The fields with their names and units, in order.
+    /// The fields of the table with their names and units, in order.
     fields: Vec<lantern_api::feed::Field>,
     change: Result<WatchUpdate, Error>,
 }
 
-/// The tables that are followed, with their rows as printed.
+/// The tables that are followed, with their rows as they were printed.
 pub(super) struct Tables {
     client: Client,
     projection: String,
     rows: BTreeMap<String, BTreeMap<String, Row>>,
     sender: mpsc::Sender<Update>,
-    /// The updates to print.
+    /// Receives the updates that will be printed.
     pub(super) updates: mpsc::Receiver<Update>,
     json: bool,
 }
 
 impl Tables {
-    /// Follows no table yet.
+    /// Creates the list of followed tables, which is empty.
     pub(super) fn new(client: Client, projection: &str, json: bool) -> Self {
         let (sender, updates) = mpsc::channel(UPDATES_MAX);
         let projection = projection.to_owned();
         Self { client, projection, rows: BTreeMap::new(), sender, updates, json }
     }
 
-    /// The projection whose tables these are.
+    /// The name of the projection to which the tables belong.
     pub(super) fn projection(&self) -> &str {
         &self.projection
     }
 
-    /// Follows the table `name` from now on, if it is not followed yet.
+    /// Begins to follow the table `name`, if it is not followed yet.
     pub(super) fn follow(&mut self, name: &str) {
         if self.rows.contains_key(name) {
             return;
@@ -67,7 +68,7 @@ impl Tables {
                 };
                 let ended = change.is_err();
                 let fields = watched.table.fields();
-                // If the receiver is gone, the command ends.
+                // If there is no receiver, the command ends.
                 if sender.send(Update { table: name.clone(), fields, change }).await.is_err()
                     || ended
                 {
@@ -77,7 +78,7 @@ impl Tables {
         });
     }
 
-    /// Prints `update`, and remembers its rows.
+    /// Prints `update`, and remembers the rows that it contains.
     pub(super) fn print(&mut self, update: Update) {
         let Update { table, fields, change } = update;
         match change {
@@ -149,8 +150,8 @@ fn print_table(name: &str, fields: &[lantern_api::feed::Field], rows: &BTreeMap<
     }
 }
 
-/// The rows of `after` that `before` does not have or has with other content, and the keys that
-/// only `before` has.
+/// The rows of `after` that are missing in `before` or differ there, and the keys that only
+/// `before` has.
 fn differences(
     before: &BTreeMap<String, Row>,
     after: &BTreeMap<String, Row>,

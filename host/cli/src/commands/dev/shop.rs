@@ -1,4 +1,4 @@
-//! Generated shop events, so that a table under development moves.
+//! Sends generated shop events, so that a table changes while it is being developed.
 
 use lantern_cli::generate::{Options, Shop};
 
@@ -6,11 +6,11 @@ use crate::api::Api;
 use crate::error::Outcome;
 use crate::sender::{RateLimiter, Sender, TRIES};
 
-/// Sends `per_s` events per second to `api`, each with the time at which it is sent. Never
-/// ends, unless sending fails; without a rate it sends nothing.
+/// Sends `per_s` events per second to `api`, each with the time at which it is sent. Without a rate
+/// it sends nothing. It ends only if sending fails.
 pub(super) async fn send(api: Api, per_s: Option<f64>) -> Outcome {
     let Some(per_s) = per_s else { return std::future::pending().await };
-    // Another seed at each start, so that no id occurs in an earlier run.
+    // Each start has another seed, so that no id was used in an earlier run.
     let seed = jiff::Timestamp::now().as_millisecond().unsigned_abs();
     let shop = Shop::new(Options { seed, ..Options::default() });
     let mut pace = RateLimiter::new(per_s);
