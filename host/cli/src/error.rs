@@ -201,8 +201,8 @@ impl Refusal {
     }
 }
 
-/// Parameters of the HTTP API that the server's texts name, with the flags of commands that stand
-/// for them.
+/// Parameters of the HTTP API that the server's texts name, each with the flag of a command that
+/// has the same meaning.
 const FLAGS: &[(&str, &str)] = &[
     ("`?partial=true`", "`--partial`"),
     ("`activate=true`", "without `--no-activate`"),

@@ -57,7 +57,7 @@ pub fn check_json(bytes: &[u8], depth_max: usize) -> Result<(), EventError> {
     }
 }
 
-/// Refuses escapes that stand for only half a character, because not every client can read them.
+/// Refuses escapes of only half a character, because not every client can read them.
 pub(super) fn check_unicode(json: &str) -> Result<(), EventError> {
     match lone_surrogate(json) {
         Some(escape) => Err(EventError::HalfCharacter(escape.to_owned())),

@@ -134,7 +134,7 @@ pub enum EventError {
         /// How far in the future a time may be, in seconds.
         max_s: u64,
     },
-    /// The JSON contains an escape that stands for only half a character.
+    /// The JSON contains an escape of only half a character.
     #[error("`{0}` is half a character: JSON text must be Unicode")]
     HalfCharacter(String),
     /// The event has both `data` and `data_base64`.

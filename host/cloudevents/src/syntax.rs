@@ -96,8 +96,8 @@ fn quoted(text: &str) -> Option<&str> {
     None
 }
 
-/// The first escape in `json` that stands for only half a character, such as `\ud800`. UTF-8 cannot
-/// represent it, and most JSON readers refuse it.
+/// The first escape in `json` of only half a character, such as `\ud800`. UTF-8 cannot represent
+/// it, and most JSON readers refuse it.
 pub(crate) fn lone_surrogate(json: &str) -> Option<&str> {
     let bytes = json.as_bytes();
     let mut at = 0;
@@ -145,8 +145,8 @@ enum Half {
     Low,
 }
 
-/// Whether the escape at `at` stands for the first or the second half of a character; `None` if it
-/// stands for neither.
+/// Whether the escape at `at` is the first or the second half of a character; `None` if it is
+/// neither.
 fn surrogate(json: &str, at: usize) -> Option<Half> {
     let escape = json.get(at..at + 6)?.strip_prefix("\\u")?;
     match u16::from_str_radix(escape, 16).ok()? {

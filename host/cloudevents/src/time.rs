@@ -8,7 +8,7 @@ use super::error::quote;
 
 /// Microseconds in a second.
 const SECOND_US: i64 = 1_000_000;
-/// The earliest time that a number may stand for: 1971-01-01T00:00:00Z. If a present-day number of
+/// The earliest time that a number may mean: 1971-01-01T00:00:00Z. If a present-day number of
 /// seconds is read as milliseconds, the time is earlier than this, so the number is refused.
 const NUMBERS_FROM: Timestamp = Timestamp(31_536_000 * SECOND_US);
 /// The time 2200-01-01T00:00:00Z. If a number is refused, the error suggests a unit only if the
@@ -41,8 +41,8 @@ impl TimeUnit {
         }
     }
 
-    /// The time that `number` stands for in this unit, in microseconds since 1970; `None` if it
-    /// does not fit an `i64`.
+    /// The time that `number` means in this unit, in microseconds since 1970; `None` if it does not
+    /// fit an `i64`.
     fn micros(self, number: f64, whole: Option<i64>) -> Option<i64> {
         let (times, over) = match self {
             Self::Seconds => (1_000_000, 1),
@@ -60,10 +60,10 @@ impl TimeUnit {
     }
 }
 
-/// Converts `number`, which is a JSON number as text, to the time that it stands for in `unit`.
+/// Converts `number`, which is a JSON number as text, to the time that it means in `unit`.
 ///
 /// Numbers for a time before 1971 or after [`Timestamp::LAST`] are refused. They nearly always have
-/// another unit, or stand for "no time", as 0 and -1 do.
+/// another unit, or mean "no time", as 0 and -1 do.
 ///
 /// # Errors
 /// [`EventError::TimeNumber`] if the number is refused. It suggests a plausible unit.

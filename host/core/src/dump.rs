@@ -207,8 +207,8 @@ fn space_name(space: Space) -> String {
     }
 }
 
-/// The number that stands for a space in the dump. The numbers are part of the dump's format and
-/// must never change.
+/// The number of a space in the dump. The numbers are part of the dump's format and must never
+/// change.
 fn tag(space: Space) -> (u8, Option<u32>) {
     match space {
         Space::Meta => (0, None),

@@ -16,7 +16,7 @@ use crate::log_time::{self, LogTime, TimedEvent};
 
 /// The minimum number of events in the first part that is tried after an error that names an event.
 /// The events after the named event are tried in parts. The first part has this many events, or
-/// twice as many as there are before the named event, if that is more.
+/// twice the number of events before the named event, if that is more.
 const PIECE_MIN: usize = 16;
 
 /// Gathers the batches of a shard from the log: it selects events by type, and limits the size of a

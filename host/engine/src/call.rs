@@ -146,7 +146,7 @@ impl CallHost {
         Ok(())
     }
 
-    /// The timer or event that the number `cause` stands for.
+    /// The timer or event with the number `cause`.
     fn trigger(&self, cause: Cause) -> Result<Trigger<'_>, HostError> {
         let index = cause.0 as usize;
         if let Some(timer) = self.batch.timers.get(index) {

@@ -182,7 +182,7 @@ pub(crate) fn apply_properties(config: &KafkaConfig, client: &mut ClientConfig) 
 }
 
 /// Creates a consumer to which partitions are assigned by this program, and which commits offsets
-/// only when it is told to.
+/// only when this program asks it to.
 pub(crate) fn consumer(
     config: &KafkaConfig,
     group: &str,

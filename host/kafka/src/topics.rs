@@ -104,7 +104,7 @@ fn create(config: &KafkaConfig, context: &Context, topic: &str) -> Result<(), Fa
     let admin: AdminClient<Context> =
         client.create_with_context(context.clone()).map_err(Fault::Client)?;
     let partitions = i32::try_from(config.create_partitions).unwrap_or(i32::MAX);
-    // -1 stands for the broker's default number of replicas.
+    // -1 means the broker's default number of replicas.
     let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(-1))
         // The broker then sets the time of each record, so a producer cannot choose it.
         .set("message.timestamp.type", "LogAppendTime");

@@ -81,9 +81,9 @@ fn changes_bytes(changes: &TableChanges) -> usize {
     rows_of(changes).map(|(key, value)| ROW_BYTES + key.len() + value.map_or(0, <[u8]>::len)).sum()
 }
 
-/// The bit that stands for a table. With it, the feed quickly finds the sessions that a commit
-/// affects. A manifest has at most 64 tables. If there were more, some tables would share a bit,
-/// and sessions would be woken needlessly.
+/// The bit of a table. With it, the feed quickly finds the sessions that a commit affects. A
+/// manifest has at most 64 tables. If there were more, some tables would share a bit, and sessions
+/// would be woken needlessly.
 pub(crate) fn table_bit(table: TableId) -> u64 {
     1 << (table.0 % 64)
 }

@@ -4,7 +4,7 @@
 //! partition and the first offset, decoding detects not only changed bits and missing bytes, but
 //! also a chunk that is stored under the key of another chunk.
 //!
-//! The layout is as follows. Numbers are little-endian, and `LNC2` stands for format 2.
+//! The layout is as follows. Numbers are little-endian, and `LNC2` means format 2.
 //!
 //! | bytes | |
 //! |---|---|
