@@ -1,7 +1,7 @@
-//! The guest's side of the contract, generated from `wit/projection.wit`.
+//! The bindings of a guest to the plugin contract, generated from `wit/projection.wit`.
 //!
-//! Only [`crate::export!`] and this crate may use it: the crate's other modules
-//! contain, with documentation, everything that a plugin needs.
+//! Only [`crate::export!`] and this crate may use them. The other modules of the crate contain
+//! everything that a plugin needs, with documentation.
 #![allow(
     unsafe_code,
     missing_docs,

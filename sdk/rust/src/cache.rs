@@ -1,9 +1,9 @@
-//! The index of a table's rows in memory. It stores the key of each row and which rows have
+//! The index of a table's rows in memory. It contains the key of each row, and which rows have
 //! changed.
 //!
-//! The index stores keys and the position (*place*) of each row. The table stores the rows
-//! themselves at the same positions. So the index does not depend on the type of rows, and a
-//! plugin with several types contains this code only once.
+//! In the index, each key has a position (*place*). The table stores the rows themselves at the
+//! same positions. So the index does not depend on the type of the rows, and a plugin with several
+//! types of rows contains this code only once.
 
 use hashbrown::HashTable;
 
@@ -13,43 +13,44 @@ use crate::key::{Key, NUL, push};
 use crate::table_spec::TableSpec;
 use crate::trigger;
 
-/// Rows are prefetched only if, since the last prefetch, at least one key in this number of
-/// keys had no place in the index.
+/// Rows are prefetched only if at least one key in this number had no place in the index since the
+/// last prefetch.
 const MISSES_LEAST: usize = 16;
 
 #[derive(Debug)]
 pub(crate) struct RowCache {
     slots: Vec<CachedRow>,
-    /// The keys of all slots, concatenated in their order.
+    /// The keys of all slots, one after another in the order of the slots.
     keys: String,
-    /// Places in `slots`, by the hash of the key.
+    /// For each key, its place in `slots`, found by the hash of the key.
     index: HashTable<u32>,
-    /// Places of the rows whose current value was not sent to the host yet.
+    /// The places of the rows whose current value was not sent to the host yet.
     changed: Vec<u32>,
-    /// The key being looked up, kept so that a lookup allocates nothing.
+    /// The key that is being looked up. Its memory is used again, so that a lookup allocates
+    /// nothing.
     key: String,
-    /// The length in bytes of its tenant, if it is an [`InTenant`](crate::InTenant).
+    /// The length in bytes of the tenant in `key`, if the key is an [`InTenant`](crate::InTenant).
     tenant: Option<usize>,
-    /// Whether the table's keys have a tenant.
+    /// Whether the keys of the table contain a tenant.
     per_tenant: bool,
-    /// How many keys were given a place since the last prefetch.
+    /// The number of keys that got a place since the last prefetch.
     missed: usize,
-    /// The places of the prefetched keys, in the order in which they will be looked up.
+    /// The places of the keys that were prefetched, in the order in which they will be looked up.
     ahead: Vec<u32>,
-    /// How many keys of `ahead` have been looked up since the prefetch. While keys are still
-    /// being added to `ahead`, it is greater than their number.
+    /// How many keys of `ahead` were looked up since the prefetch. While keys are still added to
+    /// `ahead`, it is greater than their number.
     looked: usize,
 }
 
 #[derive(Debug)]
 struct CachedRow {
-    /// The range of its key in `keys`.
+    /// The range of the slot's key in `keys`.
     key: (usize, usize),
     hash: u64,
     changed: bool,
-    /// The index in the batch of the timer or event that changed it last.
+    /// The index in the batch of the timer or event that last changed the row.
     cause: u32,
-    /// Whether it was used since rows were last dropped from memory.
+    /// Whether the row was used since rows were last dropped from memory.
     used: bool,
 }
 
@@ -71,7 +72,7 @@ impl RowCache {
             index: HashTable::new(),
             changed: Vec::new(),
             key: String::new(),
-            // Nothing is known about a fresh instance except that its memory is empty.
+            // A new instance has no rows in memory, and it is not known which rows it needs.
             missed: usize::MAX,
             ahead: Vec::new(),
             looked: 0,
@@ -82,18 +83,18 @@ impl RowCache {
         self.slots.len()
     }
 
-    /// Makes `key` the current key, and returns its place, if it has one, and its hash.
+    /// Makes `key` the current key. Returns its place, if it has one, and its hash.
     #[inline]
     pub(crate) fn find(&mut self, key: impl Key) -> (Option<usize>, u64) {
         self.key.clear();
         key.write(&mut self.key);
         self.tenant = key.tenant().map(str::len);
         if self.per_tenant && self.tenant.is_none() {
-            // A text that contains U+0000 may equal the stored key of a tenant's row, but it is
-            // not a valid key.
+            // A text that contains U+0000 may be equal to the stored key of a tenant's row, but it
+            // is not a valid key.
             return (None, 0);
         }
-        // After a prefetch, keys are usually looked up in the same order.
+        // After a prefetch, keys are usually looked up in the order in which they were prefetched.
         if let Some(place) = self.ahead.get(self.looked) {
             let place = *place as usize;
             let slot = &mut self.slots[place];
@@ -106,7 +107,7 @@ impl RowCache {
         self.search()
     }
 
-    /// The place of the current key, if it has one, and its hash.
+    /// Searches the current key. Returns its place, if it has one, and its hash.
     #[inline]
     fn search(&mut self) -> (Option<usize>, u64) {
         let hash = hash_of(self.key.as_bytes());
@@ -133,13 +134,12 @@ impl RowCache {
         self.slots[place].key(&self.keys)
     }
 
-    /// The index in the batch of the timer or event that changed the row at `place`
-    /// last.
+    /// The index in the batch of the timer or event that last changed the row at `place`.
     pub(crate) fn cause_at(&self, place: usize) -> u32 {
         self.slots[place].cause
     }
 
-    /// Gives the current key, whose hash is `hash`, the next place.
+    /// Gives the current key the next place. `hash` is the hash of the key.
     pub(crate) fn insert(&mut self, hash: u64) -> usize {
         let place = self.slots.len();
         let start = self.keys.len();
@@ -195,23 +195,23 @@ impl RowCache {
         Err(Error::Key { table: spec.name, key: key.to_owned(), why })
     }
 
-    /// Expects no more prefetched keys.
+    /// Notes that no more prefetched keys will be looked up.
     pub(crate) fn expect_none(&mut self) {
         self.ahead.clear();
         self.looked = usize::MAX;
     }
 
-    /// Notes that the key at `place` will be looked up after those noted before.
+    /// Notes that the key at `place` will be looked up after the keys that were noted before.
     pub(crate) fn expect(&mut self, place: usize) {
         self.ahead.push(place as u32);
     }
 
-    /// Ends the noting: the noted keys are looked up after this.
+    /// Notes that all keys which will be looked up were noted.
     pub(crate) fn expect_noted(&mut self) {
         self.looked = 0;
     }
 
-    /// Removes the keys from `place` on. None of them may have changed.
+    /// Removes the keys from `place` on. Their rows must not have changed.
     pub(crate) fn truncate(&mut self, place: usize) {
         if place < self.slots.len() {
             self.expect_none();
@@ -249,20 +249,22 @@ impl RowCache {
         Ok(())
     }
 
-    /// Estimates how many of at most `keys` keys will have no place: as many keys had none
-    /// since the last estimate. Returns 0 if a prefetch is not worth a call.
+    /// Estimates how many of at most `keys` keys have no place. The estimate is the number of keys
+    /// that had none since the last estimate. Returns 0 if the number is so small that a prefetch
+    /// is not worth a call.
     pub(crate) fn expect_missing(&mut self, keys: usize) -> usize {
         let missed = std::mem::take(&mut self.missed);
         if missed < keys.div_ceil(MISSES_LEAST) { 0 } else { missed.min(keys) }
     }
 
-    /// Drops rows so that at most half of `rows` remain. Returns for each place, in order,
-    /// whether its row remains; `None` if all rows are dropped. No row may have unsent changes.
+    /// Drops rows from memory so that at most half of `rows` are left. Returns for each place, in
+    /// order, whether its row is left; `None` if all rows are dropped. All changes must have been
+    /// sent to the host.
     pub(crate) fn drop_some(&mut self, rows: usize) -> Option<Vec<bool>> {
         self.expect_none();
         self.index.clear();
-        // Rows that were used since the last call are kept, unless they are the majority. If
-        // the majority were kept, the table would soon be full again.
+        // Rows that were used since the last call are kept, unless they are the majority. If they
+        // are, keeping them would soon fill the table again.
         let used = self.slots.iter().filter(|slot| slot.used).count();
         if used == 0 || used > rows / 2 {
             self.slots.clear();
@@ -277,14 +279,14 @@ impl RowCache {
             push(&mut self.keys, slot.key(&keys));
             slot.key = (start, self.keys.len());
             slot.used = false;
-            // This never reallocates: the table was larger before.
+            // This never allocates memory, because the table was larger before.
             self.index.insert_unique(slot.hash, place as u32, |_| slot.hash);
         }
         Some(kept)
     }
 
-    /// Checks whether the table may have the current key. Only keys without a place
-    /// need this check.
+    /// Checks whether the table may contain the current key. Only keys without a place need this
+    /// check.
     pub(crate) fn check_key(&self, spec: &TableSpec) -> Result<(), Error> {
         let key = self.key.as_str();
         let mut nuls = key.bytes().enumerate().filter(|(_, byte)| *byte == 0).map(|(at, _)| at);
@@ -302,7 +304,7 @@ impl RowCache {
     }
 }
 
-/// Columns that are sent to the host. They are kept from call to call, so that sending
+/// Columns in which changes are sent to the host. They are kept from call to call, so that sending
 /// allocates nothing.
 #[derive(Debug)]
 pub(crate) struct Columns {
@@ -349,14 +351,14 @@ fn end_of(bytes: usize) -> Result<u32, Error> {
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The hash needs no random seed, because it only decides where a row is in memory, which
-/// has no visible effect. It reads eight bytes at a time. Keys differ most in their last
-/// bytes, which are the high half of a word and would affect only the highest bits of a
-/// product. So the high half is mixed into the low half before each multiplication. (A
-/// product of 128 bits would not need this, but is a slow call in Wasm.)
+/// The hash of a key. It needs no random seed, because it only decides the place of a row in
+/// memory, which has no visible effect. The function reads eight bytes at a time. Keys differ most
+/// in their last bytes, which are in the high half of a word and would affect only the highest bits
+/// of a product. So the high half is mixed into the low half before each multiplication. (A product
+/// of 128 bits would not need this, but calculating it in Wasm is a slow call.)
 ///
-/// Neither this function nor [`same`] does a short copy or comparison of a length that
-/// is known only at run time: in Wasm each of those is a call.
+/// This function and [`same`] do not copy or compare a few bytes if their number is known only at
+/// run time, because in Wasm each such copy or comparison is a call.
 #[inline]
 fn hash_of(key: &[u8]) -> u64 {
     let mix = |word: u64| (word ^ (word >> 32)).wrapping_mul(MULTIPLIER);
@@ -367,13 +369,12 @@ fn hash_of(key: &[u8]) -> u64 {
         hash = fold(hash, u64::from_le_bytes(*word));
     }
     let last = match key.last_chunk::<8>() {
-        // This reads some bytes twice, which does no harm: the length is part of the
-        // hash.
+        // Some bytes are read twice. This does no harm, because the length is part of the hash.
         Some(last) => u64::from_le_bytes(*last),
         None => rest.iter().fold(0, |last, byte| (last << 8) | u64::from(*byte)),
     };
     hash = fold(hash, last);
-    // The index takes bits from both ends of the hash.
+    // The index uses bits from both ends of the hash.
     hash = mix(hash);
     hash ^ (hash >> 32)
 }
@@ -394,7 +395,7 @@ mod tests {
 
     use super::*;
 
-    /// Tests typical keys: the index takes the low bits, and the seven highest.
+    /// Tests typical keys. The index uses the low bits of the hash, and the seven highest.
     #[test]
     fn keys_that_differ_little_are_spread_well() {
         const PLACES: usize = 1 << 15;
@@ -411,8 +412,8 @@ mod tests {
                 low[hash as usize % PLACES] += 1;
                 high[(hash >> 57) as usize] += 1;
             }
-            // As with a random function, 63 % of the positions are used, and none by
-            // more than about nine keys.
+            // As with a random function, 63 % of the positions are used, and each of them by at
+            // most about nine keys.
             let taken = low.iter().filter(|count| **count > 0).count();
             assert!(taken > 20_000, "{} takes {taken} places", family(1));
             assert!(low.iter().all(|count| *count < 14), "{} heaps up", family(1));

@@ -1,4 +1,4 @@
-//! The part of a call's output that is not rows: timers and emitted events.
+//! The part of a call's output that does not consist of rows: timers and emitted events.
 
 use std::cell::RefCell;
 
@@ -11,7 +11,7 @@ use crate::host;
 use crate::manifest::RequestedAttributes;
 use crate::members::Member;
 
-/// The parts of the manifest that matter while events are applied.
+/// The parts of the manifest that are needed while events are applied.
 #[derive(Debug)]
 pub(crate) struct CallSettings {
     pub(crate) asked: RequestedAttributes,
@@ -20,7 +20,7 @@ pub(crate) struct CallSettings {
     pub(crate) emits: Vec<String>,
 }
 
-/// The state of a call, shared by its events and timers.
+/// The state of a call, which its events and timers share.
 #[doc(hidden)]
 #[derive(Debug)]
 pub struct Call {
@@ -42,7 +42,7 @@ impl Call {
         }
     }
 
-    /// Emits `event`; `cause` is the index of a timer or an event in the batch.
+    /// Emits `event`. `cause` is the index in the batch of the timer or event that causes it.
     pub(crate) fn emit(&self, cause: u32, now: Timestamp, event: NewEvent) -> Result<(), Error> {
         if !self.declared.emits.contains(&event.kind) {
             return Err(Error::NotDeclared(event.kind));
@@ -58,7 +58,7 @@ impl Call {
         Ok(())
     }
 
-    /// Sets a timer.
+    /// Sets a timer. `cause` is the index in the batch of the timer or event that sets it.
     pub(crate) fn set_timer(&self, cause: u32, at: Timestamp, key: &str) -> Result<(), Error> {
         if !self.declared.timers {
             return Err(Error::NoEventTime(key.to_owned()));
@@ -72,7 +72,7 @@ impl Call {
     }
 }
 
-/// An event to append to the log.
+/// An event that a projection emits, so that it is appended to the log.
 ///
 /// ```
 /// # use lantern_sdk::NewEvent;
@@ -93,9 +93,9 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
-    /// An event of the type `kind` with `data` as its JSON. Unless [`Self::time`] sets another
-    /// time, it gets the time of the event or timer that the projection is processing when it
-    /// emits.
+    /// Creates an event of the type `kind`. `data` is written as JSON. Unless [`Self::time`] sets
+    /// another time, it gets the time of the event or timer that the projection is processing when
+    /// it emits.
     ///
     /// # Errors
     /// If `data` cannot be written as JSON.
@@ -122,7 +122,7 @@ impl NewEvent {
         self
     }
 
-    /// Sets the time.
+    /// Sets the time of the event.
     pub fn time(mut self, time: Timestamp) -> Self {
         self.time = Some(time);
         self

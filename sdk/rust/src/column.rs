@@ -1,11 +1,11 @@
-//! Reads the contract's columns.
+//! Reads the columns of the contract.
 
 use crate::bindings::lantern::projection::types::Column;
 use crate::error::Error;
 
 const BOUNDS: Error = Error::Batch("a column's ends are out of bounds");
 
-/// A column of byte strings, checked once so that reading cannot fail.
+/// A column of byte strings. It is checked once, so that reading it cannot fail.
 #[derive(Clone, Copy)]
 pub(crate) struct Values<'a> {
     ends: &'a [u32],
@@ -13,8 +13,10 @@ pub(crate) struct Values<'a> {
 }
 
 impl<'a> Values<'a> {
+    /// Checks `column`, which must have `count` values, or none at all.
+    ///
     /// # Errors
-    /// [`Error::Batch`] unless the column has `count` values, or none at all.
+    /// [`Error::Batch`] if it has another number of values.
     pub(crate) fn new(column: &'a Column, count: usize) -> Result<Self, Error> {
         let ends = column.ends.as_slice();
         if !ends.is_empty() && ends.len() != count {
@@ -35,8 +37,8 @@ impl<'a> Values<'a> {
     }
 }
 
-/// A column of texts. UTF-8 is checked for the whole column at once, which is several
-/// times faster than for each value.
+/// A column of texts. The whole column is checked to be UTF-8 at once, which is several times
+/// faster than checking each value.
 #[derive(Clone, Copy)]
 pub(crate) struct Texts<'a> {
     ends: &'a [u32],
@@ -44,9 +46,10 @@ pub(crate) struct Texts<'a> {
 }
 
 impl<'a> Texts<'a> {
+    /// Checks `column`, which must have `count` values, or none at all. All values must be UTF-8.
+    ///
     /// # Errors
-    /// [`Error::Batch`] unless the column has `count` values, or none at all, and all values
-    /// are UTF-8.
+    /// [`Error::Batch`] if this is not so.
     pub(crate) fn new(column: &'a Column, count: usize) -> Result<Self, Error> {
         let values = Values::new(column, count)?;
         let text = std::str::from_utf8(values.bytes)

@@ -15,14 +15,14 @@ pub use crate::error::FlushError;
 pub use crate::table::TableField;
 pub use crate::table_spec::TableSpec;
 
-/// Keeps a declaration for the rest of the instance's life, as tables need it.
-/// An instance calls `setup` once, so it keeps each declaration once.
+/// Keeps the declaration of a table until the end of the instance, because tables need it. An
+/// instance calls `setup` once, so it keeps each declaration once.
 #[must_use]
 pub fn declare(spec: TableSpec) -> &'static TableSpec {
     Box::leak(Box::new(spec))
 }
 
-/// Keeps a text for the rest of the instance's life, for names in declarations.
+/// Keeps a text until the end of the instance. The names in declarations need this.
 #[must_use]
 pub fn keep(text: &str) -> &'static str {
     Box::leak(Box::from(text))

@@ -1,7 +1,7 @@
 //! The errors of a projection that folds events.
 //!
-//! An error is data for the host, never a panic: the host parks the event and shows the
-//! message.
+//! An error never becomes a panic. The plugin returns it to the host, which parks the event and
+//! shows the message.
 
 use thiserror::Error;
 
@@ -12,77 +12,78 @@ use thiserror::Error;
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The plugin's own error.
+    /// An error that the plugin itself has created.
     #[error("{0}")]
     Plugin(String),
-    /// The event's data is not the JSON that the projection expects.
+    /// The data of the event is not the JSON that the projection expects.
     #[error("data: {0}")]
     Data(#[source] serde_json::Error),
-    /// The event's data is not UTF-8.
+    /// The data of the event is not UTF-8.
     #[error("data: {0}")]
     NotText(#[source] std::str::Utf8Error),
     /// A member of the data does not match the projection's declaration.
     #[error("data: the member `{name}` {why}")]
     Member {
-        /// The member's name.
+        /// The name of the member.
         name: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the member.
         why: String,
     },
-    /// A member was read that the manifest does not declare.
+    /// The projection reads a member that the manifest does not declare.
     #[error("the member `{0}` was not declared; add `.members::<…>()` to the manifest")]
     MemberNotDeclared(&'static str),
-    /// An attribute was read that the manifest does not request.
+    /// The projection reads an attribute that the manifest does not request.
     #[error(
         "the attribute `{attribute}` was not requested; add `.attributes([Attribute::{variant}])` to the manifest"
     )]
     NotAsked {
-        /// The attribute's name in CloudEvents.
+        /// The name of the attribute in CloudEvents.
         attribute: &'static str,
-        /// The name in [`crate::Attribute`].
+        /// The name of the attribute in [`crate::Attribute`].
         variant: &'static str,
     },
-    /// A key is not allowed in this table.
+    /// The key is not allowed in the table.
     #[error("table `{table}`: key {key:?}: {why}")]
     Key {
-        /// The table's name.
+        /// The name of the table.
         table: &'static str,
-        /// The key that was given.
+        /// The key that is not allowed.
         key: String,
-        /// What is wrong with it, and what to do.
+        /// What is wrong with the key, and what to do.
         why: &'static str,
     },
     /// A row could not be written or read.
     #[error("table `{table}`: row {key:?}: {source}")]
     Row {
-        /// The table's name.
+        /// The name of the table.
         table: &'static str,
-        /// The row's key.
+        /// The key of the row.
         key: String,
-        /// What is wrong with it.
+        /// What is wrong with the row.
         source: RowError,
     },
-    /// A timer was set by a projection without event time.
+    /// A projection without event time has set a timer.
     #[error(
         "timer {0:?}: timers need event time; add `.event_time(lateness, tick)` to the manifest"
     )]
     NoEventTime(String),
-    /// An event was emitted whose type the manifest does not declare.
+    /// The projection has emitted an event of a type that the manifest does not declare.
     #[error("event type `{0}` is not declared; add `.emits([\"{0}\"])` to the manifest")]
     NotDeclared(String),
-    /// The parameters do not match those of the projection.
+    /// The parameters do not have the form that the projection expects.
     #[error("parameters: {0}")]
     Parameters(String),
     /// The manifest breaks a rule of the contract.
     #[error("manifest: {0}")]
     Manifest(String),
-    /// The host passed a batch whose columns do not match each other.
+    /// The host has passed a batch whose columns do not match each other.
     #[error("malformed batch: {0}")]
     Batch(&'static str),
 }
 
 impl Error {
-    /// An error of the plugin's own: a lower-case sentence that quotes the wrong value.
+    /// Creates an error of the plugin itself. `message` is a sentence that begins with a lower-case
+    /// letter and quotes the wrong value.
     pub fn new(message: impl Into<String>) -> Self {
         Self::Plugin(message.into())
     }
@@ -91,8 +92,8 @@ impl Error {
 /// Why changed rows could not be sent to the host.
 #[derive(Debug)]
 pub struct FlushError {
-    /// The index in the batch of the timer or event that changed the row; none if no
-    /// single row is the cause.
+    /// The index in the batch of the timer or event that changed the row; `None` if the error is
+    /// not about a single row.
     pub cause: Option<u32>,
     /// What is wrong with the row.
     pub error: Error,
@@ -114,40 +115,40 @@ impl From<FlushError> for Error {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RowError {
-    /// The row cannot be read, because this version of the plugin did not write its bytes, or
+    /// The row cannot be read, because its bytes were written by another version of the plugin; or
     /// it cannot be written, because its fields cannot be JSON.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
-    /// JSON cannot represent the value, so it could not be read back.
+    /// JSON cannot represent the value of a field, so the row could not be read again.
     #[error("field `{field}` is {value}; only finite numbers can be stored")]
     NotFinite {
-        /// The field's name.
+        /// The name of the field.
         field: &'static str,
-        /// The value.
+        /// The value of the field.
         value: f64,
     },
-    /// A time that RFC 3339 cannot represent.
+    /// RFC 3339 cannot represent the time in a field.
     #[error("field `{field}` is {time}; only times from year 1 to 9999-12-30T22:00Z can be stored")]
     TimeRange {
-        /// The field's name.
+        /// The name of the field.
         field: &'static str,
-        /// The value.
+        /// The time in the field.
         time: crate::Timestamp,
     },
-    /// JSON that readers could not parse.
+    /// A field contains JSON that readers could not parse.
     #[error("field `{field}`: {why}")]
     Nested {
-        /// The field's name.
+        /// The name of the field.
         field: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the JSON.
         why: String,
     },
-    /// A field that cannot be written as JSON.
+    /// The value of a field cannot be written as JSON.
     #[error("field `{field}`: {source}")]
     Field {
-        /// The field's name.
+        /// The name of the field.
         field: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the value.
         source: serde_json::Error,
     },
     /// The bytes were not written by this type.

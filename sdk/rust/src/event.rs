@@ -1,4 +1,4 @@
-//! Events and timers, in the form that a projection gets.
+//! The events and timers that a projection processes.
 
 use serde::Deserialize;
 
@@ -11,10 +11,10 @@ use crate::json;
 use crate::key::{Key, split_tenant};
 use crate::members::{EventData, MemberLookup, MemberView, Members};
 
-/// The first character of the keys of timers that the SDK sets for itself.
+/// The first character of the keys of the timers that the SDK itself sets.
 pub(crate) const OWN_TIMER: char = '\u{1}';
 
-/// A checked batch that is ready to read.
+/// A batch that was checked, so that it can be read.
 pub(crate) struct EventBatch<'a> {
     batch: &'a Batch,
     call: &'a Call,
@@ -27,8 +27,8 @@ pub(crate) struct EventBatch<'a> {
     extensions: Texts<'a>,
     data: Values<'a>,
     members: Vec<MemberView<'a>>,
-    /// The column `data` as text, if all of it is UTF-8. Text that was checked as a
-    /// whole need not be checked for each event.
+    /// The column `data` as text, if all of it is UTF-8. Then the text of each event need not be
+    /// checked again.
     text: Option<Texts<'a>>,
 }
 
@@ -123,7 +123,7 @@ macro_rules! attribute {
 }
 
 impl<'a> Event<'a> {
-    /// The event's type: CloudEvents `type`.
+    /// The type of the event: CloudEvents `type`.
     #[inline]
     #[must_use]
     pub fn kind(&self) -> &'a str {
@@ -138,7 +138,7 @@ impl<'a> Event<'a> {
         Timestamp::from_micros(self.view.batch.times[self.place])
     }
 
-    /// The event's offset.
+    /// The offset of the event in its partition.
     #[inline]
     #[must_use]
     pub fn offset(&self) -> u64 {
@@ -151,16 +151,15 @@ impl<'a> Event<'a> {
         self.view.batch.partition
     }
 
-    /// The watermark at the time when the event is applied. An older event is late.
+    /// The watermark when the event is applied. An event with an earlier time is late.
     #[inline]
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         Timestamp::from_micros(self.view.batch.watermarks[self.place])
     }
 
-    /// Whether the event is late: it arrived after the watermark had passed its time.
-    /// The projection decides what to do with late events; windows report them
-    /// separately.
+    /// Whether the event is late, which means that it arrived after the watermark had passed its
+    /// time. The projection decides what to do with late events; windows report them separately.
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.time() < self.watermark()
@@ -170,8 +169,8 @@ impl<'a> Event<'a> {
     /// them.
     ///
     /// # Errors
-    /// [`Error::Member`] if a member is missing or of another kind; if `apply` returns
-    /// it, the event is parked. [`Error::MemberNotDeclared`] unless the manifest has
+    /// [`Error::Member`] if a member is missing or of another kind; if `apply` returns this error,
+    /// the event is parked. [`Error::MemberNotDeclared`] if the manifest has no
     /// [`members`](crate::Manifest::members).
     #[inline]
     pub fn members<T: EventData<'a>>(&self) -> Result<T, Error> {
@@ -182,8 +181,8 @@ impl<'a> Event<'a> {
         })
     }
 
-    /// The result of looking up the declared member number `index`, in the order in which
-    /// the manifest names members.
+    /// Looks up the declared member with the number `index`, in the order in which the manifest
+    /// names members.
     ///
     /// # Errors
     /// [`Error::Batch`] if the manifest declares fewer members.
@@ -202,8 +201,8 @@ impl<'a> Event<'a> {
     /// `"caf\u00e9"`.)
     ///
     /// # Errors
-    /// [`Error::Data`] or [`Error::NotText`] if it is not the JSON of a `T`; if `apply`
-    /// returns it, the event is parked with the reason.
+    /// [`Error::Data`] or [`Error::NotText`] if it is not the JSON of a `T`; if `apply` returns
+    /// this error, the event is parked with the reason.
     #[inline]
     pub fn data<T: Deserialize<'a>>(&self) -> Result<T, Error> {
         if !self.view.call.declared.asked.data {
@@ -216,9 +215,10 @@ impl<'a> Event<'a> {
         json::from_str(text).map_err(Error::Data)
     }
 
-    /// The text of the member `name` of the event's data, for [`prepare`]. Parsing stops after
-    /// this member, so the rest of the data is not checked. `None` if the member is missing, is
-    /// not a text or has escapes, or if the data before it is not JSON.
+    /// Reads the text of the member `name` of the event's data. [`prepare`] uses it to find out
+    /// quickly which rows the events of a batch need. Parsing stops after this member, so the rest
+    /// of the data is not checked. `None` if the member is missing, is not a text or has escapes,
+    /// or if the data before it is not JSON.
     ///
     /// [`prepare`]: crate::Projection::prepare
     #[inline]
@@ -228,7 +228,7 @@ impl<'a> Event<'a> {
         json::member(text, name)
     }
 
-    /// The event's data as bytes.
+    /// The data of the event, as bytes.
     #[inline]
     #[must_use]
     pub fn data_bytes(&self) -> &'a [u8] {
@@ -268,46 +268,46 @@ impl<'a> Event<'a> {
         self.view.call
     }
 
-    /// The event's index in the batch, after the batch's timers.
+    /// The index of the event in the batch. Events come after the timers of the batch.
     #[inline]
     pub(crate) fn index(&self) -> u32 {
         (self.view.batch.timers.len() + self.place) as u32
     }
 
-    /// The event's tenant, even if the manifest does not request it.
+    /// The tenant of the event, even if the manifest does not request it.
     pub(crate) fn owner(&self) -> &'a str {
         self.view.tenant.get(self.place)
     }
 }
 
-/// A timer that fires: the watermark has reached its time.
+/// A timer that fires because the watermark has reached its time.
 #[derive(Clone, Copy)]
 pub struct Timer<'a> {
     pub(crate) call: &'a Call,
     pub(crate) full_key: &'a str,
     pub(crate) at: Timestamp,
     pub(crate) watermark: Timestamp,
-    /// The timer's index in the batch.
+    /// The index of the timer in the batch.
     pub(crate) index: u32,
-    /// The offset of the event that set it.
+    /// The offset of the event that set the timer.
     pub(crate) offset: u64,
 }
 
 impl<'a> Timer<'a> {
-    /// The key with which it was set, without the tenant.
+    /// The key with which the timer was set, without the tenant.
     #[must_use]
     pub fn key(&self) -> &'a str {
         self.full_key.split_once('\0').map_or(self.full_key, |(_, rest)| rest)
     }
 
-    /// The timer's tenant, if it was set under an [`InTenant`](crate::InTenant);
-    /// otherwise empty.
+    /// The tenant of the timer, if it was set under an [`InTenant`](crate::InTenant); otherwise an
+    /// empty text.
     #[must_use]
     pub fn tenant(&self) -> &'a str {
         self.owner().unwrap_or_default()
     }
 
-    /// The timer's tenant, if it has one.
+    /// The tenant of the timer, if it has one.
     pub(crate) fn owner(&self) -> Option<&'a str> {
         self.full_key.split_once('\0').map(|(tenant, _)| tenant)
     }
@@ -318,16 +318,16 @@ impl<'a> Timer<'a> {
         self.at
     }
 
-    /// The watermark when the timer fires. An older event is late.
+    /// The watermark when the timer fires. An event with an earlier time is late.
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         self.watermark
     }
 }
 
-/// An event or a timer: the input that a projection processes.
+/// An event or a timer. It is what a projection processes at a time.
 pub trait Trigger: private::Sealed {
-    /// The event's time, or when the timer was due.
+    /// The time of the event. For a timer, it is the time when the timer was due.
     fn now(&self) -> Timestamp;
 
     /// The offset of the event, or of the event that set the timer. If several events set a
@@ -335,29 +335,28 @@ pub trait Trigger: private::Sealed {
     /// tumbling or hopping window, the first event of the window.
     fn cause(&self) -> u64;
 
-    /// Appends `event` to the log when this call has succeeded, with [`Self::cause`] as
-    /// its cause.
+    /// Emits `event`. The host appends it to the log if this call succeeds. The cause of `event` is
+    /// [`Self::cause`].
     ///
     /// # Errors
-    /// [`Error::NotDeclared`] unless the manifest names its type in `emits`.
+    /// [`Error::NotDeclared`] if the manifest does not name the type of `event` in `emits`.
     fn emit(&self, event: NewEvent) -> Result<(), Error>;
 
-    /// Sets, or moves, the timer of this key. It fires when the watermark reaches `at`, or
-    /// at the next tick if the watermark is already past `at`.
+    /// Sets the timer with the key `key`. If there is one already, it is moved. The timer fires
+    /// when the watermark reaches `at`, or at the next tick if the watermark is already past `at`.
     ///
-    /// A timer that is to write to `per_tenant` tables must be set under an
-    /// [`InTenant`](crate::InTenant); it may then write that tenant's rows. Only an
-    /// event or timer of that tenant can set it.
+    /// If a timer must write to `per_tenant` tables, set it under an [`InTenant`](crate::InTenant).
+    /// It may then write the rows of that tenant. Only an event or timer of that tenant can set it.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] unless the manifest has event time;
-    /// [`Error::Key`] if the key is empty or begins with U+0001.
+    /// [`Error::NoEventTime`] if the manifest has no event time; [`Error::Key`] if the key is empty
+    /// or begins with U+0001.
     fn set_timer(&self, at: Timestamp, key: impl Key) -> Result<(), Error>;
 
-    /// Cancels the timer of this key, if one is set.
+    /// Cancels the timer with the key `key`, if one is set.
     ///
     /// # Errors
-    /// As [`Self::set_timer`].
+    /// The errors of [`Self::set_timer`].
     fn cancel_timer(&self, key: impl Key) -> Result<(), Error>;
 }
 

@@ -1,11 +1,11 @@
-//! Parses events' data as JSON: fast for simple JSON, and always with the same result
-//! as `serde_json`.
+//! Parses the data of events as JSON. It is fast for simple JSON, and its result is always that of
+//! `serde_json`.
 //!
-//! [`Reader`] reads the text once, eight bytes at a time within strings. It skips members
-//! that the type does not name, and borrows text. It passes rare values, such as fractions
-//! or text with escapes, to `serde_json` one by one. If it finds an error or a construct
-//! that it does not support, `serde_json` parses the whole text instead. So `Reader`
-//! reports no errors itself, and must be correct only for texts that it accepts.
+//! [`Reader`] reads the text once, eight bytes at a time within strings. It skips members that the
+//! type does not name, and borrows text. It passes single values that are rare, such as fractions
+//! or text with escapes, to `serde_json`. If it finds an error or something that it does not
+//! support, `serde_json` parses the whole text instead. So `Reader` itself reports no errors, and
+//! must be correct only for texts that it accepts.
 
 mod deserialize;
 mod reader;
@@ -23,8 +23,9 @@ pub(crate) fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde
     }
 }
 
-/// The text of the member `name` of the object `text`. Parsing stops after this member. Returns
-/// none if there is no such member, if its text has escapes, or if `text` is not JSON up to it.
+/// Returns the text of the member `name` of the object `text`. Parsing stops after this member.
+/// Returns `None` if there is no such member, if its text has escapes, or if `text` is not JSON up
+/// to this member.
 #[inline]
 pub(crate) fn member<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut reader = Reader::new(text);
@@ -37,7 +38,7 @@ fn parse_with_serde_json<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ser
     serde_json::from_str(text)
 }
 
-/// Parses `text` without `serde_json`. None if the reader gave up.
+/// Parses `text` without `serde_json`. Returns `None` if the reader cannot parse it.
 #[inline]
 fn read<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
     let mut reader = Reader::new(text);

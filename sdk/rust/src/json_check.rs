@@ -1,4 +1,4 @@
-//! Checks whether all readers can parse the JSON in a row's field.
+//! Checks whether all readers can parse the JSON in the field of a row.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -15,7 +15,7 @@ pub(crate) fn check(bytes: &[u8], depth_max: usize) -> Result<(), String> {
     let seed = Nested { depth: 0, depth_max };
     seed.deserialize(&mut reader).map_err(|error| match error.classify() {
         serde_json::error::Category::Data => error.to_string(),
-        // The limit of `serde_json` itself is 128.
+        // The limit of `serde_json` itself is 128 levels.
         _ => too_deep(depth_max),
     })
 }

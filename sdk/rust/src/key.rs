@@ -1,7 +1,7 @@
 //! The keys of rows.
 //!
-//! A key is text, ordered by its bytes. Several parts form one key with `/` between
-//! them, so that rows with the same first parts are adjacent.
+//! A key is text, ordered by its bytes. A key can consist of several parts with `/` between them.
+//! Rows whose keys begin with the same parts are adjacent.
 
 use std::borrow::Cow;
 
@@ -9,18 +9,18 @@ use crate::Timestamp;
 
 /// A value that can be used as a key.
 ///
-/// Text is used unchanged. A tuple is its parts with `/` between them; a `/` or `%`
-/// *inside* a part becomes `%2F` or `%25`, so that different parts never give the same
-/// key. Unsigned numbers are padded with zeros, so that they sort as numbers do;
-/// [`Narrow`] integers need fewer bytes.
+/// Text is used unchanged. The key of a tuple consists of its parts with `/` between them. A `/` or
+/// `%` *inside* a part becomes `%2F` or `%25`, so that different parts never give the same key.
+/// Unsigned numbers are padded with zeros, so that they sort as numbers do; [`Narrow`] integers
+/// need fewer bytes.
 ///
-/// U+0000 cannot be part of a key: it separates the tenant of an [`InTenant`] from the
-/// rest. Text from events may contain it. A key built from such text is refused
-/// everywhere, so that two different keys never become equal.
+/// U+0000 cannot be part of a key: it separates the tenant of an [`InTenant`] from the rest. Text
+/// from events may contain it. Every function refuses a key that is built from such text. So two
+/// different keys never become equal.
 ///
-/// Begin a key with the part by which rows are read. If there is a time, put it before
-/// everything else: then new rows are added at one end of the table, which is several times
-/// faster than adding them all over the table.
+/// Begin a key with the part by which rows are read. If one part is a time, put it before all
+/// others. New rows are then added at one end of the table, which is several times faster than
+/// adding them all over the table.
 ///
 /// ```
 /// # use lantern_sdk::{Key, Timestamp};
@@ -29,16 +29,16 @@ use crate::Timestamp;
 /// assert_eq!(("a/b", 7_u16).to_key(), "a%2Fb/00007");
 /// ```
 pub trait Key {
-    /// Appends the key to `out`.
+    /// Appends the text of the key to `out`.
     fn write(&self, out: &mut String);
 
-    /// Appends the key to `out` as one part of several.
+    /// Appends the text of the key to `out` as one part of a key with several parts.
     fn write_part(&self, out: &mut String) {
         self.write(out);
     }
 
-    /// The tenant, if the key is an [`InTenant`]. A key that wraps another one
-    /// passes its tenant on.
+    /// The tenant, if the key is an [`InTenant`]. A key that contains another key returns the
+    /// tenant of that key.
     #[inline]
     fn tenant(&self) -> Option<&str> {
         None
@@ -91,7 +91,7 @@ impl Key for str {
     }
 }
 
-/// Whether `text` contains neither `/` nor `%`. Checks eight bytes at a time.
+/// Whether `text` contains neither `/` nor `%`. The function checks eight bytes at a time.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -105,21 +105,20 @@ fn is_plain(text: &[u8]) -> bool {
     words.iter().all(word) && rest.iter().copied().all(plain)
 }
 
-/// [`String::push_str`] for text that is usually short.
+/// Appends `text` like [`String::push_str`]. It is faster for text that is usually short.
 #[inline]
 pub(crate) fn push(out: &mut String, text: &str) {
     in_pieces(text, |piece| out.push_str(piece));
 }
 
-/// [`push`] for bytes.
+/// Appends `text` like [`push`], to a vector of bytes.
 #[inline]
 pub(crate) fn push_bytes(out: &mut Vec<u8>, text: &str) {
     in_pieces(text, |piece| out.extend_from_slice(piece.as_bytes()));
 }
 
-/// Copies short text in pieces of 8, 4, 2 and 1 bytes. In Wasm a copy of a length that
-/// is known only at run time is a call out of the sandbox; copies of these sizes are
-/// not.
+/// Copies a short text in pieces of 8, 4, 2 and 1 bytes. In Wasm, a copy of a length that is known
+/// only at run time is a call out of the sandbox; copies of these sizes are not.
 #[inline]
 fn in_pieces(text: &str, mut take: impl FnMut(&str)) {
     let mut rest = text;
@@ -146,7 +145,8 @@ fn in_pieces(text: &str, mut take: impl FnMut(&str)) {
     }
 }
 
-/// The text from which [`Key`] built `part`, one part of a tuple's key.
+/// The original text of `part`, which is one part of a tuple's key: the inverse of the escaping
+/// that [`Key`] does.
 ///
 /// ```
 /// # use lantern_sdk::{key_part, Key};
@@ -182,8 +182,8 @@ macro_rules! like_str {
 like_str!(String, Box<str>, Cow<'_, str>);
 
 impl Key for Timestamp {
-    /// RFC 3339. Within one second, times with and without a fraction do not sort
-    /// correctly: use only one of the two kinds in a table, for instance with
+    /// The key of a time is its text in RFC 3339. Within one second, times with and without a
+    /// fraction do not sort correctly. Use only one of the two kinds in a table, for instance with
     /// [`Timestamp::second`].
     #[inline]
     fn write(&self, out: &mut String) {
@@ -229,15 +229,15 @@ tuple!(A, B);
 tuple!(A, B, C);
 tuple!(A, B, C, D);
 
-/// The key of a row in a `per_tenant` table: its tenant, and the rest.
+/// The key of a row in a `per_tenant` table. It consists of the tenant and the rest of the key.
 ///
 /// An `InTenant` is a complete key: it cannot be a part of a tuple. Scans return the
 /// keys of such a table as text; [`Self::from_key`] splits one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct InTenant<'a, K>(
-    /// The tenant, as in the event.
+    /// The tenant, as the event has it.
     pub &'a str,
-    /// The row's key within the tenant.
+    /// The key of the row within the tenant.
     pub K,
 );
 
@@ -256,8 +256,8 @@ impl<K: Key> Key for InTenant<'_, K> {
 }
 
 impl<'a> InTenant<'a, &'a str> {
-    /// The tenant and the rest of a key that a scan of a `per_tenant` table returned;
-    /// none if the key has no tenant.
+    /// Splits a key that a scan of a `per_tenant` table has returned into the tenant and the rest.
+    /// Returns `None` if the key has no tenant.
     ///
     /// ```
     /// # use lantern_sdk::{InTenant, Key};
@@ -270,12 +270,13 @@ impl<'a> InTenant<'a, &'a str> {
     }
 }
 
-/// An integer as a short key that sorts as integers do: a letter for the number of digits,
-/// and the digits. 7 is `a7`, 1999 is `d1999`. (A `u64` as a key is padded with zeros to 20
-/// bytes.)
+/// An integer that becomes a short key. These keys sort as the integers do. A key is a letter for
+/// the number of digits, followed by the digits: the key of 7 is `a7`, and that of 1999 is `d1999`.
+/// (The key of a `u64` is padded with zeros to 20 bytes.)
 ///
-/// A negative integer is a capital letter and the nines' complement of its digits, so
-/// negative integers sort before the others. −7 is `Z2`, −10 is `Y89`.
+/// The key of a negative integer is a capital letter, followed by the nines' complement of its
+/// digits, so negative integers sort before the others. The key of −7 is `Z2`, and that of −10 is
+/// `Y89`.
 ///
 /// ```
 /// # use lantern_sdk::{Key, Narrow};
@@ -286,7 +287,7 @@ impl<'a> InTenant<'a, &'a str> {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Narrow(
-    /// The integer.
+    /// The value.
     pub i64,
 );
 
@@ -306,7 +307,8 @@ impl Key for Narrow {
 }
 
 impl Narrow {
-    /// The integer from which [`Key::write`] wrote `text`.
+    /// Parses the key of an integer, as [`Key::write`] writes it. Returns `None` if `text` is not
+    /// such a key.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let (letter, digits) = text.split_at_checked(1)?;
@@ -319,21 +321,21 @@ impl Narrow {
         } else {
             Self(digits.parse().ok()?)
         };
-        // Each integer has exactly one text: no sign, no leading zeros, the right
-        // letter.
+        // Each integer has exactly one key: there is no sign, there are no leading zeros, and the
+        // letter must match.
         (number.to_key() == text).then_some(number)
     }
 }
 
-/// The message for a text with U+0000 that is not a key. It also applies to a tenant
-/// within a tuple.
+/// The message for a text with U+0000 that is not a key. It is also used for a tenant within a
+/// tuple.
 pub(crate) const NUL: &str = "U+0000 cannot be part of a key";
 
 /// Splits a key into its tenant, which is empty if it has none, and the rest.
 ///
 /// # Errors
-/// Why it is not a key: it has U+0000 elsewhere than after a tenant, or an empty
-/// tenant.
+/// The reason why it is not a key: it contains U+0000 in another place than after a tenant, or its
+/// tenant is empty.
 pub(crate) fn split_tenant(key: impl Key) -> Result<(String, String), (String, &'static str)> {
     let mut rest = key.to_key();
     let tenant = match key.tenant().map(str::len) {
@@ -353,11 +355,12 @@ pub(crate) fn split_tenant(key: impl Key) -> Result<(String, String), (String, &
     Ok((tenant, rest))
 }
 
-/// The end of the range of all keys that begin with `prefix`; empty if there is none.
+/// The end of the range of all keys that begin with `prefix`; an empty text if the range has no
+/// end.
 pub(crate) fn end_of_prefix(prefix: &str) -> String {
     let mut end = prefix.to_owned();
     while let Some(last) = end.pop() {
-        // Ranges of `char` skip the surrogates.
+        // A range of `char` leaves out the surrogates.
         if let Some(next) = (last..=char::MAX).nth(1) {
             end.push(next);
             return end;

@@ -112,7 +112,7 @@ pub use table::{CACHE_ROWS, Scan, Table, Tables};
 pub use time::{ParseTimestampError, Timestamp};
 pub use top::{Ranked, TopN};
 
-/// Everything that most plugins use: `use lantern_sdk::prelude::*;`.
+/// Contains everything that most plugins use: `use lantern_sdk::prelude::*;`.
 pub mod prelude {
     pub use crate::{
         Attribute, Distinct, Error, Event, EventData, Events, InTenant, Json, Key, Manifest,
@@ -122,7 +122,7 @@ pub mod prelude {
     pub use std::time::Duration;
 }
 
-/// Items that the macros' output uses.
+/// Items that the code which macros generate uses.
 #[doc(hidden)]
 pub mod __private {
     pub use crate::error::FlushError;
@@ -137,8 +137,7 @@ pub mod __private {
     pub use serde;
 }
 
-/// A [`Manifest`] with the name, version and description of the plugin's
-/// `Cargo.toml`.
+/// Creates a [`Manifest`] with the name, version and description in the plugin's `Cargo.toml`.
 #[macro_export]
 macro_rules! manifest {
     () => {
@@ -150,7 +149,8 @@ macro_rules! manifest {
     };
 }
 
-/// Exports a [`Projection`] from this plugin. It has an effect only in Wasm.
+/// Exports a [`Projection`] from this plugin, so that the host can call it. The macro has an effect
+/// only in Wasm.
 #[macro_export]
 macro_rules! export {
     ($projection:ty) => {

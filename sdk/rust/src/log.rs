@@ -1,5 +1,5 @@
-//! Messages to the host's log, for operators and developers. They are not part of the
-//! result: data that matters belongs in a table.
+//! Writes messages to the host's log, for operators and developers. The messages are not part of
+//! the result of a projection, so write data that others need to a table.
 //!
 //! ```
 //! lantern_sdk::log::warn("the refund of order 7 is higher than its price");
@@ -9,7 +9,7 @@ pub use crate::bindings::lantern::projection::types::Level;
 
 use crate::{host, trigger};
 
-/// Logs `message` at `level`. The host keeps a limited amount per call.
+/// Logs `message` at `level`. The host limits the size of the messages of a call.
 pub fn log(level: Level, message: impl AsRef<str>) {
     host::log(trigger::cause(), level, message.as_ref());
 }

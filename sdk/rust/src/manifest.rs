@@ -1,4 +1,4 @@
-//! The description of a projection.
+//! Describes a projection to the host.
 
 use std::time::Duration;
 
@@ -8,10 +8,10 @@ use crate::members::{EventData, Member};
 use crate::table_spec::TableSpec;
 use crate::time::micros_of;
 
-/// Longest name of a projection or a table, in bytes.
+/// The maximum length of the name of a projection or a table, in bytes.
 const NAME_BYTES_MAX: usize = 64;
 
-/// An attribute of events that is only present if the manifest requests it.
+/// An attribute of events. A projection gets it only if its manifest requests it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Attribute {
@@ -31,25 +31,25 @@ pub enum Attribute {
     Extensions,
 }
 
-/// How the host treats an event that cannot be applied.
+/// What the host does with an event that the projection cannot apply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum OnFailure {
-    /// Park the event, and every later event of the same tenant and subject behind it,
-    /// until an operator retries or drops it. This is right if each event of a subject
-    /// builds on the one before. But one bad event then holds back all later events of its
-    /// subject, and all events without a subject count as one subject.
+    /// Park the event, and every later event of the same tenant and subject behind it, until an
+    /// operator retries or drops it. Use this if each event of a subject depends on the one before.
+    /// The price is that one bad event holds back all later events of its subject. All events
+    /// without a subject count as one subject.
     #[default]
     ParkSubject,
-    /// Park only the event itself; right only if order does not matter.
+    /// Park only the event itself. Use this only if the order of events does not matter.
     ParkEvent,
-    /// Stop this projection until a person acts.
+    /// Stop this projection until an operator acts.
     Halt,
 }
 
-/// The description of a projection: its name, the events it subscribes to, and how the
-/// host treats it. Its tables are declared by `#[derive(Tables)]`.
+/// The description of a projection: its name, the events to which it subscribes, and how the host
+/// must treat it. Its tables are declared by `#[derive(Tables)]`.
 ///
-/// Begin with [`manifest!`](crate::manifest!), which takes name, version and
+/// Begin with [`manifest!`](crate::manifest!), which takes the name, the version and the
 /// description from the plugin's `Cargo.toml`.
 ///
 /// ```
@@ -81,8 +81,8 @@ pub struct Manifest {
 }
 
 impl Manifest {
-    /// A projection named `name` (lower-case letters, digits and hyphens), in `version`
-    /// (semantic), with a `description` for people.
+    /// Creates the manifest of a projection. `name` has lower-case letters, digits and hyphens,
+    /// `version` is a semantic version, and `description` is a text for people.
     pub fn new(
         name: impl Into<String>,
         version: impl Into<String>,
@@ -105,27 +105,27 @@ impl Manifest {
         }
     }
 
-    /// Subscribes to these event types too: exact (`order.placed`), by prefix
-    /// (`order.*`) or all (`*`).
+    /// Adds event types to those that the projection gets. Each is exact (`order.placed`), by
+    /// prefix (`order.*`) or all (`*`).
     pub fn subscribe<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
         self.subscribes.extend(types.into_iter().map(Into::into));
         self
     }
 
-    /// Requests these attributes too. An event's type, time, offset and data are always
-    /// present, and its tenant if a table is `per_tenant`.
+    /// Adds attributes to those that the projection requests. The type, the time, the offset and
+    /// the data of an event are always present. So is its tenant if a table is `per_tenant`.
     pub fn attributes(mut self, attributes: impl IntoIterator<Item = Attribute>) -> Self {
         self.attributes.extend(attributes);
         self
     }
 
-    /// Lets the host decode the members of events' data that `T` names;
+    /// Asks the host to decode the members of events' data that `T` names.
     /// [`Event::members`](crate::Event::members) reads them.
     pub fn members<'a, T: EventData<'a>>(self) -> Self {
         T::MEMBERS.iter().fold(self, |manifest, member| manifest.member(*member))
     }
 
-    /// Lets the host decode this member of events' data too;
+    /// Asks the host to decode one more member of events' data.
     /// [`Event::member`](crate::Event::member) reads it.
     pub fn member(mut self, member: Member) -> Self {
         if !self.members.contains(&member) {
@@ -134,43 +134,42 @@ impl Manifest {
         self
     }
 
-    /// Leaves the data out of batches, for a projection that reads only
-    /// [`members`](Self::members). Without this, the data are always present.
+    /// Leaves the data out of batches. Use it for a projection that reads only
+    /// [`members`](Self::members). Without this call, the data is always present.
     pub fn without_data(mut self) -> Self {
         self.without_data = true;
         self
     }
 
-    /// Allows the projection to be part of a cycle, in which each projection emits events
-    /// to which the next one subscribes, up to this emit depth. Without this, an upload
-    /// that closes a cycle is refused.
+    /// Allows the projection to be part of a cycle: projections of which each emits events that the
+    /// next one receives. `events` is the maximum emit depth of these events. Without this call, an
+    /// upload that would complete a cycle is refused.
     pub fn cycle_depth_max(mut self, events: u32) -> Self {
         self.cycle_depth_max = Some(events);
         self
     }
 
-    /// Declares that it may emit events of these types too.
+    /// Declares that the projection may emit events of these types.
     pub fn emits<T: Into<String>>(mut self, types: impl IntoIterator<Item = T>) -> Self {
         self.emits.extend(types.into_iter().map(Into::into));
         self
     }
 
-    /// Uses event time, and with it timers and windows: events may be up to
-    /// `allowed_lateness` older than the newest one, and timers fire at multiples of
-    /// `tick`.
+    /// Uses event time, and with it timers and windows. Events may be up to `allowed_lateness`
+    /// older than the newest one, and timers fire at multiples of `tick`.
     pub fn event_time(mut self, allowed_lateness: Duration, tick: Duration) -> Self {
         self.event_time = Some((allowed_lateness, tick));
         self
     }
 
-    /// Sets what happens to an event that cannot be applied. Without this, it is
-    /// parked, and every later event of the same subject behind it.
+    /// Sets what happens to an event that the projection cannot apply. Without this call, the event
+    /// is parked, and later events of its subject wait behind it.
     pub fn on_failure(mut self, on_failure: OnFailure) -> Self {
         self.on_failure = on_failure;
         self
     }
 
-    /// Declares parameters, described by this JSON Schema.
+    /// Declares that the projection has parameters. The JSON Schema describes them.
     pub fn parameters(mut self, json_schema: impl Into<String>) -> Self {
         self.parameters = Some(json_schema.into());
         self
@@ -215,10 +214,10 @@ impl Manifest {
         self.parameters.is_some()
     }
 
-    /// The contract's record of this manifest, with `tables`.
+    /// Converts this manifest to that of the contract, with `tables`.
     ///
     /// # Errors
-    /// [`Error::Manifest`] with the rule that is broken.
+    /// [`Error::Manifest`] for the rule that is broken.
     pub(crate) fn into_wit<'a>(
         self,
         tables: impl Iterator<Item = &'a TableSpec>,

@@ -1,4 +1,4 @@
-//! Members of events' data as typed columns, decoded by the host.
+//! Reads members of events' data as typed columns, which the host has decoded.
 
 use std::borrow::Cow;
 
@@ -11,19 +11,19 @@ use crate::error::Error;
 use crate::row::{FieldKind, Json};
 use crate::time::Timestamp;
 
-/// A member of the JSON object in an event's data that the host decodes.
+/// A member of the JSON object in the data of events. The host decodes it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
-    /// The name in the object.
+    /// The name of the member in the object.
     pub name: &'static str,
-    /// The kind of its value.
+    /// The kind that the member's value must have.
     pub kind: FieldKind,
 }
 
-/// Typed members of events' data: derive it.
+/// A struct with typed members of events' data. Derive this trait.
 ///
-/// The host decodes the members that the manifest names once for all projections, so
-/// that a plugin reads columns instead of JSON:
+/// The host decodes the members that manifests name, once for all projections. A plugin then reads
+/// columns instead of JSON:
 ///
 /// ```
 /// # use lantern_sdk::prelude::*;
@@ -57,46 +57,46 @@ pub struct Member {
 /// a field if the member's name is not a Rust identifier.
 #[diagnostic::on_unimplemented(note = "derive `EventData` for it")]
 pub trait EventData<'a>: Sized {
-    /// The members, in the order of the fields.
+    /// The members that the struct needs, in the order of its fields.
     const MEMBERS: &'static [Member];
 
     #[doc(hidden)]
     fn read(members: &Members<'a, '_>) -> Result<Self, Error>;
 }
 
-/// A type that a field of [`EventData`] can have.
+/// A type that a field of an [`EventData`] struct can have.
 pub trait MemberValue<'a>: Sized {
-    /// The declared kind of the member.
+    /// The kind that the member must have.
     const KIND: FieldKind;
 
-    /// The value for a member that is missing or null, if the type has one.
+    /// The value that the field gets if the member is missing or null; `None` if this is an error.
     #[must_use]
     fn missing() -> Option<Self> {
         None
     }
 
-    /// Converts a decoded value.
+    /// Converts a value that the host has decoded.
     ///
     /// # Errors
     /// If the value does not fit this type.
     fn from_scalar(scalar: Scalar<'a>) -> Result<Self, String>;
 }
 
-/// A member's value, as the host decoded it.
+/// The value of a member, as the host has decoded it.
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub enum Scalar<'a> {
-    /// Of the kind `integer`.
+    /// A value of the kind `integer`.
     Integer(i64),
-    /// Of the kind `number`.
+    /// A value of the kind `number`.
     Number(f64),
-    /// Of the kind `boolean`.
+    /// A value of the kind `boolean`.
     Boolean(bool),
-    /// Of the kind `timestamp`.
+    /// A value of the kind `timestamp`.
     Timestamp(Timestamp),
-    /// Of the kind `text`.
+    /// A value of the kind `text`.
     Text(&'a str),
-    /// Of the kinds `json`, `distinct` and `percentiles`: the JSON as it was sent.
+    /// A value of the kind `json`, `distinct` or `percentiles`. Contains the JSON as it was sent.
     Json(&'a str),
 }
 
@@ -176,16 +176,16 @@ impl<'a, V: MemberValue<'a>> MemberValue<'a> for Option<V> {
 /// What an event has under the name of a declared member.
 #[derive(Debug, Clone, Copy)]
 pub enum MemberLookup<'a> {
-    /// A value of the declared kind.
+    /// The event has a value of the declared kind.
     Value(Scalar<'a>),
-    /// Nothing, or null.
+    /// The member is missing or null.
     Missing,
-    /// A value of another kind, or the member more than once, or data that are not a
-    /// JSON object.
+    /// The value has another kind, the member occurs more than once, or the data is not a JSON
+    /// object.
     Mismatched,
 }
 
-/// One member of all events of a batch, checked once so that reading cannot fail.
+/// One member of all events of a batch. It is checked once, so that reading it cannot fail.
 #[derive(Clone, Copy)]
 pub(crate) struct MemberView<'a> {
     validity: &'a [u8],
@@ -204,8 +204,10 @@ enum ValuesView<'a> {
 }
 
 impl<'a> MemberView<'a> {
+    /// Checks `column`, which must have a value for each of `count` events.
+    ///
     /// # Errors
-    /// [`Error::Batch`] unless there is a value for each of `count` events.
+    /// [`Error::Batch`] if it has not.
     pub(crate) fn new(column: &'a MemberColumn, count: usize) -> Result<Self, Error> {
         let bitmap = count.div_ceil(8);
         let (values, length, expected) = match &column.values {
@@ -228,7 +230,7 @@ impl<'a> MemberView<'a> {
         Ok(Self { validity: &column.validity, values, mismatched: &column.mismatched })
     }
 
-    /// What the event at `place` has.
+    /// Looks up the member in the event at `place`.
     #[inline]
     pub(crate) fn look_up(&self, place: usize) -> MemberLookup<'a> {
         match self.get(place) {
@@ -240,7 +242,7 @@ impl<'a> MemberView<'a> {
         }
     }
 
-    /// The value of the event at `place`, if it has one.
+    /// The value of the member in the event at `place`; `None` if it has none.
     #[inline]
     fn get(&self, place: usize) -> Option<Scalar<'a>> {
         bit(self.validity, place).then(|| match self.values {
@@ -261,7 +263,7 @@ fn bit(bits: &[u8], place: usize) -> bool {
     bits[place / 8] >> (place % 8) & 1 == 1
 }
 
-/// The members of one event.
+/// Reads the members of one event.
 #[doc(hidden)]
 #[derive(Clone, Copy)]
 pub struct Members<'a, 'm> {
@@ -271,7 +273,7 @@ pub struct Members<'a, 'm> {
 }
 
 impl<'a> Members<'a, '_> {
-    /// The value of `member`, which is most likely the declared member at `index`.
+    /// The value of `member`. It is probably the declared member at `index`, which is tried first.
     #[inline]
     pub fn get<V: MemberValue<'a>>(&self, index: usize, member: &Member) -> Result<V, Error> {
         let index = match self.declared.get(index) {

@@ -1,5 +1,5 @@
-//! The trait that a plugin implements, and the code that calls it from the contract's two
-//! functions (`setup` and `apply`).
+//! The trait that a plugin implements, and the code that calls it. The contract has two functions,
+//! `setup` and `apply`, which the host calls.
 
 use std::cell::Cell;
 
@@ -14,48 +14,48 @@ use crate::manifest::Manifest;
 use crate::table::Tables;
 use crate::trigger;
 
-/// A deterministic fold of an event log into tables.
+/// A projection: a deterministic fold of an event log into tables.
 ///
 /// The tables must depend only on the events. They must not depend on memory left by an
 /// earlier call, because the host drops instances at any time, nor on where a batch
 /// ends. If all state is in tables, the SDK takes care of this.
 pub trait Projection: Tables {
-    /// Describes the projection, and takes its parameters. Called once on every fresh
-    /// instance; the same parameters must give the same manifest.
+    /// Describes the projection, and reads its parameters. It is called once on every new instance.
+    /// The same parameters must always give the same manifest.
     ///
     /// # Errors
-    /// If the parameters are wrong; the uploader gets the message.
+    /// If the parameters are wrong. The person who uploads the plugin gets the message.
     fn setup(&mut self, parameters: &Parameters<'_>) -> Result<Manifest, Error>;
 
     /// Applies one event to the tables.
     ///
     /// # Errors
-    /// If the event cannot be applied. All its changes are discarded; the host then
-    /// parks it, or does what the manifest requests, and shows the message.
+    /// If the event cannot be applied. All its changes are then dropped. The host parks the event,
+    /// or does what the manifest requests, and shows the message.
     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error>;
 
     /// Handles a timer that this projection or one of its windows has set.
     ///
     /// # Errors
-    /// As [`Self::apply`].
+    /// The errors of [`Self::apply`].
     fn on_timer(&mut self, timer: &Timer<'_>) -> Result<(), Error> {
         let _ = timer;
         Ok(())
     }
 
-    /// Sees all events of a batch before the first is applied, to
-    /// [`prefetch`](crate::Table::prefetch) rows. It must not change anything, because
-    /// the tables must not depend on where a batch ends.
+    /// Gets all events of a batch before the first of them is applied, in order to
+    /// [`prefetch`](crate::Table::prefetch) rows. It must not change anything, because the tables
+    /// must not depend on where a batch ends.
     ///
     /// # Errors
-    /// As [`Self::apply`], but the error names no event.
+    /// The errors of [`Self::apply`], but the error does not belong to an event.
     fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
         let _ = events;
         Ok(())
     }
 }
 
-/// The parameters of a version: JSON, or empty.
+/// The parameters of a version: JSON, or an empty text.
 #[derive(Debug)]
 pub struct Parameters<'a> {
     json: &'a str,
@@ -74,12 +74,12 @@ impl<'a> Parameters<'a> {
         self.json
     }
 
-    /// The parameters as a `T`; no parameters count as `{}`. With `#[serde(default,
-    /// deny_unknown_fields)]` on `T`, a missing parameter has its default, and a
+    /// Parses the parameters as a `T`. If there are none, they are parsed as `{}`. With
+    /// `#[serde(default, deny_unknown_fields)]` on `T`, a missing parameter has its default, and a
     /// misspelled name is an error.
     ///
     /// # Errors
-    /// [`Error::Parameters`] if they are not a `T`.
+    /// [`Error::Parameters`] if the parameters are not a `T`.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         self.read.set(true);
         let json = if self.json.is_empty() { "{}" } else { self.json };
@@ -100,23 +100,23 @@ impl<'a> Parameters<'a> {
 #[doc(hidden)]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The index in the batch of the timer or event that caused it.
+    /// The index in the batch of the timer or event that caused the failure.
     pub cause: Option<u32>,
     pub message: String,
 }
 
-/// Runs a projection between the contract's two functions.
+/// An instance of a projection. Its functions are the two functions of the contract.
 #[doc(hidden)]
 pub struct Instance<P> {
     projection: P,
     call: Call,
-    /// Whether it has tables whose rows belong to tenants.
+    /// Whether the projection has tables whose rows belong to tenants.
     per_tenant: bool,
     failed: bool,
 }
 
 impl<P: Projection> Instance<P> {
-    /// The contract's `setup`.
+    /// The function `setup` of the contract.
     pub fn setup(parameters: &str) -> Result<(Self, wit::Manifest), Error> {
         let parameters = Parameters::new(parameters);
         let mut projection = P::open();
@@ -137,7 +137,7 @@ impl<P: Projection> Instance<P> {
         Ok((instance, manifest))
     }
 
-    /// The contract's `apply`.
+    /// The function `apply` of the contract.
     pub fn apply(&mut self, batch: &wit::Batch) -> Result<(), Failure> {
         if self.failed {
             return Err(Failure {
@@ -214,13 +214,13 @@ fn unnamed(error: Error) -> Failure {
     Failure { cause: None, message: error.to_string() }
 }
 
-/// Uses a projection, so that a native build does not treat it as dead code.
+/// Uses a projection, so that the compiler does not report it as dead code in a native build.
 #[doc(hidden)]
 pub const fn check_projection<P: Projection>() {
     let _: fn(&mut P, &Event<'_>) -> Result<(), Error> = P::apply;
 }
 
-/// The functions that the exported functions call.
+/// The functions that the plugin's exported functions call.
 #[doc(hidden)]
 #[cfg(target_arch = "wasm32")]
 pub mod guest {
@@ -231,14 +231,14 @@ pub mod guest {
     use crate::host;
     use crate::trigger;
 
-    /// Stores the plugin's only instance.
+    /// The cell that contains the only instance of the plugin.
     pub type InstanceCell<P> = RefCell<Option<Instance<P>>>;
 
     pub fn setup<P: Projection>(
         cell: &InstanceCell<P>,
         parameters: &str,
     ) -> Result<wit::Manifest, String> {
-        // Without this hook, a panic would be a trap without a message.
+        // Without this hook, a panic would become a trap without a message.
         std::panic::set_hook(Box::new(|panic| {
             host::log(trigger::cause(), wit::Level::Error, &panic.to_string());
         }));

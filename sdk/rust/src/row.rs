@@ -1,8 +1,7 @@
 //! The types of rows, and how they become bytes.
 //!
-//! Writing and reading must be exact opposites: a row that was read back must equal the
-//! row that was written. Otherwise the tables would depend on when the host drops an
-//! instance.
+//! A row that is read must be equal to the row that was written. Otherwise the tables would depend
+//! on when the host drops an instance.
 
 use lantern_sketch::{Distinct, Percentiles};
 use serde::de::DeserializeOwned;
@@ -14,42 +13,41 @@ use crate::key::push_bytes;
 
 pub use crate::bindings::lantern::projection::types::{FieldKind, Merge};
 
-/// The maximum nesting of arrays and objects in a JSON field, as in an event that HTTP
-/// accepts.
+/// The maximum depth of arrays and objects in a JSON field. It is the same as for the data of an
+/// event that is sent over HTTP.
 pub const JSON_DEPTH_MAX: usize = 64;
 
-/// 0001-01-01T00:00:00Z, the first time that RFC 3339 and readers both support.
+/// The first time that both RFC 3339 and readers support: 0001-01-01T00:00:00Z.
 const TIME_MIN_S: i64 = -62_135_596_800;
-/// 9999-12-30T22:00:00Z: after this time, some zone has the year 10000.
+/// The time 9999-12-30T22:00:00Z. After it, the year is 10000 in some time zone.
 const TIME_END_S: i64 = 253_402_207_200;
 
 /// A type whose values can be stored under a key.
 ///
-/// `#[derive(Row)]` implements it for structs. Private tables also accept plain
-/// numbers, text, [`Timestamp`], `Vec<u8>` and, through [`Json`], every type that serde
-/// can write and read.
+/// `#[derive(Row)]` implements this trait for structs. Private tables also accept numbers, text,
+/// [`Timestamp`], `Vec<u8>` and, through [`Json`], every type that serde can write and read.
 pub trait Stored: Sized {
-    /// Appends the value's bytes to `out`.
+    /// Appends the bytes of the value to `out`.
     ///
     /// # Errors
-    /// [`RowError`] if the value could not be read back.
+    /// [`RowError`] if the bytes could not be read again.
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError>;
 
-    /// The value from which [`Self::encode`] wrote `bytes`.
+    /// Reads a value from the bytes that [`Self::encode`] has written.
     ///
     /// # Errors
-    /// [`RowError`] if no value has these bytes.
+    /// [`RowError`] if `bytes` are not those of a value.
     fn decode(bytes: &[u8]) -> Result<Self, RowError>;
 
     /// Whether [`Self::check`] can fail. If it cannot fail, rows of this type need no check.
     const FALLIBLE: bool = true;
 
-    /// Whether the value can be stored. This is called at the end of the event that
-    /// changed the row, and an error fails that event. An error at a later flush would
-    /// depend on where batches end.
+    /// Checks that the value can be stored. This is called at the end of the event that changed the
+    /// row, and an error fails that event. An error at a later flush would depend on where batches
+    /// end.
     ///
     /// # Errors
-    /// As [`Self::encode`].
+    /// The errors of [`Self::encode`].
     fn check(&self) -> Result<(), RowError> {
         self.encode(&mut Vec::new())
     }
@@ -57,14 +55,15 @@ pub trait Stored: Sized {
 
 /// The row of a public table: a JSON object with declared fields.
 ///
-/// Derive it. Each field is a [`Value`]; `#[row(…)]` on a field takes
+/// Derive this trait. Each field must be a [`Value`]. A field can have the attribute `#[row(…)]`
+/// with:
 ///
-/// * `unit = "EUR"`: the unit, for people,
+/// * `unit = "EUR"`: the unit that is displayed,
 /// * `merge = sum`: how the values of one key are combined if several partitions have a
 ///   row under it: `same` (the default: they are equal, as parts of the key are),
 ///   `sum`, `min`, `max`, `newest` (then the table needs `#[table(newest_by = "…")]`),
 ///   or `sketch` (of [`Distinct`] and [`Percentiles`], whose default it is),
-/// * `kind = json`: the declared kind, if it is not that of the type.
+/// * `kind = json`: the declared kind, if it differs from that of the type.
 ///
 /// ```
 /// use lantern_sdk::{FieldKind, Merge, Row};
@@ -84,52 +83,53 @@ pub trait Stored: Sized {
     note = "derive `Row` for it, or mark the table `#[table(private)]`"
 )]
 pub trait Row: Stored {
-    /// The fields, in the order of the struct.
+    /// The fields of the rows, in the order of the struct.
     const FIELDS: &'static [Field];
 }
 
 /// A declared field of a public table's rows.
 #[derive(Debug, Clone, Copy)]
 pub struct Field {
-    /// The field's name in the JSON object.
+    /// The name of the field in the JSON object.
     pub name: &'static str,
-    /// The kind of its values.
+    /// The kind of the field's values.
     pub kind: FieldKind,
-    /// A unit for people, or nothing.
+    /// The unit that is displayed; empty if there is none.
     pub unit: &'static str,
     /// How the values of one key are combined if several partitions have a row under
     /// it.
     pub merge: Merge,
 }
 
-/// A type that a row's field can have.
+/// A type that a field of a row can have.
 pub trait Value: DeserializeOwned {
-    /// The kind with which it is declared.
+    /// The kind with which fields of this type are declared.
     const KIND: FieldKind;
 
-    /// How values of several partitions are combined unless the field sets it.
+    /// How the values of several partitions are combined, unless the field has a `merge` of its
+    /// own.
     const MERGE: Merge = Merge::Same;
 
     /// Whether [`Self::check`] can fail.
     const FALLIBLE: bool = true;
 
-    /// Whether the value can be stored; see [`Stored::check`].
+    /// Checks that the value can be stored; see [`Stored::check`].
     ///
     /// # Errors
-    /// As [`Self::write`].
+    /// The errors of [`Self::write`].
     fn check(&self, field: &'static str) -> Result<(), RowError> {
         self.write(field, &mut Vec::new())
     }
 
-    /// Appends the value as JSON to `out`; `field` is only for the error.
+    /// Appends the value as JSON to `out`. `field` is the field's name for the error.
     ///
     /// # Errors
-    /// [`RowError`] if the value could not be read back.
+    /// [`RowError`] if the JSON could not be read again.
     fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError>;
 
     /// Reads a value at the beginning of `text` and removes it from `text`, if it is written
-    /// exactly as [`Self::write`] writes it. Otherwise returns none, and serde reads the row.
-    /// The default implementation always returns none.
+    /// exactly as [`Self::write`] writes it. If it is not, the function returns `None`, and serde
+    /// reads the row. The default implementation always returns `None`.
     #[inline]
     fn read(text: &mut &[u8]) -> Option<Self> {
         let _ = text;
@@ -265,14 +265,14 @@ impl Value for String {
     }
 }
 
-/// Reads the JSON in the first `bytes` of `text` and removes it.
+/// Reads the JSON in the first `bytes` bytes of `text`, and removes it.
 fn take_json<T: DeserializeOwned>(text: &mut &[u8], bytes: usize) -> Option<T> {
     let (value, rest) = text.split_at_checked(bytes)?;
     *text = rest;
     from_json(value).ok()
 }
 
-/// Whether a byte is unescaped in JSON text.
+/// Whether a byte of a JSON string needs no escape.
 #[inline]
 fn is_plain(byte: u8) -> bool {
     byte >= b' ' && byte != b'"' && byte != b'\\'
@@ -307,7 +307,7 @@ impl<V: Value> Value for Option<V> {
         self.as_ref().map_or(Ok(()), |value| value.check(field))
     }
 
-    /// `null` if there is no value.
+    /// Writes `null` if there is no value.
     fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
         match self {
             Some(value) => value.write(field, out),
@@ -348,16 +348,16 @@ impl<V: Value> Value for Vec<V> {
     }
 }
 
-/// Reads JSON, always from text and never from bytes: a plugin then contains the parser
-/// only once.
+/// Reads JSON. It always reads from text and never from bytes, so a plugin contains the parser only
+/// once.
 #[doc(hidden)]
 pub fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
     let text = std::str::from_utf8(bytes).map_err(|_| RowError::Malformed("not UTF-8"))?;
     Ok(serde_json::from_str(text)?)
 }
 
-/// Any type that serde can write as JSON and read back: as a field of a row, or as the
-/// whole row of a private table.
+/// A value of any type that serde can write as JSON and read again. It can be a field of a row, or
+/// the whole row of a private table.
 ///
 /// Do not put a `HashMap` in it: its order is not that of its keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -372,7 +372,7 @@ impl<T: Serialize + DeserializeOwned> Value for Json<T> {
 
     fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError> {
         serde_json::to_writer(out, &self.0).map_err(|source| match field {
-            // The value is the row.
+            // The row consists of this value alone.
             "" => RowError::Json(source),
             field => RowError::Field { field, source },
         })
@@ -457,7 +457,7 @@ impl Stored for Timestamp {
     }
 }
 
-/// A row without content. Use it for a set: its members are the keys.
+/// A row without content. It is useful for a set, whose members are the keys.
 impl Stored for () {
     const FALLIBLE: bool = false;
 
@@ -539,7 +539,7 @@ mod tests {
     }
 
     proptest! {
-        /// Texts that are exactly what `write` writes, or nearly.
+        /// Tests texts that are exactly what `write` writes, or nearly so.
         #[test]
         fn a_row_is_what_serde_reads_or_refused(
             a in r"-?0?[0-9]{0,2}[0-9]{0,18}(\.0|e1)?",

@@ -1,22 +1,23 @@
-//! The source of a version, for plugins that are interpreters.
+//! Returns the source code of a version, for plugins that are interpreters.
 
 use crate::host;
 
-/// A script or declaration that was uploaded in place of a plugin. The host runs it with
-/// the interpreter for its kind of file.
+/// A script or declaration that was uploaded in place of a plugin. The host runs it with the
+/// interpreter for its kind of file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Source {
     /// The name of the file, without folders: `totals.yaml`.
     pub name: String,
-    /// The text.
+    /// The content of the file.
     pub text: String,
 }
 
-/// The source of this version. Call it in [`Projection::setup`](crate::Projection::setup).
+/// Returns the source code of this version. Call this function in
+/// [`Projection::setup`](crate::Projection::setup).
 ///
-/// A plugin that contains a call of this function is an interpreter: the host refuses it
-/// if it is uploaded without a source. In native tests,
-/// [`testing::set_source`](crate::testing::set_source) sets the source.
+/// A plugin that contains a call of this function is an interpreter. If it is uploaded without
+/// source code, the host refuses it. In native tests,
+/// [`testing::set_source`](crate::testing::set_source) sets the source code.
 #[must_use]
 pub fn source() -> Source {
     Source { name: host::source_name(), text: host::source_text() }

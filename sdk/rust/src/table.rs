@@ -1,9 +1,9 @@
-//! Typed tables over the contract's bytes.
+//! Typed tables. The contract itself passes rows as bytes.
 //!
-//! Rows that were read or written stay in memory as values. Changes are sent to the host at
-//! the end of a call: each changed row once, and all rows of a table in one call. The rows
-//! in memory are only a copy of the host's rows, so whether a row is in memory affects only
-//! the time of a call.
+//! Rows that were read or written stay in memory as values. Changes are sent to the host at the end
+//! of a call of the plugin. Each changed row is sent once, and all rows of a table are sent
+//! together. The rows in memory are only a copy of the host's rows, so whether a row is in memory
+//! affects only the time of a call.
 
 use crate::cache::{Columns, RowCache, end_value};
 use crate::column::Values;
@@ -13,16 +13,15 @@ use crate::key::{Key, end_of_prefix};
 use crate::row::{Field, Row, Stored};
 use crate::table_spec::TableSpec;
 
-/// The number of rows that a table keeps in memory unless `#[table(cache = …)]` sets another
+/// The number of rows that a table keeps in memory, unless `#[table(cache = …)]` sets another
 /// number.
 ///
-/// When a table reaches this number, its changes are sent to the host early, and rows that were
-/// not used recently are dropped from memory.
-/// used recently are dropped from memory.
+/// When a table has this number of rows in memory, it sends its changes to the host early, and
+/// drops rows from memory that were not used recently.
 pub const CACHE_ROWS: usize = 32_768;
 
-/// The maximum number of rows that a scan requests from the host in one call. This
-/// limits the bytes of an answer.
+/// The maximum number of rows that a scan requests from the host at a time. It limits the size of
+/// an answer.
 const SCAN_PAGE_ROWS: u32 = 128;
 
 /// The field types of a `#[derive(Tables)]` struct.
@@ -31,19 +30,20 @@ const SCAN_PAGE_ROWS: u32 = 128;
     note = "use `Table`, `TopN`, `OpenWindows`, `OpenSessions` or `Recent`, or mark the field `#[table(skip)]`"
 )]
 pub trait TableField {
-    /// The table that `spec` declares, without rows in memory.
+    /// Opens the table that `spec` declares. It has no rows in memory yet.
     fn open(spec: &'static TableSpec) -> Self;
 
     /// Sends the changes to the host.
     ///
     /// # Errors
-    /// [`FlushError`] with the event that changed the row, if a row cannot be written.
+    /// [`FlushError`] if a row cannot be written. It contains the event that changed the row.
     fn flush(&mut self) -> Result<(), FlushError>;
 
-    /// Checks the rows that the event or timer has changed, at its end.
+    /// Checks the rows that an event or timer has changed. It is called when the event or timer was
+    /// processed.
     ///
     /// # Errors
-    /// [`Error::Row`] if one of them cannot be written.
+    /// [`Error::Row`] if one of the rows cannot be written.
     fn check(&mut self) -> Result<(), Error>;
 }
 
@@ -63,24 +63,24 @@ impl<R: Row> PublicTable for Table<R> {
 
 /// A projection's tables: the struct with `#[derive(Tables)]`.
 ///
-/// Each field is a table: a [`Table`], a [`crate::TopN`], or one of
-/// [`crate::window`]'s. The field's name is the table's name, and its doc comment the
-/// table's description. `#[table(…)]` takes
+/// Each field is a table: a [`Table`], a [`crate::TopN`], or a table of [`crate::window`]. The name
+/// of the field is the name of the table, and the doc comment of the field is the description of
+/// the table. A field can have the attribute `#[table(…)]` with:
 ///
-/// * `private`: a table whose rows are any bytes, and which readers cannot see. Rows of
-///   public tables are JSON objects that can be queried and subscribed to,
-/// * `per_tenant`: every row belongs to a tenant; keys are [`crate::InTenant`],
-/// * `newest_by = "field"`: the timestamp field that decides which partition's
-///   value counts for fields with `merge = newest`,
+/// * `private`: a table whose rows are any bytes, and which readers cannot see. The rows of other
+///   tables are JSON objects, and readers can query them and subscribe to them,
+/// * `per_tenant`: every row belongs to a tenant, and its key is a [`crate::InTenant`],
+/// * `newest_by = "field"`: the timestamp field that decides which partition's value is used for
+///   fields with `merge = newest`,
 /// * `retention = "7d"`: how long a row is kept after its last change, in `us`, `ms`,
 ///   `s`, `m`, `h` or `d`; the default is forever,
-/// * `name = "…"`: the table's name, if it is not the field's,
+/// * `name = "…"`: the name of the table, if it differs from that of the field,
 /// * `cache = 1000`: the number of rows kept in memory; the default is [`CACHE_ROWS`],
 /// * `skip`: the field is not a table but a plain value. In every fresh instance it is
 ///   `Default::default()`. Set it in [`crate::Projection::setup`], and never from
 ///   events: memory is only a cache, and the host may drop it between any two calls.
 pub trait Tables: Sized {
-    /// How the tables were declared, in the order of the fields.
+    /// The declarations of the tables, in the order of the fields.
     #[doc(hidden)]
     const SPECS: &'static [TableSpec];
 
@@ -100,7 +100,7 @@ pub trait Tables: Sized {
     fn check(&mut self) -> Result<(), Error>;
 }
 
-/// A table of rows `R` under ordered keys.
+/// A table of rows of the type `R`, sorted by their keys.
 ///
 /// Reading takes `&mut self`, because rows that were read are cached. To use two tables
 /// at once, destructure `self`: `let Self { orders, totals, .. } = self;`.
@@ -108,10 +108,10 @@ pub trait Tables: Sized {
 pub struct Table<R> {
     spec: &'static TableSpec,
     cache: RowCache,
-    /// The rows, each at the place of its key in `cache`. `None` if the table has no
-    /// row under the key.
+    /// The rows in memory, each at the place of its key in `cache`. `None` means that the table has
+    /// no row under the key.
     rows: Vec<Option<R>>,
-    /// Places of rows that were changed and not checked yet.
+    /// The places of the rows that were changed and not checked yet.
     unchecked: Vec<u32>,
     columns: Columns,
 }
@@ -133,8 +133,8 @@ impl<R: Stored> TableField for Table<R> {
         }
         self.check()?;
         self.columns.clear();
-        // If this fails, the changes stay in the list of unsent changes, so a caller that
-        // ignores the error gets it again at the next flush.
+        // If this fails, the changes stay in the list of changes that were not sent. So a caller
+        // that ignores the error gets it again at the next flush.
         self.collect()?;
         send(self.spec.id, &self.columns);
         self.cache.sent();
@@ -151,7 +151,7 @@ impl<R: Stored> TableField for Table<R> {
 }
 
 impl<R: Stored> Table<R> {
-    /// The row under `key`, or none.
+    /// The row under `key`; `None` if there is none.
     ///
     /// # Errors
     /// [`Error::Key`] if the key is not allowed in this table, [`Error::Row`] if the
@@ -162,10 +162,11 @@ impl<R: Stored> Table<R> {
         Ok(self.rows[place].as_ref())
     }
 
-    /// The row under `key`, mutable; a new `R::default()` if there is none.
+    /// The row under `key`, which the caller may change. If there is none, it is a new
+    /// `R::default()`.
     ///
     /// # Errors
-    /// As [`Self::get`].
+    /// The errors of [`Self::get`].
     #[inline]
     pub fn row(&mut self, key: impl Key) -> Result<&mut R, Error>
     where
@@ -174,10 +175,11 @@ impl<R: Stored> Table<R> {
         self.row_or(key, R::default)
     }
 
-    /// The row under `key`, mutable; if there is none, the result of `fresh`.
+    /// The row under `key`, which the caller may change. If there is none, it is the result of
+    /// `fresh`.
     ///
     /// # Errors
-    /// As [`Self::get`].
+    /// The errors of [`Self::get`].
     #[inline]
     pub fn row_or(&mut self, key: impl Key, fresh: impl FnOnce() -> R) -> Result<&mut R, Error> {
         let place = self.load(key)?;
@@ -185,10 +187,10 @@ impl<R: Stored> Table<R> {
         Ok(self.rows[place].get_or_insert_with(fresh))
     }
 
-    /// The row under `key`, mutable, or none.
+    /// The row under `key`, which the caller may change; `None` if there is none.
     ///
     /// # Errors
-    /// As [`Self::get`].
+    /// The errors of [`Self::get`].
     pub fn get_mut(&mut self, key: impl Key) -> Result<Option<&mut R>, Error> {
         let place = self.load(key)?;
         if self.rows[place].is_some() {
@@ -197,7 +199,7 @@ impl<R: Stored> Table<R> {
         Ok(self.rows[place].as_mut())
     }
 
-    /// Puts `row` under `key`, replacing any existing row.
+    /// Stores `row` under `key`. If there is a row already, it is replaced.
     ///
     /// # Errors
     /// [`Error::Key`] if the key is not allowed in this table.
@@ -216,7 +218,7 @@ impl<R: Stored> Table<R> {
     /// Removes the row under `key` from the table, and returns it.
     ///
     /// # Errors
-    /// As [`Self::get`].
+    /// The errors of [`Self::get`].
     pub fn take(&mut self, key: impl Key) -> Result<Option<R>, Error> {
         let place = self.load(key)?;
         if self.rows[place].is_some() {
@@ -226,13 +228,13 @@ impl<R: Stored> Table<R> {
     }
 
     /// Reads the rows under `keys` into memory in one call of the host, so that later reads of
-    /// these rows need no call. Call it from [`prepare`](crate::Projection::prepare), if a
-    /// table has many more rows than its `cache`. It affects only the time of those reads. It
-    /// ignores `keys` if the rows of most recent keys were in memory already, and it ignores
-    /// the keys beyond the number of rows in the table's `cache`.
+    /// these rows need no call. Call it in [`prepare`](crate::Projection::prepare), if the table
+    /// has many more rows than its `cache`. It only makes those reads faster. It does nothing if
+    /// most of the recent keys had rows in memory already, and ignores keys beyond the number of
+    /// rows in the table's `cache`.
     ///
     /// # Errors
-    /// As [`Self::get`].
+    /// The errors of [`Self::get`].
     pub fn prefetch<K: Key>(&mut self, keys: impl IntoIterator<Item = K>) -> Result<(), Error> {
         let keys = keys.into_iter();
         let (least, most) = keys.size_hint();
@@ -245,8 +247,8 @@ impl<R: Stored> Table<R> {
         }
         let first = self.cache.len();
         let read = self.ask_for(keys).and_then(|()| self.read_from(first));
-        // If reading has failed, the new keys lose their places again, because it is unknown
-        // whether they have rows.
+        // Reading has failed, so it is not known whether the new keys have rows. They lose their
+        // places again.
         self.cache.truncate(self.rows.len());
         read
     }
@@ -269,7 +271,7 @@ impl<R: Stored> Table<R> {
         Ok(())
     }
 
-    /// Reads the rows of the keys from place `first` on; all others are in memory.
+    /// Reads the rows of the keys from the place `first` on. All other rows are in memory.
     fn read_from(&mut self, first: usize) -> Result<(), Error> {
         if first == self.cache.len() {
             return Ok(());
@@ -297,13 +299,13 @@ impl<R: Stored> Table<R> {
 
     /// The rows that `scan` selects, with their keys, in order.
     ///
-    /// All of them are returned at once, so set [`Scan::limit`] if there may be many.
+    /// All rows are returned at once. Set [`Scan::limit`] if there may be many.
     ///
     /// # Errors
     /// [`Error::Row`] if a row's bytes are not an `R`, or if a changed row cannot be
     /// written.
     pub fn scan(&mut self, scan: &Scan) -> Result<Vec<(String, R)>, Error> {
-        // The host's rows must be current.
+        // The host must have the current rows, because it executes the scan.
         self.flush()?;
         let mut rows = Vec::new();
         let Scan { mut start, mut end, limit, reverse } = scan.clone();
@@ -336,7 +338,7 @@ impl<R: Stored> Table<R> {
         self.spec.name
     }
 
-    /// Writes the changes into columns, in the order in which they happened.
+    /// Writes the changed rows into columns, in the order in which they were changed.
     fn collect(&mut self) -> Result<(), FlushError> {
         let Self { spec, cache, rows, columns, .. } = self;
         let Columns { causes, keys, values, deletes, deleted } = columns;
@@ -373,7 +375,7 @@ impl<R: Stored> Table<R> {
         Ok(())
     }
 
-    /// Notes that the row at `place` changes, if that is allowed.
+    /// Notes that the row at `place` will be changed, if this is allowed.
     #[inline]
     fn change(&mut self, place: usize) -> Result<(), Error> {
         if self.spec.per_tenant {
@@ -398,7 +400,8 @@ impl<R: Stored> Table<R> {
         Ok(())
     }
 
-    /// The place of the row under `key`, read from the host if necessary.
+    /// Returns the place of the row under `key`. If the row is not in memory, it is read from the
+    /// host.
     #[inline]
     fn load(&mut self, key: impl Key) -> Result<usize, Error> {
         match self.cache.find(key) {
@@ -426,8 +429,8 @@ impl<R: Stored> Table<R> {
         self.cache.insert(hash)
     }
 
-    /// Checks that the current key is allowed in the table, and makes room for one more
-    /// row.
+    /// Checks that the table may contain the current key, and makes room for one more row in
+    /// memory.
     fn make_room(&mut self) -> Result<(), Error> {
         self.cache.check_key(self.spec)?;
         if self.cache.len() >= self.spec.cache_rows.max(1) {
@@ -458,7 +461,7 @@ fn send(table: u32, columns: &Columns) {
     }
 }
 
-/// Which rows of a table to read, and in which order.
+/// Selects the rows of a table that are read, and their order.
 ///
 /// ```
 /// # use lantern_sdk::Scan;
@@ -475,32 +478,32 @@ pub struct Scan {
 }
 
 impl Scan {
-    /// All rows.
+    /// Selects all rows.
     pub fn all() -> Self {
         Self::range("", "")
     }
 
-    /// The rows whose keys begin with `prefix`. For the first parts of a tuple, the
-    /// prefix is the key of these parts and a `/`.
+    /// Selects the rows whose keys begin with `prefix`. For the first parts of a tuple, the prefix
+    /// is the key of these parts, followed by `/`.
     pub fn prefix(prefix: impl Key) -> Self {
         let start = prefix.to_key();
         let end = end_of_prefix(&start);
         Self { start, end, limit: usize::MAX, reverse: false }
     }
 
-    /// The rows from `start` up to but not including `end`; an empty `end` means no
-    /// end.
+    /// Selects the rows from `start` up to but not including `end`. If `end` is empty, the range
+    /// has no end.
     pub fn range(start: impl Key, end: impl Key) -> Self {
         Self { start: start.to_key(), end: end.to_key(), limit: usize::MAX, reverse: false }
     }
 
-    /// At most `rows` rows.
+    /// Limits the result to at most `rows` rows.
     pub fn limit(mut self, rows: usize) -> Self {
         self.limit = rows;
         self
     }
 
-    /// In descending order of keys.
+    /// Returns the rows in descending order of their keys.
     pub fn newest_first(mut self) -> Self {
         self.reverse = true;
         self

@@ -1,4 +1,4 @@
-//! The declaration of a table.
+//! Declarations of tables.
 
 use crate::row::Field;
 
@@ -6,22 +6,23 @@ use crate::row::Field;
 /// struct; see [`crate::dynamic`] for tables that are declared at run time.
 #[derive(Debug)]
 pub struct TableSpec {
-    /// The table's index in the manifest.
+    /// The index of the table in the manifest.
     pub id: u32,
-    /// The name.
+    /// The name of the table.
     pub name: &'static str,
-    /// A description for people.
+    /// The description of the table for people.
     pub description: &'static str,
-    /// Whether readers can see it.
+    /// Whether readers can see the table.
     pub public: bool,
-    /// Whether every row belongs to a tenant.
+    /// Whether every row of the table belongs to a tenant.
     pub per_tenant: bool,
-    /// The fields of its rows, if it is public.
+    /// The fields of the rows, if the table is public.
     pub fields: &'static [Field],
-    /// The field whose latest time decides over fields with merge `newest`.
+    /// The field that decides whose value is used for fields with merge `newest`: that of the row
+    /// with the latest time.
     pub newest_by: Option<&'static str>,
-    /// How long a row is kept after its last change, in microseconds; `None` for ever.
+    /// How long a row is kept after its last change, in microseconds; `None` if it is kept forever.
     pub retention_us: Option<u64>,
-    /// How many rows are kept in memory.
+    /// The number of rows that are kept in memory.
     pub cache_rows: usize,
 }

@@ -1,6 +1,6 @@
-//! Points in event time, and their text form.
+//! Times of events, and their form as text.
 //!
-//! A guest has no clock: the only times are those of the events.
+//! A plugin has no clock. It knows only the times of events.
 
 use std::fmt;
 use std::ops::{Add, Sub};
@@ -29,9 +29,9 @@ const SECONDS_PER_DAY: i64 = 86_400;
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// Before any event: the watermark before the first event.
+    /// A time before every event. It is the watermark before the first event.
     pub const MIN: Self = Self(i64::MIN);
-    /// After any event.
+    /// A time after every event.
     pub const MAX: Self = Self(i64::MAX);
 
     /// The time `micros` microseconds after 1970-01-01T00:00:00Z.
@@ -60,8 +60,8 @@ impl Timestamp {
         self.0
     }
 
-    /// The last multiple of `step` at or before this time; the time itself if `step` is
-    /// less than a microsecond.
+    /// The last multiple of `step` at or before this time. If `step` is less than a microsecond, it
+    /// is this time.
     #[must_use]
     pub fn floor(self, step: Duration) -> Self {
         match micros_of(step) {
@@ -70,44 +70,44 @@ impl Timestamp {
         }
     }
 
-    /// The start of its second, in UTC.
+    /// The start of the second that contains this time, in UTC.
     #[must_use]
     pub fn second(self) -> Self {
         self.floor(Duration::from_secs(1))
     }
 
-    /// The start of its minute, in UTC.
+    /// The start of the minute that contains this time, in UTC.
     #[must_use]
     pub fn minute(self) -> Self {
         self.floor(Duration::from_secs(60))
     }
 
-    /// The start of its hour, in UTC.
+    /// The start of the hour that contains this time, in UTC.
     #[must_use]
     pub fn hour(self) -> Self {
         self.floor(Duration::from_secs(3_600))
     }
 
-    /// The start of its day, in UTC.
+    /// The start of the day that contains this time, in UTC.
     #[must_use]
     pub fn day(self) -> Self {
         self.floor(Duration::from_secs(86_400))
     }
 
-    /// Microseconds from `earlier` to this time; negative if `earlier` is later.
+    /// The number of microseconds from `earlier` to this time; negative if `earlier` is later.
     #[must_use]
     pub const fn micros_since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// Whole milliseconds from `earlier` to this time, rounded towards zero.
+    /// The number of whole milliseconds from `earlier` to this time, rounded towards zero.
     #[must_use]
     pub const fn millis_since(self, earlier: Self) -> i64 {
         self.micros_since(earlier) / 1_000
     }
 
-    /// Writes RFC 3339 to `out`: the same text as [`Display`](fmt::Display), without a
-    /// formatter.
+    /// Appends this time to `out` in RFC 3339. The text is that of [`Display`](fmt::Display), but
+    /// no formatter is used.
     pub(crate) fn write_to(self, out: &mut String) {
         let mut text = [0; 32];
         let length = self.render(&mut text);
@@ -123,7 +123,7 @@ impl Timestamp {
         if (0..=9_999).contains(&year) {
             out.digits(year as u32, 4);
         } else {
-            // RFC 3339 ends with the year 9999; ISO 8601 continues with a sign.
+            // RFC 3339 ends with the year 9999. ISO 8601 allows later years with a sign.
             out.push(if year < 0 { b'-' } else { b'+' });
             out.digits(year.unsigned_abs() as u32, 6);
         }
@@ -174,14 +174,14 @@ impl Writer<'_> {
     }
 }
 
-/// Microseconds of `duration`, limited to what fits a timestamp.
+/// The number of microseconds in `duration`, limited to the range of a timestamp.
 pub(crate) fn micros_of(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian
-/// calendar. Years begin in March, so that the leap day is the last day of its year,
-/// and are counted in eras of 400 years.
+/// The year, month and day that is `day` days after 1970-01-01, in the proleptic Gregorian
+/// calendar. The calculation begins years in March, so that the leap day is the last day of a year,
+/// and counts them in eras of 400 years.
 pub(crate) fn date_of(day: i64) -> (i64, u32, u32) {
     let day = day + 719_468;
     let era = day.div_euclid(146_097);
@@ -195,7 +195,7 @@ pub(crate) fn date_of(day: i64) -> (i64, u32, u32) {
     (year, month as u32, day as u32)
 }
 
-/// The day of a date, counted from 1970-01-01; the inverse of [`date_of`].
+/// The number of days from 1970-01-01 to a date. It is the inverse of [`date_of`].
 pub(crate) fn day_of(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let era = year.div_euclid(400);
@@ -213,7 +213,7 @@ impl fmt::Display for Timestamp {
     }
 }
 
-/// A text that is not an RFC 3339 timestamp.
+/// The error for a text that is not a timestamp in RFC 3339.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("`{0}` is not an RFC 3339 timestamp like 2026-03-01T12:00:00Z")]
 pub struct ParseTimestampError(String);
@@ -226,8 +226,8 @@ impl FromStr for Timestamp {
     }
 }
 
-/// Digits after the sixth of a fraction are cut off; a leap second counts as the last
-/// second of its minute.
+/// Parses a timestamp in RFC 3339. Digits after the sixth of a fraction are cut off, and a leap
+/// second counts as the last second of its minute.
 fn parse(text: &[u8]) -> Option<Timestamp> {
     let number = |range: std::ops::Range<usize>| {
         text.get(range)?.iter().try_fold(0, |number, digit| {
@@ -306,7 +306,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 impl Add<Duration> for Timestamp {
     type Output = Self;
 
-    /// The time `later` after this one, at most [`Timestamp::MAX`].
+    /// The time that is `later` after this time, but at most [`Timestamp::MAX`].
     fn add(self, later: Duration) -> Self {
         Self(self.0.saturating_add(micros_of(later)))
     }
@@ -315,7 +315,7 @@ impl Add<Duration> for Timestamp {
 impl Sub<Duration> for Timestamp {
     type Output = Self;
 
-    /// The time `earlier` before this one, at least [`Timestamp::MIN`].
+    /// The time that is `earlier` before this time, but at least [`Timestamp::MIN`].
     fn sub(self, earlier: Duration) -> Self {
         Self(self.0.saturating_sub(micros_of(earlier)))
     }

@@ -1,9 +1,9 @@
-//! The N largest values of each group.
+//! Keeps the N largest values of each group.
 //!
-//! All groups are in one private table. For each group, this table has one row with the group's
-//! N largest items in order. Every other item of the group has two rows: one under its name, to
-//! find its value, and one under its value, to find the next largest item when one of the N
-//! largest shrinks or is removed.
+//! All groups are in one private table. For each group, this table has one row with the group's N
+//! largest items in order. Every other item of the group has two rows. One is under the item's
+//! name, to find its value. The other is under its value, to find the next largest item when one of
+//! the N largest shrinks or is removed.
 
 use std::cmp::Ordering;
 
@@ -13,12 +13,12 @@ use crate::row::Stored;
 use crate::table::{Scan, Table, TableField};
 use crate::table_spec::TableSpec;
 
-/// The N largest values of each group, exact while values grow, shrink and are
+/// Keeps the N largest values of each group. They are exact even if values grow, shrink and are
 /// removed.
 ///
-/// Values are integers; keep amounts in their smallest unit. Among equal values, the item whose
-/// key comes first in the order of bytes ranks first. So the ranking depends only on the values
-/// and never on the order of events.
+/// Values are integers; keep amounts in their smallest unit. If values are equal, the item whose
+/// key comes first in the order of bytes ranks first. So the ranking depends only on the values,
+/// and not on the order of events.
 ///
 /// A `TopN` is a private table of its own. Copy the items that readers should see to a public
 /// table whenever [`TopN::add`], [`TopN::set`] or [`TopN::remove`] returns that the N largest
@@ -100,9 +100,9 @@ pub struct TopN<const N: usize> {
 /// An item among the N largest of its group.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ranked {
-    /// The item's key.
+    /// The key of the item.
     pub item: String,
-    /// The value.
+    /// The value of the item.
     pub value: i64,
 }
 
@@ -113,14 +113,15 @@ impl Ranked {
     }
 }
 
-/// A row of the table.
+/// A row of the private table.
 #[derive(Debug)]
 enum RetainedKeys {
-    /// For a group: its N largest items in order, and the number of other items.
+    /// The row of a group: its N largest items in order, and the number of its other items.
     Group { largest: Vec<Ranked>, others: u64 },
-    /// For an item that is not among the N largest, by its name: its value.
+    /// The row of an item that is not among the N largest, under the item's name. Contains its
+    /// value.
     Value(i64),
-    /// For an item that is not among the N largest, by its value.
+    /// The row of an item that is not among the N largest, under its value.
     Place,
 }
 
@@ -194,11 +195,11 @@ impl<const N: usize> TableField for TopN<N> {
 }
 
 impl<const N: usize> TopN<N> {
-    /// Adds `amount`, which may be negative, to the value of `item`; a new item begins
-    /// at 0. Returns whether the N largest have changed.
+    /// Adds `amount`, which may be negative, to the value of `item`. A new item begins at 0.
+    /// Returns whether the N largest have changed.
     ///
     /// # Errors
-    /// [`Error::Plugin`] if the sum does not fit 64 bits; otherwise as [`Table::get`].
+    /// [`Error::Plugin`] if the sum does not fit 64 bits, and the errors of [`Table::get`].
     pub fn add(&mut self, group: impl Key, item: impl Key, amount: i64) -> Result<bool, Error> {
         let item = item.to_key();
         let sum = |value: Option<i64>| match value.unwrap_or_default().checked_add(amount) {
@@ -211,7 +212,7 @@ impl<const N: usize> TopN<N> {
     /// Sets the value of `item` to `value`. Returns whether the N largest have changed.
     ///
     /// # Errors
-    /// As [`Table::get`].
+    /// The errors of [`Table::get`].
     pub fn set(&mut self, group: impl Key, item: impl Key, value: i64) -> Result<bool, Error> {
         self.change(&group.to_key(), &item.to_key(), |_| Ok(Some(value)))
     }
@@ -219,15 +220,16 @@ impl<const N: usize> TopN<N> {
     /// Removes `item`. Returns whether the N largest have changed.
     ///
     /// # Errors
-    /// As [`Table::get`].
+    /// The errors of [`Table::get`].
     pub fn remove(&mut self, group: impl Key, item: impl Key) -> Result<bool, Error> {
         self.change(&group.to_key(), &item.to_key(), |_| Ok(None))
     }
 
-    /// The N largest of `group`, largest first; fewer if it has fewer items.
+    /// The N largest items of `group`, the largest first. There are fewer if the group has fewer
+    /// items.
     ///
     /// # Errors
-    /// As [`Table::get`].
+    /// The errors of [`Table::get`].
     pub fn largest(&mut self, group: impl Key) -> Result<&[Ranked], Error> {
         match self.table.get(group_key(&group.to_key()))? {
             Some(RetainedKeys::Group { largest, .. }) => Ok(largest),
@@ -238,7 +240,7 @@ impl<const N: usize> TopN<N> {
     /// The value of `item`, whether it is among the N largest or not.
     ///
     /// # Errors
-    /// As [`Table::get`].
+    /// The errors of [`Table::get`].
     pub fn value(&mut self, group: impl Key, item: impl Key) -> Result<Option<i64>, Error> {
         let (group, item) = (group.to_key(), item.to_key());
         let ranked = self.largest(&group)?.iter().find(|ranked| ranked.item == item);
@@ -251,7 +253,7 @@ impl<const N: usize> TopN<N> {
     /// Removes all items of `group`.
     ///
     /// # Errors
-    /// As [`Table::scan`].
+    /// The errors of [`Table::scan`].
     pub fn clear(&mut self, group: impl Key) -> Result<(), Error> {
         let group = group.to_key();
         self.table.delete(group_key(&group))?;
@@ -271,7 +273,7 @@ impl<const N: usize> TopN<N> {
         }
     }
 
-    /// Sets the value of `item` to the result of `value`, called with the current one.
+    /// Sets the value of `item`. `value` is called with the current value and returns the new one.
     fn change(
         &mut self,
         group: &str,
@@ -327,7 +329,8 @@ impl<const N: usize> TopN<N> {
         Ok(true)
     }
 
-    /// The N largest of a group and the number of its other items, mutable.
+    /// The N largest items of a group and the number of its other items. The caller may change
+    /// them.
     fn group(&mut self, group: &str) -> Result<(&mut Vec<Ranked>, &mut u64), Error> {
         let fresh = || RetainedKeys::Group { largest: Vec::new(), others: 0 };
         match self.table.row_or(group_key(group), fresh)? {
@@ -346,14 +349,14 @@ impl<const N: usize> TopN<N> {
         Ok(())
     }
 
-    /// Sets another value for the item at `place`.
+    /// Gives the item at `place` another value.
     fn move_ranked(&mut self, group: &str, place: usize, value: i64) -> Result<(), Error> {
         let (largest, others) = self.group(group)?;
         let mut ranked = largest.remove(place);
         let shrinks = value < ranked.value;
         ranked.value = value;
-        // If the item still ranks before one of the N largest, it ranks before all
-        // other items.
+        // If the item still ranks before one of the N largest, it also ranks before all other
+        // items.
         let last = largest.last().is_none_or(|last| !last.is_behind(&ranked.item, value));
         if shrinks && last && *others > 0 {
             self.put_other(group, &ranked.item, value)?;
@@ -374,7 +377,7 @@ impl<const N: usize> TopN<N> {
         Ok(())
     }
 
-    /// Makes the first of the other items one of the N largest.
+    /// Moves the first of the other items to the N largest.
     fn promote(&mut self, group: &str) -> Result<(), Error> {
         let prefix = places_key(group);
         let first = self.table.scan(&Scan::prefix(prefix.as_str()).limit(1))?;
@@ -406,8 +409,8 @@ fn group_key(group: &str) -> String {
     ("group", group).to_key()
 }
 
-/// The key of an item's row by its name. The item is the last part and is not escaped,
-/// because escaping could change the order.
+/// The key of the row that an item has under its name. The item is the last part of the key and is
+/// not escaped, because escaping could change the order.
 fn item_key(group: &str, item: &str) -> String {
     let mut key = ("item", group, "").to_key();
     key.push_str(item);
@@ -418,8 +421,8 @@ fn places_key(group: &str) -> String {
     ("place", group, "").to_key()
 }
 
-/// The key of an item's row by its value. These keys sort by descending value, and
-/// among equal values by item.
+/// The key of the row that an item has under its value. These keys sort by descending value and,
+/// for equal values, by item.
 fn place_key(group: &str, item: &str, value: i64) -> String {
     let mut key = places_key(group);
     Narrow(!value).write(&mut key);

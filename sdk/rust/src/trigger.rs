@@ -1,5 +1,5 @@
-//! The timer or event that the projection is processing now. Each write of the projection names
-//! it as its cause, and may change only rows of its tenant.
+//! The timer or event that the projection is processing now. It is the cause of each write of the
+//! projection, which may change only rows of its tenant.
 
 use std::cell::{Cell, RefCell};
 
@@ -8,14 +8,13 @@ thread_local! {
     static TENANT: RefCell<Option<String>> = const { RefCell::new(None) };
 }
 
-/// Continues with the timer or event with index `cause` in the batch.
+/// Sets the current timer or event. `cause` is its index in the batch.
 #[inline]
 pub(crate) fn enter(cause: u32) {
     CAUSE.set(cause);
 }
 
-/// Sets the tenant whose rows may be changed; none for a timer that belongs to no
-/// tenant.
+/// Sets the tenant whose rows may be changed; `None` for a timer that belongs to no tenant.
 pub(crate) fn enter_tenant(tenant: Option<&str>) {
     TENANT.with_borrow_mut(|current| match (current, tenant) {
         (Some(current), Some(tenant)) => {
@@ -34,7 +33,7 @@ pub(crate) fn cause() -> u32 {
     CAUSE.get()
 }
 
-/// Whether rows of the tenant at the beginning of `key` may be changed.
+/// Whether the projection may now change rows of the tenant at the beginning of `key`.
 pub(crate) fn may_change(key: &str) -> bool {
     let tenant = key.split_once('\0').map(|(tenant, _)| tenant);
     tenant.is_some() && TENANT.with_borrow(|current| current.as_deref() == tenant)

@@ -1,4 +1,4 @@
-//! Counting distinct values: `HyperLogLog` with an exact form for few values.
+//! Counts distinct values with `HyperLogLog`, and exactly as long as there are few values.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
@@ -8,42 +8,42 @@ use twox_hash::XxHash64;
 
 use crate::DecodeError;
 
-/// Up to this many distinct values are counted exactly.
+/// The maximum number of distinct values that are counted exactly.
 pub const DISTINCT_EXACT_MAX: usize = 512;
 
 const INDEX_BITS: u32 = 12;
 const REGISTERS: usize = 1 << INDEX_BITS;
-/// The number of hash bits used: those of the index and those of the rank.
+/// The number of bits of a hash that are used: those of the index and those of the rank.
 const ENTRY_BITS: u32 = 40;
 const ENTRY_BYTES: usize = 5;
 const RANK_BITS: u32 = ENTRY_BITS - INDEX_BITS;
 const RANK_MAX: u8 = RANK_BITS as u8 + 1;
-/// Registers of five bits each, eight of them in five bytes.
+/// The size of all registers in bytes. A register has five bits, so eight of them take five bytes.
 const DENSE_BYTES: usize = REGISTERS / 8 * 5;
 
 const FORM_SPARSE: u8 = 1;
 const FORM_DENSE: u8 = 2;
 
-/// Fractional bits of the estimator's fixed-point numbers.
+/// The number of fractional bits in the fixed-point numbers of the estimator.
 const POINT: u32 = 60;
 const ONE: u128 = 1 << POINT;
-/// 1 / (2 ln 2), with 63 fractional bits.
+/// The number 1 / (2 ln 2) with 63 fractional bits.
 const ALPHA: u128 = 6_653_256_548_922_161_246;
 
-/// Counts distinct values, in at most 2,561 bytes.
+/// Counts distinct values. It takes at most 2,561 bytes.
 ///
-/// Up to 512 values the count is exact (two different values count as one with
-/// a probability of 2⁻⁴⁰). Above, the standard error is 1.63 %: in 95 of 100
-/// cases the estimate is within 3.3 % of the true count. Adding a value again
-/// changes nothing, and merging is commutative, associative and idempotent.
+/// Up to 512 values the count is exact (two different values count as one with a probability of
+/// 2⁻⁴⁰). With more values, the standard error is 1.63 %: in 95 of 100 cases the estimate is within
+/// 3.3 % of the true count. Adding a value again changes nothing, and merging is commutative,
+/// associative and idempotent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Distinct(State);
 
 #[derive(Clone, PartialEq, Eq)]
 enum State {
-    /// The entries, ascending; at most [`DISTINCT_EXACT_MAX`].
+    /// The entries in ascending order; at most [`DISTINCT_EXACT_MAX`].
     Sparse(Vec<u64>),
-    /// The packed registers.
+    /// The registers, eight of them in five bytes.
     Dense(Box<[u8; DENSE_BYTES]>),
 }
 
@@ -60,24 +60,24 @@ impl fmt::Debug for Distinct {
 }
 
 impl Distinct {
-    /// The sketch of no values.
+    /// Creates the sketch of no values.
     #[must_use]
     pub const fn new() -> Self {
         Self(State::Sparse(Vec::new()))
     }
 
-    /// Adds a text.
+    /// Adds a text to the values.
     #[inline]
     pub fn add(&mut self, text: &str) {
         self.add_bytes(text.as_bytes());
     }
 
-    /// Adds an integer. It is the same value as its decimal text.
+    /// Adds an integer to the values. It is the same value as its decimal text.
     pub fn add_integer(&mut self, integer: i64) {
         self.add_bytes(itoa::Buffer::new().format(integer).as_bytes());
     }
 
-    /// Adds a value by its bytes. Two values are the same if their bytes are.
+    /// Adds a value by its bytes. Two values are the same if their bytes are equal.
     #[inline]
     pub fn add_bytes(&mut self, value: &[u8]) {
         self.add_entry(XxHash64::oneshot(0, value) >> (u64::BITS - ENTRY_BITS));
@@ -103,7 +103,7 @@ impl Distinct {
         }
     }
 
-    /// Changes this to the sketch of the values of both.
+    /// Adds the values of `other`: the result is the sketch of the values of both.
     pub fn merge(&mut self, other: &Self) {
         match (&mut self.0, &other.0) {
             (_, State::Sparse(entries)) => {
@@ -126,7 +126,7 @@ impl Distinct {
         }
     }
 
-    /// The bytes of memory that it holds in addition to its own size.
+    /// The number of bytes of memory that the sketch takes in addition to its own size.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {
@@ -156,7 +156,8 @@ impl Distinct {
         }
     }
 
-    /// The canonical bytes: equal for equal sketches, different for others.
+    /// The bytes of the sketch. They are equal for equal sketches, and different for different
+    /// ones.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match &self.0 {
@@ -177,10 +178,10 @@ impl Distinct {
         }
     }
 
-    /// The sketch from which [`Self::encode`] wrote `bytes`.
+    /// Reads a sketch from the bytes that [`Self::encode`] has written.
     ///
     /// # Errors
-    /// [`DecodeError`] if no sketch has these bytes.
+    /// [`DecodeError`] if `bytes` are not those of a sketch.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match bytes.split_first() {
             Some((&FORM_SPARSE, entries)) => decode_sparse(entries),
@@ -215,8 +216,8 @@ fn decode_dense(bytes: &[u8]) -> Result<Distinct, DecodeError> {
     Ok(Distinct(State::Dense(Box::new(registers))))
 }
 
-/// The position of a register's five bits. The bits are within the two bytes that begin at the
-/// returned byte; the second number is how far they are from the lowest bit of these two bytes.
+/// The place of the five bits of a register. They are within the two bytes that begin at the
+/// returned index. The second number is their distance from the lowest bit of these two bytes.
 #[inline]
 fn place(index: usize) -> (usize, u32) {
     let bit = index * 5;
@@ -235,7 +236,7 @@ fn register(registers: &[u8; DENSE_BYTES], index: usize) -> u8 {
     (window(registers, byte) >> shift) as u8 & 31
 }
 
-/// Sets the register to at least `rank`.
+/// Raises the register to `rank`, unless it is already as high.
 #[inline]
 fn raise(registers: &mut [u8; DENSE_BYTES], index: usize, rank: u8) {
     if rank <= register(registers, index) {
@@ -258,9 +259,10 @@ fn raise_by_entry(registers: &mut [u8; DENSE_BYTES], entry: u64) {
     raise(registers, index, rank as u8);
 }
 
-/// Ertl's improved raw estimator ("New cardinality estimation algorithms for
-/// `HyperLogLog` sketches", 2017, algorithm 6). It needs neither tables nor different
-/// formulas for small and large counts. `counts[k]` registers have the value `k`.
+/// Estimates the number of distinct values with Ertl's improved raw estimator ("New cardinality
+/// estimation algorithms for `HyperLogLog` sketches", 2017, algorithm 6). This estimator needs
+/// neither tables nor different formulas for small and large counts. `counts[k]` is the number of
+/// registers with the value `k`.
 fn estimate(counts: &[u64; RANK_MAX as usize + 1]) -> u64 {
     let registers = REGISTERS as u128;
     let share = |count: u64| u128::from(count) * (ONE / registers);
@@ -273,13 +275,14 @@ fn estimate(counts: &[u64; RANK_MAX as usize + 1]) -> u64 {
     if sum == 0 {
         return limit;
     }
-    // ALPHA · m² / sum, where ALPHA has 63 fractional bits and sum has POINT.
+    // This is ALPHA · m² / sum. ALPHA has 63 fractional bits, and the sum has POINT fractional
+    // bits.
     let scaled = ALPHA << (2 * INDEX_BITS + POINT - 63);
     let rounded = (scaled + sum / 2) / sum;
     u64::try_from(rounded).map_or(limit, |rounded| rounded.min(limit))
 }
 
-/// `x + x²·1 + x⁴·2 + x⁸·4 + …`, for a number less than 1.
+/// Calculates `x + x²·1 + x⁴·2 + x⁸·4 + …` for a number less than 1.
 fn sigma(mut x: u128) -> u128 {
     let (mut sum, mut weight) = (x, 1);
     loop {
@@ -292,7 +295,7 @@ fn sigma(mut x: u128) -> u128 {
     }
 }
 
-/// A third of `1 − x − (1 − x^½)²·½ − (1 − x^¼)²·¼ − …`, for a number from 0 to 1.
+/// Calculates a third of `1 − x − (1 − x^½)²·½ − (1 − x^¼)²·¼ − …` for a number from 0 to 1.
 fn tau(mut x: u128) -> u128 {
     if x == 0 || x == ONE {
         return 0;

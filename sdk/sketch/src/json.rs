@@ -1,5 +1,5 @@
-//! The JSON form of sketches in rows: the numbers for people, and the sketch itself for
-//! merging.
+//! Writes and reads the JSON form of sketches in rows. It contains the numbers for people, and the
+//! sketch itself so that it can be merged.
 
 use alloc::borrow::Cow;
 use alloc::string::String;
@@ -19,7 +19,7 @@ struct DistinctForm<'a> {
     sketch: Cow<'a, str>,
 }
 
-/// Without values, all numbers but the count are null.
+/// The JSON of percentiles. If there are no values, all numbers except the count are null.
 #[derive(PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PercentilesForm<'a> {
@@ -68,30 +68,30 @@ fn from_base64(text: &str) -> Result<Vec<u8>, DecodeError> {
 macro_rules! json {
     ($sketch:ident, $form:ident) => {
         impl $sketch {
-            /// The bytes of [`Self::encode`] as base64.
+            /// The bytes of [`Self::encode`], as base64.
             #[must_use]
             pub fn to_base64(&self) -> String {
                 to_base64(&self.encode()).into_owned()
             }
 
-            /// The sketch from which [`Self::to_base64`] wrote `text`.
+            /// Reads a sketch from the text that [`Self::to_base64`] has written.
             ///
             /// # Errors
-            /// [`DecodeError`] if no sketch has this text.
+            /// [`DecodeError`] if `text` is not that of a sketch.
             pub fn from_base64(text: &str) -> Result<Self, DecodeError> {
                 Self::decode(&from_base64(text)?)
             }
         }
 
-        /// The form in a row: an object with the numbers and the sketch.
+        /// Writes the form that a sketch has in a row: an object with the numbers and the sketch.
         impl Serialize for $sketch {
             fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
                 self.form().serialize(serializer)
             }
         }
 
-        /// Reads an object with exactly these members. Its numbers must be those that its
-        /// sketch gives.
+        /// Reads an object with exactly these members. The numbers must be those that the sketch
+        /// gives.
         impl<'de> Deserialize<'de> for $sketch {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
                 let form = $form::deserialize(deserializer)?;

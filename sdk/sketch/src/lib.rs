@@ -1,11 +1,11 @@
-//! Mergeable sketches: [`Distinct`] counts distinct values, [`Percentiles`] computes
-//! percentiles, each with a stated error and in bounded memory.
+//! Sketches that can be merged. [`Distinct`] counts distinct values, and [`Percentiles`] computes
+//! percentiles. Both have a stated error and use bounded memory.
 //!
-//! A sketch is a function of the values that were added, in any order and grouping:
-//! adding two halves separately and merging them gives the sketch of the whole, byte by
-//! byte. All arithmetic uses integers, so the same values give the same bytes and the
-//! same numbers on every machine and in every language. `docs/sketches.md` specifies
-//! the algorithms; SDK and host share this crate.
+//! A sketch depends only on the values that were added, and not on their order or grouping. If two
+//! halves of the values are added to two sketches, merging these gives the sketch of all values,
+//! byte by byte. All arithmetic uses integers, so the same values give the same bytes and the same
+//! numbers on every machine and in every language. `docs/sketches.md` specifies the algorithms; SDK
+//! and host share this crate.
 //!
 //! ```
 //! use lantern_sketch::{Distinct, Percentiles};
@@ -35,20 +35,20 @@ pub use percentiles::{PERCENTILES_BUCKETS_MAX, Percentiles, round_scaled};
 
 use core::fmt;
 
-/// Why bytes are not a sketch. Bytes may come from an untrusted sender, so decoding allocates
-/// no more memory than the decoded sketch needs.
+/// Why bytes are not a sketch. The bytes may come from a sender that is not trusted, so decoding
+/// allocates no more memory than the decoded sketch needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DecodeError {
-    /// The text is not base64 as this crate writes it.
+    /// The text is not base64 in the form in which this crate writes it.
     Base64,
-    /// The first byte is not a form of this kind of sketch.
+    /// The first byte does not name a form of this kind of sketch.
     Form,
-    /// The bytes end too early or too late.
+    /// There are too few or too many bytes.
     Length,
-    /// A value is outside of its range, or out of order.
+    /// A value is out of its range, or values are not in order.
     Value,
-    /// The numbers next to the sketch are not those of the sketch.
+    /// The numbers that are next to the sketch are not those of the sketch.
     Summary,
 }
 

@@ -1,25 +1,25 @@
-//! Percentiles: counts of values in log-linear buckets, as in `HdrHistogram`.
+//! Computes percentiles by counting values in log-linear buckets, as `HdrHistogram` does.
 
 use alloc::vec::Vec;
 use core::fmt;
 
 use crate::DecodeError;
 
-/// The maximum number of buckets of a sketch: for all integers of 64 bits.
+/// The maximum number of buckets in a sketch, which is enough for all integers of 64 bits.
 pub const PERCENTILES_BUCKETS_MAX: usize = 2 * BUCKETS as usize;
 
-/// The number of significant bits of a value that a bucket keeps.
+/// The number of significant bits of a value that decide its bucket.
 const VALUE_BITS: u32 = 7;
-/// Buckets for the values from 0 to 2⁶³ − 1.
+/// The number of buckets for the values from 0 to 2⁶³ − 1.
 const BUCKETS: i16 = bucket_of_natural(i64::MAX as u64) + 1;
 
 const FORM: u8 = 3;
 
 /// Percentiles of integers.
 ///
-/// Minimum, maximum and count are exact. A percentile from −128 to 127 is exact too. Any other
-/// percentile is within 1/128 (0.8 %) of a value that was added at this rank. Merging is
-/// commutative and associative.
+/// The minimum, the maximum and the count are exact. A percentile whose value is from −128 to 127
+/// is exact too. Any other percentile differs by at most 1/128 (0.8 %) from the value that has this
+/// rank. Merging is commutative and associative.
 ///
 /// A sketch needs 16 bytes in memory for each bucket with values. There are about 64 buckets
 /// for each doubling from the smallest to the largest value, and at most 7,424. When stored, a
@@ -29,10 +29,10 @@ const FORM: u8 = 3;
 /// the unit accordingly (milliseconds, cents), or see [`Self::add_number`].
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Percentiles {
-    /// The number of values in each bucket, ascending; buckets without values are left
+    /// The number of values in each bucket, in ascending order. Buckets without values are left
     /// out.
     buckets: Vec<Bucket>,
-    /// The smallest and the largest value; 0 without values.
+    /// The smallest and the largest value; 0 if there are no values.
     bounds: (i64, i64),
 }
 
@@ -49,7 +49,7 @@ impl fmt::Debug for Percentiles {
 }
 
 impl Percentiles {
-    /// The sketch of no values.
+    /// Creates the sketch of no values.
     #[must_use]
     pub const fn new() -> Self {
         Self { buckets: Vec::new(), bounds: (0, 0) }
@@ -71,12 +71,12 @@ impl Percentiles {
         self.add_to_bucket(Bucket { index: bucket_of(value), count: times });
     }
 
-    /// Adds `value · scale`, rounded to the nearest integer and away from zero
-    /// at a half: 1.25 with a scale of 10 is 13. All numbers that the sketch
-    /// returns are then in this unit. Use the same scale for all values.
+    /// Adds `value · scale`, rounded to the nearest integer. A half is rounded away from zero: 1.25
+    /// with a scale of 10 becomes 13. All numbers that the sketch returns are then in this unit.
+    /// Use the same scale for all values.
     ///
-    /// Returns whether it was added: a number that is not finite, or does not
-    /// fit 64 bits, is not.
+    /// Returns whether the value was added. It is not added if it is not finite or does not fit 64
+    /// bits.
     #[must_use]
     pub fn add_number(&mut self, value: f64, scale: u32) -> bool {
         let rounded = round_scaled(value, scale);
@@ -86,8 +86,8 @@ impl Percentiles {
         rounded.is_some()
     }
 
-    /// Extends the smallest and the largest value to include `bounds`. Call it before a value
-    /// is added to its bucket.
+    /// Extends the smallest and the largest value so that they include `bounds`. Call it before a
+    /// value is added to its bucket.
     fn widen(&mut self, bounds: (i64, i64)) {
         self.bounds = if self.buckets.is_empty() {
             bounds
@@ -106,7 +106,7 @@ impl Percentiles {
         }
     }
 
-    /// Changes this to the sketch of the values of both.
+    /// Adds the values of `other`: the result is the sketch of the values of both.
     pub fn merge(&mut self, other: &Self) {
         if other.buckets.is_empty() {
             return;
@@ -117,7 +117,7 @@ impl Percentiles {
         }
     }
 
-    /// The bytes of memory that it holds in addition to its own size.
+    /// The number of bytes of memory that the sketch takes in addition to its own size.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         self.buckets.capacity() * size_of::<Bucket>()
@@ -129,13 +129,13 @@ impl Percentiles {
         self.buckets.is_empty()
     }
 
-    /// How many values were added; at most 2⁶⁴ − 1.
+    /// The number of values that were added; at most 2⁶⁴ − 1.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().fold(0, |sum, bucket| sum.saturating_add(bucket.count))
     }
 
-    /// The smallest value.
+    /// The smallest value; `None` if there are no values.
     #[must_use]
     pub fn min(&self) -> Option<i64> {
         (!self.is_empty()).then_some(self.bounds.0)
@@ -147,16 +147,15 @@ impl Percentiles {
         (!self.is_empty()).then_some(self.bounds.1)
     }
 
-    /// The smallest value such that `percent` of 100 values are not greater (the
-    /// nearest rank): 50 is the median. None without values.
+    /// The smallest value such that `percent` of 100 values are not greater (the nearest rank).
+    /// With 50 it is the median. `None` if there are no values.
     #[must_use]
     pub fn percentile(&self, percent: u8) -> Option<i64> {
         self.quantile(u32::from(percent), 100)
     }
 
-    /// The value at the rank `⌈count · part / whole⌉`, at least 1: the 99.9th
-    /// percentile is `quantile(999, 1000)`. None without values or if `whole`
-    /// is 0.
+    /// The value at the rank `⌈count · part / whole⌉`, but at least at rank 1. The 99.9th
+    /// percentile is `quantile(999, 1000)`. `None` if there are no values, or if `whole` is 0.
     #[must_use]
     pub fn quantile(&self, part: u32, whole: u32) -> Option<i64> {
         let count = u128::from(self.count());
@@ -171,23 +170,26 @@ impl Percentiles {
         Some(middle(bucket.index).clamp(self.bounds.0, self.bounds.1))
     }
 
-    /// The upper bounds of all but the last of `classes` classes with equally many
-    /// values each: for 4 classes, the quartiles. Empty without values.
+    /// Divides the values into `classes` classes of equal size, and returns the upper bounds of all
+    /// classes except the last. With 4 classes, these are the quartiles. Returns no bounds if there
+    /// are no values.
     #[must_use]
     pub fn class_bounds(&self, classes: u32) -> Vec<i64> {
         (1..classes).filter_map(|class| self.quantile(class, classes)).collect()
     }
 
-    /// The class of `value` among `classes`, from 0 for the smallest values: how many
-    /// of [`Self::class_bounds`] are less than it. With 4 classes, class 3 is the
-    /// quarter with the largest values.
+    /// The number of the class of `value`, if the values are divided into `classes` classes of
+    /// equal size. Class 0 has the smallest values. The number is that of the
+    /// [`Self::class_bounds`] that are less than `value`. With 4 classes, class 3 is the quarter
+    /// with the largest values.
     #[must_use]
     pub fn class_of(&self, value: i64, classes: u32) -> u32 {
         let bounds = self.class_bounds(classes);
         bounds.partition_point(|bound| *bound < value) as u32
     }
 
-    /// The canonical bytes: equal for equal sketches, different for others.
+    /// The bytes of the sketch. They are equal for equal sketches, and different for different
+    /// ones.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(21 + 3 * self.buckets.len());
@@ -206,10 +208,10 @@ impl Percentiles {
         bytes
     }
 
-    /// The sketch from which [`Self::encode`] wrote `bytes`.
+    /// Reads a sketch from the bytes that [`Self::encode`] has written.
     ///
     /// # Errors
-    /// [`DecodeError`] if no sketch has these bytes.
+    /// [`DecodeError`] if `bytes` are not those of a sketch.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut rest = match bytes.split_first() {
             Some((&FORM, rest)) => rest,
@@ -245,8 +247,8 @@ impl Percentiles {
     }
 }
 
-/// `value · scale`, rounded to the nearest integer and away from zero at a half;
-/// none if it is not finite or does not fit.
+/// Calculates `value · scale`, rounded to the nearest integer and away from zero at a half. `None`
+/// if the result is not finite or does not fit 64 bits.
 #[must_use]
 pub fn round_scaled(value: f64, scale: u32) -> Option<i64> {
     const LIMIT: f64 = 9_223_372_036_854_775_808.0;
@@ -260,8 +262,8 @@ pub fn round_scaled(value: f64, scale: u32) -> Option<i64> {
     whole.checked_add(up)
 }
 
-/// The bucket of a value. A negative value has the negative bucket of `!value`, so −1
-/// corresponds to 0. Unlike a negation, `!` also works for the smallest integer.
+/// The bucket of a value. A negative value is in the negative bucket of `!value`, so −1 is like 0.
+/// Unlike a negation, `!` also works for the smallest integer.
 const fn bucket_of(value: i64) -> i16 {
     if value >= 0 { bucket_of_natural(value as u64) } else { !bucket_of_natural(!value as u64) }
 }
@@ -272,7 +274,7 @@ const fn bucket_of_natural(value: u64) -> i16 {
     ((shift << (VALUE_BITS - 1)) as u64 + (value >> shift)) as i16
 }
 
-/// The value that represents a bucket.
+/// The value with which a bucket is reported.
 const fn middle(index: i16) -> i64 {
     if index >= 0 { middle_of_natural(index as u64) } else { !middle_of_natural(!index as u64) }
 }
@@ -303,7 +305,7 @@ fn write_varint(mut value: u64, out: &mut Vec<u8>) {
     out.push(value as u8);
 }
 
-/// Reads an integer at the beginning of `bytes` and removes it; it must be in its
+/// Reads an integer at the beginning of `bytes`, and removes it. The integer must be in its
 /// shortest form.
 fn read_varint(bytes: &mut &[u8]) -> Result<u64, DecodeError> {
     let mut value = 0_u64;

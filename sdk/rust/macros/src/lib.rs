@@ -1,6 +1,6 @@
-//! The macros of `lantern-sdk`: the derive macros `Row`, `Tables` and `EventData`, and
-//! the macro behind `time_zone!`. `lantern-sdk` documents them with the traits that
-//! they implement.
+//! The macros of `lantern-sdk`: the derive macros `Row`, `Tables` and `EventData`, and the macro
+//! that `time_zone!` uses. `lantern-sdk` documents each derive macro with the trait that it
+//! implements.
 
 #[path = "../../src/zone/names.rs"]
 mod names;
@@ -34,7 +34,7 @@ pub fn derive_tables(input: TokenStream) -> TokenStream {
     tables::derive(&input).unwrap_or_else(syn::Error::into_compile_error).into()
 }
 
-/// The data of one time zone; see `lantern_sdk::time_zone`.
+/// Returns the data of one time zone; see `lantern_sdk::time_zone`.
 #[doc(hidden)]
 #[proc_macro]
 pub fn zone_bytes(input: TokenStream) -> TokenStream {
@@ -49,7 +49,7 @@ pub fn zone_bytes(input: TokenStream) -> TokenStream {
     }
 }
 
-/// The fields of a struct that has named fields and no generics.
+/// Returns the fields of a struct. The struct must have named fields and no generic parameters.
 fn named_fields<'a>(
     input: &'a DeriveInput,
     derive: &str,

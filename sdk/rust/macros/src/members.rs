@@ -1,4 +1,4 @@
-//! `#[derive(EventData)]`.
+//! Implements `#[derive(EventData)]`.
 
 use proc_macro2::TokenStream;
 use quote::quote;

@@ -1,4 +1,4 @@
-//! `#[derive(Row)]`.
+//! Implements `#[derive(Row)]`.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -106,9 +106,9 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
     })
 }
 
-/// Generates the fast path that reads a row whose text is exactly what `encode` writes:
-/// `read` removes the fields from the beginning of the text, and then only `end` may
-/// remain. serde reads every other row.
+/// Generates the code that quickly reads a row whose text is exactly what `encode` writes. `read`
+/// removes the fields one by one from the beginning of the text. Only `end` may be left then. serde
+/// reads every other row.
 fn decode(fields: &[(&Ident, &Field)], read: &[TokenStream], end: &str) -> TokenStream {
     let idents: Vec<_> = fields.iter().map(|(ident, _)| ident).collect();
     let types: Vec<_> = fields.iter().map(|(_, field)| &field.ty).collect();

@@ -1,4 +1,4 @@
-//! `#[derive(Tables)]`.
+//! Implements `#[derive(Tables)]`.
 
 use proc_macro2::TokenStream;
 use quote::quote;
@@ -69,7 +69,7 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
     })
 }
 
-/// The `TableSpec` of one table.
+/// Generates the `TableSpec` of one table.
 fn spec(id: u32, ident: &syn::Ident, field: &Field, options: Options) -> TokenStream {
     let ty = &field.ty;
     let name = options.name.unwrap_or_else(|| plain_name(ident));
@@ -137,7 +137,7 @@ fn options(field: &Field) -> syn::Result<Options> {
     Ok(options)
 }
 
-/// Parses a duration such as `90s` or `7d`; returns microseconds.
+/// Parses a duration such as `90s` or `7d`, and returns it in microseconds.
 fn duration_us(text: &LitStr) -> syn::Result<u64> {
     let value = text.value();
     let digits = value.bytes().take_while(u8::is_ascii_digit).count();
@@ -150,7 +150,7 @@ fn duration_us(text: &LitStr) -> syn::Result<u64> {
     })
 }
 
-/// A doc comment as one line.
+/// Joins the lines of a doc comment to one line.
 fn description(attributes: &[Attribute]) -> String {
     let mut lines = Vec::new();
     for attribute in attributes {

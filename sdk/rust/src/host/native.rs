@@ -1,4 +1,4 @@
-//! A host in memory, one per thread, for native tests.
+//! A host in memory for native tests. Each thread has one.
 //!
 //! Like the real host, it keeps the writes of the current call separate from the
 //! committed state, so that a failed call leaves nothing behind.
@@ -9,54 +9,54 @@ use std::ops::Bound;
 
 use crate::bindings::lantern::projection::types::{Column, Level, NewEvent, Row};
 
-/// A table's rows, by key.
+/// The rows of a table, by key.
 pub(crate) type Rows = BTreeMap<String, Vec<u8>>;
 
 /// The state of a shard between calls.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct State {
-    /// Rows, by table.
+    /// The rows of each table, by the index of the table.
     pub(crate) tables: BTreeMap<u32, Rows>,
     /// The timers that are set, by key.
     pub(crate) timers: BTreeMap<String, TimerState>,
-    /// Emitted events, oldest first, each with the offset of its cause.
+    /// The emitted events, oldest first, each with the offset of its cause.
     pub(crate) emitted: Vec<(u64, NewEvent)>,
 }
 
-/// A timer or an event of a call.
+/// A timer or an event of the current call.
 #[derive(Debug, Clone)]
 pub(crate) struct Trigger {
-    /// For a timer, the offset of the event that set it.
+    /// The offset of the event. For a timer, it is the offset of the event that set the timer.
     pub(crate) offset: u64,
-    /// None for a timer that belongs to no tenant.
+    /// The tenant; `None` for a timer that belongs to no tenant.
     pub(crate) tenant: Option<String>,
 }
 
-/// When a timer fires, in microseconds.
+/// The times of a timer, in microseconds.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct TimerState {
-    /// The time for which it was set.
+    /// The time for which the timer was set.
     pub(crate) at: i64,
     /// The time at which the timer fires. It is after the watermark of the call that set
     /// the timer, so a timer never fires in that call, and the time does not depend on
     /// where the batch ends.
     pub(crate) due: i64,
-    /// The offset of the event that set it.
+    /// The offset of the event that set the timer.
     pub(crate) offset: u64,
 }
 
-/// Committed state, and the writes of the current call.
+/// The committed state, and the writes of the current call.
 #[derive(Debug, Default)]
 pub(crate) struct MemoryHost {
     /// The state after the last successful call.
     pub(crate) state: State,
-    /// Log messages, including those of failed calls.
+    /// The log messages, including those of calls that failed.
     pub(crate) logs: Vec<(Level, String)>,
     /// The watermark of the current call, in microseconds.
     pub(crate) watermark: i64,
     /// The timers and events of the current call.
     pub(crate) triggers: Vec<Trigger>,
-    /// How many calls of the contract's imports were made.
+    /// The number of calls of the contract's imports.
     pub(crate) calls: u64,
     rows: BTreeMap<(u32, String), Option<Vec<u8>>>,
     timers: BTreeMap<String, Option<TimerState>>,
@@ -64,9 +64,10 @@ pub(crate) struct MemoryHost {
 }
 
 impl MemoryHost {
+    /// Returns the timer or event `cause` of the current call.
+    ///
     /// # Panics
-    /// If the call has no such timer or event. The real host traps the call in this
-    /// case.
+    /// If the call has no such timer or event. The real host traps the call in this case.
     fn trigger(&self, cause: u32) -> &Trigger {
         let known = self.triggers.get(cause as usize);
         known.unwrap_or_else(|| panic!("the call has no timer or event {cause}"))
@@ -79,9 +80,10 @@ impl MemoryHost {
         }
     }
 
+    /// Checks that `cause` may use the timer `key`.
+    ///
     /// # Panics
-    /// If `key` belongs to another tenant than `cause`. The real host traps the call in
-    /// this case.
+    /// If `key` belongs to another tenant than `cause`. The real host traps the call in this case.
     fn check_timer(&self, cause: u32, key: &str) -> &Trigger {
         let trigger = self.trigger(cause);
         let tenant = key.split_once('\0').map(|(tenant, _)| tenant);
@@ -90,13 +92,13 @@ impl MemoryHost {
         trigger
     }
 
-    /// The rows that the current call has written: table, key, and the value unless the
-    /// row was deleted.
+    /// The rows that the current call has written: the table, the key, and the value, which is
+    /// `None` if the row was deleted.
     pub(crate) fn written(&self) -> impl Iterator<Item = (u32, &str, Option<&[u8]>)> {
         self.rows.iter().map(|((table, key), value)| (*table, key.as_str(), value.as_deref()))
     }
 
-    /// Makes the writes of the current call part of the state.
+    /// Makes the writes of the current call a part of the state.
     pub(crate) fn commit(&mut self) {
         for ((table, key), value) in std::mem::take(&mut self.rows) {
             let rows = self.state.tables.entry(table).or_default();
@@ -114,7 +116,7 @@ impl MemoryHost {
         self.state.emitted.append(&mut self.emitted);
     }
 
-    /// Discards the writes of the current call.
+    /// Drops the writes of the current call.
     pub(crate) fn discard(&mut self) {
         self.rows.clear();
         self.timers.clear();
@@ -162,11 +164,11 @@ impl MemoryHost {
 
 thread_local! {
     static HOST: RefCell<MemoryHost> = RefCell::default();
-    /// Name and text of the source that the next instances run.
+    /// The name and the text of the source code that new instances run.
     static SOURCE: RefCell<(String, String)> = RefCell::default();
 }
 
-/// Sets the source for the instances of this thread.
+/// Sets the source code that new instances of this thread run.
 pub(crate) fn set_source(name: &str, text: &str) {
     SOURCE.set((name.to_owned(), text.to_owned()));
 }
@@ -179,7 +181,7 @@ pub(crate) fn source_text() -> String {
     SOURCE.with_borrow(|(_, text)| text.clone())
 }
 
-/// Replaces this thread's host by `other`, and returns the old one in `other`.
+/// Exchanges this thread's host with `other`.
 pub(crate) fn swap(other: &mut MemoryHost) {
     HOST.with_borrow_mut(|host| std::mem::swap(host, other));
 }
@@ -255,7 +257,8 @@ pub(crate) fn scan(table: u32, start: &str, end: &str, limit: u32, reverse: bool
 pub(crate) fn set_timer(cause: u32, at: i64, key: &str) {
     call(|host| {
         let offset = host.check_timer(cause, key).offset;
-        // If it is set again for the same time, it keeps the first event's offset.
+        // If a timer is set to the time that it already has, it keeps the offset of the event that
+        // set it first.
         if host.timer(key).is_none_or(|timer| timer.at != at) {
             let due = at.max(host.watermark.saturating_add(1));
             host.timers.insert(key.to_owned(), Some(TimerState { at, due, offset }));

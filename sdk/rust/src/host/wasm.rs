@@ -1,4 +1,4 @@
-//! The contract's imports.
+//! The imports of the contract.
 
 pub(crate) use crate::bindings::lantern::projection::logging::log;
 pub(crate) use crate::bindings::lantern::projection::outbox::emit;

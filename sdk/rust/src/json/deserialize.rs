@@ -1,11 +1,10 @@
-//! Implements serde's `Deserializer` for the reader, for values and for the names of
-//! members.
+//! Implements serde's `Deserializer` for the reader and for the names of members.
 
 use serde::de::{self, DeserializeSeed, Visitor};
 
 use super::reader::{FallBack, ItemReader, Reader, Result};
 
-/// Methods that serde rarely calls: `serde_json` parses the value.
+/// Defines the methods that serde rarely calls. `serde_json` parses the value.
 macro_rules! hand_over {
     ($($method:ident($($name:ident: $type:ty),*);)*) => {$(
         fn $method<V: Visitor<'de>>(self, $($name: $type,)* visitor: V) -> Result<V::Value> {
@@ -39,15 +38,15 @@ impl<'de> Reader<'de> {
         self.pass()?;
         let mut reader = serde_json::Deserializer::from_str(&self.text[start..self.at]);
         match read(&mut reader) {
-            // `serde_json` must consume the whole value; otherwise it disagrees with this
-            // reader about where the value ends.
+            // `serde_json` must parse the whole value. Otherwise it disagrees with this reader
+            // about the end of the value.
             Some(value) if reader.end().is_ok() => Ok(value),
             _ => self.give_up(),
         }
     }
 
-    /// Parses a number. One without fraction and exponent, and with 18 digits or fewer,
-    /// is parsed here.
+    /// Parses a number. If it has no fraction, no exponent and at most 18 digits, it is parsed
+    /// here.
     #[inline]
     fn number<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value> {
         let negative = self.peek() == b'-';
@@ -89,7 +88,8 @@ impl<'de> Reader<'de> {
         self.record_failure(value)
     }
 
-    /// The string from `start`, which was skipped because of its escapes.
+    /// The text of the string that begins at `start`. The string was skipped because it has
+    /// escapes.
     #[cold]
     fn escaped(&mut self, start: usize) -> Result<String> {
         match serde_json::from_str(&self.text[start..self.at]) {
@@ -180,7 +180,7 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
         name: &'static str,
         visitor: V,
     ) -> Result<V::Value> {
-        // Types of `serde_json` that only `serde_json` can create.
+        // These are types of `serde_json` that only `serde_json` can create.
         if name.starts_with('$') {
             return self.hand_over(|json| {
                 de::Deserializer::deserialize_newtype_struct(json, name, visitor).ok()
@@ -238,7 +238,8 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
         _: FieldNames,
         visitor: V,
     ) -> Result<V::Value> {
-        // `serde_json` also accepts an array for a struct; that is rare.
+        // `serde_json` also accepts an array for a struct. This is rare, so this reader leaves it
+        // to `serde_json`.
         if self.peek() == b'{' { self.object(visitor) } else { self.give_up() }
     }
 
@@ -250,7 +251,8 @@ impl<'de> de::Deserializer<'de> for &mut Reader<'de> {
     }
 }
 
-/// Types that are rarely used for a member's name, above all numbers.
+/// Defines the methods for types that the name of a member rarely has, such as numbers. The reader
+/// gives up.
 macro_rules! give_up {
     ($($method:ident)*) => {$(
         fn $method<V: Visitor<'de>>(self, _: V) -> Result<V::Value> {
@@ -259,7 +261,7 @@ macro_rules! give_up {
     )*};
 }
 
-/// The name of an object's member.
+/// Reads the name of a member of an object.
 struct KeyReader<'a, 'de> {
     reader: &'a mut Reader<'de>,
 }

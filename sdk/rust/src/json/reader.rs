@@ -1,5 +1,5 @@
-//! Reads a text as JSON from start to end: skips values, and reads strings and the items
-//! of arrays and objects.
+//! Reads a JSON text from its start to its end. It skips values, and reads strings and the items of
+//! arrays and objects.
 
 use std::fmt::{self, Display};
 
@@ -9,7 +9,8 @@ use serde::de;
 /// levels, but counts from 0 again in a value that the reader passes to it.
 const DEPTH_MAX: u32 = 48;
 
-/// The reader gave up. The error has no message: the caller gets one from `serde_json`.
+/// The error that the reader has given up. It has no message, because the caller then calls
+/// `serde_json`, which returns an error with one.
 #[derive(Debug)]
 pub(super) struct FallBack;
 
@@ -26,7 +27,7 @@ impl de::Error for FallBack {
         Self
     }
 
-    // Without these, each error would build a message that is never used.
+    // Without these methods, each error would create a message that is never used.
 
     fn invalid_type(_: de::Unexpected<'_>, _: &dyn de::Expected) -> Self {
         Self
@@ -59,15 +60,15 @@ impl de::Error for FallBack {
 
 pub(super) type Result<T, E = FallBack> = std::result::Result<T, E>;
 
-/// Reads JSON from the start of a text to its end.
+/// Reads a JSON text from its start to its end.
 pub(super) struct Reader<'de> {
     pub(super) text: &'de str,
-    /// The current position.
+    /// The index of the next byte.
     pub(super) at: usize,
     depth: u32,
-    /// Whether the reader has met a text that it does not support. The flag is needed
-    /// because a type may replace the error of a field, for instance by a default; the
-    /// result would then differ from that of `serde_json`.
+    /// Whether the reader has found a text that it does not support. The flag is needed because a
+    /// type may ignore the error of a field, for instance by using a default value. The result
+    /// would then differ from that of `serde_json`.
     failed: bool,
 }
 
@@ -83,7 +84,7 @@ impl<'de> Reader<'de> {
         self.peek() == 0 && self.at == self.text.len() && !self.failed
     }
 
-    /// The byte at `at`, or 0 after the end. JSON never contains the byte 0.
+    /// The byte at `at`, or 0 after the end of the text. JSON never contains the byte 0.
     #[inline]
     pub(super) fn byte(&self, at: usize) -> u8 {
         self.text.as_bytes().get(at).copied().unwrap_or(0)
@@ -91,11 +92,11 @@ impl<'de> Reader<'de> {
 
     #[inline]
     pub(super) fn step(&mut self) {
-        // An index beyond the address space is beyond the end of the text as well.
+        // An index beyond the address space is also beyond the end of the text.
         self.at = self.at.wrapping_add(1);
     }
 
-    /// The next byte that is not white space; `at` is its position.
+    /// Returns the next byte that is not white space, and moves `at` to it.
     #[inline]
     pub(super) fn peek(&mut self) -> u8 {
         let byte = self.byte(self.at);
@@ -118,7 +119,7 @@ impl<'de> Reader<'de> {
         Err(FallBack)
     }
 
-    /// Notes that a visitor returned an error.
+    /// Notes that a type has returned an error.
     #[inline]
     pub(super) fn record_failure<T>(&mut self, result: Result<T>) -> Result<T> {
         self.failed |= result.is_err();
@@ -134,7 +135,7 @@ impl<'de> Reader<'de> {
         Ok(())
     }
 
-    /// Reads `word`, whose first byte was read.
+    /// Reads the word `word`. Its first byte was read before.
     pub(super) fn word(&mut self, word: &str) -> Result<()> {
         let suffix = self.text.as_bytes().get(self.at..).unwrap_or_default();
         if !suffix.starts_with(word.as_bytes()) {
@@ -144,15 +145,15 @@ impl<'de> Reader<'de> {
         Ok(())
     }
 
-    /// Advances to the first byte that cannot be part of a string unescaped: its end,
-    /// an escape or a byte that is not allowed.
+    /// Advances to the first byte that is not an ordinary byte of a string: the quote at its end,
+    /// an escape, or a byte that is not allowed.
     #[inline]
     pub(super) fn pass_plain(&mut self) -> u8 {
         let bytes = self.text.as_bytes();
         while let Some(chunk) = bytes.get(self.at..).and_then(|suffix| suffix.first_chunk::<8>()) {
             let special = special(u64::from_le_bytes(*chunk));
             if special != 0 {
-                // The lowest mark is always correct.
+                // Only the lowest mark is always correct.
                 self.at = self.at.wrapping_add(special.trailing_zeros() as usize / 8);
                 return self.byte(self.at);
             }
@@ -166,8 +167,8 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Reads a string whose first quote was read; none if it has escapes, and then it
-    /// is skipped.
+    /// Reads a string whose first quote was read. If the string has escapes, it is skipped, and the
+    /// result is `None`.
     #[inline]
     pub(super) fn string(&mut self) -> Result<Option<&'de str>> {
         self.step();
@@ -183,7 +184,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// Skips the rest of a string, from an escape on.
+    /// Skips the rest of a string, beginning at an escape.
     #[cold]
     pub(super) fn pass_escaped(&mut self) -> Result<()> {
         loop {
@@ -230,8 +231,7 @@ impl<'de> Reader<'de> {
         }
         if self.byte(self.at) == b'0' {
             self.step();
-            // A digit after a leading zero is an error, which is found at the end of the
-            // value.
+            // A digit after a leading zero is an error. The check at the end of the value finds it.
         } else {
             self.pass_digits()?;
         }
@@ -288,7 +288,7 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// The text of the member `name` of the object whose brace was read.
+    /// The text of the member `name` of the object. The object's opening brace was read before.
     #[inline]
     pub(super) fn member(&mut self, name: &str) -> Result<Option<&'de str>> {
         let mut items = self.open()?;
@@ -307,7 +307,7 @@ impl<'de> Reader<'de> {
         Ok(None)
     }
 
-    /// Enters an array or object.
+    /// Begins to read an array or object.
     #[inline]
     pub(super) fn open(&mut self) -> Result<ItemReader<'_, 'de>> {
         if self.depth == DEPTH_MAX {
@@ -325,8 +325,8 @@ impl<'de> Reader<'de> {
     }
 }
 
-/// Marks the highest bit of each byte that is `"`, `\` or less than a space. Only the
-/// lowest mark is reliable; marks above it may be wrong.
+/// Marks the highest bit of each byte that is `"`, `\` or less than a space. Only the lowest mark
+/// is reliable; marks above it may be wrong.
 #[inline]
 pub(super) const fn special(word: u64) -> u64 {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -339,14 +339,14 @@ pub(super) const fn special(word: u64) -> u64 {
     marks & HIGH
 }
 
-/// A reader between the items of an array or object.
+/// Reads the items of an array or object.
 pub(super) struct ItemReader<'a, 'de> {
     pub(super) reader: &'a mut Reader<'de>,
     first: bool,
 }
 
 impl ItemReader<'_, '_> {
-    /// Advances to the next item; returns whether there is one before `end`.
+    /// Advances to the next item. Returns `false` if `end` comes next.
     #[inline]
     pub(super) fn next(&mut self, end: u8) -> Result<bool> {
         let reader = &mut *self.reader;

@@ -1,5 +1,5 @@
-//! For every text and type: if the reader accepts a text, `serde_json` parses it to the
-//! same value.
+//! Tests that if the reader accepts a text, `serde_json` parses it to the same value. This must be
+//! so for every text and type.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::borrow::Cow;
@@ -44,7 +44,7 @@ struct Rare<'a> {
     rest: BTreeMap<String, Value>,
 }
 
-/// A type that replaces an error by a default.
+/// A type that uses a default value if there is an error.
 fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     Ok(u8::deserialize(deserializer).unwrap_or(7))
 }
@@ -143,7 +143,7 @@ fn same_as_all(text: &str) -> Result<(), String> {
     same::<serde_json::Number>(text)
 }
 
-/// JSON of every kind, and some text that is nearly JSON.
+/// Generates JSON of every kind, and some text that is nearly JSON.
 fn json() -> impl Strategy<Value = String> {
     let space = "[ \n\t\r]{0,1}";
     let text = prop_oneof![
@@ -181,7 +181,7 @@ proptest! {
         same_as_all(&text).unwrap();
     }
 
-    /// Texts that are cut off, or have an extra or a changed character.
+    /// Tests texts that are cut off, or have an additional or a changed character.
     #[test]
     fn it_reads_damaged_text_as_serde_json_does(
         text in json(),
@@ -282,8 +282,8 @@ fn a_member_is_read_no_further_than_to_its_end() {
     }
 }
 
-/// All other tests would also pass with a reader that leaves every text to `serde_json`. Such a
-/// reader would be slow.
+/// Tests that the reader itself parses common JSON. A reader that leaves every text to `serde_json`
+/// would pass all other tests, but would be slow.
 #[test]
 fn common_json_is_not_parsed_twice() {
     let shop = r#"{"a":"p7","country":"GB","quantity":3,"b":-18201,"c":[{"d":1.5e3},"x\n",null]}"#;

@@ -1,4 +1,4 @@
-//! Events for tests.
+//! Creates events for tests.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Timestamp;
 
-/// An event, built by hand or read from a CloudEvent's JSON.
+/// An event for a test. The test sets its attributes, or reads it from the JSON of a CloudEvent.
 ///
 /// ```
 /// # use lantern_sdk::testing::TestEvent;
@@ -33,8 +33,7 @@ pub struct TestEvent {
 }
 
 impl TestEvent {
-    /// An event of the type `kind`, at 1970-01-01T00:00:00Z, with `{}` as its
-    /// data.
+    /// Creates an event of the type `kind` with the time 1970-01-01T00:00:00Z and the data `{}`.
     pub fn new(kind: impl Into<String>) -> Self {
         Self {
             kind: kind.into(),
@@ -50,7 +49,7 @@ impl TestEvent {
         }
     }
 
-    /// Sets the time, in RFC 3339.
+    /// Sets the time, which is a text in RFC 3339.
     ///
     /// # Panics
     /// If `time` is not RFC 3339.
@@ -89,19 +88,19 @@ impl TestEvent {
         self
     }
 
-    /// Sets the other extensions: a JSON object.
+    /// Sets all other extension attributes, as a JSON object.
     pub fn extensions(mut self, json: impl Into<String>) -> Self {
         self.extensions = json.into();
         self
     }
 
-    /// Sets these bytes as its data, JSON or not.
+    /// Sets the data to these bytes, whether they are JSON or not.
     pub fn data(mut self, data: impl Into<Vec<u8>>) -> Self {
         self.data = data.into();
         self
     }
 
-    /// Sets `data` as its data, written as JSON.
+    /// Sets the data to the JSON of `data`.
     ///
     /// # Panics
     /// If it cannot be written as JSON.
@@ -110,7 +109,7 @@ impl TestEvent {
         self.data(data.unwrap_or_else(|error| panic!("data: {error}")))
     }
 
-    /// The event of a CloudEvent in the JSON format.
+    /// Reads an event from a CloudEvent in the JSON format.
     ///
     /// # Errors
     /// The reason if `json` is not an event.
@@ -158,7 +157,7 @@ struct CloudEvent<'a> {
     extensions: BTreeMap<String, serde_json::Value>,
 }
 
-/// The events in a text of CloudEvents, one JSON object per line.
+/// Reads events from a text with one CloudEvent, as a JSON object, on each line.
 ///
 /// # Panics
 /// At the first line that is not an event.

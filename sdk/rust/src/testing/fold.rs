@@ -1,4 +1,4 @@
-//! Folds events like the host, as far as a projection can observe it.
+//! Folds events as the host does, as far as a projection can notice it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,10 +10,10 @@ use crate::host::native::{self, MemoryHost, Trigger};
 use crate::projection::{Failure, Instance, Projection};
 use crate::row::Stored;
 
-/// The number of events in a batch unless [`Harness::batch_size`] sets another.
+/// The number of events in a batch, unless [`Harness::batch_size`] sets another number.
 const BATCH_EVENTS: usize = 1_000;
 
-/// The number of timers fired in one call.
+/// The maximum number of timers that fire in one call.
 const BATCH_TIMERS: usize = 1_000;
 
 /// A projection and its host in memory; see [the module](crate::testing).
@@ -28,7 +28,7 @@ pub struct Harness<P> {
     newest: Timestamp,
     watermark: Timestamp,
     parked: Vec<Parked>,
-    /// Tenant and subject.
+    /// The tenants and subjects that have parked events.
     parked_subjects: BTreeSet<(String, String)>,
     timer_failures: Vec<String>,
     halted: Option<String>,
@@ -37,11 +37,11 @@ pub struct Harness<P> {
 /// An event that could not be applied, or that waits behind such an event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Parked {
-    /// The offset: its index among all events that were fed.
+    /// The offset of the event: its index among all events that were fed.
     pub offset: u64,
     /// The event.
     pub event: TestEvent,
-    /// Why it could not be applied.
+    /// The reason why it could not be applied.
     pub reason: String,
 }
 
@@ -54,28 +54,28 @@ impl<P: Projection> Default for Harness<P> {
 }
 
 impl<P: Projection> Harness<P> {
-    /// The projection without parameters.
+    /// Creates a harness for the projection without parameters.
     ///
     /// # Panics
-    /// If its `setup` fails.
+    /// If the projection's `setup` fails.
     #[must_use]
     pub fn new() -> Self {
         Self::with_parameters("")
     }
 
-    /// The projection with these parameters.
+    /// Creates a harness for the projection with the parameters `json`.
     ///
     /// # Panics
-    /// If its `setup` fails.
+    /// If the projection's `setup` fails.
     #[must_use]
     pub fn with_parameters(json: &str) -> Self {
         Self::try_with_parameters(json).unwrap_or_else(|error| panic!("setup failed: {error}"))
     }
 
-    /// The projection with these parameters.
+    /// Creates a harness for the projection with the parameters `json`.
     ///
     /// # Errors
-    /// The message of its `setup`, if that fails.
+    /// The message of the projection's `setup`, if it fails.
     pub fn try_with_parameters(json: &str) -> Result<Self, String> {
         let (instance, manifest) = Instance::setup(json).map_err(|error| error.to_string())?;
         Ok(Self {
@@ -95,7 +95,8 @@ impl<P: Projection> Harness<P> {
         })
     }
 
-    /// Sets the maximum number of events in a batch, at least 1; the default is 1,000.
+    /// Sets the maximum number of events in a batch, which must be at least 1. The default is
+    /// 1,000.
     #[must_use]
     pub fn batch_size(mut self, events: usize) -> Self {
         self.batch_events = events.max(1);
@@ -109,9 +110,9 @@ impl<P: Projection> Harness<P> {
         self
     }
 
-    /// Appends `events` to the log and folds them. Each gets the next offset, even if
-    /// the projection does not subscribe to its type; but only events to which it
-    /// subscribes advance event time.
+    /// Appends `events` to the log and folds them. Each event gets the next offset, even if the
+    /// projection does not subscribe to its type. Only events to which the projection subscribes
+    /// advance event time.
     pub fn feed(&mut self, events: impl IntoIterator<Item = TestEvent>) -> &mut Self {
         let mut batch: Vec<NumberedEvent> = Vec::new();
         for event in events {
@@ -134,7 +135,7 @@ impl<P: Projection> Harness<P> {
         self
     }
 
-    /// Folds a text of CloudEvents, one JSON object per line.
+    /// Folds the events in a text with one CloudEvent, as a JSON object, on each line.
     ///
     /// # Panics
     /// At the first line that is not an event.
@@ -196,7 +197,7 @@ impl<P: Projection> Harness<P> {
             .collect()
     }
 
-    /// The rows' bytes, by key.
+    /// The bytes of the rows of a table, by key.
     ///
     /// # Panics
     /// If there is no such table.
@@ -220,7 +221,7 @@ impl<P: Projection> Harness<P> {
     /// The events that the projection has emitted, oldest first.
     ///
     /// # Panics
-    /// If the data of an event is not JSON.
+    /// If the data of an emitted event is not JSON.
     #[must_use]
     pub fn emitted(&self) -> Vec<Emitted> {
         let emitted = self.host.state.emitted.iter();
@@ -237,7 +238,7 @@ impl<P: Projection> Harness<P> {
             .collect()
     }
 
-    /// Log messages, including those of failed calls.
+    /// The log messages, including those of calls that failed.
     #[must_use]
     pub fn logs(&self) -> &[(Level, String)] {
         &self.host.logs
@@ -249,27 +250,28 @@ impl<P: Projection> Harness<P> {
         &self.parked
     }
 
-    /// The errors of calls with timers.
+    /// The error messages of calls with timers that failed.
     #[must_use]
     pub fn timer_failures(&self) -> &[String] {
         &self.timer_failures
     }
 
-    /// Why the projection was halted, if it was. Later events have no effect.
+    /// The reason why the projection was halted; `None` if it was not. After a halt, further events
+    /// have no effect.
     #[must_use]
     pub fn halted(&self) -> Option<&str> {
         self.halted.as_deref()
     }
 
-    /// The watermark; [`Timestamp::MIN`] before the first event, or without event time
-    /// in the manifest.
+    /// The watermark. It is [`Timestamp::MIN`] before the first event, and if the manifest has no
+    /// event time.
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         self.watermark
     }
 
-    /// How many calls of the host the projection has made, to see the effect of the
-    /// tables' cache.
+    /// The number of host calls that the projection has made. A test can use it to see the effect
+    /// of the tables' cache.
     #[must_use]
     pub fn host_calls(&self) -> u64 {
         self.host.calls
@@ -295,7 +297,7 @@ impl<P: Projection> Harness<P> {
         })
     }
 
-    /// The newest event's time minus the lateness, rounded down to a tick.
+    /// The time of the newest event minus the lateness, rounded down to a tick.
     fn watermark_now(&self) -> Timestamp {
         match &self.manifest.event_time {
             Some(rules) if self.newest > Timestamp::MIN => {
@@ -307,8 +309,8 @@ impl<P: Projection> Harness<P> {
         }
     }
 
-    /// Moves the watermark and fires the timers that are due then. Timers set by these
-    /// timers wait for the next tick.
+    /// Moves the watermark and fires the timers that are due. Timers that these timers set wait for
+    /// the next tick.
     fn move_on(&mut self, watermark: Timestamp) {
         self.watermark = watermark;
         let mut due = self
@@ -372,8 +374,8 @@ impl<P: Projection> Harness<P> {
         }
     }
 
-    /// Applies the events before `place`, handles the one at `place`, and continues
-    /// with the rest.
+    /// Applies the events before `place`, handles the event at `place`, and continues with the
+    /// events after it.
     fn part_at(&mut self, mut events: Vec<NumberedEvent>, place: usize, reason: &str) {
         let rest = events.split_off((place + 1).min(events.len()));
         let failed = events.pop();
@@ -404,8 +406,8 @@ impl<P: Projection> Harness<P> {
         self.parked.insert(place, parked);
     }
 
-    /// One call of `apply`. Its writes are kept if it succeeds; otherwise they are
-    /// dropped, together with the instance.
+    /// Calls the plugin's `apply` once. If it succeeds, its writes are kept; otherwise they are
+    /// dropped together with the instance.
     fn call(&mut self, batch: &wit::Batch) -> Result<(), Failure> {
         let mut instance = match self.instance.take() {
             Some(instance) => instance,
@@ -440,7 +442,7 @@ impl<P: Projection> Harness<P> {
         }
     }
 
-    /// Like the host, refuses rows that do not match the manifest.
+    /// Checks that the rows match the manifest. Like the host, it refuses rows that do not.
     fn check_rows(&self) {
         for (table, key, value) in self.host.written() {
             let spec = self.manifest.tables.get(table as usize).filter(|spec| spec.public);

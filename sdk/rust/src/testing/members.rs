@@ -1,4 +1,4 @@
-//! Decodes declared members like the host; a test compares the two.
+//! Decodes declared members of events' data as the host does. A test compares the two.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -11,7 +11,7 @@ use crate::Timestamp;
 use crate::bindings::lantern::projection::types as wit;
 use crate::row::{FieldKind, Value as _};
 
-/// The columns of `members` for the payloads of a batch.
+/// Decodes the members `members` of the data of a batch's events into columns.
 #[doc(hidden)]
 #[must_use]
 pub fn decode_members(members: &[wit::Member], data: &[&[u8]]) -> Vec<wit::MemberColumn> {
@@ -105,7 +105,7 @@ fn empty(kind: FieldKind) -> wit::MemberValues {
     }
 }
 
-/// Adds the value of `json`, which is `null` if the event has no value. Returns whether the
+/// Adds the value `json` to a column. It is `null` if the event has no value. Returns whether the
 /// value has the declared kind.
 fn push(values: &mut wit::MemberValues, event: usize, json: &str) -> bool {
     fn add<T: Default>(values: &mut Vec<T>, value: Option<T>) -> bool {

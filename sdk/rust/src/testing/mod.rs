@@ -48,48 +48,48 @@ use crate::projection::Projection;
 
 pub use crate::log::Level;
 
-/// An event that a projection emitted.
+/// An event that a projection has emitted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Emitted {
     /// The offset of the event that caused it.
     pub cause: u64,
-    /// The type.
+    /// The type of the event.
     pub kind: String,
-    /// The subject.
+    /// The subject of the event.
     pub subject: String,
-    /// The tenant.
+    /// The tenant of the event.
     pub tenant: String,
-    /// The time.
+    /// The time of the event.
     pub time: Timestamp,
-    /// The data.
+    /// The data of the event.
     pub data: serde_json::Value,
 }
 
 /// The complete result of a projection, without logs.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Outcome {
-    /// The rows' bytes by key, by table.
+    /// For each table, the bytes of its rows by key.
     pub tables: BTreeMap<String, BTreeMap<String, Vec<u8>>>,
     /// The due times of the timers, by key.
     pub timers: BTreeMap<String, Timestamp>,
-    /// The events it has emitted.
+    /// The events that the projection has emitted.
     pub emitted: Vec<Emitted>,
     /// The events that could not be applied.
     pub parked: Vec<Parked>,
 }
 
-/// Sets the [`source`](crate::source) for instances that are created after this call on
-/// this thread.
+/// Sets the source code that [`source`](crate::source) returns to instances that are created on
+/// this thread after this call.
 pub fn set_source(name: &str, text: &str) {
     crate::host::native::set_source(name, text);
 }
 
-/// Folds `events` with batch sizes 1, 7 and 1,000, each with one instance for
-/// all and with a fresh one for every call.
+/// Folds `events` in batches of 1, 7 and 1,000 events. Each fold is done twice: with a single
+/// instance, and with a new instance for every call.
 ///
 /// # Panics
-/// If the results differ: the projection keeps state in memory that belongs in a table,
-/// or depends on where a batch ends.
+/// If the results differ. In this case the projection keeps state in memory that belongs in a
+/// table, or depends on where a batch ends.
 pub fn check_determinism<P: Projection>(parameters: &str, events: &[TestEvent]) -> Outcome {
     let fold = |batch_size, drop_instances| {
         let mut host = Harness::<P>::with_parameters(parameters)

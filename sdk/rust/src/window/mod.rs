@@ -2,9 +2,8 @@
 //!
 //! A window is *updating* or *final*.
 //!
-//! An updating window's row changes with every event, so that readers see it grow. For
-//! tumbling and hopping windows this needs only [`Windows::of`] and a key that begins
-//! with the window:
+//! The row of an updating window changes with every event, so that readers see it grow. Updating
+//! tumbling and hopping windows need only [`Windows::of`] and a key that begins with the window:
 //!
 //! ```
 //! # use lantern_sdk::prelude::*;
@@ -18,9 +17,9 @@
 //! # }
 //! ```
 //!
-//! A final window's row is written once, when the watermark has passed the window's end. Until
-//! then the window's values are in a private table, and a timer waits for the end. An event of
-//! the window that arrives later is late. Final windows need
+//! The row of a final window is written once, when the watermark has passed the end of the window.
+//! Until then the values of the window are in a private table, and a timer is set for the end. An
+//! event of the window that arrives later is late. Final windows need
 //! [`event_time`](crate::Manifest::event_time) in the manifest.
 //!
 //! | windows | updating | final |
@@ -33,8 +32,8 @@
 //! separate field, and can be written to `per_tenant` tables of that tenant. The
 //! windows' own private table is never `per_tenant`.
 //!
-//! An event that arrives after its window was closed is *late*. It is not silently dropped: it
-//! is reported, so that the projection can count it or write it to a row.
+//! An event that arrives after its window was closed is *late*. It is not dropped without notice.
+//! The functions of windows report it, so that the projection can count it or write it to a row.
 
 mod open;
 mod sessions;
@@ -53,7 +52,7 @@ use crate::time::{Timestamp, micros_of};
 
 /// A span of time: from `start` up to but not including `end`.
 ///
-/// Used as a key, it is its start.
+/// If a window is used as a key, the key is the start of the window.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Window {
     /// The first moment in the window.
@@ -68,7 +67,7 @@ impl Key for Window {
     }
 }
 
-/// Windows of one size at equal distances, counted from 1970-01-01T00:00:00Z.
+/// Windows of equal size that begin at equal distances, counted from 1970-01-01T00:00:00Z.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Windows {
     size_us: i64,
@@ -76,27 +75,27 @@ pub struct Windows {
 }
 
 impl Windows {
-    /// Adjacent windows: every moment is in exactly one. They are at least a
-    /// microsecond long.
+    /// Windows of the size `size` without gaps between them, so that every time is in exactly one
+    /// window. The size is at least a microsecond.
     #[must_use]
     pub fn tumbling(size: Duration) -> Self {
         Self::hopping(size, size)
     }
 
-    /// Windows of `size` that begin every `hop`. If `hop` is smaller than `size`, they
-    /// overlap, and every moment is in about `size / hop` of them; each of those costs
-    /// a row. Both are at least a microsecond.
+    /// Windows of the size `size`, one of which begins every `hop`. If `hop` is smaller than
+    /// `size`, they overlap: every time is in about `size / hop` windows, and each of these needs a
+    /// row. Both durations are at least a microsecond.
     #[must_use]
     pub fn hopping(size: Duration, hop: Duration) -> Self {
         Self { size_us: micros_of(size).max(1), hop_us: micros_of(hop).max(1) }
     }
 
-    /// The windows that `time` is in, oldest first.
+    /// The windows that contain `time`, oldest first.
     pub fn of(self, time: Timestamp) -> impl Iterator<Item = Window> {
         let time = time.micros();
         let newest = time.saturating_sub(time.rem_euclid(self.hop_us));
         let older = (self.size_us - 1).saturating_sub(time - newest).max(-1);
-        // If there are gaps between windows, a moment may be in none.
+        // If there are gaps between windows, a time may be in no window.
         let count = if older < 0 { 0 } else { older / self.hop_us + 1 };
         (0..count).rev().map(move |back| {
             let start = newest.saturating_sub(back.saturating_mul(self.hop_us));
@@ -108,10 +107,10 @@ impl Windows {
     }
 }
 
-/// The windows that [`OpenWindows`] can use: [`Windows`], or the hours, days, weeks or months
+/// A set of windows that [`OpenWindows`] can use: [`Windows`], or the hours, days, weeks or months
 /// of a [`TimeZone`](crate::zone::TimeZone).
 pub trait WindowSet {
-    /// The windows that `time` is in, oldest first.
+    /// The windows that contain `time`, oldest first.
     fn containing(&self, time: Timestamp) -> impl Iterator<Item = Window>;
 }
 
@@ -121,7 +120,7 @@ impl WindowSet for Windows {
     }
 }
 
-/// Appends a time as text that sorts by time.
+/// Appends a time to `out`, as text that sorts by time.
 fn write_sortable(time: Timestamp, out: &mut String) {
     let bits = (time.micros() as u64) ^ (1 << 63);
     for place in (0..16).rev() {
@@ -135,8 +134,8 @@ fn from_sortable(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_micros((bits ^ (1 << 63)) as i64))
 }
 
-/// The owner of a window: the tenant, if there is one, and the rest of the key under
-/// which events are added.
+/// What a window belongs to: the tenant, if there is one, and the rest of the key under which
+/// events are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Owner {
     tenant: String,
@@ -145,7 +144,7 @@ struct Owner {
 
 impl Owner {
     /// The owner of a window to which an event is added under `key`. `table` is the name of the
-    /// windows' table, for the error.
+    /// windows' table, which the error contains.
     fn of(table: &'static str, key: impl Key) -> Result<Self, Error> {
         match split_tenant(key) {
             Ok((tenant, rest)) => Ok(Self { tenant, rest }),
@@ -153,7 +152,7 @@ impl Owner {
         }
     }
 
-    /// The key of a row with all values of this owner.
+    /// The key of a row that contains all values of this owner.
     fn row_key(&self) -> String {
         let mut key = String::new();
         self.tenant.write_part(&mut key);
@@ -163,8 +162,8 @@ impl Owner {
     }
 }
 
-/// The key of a timer of the table with index `table`. If `tenant` is not empty, the timer
-/// belongs to this tenant, so that the host lets the timer write the tenant's rows.
+/// The key of a timer that the table with the index `table` sets. If `tenant` is not empty, the
+/// timer belongs to this tenant. The host then lets the timer write rows of the tenant.
 fn timer_key(table: u32, tenant: &str, rest: &str) -> String {
     if tenant.is_empty() {
         format!("{OWN_TIMER}{table}/{rest}")
@@ -173,8 +172,8 @@ fn timer_key(table: u32, tenant: &str, rest: &str) -> String {
     }
 }
 
-/// The owner from which [`timer_key`] built the timer's key, if the timer is of this
-/// table.
+/// The owner from which [`timer_key`] built the key of `timer`; `None` if this table did not set
+/// the timer.
 fn timer_owner(table: u32, timer: &Timer<'_>) -> Option<Owner> {
     let rest = own_rest(table, timer.key())?;
     Some(Owner { tenant: timer.tenant().to_owned(), rest: rest.to_owned() })
@@ -185,7 +184,7 @@ fn own_rest(table: u32, key: &str) -> Option<&str> {
     (owner.parse() == Ok(table)).then_some(rest)
 }
 
-/// Reads the bytes of a window's row.
+/// Reads the bytes in which the row of a window is stored.
 struct Reader<'a>(&'a [u8]);
 
 const CUT_SHORT: RowError = RowError::Malformed("the row is cut short");
@@ -210,7 +209,7 @@ fn write_time(time: Timestamp, out: &mut Vec<u8>) {
     out.extend_from_slice(&time.micros().to_le_bytes());
 }
 
-/// Appends the output of `write`, preceded by its length.
+/// Appends what `write` writes, after its length.
 fn write_bytes(
     out: &mut Vec<u8>,
     write: impl FnOnce(&mut Vec<u8>) -> Result<(), RowError>,

@@ -1,4 +1,4 @@
-//! Final tumbling and hopping windows.
+//! Tumbling and hopping windows that are final: their rows are written once.
 
 use super::{Owner, Window, WindowSet, from_sortable, timer_key, timer_owner, write_sortable};
 use crate::error::{Error, FlushError};
@@ -9,12 +9,12 @@ use crate::table::{Scan, Table, TableField};
 use crate::table_spec::TableSpec;
 use crate::time::Timestamp;
 
-/// The maximum number of window ends for which the table remembers that a timer is set. For
+/// The maximum number of ends of windows for which the table remembers that a timer is set. For
 /// other ends the timer is set again, which changes nothing.
 const ARMED_MAX: usize = 16;
 
-/// Tumbling or hopping windows that are still open: a private table with the values
-/// collected so far, an `A` for each window and key.
+/// Tumbling or hopping windows that are still open. This is a private table with the values
+/// collected so far: an `A` for each window and key.
 ///
 /// ```
 /// # use lantern_sdk::prelude::*;
@@ -51,17 +51,17 @@ pub struct OpenWindows<A> {
     armed: Vec<(Timestamp, String)>,
 }
 
-/// A window that is over, and its value.
+/// A window that has ended, and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Closed<A> {
-    /// The window.
+    /// The start and the end of the window.
     pub window: Window,
-    /// The tenant of the key, if that is an [`InTenant`](crate::InTenant); otherwise
-    /// empty.
+    /// The tenant of the key, if the key is an [`InTenant`](crate::InTenant); otherwise an empty
+    /// text.
     pub tenant: String,
-    /// The key under which its events were added, without the tenant.
+    /// The key under which the window's events were added, without the tenant.
     pub key: String,
-    /// The result of applying its events to `A::default()`.
+    /// The result of applying the window's events to `A::default()`.
     pub value: A,
 }
 
@@ -80,12 +80,12 @@ impl<A: Stored> TableField for OpenWindows<A> {
 }
 
 impl<A: Stored + Default> OpenWindows<A> {
-    /// Adds an event under `key`, with `change`, to each open window of `windows` that contains
-    /// it. Returns how many of the windows that contain the event were already closed: 0 unless
-    /// the event is late.
+    /// Adds an event under `key` to each open window of `windows` that contains it, by calling
+    /// `change` with the window's value. Returns how many of the windows that contain the event
+    /// were already closed, which is 0 unless the event is late.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] unless the manifest has event time; otherwise as [`Table::get`].
+    /// [`Error::NoEventTime`] if the manifest has no event time, and the errors of [`Table::get`].
     pub fn add(
         &mut self,
         event: &Event<'_>,
@@ -114,12 +114,12 @@ impl<A: Stored + Default> OpenWindows<A> {
         Ok(late)
     }
 
-    /// Removes the windows that end with `timer` from the table and returns them, in the order
-    /// of their starts and keys. If there are tenants, they are the windows of the timer's
-    /// tenant. Returns none if this table did not set the timer.
+    /// Removes the windows that end when `timer` fires from the table, and returns them in the
+    /// order of their starts and keys. If there are tenants, they are the windows of the timer's
+    /// tenant. Returns no windows if this table did not set the timer.
     ///
     /// # Errors
-    /// As [`Table::scan`].
+    /// The errors of [`Table::scan`].
     pub fn close(&mut self, timer: &Timer<'_>) -> Result<Vec<Closed<A>>, Error> {
         let Some(owner) = timer_owner(self.id, timer) else {
             return Ok(Vec::new());
@@ -146,8 +146,8 @@ impl<A: Stored + Default> OpenWindows<A> {
         Ok(closed)
     }
 
-    /// Sets the timer of the window that ends at `end`. If an instance does not know whether
-    /// the timer is set already, it sets the timer again, which changes nothing.
+    /// Sets the timer of the windows that end at `end`. If an instance does not know whether the
+    /// timer is already set, it sets the timer again, which changes nothing.
     fn arm(&mut self, event: &Event<'_>, end: Timestamp, tenant: &str) -> Result<(), Error> {
         if self.armed.iter().any(|(at, of)| *at == end && of == tenant) {
             return Ok(());
@@ -163,7 +163,7 @@ impl<A: Stored + Default> OpenWindows<A> {
     }
 }
 
-/// The common beginning of the keys of a tenant's windows that end at `end`.
+/// The beginning that the keys of a tenant's windows that end at `end` have in common.
 fn row_prefix(end: Timestamp, tenant: &str) -> String {
     let mut prefix = String::new();
     write_sortable(end, &mut prefix);

@@ -1,9 +1,8 @@
 //! Session windows.
 //!
 //! All open sessions of a key are in one row, so that an event costs one lookup. A key has one
-//! timer, which is set for the end of the session that ends first. An event that prolongs this
-//! session does not move the timer. If the timer fires while sessions are open, it is set
-//! again.
+//! timer, which is set for the end of the session that ends first. An event that makes this session
+//! longer does not move the timer. If the timer fires while sessions are open, it is set again.
 
 use std::time::Duration;
 
@@ -16,32 +15,32 @@ use crate::table::{Table, TableField};
 use crate::table_spec::TableSpec;
 use crate::time::Timestamp;
 
-/// Values of two sessions that are joined into one.
+/// A value that can be combined with another one, when two sessions are joined into one.
 pub trait Combine {
-    /// Adds the value of a later session.
+    /// Adds the value of a later session to this value.
     fn combine(&mut self, later: Self);
 }
 
 impl Combine for u64 {
-    /// The sum.
+    /// Adds the two numbers.
     fn combine(&mut self, later: Self) {
         *self += later;
     }
 }
 
 impl Combine for i64 {
-    /// The sum.
+    /// Adds the two numbers.
     fn combine(&mut self, later: Self) {
         *self += later;
     }
 }
 
-/// Sessions that are still open: a private table with the value collected so far, an
-/// `A` per session.
+/// Sessions that are still open. This is a private table with the value collected so far: an `A`
+/// for each session.
 ///
-/// A session is a series of events of one key with less than a gap between one and the
-/// next. It ends a gap after its last event. An event between two sessions may join
-/// them into one.
+/// A session is a series of events of one key. The time between an event and the next is less than
+/// the *gap*, a duration that the projection chooses. A session ends when the gap has passed since
+/// its last event. An event between two sessions may join them into one.
 ///
 /// ```
 /// # use lantern_sdk::prelude::*;
@@ -80,33 +79,35 @@ pub struct OpenSessions<A> {
 /// The session that an event is now part of.
 #[derive(Debug)]
 pub struct Joined<'a, A> {
-    /// From the session's first event to a gap after its last one.
+    /// The window of the session. It begins with the first event, and ends when the gap has passed
+    /// since the last one.
     pub window: Window,
     /// The value collected so far.
     pub value: &'a A,
-    /// The starts of sessions that were joined into this one and no longer exist. If you show
-    /// sessions while they are open, delete the rows of these sessions.
+    /// The starts of sessions that were joined into this one and no longer exist. If the projection
+    /// shows sessions while they are open, it must delete the rows of these sessions.
     pub absorbed: Vec<Timestamp>,
 }
 
-/// A session that is over, and its value.
+/// A session that has ended, and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClosedSession<A> {
-    /// From its first event to a gap after its last one.
+    /// The window of the session. It begins with the first event, and ends when the gap has passed
+    /// since the last one.
     pub window: Window,
-    /// The tenant of the key, if that is an [`InTenant`](crate::InTenant); otherwise
-    /// empty.
+    /// The tenant of the key, if the key is an [`InTenant`](crate::InTenant); otherwise an empty
+    /// text.
     pub tenant: String,
-    /// The key under which its events were added, without the tenant.
+    /// The key under which the session's events were added, without the tenant.
     pub key: String,
-    /// The result of applying its events to `A::default()`.
+    /// The result of applying the session's events to `A::default()`.
     pub value: A,
 }
 
-/// The open sessions of a key, oldest first; there is more than a gap between them.
+/// The open sessions of a key, oldest first. The time between two of them is more than the gap.
 #[derive(Debug)]
 struct Open<A> {
-    /// When the key's timer is due.
+    /// The time at which the timer of the key is due.
     armed: Timestamp,
     sessions: Vec<(Window, A)>,
 }
@@ -161,17 +162,17 @@ impl<A: Stored> TableField for OpenSessions<A> {
 }
 
 impl<A: Stored + Default + Combine> OpenSessions<A> {
-    /// Adds an event, with `change`, to the session of `key` to which the event belongs. This
-    /// may be a new session. Returns none if the event is late, because that session is already
-    /// closed.
+    /// Adds an event to the session of `key` to which it belongs, by calling `change` with the
+    /// session's value. The session may be a new one. Returns `None` if the event is late, because
+    /// its session is already closed.
     ///
-    /// An event whose time is a gap or more before the watermark is late, unless it is within a
-    /// session that is still open. It never moves the start of a session back to its own time:
-    /// a session with this start may already be closed, and two sessions of a key never have
-    /// the same start.
+    /// An event is late if its time is a gap or more before the watermark, unless it is within a
+    /// session that is still open. In an open session, such an event does not move the start of the
+    /// session back to its own time. A session with this start may already be closed, and two
+    /// sessions of a key must not have the same start.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] unless the manifest has event time; otherwise as [`Table::get`].
+    /// [`Error::NoEventTime`] if the manifest has no event time, and the errors of [`Table::get`].
     pub fn add(
         &mut self,
         event: &Event<'_>,
@@ -218,11 +219,11 @@ impl<A: Stored + Default + Combine> OpenSessions<A> {
         Ok(Some(Joined { window: *window, value, absorbed }))
     }
 
-    /// Removes the sessions that `timer` ends from the table and returns them, oldest first.
-    /// Returns none if this table did not set the timer.
+    /// Removes the sessions that end when `timer` fires from the table, and returns them, oldest
+    /// first. Returns no sessions if this table did not set the timer.
     ///
     /// # Errors
-    /// As [`Table::get`].
+    /// The errors of [`Table::get`].
     pub fn close(&mut self, timer: &Timer<'_>) -> Result<Vec<ClosedSession<A>>, Error> {
         let Some(owner) = timer_owner(self.id, timer) else {
             return Ok(Vec::new());

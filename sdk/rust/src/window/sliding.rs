@@ -1,7 +1,7 @@
 //! Sliding windows.
 //!
-//! All values of a key that a window may still need are in one row, ordered by time. A
-//! key has one timer, for the next moment at which its windows change without an event.
+//! All values of a key that its windows may still need are in one row, ordered by time. A key has
+//! one timer. It is set for the next time at which the windows of the key change without an event.
 
 use std::time::Duration;
 
@@ -14,12 +14,12 @@ use crate::table::{Table, TableField};
 use crate::table_spec::TableSpec;
 use crate::time::{Timestamp, micros_of};
 
-/// The maximum number of values that a [`Recent`] keeps for one key; a further event is
-/// refused and therefore parked. If there are more values, use hopping windows.
+/// The maximum number of values that a [`Recent`] keeps for one key. If a key has this number, a
+/// further event is refused and therefore parked. If more values are needed, use hopping windows.
 pub const RECENT_EVENTS_MAX: usize = 16_384;
 
-/// The latest values of each key: a sliding window, which ends with each event and not
-/// at fixed times.
+/// Sliding windows: the latest values of each key. A sliding window ends with each event and not at
+/// fixed times.
 ///
 /// The window of size `size` that ends at time `t` contains the values of events after
 /// `t - size`, up to and including `t`.
@@ -58,31 +58,31 @@ pub struct Recent<V> {
     id: u32,
 }
 
-/// The content of a window that ends at some moment.
+/// The values in a window that ends at the time `at`.
 #[derive(Debug)]
 pub struct Slide<'a, V> {
-    /// The last moment of the window.
+    /// The last time in the window.
     pub at: Timestamp,
     entries: &'a [Entry<V>],
 }
 
 impl<'a, V> Slide<'a, V> {
-    /// The values in it, in the order of their times.
+    /// The values in the window, in the order of their times.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &'a V> {
         self.entries.iter().map(|entry| &entry.value)
     }
 
-    /// The values in it with their times, in the order of their times.
+    /// The values in the window with their times, in the order of the times.
     pub fn timed_values(&self) -> impl ExactSizeIterator<Item = (Timestamp, &'a V)> {
         self.entries.iter().map(|entry| (entry.time, &entry.value))
     }
 }
 
-/// A key whose window has advanced with the watermark.
+/// A key whose sliding window has moved with the watermark.
 #[derive(Debug)]
 pub struct Advanced<V> {
-    /// The tenant of the key, if that is an [`InTenant`](crate::InTenant); otherwise
-    /// empty.
+    /// The tenant of the key, if the key is an [`InTenant`](crate::InTenant); otherwise an empty
+    /// text.
     pub tenant: String,
     /// The key under which the values were added, without the tenant.
     pub key: String,
@@ -93,8 +93,8 @@ pub struct Advanced<V> {
 }
 
 impl<V> Advanced<V> {
-    /// The window that ends at the watermark or, if that is later, with the newest
-    /// event: the values that remain after old ones were removed.
+    /// The window that ends at the watermark or, if that is later, at the newest event. It contains
+    /// the values that are left after old ones were removed.
     #[must_use]
     pub fn current(&self) -> Slide<'_, V> {
         let newest = self.entries.last().map(|entry| entry.time);
@@ -102,9 +102,9 @@ impl<V> Advanced<V> {
         slide(&self.entries, at, self.size_us)
     }
 
-    /// The windows that can no longer change, ordered by time; each is returned once. A window
-    /// ends with each event, and events at the same time share one window. An event that
-    /// arrived after the watermark had passed its time has no window.
+    /// The windows that can no longer change, in order of time. Each window is returned only once.
+    /// A window ends with each event, and events at the same time have the same window. An event
+    /// that arrived after the watermark had passed its time has no window.
     pub fn settled(&self) -> impl Iterator<Item = Slide<'_, V>> {
         let last = |index: &usize| {
             let next = self.entries.get(index + 1);
@@ -117,13 +117,13 @@ impl<V> Advanced<V> {
     }
 }
 
-/// A key's values, ordered by time, then by offset.
+/// The values of a key, ordered by time and then by offset.
 #[derive(Debug)]
 struct Values<V> {
-    /// When the key's timer is due.
+    /// The time at which the timer of the key is due.
     armed: Timestamp,
     size_us: i64,
-    /// How many of the first entries' windows were returned as settled.
+    /// The number of values, from the first one on, whose windows were returned as settled.
     settled: usize,
     entries: Vec<Entry<V>>,
 }
@@ -141,9 +141,8 @@ impl<V> Default for Values<V> {
 }
 
 impl<V> Values<V> {
-    /// The next moment at which something changes without an event: a window settles
-    /// when the watermark is past its end, and a value is removed when it is `size`
-    /// old.
+    /// The next time at which something changes without an event. A window settles when the
+    /// watermark has passed its end, and a value is removed when it is `size` old.
     fn due(&self) -> Timestamp {
         let after =
             |entry: &Entry<V>, us| Timestamp::from_micros(entry.time.micros().saturating_add(us));
@@ -207,14 +206,14 @@ impl<V: Stored> TableField for Recent<V> {
 }
 
 impl<V: Stored + Clone> Recent<V> {
-    /// Adds an event's value under `key`, and returns the window of `size` that ends with the
-    /// key's newest event, which is usually this event. Returns none if the event is so late
-    /// that no window contains it any more. Use the same `size` every time, because the last
-    /// `size` applies to all values of a key.
+    /// Adds the value of an event under `key`. Returns the window of the size `size` that ends with
+    /// the newest event of the key, which is usually this event. Returns `None` if the event is so
+    /// late that no window contains it any more. Use the same `size` every time, because the last
+    /// `size` is used for all values of a key.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] unless the manifest has event time; [`Error::Plugin`] if the key
-    /// already has [`RECENT_EVENTS_MAX`] values; otherwise as [`Table::get`].
+    /// [`Error::NoEventTime`] if the manifest has no event time, [`Error::Plugin`] if the key
+    /// already has [`RECENT_EVENTS_MAX`] values, and the errors of [`Table::get`].
     pub fn add(
         &mut self,
         event: &Event<'_>,
@@ -238,7 +237,7 @@ impl<V: Stored + Clone> Recent<V> {
         let index = values.entries.partition_point(|entry| entry.time <= time);
         values.entries.insert(index, Entry { time, value });
         if time < event.watermark() {
-            // All windows up to the watermark were returned before. The window of this event is
+            // All windows up to the watermark were returned before. The window of this event ends
             // before the watermark too, so it counts as returned.
             values.settled += 1;
         }
@@ -252,11 +251,11 @@ impl<V: Stored + Clone> Recent<V> {
         Ok(Some(slide(&values.entries, newest, values.size_us)))
     }
 
-    /// Advances the window of the key to which `timer` belongs to the watermark. Returns none
-    /// if this table did not set the timer.
+    /// Moves the window of the key to which `timer` belongs to the watermark. Returns `None` if
+    /// this table did not set the timer.
     ///
     /// # Errors
-    /// As [`Table::get`].
+    /// The errors of [`Table::get`].
     pub fn advance(&mut self, timer: &Timer<'_>) -> Result<Option<Advanced<V>>, Error> {
         let Some(owner) = timer_owner(self.id, timer) else {
             return Ok(None);

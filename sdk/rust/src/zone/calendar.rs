@@ -1,11 +1,11 @@
-//! Dates and times of day on the clocks of a zone.
+//! Dates and times of day, as the clocks of a time zone show them.
 
 use std::fmt;
 
 use super::span::{DAY_US, MICROS};
 use crate::time::{date_of, day_of};
 
-/// A date in some zone.
+/// A date in a time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Date {
     /// The year.
@@ -29,7 +29,7 @@ pub enum Weekday {
     Sunday,
 }
 
-/// A date and a time of day in some zone.
+/// A date and a time of day in a time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalTime {
     /// The date.
@@ -62,7 +62,7 @@ impl Date {
     }
 }
 
-/// `2026-03-29`.
+/// Writes a date as `2026-03-29`.
 impl fmt::Display for Date {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:04}-{:02}-{:02}", self.year, self.month, self.day)
@@ -70,8 +70,8 @@ impl fmt::Display for Date {
 }
 
 impl LocalTime {
-    /// The date and time for microseconds since 1970-01-01T00:00:00 on the zone's
-    /// clocks.
+    /// The date and time of day that the clocks show `local` microseconds after they showed
+    /// 1970-01-01T00:00:00.
     pub(super) fn of(local: i64) -> Self {
         let second = local.rem_euclid(DAY_US) / MICROS;
         Self {

@@ -1,9 +1,9 @@
 //! Days, hours, weeks and months of a time zone.
 //!
-//! In reports of a shop in Berlin a day begins at midnight in Berlin, and has 23 or 25 hours
-//! when the clocks change. A [`TimeZone`] contains these changes, from the IANA time zone
-//! database. The SDK contains the changes of all zones in a compact table, so a plugin needs no
-//! files and no other crate.
+//! In the reports of a shop in Berlin, a day begins at midnight in Berlin. A day on which the
+//! clocks change has 23 or 25 hours. A [`TimeZone`] knows when the clocks of a zone change, from
+//! the IANA time zone database. The SDK contains the changes of all zones in a compact table, so a
+//! plugin needs no files and no other crate.
 //!
 //! ```
 //! # use lantern_sdk::prelude::*;
@@ -40,11 +40,11 @@ pub use calendar::{Date, LocalTime, Weekday};
 use span::{DAY_US, MICROS, Span};
 use table::{Rule, Spans};
 
-/// The rules of one zone: its offset from UTC at every time.
+/// The rules of one time zone. They give its offset from UTC at every time.
 ///
-/// The offsets since 1970 are those of the IANA database. Times before 1970 have the offset of
-/// the beginning of 1970. Times after the last change that the database lists have the offset
-/// that the zone's rule for the future gives.
+/// The offsets since 1970 are those of the IANA database. Times before 1970 have the offset of the
+/// beginning of 1970. After the last change that the database lists, the zone's rule for the future
+/// gives the offset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TimeZone {
     spans: Spans,
@@ -57,7 +57,7 @@ impl Default for TimeZone {
     }
 }
 
-/// In parameters, a zone is its name.
+/// In parameters, a zone is written as its name.
 impl<'de> Deserialize<'de> for TimeZone {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let name = String::deserialize(deserializer)?;
@@ -66,23 +66,23 @@ impl<'de> Deserialize<'de> for TimeZone {
 }
 
 impl TimeZone {
-    /// UTC.
+    /// The time zone UTC.
     #[must_use]
     pub fn utc() -> Self {
         Self::fixed(0)
     }
 
-    /// A zone that is always `seconds` ahead of UTC.
+    /// A time zone whose clocks are always `seconds` ahead of UTC.
     #[must_use]
     pub fn fixed(seconds: i32) -> Self {
         Self { spans: Spans::fixed(seconds), rule: None }
     }
 
-    /// The zone with this name in the IANA database, such as `Europe/Berlin`. Upper and
-    /// lower case matter.
+    /// The time zone with this name in the IANA database, such as `Europe/Berlin`. Upper and lower
+    /// case must match.
     ///
     /// # Errors
-    /// [`Error::Plugin`] if there is none.
+    /// [`Error::Plugin`] if there is no zone with this name.
     pub fn named(name: &str) -> Result<Self, Error> {
         match table::find(name) {
             Some(bytes) => Ok(Self::decode(bytes)),
@@ -92,7 +92,7 @@ impl TimeZone {
         }
     }
 
-    /// The zone with these bytes in the table.
+    /// Decodes the data that the table has for a zone.
     #[doc(hidden)]
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Self {
@@ -100,27 +100,28 @@ impl TimeZone {
         Self { spans, rule }
     }
 
-    /// How far the zone's clocks are ahead of UTC at `time`, in seconds.
+    /// How far the clocks of the zone are ahead of UTC at `time`, in seconds.
     #[must_use]
     pub fn offset_seconds(&self, time: Timestamp) -> i32 {
         self.span(time.micros()).offset_s
     }
 
-    /// The date in this zone.
+    /// The date in this zone at `time`.
     #[must_use]
     pub fn date(&self, time: Timestamp) -> Date {
         Date::of_days(self.local_days(time))
     }
 
-    /// Date and time of day in this zone.
+    /// The date and the time of day in this zone at `time`.
     #[must_use]
     pub fn local(&self, time: Timestamp) -> LocalTime {
         let local = self.local_micros(time);
         LocalTime::of(local)
     }
 
-    /// The hour on the zone's clocks. A change of the clocks within an hour ends it, so
-    /// an hour may be shorter, and the same hour may occur twice in a day.
+    /// The hour that contains `time` on the clocks of the zone. If the clocks change within an
+    /// hour, the hour ends at the change. So an hour may be shorter, and a day may have the same
+    /// hour twice.
     #[must_use]
     pub fn hour(&self, time: Timestamp) -> Window {
         const HOUR_US: i64 = 3_600 * MICROS;
@@ -133,15 +134,15 @@ impl TimeZone {
         }
     }
 
-    /// The day: from midnight to midnight, 23, 24 or 25 hours. If the clocks skip
-    /// midnight, the day begins at the change; if there are two midnights, at the
-    /// first.
+    /// The day that contains `time`, from midnight to midnight. It has 23, 24 or 25 hours. If the
+    /// clocks skip midnight, the day begins at the change. If there are two midnights, it begins at
+    /// the first.
     #[must_use]
     pub fn day(&self, time: Timestamp) -> Window {
         self.period(time, |days| days, |days| days + 1)
     }
 
-    /// The week, from Monday to Monday.
+    /// The week that contains `time`, from Monday to Monday.
     #[must_use]
     pub fn week(&self, time: Timestamp) -> Window {
         // 1970-01-01 was a Thursday.
@@ -149,7 +150,7 @@ impl TimeZone {
         self.period(time, monday, |days| days + 7)
     }
 
-    /// The month.
+    /// The month that contains `time`.
     #[must_use]
     pub fn month(&self, time: Timestamp) -> Window {
         let first = |days| {
@@ -159,7 +160,7 @@ impl TimeZone {
         self.period(time, first, |days| first(days + 31))
     }
 
-    /// The year.
+    /// The year that contains `time`.
     #[must_use]
     pub fn year(&self, time: Timestamp) -> Window {
         let first = |days| day_of(date_of(days).0, 1, 1);
@@ -194,17 +195,17 @@ impl TimeZone {
         ZoneWindows { zone: self, of: Self::month }
     }
 
-    /// The window around `time` between the midnights of two dates: `first` returns the
-    /// first day of the period that contains a day, and `next` the first day after the
-    /// period that begins with a day.
+    /// The window around `time` that begins and ends at a midnight of the zone. `first` returns the
+    /// first day of the period that contains a day. `next` returns the first day after the period
+    /// that begins with a day.
     fn period(
         &self,
         time: Timestamp,
         first: impl Fn(i64) -> i64,
         next: impl Fn(i64) -> i64,
     ) -> Window {
-        // If the clocks are put back over midnight, they show the previous date once more. But
-        // this moment belongs to the period that has begun at midnight.
+        // If the clocks are put back over midnight, they show the previous date once more. But this
+        // time belongs to the period that began at midnight.
         let mut day = next(first(self.local_days(time)));
         while self.midnight(day) > time.micros() {
             day = first(day - 1);
@@ -215,12 +216,12 @@ impl TimeZone {
         }
     }
 
-    /// The first moment at which the zone's clocks show the midnight that begins a day,
-    /// counted from 1970-01-01, or a later time.
+    /// The first time at which the clocks of the zone show the midnight that begins a day, or a
+    /// later time. `days` is the day, counted from 1970-01-01.
     fn midnight(&self, days: i64) -> i64 {
         let local = days.saturating_mul(DAY_US);
-        // No offset is larger than a day, so the search starts a day earlier. The first span
-        // that reaches local midnight contains the moment that is searched.
+        // No offset is larger than a day, so the search begins a day earlier. The first span that
+        // reaches the local midnight contains the time that is searched.
         let mut span = self.span(local.saturating_sub(DAY_US));
         loop {
             let at = local.saturating_sub(i64::from(span.offset_s) * MICROS).max(span.start);
@@ -249,7 +250,7 @@ impl TimeZone {
     }
 }
 
-/// The hours, days, weeks or months of a zone.
+/// The hours, days, weeks or months of a time zone.
 #[derive(Debug, Clone, Copy)]
 pub struct ZoneWindows<'a> {
     zone: &'a TimeZone,
@@ -262,7 +263,7 @@ impl WindowSet for ZoneWindows<'_> {
     }
 }
 
-/// Used as a key, a date is its text: `2026-03-29`.
+/// A date that is used as a key becomes its text: `2026-03-29`.
 impl Key for Date {
     fn write(&self, out: &mut String) {
         use std::fmt::Write;
@@ -270,7 +271,8 @@ impl Key for Date {
     }
 }
 
-/// The zone with this name in the IANA database, without the table of all zones.
+/// The time zone with this name in the IANA database. The plugin then contains only the data of
+/// this zone, and not the table of all zones.
 ///
 /// ```
 /// # use lantern_sdk::zone::TimeZone;

@@ -1,11 +1,12 @@
-//! The table of all zones, and how the changes of a zone are read from it.
+//! The table of all time zones. This module reads the changes of a zone from it.
 //!
-//! `zones.bin` begins with the names, in order. Each name has a byte with its length, its text,
-//! and two numbers of two bytes: the start and the length of its zone's data, counted in the
-//! part after the names. Several names may share data. A zero byte separates names and data.
+//! `zones.bin` begins with the names, in order. Each name is stored as a byte with its length, its
+//! text, and two numbers of two bytes: the start and the length of the zone's data, counted in the
+//! part after the names. Several names may have the same data. A zero byte separates the names from
+//! the data.
 //!
-//! A zone's data are integers of variable length (LEB128; signed ones in zigzag
-//! form), all times and offsets in seconds:
+//! The data of a zone consists of integers of variable length (LEB128; signed ones in zigzag form).
+//! All times and offsets are in seconds. The integers are:
 //!
 //! 1. the number `n` of offsets, and each offset;
 //! 2. the number of changes, and for each change the integer `d · n + i`: the change is `d`
@@ -19,20 +20,20 @@
 use super::span::{DAY_US, MICROS, Span};
 use crate::time::{date_of, day_of};
 
-/// Written by the test `the_table_is_that_of_the_database`.
+/// The content of `zones.bin`, which the test `the_table_is_that_of_the_database` writes.
 static ZONES: &[u8] = include_bytes!("../../zones.bin");
 
-/// The year up to which the changes by a rule are listed in memory.
+/// The year before which changes that follow a rule are listed in memory.
 const LISTED_UNTIL: i64 = 2101;
 
-/// The unit of the times of changes.
+/// The unit in which the times of changes are stored, in seconds.
 const UNIT_S: i64 = 30;
 
-/// The listed changes of a zone's offset.
+/// The changes of a zone's offset that are listed in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Spans {
     first_offset_s: i32,
-    /// The start of each in microseconds, and its offset.
+    /// The start of each span in microseconds, with its offset.
     changes: Vec<(i64, i32)>,
 }
 
@@ -51,7 +52,7 @@ impl Spans {
     }
 }
 
-/// The yearly rule for summer time.
+/// The rule for summer time, which is the same in every year.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Rule {
     standard_s: i32,
@@ -60,18 +61,19 @@ pub(super) struct Rule {
     ends: Day,
 }
 
-/// A day of each year, such as the last Sunday in March, and a time.
+/// A day that occurs in each year, such as the last Sunday in March, with a time of day.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Day {
     month: i64,
     week: i64,
     weekday: i64,
-    /// The time by the clock before the change. It may be on an earlier or later day.
+    /// The time of day by the clock before the change. It may be on an earlier or later day.
     time_s: i64,
 }
 
 impl Day {
-    /// In seconds since 1970, by the clock before the change.
+    /// The time of the day in the year `year`, in seconds since 1970 by the clock before the
+    /// change.
     fn of(&self, year: i64) -> i64 {
         let first = day_of(year, self.month, 1);
         // 1970-01-01 was a Thursday.
@@ -85,8 +87,8 @@ impl Day {
 }
 
 impl Rule {
-    /// The span at `micros`, which is after the last listed change; `last` is the span
-    /// of that change.
+    /// The span that contains `micros`, which must be after the last listed change. `last` is the
+    /// span of that change.
     pub(super) fn at(&self, micros: i64, last: Span) -> Span {
         let (year, ..) = date_of(micros.div_euclid(DAY_US));
         let mut span = last;
@@ -112,12 +114,13 @@ impl Rule {
     }
 }
 
-/// The data of the zone `name`.
+/// The data of the zone `name`; `None` if there is no such zone.
 pub(super) fn find(name: &str) -> Option<&'static [u8]> {
     super::names::find(ZONES, name)
 }
 
-/// Reads a zone's data. They are part of the SDK, so missing values are read as 0.
+/// Decodes the data of a zone. It is a part of the SDK, so it is not checked: missing values are
+/// read as 0.
 pub(super) fn decode(bytes: &[u8]) -> (Spans, Option<Rule>) {
     let mut reader = Reader(bytes);
     let count = reader.natural().max(1);
@@ -136,8 +139,8 @@ pub(super) fn decode(bytes: &[u8]) -> (Spans, Option<Rule>) {
         ends: reader.day(),
     });
     if let Some(rule) = &rule {
-        // A lookup among the listed changes needs a few comparisons, and a lookup by the
-        // rule hundreds of steps.
+        // To find a listed change, a few comparisons are enough. To use the rule takes hundreds of
+        // steps.
         let last = changes.last().map_or(0, |(start, _)| *start);
         let (year, ..) = date_of(last.div_euclid(DAY_US));
         let years = (year..LISTED_UNTIL).flat_map(|year| rule.changes(year));

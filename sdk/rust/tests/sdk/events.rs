@@ -1,4 +1,4 @@
-//! Reading events in a projection, and the errors of invalid reads.
+//! Tests how a projection reads events, and the errors of invalid reads.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! Timers, emitted events, failures and parameters.
+//! Tests timers, emitted events, failures and parameters.
 
 use lantern_sdk::prelude::*;
 use lantern_sdk::testing::{Harness, Level, TestEvent, check_determinism};
@@ -11,7 +11,7 @@ struct Settings {
     on_failure: String,
 }
 
-/// Emits a reminder of each event after a while.
+/// Emits a reminder for each event after a while.
 #[derive(Tables)]
 struct Reminders {
     #[table(private)]
@@ -74,9 +74,9 @@ fn log() -> Vec<TestEvent> {
         at("told", "c", 2),
         at("cancelled", "b", 3),
         at("told", "a", 4),
-        // From here on the watermark is 30.
+        // From here on the watermark is 30 seconds.
         at("told", "d", 39),
-        // It is late and already due, so it fires at the next tick.
+        // This event is late, and its timer is already due. So the timer fires at the next tick.
         at("told", "e", 1),
         at("told", "f", 45),
         at("told", "g", 100),

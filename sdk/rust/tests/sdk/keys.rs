@@ -1,5 +1,5 @@
-//! All functions that build keys: different values give different keys, keys sort as
-//! their values do, and U+0000 is refused.
+//! Tests all functions that build keys: different values give different keys, keys sort as their
+//! values do, and U+0000 is refused.
 
 use std::collections::BTreeMap;
 
@@ -107,7 +107,7 @@ fn texts() -> impl Strategy<Value = Vec<(&'static str, String, usize)>> {
     )
 }
 
-/// The rows by the parts of their keys.
+/// Splits the keys of the rows into their parts.
 fn by_parts(rows: BTreeMap<String, Vec<u8>>) -> BTreeMap<Vec<String>, u64> {
     rows.into_iter()
         .map(|(key, row)| {

@@ -1,4 +1,4 @@
-//! The SDK from a plugin's side: small projections in the native harness.
+//! Tests the SDK as a plugin uses it, with small projections in the native harness.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod events;

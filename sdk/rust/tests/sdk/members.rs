@@ -1,4 +1,4 @@
-//! Members of data as typed columns.
+//! Tests members of data as typed columns.
 
 use std::borrow::Cow;
 
@@ -22,7 +22,7 @@ struct Order<'a> {
     r#type: Option<Json<Vec<u8>>>,
 }
 
-/// Some of the members of the other type with another kind, and an additional member.
+/// Has some of the members of the other type with another kind, and one more member.
 #[derive(EventData)]
 struct Refund {
     cents: i64,

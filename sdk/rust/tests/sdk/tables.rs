@@ -1,4 +1,4 @@
-//! Tables: it has no visible effect which rows are in memory.
+//! Tests tables: it has no visible effect which rows are in memory.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use lantern_sdk::testing::{Harness, TestEvent, check_determinism};
 use proptest::prelude::*;
 use serde::Deserialize;
 
-/// Performs the changes that the events describe.
+/// Makes the changes to a table that the events describe.
 #[derive(Tables)]
 struct Ledger {
     /// Kept small, so that rows are dropped from memory all the time.
@@ -70,7 +70,7 @@ impl Projection for Ledger {
     }
 }
 
-/// Performs the same changes on a plain map.
+/// Makes the same changes to a map.
 #[derive(Default)]
 struct Model {
     amounts: BTreeMap<String, i64>,
@@ -168,7 +168,7 @@ fn a_hot_key_costs_no_host_call() {
     let acts = vec![Act::Add("hot".into(), 1); 1_000];
     let mut host = Harness::<Ledger>::new();
     host.feed(events(&acts));
-    // One read at first, one write at the end of the call.
+    // The row is read once at first, and written once at the end of the call.
     assert_eq!(host.host_calls(), 2);
     host.feed(events(&acts));
     assert_eq!(host.host_calls(), 3);
@@ -264,8 +264,7 @@ fn rows_of_tenants_need_a_tenant() {
         event("right", "t1", ""),
         event("right", "t1", "t2\0u1"),
         event("wrong", "t1", "u1"),
-        // A plain text that equals the bytes of a tenant's key in memory is not that
-        // key.
+        // A text that equals the bytes of a tenant's key in memory is not that key.
         event("wrong", "t1", "t1\0u1"),
     ]);
     assert_eq!(host.rows("counts").into_keys().collect::<Vec<_>>(), ["t1\0u1"]);
@@ -282,7 +281,7 @@ fn rows_of_tenants_need_a_tenant() {
     assert_eq!(reasons.len(), 5);
 }
 
-/// Rows with every kind of value that cannot always be stored.
+/// Rows with values of every kind that cannot always be stored.
 #[derive(Tables)]
 struct Fallible {
     rows: Table<FallibleRow>,
@@ -363,7 +362,7 @@ fn an_event_that_leaves_a_row_which_cannot_be_stored_fails_itself_for_every_cut(
     }
 }
 
-/// Rows whose errors appear only when they are sent to the host.
+/// Rows whose errors appear only when the rows are sent to the host.
 #[derive(Tables)]
 struct Lazy {
     #[table(private)]
@@ -425,7 +424,7 @@ fn a_row_that_cannot_be_sent_at_the_end_of_a_call_names_its_event_table_key_and_
         assert!(map.contains("table `maps`: row \"pairs\": field `by_pair`: "), "{map}");
         let rows: Vec<_> = host.raw_rows("lazy").into_keys().collect();
         assert_eq!(rows, ["s0", "s2", "s4"]);
-        // A timer is also named as a cause.
+        // A timer can be the cause of a change too.
         let time = "2026-03-01T00:00:00Z".parse::<Timestamp>().unwrap();
         host.feed([TestEvent::new("timer").time(time)]);
         host.advance_to(time + Duration::from_secs(9));
@@ -437,7 +436,7 @@ fn a_row_that_cannot_be_sent_at_the_end_of_a_call_names_its_event_table_key_and_
     }
 }
 
-/// Sketches as fields of a row.
+/// A row with sketches as its fields.
 #[derive(Tables)]
 struct Sketches {
     rows: Table<SketchRow>,

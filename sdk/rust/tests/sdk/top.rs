@@ -1,4 +1,4 @@
-//! The N largest of each group, compared with a sort of all values.
+//! Tests the N largest values of each group by comparing them with a sort of all values.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ impl Projection for Best {
                 (group, true)
             }
         };
-        // The value of an item is known whatever its rank.
+        // The value of an item can be read whatever its rank is.
         if let Change::Set(group, item, to) = &change
             && self.ranking.value(group, item)? != Some(*to)
         {
@@ -73,7 +73,7 @@ impl Projection for Best {
     }
 }
 
-/// The N largest of each group, by a sort of all values.
+/// The N largest values of each group, calculated by sorting all values.
 fn expected(changes: &[Change]) -> BTreeMap<(String, usize), (String, i64)> {
     let mut values: BTreeMap<(&str, &str), i64> = BTreeMap::new();
     for change in changes {
@@ -97,8 +97,8 @@ fn expected(changes: &[Change]) -> BTreeMap<(String, usize), (String, i64)> {
 }
 
 fn change() -> impl Strategy<Value = Change> {
-    // Few values, so that ties are frequent; keys that need escapes, and that sort
-    // differently when they are escaped.
+    // There are few values, so equal values are frequent. Some keys need escapes, and some sort
+    // differently if they are escaped.
     let group = prop_oneof![Just("a"), Just("a/b"), Just("")].prop_map(str::to_owned);
     let item = prop_oneof![
         Just("a"),

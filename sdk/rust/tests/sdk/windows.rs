@@ -1,4 +1,4 @@
-//! Windows, each compared with a computation over the whole log at once.
+//! Tests windows. Each is compared with a calculation over the whole log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,8 @@ const TICK_S: i64 = 3;
 const SIZE_S: i64 = 10;
 const HOP_S: i64 = 5;
 
-/// Every kind of window over the same events; keys are subjects, within tenants if
-/// there are any.
+/// Has every kind of window over the same events. The keys are subjects, within tenants if there
+/// are any.
 #[derive(Tables)]
 struct All {
     #[table(private)]
@@ -46,7 +46,7 @@ fn seconds(seconds: i64) -> Duration {
     Duration::from_secs(seconds as u64)
 }
 
-/// The key of the events of a subject.
+/// The key under which the events of a subject are added.
 enum Of<'a> {
     Untenanted(&'a str),
     Tenant(InTenant<'a, &'a str>),
@@ -141,8 +141,8 @@ struct Told {
     watermark: i64,
 }
 
-/// Times increase by small steps, with some disorder within and beyond the allowed
-/// lateness.
+/// Generates events whose times increase by small steps. Some are out of order, within and beyond
+/// the allowed lateness.
 fn told() -> impl Strategy<Value = Vec<Told>> {
     let event = (
         prop::sample::select(vec!["", "", "t/1", "t2"]),
@@ -165,7 +165,7 @@ fn told() -> impl Strategy<Value = Vec<Told>> {
             newest = newest.max(time);
             all.push(Told { tenant, subject, time, amount, watermark });
         }
-        // An event much later ends all windows before it.
+        // An event that is much later ends all windows before it.
         all.push(Told {
             tenant: "",
             subject: "end",
@@ -200,12 +200,12 @@ fn hopping(log: &[Told]) -> (Sums, u64) {
     (sums, late)
 }
 
-/// Start, end, sum, and whether it is closed.
+/// A session: its start, its end, its sum, and whether it is closed.
 type Session = (i64, i64, u64, bool);
 
-/// Computes sessions by their definition: sessions that overlap are joined into one, and a
-/// session that the watermark has passed is closed permanently. If an event's own session would
-/// be closed, the event counts only if it is within an open session.
+/// Calculates sessions by their definition. Sessions that overlap are joined into one, and a
+/// session that the watermark has passed is closed permanently. If the session of an event alone
+/// would already be closed, the event is used only if it is within an open session.
 fn sessions(log: &[Told]) -> (Sums, u64) {
     let mut late = 0;
     let mut all: BTreeMap<(&str, &str), Vec<Session>> = BTreeMap::new();
@@ -251,8 +251,8 @@ fn sliding(log: &[Told]) -> (Sums, u64) {
         if told.subject == "end" || told.time < told.watermark {
             continue;
         }
-        // The window is returned when the watermark passes it. Events that arrive after that
-        // are too late for the window.
+        // The window is returned when the watermark passes it. Events that arrive after that are
+        // too late for the window.
         let sum = log.iter().enumerate().filter(|(other_place, other)| {
             (other.tenant, other.subject) == (told.tenant, told.subject)
                 && (told.time - SIZE_S + 1..=told.time).contains(&other.time)
@@ -278,8 +278,8 @@ fn an_event_long_past_brings_no_session_back_to_the_start_of_a_closed_one() {
             .data(format!(r#"{{"amount": {amount}}}"#))
     };
     // After the event at 13, the session from 4 to 9 is closed. The session that begins at 8 is
-    // open, and an event at 4 would touch it. After the event at 19, the watermark is 15, so
-    // the event at 9 would be late in a session of its own.
+    // open, and a session of an event at 4 would touch it. After the event at 19, the watermark is
+    // 15, so the event at 9 would be late in a session of its own.
     let log = [(4, 1), (13, 2), (8, 4), (4, 8), (9, 16), (16, 32), (19, 64), (9, 128), (1_000, 0)];
     let outcome = check_determinism::<All>("", &log.map(|(at, amount)| told(at, amount)));
     assert_eq!(outcome.parked, vec![]);
@@ -326,7 +326,7 @@ proptest! {
         prop_assert_eq!(sums(&outcome.tables["sliding"]), expected);
         prop_assert_eq!(late("recent"), expected_late);
 
-        // After windows have ended, there are no rows and no current values of them.
+        // After the windows have ended, they have no rows and no current values.
         let end = BTreeSet::from(["/end".to_owned()]);
         for (key, sum) in sums(&outcome.tables["current"]) {
             prop_assert_eq!(sum, u64::from(end.contains(&key)), "{}", key);

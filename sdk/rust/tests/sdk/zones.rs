@@ -1,4 +1,4 @@
-//! Time zones, compared with the database and with another implementation.
+//! Tests time zones by comparing them with the database and with another implementation.
 
 use std::collections::BTreeMap;
 
@@ -10,11 +10,11 @@ use proptest::prelude::*;
 
 const TABLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/zones.bin");
 
-/// The maximum size of `zones.bin`: a plugin that finds zones by name contains it.
+/// The maximum size of `zones.bin`, in bytes. A plugin that finds zones by name contains this file.
 const TABLE_BYTES_MAX: usize = 64 << 10;
 
-/// The 64-bit block of a TZif file (RFC 8536): the changes since 1970, the offsets
-/// before and after, and the rule for later times.
+/// The 64-bit block of a TZif file (RFC 8536). Contains the changes since 1970, the offsets before
+/// and after them, and the rule for later times.
 struct Tzif {
     first_offset: i64,
     changes: Vec<(i64, i64)>,
@@ -41,7 +41,7 @@ fn parse_tzif(data: &[u8]) -> Tzif {
         let time = i64::from_be_bytes(data[at + 8 * place..at + 8 * place + 8].try_into().unwrap());
         let offset = offset(usize::from(data[kinds + place]));
         let before = changes.last().map_or(first_offset, |(_, offset)| *offset);
-        // The rule applies from the last change on, even if that keeps the offset.
+        // The rule applies after the last change, even if that change keeps the offset.
         if time <= 0 {
             first_offset = offset;
         } else if offset != before || place + 1 == times {
@@ -53,8 +53,8 @@ fn parse_tzif(data: &[u8]) -> Tzif {
     Tzif { first_offset, changes, footer }
 }
 
-/// `CET-1CEST,M3.5.0,M10.5.0/3` without the names: the offsets, and when the second one
-/// begins and ends each year.
+/// A rule such as `CET-1CEST,M3.5.0,M10.5.0/3` without the names. Contains the two offsets, and
+/// when the second one begins and ends in each year.
 type Footer = (i64, Option<(i64, [[i64; 4]; 2])>);
 
 fn parse_footer(text: &str) -> Footer {
@@ -106,7 +106,7 @@ fn signed(value: i64, out: &mut Vec<u8>) {
     natural(((value << 1) ^ (value >> 63)) as u64, out);
 }
 
-/// A zone's data in the format that `src/zone/table.rs` describes.
+/// Encodes the data of a zone in the format that `src/zone/table.rs` describes.
 fn encode(tzif: &Tzif) -> Vec<u8> {
     let mut offsets = vec![tzif.first_offset];
     for (_, offset) in &tzif.changes {
@@ -169,8 +169,8 @@ fn table_of_the_database() -> Vec<u8> {
     head
 }
 
-/// `LANTERN_WRITE_ZONES=1 cargo test -p lantern-sdk the_table_is` writes the table. Run
-/// it for a new version of the database.
+/// Checks that `zones.bin` matches the database. `LANTERN_WRITE_ZONES=1 cargo test -p lantern-sdk
+/// the_table_is` writes the file. Run this for a new version of the database.
 #[test]
 fn the_table_is_that_of_the_database() {
     let table = table_of_the_database();
@@ -198,13 +198,13 @@ fn civil_date(date: lantern_sdk::zone::Date) -> civil::Date {
     civil::date(date.year as i16, date.month as i8, date.day as i8)
 }
 
-/// The first moment of the date according to the other implementation.
+/// The first time of a date according to the other implementation.
 fn start_of(zone: &Reference, date: civil::Date) -> Timestamp {
     let zoned = date.to_zoned(zone.clone()).unwrap();
     Timestamp::from_micros(zoned.timestamp().as_microsecond())
 }
 
-/// Around every change until 2110, and in between.
+/// Compares offsets and days at times around every change until 2110, and between the changes.
 #[test]
 fn offsets_and_days_are_those_of_another_implementation() {
     let end = jiff::Timestamp::from_second(4_418_064_000).unwrap();
@@ -234,7 +234,7 @@ fn check_windows(name: &str, zone: &TimeZone, reference: &Reference, time: Times
     let day = zone.day(time);
     assert!((day.start..day.end).contains(&time), "{name} {time} {day:?}");
     let date = civil_date(zone.date(day.start));
-    // Before 1970 the first offset applies.
+    // Before 1970, the first offset of the zone is used.
     if day.start.micros() > 86_400_000_000 {
         assert_eq!(day.start, start_of(reference, date), "{name} {time}");
         assert_eq!(zone.day(day.end).start, day.end, "{name} {time}");

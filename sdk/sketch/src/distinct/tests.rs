@@ -20,7 +20,7 @@ fn sketch<'a>(values: impl IntoIterator<Item = &'a String>) -> Distinct {
     sketch
 }
 
-/// Some sets are small, and some are too large for the exact form.
+/// Generates sets of values. Some are small, and some are too large for the exact form.
 fn values() -> impl Strategy<Value = Vec<String>> {
     (0..3_000_usize, 0..100_u32).prop_map(|(count, salt)| {
         let count = if salt % 2 == 0 { count % 300 } else { count };
@@ -86,8 +86,8 @@ fn up_to_512_values_are_counted_exactly() {
     }
 }
 
-/// Relative errors of the estimates of many sets of `count` values, as root mean square
-/// and as mean, both in thousandths.
+/// The relative errors of the estimates for many sets of `count` values. They are the root mean
+/// square and the mean, both in thousandths.
 fn errors(count: u64, sets: u64) -> (f64, f64) {
     let (mut squares, mut sum) = (0.0, 0.0);
     for set in 0..sets {
@@ -108,19 +108,19 @@ fn the_error_is_as_stated_and_has_no_bias() {
         let sets = 150;
         let (rms, mean) = errors(count, sets);
         std::println!("{count}: error {rms:.1} ‰, bias {mean:.1} ‰");
-        // With 150 sets the measured error is within 20 %, and the bias within three of
-        // its standard errors.
+        // With 150 sets, the measured error is within 20 % of the stated one, and the bias is
+        // within three of its standard errors.
         assert!(rms < 16.3 * 1.2, "{count}: {rms}");
         assert!(mean.abs() < 3.0 * 16.3 / (sets as f64).sqrt(), "{count}: {mean}");
     }
 }
 
-/// The state after very many values is drawn directly, register by register.
+/// Tests a sketch of very many values. Its state is drawn directly, register by register.
 #[test]
 fn thousands_of_millions_of_values_are_counted_too() {
     let mut seed = 7_u64;
     let mut random = move || {
-        // xorshift64*
+        // This is xorshift64*.
         seed ^= seed >> 12;
         seed ^= seed << 25;
         seed ^= seed >> 27;
@@ -131,7 +131,7 @@ fn thousands_of_millions_of_values_are_counted_too() {
         for _ in 0..20 {
             let mut sketch = Box::new([0; DENSE_BYTES]);
             for index in 0..REGISTERS {
-                // The greatest of n ranks is at most k with (1 − 2⁻ᵏ)ⁿ.
+                // The greatest of n ranks is at most k with the probability (1 − 2⁻ᵏ)ⁿ.
                 let uniform = (random() >> 11) as f64 / (1_u64 << 53) as f64;
                 let of_register = count / REGISTERS as f64;
                 let share = |rank: u8| (1.0 - 0.5_f64.powi(i32::from(rank))).powf(of_register);
@@ -145,7 +145,8 @@ fn thousands_of_millions_of_values_are_counted_too() {
     }
 }
 
-/// The estimator with floating-point numbers, as its author published it.
+/// Calculates the estimate with floating-point numbers, as the author of the estimator published
+/// it.
 fn estimate_of_floats(counts: &[u64; RANK_MAX as usize + 1]) -> f64 {
     let m = REGISTERS as f64;
     let sigma = |mut x: f64| {
@@ -211,17 +212,17 @@ fn hostile_bytes_are_refused() {
     assert_eq!(of(0, &[]), DecodeError::Form);
     assert_eq!(of(3, &[]), DecodeError::Form);
     assert_eq!(of(FORM_SPARSE, &[0; 4]), DecodeError::Length);
-    // The same entry twice, and one entry too many.
+    // These bytes contain the same entry twice, or one entry too many.
     assert_eq!(of(FORM_SPARSE, &[0; 10]), DecodeError::Value);
     let entries: Vec<u8> =
         (0..513_u64).flat_map(|entry| entry.to_be_bytes()[3..].to_vec()).collect();
     assert_eq!(of(FORM_SPARSE, &entries), DecodeError::Length);
     assert!(Distinct::decode(&[&[FORM_SPARSE], &entries[5..]].concat()).is_ok());
-    // No register set, one too large, and too few bytes.
+    // These bytes have no register that is set, a register that is too large, or the wrong length.
     assert_eq!(of(FORM_DENSE, &[0; DENSE_BYTES]), DecodeError::Value);
     assert_eq!(of(FORM_DENSE, &[0b1111_0000; DENSE_BYTES]), DecodeError::Value);
     assert_eq!(of(FORM_DENSE, &[1; DENSE_BYTES - 1]), DecodeError::Length);
-    // Bits after the last byte of base64, and no padding.
+    // These texts have bits after the last byte of base64, or no padding.
     assert_eq!(Distinct::from_base64("AR=="), Err(DecodeError::Base64));
     assert_eq!(Distinct::from_base64("AQ"), Err(DecodeError::Base64));
     assert_eq!(Distinct::from_base64("AQ==").unwrap(), Distinct::new());
@@ -256,7 +257,7 @@ fn a_summary_that_is_not_the_sketches_is_refused() {
     }
 }
 
-/// The values that `docs/sketches.md` lists for other implementations.
+/// Checks the values that `docs/sketches.md` lists for other implementations.
 #[test]
 fn the_vectors_of_the_specification_hold() {
     assert_eq!(XxHash64::oneshot(0, b""), 0xef46_db37_51d8_e999);
@@ -282,7 +283,7 @@ fn the_vectors_of_the_specification_hold() {
 
 const SPECIFICATION: &str = include_str!("../../../../docs/sketches.md");
 const THREE: &str = r#"{"estimate":3,"sketch":"ASYWfCr1YCG1Yha3tBJ2Ng=="}"#;
-/// Count, estimate and the bytes' XXH64.
+/// The number of values, the estimate, and the XXH64 of the bytes.
 const LARGE: [(u64, u64, u64); 5] = [
     (512, 512, 0x88ea_4768_63ef_d049),
     (513, 520, 0x856a_5bdf_bc2e_ea05),
