@@ -1,4 +1,4 @@
-//! The client's handle, and the task that runs its connection.
+//! The handle of a client, and the task that runs its connection.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
@@ -12,15 +12,15 @@ use crate::options::{Options, TableOptions};
 use crate::shared::Shared;
 use crate::table::Table;
 
-/// A connection to a Lantern server that mirrors tables. It reconnects by itself and
-/// continues where it stopped. Clones share the connection.
+/// A connection to a Lantern server that mirrors tables. If the connection is lost, it reconnects
+/// by itself and continues at the point that it had reached. Clones share the connection.
 #[derive(Clone)]
 pub struct Client {
     shared: Arc<Shared>,
     stop: Arc<StopOnDrop>,
 }
 
-/// Ends the connection's task when the last client is dropped. The tables then keep their
+/// Ends the task of the connection when the last client is dropped. The tables then keep their
 /// rows, and their streams end.
 struct StopOnDrop(Arc<Shared>);
 
@@ -35,11 +35,12 @@ impl Drop for StopOnDrop {
 }
 
 impl Client {
-    /// Connects to the feed at `url` (`ws://host:port/v1/feed`) and waits for the
-    /// server's `welcome`. Must be called on a tokio runtime.
+    /// Connects to the feed at `url` (`ws://host:port/v1/feed`) and waits for the server's
+    /// `welcome`. The caller must be on a tokio runtime.
     ///
     /// # Errors
-    /// [`Error`] if the first connection fails; a later one that fails is retried.
+    /// [`Error`] if the first connection fails. If a later connection fails, the client tries
+    /// again.
     pub async fn connect(url: &str, options: Options) -> Result<Self, Error> {
         let first = Connection::open(url, &options).await.map_err(|end| end.error(url))?;
         let shared = Arc::new(Shared::new(url, options));
@@ -48,14 +49,14 @@ impl Client {
         Ok(Self { stop: Arc::new(StopOnDrop(shared.clone())), shared })
     }
 
-    /// Mirrors the table `name` (`projection/table`). Returns at once: check
-    /// [`Table::status`] or wait with [`Table::wait_for_status`].
+    /// Mirrors the table `name`, which has the form `projection/table`. The call returns at once.
+    /// Check [`Table::status`], or wait with [`Table::wait_for_status`].
     #[must_use]
     pub fn table(&self, name: &str) -> Table {
         self.table_with(name, TableOptions::default())
     }
 
-    /// Mirrors a table with `options`.
+    /// Mirrors a table with the options `options`.
     #[must_use]
     pub fn table_with(&self, name: &str, options: TableOptions) -> Table {
         let buffer = self.shared.options.changes_buffer;
@@ -68,7 +69,7 @@ impl Client {
         Table::new(mirrored, self.shared.clone())
     }
 
-    /// The connection's own status: live, stale or ended.
+    /// The status of the connection itself: live, stale or ended.
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.status.borrow().clone()
@@ -80,7 +81,7 @@ impl Client {
     }
 }
 
-/// Runs connections one after another until an error says that a retry cannot help.
+/// Runs one connection after another, until an error shows that another attempt cannot succeed.
 async fn keep_connected(shared: Arc<Shared>, first: Connection) {
     let mut connection = first;
     let mut failures = 0;
@@ -90,7 +91,8 @@ async fn keep_connected(shared: Arc<Shared>, first: Connection) {
         if connection.was_useful() {
             failures = 0;
         }
-        // Otherwise the server would keep its session during the pauses.
+        // The connection is dropped before the pause. Otherwise the server would keep its session
+        // during the pause.
         drop(connection);
         shared.status.send_replace(Status::Stale);
         connection = loop {
@@ -113,7 +115,7 @@ async fn keep_connected(shared: Arc<Shared>, first: Connection) {
     }
 }
 
-/// How long to wait before the next connection after `failures` failures in a row.
+/// The wait before the next connection after `failures` failures in a row.
 fn pause(options: &Options, failures: u32, end: &ConnectionEnd) -> Duration {
     if end.is_shutdown() && failures == 0 {
         return options.shutdown_spread.mul_f64(fastrand::f64());

@@ -1,5 +1,5 @@
-//! One connection: subscribes to tables, applies the messages it receives, checks every
-//! step, and reports why the connection was lost.
+//! Runs one connection. It subscribes to tables, applies the messages that it receives, checks
+//! every step, and reports why the connection was lost.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -25,31 +25,31 @@ use crate::options::{Options, TableOptions};
 use crate::shared::Shared;
 use crate::subscription::{CommitMismatch, Subscription};
 
-/// A connection that received `welcome`.
+/// A connection that has received `welcome`.
 pub(crate) struct Connection {
     ws: WebSocketStream<MaybeTlsStream<TcpStream>>,
     heartbeat: Duration,
-    /// The number of data frames after which they are acknowledged.
+    /// The number of data frames after which the client sends an acknowledgement.
     ack_every: u64,
     received: u64,
     acked: u64,
     id: u64,
     subs: HashMap<u64, Subscription>,
-    /// Subscriptions by channel.
+    /// The subscription of each channel.
     channels: HashMap<u64, u64>,
-    /// Subscriptions that were refused temporarily, each with the time of the next try and
-    /// the number of tries so far.
+    /// The subscriptions that the server refused temporarily, each with the time of the next try
+    /// and the number of tries so far.
     later: Vec<(Instant, u32, Arc<Mirrored>)>,
     received_at: Instant,
     useful: bool,
 }
 
-/// The connection counts as lost if nothing arrives for this time plus twice the heartbeat
-/// interval.
+/// If nothing arrives for this time plus twice the heartbeat interval, the connection counts as
+/// lost.
 const SILENCE_GRACE: Duration = Duration::from_secs(5);
 
 impl Connection {
-    /// Connects and sends `hello`.
+    /// Connects to the server and sends `hello`.
     pub(crate) async fn open(url: &str, options: &Options) -> Result<Self, ConnectionEnd> {
         let open = Self::open_unbounded(url, options);
         match timeout(options.connect_timeout, open).await {
@@ -70,8 +70,8 @@ impl Connection {
         let config = WebSocketConfig::default()
             .max_message_size(Some(options.message_bytes_max))
             .max_frame_size(Some(options.message_bytes_max));
-        // Without this, the system would hold back a small message until the previous
-        // message is acknowledged.
+        // Without this, the system would delay a small message until the previous message is
+        // acknowledged.
         let no_delay = true;
         let (ws, _) = connect_async_with_config(request, Some(config), no_delay).await?;
         let mut connection = Self {
@@ -98,7 +98,7 @@ impl Connection {
         }
     }
 
-    /// Whether any table was brought up to date over this connection.
+    /// Whether this connection has brought a table up to date.
     pub(crate) fn was_useful(&self) -> bool {
         self.useful
     }
@@ -132,8 +132,8 @@ impl Connection {
         }
     }
 
-    /// Subscribes to tables that are new or due for a retry, and unsubscribes from tables
-    /// of which the last handle was dropped.
+    /// Subscribes to tables that are new or due for another try, and ends the subscriptions of
+    /// tables without handles.
     async fn subscribe(&mut self, shared: &Shared) -> Result<(), ConnectionEnd> {
         let now = Instant::now();
         let dropped: Vec<u64> =
@@ -190,7 +190,7 @@ impl Connection {
         Ok(self.ws.send(Message::text(message.text())).await?)
     }
 
-    /// The next message; `None` if it is not part of the protocol.
+    /// Receives the next message. Returns `None` if the message is not part of the protocol.
     async fn receive(&mut self) -> Result<Option<ServerMessage>, ConnectionEnd> {
         let message = match self.ws.next().await {
             Some(message) => message?,
@@ -229,7 +229,7 @@ impl Connection {
                     sub.mirrored.end(Error::Ended { table, why: ended.why });
                 }
             }
-            // Only the first message may be `welcome`.
+            // Only the first message may be `welcome`, so this one is ignored.
             ServerMessage::Welcome(_) => {}
         }
         Ok(())
@@ -254,7 +254,7 @@ impl Connection {
         }
     }
 
-    /// Discards partly received snapshots and deltas, because the server sends a new
+    /// Drops snapshots and deltas that were received in part, because the server sends a new
     /// snapshot.
     fn reset(&mut self, reset: Reset) {
         let Some(sub) = self.sub(reset.ch) else { return };
@@ -265,9 +265,8 @@ impl Connection {
         self.channels.get(&ch).and_then(|id| self.subs.get_mut(id))
     }
 
-    /// Applies a data frame with `apply`, which returns whether the table is then up to
-    /// date. A frame of an unknown channel also counts as received, so that it is
-    /// acknowledged.
+    /// Applies a data frame with `apply`, which returns whether the table is up to date after it. A
+    /// frame of an unknown channel also counts as received, so that it is acknowledged.
     async fn data(
         &mut self,
         ch: u64,
@@ -295,8 +294,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Subscribes again without a token, because the received delta does not begin at
-    /// the commit of the shown rows. Only a snapshot is safe then.
+    /// Subscribes again without a token, because the received delta does not begin at the commit of
+    /// the rows. Only a snapshot is safe in this case.
     async fn resubscribe(&mut self, ch: u64) -> Result<(), ConnectionEnd> {
         let Some(id) = self.channels.get(&ch).copied() else { return Ok(()) };
         let Some(sub) = self.remove(id) else { return Ok(()) };

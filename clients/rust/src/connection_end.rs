@@ -1,4 +1,4 @@
-//! Why a connection was lost, and whether another attempt can succeed.
+//! The reasons why a connection was lost, and whether another attempt can succeed.
 
 use std::fmt;
 use std::sync::Arc;
@@ -11,13 +11,13 @@ use crate::error::Error;
 /// Why a connection was lost.
 #[derive(Debug)]
 pub(crate) enum ConnectionEnd {
-    /// The address is invalid.
+    /// The address is not valid.
     Address,
-    /// The server cannot be reached, or the connection broke.
+    /// The server cannot be reached, or the connection was interrupted.
     Cut(Arc<dyn std::error::Error + Send + Sync>),
-    /// The server answered with an HTTP status.
+    /// The server answered the request with an HTTP status and no WebSocket.
     Http(u16),
-    /// The server closed it.
+    /// The server closed the connection. Contains the close code and the reason.
     Closed(u16, String),
 }
 
@@ -42,15 +42,15 @@ impl ConnectionEnd {
         match self {
             Self::Address => true,
             Self::Cut(_) => false,
-            // Too many requests and a request timeout are temporary.
+            // The statuses for too many requests and for a request timeout are temporary.
             Self::Http(status) => (400..500).contains(status) && ![408, 429].contains(status),
-            // Sessions of other clients end, so a later attempt may succeed.
+            // The sessions of other clients end, so a later attempt may succeed.
             Self::Closed(_, _) if self.is_too_many() => false,
             Self::Closed(code, _) => close::is_refusal(*code),
         }
     }
 
-    /// Whether the server has as many sessions as it accepts.
+    /// Whether the server refused the connection because it has too many sessions.
     pub(crate) fn is_too_many(&self) -> bool {
         matches!(self, Self::Closed(close::TOO_MANY, _))
     }

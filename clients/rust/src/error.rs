@@ -1,65 +1,65 @@
-//! The errors that a caller sees.
+//! The errors that a caller gets.
 
 use std::sync::Arc;
 
 use thiserror::Error;
 
-/// Why a client or a table stopped, or did not start.
+/// Why a client or a table has stopped, or could not start.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is not a `ws://` address.
+    /// The address does not begin with `ws://`.
     #[error("`{url}` is not an address of a feed: write it as `ws://host:port/v1/feed`")]
     Address {
-        /// The address that was given.
+        /// The address that the caller has passed.
         url: String,
     },
-    /// The server cannot be reached. This is returned only for the first connection; if a
-    /// later connection fails, the client tries again.
+    /// The server cannot be reached. Only the first connection returns this. If a later connection
+    /// fails, the client tries again.
     #[error("`{url}` cannot be reached: {source}")]
     Unreachable {
-        /// The address.
+        /// The address of the server.
         url: String,
-        /// The cause.
+        /// The error that is the cause.
         source: Arc<dyn std::error::Error + Send + Sync>,
     },
-    /// The server refused the connection with an HTTP status.
+    /// The server answered the request with an HTTP status and no WebSocket.
     #[error(
         "`{url}` answers {status} instead of a WebSocket: check that it is the address of a feed"
     )]
     Http {
-        /// The address.
+        /// The address of the server.
         url: String,
         /// The HTTP status.
         status: u16,
     },
-    /// The server closed the session with a code after which a client must not reconnect
-    /// unchanged.
+    /// The server closed the session with a code after which a client must not reconnect with the
+    /// same request.
     #[error("the server closed the feed with {code}: {why}")]
     Refused {
-        /// 1002, 1003, 1007, or 4400 to 4499. Code 4429 (too many sessions) is returned
-        /// only for the first connection; later the client tries again after it.
+        /// The close code: 1002, 1003, 1007, or 4400 to 4499. Code 4429 (too many sessions) is
+        /// returned only for the first connection. Later the client tries again after this code.
         code: u16,
-        /// The server's explanation.
+        /// The explanation of the server.
         why: String,
     },
     /// The server refused the subscription.
     #[error("{message} ({code})")]
     Table {
-        /// A stable identifier: `no_such_table`, `not_supported`…
+        /// A stable identifier, such as `no_such_table` or `not_supported`.
         code: String,
-        /// The server's explanation.
+        /// The explanation of the server.
         message: String,
     },
     /// The server ended the subscription.
     #[error("the subscription of `{table}` ended: {why}")]
     Ended {
-        /// The table's name.
+        /// The name of the table.
         table: String,
-        /// The server's explanation.
+        /// The explanation of the server.
         why: String,
     },
-    /// The client was closed.
+    /// The program has closed the client.
     #[error("the client was closed")]
     Closed,
 }

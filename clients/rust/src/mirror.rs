@@ -1,5 +1,6 @@
-//! The state of a mirrored table, which the connection's task and the table's handles
-//! share: the rows of one committed state, and the readers that are notified of changes.
+//! The state of a mirrored table, which the task of the connection and the handles of the table
+//! share. It contains the rows of one committed state, and the readers that are notified of
+//! changes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,21 +16,21 @@ use crate::row::Row;
 /// How up to date a table's rows are.
 #[derive(Clone, Debug)]
 pub enum Status {
-    /// There is no connection yet, and no rows.
+    /// There is no connection yet, and there are no rows.
     Connecting,
-    /// The server is sending the rows or changes that are missing.
+    /// The server sends the rows or changes that are missing.
     CatchingUp,
     /// The rows are those of the server's newest commit, as far as the client knows.
     Live,
-    /// The connection is lost and is being retried; the rows are those of an earlier
-    /// commit.
+    /// The connection is lost, and the client tries to connect again. The rows are those of an
+    /// earlier commit.
     Stale,
-    /// No more changes will come.
+    /// There will be no more changes.
     Ended(Error),
 }
 
 impl Status {
-    /// Whether this is [`Status::Live`].
+    /// Whether the status is [`Status::Live`].
     #[must_use]
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Live)
@@ -39,56 +40,56 @@ impl Status {
 /// A change of a table. The mirrored rows already contain it.
 #[derive(Clone, Debug)]
 pub enum Change {
-    /// The rows of `commit` replaced all rows.
+    /// The rows of `commit` have replaced all rows.
     Snapshot {
         /// Identifies the history that the commit belongs to. It changes, for instance,
         /// with an activation or a rebuild. Commits of different epochs cannot be
         /// compared.
         epoch: String,
-        /// The commit.
+        /// The number of the commit.
         commit: u64,
     },
-    /// Some rows changed between two commits.
+    /// Some rows have changed between two commits.
     Delta {
-        /// The commit before.
+        /// The number of the commit before the change.
         from: u64,
-        /// The commit after.
+        /// The number of the commit after the change.
         to: u64,
-        /// Rows that were put.
+        /// The rows that were written, each with its key.
         up: Vec<(String, Row)>,
-        /// Keys that were deleted.
+        /// The keys of the rows that were deleted.
         del: Vec<String>,
-        /// Whether several commits were merged into one.
+        /// Whether the change merges several commits.
         merged: bool,
     },
-    /// The subscription continues after a lost connection. The rows are the same, but the
-    /// number of their commit is now `commit`: a server that folds again after a crash may
-    /// commit at other offsets.
+    /// The subscription continues after the connection was lost. The rows are the same, but the
+    /// number of their commit is now `commit`, because a server that folds events again after a
+    /// crash may commit at other offsets.
     Resumed {
-        /// The commit.
+        /// The number of the commit.
         commit: u64,
     },
-    /// Nothing changed up to `commit`.
+    /// The table has not changed up to `commit`.
     Tick {
-        /// The commit.
+        /// The number of the commit.
         commit: u64,
-        /// How far the projection is behind its log, if the server knows.
+        /// The lag of the projection, if the server knows it.
         lag: Option<Lag>,
     },
-    /// This reader was too slow and missed this many changes. The mirrored rows contain
-    /// those changes.
+    /// This reader was too slow and has missed this number of changes. The mirrored rows contain
+    /// them.
     Missed(u64),
-    /// No more changes will come.
+    /// There will be no more changes.
     Ended(Error),
 }
 
-/// The rows, and the commit they belong to.
+/// The rows of a table, and the commit to which they belong.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Mirror {
     pub(crate) epoch: Option<String>,
-    /// The commit of the rows; none before the first snapshot.
+    /// The commit of the rows; `None` before the first snapshot.
     pub(crate) commit: Option<u64>,
-    /// For each partition the next offset that the rows do not contain yet.
+    /// For each partition, the first offset that the rows do not contain yet.
     pub(crate) offsets: BTreeMap<u32, u64>,
     pub(crate) rows: BTreeMap<String, Row>,
     pub(crate) token: Option<String>,
@@ -96,7 +97,7 @@ pub(crate) struct Mirror {
     pub(crate) lag: Option<Lag>,
 }
 
-/// The state of one table that the connection's task and the handles share.
+/// The state of one table, which the task of the connection and the handles share.
 pub(crate) struct Mirrored {
     pub(crate) name: String,
     pub(crate) options: TableOptions,
@@ -104,7 +105,7 @@ pub(crate) struct Mirrored {
     pub(crate) status: watch::Sender<Status>,
     pub(crate) offsets: watch::Sender<BTreeMap<u32, u64>>,
     pub(crate) changes: broadcast::Sender<Change>,
-    /// No handle is left: the connection unsubscribes.
+    /// Whether the last handle was dropped. The connection then ends the subscription.
     pub(crate) dropped: AtomicBool,
 }
 
@@ -127,20 +128,20 @@ impl Mirrored {
     }
 
     pub(crate) fn mirror(&self) -> MutexGuard<'_, Mirror> {
-        // A panic in a reader's closure leaves the rows unchanged.
+        // If the closure of a reader panics, the rows are not changed.
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Sends readers a change that `mirror` already contains. The caller holds the lock of
-    /// `mirror` until this is done. So a new reader gets every change that is not yet in
-    /// the rows that it begins with, and no other change.
+    /// Sends readers a change that `mirror` already contains. The caller holds the lock of `mirror`
+    /// until this is done. So a new reader gets exactly those changes that are not in the rows with
+    /// which it begins.
     pub(crate) fn notify(&self, mirror: MutexGuard<'_, Mirror>, change: Change) {
         self.offsets.send_if_modified(|known| {
             let changed = *known != mirror.offsets;
             known.clone_from(&mirror.offsets);
             changed
         });
-        // There may be no reader.
+        // It is not an error if there is no reader.
         let _ = self.changes.send(change);
     }
 

@@ -8,26 +8,26 @@ use serde_json::Value;
 
 use crate::row::Row;
 
-/// How a [`crate::Client`] connects.
+/// Options for the connection of a [`crate::Client`].
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// A token that identifies the reader; `None` if the server does not require one.
+    /// A token that identifies the reader; `None` if the server requires none.
     pub token: Option<String>,
-    /// How long connecting may take, until `welcome`. Default 10 s.
+    /// The time within which the client must have connected and received `welcome`. Default 10 s.
     pub connect_timeout: Duration,
-    /// The pause before the first reconnect. It doubles with every failure, and each
-    /// pause is reduced by a random share of up to a half. Default 250 ms.
+    /// The pause before the first attempt to reconnect. It doubles with every failure. A random
+    /// part of up to a half is subtracted from each pause. Default 250 ms.
     pub backoff_min: Duration,
-    /// The longest pause before a reconnect, and the pause if the server has too many
-    /// sessions (close code 4429). Default 30 s.
+    /// The longest pause before an attempt to reconnect. It is also the pause if the server has too
+    /// many sessions (close code 4429). Default 30 s.
     pub backoff_max: Duration,
     /// When the server shuts down, its clients reconnect at a random time within this
     /// period, not all at once. Default 2 s.
     pub shutdown_spread: Duration,
-    /// The largest message accepted from the server, in bytes. Default 16 MiB.
+    /// The maximum size of a message from the server, in bytes. Default 16 MiB.
     pub message_bytes_max: usize,
-    /// The number of changes buffered for a slow reader of [`crate::Table::changes`];
-    /// beyond it the reader gets [`crate::Change::Missed`]. Default 1,024.
+    /// The number of changes that are kept for a slow reader of [`crate::Table::changes`]. If there
+    /// are more, the reader gets [`crate::Change::Missed`]. Default 1,024.
     pub changes_buffer: usize,
 }
 
@@ -76,9 +76,9 @@ pub struct TableOptions {
     pub roll_up: Option<RollUp>,
     /// Whether changes may be merged.
     pub mode: Mode,
-    /// The minimum time between two changes, in milliseconds; 0 for none.
+    /// The minimum time between two changes, in milliseconds; 0 for no minimum.
     pub rate_ms: u64,
-    /// The state of an earlier subscription to continue.
+    /// The state of an earlier subscription from which this one continues.
     pub resume: Option<Resume>,
 }
 
@@ -104,8 +104,8 @@ impl TableOptions {
 /// ([`crate::Table::rows`]). [`crate::Table::saved`] returns both.
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
-    /// The token.
+    /// The token of the subscription.
     pub token: String,
-    /// The rows that belong to the token.
+    /// The rows of the table when the token was read.
     pub rows: BTreeMap<String, Row>,
 }

@@ -7,21 +7,21 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// A row: a JSON object that is parsed on demand.
+/// A row of a table. It is a JSON object, which is parsed only when the caller reads it.
 #[derive(Clone, Debug)]
 pub struct Row(Arc<RawValue>);
 
 impl Row {
-    /// The row's JSON text.
+    /// The JSON of the row, as text.
     #[must_use]
     pub fn json(&self) -> &str {
         self.0.get()
     }
 
-    /// The row as `T`.
+    /// Parses the row as a `T`.
     ///
     /// # Errors
-    /// If the row cannot be read as a `T`.
+    /// If the row is not a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.0.get())
     }

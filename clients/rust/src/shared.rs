@@ -1,4 +1,4 @@
-//! What the handles of a client and its connection's task share.
+//! The state that the handles of a client and the task of its connection share.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -9,13 +9,13 @@ use crate::error::Error;
 use crate::mirror::{Mirrored, Status};
 use crate::options::Options;
 
-/// The state that handles and the connection's task share.
+/// The state that the handles and the task of the connection share.
 pub(crate) struct Shared {
     pub(crate) url: String,
     pub(crate) options: Options,
-    /// All current subscriptions; ended ones are removed.
+    /// All current subscriptions. A subscription is removed when it ends.
     tables: Mutex<Vec<Arc<Mirrored>>>,
-    /// Notified when the list changes.
+    /// Is notified when `tables` changes.
     pub(crate) changed: Notify,
     pub(crate) status: watch::Sender<Status>,
     pub(crate) task: Mutex<Option<JoinHandle<()>>>,
@@ -33,7 +33,7 @@ impl Shared {
         }
     }
 
-    /// Adds a table to those that the connection subscribes to.
+    /// Adds a table, to which the connection then subscribes.
     pub(crate) fn add(&self, table: Arc<Mirrored>) {
         self.tables.lock().unwrap_or_else(PoisonError::into_inner).push(table);
     }

@@ -1,6 +1,6 @@
-//! One subscription on a connection: applies data frames to the mirrored table, and checks
-//! that each continues the rows. A snapshot or delta that comes in parts is applied in one
-//! step, when its last part has arrived.
+//! One subscription on a connection. It applies data frames to the mirrored table, and checks that
+//! each frame continues the rows. A snapshot or delta that comes in parts is applied in one step,
+//! when its last part has arrived.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,16 +10,16 @@ use lantern_api::feed::{Delta, Field, Lag, Snapshot, Tick};
 use crate::mirror::{Change, Mirrored, Status};
 use crate::row::Row;
 
-/// A subscription on one connection; see the module.
+/// A subscription on one connection.
 pub(crate) struct Subscription {
     pub(crate) mirrored: Arc<Mirrored>,
-    /// How often it was refused.
+    /// The number of times that the server has refused the subscription.
     pub(crate) failures: u32,
-    /// The server's number for it, once it is accepted.
+    /// The channel: the number that the server has given to the subscription when it accepted it.
     pub(crate) ch: u64,
-    /// Rows of a snapshot that is not complete yet.
+    /// The rows of a snapshot of which not all parts were received.
     snap: Option<BTreeMap<String, Row>>,
-    /// Changes of a delta that is not complete yet.
+    /// The changes of a delta of which not all parts were received.
     delta: Option<DeltaParts>,
     /// A snapshot that is older than the shown rows. It is not shown until deltas have
     /// brought it to the commit of the shown rows, because the client never shows an older
@@ -40,8 +40,8 @@ struct DeltaParts {
     del: Vec<String>,
 }
 
-/// The commit of the rows after a frame, with the offsets, the token and the lag in the
-/// frame.
+/// The commit of the rows after a frame, with the offsets, the token and the lag that the frame
+/// contains.
 struct FrameEnd {
     to: u64,
     offsets: BTreeMap<u32, u64>,
@@ -49,7 +49,7 @@ struct FrameEnd {
     lag: Option<Lag>,
 }
 
-/// A delta that does not begin at the table's commit.
+/// The error that a delta does not begin at the commit of the table.
 pub(crate) struct CommitMismatch;
 
 impl Subscription {
@@ -57,9 +57,9 @@ impl Subscription {
         Self { mirrored, failures, ch: 0, snap: None, delta: None, behind: None }
     }
 
-    /// Notes that the server accepted the subscription. If the subscription resumes,
-    /// `commit` is the number that the server now gives to the commit of the shown rows.
-    /// This number may differ from the one that the client had.
+    /// Notes that the server has accepted the subscription. If the subscription resumes, `commit`
+    /// is the number that the server now gives to the commit of the shown rows. It may differ from
+    /// the number that the client had.
     pub(crate) fn accepted(&mut self, fields: Vec<Field>, commit: Option<u64>) {
         let mut mirror = self.mirrored.mirror();
         mirror.fields = fields;
@@ -70,7 +70,7 @@ impl Subscription {
         }
     }
 
-    /// Discards partly received snapshots and deltas, because the server sends a new
+    /// Drops snapshots and deltas that were received in part, because the server sends a new
     /// snapshot.
     pub(crate) fn reset(&mut self, fields: Option<Vec<Field>>) {
         self.snap = None;
@@ -82,7 +82,7 @@ impl Subscription {
         self.mirrored.set_status(Status::CatchingUp);
     }
 
-    /// Collects a snapshot; its last part replaces all rows at once. Returns whether
+    /// Collects the parts of a snapshot. The last part replaces all rows at once. Returns whether
     /// the table is up to date.
     pub(crate) fn snap(&mut self, snap: Snapshot) -> bool {
         let Snapshot { epoch, commit, offsets, tok, .. } = snap;
@@ -109,7 +109,7 @@ impl Subscription {
         true
     }
 
-    /// Moves the rows to another commit without a change.
+    /// Changes the commit of the rows. The rows themselves do not change.
     pub(crate) fn tick(&mut self, tick: Tick) -> Result<bool, CommitMismatch> {
         self.check_from(tick.from)?;
         if self.delta.is_some() {
@@ -120,7 +120,7 @@ impl Subscription {
         Ok(self.advance(change, FrameEnd { to, offsets, token, lag }))
     }
 
-    /// Collects a delta; its last part applies all of it at once.
+    /// Collects the parts of a delta. The last part applies all of them at once.
     pub(crate) fn delta(&mut self, delta: Delta) -> Result<bool, CommitMismatch> {
         self.check_from(delta.from)?;
         let Delta { merged, offsets, tok: token, .. } = delta;
@@ -139,16 +139,16 @@ impl Subscription {
         Ok(self.advance(change, FrameEnd { to, offsets, token, lag: None }))
     }
 
-    /// Checks that a delta or tick begins at the commit that this side has.
+    /// Checks that a delta or tick begins at the commit that this client has.
     fn check_from(&self, from: u64) -> Result<(), CommitMismatch> {
         let behind = self.behind.as_ref().map(|behind| behind.commit);
         let at = behind.or(self.mirrored.mirror().commit);
         if at.is_some_and(|commit| commit != from) { Err(CommitMismatch) } else { Ok(()) }
     }
 
-    /// Applies `change` to the shown rows. If an older snapshot is held back, applies it
-    /// to that snapshot instead, and shows the snapshot as soon as it is no longer older
-    /// than the shown rows. Returns whether the table is up to date.
+    /// Applies `change` to the shown rows. If there is an older snapshot that is not shown yet, it
+    /// applies `change` to this snapshot instead, and shows the snapshot as soon as it is no longer
+    /// older than the shown rows. Returns whether the table is up to date.
     fn advance(&mut self, change: Change, end: FrameEnd) -> bool {
         let FrameEnd { to, offsets, token, lag } = end;
         let mut mirror = self.mirrored.mirror();

@@ -1,4 +1,4 @@
-//! The handle of a mirrored table, and the stream of its changes.
+//! The handle of a mirrored table, and the stream of the table's changes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;
@@ -18,8 +18,8 @@ use crate::options::Resume;
 use crate::row::Row;
 use crate::shared::Shared;
 
-/// A table mirrored from the server; `Client::table` returns it. Dropping
-/// the last handle ends the subscription.
+/// A table that is mirrored from the server. `Client::table` returns it. When the last handle is
+/// dropped, the subscription ends.
 #[derive(Clone)]
 pub struct Table {
     handle: Arc<Handle>,
@@ -46,16 +46,16 @@ impl Table {
         &self.handle.mirrored
     }
 
-    /// The table's name: projection, `/`, table.
+    /// The name of the table, in the form `projection/table`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.mirrored().name
     }
 
-    /// The row under `key` as `T`; `None` if there is none.
+    /// Parses the row under `key` as a `T`; `None` if there is no such row.
     ///
     /// # Errors
-    /// If the row cannot be read as a `T`.
+    /// If the row is not a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, serde_json::Error> {
         let row = self.mirrored().mirror().rows.get(key).cloned();
         row.map(|row| row.read()).transpose()
@@ -67,20 +67,20 @@ impl Table {
         self.mirrored().mirror().rows.len()
     }
 
-    /// Whether there is no row.
+    /// Whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Calls `look` with all rows of one committed state and its commit (`None` before
-    /// the first). Changes wait in the meantime, so `look` should be short.
+    /// Calls `look` with all rows of one committed state and its commit (`None` before the first).
+    /// Changes must wait until `look` returns, so it should be short.
     pub fn with<R>(&self, look: impl FnOnce(&BTreeMap<String, Row>, Option<u64>) -> R) -> R {
         let mirror = self.mirrored().mirror();
         look(&mirror.rows, mirror.commit)
     }
 
-    /// A copy of all rows of one commit. The row texts are shared.
+    /// A copy of all rows of one commit. The copy shares the texts of the rows.
     #[must_use]
     pub fn rows(&self) -> BTreeMap<String, Row> {
         self.mirrored().mirror().rows.clone()
@@ -92,8 +92,8 @@ impl Table {
         self.mirrored().mirror().commit
     }
 
-    /// For each partition the next offset that the rows do not contain yet; empty
-    /// before the first snapshot.
+    /// For each partition, the first offset that the rows do not contain yet. It is empty before
+    /// the first snapshot.
     #[must_use]
     pub fn offsets(&self) -> BTreeMap<u32, u64> {
         self.mirrored().mirror().offsets.clone()
@@ -111,33 +111,32 @@ impl Table {
         self.mirrored().mirror().fields.clone()
     }
 
-    /// How far the projection was behind its log, according to the server's last
-    /// message.
+    /// The lag of the projection, as the server's last message has reported it.
     #[must_use]
     pub fn lag(&self) -> Option<Lag> {
         self.mirrored().mirror().lag
     }
 
-    /// How up to date the rows are.
+    /// The status, which says how up to date the rows are.
     #[must_use]
     pub fn status(&self) -> Status {
         self.mirrored().status.borrow().clone()
     }
 
-    /// Waits until `wanted` accepts the status, and returns it. A status that lasts
-    /// only a moment may be missed.
+    /// Waits until `wanted` accepts the status, and returns this status. If a status lasts only a
+    /// moment, it may be missed.
     pub async fn wait_for_status(&self, mut wanted: impl FnMut(&Status) -> bool) -> Status {
         let mut status = self.mirrored().status.subscribe();
-        // The sender lives as long as this handle.
+        // The sender exists as long as this handle.
         let reached = status.wait_for(|status| wanted(status)).await;
         reached.map_or(Status::Ended(Error::Closed), |status| status.clone())
     }
 
-    /// Waits until the rows contain the event at `offset` of `partition`. The append of the
-    /// event returned these two numbers.
+    /// Waits until the rows contain the event at `offset` of `partition`. The append of the event
+    /// has returned these two numbers.
     ///
     /// # Errors
-    /// Why no more changes will come.
+    /// The reason, if there will be no more changes.
     pub async fn wait_for(&self, partition: u32, offset: u64) -> Result<(), Error> {
         let mut offsets = self.mirrored().offsets.subscribe();
         let contains =
@@ -154,15 +153,16 @@ impl Table {
         }
     }
 
-    /// A token to continue this subscription later, also in another process; `None` before
-    /// the first snapshot. It is opaque, and can be used only with the rows of the same
-    /// moment: see [`Table::saved`].
+    /// A token with which this subscription can be continued later, even in another process; `None`
+    /// before the first snapshot. The client cannot read it, and it can be used only with the rows
+    /// of the same time: see [`Table::saved`].
     #[must_use]
     pub fn resume_token(&self) -> Option<String> {
         self.mirrored().mirror().token.clone()
     }
 
-    /// The token and the rows of one moment, for [`TableOptions::resume`](crate::TableOptions::resume).
+    /// The token and the rows at the same time, for
+    /// [`TableOptions::resume`](crate::TableOptions::resume).
     #[must_use]
     pub fn saved(&self) -> Option<Resume> {
         let mirror = self.mirrored().mirror();
@@ -170,9 +170,9 @@ impl Table {
         Some(Resume { token, rows: mirror.rows.clone() })
     }
 
-    /// The table's changes from this moment. If there are rows already, the stream begins
-    /// with a [`Change::Snapshot`] of them, and the changes that follow continue from this
-    /// snapshot. If the table has ended, the next item is [`Change::Ended`].
+    /// A stream of the changes that the table has from now on. If there are rows already, the
+    /// stream begins with a [`Change::Snapshot`] of them, and the changes that follow continue from
+    /// this snapshot. If the table has ended, the next item is [`Change::Ended`].
     #[must_use]
     pub fn changes(&self) -> Changes {
         let mirrored = self.mirrored();
@@ -190,10 +190,10 @@ impl Table {
     }
 }
 
-/// A stream of a table's changes; see [`Table::changes`]. Keeps the
-/// subscription alive.
+/// A stream of the changes of a table; see [`Table::changes`]. As long as it exists, the
+/// subscription continues.
 pub struct Changes {
-    /// Items that the stream returns first.
+    /// The items that the stream returns first.
     first: VecDeque<Change>,
     changes: BroadcastStream<Change>,
     _handle: Arc<Handle>,

@@ -1,5 +1,5 @@
-//! The client against the real feed over loopback TCP, and against a scripted server
-//! for misbehaviour that the real one does not show.
+//! Tests the client with the real feed over loopback TCP, and with a scripted server for faults
+//! that the real one does not have.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
@@ -24,7 +24,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use world::World;
 
-/// The maximum time that a test waits.
+/// The maximum time that a test waits for something.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Deserialize, PartialEq)]
@@ -33,7 +33,7 @@ struct Row {
     n: i64,
 }
 
-/// A server on loopback whose feed can be replaced and whose connections cut.
+/// A server on loopback. A test can replace its feed, and its connections can be cut.
 struct Server {
     url: String,
     hub: Arc<Mutex<Arc<Hub>>>,
@@ -65,14 +65,14 @@ impl Server {
         self.sessions.lock().drain(..).for_each(|session| session.abort());
     }
 
-    /// Replaces the hub, as after a restart of the server.
+    /// Replaces the hub, which has the same effect as a restart of the server.
     fn restart(&self, hub: Arc<Hub>) {
         *self.hub.lock() = hub;
         self.cut();
     }
 }
 
-/// The server's side of the upgrade.
+/// Accepts the upgrade of a connection to WebSocket, as a server does.
 async fn upgrade(mut socket: TcpStream) -> Option<TcpStream> {
     let mut request = Vec::new();
     while !request.ends_with(b"\r\n\r\n") {
@@ -124,8 +124,8 @@ fn check(world: &World, table: &Table, filtered: bool) {
             rows.iter().map(|(key, row)| (key.clone(), row.read().unwrap())).collect();
         Some((rows, pos?))
     });
-    // Epoch, commit and rows are read separately, so they belong together only if the
-    // epoch did not change.
+    // The epoch, the commit and the rows are read one after another. They belong together only if
+    // the epoch did not change.
     if let (Some((rows, pos)), Some(epoch)) = (shown, epoch.clone())
         && table.epoch() == Some(epoch.clone())
     {
@@ -172,7 +172,7 @@ async fn a_table_is_mirrored_typed_and_followed() {
     while table.lag().is_none() {
         within(changes.next()).await.unwrap();
     }
-    // A row of another shape is an error, not a missing row.
+    // If a row has another form, this is an error and not a missing row.
     assert!(table.get::<Vec<u8>>("a").is_err());
 }
 
@@ -245,9 +245,9 @@ async fn a_lost_server_makes_rows_stale_and_they_come_alive_again() {
     within(table.wait_for_status(|status| matches!(status, Status::Stale))).await;
     assert_eq!(table.len(), 1);
     within(table.wait_for_status(Status::is_live)).await;
-    // Pings are answered: the connection outlives many heartbeats.
+    // The client answers pings, so the connection exists for many heartbeats.
     let mut changes = table.changes();
-    // The stream begins with the rows that are shown already.
+    // The stream begins with the rows that are already shown.
     assert!(matches!(within(changes.next()).await, Some(Change::Snapshot { .. })));
     for _ in 0..10 {
         assert!(matches!(within(changes.next()).await, Some(Change::Tick { .. })));
@@ -354,7 +354,7 @@ async fn a_delta_that_does_not_follow_is_never_shown_and_the_table_is_subscribed
     assert_eq!(hear(&mut ws).await, json!({"t":"unsub","id":1}));
     assert_eq!(hear(&mut ws).await, json!({"t":"sub","id":2,"table":"p/t","mode":"state"}));
     assert_eq!((table.commit(), table.get::<Value>("k").unwrap()), (Some(5), Some(json!({"n":1}))));
-    // Frames that still arrive on the old channel are acknowledged and ignored.
+    // Frames that still arrive on the old channel are acknowledged and otherwise ignored.
     assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":2}));
     say(&mut ws, json!({"t":"tick","ch":7,"from":7,"to":8})).await;
     assert_eq!(hear(&mut ws).await, json!({"t":"ack","n":3}));
@@ -458,7 +458,7 @@ async fn pings_are_answered_and_a_table_without_handles_is_unsubscribed() {
     drop(table);
     assert_eq!(hear(&mut ws).await, json!({"t":"unsub","id":1}));
     say(&mut ws, json!({"t":"err","id":2,"code":"not_active","msg":"soon","retry":true})).await;
-    // The client retries after a pause, because the server reported that the refusal is
+    // The client tries again after a pause, because the server reported that the refusal is
     // temporary.
     assert_eq!(hear(&mut ws).await["id"], 3);
     drop(again);
@@ -471,7 +471,7 @@ async fn a_client_returns_when_there_is_room_for_its_session() {
     let client = within(Client::connect(&server.url, options())).await.unwrap();
     let table = client.table("shop/a");
     within(table.wait_for_status(Status::is_live)).await;
-    // After a restart there is room for one session, and another client has it.
+    // After the restart there is room for only one session, which another client uses.
     let full = world.serve(LiveConfig { sessions_max: 1, ..config() });
     let (other, socket) = tokio::io::duplex(1 << 16);
     let session = tokio::spawn(full.clone().serve(socket, std::future::pending()));
@@ -481,7 +481,7 @@ async fn a_client_returns_when_there_is_room_for_its_session() {
     server.restart(full);
     let refused = within(Client::connect(&server.url, options())).await;
     assert!(matches!(refused, Err(Error::Refused { code: 4429, .. })));
-    // These are the refusals of the client with the table.
+    // These are the attempts of the client with the table, which the server refuses.
     let attempts = || server.sessions.lock().len();
     within(async {
         while attempts() < 4 {

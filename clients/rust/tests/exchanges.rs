@@ -1,5 +1,5 @@
-//! The conformance suite of the feed: plays the exchanges in `docs/feed` to the client
-//! over loopback TCP. `docs/feed/README.md` describes their format.
+//! Runs the conformance suite of the feed: plays the exchanges in `docs/feed` to the client over
+//! loopback TCP. `docs/feed/README.md` describes their format.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 #![allow(clippy::result_large_err, reason = "the type of the WebSocket library's callback")]
@@ -22,9 +22,9 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 
-/// The maximum time that a test waits.
+/// The maximum time that a test waits for something.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How long a client must stay away that does not come back.
+/// If a client must not reconnect, the test waits for this time to check that it does not.
 const AWAY: Duration = Duration::from_millis(500);
 
 #[derive(Deserialize)]
@@ -85,10 +85,10 @@ struct Shows {
     rows: Option<BTreeMap<String, Value>>,
 }
 
-/// Epoch, commit and rows of a table, as text.
+/// The epoch and commit, and the rows, of each state that a table has shown, as text.
 type Seen = Arc<Mutex<Vec<(String, String)>>>;
 
-/// The server's side of an exchange, and what the client has shown.
+/// Plays the part of the server in an exchange, and records what the client shows.
 struct Player {
     listener: TcpListener,
     url: String,
@@ -145,8 +145,8 @@ impl Player {
                 let frame = CloseFrame { code: close.into(), reason: why.into() };
                 let mut ws = self.ws.take().unwrap();
                 ws.close(Some(frame)).await.unwrap();
-                // Read until the client ends the connection: if the connection were
-                // dropped now with unread messages, the close frame could be lost.
+                // This reads until the client ends the connection. If the connection was dropped
+                // now with unread messages, the close frame could be lost.
                 tokio::spawn(async move { while let Some(Ok(_)) = ws.next().await {} });
             }
         }
@@ -177,7 +177,7 @@ impl Player {
         (self.window, self.sent, self.acked) = (u64::MAX, 0, 0);
     }
 
-    /// The client's next message. Acknowledgements are checked, and are not returned.
+    /// The next message of the client. Acknowledgements are checked and not returned.
     async fn receive(&mut self) -> Option<Map<String, Value>> {
         let next = self.ws.as_mut().unwrap().next();
         let message = timeout(PATIENCE, next).await.expect("the client sends a message");
@@ -208,7 +208,7 @@ impl Player {
         assert_eq!(frame, self.bound(wanted.clone()));
     }
 
-    /// The message with variables replaced.
+    /// The message after its variables were replaced by their values.
     fn bound(&self, mut frame: Map<String, Value>) -> Map<String, Value> {
         if let Some(Value::String(variable)) = frame.get("id") {
             let number = self.variables[variable].clone();
@@ -249,7 +249,7 @@ impl Player {
         }
     }
 
-    /// Waits until the table shows the state.
+    /// Waits until the table shows the expected state.
     async fn shows(&mut self, wanted: Shows) {
         let table = &self.tables[&wanted.table];
         let shown = async {
@@ -267,7 +267,7 @@ impl Player {
     }
 }
 
-/// The table's state, if it is another than `wanted`.
+/// The state of the table, if it differs from `wanted`.
 fn differs(table: &Table, wanted: &Shows) -> Option<Shows> {
     let status = match table.status() {
         Status::Live => "live",
@@ -295,7 +295,7 @@ fn differs(table: &Table, wanted: &Shows) -> Option<Shows> {
     (!equal).then_some(now)
 }
 
-/// Keeps every state that the table shows.
+/// Records every state that the table shows.
 fn watch(table: &Table, seen: Seen) {
     let (table, mut changes) = (table.clone(), table.changes());
     tokio::spawn(async move {
@@ -306,8 +306,8 @@ fn watch(table: &Table, seen: Seen) {
                     rows.iter().map(|(key, row)| (key, row.read().unwrap())).collect();
                 commit.map(|commit| json!([epoch, commit, rows]).to_string())
             });
-            // Epoch and rows are read separately. They belong together only if the epoch
-            // did not change.
+            // The epoch and the rows are read one after another. They belong together only if the
+            // epoch did not change.
             if let Some(state) = state
                 && table.epoch() == epoch
             {

@@ -1,4 +1,4 @@
-// Pauses between attempts.
+// Calculates the pauses between attempts to connect.
 
 /** The bounds of pauses, in milliseconds. */
 export interface Pauses {

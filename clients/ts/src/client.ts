@@ -1,4 +1,4 @@
-// The connection to a server, which all tables of a client share.
+// The connection to a server. All tables of a client share it.
 import { longPause, pause } from "./backoff.js";
 import type { ClientMessage, Delta, ServerMessage, Snapshot, Tick } from "./frames.js";
 import { parse, stringify } from "./json.js";
@@ -278,7 +278,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     } catch (error) {
       return this.#lost(connection, `no ticket: ${error}`);
     }
-    // Meanwhile the client may have closed, or have begun another attempt.
+    // In the meantime, the client may have been closed, or may have begun another attempt.
     if (connection !== this.#connection) return;
     const Socket = this.#options.WebSocket ?? (globalThis.WebSocket as Options["WebSocket"]);
     if (!Socket) {
@@ -305,7 +305,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
         this.#lost(connection, `a message that cannot be read: ${error}`);
       }
     };
-    // `onclose` follows.
+    // `onclose` is called next.
     socket.onerror = () => {};
     socket.onclose = ({ code, reason }: { code: number; reason: string }) => this.#lost(connection, reason, code);
   }
@@ -314,7 +314,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     try {
       this.#connection?.socket?.send(stringify(message));
     } catch {
-      // The socket is closing, and `onclose` follows.
+      // The socket is closing, and `onclose` is called next.
     }
   }
 
@@ -325,7 +325,8 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     this.#diagnose({ what: "lost", message: why, ...(code !== undefined && { code }) });
     const lasted = Date.now() - connection.openedAt;
     if (connection.useful && lasted >= STEADY_MS) this.#failures = 0;
-    // A refused ticket is final if a fresh one was refused as well.
+    // If the server refuses a ticket, the client tries a new one. If that is refused as well,
+    // the error is final.
     const again = code === UNAUTHORIZED && this.#options.ticket !== undefined && this.#why !== "refused";
     if (code !== undefined && isFinal(code) && !again) {
       return this.#end(new LanternError("refused", `the server closed the connection with ${code}: ${why}`));
@@ -405,7 +406,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     this.#lookedAt = now;
     const connection = this.#connection;
     if (connection) {
-      // After a clock was set back, the times are in the future.
+      // If the clock was set back, these times are in the future.
       connection.openedAt = Math.min(connection.openedAt, now);
       connection.receivedAt = Math.min(connection.receivedAt, now);
       this.#doubted = connection.welcome;
@@ -477,7 +478,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     connection.received += 1;
     const sub = connection.channels.get(frame.ch);
     if (sub) this.#apply(connection, sub, frame);
-    // A reader may have closed the client.
+    // A reader may have closed the client in the meantime.
     if (connection === this.#connection && connection.received - connection.acked >= connection.ackEvery)
       this.#acknowledge(connection);
   }
@@ -492,7 +493,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
           ? mirror.delta(frame as Delta)
           : mirror.tick(frame as Tick);
     if (changed === GAP) {
-      // Only a snapshot is safe now.
+      // Only a snapshot is safe in this case.
       this.#diagnose({ what: "gap", table: table.name });
       mirror.token = undefined;
       this.#unsubscribe(sub);
@@ -502,7 +503,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     connection.useful = true;
     this.#later.delete(table);
     table.notify(changed);
-    // A reader may have closed the table.
+    // A reader may have closed the table in the meantime.
     if (this.#wanted.has(table) && mirror.current) table.set("live");
   }
 

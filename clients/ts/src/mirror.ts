@@ -1,6 +1,6 @@
-// The copy of one table: applies data frames and checks that each continues the rows. A
-// snapshot or delta that comes in parts is applied in one step, when its last part has
-// arrived.
+// The copy of one table. It applies data frames, and checks that each frame continues the
+// rows. A snapshot or delta that comes in parts is applied in one step, when its last part
+// has arrived.
 import type { Delta, Field, Lag, Snapshot, Subscribed, Tick } from "./frames.js";
 import type { Change, Offsets, Saved } from "./types.js";
 

@@ -1,4 +1,4 @@
-// A table as a reader sees it.
+// A table, as a reader sees it.
 import type { Field } from "./frames.js";
 import { Mirror } from "./mirror.js";
 import { type SentQuery, selection } from "./query.js";
@@ -125,7 +125,7 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
 
   /** Calls `told` after every change, until the returned function is called. */
   onChange(told: (change: Change<R>) => void): () => void {
-    // A function of its own, because `told` may be registered twice.
+    // Each call creates a function of its own, because `told` may be registered twice.
     const listener = (change: Change<R>): void => told(change);
     this.#listeners.add(listener);
     clearTimeout(this.#idle);
@@ -252,7 +252,7 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
       try {
         listener(change);
       } catch (error) {
-        // A reader's error is not the client's, and must not stop it.
+        // An error of a reader must not stop the client.
         queueMicrotask(() => {
           throw error;
         });

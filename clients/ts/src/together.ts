@@ -1,4 +1,4 @@
-// Several tables of one projection at the same commit.
+// Reads several tables of one projection at the same commit.
 import type { Table } from "./table.js";
 import type { State } from "./types.js";
 

@@ -1,5 +1,5 @@
-// The bundled client in Chromium, driven over WebDriver: rows change on a page through
-// restarts of the server.
+// Tests the bundled client in Chromium, which is controlled over WebDriver: rows change on a
+// page, even if the server is restarted.
 import { type ChildProcess, spawn } from "node:child_process";
 import { once } from "node:events";
 import { mkdtempSync, rmSync } from "node:fs";
@@ -26,7 +26,7 @@ class Browser {
   }
 
   static async open(url: string): Promise<Browser> {
-    // A group of its own, so that the browser can be ended with it.
+    // The driver has a process group of its own, so that the browser can be ended with it.
     const driver = spawn("chromedriver", ["--port=0"], { detached: true, stdio: ["ignore", "pipe", "ignore"] });
     const browser = new Browser(driver);
     const port = await new Promise<string>((resolve, reject) => {
@@ -134,7 +134,7 @@ test.skipIf(missing || noBrowser)("rows change on a page in Chromium, through re
     await server.end("SIGKILL");
     await shows("stale 6");
     await server.launch();
-    // The page does not wait for the end of its pause if it gets the network back.
+    // When the network returns, the page does not wait for the end of its pause.
     await browser.run("dispatchEvent(new Event('online'))");
     // In these events p13 and p33 get a second order.
     await server.append(Array.from({ length: 14 }, (_, n) => event(6 + n)));

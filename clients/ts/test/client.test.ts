@@ -1,4 +1,4 @@
-// The connection: tickets, waking up, silence, pauses and readers that come and go.
+// Tests the connection: tickets, waking up, silence, pauses, and readers that come and go.
 import { afterEach, describe, expect, test, vi } from "vitest";
 import WebSocket from "ws";
 import { longPause, pause } from "../src/backoff.js";
@@ -97,7 +97,7 @@ describe("readers", () => {
     expect(client.table("a/b", { rate_ms: 10 })).not.toBe(table);
     await sleep(30);
     expect(server.connections).toBe(0);
-    // As React's StrictMode does.
+    // React's StrictMode does the same.
     table.subscribe(() => {})();
     const stop = table.subscribe(() => {});
     const session = await server.welcomed();
@@ -112,7 +112,7 @@ describe("readers", () => {
     expect(await session.receive()).toEqual({ t: "unsub", id: 1 });
     await until(() => session.socket.readyState === WebSocket.CLOSED);
     expect(server.connections).toBe(1);
-    // A reader that comes later continues from the rows.
+    // A reader that subscribes later continues from the rows.
     table.subscribe(() => {});
     expect(table.status).toBe("stale");
     const next = await server.welcomed();
@@ -198,7 +198,7 @@ describe("lost connections", () => {
     await serve(await server.welcomed(), 1, 1, {});
     await until(() => client.status === "live");
     const now = Date.now();
-    // Small steps, so that the clock does not seem to jump.
+    // The clock advances in small steps, so that it does not seem to jump.
     let passed = 0;
     vi.spyOn(Date, "now").mockImplementation(() => now + (passed += 9_000));
     await server.session();

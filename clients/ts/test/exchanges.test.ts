@@ -1,4 +1,4 @@
-// The conformance suite of the feed: docs/feed.
+// Runs the conformance suite of the feed, which is in docs/feed.
 import { readdirSync, readFileSync } from "node:fs";
 import { expect, test } from "vitest";
 import WebSocket from "ws";

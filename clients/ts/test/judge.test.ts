@@ -1,4 +1,4 @@
-// The judge of the randomised experiment finds states that never were.
+// Tests that the judge of the randomised experiment finds states that were never committed.
 import { expect, test } from "vitest";
 import { Judge, type Seen } from "./judge.js";
 

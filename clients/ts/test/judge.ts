@@ -35,7 +35,7 @@ const START = Date.UTC(2026, 0, 1);
 
 function order(n: number): { product: string; quantity: number; cents: number; time: Date } {
   const random = mix(n);
-  // The minutes move on, and some events are old.
+  // The minutes advance, and some events are old.
   const time = new Date(START + n * 700 - (random % 5) * 60_000);
   return { product: `p${random % PRODUCTS}`, quantity: 1 + (random % 3), cents: random % 10_000, time };
 }

@@ -1,4 +1,4 @@
-// The package: its size, generated files, and the examples in the README.
+// Tests the package: its size, the generated files, and the examples in the README.
 import { execFileSync, spawn } from "node:child_process";
 import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";

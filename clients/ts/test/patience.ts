@@ -1,4 +1,4 @@
-// Waiting in tests.
+// Waits for conditions in tests.
 
 /** The maximum time that a test waits for anything. */
 export const PATIENCE_MS = 120_000;

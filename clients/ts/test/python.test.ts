@@ -1,4 +1,5 @@
-// The client in Python that is written from docs/feed.md alone: docs/feed/client.py.
+// Tests the client in Python, docs/feed/client.py, which was written from docs/feed.md
+// alone.
 import { spawn } from "node:child_process";
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
@@ -21,7 +22,7 @@ test.skipIf(missing || without("python3"))("the client in Python shows only comm
   const rng = random(seed);
   const server = await Server.start("live.heartbeat_ms=500", "live.tick_ms=20");
   const proxy = await Proxy.start(Number(new URL(server.url).port), { cutAfter: () => 2 ** (9 + rng(9)), delay: () => rng(4) });
-  // Short pauses; the file itself stays as it is.
+  // The test makes the pauses short without changing the file.
   const quick = "import sys, runpy; sys.argv = sys.argv[1:]; import time; s = time.sleep; time.sleep = lambda t: s(t / 50); runpy.run_path(sys.argv[0], run_name='__main__')";
   await server.push(plugin("revenue"));
   const python = spawn("python3", ["-c", quick, FILE, `127.0.0.1:${proxy.port}`, "revenue/by_product"], { stdio: ["ignore", "pipe", "inherit"] });

@@ -1,7 +1,8 @@
-// The client and a real server: restarts, kills, version changes, slow readers, and a
+// Tests the client with a real server: restarts, kills, version changes, slow readers, and a
 // randomised experiment in which every state that a client shows must have been committed.
 //
-// LANTERN_STATES sets how many states the experiment sees, LANTERN_SEED its seed.
+// The variable LANTERN_STATES sets the number of states that the experiment checks, and
+// LANTERN_SEED sets its seed.
 import { execFileSync } from "node:child_process";
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
@@ -376,7 +377,7 @@ export { cents, narrow };
     const wanted = Number(process.env.LANTERN_STATES ?? 4_000);
     const rng = random(seed);
     console.log(`seed ${seed}, at least ${wanted} states`);
-    // Small limits, so that snapshots have parts, and slow clients get new snapshots.
+    // The limits are small, so that snapshots have parts and slow clients get new snapshots.
     const server = await serve("live.frame_bytes_max=4096", "live.window=8", "live.merge_keys_max=20", "live.ring_commits_max=64");
     const port = Number(new URL(server.url).port);
     const judge = new Judge();
@@ -403,7 +404,7 @@ export { cents, narrow };
         const table = client.table(name, queries[Math.floor(n / 4) % 4]);
         tables.push(table);
         judged(judge, table, errors);
-        // Some readers use the iterator slowly; its snapshots are judged as well.
+        // Some readers use the iterator slowly. The states that it returns are checked too.
         if (n % 3 === 0) void slowly(table, judge, errors, rng);
       }
     }
@@ -421,7 +422,7 @@ export { cents, narrow };
         if (kill) kills += 1;
         else restarts += 1;
       }
-      // So that a short run has seen everything as well.
+      // This also happens in a short run, so that every run covers it.
       if (rng(200) === 0 || (round === 40 && versions === 0)) {
         if (versions === 0) await server.push(changed("revenue", 1));
         else await lantern("plugin", "rollback", "revenue", "--server", server.url);

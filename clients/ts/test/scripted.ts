@@ -1,4 +1,4 @@
-// A server whose messages a test decides, over real sockets.
+// A server over real sockets whose messages a test decides.
 import { once } from "node:events";
 import type { AddressInfo } from "node:net";
 import { type WebSocket, WebSocketServer } from "ws";

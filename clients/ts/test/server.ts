@@ -1,4 +1,4 @@
-// The real server as a process, on a free port and in a folder of its own.
+// Runs the real server as a process, on a free port and with a folder of its own.
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from "node:fs";

@@ -1,8 +1,8 @@
-//! Lets serde read a tree of [`Node`]s. So the same types read a declaration and give its JSON
-//! Schema.
+//! Lets serde read a tree of [`Node`]s. So the same types are used to read a declaration and to
+//! create its JSON Schema.
 //!
-//! An error has the place of the node that is wrong. Unknown keys are found here, before serde
-//! sees them, because serde does not know the places of keys.
+//! An error contains the place of the node that is wrong. Unknown keys are found here, before serde
+//! gets them, because serde does not know the places of keys.
 
 use serde::de::value::StrDeserializer;
 use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};
@@ -10,10 +10,10 @@ use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};
 use crate::problem::{Place, Problem};
 use crate::yaml::{Node, NodeValue};
 
-/// The name with which [`Placed`] requests a scalar together with its place.
+/// The name with which [`Placed`] requests a scalar and its place.
 const PLACED: &str = "$placed";
 
-/// A text and its place.
+/// A text with its place in the declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Placed {
     pub(crate) text: String,
@@ -59,7 +59,7 @@ impl schemars::JsonSchema for Placed {
     }
 }
 
-/// A mapping with free keys, in the order of the text.
+/// A mapping whose keys are not fixed, in the order of the text.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Named<T>(pub(crate) Vec<(Placed, T)>);
 
@@ -144,7 +144,7 @@ impl<'de> Deserializer<'de> for &'de Node {
             }
         }
         self.deserialize_any(visitor).map_err(|mut problem| {
-            // A missing key has no place; its mapping begins at its first key.
+            // A missing key has no place, so the error has the place of its mapping's first key.
             if let Some(name) = problem.message.strip_prefix("missing field ") {
                 let name = name.trim_matches('`');
                 problem.help = Some(format!("add `{name}:` on the same level"));
@@ -178,7 +178,7 @@ impl<'de> Deserializer<'de> for &'de Node {
         }
     }
 
-    /// A type with several forms gets a scalar as a list of one.
+    /// A type that can have several forms gets a scalar as a list of one.
     fn deserialize_tuple_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -276,7 +276,7 @@ impl<'de> de::MapAccess<'de> for Entries<'de> {
     }
 }
 
-/// The parts of a [`Placed`], in order.
+/// Returns the parts of a [`Placed`], in order.
 struct PlacedParts<'de> {
     text: &'de str,
     quoted: bool,

@@ -1,4 +1,5 @@
-//! The declaration as it is written. Its doc comments are the texts of the JSON Schema.
+//! A declaration, as a user writes it. The doc comments of its types become the texts of the JSON
+//! Schema.
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer};

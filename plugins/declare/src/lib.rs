@@ -1,9 +1,9 @@
-//! A projection without code: folds events by a declaration in YAML or JSON.
+//! The interpreter for projections without code. It folds events by a declaration in YAML or JSON.
 //!
-//! `docs/guide/declarations.md` describes declarations. This plugin reads one in `setup`,
-//! checks it completely, and turns it into a plan: names become indexes, fields become typed
-//! columns that the host decodes, and expressions become trees of known kinds. So no name is
-//! looked up while events are folded.
+//! `docs/guide/declarations.md` describes declarations. This plugin reads one in `setup`, checks it
+//! completely, and converts it to a plan. In the plan, names become indexes, fields become typed
+//! columns that the host decodes, and expressions become trees of known kinds. So no name is looked
+//! up while events are folded.
 #![forbid(unsafe_code)]
 
 mod deserialize;
@@ -30,7 +30,7 @@ use crate::plan::{LATE, Plan};
 use crate::problem::Problem;
 use crate::table::DeclaredTable;
 
-/// The longest declaration, in bytes.
+/// The maximum length of a declaration, in bytes.
 const SOURCE_BYTES_MAX: usize = 1 << 20;
 
 /// A projection that a declaration describes.
@@ -42,7 +42,7 @@ pub struct Declare {
     late_spec: Option<&'static TableSpec>,
 }
 
-/// Events that came after their window was written.
+/// A row of the table that counts events which arrived after their window was written.
 #[derive(Row, Default)]
 struct LateEvents {
     #[row(merge = sum)]
@@ -67,7 +67,7 @@ impl Tables for Declare {
     }
 
     fn check(&mut self) -> Result<(), Error> {
-        // Every value is checked when it is set.
+        // The value was checked when it was set.
         Ok(())
     }
 }
@@ -142,7 +142,7 @@ fn late_spec(id: u32) -> TableSpec {
     }
 }
 
-/// What makes a version: the declaration, its file's name, and the parameters.
+/// What defines a version: the declaration, the name of its file, and the parameters.
 struct Version {
     source: Source,
     parameters: Map<String, Value>,

@@ -1,4 +1,4 @@
-//! Reads a member of nested JSON objects.
+//! Reads a member of a JSON object that is nested in another one.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,8 +10,8 @@ use serde_json::value::RawValue;
 use crate::document::Kind;
 use crate::expression::evaluate::Value;
 
-/// The value under `path` in `json`, as the host decodes a member of this kind: null if
-/// a member is missing or null, `None` if it is of another kind or present twice.
+/// Reads the value under `path` in `json`, as the host decodes a member of this kind. It is null if
+/// a member is missing or null, and `None` if it has another kind or occurs twice.
 pub(crate) fn read<'a>(json: &'a str, path: &[Box<str>], kind: Kind) -> Option<Value<'a>> {
     let mut reader = serde_json::Deserializer::from_str(json);
     let found = PathSeed(path).deserialize(&mut reader).ok()?;
@@ -58,7 +58,7 @@ impl<'de> DeserializeSeed<'de> for PathSeed<'_> {
                 json => Found::Json(json),
             });
         }
-        // Null has no members; any other value that is not an object is of another kind.
+        // Null has no members. Any other value that is not an object has the wrong kind.
         deserializer.deserialize_any(self)
     }
 }

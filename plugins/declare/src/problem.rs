@@ -1,18 +1,18 @@
-//! What is wrong with a declaration, and where.
+//! The mistakes in a declaration: what is wrong, and in which place.
 
 use std::fmt::{self, Write as _};
 
 /// A range of bytes in the declaration's text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Place {
-    /// The first byte.
+    /// The index of the first byte.
     pub(crate) start: usize,
-    /// The byte after the last one.
+    /// The index of the byte after the last one.
     pub(crate) end: usize,
 }
 
 impl Place {
-    /// From the start of this place to the end of `other`.
+    /// The place from the start of this place to the end of `other`.
     pub(crate) fn to(self, other: Self) -> Self {
         Self { start: self.start, end: other.end.max(self.start) }
     }
@@ -21,11 +21,11 @@ impl Place {
 /// A mistake in a declaration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
-    /// Its place; none if it is not known yet.
+    /// The place of the mistake; `None` if it is not known yet.
     pub(crate) place: Option<Place>,
-    /// What is wrong, as a lower-case sentence.
+    /// What is wrong, as a sentence that begins with a lower-case letter.
     pub(crate) message: String,
-    /// How to fix it.
+    /// What to do about the mistake.
     pub(crate) help: Option<String>,
 }
 
@@ -39,8 +39,8 @@ impl Problem {
         self
     }
 
-    /// Suggests the candidate that is most similar to `wrong`. If none is similar, the
-    /// help lists all of them after `else_list`.
+    /// Adds a help text that suggests the candidate that is most similar to `wrong`. If no
+    /// candidate is similar, the help lists all of them after `else_list`.
     pub(crate) fn suggest<'a>(
         self,
         wrong: &str,
@@ -58,13 +58,13 @@ impl Problem {
         }
     }
 
-    /// Sets the place if it has none.
+    /// Sets the place of the mistake if it has none.
     pub(crate) fn or_at(mut self, place: Place) -> Self {
         self.place.get_or_insert(place);
         self
     }
 
-    /// The message with the line that it is about: `NAME:LINE:COLUMN: …`.
+    /// The message with the line of the declaration to which it belongs: `NAME:LINE:COLUMN: …`.
     pub(crate) fn render(&self, name: &str, source: &str) -> String {
         let mut text = String::new();
         let place = self.place.unwrap_or_default();
@@ -117,8 +117,8 @@ impl serde::de::Error for Problem {
     }
 }
 
-/// The candidate that differs from `wrong` in the fewest letters, if that is at most one
-/// letter in three.
+/// The candidate that differs from `wrong` in the fewest letters; `None` if more than one letter in
+/// three differs.
 pub(crate) fn most_similar<'a>(
     wrong: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -126,7 +126,7 @@ pub(crate) fn most_similar<'a>(
     let simple = |text: &str| text.to_lowercase().replace(['_', ' '], "-");
     let wrong = simple(wrong);
     let distance_to = |candidate: &str| {
-        // `lowercase` is `lower`, and `start` is `starts_with`.
+        // So `lowercase` suggests `lower`, and `start` suggests `starts_with`.
         let candidate = simple(candidate);
         let begins = wrong.starts_with(&candidate) && candidate.len() >= 3;
         if begins || (candidate.starts_with(&wrong) && wrong.len() >= 3) {

@@ -1,4 +1,4 @@
-//! Rows whose columns are known only in `setup`.
+//! Rows whose columns are known only after `setup`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -11,41 +11,41 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
-/// The columns of a table's rows.
+/// The columns that the rows of a table have.
 #[derive(Debug)]
 pub(crate) struct Layout {
     pub(crate) columns: Vec<ColumnLayout>,
-    /// The column with the time of the first event, if a column needs it.
+    /// The index of the column with the time of the first event, if a column needs this time.
     pub(crate) first_at: Option<usize>,
-    /// The column with the time of the last event, if a column needs it.
+    /// The index of the column with the time of the last event, if a column needs this time.
     pub(crate) last_at: Option<usize>,
 }
 
-/// A column.
+/// A column in the rows of a table.
 #[derive(Debug)]
 pub(crate) struct ColumnLayout {
     pub(crate) name: &'static str,
-    /// The name as JSON, with the colon.
+    /// The name of the column as JSON, followed by a colon.
     pub(crate) prefix: Box<str>,
     pub(crate) kind: FieldKind,
     pub(crate) combine: Combining,
 }
 
-/// How a column's values of two sessions become one.
+/// The rule by which the values of a column in two sessions become one value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Combining {
     Same,
     Sum,
     Min,
     Max,
-    /// The value of the row whose first event is older.
+    /// The value of the row with the earlier first event is used.
     First,
-    /// The value of the row whose last event is newer.
+    /// The value of the row with the later last event is used.
     Last,
     Sketch,
 }
 
-/// The value of a column.
+/// The value of a column in a row.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Slot {
     Null,
@@ -58,21 +58,21 @@ pub(crate) enum Slot {
     Percentiles(Box<Percentiles>),
 }
 
-/// A row. Its bytes are decoded only when the row is used, because decoding needs the table's
-/// declaration.
+/// A row. Its bytes are decoded only when the row is used, because decoding requires the
+/// declaration of the table.
 #[derive(Debug, Clone, Default)]
 pub(crate) enum DeclaredRow {
-    /// A new row.
+    /// A new row, which has no values.
     #[default]
     Empty,
     Bytes(Vec<u8>),
     Slots(&'static Layout, Box<[Slot]>),
-    /// Rows of sessions that an event has joined, in order of time.
+    /// The rows of several sessions that an event has joined, in order of time.
     Joined(Vec<DeclaredRow>),
 }
 
 impl DeclaredRow {
-    /// Whether it has no values yet.
+    /// Whether the row has no values yet.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
@@ -80,7 +80,8 @@ impl DeclaredRow {
     /// The values of the row, which the caller may change.
     ///
     /// # Errors
-    /// If the row's bytes are not a row of this layout, or if joined sums leave 64 bits.
+    /// If the bytes are not those of a row with this layout, or if the sum of joined rows does not
+    /// fit 64 bits.
     pub(crate) fn slots(&mut self, layout: &'static Layout) -> Result<&mut [Slot], Error> {
         if !matches!(self, Self::Slots(..)) {
             let slots = match std::mem::take(self) {
@@ -111,7 +112,7 @@ fn joined(layout: &'static Layout, rows: Vec<DeclaredRow>) -> Result<Box<[Slot]>
     }
 }
 
-/// Adds the values of `other`, a later session, to `slots`.
+/// Adds the values of `other`, which belong to a later session, to `slots`.
 fn combine(layout: &Layout, slots: &mut [Slot], other: &mut [Slot]) -> Result<(), Error> {
     let time = |slots: &[Slot], at: Option<usize>| match at.map(|at| &slots[at]) {
         Some(Slot::Timestamp(time)) => Some(*time),
@@ -132,10 +133,10 @@ fn combine(layout: &Layout, slots: &mut [Slot], other: &mut [Slot]) -> Result<()
 }
 
 impl Slot {
-    /// Adds a value by the rule of its column. Null adds nothing.
+    /// Adds a value by the rule of its column. Null changes nothing.
     ///
     /// # Errors
-    /// If a sum leaves 64 bits.
+    /// If a sum does not fit 64 bits.
     pub(crate) fn absorb(&mut self, column: &ColumnLayout, other: Self) -> Result<(), Error> {
         match (&mut *self, other) {
             (_, Self::Null) => {}
@@ -155,10 +156,10 @@ impl Slot {
     }
 }
 
-/// The sum of a column and a value.
+/// Adds a value to the sum in a column.
 ///
 /// # Errors
-/// If it leaves 64 bits.
+/// If the sum does not fit 64 bits.
 #[inline]
 pub(crate) fn add(column: &str, sum: i64, more: i64) -> Result<i64, Error> {
     sum.checked_add(more).ok_or_else(|| {
@@ -186,7 +187,7 @@ impl Combine for DeclaredRow {
 }
 
 impl Stored for DeclaredRow {
-    // Each value is checked when it is set.
+    // Each value is checked when it is set, so rows need no check.
     const FALLIBLE: bool = false;
 
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError> {
@@ -244,8 +245,8 @@ fn decode(layout: &Layout, bytes: &[u8]) -> Result<Box<[Slot]>, Error> {
     slots.ok_or_else(|| Error::new("a stored row is not one of this declaration"))
 }
 
-/// Reads a row that is exactly as [`write`] writes it. Returns none for every other row, and
-/// also for rows with long integers or with texts that have escapes.
+/// Reads a row that is exactly as [`write`] writes it. Returns `None` for every other row, and also
+/// for rows with long integers or with texts that have escapes.
 fn decode_exact(layout: &Layout, bytes: &[u8]) -> Option<Box<[Slot]>> {
     let mut rest = bytes;
     let mut slots = Vec::with_capacity(layout.columns.len());

@@ -12,26 +12,28 @@ use crate::expression::evaluate::{Input, Value};
 use crate::plan::{Column, KeyPart, TablePlan, Update, WindowPlan};
 use crate::row::{DeclaredRow, Slot, add};
 
-/// A table, and the private table of its open windows if they are written at their end.
+/// A table of a declaration. If its windows are written at their end, it also contains the private
+/// table of open windows.
 pub(crate) struct DeclaredTable {
     plan: TablePlan,
     rows: Table<DeclaredRow>,
     open: Open,
     specs: Vec<&'static TableSpec>,
-    /// The key of the current event, kept so that a lookup allocates nothing.
+    /// The key of the current event. Its memory is used again, so that a lookup allocates nothing.
     key: String,
-    /// The last timestamp of a key as text: most events have that of the one before.
+    /// The last timestamp in a key, with its text. Most events have the timestamp of the event
+    /// before.
     last: RefCell<(Timestamp, String)>,
 }
 
-/// Windows that are not over.
+/// The windows that have not ended.
 enum Open {
     None,
     Windows(OpenWindows<DeclaredRow>),
     Sessions(OpenSessions<DeclaredRow>),
 }
 
-/// The key of a row, with the tenant if the table has tenants.
+/// The key of a row, with the tenant if the table is per tenant.
 #[derive(Clone, Copy)]
 struct RowKey<'a> {
     tenant: Option<&'a str>,
@@ -54,7 +56,7 @@ impl Key for RowKey<'_> {
 }
 
 impl DeclaredTable {
-    /// Opens the table of a plan. `id` is its index in the manifest.
+    /// Opens the table of a plan. `id` is the index of the table in the manifest.
     pub(crate) fn open(plan: TablePlan, id: u32) -> Self {
         let spec = declare(TableSpec {
             id,
@@ -98,12 +100,12 @@ impl DeclaredTable {
         }
     }
 
-    /// The declarations of its tables.
+    /// The declarations of the tables of which this table consists.
     pub(crate) fn specs(&self) -> &[&'static TableSpec] {
         &self.specs
     }
 
-    /// The name.
+    /// The name of the table.
     pub(crate) fn name(&self) -> &str {
         &self.plan.name
     }
@@ -117,7 +119,8 @@ impl DeclaredTable {
         }
     }
 
-    /// Reads the rows of a batch's events in one call, if most are not in memory.
+    /// Reads the rows that the events of a batch need in one call, if most of them are not in
+    /// memory.
     pub(crate) fn prefetch(
         &mut self,
         events: Events<'_>,
@@ -129,7 +132,7 @@ impl DeclaredTable {
         let Self { plan, rows, last, .. } = self;
         let keys = events.filter_map(|event| {
             let input = Input { event: Some(&event), window: None };
-            // An event that fails here fails again in `apply`, which names it.
+            // An event that fails here fails again in `apply`, which reports it.
             let wanted = |node: &crate::Node| node.evaluate(input).is_ok_and(|it| it.is_true());
             if !filter.is_none_or(wanted) || !plan.filter.as_ref().is_none_or(wanted) {
                 return None;
@@ -150,7 +153,7 @@ impl DeclaredTable {
         rows.prefetch(keys)
     }
 
-    /// Applies an event. Returns how many of its windows were over already.
+    /// Applies an event. Returns how many of its windows had already ended.
     pub(crate) fn apply(&mut self, event: &Event<'_>) -> Result<usize, Error> {
         let Self { plan, rows, open, key, last, .. } = self;
         let input = Input { event: Some(event), window: None };
@@ -207,7 +210,7 @@ impl DeclaredTable {
         Ok(0)
     }
 
-    /// Writes the rows of windows that end with `timer`.
+    /// Writes the rows of the windows that end when `timer` fires.
     pub(crate) fn close(&mut self, timer: &Timer<'_>) -> Result<(), Error> {
         let Self { plan, rows, open, .. } = self;
         let mut put = |window: Window, tenant: &str, key: &str, value: DeclaredRow| {
@@ -248,7 +251,7 @@ impl Key for OwnedKey {
     }
 }
 
-/// The key of a row of a window: the window's start, and the rest.
+/// The key of a row of a window. It consists of the start of the window and the rest of the key.
 fn in_window(window: Window, key: &str) -> String {
     let mut whole = window.start.to_key();
     if !key.is_empty() {
@@ -258,7 +261,7 @@ fn in_window(window: Window, key: &str) -> String {
 }
 
 impl TablePlan {
-    /// Appends the parts of the key for an event, without window and tenant.
+    /// Appends the parts of the key for an event to `out`, without the window and the tenant.
     fn write_key(
         &self,
         input: Input<'_, '_>,
@@ -304,7 +307,7 @@ impl TablePlan {
         }
     }
 
-    /// Changes a row by an event.
+    /// Changes a row as an event requires.
     fn update(&self, row: &mut DeclaredRow, input: Input<'_, '_>) -> Result<(), Error> {
         let fresh = row.is_empty();
         let slots = row.slots(self.layout)?;
@@ -321,7 +324,7 @@ impl TablePlan {
             if let Some(filter) = &column.filter
                 && !filter.evaluate(input)?.is_true()
             {
-                // A counter begins at 0, and a sketch without values.
+                // A counter begins at 0, and a sketch begins without values.
                 if slots[index] == Slot::Null {
                     slots[index] = column.zero();
                 }
@@ -401,10 +404,10 @@ impl TablePlan {
         Ok(())
     }
 
-    /// The value as it is stored.
+    /// Converts a value to the form in which a column stores it.
     ///
     /// # Errors
-    /// If it is a time that RFC 3339 cannot express.
+    /// If it is a time that RFC 3339 cannot represent.
     fn slot(&self, index: usize, value: Value<'_>) -> Result<Slot, Error> {
         Ok(match value {
             Value::Null => Slot::Null,
@@ -420,7 +423,7 @@ impl TablePlan {
         })
     }
 
-    /// The row of a window that is over, with the columns that depend on the window.
+    /// The row of a window that has ended, with the columns that depend on the window.
     fn closed(&self, mut row: DeclaredRow, window: Window) -> Result<DeclaredRow, Error> {
         let slots = row.slots(self.layout)?;
         let input = Input { event: None, window: Some(window) };
@@ -433,20 +436,20 @@ impl TablePlan {
     }
 }
 
-/// How an event compares with the others of its row.
+/// How the time of an event compares with those of the other events in its row.
 #[derive(Clone, Copy)]
 struct Moves {
-    /// It is the first that was applied.
+    /// The event is the first that was applied.
     fresh: bool,
-    /// It is older than all others.
+    /// The event is older than all others.
     older: bool,
-    /// None of the others is newer.
+    /// No other event is newer.
     newer: bool,
     time: Timestamp,
 }
 
 impl Column {
-    /// The value before any event.
+    /// The value of the column before any event was applied.
     fn zero(&self) -> Slot {
         match self.update {
             Update::Count | Update::Sum(_) => Slot::Integer(0),

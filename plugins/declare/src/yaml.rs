@@ -1,40 +1,40 @@
-//! Reads YAML or JSON into a tree whose nodes know their place in the text.
+//! Reads YAML or JSON into a tree. Each node has its place in the text.
 
 use saphyr_parser::{Event, Marker, Parser, ScalarStyle, Span};
 
 use crate::problem::{Place, Problem};
 
-/// The deepest nesting of a declaration.
+/// The maximum depth to which a declaration may be nested.
 const DEPTH_MAX: usize = 32;
 
-/// A value in the text.
+/// A value in the text, with its place.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Node {
     pub(crate) place: Place,
     pub(crate) value: NodeValue,
 }
 
-/// What a [`Node`] is.
+/// The value of a [`Node`].
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum NodeValue {
-    /// A text, number or boolean. `quoted` tells `"1"` from `1`.
+    /// A text, a number or a boolean. `quoted` distinguishes `"1"` from `1`.
     Scalar {
         text: String,
         quoted: bool,
     },
     Sequence(Vec<Node>),
-    /// Keys and values in the order of the text. No key occurs twice.
+    /// A mapping: keys and values in the order of the text. No key occurs twice.
     Mapping(Vec<(Node, Node)>),
 }
 
 impl Node {
-    /// Whether it has no value: nothing, `~` or `null`.
+    /// Whether the value is null: nothing is written, or `~` or `null`.
     pub(crate) fn is_null(&self) -> bool {
         matches!(&self.value, NodeValue::Scalar { text, quoted: false }
             if matches!(text.as_str(), "" | "~" | "null"))
     }
 
-    /// The text of a scalar.
+    /// The text of a scalar; `None` for other values.
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.value {
             NodeValue::Scalar { text, .. } => Some(text),
@@ -42,7 +42,7 @@ impl Node {
         }
     }
 
-    /// A word for people.
+    /// A word for the kind of value, for people.
     pub(crate) fn describe(&self) -> String {
         match &self.value {
             _ if self.is_null() => "nothing".to_owned(),
@@ -53,7 +53,7 @@ impl Node {
     }
 }
 
-/// At most 40 characters of `text`, in one line.
+/// The beginning of `text` on one line; at most 40 characters.
 pub(crate) fn excerpt(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     if line.chars().count() > 40 || line.len() < text.trim_end().len() {
@@ -63,7 +63,7 @@ pub(crate) fn excerpt(text: &str) -> String {
     }
 }
 
-/// Reads a text with one YAML or JSON document.
+/// Reads one YAML or JSON document.
 ///
 /// # Errors
 /// The first place at which it is not YAML, or uses a part of YAML that declarations do
@@ -209,7 +209,8 @@ impl<'a> TreeReader<'a> {
         Place { start, end: start + text.trim_end().len() }
     }
 
-    /// The byte at a marker, which counts lines from 1 and characters from 0.
+    /// The index of the byte at a marker of the library, which counts lines from 1 and characters
+    /// from 0.
     fn offset(&self, marker: &Marker) -> usize {
         let line = marker.line().saturating_sub(1).min(self.lines.len() - 1);
         let start = self.lines[line];

@@ -1,4 +1,4 @@
-//! Checks the kinds of an expression and builds the tree that is evaluated.
+//! Checks the kinds of an expression, and builds the tree that is evaluated for events.
 
 use std::cell::Cell;
 
@@ -12,7 +12,7 @@ use super::syntax::{Expr, ExprKind, Literal, Operator};
 use crate::document::Kind;
 use crate::problem::Problem;
 
-/// An attribute of events.
+/// An attribute of events that expressions can read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EventAttribute {
     Type,
@@ -24,7 +24,7 @@ pub(crate) enum EventAttribute {
     Datacontenttype,
 }
 
-/// The names of attributes in expressions. `time` is one too.
+/// The names that attributes have in expressions. `time` is such a name too.
 const ATTRIBUTES: [(&str, EventAttribute); 7] = [
     ("type", EventAttribute::Type),
     ("id", EventAttribute::Id),
@@ -35,11 +35,11 @@ const ATTRIBUTES: [(&str, EventAttribute); 7] = [
     ("datacontenttype", EventAttribute::Datacontenttype),
 ];
 
-/// The names of aggregates, which are not functions.
+/// The names of aggregates. They are not functions.
 pub(crate) const AGGREGATES: [&str; 10] =
     ["count", "sum", "min", "max", "first", "last", "distinct", "percentile", "percentiles", "avg"];
 
-/// A value that is known in `setup`.
+/// A value that is already known in `setup`.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Constant {
     Null,
@@ -57,12 +57,12 @@ pub(crate) enum Node {
     Constant(Constant),
     Time,
     Attribute(EventAttribute),
-    /// A member of the data: its index in the manifest.
+    /// A member of the data. Contains its index in the manifest.
     Member {
         index: usize,
         field: Box<FieldInfo>,
     },
-    /// A member of a JSON member, or of the extensions if `index` is none.
+    /// A member of a JSON member of the data or, if `index` is `None`, of the extensions.
     Nested {
         index: Option<usize>,
         path: Box<[Box<str>]>,
@@ -81,7 +81,7 @@ pub(crate) enum Node {
     Compare(Operator, Box<Node>, Box<Node>),
     In(Box<Node>, Box<[Node]>),
     Call(Function, Box<[Node]>),
-    /// A function of a time and a zone. The period of the last event is kept in `last`, because
+    /// A function of a time and a time zone. `last` contains the period of the last event, because
     /// most events are in the same period as the event before.
     Period {
         function: Function,
@@ -91,27 +91,27 @@ pub(crate) enum Node {
     },
 }
 
-/// What errors say about a field.
+/// What an error says about a field.
 #[derive(Debug)]
 pub(crate) struct FieldInfo {
     pub(crate) name: String,
     pub(crate) kind: Kind,
-    /// Whether nothing said which kind the field has.
+    /// Whether neither an expression nor the declaration has determined the kind of the field.
     pub(crate) open: bool,
 }
 
-/// The kind of an expression; none for `null`.
+/// The kind of an expression; `None` for `null`.
 pub(crate) type NodeKind = Option<Kind>;
 
-/// What names mean in an expression.
+/// The names that an expression can use, with what they mean.
 pub(crate) struct Scope<'a> {
     pub(crate) fields: &'a Fields,
     pub(crate) parameters: &'a [(String, Kind, Constant)],
-    /// Whether `window.start` and `window.end` exist.
+    /// Whether the expression can use `window.start` and `window.end`.
     pub(crate) window: bool,
 }
 
-/// A name of a kind for people.
+/// The name of a kind, for people.
 pub(crate) fn kind_word(kind: NodeKind) -> &'static str {
     match kind {
         None => "null",
@@ -124,13 +124,14 @@ pub(crate) fn kind_word(kind: NodeKind) -> &'static str {
 }
 
 impl Scope<'_> {
-    /// Checks an expression that must have the kind `wanted`. `user` is what needs it.
+    /// Checks an expression, which must have the kind `wanted`. `user` describes what needs this
+    /// kind.
     pub(crate) fn compile(&self, expr: &Expr, wanted: Kind, user: &str) -> Result<Node, Problem> {
         let (node, kind) = self.check(expr)?;
         self.convert(expr, node, kind, wanted, user)
     }
 
-    /// Makes `node` a value of the kind `wanted`.
+    /// Converts `node` to a value of the kind `wanted`.
     pub(crate) fn convert(
         &self,
         expr: &Expr,
@@ -195,7 +196,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Checks an expression of any kind.
+    /// Checks an expression, which may have any kind.
     pub(crate) fn check(&self, expr: &Expr) -> Result<(Node, NodeKind), Problem> {
         match &expr.kind {
             ExprKind::Literal(literal) => Ok(constant(literal)),
@@ -370,7 +371,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Checks two expressions and gives both the same kind.
+    /// Checks two expressions, and converts them to the same kind.
     fn same_kind(&self, left: &Expr, right: &Expr, user: &str) -> Result<(Node, Node), Problem> {
         let (a, b) = (self.check(left)?, self.check(right)?);
         let kind = match (a.1, b.1) {
@@ -379,7 +380,7 @@ impl Scope<'_> {
             (Some(kind), _) | (None, Some(kind)) => kind,
             (None, None) => Kind::Text,
         };
-        // The error is about the operand that is of another kind than the first.
+        // The error must be about the operand whose kind differs from that of the first operand.
         let a = self.convert(left, a.0, a.1, kind, user)?;
         let b = self.convert(right, b.0, b.1, kind, user)?;
         Ok((a, b))
@@ -494,7 +495,7 @@ fn time_zone(expr: &Expr) -> Result<TimeZone, Problem> {
     TimeZone::named(name).map_err(|_| unknown_zone(expr.place, name))
 }
 
-/// The problem with a time zone that does not exist.
+/// The error for a time zone that does not exist.
 pub(crate) fn unknown_zone(place: crate::problem::Place, name: &str) -> Problem {
     Problem::new(place, format!("`{name}` is not a time zone"))
         .help("use a name of the IANA database, such as `Europe/Berlin` or `UTC`")
@@ -512,7 +513,7 @@ fn constant(literal: &Literal) -> (Node, NodeKind) {
 }
 
 impl Kind {
-    /// Its name in declarations.
+    /// The name of the kind in declarations.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Integer => "integer",

@@ -1,8 +1,8 @@
 //! Evaluates checked expressions for an event.
 //!
-//! An expression has a value, is null, or fails. The limits on its size also limit the time of
-//! an evaluation. Null follows SQL: an operator or function with a null operand is null, unless
-//! its documentation says otherwise.
+//! The result of an expression is a value or null, or the expression fails. The limits on the size
+//! of expressions also limit the time of an evaluation. As in SQL, the result of an operator or
+//! function is null if an operand is null, unless its documentation says otherwise.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
@@ -16,7 +16,7 @@ use super::functions::Function;
 use super::syntax::Operator;
 use crate::nested;
 
-/// The longest text that a function returns, in bytes.
+/// The maximum length of a text that a function returns, in bytes.
 pub(crate) const TEXT_BYTES_MAX: usize = 65_536;
 
 /// The value of an expression.
@@ -25,26 +25,26 @@ pub(crate) enum Value<'a> {
     Null,
     Boolean(bool),
     Integer(i64),
-    /// Always finite.
+    /// A number, which is always finite.
     Number(f64),
     Text(Cow<'a, str>),
     Timestamp(Timestamp),
 }
 
 impl Value<'_> {
-    /// Whether it is `true`; null is not.
+    /// Whether the value is `true`. Null is not `true`.
     #[inline]
     pub(crate) fn is_true(&self) -> bool {
         matches!(self, Self::Boolean(true))
     }
 }
 
-/// What an expression can read.
+/// What an expression can read when it is evaluated.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'e, 'v> {
-    /// None for columns that depend only on the window.
+    /// The event; `None` for columns that depend only on the window.
     pub(crate) event: Option<&'v Event<'e>>,
-    /// The window, for columns that are written when it is known.
+    /// The window, for columns that are written when the window is known.
     pub(crate) window: Option<Window>,
 }
 
@@ -71,11 +71,11 @@ fn finite<'a>(number: f64) -> Result<Value<'a>, Error> {
 }
 
 impl Node {
-    /// The value for an event.
+    /// Evaluates the expression for an event.
     ///
     /// # Errors
-    /// If a field has a value of another kind, an integer leaves 64 bits, or a number is
-    /// divided by zero. The event is then parked.
+    /// If a field has a value of another kind, if an integer does not fit 64 bits, or if a number
+    /// is divided by zero. The event is then parked.
     #[inline]
     pub(crate) fn evaluate<'e>(&'e self, input: Input<'e, '_>) -> Result<Value<'e>, Error> {
         match self {
@@ -226,7 +226,7 @@ fn nested_value<'e>(
     nested::read(json, path, field.kind).ok_or_else(|| field.mismatch())
 }
 
-/// `not true`, or a number with the other sign.
+/// Negates a value: a boolean by `not`, a number by changing its sign.
 fn negated(value: Value<'_>) -> Result<Value<'_>, Error> {
     match value {
         Value::Boolean(value) => Ok(Value::Boolean(!value)),
@@ -238,8 +238,8 @@ fn negated(value: Value<'_>) -> Result<Value<'_>, Error> {
     }
 }
 
-/// `and` and `or`: `decides` is the value of one side that decides the result, even if
-/// the other side is null. The right side is evaluated only if the left does not decide.
+/// Evaluates `and` and `or`. If the value of one side is `decides`, the result is this value, even
+/// if the other side is null. The right side is evaluated only if the left side does not decide.
 fn logical<'e>(
     left: &'e Node,
     right: &'e Node,
@@ -291,7 +291,7 @@ fn numbers<'e>(operator: Operator, a: f64, b: f64) -> Result<Value<'e>, Error> {
     })
 }
 
-/// The order of two values of one kind; none if one is null.
+/// Compares two values of the same kind; `None` if one of them is null.
 fn compare(a: &Value<'_>, b: &Value<'_>) -> Option<Ordering> {
     match (a, b) {
         (Value::Integer(a), Value::Integer(b)) => Some(a.cmp(b)),
@@ -347,7 +347,7 @@ fn call<'e>(
     input: Input<'e, '_>,
 ) -> Result<Value<'e>, Error> {
     use Function as F;
-    // Functions that do not evaluate all of their arguments, or accept null.
+    // These functions do not evaluate all of their arguments, or accept null.
     match function {
         F::If => {
             let chosen = if args[0].evaluate(input)?.is_true() { &args[1] } else { &args[2] };
@@ -463,9 +463,9 @@ fn unary(function: Function, value: Value<'_>) -> Result<Value<'_>, Error> {
     }
 }
 
-/// The integer that `number`, a whole number, is.
+/// Converts `number`, which is a whole number, to an integer.
 fn to_integer<'e>(number: f64) -> Result<Value<'e>, Error> {
-    // 2^63 is the first double that is too large.
+    // 2^63 is the smallest double that is too large.
     if (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&number) {
         Ok(Value::Integer(number as i64))
     } else {
@@ -511,7 +511,7 @@ fn cut(text: Cow<'_, str>, start: usize, end: usize) -> Cow<'_, str> {
     }
 }
 
-/// `length` characters from the character `first` on, counted from 1.
+/// A part of a text: `length` characters from the character `first` on, counted from 1.
 fn substring(text: Cow<'_, str>, first: i64, length: i64) -> Value<'_> {
     let skipped = usize::try_from(first.saturating_sub(1)).unwrap_or(0);
     let length = usize::try_from(length).unwrap_or(0);

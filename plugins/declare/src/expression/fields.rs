@@ -1,8 +1,8 @@
 //! The fields of events that a declaration uses, and the kind of each.
 //!
-//! The host decodes each member of the data once, as one kind. The expressions determine the
-//! kind: `sum(data.cents)` needs an integer, `data.country == "DE"` a text. If they do not
-//! determine the kind of a member, the declaration states it in `fields`.
+//! The host decodes each member of the data once, as one kind. The expressions determine the kind:
+//! `sum(data.cents)` needs an integer, and `data.country == "DE"` needs a text. If they do not
+//! determine the kind of a member, the declaration must state it in `fields`.
 
 use lantern_sdk::{FieldKind, Member, dynamic};
 
@@ -14,19 +14,19 @@ use crate::problem::{Place, Problem};
 /// How certain the kind of a field is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Certainty {
-    /// It is only used where any kind is accepted.
+    /// The field is used only where every kind is accepted.
     Open,
-    /// Used with an integer: it may be a number too.
+    /// The field is used together with an integer. It may also be a number.
     PerhapsInteger,
-    /// Used with a number: an integer is also one.
+    /// The field is used together with a number. It may also be an integer.
     PerhapsNumber,
-    /// An expression needs this kind.
+    /// An expression needs the field to have this kind.
     Needed,
-    /// The declaration states it.
+    /// The declaration states the kind.
     Stated,
 }
 
-/// Where a field is.
+/// The part of an event that contains a field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Root {
     Data,
@@ -37,22 +37,22 @@ pub(crate) enum Root {
 #[derive(Debug)]
 pub(crate) struct Field {
     pub(crate) root: Root,
-    /// The names of the members, from the outermost on.
+    /// The names of the members on the path to the field, the outermost first.
     pub(crate) path: Vec<String>,
     pub(crate) kind: Kind,
     certainty: Certainty,
-    /// Whether an expression uses it.
+    /// Whether an expression uses the field.
     used: bool,
-    /// Whether it is used other than in `exists`.
+    /// Whether an expression uses the value of the field, and not only `exists`.
     read: bool,
-    /// Where it was first used, or stated.
+    /// The place where the field was first used or stated.
     place: Place,
-    /// The index of its member among those of the manifest.
+    /// The index of the field's member among the members of the manifest.
     pub(crate) member: usize,
 }
 
 impl Field {
-    /// How it is written in an expression.
+    /// The field, as it is written in an expression.
     pub(crate) fn text(&self) -> String {
         let mut text = match self.root {
             Root::Data => String::from("data"),
@@ -71,12 +71,12 @@ impl Field {
         text
     }
 
-    /// Whether only its presence matters.
+    /// Whether expressions only ask whether the field is present.
     pub(crate) fn presence_only(&self) -> bool {
         !self.read && self.certainty == Certainty::Open
     }
 
-    /// Whether no expression and no statement says which kind it has.
+    /// Whether neither an expression nor the declaration has determined the kind of the field.
     pub(crate) fn is_open(&self) -> bool {
         self.certainty == Certainty::Open
     }
@@ -93,34 +93,35 @@ impl Field {
     }
 }
 
-/// What a place in the declaration needs.
+/// The kind that a place in the declaration needs its expression to have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Need {
     Any,
-    /// An integer or a number, or another kind if the field is known to have it.
+    /// An integer or a number. If the field is known to have another kind, it is that kind.
     PerhapsInteger,
     Of(Kind),
 }
 
-/// What a place in an expression needs.
+/// The kind that a place in an expression needs its operand to have.
 type Wanted = Option<(Kind, Certainty)>;
 
 /// All fields that the declaration uses.
 #[derive(Debug, Default)]
 pub(crate) struct Fields {
     fields: Vec<Field>,
-    /// The kinds of the parameters.
+    /// The parameters of the declaration, each with its kind.
     parameters: Vec<(String, Kind)>,
     changed: bool,
 }
 
 impl Fields {
-    /// No fields yet, with parameters of these kinds.
+    /// Creates an empty list of fields. `parameters` are the parameters with their kinds.
     pub(crate) fn new(parameters: impl Iterator<Item = (String, Kind)>) -> Self {
         Self { parameters: parameters.collect(), ..Self::default() }
     }
 
-    /// The field that a path names, if it begins with `data` or `extension`.
+    /// The part of an event that contains the field `path`, if the path begins with `data` or
+    /// `extension`.
     fn root(path: &[String]) -> Option<Root> {
         match (path.first()?.as_str(), path.len()) {
             ("data", 2..) => Some(Root::Data),
@@ -129,13 +130,13 @@ impl Fields {
         }
     }
 
-    /// The field with this path.
+    /// The field with the path `path`.
     pub(crate) fn find(&self, path: &[String]) -> Option<&Field> {
         let root = Self::root(path)?;
         self.fields.iter().find(|field| field.root == root && field.path == path[1..])
     }
 
-    /// States the kind of a field.
+    /// Notes that the declaration states the kind of a field.
     pub(crate) fn state(&mut self, path: &[String], kind: Kind, place: Place) {
         if let Some(index) = self.index(path, place) {
             let field = &mut self.fields[index];
@@ -144,12 +145,12 @@ impl Fields {
         }
     }
 
-    /// The stated fields that no expression uses.
+    /// The fields whose kind is stated although no expression uses them.
     pub(crate) fn unused(&self) -> impl Iterator<Item = (&Field, Place)> {
         self.fields.iter().filter(|field| !field.used).map(|field| (field, field.place))
     }
 
-    /// The fields, in the order of their first use.
+    /// The fields, in the order in which they are first used.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Field> {
         self.fields.iter()
     }
@@ -173,8 +174,8 @@ impl Fields {
         }))
     }
 
-    /// Finds the kinds of fields from the expressions. Each expression has the kind that its
-    /// place in the declaration needs. The search repeats until nothing changes, because
+    /// Determines the kinds of fields from the expressions. Each expression must have the kind that
+    /// its place in the declaration needs. The search repeats until nothing changes, because
     /// `data.a == data.b` gives no kind until the kind of one of them is known.
     pub(crate) fn infer(&mut self, expressions: &[(&Expr, Need)]) {
         loop {
@@ -193,7 +194,8 @@ impl Fields {
         }
     }
 
-    /// The kind of `expr`, as far as it is known.
+    /// The kind of `expr`, as far as it is known. If its place needs the kind `wanted`, its fields
+    /// get this kind.
     fn visit(&mut self, expr: &Expr, wanted: Wanted) -> Wanted {
         match &expr.kind {
             ExprKind::Literal(literal) => match literal {
@@ -295,7 +297,7 @@ impl Fields {
             }
             _ => {
                 let (a, b) = (self.visit(left, None), self.visit(right, None));
-                // A text may be compared with a timestamp, if it is one.
+                // A text can be compared with a timestamp, if it is the text of one.
                 let timestamp = |it: Wanted| it.is_some_and(|(kind, _)| kind == Kind::Timestamp);
                 if timestamp(a) || timestamp(b) {
                     return boolean;
@@ -313,7 +315,8 @@ impl Fields {
             Returns::Same => wanted,
             Returns::Of(_) => None,
         };
-        // Once to collect what the arguments say about each other, once to apply it.
+        // The first pass collects what the arguments say about each other, and the second pass uses
+        // it.
         for _ in 0..2 {
             for (index, arg) in args.iter().enumerate() {
                 let known = match signature.parameter(index) {
@@ -352,7 +355,7 @@ impl Fields {
         }
     }
 
-    /// Decides the kinds that are still open, and lists the members for the manifest.
+    /// Chooses kinds for fields whose kind is still open, and lists the members for the manifest.
     ///
     /// # Errors
     /// If a member is used both as a value and as an object with members.
@@ -394,7 +397,7 @@ fn is_numeric(kind: Kind) -> bool {
 }
 
 trait MaxNumeric {
-    /// The kind of a result of both: a number if one of them is a number.
+    /// The kind of a result of two numeric kinds: a number if one of them is a number.
     fn max_numeric(self, other: Self) -> Self;
 }
 
@@ -405,7 +408,7 @@ impl MaxNumeric for Wanted {
             (Some((Kind::Number, certainty)), _) | (_, Some((Kind::Number, certainty))) => {
                 Some((Kind::Number, certainty.min(Certainty::PerhapsNumber)))
             }
-            // The kind of one operand does not force the other to be an integer.
+            // If one operand is an integer, the other one need not be an integer.
             (Some((Kind::Integer, a)), Some((Kind::Integer, b))) => Some((Kind::Integer, a.min(b))),
             (Some((Kind::Integer, _)), None) | (None, Some((Kind::Integer, _))) => {
                 Some((Kind::Integer, Certainty::PerhapsInteger))

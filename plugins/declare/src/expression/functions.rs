@@ -2,18 +2,18 @@
 
 use crate::document::Kind;
 
-/// What a function accepts in one place.
+/// What a function accepts as an argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Parameter {
-    /// A value of this kind; an integer is also a number.
+    /// A value of this kind. A number may also be an integer.
     Of(Kind),
     /// An integer or a number.
     Numeric,
-    /// A value of any kind, the same in all such places.
+    /// A value of any kind. All arguments with this parameter must have the same kind.
     Same,
     /// A value of any kind.
     Any,
-    /// The name of a time zone between quotes. It may be left out.
+    /// The name of a time zone in quotes. The argument may be left out.
     Zone,
 }
 
@@ -21,24 +21,24 @@ pub(crate) enum Parameter {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Returns {
     Of(Kind),
-    /// The kind of the parameters that are `Same` or `Numeric`.
+    /// The kind of the arguments whose parameter is `Same` or `Numeric`.
     Same,
 }
 
-/// The declaration of a function.
+/// The declaration of a function that expressions can call.
 #[derive(Debug)]
 pub(crate) struct Signature {
     pub(crate) name: &'static str,
     pub(crate) function: Function,
     pub(crate) parameters: &'static [Parameter],
-    /// How often the last parameter may occur.
+    /// The maximum number of times that the last parameter may occur.
     pub(crate) repeats: usize,
     pub(crate) returns: Returns,
-    /// How a call is written, for errors.
+    /// The form of a call, for errors.
     pub(crate) usage: &'static str,
 }
 
-/// The names of functions.
+/// The functions that expressions can call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Function {
     Abs,
@@ -151,18 +151,18 @@ functions! {
     "year" Year(TIME, Zone) -> Of(Kind::Timestamp), "year(timestamp)` or `year(timestamp, \"Europe/Berlin\")";
 }
 
-/// The function with this name.
+/// The function with the name `name`; `None` if there is none.
 pub(crate) fn find(name: &str) -> Option<&'static Signature> {
     FUNCTIONS.binary_search_by(|signature| signature.name.cmp(name)).ok().map(|at| &FUNCTIONS[at])
 }
 
 impl Signature {
-    /// The parameter of the argument at `index`.
+    /// The parameter for the argument with the index `index`.
     pub(crate) fn parameter(&self, index: usize) -> Parameter {
         self.parameters[index.min(self.parameters.len() - 1)]
     }
 
-    /// Whether a call may have this number of arguments.
+    /// Whether a call may have `args` arguments.
     pub(crate) fn accepts(&self, args: usize) -> bool {
         let most = self.parameters.len() + self.repeats - 1;
         let least = self.parameters.iter().filter(|it| **it != Zone).count();

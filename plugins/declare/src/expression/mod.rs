@@ -1,7 +1,7 @@
 //! Expressions: their syntax, their kinds, and their evaluation.
 //!
-//! In `setup`, an expression is read once and checked once. This gives a tree in which every
-//! name is an index and every kind is known. For each event only this tree is evaluated.
+//! In `setup`, each expression is read and checked once. The result is a tree in which every name
+//! is an index and every kind is known. For each event, only this tree is evaluated.
 
 pub(crate) mod compile;
 pub(crate) mod evaluate;

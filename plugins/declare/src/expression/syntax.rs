@@ -1,35 +1,35 @@
 //! Reads expressions and columns from text into a tree.
 //!
-//! The grammar is in `docs/guide/declarations.md`. Reading is bounded: an expression has
-//! at most [`BYTES_MAX`] bytes, [`DEPTH_MAX`] levels and [`OPERATIONS_MAX`] operations.
+//! The grammar is in `docs/guide/declarations.md`. The size of an expression is limited: it has at
+//! most [`BYTES_MAX`] bytes, [`DEPTH_MAX`] levels and [`OPERATIONS_MAX`] operations.
 
 use super::tokens::{Token, TokenReader};
 use crate::deserialize::Placed;
 use crate::problem::{Place, Problem};
 use crate::yaml::excerpt;
 
-/// The longest expression, in bytes.
+/// The maximum length of an expression, in bytes.
 pub(crate) const BYTES_MAX: usize = 4_096;
-/// The deepest nesting of an expression.
+/// The maximum depth to which an expression may be nested.
 pub(crate) const DEPTH_MAX: usize = 32;
-/// The most operators and calls in one expression.
+/// The maximum number of operators and calls in one expression.
 pub(crate) const OPERATIONS_MAX: usize = 200;
 
-/// Words that are not names of functions.
+/// The words that cannot be names of functions.
 const WORDS: [&str; 9] = ["and", "or", "not", "in", "where", "unit", "true", "false", "null"];
 
-/// An expression and its place in the declaration.
+/// An expression with its place in the declaration.
 #[derive(Debug, Clone)]
 pub(crate) struct Expr {
     pub(crate) place: Place,
     pub(crate) kind: ExprKind,
 }
 
-/// What an [`Expr`] is.
+/// The form of an [`Expr`].
 #[derive(Debug, Clone)]
 pub(crate) enum ExprKind {
     Literal(Literal),
-    /// A field, attribute or parameter: the names between the dots.
+    /// A field, an attribute or a parameter. Contains the names between the dots.
     Path(Vec<String>),
     Call {
         name: String,
@@ -49,7 +49,7 @@ pub(crate) enum ExprKind {
     },
 }
 
-/// A value in the text.
+/// A value that is written in the text.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Literal {
     Null,
@@ -59,7 +59,7 @@ pub(crate) enum Literal {
     Text(String),
 }
 
-/// An operator with two operands.
+/// An operator that has two operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Operator {
     Or,
@@ -78,7 +78,7 @@ pub(crate) enum Operator {
 }
 
 impl Operator {
-    /// How it is written.
+    /// The operator, as it is written.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Or => "or",
@@ -97,8 +97,8 @@ impl Operator {
         }
     }
 
-    /// How strongly the operator binds. Of two operators, the one with the higher level groups
-    /// its operands first.
+    /// How strongly the operator binds. If two operators follow each other, the one with the higher
+    /// level takes its operands first.
     fn level(self) -> u8 {
         match self {
             Self::Or => 1,
@@ -110,10 +110,10 @@ impl Operator {
     }
 }
 
-/// The level of comparisons and `in`.
+/// The level of comparisons and of `in`.
 const COMPARISON: u8 = 4;
 
-/// A column: an expression, and what may follow it.
+/// A column, as it is written: an expression, and what may follow it.
 #[derive(Debug)]
 pub(crate) struct ColumnText {
     pub(crate) value: Expr,
@@ -123,7 +123,7 @@ pub(crate) struct ColumnText {
     pub(crate) unit: String,
 }
 
-/// Reads an expression.
+/// Reads an expression from `text`.
 ///
 /// # Errors
 /// The first place at which the text is not an expression.
@@ -134,7 +134,7 @@ pub(crate) fn expression(text: &Placed, source: &str) -> Result<Expr, Problem> {
     Ok(expr)
 }
 
-/// Reads a column.
+/// Reads a column from `text`.
 ///
 /// # Errors
 /// The first place at which the text is not a column.
@@ -166,7 +166,7 @@ pub(crate) fn column(text: &Placed, source: &str) -> Result<ColumnText, Problem>
 
 struct SyntaxReader<'a> {
     tokens: TokenReader<'a>,
-    /// The byte after the current token.
+    /// The index of the byte after the current token.
     at: usize,
     token: Token,
     token_place: Place,
@@ -284,7 +284,7 @@ impl<'a> SyntaxReader<'a> {
         Ok(left)
     }
 
-    /// The operator at the current token; `In` and `not in` are handled as comparisons.
+    /// The operator at the current token. `in` and `not in` are treated as comparisons.
     fn operator(&self) -> Result<Option<Infix>, Problem> {
         use Operator as O;
         let operator = match &self.token {
@@ -373,7 +373,7 @@ impl<'a> SyntaxReader<'a> {
         Ok(Expr { place, kind: ExprKind::In { item: Box::new(item), list } })
     }
 
-    /// Expressions with commas between them, up to and with `end`.
+    /// Reads expressions that are separated by commas, up to the token `end` and including it.
     fn arguments(&mut self, end: &'static str) -> Result<Vec<Expr>, Problem> {
         let mut args = Vec::new();
         if self.symbol(end) {
@@ -472,7 +472,7 @@ impl<'a> SyntaxReader<'a> {
         }
     }
 
-    /// A path or a call, after its first name.
+    /// Reads a path or a call. Its first name was read before.
     fn named(&mut self, name: String, start: Place) -> Result<Expr, Problem> {
         if self.symbol("(") {
             self.advance()?;
@@ -511,7 +511,7 @@ impl<'a> SyntaxReader<'a> {
     }
 }
 
-/// An operator between two operands.
+/// An operator that is written between two operands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Infix {
     Binary(Operator),

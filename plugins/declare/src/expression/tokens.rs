@@ -1,8 +1,8 @@
-//! Divides the text of an expression into tokens.
+//! Splits the text of an expression into tokens.
 
 use crate::problem::{Place, Problem};
 
-/// A part of an expression.
+/// A token: a part of an expression.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Token {
     Name(String),
@@ -13,30 +13,30 @@ pub(super) enum Token {
     End,
 }
 
-/// Symbols, longer ones before their beginnings.
+/// The symbols. A longer symbol comes before a symbol that is its beginning.
 const SYMBOLS: [&str; 23] = [
     "==", "!=", "<=", ">=", "<>", "&&", "||", "<", ">", "=", "!", "+", "-", "*", "/", "%", "(",
     ")", "[", "]", ",", ".", "?",
 ];
 
-/// Reads tokens from a text, and knows their places in the declaration.
+/// Reads tokens from a text, with their places in the declaration.
 pub(super) struct TokenReader<'a> {
     pub(super) text: &'a str,
-    /// The place of the text's first byte in the source; none if the source has the
-    /// text in another form (escapes, several lines).
+    /// The place in the declaration at which the text begins; `None` if the text has another form
+    /// there (escapes, several lines).
     base: Option<usize>,
     whole: Place,
 }
 
 impl<'a> TokenReader<'a> {
-    /// The tokens of `text`, which is at `whole` in `source`.
+    /// Creates a reader for `text`, whose place in the declaration `source` is `whole`.
     pub(super) fn new(text: &'a str, whole: Place, source: &str) -> Self {
         let starts = [whole.start, whole.start + 1];
         let verbatim = |start: &usize| source.get(*start..).is_some_and(|it| it.starts_with(text));
         Self { text, base: starts.into_iter().find(verbatim), whole }
     }
 
-    /// The place in the declaration of a range of the text.
+    /// The place in the declaration of a part of the text.
     pub(super) fn place(&self, start: usize, end: usize) -> Place {
         match self.base {
             Some(base) => Place { start: base + start, end: base + end },
@@ -44,7 +44,7 @@ impl<'a> TokenReader<'a> {
         }
     }
 
-    /// The first token at byte `at` or after it, with its start and end.
+    /// The first token at or after the byte `at`, with its start and its end.
     pub(super) fn next(&self, at: usize) -> Result<(Token, usize, usize), Problem> {
         let rest = &self.text[at..];
         let start = self.text.len() - rest.trim_start().len();

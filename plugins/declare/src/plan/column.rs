@@ -1,4 +1,4 @@
-//! The columns of a table.
+//! The columns of a table in a plan.
 
 use lantern_sdk::{Field, FieldKind, Merge, dynamic};
 
@@ -10,32 +10,32 @@ use crate::expression::syntax::{ColumnText, Expr, ExprKind, Literal};
 use crate::problem::{Place, Problem};
 use crate::row::{ColumnLayout, Combining, Layout};
 
-/// The percentiles that a sketch shows.
+/// The percentiles that a sketch shows in a row.
 const PERCENTILES: [i64; 5] = [50, 75, 90, 95, 99];
-/// The columns that `first` and `last` add.
+/// The names of the columns that `first` and `last` add.
 const FIRST_AT: &str = "first_at";
 const LAST_AT: &str = "last_at";
 
-/// What an event does to a column.
+/// How events change a column.
 pub(crate) struct Column {
     pub(crate) update: Update,
-    /// The column changes only if this is true.
+    /// A condition; the column changes only if it is true.
     pub(crate) filter: Option<Node>,
 }
 
-/// How a column changes.
+/// The rule by which a column changes.
 pub(crate) enum Update {
-    /// Set by the first event of the row: a value that depends only on the key.
+    /// The first event of the row sets the column. The value depends only on the key.
     Once(Node),
-    /// Set when the row's window is known.
+    /// The column is set when the window of the row is known.
     OfWindow(Node),
     Count,
     Sum(Node),
     Min(Node),
     Max(Node),
-    /// The value of the first event, by time.
+    /// The column has the value of the event with the earliest time.
     First(Node),
-    /// The value of the last event, by time.
+    /// The column has the value of the event with the latest time.
     Last(Node),
     FirstAt,
     LastAt,
@@ -43,17 +43,18 @@ pub(crate) enum Update {
     Percentiles(Node),
 }
 
-/// How a column changes, and how the manifest declares it.
+/// How a column changes, and how the manifest declares the column.
 type Planned = (Update, (FieldKind, Merge));
 
-/// The columns of a table in all their forms.
+/// The columns of a table: how they change, how they are stored, and how the manifest declares
+/// them.
 pub(super) struct BuiltColumns {
     pub(super) columns: Vec<Column>,
     pub(super) layout: &'static Layout,
     pub(super) fields: Vec<Field>,
 }
 
-/// Calls `seen` with `expr` and all expressions in it.
+/// Calls `seen` with `expr` and with all expressions in it.
 pub(super) fn visit<'a>(expr: &'a Expr, seen: &mut impl FnMut(&'a Expr)) {
     seen(expr);
     match &expr.kind {
@@ -71,7 +72,7 @@ pub(super) fn visit<'a>(expr: &'a Expr, seen: &mut impl FnMut(&'a Expr)) {
     }
 }
 
-/// Adds the expressions of a column, each with what its place needs.
+/// Adds the expressions of a column to `all`, each with the kind that its place needs.
 pub(super) fn expressions<'a>(column: &'a ColumnText, all: &mut Vec<(&'a Expr, Need)>) {
     all.extend(column.filter.as_ref().map(|it| (it, Need::Of(Kind::Boolean))));
     match &column.value.kind {
@@ -95,15 +96,15 @@ pub(super) fn expressions<'a>(column: &'a ColumnText, all: &mut Vec<(&'a Expr, N
 pub(super) struct Columns<'a> {
     scope: Scope<'a>,
     keys: Vec<&'a Expr>,
-    /// Whether all events of a row are of one subject, and so in one partition.
+    /// Whether all events of a row have the same subject, and are therefore in the same partition.
     by_subject: bool,
     per_tenant: bool,
     columns: Vec<Column>,
     layouts: Vec<ColumnLayout>,
-    /// Where the declared columns are, by name.
+    /// The places of the declared columns, by their names.
     places: Vec<(&'static str, Place)>,
     fields: Vec<Field>,
-    /// The expressions of percentile sketches, and their columns.
+    /// The expressions whose percentiles are computed, with their columns.
     sketches: Vec<(&'a Expr, &'static str)>,
     needs_first: bool,
     needs_last: bool,
@@ -131,7 +132,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// Adds a named part of the key.
+    /// Adds a part of the key that has a name, and is therefore also a column.
     pub(super) fn add_key(&mut self, name: &str, node: Node, kind: Kind) {
         self.push(name, "", Update::Once(node), None, (field_kind(kind), Merge::Same));
     }
@@ -213,7 +214,7 @@ impl<'a> Columns<'a> {
         self.columns.push(Column { update, filter });
     }
 
-    /// The aggregate that a call names, if it is one.
+    /// The aggregate that a call means; `None` if the call is not one of an aggregate.
     fn aggregate(
         &mut self,
         name: &str,
@@ -310,7 +311,7 @@ impl<'a> Columns<'a> {
         Ok((Update::First(node), (kind, Merge::Same)))
     }
 
-    /// A column without aggregate: it must be the same for all events of a row.
+    /// Plans a column without an aggregate. Its value must be the same for all events of a row.
     fn of_key(&self, column: &'a ColumnText) -> Result<Planned, Problem> {
         let value = &column.value;
         if let Some(filter) = &column.filter {
@@ -344,7 +345,7 @@ impl<'a> Columns<'a> {
         Ok((update, (field_kind(kind), Merge::Same)))
     }
 
-    /// The first part of `expr` that the key does not decide.
+    /// The first part of `expr` whose value the key does not determine.
     fn outside_key<'e>(&self, expr: &'e Expr, windowed: bool) -> Option<&'e Expr> {
         if !windowed && self.keys.iter().any(|key| equal(key, expr)) {
             return None;
@@ -373,7 +374,7 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// All columns, with those that `first` and `last` need.
+    /// Returns all columns, including those that `first` and `last` need.
     pub(super) fn finish(mut self) -> Result<BuiltColumns, Problem> {
         let mut at = [None, None];
         let added = [
@@ -435,7 +436,7 @@ fn uses_window(expr: &Expr) -> bool {
     found
 }
 
-/// Whether two expressions are the same, wherever they are.
+/// Whether two expressions are the same, regardless of their places.
 fn equal(a: &Expr, b: &Expr) -> bool {
     let all =
         |a: &[Expr], b: &[Expr]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b));

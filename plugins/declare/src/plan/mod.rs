@@ -1,4 +1,4 @@
-//! Turns a declaration into the manifest and a plan for each table; events are folded by these
+//! Converts a declaration to the manifest and a plan for each table. Events are folded by these
 //! plans.
 //!
 //! All mistakes in a declaration are found here, in `setup`.
@@ -24,22 +24,22 @@ use crate::expression::syntax::{self, ColumnText, Expr, ExprKind};
 use crate::problem::{Place, Problem};
 use crate::row::Layout;
 
-/// The most tables of a declaration. With their private tables and the table of late
-/// events they stay below the host's limit.
+/// The maximum number of tables in a declaration. Together with their private tables and the table
+/// of late events, there are fewer than the host allows.
 const TABLES_MAX: usize = 30;
-/// The most columns of a table, below the host's limit.
+/// The maximum number of columns in a table. It is lower than the host's limit.
 const COLUMNS_MAX: usize = 200;
-/// The table that counts late events.
+/// The name of the table that counts late events.
 pub(crate) const LATE: &str = "late";
 
-/// What is executed for each event.
+/// What is done for each event.
 pub(crate) struct Plan {
     pub(crate) manifest: Manifest,
     pub(crate) filter: Option<Node>,
     pub(crate) tables: Vec<TablePlan>,
 }
 
-/// What is executed for each event of a table.
+/// What is done for each event in one table.
 pub(crate) struct TablePlan {
     pub(crate) name: String,
     pub(crate) description: String,
@@ -57,7 +57,7 @@ pub(crate) struct TablePlan {
 /// A part of a key.
 pub(crate) struct KeyPart {
     pub(crate) node: Node,
-    /// The expression, for errors.
+    /// The expression as text, for errors.
     pub(crate) text: String,
 }
 
@@ -71,7 +71,8 @@ struct TableText<'a> {
 }
 
 impl Plan {
-    /// The plan of a declaration, whose text is `source`, with a version's `parameters`.
+    /// Creates the plan of a declaration. `source` is its text, and `parameters` are those of the
+    /// version.
     ///
     /// # Errors
     /// The first mistake in the declaration or in the parameters.
@@ -121,7 +122,7 @@ impl Plan {
         Ok(Self { manifest, filter: filter_node, tables: plans })
     }
 
-    /// Whether a table has windows that close, so that events may be late.
+    /// Whether a table has windows that are written at their end, so that events may be late.
     pub(crate) fn has_late_events(&self) -> bool {
         self.tables.iter().any(|table| table.window.needs_timers())
     }
@@ -194,7 +195,7 @@ fn read_tables<'a>(
     }
 }
 
-/// Finds the kinds of all fields.
+/// Determines the kinds of all fields.
 fn infer(fields: &mut Fields, filter: Option<&Expr>, tables: &[TableText<'_>]) {
     let boolean = Need::Of(Kind::Boolean);
     let mut expressions: Vec<(&Expr, Need)> = Vec::new();
@@ -273,7 +274,7 @@ fn table_plan(
     })
 }
 
-/// The expression as text, for errors at run time.
+/// The expression as text, for errors while events are folded.
 fn describe(expr: &Expr) -> String {
     match &expr.kind {
         ExprKind::Path(path) => path.join("."),
@@ -282,7 +283,7 @@ fn describe(expr: &Expr) -> String {
     }
 }
 
-/// The attributes that expressions read.
+/// The attributes of events that the expressions read.
 fn attributes(filter: Option<&Expr>, tables: &[TableText<'_>], fields: &Fields) -> Vec<Attribute> {
     let mut names: Vec<&str> = Vec::new();
     let mut visit = |expr: &Expr| {
@@ -372,7 +373,7 @@ fn manifest(
 }
 
 impl KeyPart {
-    /// The error of an event without a value for this part.
+    /// The error for an event that has no value for this part of the key.
     pub(crate) fn missing(&self) -> String {
         let Self { text, .. } = self;
         format!(
@@ -380,7 +381,7 @@ impl KeyPart {
         )
     }
 
-    /// Appends the text of a value.
+    /// Appends a value as text to `out`.
     pub(crate) fn write(value: &Value<'_>, escaped: bool, out: &mut String) {
         use lantern_sdk::Key as _;
         match value {
@@ -394,7 +395,7 @@ impl KeyPart {
     }
 }
 
-/// The field's declaration for the manifest.
+/// The declaration of the field in the manifest.
 pub(crate) fn field(
     name: &'static str,
     kind: FieldKind,

@@ -1,11 +1,11 @@
-//! Names, event types and durations in a declaration.
+//! Checks and reads names, event types and durations in a declaration.
 
 use std::time::Duration;
 
 use crate::deserialize::Placed;
 use crate::problem::{Place, Problem};
 
-/// The longest name, as in the host.
+/// The maximum length of a name, in bytes. The host has the same limit.
 const NAME_BYTES_MAX: usize = 64;
 
 fn fits(name: &str, more: &str) -> bool {
@@ -15,7 +15,7 @@ fn fits(name: &str, more: &str) -> bool {
         && name.chars().all(allowed)
 }
 
-/// The nearest name that is allowed, for the help.
+/// The most similar name that is allowed, for the help text of an error.
 fn fixed(name: &str, joint: char) -> String {
     let mut fixed = String::new();
     for letter in name.to_lowercase().chars() {
@@ -83,7 +83,7 @@ pub(super) fn check_types(types: &[Placed], name: Place) -> Result<(), Problem> 
     Ok(())
 }
 
-/// Units of durations, in microseconds.
+/// The units of durations, in microseconds.
 const UNITS: [(&str, u64); 7] = [
     ("us", 1),
     ("ms", 1_000),
@@ -94,10 +94,10 @@ const UNITS: [(&str, u64); 7] = [
     ("w", 604_800_000_000),
 ];
 
-/// The longest duration: about 100 years.
+/// The maximum duration: about 100 years, in microseconds.
 const DURATION_US_MAX: u64 = 36_525 * 86_400_000_000;
 
-/// Reads a duration such as `90s`, `15m`, `1h` or `30d`.
+/// Parses a duration such as `90s`, `15m`, `1h` or `30d`.
 pub(crate) fn duration(text: &Placed) -> Result<Duration, Problem> {
     let written = text.text.trim();
     let digits = written.find(|it: char| !it.is_ascii_digit()).unwrap_or(written.len());

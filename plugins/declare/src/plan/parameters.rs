@@ -8,10 +8,10 @@ use crate::document::{Kind, Parameter};
 use crate::expression::compile::Constant;
 use crate::problem::{Place, Problem};
 
-/// The values of the parameters: those that the version gives, and the defaults.
+/// The values of the parameters: those that the version gives, and defaults for the others.
 ///
 /// # Errors
-/// If a default or a given value is of another kind, or one has no value.
+/// If a default or a given value has the wrong kind, or if a parameter has neither.
 pub(super) fn values(
     declared: &Named<Parameter>,
     given: &Map<String, Value>,
@@ -55,7 +55,7 @@ pub(super) fn values(
     Ok(values)
 }
 
-/// The stated kind, or that of the default.
+/// The kind that the declaration states, or that of the default value.
 fn kind(parameter: &Parameter) -> Kind {
     let of = |default: &Placed| {
         let text = default.text.as_str();

@@ -1,4 +1,4 @@
-//! The windows of a table.
+//! The windows of a table in a plan.
 
 use std::time::Duration;
 
@@ -12,26 +12,26 @@ use crate::document::{Emit, Window as Declared};
 use crate::expression::compile::unknown_zone;
 use crate::problem::{Place, Problem};
 
-/// The lateness unless the declaration states it.
+/// The lateness that is used if the declaration states none.
 const LATENESS: Duration = Duration::from_secs(60);
-/// The most hopping windows that an event can be in.
+/// The maximum number of hopping windows in which an event may be.
 const OVERLAP_MAX: u32 = 1_000;
 
-/// How a table's rows are divided by event time.
+/// How the rows of a table are divided by event time.
 #[derive(Debug)]
 pub(crate) enum WindowPlan {
     None,
-    /// A row for each window that changes with every event.
+    /// The table has a row for each window, which changes with every event.
     Updating {
         sizes: Sizes,
     },
-    /// A row for each window, written when it is over.
+    /// The table has a row for each window, which is written when the window has ended.
     Final {
         sizes: Sizes,
         length: Duration,
         lateness: Duration,
     },
-    /// A row for each session.
+    /// The table has a row for each session.
     Sessions {
         gap: Duration,
         lateness: Duration,
@@ -40,12 +40,12 @@ pub(crate) enum WindowPlan {
 }
 
 impl WindowPlan {
-    /// Whether it needs event time.
+    /// Whether the table needs timers, and therefore event time.
     pub(crate) fn needs_timers(&self) -> bool {
         matches!(self, Self::Final { .. } | Self::Sessions { .. })
     }
 
-    /// How long a window is, at least.
+    /// The minimum length of a window.
     pub(crate) fn length(&self) -> Duration {
         match self {
             Self::Final { length, .. } => *length,
@@ -54,7 +54,7 @@ impl WindowPlan {
         }
     }
 
-    /// How much older than the newest event an event may be.
+    /// How much older than the newest event an event may be before it is late.
     pub(crate) fn lateness(&self) -> Duration {
         match self {
             Self::Final { lateness, .. } | Self::Sessions { lateness, .. } => *lateness,
@@ -63,7 +63,7 @@ impl WindowPlan {
     }
 }
 
-/// The windows that a time is in.
+/// The windows into which event time is divided.
 #[derive(Debug)]
 pub(crate) enum Sizes {
     Fixed(Windows),
@@ -99,10 +99,10 @@ impl WindowSet for &Sizes {
     }
 }
 
-/// Reads the windows of a table. `table` is the place of the table's name.
+/// Plans the windows of a table. `table` is the place of the table's name.
 ///
 /// # Errors
-/// If the keys of the declaration do not fit together, or a value is wrong.
+/// If keys of the declaration cannot be used together, or if a value is wrong.
 pub(super) fn plan(declared: Option<&Declared>, table: Place) -> Result<WindowPlan, Problem> {
     let Some(declared) = declared else {
         return Ok(WindowPlan::None);
@@ -153,7 +153,7 @@ pub(super) fn plan(declared: Option<&Declared>, table: Place) -> Result<WindowPl
     })
 }
 
-/// A lateness may be 0.
+/// Parses a lateness, which may be 0.
 fn lateness_of(text: &Placed) -> Result<Duration, Problem> {
     if text.text.trim_end_matches(char::is_alphabetic).trim() == "0" {
         return Ok(Duration::ZERO);
@@ -196,7 +196,7 @@ fn tumbling(size: &Placed, zone: Option<&Placed>) -> Result<(Sizes, Duration), P
         None => None,
     };
     match (period, named) {
-        // Of fixed length in UTC, and aligned to 1970-01-01.
+        // In UTC these periods have a fixed length and are aligned to 1970-01-01.
         (Some((Period::Hour | Period::Day, seconds)), None) => {
             let length = Duration::from_secs(seconds);
             Ok((Sizes::Fixed(Windows::tumbling(length)), length))

@@ -1,4 +1,4 @@
-//! What declarations do, one claim a test.
+//! Tests what declarations do. Each test has one claim.
 
 use lantern_sdk::testing::{TestEvent, check_determinism, set_source};
 use serde_json::json;

@@ -1,4 +1,4 @@
-//! Broken declarations, each with the message next to it: `NAME.yaml` and `NAME.txt`.
+//! Tests broken declarations. The message for `NAME.yaml` is in `NAME.txt`.
 //!
 //! With `LANTERN_UPDATE=1` the test writes the messages.
 
@@ -40,8 +40,8 @@ fn every_broken_declaration_is_refused_with_its_message() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
 }
 
-/// Every beginning of a declaration, and every declaration that lacks one byte, is
-/// accepted or refused with a place; none panics.
+/// Checks that every beginning of a declaration, and every declaration without one of its bytes, is
+/// accepted, or refused with a place. None of them may cause a panic.
 #[test]
 fn damaged_declarations_are_refused_without_a_panic() {
     const SOURCE: &str = include_str!("../../README.md");

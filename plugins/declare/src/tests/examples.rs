@@ -1,4 +1,4 @@
-//! The declarations in `plugins/declarations`, compared with independent computations.
+//! Compares the declarations in `plugins/declarations` with independent calculations.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -61,7 +61,7 @@ fn revenue_per_user_agrees_with_plain_maps() {
 
     let all: Vec<&Value> = users.values().flatten().collect();
     let days = host.rows("by_day");
-    // The sample is of one day in Berlin, which begins at 23:00 UTC.
+    // The sample contains one day in Berlin, which begins at 23:00 UTC.
     let row = &days["2026-02-28T23:00:00Z"];
     assert_eq!((days.len(), &row["day"]), (1, &json!("2026-03-01")));
     assert_eq!(row["orders"], json!(all.len()));
@@ -75,7 +75,7 @@ fn revenue_per_user_agrees_with_plain_maps() {
     assert!((exact - shown).abs() * 128 <= exact, "{shown} is not near {exact}");
 }
 
-/// Cuts the sorted events of each user where 10 minutes pass without one.
+/// Divides the sorted events of each user into sessions, wherever 10 minutes pass without an event.
 #[test]
 fn sessions_agree_with_sorting_and_cutting() {
     set_source("sessions.yaml", SESSIONS);

@@ -1,4 +1,4 @@
-//! The examples of `docs/guide/declarations.md`, and the JSON Schema.
+//! Tests the examples in `docs/guide/declarations.md`, and the JSON Schema.
 
 use std::path::Path;
 
@@ -11,14 +11,14 @@ use crate::expression::functions::FUNCTIONS;
 
 const PAGE: &str = include_str!("../../../../docs/guide/declarations.md");
 
-/// The texts between ` ``` ` and a language.
+/// The code blocks of the page in a language: the texts between ` ``` ` and the language.
 fn blocks<'a>(language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     let after = PAGE.split(fence.as_str()).skip(1);
     after.map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
-/// Expressions of the page and their values: `` `a` → `b` ``.
+/// The expressions on the page, with their values: `` `a` → `b` ``.
 fn examples() -> Vec<(String, Value)> {
     let mut examples = Vec::new();
     for (at, _) in PAGE.match_indices("` → `") {

@@ -1,5 +1,5 @@
-//! Random declarations over random events, cut into random batches and divided among random
-//! partitions, compared with an independent computation.
+//! Compares random declarations with an independent computation. The events are random too, are
+//! divided into random batches, and are in random partitions.
 //!
 //! The computation shares no code with the plugin: it folds JSON values with plain maps
 //! and 128-bit sums, and computes each column from the list of a row's events.
@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::Declare;
 
-/// A condition, as text and as a function of the data: true, false or null.
+/// A condition, as text and as a function of the data. Its result is true, false or null.
 #[derive(Debug, Clone)]
 enum Condition {
     CountryIn(Vec<&'static str>),
@@ -25,7 +25,7 @@ enum Condition {
     Either(Box<Condition>, Box<Condition>),
 }
 
-/// An integer, as text and as a function of the data.
+/// An expression with an integer, as text and as a function of the data.
 #[derive(Debug, Clone)]
 enum Integer {
     Cents,
@@ -74,7 +74,7 @@ struct Table {
     columns: Vec<(Aggregate, Option<Condition>)>,
 }
 
-/// What an event is made from.
+/// The values from which an event is created.
 #[derive(Debug, Clone)]
 struct Facts {
     kind: &'static str,
@@ -159,7 +159,7 @@ fn table() -> impl Strategy<Value = Table> {
             columns: columns
                 .into_iter()
                 .map(|(it, filter)| match it {
-                    // All `last` of a row are of one event.
+                    // All columns with `last` in a row have the value of the same event.
                     Aggregate::Last(_) => (it, None),
                     it => (it, filter),
                 })
@@ -282,7 +282,7 @@ impl Part {
     }
 }
 
-/// A time of 2026-03-01 as RFC 3339.
+/// A time on 2026-03-01, in RFC 3339.
 fn clock(second: i64) -> String {
     format!("2026-03-01T{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
 }
@@ -300,7 +300,7 @@ impl Aggregate {
         }
     }
 
-    /// The column's value for the events of a row, in the order of the log.
+    /// The value of the column for the events of a row, which are in the order of the log.
     fn value(&self, events: &[&Facts]) -> Value {
         let values = |it: &Integer| -> Vec<i64> {
             events.iter().filter_map(|facts| it.value(facts)).collect()
@@ -366,7 +366,7 @@ impl Table {
         }
     }
 
-    /// The rows by plain computation; none for an event that must be parked.
+    /// The rows by the independent computation. It leaves out events that must be parked.
     fn rows(&self, events: &[&Facts]) -> BTreeMap<String, Value> {
         let mut rows: BTreeMap<String, Vec<&Facts>> = BTreeMap::new();
         for facts in events {
@@ -378,7 +378,7 @@ impl Table {
             for window in self.windows(facts.second) {
                 let mut whole: Vec<String> = window
                     .map(|start| {
-                        // The first hopping window begins on the day before.
+                        // The first hopping window begins on the previous day.
                         if start < 0 { "2026-02-28T23:30:00Z".to_owned() } else { clock(start) }
                     })
                     .into_iter()
@@ -411,7 +411,7 @@ impl Table {
         rows.into_iter().map(|(key, events)| (key, row(events))).collect()
     }
 
-    /// Whether the event has a value for each part of the key, if it gets that far.
+    /// Whether the event has a value for each part of the key, if it passes the conditions before.
     fn accepts(&self, facts: &Facts) -> bool {
         !Condition::holds(self.filter.as_ref(), facts)
             || self.key.iter().all(|part| part.value(facts).is_some())
@@ -433,8 +433,8 @@ impl Facts {
     }
 }
 
-/// Removes what the plain computation does not know: sketches' bytes and percentiles,
-/// and the columns that `last` adds.
+/// Removes what the independent computation does not have: the bytes of sketches and the
+/// percentiles, and the columns that `last` adds.
 fn without_sketches(mut row: Value) -> Value {
     let members = row.as_object_mut().unwrap();
     members.remove("last_at");
@@ -458,7 +458,7 @@ fn fold(source: &str, events: &[&Facts], batch: usize, drop_instances: bool) -> 
     host
 }
 
-/// Merges a column of two partitions as `docs/guide/tables.md` says.
+/// Merges the values that two partitions have in a column, as `docs/guide/tables.md` describes.
 fn merged(aggregate: &Aggregate, a: &Value, b: &Value, newest_is_b: bool) -> Value {
     let least = |pick: fn(i64, i64) -> i64| match (a.as_i64(), b.as_i64()) {
         (Some(a), Some(b)) => json!(pick(a, b)),
@@ -499,7 +499,7 @@ proptest! {
         batch in 1..20_usize,
         cut in any::<u64>(),
     ) {
-        // Times are distinct, so that `last` does not depend on partitions.
+        // The times are distinct, so that `last` does not depend on the partitions.
         let mut facts = facts;
         let mut seen = BTreeSet::new();
         facts.retain(|it| seen.insert(it.second));
@@ -511,7 +511,7 @@ proptest! {
         for (index, table) in tables.iter().enumerate() {
             table.write(&format!("t{index}"), &mut source);
         }
-        // `last(data.cents)` alone would say nothing about the kind.
+        // `last(data.cents)` alone would not determine the kind.
         let stated = [("data.cents", "integer"), ("data.cart.items", "integer")];
         let stated: Vec<String> = stated
             .iter()
@@ -542,13 +542,14 @@ proptest! {
             prop_assert_eq!(rows, table.rows(&kept), "{}", source);
         }
 
-        // The same rows, byte by byte, whatever the cuts.
+        // The rows must be the same, byte by byte, however the events are divided into batches.
         for drop_instances in [false, true] {
             let other = fold(&source, &all, batch, drop_instances);
             prop_assert_eq!(other.outcome().tables, host.outcome().tables, "{}", source);
         }
 
-        // The same rows from two partitions, merged by the rules of the manifest.
+        // Two partitions must give the same rows after they are merged by the rules of the
+        // manifest.
         let side = |facts: &Facts| cut >> (facts.second % 64) & 1;
         let parts = [0, 1].map(|wanted| {
             let part: Vec<&Facts> = all.iter().copied().filter(|it| side(it) == wanted).collect();
