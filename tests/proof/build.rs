@@ -48,7 +48,7 @@ fn code(folder: &Path, names: &[String]) -> String {
     )
 }
 
-/// `loop-in-setup` as `LoopInSetup`.
+/// Converts a file name such as `loop-in-setup` to the name of an enum variant, `LoopInSetup`.
 fn variant(name: &str) -> String {
     name.split('-').map(|word| word[..1].to_uppercase() + &word[1..]).collect()
 }

@@ -28,17 +28,17 @@ use redb::{ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
 use crate::{Claim, Counts, Run};
 
-/// This many seeds in a row include every byte of both chunks.
+/// Any run of this many consecutive seeds damages every byte of both small chunks.
 const WINDOW: u64 = 3_000;
-/// How long the log may take to answer an append.
+/// The maximum time in which the log must answer an append.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
-/// The bytes of redb's header. Each is damaged often.
+/// The size of redb's file header. Each of its bytes is damaged often.
 const HEADER_BYTES: usize = 512;
 
 const P0: PartitionId = PartitionId(0);
 const CHUNKS: TableDefinition<'_, (u32, u64), &[u8]> = TableDefinition::new("chunks");
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 3,
     name: "damage",
@@ -95,7 +95,7 @@ fn mask(rng: &mut fastrand::Rng) -> u8 {
     rng.u8(1..)
 }
 
-/// Flips a byte of `bytes` or cuts them.
+/// Damages `bytes`: flips a bit of one byte, or truncates them.
 fn harm(bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) -> Result<()> {
     let used: Vec<usize> = (0..bytes.len()).filter(|&at| bytes[at] != 0).collect();
     let at = match rng.u32(..4) {
@@ -111,9 +111,9 @@ fn harm(bytes: &mut Vec<u8>, rng: &mut fastrand::Rng) -> Result<()> {
     Ok(())
 }
 
-// ------------------------------------------------------------------ the log
+// ------------------------------------------------------------------ tests of the log
 
-/// A disk in memory. A clone of its bytes is a copy of the file.
+/// A disk in memory that holds the bytes of one file. A clone of these bytes is a copy of the file.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Memory(Arc<Mutex<Vec<u8>>>);
 
@@ -159,25 +159,26 @@ impl Memory {
     }
 }
 
-/// How large chunks are.
+/// The settings that determine how large the log's chunks are.
 #[derive(Clone, Copy)]
 struct Sizes {
     chunk: u32,
     compression: Compression,
 }
 
-/// A log's file, and its events.
+/// The bytes of a log's file before any damage, and the events that the log contains.
 struct LogImage {
     bytes: Vec<u8>,
     config: LogConfig,
     events: Vec<Event>,
-    /// A sealed chunk and the last one: first offset, and bytes.
+    /// A sealed chunk and the last chunk, each with its first offset and its bytes.
     sealed: (u64, Vec<u8>),
     last: (u64, Vec<u8>),
 }
 
 impl LogImage {
-    /// Four sealed chunks and half of another. Two event types alternate.
+    /// Writes a log of four sealed chunks and half of another chunk, with events that alternate
+    /// between two types.
     fn new(sizes: Sizes) -> Result<Self> {
         let config = LogConfig {
             chunk_events_max: sizes.chunk,
@@ -211,12 +212,12 @@ impl LogImage {
         Ok(Self { bytes, config, events, sealed, last })
     }
 
-    /// The number of damages of single bytes.
+    /// The number of different damages that change or cut off a single byte of the two chunks.
     fn damages(&self) -> u64 {
         2 * (self.sealed.1.len() + self.last.1.len()) as u64
     }
 
-    /// Tries damage `number` of a chunk.
+    /// Damages a chunk in the way with the given number, and checks that the decoder refuses it.
     fn try_byte(&self, number: usize, mask: u8) -> Result<()> {
         let sealed = self.sealed.1.len();
         let (at, cut) = (number / 2, number % 2 == 1);
@@ -245,13 +246,13 @@ impl LogImage {
         Ok(())
     }
 
-    /// Tries one damage of the file. Returns whether anything was refused.
+    /// Damages the log's file at one place, and reads it. Returns whether a read was refused.
     fn try_raw(&self, rng: &mut fastrand::Rng) -> Result<bool> {
         let mut bytes = self.bytes.clone();
         harm(&mut bytes, rng)?;
         let at = (0..bytes.len()).find(|&at| bytes[at] != self.bytes[at]);
         if bytes.is_empty() {
-            // A disk in memory is empty before its first use; a file is not.
+            // The disk in memory is empty before its first use; a file is not.
             let file = tempfile::NamedTempFile::new()?;
             let error = match EmbeddedLog::open(file.path(), self.config.clone()) {
                 Ok(_) => bail!("an empty file is taken for a log"),
@@ -285,7 +286,7 @@ impl LogImage {
         let mut refused = Vec::new();
         self.read(&log, &TypeFilter::everything(), &mut refused)?;
         self.read(&log, &TypeFilter::new(&["even".into()]), &mut refused)?;
-        // The writer works, and its new events do not hide the damage.
+        // Appends must still work, and the new events must not hide the damage.
         let more = event(all, u64::from(self.config.chunk_events_max));
         match append(&log, &[more]) {
             Err(error) if error.downcast_ref::<LogError>().is_none() => return Err(error),
@@ -304,7 +305,8 @@ impl LogImage {
         Ok(Detection::Read { refused })
     }
 
-    /// Reads all `wanted` events, and continues after each refused one.
+    /// Reads all `wanted` events. After each event whose read is refused, continues with the next
+    /// one.
     fn read(
         &self,
         log: &EmbeddedLog,
@@ -360,9 +362,10 @@ impl LogImage {
 }
 
 enum Detection {
-    /// The log did not open.
+    /// The damaged log could not be opened, for this reason.
     Shut(String),
-    /// All was read except the refused parts, with their offsets and reasons.
+    /// The log was read to its end, except for the parts that it refused to return. Each refused
+    /// part has its offset and the reason.
     Read { refused: Vec<(Offset, String)> },
 }
 
@@ -397,7 +400,7 @@ fn replace(disk: &Memory, first: u64, bytes: &[u8]) -> Result<()> {
     Ok(write.commit()?)
 }
 
-// -------------------------------------------------------- state and catalogue
+// -------------------------------------------------------- tests of states and of the catalogue
 
 fn shard() -> ShardId {
     let version = VersionId("0123456789abcdef".into());
@@ -407,7 +410,7 @@ fn shard() -> ShardId {
 const FILE: &str = "orders/0123456789abcdef/0.redb";
 const ROWS: Space = Space::Table(TableId(0));
 
-/// A shard's file, and its rows.
+/// The bytes of a shard's file before any damage, and the rows in it.
 struct StateImage {
     bytes: Vec<u8>,
     rows: Pairs,
@@ -416,7 +419,8 @@ struct StateImage {
 impl StateImage {
     fn new() -> Result<Self> {
         let folder = tempfile::tempdir()?;
-        // The first commit's rows are in a tree, then there is one run, then two.
+        // The rows of the first commit are stored in a tree. Later commits store theirs in one run,
+        // and then in two.
         let config = StoreConfig { run_rows: 16, ..StoreConfig::default() };
         let state = StateDir::open(folder.path(), config)?;
         let store = state.open(&shard())?;
@@ -462,7 +466,7 @@ impl StateImage {
     }
 }
 
-/// The catalogue's file, and its records.
+/// The bytes of the catalogue's file before any damage, and the records in it.
 struct CatalogImage {
     bytes: Vec<u8>,
     records: Vec<ProjectionRecord>,

@@ -1,5 +1,5 @@
-//! A second projection for the experiments in one process. It subscribes to the events that
-//! the projection `meter` emits, and emits readings to which `meter` subscribes. So each
+//! Implements a second projection for the experiments in one process. It subscribes to the events
+//! that the projection `meter` emits, and emits readings to which `meter` subscribes. So each
 //! projection causes events of the other, up to the emit depth that the host allows.
 
 use std::sync::Arc;
@@ -14,18 +14,19 @@ use crate::test_projection::{CLOSED, CYCLE_DEPTH_MAX, LARGE, READ};
 /// The projection's name.
 pub const NAME: &str = "echo";
 
-/// The subject and data of the answer to `event`. `None` if there is no answer.
+/// Computes the event with which the projection answers `event`, as its subject and data. Returns
+/// `None` if it does not answer.
 #[must_use]
 pub fn answer(subject: &str, data: &[u8]) -> Option<(String, Vec<u8>)> {
     if data == LARGE.as_bytes() {
         return None;
     }
-    // A window's key ends with its subject.
+    // A window's key ends with the subject that the window belongs to.
     let last = subject.rsplit('/').next().unwrap_or_default();
     Some((last.trim_end_matches('!').to_owned(), data.to_owned()))
 }
 
-/// The projection.
+/// Creates the plugin of this projection.
 #[must_use]
 pub fn plugin() -> Arc<dyn Plugin> {
     let manifest = Manifest {
@@ -51,7 +52,7 @@ pub fn plugin() -> Arc<dyn Plugin> {
     }))
 }
 
-/// Whether `event` is one of its answers.
+/// Whether `event` is an answer that this projection emitted.
 #[must_use]
 pub fn is_answer(event: &Event) -> bool {
     event.source.strip_prefix("lantern/") == Some(NAME)

@@ -19,7 +19,7 @@ use tokio::runtime::Runtime;
 use crate::test_projection::SECOND;
 use crate::{Claim, Counts, Run, reference_log, usage};
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 17,
     name: "export",
@@ -31,15 +31,15 @@ pub const CLAIM: Claim = Claim {
     },
 };
 
-/// Partitions of the logs.
+/// The number of partitions of each log.
 const PARTITIONS: u32 = 2;
-/// The age of the newest reading. Only a heartbeat closes its window.
+/// The age of the newest reading when it is sent. Only a heartbeat closes its window.
 const AGE: i64 = 10 * SECOND;
 
 /// The bug that is planted in the export.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flawed {
-    /// The export does not contain heartbeats.
+    /// Whether the exported log lacks the heartbeats.
     pub heartbeats_left_out: bool,
 }
 
@@ -61,7 +61,7 @@ async fn one(seed: u64, flawed: Flawed) -> Result<u64> {
     let readings = lines(&mut rng)?;
     first.events(readings).await?;
     heartbeats(&first).await?;
-    // No more heartbeats, so that the log stops growing.
+    // From here on the server appends no heartbeats, so the log no longer grows.
     first.stop()?;
     let settings = quiet.map(str::to_owned).to_vec();
     first.restart_as(Launch { settings, ..first.launched().clone() })?;
@@ -86,7 +86,7 @@ async fn one(seed: u64, flawed: Flawed) -> Result<u64> {
     reference_log::compare(first.folder(), &records, second.folder(), PARTITIONS)
 }
 
-/// Readings of the last minute, as lines of JSON.
+/// Generates readings of the last minute, as lines of JSON.
 fn lines(rng: &mut Rng) -> Result<String> {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let end = i64::try_from(now.as_micros())? - AGE;
@@ -114,7 +114,7 @@ fn line(event: &Event) -> Result<String> {
     ))
 }
 
-/// Waits until each partition has a heartbeat and no window is left to close.
+/// Waits until each partition has a heartbeat and all windows are closed.
 async fn heartbeats(server: &Server) -> Result<()> {
     let started = std::time::Instant::now();
     loop {
@@ -146,7 +146,7 @@ async fn wait_until_idle(server: &Server) -> Result<()> {
     Ok(())
 }
 
-/// The whole log, partition by partition.
+/// Exports the whole log, one partition after the other.
 async fn export(server: &Server, flawed: Flawed) -> Result<String> {
     let mut lines = String::new();
     for partition in 0..PARTITIONS {

@@ -25,7 +25,7 @@ use crate::ledger::{self, Ledger, Outcome, SendMethod};
 use crate::reference_log::{self, Dropped, ReferenceLog};
 use crate::{Claim, Counts, Run};
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 4,
     name: "failed-sync",
@@ -34,11 +34,11 @@ pub const CLAIM: Claim = Claim {
     experiment: try_out,
 };
 
-/// The first sync that fails: the first to the twentieth, by the seed.
+/// The highest number of the first sync that fails. The seed selects a number from 1 to this one.
 const FIRST: u64 = 20;
 /// The number of events that are sent one by one.
 const EVENTS: usize = 30;
-/// How long after a refusal an event is sent again.
+/// The time between the refusal of an event and the attempt to send it again.
 const AGAIN: Duration = Duration::from_millis(20);
 
 /// The system calls that strace makes fail. At least the first twenty cases use the first
@@ -63,7 +63,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
     let first = run.seed() / FIRST;
     run.cases(|run, seed| {
         let mut random = Rng::with_seed(seed);
-        // In the cases of CI only syncs fail.
+        // In the cases of CI only syncs fail, and no other calls.
         let calls = match (seed / FIRST).saturating_sub(first) {
             0 | 1 => CALLS[0],
             _ => *random.choice(&CALLS).unwrap_or(&CALLS[0]),
@@ -141,7 +141,7 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Pat
     Ok(())
 }
 
-/// If a server did not start, its output says why, and where.
+/// If a server did not start, checks that its output contains the reason and the file concerned.
 fn refused(run: &mut Run<'_>, said: &Path) -> Result<()> {
     let words = fs::read_to_string(said)?;
     let clear = words.contains("LAN-0005") && words.contains("data");
@@ -158,7 +158,7 @@ fn strace(trace: &Path, fault: &str) -> Vec<String> {
     words.iter().chain(&["-e", calls, "-e", &inject]).map(|&word| word.to_owned()).collect()
 }
 
-/// Uploads a projection, again while it is refused.
+/// Uploads a projection, and tries again while the server refuses it.
 async fn upload(server: &Server) -> Result<()> {
     let wasm = fs::read(guest("rogue"))?;
     let started = Instant::now();
@@ -202,17 +202,17 @@ async fn use_it(run: &mut Run<'_>, server: &mut Server, ledger: &Mutex<Ledger>) 
     Ok(())
 }
 
-/// The facts that strace's output shows.
+/// Counts of what strace's output shows.
 #[derive(Debug, Default)]
 struct AcknowledgedState {
     failed: u64,
     of_log: u64,
 }
 
-/// Checks the calls in the order in which they ended.
+/// Checks the system calls in the order in which they ended.
 fn look(trace: &str) -> Result<AcknowledgedState> {
     let mut seen = AcknowledgedState::default();
-    // The start of a call that did not finish at once, by thread.
+    // The first part of each call that did not finish at once, by thread.
     let mut begun: HashMap<&str, String> = HashMap::new();
     // After a failed sync (`broken`), acknowledgements are allowed only after the log's file
     // was opened again (`opened`) and then synced.

@@ -24,7 +24,7 @@ use crate::ledger::{self, Ledger, Outcome, SendMethod};
 use crate::reference_log::{self, Dropped, ReferenceLog};
 use crate::{Claim, Counts, Run};
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 4,
     name: "full-disk",
@@ -33,15 +33,15 @@ pub const CLAIM: Claim = Claim {
     experiment: try_out,
 };
 
-/// The size of the disk in MiB, before and after it is made larger.
+/// The size of the disk in MiB: first the initial size, then the size after it is made larger.
 const SIZE_MIB: (u64, u64) = (16, 48);
-/// The size of another file on it, in bytes.
+/// The size of another file on the disk, in bytes. The experiment can delete the file to make room.
 const BALLAST_BYTES: usize = 5 << 20;
 /// The payload of each event, in bytes.
 const PADDING_BYTES: usize = 2 << 10;
-/// Refusals after which the disk counts as full.
+/// After this many refused events the disk counts as full.
 const REFUSALS: usize = 10;
-/// The processor time that an idle server may use.
+/// The processor time that an idle server may use, in seconds.
 const IDLE_CPU_S: f64 = 0.3;
 
 /// A small file system in memory. Dropping this value unmounts it.
@@ -50,7 +50,7 @@ struct Disk {
 }
 
 impl Disk {
-    /// Mounts one, if the system allows it.
+    /// Mounts such a file system. Returns `None` if the system does not allow it.
     fn mount() -> Result<Option<Self>> {
         let folder = tempfile::tempdir()?;
         let size = format!("size={}m", SIZE_MIB.0);
@@ -75,7 +75,8 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // At once for all processes, and for good when the last file is closed.
+        // The lazy unmount hides the folder at once. The system frees the memory when the last file
+        // is closed.
         let _ = Command::new("umount").arg("-l").arg(self.path()).status();
     }
 }
@@ -84,7 +85,8 @@ impl Drop for Disk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Background {
     GoesOn,
-    /// KurrentDB #3642: disk full, then unbootable.
+    /// The server is killed and started on the full disk. KurrentDB #3642 reports a database that
+    /// could not start in this situation.
     KilledAndStarted,
     StoppedAndStarted,
 }
@@ -171,7 +173,7 @@ async fn one(
     compare(run, &mut server, &ledger, home.path(), &data, &settings[..3]).await
 }
 
-/// Checks that no acknowledged event is lost, and that the tables equal a clean fold.
+/// Checks that no acknowledged event is lost, and that the tables equal a clean fold of the log.
 async fn compare(
     run: &mut Run<'_>,
     server: &mut Server,
@@ -190,7 +192,7 @@ async fn compare(
     Ok(())
 }
 
-/// Sends until the disk is full. Every refusal must give that reason.
+/// Sends events until the disk is full. Each refusal must name the full disk as its reason.
 async fn fill(run: &mut Run<'_>, server: &Server, ledger: &Mutex<Ledger>) -> Result<()> {
     let (started, mut refused, mut named) = (Instant::now(), 0, false);
     while refused < REFUSALS {
@@ -200,7 +202,7 @@ async fn fill(run: &mut Run<'_>, server: &Server, ledger: &Mutex<Ledger>) -> Res
                 refused += 1;
                 named |= answer["code"] == "LAN-0322";
                 clear(status, &answer)?;
-                // Retries like a client that obeys `Retry-After`, but earlier.
+                // The client retries like one that obeys `Retry-After`, but earlier.
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
             Outcome::Silence => bail!("no answer on a full disk"),
@@ -212,7 +214,7 @@ async fn fill(run: &mut Run<'_>, server: &Server, ledger: &Mutex<Ledger>) -> Res
     Ok(())
 }
 
-/// Checks that the answer names the full disk and what to do.
+/// Checks that the answer names the full disk, and tells the operator what to do.
 fn clear(status: u16, answer: &Value) -> Result<()> {
     let text = |name: &str| answer[name].as_str().unwrap_or_default().to_lowercase();
     let full = ["full", "no space", "free"].iter().any(|word| text("detail").contains(word));
@@ -248,7 +250,7 @@ async fn goes_on(run: &mut Run<'_>, server: &mut Server) -> Result<()> {
     Ok(())
 }
 
-/// Processor time of a process, in seconds.
+/// Returns the processor time that a process has used, in seconds.
 fn cpu_s(process: u32) -> Result<f64> {
     let stat = fs::read_to_string(format!("/proc/{process}/stat"))?;
     // The process name may contain spaces. A tick is 10 ms on every Linux system.
@@ -257,7 +259,8 @@ fn cpu_s(process: u32) -> Result<f64> {
     Ok(ticks?.iter().sum::<f64>() / 100.0)
 }
 
-/// The step before there is room. Returns whether the server runs afterwards.
+/// Stops or kills the server and starts it again, if the case demands it, while the disk is still
+/// full. Returns whether the server runs afterwards.
 async fn start_again(
     run: &mut Run<'_>,
     server: &mut Server,

@@ -34,7 +34,7 @@ use crate::planted::{BadLog, Logs};
 use crate::test_projection::{self, Flaws, NAME, Reading, SECOND, Shelf};
 use crate::{Claim, Counts, Run};
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 15,
     name: "histories",
@@ -48,15 +48,15 @@ pub const CLAIM: Claim = Claim {
 
 /// The maximum number of steps of a case.
 const STEPS_MAX: usize = 24;
-/// How long an append may take.
+/// The maximum time that an append may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The bugs that are planted in the ports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flawed {
-    /// Epochs have no random part: the same number is drawn each time.
+    /// Whether epochs lack their random part: the same number is drawn each time.
     pub same_numbers: bool,
-    /// The log's bug.
+    /// The bug of the log.
     pub log: Option<Logs>,
 }
 
@@ -97,16 +97,16 @@ fn one(seed: u64, flawed: Flawed) -> Result<Counted> {
     Ok(counted)
 }
 
-/// The model of a history.
+/// The model of one history.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct History {
-    /// The events of the log.
+    /// The events that the log contains in this history.
     events: Vec<Logged>,
-    /// The number of the creation of the projection's state that folds the events.
+    /// The number of the creation of the state that folds these events.
     creation: u64,
 }
 
-/// An event of the log.
+/// An event of the log in the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Logged {
     /// A number that no other event of this case has, not even an event of another history.
@@ -118,7 +118,7 @@ struct Logged {
     value: i64,
 }
 
-/// The data that a reader keeps.
+/// What a reader's token contains, and the history from which the reader got it.
 struct KeptToken {
     epoch: String,
     checkpoint: Checkpoint,
@@ -128,7 +128,7 @@ struct KeptToken {
 
 type Rows = BTreeMap<(TableId, String), Vec<u8>>;
 
-/// A copy of the folder.
+/// A backup of the data folder.
 struct Backup {
     folder: PathBuf,
     history: History,
@@ -140,13 +140,13 @@ struct World {
     clock: Arc<ManualClock>,
     open: Option<Open>,
     history: History,
-    /// The last number that was given to an event or a creation.
+    /// The last number that was given to an event or to a creation.
     numbers: u64,
     kept: Vec<KeptToken>,
     backups: Vec<Backup>,
 }
 
-/// The files, opened, and the engine over them.
+/// The opened files, and the engine that runs over them.
 struct Open {
     log: Arc<EmbeddedLog>,
     /// The log as the engine sees it.
@@ -154,7 +154,7 @@ struct Open {
     engine: Arc<Engine>,
 }
 
-/// Draws the same number each time.
+/// A source of random numbers that returns the same number each time.
 struct Same;
 
 impl Random for Same {
@@ -163,7 +163,7 @@ impl Random for Same {
     }
 }
 
-/// Draws a different number each time.
+/// A source of random numbers that returns a different number each time.
 struct Fresh;
 
 impl Random for Fresh {
@@ -257,8 +257,8 @@ impl World {
         Ok(())
     }
 
-    /// Sends events. Some were sent before. Some have the id of another tenant's event: ids
-    /// are unique per tenant, so these are not duplicates.
+    /// Appends events to the log. Some were sent before. Some have the id of another tenant's
+    /// event: ids are unique per tenant, so these are not duplicates.
     fn append(&mut self, rng: &mut Rng) -> Result<()> {
         let mut batch = Events::new();
         let mut expected = Vec::new();
@@ -330,7 +330,7 @@ impl World {
         }
     }
 
-    /// A reader keeps the present epoch and checkpoint.
+    /// Makes a reader keep the current epoch and checkpoint.
     fn keep(&mut self) -> Result<()> {
         let view = self.opened()?.engine.view(NAME)?;
         let kept = KeptToken {
@@ -364,7 +364,7 @@ impl World {
         self.start()
     }
 
-    /// Deletes a file, starts the server again, and uploads the projection again.
+    /// Deletes the file `name`, starts the server again, and uploads the projection again.
     fn lose(&mut self, name: &str) -> Result<()> {
         self.stop();
         std::fs::remove_file(self.folder().join(name))?;
@@ -373,8 +373,8 @@ impl World {
         self.upload()
     }
 
-    /// The rows that a reader has after it has applied the changes since its checkpoint;
-    /// `None` if the checkpoint is not accepted.
+    /// Computes the rows that a reader has after it has applied the changes since its checkpoint.
+    /// Returns `None` if the checkpoint is not accepted.
     fn after(view: &lantern_core::View, kept: &KeptToken) -> Result<Option<Rows>> {
         match view.changes_since(&kept.checkpoint)? {
             ChangesSince::Commits(commits) => {
@@ -398,7 +398,7 @@ impl World {
                 true => Self::after(&view, kept).with_context(|| format!("checkpoint {number}"))?,
                 false => None,
             };
-            // A state without a commit draws a new random number at the next start.
+            // A state that has no commit draws a new random number at the next start.
             let empty = kept.history.events.is_empty();
             ensure!(
                 honoured.is_some() == goes_on || (empty && goes_on),
@@ -423,7 +423,7 @@ impl Drop for World {
     }
 }
 
-/// The public rows that a client shows.
+/// Reads the rows of the public table that a client shows.
 fn rows(view: &lantern_core::View) -> Result<Rows> {
     let mut rows = Rows::new();
     for table in [test_projection::TOTALS, test_projection::RECENT] {

@@ -17,7 +17,7 @@ use crate::engine::KINDS;
 use crate::test_projection::{self, Flaws, Kind, NAME, Policy, Reading, SECOND, Shelf};
 use crate::{Claim, Counts, Run};
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 16,
     name: "late",
@@ -36,14 +36,14 @@ pub const CLAIM: Claim = Claim {
 };
 
 const P0: PartitionId = PartitionId(0);
-/// A dishonest plugin is honest for up to this many events.
+/// The maximum number of events for which a dishonest plugin is honest.
 const HONEST_EVENTS_MAX: u64 = 600;
 /// The minimum number of batches after the event at which the plugin becomes
 /// non-deterministic. A verification drops the instance before one batch in three, so with
 /// this many batches it finds the plugin.
 const BATCHES_AFTER: u64 = 60;
 
-/// The checks that found a plugin.
+/// Records which checks found a plugin to be non-deterministic.
 struct Found {
     by_second_folds: bool,
     by_verification: bool,
@@ -115,7 +115,7 @@ struct World {
     ports: Ports,
     config: EngineConfig,
     engine: Arc<Engine>,
-    /// The number of appended events, and the time of the last one.
+    /// The number of events that were appended.
     appended: u64,
     time: i64,
 }
@@ -210,7 +210,7 @@ impl World {
         self.known()
     }
 
-    /// The findings in the projection's status.
+    /// Returns the findings that the projection's status reports.
     fn known(&self) -> Result<Found> {
         let status = self.engine.status_of(NAME)?;
         let verified = status.verified.context("it was verified")?;

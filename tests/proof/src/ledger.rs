@@ -1,5 +1,5 @@
-//! The events that clients sent: which were acknowledged, with their offsets, and which
-//! got no answer.
+//! Keeps account of the events that clients sent: which the server acknowledged, with their
+//! offsets, and which got no answer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;
@@ -21,38 +21,38 @@ const SUBJECTS: u64 = 12;
 /// The time between two events, in milliseconds of event time.
 const PACE_MS: u64 = 20;
 
-/// A partition, and an offset in it.
+/// The place of an event in the log: its partition, and the offset in it.
 pub(crate) type EventLocation = (u32, u64);
 
-/// An event to send, with its id.
+/// An event that a client sends, with its id.
 #[derive(Clone)]
 struct Sent {
     id: String,
     line: String,
 }
 
-/// All events that were sent.
+/// The account of all events that clients sent.
 pub(crate) struct Ledger {
     random: Rng,
     number: u64,
-    /// Event time, in milliseconds.
+    /// The event time of the next event, in milliseconds.
     clock_ms: u64,
-    /// By id, with the place if the answer contained it.
+    /// The acknowledged events by id, each with its place in the log if the answer contained it.
     acknowledged: BTreeMap<String, Option<EventLocation>>,
-    /// Sent without an answer. They must be sent again.
+    /// The events that got no answer. Clients must send them again.
     unknown: VecDeque<Sent>,
-    /// The number of events acknowledged since the last reset to 0.
+    /// The number of events acknowledged since this number was last set to 0.
     pub(crate) fresh: u64,
     /// The number of additional bytes in each event.
     padding: usize,
-    /// Whether no event tells a plugin to fail or to emit.
+    /// Whether all events are such that no plugin fails or emits because of them.
     harmless: bool,
 }
 
-/// The result of a request.
+/// The result of a client's request.
 #[derive(Debug)]
 pub(crate) enum Outcome {
-    /// All events are in the log.
+    /// The server acknowledged all events, so they are in the log.
     Acknowledged,
     /// The server refused them for now, with this status and problem.
     Refused(u16, Value),
@@ -60,14 +60,14 @@ pub(crate) enum Outcome {
     Silence,
 }
 
-/// How a client sends.
+/// The form in which a client sends events.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SendMethod {
-    /// One event per request.
+    /// The client sends one event per request.
     Single,
-    /// Batches of up to this many events.
+    /// The client sends JSON arrays of up to this many events.
     Batch(u64),
-    /// Lines of JSON, up to this many.
+    /// The client sends lines of JSON, up to this many per request.
     Lines(u64),
 }
 
@@ -91,7 +91,7 @@ impl Ledger {
         Self { padding, harmless: true, ..Self::new(seed) }
     }
 
-    /// Advances event time past the end of some windows.
+    /// Advances event time so far that some windows end.
     pub(crate) fn jump(&mut self) {
         self.clock_ms += self.random.u64(500..4_500);
     }
@@ -104,7 +104,7 @@ impl Ledger {
         self.unknown.len()
     }
 
-    /// Up to `count` events: those without an answer first.
+    /// Takes up to `count` events to send, first those that got no answer.
     fn next(&mut self, count: u64) -> Vec<Sent> {
         (0..count).map(|_| self.unknown.pop_front().unwrap_or_else(|| self.fresh_event())).collect()
     }
@@ -122,7 +122,7 @@ impl Ledger {
         };
         let subject = format!("s{}", self.random.u64(0..SUBJECTS));
         let id = format!("e{}", self.number);
-        // Some events are late.
+        // Some events get an earlier time, so they arrive late.
         let at = self.clock_ms.saturating_sub(self.random.u64(0..5) / 4 * 3_000);
         let mut line = line(&id, &subject, at, what);
         if self.padding > 0 {
@@ -158,7 +158,7 @@ impl Ledger {
     }
 }
 
-/// An event as a line of JSON.
+/// Formats an event as a line of JSON.
 pub(crate) fn line(id: &str, subject: &str, at_ms: u64, what: &str) -> String {
     let (day, hour) = (1 + at_ms / 86_400_000, at_ms / 3_600_000 % 24);
     let (minute, second, ms) = (at_ms / 60_000 % 60, at_ms / 1_000 % 60, at_ms % 1_000);
@@ -167,7 +167,7 @@ pub(crate) fn line(id: &str, subject: &str, at_ms: u64, what: &str) -> String {
         r#"{{"specversion":"1.0","id":"{id}","source":"{SOURCE}","type":"probe.sent","subject":"{subject}""#
     );
     let time = format!("2026-01-{day:02}T{hour:02}:{minute:02}:{second:02}.{ms:03}Z");
-    // Writing to a string does not fail.
+    // A write to a string cannot fail.
     let _ = write!(line, r#","time":"{time}","data":{data}}}"#);
     line
 }
@@ -208,7 +208,7 @@ pub(crate) async fn try_send(
             ledger.unknown.extend(events);
             Ok(Outcome::Refused(status, answer))
         }
-        // A connection that is cut in the middle of an answer leaves incomplete JSON.
+        // If the connection breaks in the middle of an answer, the JSON is incomplete.
         _ => {
             ledger.unknown.extend(events);
             Ok(Outcome::Silence)
@@ -249,7 +249,7 @@ fn acknowledge(ledger: &mut Ledger, events: &[Sent], answer: &Value) -> Result<(
     Ok(())
 }
 
-/// Sends until the server does not answer any more.
+/// Sends events until the server does not answer any more.
 ///
 /// # Errors
 /// See [`send`].
@@ -262,10 +262,10 @@ pub(crate) async fn keep_sending(
     Ok(())
 }
 
-/// Sends again every event that had no answer, until all are acknowledged.
+/// Sends every event that had no answer again, until all are acknowledged.
 ///
 /// # Errors
-/// See [`send`]. Also if there is no answer.
+/// See [`send`]. Also if the server does not answer.
 pub(crate) async fn settle(server: &Server, ledger: &Mutex<Ledger>) -> Result<()> {
     loop {
         let left = ledger.lock().unknown.len();

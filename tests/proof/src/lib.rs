@@ -1,10 +1,9 @@
-//! Experiments for Lantern's claims. Each experiment counts its cases and can be repeated from
-//! a seed. For most of them, a planted bug shows that they can fail.
+//! Contains the experiments for Lantern's claims. Each experiment counts its cases and can be
+//! repeated from a seed. For most of them, a planted bug shows that they can fail.
 //!
-//! Each claim of [`CLAIMS`] has an experiment, and the number of an invariant. Several claims
-//! can belong to one invariant; `docs/proof.md` lists them. The tests of this crate run every
-//! experiment with the number of cases for CI, `cargo xtask proof` runs it with the larger
-//! number.
+//! Each claim of [`CLAIMS`] has an experiment, and the number of an invariant. Several claims can
+//! belong to one invariant; `docs/proof.md` lists them. The tests of this crate run every
+//! experiment with the number of cases for CI, `cargo xtask proof` runs it with the larger number.
 
 pub mod damage;
 pub mod echo;

@@ -1,5 +1,5 @@
-//! `lantern-proof`: runs the experiments for Lantern's claims, for a given time.
-//! `cargo xtask proof` builds and starts it.
+//! The program `lantern-proof` runs the experiments for Lantern's claims, for a given time. `cargo
+//! xtask proof` builds and starts it.
 
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -92,7 +92,7 @@ fn run(options: &Options) -> Result<bool> {
     Ok(failed == 0)
 }
 
-/// The claims that `wishes` names; all claims if it is empty.
+/// Returns the claims that `wishes` names; all claims if it is empty.
 fn chosen(wishes: &[String]) -> Result<Vec<&'static Claim>> {
     if wishes.is_empty() {
         return Ok(CLAIMS.iter().collect());

@@ -1,5 +1,5 @@
-//! The state that the projection `meter` must have. The model follows the same rules as the
-//! engine and the meter, but it is a separate implementation of the contract, which processes
+//! Computes the state that the projection `meter` must have. This model follows the same rules as
+//! the engine and the meter, but it is a separate implementation of the contract, which processes
 //! one event after another and uses plain maps. The model knows nothing of batches, chunks,
 //! commits, instances or crashes.
 
@@ -16,7 +16,7 @@ use crate::test_projection::{
     WINDOWS,
 };
 
-/// An operator's choice of parked events.
+/// The parked events that an operator chooses to retry or to drop.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Choice {
     /// All parked events.
@@ -27,7 +27,7 @@ pub enum Choice {
     Offset(u64),
 }
 
-/// A parked event or timer.
+/// A parked event or timer in the model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Parked {
     /// Whether it is an event or a timer.
@@ -36,12 +36,12 @@ pub struct Parked {
     pub tenant: String,
     /// The event's subject; empty for a timer.
     pub subject: String,
-    /// Whether it is a record that is not an event.
+    /// Whether the parked event is a record that cannot be decoded as an event.
     unreadable: bool,
     /// The event's time.
     time: Timestamp,
     reading: Reading,
-    /// The event's depth in a chain of emitted events.
+    /// The number of emitted events in the chain that led to the parked event.
     depth: u32,
     attempts: u32,
 }
@@ -49,27 +49,27 @@ pub struct Parked {
 /// An event that the meter emitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Emitted {
-    /// Whether it goes into the log.
+    /// Whether the event goes into the log, because its version serves readers.
     pub live: bool,
     /// The offset of the event that caused it, or that set the timer.
     pub cause: u64,
-    /// The depth in a chain of emitted events.
+    /// The number of emitted events in the chain that led to this event, this one included.
     pub depth: u32,
-    /// The tenant; empty if it has none, like events that timers emit here.
+    /// The tenant of the event; empty if it has none, like events that timers emit here.
     pub tenant: String,
-    /// The subject.
+    /// The subject of the event.
     pub subject: String,
-    /// The data.
+    /// The data of the event.
     pub data: String,
 }
 
-/// One shard's state.
+/// The model of one shard's state.
 #[derive(Clone, Debug)]
 pub struct Model {
     kind: Kind,
     /// The greatest depth of emitted events that the host allows.
     depth_max: u32,
-    /// The next offset to read.
+    /// The offset of the next event to read.
     pub next: Offset,
     max_time: Timestamp,
     watermark: Timestamp,
@@ -79,18 +79,18 @@ pub struct Model {
     recent: BTreeMap<String, (i64, Timestamp)>,
     /// For each key, the time at which the timer is due, and the timer as it was set.
     timers: BTreeMap<String, (Timestamp, Timer)>,
-    /// By offset, and by a number that distinguishes timers.
+    /// The parked events and timers, by offset and by a number that distinguishes timers.
     pub parked: BTreeMap<(u64, u64), Parked>,
-    /// All events that it emitted, in order.
+    /// All events that the shard emitted, in order.
     pub emitted: Vec<Emitted>,
     applied: u64,
     late: u64,
     ahead: u64,
     parked_total: u64,
     timers_fired: u64,
-    /// Whether the version serves readers, so that its emitted events count.
+    /// Whether the version serves readers, so that its emitted events go into the log.
     live: bool,
-    /// The offsets from which it begins or stops to serve.
+    /// The offsets at which the version begins or stops to serve readers.
     switches: VecDeque<(Offset, bool)>,
     /// After a rebuild, the offset from which this build emits events. The previous build has
     /// emitted the earlier ones.
@@ -104,9 +104,9 @@ pub struct Model {
     in_tick: u64,
     /// Whether an operator's retry of a parked event is running.
     retrying: bool,
-    /// The bug that is planted in it.
+    /// The bug that is planted in the model.
     flaw: Option<Flaw>,
-    /// Only for a planted bug: the end of the current batch, and the subjects that had
+    /// Only a planted bug uses this field: the end of the current batch, and the subjects that had
     /// parked events when it started.
     batch: (Offset, BTreeSet<(String, String)>),
 }
@@ -116,20 +116,21 @@ pub struct Model {
 /// a host with this bug and the correct model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// Subjects are parked as of the start of a batch of this many events.
+    /// The model decides which subjects are parked at the start of a batch of this many events,
+    /// instead of at each event.
     ParkedAsOfBatch(u64),
-    /// An unreadable record parks the subject that its key names.
+    /// An unreadable record also parks the subject that its key names.
     UnreadableBlocks,
-    /// A parked subject of one tenant is parked for all.
+    /// A parked subject of one tenant counts as parked for all tenants.
     SubjectOfAllTenants,
-    /// An event moves the watermark however far ahead it is.
+    /// An event moves the watermark even if its time is too far ahead.
     AheadMoves,
-    /// Projections may cause each other's events without end.
+    /// Projections may cause each other's events without a limit.
     EndlessLoop,
 }
 
 impl Model {
-    /// The state before the first event.
+    /// Creates the model of a state before the first event.
     #[must_use]
     pub fn new(kind: Kind, depth_max: u32) -> Self {
         Self {
@@ -162,7 +163,7 @@ impl Model {
         }
     }
 
-    /// The same model with a planted bug.
+    /// Returns the same model with a planted bug.
     #[must_use]
     pub fn with(self, flaw: Option<Flaw>) -> Self {
         Self { flaw, ..self }
@@ -204,7 +205,7 @@ impl Model {
             self.batch = (Offset(offset.0 + events), parked);
         }
         if event.kind == UNREADABLE_TYPE && is_subscribed(event) {
-            // It has no subject, so only the record itself is parked.
+            // The record has no subject, so only the record itself is parked.
             let mut record = parked(ParkedKind::Event, event, Reading::Poison, 0);
             if self.flaw == Some(Flaw::UnreadableBlocks) {
                 (record.tenant, record.subject) = ("a".into(), "s0".into());
@@ -250,12 +251,13 @@ impl Model {
         }
     }
 
-    /// How many events of a tenant's subject were applied.
+    /// Returns how many events of a tenant's subject were applied.
     fn count(&self, tenant: &str, subject: &str) -> i64 {
         self.totals.get(&test_projection::who(tenant, subject)).map_or(0, |(n, _)| *n)
     }
 
-    /// Whether events of the same tenant and subject must wait.
+    /// Whether an event must wait because an earlier event of the same tenant and subject is
+    /// parked.
     fn blocked(&self, event: &Event) -> bool {
         let any_tenant = self.flaw == Some(Flaw::SubjectOfAllTenants);
         let same = |tenant: &str, subject: &str| {
@@ -275,7 +277,7 @@ impl Model {
         self.parked_total += 1;
     }
 
-    /// Whether an event can be applied now.
+    /// Whether the plugin can apply an event now.
     fn fits(&self, event: &Parked) -> bool {
         let Parked { tenant, subject, reading, depth, unreadable, .. } = event;
         let emits_too_deep = reading.emitted().is_some() && self.is_too_deep(*depth);
@@ -329,7 +331,7 @@ impl Model {
         }
     }
 
-    /// Fires due timers and deletes expired rows.
+    /// Fires the timers that are due, and deletes the rows that have expired.
     fn tick(&mut self) {
         let target = mark(self.max_time);
         if target <= self.watermark {
@@ -485,7 +487,7 @@ fn bounded(event: &Event) -> Timestamp {
     appended(event).map_or(event.time, |at| event.time.min(latest(at)))
 }
 
-/// When the log took an event, if the experiment recorded it.
+/// Returns the time at which the log accepted an event, if the experiment recorded it.
 fn appended(event: &Event) -> Option<Timestamp> {
     let members: serde_json::Value = serde_json::from_str(&event.extensions).ok()?;
     members[test_projection::APPENDED].as_i64().map(Timestamp)
@@ -498,7 +500,7 @@ fn is_subscribed(record: &Event) -> bool {
     members[UNREADABLE_KIND].as_str().is_none_or(|kind| kind.starts_with("m."))
 }
 
-/// The watermark that follows from the highest event time.
+/// Computes the watermark that follows from the highest event time.
 fn mark(max_time: Timestamp) -> Timestamp {
     if max_time == Timestamp::MIN {
         return max_time;

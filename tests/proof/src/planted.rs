@@ -1,5 +1,5 @@
-//! Ports with planted bugs that a real host could have. They show that the experiments can
-//! fail: each bug must be found by an experiment.
+//! Implements ports with planted bugs that a real host could have. They show that the experiments
+//! can fail: each bug must be found by an experiment.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,44 +14,43 @@ use parking_lot::Mutex;
 
 use crate::forward_log::forward_log;
 
-/// The bugs of stores.
+/// A bug that can be planted in the stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stores {
-    /// The next offset is written before the rows, in a separate transaction.
+    /// The store writes the next offset before the rows, in a separate transaction.
     PositionFirst,
-    /// A failed commit is reported as a success.
+    /// The store reports a failed commit as a success.
     ErrorIgnored,
-    /// The first timer is missing when a state is opened again.
+    /// When a state is opened again, its first timer is missing.
     TimerLost,
-    /// The writes of a retried event are lost.
+    /// The store loses the writes of a retried event.
     RetryLoses,
-    /// Rows of a commit are written one by one, so a failure leaves some of them.
+    /// The store writes the rows of a commit one by one, so that a failure leaves some of them.
     HalfWritten,
-    /// Durable commits are not durable.
+    /// Commits that should be durable are not.
     NotDurable,
-    /// A commit with emitted events is not durable, so they are sent too early.
+    /// A commit with emitted events is not durable, so the events are sent too early.
     SentEarly,
-    /// The ceiling of commits without a sync is not stored.
+    /// The store does not record the highest number that commits without a sync may have reached.
     NoCeiling,
 }
 
-/// The bugs of logs.
+/// A bug that can be planted in a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Logs {
-    /// The first event of a chunk is skipped.
+    /// The log skips the first event of a chunk.
     OffByOne,
-    /// An append is acknowledged and not done.
+    /// The log acknowledges an append and does not carry it out.
     AckedEarly,
-    /// Events get new ids, so that no duplicate is recognized.
+    /// The log gives events new ids, so that no duplicate is recognized.
     NewIds,
-    /// All incarnations look the same.
+    /// All incarnations of the log look the same.
     OneIncarnation,
-    /// Events of another incarnation are read before the log reports the incarnation.
+    /// Readers get events of another incarnation before the log reports that incarnation.
     IncarnationLate,
-    /// Duplicates are recognized by source and id, whatever their tenant.
+    /// The log recognizes duplicates by source and id, whatever their tenant.
     TenantIgnored,
-    /// An event that the log refuses for good is reported as one that it refuses only
-    /// for now.
+    /// The log reports an event that it refuses permanently as one that it refuses only for now.
     RefusalPasses,
 }
 
@@ -67,7 +66,7 @@ struct BadShard {
 }
 
 impl BadStores {
-    /// `inner` with the planted bug.
+    /// Returns `inner` with the planted bug.
     pub fn over<S: StateStores + 'static>(
         inner: Arc<S>,
         what: Option<Stores>,
@@ -207,14 +206,14 @@ pub struct BadLog {
     inner: Arc<dyn Log>,
     what: Logs,
     appends: AtomicU64,
-    /// Source, id and tenant of events that were appended.
+    /// The tenant of each event that was appended, by source and id.
     seen: Mutex<BTreeMap<(String, String), String>>,
-    /// The newest incarnation that was asked for.
+    /// The newest incarnation that a caller asked for.
     incarnation: AtomicU64,
 }
 
 impl BadLog {
-    /// `inner` with the planted bug.
+    /// Returns `inner` with the planted bug.
     pub fn over<L: Log + 'static>(inner: Arc<L>, what: Option<Logs>) -> Arc<dyn Log> {
         match what {
             Some(what) => Arc::new(Self {
@@ -228,8 +227,8 @@ impl BadLog {
         }
     }
 
-    /// `events`, each with the tenant that first sent an event of the same source and
-    /// id.
+    /// Returns `events` with changed tenants: each gets the tenant that first sent an event with
+    /// the same source and id.
     fn of_one_tenant(&self, events: &Events) -> Events {
         let mut seen = self.seen.lock();
         let mut same = Events::new();
@@ -319,7 +318,7 @@ pub struct BadPublish {
 }
 
 impl BadPublish {
-    /// `inner`, with the bug if `bug`.
+    /// Returns `inner`, and plants the bug in it if `bug` is true.
     pub fn over<P: CommitSink + 'static>(inner: Arc<P>, bug: bool) -> Arc<dyn CommitSink> {
         if bug { Arc::new(Self { inner, commits: AtomicU64::new(0) }) } else { inner }
     }

@@ -14,10 +14,10 @@ use crate::power::Flawed;
 use crate::test_projection::Flaws;
 use crate::{Claim, Counts, Plan, Run, engine, export, histories, late, power, replay};
 
-/// A bug must be found within this many cases. Most are found within ten.
+/// The maximum number of cases within which a bug must be found. Most bugs are found within ten.
 const CASES_MAX: u64 = 3_000;
 
-/// Invariant 13.
+/// The claim that this experiment tests: invariant 13.
 pub const CLAIM: Claim = Claim {
     invariant: 13,
     name: "teeth",
@@ -35,7 +35,7 @@ pub const CLAIM: Claim = Claim {
     },
 };
 
-/// A bug, and the experiment that should find it.
+/// A planted bug, and the experiment that should find it.
 struct Bug {
     name: &'static str,
     planted: BugSite,
@@ -197,7 +197,7 @@ const BUGS: &[Bug] = &[
 ];
 
 impl Bug {
-    /// Returns the number of cases until it was found.
+    /// Runs the experiment on the bug. Returns the number of cases until the bug was found.
     fn found(&self, seed: u64) -> Result<u64> {
         let experiment: Box<dyn Fn(&mut Run<'_>)> = match &self.planted {
             BugSite::Redb => return redb_4_1_0(seed),
@@ -240,7 +240,7 @@ impl Bug {
 
 /// Builds redb 4.1.0 with the simulated disk, and runs the experiment on it.
 fn redb_4_1_0(seed: u64) -> Result<u64> {
-    /// About one image of a hundred shows the loss in 4.1.0.
+    /// The number of images to try. About one image in a hundred shows the loss in redb 4.1.0.
     const IMAGES: u64 = 20_000;
     let root = lantern_tests::root();
     let manifest = root.join("tests/redb-4.1.0/Cargo.toml");

@@ -1,6 +1,6 @@
-//! A copy of a server's log, read from the file of the stopped server, and a new fold of this
-//! copy on another server. The results after crashes and faults are compared with the copy and
-//! with the new fold.
+//! Keeps a copy of a server's log, read from the file of the stopped server, and a new fold of this
+//! copy on another server. The results after crashes and faults are compared with the copy and with
+//! the new fold.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -18,22 +18,22 @@ use lantern_store::{CatalogFile, StateDir, StoreConfig};
 use lantern_tests::{Launch, PATIENCE, Server};
 use serde_json::{Value, json};
 
-/// At each read, this many of the newest known events are compared again, because a crash can
-/// change only recent events.
+/// At each read of the log, this many of the newest known events are compared again, because a
+/// crash can change only recent events.
 const LOOKED_AT_AGAIN: u64 = 2_000;
 
 /// An event of the log, with the attributes that matter here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObservedEvents {
-    /// The source.
+    /// The source of the event.
     pub source: String,
-    /// The id.
+    /// The id of the event.
     pub id: String,
-    /// The type.
+    /// The type of the event.
     pub kind: String,
-    /// The subject.
+    /// The subject of the event.
     pub subject: String,
-    /// The data.
+    /// The data of the event.
     pub data: String,
 }
 
@@ -51,7 +51,7 @@ pub struct ReferenceLog {
 pub type Dropped = BTreeMap<String, Vec<u64>>;
 
 impl ReferenceLog {
-    /// An empty copy, with its file in `folder`.
+    /// Creates an empty copy, whose file is in `folder`.
     ///
     /// # Errors
     /// If the file cannot be created.
@@ -61,14 +61,14 @@ impl ReferenceLog {
         Ok(Self { log, path, events: Vec::new(), offsets: HashMap::new() })
     }
 
-    /// Takes the new events from the log of the data folder `data`. No server may run
-    /// on it.
+    /// Reads the new events of the log in the data folder `data`. No server may run on that folder.
     ///
     /// # Errors
     /// If a known event is missing or different, an event occurs twice, or the offsets
     /// have a gap.
     pub fn take(&mut self, data: &Path) -> Result<()> {
-        // A copy, so that the server itself has to repair the log after the crash.
+        // The log is copied before it is read, so that the server itself has to repair it after the
+        // crash.
         let copy = self.path.with_file_name("copy.redb");
         fs::copy(data.join("log.redb"), &copy)?;
         let log = EmbeddedLog::open(&copy, plain()).context("a copy of the log")?;
@@ -99,7 +99,7 @@ impl ReferenceLog {
         Ok(())
     }
 
-    /// Keeps the event at `offset`, or compares it with what was kept.
+    /// Keeps the event at `offset`, or compares it with the event that was read there before.
     fn look(&mut self, offset: u64, events: &Events, index: usize) -> Result<()> {
         let event = events.get(index);
         let seen = ObservedEvents {
@@ -133,7 +133,7 @@ impl ReferenceLog {
         Ok(())
     }
 
-    /// The next offset.
+    /// The offset after the last event.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.events.len() as u64
@@ -145,7 +145,7 @@ impl ReferenceLog {
         &self.events
     }
 
-    /// The offset of the event `id` of `source`.
+    /// Returns the offset of the event with this source and id.
     #[must_use]
     pub fn offset(&self, source: &str, id: &str) -> Option<u64> {
         self.offsets.get(&(source.to_owned(), id.to_owned())).copied()
@@ -207,12 +207,12 @@ pub(crate) async fn push_versions(
     Ok(())
 }
 
-/// A log that accepts everything that another log contains.
+/// The settings of a log that accepts everything that another log contains.
 fn plain() -> LogConfig {
     LogConfig { dedup_window_events: 0, disk_reserve_bytes: 0, ..LogConfig::default() }
 }
 
-/// Retries or drops parked events of a version.
+/// Retries or drops the parked events of a version.
 ///
 /// # Errors
 /// If the server refuses.
@@ -266,12 +266,12 @@ fn shards(projection: &Value) -> Vec<(String, &Value)> {
         .collect()
 }
 
-/// The projections of a stopped server's folder.
+/// Reads the records of all projections from the folder of a stopped server.
 pub(crate) fn catalogue(data: &Path) -> Result<Vec<ProjectionRecord>> {
     Ok(CatalogFile::open(data.join("catalog.redb"))?.projections()?)
 }
 
-/// All versions of all projections.
+/// Returns all versions of all projections.
 pub(crate) fn versions(
     records: &[ProjectionRecord],
 ) -> impl Iterator<Item = (&ProjectionRecord, &VersionRecord)> {
@@ -316,8 +316,8 @@ pub(crate) fn compare(
     Ok(compared)
 }
 
-/// The canonical dump without two values. The number of tries of a parked event depends on
-/// operators and not on the log. The next offset is not committed for events to which no
+/// Returns the canonical dump of a state without two values. The number of tries of a parked event
+/// depends on operators and not on the log. The next offset is not committed for events to which no
 /// projection subscribes.
 fn entries(store: &dyn ReadStore) -> Result<Vec<Entry>> {
     let mut all = Vec::new();

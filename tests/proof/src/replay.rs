@@ -28,12 +28,12 @@ use crate::{Claim, Counts, Run, usage};
 /// The guests that fold the logs, in addition to the meter. The last one declares
 /// everything that a manifest can declare.
 const GUESTS: [&str; 5] = ["revenue", "funnel", "rate-alerts", "flight-delays", usage::GUEST];
-/// How long a fold of a few hundred events may take.
+/// The maximum time that a fold of a few hundred events may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// The number of ways in which each log is folded.
 const WAYS: usize = 4;
 
-/// Invariant 6.
+/// The claim that this experiment tests: invariant 6.
 pub const CLAIM: Claim = Claim {
     invariant: 6,
     name: "replay",
@@ -46,10 +46,10 @@ pub const CLAIM: Claim = Claim {
     },
 };
 
-/// A plugin with its name.
+/// A plugin together with its name.
 pub type Named = (String, Arc<dyn Plugin>);
 
-/// Folds random logs in several ways each.
+/// Folds each random log in several ways, and compares the results.
 pub fn logs(run: &mut Run<'_>, plugins: &[Named]) {
     run.cases(|run, seed| {
         let mut rng = Rng::with_seed(seed);
@@ -69,7 +69,7 @@ pub fn logs(run: &mut Run<'_>, plugins: &[Named]) {
     });
 }
 
-/// The compiled example plugins, the guest of [`usage`], and the meter.
+/// Loads the compiled example plugins, the guest of [`usage`], and the meter.
 ///
 /// # Errors
 /// If a guest is not built, or does not compile.
@@ -93,7 +93,7 @@ pub fn guest(name: &str) -> Result<Arc<dyn Plugin>> {
     Ok(PluginHost::new(config)?.load(&bytes, "")?)
 }
 
-/// The meter with planted bugs.
+/// Creates the meter with planted bugs.
 #[must_use]
 pub fn meter(flaws: Flaws) -> Arc<dyn Plugin> {
     test_projection::plugin(
@@ -102,7 +102,7 @@ pub fn meter(flaws: Flaws) -> Arc<dyn Plugin> {
     )
 }
 
-/// A log's events, by partition.
+/// The events of a log, in one list per partition.
 struct Recorded(Vec<Vec<Event>>);
 
 impl Recorded {
@@ -163,7 +163,7 @@ impl Recorded {
     }
 }
 
-/// A valid or invalid flight. All ways must park the same ones.
+/// Generates a flight event, valid or invalid. All ways of folding must park the same ones.
 fn flight(rng: &mut Rng, number: u64) -> Event {
     let carrier = ["AA", "DL", "UA", "WN"][rng.usize(..4)];
     let data = match rng.u8(..6) {
@@ -187,23 +187,23 @@ fn flight(rng: &mut Rng, number: u64) -> Event {
     }
 }
 
-/// One way of folding. The result must not depend on it.
+/// A way of folding a log. The result must not depend on it.
 #[derive(Clone, Copy, Debug)]
 struct FoldVariant {
     batch_events: usize,
     batch_timers: usize,
-    /// How many ticks a batch spans.
+    /// The number of ticks that one batch may span.
     batch_ticks: usize,
     chunk_events: usize,
     commit_ms: u64,
     threads: usize,
-    /// Calls that fail through a fault of the host, which drops the instance.
+    /// The number of calls that fail through a fault of the host. Such a fault drops the instance.
     faults: u32,
-    /// How often the process ends in the middle.
+    /// How often the process ends in the middle of the fold.
     restarts: u32,
-    /// Whether the process ends in order.
+    /// Whether the process shuts down in order when it ends.
     clean: bool,
-    /// Tables with eight times this many rows are stored in runs.
+    /// A table with eight times this many rows is stored in runs.
     run_rows: u64,
 }
 
@@ -239,7 +239,7 @@ impl FoldVariant {
     }
 }
 
-/// The system's time.
+/// A clock with the time of the system.
 struct SystemClock(Instant);
 
 impl Clock for SystemClock {
@@ -294,7 +294,7 @@ fn fold(
     for (name, plugin) in plugins {
         let plugin: Arc<dyn Plugin> = Arc::new(Flaky::new(plugin.clone(), faults.clone()));
         shelf.put(name, plugin.clone());
-        // The version does not become active, so that nothing is emitted into the log.
+        // The version does not become active, so that it emits nothing into the log.
         let (activate, check) = (Activation::Never, false);
         let upload = Upload::new(plugin, name.as_str());
         let upload = Upload { name: Some(name.clone()), activate, check, ..upload };

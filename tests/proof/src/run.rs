@@ -1,5 +1,5 @@
-//! Runs an experiment: cases with consecutive seeds, until their number, the time, or
-//! too many failures end it.
+//! Runs an experiment, which consists of cases with consecutive seeds. It ends after the planned
+//! number of cases, after the planned time, or after too many failures.
 
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -10,13 +10,13 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-/// After this many failures an experiment ends: the first ones are enough.
+/// After this many failures an experiment ends, because the first failures are enough.
 const FAILURES_MAX: usize = 5;
 
-/// An invariant and its experiment.
+/// A claim about Lantern, and the experiment that tests it.
 #[derive(Clone, Copy, Debug)]
 pub struct Claim {
-    /// The number of the invariant.
+    /// The number of the invariant in `docs/proof.md` to which the claim belongs.
     pub invariant: u32,
     /// The experiment's name on the command line, such as `power-loss`.
     pub name: &'static str,
@@ -29,45 +29,45 @@ pub struct Claim {
     pub experiment: fn(&mut Run<'_>) -> Result<()>,
 }
 
-/// Numbers of cases.
+/// How many cases an experiment runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Counts {
-    /// The number in CI.
+    /// The number of cases in CI.
     pub ci: u64,
-    /// The number in the longer run.
+    /// The number of cases in the longer run.
     pub longer: u64,
-    /// The name of a case, in the plural: `images`.
+    /// What a case is called, in the plural, such as `images`.
     pub of: &'static str,
 }
 
-/// How much to run.
+/// How many cases to run, and for how long.
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
-    /// How many cases.
+    /// The number of cases to run.
     pub cases: u64,
-    /// The first case's seed; each further case takes the next number.
+    /// The seed of the first case. Each further case takes the next number.
     pub seed: u64,
-    /// The time at which to stop, even if cases are left.
+    /// The time at which the experiment stops, even if cases are left.
     pub deadline: Option<Instant>,
 }
 
-/// The outcome of an experiment.
+/// The result of an experiment.
 #[derive(Debug, Default, Serialize)]
 pub struct Outcome {
-    /// How many cases were tried.
+    /// The number of cases that were tried.
     pub cases: u64,
-    /// The failures.
+    /// The cases that failed.
     pub failures: Vec<Failure>,
-    /// Other counts and measurements, by name with unit.
+    /// Other counts and measurements. Their names contain the unit.
     pub figures: BTreeMap<String, f64>,
-    /// How long it took, in seconds.
+    /// How long the experiment took, in seconds.
     pub seconds: f64,
 }
 
-/// One failed case.
+/// A case that failed.
 #[derive(Debug, Serialize)]
 pub struct Failure {
-    /// The case's seed.
+    /// The seed of the failed case.
     pub seed: u64,
     /// A description of the failure.
     pub what: String,
@@ -133,7 +133,7 @@ impl Run<'_> {
         self.plan.cases
     }
 
-    /// The number of cases so far.
+    /// The number of cases that were run so far.
     #[must_use]
     pub fn counted(&self) -> u64 {
         self.outcome.cases
@@ -162,7 +162,7 @@ impl Run<'_> {
             && self.plan.deadline.is_none_or(|deadline| Instant::now() < deadline)
     }
 
-    /// Counts cases that [`Run::cases`] did not count.
+    /// Adds cases that [`Run::cases`] did not count.
     pub fn count(&mut self, cases: u64) {
         self.outcome.cases += cases;
         self.progress.set_position(self.outcome.cases);
@@ -176,12 +176,12 @@ impl Run<'_> {
         self.outcome.failures.push(Failure { seed, what });
     }
 
-    /// Adds to a figure of the outcome.
+    /// Adds `much` to a figure of the outcome.
     pub fn add(&mut self, name: &str, much: f64) {
         *self.outcome.figures.entry(name.into()).or_default() += much;
     }
 
-    /// Keeps the largest value of a figure.
+    /// Keeps the larger of `much` and the previous value of a figure.
     pub fn most(&mut self, name: &str, much: f64) {
         let held = self.outcome.figures.entry(name.into()).or_insert(much);
         *held = held.max(much);
@@ -193,20 +193,20 @@ impl Run<'_> {
         self.plan.cases
     }
 
-    /// The first case's seed.
+    /// The seed of the first case.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.plan.seed
     }
 
-    /// How long the run has taken.
+    /// The time since the run began.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()
     }
 }
 
-/// The message of a panic.
+/// Extracts the message of a panic.
 pub(crate) fn message(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().cloned();
     let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));

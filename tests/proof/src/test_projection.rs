@@ -1,6 +1,6 @@
-//! The projection of the experiments in one process, the *meter*. It uses everything that a
-//! projection can use (public and private tables, timers, retention, emitted events, failures
-//! of every kind), and its code is a Rust closure.
+//! Implements the projection of the experiments that run in one process, called the *meter*. It
+//! uses everything that a projection can use (public and private tables, timers, retention, emitted
+//! events, failures of every kind), and its code is a Rust closure.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -15,20 +15,20 @@ use lantern_core::{
 use lantern_engine::{PluginError, PluginSource};
 use parking_lot::Mutex;
 
-/// Microseconds in a second.
+/// The number of microseconds in a second.
 pub const SECOND: i64 = 1_000_000;
-/// How long a window is, in microseconds.
+/// The length of a window, in microseconds.
 pub const WINDOW: i64 = 5 * SECOND;
 /// How long a row of `recent` is kept, in microseconds.
 pub const RETENTION: i64 = 8 * SECOND;
-/// How late an event may be, in microseconds.
+/// The time by which an event may be late, in microseconds.
 pub const LATENESS: i64 = 2 * SECOND;
 /// How far ahead of its append time an event may be and still move the watermark, in
 /// seconds.
 pub const AHEAD_S: u64 = 30;
 /// The extension attribute with an event's append time, in microseconds.
 pub const APPENDED: &str = "appended";
-/// After this many events of a subject, its bad events are accepted.
+/// After this many events of a subject, the meter accepts the subject's bad events.
 pub const ENOUGH: i64 = 2;
 /// The name of the projection, the *meter*.
 pub const NAME: &str = "meter";
@@ -38,36 +38,36 @@ pub const READ: &str = "m.read";
 pub const CLOSED: &str = "window.closed";
 /// The data of an emitted event that a `loud` reading causes.
 pub const LOUD: &str = r#""loud""#;
-/// The data of an emitted event that a log with a limit refuses.
+/// The data of an emitted event that is too large for a log with a limit.
 pub const LARGE: &str = r#""large, larger, and too large for some logs to take""#;
 /// The `cycle-depth-max` of the manifests. The host's limit on the emit depth is lower.
 pub const CYCLE_DEPTH_MAX: u32 = 1_000;
 
-/// Tables by number.
+/// The table `totals`. The constants give the number of each table.
 pub const TOTALS: TableId = TableId(0);
-/// Windows still open.
+/// The table of windows that are still open.
 pub const WINDOWS: TableId = TableId(1);
-/// Rows with retention.
+/// The table whose rows expire.
 pub const RECENT: TableId = TableId(2);
-/// Rows that belong to tenants.
+/// The table whose rows belong to tenants.
 pub const OWNED: TableId = TableId(3);
 
 /// A version of the meter. Versions differ in the events that they can apply and in the
 /// rows that they write.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind {
-    /// Added to every reading's value.
+    /// A number that this version adds to the value of every reading.
     pub offset: i64,
-    /// Whether it can apply an event whose data is `bad`, `trap` or `late`.
+    /// Whether this version can apply an event whose data is `bad`, `trap` or `late`.
     pub mended: bool,
-    /// The policy for an event that cannot be applied.
+    /// What the host does with an event that this version cannot apply.
     pub on_failure: Policy,
 }
 
-/// [`OnFailure`] without the policy that halts.
+/// What happens to an event that cannot be applied: [`OnFailure`] without the policy that halts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Policy {
-    /// The event alone is parked.
+    /// Only the event itself is parked.
     ParkEvent,
     /// The later events of its subject are parked, too.
     ParkSubject,
@@ -76,46 +76,45 @@ pub enum Policy {
 /// The bugs that are planted in the meter's code.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Flaws {
-    /// The writes depend on the number of events in the batch.
+    /// Whether the writes depend on the number of events in the batch.
     pub batch_dependent: bool,
-    /// It keeps totals in its instance's memory, and relies on them.
+    /// Whether the plugin keeps totals in its instance's memory, and relies on them.
     pub remembers: bool,
-    /// A planted bug: each write is checked against the tenants of all events of the batch,
-    /// as a host would do that does not know which event wrote a row.
+    /// Whether each write is checked against the tenants of all events of the batch, as a host
+    /// would do that does not know which event wrote a row.
     pub tenant_of_batch: bool,
-    /// A planted bug: the projection writes all rows of tenants at the end of a call, and
-    /// names the last event as their cause.
+    /// Whether the projection writes all rows of tenants at the end of a call, and names the last
+    /// event as their cause.
     pub coalesces: bool,
     /// From this offset on, the plugin's writes depend on the number of events that its
     /// instance has seen.
     pub late: Option<u64>,
 }
 
-/// The content of an event's data.
+/// The content of an event's data, which determines what the meter does with the event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reading {
-    /// A value.
+    /// The meter adds this value.
     Value(i64),
-    /// In a version that is not mended, fails until its subject has had [`ENOUGH`] events. The
-    /// reason contains the event.
+    /// A version that is not mended fails until its subject has had [`ENOUGH`] events. The reason
+    /// contains the event.
     Bad,
-    /// Traps if the version is not mended.
+    /// A version that is not mended traps.
     Trap,
-    /// Sets a timer that fails if the version is not mended.
+    /// The meter sets a timer that fails if the version is not mended.
     BadTimer,
-    /// Fails in every version.
+    /// Every version fails.
     Poison,
-    /// Writes a row of another tenant if the version is not mended. The host refuses
-    /// that.
+    /// A version that is not mended writes a row of another tenant, which the host refuses.
     Foreign,
-    /// Is emitted at once.
+    /// The meter emits an event at once.
     Loud,
-    /// Emits an event that a log with a limit refuses.
+    /// The meter emits an event that a log with a limit refuses.
     Large,
 }
 
 impl Reading {
-    /// Parses `data`.
+    /// Parses the data of an event.
     #[must_use]
     pub fn of(data: &[u8]) -> Self {
         match data {
@@ -132,7 +131,7 @@ impl Reading {
         }
     }
 
-    /// The inverse of [`Reading::of`].
+    /// Returns the data that [`Reading::of`] parses to this reading.
     #[must_use]
     pub fn data(self) -> String {
         match self {
@@ -147,7 +146,7 @@ impl Reading {
         }
     }
 
-    /// The data of the event that the meter emits for it at once.
+    /// The data of the event that the meter emits at once for this reading.
     #[must_use]
     pub fn emitted(self) -> Option<&'static str> {
         match self {
@@ -157,7 +156,7 @@ impl Reading {
         }
     }
 
-    /// Whether `kind` can apply it to a subject that has had `n` events.
+    /// Whether a version of this kind can apply the reading to a subject that has had `n` events.
     #[must_use]
     pub fn fits(self, kind: Kind, n: i64) -> bool {
         match self {
@@ -169,7 +168,7 @@ impl Reading {
     }
 }
 
-/// An event for the meter. An empty tenant means no tenant.
+/// Creates an event for the meter. An empty tenant means no tenant.
 #[must_use]
 pub fn event(id: &str, tenant: &str, subject: &str, time: i64, reading: Reading) -> Event {
     Event {
@@ -234,7 +233,7 @@ pub fn sha256(kind: Kind) -> String {
     format!("{kind:?}")
 }
 
-/// The meter of `kind`, with planted bugs.
+/// Creates the meter of `kind`, with planted bugs.
 #[must_use]
 pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
     let apply =
@@ -251,7 +250,7 @@ pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
                 let who = who(event.tenant, event.subject);
                 let row = host.get(TOTALS, &who).map_err(host_error)?;
                 let n = row.map_or(0, |row| numbers(&row).0);
-                // The host must refuse foreign rows, not the plugin.
+                // The plugin itself must not refuse foreign rows, because the host must.
                 if reading != Reading::Foreign && !reading.fits(kind, n) {
                     return Err(refusal(reading, cause));
                 }
@@ -289,7 +288,7 @@ pub fn plugin(kind: Kind, flaws: Flaws) -> Arc<dyn Plugin> {
     Arc::new(NativePlugin::new(manifest(kind), apply))
 }
 
-/// An event of the batch whose tenant is `owner`.
+/// Finds an event of the batch whose tenant is `owner`.
 fn by_any_of(batch: &Batch, owner: &str) -> Option<Cause> {
     let index = batch.events.iter().position(|event| event.tenant == owner)?;
     Some(batch.cause_of_event(index))
@@ -303,7 +302,7 @@ fn refusal(reading: Reading, cause: Cause) -> ApplyError {
     ApplyError::Failed { cause: Some(cause), message: "bad data".into() }
 }
 
-/// One event as the meter reads it.
+/// An event as the meter reads it.
 struct Read<'a> {
     cause: Cause,
     /// The owner of the rows that the event changes; see [`who`].
@@ -313,21 +312,21 @@ struct Read<'a> {
     extra: i64,
 }
 
-/// The value that is added.
+/// Computes the value that a reading adds.
 #[must_use]
 pub fn value_of(kind: Kind, reading: Reading) -> i64 {
     let value = if let Reading::Value(value) = reading { value } else { 0 };
     value + kind.offset
 }
 
-/// A row of `totals`.
+/// Formats a row of the table `totals`.
 #[must_use]
 pub fn total(n: i64, sum: i64) -> String {
     format!(r#"{{"n":{n},"sum":{sum}}}"#)
 }
 
-/// The owner of the rows that an event changes: the same subject of two tenants is
-/// two owners.
+/// Computes the owner of the rows that an event changes. The same subject of two tenants is two
+/// owners.
 #[must_use]
 pub fn who(tenant: &str, subject: &str) -> String {
     format!("{tenant}/{subject}")
@@ -343,19 +342,19 @@ pub fn owner(kind: Kind, tenant: &str, reading: Reading) -> &str {
     }
 }
 
-/// A row of `owned`.
+/// Formats a row of the table `owned`.
 #[must_use]
 pub fn owned(n: i64) -> String {
     n.to_string()
 }
 
-/// A row of `recent`.
+/// Formats a row of the table `recent`.
 #[must_use]
 pub fn recent(value: i64) -> String {
     format!(r#"{{"value":{value}}}"#)
 }
 
-/// The timer and the window of an event.
+/// Computes the timer and the key of the window to which an event belongs.
 #[must_use]
 pub fn window(who: &str, time: Timestamp, reading: Reading) -> (Timestamp, String) {
     let end = (time.0.div_euclid(WINDOW) + 1) * WINDOW;
@@ -428,7 +427,7 @@ fn close(batch: &Batch, host: &mut dyn Host, cause: Cause, key: &str) -> Result<
 /// A plugin whose calls can be made to fail through a fault of the host.
 pub struct Flaky {
     inner: Arc<dyn Plugin>,
-    /// How many of the next calls fail.
+    /// The number of further calls that fail.
     faults: Arc<AtomicU32>,
 }
 
@@ -438,7 +437,7 @@ struct FlakyInstance {
 }
 
 impl Flaky {
-    /// `inner`, whose next calls fail while `faults` is not 0.
+    /// Wraps `inner`. The next calls fail while `faults` is not 0.
     #[must_use]
     pub fn new(inner: Arc<dyn Plugin>, faults: Arc<AtomicU32>) -> Self {
         Self { inner, faults }
@@ -468,12 +467,12 @@ impl Instance for FlakyInstance {
     }
 }
 
-/// Plugins by the name that [`sha256`] gives them.
+/// A collection of plugins, each under the name that [`sha256`] gives it.
 #[derive(Default)]
 pub struct Shelf(Mutex<BTreeMap<String, Arc<dyn Plugin>>>);
 
 impl Shelf {
-    /// Adds a plugin.
+    /// Adds a plugin to the collection.
     pub fn put(&self, sha256: &str, plugin: Arc<dyn Plugin>) {
         self.0.lock().insert(sha256.into(), plugin);
     }

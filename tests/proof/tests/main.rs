@@ -1,4 +1,4 @@
-//! Every claim, with CI's number of cases. `LANTERN_SEED` sets the seed.
+//! Tests every claim with CI's number of cases. `LANTERN_SEED` sets the seed.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
@@ -21,7 +21,7 @@ fn holds(name: &str) {
     assert_eq!(outcome.cases, claim.counts.ci, "{name} did not try all");
 }
 
-/// One test per claim. This list fails if a claim has no test.
+/// Defines one test per claim. It fails if a claim has no test.
 macro_rules! claims {
     ($($test:ident: $name:literal,)*) => {
         $(#[test] fn $test() { holds($name); })*

@@ -1,10 +1,10 @@
-//! Histories of the experiment that once failed, made as short as possible.
+//! Lists histories of the experiment that once failed, made as short as possible.
 
 use super::history::{HistoryAction, Input, Setting};
 use crate::model::Choice;
 use crate::test_projection::Reading;
 
-/// The name, settings and steps of each history.
+/// Returns the name, the settings and the steps of each history.
 #[expect(clippy::too_many_lines, reason = "a list of cases, not logic")]
 pub(super) fn all() -> Vec<(&'static str, Setting, Vec<HistoryAction>)> {
     let setting = Setting {

@@ -11,7 +11,7 @@ use crate::echo;
 use crate::model::{Choice, Emitted};
 use crate::test_projection::{CLOSED, LARGE};
 
-/// An emitted event without its id.
+/// The content of an emitted event, without its id.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct What {
     tenant: String,
@@ -20,7 +20,7 @@ pub(super) struct What {
     depth: u32,
 }
 
-/// Emitted events by id.
+/// Emitted events, with their ids as keys.
 pub(super) type ById = BTreeMap<String, What>;
 
 impl From<&Emitted> for What {
@@ -45,7 +45,7 @@ impl From<&Event> for What {
     }
 }
 
-/// An event that the log refused.
+/// An emitted event that the log refused to accept.
 #[derive(Clone, Debug)]
 pub(super) struct Refused {
     pub(super) id: String,
@@ -69,7 +69,7 @@ impl Refused {
         Ok(refused.collect())
     }
 
-    /// Whether the operator's choice includes it.
+    /// Whether the operator's choice includes this event.
     pub(super) fn is_chosen(&self, choice: &Choice) -> bool {
         match choice {
             Choice::All => true,
@@ -79,24 +79,24 @@ impl Refused {
     }
 }
 
-/// All events that the meter emitted, from all versions.
+/// Everything that is known about the events that all versions of the meter emitted.
 #[derive(Default)]
 pub(super) struct Account<'a> {
-    /// Events that must have been sent to the log.
+    /// The events that must have been sent to the log.
     pub(super) expected: ById,
-    /// Events that may be in the log or not.
+    /// The events that the log may or may not contain.
     pub(super) perhaps: Option<&'a ById>,
-    /// Events that are set aside.
+    /// The refused events that are set aside in an outbox.
     pub(super) refused: Vec<Refused>,
-    /// Events that were refused and then dropped, or deleted with their version.
+    /// The events that the log refused and that were then dropped, or deleted with their version.
     pub(super) gone: Option<&'a BTreeSet<String>>,
 }
 
 impl Account<'_> {
-    /// Checks that each emitted event is in at most one place. With `whole`, each expected
-    /// event must be in exactly one place, and each event must be expected. Without `whole`,
-    /// events may be missing or unexpected, because some builds may be in the middle of a
-    /// tick, which is not a state of the model.
+    /// Checks that each emitted event is in at most one place. If `whole`, each expected event must
+    /// be in exactly one place, and each event must be expected. Otherwise, events may be missing
+    /// or unexpected, because some builds may be in the middle of a tick, which is not a state of
+    /// the model.
     pub(super) fn check(&self, events: &[Event], whole: bool) -> Result<()> {
         let perhaps = |id: &str| self.perhaps.and_then(|perhaps| perhaps.get(id));
         let gone = |id: &String| self.gone.is_some_and(|gone| gone.contains(id));
@@ -130,7 +130,7 @@ impl Account<'_> {
     }
 }
 
-/// The second projection's result, as it must be for this log.
+/// The answers that the second projection must give to the events of a log.
 #[derive(Default)]
 pub(super) struct Answers {
     expected: ById,
@@ -140,7 +140,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    /// The answers to `events`; its ids begin with `name`.
+    /// Computes the answers to `events`. Their ids begin with `name`.
     pub(super) fn to(events: &[Event], name: &str, depth_max: u32) -> Self {
         let mut answers = Self::default();
         for (offset, event) in (0..).zip(events) {
@@ -163,8 +163,8 @@ impl Answers {
         answers
     }
 
-    /// Checks that every answer in the log is expected and occurs once. With `whole`, no
-    /// answer may be missing.
+    /// Checks that every answer in the log is expected and occurs once. If `whole`, no answer may
+    /// be missing.
     pub(super) fn check(&self, events: &[Event], whole: bool) -> Result<()> {
         let mut found = 0;
         for event in events.iter().filter(|event| echo::is_answer(event)) {

@@ -1,4 +1,4 @@
-//! The steps of a random history of the experiment `fold`: everything that can happen to an
+//! Defines the steps of a random history of the experiment `fold`: everything that can happen to an
 //! engine, and the probability of each step.
 
 use proptest::prelude::*;
@@ -7,7 +7,7 @@ use proptest_state_machine::ReferenceStateMachine;
 use crate::model::Choice;
 use crate::test_projection::{Kind, Policy, Reading};
 
-/// The versions that can be uploaded.
+/// The variants of the plugin that can be uploaded as versions.
 pub const KINDS: [Kind; 4] = [
     Kind { offset: 0, mended: false, on_failure: Policy::ParkSubject },
     Kind { offset: 1, mended: false, on_failure: Policy::ParkEvent },
@@ -15,7 +15,7 @@ pub const KINDS: [Kind; 4] = [
     Kind { offset: 3, mended: true, on_failure: Policy::ParkEvent },
 ];
 
-/// The settings of one history.
+/// The settings with which the engine runs during one history.
 #[derive(Clone, Debug)]
 pub struct Setting {
     /// The maximum number of events in a batch.
@@ -24,99 +24,99 @@ pub struct Setting {
     pub batch_timers: usize,
     /// The maximum number of events in a chunk.
     pub chunk_events: usize,
-    /// How long a commit may wait, in milliseconds.
+    /// How long a commit may be delayed to collect more changes, in milliseconds.
     pub commit_ms: u64,
-    /// How long a commit may wait for its sync, in milliseconds.
+    /// How long a commit may remain without a sync of the disk, in milliseconds.
     pub sync_ms: u64,
-    /// The most events and commits that wait for a sync.
+    /// The maximum number of events, and of commits, that may wait for a sync of the disk.
     pub unsynced_events: u64,
-    /// The bytes that the change log may take.
+    /// The maximum size of a state's change log, in bytes.
     pub changes_bytes: u64,
     /// The limit on the emit depth. `None` if there is no second projection that answers
     /// emitted events.
     pub echo_depth: Option<u32>,
 }
 
-/// An event to append.
+/// A record that a step appends to the log.
 #[derive(Clone, Debug)]
 pub enum Input {
     /// A reading: its tenant and subject, the time since the previous reading in milliseconds
     /// (may be negative), and its content.
     Read(Actor, i16, Reading),
-    /// A reading this many seconds ahead of the log's clock.
+    /// A reading whose time is this many seconds ahead of the log's clock.
     Ahead(Actor, u8),
     /// A record that is not an event, with the event type that the record claims to have, as
     /// an index into [`CLAIMED`].
     Unreadable(u8),
     /// An event of a type to which no projection subscribes.
     Other,
-    /// A heartbeat this many milliseconds later.
+    /// A heartbeat, this many milliseconds after the log's clock.
     Heartbeat(u16),
 }
 
-/// A tenant, as an index into [`TENANTS`], and a subject.
+/// The tenant and subject of an event. The tenant is an index into [`TENANTS`].
 pub(super) type Actor = (u8, u8);
 
-/// The tenants of events. An empty one means no tenant.
+/// The tenants that events can have. An empty text means no tenant.
 pub(super) const TENANTS: [&str; 3] = ["", "a", "b"];
 
-/// The types that unreadable records claim. An empty one means no type.
+/// The event types that unreadable records can claim to have. An empty text means no type.
 pub(super) const CLAIMED: [&str; 3] = ["", "m.read", "x.other"];
 
 /// One step of a history. Versions are indices into [`KINDS`].
 #[derive(Clone, Debug)]
 pub enum HistoryAction {
-    /// Events are appended.
+    /// Appends events to the log.
     Append(Vec<Input>),
-    /// The engine takes this many turns.
+    /// Lets the engine take this many turns.
     Turns(u8),
-    /// The engine takes turns until nothing is left to do.
+    /// Lets the engine take turns until nothing is left to do.
     Settle,
-    /// The process dies and starts again.
+    /// Kills the process, and starts it again.
     Restart,
-    /// This many milliseconds pass.
+    /// Advances the clock by this many milliseconds.
     Wait(u16),
-    /// A commit fails, after this many others.
+    /// Makes a commit fail, after this many others have succeeded.
     FailCommit(u8),
-    /// The next read of a state fails.
+    /// Makes the next read of a state fail.
     FailStateRead,
-    /// The next read of the log fails.
+    /// Makes the next read of the log fail.
     FailLogRead,
-    /// The next append of emitted events fails.
+    /// Makes the next append of emitted events fail.
     FailAppend,
-    /// The next write of the catalogue fails.
+    /// Makes the next write of the catalogue fail.
     FailCatalog,
-    /// This many calls of plugins fail through a fault of the host.
+    /// Makes this many calls of plugins fail through a fault of the host.
     FailCalls(u8),
-    /// Appends wait.
+    /// Holds back the appends to the log from now on.
     Hold,
-    /// Waiting appends continue.
+    /// Lets the appends that are held back continue.
     Release,
-    /// The log begins or stops refusing large events.
+    /// Sets whether the log refuses large events from now on.
     Limit(bool),
-    /// A version is uploaded. The flag says whether it becomes active by itself.
+    /// Uploads a version. The flag determines whether the version becomes active by itself.
     Upload(u8, bool),
-    /// A version is activated.
+    /// Activates a version.
     Activate(u8),
-    /// The previously active version is activated.
+    /// Activates the previously active version again.
     Rollback,
-    /// A version is deleted.
+    /// Deletes a version.
     Delete(u8),
-    /// The whole projection is deleted.
+    /// Deletes the whole projection.
     DeleteAll,
-    /// A version is rebuilt.
+    /// Rebuilds a version from the log.
     Rebuild(u8),
-    /// The projection is paused.
+    /// Pauses the projection.
     Pause,
-    /// The projection is resumed.
+    /// Resumes the projection.
     Resume,
-    /// Parked events are retried.
+    /// Retries the parked events that the operator chooses.
     Retry(Choice),
-    /// Parked events are dropped.
+    /// Drops the parked events that the operator chooses.
     Discard(Choice),
 }
 
-/// Generates histories: any step may follow any other.
+/// Generates random histories, in which any step may follow any other.
 #[derive(Debug)]
 pub struct History;
 
@@ -196,7 +196,8 @@ fn input() -> impl Strategy<Value = Input> {
     ]
 }
 
-/// Few tenants and subjects, so that tenants share subjects, and a batch mixes tenants.
+/// Generates a tenant and a subject from a few, so that tenants share subjects and batches contain
+/// several tenants.
 fn who() -> impl Strategy<Value = Actor> {
     (prop::sample::select(vec![0_u8, 1, 1, 2, 2]), 0_u8..3)
 }

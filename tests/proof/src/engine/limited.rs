@@ -1,4 +1,4 @@
-//! A log that refuses some events for good, like a Kafka topic whose
+//! Implements a log that refuses some events permanently, like a Kafka topic whose
 //! `max.message.bytes` is lower than the host's limit.
 
 use std::collections::BTreeSet;
@@ -20,23 +20,24 @@ pub(super) struct LimitedLog {
     /// still held back.
     taken: Mutex<BTreeSet<String>>,
     stores: Arc<MemoryStores>,
-    /// An event that was sent although a crash would have taken it back.
+    /// A description of an event that was sent to the log although a crash could still have undone
+    /// it.
     too_early: Mutex<Option<String>>,
 }
 
 impl LimitedLog {
-    /// A log over `inner`, for events that the shards in `stores` emit.
+    /// Creates a log that stores its events in `inner`. The shards in `stores` emit events to it.
     pub(super) fn new(inner: Arc<MemoryLog>, stores: Arc<MemoryStores>) -> Self {
         let (taken, too_early) = (Mutex::default(), Mutex::default());
         Self { inner, limited: AtomicBool::new(true), taken, stores, too_early }
     }
 
-    /// An event that was sent before it was durable.
+    /// Describes an event that was sent to the log before it was durable, if there was one.
     pub(super) fn sent_too_early(&self) -> Option<String> {
         self.too_early.lock().clone()
     }
 
-    /// Notes the first of `events` that is in no durable outbox.
+    /// Records the first of `events` that is in no durable outbox.
     fn check_durable(&self, events: &Events) {
         let mut durable = BTreeSet::new();
         for shard in self.stores.shards() {
@@ -51,7 +52,7 @@ impl LimitedLog {
         }
     }
 
-    /// Sets whether it refuses large events from now on.
+    /// Sets whether the log refuses large events from now on.
     pub(super) fn limit(&self, limited: bool) {
         self.limited.store(limited, Ordering::SeqCst);
     }

@@ -21,12 +21,12 @@ pub use world::{Planted, World};
 
 use crate::{Claim, Counts, Run};
 
-/// The longest history, in steps.
+/// The maximum number of steps in a history.
 const STEPS_MAX: usize = 50;
-/// How many times a failing history is made smaller.
+/// The maximum number of attempts to make a failing history smaller.
 const SHRINKS_MAX: u32 = 3_000;
 
-/// Invariant 5.
+/// The claim that this experiment tests: invariant 5.
 pub const CLAIM: Claim = Claim {
     invariant: 5,
     name: "fold",
@@ -52,7 +52,8 @@ pub fn histories(run: &mut Run<'_>, planted: Planted) {
     });
 }
 
-/// One random history. If it fails, returns the smallest history that fails.
+/// Plays the random history of `seed`. If it fails, returns the failure of the smallest history
+/// that still fails.
 fn random(seed: u64, planted: Planted) -> (u32, Result<()>) {
     let config = Config {
         cases: 1,
@@ -91,7 +92,7 @@ fn random(seed: u64, planted: Planted) -> (u32, Result<()>) {
 /// Plays one history.
 ///
 /// # Errors
-/// The first step after which something is wrong.
+/// Describes what is wrong after the first step that fails.
 pub fn replay(setting: &Setting, steps: &[HistoryAction], planted: Planted) -> Result<()> {
     let mut world = World::new(setting, planted);
     for (number, step) in steps.iter().enumerate() {

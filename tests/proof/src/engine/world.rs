@@ -1,4 +1,4 @@
-//! An engine over fake ports, and a model of every version.
+//! Implements an engine over fake ports, and a model of every version.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -30,7 +30,7 @@ use crate::planted::{BadLog, BadPublish, BadStores};
 use crate::test_projection::{self, Flaky, Flaws, NAME, Reading, SECOND, Shelf};
 
 const P0: PartitionId = PartitionId(0);
-/// The limit on the emit depth if there is no second projection.
+/// The limit on the emit depth that applies if there is no second projection.
 const DEPTH_MAX: u32 = 16;
 /// The maximum number of turns of the engine until it has nothing left to do. No history needs
 /// that many.
@@ -39,31 +39,32 @@ const TURNS_MAX: u32 = 20_000;
 /// The bugs that are planted in the ports.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Planted {
-    /// The plugin's flaws.
+    /// The flaws of the plugin.
     pub flaws: Flaws,
-    /// The stores' bug.
+    /// The bug of the stores.
     pub stores: Option<crate::planted::Stores>,
-    /// The log's bug.
+    /// The bug of the log.
     pub log: Option<crate::planted::Logs>,
-    /// Whether some commits are not published.
+    /// Whether the sink for commits loses some of them.
     pub unpublished: bool,
-    /// The model's bug.
+    /// The bug of the model.
     pub model: Option<Flaw>,
 }
 
-/// A version's build: its version and how often it was rebuilt.
+/// Identifies a build: its version, and how often that version was rebuilt.
 type BuildId = (String, u64);
 
-/// A publication of the engine.
+/// Something that the engine published to the readers.
 #[derive(Debug)]
 enum Published {
     Committed(Arc<PublishedCommit>),
-    /// An activation: the epoch (`None` if no version is active any more), the next offset of
-    /// the activated build at that moment, and the rows that a client sees first.
+    /// The engine activated a build: the epoch (`None` if no version is active any more), the next
+    /// offset of the activated build at that moment, and the rows that a client sees first.
     Activated(Option<String>, Offset, Shown),
 }
 
-/// Keeps all publications, each with the next offsets at that moment.
+/// Records everything that the engine publishes, each with the next offsets of the shards at that
+/// moment.
 struct Watch {
     stores: Arc<MemoryStores>,
     calls: Mutex<Vec<Published>>,
@@ -105,7 +106,7 @@ struct Before {
     point: ShardPoint,
 }
 
-/// The engine, its ports, and the state that it must reach.
+/// The engine with its ports, and the models of the state that the engine must reach.
 pub struct World {
     log: Arc<MemoryLog>,
     limited: Arc<LimitedLog>,
@@ -119,37 +120,37 @@ pub struct World {
     engine: Arc<Engine>,
     call_faults: Arc<AtomicU32>,
     time: i64,
-    /// The log's clock, from which append times are taken.
+    /// The log's clock. Events get their append times from it.
     log_time: i64,
     appended: u64,
     held: bool,
     models: BTreeMap<BuildId, Model>,
-    /// The models as of a durable commit: a crash takes back what came after it.
+    /// The models at the last durable commit. A crash undoes everything after that commit.
     durable_models: BTreeMap<BuildId, Model>,
     serving: Option<BuildId>,
-    /// The prefix of the ids of each build's emitted events.
+    /// The prefix with which the ids of a build's emitted events begin, by build.
     names: BTreeMap<BuildId, String>,
-    /// Events that deleted builds emitted.
+    /// The events that deleted builds emitted.
     emitted_before: ById,
-    /// Events that may be in the log or not.
+    /// The events that the log may or may not contain.
     perhaps: ById,
     /// The emitted events that can no longer reach the log, because an operator dropped them
     /// after the log had refused them, or because they were deleted with their version.
     gone: BTreeSet<String>,
-    /// The prefix of the ids of the second projection's events, if there is one.
+    /// The prefix with which the ids of the second projection's events begin, if there is one.
     echo: Option<String>,
     shown: Shown,
-    /// After a crash: what the client showed before, until it can read again.
+    /// What the client showed before a crash. It is set until the client can read again.
     reconnects: Option<Before>,
     /// How often the projection was deleted.
     creation: u64,
-    /// For each epoch, the creation and the build that it was seen to name.
+    /// For each epoch that a reader saw, the creation and the build that the epoch named.
     epochs: BTreeMap<String, (u64, BuildId)>,
     /// The bug that is planted in models.
     flaw: Option<Flaw>,
 }
 
-/// The engine's settings for `setting`.
+/// The engine's settings in a history with the settings `setting`.
 fn engine_config(setting: &Setting) -> EngineConfig {
     EngineConfig {
         batch_events_max: setting.batch_events,
@@ -166,7 +167,7 @@ fn engine_config(setting: &Setting) -> EngineConfig {
 }
 
 impl World {
-    /// A fresh engine over an empty log.
+    /// Creates a new engine over an empty log.
     ///
     /// # Panics
     /// Never: an empty catalogue can be read.
@@ -305,7 +306,7 @@ impl World {
                 let record = VersionRecord { sha256: sha256.clone(), ..VersionRecord::default() };
                 let plugin = lantern_engine::PluginSource::load(&*self.shelf, &record);
                 let plugin = plugin.map_err(anyhow::Error::msg)?;
-                // The time of the upload is also part of the version's identity.
+                // The time of the upload is part of the version's identity, so it must differ.
                 self.clock.advance(Duration::from_micros(1));
                 let activate = Activation::checked(*activate);
                 let upload = Upload { activate, check: false, ..Upload::new(plugin, sha256) };
@@ -346,7 +347,7 @@ impl World {
         }
     }
 
-    /// Clears the faults of all states.
+    /// Removes the faults that were injected into the states.
     fn mend(&self) {
         for shard in self.stores.shards() {
             self.stores.shard(&shard).clear_faults();
@@ -370,20 +371,20 @@ impl World {
         Ok(Ok(()))
     }
 
-    /// Notes which events of `all`, emitted by deleted builds, are in the log.
+    /// Records which of the events `all`, which deleted builds emitted, are in the log.
     fn take_account(&mut self, all: ById, events: &[Event]) {
         for (id, what) in all {
             if events.iter().any(|event| event.id == id) {
                 self.emitted_before.insert(id, what);
             } else {
-                // The event may be pending, or it was deleted with the state.
+                // The event is still being sent, or it was deleted together with the state.
                 self.perhaps.insert(id, what);
             }
         }
     }
 
     fn rebuild(&mut self, version: &VersionId) -> Result<(), EngineError> {
-        // Unsent events of the state are carried over if the state can be read.
+        // Unsent events of a state are kept if the state can be read, so no read may fail here.
         self.mend();
         let half = self.half_ticked(version);
         self.engine.rebuild(NAME, version)?;
@@ -393,9 +394,9 @@ impl World {
         Ok(())
     }
 
-    /// The model of the active build of `version`, if a fault interrupted the build in the
-    /// middle of a tick; otherwise `None`. The model has the events that the build had emitted
-    /// by then.
+    /// Returns the model of the active build of `version`, if a fault interrupted the build in the
+    /// middle of a tick; otherwise `None`. The model has the events that the build had emitted by
+    /// then.
     fn half_ticked(&mut self, version: &VersionId) -> Option<(BuildId, Model)> {
         let build = self.serving.clone().filter(|build| build.0 == version.0)?;
         let meta = meta_of(&*self.stores.shard(&shard_id(&build)).peek()).ok()?;
@@ -443,7 +444,7 @@ impl World {
         }
     }
 
-    /// Takes turns until nothing is left to do, also after faults.
+    /// Lets the engine take turns until nothing is left to do, even if faults interrupt it.
     fn settle(&mut self) -> Result<()> {
         let mut turns = 0;
         for _ in 0..40 {
@@ -456,7 +457,7 @@ impl World {
         Ok(())
     }
 
-    /// Restarts the engine: everything that was only in memory is lost.
+    /// Restarts the engine. Everything that existed only in memory is lost.
     fn restart(&mut self) -> Result<()> {
         self.check()?;
         if let Some(build) = &self.serving
@@ -494,7 +495,7 @@ impl World {
         Ok(())
     }
 
-    /// What is reported to others is durable.
+    /// Checks that everything that the engine has reported to others is durable.
     fn check_durable(&self, record: &ProjectionRecord) -> Result<()> {
         if let Some(id) = self.limited.sent_too_early() {
             bail!("event {id} was sent before it was durable");
@@ -523,7 +524,8 @@ impl World {
 
     /// Retries or drops parked events, in the engine and in the model.
     fn decide(&mut self, choice: &Choice, retry: bool) -> Result<()> {
-        // A decision that fails in the middle may count or not; both are right.
+        // A decision that fails in the middle may or may not have been carried out. Both are
+        // correct.
         self.call_faults.store(0, Ordering::SeqCst);
         self.mend();
         self.settle()?;
@@ -553,7 +555,7 @@ impl World {
         let outcome = match (decided, before) {
             (Ok(outcome), Some(build)) => (outcome, build),
             (Err(EngineError::NoProjection(_) | EngineError::NotActive(_)), _) => return Ok(()),
-            // Its state could not be opened at the last start.
+            // The engine could not open the state at its last start.
             (Err(EngineError::Halted(.., reason)), _) if reason.contains("told to") => {
                 return Ok(());
             }
@@ -580,7 +582,7 @@ impl World {
         let calls = std::mem::take(&mut *self.watch.calls.lock());
         for call in calls {
             match call {
-                // A client that reads again gets these with its first read.
+                // A client that reconnects gets these commits with its first read.
                 Published::Committed(_) if self.reconnects.is_some() => (),
                 Published::Committed(commit) => self.shown.commit(&commit)?,
                 Published::Activated(epoch, next, shown) => {
@@ -635,7 +637,7 @@ impl World {
         model
     }
 
-    /// Notes that another build serves readers from offset `next` on.
+    /// Records that another build serves readers from offset `next` on.
     fn activated(&mut self, epoch: Option<String>, next: Offset) -> Result<()> {
         let Some(epoch) = epoch else {
             self.serving = None;
@@ -648,7 +650,7 @@ impl World {
         let before = self.serving.replace(build.clone());
         let changed = [Some(build.clone()), before.clone()];
         match before {
-            // Its state could not be opened at first, and is open now.
+            // The engine could not open the build's state at first, and has opened it now.
             Some(old) if old == build => (),
             // A rebuild starts from scratch, and emits only the events that the previous build
             // had not emitted.
@@ -679,7 +681,7 @@ impl World {
                 model.serve(next, true);
             }
         }
-        // An activation is durable, and all commits before it are.
+        // The engine must make an activation durable, and all commits before it.
         for build in changed.into_iter().flatten() {
             let model = self.model(&build).clone();
             self.durable_models.insert(build, model);
@@ -687,7 +689,7 @@ impl World {
         Ok(())
     }
 
-    /// Keeps the events that a deleted build had emitted.
+    /// Keeps the events that a build emitted before it was deleted.
     fn bury(&mut self, build: &BuildId) {
         self.durable_models.remove(build);
         if let Some(model) = self.models.remove(build) {
@@ -703,7 +705,7 @@ impl World {
         numbered.map(|(n, e)| (emitted_id(&name, 0, e.cause, n), e.into())).collect()
     }
 
-    /// The events that the log refused, of one version or of all.
+    /// The events that the log refused to accept from the given version, or from all versions.
     fn refused_of(&self, version: Option<&str>) -> Result<Vec<Refused>> {
         let mut refused = Vec::new();
         for record in self.record().into_iter().flat_map(|record| record.versions) {
@@ -737,7 +739,7 @@ impl World {
         Ok(())
     }
 
-    /// Checks that no emitted event is in two places and, with `whole`, that each is in one.
+    /// Checks that no emitted event is in two places and, if `whole`, that each is in one place.
     fn check_emitted(&self, events: &[Event], whole: bool) -> Result<()> {
         let mut expected = self.emitted_before.clone();
         for (build, model) in &self.models {
@@ -774,7 +776,7 @@ impl World {
         self.log.release_appends();
         self.mend();
         if self.record().is_some() {
-            // The catalogue's fault may still be pending.
+            // The catalogue's fault may still be pending, so the first attempt may fail.
             self.engine.resume(NAME).or_else(|_| self.engine.resume(NAME))?;
             self.check()?;
         }
@@ -806,7 +808,7 @@ impl World {
         if self.limited.is_limited() {
             return Ok(());
         }
-        // The log accepts large events by now.
+        // At this point the log accepts large events again.
         self.decide(&Choice::All, true)?;
         self.settle()?;
         let active = record.active.as_ref().map(|active| active.0.as_str());
@@ -824,14 +826,15 @@ impl World {
         self.catalog.projections().ok()?.into_iter().find(|record| record.name == name)
     }
 
-    /// The log's events. Events of projections have an append time, too.
+    /// All events in the log. Events of projections have an append time, too.
     fn events(&self) -> Vec<Event> {
         let times = self.log.append_times(P0);
         let events = self.log.events(P0).into_iter().map(|(_, event)| event);
         events.zip(times).map(|(event, appended)| with_append_time(event, appended)).collect()
     }
 
-    /// The shard that faults apply to: that of the serving version, or any other.
+    /// The shard whose operations fail: the shard of the version that serves readers, or any shard
+    /// if there is none.
     fn serving_shard(&self) -> Arc<lantern_core::fake::MemoryShard> {
         let build = self.serving.clone().unwrap_or_else(|| (id_of(0).0, 0));
         self.stores.shard(&shard_id(&build))
@@ -839,7 +842,7 @@ impl World {
 }
 
 impl Shown {
-    /// The rows that a new client shows.
+    /// Reads the rows that a new client shows.
     fn of(epoch: String, store: &dyn ReadStore) -> Result<Self> {
         let meta: ShardMeta = meta_of(store)?;
         let mut rows = BTreeMap::new();
@@ -887,7 +890,7 @@ fn with_append_time(mut event: Event, appended: Timestamp) -> Event {
     event
 }
 
-/// A record that is not an event. It claims a type, or none.
+/// Creates a record that is not an event. The record claims to have an event type, or none.
 fn unreadable(claimed: &str) -> Event {
     let mut members = json!({ UNREADABLE_REASON: "no JSON" });
     if !claimed.is_empty() {
@@ -896,13 +899,14 @@ fn unreadable(claimed: &str) -> Event {
     Event { kind: UNREADABLE_TYPE.into(), extensions: members.to_string(), ..Event::default() }
 }
 
-/// The version and the number of rebuilds in an epoch.
+/// Extracts the version and the number of its rebuilds from an epoch.
 fn build_of_epoch(epoch: &str) -> Option<BuildId> {
     let mut parts = epoch.split('.').skip(1);
     Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
 }
 
-/// Whether `to` is after `from` with no event of the meter between them.
+/// Whether `to` is after `from`, and none of the events between them is one to which the meter
+/// subscribes.
 fn only_passed(events: &[Event], from: Offset, to: Offset) -> bool {
     let index = |offset: Offset| usize::try_from(offset.0).unwrap_or(usize::MAX);
     from < to

@@ -1,5 +1,5 @@
-//! A client's copy of a table. It applies frames as every client must. It compares every state
-//! that it shows with the state that the table had at the same commit.
+//! Implements a client's copy of a table. It applies frames as every client must, and compares
+//! every state that it shows with the state that the table had at the same commit.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Deserialize;
@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::FeedCounts;
 use super::world::{Numbers, World};
 
-/// A copy of one table.
+/// A client's copy of one table.
 #[derive(Clone)]
 pub(super) struct Copy {
     pub(super) table: usize,
-    /// Whether the client receives every change separately.
+    /// Whether the client receives every change of a row separately.
     pub(super) changes: bool,
-    /// Epoch and commit of the rows that are shown.
+    /// The epoch and commit of the rows that the copy shows; `None` before the first rows.
     pub(super) shown: Option<(String, u64)>,
     pub(super) token: Option<String>,
     rows: Numbers,
@@ -48,9 +48,9 @@ impl Copy {
         (self.snap, self.delta) = (None, None);
     }
 
-    /// Checks the answer to a resume. The answer names the commit from which the feed
-    /// continues: the table must have had the shown rows at that commit, and the commit must
-    /// not be older than the shown one.
+    /// Checks the server's answer to a client that resumes with its token. The answer names the
+    /// commit from which the feed continues: the table must have had the shown rows at that commit,
+    /// and the commit must not be older than the shown one.
     pub(super) fn resumed(&mut self, world: &World, ok: &Value) -> Result<()> {
         let (Some(commit), Some((epoch, shown))) = (ok["commit"].as_u64(), self.shown.clone())
         else {
@@ -64,7 +64,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Applies a frame of its subscription.
+    /// Applies a frame of the subscription to which this copy belongs.
     pub(super) fn apply(
         &mut self,
         world: &World,
@@ -117,7 +117,7 @@ impl Copy {
         }
     }
 
-    /// Collects a part of a delta.
+    /// Keeps one part of a delta until all its parts have arrived.
     fn delta(&mut self, from: u64, pos: u64, frame: &Value) -> Result<()> {
         let fresh = || Delta { from, pos, up: Numbers::new(), del: Vec::new() };
         let delta = self.delta.get_or_insert_with(fresh);
@@ -131,7 +131,7 @@ impl Copy {
         Ok(())
     }
 
-    /// Applies the whole delta.
+    /// Applies a delta of which all parts have arrived.
     fn finish(&mut self, world: &World, frame: &Value) -> Result<()> {
         let delta = self.delta.take().context("there is no delta")?;
         let twice = delta.del.iter().find(|key| delta.up.contains_key(*key));
@@ -151,7 +151,8 @@ impl Copy {
         self.show(world, epoch, delta.pos, frame)
     }
 
-    /// Both ends of a change, which must begin at the shown commit.
+    /// Returns the first and the last commit of a change, which must begin at the commit that the
+    /// copy shows.
     fn follows(&self, frame: &Value) -> Result<(u64, u64)> {
         let (from, pos) = (number(frame, "from")?, number(frame, "to")?);
         let at = self.shown.as_ref().map(|(_, pos)| *pos);

@@ -38,7 +38,7 @@ use reader::Reader;
 use wire::{Line, Wire};
 use world::World;
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 9,
     name: "feed",
@@ -47,13 +47,13 @@ pub const CLAIM: Claim = Claim {
     experiment: try_seeds,
 };
 
-/// After this many cases each thing that is counted must have happened.
+/// After this many cases, each kind of event that is counted must have occurred.
 const CASES_ENOUGH: u64 = 100;
-/// How long a case may take by the machine's clock after the last commit.
+/// The maximum real time that a case may take after its last commit.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often each thing happened in the cases, so that a run can check that all of them were
-/// tried.
+/// Counts how often each kind of event occurred in the cases, so that a run can check that all of
+/// them were tried.
 #[derive(Clone, Copy, Debug, Default)]
 struct FeedCounts {
     connections: u64,
@@ -123,7 +123,7 @@ fn try_seeds(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Runs one seed.
+/// Runs the case of one seed.
 fn case(seed: u64) -> Result<FeedCounts> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build()?;
@@ -132,11 +132,11 @@ fn case(seed: u64) -> Result<FeedCounts> {
     seen
 }
 
-/// The world, and the present server.
+/// The simulated world, and the server that currently serves it.
 struct Net {
     world: Arc<World>,
     server: Mutex<Server>,
-    /// Whether everything was committed.
+    /// Whether the case has made all its commits.
     done: AtomicBool,
 }
 
@@ -166,7 +166,8 @@ impl Net {
         }
     }
 
-    /// The server dies, commits without a sync are made again, and another server starts.
+    /// Kills the server, commits the events of commits without a sync again, and starts another
+    /// server.
     fn crash(&self, rng: &mut Rng) {
         let mut server = self.server.lock();
         server.sessions.iter().for_each(AbortHandle::abort);
@@ -175,7 +176,8 @@ impl Net {
         *server = Server::start(&self.world, rng);
     }
 
-    /// Connects to the present server. Returns its window, too.
+    /// Connects to the current server. Returns the connection, and the server's limit on
+    /// unacknowledged frames.
     fn connect(&self, line: Line, rng: &mut Rng) -> (Wire, u64) {
         let mut server = self.server.lock();
         let (near, far) = tokio::io::duplex(1 << rng.usize(10..17));
@@ -192,7 +194,7 @@ impl Net {
         (Wire::new(far, session, line, frame_max, rng.fork()), window)
     }
 
-    /// How long a silent client may stay connected, at most.
+    /// The maximum time that the server may keep a silent client connected.
     fn patience(&self) -> Duration {
         let server = self.server.lock();
         let LiveConfig { hello_ms, heartbeat_ms, pong_ms, stall_ms, close_ms, .. } = server.config;
@@ -218,7 +220,7 @@ impl Server {
             hello_ms: 300,
             close_ms: 50,
             stall_ms: 150,
-            // High, because this time is measured by the paused clock, which advances even
+            // A high limit, because this time is measured by the paused clock, which advances even
             // while reading threads wait for a processor.
             snapshot_ms_max: 600_000,
             window: rng.u32(1..=8),
@@ -283,8 +285,7 @@ async fn simulate(seed: u64) -> Result<FeedCounts> {
             let late = format!("a client does not get to {:?}", net.world.head());
             ensure!(started.elapsed() < PATIENCE, late);
             turn(&mut rng).await;
-            // Reads of the store run on other threads. This loop must leave a processor to
-            // them.
+            // The store is read on other threads. This loop must leave a processor to them.
             std::thread::yield_now();
         }
         let of = (&mut reader).await.context("a client panicked")??;
@@ -304,8 +305,7 @@ async fn turn(rng: &mut Rng) {
     }
 }
 
-/// Checks that the server releases all sessions and merged changes after all clients
-/// are gone.
+/// Checks that after all clients are gone, the server keeps no sessions and no merged changes.
 async fn all_is_given_back(net: &Net, rng: &mut Rng) -> Result<()> {
     let hub = net.server.lock().hub.clone();
     let started = Instant::now();
@@ -319,7 +319,7 @@ async fn all_is_given_back(net: &Net, rng: &mut Rng) -> Result<()> {
     Ok(())
 }
 
-/// One random commit.
+/// Makes one random commit.
 fn commit(world: &World, rng: &mut Rng, partitions: usize) {
     let most = if rng.u8(..10) == 0 { 200 } else { 20 };
     let table = rng.u32(..2);
@@ -335,7 +335,7 @@ fn commit(world: &World, rng: &mut Rng, partitions: usize) {
     };
     let writes: Vec<world::Write<'_>> = keys.iter().map(String::as_str).map(write).collect();
     world.commit_unpublished(rng.u32(..partitions as u32), &writes);
-    // A view may be newer than the last published commit.
+    // A view of the state may already contain a commit that is not published yet.
     if rng.u8(..3) != 0 {
         world.publish();
     }

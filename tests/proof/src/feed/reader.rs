@@ -1,5 +1,5 @@
-//! A simulated client. It connects again and again, and each connection ends in a random way
-//! (see [`SessionOutcome`]). The client checks every state that it shows.
+//! Implements a simulated client. It connects again and again, and each connection ends in a random
+//! way (see [`SessionOutcome`]). The client checks every state that it shows.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,17 +16,17 @@ use super::copy::Copy;
 use super::wire::{Line, ServerMessage, Wire};
 use super::{FeedCounts, Net};
 
-/// What happens to a connection.
+/// The way in which a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SessionOutcome {
-    /// It is not cut.
+    /// The connection lasts until the client has all changes.
     Lasts,
-    /// It is cut at some byte.
+    /// The connection is cut at some byte.
     Cut,
     /// After this many frames the client neither reads nor writes, and its end of the
     /// connection stays open.
     HalfOpen(u64),
-    /// The client never reads, but sends `pong`.
+    /// The client never reads, but it sends `pong`.
     Deaf,
 }
 
@@ -35,7 +35,8 @@ pub(super) struct Reader {
     net: Arc<Net>,
     rng: Rng,
     copies: Vec<Copy>,
-    /// A copy as it was some time ago, from which the client can resume.
+    /// An earlier state of one of the copies, with the number of the copy. The client can resume
+    /// from it.
     saved: Option<(usize, Copy)>,
     pub(super) seen: FeedCounts,
 }
@@ -46,11 +47,11 @@ struct Session {
     fate: SessionOutcome,
     window: u64,
     ack_every: u64,
-    /// Data frames received, and acknowledged.
+    /// The number of data frames that the client has received and acknowledged.
     received: u64,
     acked: u64,
     next_id: u64,
-    /// The copy that each subscription or channel belongs to.
+    /// The copy to which the frames of each subscription or channel belong.
     ids: HashMap<u64, usize>,
     channels: HashMap<u64, usize>,
 }
@@ -60,7 +61,7 @@ impl Reader {
         Self { net, rng, copies, saved: None, seen: FeedCounts::default() }
     }
 
-    /// Connects until the newest state is shown after the last commit.
+    /// Connects again and again until, after the last commit, all copies show the newest state.
     pub(super) async fn run(mut self) -> Result<FeedCounts> {
         while !self.session().await? {
             self.seen.connections += 1;
@@ -119,7 +120,7 @@ impl Reader {
         let cut = |rng: &mut Rng, most: usize| 1 << rng.usize(4..most);
         let (mut read, mut written) = (usize::MAX, usize::MAX);
         if fate == SessionOutcome::Cut {
-            // At any byte, more likely an early one.
+            // The connection breaks at any byte, more likely at an early one.
             if rng.u8(..4) == 0 {
                 written = cut(rng, 11) + rng.usize(..64);
             } else {
@@ -135,7 +136,7 @@ impl Reader {
         }
     }
 
-    /// Subscribes to a table; if `resume`, from the token of the client's copy. Returns
+    /// Subscribes to a table. If `resume`, continues from the token of the client's copy. Returns
     /// `false` if the connection broke.
     async fn subscribe(&mut self, session: &mut Session, place: usize, resume: bool) -> bool {
         let copy = &self.copies[place];
@@ -219,7 +220,7 @@ impl Reader {
             session.window
         );
         let ch = frame["ch"].as_u64().context("no channel")?;
-        // Frames of a released channel are acknowledged and ignored.
+        // The client acknowledges frames of a released channel, and ignores them.
         if let Some(place) = session.channels.get(&ch).copied() {
             let copy = &mut self.copies[place];
             copy.apply(&self.net.world, frame, &mut self.seen)?;
@@ -262,7 +263,7 @@ impl Reader {
         self.given_up(session.wire).await
     }
 
-    /// Stops reading and writing. The server must close the connection within its time
+    /// Stops reading and writing. Checks that the server closes the connection within its time
     /// limits.
     async fn given_up(&mut self, mut wire: Wire) -> Result<bool> {
         match timeout(self.net.patience(), &mut wire.session).await {
@@ -271,7 +272,7 @@ impl Reader {
                 ensure!([4501, 4502, 4504].contains(&code), "a silent client: {code}");
             }
             Ok(Ok(SessionEnd::Client(code))) => bail!("a silent client closed with {code:?}"),
-            // The server was killed.
+            // The server was killed, which ends the session.
             Ok(Err(error)) => ensure!(error.is_cancelled(), "a session panicked: {error}"),
             Err(_) => bail!("a client that is silent is not given up"),
         }

@@ -25,7 +25,7 @@ use tokio::time::timeout;
 
 use crate::{Claim, Counts, Run};
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 9,
     name: "real-cuts",
@@ -34,14 +34,14 @@ pub const CLAIM: Claim = Claim {
     experiment: try_cuts,
 };
 
-/// The watched table. It has one row per subject.
+/// The table that the clients watch. It has one row per subject.
 const TABLE: &str = "rogue/seen";
-/// The number of subjects.
+/// The number of subjects that the events have.
 const SUBJECTS: u64 = 23;
-/// After this many cuts the server is killed and started again.
+/// After this many cut connections the server is killed and started again.
 const KILL_EVERY: u64 = 20;
 
-/// The rows of the table.
+/// The rows of the table as text, with their keys.
 type Rows = BTreeMap<String, String>;
 
 fn try_cuts(run: &mut Run<'_>) -> Result<()> {
@@ -80,7 +80,7 @@ async fn cut(run: &mut Run<'_>) -> Result<()> {
         let lines: String = (0..rng.u64(1..6)).map(|n| line(sent + n)).collect();
         sent += lines.lines().count() as u64;
         server.events(lines).await?;
-        // A pause, so that the proxy and the client observe some of the changes.
+        // A pause lets the proxy and the client observe some of the changes.
         tokio::time::sleep(Duration::from_millis(rng.u64(..8))).await;
         let now = cuts.load(Ordering::SeqCst).min(run.requested_cases());
         if now / KILL_EVERY > counted / KILL_EVERY {
@@ -116,7 +116,7 @@ async fn cut(run: &mut Run<'_>) -> Result<()> {
 
 /// Checks every state that the clients showed, in the order in which each showed them.
 fn judge(run: &mut Run<'_>, shown: [&[Shown]; 2]) -> Result<()> {
-    // The number of applied events at each commit.
+    // The number of events that the rows contain at each commit.
     let mut commits: BTreeMap<(&str, u64), u64> = BTreeMap::new();
     for (who, states) in ["the witness", "the client"].into_iter().zip(shown) {
         let mut last: Option<&Shown> = None;
@@ -151,7 +151,7 @@ fn judge(run: &mut Run<'_>, shown: [&[Shown]; 2]) -> Result<()> {
     Ok(())
 }
 
-/// The number of events that `rows` contain.
+/// Computes the number of events that `rows` contain.
 fn applied(rows: &Rows) -> Result<u64> {
     let events = |row: &String| -> Result<u64> {
         let row: serde_json::Value = serde_json::from_str(row)?;
@@ -160,7 +160,7 @@ fn applied(rows: &Rows) -> Result<u64> {
     rows.values().map(events).sum()
 }
 
-/// The rows after the first `events` events of the log.
+/// Computes the rows after the first `events` events of the log.
 fn fold(events: u64) -> Rows {
     let last = |subject: u64| (0..events).rev().find(|n| n % SUBJECTS == subject);
     let row = |subject: u64| {
@@ -173,14 +173,14 @@ fn fold(events: u64) -> Rows {
     (0..SUBJECTS).filter_map(row).collect()
 }
 
-/// A state that a client showed.
+/// A state of the table that a client showed.
 struct Shown {
     epoch: String,
     commit: u64,
     rows: Rows,
 }
 
-/// Keeps the state after every change, from the changes alone.
+/// Computes the state after every change from the changes alone, and records all states.
 async fn witness_all(
     mut changes: Changes,
     table: Table,
@@ -215,7 +215,7 @@ async fn witness_all(
     Ok(())
 }
 
-/// Keeps the client's state whenever something changes.
+/// Records the client's state whenever something changes.
 async fn note_all(mut changes: Changes, table: Table, all: Arc<Mutex<Vec<Shown>>>) -> Result<()> {
     while changes.next().await.is_some() {
         let before = table.epoch();
@@ -231,7 +231,8 @@ async fn note_all(mut changes: Changes, table: Table, all: Arc<Mutex<Vec<Shown>>
     Ok(())
 }
 
-/// The proxy may cut the first connection before the welcome message.
+/// Connects a client. It tries again, because the proxy may cut the connection before the welcome
+/// message.
 async fn connect(url: &str, options: &Options) -> Result<Client> {
     for _ in 0..200 {
         if let Ok(client) = Client::connect(url, options.clone()).await {
@@ -268,7 +269,8 @@ async fn proxy(target: String, cuts: Arc<AtomicU64>, mut rng: Rng) -> Result<Str
     Ok(address.to_string())
 }
 
-/// Forwards at most `left` bytes. Returns whether that cut the connection.
+/// Forwards at most `left` bytes from one side to the other. Returns whether it then cut the
+/// connection.
 async fn pass(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut left: usize) -> bool {
     let mut piece = [0; 1 << 12];
     while left > 0 {
@@ -289,7 +291,7 @@ fn parsed(rows: &BTreeMap<String, Row>) -> Rows {
     rows.iter().map(|(key, row)| (key.clone(), value(row))).collect()
 }
 
-/// A row as serde writes it, independent of white space.
+/// Converts a row to text as serde writes it, so that white space makes no difference.
 fn value(row: &Row) -> String {
     row.read::<serde_json::Value>().map_or_else(|e| e.to_string(), |value| value.to_string())
 }

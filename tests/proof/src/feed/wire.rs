@@ -1,5 +1,5 @@
-//! A client's end of a simulated connection. It implements WebSocket (RFC 6455)
-//! itself, so that a case can split, delay and cut bytes anywhere.
+//! Implements a client's end of a simulated connection. It implements WebSocket (RFC 6455) itself,
+//! so that a case can split, delay and cut bytes anywhere.
 
 use anyhow::{Result, bail, ensure};
 use fastrand::Rng;
@@ -9,9 +9,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
 use tokio::task::JoinHandle;
 use tokio::time::{Duration, sleep};
 
-/// What the client received.
+/// Something that the client received from the server.
 pub(super) enum ServerMessage {
-    /// A message.
+    /// The server sent a message.
     Message(Value),
     /// The server closed the connection, with this code.
     Closed(u16),
@@ -19,14 +19,14 @@ pub(super) enum ServerMessage {
     Cut,
 }
 
-/// How a client reads and writes, and when its connection breaks.
+/// How the client reads and writes, and when its connection breaks.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Line {
-    /// The most bytes read or written at once.
+    /// The maximum number of bytes that are read or written at once.
     pub(super) piece: usize,
-    /// One in this many reads waits first; 0 for none.
+    /// One in this many reads is delayed; 0 means none.
     pub(super) pause_one_in: u32,
-    /// The longest of these waits.
+    /// The longest delay of a read, in milliseconds.
     pub(super) pause_ms: u64,
     /// The connection breaks after this many bytes from the server.
     pub(super) cut_after_read: usize,
@@ -34,15 +34,15 @@ pub(super) struct Line {
     pub(super) cut_after_written: usize,
 }
 
-/// A client's end of a connection.
+/// A client's end of a simulated connection.
 pub(super) struct Wire {
     pipe: DuplexStream,
     inbox: Vec<u8>,
     line: Line,
     rng: Rng,
-    /// The longest message that is accepted.
+    /// The size of the longest message that the client accepts.
     frame_max: usize,
-    /// The server's half.
+    /// The task that runs the server's end of the connection.
     pub(super) session: JoinHandle<SessionEnd>,
 }
 
@@ -57,7 +57,7 @@ impl Wire {
         Self { pipe, inbox: Vec::new(), line, rng, frame_max, session }
     }
 
-    /// Stops delaying and cutting bytes.
+    /// Stops delaying and cutting bytes on this connection.
     pub(super) fn heal(&mut self) {
         self.line = Line {
             piece: 1 << 16,
@@ -91,7 +91,7 @@ impl Wire {
         true
     }
 
-    /// The next message, or how the connection ended.
+    /// Waits for the next message. Also returns when the connection ended, and how.
     pub(super) async fn hear(&mut self) -> Result<ServerMessage> {
         let mut piece = [0; 1 << 12];
         loop {
@@ -125,7 +125,7 @@ impl Wire {
         }
     }
 
-    /// The first complete frame that was received.
+    /// Removes the first complete frame from the bytes that were received.
     fn take(&mut self) -> Result<Option<(u8, Vec<u8>)>> {
         let [first, second, ..] = self.inbox[..] else { return Ok(None) };
         ensure!(first & 0xf0 == 0x80, "a frame begins with {first:#x}");
@@ -151,7 +151,7 @@ impl Wire {
     }
 }
 
-/// The bytes of a masked text frame.
+/// Encodes a text frame whose content is masked with `mask`.
 pub(crate) fn text_frame(payload: &[u8], mask: [u8; 4]) -> Vec<u8> {
     let mut frame = vec![0x81];
     match payload.len() {

@@ -1,5 +1,5 @@
-//! A projection in memory, with every state that it ever had. It implements the port from
-//! which the feed reads. The tests of `host/live` and `clients/rust` include this file, too.
+//! Implements a projection in memory, with every state that it ever had. It implements the port
+//! from which the feed reads. The tests of `host/live` and `clients/rust` include this file, too.
 
 #![allow(dead_code, unreachable_pub, reason = "each who includes it uses a part of it")]
 
@@ -18,11 +18,11 @@ use serde_json::{Value, json};
 
 /// The name of the projection in every world.
 pub const PROJECTION: &str = "shop";
-/// Rows by key, as the feed has them.
+/// The rows of a table by key, in the form in which the feed has them.
 pub type Rows = BTreeMap<String, Value>;
-/// The `n` of each row, by key.
+/// The value of the column `n` of each row, by key.
 pub type Numbers = BTreeMap<String, i64>;
-/// A change: table, key, and the new `n`, or `None` to delete the row.
+/// A change of a row: the table, the key, and the new value of `n`, or `None` to delete the row.
 pub type Write<'a> = (u32, &'a str, Option<i64>);
 
 /// One projection with two public tables (`a`, `b`) and a private one (`c`).
@@ -37,11 +37,11 @@ struct State {
     epochs: u64,
     manifest: Arc<Manifest>,
     shards: Vec<Shard>,
-    /// The states of versions before the serving one, oldest first.
+    /// The states of all versions that served readers before the current one, oldest first.
     before: Vec<Vec<Shard>>,
     /// Each state that ever existed, by epoch and commit.
     history: HashMap<(String, u64), Moment>,
-    /// Committed, but not published yet.
+    /// The commits that are made but not published yet.
     unpublished: Vec<Arc<PublishedCommit>>,
     views: u64,
 }
@@ -51,30 +51,30 @@ struct Shard {
     store: Arc<MemoryShard>,
     meta: ShardMeta,
     rows: [Numbers; 2],
-    /// Commits that a crash undoes, oldest first.
+    /// The commits without a sync, which a crash undoes, oldest first.
     unsynced: Vec<Unsynced>,
 }
 
-/// A commit without a sync.
+/// A commit that was not followed by a sync.
 struct Unsynced {
     meta: ShardMeta,
     tables: Vec<TableChanges>,
-    /// The shard's rows after it.
+    /// The rows of the shard's two public tables after the commit.
     rows: [Numbers; 2],
 }
 
-/// The most commits of a shard without a sync.
+/// The maximum number of commits of a shard that may lack a sync.
 const UNSYNCED: usize = 12;
 
-/// One committed state.
+/// The state of the world after one commit.
 #[derive(Default)]
 struct Moment {
     rows: [Arc<Numbers>; 2],
     /// For each table, whether the commit that led to this state wrote to it.
     touched: [bool; 2],
-    /// The offsets after it, summed over all shards.
+    /// The sum of the next offsets of all shards after the commit.
     next: u64,
-    /// Whether a crash has undone it.
+    /// Whether a crash has undone the commit.
     lost: bool,
 }
 
@@ -102,7 +102,7 @@ fn row(key: &str, n: i64) -> Value {
 }
 
 impl World {
-    /// A world with one version, empty.
+    /// Creates a world with one version, which has no rows.
     pub fn new(partitions: usize) -> Arc<Self> {
         let state = State {
             epoch: None,
@@ -119,7 +119,7 @@ impl World {
         world
     }
 
-    /// Starts a feed over this world. Commits are published to it from now on.
+    /// Starts a feed over this world. From now on commits are published to it.
     pub fn serve(self: &Arc<Self>, config: LiveConfig) -> Arc<Hub> {
         config.check().expect("the settings can work");
         let lag = Arc::new(|_: &str| Some(Lag { events: 3, ms: 12 }));
@@ -128,7 +128,7 @@ impl World {
         hub
     }
 
-    /// Activates another version, which is empty.
+    /// Activates another version, which has no rows.
     pub fn activate(&self, partitions: usize) -> String {
         let fresh = (0..partitions).map(|_| Shard::default()).collect();
         let mut state = self.state.lock();
@@ -141,14 +141,14 @@ impl World {
     /// such version.
     pub fn roll_back(&self) {
         let mut state = self.state.lock();
-        // The first entry is the time before the first version.
+        // The first entry describes the time before the first version, so it cannot be activated.
         if state.before.len() > 1 {
             state.shards = state.before.pop().unwrap_or_default();
             self.take_over(state);
         }
     }
 
-    /// Serves the states in `shards` from now on, under a new epoch.
+    /// Makes the states in `shards` serve readers from now on, under a new epoch.
     fn take_over(&self, mut state: MutexGuard<'_, State>) -> String {
         state.epochs += 1;
         let epoch = format!("{}.v.0", state.epochs);
@@ -166,7 +166,7 @@ impl World {
         epoch
     }
 
-    /// Replaces the name of public table `b`, with another version.
+    /// Gives the public table `b` another name, by activating another version.
     pub fn rename_b(&self, name: &str) {
         let mut manifest = manifest();
         manifest.tables[1].name = name.into();
@@ -193,14 +193,14 @@ impl World {
         }
     }
 
-    /// Commits and publishes. Returns the new commit.
+    /// Makes a commit with the given changes, and publishes it. Returns its number.
     pub fn commit(&self, partition: u32, writes: &[Write<'_>]) -> u64 {
         let pos = self.commit_unpublished(partition, writes);
         self.publish();
         pos
     }
 
-    /// Commits without publishing, as an engine does before it publishes.
+    /// Makes a commit and does not publish it, like an engine before it publishes.
     pub fn commit_unpublished(&self, partition: u32, writes: &[Write<'_>]) -> u64 {
         let mut state = self.state.lock();
         let epoch = state.epoch.clone().expect("a version is served");
@@ -274,7 +274,7 @@ impl World {
         pos
     }
 
-    /// Publishes what was committed.
+    /// Publishes all commits that are not published yet.
     pub fn publish(&self) {
         let commits = std::mem::take(&mut self.state.lock().unpublished);
         if let Some(hub) = &*self.hub.lock() {
@@ -290,8 +290,7 @@ impl World {
         let state = &mut *state;
         let Some(epoch) = state.epoch.clone() else { return };
         state.unpublished.clear();
-        // The order of the commits of several shards is not known; readers see only the
-        // last one.
+        // The order of commits of several shards is not known, so readers see only the last one.
         let is_one = state.shards.len() == 1;
         for index in 0..state.shards.len() {
             let shard = &mut state.shards[index];
@@ -339,7 +338,7 @@ impl World {
         (moment.rows, moment.next) = (rows, next(&state.shards));
     }
 
-    /// Deletes the change log up to the newest commit.
+    /// Deletes the change log of the state, up to the newest commit.
     pub fn forget_changes(&self) {
         let mut state = self.state.lock();
         for shard in &mut state.shards {
@@ -362,17 +361,18 @@ impl World {
         self.state.lock().shards[0].store.fail_next_read(error);
     }
 
-    /// A table's rows at a commit.
+    /// Returns the rows that a table had at a commit.
     ///
     /// # Panics
-    /// If the table did not exist then.
+    /// If the table did not exist at that commit.
     pub fn rows_at(&self, epoch: &str, pos: u64, table: usize) -> Rows {
         let numbers = self.numbers_at(epoch, pos, table);
         let numbers = numbers.unwrap_or_else(|| panic!("{epoch} never was at {pos}"));
         numbers.iter().map(|(key, n)| (key.clone(), row(key, *n))).collect()
     }
 
-    /// A table's rows at a commit; `None` if it did not exist then.
+    /// Returns the values of `n` that a table had at a commit; `None` if the table did not exist at
+    /// that commit.
     pub fn numbers_at(&self, epoch: &str, pos: u64, table: usize) -> Option<Arc<Numbers>> {
         let state = self.state.lock();
         state.history.get(&(epoch.to_owned(), pos)).map(|at| at.rows[table].clone())
@@ -384,26 +384,26 @@ impl World {
         let state = self.state.lock();
         let at = |pos| state.history.get(&(epoch.to_owned(), pos));
         let had = at(from).map_or(0, |at| at.next);
-        // If the last one was undone, the client received them before the crash.
+        // If a crash undid the last commit, the client received its changes before the crash.
         let before = at(to).is_some_and(|at| at.lost);
         let wrote = |at: &&Moment| at.touched[table] && at.next > had && (before || !at.lost);
         (from + 1..=to).filter_map(at).filter(wrote).count()
     }
 
-    /// The newest epoch and commit.
+    /// Returns the current epoch and the number of the newest commit.
     pub fn head(&self) -> (String, u64) {
         let state = self.state.lock();
         let epoch = state.epoch.clone().expect("a version is served");
         (epoch, state.shards.iter().map(|shard| shard.meta.pos).sum())
     }
 
-    /// How many views were opened.
+    /// The number of times that a view of the state was opened.
     pub fn views(&self) -> u64 {
         self.state.lock().views
     }
 }
 
-/// The changes of several commits as those of one.
+/// Merges the changes of several commits into those of one commit.
 fn in_one(commits: &[Unsynced]) -> Vec<TableChanges> {
     let mut tables: BTreeMap<u32, BTreeMap<String, Option<Vec<u8>>>> = BTreeMap::new();
     for changes in commits.iter().flat_map(|commit| &commit.tables) {
@@ -437,7 +437,7 @@ fn merged(shards: &[Shard], table: usize) -> Numbers {
     shards.iter().fold(Numbers::new(), |sums, shard| add(sums, &shard.rows[table]))
 }
 
-/// Adds the rows of a shard to those of others.
+/// Adds the values of one shard's rows to the sums over the other shards.
 fn add(mut sums: Numbers, rows: &Numbers) -> Numbers {
     for (key, n) in rows {
         match sums.get_mut(key) {

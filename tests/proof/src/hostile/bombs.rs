@@ -1,5 +1,5 @@
-//! Guests that cannot be written as text, because they are large or malformed in the binary
-//! format.
+//! Generates guests that cannot be written as text, because they are large or malformed in the
+//! binary format.
 
 use std::fmt::Write as _;
 
@@ -7,56 +7,56 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::frame;
 
-/// The header of a component.
+/// The first bytes of every WebAssembly component: the magic number and the version.
 const COMPONENT: &[u8] = b"\0asm\x0D\0\x01\0";
-/// The id of a section with a nested component.
+/// The id of a component's section that contains a nested component.
 const NESTED: u8 = 4;
-/// The id of a component's section with a core module.
+/// The id of a component's section that contains a core module.
 const CORE_MODULE: u8 = 1;
-/// The id of a component's section with core instances.
+/// The id of a component's section that creates core instances.
 const CORE_INSTANCE: u8 = 2;
-/// The id of a module's section with its functions' types.
+/// The id of a module's section that lists the types of its functions.
 const FUNCTIONS: u8 = 3;
-/// The id of a module's section with the functions' bodies.
+/// The id of a module's section that contains the functions' bodies.
 const CODE: u8 = 10;
-/// One byte more than the largest upload by default.
+/// A size of one byte more than an upload may have by default.
 const TOO_LARGE_BYTES: usize = (32 << 20) + 1;
 
 /// A guest that code generates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bomb {
-    /// One valid function of a mebibyte that keeps a compiler busy for minutes.
+    /// Has one valid function of a mebibyte that keeps a compiler busy for minutes.
     HugeFunction,
-    /// Fifty thousand functions.
+    /// Has fifty thousand functions.
     ManyFunctions,
-    /// Ten thousand blocks, each within the one before it.
+    /// Has ten thousand blocks, each inside the previous one.
     DeepBlocks,
-    /// Jump tables that fill the maximum size of an upload.
+    /// Has jump tables that fill the maximum size of an upload.
     HugeJumpTables,
-    /// A function with the maximum number of local variables.
+    /// Has a function with the maximum number of local variables.
     ManyLocals,
-    /// Thousands of functions, each with the maximum number of locals, in a few bytes
-    /// each.
+    /// Has thousands of functions. Each has the maximum number of local variables and takes only a
+    /// few bytes.
     LocalsInEach,
-    /// Types of a component. Each contains the previous one twice.
+    /// Declares component types, each of which contains the previous one twice.
     DoublingTypes,
-    /// Types of a component. Each contains the previous one.
+    /// Declares component types, each of which contains the previous one.
     NestedTypes,
-    /// Components. Each contains the previous one.
+    /// Declares components, each of which contains the previous one.
     NestedComponents,
-    /// More tables than a module may have.
+    /// Has more tables than a module may have.
     ManyTables,
-    /// More memories than a component may have, in core modules of their own.
+    /// Has more memories than a component may have, each in a core module of its own.
     ManyMemories,
-    /// More core instances than a component may have.
+    /// Has more core instances than a component may have.
     ManyInstances,
-    /// `setup` takes a number instead of a text.
+    /// Exports a function `setup` that takes a number instead of a text.
     OtherSignature,
-    /// One byte longer than an upload may be.
+    /// Is one byte longer than an upload may be.
     TooLarge,
-    /// Ten mebibytes of custom sections.
+    /// Has ten mebibytes of custom sections.
     HugeCustomSections,
-    /// An empty upload.
+    /// Is an upload of no bytes.
     Empty,
 }
 
@@ -81,7 +81,7 @@ impl Bomb {
         Self::Empty,
     ];
 
-    /// The guest's name.
+    /// The name of the guest.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -160,8 +160,8 @@ impl Bomb {
     }
 }
 
-/// Many variables that stay live over many joins, which makes register allocation
-/// slow.
+/// Generates a function whose many variables stay live over many joins, which makes register
+/// allocation slow.
 fn huge_function() -> String {
     let mut text = "(func (param i64) (result i64) (local".to_owned();
     (0..500).for_each(|_| text.push_str(" i64"));
@@ -178,7 +178,7 @@ fn huge_function() -> String {
     text
 }
 
-/// Three jump tables of fifty thousand targets.
+/// Generates three jump tables of fifty thousand targets.
 fn huge_jump_tables() -> String {
     let targets = " 0 1 2 3 4 5 6 7 8 9".repeat(5_000);
     let mut text = String::new();
@@ -193,18 +193,18 @@ fn huge_jump_tables() -> String {
     text
 }
 
-/// The functions of an honest guest, and after them ten thousand functions with fifty thousand
-/// locals each. Each of these takes a dozen bytes.
+/// Generates the functions of an honest guest, and after them ten thousand functions with fifty
+/// thousand locals each. Each of these takes a dozen bytes.
 fn locals_in_each() -> Result<Vec<u8>> {
     const COUNT: usize = 10_000;
     let honest = frame::build("locals-in-each", "(type (func))\n")?;
-    // One run of locals, of 64 bits, and the end.
+    // The body declares one group of 64-bit locals, and ends.
     let body = [&[1][..], &leb(50_000), &[0x7E, 0x0B]].concat();
     let body = [leb(body.len()), body].concat();
     let mut module = honest[..8].to_vec();
     for (id, content) in sections(&honest, 8)? {
         let more = match id {
-            // Each has the first type.
+            // Each function has the first type of the module.
             FUNCTIONS => vec![0; COUNT],
             CODE => body.repeat(COUNT),
             _ => {
@@ -212,7 +212,7 @@ fn locals_in_each() -> Result<Vec<u8>> {
                 continue;
             }
         };
-        // The count fits in one byte.
+        // The number of functions is so small that its encoding takes one byte.
         let count = usize::from(content[0]);
         ensure!(count < 0x80, "the honest guest has {count} functions");
         section(&mut module, id, &[&leb(count + COUNT)[..], &content[1..], &more].concat());
@@ -220,7 +220,7 @@ fn locals_in_each() -> Result<Vec<u8>> {
     Ok(module)
 }
 
-/// A type with 2^40 parts, defined in forty lines.
+/// Generates a type with 2^40 parts, defined in forty lines.
 fn doubling_types() -> Result<Vec<u8>> {
     let mut text = "(component (type (tuple u8 u8))".to_owned();
     for n in 0..40 {
@@ -230,7 +230,7 @@ fn doubling_types() -> Result<Vec<u8>> {
     Ok(wat::parse_str(text)?)
 }
 
-/// A list of lists of lists.
+/// Generates a list type whose elements are lists of lists, and so on.
 fn nested_types() -> Result<Vec<u8>> {
     let mut text = "(component (type (list u8))".to_owned();
     for n in 0..50_000 {
@@ -240,14 +240,14 @@ fn nested_types() -> Result<Vec<u8>> {
     Ok(wat::parse_str(text)?)
 }
 
-/// An honest component that also creates `count` instances of a module.
+/// Generates an honest component that also creates `count` instances of a module.
 fn with_instances(name: &str, module: &str, count: usize) -> Result<Vec<u8>> {
     let mut component = frame::component(&frame::build(name, "")?)?;
     let modules = sections(&component, 8)?.iter().filter(|(id, _)| *id == CORE_MODULE).count();
     section(&mut component, CORE_MODULE, &wat::parse_str(module)?);
     let mut instances = leb(count);
     for _ in 0..count {
-        // An instance of this module, without imports.
+        // Creates an instance of this module without imports.
         instances.push(0);
         instances.extend(leb(modules));
         instances.push(0);
@@ -256,14 +256,14 @@ fn with_instances(name: &str, module: &str, count: usize) -> Result<Vec<u8>> {
     Ok(component)
 }
 
-/// Adds a section.
+/// Appends a section with this id and content to the bytes.
 pub(crate) fn section(to: &mut Vec<u8>, id: u8, body: &[u8]) {
     to.push(id);
     to.extend(leb(body.len()));
     to.extend_from_slice(body);
 }
 
-/// The outermost sections: id and content.
+/// Splits the bytes into their outermost sections, each with its id and content.
 pub(crate) fn sections(of: &[u8], mut at: usize) -> Result<Vec<(u8, Vec<u8>)>> {
     let mut found = Vec::new();
     while at < of.len() {
@@ -285,7 +285,7 @@ pub(crate) fn sections(of: &[u8], mut at: usize) -> Result<Vec<(u8, Vec<u8>)>> {
     Ok(found)
 }
 
-/// An unsigned number in LEB128.
+/// Encodes an unsigned number in LEB128.
 pub(crate) fn leb(mut number: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     loop {

@@ -1,6 +1,6 @@
-//! An honest projection that runs in parallel with hostile ones. It receives events all
-//! the time. The expected rows of its tables are computed separately, and the time
-//! until each event reaches a client of the feed is measured.
+//! Implements an honest projection that runs in parallel with hostile ones. It receives events all
+//! the time. The expected rows of its tables are computed separately, and the time until each event
+//! reaches a client of the feed is measured.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,16 +16,16 @@ use tokio::task::JoinHandle;
 
 /// The time between the arrival of an event and the next event.
 const PAUSE: Duration = Duration::from_millis(4);
-/// If an event takes longer than this, the events that should have been sent in the meantime,
-/// one for each such period, count as slow, too. Otherwise a stall of several seconds would be
-/// one slow event among thousands.
+/// If the projection takes longer than this for an event, the events that should have been sent in
+/// the meantime, one for each such period, count as slow, too. Otherwise a stall of several seconds
+/// would be one slow event among thousands.
 const STALL: Duration = Duration::from_millis(20);
-/// How many of the slowest events are reported.
+/// How many of the slowest events the report lists.
 const TOLD: usize = 8;
-/// How many products there are.
+/// The number of products that the events name.
 const PRODUCTS: u64 = 20;
 
-/// What runs in parallel while a latency is measured.
+/// Classifies what runs in parallel while a latency is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Window {
     /// Nothing else runs.
@@ -36,10 +36,10 @@ pub enum Window {
     Many = 2,
 }
 
-/// Orders, quantity and cents.
+/// The number of orders, the quantity and the cents of a product or minute.
 type Sums = (u64, u64, i64);
 
-/// The honest projection, called the victim.
+/// The honest projection that must not be affected. The experiment calls it the victim.
 pub struct Bystander {
     shared: Arc<Shared>,
     feeding: JoinHandle<Result<()>>,
@@ -49,10 +49,10 @@ pub struct Bystander {
 struct Shared {
     server: Arc<Server>,
     table: Table,
-    /// Locked while an event is pending.
+    /// The expected tables. They are locked while an event is pending.
     books: Mutex<ExpectedTables>,
     window: AtomicUsize,
-    /// The guest that runs in parallel.
+    /// The name of the guest that runs in parallel.
     running_guest: parking_lot::Mutex<&'static str>,
     over: AtomicBool,
 }
@@ -62,15 +62,15 @@ struct Shared {
 struct ExpectedTables {
     sent: u64,
     by_product: BTreeMap<String, Sums>,
-    /// By the minute's number.
+    /// The sums of each minute, by the minute's number.
     by_minute: BTreeMap<u64, Sums>,
     latencies: [Vec<Duration>; 3],
-    /// The slowest events and the guests that ran in parallel.
+    /// The latencies of the slowest events, each with the guest that ran in parallel.
     slowest: Vec<(Duration, &'static str)>,
 }
 
 impl Bystander {
-    /// Pushes the projection and begins to send events to it.
+    /// Uploads the projection and begins to send events to it.
     ///
     /// # Errors
     /// If the server does not accept it.
@@ -103,10 +103,10 @@ impl Bystander {
         self.shared.window.store(Window::Baseline as usize, Ordering::SeqCst);
     }
 
-    /// Waits until `more` further events have arrived.
+    /// Waits until `more` further events have reached the client.
     ///
     /// # Errors
-    /// If they do not arrive in time.
+    /// If they do not arrive within the time limit.
     pub async fn events(&self, more: u64) -> Result<()> {
         let until = self.shared.books.lock().await.sent + more;
         let started = Instant::now();
@@ -118,7 +118,7 @@ impl Bystander {
         Ok(())
     }
 
-    /// Compares the victim's tables with the expected rows, between two events.
+    /// Compares the victim's tables with the expected rows, at a moment when no event is pending.
     ///
     /// # Errors
     /// Describes the difference.
@@ -148,12 +148,12 @@ impl Bystander {
         (of.get(rank).copied().unwrap_or_default(), of.len())
     }
 
-    /// The slowest events in parallel with guests, the slowest first.
+    /// The slowest events that ran in parallel with guests, the slowest first.
     pub async fn slowest(&self) -> Vec<(Duration, &'static str)> {
         self.shared.books.lock().await.slowest.clone()
     }
 
-    /// How many events were sent to it.
+    /// The number of events that were sent to the victim.
     pub async fn sent(&self) -> u64 {
         self.shared.books.lock().await.sent
     }
@@ -173,7 +173,7 @@ impl Bystander {
     }
 }
 
-/// Sends event after event, and waits until each has reached the feed.
+/// Sends one event after another, and waits until each has reached the client of the feed.
 async fn feed(shared: Arc<Shared>, seed: u64) -> Result<()> {
     let mut random = fastrand::Rng::with_seed(seed);
     while !shared.over.load(Ordering::SeqCst) {
@@ -189,7 +189,8 @@ impl Shared {
         let product = format!("p{}", random.u64(..PRODUCTS));
         let (quantity, cents) = (random.u64(1..9), random.i64(1..100_000));
         let (number, before) = (books.sent, self.window.load(Ordering::SeqCst));
-        // One second of event time per event, over days.
+        // Each event is one second of event time after the previous one, so the events cover
+        // several days.
         let (day, hour) = (1 + number / 86_400 % 28, number / 3_600 % 24);
         let time =
             format!("2026-01-{day:02}T{hour:02}:{:02}:{:02}Z", number / 60 % 60, number % 60);
@@ -223,7 +224,7 @@ impl Shared {
         Ok(())
     }
 
-    /// Waits until the feed shows this many orders of a product.
+    /// Waits until the table shows this many orders of a product.
     async fn wait_for_orders(&self, product: &str, orders: u64) -> Result<()> {
         let arrives = async {
             loop {

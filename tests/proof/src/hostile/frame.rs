@@ -10,10 +10,10 @@ use lantern_core::{
 };
 use wit_parser::Resolve;
 
-/// The contract.
+/// The text of the contract between the host and its guests.
 const WIT: &str = include_str!("../../../../wit/projection.wit");
 
-/// The parts of WASI that guests import.
+/// The parts of WASI that guests may import.
 const WASI: &str = "
     package wasi:clocks@0.2.0 {
       interface wall-clock {
@@ -51,7 +51,7 @@ const WASI: &str = "
       interface exit { exit: func(status: result); }
     }";
 
-/// The world of a guest that imports WASI.
+/// The WIT world of a guest that imports WASI.
 const WORLD: &str = "
     package test:guest;
     world guest {
@@ -73,7 +73,7 @@ const MANIFEST: u32 = 1024;
 /// values of the host from 8 KiB on, and their own data from 16 KiB on.
 const HEAP: u32 = 1 << 16;
 
-/// The event type that the guest named `name` subscribes to.
+/// The event type to which the guest named `name` subscribes.
 #[must_use]
 pub fn probe(name: &str) -> String {
     format!("hostile.{name}")
@@ -110,7 +110,7 @@ pub fn component(module: &[u8]) -> Result<Vec<u8>> {
     wit_component::ComponentEncoder::default().module(module)?.encode()
 }
 
-/// The module's text: the guest's fields, and the fields that it lacks.
+/// Completes the module's text: adds the fields that the guest's text lacks.
 fn framed(name: &str, text: &str) -> String {
     let mut module = format!("(module ${name}\n{text}\n");
     let mut add = |unless: &str, fields: &str| {
@@ -154,7 +154,7 @@ fn framed(name: &str, text: &str) -> String {
             if on_apply { "(call $on_apply (local.get 0))" } else { "" }
         ),
     );
-    // An address has the width of the memory's addresses.
+    // An address is as wide as the addresses of the guest's memory.
     let address = if text.contains("(memory (export \"memory\") i64") { "i64" } else { "i32" };
     let mut image = Image { bytes: Vec::new() };
     image.manifest(&manifest(name));
@@ -167,7 +167,7 @@ fn framed(name: &str, text: &str) -> String {
     module
 }
 
-/// The guest's manifest, unless the text has its own.
+/// Returns the manifest of the guest, unless the text contains its own.
 fn manifest(name: &str) -> Manifest {
     let field = FieldSpec {
         name: "n".into(),
@@ -211,14 +211,14 @@ fn describe(mut module: Vec<u8>, wasi: bool, wit: &str) -> Result<Vec<u8>> {
     Ok(module)
 }
 
-/// Memory that contains a `result<manifest, string>` in the canonical ABI.
+/// A memory image that contains a `result<manifest, string>` in the canonical ABI.
 struct Image {
     bytes: Vec<u8>,
 }
 
 impl Image {
     fn manifest(&mut self, m: &Manifest) {
-        // The discriminant, then the record, aligned to 8.
+        // The result begins with its discriminant. The record follows, aligned to 8 bytes.
         self.bytes.resize(8 + 120, 0);
         let at = 8;
         self.string(at, &m.name);
@@ -272,7 +272,7 @@ impl Image {
         self.pair(at, start, text.len());
     }
 
-    /// Writes address and length, of 32 bits each.
+    /// Writes an address and a length, each as 32 bits.
     fn pair(&mut self, at: usize, start: usize, len: usize) {
         self.u64(at, (start as u64 + u64::from(MANIFEST)) | (len as u64) << 32);
     }

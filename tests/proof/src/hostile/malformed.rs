@@ -12,13 +12,13 @@ use super::bombs::{section, sections};
 use super::guests::{Expected, Guest};
 use super::{AttackRun, frame};
 
-/// The number of connections at the same time.
+/// The number of connections on which uploads run at the same time.
 const AT_ONCE: usize = 6;
-/// After this many uploads the victim and the process are checked.
+/// After this many uploads the experiment checks the victim and the process.
 const A_LOOK: u64 = 100;
-/// The offset of a module's first section.
+/// The length of a module's header, which is the offset of its first section.
 const HEADER_BYTES: usize = 8;
-/// The names of sections that the host reads.
+/// The names of the custom sections that the host reads.
 const NAMES: [&str; 8] = [
     "component-type",
     "component-type:guest",
@@ -36,15 +36,15 @@ const SETTINGS: &[&str] = &[
     "plugin.compiles_at_once=2",
 ];
 
-/// The result of an upload.
+/// The server's answer to an upload.
 enum Answer {
-    /// Accepted: the bytes happen to be a valid plugin.
+    /// The server accepted the upload: the bytes happen to be a valid plugin.
     Taken,
-    /// Refused, with this code.
+    /// The server refused the upload with this code.
     Refused(String),
 }
 
-/// The experiment of the claim `malformed-uploads`.
+/// Runs the experiment of the claim `malformed-uploads`.
 ///
 /// # Errors
 /// If the server does not start.
@@ -112,11 +112,11 @@ async fn answer(siege: &AttackRun, bases: &Bases, seed: u64) -> Result<Answer> {
 
 /// The inputs from which malformed uploads are generated.
 struct Bases {
-    /// Real plugins, of some hundred kilobytes.
+    /// Real plugins of several hundred kilobytes.
     real: Vec<Vec<u8>>,
-    /// Small guests, modules and components, which are quick to compile.
+    /// Small guests (modules and components) that compile quickly.
     small: Vec<Vec<u8>>,
-    /// The section that declares a module to be a projection.
+    /// The custom section that declares a module to be a projection.
     metadata: Vec<u8>,
 }
 
@@ -142,7 +142,7 @@ impl Bases {
         Ok(Self { real, small, metadata: metadata.context("a guest without metadata")?.1 })
     }
 
-    /// A malformed upload, and a description of how it was generated.
+    /// Generates a malformed upload, with a description of how it was generated.
     fn malformed(&self, random: &mut fastrand::Rng) -> (&'static str, Vec<u8>) {
         match random.u32(..16) {
             0 => ("random bytes", bytes(random, 4_096)),
@@ -151,7 +151,7 @@ impl Bases {
                 let base = self.any(random);
                 base[..random.usize(..base.len())].to_vec()
             }),
-            // The most frequent kind, because it gets furthest.
+            // This is the most frequent kind, because it passes most of the host's checks.
             3 | 4 | 12..16 => ("a small guest with flipped bits", {
                 let flips = random.usize(1..4);
                 let base = self.small(random);
@@ -193,7 +193,7 @@ impl Bases {
         &of[random.usize(..of.len())]
     }
 
-    /// Sections of a small guest, omitted, duplicated or moved.
+    /// Takes the sections of a small guest, and omits, duplicates or moves some.
     fn shuffled(&self, random: &mut fastrand::Rng) -> Vec<u8> {
         let base = self.small(random);
         let mut parts = sections(base, HEADER_BYTES).unwrap_or_default();
@@ -228,7 +228,7 @@ impl Bases {
         module
     }
 
-    /// A custom section with a name that the host knows, and invalid or nearly valid
+    /// Generates a custom section with a name that the host knows, and with invalid or nearly valid
     /// content.
     fn custom(&self, random: &mut fastrand::Rng) -> Vec<u8> {
         if random.bool() {
@@ -237,7 +237,7 @@ impl Bases {
         }
         let name = NAMES[random.usize(..NAMES.len())];
         let mut body = super::bombs::leb(name.len());
-        // One in four declares a name longer than the section.
+        // One section in four declares a name that is longer than the section.
         if random.u32(..4) == 0 {
             body = super::bombs::leb(random.usize(..1 << 30));
         }
@@ -272,7 +272,7 @@ fn flipped(random: &mut fastrand::Rng, base: &[u8], flips: usize) -> Vec<u8> {
     bytes
 }
 
-/// A valid module of wasm-smith, with a random choice of proposals.
+/// Generates a valid module with wasm-smith, with a random choice of proposals.
 fn smith(random: &mut fastrand::Rng) -> Vec<u8> {
     let mut seed = vec![0; random.usize(16..8_192)];
     random.fill(&mut seed);

@@ -1,5 +1,5 @@
-//! Hostile plugins harm no other projection. Each guest of the corpus runs in the real server.
-//! An honest projection, the *victim*, runs in parallel and must not be affected. The error
+//! Tests that hostile plugins harm no other projection. Each guest of the corpus runs in the real
+//! server. An honest projection, the *victim*, runs in parallel and must not be affected. The error
 //! text that the guest's author gets must be the expected one.
 
 pub mod bombs;
@@ -25,12 +25,12 @@ pub use malformed::malformed_uploads;
 use process::Usage;
 use scripts::Script;
 
-/// Events for the hostile guest.
+/// The number of events that the hostile guest gets.
 const PROBES: u64 = 3;
-/// Events for the victim before each hostile guest, while nothing else runs.
+/// The number of events that the victim gets before each hostile guest, while nothing else runs.
 const BASELINE_EVENTS: u64 = 25;
-/// How long one guest may keep the server busy: a few times what its limits on fuel and on
-/// compilation allow.
+/// The maximum time that one guest may keep the server busy: a few times what its limits on fuel
+/// and on compilation allow.
 const GUEST_MAX: Duration = Duration::from_secs(100);
 /// The number of endless guests that run on the server at once. It is larger than the
 /// server's number of threads.
@@ -48,8 +48,7 @@ const PACK_EVENTS: usize = 400;
 /// runs. So the baseline and the round have the same disk and the same load by other
 /// programs.
 const PACK_BASELINE_EVENTS: u64 = 100;
-/// How many times longer an event of the victim may take in parallel with a hostile
-/// guest.
+/// The factor by which the latency of the victim's events may grow while a hostile guest runs.
 const SLOWER_MAX: u32 = 2;
 /// A latency that always counts as acceptable: no user notices it, and other load on
 /// the machine can cause it.
@@ -58,13 +57,13 @@ const UNNOTICED: Duration = Duration::from_millis(20);
 /// This has room for an instance's memory, a call's arguments and writes, and the state of
 /// a check, each a few times.
 const MEMORY_MORE_BYTES: u64 = 768 << 20;
-/// The most threads of the server.
+/// The maximum number of threads that the server may have.
 const THREADS_MAX: u64 = 600;
-/// How long a child process that compiles may outlive the answer to its upload.
+/// The maximum time that a child process that compiles may continue after the answer to its upload.
 const CHILD_MAX: Duration = Duration::from_secs(5);
-/// The time between two checks for such a child process.
+/// The time between two checks whether such a child process still runs.
 const LOOK: Duration = Duration::from_millis(10);
-/// Low limits, so that the cases of CI take little time.
+/// The settings for CI: low limits, so that the cases take little time.
 const LOW: &[&str] = &[
     "engine.fuel_event=100000000",
     "engine.check_fuel=90000000",
@@ -75,7 +74,7 @@ const LOW: &[&str] = &[
 /// except for these two, which are lower: with the defaults, the longest compilation would
 /// take half of the run's time.
 const DEFAULTS: &[&str] = &["engine.check_fuel=90000000", "plugin.limits.compile_cpu_s=5"];
-/// The step from one guest to the next.
+/// The number by which the index of a guest grows from one seed to the next.
 const STRIDE: u64 = 47;
 const _: () = assert!(!Guest::COUNT.is_multiple_of(STRIDE), "all guests have a turn");
 
@@ -87,7 +86,7 @@ struct AttackRun {
     before: Usage,
 }
 
-/// The experiment of the claim `hostile-plugins`.
+/// Runs the experiment of the claim `hostile-plugins`.
 ///
 /// # Errors
 /// If the server does not start.
@@ -158,7 +157,7 @@ impl AttackRun {
         Ok(Self { server, victim, pid, before: Usage::of(pid)? })
     }
 
-    /// Runs one guest: first the victim alone for a while, then the guest's upload, its
+    /// Tests one guest: first the victim runs alone for a while, then the guest's upload, its
     /// events and its deletion.
     async fn withstand(&self, run: &mut crate::Run<'_>, guest: Guest, round: u64) -> Result<()> {
         let wasm = guest.build()?;
@@ -205,7 +204,7 @@ impl AttackRun {
         compared
     }
 
-    /// Sends events for the guest.
+    /// Sends the events to which the guest subscribes.
     async fn probe(&self, guest: &str, name: &str) -> Result<()> {
         let kind = frame::probe(guest);
         let lines: String = (0..PROBES)
@@ -221,7 +220,7 @@ impl AttackRun {
         self.server.events(lines).await.map(drop)
     }
 
-    /// Compares status, parked events and rows with the expected result.
+    /// Compares the guest's status, parked events and rows with the expected result.
     async fn compare(&self, name: &str, expected: Expected) -> Result<()> {
         let status = self.server.until(name, settled).await?;
         let shard = &status["versions"][0]["shards"][0];
@@ -305,7 +304,7 @@ impl AttackRun {
         Ok(())
     }
 
-    /// Runs several at once, compares the latencies, and ends the server.
+    /// Runs several endless guests at once, compares the latencies, and ends the server.
     async fn end(self, run: &mut crate::Run<'_>) -> Result<()> {
         self.attack_by_many().await.context("many at once")?;
         self.judge(run, ("hostile plugins", "p99_hostile_ms", UNNOTICED)).await

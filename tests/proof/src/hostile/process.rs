@@ -1,4 +1,4 @@
-//! The resources and child processes of the server's process, as the system reports
+//! Reads the resources and child processes of the server's process, as the operating system reports
 //! them.
 
 use std::fs;
@@ -8,11 +8,11 @@ use anyhow::{Context as _, Result};
 /// The resources that a process uses.
 #[derive(Clone, Copy, Debug)]
 pub struct Usage {
-    /// Memory now, in bytes.
+    /// The memory that the process uses now, in bytes.
     pub memory_bytes: u64,
-    /// The highest memory so far, in bytes.
+    /// The highest memory that the process has used so far, in bytes.
     pub memory_bytes_max: u64,
-    /// Threads now.
+    /// The current number of threads of the process.
     pub threads: u64,
 }
 
@@ -49,7 +49,7 @@ pub fn children(pid: u32) -> Result<Vec<u32>> {
         let Some(child) = name.to_str().and_then(|name| name.parse().ok()) else { continue };
         // The process may have ended in the meantime.
         let Ok(stat) = fs::read_to_string(format!("/proc/{child}/stat")) else { continue };
-        // The program's name is in brackets and may contain anything.
+        // The program's name is in parentheses and may contain any character.
         let after = stat.rsplit_once(')').map(|(_, after)| after).unwrap_or_default();
         if after.split_whitespace().nth(1) == Some(&pid.to_string()) {
             found.push(child);

@@ -1,5 +1,5 @@
-//! Hostile scripts and declarations: sources that the shipped interpreters run. Each
-//! misbehaves at every event of its type.
+//! Lists hostile scripts and declarations: sources that the shipped interpreters run. Each
+//! misbehaves at every event of the type to which it subscribes.
 
 use anyhow::{Result, ensure};
 use lantern_tests::check_source;
@@ -7,7 +7,7 @@ use lantern_tests::check_source;
 use super::frame;
 use super::guests::Expected;
 
-/// A language of sources.
+/// A language in which a source can be written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Language {
     Python,
@@ -15,20 +15,20 @@ enum Language {
     Declaration,
 }
 
-/// A hostile source.
+/// A hostile source, which an interpreter runs.
 #[derive(Clone, Copy, Debug)]
 pub struct Script {
-    /// Its name, which is also that of its events.
+    /// The script's name, which is also the name of its projection's events.
     pub name: &'static str,
     language: Language,
     /// The code that misbehaves: statements, or for a declaration an expression.
     body: &'static str,
-    /// Words of the reason for which its events are parked.
+    /// Words that occur in the reason for which the script's events are parked.
     says: &'static str,
 }
 
 impl Script {
-    /// All of them.
+    /// All hostile scripts and declarations.
     pub const ALL: &'static [Self] = &[
         python("python-loop", "while True: pass", "it used up its fuel"),
         python("python-memory", "kept.append(bytearray(1 << 20))", "MemoryError, at totals.py:9"),
@@ -50,7 +50,7 @@ impl Script {
         },
     ];
 
-    /// A source of each language, which are together all interpreters.
+    /// Returns one source of each language. Together they use all interpreters.
     fn of_each_language() -> impl Iterator<Item = &'static Self> {
         let languages = [Language::Python, Language::JavaScript, Language::Declaration];
         languages
@@ -58,7 +58,7 @@ impl Script {
             .filter_map(|language| Self::ALL.iter().find(|s| s.language == language))
     }
 
-    /// The name of its file.
+    /// The name of the source's file.
     #[must_use]
     pub fn file(&self) -> &'static str {
         match self.language {
@@ -68,7 +68,7 @@ impl Script {
         }
     }
 
-    /// Its text.
+    /// The complete text of the source.
     #[must_use]
     pub fn text(&self) -> String {
         let frame = match self.language {
@@ -79,7 +79,7 @@ impl Script {
         frame.replace("EVENT", &frame::probe(self.name)).replace("BODY", self.body)
     }
 
-    /// What must come of it.
+    /// The result that the script must have.
     #[must_use]
     pub fn expected(&self) -> Expected {
         Expected::Parks(self.says)
@@ -127,11 +127,11 @@ tables:
       text: last(BODY)
 "#;
 
-/// A text that each call makes sixteen times as long.
+/// An expression whose text becomes sixteen times longer with each call.
 const DOUBLES: &str = "replace(replace(replace(replace(replace(source, 'p', 'pppppppppppppppp'), \
      'p', 'pppppppppppppppp'), 'p', 'pppppppppppppppp'), 'p', 'pppppppppppppppp'), 'p', 'pppp')";
 
-/// Compiles all interpreters into the cache that the server uses.
+/// Compiles all interpreters and stores the results in the cache that the server uses.
 ///
 /// # Errors
 /// If a source is refused.

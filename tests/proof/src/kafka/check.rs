@@ -1,4 +1,4 @@
-//! The checks after a kill.
+//! Implements the checks that follow each kill.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
@@ -12,7 +12,7 @@ use crate::ledger::{EventLocation, SOURCE};
 use crate::reference_log::{self, ObservedEvents};
 
 impl World {
-    /// The check after every kill. Returns how many derived events were found.
+    /// Checks everything after a kill. Returns how many derived events were found.
     pub(super) async fn check(&mut self) -> Result<u64> {
         // The first check runs immediately after the crash. It also reads uncommitted records:
         // a reader of committed records does not see the records behind a transaction that the
@@ -28,7 +28,7 @@ impl World {
         Ok(found)
     }
 
-    /// Reads the topics.
+    /// Reads the new records of the topics.
     fn take(&mut self) -> Result<()> {
         let broker = self.broker.lock();
         self.events.take(&broker)?;
@@ -57,12 +57,12 @@ impl World {
         .await
     }
 
-    /// Checks that each probe is counted once, by comparison with a separate
-    /// computation.
+    /// Checks that the tables count each probe once. A separate computation gives the expected
+    /// counts.
     async fn check_counts(&mut self) -> Result<()> {
         let started = Instant::now();
         loop {
-            // Events that were refused may have reached the topic later.
+            // The topic may have received refused events later, so it is read again.
             self.take()?;
             let mut expected: BTreeMap<String, u64> = BTreeMap::new();
             let probes = self.events.events().filter(|(_, event)| event.kind == "probe.sent");
@@ -87,7 +87,7 @@ impl World {
     async fn check_derived(&mut self) -> Result<u64> {
         let started = Instant::now();
         loop {
-            // Fails if a topic has two events with the same source and id.
+            // This read fails if a topic contains two events with the same source and id.
             self.take()?;
             match self.derived().await? {
                 Ok(found) => return Ok(found),
@@ -137,14 +137,14 @@ impl World {
         Ok(Ok(found + alerts))
     }
 
-    /// How many events the shards of [`ALERTS`] on all partitions have emitted.
+    /// Returns how many events the shards of [`ALERTS`] have emitted on all partitions.
     async fn raised(&self) -> Result<u64> {
         let status = self.server.get(&format!("/v1/projections/{ALERTS}")).await?;
         let shards = status["versions"][0]["shards"].as_array().context("`shards` is no list")?;
         Ok(shards.iter().filter_map(|shard| shard["emitted"].as_u64()).sum())
     }
 
-    /// Compares everything with a clean fold. Returns how many entries were compared.
+    /// Compares all states with a clean fold. Returns how many entries were compared.
     pub(super) async fn compare(&mut self) -> Result<u64> {
         self.server.stop()?;
         let (data, records) = (self.data(), reference_log::catalogue(&self.data())?);
@@ -180,7 +180,8 @@ impl World {
     }
 }
 
-/// The place in a derived event's id, before its last part.
+/// Extracts the partition and offset of the event that caused a derived event from the derived
+/// event's id.
 fn cause(id: &str) -> Result<EventLocation> {
     let mut parts = id.rsplit('/').skip(1);
     let mut part = || parts.next().with_context(|| format!("`{id}` names no cause"));

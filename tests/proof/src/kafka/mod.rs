@@ -29,7 +29,7 @@ use self::topic::Topic;
 use crate::ledger::{self, Ledger, Outcome, SendMethod};
 use crate::{Claim, Counts, Run};
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 10,
     name: "kafka",
@@ -38,16 +38,16 @@ pub const CLAIM: Claim = Claim {
     experiment: try_out,
 };
 
-/// Partitions of the topic.
+/// The number of partitions of the topic.
 const PARTITIONS: u32 = 4;
-/// Kills in one world, before a new world begins.
+/// The number of kills in one world, before a new world replaces it.
 const KILLS: u64 = 12;
 /// Every kill whose number is a multiple of this one kills the broker instead of Lantern, and
 /// after it everything is compared with a clean fold.
 const BROKER_EVERY: u64 = 6;
-/// The time of the kill after the first event was acknowledged.
+/// The time between the first acknowledged event and the kill, in milliseconds.
 const AFTER_MS: std::ops::Range<u64> = 5..400;
-/// The time between the kill of the broker and its restart.
+/// The time between the kill of the broker and its restart, in milliseconds.
 const AWAY_MS: std::ops::Range<u64> = 0..2_000;
 
 /// The setting that names the topic for derived events.
@@ -55,15 +55,16 @@ const DERIVED: &str = "log.kafka.emit_topic";
 /// The setting with which the names of consumer groups begin.
 const GROUP: &str = "log.kafka.group_prefix";
 
-/// The projection that counts and echoes.
+/// The name of the projection that counts probes and emits echoes.
 const COUNTS: &str = "counts";
-/// Parameters of the rogue with which it does not misbehave.
+/// Parameters with which the test plugin `rogue` does not misbehave.
 const HARMLESS: &str = r#"{"fixed":true}"#;
-/// The projection that parks events.
+/// The name of the projection that parks events.
 const PARKING: &str = "parking";
-/// The projection with timers.
+/// The name of the projection that uses timers.
 const ALERTS: &str = "alerts";
-/// Windows that close often, each compared with the two before.
+/// Parameters of the projection with timers. Its windows close often, and it compares each with the
+/// two windows before.
 const WINDOWS: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":50,"z":null,"lateness_s":1,"clock":[]}"#;
 
 /// Small batches and frequent commits, so that kills happen at many different points of the
@@ -82,9 +83,9 @@ struct World {
     broker: Arc<Mutex<Broker>>,
     server: Server,
     ledger: Mutex<Ledger>,
-    /// The log.
+    /// The topic that serves as the log.
     events: Topic,
-    /// The topic of derived events, if it is a separate one.
+    /// The topic of derived events, if it is not the log itself.
     derived: Option<Topic>,
     kills: u64,
 }
@@ -102,7 +103,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
     let (mut world, mut kills) = (None, 0);
     run.cases(|run, seed| {
         kills += 1;
-        // A world in which a case failed is not used again.
+        // The next case does not use a world in which a case failed.
         let mut going = match world.take() {
             Some(world) => world,
             None => runtime.block_on(World::new(seed, cache.path(), Arc::clone(&broker)))?,
@@ -116,7 +117,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One kill.
+/// Runs one case, which is one kill.
 fn cycle(
     run: &mut Run<'_>,
     runtime: &Runtime,
@@ -154,7 +155,7 @@ impl World {
         let (events, derived, address) = {
             let broker = broker.lock();
             let events = Topic::new(&broker, "events", PARTITIONS)?;
-            // Emitted events go into the log itself, or into a separate topic.
+            // Projections emit events either into the log itself or into a separate topic.
             let derived = seed.is_multiple_of(2).then(|| Topic::new(&broker, "derived", 2));
             (events, derived.transpose()?, broker.address())
         };
@@ -186,7 +187,7 @@ impl World {
         self.home.path().join("data")
     }
 
-    /// Kills Lantern while clients send and it folds, and starts it again.
+    /// Kills Lantern while clients send events and it folds them, and starts it again.
     async fn kill_lantern(&mut self, random: &mut Rng) -> Result<()> {
         let wait = Duration::from_millis(random.u64(AFTER_MS));
         let (server, ledger, over) = (&self.server, &self.ledger, AtomicBool::new(false));
@@ -218,7 +219,7 @@ impl World {
                 broker.restart()
             });
             restarted.await??;
-            // Lantern accepts events again without a restart.
+            // From here on, Lantern must accept events again without a restart.
             ledger.lock().fresh = 0;
             wait_for_first_event(ledger)
                 .await
@@ -229,7 +230,7 @@ impl World {
         with_clients(server, ledger, &over, kill).await
     }
 
-    /// Sends again every event that had no answer, until all are acknowledged.
+    /// Sends every event that had no answer again, until all are acknowledged.
     async fn settle(&self) -> Result<()> {
         let started = Instant::now();
         while self.ledger.lock().unknown() > 0 {
@@ -240,7 +241,7 @@ impl World {
     }
 }
 
-/// Waits until something is acknowledged.
+/// Waits until the first event is acknowledged.
 async fn wait_for_first_event(ledger: &Mutex<Ledger>) -> Result<()> {
     let started = Instant::now();
     let before = ledger.lock().acknowledged();
@@ -251,7 +252,7 @@ async fn wait_for_first_event(ledger: &Mutex<Ledger>) -> Result<()> {
     Ok(())
 }
 
-/// Lets clients send until `over`, while `kill` runs.
+/// Lets clients send events until `over` is set, while `kill` runs.
 async fn with_clients(
     server: &Server,
     ledger: &Mutex<Ledger>,

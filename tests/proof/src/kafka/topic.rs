@@ -1,4 +1,4 @@
-//! The content of a topic, read by an independent consumer of committed records.
+//! Reads the content of a topic with an independent consumer of committed records.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -8,7 +8,7 @@ use lantern_tests::kafka::{self, Broker, Record};
 use crate::ledger::{EventLocation, SOURCE};
 use crate::reference_log::ObservedEvents;
 
-/// The events of a topic, by place, including all that were ever seen in it.
+/// The events of a topic, by partition and offset, including all that were ever seen in it.
 pub(super) struct Topic {
     pub(super) name: String,
     events: BTreeMap<EventLocation, ObservedEvents>,
@@ -16,7 +16,7 @@ pub(super) struct Topic {
 }
 
 impl Topic {
-    /// Creates it on `broker`.
+    /// Creates the topic on `broker`.
     pub(super) fn new(broker: &Broker, prefix: &str, partitions: u32) -> Result<Self> {
         let name = kafka::fresh_name(prefix);
         kafka::create_topic(broker, &name, partitions, &[])?;
@@ -70,12 +70,12 @@ impl Topic {
         Ok(places)
     }
 
-    /// The place of the event `id` of `source`.
+    /// Finds the partition and offset of the event with this source and id.
     pub(super) fn location_of(&self, source: &str, id: &str) -> Option<EventLocation> {
         self.places.get(&(source.to_owned(), id.to_owned())).copied()
     }
 
-    /// All events, by place.
+    /// All events with their partitions and offsets.
     pub(super) fn events(&self) -> impl Iterator<Item = (EventLocation, &ObservedEvents)> {
         self.events.iter().map(|(location, event)| (*location, event))
     }

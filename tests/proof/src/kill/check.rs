@@ -1,4 +1,4 @@
-//! The checks after a crash.
+//! Implements the checks that follow a crash.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,11 +11,11 @@ use super::{World, eventually, same};
 use crate::ledger;
 use crate::reference_log::{self, ObservedEvents};
 
-/// How many of the last events are read over the API after each restart.
+/// How many of the log's last events are read over the API after each restart.
 const TAIL: u64 = 50;
 
 impl World {
-    /// The check after every restart.
+    /// Checks everything after a restart.
     pub(super) async fn check(&mut self) -> Result<(u64, u64)> {
         self.check_tail().await?;
         self.check_answers().await?;
@@ -51,7 +51,7 @@ impl World {
             let Some(known) = self.mirror.events().get(usize::try_from(offset)?) else {
                 break;
             };
-            // The API encodes JSON again, so the payload is not compared.
+            // The API encodes JSON again, so the payloads can differ and are not compared.
             let same = (&event.source, &event.id) == (&known.source, &known.id);
             ensure!(
                 same && event.subject == known.subject,
@@ -125,7 +125,7 @@ impl World {
         Ok(())
     }
 
-    /// The offsets of a projection's parked events.
+    /// Returns the offsets of a projection's parked events.
     async fn parked(&self, name: &str) -> Result<BTreeSet<u64>> {
         let mut offsets = BTreeSet::new();
         let mut cursor = String::new();
@@ -142,8 +142,8 @@ impl World {
         }
     }
 
-    /// Checks that each probe is counted once, by comparison with a separate
-    /// computation.
+    /// Checks that the tables count each probe once. A separate computation gives the expected
+    /// counts.
     async fn check_counts(&self) -> Result<()> {
         let mut expected: BTreeMap<&str, u64> = BTreeMap::new();
         let probes = self.mirror.events().iter().filter(|event| event.kind == "probe.sent");
@@ -157,7 +157,7 @@ impl World {
         Ok(())
     }
 
-    /// Compares everything with a clean fold. Returns how many entries were compared.
+    /// Compares all states with a clean fold. Returns how many entries were compared.
     pub(super) async fn compare(&mut self) -> Result<u64> {
         self.server.stop()?;
         self.server.restart()?;
@@ -182,7 +182,7 @@ impl World {
         Ok(compared)
     }
 
-    /// Retries every parked event.
+    /// Retries all parked events.
     async fn retry_parked(&self) -> Result<()> {
         for name in PARKING {
             let active = self.active(name).await?;
@@ -241,7 +241,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// The offset in a derived event's id, before its last part.
+/// Extracts the offset of the event that caused a derived event from the derived event's id.
 fn cause(id: &str) -> Result<u64> {
     let part = id.rsplit('/').nth(1).with_context(|| format!("`{id}` names no cause"))?;
     Ok(part.parse()?)

@@ -1,4 +1,4 @@
-//! Clients of the feed that run during all crashes. They resume with their tokens, must
+//! Implements clients of the feed that run during all crashes. They resume with their tokens, must
 //! miss and repeat nothing, and must end with the rows of the tables.
 
 use std::collections::BTreeMap;
@@ -13,13 +13,13 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
-/// The number of changes that a watcher may be behind.
+/// The number of changes by which a watcher may be behind.
 const CHANGES_BUFFER: usize = 65_536;
 
-/// Clients of some tables.
+/// Clients that subscribe to some tables.
 pub(crate) struct Feeds {
     tables: Vec<WatchedTable>,
-    // Ends the connection when dropped.
+    // The connection ends when this client is dropped.
     _client: Client,
 }
 
@@ -29,7 +29,7 @@ struct WatchedTable {
     watcher: JoinHandle<()>,
 }
 
-/// The changes that a watcher has received.
+/// The counts of changes that a watcher has received, and the first error that it found.
 #[derive(Default)]
 struct AcknowledgedState {
     deltas: u64,
@@ -44,7 +44,7 @@ impl Drop for WatchedTable {
 }
 
 impl Feeds {
-    /// Subscribes to `tables`.
+    /// Subscribes to the tables with these names.
     pub(crate) async fn new(server: &Server, tables: &[&str]) -> Result<Self> {
         let url = format!("ws{}/v1/feed", server.url.trim_start_matches("http"));
         let options = Options {
@@ -131,7 +131,7 @@ async fn watch(mut changes: Changes, seen: Arc<Mutex<AcknowledgedState>>) {
                 *last = Some((None, *pos));
                 false
             }
-            // The rows are the same, under another commit.
+            // The client resumed: its rows stay the same, and have another commit number.
             (Change::Resumed { commit }, Some((_, at))) => {
                 *at = *commit;
                 false

@@ -28,7 +28,7 @@ use crate::ledger::{self, Ledger, SendMethod};
 use crate::reference_log::ReferenceLog;
 use crate::{Claim, Counts, Run};
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 2,
     name: "kill",
@@ -37,14 +37,15 @@ pub const CLAIM: Claim = Claim {
     experiment: try_out,
 };
 
-/// Kills of one server, before a new one is used.
+/// The number of kills of one server, before a new server replaces it.
 const KILLS: usize = 20;
-/// Kills between two comparisons with a clean fold.
+/// The number of kills between two comparisons with a clean fold.
 const BETWEEN: usize = 10;
 /// The time between the beginning of a phase and the kill, in microseconds.
 const AFTER_US: std::ops::Range<u64> = 5_000..50_000;
 
-/// Small chunks, batches and runs, so that a kill meets more different moments.
+/// The server's settings: small chunks, batches and runs, so that a kill can happen at many
+/// different moments.
 const SETTINGS: [&str; 6] = [
     "engine.commit_ms=10",
     "engine.batch_events_max=200",
@@ -53,16 +54,19 @@ const SETTINGS: [&str; 6] = [
     "log.disk_reserve_bytes=0",
     "store.run_rows=2",
 ];
-/// Heartbeats are off, because one could move event time between two reads of a table.
+/// The setting that turns heartbeats off, because one could move event time between two reads of a
+/// table.
 const NO_HEARTBEATS: &str = "upkeep.heartbeats=false";
-/// Windows that close often, each compared with the two before.
+/// Parameters of the projection with timers. Its windows close often, and it compares each with the
+/// two windows before.
 const WINDOWS: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":50,"z":null,"lateness_s":1,"clock":[]}"#;
 
 /// A server that is killed again and again, and everything that is known about it.
 struct World {
     settings: Vec<String>,
     server: Server,
-    /// Declared after the server: the folder must not be deleted while the server runs.
+    /// The data folder. It is declared after the server, because it must not be deleted while the
+    /// server runs.
     home: TempDir,
     mirror: ReferenceLog,
     ledger: Mutex<Ledger>,
@@ -78,7 +82,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
     let mut world = None;
     run.cases(|run, seed| {
-        // A world in which a case failed is not used again.
+        // The next case does not use a world in which a case failed.
         let mut going = match world.take() {
             Some(world) => world,
             None => runtime.block_on(World::new(seed, cache.path()))?,
@@ -92,7 +96,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// One kill.
+/// Runs one case, which is one kill.
 fn cycle(run: &mut Run<'_>, runtime: &Runtime, world: &mut World, seed: u64) -> Result<()> {
     let mut random = Rng::with_seed(seed);
     let phase = world.phases.pop().context("a phase for each kill")?;
@@ -182,7 +186,7 @@ impl World {
             _ => &[],
         };
         if !settings.is_empty() {
-            // At this point all events that retention may delete are known.
+            // At this point the mirror has seen all events that retention may delete.
             self.server.kill()?;
             self.mirror.take(&self.data())?;
             self.server.restart_as(self.launch(settings))?;
@@ -213,14 +217,13 @@ impl World {
     }
 }
 
-/// `settings` and `more`.
+/// Joins `settings` and `more` into one list.
 fn with(settings: &[String], more: &[&str]) -> Vec<String> {
     settings.iter().cloned().chain(more.iter().map(|&s| s.to_owned())).collect()
 }
 
-/// The phases of one server, the last one first. In the order of time, each phase of
-/// [`Phase::WHOLE`] comes once, and then phases that may run after retention has deleted
-/// events.
+/// Chooses the phases of one server's life, in reverse order. In the order of time, each phase of
+/// [`Phase::WHOLE`] comes once, and then phases that may run after retention has deleted events.
 fn phases(random: &mut Rng) -> Vec<Phase> {
     let mut whole = Phase::WHOLE.to_vec();
     random.shuffle(&mut whole);

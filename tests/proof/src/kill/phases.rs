@@ -1,4 +1,4 @@
-//! The work of a server while it is killed. Each phase repeats its work, so that the
+//! Defines the work that a server does while it is killed. Each phase repeats its work, so that the
 //! kill can happen at any moment of it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,11 +13,12 @@ use tokio::sync::Notify;
 
 use crate::ledger::{self, Ledger, SendMethod};
 
-/// The projection whose versions change.
+/// The name of the projection whose versions change.
 pub(crate) const FLIP: &str = "flip";
-/// The projections with parked events: by event, and by subject.
+/// The names of the projections that park events: the first parks single events, the second all
+/// later events of a subject.
 pub(crate) const PARKING: [&str; 2] = ["rogue", "ordered"];
-/// The projection with timers.
+/// The name of the projection that uses timers.
 pub(crate) const ALERTS: &str = "alerts";
 /// The name of the projection that is uploaded and deleted again. It emits no events,
 /// because an emitted event that is pending when its projection is deleted may or may not
@@ -26,23 +27,23 @@ const GONE: &str = "gone";
 /// The parameters of [`GONE`].
 const QUIET: &str =
     r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":null,"z":1000000}"#;
-/// The most versions of [`FLIP`] that are kept.
+/// The maximum number of versions of [`FLIP`] that are kept.
 const VERSIONS_KEPT: usize = 4;
 
-/// The work of the server.
+/// A phase: the kind of work that the server does when it is killed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// Several clients send batches and lines.
+    /// Several clients send events in batches and as lines.
     Ingest,
-    /// Single events, each of which is one commit.
+    /// Clients send single events, each of which is one commit.
     Commit,
-    /// Many acknowledged events are being folded.
+    /// The server folds many acknowledged events.
     Fold,
     /// Event time advances: windows close, and heartbeats are appended.
     Timers,
     /// A plugin that must be compiled is uploaded.
     Upload,
-    /// New versions fold the log, and become active.
+    /// New versions fold the log from its beginning, and become active.
     Backfill,
     /// Versions are activated in turn.
     Flip,
@@ -93,32 +94,31 @@ impl Phase {
     ];
 }
 
-/// The changes that the server has answered, and those whose request is pending. After a
+/// Records the changes that the server has answered, and those whose request is pending. After a
 /// crash, the server must have made the answered changes, and no others except pending ones.
 #[derive(Default)]
 pub(crate) struct Known {
-    /// Dropped events, by projection.
+    /// The offsets of the events that were dropped, by projection.
     pub(crate) dropped: BTreeMap<String, Vec<u64>>,
-    /// An event that is being dropped.
+    /// The projection and offset of an event whose drop was requested.
     pub(crate) dropping: Option<(String, u64)>,
     /// The versions of [`FLIP`] that may be active: the one whose activation was answered
     /// last, and the one whose activation is requested. Empty if other versions may be active.
     pub(crate) active: Vec<String>,
-    /// Versions whose upload was answered.
+    /// The projections and versions whose upload the server has answered.
     pub(crate) uploaded: BTreeSet<(String, String)>,
     /// The number of the next upload.
     pub(crate) variant: u64,
 }
 
-/// A request. `None` if the server did not answer.
+/// Sends a request. Returns `None` if the server did not answer.
 async fn ask(server: &Server, method: Method, path: &str, body: &Value) -> Result<Option<Value>> {
     let bytes = if body.is_null() { Vec::new() } else { serde_json::to_vec(body)? };
     let answer = server.request(method, path, "application/json", bytes).await;
     judge(path, answer)
 }
 
-/// A refusal with a reason is an answer, too. An internal error of the server is not
-/// allowed.
+/// Checks an answer. A refusal with a reason is allowed, an internal error of the server is not.
 fn judge(path: &str, answer: Result<(u16, Value)>) -> Result<Option<Value>> {
     let Ok((status, body)) = answer else {
         return Ok(None);
@@ -135,7 +135,7 @@ async fn post(server: &Server, path: &str, body: &Value) -> Result<Option<Value>
     ask(server, Method::POST, path, body).await
 }
 
-/// Uploads. Returns the version if the upload was answered.
+/// Uploads a plugin. Returns the version if the server answered the upload.
 pub(crate) async fn push(
     server: &Server,
     known: &Mutex<Known>,
@@ -152,7 +152,7 @@ pub(crate) async fn push(
     Ok(Some(version.to_owned()))
 }
 
-/// Repeats `phase` until the server does not answer. `begun` is notified when the phase
+/// Repeats the work of `phase` until the server does not answer. `begun` is notified when the phase
 /// has begun work that a kill can interrupt.
 pub(crate) async fn drive(
     phase: Phase,
@@ -200,7 +200,7 @@ pub(crate) async fn drive(
     }
 }
 
-/// Bytes that no server has compiled yet: with one more custom section.
+/// Uploads a plugin that no server has compiled yet: it has one more custom section.
 async fn upload(server: &Server, known: &Mutex<Known>, random: &mut Rng) -> Result<()> {
     let plain = std::fs::read(guest("rate-alerts"))?;
     loop {
@@ -280,7 +280,7 @@ async fn rollback(server: &Server, known: &Mutex<Known>) -> Result<()> {
         let Some(answer) = post(server, &format!("{path}/rollback"), &Value::Null).await? else {
             return Ok(());
         };
-        // A rollback to a version that has not caught up is refused.
+        // The server refuses a rollback to a version that has not caught up.
         if answer["status"] != 409 {
             let right = answer["active"] == status["previous"];
             ensure!(right, "a rollback is answered with {answer}, after {status}");
@@ -306,7 +306,7 @@ async fn rebuild(server: &Server) -> Result<()> {
 }
 
 async fn retry(server: &Server) -> Result<()> {
-    // Events that need this one can be applied from now on.
+    // From now on, the events that need this event can be applied.
     let needed = ledger::line("needed", "needed", 0, "");
     let media = "application/cloudevents+json";
     if judge("needed", server.request(Method::POST, "/v1/events", media, needed.into()).await)?
@@ -344,7 +344,7 @@ async fn drop_some(server: &Server, known: &Mutex<Known>, random: &mut Rng) -> R
     }
 }
 
-/// Returns `false` if there was no answer.
+/// Drops a parked event. Returns `false` if the server did not answer.
 async fn drop_one(server: &Server, known: &Mutex<Known>, name: &str, offset: u64) -> Result<bool> {
     known.lock().dropping = Some((name.to_owned(), offset));
     let path = format!("/v1/projections/{name}/parked/drop");

@@ -1,18 +1,18 @@
-//! Events as clients send them: the modes of CloudEvents, NDJSON, and times.
+//! Tests the parsers of events that clients send: the modes of CloudEvents, NDJSON, and times.
 
 use lantern_core::{EventRef, Events, Timestamp};
 use lantern_server::cloudevents::{
     EventError, EventLimits, Reader, format_time, is_json, parse_time, write_event,
 };
 
-/// The present time for all parsers here: 2026-09-21.
+/// The time that all parsers here take to be the present: a moment on 2026-09-21.
 const NOW: Timestamp = Timestamp(1_790_000_000_000_000);
 
 fn reader() -> Reader {
     Reader::new(EventLimits::default(), NOW)
 }
 
-/// One event in structured mode.
+/// Runs the parser of one event in structured mode.
 pub fn cloudevents_structured(bytes: &[u8]) {
     let mut events = Events::new();
     match reader().structured(bytes, &mut events) {
@@ -25,7 +25,7 @@ pub fn cloudevents_structured(bytes: &[u8]) {
     events.iter().for_each(comes_back);
 }
 
-/// An array of events.
+/// Runs the parser of an array of events.
 pub fn cloudevents_batch(bytes: &[u8]) {
     let (mut events, mut bad) = (Events::new(), Vec::new());
     match reader().batch(bytes, &mut events, |index, error| bad.push((index, error))) {
@@ -43,8 +43,8 @@ pub fn cloudevents_batch(bytes: &[u8]) {
     events.iter().for_each(comes_back);
 }
 
-/// NDJSON: one event per line. The result must not depend on how the lines are divided among
-/// calls of the parser.
+/// Runs the parser of NDJSON, which has one event per line. The result must not depend on how the
+/// lines are divided among calls of the parser.
 pub fn ndjson(bytes: &[u8]) {
     let read = |block: &[u8], first: u64| {
         let (mut events, mut bad) = (Events::new(), Vec::new());
@@ -72,7 +72,8 @@ pub fn ndjson(bytes: &[u8]) {
     events.iter().for_each(comes_back);
 }
 
-/// One event in binary mode: lines `name: value`, an empty line, the payload.
+/// Runs the parser of one event in binary mode. The input has lines `name: value`, an empty line
+/// and the payload.
 pub fn binary(bytes: &[u8]) {
     let mut headers = http::HeaderMap::new();
     let mut rest = bytes;
@@ -100,7 +101,7 @@ pub fn binary(bytes: &[u8]) {
     events.iter().for_each(comes_back);
 }
 
-/// A time in RFC 3339.
+/// Runs the parser of a time in RFC 3339.
 pub fn time(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Some(time) = parse_time(text) {
@@ -121,15 +122,15 @@ fn comes_back(event: EventRef<'_>) {
     let mut written = Vec::new();
     write_event(&event, &mut written);
     assert!(!written.contains(&b'\n'), "a line end within {}", written.escape_ascii());
-    // With escapes, an encoded event may be longer than its input.
+    // An encoded event may be longer than its input, because characters can be escaped.
     let limits = EventLimits { event_bytes_max: 64 << 20, ..EventLimits::default() };
     let mut again = Events::new();
     if let Err(error) = Reader::new(limits, NOW).structured(&written, &mut again) {
         panic!("{error}: {}", written.escape_ascii());
     }
     let read = again.get(0);
-    // White space around a JSON payload and line ends between its members are the
-    // only differences that are allowed.
+    // The only allowed differences are white space around a JSON payload and line ends between its
+    // members.
     let one_line: Vec<u8>;
     let data = match is_json(event.datacontenttype) {
         true => {
@@ -176,7 +177,7 @@ pub(super) fn batch_seeds() -> Vec<Vec<u8>> {
 }
 
 pub(super) fn ndjson_seeds() -> Vec<Vec<u8>> {
-    // The event that spans several lines becomes several lines, each of them invalid.
+    // A seed whose event spans several lines becomes several lines of NDJSON, each of them invalid.
     let lines = structured_seeds().join(&b"\n"[..]);
     vec![lines.clone(), [&lines[..], b"\r\n\n\xff\n{}\n"].concat(), b"\n\n\n".to_vec(), Vec::new()]
 }

@@ -30,7 +30,7 @@ pub use requests::{
 };
 pub use stored::{chunk, log_record, manifest, records, shard_record};
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 8,
     name: "malformed-requests",
@@ -39,15 +39,15 @@ pub const CLAIM: Claim = Claim {
     experiment: try_parsers,
 };
 
-/// A parser under test.
+/// A parser that the experiment tests.
 #[derive(Clone, Copy, Debug)]
 pub struct Parser {
-    /// The name, which is also the name of the function, the fuzz target and the
-    /// corpus folder.
+    /// The parser's name. The function, the fuzz target and the folder of the corpus have the same
+    /// name.
     pub name: &'static str,
-    /// Panics if the parser does something wrong.
+    /// Runs the parser on the given bytes. Panics if the parser does something wrong.
     pub parse: fn(&[u8]),
-    /// Inputs that are valid, or nearly valid.
+    /// Returns inputs that are valid, or nearly valid.
     pub seeds: fn() -> Vec<Vec<u8>>,
 }
 
@@ -75,18 +75,18 @@ const fn parser(name: &'static str, parse: fn(&[u8]), seeds: fn() -> Vec<Vec<u8>
     Parser { name, parse, seeds }
 }
 
-/// The largest input.
+/// The size of the largest input, in bytes.
 const INPUT_BYTES_MAX: usize = 256 << 10;
 /// The maximum time for an input of that size, even on a busy machine.
 const INPUT_TIME_MAX: Duration = Duration::from_secs(5);
 
-/// The folder of a parser's corpus.
+/// Returns the folder of a parser's corpus.
 #[must_use]
 pub fn corpus_folder(parser: &str) -> PathBuf {
     lantern_tests::root().join("tests/fuzz/corpus").join(parser)
 }
 
-/// A parser's corpus, in the order of file names.
+/// Reads a parser's corpus, in the order of file names.
 ///
 /// # Errors
 /// If it cannot be read, or is empty.

@@ -70,7 +70,7 @@ const NUMBERS: &[&str] = &[
     "99999999999999999999999999999999999999999999",
 ];
 
-/// One of `pool`, changed a few times.
+/// Returns one input of `pool`, changed a few times.
 pub(crate) fn mutated(pool: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     let mut bytes = rng.choice(pool).cloned().unwrap_or_default();
     for _ in 0..1 << rng.u32(0..5) {
@@ -96,7 +96,7 @@ fn change(bytes: &mut Vec<u8>, pool: &[Vec<u8>], rng: &mut Rng) {
         2 => bytes.truncate(at),
         3 => drop(bytes.drain(at..to)),
         4 => {
-            // Repeated a few times, or very often.
+            // The piece is repeated a few times, or very often.
             let piece = bytes[at..to].to_vec();
             let times = if rng.u8(..16) == 0 { 1 << rng.usize(4..12) } else { rng.usize(1..4) };
             insert(bytes, at, &piece.repeat(times.min(1 << 16)));
@@ -121,7 +121,7 @@ fn change(bytes: &mut Vec<u8>, pool: &[Vec<u8>], rng: &mut Rng) {
             insert(bytes, at, open.repeat(depth).as_bytes());
         }
         11 => {
-            // A length or a count, little-endian.
+            // The number resembles a length or a count, in little-endian byte order.
             let wide = [1, 2, 4, 8][rng.usize(..4)];
             let number = [0, 1, u64::MAX, u64::MAX >> 1, rng.u64(..)][rng.usize(..5)];
             let end = (at + wide).min(bytes.len());
@@ -138,7 +138,7 @@ fn insert(bytes: &mut Vec<u8>, at: usize, piece: &[u8]) {
     bytes.splice(at..at, piece.iter().copied());
 }
 
-/// Replaces the digits at or after `at` by an extreme number.
+/// Replaces the first digits at or after `at` with an extreme number.
 fn replace_number(bytes: &mut Vec<u8>, at: usize, rng: &mut Rng) {
     let Some(from) = bytes[at..].iter().position(u8::is_ascii_digit).map(|more| at + more) else {
         return;

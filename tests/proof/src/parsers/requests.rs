@@ -1,11 +1,11 @@
-//! Inputs from clients: messages and tokens of the feed, queries, cursors. Inputs
-//! from operators: the configuration.
+//! Tests the parsers of inputs from clients (messages and tokens of the feed, queries, cursors) and
+//! from operators (the configuration).
 
 use lantern_core::{Checkpoint, Offset, ShardPoint, ShardProof};
 use lantern_live::fuzzing as live;
 use lantern_server::{Problem, ServerConfig, fuzzing as server};
 
-/// A message of a feed client.
+/// Runs the parser of a message that a feed client sends.
 pub fn feed_message(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match live::message(text) {
@@ -15,7 +15,7 @@ pub fn feed_message(bytes: &[u8]) {
     }
 }
 
-/// A token with which a subscription resumes.
+/// Runs the parser of a token with which a subscription resumes.
 pub fn resume_token(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Some(((epoch, commit), at, query)) = live::token(text) {
@@ -25,19 +25,19 @@ pub fn resume_token(bytes: &[u8]) {
     }
 }
 
-/// A query of a table.
+/// Runs the parser of a query of a table.
 pub fn table_query(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     is_clear(server::table_query(text), text);
 }
 
-/// A query of the log.
+/// Runs the parser of a query of the log.
 pub fn events_query(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     is_clear(server::events_query(text), text);
 }
 
-/// A cursor of a table query.
+/// Runs the parser of the cursor of a table query.
 pub fn table_cursor(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match server::cursor(text) {
@@ -49,7 +49,7 @@ pub fn table_cursor(bytes: &[u8]) {
     }
 }
 
-/// `lantern.toml`.
+/// Runs the parser of the configuration file `lantern.toml`.
 pub fn configuration(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     match ServerConfig::parse(text) {

@@ -1,6 +1,7 @@
-//! Data that is read from files: chunks and records of the log, records of shards and of the
-//! catalogue. If a checksum protects the data, the experiment corrects the checksum after a
-//! mutation. Otherwise the parser would refuse every mutation because of the checksum.
+//! Tests the parsers of data that is read from files: chunks and records of the log, records of
+//! shards and of the catalogue. If a checksum protects the data, the experiment corrects the
+//! checksum after a mutation. Otherwise the parser would refuse every mutation because of the
+//! checksum.
 
 use std::fmt::Debug;
 
@@ -18,7 +19,7 @@ const PARTITION: PartitionId = PartitionId(3);
 const FIRST: Offset = Offset(1_000);
 const COMPRESSIONS: [Compression; 3] = [Compression::None, Compression::Lz4, Compression::Zstd];
 
-/// A chunk of the log.
+/// Runs the parser of a chunk of the log.
 pub fn chunk(bytes: &[u8]) {
     for bytes in [bytes.to_vec(), log::forge_chunk(bytes, PARTITION, FIRST)] {
         match log::chunk(&bytes, PARTITION, FIRST) {
@@ -39,7 +40,7 @@ fn comes_back(chunk: &Chunk) {
     }
 }
 
-/// A record of the log.
+/// Runs the parser of a record of the log.
 pub fn log_record(bytes: &[u8]) {
     for bytes in [bytes.to_vec(), log::forge_record(bytes)] {
         for again in log::record(&bytes).into_iter().flatten() {
@@ -48,8 +49,8 @@ pub fn log_record(bytes: &[u8]) {
     }
 }
 
-/// The records in a shard's file except rows: a parked event, an entry of the change
-/// log, an emitted event.
+/// Runs the parsers of the records in a shard's file, except rows: a parked event, an entry of the
+/// change log, an emitted event.
 pub fn shard_record(bytes: &[u8]) {
     if let Some(record) = ParkedRecord::decode(bytes) {
         assert_eq!(ParkedRecord::decode(&record.encode()), Some(record));
@@ -62,7 +63,7 @@ pub fn shard_record(bytes: &[u8]) {
     }
 }
 
-/// Records that are stored as JSON, of a shard and of the catalogue.
+/// Runs the parsers of records that are stored as JSON, of a shard and of the catalogue.
 pub fn records(bytes: &[u8]) {
     json_comes_back::<ShardMeta>(bytes);
     if let Some(record) = json_comes_back::<ProjectionRecord>(bytes) {
@@ -70,7 +71,8 @@ pub fn records(bytes: &[u8]) {
     }
 }
 
-/// A manifest from the catalogue, and the rules that it must satisfy.
+/// Runs the parser of a manifest from the catalogue, and checks the rules that the manifest must
+/// satisfy.
 pub fn manifest(bytes: &[u8]) {
     if let Some(manifest) = json_comes_back::<Manifest>(bytes)
         && let Err(error) = manifest.check()
@@ -120,7 +122,7 @@ pub(super) fn chunk_seeds() -> Vec<Vec<u8>> {
 
 pub(super) fn log_record_seeds() -> Vec<Vec<u8>> {
     let whole = log::records();
-    // Also without the checksum, which `log_record` corrects.
+    // The inputs also occur without their checksum, because `log_record` adds a correct one.
     let bare = whole.iter().map(|record| record[..record.len() - 4].to_vec());
     whole.iter().cloned().chain(bare).collect()
 }

@@ -1,14 +1,13 @@
-//! JSON read without loss: numbers as they are written, text as UTF-16 code units
-//! (including half of a surrogate pair), members in order, including repeated ones.
-//! This parser was written for the experiment, so that it does not share bugs with the
-//! host's library.
+//! Implements a parser that reads JSON without loss: numbers as they are written, text as UTF-16
+//! code units (including half of a surrogate pair), members in order, including repeated ones. This
+//! parser was written for the experiment, so that it does not share bugs with the host's library.
 
 use std::iter::Peekable;
 use std::str::Chars;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-/// A JSON value.
+/// A JSON value that was read without loss.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Exact {
     Null,
@@ -29,7 +28,7 @@ impl Exact {
         Ok(value)
     }
 
-    /// The only member called `name`.
+    /// Returns the only member with the name `name`.
     pub(super) fn member(&self, name: &str) -> Option<&Self> {
         let Self::Object(members) = self else { return None };
         let name: Vec<u16> = name.encode_utf16().collect();
@@ -38,13 +37,13 @@ impl Exact {
         found.next().is_none().then_some(&first.1)
     }
 
-    /// The value's members, whose names must be valid text.
+    /// Returns the value's members. Their names must be valid text.
     pub(super) fn members(&self) -> Result<Vec<(String, &Self)>> {
         let Self::Object(members) = self else { bail!("not an object: {self:?}") };
         members.iter().map(|(name, value)| Ok((String::from_utf16(name)?, value))).collect()
     }
 
-    /// The value's elements.
+    /// Returns the elements of an array.
     pub(super) fn elements(&self) -> Result<&[Self]> {
         match self {
             Self::Array(elements) => Ok(elements),
@@ -52,7 +51,7 @@ impl Exact {
         }
     }
 
-    /// The value's text.
+    /// Returns the content of a text.
     pub(super) fn text(&self) -> Result<String> {
         match self {
             Self::Text(units) => Ok(String::from_utf16(units)?),
@@ -61,7 +60,7 @@ impl Exact {
     }
 }
 
-/// The beginning of a long text.
+/// Shortens a long text to its beginning.
 pub(super) fn shortened(text: &str) -> String {
     const SHOWN: usize = 300;
     let mut shown: String = text.chars().take(SHOWN).collect();
@@ -187,7 +186,7 @@ impl Parser<'_> {
     }
 }
 
-/// The records of CSV as RFC 4180 describes it.
+/// Parses the records of CSV as RFC 4180 describes it.
 pub(super) fn csv(text: &str) -> Result<Vec<Vec<String>>> {
     let mut records = Vec::new();
     let (mut record, mut field) = (Vec::new(), String::new());

@@ -1,34 +1,34 @@
-//! Random JSON, valid by RFC 8259: numbers of any length, any escapes, repeated
-//! members, any depth.
+//! Generates random JSON, valid by RFC 8259: numbers of any length, any escapes, repeated members,
+//! any depth.
 
 use std::fmt::Write as _;
 
 use fastrand::Rng;
 
-/// The deepest payload; the limit of the default settings is 64.
+/// The maximum depth of a payload. The limit of the server's default settings is 64.
 const DEPTH_MAX: usize = 90;
 /// An event with a payload of up to this depth must be accepted. The limit also counts the
 /// levels of the event's own object, of `data` and of the member `doc`.
 const DEPTH_TAKEN: usize = 60;
-/// The most values of a payload, apart from those that only make it deep.
+/// The maximum number of values in a payload, apart from those that only make it deep.
 const VALUES_MAX: usize = 24;
 
-/// One payload.
+/// A random payload of an event.
 #[derive(Clone, Debug)]
 pub(super) struct Payload {
-    /// The case's seed.
+    /// The seed of the case that this payload belongs to.
     pub(super) seed: u64,
-    /// The JSON.
+    /// The text of the JSON value.
     pub(super) json: String,
-    /// Whether it is all of `data`; otherwise the member `doc` of it.
+    /// Whether the JSON is all of the event's `data`. Otherwise it is the member `doc` of `data`.
     pub(super) whole: bool,
-    /// How it is sent.
+    /// The form in which the event is sent.
     pub(super) mode: Mode,
-    /// Whether ingest may refuse it.
+    /// Whether the server may refuse the event when it arrives.
     pub(super) refusable: bool,
 }
 
-/// A content mode of the CloudEvents HTTP binding, or lines.
+/// The form in which an event is sent: a content mode of the CloudEvents HTTP binding, or lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     Batch,
@@ -38,7 +38,7 @@ pub(super) enum Mode {
 }
 
 impl Payload {
-    /// The payload of `seed`.
+    /// Generates the payload of the seed `seed`.
     pub(super) fn random(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let mode = match rng.u8(..40) {
@@ -59,7 +59,7 @@ impl Payload {
         Self { seed, json: writer.json, whole, mode, refusable }
     }
 
-    /// The event's `data`.
+    /// Returns the event's `data`.
     pub(super) fn data(&self) -> String {
         match self.whole {
             true => self.json.clone(),
@@ -67,7 +67,7 @@ impl Payload {
         }
     }
 
-    /// The event's type.
+    /// Returns the event's type.
     pub(super) fn kind(&self) -> &'static str {
         if self.whole { "doc.whole" } else { "doc.saved" }
     }
@@ -77,14 +77,14 @@ struct Writer {
     rng: Rng,
     json: String,
     values: usize,
-    /// The deepest value so far.
+    /// The depth of the deepest value so far.
     depth: usize,
-    /// Whether there is half of a surrogate pair.
+    /// Whether the payload contains half of a surrogate pair.
     lone: bool,
 }
 
 impl Writer {
-    /// A value inside of `levels` arrays and objects.
+    /// Generates a value inside of `levels` arrays and objects.
     fn nested(&mut self, levels: usize, depth: usize) {
         if levels == 0 {
             return self.value(depth);
@@ -105,7 +105,8 @@ impl Writer {
 
     fn value(&mut self, depth: usize) {
         self.values += 1;
-        // If `data` as a whole is `null`, the event has no data.
+        // If all of `data` is `null`, the event has no data, so the outermost value is never
+        // `null`.
         let kinds = if depth == 0 { 1..9 } else { 0..9 };
         let simple = self.values > VALUES_MAX || depth > 5;
         match self.rng.u8(kinds) {
@@ -120,7 +121,7 @@ impl Writer {
 
     fn space(&mut self) {
         if self.rng.u8(..8) == 0 {
-            // No line ends, because an event is a line of NDJSON.
+            // There are no line ends, because an event is one line of NDJSON.
             self.json.push_str([" ", "\t", "  \t "][self.rng.usize(..3)]);
         }
     }
@@ -173,7 +174,7 @@ impl Writer {
                 ["\\\"", "\\\\", "\\/", "\\b", "\\f", "\\n", "\\r", "\\t"][self.rng.usize(..8)],
             ),
             1 => {
-                // Any code unit except a surrogate, including U+0000.
+                // The character can be any code unit except a surrogate, including U+0000.
                 let unit = [0, 1, 0x1f, 0x22, 0x7f, 0x2028, 0xfffe, 0xffff, self.rng.u16(..0xd800)];
                 let unit = unit[self.rng.usize(..unit.len())];
                 self.unit(unit);
@@ -187,7 +188,7 @@ impl Writer {
                 self.lone = true;
                 let unit = self.rng.u16(0xd800..0xe000);
                 self.unit(unit);
-                // The next character must not complete the pair.
+                // The next character must not complete the surrogate pair.
                 self.json.push('.');
             }
             4..8 => {
@@ -234,7 +235,7 @@ impl Writer {
                 self.json.push(',');
             }
             self.space();
-            // The same name often: members may be repeated.
+            // The same name is used often, because members may be repeated.
             match self.rng.u8(..3) {
                 0 => self.json.push_str(["\"a\"", "\"doc\"", "\"\""][self.rng.usize(..3)]),
                 _ => self.text(),

@@ -26,7 +26,7 @@ use self::exact::{Exact, shortened};
 use self::generate::{Mode, Payload};
 use crate::{Claim, Counts, Run, reference_log};
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 14,
     name: "payloads",
@@ -35,9 +35,9 @@ pub const CLAIM: Claim = Claim {
     experiment: try_out,
 };
 
-/// Payloads that are sent, folded, read and exported together.
+/// The number of payloads that are sent, folded, read and exported together.
 const GROUP: u64 = 500;
-/// The table with the copies.
+/// The table to which the guest copies the payloads.
 const TABLE: &str = "docs/docs";
 /// Reasons why a row may refuse a payload that the log accepts.
 const REASONS: [&str; 2] = ["has the member", "nested more than"];
@@ -63,7 +63,8 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
                 run.fail(seed, what);
             }
             if !wrong.is_empty() && run.goes_on() {
-                // A failed group must not cause the next one to fail.
+                // After a failed group, the servers are replaced, so that the failure cannot make
+                // the next group fail.
                 bench = Bench::new().await?;
             }
             run.count(count);
@@ -90,19 +91,19 @@ impl std::fmt::Display for Mismatch {
 
 impl std::error::Error for Mismatch {}
 
-/// The seed of the payload that an error is about; `seed` if it is about no payload.
+/// Returns the seed of the payload that an error is about; `seed` if it is about no single payload.
 fn named(error: &anyhow::Error, seed: u64) -> (u64, String) {
     let seed = error.downcast_ref::<Mismatch>().map_or(seed, |wrong| wrong.seed);
     (seed, format!("{error:#}"))
 }
 
-/// How many payloads of a group were accepted, and how many refused.
+/// Counts of the payloads of a group that the server accepted and refused.
 struct Counted {
     accepted: usize,
     refused: usize,
 }
 
-/// A server to send to, and another one to import into.
+/// The two servers of the experiment: events are sent to the first, and imported into the second.
 struct Bench {
     first: Server,
     second: Server,
@@ -111,7 +112,7 @@ struct Bench {
     next: [u64; 2],
     groups: u64,
     folder: TempDir,
-    // Ends the connection when dropped.
+    // The connection ends when this client is dropped.
     _client: Client,
 }
 
@@ -129,8 +130,8 @@ impl Bench {
         Ok(Self { first, second, feed, next: [0, 0], groups: 0, folder, _client: client })
     }
 
-    /// Sends a group of payloads, and reads each back in every way. If a way returns another
-    /// value, an error is added to `wrong`.
+    /// Sends a group of payloads, and reads each one in every way in which it can be read. If one
+    /// way returns another value, an error is added to `wrong`.
     async fn group(
         &mut self,
         payloads: &[Payload],
@@ -160,7 +161,7 @@ impl Bench {
         let tail = self.tail(&taken).map_err(|error| wrong.push(error));
         let export = self.export(&self.first, self.next[0], &taken).await;
         let export = export.map_err(|error| wrong.push(error));
-        // Alternately, because the second log takes each event only once.
+        // The two files are used in turn, because the second log accepts each event only once.
         let file = if self.groups.is_multiple_of(2) { tail } else { export };
         if let Ok(file) = file {
             wrong.extend(self.import(&file, &taken).await.err());
@@ -179,12 +180,12 @@ impl Bench {
         reference_log::compare(self.first.folder(), &records, self.second.folder(), 1)
     }
 
-    /// The prefix of the keys of this group's rows.
+    /// The prefix with which the keys of this group's rows begin.
     fn prefix(&self) -> String {
         format!("{:06}/", self.groups)
     }
 
-    /// The event of a payload.
+    /// Formats the event that contains a payload.
     fn event(&self, payload: &Payload) -> String {
         format!(
             r#"{{"specversion":"1.0","id":"{seed}","source":"/payloads","type":"{kind}","subject":"{prefix}{seed}","time":"2026-03-01T12:00:00Z","data":{data}}}"#,
@@ -195,7 +196,7 @@ impl Bench {
         )
     }
 
-    /// Sends all payloads, each in its mode. Returns how many were refused.
+    /// Sends all payloads, each in its own mode. Returns how many the server refused.
     async fn send(&self, payloads: &[Payload]) -> Result<usize> {
         let of = |mode| payloads.iter().filter(move |payload| payload.mode == mode);
         let mut refused = 0;
@@ -303,7 +304,7 @@ impl Bench {
         }
     }
 
-    /// Compares the rows of this group in a format.
+    /// Compares the rows of this group in one format of the table.
     async fn rows(&self, name: &str, media: &str, taken: &AcceptedEvents<'_>) -> Result<()> {
         let rows = self.table(&self.first, media).await?;
         let rows = readers::rows(media, &rows).with_context(|| name.to_owned())?;
@@ -354,7 +355,8 @@ impl Bench {
         Ok(printed)
     }
 
-    /// Compares the log of `server` from `from` on as NDJSON, and returns it.
+    /// Exports the log of `server` as NDJSON, beginning at offset `from`, compares it, and returns
+    /// it.
     async fn export(
         &self,
         server: &Server,
@@ -385,7 +387,7 @@ impl Bench {
     }
 }
 
-/// Payloads that are in the log, by seed.
+/// The payloads that are in the log, by seed.
 type AcceptedEvents<'a> = BTreeMap<u64, &'a Payload>;
 
 fn is_refused(payload: &Payload, (status, answer): &(u16, Value)) -> Result<bool> {
@@ -408,14 +410,14 @@ fn wrong_unless(right: bool, payload: &Payload, what: &str) -> Result<()> {
     Err(Mismatch { seed: payload.seed, what }.into())
 }
 
-/// Compares a value that a reader returned with the sent one.
+/// Checks that a value that a reader returned equals the payload that was sent.
 fn same(reader: &str, payload: &Payload, sent: &str, found: &Exact) -> Result<()> {
     let right = Exact::parse(sent)? == *found;
     let shown = shortened(&format!("{found:?}"));
     wrong_unless(right, payload, &format!("{reader} gives {shown} for"))
 }
 
-/// Compares rows by key with the payloads.
+/// Checks that the rows equal the payloads with the same key.
 fn compare(
     reader: &str,
     prefix: &str,
@@ -432,7 +434,7 @@ fn compare(
     Ok(())
 }
 
-/// Compares lines of events with the payloads.
+/// Checks that the lines of events contain the payloads.
 fn all_events(reader: &str, lines: &str, taken: &AcceptedEvents<'_>) -> Result<()> {
     let mut found = 0;
     for line in lines.lines() {

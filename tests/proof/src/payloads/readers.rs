@@ -4,16 +4,16 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::exact::{Exact, csv};
 
-/// The formats of a table, each with its media type.
+/// The formats in which the server returns a table, each with its media type.
 pub(super) const FORMATS: [(&str, &str); 3] =
     [("JSON", "application/json"), ("NDJSON", "application/x-ndjson"), ("CSV", "text/csv")];
 
-/// The payload in a row.
+/// Extracts the payload from a row.
 pub(super) fn doc(row: &Exact) -> Result<Exact> {
     row.member("doc").cloned().with_context(|| format!("a row without `doc`: {row:?}"))
 }
 
-/// Keys and payloads of a table's rows.
+/// Extracts the keys and payloads of a table's rows.
 pub(super) fn rows(media: &str, text: &str) -> Result<Vec<(String, Exact)>> {
     match media {
         "application/json" => {
@@ -42,7 +42,8 @@ fn line(line: &str) -> Result<(String, Exact)> {
     Ok((key, doc(line.member("value").context("no `value`")?)?))
 }
 
-/// Seed and `data` of an event, alone or with its place in the log.
+/// Extracts the seed and the `data` of an event. The event may be alone, or together with its place
+/// in the log.
 pub(super) fn event(logged: &Exact) -> Result<(u64, &Exact)> {
     let event = logged.member("event").unwrap_or(logged);
     let seed = event.member("id").context("no `id`")?.text()?;

@@ -1,6 +1,6 @@
-//! A simulated disk in memory. It keeps a journal of all operations, and can produce the
-//! disk's content after a power loss at any of them: writes that were not synced are lost,
-//! kept, reordered or torn.
+//! Implements a simulated disk in memory. It keeps a journal of all operations, and can produce the
+//! disk's content after a power loss at any of them: writes that were not synced are lost, kept,
+//! reordered or torn.
 //!
 //! The model guarantees what POSIX guarantees, and no more. A file's writes and length are
 //! durable after the file's sync. Before that sync, any of the writes may reach the disk,
@@ -21,20 +21,20 @@ use redb::StorageBackend;
 
 /// The unit that a disk writes completely or not at all, in bytes.
 const SECTOR: usize = 512;
-/// The unit in which file contents are shared between images, in bytes.
+/// The size of the pages in which images share the contents of files, in bytes.
 const PAGE: usize = 4096;
 
-/// Identifies a file, whatever its path is.
+/// A number that identifies a file, whatever its path is.
 type Inode = u64;
 
-/// A file's bytes, in pages shared with other images; no page is all zeros.
+/// The bytes of a file, in pages that several images can share. No stored page is all zeros.
 #[derive(Clone, Debug, Default)]
 struct Contents {
     len: u64,
     pages: Vec<Option<Arc<[u8; PAGE]>>>,
 }
 
-/// The contents of a disk.
+/// The contents of a whole disk.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
     names: BTreeMap<PathBuf, Node>,
@@ -47,7 +47,7 @@ enum Node {
     File(Inode),
 }
 
-/// One operation on the disk, or a mark.
+/// An operation on the disk, or a mark of the program in the journal.
 #[derive(Clone, Debug)]
 enum DiskOperation<M> {
     Write {
@@ -69,7 +69,7 @@ enum DiskOperation<M> {
     Mark(M),
 }
 
-/// A change of names.
+/// A change of the names in a folder.
 #[derive(Clone, Debug)]
 enum Rename {
     Add(PathBuf, Node),
@@ -80,22 +80,22 @@ enum Rename {
 /// The bugs that are planted in the disk.
 #[derive(Debug, Default)]
 pub struct FalseSyncs {
-    /// The sync of a file whose path ends with this succeeds without effect.
+    /// A sync of a file succeeds without effect if the file's path ends with this text.
     pub sync_skipped: Mutex<Option<&'static str>>,
-    /// The sync of a folder succeeds without effect.
+    /// Whether syncs of folders succeed without effect.
     pub folder_sync_skipped: AtomicBool,
 }
 
 #[derive(Debug)]
 struct Inner<M> {
-    /// The durable contents when the journal began.
+    /// The durable contents of the disk when the journal began.
     base: Image,
     seen: Image,
     journal: Vec<DiskOperation<M>>,
     next_inode: Inode,
 }
 
-/// The disk. Clones are the same disk. `M` is the type of [`SimDisk::mark`]s.
+/// A simulated disk. Clones of this value are the same disk. `M` is the type of [`SimDisk::mark`]s.
 #[derive(Debug)]
 pub struct SimDisk<M>(Arc<Shared<M>>);
 
@@ -132,7 +132,7 @@ impl Contents {
         Ok(())
     }
 
-    /// Writes, and makes the file longer if needed.
+    /// Writes bytes at the position `at`, and makes the file longer if needed.
     fn write(&mut self, at: u64, bytes: &[u8]) {
         self.len = self.len.max(at + bytes.len() as u64);
         let mut done = 0;
@@ -206,23 +206,23 @@ impl Image {
     }
 }
 
-/// What happens to writes that were not synced.
+/// What a power loss does to writes that were not synced.
 #[derive(Clone, Copy, Debug)]
 enum CrashOutcome {
-    /// None of them reached the disk.
+    /// None of the writes reached the disk.
     Lost,
-    /// All of them did, as when only the process dies.
+    /// All writes reached the disk, as when only the process dies.
     Kept,
-    /// Each write reached it or not, whole or by the sector.
+    /// Each write reached the disk or not, completely or only some of its sectors.
     Mixed,
-    /// The later ones reached it, the earlier ones did not.
+    /// The later writes reached the disk, the earlier ones did not.
     Reversed,
-    /// All up to some write, which is torn.
+    /// All writes reached the disk up to some write, of which only a part did.
     Torn,
 }
 
 impl<M: Clone> SimDisk<M> {
-    /// A disk with the contents of `image`, all durable.
+    /// Creates a disk with the contents of `image`, all of them durable.
     #[must_use]
     pub fn new(image: Image) -> Self {
         let next_inode = image.files.keys().next_back().map_or(1, |last| last + 1);
@@ -234,13 +234,13 @@ impl<M: Clone> SimDisk<M> {
         }))
     }
 
-    /// The planted bugs.
+    /// The bugs that are planted in this disk.
     #[must_use]
     pub fn false_syncs(&self) -> &FalseSyncs {
         &self.0.false_syncs
     }
 
-    /// Notes in the journal that the program reported something to others.
+    /// Records in the journal that the program reported something to others.
     pub fn mark(&self, mark: M) {
         self.0.inner.lock().journal.push(DiskOperation::Mark(mark));
     }
@@ -251,13 +251,13 @@ impl<M: Clone> SimDisk<M> {
         self.0.inner.lock().journal.len()
     }
 
-    /// How many syncs of files were done.
+    /// The number of files' syncs that were made.
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.0.syncs.load(Ordering::SeqCst)
     }
 
-    /// Everything that the program had reported by step `at`.
+    /// Everything that the program had reported to others by step `at` of the journal.
     #[must_use]
     pub fn marks(&self, at: usize) -> Vec<M> {
         let inner = self.0.inner.lock();
@@ -267,7 +267,7 @@ impl<M: Clone> SimDisk<M> {
         inner.journal[..at].iter().filter_map(mark).collect()
     }
 
-    /// The contents of the disk after power was lost after step `at`.
+    /// Computes the contents of the disk after power was lost after step `at`.
     #[must_use]
     pub fn cut(&self, at: usize, rng: &mut Rng) -> Image {
         let inner = self.0.inner.lock();
@@ -325,7 +325,7 @@ impl<M: Clone> SimDisk<M> {
         image
     }
 
-    /// All paths, in order, with the length of each file.
+    /// All paths on the disk, in order, with the length of each file.
     #[must_use]
     pub fn paths(&self) -> BTreeMap<PathBuf, Option<u64>> {
         let inner = self.0.inner.lock();
@@ -351,7 +351,7 @@ impl<M: Clone> SimDisk<M> {
         self.name(&mut inner, path, Rename::Remove(path.into()));
     }
 
-    /// Opens the file at `path`. `None` if it does not exist.
+    /// Opens the file at `path`. Returns `None` if it does not exist.
     #[must_use]
     pub fn file(&self, path: &Path) -> Option<Open<M>> {
         match self.0.inner.lock().seen.names.get(path) {
@@ -413,7 +413,7 @@ fn redo<M>(contents: &mut Contents, step: &DiskOperation<M>) {
     }
 }
 
-/// Lets a part of `steps`, none of them synced, reach the disk.
+/// Chooses which of the operations in `steps`, none of them synced, reach the disk.
 fn survive<M>(
     contents: &mut Contents,
     steps: &[&DiskOperation<M>],

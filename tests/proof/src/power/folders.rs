@@ -1,4 +1,4 @@
-//! The simulated disk as the store sees it.
+//! Implements the store's view of the simulated disk.
 
 use std::ffi::OsString;
 use std::fmt::Debug;
@@ -51,7 +51,7 @@ impl<M: Debug + Clone + Send + Sync + 'static> Disk for SimDisk<M> {
         if below.is_empty() {
             return Err(io::ErrorKind::NotFound.into());
         }
-        // From the leaves upwards, like every file system.
+        // Deletes the entries from the leaves upwards, as every file system requires.
         below.iter().rev().for_each(|path| self.remove(path));
         Ok(())
     }

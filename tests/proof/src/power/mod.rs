@@ -17,7 +17,7 @@ use crate::{Claim, Counts, Run};
 /// The number of images that are taken from one history.
 const IMAGES: u64 = 40;
 
-/// Invariant 1, for everything that Lantern stores.
+/// The claim for everything that Lantern stores: invariant 1.
 pub const CLAIM: Claim = Claim {
     invariant: 1,
     name: "power-loss",
@@ -29,7 +29,7 @@ pub const CLAIM: Claim = Claim {
     },
 };
 
-/// Invariant 1, for redb alone.
+/// The claim for redb alone: invariant 1.
 pub const REDB: Claim = Claim {
     invariant: 1,
     name: "redb",

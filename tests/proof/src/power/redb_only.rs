@@ -1,6 +1,6 @@
-//! redb alone on the simulated disk: the guarantees that Lantern needs from it, without
-//! Lantern. `tests/redb-4.1.0` builds the same source code against redb 4.1.0, which is known
-//! to lose commits, to show that the simulated disk reveals the loss.
+//! Tests redb alone on the simulated disk: the guarantees that Lantern needs from it, without
+//! Lantern. `tests/redb-4.1.0` builds the same source code against redb 4.1.0, which is known to
+//! lose commits, to show that the simulated disk reveals the loss.
 
 use std::path::Path;
 
@@ -16,8 +16,8 @@ const IMAGES: u64 = 50;
 /// How many times a recovery is interrupted before it may finish.
 const RECOVERIES_MAX: u32 = 4;
 
-/// A database's history. The marks in the disk's journal are the numbers of
-/// acknowledged commits.
+/// The history of a database. The marks in the disk's journal are the numbers of acknowledged
+/// commits.
 struct History {
     disk: SimDisk<u64>,
     steps: usize,
@@ -58,7 +58,8 @@ fn open(disk: &SimDisk<u64>) -> Result<Database, String> {
     }
 }
 
-/// Makes commits, some in two phases, some with quick repair, and reopens the file.
+/// Records a history: makes commits, some in two phases, some with quick repair, and reopens the
+/// file.
 fn record(rng: &mut Rng) -> History {
     let disk = SimDisk::new(Image::default());
     drop(disk.new_file(Path::new("file")));
@@ -119,7 +120,7 @@ fn check(history: &History, rng: &mut Rng) -> Result<(), String> {
     }
 }
 
-/// The number of the last commit. Its rows must be complete.
+/// Finds the number of the last commit in the database. The rows of that commit must be complete.
 fn last(database: &Database) -> Result<u64, String> {
     let read = || -> Result<u64, redb::Error> {
         let transaction = database.begin_read()?;

@@ -1,5 +1,5 @@
-//! Everything that Lantern stores, on a simulated disk: the log, the catalogue and
-//! the shards' states, with an engine that folds the log.
+//! Tests everything that Lantern stores on a simulated disk: the log, the catalogue and the shards'
+//! states, with an engine that folds the log.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -35,19 +35,20 @@ const STATE: &str = "data/state";
 const RECOVERIES_MAX: u32 = 2;
 /// For one image in this many, the host continues to the end of the log and beyond.
 const GOES_ON: u32 = 8;
-/// How long an append may take.
+/// The maximum time that an append may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The reports of the host to others, which must stay true after a power loss.
 #[derive(Clone, Debug)]
 pub(super) enum Acknowledged {
-    /// An append was acknowledged. The log has this many events now.
+    /// The log acknowledged an append. It has this many events now.
     Appended(u64),
-    /// A record of the catalogue is about to be saved, or deleted.
+    /// The host is about to save or delete a record of the catalogue. `None` means that it deletes
+    /// the record.
     Saving(Option<ProjectionRecord>),
-    /// The record was saved or deleted.
+    /// The host has saved or deleted the record.
     Saved(Option<ProjectionRecord>),
-    /// A shard's commit is durable.
+    /// The commit of a shard with this number is durable.
     Committed(ShardId, u64),
     /// Readers see a commit that is not durable, with this next offset and number.
     Shown(ShardId, Offset, u64),
@@ -58,28 +59,28 @@ type Disk = SimDisk<Acknowledged>;
 /// The bugs that are planted in the host or the disk.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Flawed {
-    /// The sync of a file whose name ends with this is skipped.
+    /// A sync of a file has no effect if the file's name ends with this text.
     pub sync_skipped: Option<&'static str>,
-    /// Folders are not synced.
+    /// Whether syncs of folders have no effect.
     pub folders_unsynced: bool,
-    /// Appends are acknowledged before they are durable.
+    /// Whether the log acknowledges appends before they are durable.
     pub acked_early: bool,
-    /// The next offset is written before the rows.
+    /// Whether the store writes the next offset before the rows.
     pub position_first: bool,
 }
 
-/// The result of a history: the disk with its journal, and the final log.
+/// A recorded history: the disk with its journal, and the log at the end.
 #[derive(Debug)]
 pub struct Recorded {
     disk: Disk,
     steps: usize,
     log: Vec<Event>,
-    /// Lengths of the log after each append.
+    /// The number of events in the log after each append.
     ends: Vec<u64>,
     flawed: Flawed,
 }
 
-/// Counts of what the check of an image found.
+/// Counts of what the check of an image has found.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ObservedState {
     pub(super) events: u64,
@@ -87,7 +88,7 @@ pub(super) struct ObservedState {
     pub(super) went_on: bool,
 }
 
-/// The host without its server.
+/// The host's log, catalogue, states and engine, without its server.
 struct Stack {
     log: Arc<RecordingLog>,
     stores: Arc<RecordingStores>,
@@ -117,7 +118,8 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
             3 => drop(stack.engine()?.delete_version(NAME, &version(KINDS[1]))),
             4 => {
                 ends.append(&mut stack.log.ends.lock());
-                // Closed before it is opened again, because this disk has no locks.
+                // All files must be closed before they are opened again, because this disk has no
+                // locks.
                 drop(stack);
                 stack = Stack::open(&disk, flawed)?;
                 stack.start(rng)?;
@@ -153,7 +155,7 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
 }
 
 impl Recorded {
-    /// How many events were written.
+    /// The number of events that were written to the log.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.log.len() as u64
@@ -262,11 +264,12 @@ fn check_shown(id: &ShardId, meta: &ShardMeta, marks: &[Acknowledged]) -> Result
     Ok(())
 }
 
-/// No emitted event is in the log twice.
+/// Checks that no emitted event is in the log twice.
 fn check_ids(log: &[Event]) -> Result<()> {
     let mut ids = BTreeMap::new();
     for event in log.iter().filter(|event| event.kind == CLOSED) {
-        // Ids begin with the version. A version uses each of its numbers once.
+        // The ids of emitted events begin with the version, and a version uses each of its numbers
+        // once.
         let other = ids.insert(event.id.clone(), event.subject.clone());
         ensure!(other.is_none(), "emitted event `{}` is there twice", event.id);
     }
@@ -274,7 +277,7 @@ fn check_ids(log: &[Event]) -> Result<()> {
 }
 
 impl Stack {
-    /// Opens all files, and creates missing ones.
+    /// Opens all files of the host, and creates the missing ones.
     fn open(disk: &Disk, flawed: Flawed) -> Result<Self> {
         let folder = Path::new("data");
         lantern_store::Disk::create_folder(disk, folder).or_else(|e| match e.kind() {
@@ -304,9 +307,9 @@ impl Stack {
         })
     }
 
-    /// Starts the engine over them. Half of the starts sync every commit.
+    /// Starts the engine over the open files. Half of the starts sync every commit.
     fn start(&mut self, rng: &mut Rng) -> Result<()> {
-        // The clock of these histories moves by some milliseconds a step.
+        // The clock of these histories advances by some milliseconds in each step.
         let sync_ms = if rng.bool() { 100 } else { 0 };
         for kind in KINDS {
             self.shelf.put(
@@ -366,7 +369,7 @@ impl Stack {
         Ok(())
     }
 
-    /// Folds and emits until nothing is left to do.
+    /// Lets the engine fold and emit until nothing is left to do.
     fn settle(&self) -> Result<()> {
         let engine = self.engine()?;
         loop {
@@ -431,7 +434,8 @@ impl Stack {
                 _ => None,
             });
             check_shown(&id, &meta, marks)?;
-            // A build with this id may have been deleted and created again.
+            // A build with this id may have been deleted and created again, so its numbers may
+            // begin again.
             let committed = committed.next_back().unwrap_or(0);
             let context = || format!("shard {id:?} at {}", meta.next);
             ensure!(
@@ -485,7 +489,7 @@ fn opener(disk: &Disk) -> OpenDatabase {
     })
 }
 
-/// The log. Its acknowledgements are marked on the disk.
+/// A log that marks each acknowledgement on the simulated disk.
 struct RecordingLog {
     inner: EmbeddedLog,
     disk: Disk,
@@ -544,7 +548,7 @@ impl Log for RecordingLog {
     }
 }
 
-/// The states. Their commits are marked on the disk.
+/// States that mark each commit on the simulated disk.
 struct RecordingStores {
     inner: StateDir,
     disk: Disk,
@@ -637,7 +641,7 @@ impl ShardStore for RecordingShard {
     }
 }
 
-/// The catalogue. Its saved records are marked on the disk.
+/// A catalogue that marks each saved record on the simulated disk.
 struct RecordingCatalog {
     inner: CatalogFile,
     disk: Disk,

@@ -1,4 +1,4 @@
-//! Invalid requests of many kinds.
+//! Generates invalid requests of many kinds.
 
 use anyhow::Result;
 use fastrand::Rng;
@@ -6,27 +6,28 @@ use fastrand::Rng;
 use crate::feed::wire::text_frame;
 use crate::parsers::{self, PARSERS};
 
-/// Whether the server must answer.
+/// Whether the server must answer a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Answered {
     Always,
     Perhaps,
 }
 
-/// One request, or bytes that resemble one.
+/// A request, or bytes that resemble one, with what the answer must be.
 pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) bytes: Vec<u8>,
     pub(super) answered: Answered,
-    /// The sender closes its side although more bytes are due.
+    /// Whether the sender closes its side of the connection before it has sent everything that it
+    /// announced.
     pub(super) broken_off: bool,
-    /// The answer's status is one of these.
+    /// The statuses that the answer may have.
     pub(super) status: Option<Vec<u16>>,
-    /// The answer's detail quotes this.
+    /// A text that the answer's detail must quote.
     pub(super) quoted: Option<String>,
 }
 
-/// Inputs to mutate, by parser.
+/// The inputs that are mutated, by the name of the parser.
 pub(super) struct Pools(Vec<(&'static str, Vec<Vec<u8>>)>);
 
 impl Pools {
@@ -59,7 +60,7 @@ impl Case {
         }
     }
 
-    /// A complete request, so there must be an answer.
+    /// Creates a case with a complete request, to which the server must answer.
     fn whole(name: &'static str, bytes: impl Into<Vec<u8>>) -> Self {
         Self { answered: Answered::Always, broken_off: false, ..Self::new(name, bytes) }
     }
@@ -70,7 +71,7 @@ impl Case {
         self
     }
 
-    /// A valid event.
+    /// Creates a request with a valid event.
     pub(super) fn honest(address: &str) -> Self {
         let event = r#"{"specversion":"1.0","id":"honest","source":"s","type":"t"}"#;
         let kind = "application/cloudevents+json";
@@ -78,7 +79,7 @@ impl Case {
     }
 }
 
-/// A complete `POST`.
+/// Formats a complete `POST` request.
 fn post(host: &str, path: &str, kind: &str, body: &[u8]) -> Vec<u8> {
     let length = body.len();
     let mut bytes = format!(
@@ -94,7 +95,7 @@ fn get(host: &str, path: &str) -> String {
     format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n")
 }
 
-/// A case of a random kind.
+/// Generates a case of a random kind.
 pub(super) fn random(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     match rng.u8(..34) {
         0..5 => body(pools, host, rng),
@@ -111,13 +112,13 @@ pub(super) fn random(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     }
 }
 
-/// A word that is not a known value of any parameter.
+/// Generates a word that is not a known value of any parameter.
 fn word(rng: &mut Rng) -> String {
     let letters = (0..rng.usize(3..12)).map(|_| rng.lowercase());
     format!("x{}", letters.collect::<String>())
 }
 
-/// A nearly valid body, in each mode.
+/// Generates a nearly valid body, in one of the modes of sending events.
 fn body(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     let (parser, kind) = [
         ("cloudevents_structured", "application/cloudevents+json"),
@@ -129,7 +130,7 @@ fn body(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     Case::whole("a body mutated", post(host, path, kind, &pools.mutated(parser, rng)))
 }
 
-/// A query that is nearly valid, or certainly invalid.
+/// Generates a query that is nearly valid, or certainly invalid.
 fn query(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     let wrong = word(rng);
     let number = rng.u64(20_000..);
@@ -143,9 +144,10 @@ fn query(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
             let (parser, path) =
                 [("table_query", "/v1/tables/a/b"), ("events_query", "/v1/events")][rng.usize(..2)];
             let query = pools.mutated(parser, rng);
-            // Characters that would end the line belong to another case.
+            // This kind of case leaves out characters that would end the line. Another kind tests
+            // them.
             let query: Vec<u8> = query.into_iter().filter(|b| !b" \r\n".contains(b)).collect();
-            // Waiting requests are not part of this case.
+            // This kind of case sends no requests that wait.
             let query = String::from_utf8_lossy(&query).replace("wait", "wai");
             let query: String = query.chars().take(4_000).collect();
             return Case::new("a query mutated", get(host, &format!("{path}?{query}")));
@@ -154,7 +156,7 @@ fn query(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     Case::whole("a wrong query", get(host, &path)).refused(&[400], &quoted)
 }
 
-/// Requests that the server refuses while the body is still being sent. The sender must
+/// Generates a request that the server refuses while the body is still being sent. The sender must
 /// receive the answer.
 fn refused_early(host: &str, rng: &mut Rng) -> Case {
     let body = vec![b'x'; 1 << rng.usize(0..23)];
@@ -180,7 +182,7 @@ fn refused_early(host: &str, rng: &mut Rng) -> Case {
     }
 }
 
-/// Lengths and chunks that do not match the content.
+/// Generates a request whose length or chunks do not match its content.
 fn framing(host: &str, rng: &mut Rng) -> Case {
     let head = format!(
         "POST /v1/events HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\
@@ -219,7 +221,7 @@ fn framing(host: &str, rng: &mut Rng) -> Case {
     case
 }
 
-/// Headers that are too large or too many.
+/// Generates headers that are too large or too many.
 fn head(host: &str, rng: &mut Rng) -> Case {
     let many = rng.usize(1..3_000);
     let long = "v".repeat(rng.usize(1..200_000));
@@ -232,7 +234,7 @@ fn head(host: &str, rng: &mut Rng) -> Case {
         3 => format!("{name} : x\r\n\r\n"),
         4 => format!("{name}: a\r\n b\r\n\r\n"),
         5 => format!("{name}: \u{0}\r\n\r\n"),
-        // Never finished: the limit for headers ends it.
+        // The header never ends, so the server's limit for headers ends the request.
         _ => format!("{name}: "),
     };
     let mut case = Case::new("strange headers", head + &rest);
@@ -240,7 +242,7 @@ fn head(host: &str, rng: &mut Rng) -> Case {
     case
 }
 
-/// Unknown paths and methods.
+/// Generates a request with an unknown path or method.
 fn path(host: &str, rng: &mut Rng) -> Case {
     let wrong = word(rng);
     let path = match rng.u8(..10) {
@@ -266,7 +268,7 @@ fn path(host: &str, rng: &mut Rng) -> Case {
     Case::new("a strange path", request)
 }
 
-/// Requests for a WebSocket that must be refused.
+/// Generates a request for a WebSocket that the server must refuse.
 fn upgrade(host: &str, rng: &mut Rng) -> Case {
     let wrong = word(rng);
     let headers = [
@@ -287,7 +289,7 @@ fn upgrade(host: &str, rng: &mut Rng) -> Case {
     case
 }
 
-/// A WebSocket that is accepted, followed by invalid frames.
+/// Generates a request for a WebSocket that the server accepts, followed by invalid frames.
 fn frames(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     let mut bytes = format!(
         "GET /v1/feed HTTP/1.1\r\nhost: {host}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
@@ -320,7 +322,7 @@ fn frames(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
     case
 }
 
-/// Uploads with an invalid form.
+/// Generates an upload with an invalid form.
 fn multipart(host: &str, rng: &mut Rng) -> Case {
     let boundary = word(rng);
     let kind = [
@@ -341,7 +343,7 @@ fn multipart(host: &str, rng: &mut Rng) -> Case {
     Case::whole("a broken form", post(host, path, &kind[rng.usize(..4)], body.as_bytes()))
 }
 
-/// Requests from pages of other sites.
+/// Generates a request that comes from a page of another site.
 fn foreign(host: &str, rng: &mut Rng) -> Case {
     let wrong = format!("http://{}.example", word(rng));
     let request = format!(
@@ -350,7 +352,7 @@ fn foreign(host: &str, rng: &mut Rng) -> Case {
     Case::whole("a page of another site", request).refused(&[403], &wrong)
 }
 
-/// Bytes that are not a request.
+/// Generates bytes that are not a request.
 fn noise(host: &str, rng: &mut Rng) -> Case {
     let request = get(host, "/healthz").into_bytes();
     let bytes = match rng.u8(..6) {

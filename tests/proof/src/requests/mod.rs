@@ -17,7 +17,7 @@ use serde_json::Value;
 use crate::{Claim, Counts, Run};
 use cases::{Answered, Case};
 
-/// The claim.
+/// The claim that this experiment tests, with its numbers of cases.
 pub const CLAIM: Claim = Claim {
     invariant: 8,
     name: "malformed-http",
@@ -26,11 +26,11 @@ pub const CLAIM: Claim = Claim {
     experiment: try_requests,
 };
 
-/// How long an answer may take. The server's own limits are far lower.
+/// The maximum time that an answer may take. The server's own limits are far lower.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
-/// The highest memory of the server's process, in MiB.
+/// The maximum memory that the server's process may use, in MiB.
 const MEMORY_MIB_MAX: u64 = 1_024;
-/// After this many requests the server's memory is checked.
+/// After this many requests the experiment checks the server's memory.
 const LOOK_EVERY: u64 = 50;
 
 fn try_requests(run: &mut Run<'_>) -> Result<()> {
@@ -59,7 +59,7 @@ fn try_requests(run: &mut Run<'_>) -> Result<()> {
         }
         Ok(())
     });
-    // Checks that the same process still works.
+    // A valid event checks that the same process still works.
     let healthy = Case::honest(&address);
     for _ in 0..3 {
         let status = attempt(&address, &healthy, &mut Rng::with_seed(1))?;
@@ -69,7 +69,8 @@ fn try_requests(run: &mut Run<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Sends one case and checks the answer. Returns its status, 0 if there was none.
+/// Sends the request of one case and checks the answer. Returns the status of the answer, or 0 if
+/// there was none.
 fn attempt(address: &str, case: &Case, rng: &mut Rng) -> Result<u16> {
     let mut stream = TcpStream::connect(address).context("the server is gone")?;
     stream.set_read_timeout(Some(ANSWER_MAX))?;
@@ -104,7 +105,7 @@ fn attempt(address: &str, case: &Case, rng: &mut Rng) -> Result<u16> {
     Ok(status)
 }
 
-/// Sends the bytes in a few pieces.
+/// Sends the bytes in several pieces.
 fn send(stream: &mut TcpStream, bytes: &[u8], rng: &mut Rng) -> std::io::Result<()> {
     let mut rest = bytes;
     while !rest.is_empty() {

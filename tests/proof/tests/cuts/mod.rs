@@ -1,5 +1,5 @@
-//! A guest that declares everything a manifest can, folded in the sandbox: the
-//! state and the emitted events do not depend on the size of batches.
+//! Folds a guest that declares everything that a manifest can declare, in the sandbox. The state
+//! and the emitted events must not depend on the size of batches.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,15 +18,15 @@ use lantern_engine::{Engine, EngineConfig, ParkedStatus, Ports, Upload, version_
 use lantern_proof::test_projection::{SECOND, Shelf};
 use lantern_proof::{replay, usage};
 
-/// The projection's name.
+/// The name of the projection.
 const NAME: &str = "usage";
-/// The sizes of batches.
+/// The maximum sizes of batches with which the log is folded.
 const CUTS: [usize; 3] = [1, 7, 16_384];
-/// Readings within one second, more than the largest batch.
+/// The number of readings within one second, which is more than the largest batch.
 const DENSE: u64 = 17_000;
-/// Readings over more than five minutes.
+/// The number of readings that are spread over more than five minutes.
 const SPREAD: u64 = 3_000;
-/// Partitions of the log.
+/// The number of partitions of the log.
 const PARTITIONS: u32 = 2;
 
 /// A plugin that records the size of the largest batch.
@@ -62,7 +62,7 @@ impl Instance for MeasuredInstance {
 struct Folded {
     engine: Arc<Engine>,
     states: Vec<Box<dyn ReadStore>>,
-    /// By id.
+    /// The events that the projection emitted, by id.
     emitted: BTreeMap<String, Event>,
     largest: usize,
 }
@@ -138,7 +138,7 @@ fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usiz
 }
 
 impl Folded {
-    /// The rows of a public table, by key.
+    /// Returns the rows of a public table, by key.
     fn rows(&self, table: &str) -> BTreeMap<String, String> {
         let view = self.engine.view(NAME).unwrap();
         let (id, _) = view.manifest().table(table).unwrap();
@@ -151,30 +151,31 @@ impl Folded {
     }
 }
 
-/// Readings of the tenants `hand` and `other`, with times in milliseconds. A window
-/// is 5 s long, and readings may be 2 s late.
+/// Returns readings of the tenants `hand` and `other`, with times in milliseconds. A window is 5 s
+/// long, and readings may be 2 s late.
 fn by_hand() -> Vec<Event> {
     let readings = [
         (1_000, "hand", "h1", r#"{"meter":"m1","wh":10}"#),
-        // A peak, which is emitted.
+        // This reading is a peak, for which the guest emits an event.
         (2_000, "hand", "h1", r#"{"meter":"m1","wh":95}"#),
-        // Negative, and the first of its meter: parked.
+        // The value is negative, and the meter has no earlier reading: the event is parked.
         (3_000, "hand", "h2", r#"{"meter":"m2","wh":-5}"#),
-        // Waits behind the parked event.
+        // The event waits, because an earlier event of its subject is parked.
         (4_000, "hand", "h2", r#"{"meter":"m2","wh":7}"#),
-        // The same subject of another tenant does not wait.
+        // The same subject of another tenant is not affected, so the event does not wait.
         (4_000, "other", "h2", r#"{"meter":"m2","wh":7}"#),
-        // A row of another tenant: parked.
+        // The event would write a row of another tenant: it is parked.
         (4_000, "hand", "h3", r#"{"meter":"m3","wh":1,"owner":"other"}"#),
-        // Without a declared member: parked, and the next one waits.
+        // A declared member is missing: the event is parked, and the next event of its subject
+        // waits.
         (4_000, "hand", "h1", r#"{"meter":"m1"}"#),
         (5_000, "hand", "h1", r#"{"meter":"m1","wh":20}"#),
         (5_000, "hand", "h4", r#"{"meter":"m1","wh":30}"#),
-        // Negative, but the meter has had three readings.
+        // The value is negative, but the meter has had three readings, so the guest accepts it.
         (6_000, "hand", "h4", r#"{"meter":"m1","wh":-4}"#),
-        // The watermark is at 5 s: the first window closes.
+        // The watermark reaches 5 s, so the first window closes.
         (7_500, "", "h5", r#"{"meter":"m5","wh":1}"#),
-        // Too late for its window.
+        // The event is too late for its window.
         (4_000, "hand", "h4", r#"{"meter":"m1","wh":2}"#),
     ];
     let event = |(n, (ms, tenant, subject, data)): (usize, (i64, &str, &str, &str))| {
@@ -183,7 +184,7 @@ fn by_hand() -> Vec<Event> {
     readings.into_iter().enumerate().map(event).collect()
 }
 
-/// Kind, tenant, subject and data of emitted events, sorted.
+/// Returns the kind, tenant, subject and data of the emitted events, sorted.
 fn told(folded: &Folded) -> Vec<[String; 4]> {
     let told = |event: &Event| {
         let data = String::from_utf8(event.data.clone()).unwrap();
@@ -211,7 +212,7 @@ fn a_guest_with_everything_gives_the_rows_that_are_computed_by_hand() {
         assert_eq!(
             rows("latest"),
             [
-                // From both partitions.
+                // The row combines readings of both partitions.
                 row("/m5", r#"{"readings":1,"late":0,"wh":1}"#),
                 row("/m6", r#"{"readings":2,"late":0,"wh":0}"#),
                 row("hand/m1", r#"{"readings":5,"late":1,"wh":2}"#),
@@ -219,7 +220,7 @@ fn a_guest_with_everything_gives_the_rows_that_are_computed_by_hand() {
             ],
             "batches of {batch}"
         );
-        // 10 + 95 + 30 - 4 + 2
+        // The total is 10 + 95 + 30 - 4 + 2.
         let bills = [row("hand\0m1", r#"{"wh":133}"#), row("other\0m2", r#"{"wh":7}"#)];
         assert_eq!(rows("bills"), bills, "batches of {batch}");
         let window = "1970-01-01T00:00:00Z";
@@ -245,8 +246,8 @@ fn a_guest_with_everything_gives_the_rows_that_are_computed_by_hand() {
     }
 }
 
-/// Many readings, by partition: first `by_hand`, then more readings within one second than the
-/// largest batch has, then minutes in which windows close and rows expire.
+/// Generates many readings, by partition: first `by_hand`, then more readings within one second
+/// than the largest batch has, then minutes in which windows close and rows expire.
 fn many() -> Vec<Vec<Event>> {
     let mut rng = Rng::with_seed(14);
     let mut log = vec![by_hand(), Vec::new()];

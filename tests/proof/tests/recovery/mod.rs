@@ -1,5 +1,5 @@
-//! Kinds of damage that have occurred in other systems, as test cases with the real binary,
-//! with the recovery from each.
+//! Tests kinds of damage that have occurred in other systems, and the recovery from each, with the
+//! real binary.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ fn line(n: u64, kind: &str) -> String {
     format!("{event}\n")
 }
 
-/// A stopped server's folder, with a projection over some events.
+/// The data folder of a stopped server, with a projection over some events.
 struct Stopped {
     _temporary: tempfile::TempDir,
     folder: PathBuf,
@@ -53,7 +53,7 @@ impl Stopped {
         build.path().join("0.redb")
     }
 
-    /// The doctor's report, and its exit code.
+    /// Runs the doctor. Returns its exit code and its report.
     fn doctor(&self, more: &[&str]) -> (i32, Value) {
         let data = self.folder.display().to_string();
         let arguments = [&["doctor", "--json", "--data", &data], more].concat();
@@ -64,7 +64,7 @@ impl Stopped {
         (output.status.code().unwrap(), report)
     }
 
-    /// Changes the log's chunk at `first`.
+    /// Damages the log's chunk that begins at offset `first`.
     fn harm_chunk(&self, first: u64, change: impl Fn(&mut Vec<u8>)) {
         let database = redb::Database::create(self.folder.join("log.redb")).unwrap();
         let write = database.begin_write().unwrap();
@@ -115,7 +115,7 @@ async fn a_damaged_state_is_detected_quarantined_and_folded_again() {
     assert_eq!(fs::read_dir(aside).unwrap().count(), 1, "the damaged state is kept");
 }
 
-/// Whether the verification found no difference, and the output of the command.
+/// Runs the verification. Returns whether it found no difference, and the output of the command.
 async fn verify(server: &Server) -> (bool, String) {
     let url = server.url.clone();
     let output = tokio::task::spawn_blocking(move || run(&["verify", "--server", &url]).unwrap());
@@ -154,7 +154,7 @@ async fn a_row_that_is_not_what_the_log_gives_is_named() {
     assert_eq!(status["verified"]["verdict"], "differs");
     let metrics = server.text("/metrics").await.unwrap();
     assert!(metrics.contains("lantern_verify_differences_total{projection=\"rogue\"} 1"));
-    // The recovery: rebuild the version.
+    // The recovery is a rebuild of the version.
     let version = status["active"].as_str().unwrap();
     let path = format!("/v1/projections/rogue/versions/{version}/rebuild");
     server.request(reqwest::Method::POST, &path, "application/json", Vec::new()).await.unwrap();
@@ -164,7 +164,8 @@ async fn a_row_that_is_not_what_the_log_gives_is_named() {
     assert_eq!(server.rows("rogue/seen").await.unwrap(), stopped.rows);
 }
 
-/// One flipped bit lost records in the middle (nats-server #7549).
+/// In nats-server #7549, one flipped bit lost records in the middle. Here a flipped bit may affect
+/// only its own chunk.
 #[tokio::test(flavor = "multi_thread")]
 async fn one_flipped_bit_takes_its_own_chunk_along_and_no_other() {
     let stopped = stopped(45).await;
@@ -185,10 +186,10 @@ async fn one_flipped_bit_takes_its_own_chunk_along_and_no_other() {
             assert!(answer["help"].as_str().unwrap().contains("lantern doctor"));
         }
     }
-    // New events are accepted, and the damage is still reported.
+    // The server accepts new events, and still reports the damage.
     server.events(line(100, "probe.sent")).await.unwrap();
     assert!(server.get("/v1/events?from=20&limit=5").await.is_err());
-    // A fold over the damage stops there, and reports where.
+    // A fold stops at the damage, and reports the place.
     let (same, text) = verify(&server).await;
     assert!(!same && text.contains("partition 0 at offset 20"), "{text}");
     let again = server.push("again", &guest("rogue"), r#"{"fixed":false}"#).await.unwrap();
@@ -198,7 +199,8 @@ async fn one_flipped_bit_takes_its_own_chunk_along_and_no_other() {
     );
 }
 
-/// The last but one chunk was never verified (KurrentDB #1653).
+/// In KurrentDB #1653, the last but one chunk was never verified. Here it must be verified like any
+/// other.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_last_but_one_chunk_is_verified_like_any_other() {
     let stopped = stopped(45).await;
@@ -218,7 +220,8 @@ async fn the_last_but_one_chunk_is_verified_like_any_other() {
     }
 }
 
-/// Index intact but log torn, no restart (fluss #2941).
+/// In fluss #2941, a torn log with an intact index prevented the server from starting. Here the
+/// server must start.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_intact_index_over_a_torn_chunk_does_not_keep_the_server_down() {
     let stopped = stopped(45).await;
@@ -287,7 +290,7 @@ async fn damaged_plugins_and_catalogues_are_named_and_a_running_server_is_left_a
     fs::write(&catalog, bytes).unwrap();
     let (code, report) = stopped.doctor(&["--repair"]);
     assert_eq!((code, &finding(&report, "catalogue")["health"]), (1, &json!("damaged")));
-    // The server reports it, too, and does not begin with another catalogue.
+    // The server also reports the missing catalogue, and does not begin with a new one.
     let output = run(&["serve", "--listen", "127.0.0.1:0", "--data", &data]).unwrap();
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && said.contains("lantern doctor"), "{said}");
