@@ -1,4 +1,4 @@
-//! The server answers every invalid input with a clear error, and loses no data.
+//! Tests that the server answers every invalid input with a clear error, and loses no data.
 
 use std::path::Path;
 
@@ -60,7 +60,7 @@ async fn every_bad_event_is_refused_with_a_code_and_its_value_and_nothing_is_app
         assert!(!answer["help"].as_str().unwrap_or_default().is_empty(), "{shown}: {answer}");
         assert_eq!(count(&server).await, 1, "{shown}");
     }
-    // With `partial`, the good events around a bad one are appended.
+    // With `partial`, the server appends the valid events around an invalid one.
     let body = format!("{}{{}}\n{}", line("a", "a.b", "s", "{}"), line("b", "a.b", "s", "{}"));
     let (status, answer) = server
         .request(Method::POST, "/v1/events?partial=true", "application/x-ndjson", body.into())
@@ -130,7 +130,7 @@ async fn files_that_are_no_plugin_are_refused_in_plain_words() {
     assert_eq!((status, answer["code"].as_str()), (413, Some("LAN-0102")), "{answer}");
     let (status, answer) = server.push("revenue", &guest("revenue"), r#"{"x":1}"#).await.unwrap();
     assert_eq!((status, answer["code"].as_str()), (422, Some("LAN-0120")), "{answer}");
-    // No refused upload left a projection.
+    // No refused upload may leave a projection.
     assert_eq!(server.get("/v1/projections").await.unwrap()["projections"], serde_json::json!([]));
 }
 

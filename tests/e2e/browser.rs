@@ -1,4 +1,4 @@
-//! The page in a real browser, driven over WebDriver
+//! Tests the server's page in a real browser, which the test controls over WebDriver
 //! (<https://www.w3.org/TR/webdriver2/>).
 
 use std::io::{BufRead, BufReader};
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::line;
 
-/// A browser with one window.
+/// A browser with one window, and the driver that controls it.
 pub(crate) struct Browser {
     driver: Child,
     session: String,
@@ -23,13 +23,14 @@ impl Browser {
     pub(crate) async fn open(url: &str) -> Self {
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
-            // A group of its own, so that the browser can be ended with it.
+            // The driver has a process group of its own, so that the browser can be ended together
+            // with it.
             .process_group(0)
             .stdout(Stdio::piped())
             .spawn()
             .expect("chromedriver is installed");
         let mut lines = BufReader::new(driver.stdout.take().unwrap()).lines();
-        // "ChromeDriver was started successfully on port 12345."
+        // The line is "ChromeDriver was started successfully on port 12345."
         let port = lines
             .by_ref()
             .map_while(Result::ok)
@@ -140,7 +141,7 @@ async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
     let text = browser.shows("first-subject").await;
     assert!(text.contains("rogue"), "{text}");
     assert!(text.contains("<img src=x onerror="), "{text}");
-    // The page updates itself without a reload: this variable survives.
+    // The page updates itself without a reload. This variable would not survive a reload.
     browser.run("window.still = 'here'").await;
     server
         .events(line(2, "probe.sent", "second-subject", r#"{"text":"forty-two"}"#))
@@ -167,7 +168,7 @@ async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_difference_shows_on_page_list_status_and_ready_also_after_a_restart() {
-    // One event per batch, and each batch is folded a second time.
+    // Each batch has one event, and is folded a second time.
     let settings = ["engine.second_fold_every=1", "engine.batch_events_max=1"];
     let mut server = Server::start(&settings).unwrap();
     // The log is empty, so the check at the upload finds nothing.

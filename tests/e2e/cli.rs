@@ -1,4 +1,4 @@
-//! The steps of the README: create, build, test, push, watch.
+//! Tests the steps of the README: create, build, test, push and watch a plugin.
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
@@ -32,8 +32,8 @@ fn cargo(dir: &Path, arguments: &[&str]) {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
-/// Creates a plugin from the template, tests and builds it. Returns its component and
-/// its sample events. The folder stays until the process ends.
+/// Creates a plugin from the template, tests and builds it. Returns the paths of its component and
+/// of its sample events. The folder stays until the process ends.
 pub(crate) fn template() -> (PathBuf, PathBuf) {
     static BUILT: OnceLock<(tempfile::TempDir, PathBuf)> = OnceLock::new();
     let (folder, wasm) = BUILT.get_or_init(|| {
@@ -78,7 +78,7 @@ async fn a_plugin_created_by_new_is_built_tested_pushed_and_served_live() {
             drop(send.send(line.unwrap()));
         }
     });
-    // The first line shows the present rows; then an event creates a row.
+    // The first line shows the rows that exist now. Then an event creates another row.
     seen.recv_timeout(lantern_tests::PATIENCE).unwrap();
     server.events(line(1, "order.placed", "u1", "{}")).await.unwrap();
     loop {
@@ -146,7 +146,7 @@ async fn events_are_made_imported_and_read_back_from_the_command_line() {
     assert_eq!((&first["appended"], &first["duplicates"]), (&2_500.into(), &0.into()), "{first}");
     let again = json(&[&["events", "import", file], at.as_slice()].concat());
     assert_eq!((&again["appended"], &again["duplicates"]), (&0.into(), &2_500.into()), "{again}");
-    // The output equals the input, in order.
+    // The output must contain the events of the input, in order.
     let tail = with(&["events", "tail", "--from", "start", "--no-follow"]);
     let lines = zstd::decode_all(std::fs::File::open(file).unwrap()).unwrap();
     let (lines, tail) =
@@ -160,8 +160,8 @@ async fn events_are_made_imported_and_read_back_from_the_command_line() {
             assert_eq!(logged["event"][name], sent[name], "{name} at {offset}");
         }
     }
-    // The error names a bad line by its number in the file, and no event of the line's group
-    // is appended.
+    // The error must name the invalid line by its number in the file, and no event of the same
+    // request may be appended.
     let bad = folder.path().join("bad.ndjson");
     let text = format!("{}{{\"id\":1}}\n", line("good", "a.b", "s", "{}"));
     std::fs::write(&bad, text).unwrap();
@@ -213,12 +213,13 @@ fn test_finds_a_plugin_that_is_honest_for_ten_thousand_events_and_then_not() {
     let text = String::from_utf8_lossy(&found.stderr);
     assert_eq!(found.status.code(), Some(1), "{text}");
     assert!(text.contains("LAN-0208") && text.contains("table `seen`"), "{text}");
-    // `plugin check` also reads the whole file.
+    // `plugin check` must also read the whole file.
     let words = ["plugin", "check", rogue.to_str().unwrap(), "--events", file];
     let checked = run(&[&words[..], &late].concat()).unwrap();
     let text = String::from_utf8_lossy(&checked.stderr);
     assert!(!checked.status.success() && text.contains("LAN-0208"), "{text}");
-    // The first events alone do not reveal it, and an honest plugin passes.
+    // The first events alone do not reveal that the plugin cheats. An honest plugin passes the same
+    // test.
     let first = test(&[&late[..], &["--check-events", "5000"]].concat());
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     let honest = test(&["--json"]);

@@ -1,4 +1,4 @@
-//! The conformance projection in each language, by the binary.
+//! Tests the conformance projection of each language with the command line.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,4 +1,4 @@
-//! `kill -9` at random moments of ingest and fold.
+//! Tests `kill -9` at random moments while the server appends and folds events.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{line, line_at, random};
 
-/// How often the server is killed.
+/// The number of times that the server is killed.
 const CYCLES: u64 = 20;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -19,7 +19,7 @@ async fn no_acknowledged_event_is_lost_or_applied_twice() {
     let mut server = Server::start(&["engine.commit_ms=10"]).unwrap();
     server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     let http = reqwest::Client::new();
-    // Each event is sent until it is acknowledged. Several senders work in parallel.
+    // Each event is sent until the server acknowledges it. Several senders work in parallel.
     let sent = Arc::new(AtomicU64::new(0));
     let stop = Arc::new(AtomicU64::new(0));
     let senders: Vec<_> = (0..4)
@@ -73,7 +73,7 @@ async fn no_acknowledged_event_is_lost_or_applied_twice() {
         // The last lines sent may be in the log without an acknowledgement.
         assert!((*number..=number + 5).contains(&applied), "s{sender}: {applied}, sent {number}");
     }
-    // The tables equal those of a clean fold of the same log.
+    // The tables must equal those of a clean fold of the same log.
     server.project("clean", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     assert_eq!(server.rows("clean/seen").await.unwrap(), rows);
     let log = server.log().await.unwrap();
@@ -86,7 +86,7 @@ async fn no_acknowledged_event_is_lost_or_applied_twice() {
     }
 }
 
-/// Source and id of each event. No two events may have the same.
+/// Returns the source and id of each event. No two events may have the same.
 fn identities(log: &[Value]) -> BTreeSet<String> {
     let mut seen = BTreeSet::new();
     for logged in log {
@@ -97,9 +97,9 @@ fn identities(log: &[Value]) -> BTreeSet<String> {
     seen
 }
 
-/// The probe `number`, an event that makes the guest `rogue` emit an event. Of every 200
-/// probes, the first 100 have event times within 2 s, and the other 100 within the next 20 s.
-/// So the rate of events drops.
+/// Returns the probe `number`, an event that makes the guest `rogue` emit an event. Of every 200
+/// probes, the first 100 have event times within 2 s, and the other 100 within the next 20 s. So
+/// the rate of events drops.
 fn probe(number: u64) -> String {
     let (round, within) = (number / 200, number % 200);
     let ms = round * 22_000 + within.min(100) * 20 + within.saturating_sub(100) * 200;
@@ -122,7 +122,7 @@ async fn derived_events_are_in_the_log_once_each_however_often_the_server_dies()
             server.events(lines).await.unwrap();
             sent += more;
         }
-        // Kill while events are folded, emitted and appended.
+        // The server is killed while it folds, emits and appends events.
         tokio::time::sleep(Duration::from_micros(random.u64(0..20_000))).await;
         server.kill().unwrap();
         server.restart().unwrap_or_else(|error| panic!("cycle {cycle}: {error:#}"));
@@ -160,7 +160,7 @@ async fn derived_events_are_in_the_log_once_each_however_often_the_server_dies()
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     identities(&log);
-    // Each probe has exactly one echo, whose id contains the probe's offset.
+    // Each probe must have exactly one echo, whose id contains the probe's offset.
     let offsets = of(&log, "probe.sent").iter().map(|p| p["offset"].as_u64().unwrap()).collect();
     let echoes = of(&log, "echo.sent");
     let causes: BTreeSet<u64> = echoes.iter().map(cause).collect();
@@ -177,7 +177,7 @@ fn data_of(events: &[Value]) -> Vec<Value> {
     events.iter().map(|event| event["data"].clone()).collect()
 }
 
-/// The offset in a derived event's id, before the id's last part.
+/// Extracts the offset of the event that caused a derived event from the derived event's id.
 fn cause(logged: &Value) -> u64 {
     let id = logged["event"]["id"].as_str().unwrap();
     id.rsplit('/').nth(1).and_then(|offset| offset.parse().ok()).unwrap_or_else(|| panic!("{id}"))

@@ -1,5 +1,5 @@
-//! The same log gives the same bytes of state, and a plugin that is not deterministic
-//! is refused.
+//! Tests that the same log always gives the same bytes of state, and that a plugin that is not
+//! deterministic is refused.
 
 use std::time::Duration;
 
@@ -7,9 +7,9 @@ use lantern_tests::{Server, guest};
 
 use crate::{line, random};
 
-/// The number of events: enough for a batch of 16,384.
+/// The number of events, which is enough for a batch of 16,384.
 const EVENTS: u64 = 40_000;
-/// How often the server is killed while it folds.
+/// The number of times that the server is killed while it folds.
 const KILLS: u64 = 3;
 /// Plugins that depend on the order of events, on batches, and on timers.
 const PLUGINS: [&str; 3] = ["revenue", "funnel", "rate-alerts"];
@@ -34,7 +34,7 @@ async fn tables_are_byte_identical_whatever_the_batch_sizes_and_restarts() {
             let (status, answer) = server.push(name, &guest(name), "").await.unwrap();
             assert!(status < 300, "{answer}");
         }
-        // During the catch-up, or just after it.
+        // The server is killed while it catches up, or just after it has caught up.
         for _ in 0..KILLS {
             tokio::time::sleep(Duration::from_millis(random.u64(0..400))).await;
             server.kill().unwrap();

@@ -1,4 +1,4 @@
-//! `lantern dev`: from a saved file to its rows.
+//! Tests `lantern dev`, from the saved file to the rows.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::line;
 
-/// A running `lantern dev --json`; killed when dropped.
+/// A running `lantern dev --json`. It is killed when this value is dropped.
 struct Dev {
     child: Child,
     lines: Receiver<Value>,
@@ -38,7 +38,7 @@ impl Dev {
         Self { child, lines }
     }
 
-    /// The next line for which `wanted` holds.
+    /// Waits for the next line for which `wanted` holds.
     fn wait_for(&self, wanted: impl Fn(&Value) -> bool) -> Value {
         loop {
             let line = self.lines.recv_timeout(PATIENCE).expect("the line comes");
@@ -86,7 +86,7 @@ fn a_saved_declaration_shows_its_rows_and_a_breaking_one_waits() {
     assert_eq!(plan["plan"]["breaking"], json!(["- field by_product.orders (integer)"]));
     assert_eq!(plan["plan"]["activated"], false);
 
-    // Saved sample events are sent; the log leaves out those that it has.
+    // The command sends all saved sample events. The log leaves out those that it already contains.
     let more = line(1, "order.placed", "u1", data) + &line(2, "order.placed", "u1", data);
     std::fs::write(dir.path().join("events.ndjson"), more).unwrap();
     let row = dev.wait_for(|line| line["table"] == "by_product");

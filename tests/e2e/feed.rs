@@ -1,4 +1,4 @@
-//! A client of the feed keeps its rows correct while its connection is cut and the
+//! Tests that a client of the feed keeps its rows correct while its connection is cut and the
 //! server is killed.
 
 use std::collections::BTreeMap;
@@ -115,7 +115,7 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
             server.restart().unwrap();
         }
     }
-    // Wait until the client is connected again, so that the last change arrives as a
+    // The test waits until the client is connected again, so that the last change arrives as a
     // delta.
     table.wait_for_status(|status| status.is_live()).await;
     server.events(line("last", "probe.sent", "last", "{}")).await.unwrap();
@@ -128,7 +128,7 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     };
     assert_eq!(read(&table.rows()), expected);
     let (snapshots, deltas) = tokio::time::timeout(PATIENCE, watcher).await.unwrap().unwrap();
-    // All changes while the client is away arrive as one delta.
+    // All changes that happen while the client is disconnected arrive as one delta.
     assert!(deltas > KILLS, "{deltas} deltas");
     assert_eq!(snapshots, 1, "a connection that comes back goes on where it was");
 }

@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use lantern_tests::{Server, guest, root, run, without};
 use serde_json::Value;
 
-/// The tables that `independent/flights.py` computes with SQLite from the same lines.
+/// Returns the tables that the script `independent/flights.py` computes with SQLite from the same
+/// lines.
 pub(crate) fn independent(script: &str, lines: &[u8]) -> Value {
     let mut python = Command::new("python3")
         .arg(root().join("tests/independent").join(script))
@@ -24,7 +25,7 @@ pub(crate) fn independent(script: &str, lines: &[u8]) -> Value {
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
-/// Compares the fields that the independent computation has, row by row.
+/// Compares those fields of the rows that the independent computation also has.
 pub(crate) fn compare(table: &str, found: &[(String, Value)], expected: &Value) {
     let expected = expected.as_object().unwrap();
     assert_eq!(found.len(), expected.len(), "rows of {table}");
@@ -76,7 +77,7 @@ async fn queries_equal_sqlite(server: &Server, expected: &Value) {
     for (found, expected) in
         found.as_array_mut().unwrap().iter_mut().zip(expected["busiest"].as_array().unwrap())
     {
-        // The hours are more than a sketch counts exactly.
+        // A sketch counts only small numbers exactly, and there are more hours than that.
         let (hours, exact) =
             (found["hours"].as_f64().unwrap(), expected["hours"].as_f64().unwrap());
         assert!((hours - exact).abs() <= 0.07 * exact, "{hours} hours are {exact}");

@@ -1,11 +1,12 @@
-//! A plugin that misbehaves affects no other projection.
+//! Tests that a plugin that misbehaves affects no other projection.
 
 use lantern_tests::{Server, guest};
 use serde_json::Value;
 
 use crate::line;
 
-/// A server with the rogue and an honest projection that receives the same events.
+/// Starts a server with the test plugin `rogue` and with an honest projection that receives the
+/// same events.
 async fn rogue(parameters: &str) -> Server {
     let server = Server::start(&[]).unwrap();
     server.project("victim", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
@@ -13,7 +14,8 @@ async fn rogue(parameters: &str) -> Server {
     server
 }
 
-/// 200 probes of 5 subjects. Probe 120 tells the guest what to do.
+/// Returns 200 probes of 5 subjects. Probe 120 makes the guest misbehave in the way that `what`
+/// names.
 fn probes(what: &str) -> String {
     let data = |n| if n == 120 { format!("{{\"do\":\"{what}\"}}") } else { "{}".into() };
     (0..200).map(|n| line(n, "probe.sent", &format!("s{}", n % 5), &data(n))).collect()
@@ -50,18 +52,18 @@ async fn whatever_a_guest_does_its_event_is_parked_and_everything_else_is_folded
         if ["panic", "loop", "recurse"].contains(&what) {
             assert!(last["backtrace"].as_str().unwrap().contains("rogue"), "{what}: {last:#}");
         }
-        // The other events are applied, by the rogue and by the honest projection.
+        // All other events must be applied, both by the rogue and by the honest projection.
         let rows = server.rows("rogue/seen").await.unwrap();
         assert_eq!(events_of(&rows).iter().sum::<u64>(), round * 199, "{what}");
         server.caught_up("victim").await.unwrap();
         let rows = server.rows("victim/seen").await.unwrap();
         assert_eq!(events_of(&rows), vec![round * 40; 5], "{what}");
     }
-    // The process is the same, and still ready.
+    // The server must be the same process as before, and still be ready.
     assert_eq!(server.pid(), pid);
     assert_eq!(server.get("/readyz").await.unwrap()["ready"], true);
 
-    // A fixed version applies all of them.
+    // A version without the fault must apply all of the events.
     server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     let rows = server.rows("rogue/seen").await.unwrap();
     assert_eq!(events_of(&rows), vec![cases.len() as u64 * 40; 5]);
@@ -85,7 +87,7 @@ async fn parked_events_are_retried_in_order_and_dropped_by_request_only() {
     let server = rogue(r#"{"by_subject":true}"#).await;
     server.events(probes("fail")).await.unwrap();
     server.caught_up("rogue").await.unwrap();
-    // Subject s0 waits from event 120 on: 16 of its 40 events.
+    // From event 120 on, the events of the subject s0 wait: 16 of its 40 events.
     let parked = server.get("/v1/projections/rogue/parked?limit=100").await.unwrap();
     assert_eq!(parked["total"], 16);
     let kinds: Vec<_> =

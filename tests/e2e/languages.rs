@@ -1,5 +1,5 @@
-//! From an empty folder to a live table in each language, with the language's real tools:
-//! create, build, test, push, read.
+//! Tests the way from an empty folder to a live table in each language, with the real tools of the
+//! language: create, build, test, push and read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use serde_json::{Value, json};
 
 use crate::finish;
 
-/// Runs `command` in `folder`, which must be a success; returns its output.
+/// Runs `command` in `folder`, and returns its output. Panics if the command fails.
 fn finish_in(folder: &Path, command: &mut Command) -> String {
     finish(command.current_dir(folder))
 }
 
-/// Creates a plugin with `arguments` of `lantern new`.
+/// Creates a plugin with the given arguments of `lantern new`. Returns its folder.
 fn created(folder: &Path, arguments: &[&str]) -> PathBuf {
     let mut new = lantern_with_interpreters();
     new.args(["new", "order-counts", "--json"]).args(arguments);
@@ -26,7 +26,7 @@ fn created(folder: &Path, arguments: &[&str]) -> PathBuf {
     folder.join("order-counts")
 }
 
-/// Builds the project in `folder`; returns the component.
+/// Builds the project in `folder`. Returns the path of the component.
 fn built(folder: &Path) -> PathBuf {
     let mut build = lantern_with_interpreters();
     build.env("GOTOOLCHAIN", GO_TOOLCHAIN);
@@ -35,7 +35,7 @@ fn built(folder: &Path) -> PathBuf {
     folder.join(built["file"].as_str().unwrap())
 }
 
-/// Folds the sample events with `plugin`, without a server and then on one.
+/// Folds the sample events with `plugin`, first without a server and then on one.
 async fn folds(folder: &Path, plugin: &Path) {
     let plugin = plugin.to_str().unwrap();
     let mut test = lantern_with_interpreters();
@@ -57,7 +57,7 @@ async fn folds(folder: &Path, plugin: &Path) {
     assert_eq!(orders(&page["rows"]), 2, "{page}");
 }
 
-/// The SDK's folder, for `--sdk`.
+/// Returns the folder of a language's SDK, for the option `--sdk`.
 fn sdk(language: &str) -> String {
     root().join("sdk").join(language).display().to_string()
 }
@@ -155,7 +155,7 @@ async fn a_plugin_in_zig_without_an_sdk_is_built_and_counts_every_event() {
             .args(["build", build.as_str()]),
     );
     let plugin = dir.path().join("counts.wasm");
-    // Types of different lengths, also with non-ASCII characters.
+    // The event types have different lengths, and some have non-ASCII characters.
     let kinds = ["a", "order.placed", "größe", "page.viewed.by.a.user", "b"];
     let mut expected = BTreeMap::new();
     let mut random = crate::random();
@@ -170,7 +170,7 @@ async fn a_plugin_in_zig_without_an_sdk_is_built_and_counts_every_event() {
     let counted = |rows: Vec<(String, u64)>| {
         assert_eq!(rows.into_iter().collect::<BTreeMap<_, _>>(), expected);
     };
-    // Batches of different sizes, and dropped instances.
+    // The command folds in batches of different sizes, and drops instances.
     let mut test = Command::new(lantern());
     let report: Value =
         serde_json::from_str(&finish(test.arg("test").args([&events, &plugin]).arg("--json")))
@@ -187,7 +187,7 @@ async fn a_plugin_in_zig_without_an_sdk_is_built_and_counts_every_event() {
     }
     let rows = server.rows("counts/by_type").await.unwrap();
     counted(rows.iter().map(|(key, row)| (key.clone(), row["events"].as_u64().unwrap())).collect());
-    // It takes no parameters.
+    // The plugin takes no parameters, so the server must refuse them.
     let (status, refused) = server.push("other", &plugin, "{\"step\":2}").await.unwrap();
     assert_eq!(status, 422, "{refused}");
     assert!(refused["detail"].as_str().unwrap().contains("takes no parameters"), "{refused}");

@@ -1,4 +1,4 @@
-//! End to end: the real binary, real guests, real files, real sockets.
+//! Runs the end-to-end tests, with the real binary, real guests, real files and real sockets.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod bad_input;
@@ -26,12 +26,13 @@ mod versions;
 
 use std::process::Command;
 
-/// An event as a line of JSON.
+/// Formats an event as a line of JSON.
 fn line(id: impl std::fmt::Display, kind: &str, subject: &str, data: &str) -> String {
     line_at(0, id, kind, subject, data)
 }
 
-/// An event as a line of JSON, `ms` milliseconds into 2026 (within its first day).
+/// Formats an event as a line of JSON. Its time is `ms` milliseconds after the beginning of 2026,
+/// within the first day.
 fn line_at(ms: u64, id: impl std::fmt::Display, kind: &str, subject: &str, data: &str) -> String {
     let (hour, minute, second) = (ms / 3_600_000, ms / 60_000 % 60, ms / 1_000 % 60);
     assert!(hour < 24, "the day is over");
@@ -41,7 +42,7 @@ fn line_at(ms: u64, id: impl std::fmt::Display, kind: &str, subject: &str, data:
     )
 }
 
-/// Runs `command` to its end, which must be a success; returns its output.
+/// Runs `command` to its end, and returns its output. Panics if the command fails.
 fn finish(command: &mut Command) -> String {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let out = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -50,8 +51,8 @@ fn finish(command: &mut Command) -> String {
     out
 }
 
-/// A random generator that can be repeated: the seed is printed, and can be set with
-/// `LANTERN_SEED`.
+/// Creates a random generator whose results can be repeated: its seed is printed, and can be set
+/// with `LANTERN_SEED`.
 fn random() -> fastrand::Rng {
     let seed = std::env::var("LANTERN_SEED").ok().and_then(|s| s.parse().ok());
     let seed = seed.unwrap_or_else(|| fastrand::u64(..));

@@ -1,4 +1,4 @@
-//! Metrics, traces, readiness and errors, as an operator sees them.
+//! Tests metrics, traces, readiness and errors, as an operator sees them.
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
@@ -30,7 +30,7 @@ async fn metrics_move_and_a_halted_projection_makes_the_server_not_ready() {
     ] {
         assert!(metrics.contains(name), "no `{name}` in {metrics}");
     }
-    // Counters move with the events that they count.
+    // The counters must rise by the number of events that they count.
     let counted = async |name: &str| {
         let metrics = server.text("/metrics").await.unwrap();
         let lines = metrics.lines().filter(|line| line.starts_with(name));
@@ -137,7 +137,7 @@ async fn a_trace_goes_on_from_request_to_row_to_derived_event_and_every_log_line
 struct Disk(tempfile::TempDir);
 
 impl Disk {
-    /// Mounts one, if the system allows it.
+    /// Mounts such a file system. Returns `None` if the system does not allow it.
     fn mount() -> Option<Self> {
         let folder = tempfile::tempdir().unwrap();
         let mut mount = Command::new("mount");
@@ -162,7 +162,7 @@ async fn a_server_started_on_a_full_disk_is_not_ready_until_there_is_room() {
         return;
     };
     let folder = disk.0.path().join("data");
-    // Without a reserve, so that only a failing write reveals the full disk.
+    // The log has no reserve, so that only a failing write reveals the full disk.
     let settings = ["log.disk_reserve_bytes=0"];
     let mut server = Server::start_in(&folder, "127.0.0.1:0", &settings).unwrap();
     server.events(line(0, "probe.sent", "s", "{}")).await.unwrap();

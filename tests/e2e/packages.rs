@@ -1,4 +1,4 @@
-//! The packages of `cargo xtask dist`, installed on a machine without toolchains.
+//! Tests the packages of `cargo xtask dist`, installed on a machine without toolchains.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::browser::{Browser, no_page};
 use crate::{finish, line};
 
-/// The longest time from the first command to a moving table.
+/// The maximum time from the first command to a table that shows new rows.
 const LIVE: Duration = Duration::from_secs(60);
 
-/// The package whose name ends in `ending`, written by `cargo xtask test`.
+/// Returns the package whose name ends in `ending`, which `cargo xtask test` has written.
 fn package(ending: &str) -> PathBuf {
     let folder = std::env::var_os("LANTERN_DIST").expect("`cargo xtask test` sets LANTERN_DIST");
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
@@ -23,7 +23,8 @@ fn package(ending: &str) -> PathBuf {
     found.remove(0)
 }
 
-/// `lantern` in an environment with nothing but itself and a home folder.
+/// Prepares a call of `lantern` whose environment contains nothing except the program itself and a
+/// home folder.
 fn bare(lantern: &Path, home: &Path) -> Command {
     let mut command = Command::new(lantern);
     command.env_clear().env("PATH", lantern.parent().unwrap()).env("HOME", home);
@@ -31,7 +32,7 @@ fn bare(lantern: &Path, home: &Path) -> Command {
     command
 }
 
-/// Folds events with a declaration: the interpreter must be found.
+/// Folds events with a declaration, for which the program must find its interpreter.
 fn folds(lantern: &Path) {
     let home = tempfile::tempdir().unwrap();
     let declaration = "name: totals\nfrom: order.placed\ntables:\n  by_product:\n    key: [data.product]\n    columns:\n      orders: count()\n";

@@ -1,5 +1,5 @@
-//! The reports of the command line: versions that fail, late events, exit codes. No
-//! line is wider than the terminal.
+//! Tests the reports of the command line: versions that fail, late events, exit codes. No line is
+//! wider than the terminal.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -17,7 +17,7 @@ const FIXED: &str = r#"{"fixed":true}"#;
 /// failure policy is `park-subject`.
 const BROKEN: &str = r#"{"by_subject":true}"#;
 
-/// Runs a command against `server`.
+/// Runs a command of the command line against `server`.
 fn at(server: &Server, words: &[&str]) -> Output {
     run(&[words, &["--server", server.url.as_str()]].concat()).unwrap()
 }
@@ -34,7 +34,8 @@ fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-/// A hundred events of ten subjects; those of `s3` begin with one that fails.
+/// Starts a server with a hundred events of ten subjects. The first event of the subject `s3`
+/// fails.
 async fn with_a_bad_event(server: &Server) {
     let data = |n| if n == 3 { r#"{"do":"fail"}"# } else { "{}" };
     let lines = (0..100).map(|n| line(n, "probe.sent", &format!("s{}", n % 10), data(n)));
@@ -78,7 +79,7 @@ async fn a_broken_version_is_reported_everywhere_and_not_activated_without_force
     let reasons = server.get(&path).await.unwrap();
     assert_eq!((&reasons["failed"], &reasons["waiting"]), (&1.into(), &9.into()), "{reasons}");
     assert_eq!(reasons["reasons"][0]["waiting"], 9);
-    // Refused by the command and over HTTP.
+    // The command must refuse the activation, and so must the server over HTTP.
     let refused = at(&server, &["plugin", "activate", "rogue", id]);
     assert_eq!(code(&refused), 5);
     let path = format!("/v1/projections/rogue/versions/{id}/activate");
@@ -115,7 +116,7 @@ async fn push_with_force_activates_a_version_that_parks_more() {
         status["active"].as_str().unwrap().to_owned()
     };
     let broken = active().await;
-    // The same for a version that was pushed before and refused.
+    // A version that was uploaded before and refused must be treated in the same way.
     for words in
         [&["plugin", "rollback", "rogue"][..], &["plugin", "delete", "rogue", &broken, "--yes"]]
     {
@@ -126,7 +127,7 @@ async fn push_with_force_activates_a_version_that_parks_more() {
     let forced = at(&server, &force);
     assert_eq!(code(&forced), 0, "{}", err(&forced));
     assert_eq!(active().await, broken);
-    // The two flags exclude each other.
+    // The two flags exclude each other, so the command must refuse them.
     assert_eq!(code(&at(&server, &[&force[..], &["--no-activate"]].concat())), 2);
 }
 
@@ -149,14 +150,14 @@ async fn an_import_of_history_reports_late_events_and_waits_for_the_tables() {
     assert_eq!(summary["applied_by_all"], true);
     let status = server.get("/v1/projections/rate-alerts").await.unwrap();
     assert_eq!(status["versions"][0]["shards"][0]["next"], 501);
-    // The output for people explains what to do; a second import has no late events.
+    // The output for people must explain what to do. A second import has no late events.
     std::fs::write(&file, order(1_000, 1_000)).unwrap();
     let imported = at(&server, &words[..4]);
     assert!(out(&imported).contains("1 event was late for `rate-alerts`"), "{}", out(&imported));
     let again = at(&server, &words);
     let summary: Value = serde_json::from_slice(&again.stdout).unwrap();
     assert!(summary["late"].as_object().unwrap().is_empty(), "{summary}");
-    // A paused projection cannot contain them, and the output names it.
+    // A paused projection cannot contain the events yet, and the output must name it.
     let pause = "/v1/projections/rate-alerts/pause";
     server.request(Method::POST, pause, "application/json", Vec::new()).await.unwrap();
     std::fs::write(&file, order(1_001, 13 * hour)).unwrap();
@@ -165,7 +166,8 @@ async fn an_import_of_history_reports_late_events_and_waits_for_the_tables() {
     assert!(err(&stuck).contains("`rate-alerts` has stopped"), "{}", err(&stuck));
 }
 
-/// A server that answers each request with `status`, and reports each request.
+/// Starts a server that answers each request with `status`. Each request is reported to the
+/// returned receiver.
 fn answering(status: &'static str) -> (String, Receiver<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
@@ -173,7 +175,8 @@ fn answering(status: &'static str) -> (String, Receiver<()>) {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let mut request = [0; 4_096];
-            // Neither the content of the request nor a lost client matters here.
+            // The content of the request does not matter here, and neither does a client that has
+            // gone.
             let _ = stream.read(&mut request);
             let answer =
                 format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");
@@ -311,7 +314,7 @@ async fn nothing_that_is_printed_is_wider_than_the_terminal() {
     }
 }
 
-/// The first block of code in the guide's page on events that contains `word`.
+/// Returns the first block of code in the guide's page on events that contains `word`.
 fn shown(word: &str) -> String {
     let page = std::fs::read_to_string(root().join("docs/guide/events.md")).unwrap();
     let mut blocks = page.split("```sh\n").skip(1).map(|rest| rest.split("```").next().unwrap());
@@ -335,7 +338,7 @@ async fn the_requests_of_the_guide_work_and_damage_no_example_plugin() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(events, folder.path().join("events.ndjson")).unwrap();
     let address = server.url.trim_start_matches("http://");
-    // A request of the page may wait for an offset that only a longer log has.
+    // A request on the page may wait for an offset that only a longer log has.
     let block =
         shown("curl localhost:7420/v1/events").replace("min_offset=0:501", "min_offset=0:4");
     let block = block.replace("localhost:7420", address);
@@ -353,7 +356,7 @@ async fn the_requests_of_the_guide_work_and_damage_no_example_plugin() {
         let version = &status["versions"][0];
         assert_eq!(version["parked"], 0, "{plugin}: {version:#}");
     }
-    // Every complete event in README, guide and help is valid, too.
+    // Every complete event in the README, the guide and the help texts must be valid, too.
     let mut texts = vec![out(&run(&["events", "push", "--help"]).unwrap())];
     let guide = std::fs::read_dir(root().join("docs/guide")).unwrap();
     let mut pages: Vec<_> = guide.map(|page| page.unwrap().path()).collect();

@@ -1,7 +1,7 @@
-//! Projections that break the rules, in each language with an interpreter. Each breach leads
-//! to a parked event or to a refused upload, or the projection reads a constant instead of
-//! what it wanted to read. The message names file and line if the language can. The honest
-//! projection on the same server is not affected.
+//! Tests projections that break the rules, in each language with an interpreter. Each breach leads
+//! to a parked event or to a refused upload, or the projection reads a constant instead of what it
+//! wanted to read. The message names file and line if the language can. The honest projection on
+//! the same server is not affected.
 //!
 //! `hostile.rs` does the same for Rust, `sdk/conformance/rules.py` for C. The latencies of the
 //! other projections are part of the claim `hostile-plugins`.
@@ -17,10 +17,11 @@ use serde_json::Value;
 
 use crate::{finish, line};
 
-/// A type of event, and words of the reason for which it is parked.
+/// An event type that triggers a breach of the rules, and words of the reason for which the event
+/// is parked.
 type Breach = (&'static str, &'static [&'static str]);
 
-/// A server with the shipped interpreters, and an honest projection that counts probes.
+/// Starts a server with the shipped interpreters, and with an honest projection that counts probes.
 async fn server() -> Server {
     let [interpreters, cache] = interpreter_settings();
     let server = Server::start(&[&interpreters, &cache, "engine.fuel_event=400000000"]).unwrap();
@@ -87,7 +88,7 @@ async fn check_on(server: &Server, name: &str, breaches: &[Breach], constants: &
             rows.iter().map(|(key, row)| (key.as_str(), &row["events"])).collect();
         assert_eq!(counted, [("r.count", &(2 * round).into())], "{kind}");
     }
-    // The same values in other calls, and in a second fold by other instances.
+    // The values must be the same in other calls, and in a second fold by other instances.
     let mut read = Vec::new();
     for _ in 0..2 {
         fold(server, constants, &mut sent).await;
@@ -236,7 +237,7 @@ async fn a_declaration_that_asks_for_too_much_is_stopped() {
         return;
     }
     let server = server().await;
-    // Each call makes the text sixteen times as long.
+    // Each call makes the text sixteen times longer.
     let grown = (0..6).fold("data.text".to_owned(), |text, _| {
         format!("replace({text}, \"x\", \"{}\")", "x".repeat(16))
     });

@@ -1,4 +1,4 @@
-//! Scripts and declarations: sources that an interpreter runs. The interpreter here is the
+//! Tests scripts and declarations: sources that an interpreter runs. The interpreter here is the
 //! guest `toy`, which takes the place of each real interpreter.
 
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::line;
 
 const TOTALS: &str = "# totals\nname totals\ncount order.placed\nfail order.odd\n";
 
-/// A folder in which every interpreter is the guest `toy`.
+/// Creates a folder in which every interpreter is the guest `toy`.
 fn interpreters() -> TempDir {
     let folder = TempDir::new().unwrap();
     for name in ["python.wasm", "javascript.wasm", "declare.wasm"] {
@@ -32,7 +32,7 @@ async fn post(server: &Server, query: &str, media: &str, source: &str) -> (u16, 
     server.request(Method::POST, &path, media, source.into()).await.unwrap()
 }
 
-/// Uploads a source, and waits until it serves. Returns its version.
+/// Uploads a source, and waits until its version serves readers. Returns the version.
 async fn serve(server: &Server, query: &str, media: &str, source: &str) -> String {
     let (status, answer) = post(server, query, media, source).await;
     assert_eq!(status, 201, "{answer}");
@@ -83,7 +83,8 @@ async fn a_source_of_each_kind_is_folded_and_is_the_same_after_a_restart() {
     }
     assert!(before[0].contains("\"events\":"), "{}", before[0]);
     assert!(before.iter().all(|rows| *rows == before[0]));
-    // The interpreters are now missing, but they are stored for the versions.
+    // The folder of the interpreters is now missing, but the server has stored them with the
+    // versions.
     folder.close().unwrap();
     server.kill().unwrap();
     server.restart().unwrap();
@@ -112,7 +113,7 @@ async fn source_parameters_and_interpreter_identify_a_version() {
     let other = format!("{TOTALS}# more\n");
     let second = serve(&server, "?source_name=a.py", "text/x-python", &other).await;
     let third = serve(&server, "?source_name=b.py", "text/x-python", &other).await;
-    // A changed parameter, by a form.
+    // A form changes a parameter of the projection.
     let form = "--x\r\ncontent-disposition: form-data; name=\"parameters\"\r\n\r\n{\"step\":2}\r\n\
                 --x\r\ncontent-disposition: form-data; name=\"source\"; filename=\"b.py\"\r\n\r\n\
                 SOURCE\r\n--x--\r\n"
@@ -123,10 +124,11 @@ async fn source_parameters_and_interpreter_identify_a_version() {
     for ((_, before), (_, after)) in before.iter().zip(&after) {
         assert_eq!(after["events"].as_u64(), before["events"].as_u64().map(|events| 2 * events));
     }
-    // An upgrade of the interpreter is another version, and changes none that exists.
+    // With an upgraded interpreter, an upload creates another version and changes no existing
+    // version.
     let upgraded = folder.path().join("python.wasm");
     let mut bytes = std::fs::read(&upgraded).unwrap();
-    // A custom section.
+    // The bytes are a custom section, which changes nothing except the hash of the interpreter.
     bytes.extend([0, 5, 4, b'n', b'o', b't', b'e']);
     std::fs::write(&upgraded, bytes).unwrap();
     let fifth = serve(&server, "?source_name=b.py", "text/x-python", &other).await;
@@ -190,7 +192,7 @@ async fn sources_that_are_wrong_are_refused_with_the_place() {
         server.request(Method::POST, "/v1/versions", "text/x-python", bytes).await.unwrap();
     assert_eq!((status, answer["code"].as_str()), (422, Some("LAN-0131")), "{answer}");
     assert!(answer["detail"].as_str().unwrap().contains("line 2 of the source"), "{answer}");
-    // An interpreter needs a source, and only an interpreter takes one.
+    // An interpreter needs a source, and a plugin that is no interpreter accepts none.
     let (status, answer) = server.push("toy", &guest("toy"), "").await.unwrap();
     assert_eq!((status, answer["code"].as_str()), (422, Some("LAN-0126")), "{answer}");
     assert_eq!(server.get("/v1/projections").await.unwrap()["projections"], Value::Array(vec![]));

@@ -1,5 +1,5 @@
-//! Programs of other projects: the official SDKs of CloudEvents, schemathesis,
-//! promtool. They test the standards, and are independent of Lantern.
+//! Runs programs of other projects against Lantern: the official SDKs of CloudEvents, schemathesis,
+//! promtool. They test whether Lantern follows the standards.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -10,17 +10,17 @@ use lantern_tests::{Server, guest, root, without};
 
 use crate::{finish, line};
 
-/// The folder of the programs.
+/// The folder that contains the sources of these programs.
 fn sources(folder: &str) -> PathBuf {
     root().join("tests/standards").join(folder)
 }
 
-/// The folder in which their packages are installed.
+/// The folder in which the packages of these programs are installed.
 fn installed(folder: &str) -> PathBuf {
     root().join("target/standards").join(folder)
 }
 
-/// One installation at a time: tests run in parallel.
+/// Allows only one installation at a time, because tests run in parallel.
 static INSTALLING: Mutex<()> = Mutex::new(());
 
 /// Installs the packages in `manifest` below `folder`, unless the same manifest was
@@ -37,7 +37,7 @@ fn install(folder: &Path, manifest: &Path, install: impl FnOnce()) {
     std::fs::write(stamp, wanted).unwrap();
 }
 
-/// The folder with Python's programs.
+/// The folder in which the Python programs are installed.
 fn python() -> PathBuf {
     let (folder, wanted) = (installed("python"), sources("python").join("requirements.txt"));
     install(&folder, &wanted, || {
@@ -113,7 +113,7 @@ async fn the_server_does_what_its_description_says() {
     if without("python3") {
         return;
     }
-    // The description is the same over any log.
+    // The description of the API is the same over any log.
     let server = Server::start_over(None, &[]).unwrap();
     server.project("revenue", &guest("revenue"), "{}").await.unwrap();
     let order = r#"{"product":"p1","cents":340}"#;
@@ -122,7 +122,7 @@ async fn the_server_does_what_its_description_says() {
     let mut schemathesis = Command::new(python().join("schemathesis"));
     schemathesis.arg("--config-file").arg(sources("python").join("schemathesis.toml"));
     schemathesis.args(["run", &format!("{}/v1/openapi.json", server.url)]);
-    // It stores its findings in the folder in which it runs.
+    // The program stores its findings in the folder in which it runs.
     schemathesis.current_dir(installed("python")).env("NO_COLOR", "1");
     finish(&mut schemathesis);
 }

@@ -1,5 +1,4 @@
-//! Versions fold in the background, become active in one step, and can be rolled
-//! back.
+//! Tests that versions fold in the background, become active in one step, and can be rolled back.
 
 use lantern_tests::{Server, guest};
 use reqwest::Method;
@@ -25,7 +24,7 @@ async fn a_new_version_takes_over_whole_and_a_rollback_is_at_once() {
     let first = server.project("rogue", &guest("rogue"), ONE).await.unwrap();
     let (status, second) = server.push("rogue", &guest("rogue"), TWO).await.unwrap();
     assert!(status < 300, "{second}");
-    // Before and after the activation readers always see the whole table.
+    // Before and after the activation, readers must always see the whole table.
     loop {
         let status = server.get("/v1/projections/rogue").await.unwrap();
         let rows = server.rows("rogue/seen").await.unwrap();
@@ -87,7 +86,7 @@ async fn a_paused_projection_serves_what_it_has_and_goes_on_when_resumed() {
     server.caught_up("rogue").await.unwrap();
     assert_eq!(post(&server, "rogue/pause").await, 200);
     server.events(line(2, "probe.sent", "s", "{}")).await.unwrap();
-    // By now the paused one would have applied it, too.
+    // By now the paused projection would have applied the event, too.
     server.caught_up("other").await.unwrap();
     let rows = server.rows("rogue/seen").await.unwrap();
     assert_eq!(rows[0].1["events"], 1);

@@ -1,4 +1,4 @@
-//! Topics of a real broker, for tests: created, written and read without Lantern.
+//! Creates, writes and reads topics of a real broker without Lantern, for tests.
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -21,10 +21,10 @@ pub use lantern_broker::{
 
 use crate::PATIENCE;
 
-/// How long one call to the broker may take.
+/// The maximum time that one call to the broker may take.
 const CALL: Duration = Duration::from_secs(20);
 
-/// Whether this run of the suite uses Kafka: `LANTERN_TEST_LOG=kafka`.
+/// Whether this run of the suite uses Kafka as the log (`LANTERN_TEST_LOG=kafka`).
 #[must_use]
 pub fn is_the_log() -> bool {
     match std::env::var("LANTERN_TEST_LOG").as_deref() {
@@ -36,12 +36,12 @@ pub fn is_the_log() -> bool {
     }
 }
 
-/// Kafka's jars, which `cargo xtask test` downloads.
+/// The folder of Kafka's jars, which `cargo xtask test` downloads.
 fn libs() -> PathBuf {
     crate::built("LANTERN_KAFKA_LIBS", "kafka/libs")
 }
 
-/// Starts a broker for the caller.
+/// Starts a broker that only the caller uses.
 ///
 /// # Errors
 /// If it does not start.
@@ -49,7 +49,7 @@ pub fn start() -> Result<Broker> {
     Broker::start(Options::new(&libs()))
 }
 
-/// Like [`start`], with settings of the broker such as `message.max.bytes=1000`.
+/// Starts a broker like [`start`], with settings of the broker such as `message.max.bytes=1000`.
 ///
 /// # Errors
 /// See [`start`].
@@ -59,7 +59,7 @@ pub fn start_with(settings: &[&str]) -> Result<Broker> {
     Broker::start(Options { settings, ..Options::new(&libs()) })
 }
 
-/// Like [`start`]. The broker also listens with TLS and SASL.
+/// Starts a broker like [`start`], which also listens with TLS and SASL.
 ///
 /// # Errors
 /// See [`start`].
@@ -67,7 +67,7 @@ pub fn start_secured() -> Result<Broker> {
     Broker::start(Options { secured: true, ..Options::new(&libs()) })
 }
 
-/// The broker that the tests of one process share. It ends with the process.
+/// Returns the broker that all tests of the process share. It ends with the process.
 ///
 /// # Panics
 /// If it does not start.
@@ -76,7 +76,7 @@ pub fn shared() -> &'static Broker {
     SHARED.get_or_init(|| start().unwrap_or_else(|error| panic!("no broker: {error:#}")))
 }
 
-/// A name that no other topic has.
+/// Returns a name for a topic that no other topic has.
 #[must_use]
 pub fn fresh_name(prefix: &str) -> String {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
@@ -92,14 +92,15 @@ pub fn create_topic(broker: &Broker, name: &str, partitions: u32, settings: &[&s
     let address = broker.address();
     let (name, settings) = (name.to_owned(), settings.iter().map(|s| (*s).to_owned()).collect());
     let make = move || create(&address, &name, partitions, settings);
-    // On a thread without a runtime, because callers may have one.
+    // The call runs on a thread without a runtime, because callers may have a runtime.
     std::thread::spawn(make).join().map_err(|_| anyhow!("a panic"))?
 }
 
 fn create(address: &str, name: &str, partitions: u32, settings: Vec<String>) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client(address).create()?;
     let mut topic = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1));
-    // Like the topics that Lantern creates, unless a test sets something else.
+    // The topic gets the settings of topics that Lantern creates, unless a test sets something
+    // else.
     if !settings.iter().any(|setting| setting.starts_with("message.timestamp.type=")) {
         topic = topic.set("message.timestamp.type", "LogAppendTime");
     }
@@ -137,32 +138,31 @@ fn client(address: &str) -> ClientConfig {
 /// A record of a topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// The partition.
+    /// The number of the partition that contains the record.
     pub partition: i32,
-    /// The offset.
+    /// The record's offset in the partition.
     pub offset: i64,
-    /// The key.
+    /// The record's key, if it has one.
     pub key: Option<Vec<u8>>,
-    /// The headers, in order. In a value that is not UTF-8, invalid bytes are
-    /// replaced.
+    /// The record's headers, in order. In a value that is not UTF-8, invalid bytes are replaced.
     pub headers: Vec<(String, String)>,
-    /// The value.
+    /// The record's value; `None` for a tombstone.
     pub value: Option<Vec<u8>>,
 }
 
 impl Record {
-    /// The value of a header.
+    /// Returns the value of the header with this name.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
     }
 }
 
-/// All records of a topic, by partition and offset, up to the ends at the time of the
-/// call. With `committed`, only those of committed transactions.
+/// Reads all records of a topic, by partition and offset, up to the ends at the time of the call.
+/// If `committed`, reads only those of committed transactions.
 ///
 /// # Errors
-/// If it cannot be read.
+/// If the topic cannot be read.
 pub fn records(broker: &Broker, topic: &str, committed: bool) -> Result<Vec<Record>> {
     let isolation = if committed { "read_committed" } else { "read_uncommitted" };
     let consumer: BaseConsumer = client(&broker.address())
@@ -217,7 +217,8 @@ fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
     }
 }
 
-/// Like [`create_topic`], but waits until the previous topic of this name is deleted.
+/// Creates a topic like [`create_topic`], but first waits until the previous topic of this name is
+/// deleted.
 ///
 /// # Errors
 /// If it cannot be created.
@@ -230,11 +231,11 @@ pub fn create_topic_when_gone(broker: &Broker, name: &str, partitions: u32) -> R
     Ok(())
 }
 
-/// Writes `lines`, one event as JSON each, to a topic: in structured mode, keyed by
-/// subject, in batches compressed with `codec`.
+/// Writes `lines` to a topic. Each line is an event as JSON and becomes a record in structured
+/// mode, whose key is the subject. The batches are compressed with `codec`.
 ///
 /// # Errors
-/// If the broker does not take all of them.
+/// If the broker does not accept all of them.
 pub fn produce(address: &str, topic: &str, codec: &str, lines: &str) -> Result<()> {
     let mut client = client(address);
     client.set("compression.type", codec).set("linger.ms", "20");
@@ -244,10 +245,10 @@ pub fn produce(address: &str, topic: &str, codec: &str, lines: &str) -> Result<(
     Ok(())
 }
 
-/// Like [`produce`], in one transaction, which is committed or aborted.
+/// Writes lines like [`produce`], but in one transaction, which it commits or aborts.
 ///
 /// # Errors
-/// If the broker does not take all of them.
+/// If the broker does not accept all of them.
 pub fn produce_in_transaction(address: &str, topic: &str, lines: &str, commit: bool) -> Result<()> {
     let mut client = client(address);
     client.set("transactional.id", fresh_name("tests"));
@@ -275,21 +276,21 @@ fn send(producer: &BaseProducer<Delivered>, topic: &str, lines: &str) -> Result<
     Ok(producer.flush(CALL)?)
 }
 
-/// A record that is written as it is.
+/// A record that a test writes to a topic without changes.
 #[derive(Clone, Debug, Default)]
 pub struct Written<'a> {
-    /// The key, if it has one.
+    /// The record's key, if it has one.
     pub key: Option<&'a str>,
-    /// The value; `None` writes a tombstone.
+    /// The record's value; `None` writes a tombstone.
     pub value: Option<&'a str>,
-    /// The headers, in order.
+    /// The record's headers, in order.
     pub headers: Vec<(&'a str, &'a str)>,
 }
 
 /// Writes records to a topic, in order, and waits until the broker has them.
 ///
 /// # Errors
-/// If the broker does not take all of them.
+/// If the broker does not accept all of them.
 pub fn write(broker: &Broker, topic: &str, records: &[Written<'_>]) -> Result<()> {
     let producer: BaseProducer<Delivered> =
         client(&broker.address()).create_with_context(Delivered::default())?;
@@ -309,7 +310,7 @@ pub fn write(broker: &Broker, topic: &str, records: &[Written<'_>]) -> Result<()
     Ok(())
 }
 
-/// Counts the records that the broker did not take.
+/// Counts the records that the broker did not accept.
 #[derive(Default)]
 struct Delivered {
     failed: AtomicU32,
@@ -325,8 +326,8 @@ impl ProducerContext for Delivered {
     }
 }
 
-/// The first offset of a partition, and the one after its last record. Transaction markers
-/// count as records.
+/// Returns the first offset of a partition, and the offset after its last record. Transaction
+/// markers count as records.
 ///
 /// # Errors
 /// If the broker does not answer.

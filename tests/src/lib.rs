@@ -1,5 +1,5 @@
-//! The base of the end-to-end tests: the real binary as a process on a free port and
-//! in a folder of its own, and requests to it over HTTP.
+//! Provides the base of the end-to-end tests: it runs the real binary as a process on a free port
+//! and in a folder of its own, and sends requests to it over HTTP.
 //!
 //! The log is a parameter of the suite: with `LANTERN_TEST_LOG=kafka` each server of
 //! [`Server::start`] has a fresh topic of a real broker instead of the embedded log.
@@ -20,16 +20,17 @@ use tempfile::TempDir;
 /// The maximum time that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The binary `lantern`, built by `cargo xtask test`.
+/// The path of the program `lantern`, which `cargo xtask test` builds.
 #[must_use]
 pub fn lantern() -> PathBuf {
     built("LANTERN_BIN", "debug/lantern")
 }
 
-/// A guest, built by `cargo xtask test`: an example plugin or one of `tests/guests`.
+/// Returns the path of a guest that `cargo xtask test` has built: an example plugin or one of
+/// `tests/guests`.
 ///
 /// # Panics
-/// If it is missing.
+/// If the guest is missing.
 #[must_use]
 pub fn guest(name: &str) -> PathBuf {
     let folders = [built("LANTERN_PLUGINS", "plugins"), built("LANTERN_GUESTS", "guests")];
@@ -37,21 +38,20 @@ pub fn guest(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("the guest `{name}` is not built: run `cargo xtask test`"))
 }
 
-/// The folder of the interpreters for scripts and declarations, built by `cargo xtask
-/// test`.
+/// The folder of the interpreters for scripts and declarations, which `cargo xtask test` builds.
 #[must_use]
 pub fn interpreters() -> PathBuf {
     built("LANTERN_INTERPRETERS", "interpreters")
 }
 
-/// The command `lantern` with the interpreters, and with the shared cache of compiled
+/// Prepares a call of `lantern` with the interpreters, and with the shared cache of compiled
 /// plugins.
 #[must_use]
 pub fn lantern_with_interpreters() -> Command {
     with_interpreters(&lantern())
 }
 
-/// A program that starts `lantern` with the interpreters and the shared cache.
+/// Prepares a call of a program that starts `lantern` with the interpreters and the shared cache.
 #[must_use]
 pub fn with_interpreters(program: &Path) -> Command {
     let mut command = Command::new(program);
@@ -60,7 +60,7 @@ pub fn with_interpreters(program: &Path) -> Command {
     command
 }
 
-/// The settings of a server with the same interpreters and the same cache.
+/// Returns the settings of a server with the same interpreters and the same cache.
 #[must_use]
 pub fn interpreter_settings() -> [String; 2] {
     let setting = |key: &str, folder: PathBuf| format!("plugin.{key}={}", folder.display());
@@ -70,8 +70,8 @@ pub fn interpreter_settings() -> [String; 2] {
     ]
 }
 
-/// Runs `lantern plugin check` on the text of a source. This compiles the interpreter into
-/// the shared cache: in an upload that would take longer than a request may.
+/// Runs `lantern plugin check` on the text of a source. This compiles the interpreter into the
+/// shared cache, because during an upload it would take longer than a request may take.
 ///
 /// # Errors
 /// If the program cannot be run.
@@ -82,20 +82,20 @@ pub fn check_source(name: &str, text: &str) -> Result<Output> {
     Ok(lantern_with_interpreters().args(["plugin", "check"]).arg(path).output()?)
 }
 
-/// A folder for compiled plugins that tests share: an interpreter takes many seconds to
-/// compile.
+/// The cache folder for compiled plugins, which all tests share because an interpreter takes many
+/// seconds to compile.
 #[must_use]
 pub fn shared_cache() -> PathBuf {
     root().join("target/tests-cache")
 }
 
-/// The repository's folder.
+/// The folder of the repository.
 #[must_use]
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// Whether a program that a test starts is missing. `cargo xtask test` lists the
+/// Whether a program that a test starts is missing on this machine. `cargo xtask test` lists the
 /// missing ones, and fails on CI.
 #[must_use]
 pub fn without(program: &str) -> bool {
@@ -151,8 +151,8 @@ pub fn run(arguments: &[&str]) -> Result<Output> {
     Ok(Command::new(lantern()).args(arguments).output()?)
 }
 
-/// A fresh log for a server that a test starts itself: the address of a new topic, such as
-/// `kafka://127.0.0.1:9092/topic`. `None` means the embedded log.
+/// Returns a new log for a server that a test starts itself. It is the address of a new topic, such
+/// as `kafka://127.0.0.1:9092/topic`. `None` means the embedded log.
 ///
 /// # Errors
 /// If the topic cannot be created.
@@ -165,35 +165,37 @@ pub fn fresh_log() -> Result<Option<String>> {
     Ok(Some(format!("kafka://{}/{topic}", broker.address())))
 }
 
-/// How to start a server.
+/// The settings with which a server is started.
 #[derive(Clone, Debug, Default)]
 pub struct Launch {
-    /// The data folder.
+    /// The data folder of the server.
     pub folder: PathBuf,
-    /// The address; port 0 takes a free one.
+    /// The address on which the server listens. Port 0 takes a free one.
     pub address: String,
-    /// The log, as `kafka://127.0.0.1:9092/events`; `None` is the embedded one.
+    /// The address of the log, such as `kafka://127.0.0.1:9092/events`. `None` means the embedded
+    /// log.
     pub log: Option<String>,
-    /// Settings such as `engine.threads=2`.
+    /// Settings of the server, such as `engine.threads=2`.
     pub settings: Vec<String>,
-    /// A file of settings.
+    /// A file that contains settings of the server.
     pub config: Option<PathBuf>,
-    /// A program that runs it, with arguments, for instance `strace -f`.
+    /// A program that runs the server, with its arguments, for instance `strace -f`.
     pub under: Vec<String>,
-    /// The file for its error output. `None` is the test's own output.
+    /// The file for the server's error output. `None` means the output of the test.
     pub stderr: Option<PathBuf>,
-    /// Whether it and its children form a process group, which is killed as one.
+    /// Whether the server and its child processes form a process group, which can be killed at
+    /// once.
     pub grouped: bool,
 }
 
-/// A running server; killed when dropped.
+/// A running server. It is killed when this value is dropped.
 pub struct Server {
     process: Child,
-    /// `http://127.0.0.1:PORT`.
+    /// The server's address, `http://127.0.0.1:PORT`.
     pub url: String,
     launch: Launch,
     http: reqwest::Client,
-    /// Removed with the last server that uses it.
+    /// The temporary data folder. It is removed with the last server that uses it.
     _temporary: Option<TempDir>,
 }
 
@@ -225,7 +227,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Starts a server on `folder`, at `address`.
+    /// Starts a server on the data folder `folder`, which listens at `address`.
     ///
     /// # Errors
     /// If it does not start. The error contains its output.
@@ -249,7 +251,7 @@ impl Server {
         Ok(Self { process, url, launch, http, _temporary: None })
     }
 
-    /// A server that was started in another way, and answers at `url`.
+    /// Returns a server that was started in another way, and answers at `url`.
     ///
     /// # Errors
     /// If no client can be created.
@@ -271,7 +273,7 @@ impl Server {
         self.stop()
     }
 
-    /// Like [`Server::terminate`], for a server that is started again later.
+    /// Stops the server like [`Server::terminate`], so that it can be started again later.
     ///
     /// # Errors
     /// See [`Server::terminate`].
@@ -290,19 +292,19 @@ impl Server {
         }
     }
 
-    /// The process id.
+    /// The process id of the server.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// The data folder.
+    /// The data folder of the server.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.launch.folder
     }
 
-    /// Whether the process still runs.
+    /// Whether the process of the server still runs.
     ///
     /// # Errors
     /// If its state cannot be read.
@@ -310,7 +312,7 @@ impl Server {
         Ok(self.process.try_wait()?.is_none())
     }
 
-    /// Kills the whole group at once, while other tasks may still use the server.
+    /// Kills the server's whole process group at once, while other tasks may still use the server.
     /// [`Server::kill`] waits for its end.
     ///
     /// # Errors
@@ -319,7 +321,7 @@ impl Server {
         if !self.launch.grouped {
             bail!("the server has no group of its own");
         }
-        // The shell's built-in `kill`: no further process, no delay.
+        // The shell's built-in `kill` starts no further process, so there is no delay.
         let kill = format!("kill -9 -{}", self.pid());
         if !Command::new("sh").args(["-c", &kill]).status()?.success() {
             bail!("`{kill}` failed");
@@ -327,7 +329,7 @@ impl Server {
         Ok(())
     }
 
-    /// Ends the process as `kill -9` does.
+    /// Ends the process of the server as `kill -9` does.
     ///
     /// # Errors
     /// If it cannot be killed.
@@ -369,13 +371,13 @@ impl Server {
         Ok(())
     }
 
-    /// How it was started.
+    /// The settings with which the server was started.
     #[must_use]
     pub fn launched(&self) -> &Launch {
         &self.launch
     }
 
-    /// Sends a request. Returns status and body (`null` if it is not JSON).
+    /// Sends a request. Returns the answer's status and body (`null` if the body is not JSON).
     ///
     /// # Errors
     /// If there is no answer.
@@ -393,10 +395,10 @@ impl Server {
         Ok((status, serde_json::from_str(&text).unwrap_or(Value::Null)))
     }
 
-    /// A `GET`.
+    /// Sends a `GET` request, and returns the answer's JSON.
     ///
     /// # Errors
-    /// If the answer is not 200.
+    /// If the answer's status is not 200.
     pub async fn get(&self, path: &str) -> Result<Value> {
         let answer = self.http.get(format!("{}{path}", self.url)).send().await?;
         let (status, text) = (answer.status(), answer.text().await?);
@@ -406,7 +408,7 @@ impl Server {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// The text that a `GET` answers with.
+    /// Sends a `GET` request, and returns the answer's text.
     ///
     /// # Errors
     /// If there is no answer.
@@ -414,7 +416,7 @@ impl Server {
         Ok(self.http.get(format!("{}{path}", self.url)).send().await?.text().await?)
     }
 
-    /// Sends lines of JSON.
+    /// Sends events as lines of JSON.
     ///
     /// # Errors
     /// If not all are appended. The error contains the server's answer.
@@ -428,7 +430,7 @@ impl Server {
         Ok(answer)
     }
 
-    /// Pushes a guest with parameters. Returns status and answer.
+    /// Uploads a guest with parameters. Returns the answer's status and body.
     ///
     /// # Errors
     /// If there is no answer.
@@ -437,7 +439,7 @@ impl Server {
         self.push_bytes(name, &wasm, parameters, "").await
     }
 
-    /// Like [`Server::push`], with a plugin's bytes and a query such as
+    /// Uploads a plugin like [`Server::push`], but from its bytes, and with a query such as
     /// `?activate=false`.
     ///
     /// # Errors
@@ -463,7 +465,7 @@ impl Server {
         self.request(reqwest::Method::POST, &path, &kind, body).await
     }
 
-    /// Pushes a guest and waits until it has folded all of the log and serves.
+    /// Uploads a guest, and waits until its version has folded all of the log and serves readers.
     ///
     /// # Errors
     /// If it is refused or does not reach the end.
@@ -503,7 +505,7 @@ impl Server {
         }
     }
 
-    /// All rows of a table, by key, in the order of keys. In a table per tenant,
+    /// Reads all rows of a table with their keys, in the order of keys. In a table per tenant,
     /// U+0000 separates tenant and key.
     ///
     /// # Errors
@@ -533,8 +535,7 @@ impl Server {
         Ok(rows)
     }
 
-    /// All rows of a table, byte for byte as the server writes them: a line of
-    /// JSON each.
+    /// Reads all rows of a table, byte for byte as the server writes them: one line of JSON each.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -555,7 +556,7 @@ impl Server {
         }
     }
 
-    /// All events of the log's first partition, in order.
+    /// Reads all events of the log's first partition, in order.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -563,7 +564,7 @@ impl Server {
         self.log_of(0).await
     }
 
-    /// All events of a partition of the log, in order.
+    /// Reads all events of a partition of the log, in order.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -585,7 +586,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // The process may have ended already.
+        // The process may have ended already, so its state is checked first.
         if self.launch.grouped && self.runs().unwrap_or(false) {
             drop(self.kill_group());
         }
@@ -616,7 +617,7 @@ fn spawn(launch: &Launch) -> Result<(Child, String)> {
         None => Command::new(lantern()),
     };
     command.args(["serve", "--listen", address, "--log-filter", "warn", "--data"]).arg(folder);
-    // Servers of tests have fresh caches: none of them compiles all interpreters.
+    // The servers of tests have empty caches, so none of them may compile all interpreters.
     command.args(["--set", "plugin.compile_interpreters=false"]);
     if let Some(log) = log {
         command.args(["--log", log]);

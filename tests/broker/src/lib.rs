@@ -1,4 +1,4 @@
-//! A real Kafka broker for tests, demos and benchmarks. `cargo xtask kafka --fetch` downloads
+//! Runs a real Kafka broker for tests, demos and benchmarks. `cargo xtask kafka --fetch` downloads
 //! Apache Kafka from Maven. The broker is one node that is also its own controller (KRaft). It
 //! listens on loopback, has bounded memory, and comes with Kafka's own command-line tools.
 //!
@@ -27,22 +27,22 @@ use secured::Secured;
 pub use secured::{MECHANISMS, PASSWORD, USER};
 pub use tools::{Group, Lag, Reading};
 
-/// The name of the file next to the jars that marks a complete download.
+/// The name of the file that marks a complete download. It is next to Kafka's jars.
 pub const DONE: &str = "kafka.done";
 
-/// How long a broker may take to start or to end, and a tool to answer.
+/// The maximum time for the start or the end of a broker, and for the answer of a tool.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The cluster's id. Kafka expects 16 bytes in base64.
+/// The id of the broker's cluster. Kafka expects 16 bytes in base64.
 const CLUSTER: &str = "TGFudGVybi10ZXN0cy0wMA";
 
-/// Ports are taken from this range. It is below the range that the system uses for outgoing
-/// connections: a client that looks for a stopped broker could otherwise get the broker's port
-/// as its own, and connect to itself.
+/// The range from which brokers get their ports. It is below the range that the system uses for
+/// outgoing connections: a client that looks for a stopped broker could otherwise get the broker's
+/// port as its own, and connect to itself.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
-/// Settings of every broker: one replica of everything, few threads, no waiting for
-/// other members, small buffers.
+/// The settings of every broker: one replica of everything, few threads, no waiting for other
+/// members, small buffers.
 const SETTINGS: &[(&str, &str)] = &[
     ("process.roles", "broker,controller"),
     ("node.id", "1"),
@@ -62,34 +62,34 @@ const SETTINGS: &[(&str, &str)] = &[
     ("num.io.threads", "4"),
     ("background.threads", "2"),
     ("log.cleaner.dedupe.buffer.size", "4194304"),
-    // Tests of retention and compaction wait for this.
+    // Tests of retention and compaction wait until this delay is over, so it is short.
     ("log.initial.task.delay.ms", "1000"),
     ("log.retention.check.interval.ms", "1000"),
     ("log.cleaner.backoff.ms", "500"),
 ];
 
-/// How to start a broker.
+/// The settings with which a broker is started.
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The folder with Kafka's jars.
     pub libs: PathBuf,
-    /// Folder of the topics. `None` creates a folder next to `libs`, which is removed when the
-    /// broker has ended.
+    /// The folder in which the broker stores its topics. `None` creates a folder next to `libs`,
+    /// which is removed when the broker has ended.
     pub folder: Option<PathBuf>,
-    /// The port; `None` takes a free one.
+    /// The port on which the broker listens; `None` takes a free one.
     pub port: Option<u16>,
-    /// The most heap the broker may have, in MiB.
+    /// The maximum size of the broker's heap, in MiB.
     pub heap_mib: u32,
-    /// More settings of the broker, for instance `message.max.bytes`.
+    /// Further settings of the broker, for instance `message.max.bytes`.
     pub settings: Vec<(String, String)>,
     /// What happens to the broker when the process that started it has ended.
     pub ending: Ending,
-    /// Whether it also listens with TLS and SASL.
+    /// Whether the broker also listens with TLS and SASL.
     pub secured: bool,
 }
 
 impl Options {
-    /// A broker for a test, from the jars in `libs`.
+    /// Returns the options of a broker for a test, with the jars in `libs`.
     #[must_use]
     pub fn new(libs: &Path) -> Self {
         Self {
@@ -104,7 +104,7 @@ impl Options {
     }
 }
 
-/// A broker, running or not. Killed when dropped.
+/// A broker, which may be running or not. It is killed when this value is dropped.
 #[derive(Debug)]
 pub struct Broker {
     options: Options,
@@ -149,19 +149,19 @@ impl Broker {
         Ok(broker)
     }
 
-    /// `127.0.0.1:PORT`. A restart keeps the port.
+    /// The broker's address, `127.0.0.1:PORT`. A restart keeps the port.
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.ports[0])
     }
 
-    /// The process id, if the broker runs.
+    /// The broker's process id; `None` if the broker does not run.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Guarded::pid)
     }
 
-    /// The folder of the topics.
+    /// The folder in which the broker stores its topics.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -275,7 +275,7 @@ impl Broker {
         Ok(())
     }
 
-    /// Java with Kafka's classes and little output, to run `class`.
+    /// Prepares a call of Java that runs `class` with Kafka's classes and little output.
     fn java(&self, class: &str) -> Command {
         let mut java = Command::new("java");
         java.args(["-Xmx256m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]);
@@ -305,7 +305,7 @@ impl Drop for Broker {
     }
 }
 
-/// A folder of this process, next to the jars.
+/// Returns the path of a folder that only this process uses, next to the jars.
 fn fresh_folder(libs: &Path) -> PathBuf {
     static NUMBER: AtomicU32 = AtomicU32::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
@@ -313,8 +313,8 @@ fn fresh_folder(libs: &Path) -> PathBuf {
     libs.parent().unwrap_or(libs).join(name)
 }
 
-/// A port on which no process listens. If another process takes it before the broker
-/// does, the broker fails to start and reports that.
+/// Finds a port on which no process listens. If another process takes it before the broker does,
+/// the broker fails to start and reports that.
 fn free_port() -> Result<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let count = u32::from(PORTS.end - PORTS.start);

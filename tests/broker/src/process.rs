@@ -1,6 +1,6 @@
-//! A process that never outlives the process that started it. Between the two processes is a
-//! shell, the *guard*, which reads a pipe from the starting process. The guard ends the
-//! started process when the pipe closes, or on a command.
+//! Runs a process that never outlives the process that started it. Between the two processes is a
+//! shell, the *guard*, which reads a pipe from the starting process. The guard ends the started
+//! process when the pipe closes, or on a command.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Read as _, Write as _};
@@ -13,8 +13,8 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::PATIENCE;
 
-/// The guard's script. It starts the command in its arguments, prints the process id, and
-/// reads one word: `stop`, `kill`, or nothing when the starting process has ended.
+/// The shell script of the guard. It starts the command in its arguments, prints the process id,
+/// and reads one word: `stop`, `kill`, or nothing when the starting process has ended.
 const GUARD: &str = r#"
 said=$1; ending=$2; remove=$3; shift 3
 "$@" >"$said" 2>&1 &
@@ -34,24 +34,25 @@ if [ -z "$word" ] && [ -n "$remove" ]; then rm -rf "$remove"; fi
 /// What happens to a broker when the process that started it has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
-    /// It is killed at once.
+    /// The broker is killed at once.
     Kill,
-    /// It is asked to end, so that its next start is fast.
+    /// The broker is asked to end, so that its next start is fast.
     Stop,
 }
 
-/// A process with its guard.
+/// A running process, together with its guard.
 #[derive(Debug)]
 pub(crate) struct Guarded {
     guard: Child,
-    /// Closing it ends the process. `None` if another process holds it.
+    /// The writing end of the guard's pipe. The process ends when it is closed. `None` if another
+    /// process holds it.
     lifeline: Option<ChildStdin>,
     pid: u32,
 }
 
 impl Guarded {
-    /// Starts `command`, with its output in the file `said`. The folder `remove` is
-    /// deleted when the starting process has ended.
+    /// Starts `command` and writes its output to the file `said`. The folder `remove` is deleted
+    /// when the starting process has ended.
     pub(crate) fn start(
         command: &Command,
         said: &Path,
@@ -86,14 +87,14 @@ impl Guarded {
 
     /// Whether the process still runs.
     pub(crate) fn lives(&mut self) -> bool {
-        // "PID (NAME) STATE …". `Z` is a process that ended and that the guard has
-        // not waited for yet.
+        // The file contains "PID (NAME) STATE …". The state `Z` marks a process that has ended
+        // while the guard has not waited for it yet.
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         state.is_some_and(|state| state != 'Z')
     }
 
-    /// Sends the signal with this name.
+    /// Sends the process the signal with this name.
     pub(crate) fn signal(&self, name: &str) -> Result<()> {
         let kill = format!("kill -s {name} {}", self.pid);
         ensure!(Command::new("sh").args(["-c", &kill]).status()?.success(), "`{kill}` failed");

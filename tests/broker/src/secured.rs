@@ -1,5 +1,5 @@
-//! A broker with two additional listeners: one with TLS, and one with TLS and SASL. It has a
-//! certificate of its own, and one user who can log in with every mechanism.
+//! Configures a broker with two additional listeners: one with TLS, and one with TLS and SASL. It
+//! has a certificate of its own, and one user who can log in with every mechanism.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,16 +9,16 @@ use anyhow::Result;
 
 use crate::{Broker, free_port, tools};
 
-/// The user's name.
+/// The name of the user who can log in.
 pub const USER: &str = "lantern";
-/// The user's password.
+/// The password of the user who can log in.
 pub const PASSWORD: &str = "wick-and-oil";
 /// The password of the broker's key store.
 const STORE_PASSWORD: &str = "of-the-store";
 /// The SASL mechanisms that clients may use.
 pub const MECHANISMS: [&str; 4] = ["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"];
 
-/// The additional ports.
+/// The ports of the additional listeners.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Secured {
     tls: u16,
@@ -78,7 +78,8 @@ impl Secured {
                 "listener.name.sasl_ssl.scram-sha-512.sasl.jaas.config",
                 format!("{module}.scram.ScramLoginModule required;"),
             ),
-            // Tokens have no signature: the tests are about the client.
+            // The broker accepts tokens without a signature, because the tests are about the
+            // client.
             (
                 "listener.name.sasl_ssl.oauthbearer.sasl.jaas.config",
                 format!("{module}.oauthbearer.OAuthBearerLoginModule required;"),
@@ -94,7 +95,7 @@ impl Secured {
         Ok(())
     }
 
-    /// The users that are stored when the storage is formatted.
+    /// The users that the broker stores when it formats its storage.
     pub(crate) fn users() -> Vec<String> {
         let user = |mechanism| {
             ["--add-scram".into(), format!("{mechanism}=[name={USER},password={PASSWORD}]")]
@@ -104,20 +105,20 @@ impl Secured {
 }
 
 impl Broker {
-    /// The address with TLS: `localhost:PORT`. `None` if [`crate::Options::secured`] is
-    /// `false`.
+    /// The address of the listener with TLS: `localhost:PORT`. `None` if
+    /// [`crate::Options::secured`] is `false`.
     #[must_use]
     pub fn tls_address(&self) -> Option<String> {
         self.secured.map(|secured| format!("localhost:{}", secured.tls))
     }
 
-    /// The address with TLS and SASL, with any of [`MECHANISMS`].
+    /// The address of the listener with TLS and SASL. It accepts all of [`MECHANISMS`].
     #[must_use]
     pub fn sasl_address(&self) -> Option<String> {
         self.secured.map(|secured| format!("localhost:{}", secured.sasl))
     }
 
-    /// The self-signed certificate, in PEM.
+    /// The path of the broker's self-signed certificate, in PEM.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.folder().join("broker.pem")

@@ -1,4 +1,4 @@
-//! Kafka's own command-line tools, as `bin/kafka-*.sh` starts them.
+//! Runs Kafka's own command-line tools, as `bin/kafka-*.sh` start them.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -8,25 +8,25 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::Broker;
 
-/// A consumer group as `kafka-consumer-groups --describe` shows it, by topic
-/// and partition.
+/// The state of a consumer group by topic and partition, as `kafka-consumer-groups --describe`
+/// shows it.
 pub type Group = BTreeMap<(String, i32), Lag>;
 
-/// One line of the table. `None` if the tool prints `-`.
+/// One line of the table that describes a consumer group. A field is `None` if the tool prints `-`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lag {
-    /// The committed offset.
+    /// The offset that the group has committed.
     pub committed: Option<i64>,
-    /// The end of the partition.
+    /// The offset of the partition's end.
     pub end: Option<i64>,
-    /// The lag that the tool prints.
+    /// The lag that the tool computes.
     pub lag: Option<i64>,
 }
 
-/// Options of `kafka-console-consumer`.
+/// The options of `kafka-console-consumer`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Reading {
-    /// How many records are read.
+    /// The number of records to read.
     pub records: u64,
     /// Whether headers are printed before the value, separated by a tab.
     pub headers: bool,
@@ -37,10 +37,10 @@ pub struct Reading {
 }
 
 impl Broker {
-    /// `kafka-topics --create`, with settings such as `cleanup.policy=compact`.
+    /// Runs `kafka-topics --create`, with settings such as `cleanup.policy=compact`.
     ///
     /// # Errors
-    /// With the tool's output.
+    /// If the tool fails. The error contains the tool's output.
     pub fn create_topic(&self, name: &str, partitions: u32, settings: &[&str]) -> Result<()> {
         let mut tool = self.topics();
         tool.args(["--create", "--topic", name, "--partitions", &partitions.to_string()]);
@@ -50,7 +50,7 @@ impl Broker {
         answer(&mut tool).map(drop)
     }
 
-    /// Like [`Broker::create_topic`], but does nothing if the topic exists.
+    /// Creates a topic like [`Broker::create_topic`], but does nothing if the topic exists.
     ///
     /// # Errors
     /// See [`Broker::create_topic`].
@@ -61,28 +61,28 @@ impl Broker {
         answer(&mut tool).map(drop)
     }
 
-    /// `kafka-topics --delete`.
+    /// Runs `kafka-topics --delete`.
     ///
     /// # Errors
-    /// With the tool's output.
+    /// If the tool fails. The error contains the tool's output.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         answer(self.topics().args(["--delete", "--topic", name])).map(drop)
     }
 
-    /// `kafka-topics --alter`: raises the number of partitions.
+    /// Runs `kafka-topics --alter`, which raises the number of a topic's partitions.
     ///
     /// # Errors
-    /// With the tool's output.
+    /// If the tool fails. The error contains the tool's output.
     pub fn add_partitions(&self, name: &str, partitions: u32) -> Result<()> {
         let partitions = partitions.to_string();
         answer(self.topics().args(["--alter", "--topic", name, "--partitions", &partitions]))
             .map(drop)
     }
 
-    /// `kafka-delete-records`: deletes the records before `offset`.
+    /// Runs `kafka-delete-records`, which deletes the records before `offset`.
     ///
     /// # Errors
-    /// With the tool's output.
+    /// If the tool fails. The error contains the tool's output.
     pub fn delete_records(&self, topic: &str, partition: u32, offset: u64) -> Result<()> {
         let file = self.folder().join("delete-records.json");
         let text = format!(
@@ -93,21 +93,20 @@ impl Broker {
         answer(tool.arg("--offset-json-file").arg(&file)).map(drop)
     }
 
-    /// `kafka-consumer-groups --describe --group GROUP`.
+    /// Runs `kafka-consumer-groups --describe --group GROUP`, and returns the state of the group.
     ///
     /// # Errors
-    /// With the tool's output.
+    /// If the tool fails. The error contains the tool's output.
     pub fn group(&self, group: &str) -> Result<Group> {
         let mut tool = self.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand");
         lags(&answer(tool.args(["--describe", "--group", group]))?)
     }
 
-    /// `kafka-get-offsets`: the end of each partition of a topic. It can be higher
-    /// than the last committed record's offset plus one, because transaction markers
-    /// count.
+    /// Runs `kafka-get-offsets`, and returns the end of each partition of a topic. The end can be
+    /// higher than the last committed record's offset plus one, because transaction markers count.
     ///
     /// # Errors
-    /// With the tool's output.
+    /// If the tool fails. The error contains the tool's output.
     pub fn ends(&self, topic: &str) -> Result<BTreeMap<i32, i64>> {
         let mut tool = self.tool("org.apache.kafka.tools.GetOffsetShell");
         let text = answer(tool.args(["--topic", topic]))?;
@@ -121,10 +120,10 @@ impl Broker {
             .collect()
     }
 
-    /// `kafka-console-consumer --from-beginning`: a line for each record.
+    /// Runs `kafka-console-consumer --from-beginning`, and returns one line for each record.
     ///
     /// # Errors
-    /// With the tool's output, or if there are fewer records.
+    /// If the tool fails, or if there are fewer records. The error contains the tool's output.
     pub fn console_consumer(&self, topic: &str, reading: Reading) -> Result<Vec<String>> {
         let mut tool = self.tool("org.apache.kafka.tools.consumer.ConsoleConsumer");
         let records = reading.records.to_string();
@@ -145,11 +144,11 @@ impl Broker {
         Ok(lines)
     }
 
-    /// `kafka-console-producer`: writes one record per line, with `properties` such
-    /// as `parse.headers=true`.
+    /// Runs `kafka-console-producer`, which writes one record per line. `properties` are settings
+    /// such as `parse.headers=true`.
     ///
     /// # Errors
-    /// With the tool's output.
+    /// If the tool fails. The error contains the tool's output.
     pub fn console_producer(&self, topic: &str, lines: &str, properties: &[&str]) -> Result<()> {
         let mut tool = self.tool("org.apache.kafka.tools.ConsoleProducer");
         tool.args(["--topic", topic]);
@@ -171,7 +170,7 @@ impl Broker {
         self.tool("org.apache.kafka.tools.TopicCommand")
     }
 
-    /// Any other tool by its class, connected to this broker.
+    /// Prepares a call of another tool, which is given by its class, for this broker.
     #[must_use]
     pub fn tool(&self, class: &str) -> Command {
         let mut java = self.java(class);
@@ -192,8 +191,8 @@ pub(crate) fn answer(tool: &mut Command) -> Result<String> {
     Ok(text.into_owned())
 }
 
-/// Reads the table that `kafka-consumer-groups --describe` prints: a heading,
-/// then a line for each partition.
+/// Parses the table that `kafka-consumer-groups --describe` prints: a heading, then one line for
+/// each partition.
 fn lags(text: &str) -> Result<Group> {
     let mut lines = text.lines().filter(|line| !line.trim().is_empty());
     let heading = lines.find(|line| line.contains("CURRENT-OFFSET")).context("no heading")?;

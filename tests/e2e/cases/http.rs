@@ -1,4 +1,4 @@
-//! HTTP and WebSocket follow their standards.
+//! Tests that HTTP and WebSocket follow their standards.
 
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
@@ -33,12 +33,12 @@ async fn a_configured_origin_may_read_answers_and_errors_of_the_api() {
     assert!(preflight.header("access-control-allow-methods").contains("POST"));
     let allowed = preflight.header("access-control-allow-headers").to_ascii_lowercase();
     assert!(allowed.contains("content-type"), "{allowed}");
-    // A page of another origin gets none of these headers.
+    // A page of another origin must get none of these headers.
     let other = get(&server, "/v1/status", &[("origin", "https://evil.example")]).await;
     assert_eq!(other.header("access-control-allow-origin"), "");
 }
 
-/// Sends bytes, and reads until the head of an answer is complete.
+/// Sends bytes, and reads until the header part of an answer is complete.
 fn exchange(server: &Server, request: &str) -> (TcpStream, String) {
     let address = server.url.trim_start_matches("http://");
     let mut stream = TcpStream::connect(address).unwrap();
@@ -58,8 +58,8 @@ async fn an_idle_connection_outlives_the_time_for_headers() {
     assert!(head.starts_with("http/1.1 200"), "{head}");
     let mut body = [0; 3];
     stream.read_exact(&mut body).unwrap();
-    // For three times the limit on the time for headers, no byte comes from the server, and
-    // the connection stays open.
+    // The server must send no byte and keep the connection open for three times its limit on the
+    // time for headers.
     stream.set_read_timeout(Some(Duration::from_secs(3))).unwrap();
     let silence = stream.read(&mut [0]).unwrap_err();
     assert_eq!(silence.kind(), std::io::ErrorKind::WouldBlock);

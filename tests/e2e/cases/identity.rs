@@ -1,4 +1,5 @@
-//! Tokens, ETags, cursors, offsets and ids that could be valid in two histories.
+//! Tests tokens, ETags, cursors, offsets and ids that could be mistaken for those of another
+//! history of the log.
 
 use std::path::Path;
 
@@ -11,7 +12,7 @@ use super::{Answer, folding, get, push, send};
 
 const TABLE: &str = "revenue/by_product";
 
-/// A change of a stopped server's folder, after which another history begins.
+/// A change of a stopped server's folder, after which the server has another history.
 type Change = fn(&Path);
 
 fn order(product: &str, cents: u64) -> String {
@@ -30,7 +31,7 @@ async fn revenue(server: &Server) {
     server.project("revenue", &guest("revenue"), "").await.unwrap();
 }
 
-/// The data that a client keeps between two connections.
+/// What a client keeps between two connections.
 struct Kept {
     shown: Shown,
     etag: String,
@@ -84,7 +85,8 @@ async fn tokens_etags_and_cursors_of_a_deleted_projection_are_refused_by_its_suc
     is_another_history(&server, &kept).await;
 }
 
-/// Stops the server, changes its folder, and starts it again.
+/// Stops the server, changes its folder, starts it again, and checks that its history is another
+/// one.
 async fn after(change: Change) {
     let mut server = Server::start_over(None, &[]).unwrap();
     revenue(&server).await;
@@ -221,7 +223,7 @@ async fn the_same_identity_with_other_content_is_reported_as_such() {
     assert!(counted, "{metrics}");
 }
 
-/// The number of duplicates in an answer that differ from the event in the log.
+/// Returns how many duplicates in an answer differ from the event that is in the log.
 fn differing(answer: &Value) -> u64 {
     answer["differs"].as_u64().unwrap_or_default()
 }
@@ -255,7 +257,7 @@ async fn sources_and_types_of_the_host_are_refused_from_outside() {
     assert_eq!(emitted[1]["data"]["text"], "xxx", "{emitted:?}");
 }
 
-/// The events of type `went`, when there are `count` of them.
+/// Waits until there are `count` events of type `went`, and returns them.
 async fn emitted(server: &Server, count: usize) -> Vec<Value> {
     let started = std::time::Instant::now();
     loop {

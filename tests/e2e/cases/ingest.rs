@@ -1,4 +1,4 @@
-//! Input of clients: names, encodings, header values.
+//! Tests inputs of clients: names, encodings and header values.
 
 use std::io::Read as _;
 use std::process::{Command, Stdio};
@@ -37,7 +37,7 @@ async fn null_members_are_absent_and_long_attribute_names_are_accepted() {
     }
     assert_eq!(log[3]["event"]["abcdefghijklmnopqrstu"], "x");
     assert_eq!(log[4]["event"]["connectortransactiontotal"], "7");
-    // A tenant is text. A number is either taken as its text or refused.
+    // A tenant is text. The server may either take a number as its text or refuse it.
     let number = send(&server, event(5, r#""tenant":42"#)).await;
     match number.status {
         200 => assert_eq!(server.log().await.unwrap()[5]["event"]["tenant"], "42"),
@@ -82,7 +82,7 @@ async fn packed_bodies_are_unpacked_and_unknown_encodings_are_refused() {
     assert_eq!(log[0]["event"]["data"], "a line of plain text");
     assert_eq!(log[1]["event"]["data"], "another line");
     assert_eq!(log.len(), 3);
-    // Bytes that do not match the header, and an unknown content coding.
+    // The bytes do not match the header, or the content coding is unknown.
     let answer = ask(&server, post.clone(), "/v1/events", &binary("4", "gzip"), "plain").await;
     assert_eq!(answer.status, 400, "{}", answer.text);
     let answer = ask(&server, post, "/v1/events", &binary("5", "br"), "plain").await;

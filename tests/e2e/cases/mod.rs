@@ -1,4 +1,4 @@
-//! Inputs that similar systems or earlier versions of Lantern handled wrongly, each with the
+//! Tests inputs that similar systems or earlier versions of Lantern handled wrongly, each with the
 //! correct result. Each input is an example of a kind of fault.
 
 mod http;
@@ -15,10 +15,10 @@ use reqwest::Method;
 use reqwest::header::HeaderMap;
 use serde_json::Value;
 
-/// The media type of one event.
+/// The media type of a request with one event.
 pub(crate) const ONE: &str = "application/cloudevents+json";
 
-/// The answer of a server.
+/// The answer of a server to a request.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -73,14 +73,14 @@ pub(crate) async fn push(server: &Server, name: &str) {
     server.project(name, &guest("cases"), &parameters).await.unwrap();
 }
 
-/// A server with a projection of the guest `cases`.
+/// Starts a server with a projection of the guest `cases`.
 pub(crate) async fn folding(name: &str) -> Server {
     let server = Server::start(&[]).unwrap();
     push(&server, name).await;
     server
 }
 
-/// Offset, kind, id and reason of each parked event.
+/// Returns the offset, kind, id and reason of each parked event.
 pub(crate) async fn parked(server: &Server, name: &str) -> Vec<(u64, String, String, String)> {
     let page = server.get(&format!("/v1/projections/{name}/parked")).await.unwrap();
     let text = |event: &Value, member: &str| event[member].as_str().unwrap_or_default().to_owned();
@@ -93,7 +93,7 @@ pub(crate) async fn parked(server: &Server, name: &str) -> Vec<(u64, String, Str
         .collect()
 }
 
-/// Runs `lantern` against `server`; exit code, output and errors.
+/// Runs `lantern` against `server`. Returns the exit code, the output and the error output.
 pub(crate) fn lantern(server: &Server, words: &[&str]) -> (i32, String, String) {
     let at = ["--server", server.url.as_str()];
     let output = run(&[words, at.as_slice()].concat()).unwrap();
@@ -101,7 +101,7 @@ pub(crate) fn lantern(server: &Server, words: &[&str]) -> (i32, String, String) 
     (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
-/// Folds the log again and compares the tables; panics if they differ.
+/// Folds the log again and compares the tables. Panics if they differ.
 pub(crate) fn verified(server: &Server, name: &str) {
     let (code, output, errors) = lantern(server, &["verify", name]);
     assert_eq!(code, 0, "{output}{errors}");

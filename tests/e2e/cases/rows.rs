@@ -1,4 +1,4 @@
-//! An accepted payload can be read back unchanged.
+//! Tests that an accepted payload can be read back unchanged.
 
 use std::io::Write as _;
 use std::process::{Command, Stdio};
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{ask, folding, get, lantern, send};
 
-/// Documents by subject, as JSON text.
+/// Documents as JSON text, each with the subject of its event.
 const DOCS: [(&str, &str); 4] = [
     ("text", r#"{"t":"half \ud83d"}"#),
     ("large", r#"{"n":1e400}"#),
@@ -36,7 +36,7 @@ async fn numbers_and_text_of_rows_are_returned_as_they_were_sent_or_refused_on_a
         }
     }
     server.caught_up("docs").await.unwrap();
-    // A number beyond the range of a double is parked, with the reason.
+    // An event with a number beyond the range of a double must be parked, with the reason.
     for (_, _, id, reason) in super::parked(&server, "docs").await {
         assert_eq!(id, "large", "{reason}");
         assert!(reason.contains("doc"), "{reason}");
@@ -62,7 +62,7 @@ async fn numbers_and_text_of_rows_are_returned_as_they_were_sent_or_refused_on_a
         assert!(row.contains("kept"), "{row}");
     }
     assert_eq!(csv.matches("kept").count(), kept.len(), "{csv}");
-    // The same in the output for people.
+    // The output for people must contain the same values.
     for words in [
         ["table", "scan", "docs/docs"].as_slice(),
         &["events", "tail", "--from", "start", "--no-follow"],
@@ -94,7 +94,7 @@ async fn a_watcher_shows_numbers_as_they_were_sent() {
     }
 }
 
-/// An event in binary mode.
+/// Sends an event in binary mode.
 async fn binary(server: &Server, id: &str, media: &str, body: Vec<u8>) {
     let headers = [
         ("ce-specversion", "1.0"),

@@ -1,4 +1,4 @@
-//! One session of the feed, frame by frame, as a client with a token sees it.
+//! Runs one session of the feed frame by frame, like a client that has a token.
 
 use std::collections::BTreeMap;
 
@@ -13,14 +13,13 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 pub(super) struct Shown {
     pub(super) rows: BTreeMap<String, Value>,
     pub(super) token: String,
-    /// Whether the server resumed the subscription.
+    /// Whether the server has resumed the subscription.
     pub(super) resumed: bool,
-    /// Whether the server sent a reset.
+    /// Whether the server has sent a reset.
     pub(super) reset: bool,
 }
 
-/// Subscribes to `table` (if there is a `before`, with a resume from its token), and reads
-/// frames until `shows` returns `true` for the rows.
+/// Subscribes to `table`, and reads frames until `shows` returns `true` for the rows.
 pub(super) async fn session(
     server: &Server,
     table: &str,

@@ -1,4 +1,5 @@
-//! A lack of memory on the machine is a fault of the host and parks no event.
+//! Tests that a lack of memory on the machine is treated as a fault of the host, and parks no
+//! event.
 
 use lantern_tests::{Launch, Server, guest};
 
@@ -10,7 +11,7 @@ async fn little_address_space_is_a_fault_that_ends_with_the_shortage() {
     server.project("revenue", &guest("revenue"), "").await.unwrap();
     server.stop().unwrap();
     let launch = server.launched().clone();
-    // One pooled memory with the default settings needs more than this.
+    // With the default settings, one pooled memory needs more than this limit.
     let limited = ["sh", "-c", "ulimit -v 6000000; exec \"$@\"", "sh"];
     let limited = limited.iter().map(|word| (*word).to_owned()).collect();
     server.restart_as(Launch { under: limited, grouped: true, ..launch.clone() }).unwrap();

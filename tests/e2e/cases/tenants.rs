@@ -1,4 +1,4 @@
-//! Events of several tenants in a batch: each event is judged by its own tenant.
+//! Tests batches with events of several tenants: the host must judge each event by its own tenant.
 
 use super::{folding, lantern, parked, verified};
 
@@ -54,7 +54,7 @@ async fn a_parked_subject_of_one_tenant_holds_back_no_other_tenants_subject() {
     let parked = parked(&server, "subj").await;
     let ids: Vec<_> = parked.iter().map(|(_, kind, id, _)| (kind.as_str(), id.as_str())).collect();
     assert_eq!(ids, [("event", "1"), ("waiting", "3")]);
-    // The command accepts a tenant, and the list shows it.
+    // The command accepts a tenant, and the list shows that tenant.
     let (_, listed, _) = lantern(&server, &["--json", "parked", "list", "subj"]);
     assert!(listed.contains(r#""tenant":"b""#), "{listed}");
     let drop = ["parked", "drop", "subj", "--subject", "u1", "--yes", "--tenant"];

@@ -1,18 +1,19 @@
-//! Event time: one event does not make the events of other senders late. Keys of
-//! windows may contain any text.
+//! Tests that one event cannot make the events of other senders late, and that keys of windows may
+//! contain any text.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::{folding, lantern, parked, send};
 
-/// The time `seconds` from now, in RFC 3339.
+/// Formats the time `seconds` from now in RFC 3339.
 fn from_now(seconds: i64) -> String {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
     let then = now.as_secs().cast_signed() + seconds;
     rfc_3339(then)
 }
 
-/// Seconds since 1970 in RFC 3339 (days by Howard Hinnant's `civil_from_days`).
+/// Formats a number of seconds since 1970 in RFC 3339. The date is computed with Howard Hinnant's
+/// `civil_from_days`.
 fn rfc_3339(seconds: i64) -> String {
     let (days, of_day) = (seconds.div_euclid(86_400) + 719_468, seconds.rem_euclid(86_400));
     let era = days.div_euclid(146_097);
@@ -47,7 +48,7 @@ async fn an_event_of_tomorrow_makes_no_other_event_late_and_is_named() {
     server.caught_up("wins").await.unwrap();
     let late = server.rows("wins/late").await.unwrap();
     assert_eq!(late, [], "an event of /good is late");
-    // The event that is too far ahead is counted, and the status names it.
+    // The server counts the event that is too far ahead, and the status names it.
     let (_, status, _) = lantern(&server, &["--json", "plugin", "status", "wins"]);
     let (_, shown, _) = lantern(&server, &["plugin", "status", "wins"]);
     assert!(status.contains("ahead") && shown.contains("ahead"), "{status}{shown}");

@@ -1,4 +1,4 @@
-//! The broker of the tests: a restart keeps its records, and it never outlives the
+//! Tests the broker that the tests use: a restart keeps its records, and it never outlives the
 //! process that started it.
 
 use std::time::{Duration, Instant};
@@ -27,7 +27,7 @@ fn a_broker_that_is_killed_comes_back_with_its_records() {
     let mut sent: Vec<_> = lines.lines().map(str::to_owned).collect();
     sent.sort();
     assert_eq!(found, sent);
-    // The tests' reader sees the same records as Kafka's own.
+    // The reader of the tests must see the same records as Kafka's own reader.
     let records = kafka::records(&broker, "things", true).unwrap();
     assert_eq!(records.len(), 50);
     let ends = broker.ends("things").unwrap();

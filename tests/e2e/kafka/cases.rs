@@ -1,4 +1,4 @@
-//! Records of a topic that similar systems or earlier versions of Lantern handled wrongly.
+//! Tests records of a topic that similar systems or earlier versions of Lantern handled wrongly.
 //! Other programs write to the topic, and Lantern must read all of their records.
 
 use lantern_tests::kafka::{self, Written};
@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{no_kafka, over};
 use crate::cases::{ask, get, parked, push, send, verified};
 
-/// A record of an event in binary mode.
+/// Returns the record of an event in binary mode.
 fn event<'a>(key: &'a str, kind: &'a str, id: &'a str, value: &'a str) -> Written<'a> {
     Written {
         key: (!key.is_empty()).then_some(key),
@@ -49,7 +49,7 @@ async fn a_thousand_records_without_a_value_halt_no_projection() {
     assert_eq!(rows[0].1["orders"], 1, "{rows:?}");
 }
 
-/// The next offset of the first shard of the newest version.
+/// Returns the next offset of the first shard of the newest version.
 fn next(status: &Value) -> u64 {
     status["versions"][0]["shards"][0]["next"].as_u64().unwrap_or_default()
 }
@@ -138,7 +138,7 @@ async fn an_event_too_large_for_the_topic_is_refused_for_good_and_blocks_no_outb
         assert!(parked[0].3.contains(part), "{parked:?}");
     }
     assert_eq!(server.get("/readyz").await.unwrap()["ready"], true);
-    // The refused event is not sent again and again: the topic does not grow.
+    // Lantern must not send the refused event again and again, so the topic does not grow.
     let end = kafka::bounds(kafka::shared(), &topic, 0).unwrap().1;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     assert_eq!(kafka::bounds(kafka::shared(), &topic, 0).unwrap().1, end);
@@ -179,7 +179,7 @@ async fn times_out_of_range_are_unreadable_and_the_reason_names_the_unit() {
     server.until("revenue", |status| next(status) >= 4).await.unwrap();
     server.caught_up("revenue").await.unwrap();
     let parked = parked(&server, "revenue").await;
-    // The reason names the unit with which the number is a plausible time.
+    // The reason must name the unit in which the number is a plausible time.
     for offset in [0, 1] {
         let of = parked.iter().find(|(at, ..)| *at == offset);
         let reason = of.map(|(.., reason)| reason.as_str()).unwrap_or_default();

@@ -1,5 +1,5 @@
-//! Changes of topics and brokers. After each, Lantern continues correctly or reports
-//! the problem.
+//! Tests changes of topics and brokers. After each change, Lantern must continue correctly or
+//! report the problem.
 
 use std::time::{Duration, Instant};
 
@@ -13,18 +13,18 @@ use crate::line;
 
 const FIXED: &str = r#"{"fixed":true}"#;
 
-/// Probes `from` to `to` of 40 subjects.
+/// Returns the probes `from` to `to`, with 40 subjects.
 fn probes(from: u64, to: u64) -> String {
     (from..to).map(|n| line(n, "probe.sent", &format!("s{}", n % 40), "{}")).collect()
 }
 
-/// The sum of the counts in all rows of `rogue`.
+/// Returns the sum of the counts in all rows of `rogue`.
 async fn counted(server: &Server) -> u64 {
     let rows = server.rows("rogue/seen").await.unwrap();
     rows.iter().map(|(_, row)| row["events"].as_u64().unwrap()).sum()
 }
 
-/// Waits until `rogue` has counted `wanted` events, and checks that it has counted no more
+/// Waits until `rogue` has counted `wanted` events, and checks that it has counted no further event
 /// when it has folded the whole log.
 async fn counts(server: &Server, wanted: u64) {
     let started = Instant::now();
@@ -51,8 +51,8 @@ async fn records_of_every_codec_and_of_committed_transactions_are_read_and_no_ot
         sent += 100;
     }
     counts(&server, 500).await;
-    // Transaction markers take offsets. Aborted records are in the topic, and must not
-    // be folded.
+    // Transaction markers take offsets. Aborted records are in the topic, and Lantern must not fold
+    // them.
     kafka::produce_in_transaction(&address, &topic, &probes(1_000, 1_100), true).unwrap();
     kafka::produce_in_transaction(&address, &topic, &probes(2_000, 2_050), false).unwrap();
     counts(&server, 600).await;
@@ -138,7 +138,7 @@ async fn a_fold_that_retention_overtook_halts_and_says_what_can_be_done() {
     for word in ["offset 100", "begins at 250", "rebuild"] {
         assert!(reason.contains(word), "{reason} does not say {word}");
     }
-    // Folded events are served, and no event is skipped without a report.
+    // Events that are folded must be served, and no event may be skipped without a report.
     assert_eq!(counted(&server).await, 100);
     let ready = server.text("/readyz").await.unwrap();
     assert!(ready.contains("rogue"), "{ready}");
@@ -159,14 +159,14 @@ async fn a_topic_that_is_deleted_and_recreated_is_not_taken_for_the_old_one() {
     let address = kafka::shared().address();
     kafka::produce(&address, &topic, "none", &probes(500, 650)).unwrap();
     halts_over_another_topic(&server).await;
-    // The projection does not continue at offset 100 of another topic, neither now nor
-    // after a restart.
+    // The projection must not continue at offset 100 of another topic, neither now nor after a
+    // restart.
     assert_eq!(counted(&server).await, 100);
     server.kill().unwrap();
     server.restart().unwrap();
     halts_over_another_topic(&server).await;
     assert_eq!(counted(&server).await, 100);
-    // The log does not know events of the old topic as duplicates.
+    // The log must not treat the events as duplicates of events in the old topic.
     server.events(probes(0, 10)).await.unwrap();
     let status = server.get("/v1/projections/rogue").await.unwrap();
     let version = status["active"].as_str().unwrap();
@@ -177,7 +177,7 @@ async fn a_topic_that_is_deleted_and_recreated_is_not_taken_for_the_old_one() {
     counts(&server, 160).await;
 }
 
-/// Waits until `rogue` halts because the topic is another one.
+/// Waits until `rogue` halts because the topic was replaced by another one.
 async fn halts_over_another_topic(server: &Server) {
     let started = Instant::now();
     loop {
@@ -200,7 +200,7 @@ async fn post(server: &Server, lines: String) -> reqwest::Response {
     request.body(lines).send().await.unwrap()
 }
 
-/// A server over a topic of its own broker.
+/// Starts a broker, and a server over a topic of this broker.
 fn alone(partitions: u32, settings: &[&str]) -> (Server, Broker) {
     let broker = kafka::start().unwrap();
     kafka::create_topic(&broker, "events", partitions, &[]).unwrap();
@@ -226,12 +226,13 @@ async fn while_the_broker_is_away_events_are_refused_for_now_and_tables_are_serv
     assert_eq!(counted(&server).await, 100);
     let ready = server.text("/readyz").await.unwrap();
     assert!(ready.contains("\"ready\":false") && !ready.contains("\"reasons\":[]"), "{ready}");
-    // Started without a broker after a clean stop, it serves the stored state, and waits.
+    // After a clean stop, the server is started without a broker. It must serve the stored state,
+    // and wait.
     server.stop().unwrap();
     server.restart().unwrap();
     assert_eq!(counted(&server).await, 100);
-    // After a kill, readers may have seen later rows than the stored ones. The server then
-    // refuses reads, with the reason, until it has folded the events again.
+    // After a kill, readers may have seen later rows than the stored ones. The server must then
+    // refuse reads, with the reason, until it has folded the events again.
     server.kill().unwrap();
     server.restart().unwrap();
     let path = "/v1/tables/rogue/seen";

@@ -9,9 +9,9 @@ use serde_json::Value;
 use super::{no_kafka, over};
 use crate::flights::{compare, independent};
 
-/// The tables that SQLite computes.
+/// The tables that are compared with those of SQLite.
 const TABLES: [&str; 3] = ["by_carrier", "by_origin", "by_hour"];
-/// The fields with `merge = sum`, in all tables.
+/// The fields that all tables declare with `merge = sum`.
 const SUMS: [&str; 4] = ["departures", "cancellations", "delays_known", "delay_min_sum"];
 
 async fn folded(partitions: u32) -> Server {
@@ -32,7 +32,7 @@ async fn six_months_of_flights_over_four_partitions_equal_sqlite_and_one_partiti
     }
     let four = folded(4).await;
     let one = folded(1).await;
-    // The partitions are folded in parallel: each has a shard with its part.
+    // The partitions are folded in parallel. Each has a shard with its part of the state.
     let status = four.get("/v1/projections/flight-delays").await.unwrap();
     let shards = status["versions"][0]["shards"].as_array().unwrap();
     let applied: Vec<_> = shards.iter().map(|shard| shard["applied"].as_u64().unwrap()).collect();
@@ -60,7 +60,7 @@ async fn six_months_of_flights_over_four_partitions_equal_sqlite_and_one_partiti
     }
 }
 
-/// The fields that are sums, by key.
+/// Returns the values of the fields that are sums, by key.
 fn sums<'a>(rows: &'a [(String, Value)]) -> BTreeMap<&'a str, Vec<&'a Value>> {
     let of_row = |row: &'a Value| SUMS.iter().map(|field| &row[*field]).collect();
     rows.iter().map(|(key, row)| (key.as_str(), of_row(row))).collect()

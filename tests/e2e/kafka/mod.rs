@@ -1,4 +1,4 @@
-//! Kafka as the log. The other tests of this suite can also run over Kafka. The tests here
+//! Tests Kafka as the log. The other tests of this suite can also run over Kafka. The tests here
 //! cover what only Kafka has. All of them use real brokers and Kafka's own tools.
 
 mod broker;
@@ -11,7 +11,7 @@ mod tools;
 
 use lantern_tests::{Server, kafka, without};
 
-/// Whether Kafka is missing. If so, prints a line.
+/// Whether Kafka is missing. In this case a line is printed that reports it.
 fn no_kafka() -> bool {
     if without("kafka") {
         println!("skipped: no Kafka");
@@ -19,15 +19,15 @@ fn no_kafka() -> bool {
     without("kafka")
 }
 
-/// A server over a fresh topic with `partitions` partitions on the shared broker, and
-/// the topic's name.
+/// Starts a server over a new topic with `partitions` partitions on the shared broker. Returns the
+/// server and the topic's name.
 fn over(partitions: u32, settings: &[&str]) -> (Server, String) {
     let topic = kafka::fresh_name("kafka");
     kafka::create_topic(kafka::shared(), &topic, partitions, &[]).unwrap();
     (serve(&topic, settings), topic)
 }
 
-/// A server over a topic of the shared broker.
+/// Starts a server over a topic of the shared broker.
 fn serve(topic: &str, settings: &[&str]) -> Server {
     let log = format!("kafka://{}/{topic}", kafka::shared().address());
     Server::start_over(Some(&log), settings).unwrap()

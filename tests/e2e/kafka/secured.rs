@@ -1,4 +1,4 @@
-//! Brokers that require TLS or authentication.
+//! Tests brokers that require TLS or authentication.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,13 +11,13 @@ use lantern_tests::{Launch, PATIENCE, Server, guest};
 use super::no_kafka;
 use crate::line;
 
-/// Events `from` to `to`.
+/// Returns the events with the numbers `from` to `to`.
 fn probes(from: u64, to: u64) -> String {
     (from..to).map(|n| line(n, "probe.sent", "s", "{}")).collect()
 }
 
-/// How to start a server on `folder` over the broker at `address`, with settings of the Kafka
-/// client. The password is in the environment only.
+/// Describes how to start a server on `folder` over the broker at `address`, with settings of the
+/// Kafka client. Only the environment contains the password.
 fn launch(folder: &Path, address: &str, settings: &[String], password: &str) -> Launch {
     let variable = format!("LANTERN_LOG__KAFKA__PROPERTIES__SASL__PASSWORD={password}");
     Launch {
@@ -35,7 +35,7 @@ fn property(name: &str, value: &str) -> String {
     format!("log.kafka.properties.{name}={value}")
 }
 
-/// A token without a signature, valid for `seconds` from now on.
+/// Creates a token without a signature, which is valid for `seconds` from now on.
 fn token(seconds: u64) -> String {
     let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap().as_secs();
     let claims = format!(r#"{{"sub":"{USER}","iat":{now},"exp":{}}}"#, now + seconds);
@@ -76,7 +76,7 @@ async fn brokers_that_want_tls_and_sasl_are_read_and_written_by_every_mechanism(
         std::fs::create_dir_all(&folder).unwrap();
         let server = Server::launch(launch(&folder, &address, &settings, PASSWORD))
             .unwrap_or_else(|error| panic!("{way}: {error:#}"));
-        // Everything that uses the broker: events over HTTP, emitted events and dead
+        // The test uses everything that needs the broker: events over HTTP, emitted events and dead
         // letters.
         server.project("rogue", &guest("rogue"), "").await.unwrap();
         let emitting = line(format!("emit-{round}"), "probe.sent", "s", r#"{"do":"emit"}"#);

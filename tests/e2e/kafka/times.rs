@@ -1,5 +1,5 @@
-//! Event times are chosen by producers: the times of one producer must not make the
-//! events of others late.
+//! Tests event times that producers choose: the times of one producer must not make the events of
+//! others late.
 
 use lantern_tests::{guest, kafka};
 
@@ -27,12 +27,12 @@ async fn an_event_of_the_year_9998_makes_no_other_event_late() {
         let status = server.until("rate-alerts", folded).await.unwrap();
         let shard = &status["versions"][0]["shards"][0];
         assert_eq!(shard["late"], 0, "{stamped_by}: {shard}");
-        // 2027-01-01.
+        // The number is the time 2027-01-01.
         assert!(shard["watermark_us"].as_i64() < Some(1_798_761_600_000_000), "{shard}");
         if stamped_by == "LogAppendTime" {
             assert_eq!((&shard["ahead"], &shard["ahead_last"]["id"]), (&1.into(), &"far".into()));
         }
-        // The server warns the operator of topics that trust their producers' clocks.
+        // The server must warn the operator of topics that trust the clocks of their producers.
         let ready = server.get("/readyz").await.unwrap();
         let warned = ready["warnings"].to_string().contains(&topic);
         assert_eq!(warned, stamped_by == "CreateTime", "{ready}");

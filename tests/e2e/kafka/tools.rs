@@ -1,4 +1,4 @@
-//! Tools of Kafka and of other projects, used together with Lantern.
+//! Tests tools of Kafka and of other projects together with Lantern.
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -16,7 +16,7 @@ use serde_json::Value;
 use super::{no_kafka, over};
 use crate::line;
 
-/// Lag per partition of the active version, from Lantern's API.
+/// Reads the lag of the active version per partition, from Lantern's API.
 async fn lag_of(server: &Server, projection: &str) -> BTreeMap<i32, i64> {
     let status = server.get(&format!("/v1/projections/{projection}")).await.unwrap();
     let shards = status["versions"][0]["shards"].as_array().unwrap();
@@ -27,7 +27,7 @@ async fn lag_of(server: &Server, projection: &str) -> BTreeMap<i32, i64> {
     shards.iter().map(lag).collect()
 }
 
-/// Lag per partition, from `kafka-consumer-groups`.
+/// Reads the lag of a consumer group per partition, with `kafka-consumer-groups`.
 fn lag_of_group(group: &str) -> BTreeMap<i32, i64> {
     let all = kafka::shared().group(group).unwrap();
     all.into_iter().map(|((_, partition), lag)| (partition, lag.lag.unwrap_or(-1))).collect()
@@ -54,7 +54,7 @@ async fn consumer_groups_show_the_lag_that_lantern_shows() {
     let none: BTreeMap<i32, i64> = (0..4).map(|partition| (partition, 0)).collect();
     assert_eq!(lag_of(&server, "rogue").await, none);
     eventually_lags(&group, &none).await;
-    // A paused projection lags behind, in both.
+    // If a projection is paused, Lantern and Kafka must report the same lag.
     let path = "/v1/projections/rogue/pause";
     let post = reqwest::Method::POST;
     server.request(post, path, "application/json", Vec::new()).await.unwrap();
@@ -65,7 +65,7 @@ async fn consumer_groups_show_the_lag_that_lantern_shows() {
     assert_eq!(behind.values().sum::<i64>(), 700);
     assert_eq!(lag_of(&server, "rogue").await, behind);
     eventually_lags(&group, &behind).await;
-    // The exporter shows the same.
+    // The metrics must show the same lag.
     let metrics = server.text("/metrics").await.unwrap();
     for (partition, lag) in behind {
         let shown = metrics.lines().any(|line| {
@@ -77,7 +77,8 @@ async fn consumer_groups_show_the_lag_that_lantern_shows() {
     }
 }
 
-/// The group's offsets are committed a little later than the state.
+/// Waits until the group has the given lags. Lantern commits the group's offsets a little later
+/// than the state.
 async fn eventually_lags(group: &str, wanted: &BTreeMap<i32, i64>) {
     let started = Instant::now();
     loop {
@@ -111,7 +112,7 @@ async fn the_console_consumer_reads_what_ingest_produced() {
             assert!(of_event[0].contains(word), "{word}: {of_event:?}");
         }
     }
-    // One subject has one key and one partition.
+    // All records of a subject have the same key and are in the same partition.
     let records = kafka::records(kafka::shared(), &topic, true).unwrap();
     let mut partitions: BTreeMap<&str, i32> = BTreeMap::new();
     for record in &records {
@@ -126,7 +127,7 @@ async fn the_console_consumer_reads_what_ingest_produced() {
     assert_eq!(ids.collect::<Vec<_>>(), expected, "in the order they were sent");
 }
 
-/// The first block of code of this kind in docs/kafka.md that contains `word`.
+/// Returns the first block of code of this kind in docs/kafka.md that contains `word`.
 fn shown(kind: &str, word: &str) -> String {
     let page = std::fs::read_to_string(root().join("docs/kafka.md")).unwrap();
     let fence = format!("```{kind}\n");
@@ -135,7 +136,7 @@ fn shown(kind: &str, word: &str) -> String {
     found.unwrap_or_else(|| panic!("docs/kafka.md shows no `{word}` in {kind}")).to_owned()
 }
 
-/// Kafka's scripts in a folder, as in a download of Kafka.
+/// Creates a folder with Kafka's scripts, as a download of Kafka has it.
 fn scripts(folder: &Path) {
     for (name, class) in [
         ("kafka-console-producer.sh", "org.apache.kafka.tools.ConsoleProducer"),
@@ -143,7 +144,7 @@ fn scripts(folder: &Path) {
     ] {
         let tool = kafka::shared().tool(class);
         let words: Vec<_> = tool.get_args().map(|word| word.to_str().unwrap()).collect();
-        // The page names the server itself.
+        // The last two words on the page name the server, and the test adds its own.
         let words = &words[..words.len() - 2];
         let script = format!("#!/bin/sh\nexec java '{}' \"$@\"\n", words.join("' '"));
         let path = folder.join(name);
@@ -209,14 +210,14 @@ async fn a_topic_written_by_other_tools_is_read_with_the_configuration_of_the_do
         assert_eq!(headers["data"]["cents"], 700, "{headers}");
         assert_eq!((&headers["source"], &headers["id"]), (&"shop".into(), &"1".into()));
     }
-    // The record that is not an event is parked, with partition and offset.
+    // The record that is not an event must be parked, with its partition and offset.
     server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
     let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
     assert_eq!(parked["total"], 1, "{parked:#}");
     let reason = parked["parked"][0]["reason"].as_str().unwrap();
     assert!(reason.contains(&topic) || reason.contains("record"), "{reason}");
     assert!(parked["parked"][0]["offset"].is_u64(), "{parked:#}");
-    // The group is shown as on the page.
+    // The output must show the group as the page does.
     let started = Instant::now();
     let groups = rest.replace("PROJECTION", "rogue");
     loop {
@@ -257,7 +258,7 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     };
     server.events((0..).zip(orders).map(line_of).collect::<String>()).await.unwrap();
     server.until("rogue", |status| parked(status) == 4).await.unwrap();
-    // A record that another program wrote into the topic does no harm.
+    // A record that another program wrote into the topic of dead letters must do no harm.
     kafka::shared().console_producer(&letters, "not a letter\n", &[]).unwrap();
     let started = Instant::now();
     let copies = loop {
@@ -281,7 +282,7 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     assert!(reasons[0].0 == "a" && reasons[0].1.contains("nothing is seen of `needed` yet"));
     assert!(reasons[3].0 == "d" && reasons[3].1.contains("told to fail"), "{reasons:?}");
 
-    // Nor does a record with a header name that is not text.
+    // A record with a header name that is not text must do no harm, either.
     let foreign = if write_record_with_broken_header(&letters) { 2 } else { 1 };
 
     let resend = |query: &'static str| {
@@ -301,7 +302,7 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     assert_eq!(resend("").await, (200, counts(4 + foreign, foreign, 0, 4, 0)));
     server.events(line(10, "probe.sent", "needed", "{}")).await.unwrap();
     server.caught_up("rogue").await.unwrap();
-    // The topic has no new letters. From the beginning, each letter is tried again.
+    // The topic has no new letters. If it is read from the beginning, each letter is tried again.
     assert_eq!(resend("").await, (200, counts(0, 0, 0, 0, 0)));
     assert_eq!(resend("?from_beginning=true").await, (200, counts(4 + foreign, foreign, 3, 1, 0)));
     assert_eq!(resend("?from_beginning=true").await, (200, counts(4 + foreign, foreign, 0, 1, 3)));
@@ -310,12 +311,11 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     subjects.sort_unstable();
     assert_eq!(subjects, ["a", "b", "c", "e", "needed"]);
     assert!(rows.iter().all(|(key, row)| key == "needed" || row["events"] == 1), "{rows:?}");
-    // The events were retried in the projection only, so the topic has no second copy of
-    // them.
+    // The events were retried only in the projection, so the topic has no second copy of them.
     assert_eq!(kafka::records(kafka::shared(), &topic, true).unwrap().len(), 6);
 }
 
-/// How many events are parked now.
+/// Returns the number of events that are parked now.
 fn parked(status: &Value) -> u64 {
     let shards = status["versions"][0]["shards"].as_array().unwrap();
     shards.iter().map(|shard| shard["parked"].as_u64().unwrap()).sum()

@@ -1,4 +1,4 @@
-//! See `lantern_proof::parsers::feed_message`.
+//! Fuzzes the parser in `lantern_proof::parsers::feed_message`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lantern_proof::parsers::feed_message(bytes));

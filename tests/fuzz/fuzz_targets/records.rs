@@ -1,4 +1,4 @@
-//! See `lantern_proof::parsers::records`.
+//! Fuzzes the parser in `lantern_proof::parsers::records`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lantern_proof::parsers::records(bytes));

@@ -1,4 +1,4 @@
-//! See `lantern_proof::parsers::resume_token`.
+//! Fuzzes the parser in `lantern_proof::parsers::resume_token`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lantern_proof::parsers::resume_token(bytes));

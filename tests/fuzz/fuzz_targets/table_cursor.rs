@@ -1,4 +1,4 @@
-//! See `lantern_proof::parsers::table_cursor`.
+//! Fuzzes the parser in `lantern_proof::parsers::table_cursor`.
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| lantern_proof::parsers::table_cursor(bytes));

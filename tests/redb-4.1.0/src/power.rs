@@ -1,4 +1,5 @@
-//! The simulated disk and the experiment on it, shared with `tests/proof`.
+//! Includes the simulated disk and the experiment on it, which this program shares with
+//! `tests/proof`.
 
 #[path = "../../proof/src/power/redb_only.rs"]
 pub(crate) mod redb_only;

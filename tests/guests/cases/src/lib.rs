@@ -1,5 +1,5 @@
-//! The projections of the end-to-end cases. One guest contains all of them, because the build
-//! has to link each guest separately. The parameter `projection` selects one, and a test
+//! Implements the projections of the end-to-end cases. One guest contains all of them, because the
+//! build has to link each guest separately. The parameter `projection` selects one, and a test
 //! pushes the guest under the name of this projection.
 #![forbid(unsafe_code)]
 

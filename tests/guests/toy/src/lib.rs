@@ -1,4 +1,4 @@
-//! An interpreter of a small language, for tests of sources. Each line of a source is
+//! Implements an interpreter of a small language, for tests of sources. Each line of a source is
 //! one of:
 //!
 //! * `name NAME`: the projection's name

@@ -1,20 +1,20 @@
-//! Readings of meters by tenant. The projection declares everything that a manifest can
-//! declare: typed members, retention, a table per tenant, windows that close and emit, and
-//! `park-subject`. So a test with this guest shows whether any of these features depends on
-//! the size of batches.
+//! Collects the readings of meters by tenant. The projection declares everything that a manifest
+//! can declare: typed members, retention, a table per tenant, windows that close and emit, and
+//! `park-subject`. So a test with this guest shows whether any of these features depends on the
+//! size of batches.
 #![forbid(unsafe_code)]
 
 use lantern_sdk::prelude::*;
 use lantern_sdk::window::{OpenWindows, Windows};
 use serde::Serialize;
 
-/// The length of a window.
+/// The length of the windows over which readings are summed.
 const WINDOW: Duration = Duration::from_secs(5);
-/// How late a reading may be.
+/// The time by which a reading may be late.
 const LATENESS: Duration = Duration::from_secs(2);
-/// After this many readings of a meter, a negative one is accepted.
+/// After this many readings of a meter, the guest accepts a negative one.
 const ENOUGH: u64 = 3;
-/// A reading above this is emitted.
+/// The guest emits an event for a reading above this value.
 const PEAK_WH: i64 = 90;
 
 #[derive(Tables)]
