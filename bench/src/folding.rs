@@ -24,20 +24,20 @@ use crate::Options;
 use crate::report::{Measured, Stopwatch};
 use crate::server;
 
-/// The number of events in one append.
+/// The number of events that one append writes.
 const APPEND_EVENTS: u64 = 10_000;
 
-/// The state into which a log is folded.
+/// The state into which a fold writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fold {
-    /// A new, empty state.
+    /// The fold begins with a new, empty state.
     Empty,
-    /// The state that an earlier fold left. Its tables are rebuilt in place.
+    /// The fold begins with the state that an earlier fold left, and rebuilds its tables in place.
     Again,
 }
 
-/// The events of a benchmark, as a log and as a file of lines. Both are kept between
-/// runs.
+/// The events of a benchmark, as a log and as a file of lines. Both are kept between runs of the
+/// benchmark.
 pub(crate) struct Prepared<'a> {
     pub(crate) name: &'a str,
     pub(crate) options: &'a Options,
@@ -119,10 +119,10 @@ pub(crate) fn print(measured: &impl serde::Serialize) -> Result<()> {
     Ok(())
 }
 
-/// The options of a fold by Lantern.
+/// The options with which Lantern folds the events of a benchmark.
 pub(crate) struct Folding<'a> {
     pub(crate) options: &'a Options,
-    /// The projection's name.
+    /// The name of the projection that folds.
     pub(crate) projection: &'static str,
     pub(crate) parameters: String,
     pub(crate) config: EngineConfig,
@@ -199,7 +199,7 @@ impl Folding<'_> {
     }
 }
 
-/// Ignores commits: no reader is subscribed.
+/// Receives the commits of the engine and ignores them, because no reader is subscribed.
 struct NoReader;
 
 impl CommitSink for NoReader {
@@ -208,7 +208,7 @@ impl CommitSink for NoReader {
     fn activated(&self, _: &str, _: Option<&str>) {}
 }
 
-/// Returns the same plugin for every version.
+/// A source of plugins that returns the same plugin for every version.
 struct Loaded(Arc<dyn Plugin>);
 
 impl PluginSource for Loaded {
@@ -219,7 +219,8 @@ impl PluginSource for Loaded {
 
 struct SystemClock(Instant);
 
-/// Returns a constant: the benchmarks do not depend on epochs.
+/// A source of random numbers that returns a constant, because the benchmarks do not depend on
+/// epochs.
 struct NoRandom;
 
 impl lantern_core::Random for NoRandom {

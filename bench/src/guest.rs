@@ -23,10 +23,10 @@ const BATCH_EVENTS: u64 = 16_384;
 /// The number of shop events in the sequence of which this benchmark uses the first ones.
 /// It is the same as in W1, because it determines how many events share a row.
 const SHOP_EVENTS: u64 = 5_000_000;
-/// Far more than any call needs.
+/// The fuel that each call gets. It is far more than any call needs.
 const FUEL: u64 = 1 << 50;
 
-/// What to compare.
+/// The options of this benchmark.
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// How many of W1's five million events to use.
@@ -133,7 +133,7 @@ impl Guest {
 #[derive(Default)]
 struct Tables {
     rows: Rows,
-    /// The time spent in this host, which is subtracted from the guest's time.
+    /// The time that was spent in this host, which is subtracted from the guest's time.
     took: Duration,
 }
 

@@ -1,6 +1,6 @@
-//! The HTTP client of the load generator. Each sender has one connection, which stays open,
-//! and as little overhead as possible, because it runs on the same machine as the server
-//! that it measures.
+//! Implements the HTTP client of the load generator. Each sender has one connection, which stays
+//! open. The client has as little overhead as possible, because it runs on the same machine as the
+//! server that it measures.
 
 use anyhow::{Context, Result, bail, ensure};
 use bytes::Bytes;
@@ -10,14 +10,14 @@ use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// The media type of one event.
+/// The media type of a request with one event.
 pub(crate) const SINGLE: &str = "application/cloudevents+json";
-/// The media type of a JSON array of events.
+/// The media type of a request with a JSON array of events.
 pub(crate) const BATCH: &str = "application/cloudevents-batch+json";
-/// The media type of NDJSON.
+/// The media type of a request with lines of JSON.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 
-/// A connection that sends events, one request at a time.
+/// A connection on which events are sent, one request at a time.
 pub(crate) struct Sender {
     requests: SendRequest<Full<Bytes>>,
     host: String,
@@ -30,12 +30,12 @@ impl Sender {
         let stream = TcpStream::connect(&host).await?;
         stream.set_nodelay(true)?;
         let (requests, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // The request in progress returns the connection's error.
+        // If the connection fails, the request in progress returns the error.
         tokio::spawn(async move { drop(connection.await) });
         Ok(Self { requests, host })
     }
 
-    /// Sends events, and waits until the server acknowledges them.
+    /// Sends events in one request, and waits until the server acknowledges them.
     pub(crate) async fn events(&mut self, media_type: &str, body: Bytes) -> Result<()> {
         self.requests.ready().await?;
         let request = Request::post("/v1/events")
@@ -52,8 +52,8 @@ impl Sender {
     }
 }
 
-/// Fails unless the log has exactly `events` events: none was lost, and none was
-/// appended twice.
+/// Checks that the log has exactly `events` events: none was lost, and none was appended twice.
+/// Fails otherwise.
 pub(crate) async fn check_log(server: &lantern_tests::Server, events: u64) -> Result<()> {
     let status = server.get("/v1/status").await?;
     let partitions = status["partitions"].as_array().context("`partitions` is no list")?;

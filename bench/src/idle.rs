@@ -12,14 +12,14 @@ use crate::process::{self, Usage};
 use crate::report::{Figures, Point, print};
 use crate::server::{self, Common};
 
-/// The number of clients that connect at a time.
+/// The number of clients that connect at the same time.
 const CONNECTING: usize = 64;
-/// The files and connections that the process needs in addition to the clients'.
+/// The number of files and connections that the process needs in addition to those of the clients.
 const OTHER_FILES: u64 = 200;
-/// The maximum time for a client to connect.
+/// The maximum time that a client may take to connect.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// What to measure.
+/// The options of this benchmark.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
     /// The number of projections; 0 skips them.
@@ -49,7 +49,7 @@ pub(crate) struct Options {
     common: Common,
 }
 
-/// Measures both and prints them.
+/// Measures idle projections and idle clients, and prints the results.
 pub(crate) async fn run(options: &Options) -> Result<()> {
     let files = process::raise_open_files()?;
     let mut points = Vec::new();
@@ -63,8 +63,8 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// A server that already has a log and one projection, so that the measurement contains
-/// only the cost of further projections and clients.
+/// Starts a server that already has a log and one projection, so that the measurement contains only
+/// the cost of further projections and clients.
 async fn server(options: &Options) -> Result<(Server, Vec<u8>)> {
     let server = options.common.start()?;
     let wasm = std::fs::read(server::guest(&options.guests, "keyed")?)?;
@@ -151,7 +151,7 @@ async fn clients(options: &Options, files: u64) -> Result<Point> {
         .with_medians(&[vec![("connects_per_s", count as f64 / connect_s), ("stop_ms", stop_ms)]]))
 }
 
-/// A client that has a table's rows and waits for changes.
+/// Connects a client and waits until it has all rows of a table.
 async fn connect(server: &Server) -> Result<(Client, Table)> {
     let url = format!("{}/v1/feed", server.url.replacen("http", "ws", 1));
     let options = ClientOptions { changes_buffer: 1, ..ClientOptions::default() };
@@ -162,7 +162,8 @@ async fn connect(server: &Server) -> Result<(Client, Table)> {
     Ok((client, table))
 }
 
-/// The memory and CPU time of `count` of them after nothing has happened for a while.
+/// Measures the memory and CPU time of `count` projections or clients after nothing has happened
+/// for a while.
 async fn idle_figures(
     options: &Options,
     server: &Server,

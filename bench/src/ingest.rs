@@ -15,7 +15,7 @@ use crate::http_sender::{BATCH, NDJSON, SINGLE, Sender, check_log};
 use crate::report::{Figures, Point, in_turn, print};
 use crate::server::{self, Common};
 
-/// What to measure.
+/// The options of this benchmark.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
     /// How events are sent.
@@ -48,11 +48,11 @@ pub(crate) struct Options {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
-    /// Lines of JSON, several per request.
+    /// Each request has several lines of JSON.
     Ndjson,
-    /// A JSON array of events, several per request.
+    /// Each request has a JSON array of several events.
     Batch,
-    /// One event per request.
+    /// Each request has one event.
     Single,
 }
 
@@ -95,7 +95,7 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The bodies that each client sends, created beforehand.
+/// Creates the bodies of the requests that each client sends, before the measurement.
 fn bodies(options: &Options, mode: Mode, clients: usize) -> Vec<Vec<Bytes>> {
     let shop = Shop::new(ShopOptions { events: options.events, ..ShopOptions::default() });
     let (each, per_request) = match mode {
@@ -118,7 +118,7 @@ fn body(shop: &Shop, mode: Mode, range: std::ops::Range<u64>) -> Bytes {
     }
     for index in range.clone() {
         shop.write_line(index, &mut body);
-        // In a JSON array a line feed is white space.
+        // A line feed between the elements of a JSON array is only white space.
         if mode == Mode::Batch {
             body.push(if index + 1 == range.end { b']' } else { b',' });
         }
@@ -177,12 +177,13 @@ async fn measure(options: &Options, mode: Mode, clients: usize) -> Result<Figure
     ])
 }
 
-/// Records times up to ten minutes, in microseconds, with a precision of a thousandth.
+/// Creates a histogram of times up to ten minutes, in microseconds, with a precision of a
+/// thousandth.
 pub(crate) fn times() -> Result<Histogram<u64>> {
     Ok(Histogram::new_with_max(600_000_000, 3)?)
 }
 
-/// Whole microseconds.
+/// Converts a time to whole microseconds.
 pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

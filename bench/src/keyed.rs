@@ -14,56 +14,56 @@ use anyhow::Result;
 use lantern_core::{CloseLog as _, EventRef, Events, Log as _, Timestamp};
 use lantern_log::{EmbeddedLog, LogConfig};
 
-/// The number of events in one append.
+/// The number of events that one append writes.
 const APPEND_EVENTS: u64 = 10_000;
-/// The number of appends in progress at a time.
+/// The number of appends that are in progress at the same time.
 const APPENDS: usize = 4;
 /// The step from one event's key number to the next. It has no common factor with a number
 /// of keys whose only prime factors are 2 and 5, nor with most other numbers, so every key
 /// occurs.
 const STRIDE: u64 = 7_368_787;
-/// Event time between two events, in microseconds.
+/// The time between two successive events, in microseconds of event time.
 const STEP_US: i64 = 4_320;
-/// The first event's time.
+/// The time of the first event.
 const FIRST: Timestamp = Timestamp(1_767_225_600_000_000); // 2026-01-01T00:00:00Z
 /// Filler text in the data, so that an event has 212 bytes on the wire, like those of
 /// W1.
 const FILLER: &str = "abcdefghijklmno";
 
-/// The options of a log's events.
+/// The options that determine the events of a log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct KeyedLog {
-    /// The number of keys.
+    /// The number of different keys that the events have.
     pub(crate) keys: u64,
-    /// Whether the log begins with each key once.
+    /// Whether the log begins with one event of each key.
     pub(crate) filled: bool,
-    /// The number of events after that.
+    /// The number of events after those with which the log begins.
     pub(crate) events: u64,
-    /// Whether some keys have many more events than others: the n-th most frequent key has
-    /// about 1/n of the events of the most frequent one. Otherwise all have equally many.
+    /// Whether some keys have many more events than others: the n-th most frequent key has about
+    /// 1/n of the events of the most frequent one. Otherwise all keys have equally many events.
     pub(crate) skewed: bool,
     pub(crate) partitions: u32,
 }
 
 impl KeyedLog {
-    /// The number of events before the measured ones.
+    /// The number of events with which the log begins, before the measured ones.
     pub(crate) fn fill(&self) -> u64 {
         if self.filled { self.keys } else { 0 }
     }
 
-    /// The total number of events.
+    /// The total number of events in the log.
     pub(crate) fn total(&self) -> u64 {
         self.fill() + self.events
     }
 
-    /// The key of event `index`.
+    /// Computes the key of event `index`.
     pub(crate) fn key(&self, index: u64) -> u64 {
         if index < self.fill() {
             return (u128::from(index) * u128::from(STRIDE) % u128::from(self.keys)) as u64;
         }
         let draw = mix(index);
         if self.skewed {
-            // The logarithm of the key is uniformly distributed.
+            // The logarithm of the key's number is uniformly distributed.
             let share = (draw >> 11) as f64 / (1_u64 << 53) as f64;
             let key = (self.keys as f64).powf(share) as u64;
             return key.saturating_sub(1).min(self.keys - 1);
@@ -71,7 +71,7 @@ impl KeyedLog {
         draw % self.keys
     }
 
-    /// The time of event `index`: each is a little later than the one before.
+    /// Computes the time of event `index`. Each event is a little later than the previous one.
     pub(crate) fn time(index: u64) -> Timestamp {
         let after = i64::try_from(index).unwrap_or(i64::MAX).saturating_mul(STEP_US);
         Timestamp(FIRST.0.saturating_add(after))
@@ -111,7 +111,7 @@ impl KeyedLog {
         Ok(())
     }
 
-    /// The events in `range` as lines of CloudEvents in structured mode.
+    /// Formats the events in `range` as lines of CloudEvents in structured mode.
     pub(crate) fn lines(&self, range: std::ops::Range<u64>) -> Result<Vec<u8>> {
         let mut events = Events::new();
         self.fill_events(range, &mut events)?;
@@ -123,7 +123,7 @@ impl KeyedLog {
         Ok(lines)
     }
 
-    /// The log's file in `dir`; it is created if it does not exist.
+    /// Returns the log's file in `dir`, and creates it if it does not exist.
     pub(crate) fn prepare(&self, dir: &Path) -> Result<PathBuf> {
         let Self { keys, filled, events, skewed, partitions } = self;
         let name = format!("keyed-{keys}-{filled}-{events}-{skewed}-{partitions}");
@@ -163,7 +163,7 @@ impl KeyedLog {
     }
 }
 
-/// Mixes the bits of `n` (the finalizer of SplitMix64).
+/// Mixes the bits of `n`, with the last step of the random generator SplitMix64.
 pub(crate) fn mix(n: u64) -> u64 {
     let mut z = n.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);

@@ -1,6 +1,6 @@
-//! The same projection in each language, as a component, a script or a declaration: the
-//! size of the upload, the time from the upload to the first row, CPU time per event, and
-//! the memory of an instance.
+//! Measures the same projection in each language, as a component, a script or a declaration: the
+//! size of the upload, the time from the upload to the first row, CPU time per event, and the
+//! memory of an instance.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,17 +18,17 @@ use crate::server::{self, Common};
 
 /// The name of the projection in every language.
 const PROJECTION: &str = "w1";
-/// A table of the projection.
+/// The name of the table whose first row is awaited.
 const TABLE: &str = "product";
-/// The events in the log when the time to the first row is measured.
+/// The number of events in the log when the time to the first row is measured.
 const FEW_EVENTS: u64 = 1_000;
 /// The number of shop events in the sequence of which this benchmark uses the first ones.
 /// It is the same as in W1, because it determines how many events share a row.
 const SHOP_EVENTS: u64 = 5_000_000;
-/// The maximum time of an upload.
+/// The maximum time that an upload may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What to measure.
+/// The options of this benchmark.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
     /// How many of W1's five million events are folded.
@@ -84,7 +84,7 @@ async fn measure(options: &Options, interpreters: &Path, upload: &Path) -> Resul
         common.set.push(format!("plugin.cache_dir={}", cache.path().display()));
         common.start()
     };
-    // The second server finds the compiled code that the first one left.
+    // The second server finds the compiled code that the first server stored.
     let mut to_first_row = [0.0; 2];
     for ms in &mut to_first_row {
         let mut server = start()?;
@@ -135,7 +135,7 @@ async fn push(server: &Server, upload: &Path, events: u64) -> Result<Duration> {
     }
     let path = format!("/v1/tables/{PROJECTION}/{TABLE}?limit=1");
     loop {
-        // The table does not exist before the version is active.
+        // The table does not exist before the version is active, so an error is expected at first.
         let rows = server.get(&path).await.unwrap_or(Value::Null);
         if rows["rows"].as_object().is_some_and(|rows| !rows.is_empty()) {
             break;

@@ -1,5 +1,5 @@
-//! The time from an event's acknowledgement until a WebSocket client has its change, at
-//! a fixed rate.
+//! Measures the time from an event's acknowledgement until a WebSocket client has its change, at a
+//! fixed rate.
 //!
 //! The schedule is fixed beforehand and does not wait for the server. If an event becomes
 //! due while a request is in progress, it is sent with the next request, and its time,
@@ -26,12 +26,12 @@ use crate::ingest::{self, micros};
 use crate::report::{Figures, Point, in_turn, print};
 use crate::server::{self, Common};
 
-/// How long after the last acknowledgement the last change may arrive.
+/// The maximum time between the last acknowledgement and the arrival of the last change.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// The maximum number of events in one request.
 const PER_REQUEST: u64 = 1_000;
 
-/// What to measure.
+/// The options of this benchmark.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
     /// Events per second.
@@ -76,24 +76,25 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// When each event is due.
+/// The plan of a run: when each event is due.
 #[derive(Clone, Copy)]
 struct Schedule {
     start: Instant,
     rate: u64,
     lanes: u64,
-    /// The number of events of one lane.
+    /// The number of events that each lane sends.
     events: u64,
 }
 
 impl Schedule {
-    /// When event `index` of `lane` is due.
+    /// Computes when event `index` of `lane` is due.
     fn due(&self, lane: u64, index: u64) -> Instant {
         let nth = index * self.lanes + lane;
         self.start + Duration::from_nanos(nth * 1_000_000_000 / self.rate)
     }
 
-    /// How many events of `lane`, counted from its first, are due `now`; at most all.
+    /// Computes how many events of `lane`, counted from its first, are due `now`; at most all of
+    /// them.
     fn due_by(&self, lane: u64, now: Instant) -> u64 {
         let passed = now.saturating_duration_since(self.start).as_nanos();
         let all = u64::try_from(passed * u128::from(self.rate) / 1_000_000_000);
@@ -111,7 +112,7 @@ async fn measure(options: &Options, rate: u64) -> Result<Figures> {
     let mut senders = Vec::new();
     for lane in 0..lanes {
         let mut sender = Sender::connect(&server.url).await?;
-        // Each lane has its row before the schedule starts.
+        // Each lane sends one event before the schedule starts, so that its row exists.
         sender.events(SINGLE, body(lane, 0..1)).await?;
         senders.push(sender);
     }
@@ -146,7 +147,7 @@ async fn measure(options: &Options, rate: u64) -> Result<Figures> {
 
 type LatencyTable = (Client, lantern_client::Table);
 
-/// Clients that have all existing rows.
+/// Connects clients, and waits until they have all existing rows.
 async fn watchers(server: &Server, count: usize) -> Result<Vec<LatencyTable>> {
     let url = format!("{}/v1/feed", server.url.replacen("http", "ws", 1));
     let mut watchers = Vec::new();
@@ -161,7 +162,7 @@ async fn watchers(server: &Server, count: usize) -> Result<Vec<LatencyTable>> {
     Ok(watchers)
 }
 
-/// Sends the events of `lane` when they are due; returns when each was acknowledged.
+/// Sends the events of `lane` when they are due. Returns when each was acknowledged.
 async fn send(mut sender: Sender, lane: u64, schedule: Schedule) -> Result<Vec<Instant>> {
     let mut acks = Vec::with_capacity(usize::try_from(schedule.events)?);
     let mut next = 0;
@@ -169,7 +170,8 @@ async fn send(mut sender: Sender, lane: u64, schedule: Schedule) -> Result<Vec<I
         sleep_until(schedule.due(lane, next).into()).await;
         let due = schedule.due_by(lane, Instant::now()).clamp(next + 1, next + PER_REQUEST);
         let media_type = if due == next + 1 { SINGLE } else { BATCH };
-        // The first event of the lane was sent before.
+        // The first event of the lane was sent before the schedule started, so the numbers are
+        // shifted by one.
         sender.events(media_type, body(lane, next + 1..due + 1)).await?;
         let now = Instant::now();
         (next..due).for_each(|_| acks.push(now));
@@ -178,7 +180,7 @@ async fn send(mut sender: Sender, lane: u64, schedule: Schedule) -> Result<Vec<I
     Ok(acks)
 }
 
-/// Orders of a lane's product: a single one, or an array.
+/// Formats orders of a lane's product: a single event, or an array of events.
 fn body(lane: u64, range: std::ops::Range<u64>) -> Bytes {
     let order = |index: u64| {
         format!(
@@ -191,9 +193,9 @@ fn body(lane: u64, range: std::ops::Range<u64>) -> Bytes {
     }
 }
 
-/// When the events of the lanes were shown.
+/// The times at which a client showed the events of the lanes.
 struct Shown {
-    /// By lane, in order.
+    /// The times by lane, in the order of the lane's events.
     at: Vec<Vec<Instant>>,
     deltas: u64,
 }
@@ -203,7 +205,7 @@ struct Product {
     orders: u64,
 }
 
-/// Follows the table until it contains all events.
+/// Follows the table until it contains all events. Returns when each event was shown.
 async fn watch((client, table): LatencyTable, schedule: Schedule) -> Result<Shown> {
     let mut changes = table.changes();
     let lanes = usize::try_from(schedule.lanes)?;
@@ -232,7 +234,7 @@ async fn watch((client, table): LatencyTable, schedule: Schedule) -> Result<Show
     Ok(shown)
 }
 
-/// The times of all events due after the warm-up, in milliseconds.
+/// Computes the times of all events that were due after the warm-up, in milliseconds.
 fn times(
     schedule: Schedule,
     warm: Instant,
@@ -272,7 +274,8 @@ fn times(
 mod tests {
     use super::*;
 
-    /// The events due at an event's due time are that event and all before it.
+    /// Checks the two functions of a schedule against each other: at the due time of an event, that
+    /// event and all events before it are due.
     #[test]
     fn the_schedule_agrees_with_itself() {
         for (rate, lanes) in [(100, 1), (1_000, 4), (10_000, 3)] {
@@ -281,7 +284,7 @@ mod tests {
             for lane in 0..lanes {
                 for index in 0..500 {
                     let due = schedule.due(lane, index);
-                    // Whole nanoseconds are rounded down.
+                    // The time is rounded down to whole nanoseconds.
                     let just_after = due + Duration::from_nanos(1);
                     assert_eq!(schedule.due_by(lane, just_after), index + 1);
                 }

@@ -1,6 +1,6 @@
-//! Benchmarks. W1 and W2 compare Lantern's pipeline with plain Rust on the same events,
-//! in one run. The others measure the real server from outside: ingest, latency,
-//! growth, idle cost, start. `cargo xtask bench` builds and starts this program.
+//! Runs the benchmarks. W1 and W2 compare Lantern's pipeline with plain Rust on the same events, in
+//! one run. The others measure the real server from outside: ingest, latency, growth, idle cost,
+//! start. `cargo xtask bench` builds and starts this program.
 //!
 //! Each phase of W1 and W2 runs in a separate process, so that CPU time and peak memory
 //! are those of the phase.
@@ -76,7 +76,7 @@ enum What {
     /// One phase of a benchmark, in this process.
     #[command(hide = true)]
     Phase {
-        /// Which.
+        /// The phase to run.
         phase: w1::Phase,
         #[command(flatten)]
         options: Options,
@@ -84,7 +84,7 @@ enum What {
     /// One phase of a benchmark over Kafka, in this process.
     #[command(hide = true)]
     KafkaPhase {
-        /// Which.
+        /// The phase to run.
         phase: w1_kafka::Phase,
         #[command(flatten)]
         options: w1_kafka::KafkaOptions,
@@ -92,7 +92,7 @@ enum What {
     /// One phase of W2, in this process.
     #[command(hide = true)]
     W2Phase {
-        /// Which.
+        /// The phase to run.
         phase: w2::Phase,
         #[command(flatten)]
         options: w2::W2Options,
@@ -102,17 +102,16 @@ enum What {
     Compile,
 }
 
-/// What a benchmark runs with.
+/// The options of the benchmarks W1 and W2.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
-    /// How many events.
+    /// The number of events to fold.
     #[arg(long, default_value_t = 5_000_000)]
     pub(crate) events: u64,
     /// How often each side is measured, in turn.
     #[arg(long, default_value_t = 3)]
     pub(crate) rounds: usize,
-    /// Where logs and states are kept; the generated events are kept between
-    /// runs.
+    /// The folder for logs and states; the generated events are kept between runs.
     #[arg(long, default_value = "target/bench")]
     pub(crate) dir: PathBuf,
     /// The guest, a core module or a component.
@@ -142,7 +141,7 @@ fn main() -> Result<std::process::ExitCode> {
     Ok(std::process::ExitCode::SUCCESS)
 }
 
-/// What is measured at a server of its own.
+/// Runs a benchmark that measures a separate server process.
 fn from_outside(what: What) -> Result<std::process::ExitCode> {
     if let Some(code) = server::again_with_binary()? {
         return Ok(code);

@@ -1,5 +1,5 @@
-//! The plain Rust fold with which W1 is compared: lines of JSON from a file,
-//! `serde_json`, hash maps, no state on disk.
+//! Implements the plain Rust fold with which W1 is compared. It reads lines of JSON from a file
+//! with `serde_json`, and keeps the sums in hash maps, without any state on disk.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -9,20 +9,21 @@ use std::path::Path;
 use anyhow::Result;
 use serde::Deserialize;
 
-/// Counts and cents by key.
+/// The number of events and the sum of their cents, by key.
 pub(crate) type Sums = HashMap<String, (u64, i64)>;
 
 /// The expected rows of W1's two tables.
 #[derive(Default)]
 pub(crate) struct Tables {
-    /// By minute (RFC 3339) and tenant, separated by `/`.
+    /// The sums by minute and tenant. The key is the minute in RFC 3339 and the tenant, separated
+    /// by `/`.
     pub(crate) tenant_minute: Sums,
     pub(crate) product: Sums,
-    /// A reused buffer for a key.
+    /// A buffer in which keys are composed, so that not each key needs a new one.
     key: String,
 }
 
-/// An event as a line of JSON: the part that this fold needs.
+/// The part of an event's JSON that this fold needs.
 #[derive(Deserialize)]
 pub(crate) struct Line<'a> {
     #[serde(rename = "type")]
@@ -47,7 +48,7 @@ pub(crate) struct Data<'a> {
     cents: i64,
 }
 
-/// Folds the events in `path`, one per line.
+/// Folds the events in the file `path`, one per line.
 pub(crate) fn fold(path: &Path) -> Result<Tables> {
     let mut tables = Tables::default();
     let mut reader = BufReader::with_capacity(1 << 20, File::open(path)?);
@@ -61,20 +62,20 @@ pub(crate) fn fold(path: &Path) -> Result<Tables> {
     }
 }
 
-/// Folds one event, a line of JSON.
+/// Parses one event, a line of JSON, and folds it.
 pub(crate) fn fold_line(line: &[u8], tables: &mut Tables) -> Result<()> {
     serde_json::from_slice::<Line<'_>>(line)?.fold(tables);
     Ok(())
 }
 
 impl Line<'_> {
-    /// Folds this event.
+    /// Adds this event to the tables.
     pub(crate) fn fold(&self, tables: &mut Tables) {
         fold_event(self.kind, self.time, self.tenant, &self.data, tables);
     }
 }
 
-/// Folds one event.
+/// Adds one event with these values to the tables.
 pub(crate) fn fold_event(
     kind: &str,
     time: &str,

@@ -1,36 +1,37 @@
-//! The resources of a process, from `/proc` on Linux.
+//! Reads the resources that a process uses, from `/proc` on Linux.
 
 use anyhow::{Context, Result};
 
-/// `USER_HZ`, which is 100 on every architecture used for servers.
+/// The number of clock ticks per second in `/proc` (`USER_HZ`). It is 100 on every architecture
+/// used for servers.
 const TICKS_A_SECOND: f64 = 100.0;
 const KIB: f64 = 1024.0;
 
-/// The resources that a process has used so far, and holds now.
+/// The resources that a process has used so far, and those that it uses now.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Usage {
-    /// User and system time of all its threads, also of those that ended.
+    /// The user and system time of all threads of the process, including threads that have ended.
     pub(crate) cpu_s: f64,
-    /// The same for its children that ended and were waited for.
+    /// The same time for child processes that have ended and that the process has waited for.
     pub(crate) children_cpu_s: f64,
     pub(crate) rss_kib: f64,
     pub(crate) peak_rss_kib: f64,
-    /// Resident memory that does not belong to a file.
+    /// The resident memory of the process that does not belong to a file.
     pub(crate) anonymous_kib: f64,
     pub(crate) threads: f64,
-    /// How often its threads were put to sleep or interrupted. Threads that have ended are
-    /// not included.
+    /// The number of times that the threads of the process were put to sleep or interrupted.
+    /// Threads that have ended are not included.
     pub(crate) switches: f64,
 }
 
 impl Usage {
-    /// The resources of the process `pid`.
+    /// Reads the resources of the process `pid`.
     pub(crate) fn of(pid: u32) -> Result<Self> {
         let stat = read(pid, "stat")?;
-        // The name in front may contain any characters, also spaces and brackets.
+        // The process name comes first. It may contain any characters, also spaces and parentheses.
         let fields = stat.rsplit_once(')').context("no name in stat")?.1;
         let fields: Vec<&str> = fields.split_whitespace().collect();
-        // proc(5) numbers them from 1, and the first two are cut off.
+        // The manual page proc(5) numbers the fields from 1. The first two are cut off here.
         let seconds = |number: usize| -> Result<f64> {
             let ticks: f64 = fields.get(number - 3).context("stat is short")?.parse()?;
             Ok(ticks / TICKS_A_SECOND)
@@ -74,7 +75,7 @@ pub(crate) fn written_bytes() -> Result<u64> {
 fn switches(pid: u32) -> Result<f64> {
     let mut sum = 0.0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        // A thread may end in the meantime.
+        // The thread may have ended in the meantime.
         let Ok(status) = std::fs::read_to_string(task?.path().join("status")) else { continue };
         let lines = status.lines().filter(|line| line.contains("voluntary_ctxt_switches"));
         sum += lines

@@ -1,4 +1,4 @@
-//! The results of measurements: medians, and points that are printed as a table or as
+//! Represents the results of measurements: medians, and points that are printed as a table or as
 //! one JSON object.
 
 use std::time::Instant;
@@ -11,13 +11,13 @@ use serde_json::{Map, Value};
 use crate::Options;
 use crate::process::{self, Usage};
 
-/// The measurements of a phase.
+/// The measurements of one phase of a benchmark.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) wall_s: f64,
-    /// User and system time of all threads.
+    /// The user and system time of all threads of the process.
     pub(crate) cpu_s: f64,
-    /// The process's highest resident memory.
+    /// The highest resident memory of the process.
     pub(crate) peak_rss_mib: f64,
     /// Whether the tables contain exactly the expected rows.
     pub(crate) exact: bool,
@@ -28,7 +28,8 @@ pub(crate) struct Measured {
     pub(crate) written_bytes: u64,
 }
 
-/// Measures from [`Stopwatch::start`] to [`Stopwatch::stop`].
+/// A stopwatch that measures the time and resources from [`Stopwatch::start`] to
+/// [`Stopwatch::stop`].
 pub(crate) struct Stopwatch {
     started: Instant,
     cpu: cpu_time::ProcessTime,
@@ -53,7 +54,7 @@ impl Stopwatch {
     }
 }
 
-/// The medians of Lantern's folds and of the plain Rust folds, as a JSON object. It
+/// Computes the medians of Lantern's folds and of the plain Rust folds, as a JSON object. It
 /// includes the medians of `rebuilds` if that is not empty.
 pub(crate) fn sides(
     benchmark: &str,
@@ -113,7 +114,7 @@ pub(crate) fn print_result(options: &Options, result: &Value) -> Result<()> {
     Ok(())
 }
 
-/// The median of `values`; the higher of the two middle ones if their number is even.
+/// Computes the median of `values`; the higher of the two middle ones if their number is even.
 pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
@@ -143,12 +144,12 @@ pub(crate) async fn in_turn<P>(
 pub(crate) struct Point(Vec<(&'static str, Value)>);
 
 impl Point {
-    /// The point called `name`.
+    /// Creates the point with the name `name`.
     pub(crate) fn new(name: &str) -> Self {
         Self::default().with("point", name)
     }
 
-    /// Adds a column.
+    /// Adds a column to the point.
     pub(crate) fn with(mut self, name: &'static str, value: impl Into<Value>) -> Self {
         self.0.push((name, value.into()));
         self
@@ -172,7 +173,8 @@ impl Point {
 /// The measurements of one round of a point, each with its name.
 pub(crate) type Figures = Vec<(&'static str, f64)>;
 
-/// Rounds to four significant digits. The measurements are not more precise than that.
+/// Rounds a value to four significant digits, because the measurements are not more precise than
+/// that.
 fn rounded(value: f64) -> Value {
     if value == 0.0 || !value.is_finite() {
         return value.into();
@@ -215,8 +217,8 @@ fn format_value(value: &Value) -> String {
     }
 }
 
-/// The machine on which the benchmark runs, and its load, because other work may run on
-/// it.
+/// Describes the machine on which the benchmark runs, and its load, because other programs may run
+/// on it.
 fn machine() -> Map<String, Value> {
     let read = |path| std::fs::read_to_string(path).unwrap_or_default();
     let info = read("/proc/cpuinfo");

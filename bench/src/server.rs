@@ -1,4 +1,4 @@
-//! The server that is measured: the real binary, in a process of its own.
+//! Starts and controls the server that is measured: the real binary, in a process of its own.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -10,12 +10,13 @@ use serde_json::Value;
 
 use crate::process::Usage;
 
-/// The variable in which `lantern_tests` finds the binary.
+/// The environment variable from which `lantern_tests` gets the path of the binary.
 const BINARY: &str = "LANTERN_BIN";
-/// The maximum time for any action of a server.
+/// The maximum time that any action of a server may take.
 const PATIENCE: Duration = Duration::from_secs(1_800);
 
-/// The options for starting a server and for printing results.
+/// The options that all benchmarks of a server have: how the server is started, and how results are
+/// printed.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Common {
     /// Settings of the server, such as `engine.threads=1`.
@@ -27,7 +28,7 @@ pub(crate) struct Common {
 }
 
 impl Common {
-    /// A server in a new folder.
+    /// Starts a server on a new folder.
     pub(crate) fn start(&self) -> Result<Server> {
         Server::start(&self.set.iter().map(String::as_str).collect::<Vec<_>>())
     }
@@ -51,14 +52,14 @@ pub(crate) fn again_with_binary() -> Result<Option<ExitCode>> {
     Ok(Some(ExitCode::from(code.unwrap_or(1))))
 }
 
-/// A guest that `cargo xtask bench` has built.
+/// Reads a guest that `cargo xtask bench` has built.
 pub(crate) fn guest(folder: &Path, name: &str) -> Result<PathBuf> {
     let path = folder.join(format!("{name}.wasm"));
     ensure!(path.is_file(), "`{}` does not exist: run `cargo xtask bench`", path.display());
     Ok(path)
 }
 
-/// Pushes `wasm` as `name`. `query` is, for example, `?check=false`.
+/// Uploads `wasm` as the projection `name`. `query` is, for example, `?check=false`.
 pub(crate) async fn push(
     server: &Server,
     name: &str,
@@ -71,19 +72,21 @@ pub(crate) async fn push(
     Ok(())
 }
 
-/// `wasm` with an additional custom section that has no meaning. So the bytes differ from
+/// Returns `wasm` with an additional custom section that has no meaning. So the bytes differ from
 /// those of `wasm`, and the result counts as another plugin.
 pub(crate) fn marked(wasm: &[u8], mark: u32) -> Vec<u8> {
     let name = b"bench";
     let mut marked = wasm.to_vec();
-    // Section 0, its size, the length of its name, its name, its content.
+    // The section consists of its number 0, its size, the length of its name, its name, and its
+    // content.
     marked.extend_from_slice(&[0, 1 + 5 + 4, 5]);
     marked.extend_from_slice(name);
     marked.extend_from_slice(&mark.to_le_bytes());
     marked
 }
 
-/// The total position of the shards of `name`; an error if one of them cannot continue.
+/// Returns the sum of the positions of all shards of `name`. Fails if one of the shards cannot
+/// continue.
 pub(crate) async fn position(server: &Server, name: &str) -> Result<u64> {
     position_of(&server.get(&format!("/v1/projections/{name}")).await?)
 }
@@ -101,7 +104,7 @@ fn position_of(status: &Value) -> Result<u64> {
     shards.iter().map(|s| s["next"].as_u64().context("`next` is no offset")).sum()
 }
 
-/// Waits until `name` has folded `events`.
+/// Waits until the projection `name` has folded `events` events.
 pub(crate) async fn wait_until_at(server: &Server, name: &str, events: u64) -> Result<()> {
     let started = Instant::now();
     while position(server, name).await? < events {
@@ -119,12 +122,12 @@ pub(crate) fn stop(server: &mut Server) -> Result<f64> {
     Ok(started.elapsed().as_secs_f64() * 1e3)
 }
 
-/// The server's resources now.
+/// Reads the resources that the server uses now.
 pub(crate) fn usage(server: &Server) -> Result<Usage> {
     Usage::of(server.pid())
 }
 
-/// The total size of all files below `dir`, in bytes.
+/// Computes the total size of all files below `dir`, in bytes.
 pub(crate) fn bytes_below(dir: &Path) -> Result<u64> {
     let mut bytes = 0;
     for entry in std::fs::read_dir(dir)? {

@@ -11,10 +11,10 @@ use serde_json::Value;
 use crate::report::{Figures, Point, print};
 use crate::server::{self, Common};
 
-/// The maximum time of a start.
+/// The maximum time that a start may take.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// What to measure.
+/// The options of this benchmark.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
     /// The number of plugins, each with code of its own.
@@ -77,7 +77,8 @@ async fn starts(options: &Options, plugins: u32) -> Result<Vec<Point>> {
     for round in 0..options.rounds.max(1) {
         eprintln!("round {}: {plugins} plugins", round + 1);
         warm.push(start(&mut server, plugins).await?);
-        // A cold start with many plugins takes long, and its result hardly varies.
+        // A start without compiled code and with many plugins takes long, and its result hardly
+        // varies. So it is measured only once.
         if plugins < 10 || round == 0 {
             std::fs::remove_dir_all(server.folder().join("cache"))?;
             cold.push(start(&mut server, plugins).await?);
@@ -89,7 +90,7 @@ async fn starts(options: &Options, plugins: u32) -> Result<Vec<Point>> {
     Ok(vec![point("warm", &warm), point("cold", &cold)])
 }
 
-/// One start, until the server is ready and serves every table; and its stop.
+/// Measures one start, until the server is ready and serves every table, and then its stop.
 async fn start(server: &mut Server, plugins: u32) -> Result<Figures> {
     let started = Instant::now();
     server.restart()?;
@@ -105,7 +106,8 @@ async fn start(server: &mut Server, plugins: u32) -> Result<Figures> {
             break all.len();
         }
         patient(started)?;
-        // With many plugins the checks themselves must not dominate the measurement.
+        // There is a pause between two checks, because with many plugins the checks could dominate
+        // the measurement.
         let pause = (started.elapsed() / 20).max(Duration::from_millis(1));
         tokio::time::sleep(pause.min(Duration::from_millis(250))).await;
     };
@@ -139,7 +141,8 @@ async fn uploads(options: &Options) -> Result<Point> {
         let pushed_ms = ms(started);
         let path = format!("/v1/tables/{name}/{}?limit=1", options.table);
         loop {
-            // The table does not exist before the version is active.
+            // The table does not exist before the version is active, so an error is expected at
+            // first.
             let rows = server.get(&path).await.unwrap_or(Value::Null);
             if rows["rows"].as_object().is_some_and(|rows| !rows.is_empty()) {
                 break;

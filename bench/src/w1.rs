@@ -1,5 +1,5 @@
-//! Benchmark W1: a fold of 5 million shop events to count and sum per tenant and
-//! minute, and to revenue per product. The state is durable, and every row is checked.
+//! Runs the benchmark W1, which folds 5 million shop events. It computes the count and the sum per
+//! tenant and minute, and the revenue per product. The state is durable, and every row is checked.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -28,7 +28,7 @@ pub(crate) enum Phase {
     Native,
 }
 
-/// The options of the benchmark.
+/// The options of the benchmark W1.
 #[derive(Clone, clap::Args)]
 pub(crate) struct W1Options {
     #[command(flatten)]
@@ -39,7 +39,7 @@ pub(crate) struct W1Options {
     simd: Option<PathBuf>,
 }
 
-/// The output of the plain fold with a SIMD parser.
+/// The measurements that the plain fold with a SIMD parser prints.
 #[derive(Deserialize)]
 struct SimdFold {
     wall_s: f64,
@@ -47,7 +47,7 @@ struct SimdFold {
     exact: bool,
 }
 
-/// Runs both sides in turn and prints medians.
+/// Runs Lantern's fold and the plain fold in turn, and prints medians.
 pub(crate) fn run(options: &W1Options) -> Result<()> {
     let W1Options { common: options, simd } = options;
     spawn_prepare(options)?;
@@ -114,7 +114,7 @@ pub(crate) fn measured(phase: Phase, options: &Options) -> Result<Measured> {
     Ok(serde_json::from_slice(&spawn(phase, options)?)?)
 }
 
-/// Writes the events in a separate process, unless they exist.
+/// Writes the events in a separate process, unless the files exist.
 pub(crate) fn spawn_prepare(options: &Options) -> Result<()> {
     spawn(Phase::Prepare, options).map(drop)
 }
@@ -155,7 +155,7 @@ pub(crate) fn fold_over(
     folding.fold(how, open, |view| is_exact(view, &expected()?))
 }
 
-/// Whether the tables contain exactly the expected rows.
+/// Returns whether the tables contain exactly the expected rows.
 fn is_exact(view: &View, expected: &native::Tables) -> Result<bool> {
     let tables = [
         ("tenant_minute", "count", &expected.tenant_minute),

@@ -1,6 +1,6 @@
-//! W1 from a topic with four partitions of a real broker, compared with a plain fold of
-//! the same records (librdkafka, `serde_json`, hash maps, no state on disk). The broker is
-//! a process of its own, so its CPU time does not count.
+//! Runs W1 over a topic with four partitions of a real broker, and compares it with a plain fold of
+//! the same records (librdkafka, `serde_json`, hash maps, no state on disk). The broker is a
+//! process of its own, so its CPU time does not count.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -23,12 +23,12 @@ use crate::native::{self, Tables};
 use crate::report::{self, Measured, Stopwatch};
 use crate::w1;
 
-/// Partitions of the topic.
+/// The number of partitions of the topic.
 pub(crate) const PARTITIONS: u32 = 4;
-/// The maximum wait for a record, or for the broker.
+/// The maximum time to wait for a record, or for the broker.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// The options of the benchmark.
+/// The options of the benchmark W1 over Kafka.
 #[derive(Clone, clap::Args)]
 pub(crate) struct KafkaOptions {
     #[command(flatten)]
@@ -47,12 +47,12 @@ pub(crate) struct KafkaOptions {
     pub(crate) broker: String,
 }
 
-/// A mode of CloudEvents' Kafka binding.
+/// A form in which an event is stored in a record, from CloudEvents' Kafka binding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum Mode {
-    /// The whole event as JSON: 212 bytes on average.
+    /// The record's value is the whole event as JSON, 212 bytes on average.
     Structured,
-    /// Attributes as headers, and the data as JSON.
+    /// The record's headers are the attributes, and its value is the data as JSON.
     Binary,
 }
 
@@ -67,7 +67,7 @@ pub(crate) enum Phase {
 }
 
 impl KafkaOptions {
-    /// The topic, which is kept between runs.
+    /// The name of the topic, which is kept between runs.
     pub(crate) fn topic(&self) -> String {
         format!("w1-{}-{:?}-{}", self.common.events, self.mode, self.compression).to_lowercase()
     }
@@ -77,7 +77,7 @@ impl KafkaOptions {
     }
 }
 
-/// Runs both sides in turn and prints medians.
+/// Runs Lantern's fold and the plain fold in turn, and prints medians.
 pub(crate) fn run(options: &KafkaOptions) -> Result<()> {
     let folder = options.common.dir.join("kafka");
     let mut broker = Broker::start(BrokerOptions {
@@ -87,7 +87,7 @@ pub(crate) fn run(options: &KafkaOptions) -> Result<()> {
     let options = KafkaOptions { broker: broker.address(), ..options.clone() };
     let done = folder.join(format!("{}.done", options.topic()));
     if !done.exists() {
-        // The topic of an interrupted run.
+        // An interrupted run may have left its topic.
         drop(broker.delete_topic(&options.topic()));
         broker.create_topic(&options.topic(), PARTITIONS, &[])?;
         spawn(Phase::Prepare, &options)?;
@@ -99,7 +99,7 @@ pub(crate) fn run(options: &KafkaOptions) -> Result<()> {
         folds.push(measured(Phase::Fold, &options)?);
         natives.push(measured(Phase::Native, &options)?);
     }
-    // So that the next start is fast.
+    // The broker ends in order, so that its next start is fast.
     broker.stop()?;
     let result = report::sides("w1-kafka", &options.common, &folds, &[], &natives);
     report::print_result(&options.common, &result)
@@ -132,7 +132,7 @@ fn measured(phase: Phase, options: &KafkaOptions) -> Result<Measured> {
     Ok(serde_json::from_slice(&spawn(phase, options)?)?)
 }
 
-/// The expected rows of the tables, computed from the events.
+/// Computes the expected rows of the tables from the events.
 fn expected(options: &KafkaOptions) -> Result<Tables> {
     let (shop, mut line, mut tables) = (options.shop(), Vec::new(), Tables::default());
     for index in 0..options.common.events {
@@ -149,7 +149,8 @@ fn client(options: &KafkaOptions) -> ClientConfig {
     client
 }
 
-/// Writes the topic, keyed by subject, like ingest.
+/// Writes the topic. The key of each record is the event's subject, as if the server had received
+/// the events.
 fn prepare(options: &KafkaOptions) -> Result<()> {
     let producer: ThreadedProducer<_> = client(options)
         .set("acks", "all")
@@ -200,7 +201,7 @@ impl rdkafka::producer::ProducerContext for Counting {
     }
 }
 
-/// A line as value and headers.
+/// Converts a line to the value and the headers of a record.
 fn record(line: &[u8], mode: Mode) -> Result<(&[u8], OwnedHeaders)> {
     let header = |headers: OwnedHeaders, key: &str, value: &str| {
         headers.insert(Header { key, value: Some(value) })
@@ -238,7 +239,7 @@ struct Parts<'a> {
     data: &'a serde_json::value::RawValue,
 }
 
-/// The fold that one would write by hand: a consumer, `serde_json`, hash maps.
+/// Runs the fold that one would write by hand: a consumer, `serde_json` and hash maps.
 fn plain(options: &KafkaOptions) -> Result<Tables> {
     let consumer: BaseConsumer = client(options)
         .set("group.id", "w1-plain")
@@ -289,12 +290,12 @@ fn fold_binary(
     Ok(())
 }
 
-/// Lantern's own fold of the topic.
+/// Runs Lantern's own fold of the topic.
 fn fold(options: &KafkaOptions) -> Result<Measured> {
     let config = KafkaConfig {
         servers: options.broker.clone(),
         topics: vec![options.topic()],
-        // This instance does not append.
+        // This server appends no events, so it needs no memory of earlier ids.
         dedup_window_events: 0,
         ..KafkaConfig::default()
     };

@@ -9,7 +9,7 @@ use lantern_tests::{guest, interpreters, root, without};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The folder of the guests.
+/// The folder that contains the guests.
 fn guests() -> PathBuf {
     guest("w1").parent().map(Path::to_path_buf).unwrap()
 }
@@ -17,7 +17,7 @@ fn guests() -> PathBuf {
 /// Runs the benchmark `what` with `args`, and returns the last line of its output as
 /// JSON.
 fn bench(what: &str, args: &str, folders: &[(&str, &Path)]) -> Value {
-    // Logs and states that it writes are deleted with the folder.
+    // The logs and states that the benchmark writes are deleted with this folder.
     let dir = TempDir::new().unwrap();
     let mut bench = Command::new(env!("CARGO_BIN_EXE_lantern-bench"));
     bench.current_dir(dir.path()).arg(what).args(args.split_whitespace());
@@ -32,7 +32,7 @@ fn bench(what: &str, args: &str, folders: &[(&str, &Path)]) -> Value {
         .unwrap_or_else(|error| panic!("{what} printed no JSON: {error}\n{printed}"))
 }
 
-/// The number of points that a benchmark of the server has measured.
+/// Returns the number of points that a benchmark of the server has measured.
 fn points(result: &Value) -> usize {
     result["points"].as_array().unwrap().len()
 }

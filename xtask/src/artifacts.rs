@@ -8,10 +8,10 @@ use anyhow::{Context, Result, bail};
 use crate::metadata::Workspace;
 use crate::shell;
 
-/// The compilation target of guests.
+/// The target for which cargo compiles guests.
 const WASM: &str = "wasm32-unknown-unknown";
 
-/// Installs the compilation target of guests if it is missing.
+/// Installs the target for which guests are compiled, if it is missing.
 pub(crate) fn wasm_target() -> Result<()> {
     let mut rustc = std::process::Command::new("rustc");
     let sysroot = shell::output(rustc.args(["--print", "sysroot"]).current_dir(shell::root()))
@@ -30,22 +30,22 @@ pub(crate) fn wasm_target() -> Result<()> {
     shell::run(rustup.args(["target", "add", WASM]).current_dir(shell::root()))
 }
 
-/// The kinds of guests.
+/// A kind of guest. Each kind has its own folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Guests {
-    /// The example plugins in `plugins/`.
+    /// The guests are the example plugins in `plugins/`.
     Plugins,
-    /// The interpreter of declarations.
+    /// The guest is the interpreter of declarations.
     Interpreters,
-    /// The guests of benchmarks and tests, and the conformance projection.
+    /// The guests are those of benchmarks and tests, and the conformance projection.
     Others,
 }
 
-/// The folder of the interpreter of declarations.
+/// The folder that contains the interpreter of declarations.
 const DECLARE: &str = "plugins/declare";
 
 impl Guests {
-    /// The folder that the built guests are copied to, as `PACKAGE.wasm`.
+    /// The folder to which the built guests are copied, as `PACKAGE.wasm`.
     pub(crate) fn folder(self) -> PathBuf {
         shell::target_dir().join(match self {
             Self::Plugins => "plugins",
@@ -54,7 +54,7 @@ impl Guests {
         })
     }
 
-    /// The kind of guest that `package` builds. `None` if it builds no guest.
+    /// Returns the kind of guest that `package` builds; `None` if it builds no guest.
     fn of(package: &crate::metadata::Package) -> Option<Self> {
         let folder = package.folder.as_str();
         match (package.cdylib, folder.split('/').next()?) {
@@ -99,7 +99,7 @@ pub(crate) fn guests(workspace: &Workspace, kinds: &[Guests]) -> Result<()> {
     Ok(())
 }
 
-/// The path of the binary `lantern` built with `profile`.
+/// The path of the binary `lantern` that was built with `profile`.
 pub(crate) fn lantern(profile: &str) -> PathBuf {
     let name = format!("lantern{}", std::env::consts::EXE_SUFFIX);
     shell::target_dir().join(profile).join(name)

@@ -1,4 +1,5 @@
-//! `cargo xtask bench`: builds with the release profile and runs benchmarks.
+//! Implements `cargo xtask bench`, which builds the benchmarks with the release profile and runs
+//! them.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -9,8 +10,9 @@ use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
 use crate::{kafka, shell};
 
-/// The packages to build. The list is the same for every benchmark: with another list
-/// cargo would select other features of the dependencies and build the large ones again.
+/// The packages that are built for a benchmark. The list is the same for every benchmark: with
+/// another list cargo would select other features of the dependencies and build the large ones
+/// again.
 const PACKAGES: [&str; 6] = ["-p", "lantern-bench", "-p", "lantern-server", "-p", "lantern-cli"];
 
 /// Runs the benchmark `what` with `args`. A `--` in `args` only separates arguments of xtask

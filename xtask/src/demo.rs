@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: builds what the demo needs, then replaces its own process by
-//! `lantern demo`.
+//! Implements `cargo xtask demo`, which builds what the demo needs and then replaces its own
+//! process by `lantern demo`.
 
 use std::process::Command;
 
@@ -54,7 +54,7 @@ pub(crate) fn prepare(release: bool) -> Result<()> {
     shell::run(&mut build)
 }
 
-/// The command that starts the demo.
+/// Prepares the command that starts the demo.
 pub(crate) fn command(release: bool) -> Command {
     let mut demo = Command::new(artifacts::lantern(if release { "release" } else { "debug" }));
     demo.arg("demo").current_dir(shell::root());

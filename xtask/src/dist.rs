@@ -1,5 +1,5 @@
-//! `cargo xtask dist`: packages with the binary `lantern` and its interpreters, for
-//! machines without Rust.
+//! Implements `cargo xtask dist`, which writes packages with the binary `lantern` and its
+//! interpreters, for machines without Rust.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,10 +9,10 @@ use anyhow::{Context, Result, bail};
 use crate::suite::Summary;
 use crate::{artifacts, interpreters, page, shell};
 
-/// The version of every package.
+/// The version that every package gets.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DESCRIPTION: &str = "Folds event logs into live tables with sandboxed plugins";
-/// The package of Python that writes wheels.
+/// The Python package that writes wheels.
 const WHEEL: &str = "wheel==0.45.1";
 
 /// The programs that write the packages, except for those of the C compiler's package.
@@ -35,7 +35,8 @@ pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
                 "--release",
                 "--workspace",
                 "--bin=lantern",
-                // OpenSSL inside the binary: no library of the machine is needed but libc.
+                // OpenSSL is linked into the binary, so that it needs no library of the machine
+                // except libc.
                 "--features=lantern-cli/vendored-openssl",
             ]))?;
             artifacts::lantern("release")
@@ -55,12 +56,12 @@ pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The folder of the packages.
+/// The folder to which the packages are written.
 pub(crate) fn folder() -> PathBuf {
     shell::target_dir().join("dist")
 }
 
-/// A processor by the names that package managers use.
+/// A kind of processor, by the names that package managers use for it.
 struct Machine {
     rust: &'static str,
     debian: &'static str,
@@ -72,10 +73,10 @@ const MACHINES: [Machine; 2] = [
     Machine { rust: "aarch64", debian: "arm64", node: "arm64" },
 ];
 
-/// What all packages contain.
+/// The files and versions that all packages contain.
 struct Dist {
     folder: PathBuf,
-    /// The stripped binary.
+    /// The path of the binary without debug symbols.
     binary: PathBuf,
     interpreters: Vec<PathBuf>,
     machine: &'static Machine,
@@ -111,7 +112,7 @@ impl Dist {
             }
         }
         files.sort();
-        // "glibc 2.36"
+        // The output is a text such as "glibc 2.36".
         let glibc = shell::output(Command::new("getconf").arg("GNU_LIBC_VERSION"))?;
         let glibc = glibc.split_whitespace().last().unwrap_or_default().to_owned();
         Ok(Self { folder, binary: stripped, interpreters: files, machine, glibc })
@@ -121,7 +122,7 @@ impl Dist {
         format!("lantern-{VERSION}-{}-linux", self.machine.rust)
     }
 
-    /// A new folder for the files of one package.
+    /// Creates a new folder for the files of one package.
     fn package(&self, name: &str) -> Result<PathBuf> {
         let folder = self.folder.join("stage").join(name);
         std::fs::create_dir_all(&folder)?;
@@ -140,7 +141,7 @@ impl Dist {
         Ok(())
     }
 
-    /// An archive: unpack it, and run `lantern`.
+    /// Writes an archive. A user unpacks it and runs `lantern`.
     fn archive(&self) -> Result<()> {
         let name = self.name();
         let files = self.package("archive")?.join(&name);
@@ -154,7 +155,7 @@ impl Dist {
         shell::run(tar.arg("-C").arg(self.package("archive")?).arg(&name))
     }
 
-    /// A wheel for `pip install`: the binary in its scripts
+    /// Writes a wheel for `pip install`, which contains the binary as a script
     /// (<https://packaging.python.org/en/latest/specifications/binary-distribution-format/>).
     fn wheel(&self) -> Result<()> {
         let files = self.package("wheel")?;
@@ -181,7 +182,7 @@ impl Dist {
         shell::run(&mut pack)
     }
 
-    /// A package for `npm install`, with the binary as its command.
+    /// Writes a package for `npm install`, with the binary as its command.
     fn npm(&self) -> Result<()> {
         let files = self.package("npm")?;
         self.copy(&files.join("bin"), &files.join("bin/interpreters"))?;
@@ -197,7 +198,7 @@ impl Dist {
         shell::run(pack.current_dir(&files))
     }
 
-    /// A package for Debian.
+    /// Writes a package for Debian.
     fn debian(&self) -> Result<()> {
         let files = self.package("debian")?;
         self.copy(&files.join("usr/bin"), &files.join("usr/share/lantern/interpreters"))?;

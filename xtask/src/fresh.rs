@@ -1,5 +1,5 @@
-//! `cargo xtask fresh`: tries the first steps of a new user in a fresh clone. Run it
-//! before a release.
+//! Implements `cargo xtask fresh`, which tries the first steps of a new user in a fresh clone. Run
+//! it before a release.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -39,7 +39,7 @@ pub(crate) fn run(demo_only: bool) -> Result<()> {
     let mut demo = in_clone(&clone).args(["xtask", "demo", "--listen", LISTEN]).spawn()?;
     let tried = live_rows(&mut demo).and_then(|()| end(&mut demo));
     if tried.is_err() {
-        // This fails if the demo has already ended.
+        // The call fails if the demo has already ended, which is no error here.
         let _ = demo.kill();
     }
     tried?;

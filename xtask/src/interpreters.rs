@@ -1,6 +1,5 @@
-//! The interpreters of scripts and declarations, and the SDKs that they are built with:
-//! builds the interpreters, and runs the tests of the SDKs and of the client for
-//! TypeScript.
+//! Builds the interpreters of scripts and declarations with the SDKs, and runs the tests of the
+//! SDKs and of the client for TypeScript.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -13,33 +12,33 @@ use anyhow::{Context, Result, bail};
 use crate::suite::{self, Summary};
 use crate::{artifacts, page, shell};
 
-/// Folders in an SDK's folder that its tools create.
+/// The names of the folders that tools create in an SDK's folder.
 const CREATED: [&str; 5] = ["node_modules", "build", "dist", "target", "__pycache__"];
 
-/// An SDK or a client whose tools are not cargo's.
+/// An SDK or a client that is not built with cargo.
 struct Sdk {
-    /// The folder in the repository.
+    /// The folder of the SDK in the repository.
     folder: &'static str,
-    /// The programs that it needs.
+    /// The programs that its build and its tests need.
     programs: &'static [&'static str],
-    /// What is missing without them.
+    /// A text that explains what is missing without these programs.
     shows: &'static str,
-    /// Installs the packages that it needs.
+    /// Installs the packages that the SDK needs.
     prepare: fn() -> Result<()>,
-    /// The interpreter that it builds, if any.
+    /// The interpreter that is built with the SDK, if there is one.
     interpreter: Option<Interpreter>,
-    /// The command that tests it. Its argument names the missing programs.
+    /// Returns the command that tests the SDK. The argument names the missing programs.
     test: fn(&str) -> Command,
 }
 
-/// An interpreter.
+/// An interpreter that is built with an SDK.
 struct Interpreter {
     file: &'static str,
-    /// The command that builds it into a file.
+    /// Returns the command that builds the interpreter into a file.
     build: fn(&Path) -> Command,
 }
 
-/// The SDKs, with what each needs.
+/// All SDKs, each with what it needs.
 const SDKS: &[Sdk] = &[
     Sdk {
         folder: "sdk/js",
@@ -105,7 +104,7 @@ const SDKS: &[Sdk] = &[
         shows: "the SDK for C is not tested",
         prepare: || {
             let mut make = in_root("make");
-            // The compiler for WebAssembly, from PyPI.
+            // The SDK needs the compiler for WebAssembly, which is a package of PyPI.
             match shell::target_dir().join("zig/bin/python").is_file() {
                 true => Ok(()),
                 false => shell::run(make.args(["-C", "sdk/c", "tools"])),
@@ -121,12 +120,13 @@ const SDKS: &[Sdk] = &[
     },
 ];
 
-/// The folder with the built interpreters.
+/// The folder that contains the built interpreters.
 pub(crate) fn folder() -> PathBuf {
     shell::target_dir().join("interpreters")
 }
 
-/// The file with the hash of the inputs from which an interpreter was built.
+/// Returns the path of the file that contains the hash of the inputs from which an interpreter was
+/// built.
 fn built_from(file: &str) -> PathBuf {
     shell::target_dir().join("interpreters-built-from").join(file)
 }
@@ -154,7 +154,7 @@ pub(crate) fn build(summary: &mut Summary) -> Result<()> {
         if !out.is_file() {
             bail!("the build of {file} succeeded and wrote no file {}", out.display());
         }
-        // Written last, so that an interrupted build is repeated.
+        // This file is written last, so that an interrupted build is repeated.
         fs::write(built_from, inputs)?;
     }
     Ok(())
@@ -179,7 +179,7 @@ pub(crate) fn test(summary: &mut Summary, without: &str) -> Result<()> {
 }
 
 impl Sdk {
-    /// Reports if programs are missing.
+    /// Reports the missing programs. Returns whether there are any.
     fn is_missing_programs(&self, summary: &mut Summary) -> Result<bool> {
         let missing: Vec<_> = self.programs.iter().filter(|p| !shell::installed(p)).collect();
         let Some(program) = missing.first() else { return Ok(false) };
@@ -194,7 +194,7 @@ impl Sdk {
     }
 }
 
-/// A hash over all files that an interpreter is built from. With another compiler of xtask
+/// Computes a hash over all files that an interpreter is built from. With another compiler of xtask
 /// it may differ, and the interpreters are then built again.
 fn inputs(sdk: &str) -> Result<String> {
     let mut files = Vec::new();
@@ -223,12 +223,12 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The Python of the SDK's own environment.
+/// The path of Python in the SDK's own environment.
 fn python() -> PathBuf {
     shell::target_dir().join("python/bin/python3")
 }
 
-/// Creates the environment with the packages that the Python SDK needs.
+/// Creates the Python environment with the packages that the Python SDK needs.
 fn python_packages() -> Result<()> {
     let list = shell::root().join("sdk/python/requirements.txt");
     let wanted = fs::read_to_string(&list).with_context(|| list.display().to_string())?;

@@ -1,4 +1,4 @@
-//! `cargo xtask kafka`: fetches Apache Kafka, and runs a broker.
+//! Implements `cargo xtask kafka`, which fetches Apache Kafka and runs a broker.
 
 use std::fs;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use crate::shell;
 /// The Maven project file that lists Kafka's packages.
 const POM: &str = "tests/broker/pom.xml";
 
-/// The folder of Kafka's jars. Tests find them by `LANTERN_KAFKA_LIBS`.
+/// The folder that contains Kafka's jars. Tests get its path from `LANTERN_KAFKA_LIBS`.
 pub(crate) fn libs() -> PathBuf {
     shell::target_dir().join("kafka/libs")
 }
@@ -32,7 +32,8 @@ pub(crate) fn fetch() -> Result<()> {
             bail!("`{program}` is not installed\nhelp: `apt-get install {package}`");
         }
     }
-    // Otherwise jars of an older version would stay on the class path.
+    // The folder is deleted first, because jars of an older version would otherwise stay on the
+    // class path.
     let _ = fs::remove_dir_all(libs());
     fs::create_dir_all(libs())?;
     let mut maven = Command::new("mvn");
@@ -88,7 +89,7 @@ pub(crate) fn keep_for(user: &mut Command, topic: &str, partitions: u32) -> Resu
     user.stdin(held);
     let address = broker.address();
     eprintln!("    {address}, topic `{topic}`");
-    // From now on only the closing of the pipe ends the broker.
+    // From here on, only the closing of the pipe ends the broker.
     broker.leave();
     Ok(address)
 }

@@ -1,4 +1,4 @@
-//! `cargo xtask`: what a developer of Lantern does, each with one command.
+//! Implements `cargo xtask`, which has a command for each task of a developer of Lantern.
 //!
 //! It depends on none of the host's crates. It uses the network only through cargo, rustup,
 //! Maven, pip and npm.

@@ -1,16 +1,16 @@
-//! The packages of the workspace and its dependencies, as `cargo metadata` lists them.
+//! Lists the packages of the workspace and its dependencies, as `cargo metadata` lists them.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::shell;
 
-/// A dependency in a package's manifest.
+/// A dependency that the manifest of a package declares.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Dependency {
-    /// The package's name.
+    /// The name of the package that is needed.
     pub(crate) name: String,
-    /// Whether it is a dev-dependency.
+    /// Whether only tests and benchmarks need the dependency.
     pub(crate) dev: bool,
 }
 
@@ -19,15 +19,14 @@ pub(crate) struct Dependency {
 pub(crate) struct Package {
     pub(crate) name: String,
     pub(crate) version: String,
-    /// The folder in the repository, with `/` as separator; empty for external
-    /// packages.
+    /// The package's folder in the repository, with `/` as separator; empty for external packages.
     pub(crate) folder: String,
     pub(crate) member: bool,
-    /// Whether it builds a `cdylib`, as guests do.
+    /// Whether the package builds a `cdylib`, as guests do.
     pub(crate) cdylib: bool,
-    /// The licence in its manifest, an SPDX expression.
+    /// The licence in the package's manifest, an SPDX expression.
     pub(crate) license: Option<String>,
-    /// The registry or repository that it comes from. `None` for a package in a local
+    /// The registry or repository from which the package comes. `None` for a package in a local
     /// folder.
     pub(crate) source: Option<String>,
     pub(crate) dependencies: Vec<Dependency>,

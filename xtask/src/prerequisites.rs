@@ -10,9 +10,9 @@ use crate::shell;
 
 /// A program or library of the system that the default build needs.
 struct Prerequisite {
-    /// The name to print if it is missing.
+    /// The name that is printed if the program or library is missing.
     what: &'static str,
-    /// The Debian package that contains it.
+    /// The Debian package that contains the program or library.
     package: &'static str,
     found: fn() -> bool,
 }
@@ -22,7 +22,7 @@ struct Prerequisite {
 /// two.
 const PREREQUISITES: &[Prerequisite] = &[
     Prerequisite { what: "a C compiler (`cc`)", package: "gcc", found: || shell::installed("cc") },
-    // Only librdkafka's configure script needs it, and fails without it.
+    // Only librdkafka's configure script needs this program, and fails without it.
     Prerequisite {
         what: "a C++ compiler (`c++`)",
         package: "g++",
@@ -62,7 +62,7 @@ fn message(missing: &[&Prerequisite]) -> Option<String> {
     ))
 }
 
-/// Whether a program that includes a header of the C library compiles.
+/// Returns whether a program that includes a header of the C library can be compiled.
 fn c_compiles() -> bool {
     if !shell::installed("cc") {
         return Path::new("/usr/include/stdlib.h").is_file();
@@ -75,7 +75,7 @@ fn openssl() -> bool {
     openssl_is_set() || succeeds(Command::new("pkg-config").args(["--exists", "openssl"]))
 }
 
-/// Whether the environment names an OpenSSL, as the crate `openssl-sys` reads it.
+/// Returns whether the environment names an OpenSSL, as the crate `openssl-sys` reads it.
 fn openssl_is_set() -> bool {
     ["OPENSSL_DIR", "OPENSSL_LIB_DIR"].iter().any(|name| std::env::var_os(name).is_some())
 }

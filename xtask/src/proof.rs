@@ -1,5 +1,5 @@
-//! `cargo xtask proof`: runs the experiments for Lantern's claims with more cases than
-//! the tests run.
+//! Implements `cargo xtask proof`, which runs the experiments for Lantern's claims with more cases
+//! than the tests run.
 
 use anyhow::{Result, bail};
 
@@ -19,7 +19,7 @@ pub(crate) fn run(args: &[String]) -> Result<()> {
         &[Guests::Plugins, Guests::Interpreters, Guests::Others],
     )?;
     interpreters::build(&mut Summary::default())?;
-    // The same build command as for the tests, so that nothing is built twice.
+    // The command is the same as for the tests, so that nothing is built twice.
     shell::step("Building the host and the experiments");
     shell::run(&mut shell::cargo(["build", "--workspace", "--all-targets"]))?;
     let mut proof = std::process::Command::new(shell::target_dir().join("debug/lantern-proof"));

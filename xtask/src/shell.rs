@@ -16,7 +16,7 @@ pub(crate) fn root() -> PathBuf {
         .to_path_buf()
 }
 
-/// Cargo's target folder: `CARGO_TARGET_DIR`, or `target`.
+/// The folder to which cargo writes what it builds: `CARGO_TARGET_DIR`, or `target`.
 pub(crate) fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),
@@ -24,7 +24,7 @@ pub(crate) fn target_dir() -> PathBuf {
     }
 }
 
-/// Whether this is a run of CI (`CI=true`), in which a missing tool is a failure.
+/// Returns whether this is a run of CI (`CI=true`), in which a missing tool is a failure.
 pub(crate) fn ci() -> bool {
     std::env::var("CI").is_ok_and(|value| value == "true" || value == "1")
 }
@@ -38,7 +38,7 @@ pub(crate) fn step(what: &str) {
     }
 }
 
-/// A command that runs the same cargo with which xtask was started, in the root folder.
+/// Prepares a command that runs the cargo with which xtask was started, in the root folder.
 pub(crate) fn cargo<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
@@ -54,14 +54,14 @@ pub(crate) fn cargo<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Comm
     command
 }
 
-/// The command as a user would type it.
+/// Formats the command as a user would type it.
 fn typed(command: &Command) -> String {
     let program = Path::new(command.get_program()).file_stem().unwrap_or_default();
     let words = std::iter::once(program).chain(command.get_args());
     words.map(OsStr::to_string_lossy).collect::<Vec<_>>().join(" ")
 }
 
-/// Runs the command and passes its output through. Fails if the command fails.
+/// Runs the command and shows its output. Fails if the command fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let text = typed(command);
     eprintln!("    {text}");
@@ -115,7 +115,7 @@ pub(crate) fn python_environment(folder: &Path, arguments: &[&OsStr]) -> Result<
     run(pip.args(arguments))
 }
 
-/// Whether a folder of `PATH` contains `program`.
+/// Returns whether a folder of `PATH` contains `program`.
 pub(crate) fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|dir| dir.join(program).is_file())

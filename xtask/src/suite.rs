@@ -1,4 +1,4 @@
-//! `cargo xtask test`: builds everything, and runs all tests and checks.
+//! Implements `cargo xtask test`, which builds everything and runs all tests and checks.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -16,15 +16,15 @@ pub(crate) const CI: &str = ".ci/run";
 /// A program that a test starts.
 pub(crate) struct Tool<'a> {
     pub(crate) program: &'a str,
-    /// The Debian package that contains it.
+    /// The Debian package that contains the program.
     package: &'a str,
-    /// The text to print if it is missing: what is then not tested.
+    /// The text that is printed if the program is missing. It names what is then not tested.
     shows: &'a str,
 }
 
-/// The programs other than cargo that tests start. `script` has a line `need PROGRAM
-/// PACKAGE # TEXT` for each; TEXT names what is not tested without it. Lines `need`
-/// without a comment name packages that only builds need.
+/// Reads the programs other than cargo that tests start. `script` has a line `need PROGRAM PACKAGE
+/// # TEXT` for each; TEXT names what is not tested without it. Lines `need` without a comment name
+/// packages that only builds need.
 pub(crate) fn tools(script: &str) -> Vec<Tool<'_>> {
     let lines = script.lines().filter_map(|line| line.strip_prefix("need ")?.split_once(" # "));
     let tools = lines.filter_map(|(names, shows)| {
@@ -71,7 +71,7 @@ impl Summary {
         }
     }
 
-    /// The sums of the counts of both.
+    /// Adds the counts of two runs.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             passed: self.passed + other.passed,
@@ -132,7 +132,7 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
     summary.close()
 }
 
-/// The name of Kafka among the missing programs.
+/// The name under which Kafka is listed among the missing programs.
 const KAFKA: &str = "kafka";
 
 /// Reports missing programs, and returns their names, separated by commas. Fetches
@@ -164,8 +164,7 @@ pub(crate) fn missing_tools(summary: &mut Summary) -> Result<String> {
     Ok(missing.join(","))
 }
 
-/// The environment variables in which tests find the programs and guests that they
-/// start.
+/// Returns the environment variables from which tests get the paths of programs and guests.
 pub(crate) fn environment(without: &str) -> [(&'static str, PathBuf); 7] {
     [
         ("LANTERN_BIN", artifacts::lantern("debug")),
@@ -195,7 +194,7 @@ fn has_kafka(without: &str) -> bool {
     !is_missing(KAFKA, without)
 }
 
-/// Whether `program` is one of the missing programs, which commas separate.
+/// Returns whether `program` is one of the missing programs, which commas separate.
 fn is_missing(program: &str, without: &str) -> bool {
     without.split(',').any(|missing| missing == program)
 }
@@ -217,7 +216,7 @@ fn tests_over_kafka(filter: Option<&str>, without: &str) -> Result<Summary> {
 fn counted(cargo: &mut Command) -> Result<Summary> {
     let mut summary = Summary::default();
     let passed = shell::watch(cargo, |line| summary.read(line))?;
-    // If a test does not build, or its process dies, there is no line with counts.
+    // If a test does not build, or its process dies, no line with counts is printed.
     if !passed && summary.failed == 0 {
         summary.failed = 1;
     }

@@ -1,4 +1,4 @@
-//! Calls over the boundary into a guest, the guest's work, and its rows back out.
+//! Measures calls over the boundary into a guest, the guest's work, and the rows that it returns.
 
 use std::any::Any;
 use std::path::PathBuf;
@@ -12,10 +12,10 @@ use lantern_core::{
 };
 use lantern_plugin::{PluginConfig, PluginHost};
 
-/// Fuel for a call: far more than any call needs.
+/// The fuel that each call gets. It is far more than any call needs.
 const FUEL: u64 = 1 << 50;
 
-/// The guest `keyed`; `parameters` determine how much it does.
+/// Loads the guest `keyed`. The `parameters` determine how much work it does.
 fn keyed(parameters: &str) -> (PluginHost, Arc<dyn Plugin>) {
     let folder = std::env::var_os("LANTERN_GUESTS").map_or_else(
         || PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../target/guests")),
@@ -29,7 +29,7 @@ fn keyed(parameters: &str) -> (PluginHost, Arc<dyn Plugin>) {
     (host, plugin)
 }
 
-/// `count` events, each with a different key.
+/// Creates `count` events, each with a different key.
 fn keyed_events(count: usize) -> Events {
     let mut events = Events::new();
     for index in 0..count {
@@ -61,7 +61,7 @@ fn batch(count: usize, wanted: Attributes) -> Batch {
     batch
 }
 
-/// Calls a guest with batches of `count` events.
+/// Measures calls of a guest with batches of `count` events.
 fn calls(bencher: Bencher<'_, '_>, parameters: &str, count: usize) {
     let (_host, plugin) = keyed(parameters);
     let batch = batch(count, plugin.manifest().attributes);
@@ -72,31 +72,31 @@ fn calls(bencher: Bencher<'_, '_>, parameters: &str, count: usize) {
     });
 }
 
-/// All attributes cross the boundary; the guest does nothing with them.
+/// Measures calls in which all attributes cross the boundary, and the guest does nothing with them.
 #[divan::bench(args = [1, 1_024, 16_384], sample_count = 200)]
 fn boundary(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"none","attributes":true}"#, events);
 }
 
-/// As `boundary`, with only the attributes that are always present.
+/// Measures the same as `boundary`, with only the attributes that are always present.
 #[divan::bench(args = [1_024], sample_count = 200)]
 fn boundary_least(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"none"}"#, events);
 }
 
-/// As `boundary_least`; in addition the SDK reads each event's data.
+/// Measures the same as `boundary_least`. In addition the SDK reads each event's data.
 #[divan::bench(args = [1_024], sample_count = 200)]
 fn guest_json(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"read"}"#, events);
 }
 
-/// The guest puts a separate row for each event, and passes the rows to the host.
+/// Measures a guest that puts a separate row for each event, and passes the rows to the host.
 #[divan::bench(args = [1_024, 16_384], sample_count = 100)]
 fn rows_out(bencher: Bencher<'_, '_>, events: usize) {
     calls(bencher, r#"{"work":"put"}"#, events);
 }
 
-/// Decoding the data of events with the SDK, compiled to native code.
+/// Measures how long the SDK, compiled to native code, takes to decode the data of events.
 #[divan::bench(args = [1_024], sample_count = 200)]
 fn json_outside(bencher: Bencher<'_, '_>, events: usize) {
     use lantern_sdk::bindings::lantern::projection::types as wit;

@@ -1,6 +1,6 @@
-//! A micro-benchmark for each hot step of a fold, so that the effect of a change is
-//! visible in its step. `cargo xtask bench steps`, or with part of a name: `cargo xtask
-//! bench steps -- boundary`.
+//! Runs a micro-benchmark for each hot step of a fold, so that the effect of a change is visible in
+//! its step. `cargo xtask bench steps`, or with part of a name: `cargo xtask bench steps --
+//! boundary`.
 //!
 //! | step | here |
 //! |---|---|
@@ -42,7 +42,7 @@ fn main() -> std::process::ExitCode {
     std::process::ExitCode::SUCCESS
 }
 
-/// The first `count` events of W1.
+/// Creates the first `count` events of the benchmark W1.
 fn shop_events(count: u64) -> Events {
     let shop = Shop::new(Options { events: 5_000_000, ..Options::default() });
     let mut events = Events::new();

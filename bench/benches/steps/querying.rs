@@ -1,4 +1,4 @@
-//! Queries over a table of a million rows in the state file: the rows of a filter, the
+//! Measures queries over a table of a million rows in the state file: the rows of a filter, the
 //! first rows in the order of a field, and roll-ups.
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ fn table() -> TableSpec {
     TableSpec { name: "by_minute".into(), public: true, fields, ..TableSpec::default() }
 }
 
-/// A row of about 100 bytes: 100 products a minute.
+/// Creates a row of about 100 bytes. There are 100 products a minute.
 fn row(number: u32) -> (Vec<u8>, Option<Vec<u8>>) {
     let (minute, product) = (number / 100, number % 100);
     let (day, hour, minute) = (1 + minute / 1_440, minute / 60 % 24, minute % 60);
@@ -45,7 +45,7 @@ fn row(number: u32) -> (Vec<u8>, Option<Vec<u8>>) {
     (format!("{time}|{product:03}").into_bytes(), Some(value.into_bytes()))
 }
 
-/// A view of the table, and its folder.
+/// Opens a view of the table. Returns the view and the folder that contains the table.
 fn view() -> (View, TempDir) {
     let dir = TempDir::new().expect("there is room for a folder");
     let stores = StateDir::open(dir.path(), StoreConfig::default()).expect("the folder is ours");

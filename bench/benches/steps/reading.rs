@@ -1,4 +1,4 @@
-//! From the log's file to a batch.
+//! Measures the steps from the log's file to a batch of events.
 
 use std::hint::black_box;
 use std::sync::mpsc;
@@ -14,7 +14,7 @@ use crate::shop_events;
 const EVENTS: u64 = 50_000;
 const ALL: &str = "*";
 
-/// A log of W1's first events, and its folder.
+/// Writes a log with the first events of W1. Returns the log and its folder.
 fn log(cache_bytes: usize) -> (EmbeddedLog, TempDir) {
     let dir = TempDir::new().expect("there is room for a folder");
     let config = LogConfig { cache_bytes, ..LogConfig::default() };
@@ -58,8 +58,8 @@ fn chunk_cached(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// The requested attributes: only those that are always present, those that W1 requests,
-/// and all.
+/// Measures how long it takes to copy the requested attributes: only those that are always present,
+/// those that W1 requests, or all.
 #[divan::bench(args = ["none", "w1", "all"], sample_count = 50, sample_size = 10)]
 fn gather(bencher: Bencher<'_, '_>, wanted: &str) {
     let events = shop_events(16_384);

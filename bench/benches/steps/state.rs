@@ -28,8 +28,8 @@ struct Scans {
     asked: Mutex<Option<Asked>>,
 }
 
-/// The channels of the call that scans: it receives a request for [`SCANS`] scans from
-/// `requests`, and reports to `done` that they have ended.
+/// The channels between the test and the call that scans: the call receives a request for [`SCANS`]
+/// scans from `requests`, and reports to `done` that they have ended.
 struct Asked {
     requests: mpsc::Receiver<()>,
     done: mpsc::Sender<()>,
@@ -86,7 +86,7 @@ impl Instance for Scanning {
     }
 }
 
-/// Events `seconds` apart.
+/// Creates `count` events, each `seconds` after the previous one.
 fn event_list(count: u64, seconds: i64) -> EventList {
     let mut events = Events::new();
     for index in 0..count {
@@ -104,7 +104,7 @@ fn event_list(count: u64, seconds: i64) -> EventList {
     EventList::new(&events)
 }
 
-/// A thousand scans of ten rows each, of a table whose rows are all uncommitted.
+/// Measures a thousand scans of ten rows each, of a table whose rows are all uncommitted.
 #[divan::bench(args = [100, 1_000_000], sample_count = 20, sample_size = 1)]
 fn scan(bencher: Bencher<'_, '_>, rows: u64) {
     let dir = TempDir::new().expect("there is room for a folder");
@@ -113,7 +113,7 @@ fn scan(bencher: Bencher<'_, '_>, rows: u64) {
     let (done, answers) = mpsc::channel();
     let asked = Mutex::new(Some(Asked { requests, done }));
     let plugin: Arc<dyn Plugin> = Arc::new(Scans { manifest: manifest(), rows, asked });
-    // Each event is one call; the last call scans.
+    // Each event is passed to one call. The last call scans.
     let list = event_list(rows.div_ceil(CALL_ROWS) + 1, 0);
     let config = EngineConfig { commit_bytes: usize::MAX, ..EngineConfig::default() };
     std::thread::scope(|scope| {
@@ -131,7 +131,7 @@ fn scan(bencher: Bencher<'_, '_>, rows: u64) {
     });
 }
 
-/// A sparse log: each event moves the watermark by a tick, and nothing is due.
+/// Measures a log with few events: each event moves the watermark by a tick, and nothing is due.
 #[divan::bench(args = [1, 4_096], sample_count = 20, sample_size = 1)]
 fn tick(bencher: Bencher<'_, '_>, batch_ticks_max: usize) {
     const EVENTS: u64 = 20_000;

@@ -1,5 +1,4 @@
-//! Measures the path of a guest's rows: into the write buffer, the state file and the
-//! feed.
+//! Measures the path of a guest's rows into the write buffer, the state file and the feed.
 
 use std::sync::Arc;
 
@@ -19,8 +18,8 @@ use tempfile::TempDir;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 
-/// A plugin without Wasm: it puts a row under each event's subject, and reads the
-/// previous row first if configured.
+/// A plugin without Wasm. It puts a row under each event's subject and, if configured, first reads
+/// the previous row.
 struct Puts {
     manifest: Manifest,
     gets: bool,
@@ -92,7 +91,7 @@ impl Instance for Putting {
 
 pub(crate) const ROW: &[u8] = br#"{"count":17,"cents":123456}"#;
 
-/// A plugin that puts rows and reads none.
+/// Creates a plugin that puts rows and reads none.
 pub(crate) fn putting(manifest: Manifest) -> Arc<dyn Plugin> {
     Arc::new(Puts { manifest, gets: false })
 }
@@ -168,13 +167,13 @@ fn commits(bencher: Bencher<'_, '_>, held: u64, writes: &[Writes]) {
     });
 }
 
-/// A durable commit of adjacent rows.
+/// Measures a durable commit of adjacent rows.
 #[divan::bench(args = [1, 100, 10_000], sample_count = 30, sample_size = 1)]
 fn commit(bencher: Bencher<'_, '_>, rows_written: u64) {
     commits(bencher, 0, &[rows(0..rows_written)]);
 }
 
-/// A durable commit of rows spread over a table of a million.
+/// Measures a durable commit of rows that are spread over a table of a million rows.
 #[divan::bench(args = [100, 10_000], sample_count = 20, sample_size = 1)]
 fn commit_scattered(bencher: Bencher<'_, '_>, rows_written: u64) {
     const HELD: u64 = 1_000_000;
@@ -184,7 +183,7 @@ fn commit_scattered(bencher: Bencher<'_, '_>, rows_written: u64) {
     commits(bencher, HELD, &(0..20).map(scattered).collect::<Vec<_>>());
 }
 
-/// Views of an empty table.
+/// A source of views of a table without rows.
 struct Empty {
     manifest: Arc<Manifest>,
     store: Arc<dyn ShardStore>,
@@ -245,7 +244,7 @@ fn feed(bencher: Bencher<'_, '_>, rows_changed: u64) {
 
 type Socket = WebSocketStream<tokio::io::DuplexStream>;
 
-/// A subscriber that has received its first snapshot.
+/// Connects a subscriber, and waits until it has received its first snapshot.
 async fn subscribed(hub: &Arc<Hub>) -> Socket {
     let (near, far) = tokio::io::duplex(1 << 20);
     tokio::spawn(hub.clone().serve(near, std::future::pending::<()>()));

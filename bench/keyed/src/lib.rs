@@ -1,6 +1,6 @@
-//! The guest of the growth benchmarks: a sum by key. Its parameters select the event
-//! types, the width of its rows and which part of the work it does, so that all points of
-//! the benchmarks can use the same guest.
+//! Implements the guest of the growth benchmarks, which computes a sum by key. Its parameters
+//! select the event types, the width of its rows and which part of the work it does, so that all
+//! points of the benchmarks can use the same guest.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -36,16 +36,16 @@ struct Wide {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 enum Work {
-    /// Reads its data, and adds it to the row of its key.
+    /// The guest reads the event's data, and adds it to the row of its key.
     #[default]
     Sum,
-    /// As `sum`, but writes a row of the configured width.
+    /// Like `sum`, but the guest writes a row of the configured width.
     Wide,
-    /// Puts a separate row under the event's subject, without reading the data.
+    /// The guest puts a separate row under the event's subject, without reading the data.
     Put,
-    /// Only reads its data.
+    /// The guest only reads the event's data.
     Read,
-    /// Nothing.
+    /// The guest does nothing.
     None,
 }
 
@@ -108,9 +108,10 @@ impl Projection for Keyed {
             .on_failure(OnFailure::ParkEvent))
     }
 
-    /// With many keys, most rows are not in memory.
+    /// If there are many keys, most rows are not in memory, so this function requests them in
+    /// advance.
     fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
-        // `apply` refuses events whose data cannot be read.
+        // `apply` refuses the events whose data cannot be read, so they are left out here.
         let keys = events.filter_map(|event| event.glance("key"));
         match self.options.work {
             Work::Sum => self.total.prefetch(keys),

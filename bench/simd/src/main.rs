@@ -1,6 +1,5 @@
-//! The plain Rust fold of W1 with a SIMD parser (`sonic-rs`) instead of `serde_json`.
-//! Folds the lines of the file that its argument names, and prints the measurements as
-//! JSON.
+//! Runs the plain Rust fold of W1 with a SIMD parser (`sonic-rs`) instead of `serde_json`. It folds
+//! the lines of the file that its argument names, and prints the measurements as JSON.
 #![forbid(unsafe_code)]
 
 use std::fs::File;

@@ -14,17 +14,17 @@ use crate::process::Usage;
 use crate::report::{Figures, Point, in_turn};
 use crate::server;
 
-/// The time between two checks of the position.
+/// The time between two checks of how far the fold is.
 const LOOK: Duration = Duration::from_millis(10);
-/// The number of keys if it is not what grows.
+/// The number of keys in benchmarks in which something else grows.
 const KEYS: u64 = 10_000;
-/// The maximum time of a fold.
+/// The maximum time that a fold may take.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// One point.
+/// One point of the growth benchmarks, which measures a fold.
 #[derive(Clone)]
 pub(super) struct Fold {
-    /// The parameter that grows, and its value here.
+    /// The name of the parameter that grows, and its value at this point.
     pub(super) name: &'static str,
     pub(super) size: u64,
     pub(super) log: KeyedLog,
@@ -45,7 +45,7 @@ impl Fold {
     }
 }
 
-/// Measures all `folds` in turn, each with `one`.
+/// Measures all `folds` in turn. The function `one` measures each of them.
 pub(super) async fn measure(
     options: &Options,
     folds: &[Fold],
@@ -64,7 +64,7 @@ pub(super) async fn measure(
     Ok(lines.map(point).collect())
 }
 
-/// Measures folding an existing log.
+/// Measures how long a projection takes to fold an existing log.
 pub(super) async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     let log = fold.log.prepare(&options.dir)?;
     let wasm = std::fs::read(server::guest(&options.guests, "keyed")?)?;
@@ -87,7 +87,7 @@ pub(super) async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     }
     let begun = reach(&server, fold.log.fill()).await?;
     let ended = reach(&server, fold.log.total()).await?;
-    // The version becomes active a moment later.
+    // The version becomes active a moment after it has folded the log.
     server.caught_up("keyed").await?;
     let figures = figures(&server, &data, fold, begun, ended).await?;
     server::stop(&mut server)?;
@@ -102,7 +102,7 @@ pub(super) struct Moment {
     pub(super) usage: Usage,
 }
 
-/// The first check at which `position` is reached.
+/// Waits until the fold has reached `position`, and returns the first check that shows this.
 pub(super) async fn reach(server: &Server, position: u64) -> Result<Moment> {
     let started = Instant::now();
     loop {
@@ -136,7 +136,7 @@ async fn figures(
     ])
 }
 
-/// A row must match the log's events of its key: none was lost, and none was folded
+/// Checks that a row matches the log's events of its key: no event was lost, and none was folded
 /// twice.
 pub(super) async fn check(server: &Server, fold: &Fold) -> Result<()> {
     let wide = fold.parameters.contains("wide");
@@ -152,7 +152,7 @@ pub(super) async fn check(server: &Server, fold: &Fold) -> Result<()> {
     Ok(())
 }
 
-/// The settings of a server that folds existing events and appends none itself.
+/// Returns the settings of a server that folds existing events and appends none itself.
 pub(super) fn settings(options: &Options, more: &[String]) -> Vec<String> {
     let mut settings = vec!["upkeep.heartbeats=false".to_owned()];
     settings.extend_from_slice(more);
@@ -160,7 +160,7 @@ pub(super) fn settings(options: &Options, more: &[String]) -> Vec<String> {
     settings
 }
 
-/// An empty data folder.
+/// Deletes everything in the data folder.
 pub(super) fn empty(data: &Path) -> Result<()> {
     if data.exists() {
         std::fs::remove_dir_all(data)?;

@@ -14,10 +14,10 @@ use crate::keyed::KeyedLog;
 use crate::report::{Figures, Point, in_turn};
 use crate::server;
 
-/// The number of seeks that are measured.
+/// The number of seeks by time that are measured.
 const SEEKS: u64 = 1_000;
 
-/// One point per length.
+/// Measures one point for each length of the log.
 pub(super) async fn measure(options: &Options) -> Result<Vec<Point>> {
     let lengths = &options.log_events;
     let name = |events: &u64| format!("a log of {events} events");
@@ -53,7 +53,8 @@ async fn one(options: &Options, events: u64) -> Result<Figures> {
     ])
 }
 
-/// A ready server, and how long the start took, in milliseconds.
+/// Starts a server and waits until it is ready. Returns the server, and how long the start took, in
+/// milliseconds.
 async fn timed(data: &std::path::Path, settings: &[String]) -> Result<(Server, f64)> {
     let started = Instant::now();
     let server = start(data, settings)?;
@@ -68,7 +69,7 @@ async fn timed(data: &std::path::Path, settings: &[String]) -> Result<(Server, f
 async fn seeks(server: &Server, events: u64) -> Result<Histogram<u64>> {
     let mut took = times()?;
     for seek in 0..SEEKS {
-        // A stride through the log that does not repeat.
+        // The step between two requested offsets. It is so large that the sequence does not repeat.
         let offset = seek * 7_368_787 % events;
         let time = jiff::Timestamp::from_microsecond(KeyedLog::time(offset).0)?;
         let asked = Instant::now();

@@ -14,14 +14,14 @@ use crate::keyed::KeyedLog;
 use crate::report::Figures;
 use crate::server;
 
-/// The number of connections that send.
+/// The number of connections on which events are sent.
 const CLIENTS: u64 = 4;
-/// The number of events per request.
+/// The number of events in one request.
 const PER_REQUEST: u64 = 1_000;
 
-/// Measures folding while the events arrive.
+/// Measures how long a projection takes to fold events while they arrive.
 pub(super) async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
-    // The log begins with each key once; the rest is sent.
+    // The log begins with one event of each key. All other events are sent.
     let log = KeyedLog { events: 0, ..fold.log }.prepare(&options.dir)?;
     let bodies = bodies(&fold.log)?;
     let wasm = std::fs::read(server::guest(&options.guests, "keyed")?)?;
@@ -64,7 +64,7 @@ pub(super) async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     ])
 }
 
-/// The bodies that each client sends, created beforehand.
+/// Creates the bodies of the requests that each client sends, before the measurement.
 fn bodies(log: &KeyedLog) -> Result<Vec<Vec<Bytes>>> {
     let mut bodies = vec![Vec::new(); usize::try_from(CLIENTS)?];
     let starts = (log.fill()..log.total()).step_by(usize::try_from(PER_REQUEST)?);
@@ -76,7 +76,7 @@ fn bodies(log: &KeyedLog) -> Result<Vec<Vec<Bytes>>> {
     Ok(bodies)
 }
 
-/// A copy, because the server appends to it.
+/// Copies the log to the data folder, because the server appends to it.
 fn copy(log: &Path, data: &Path) -> Result<()> {
     std::fs::copy(log, data.join("log.redb"))?;
     Ok(())

@@ -19,7 +19,7 @@ use crate::report::print;
 use crate::server::Common;
 use fold::Fold;
 
-/// What to measure.
+/// The options of the growth benchmarks.
 #[derive(Clone, clap::Args)]
 pub(crate) struct Options {
     /// Which points; all if left out, which takes long.

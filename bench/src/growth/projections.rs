@@ -1,4 +1,4 @@
-//! Many projections on one log: either all of them subscribe to its events, or only one
+//! Measures many projections on one log: either all of them subscribe to its events, or only one
 //! does.
 //!
 //! All are pushed while the log is empty; then the server is restarted on a full log,
@@ -15,14 +15,15 @@ use crate::keyed::KeyedLog;
 use crate::report::{Figures, Point, in_turn};
 use crate::server;
 
-/// The subscription of a projection that gets no events.
+/// The subscription of a projection that receives no events.
 const OTHERS: &str = r#"{"types":["nothing.of.that"]}"#;
-/// The minimum number of events a projection folds if many share the work.
+/// The minimum number of events that each projection folds if the log is shortened because of the
+/// number of projections.
 const EVENTS_MIN: u64 = 50_000;
-/// The maximum time until all have folded the log.
+/// The maximum time until all projections have folded the log.
 const PATIENCE: Duration = Duration::from_secs(3_600);
 
-/// Projections that all fold the whole log.
+/// Measures projections that all fold the whole log.
 pub(super) async fn interested(options: &Options) -> Result<Vec<Point>> {
     let sizes: Vec<_> = options.interested.iter().map(|count| (*count, 0)).collect();
     // With many projections the log is shorter. It has the same length for all numbers of
@@ -31,7 +32,7 @@ pub(super) async fn interested(options: &Options) -> Result<Vec<Point>> {
     measure(options, "interested projections", &sizes, events).await
 }
 
-/// One projection that folds the log, and others that subscribe to none of its events.
+/// Measures one projection that folds the log, next to others that subscribe to none of its events.
 pub(super) async fn uninterested(options: &Options) -> Result<Vec<Point>> {
     let sizes: Vec<_> = options.uninterested.iter().map(|count| (1, *count)).collect();
     measure(options, "uninterested projections", &sizes, |_| options.events).await
@@ -111,10 +112,10 @@ async fn position(server: &Server, interested: u64) -> Result<u64> {
 
 async fn wait(server: &Server, interested: u64, wanted: u64) -> Result<u64> {
     let started = Instant::now();
-    // The checks must not dominate the measurement.
+    // There is a pause between two checks, because the checks must not dominate the measurement.
     let pause = Duration::from_millis(10.max(interested * 2));
     loop {
-        // Check the last one first: until it is done, not all are.
+        // The last projection is checked first: until it has folded the log, not all have.
         let each = wanted / interested;
         if server::position(server, &format!("keyed-{}", interested - 1)).await? >= each {
             let sum = position(server, interested).await?;

@@ -1,7 +1,6 @@
-//! Benchmark W2: hourly final windows per group and sessions per key, over 5 million
-//! events in 90 days of event time. The state is durable, and every final row is
-//! checked. W1 is measured in the same run, because the cost of windows is stated as a
-//! ratio to W1.
+//! Runs the benchmark W2, which computes hourly final windows per group and sessions per key, over
+//! 5 million events in 90 days of event time. The state is durable, and every final row is checked.
+//! W1 is measured in the same run, because the cost of windows is stated as a ratio to W1.
 
 mod native;
 mod visits;
@@ -22,7 +21,7 @@ use crate::report::{self, Measured, Stopwatch, median};
 use crate::w1;
 use native::{Counts, Late, Sums, Tables};
 
-/// What the benchmark runs with.
+/// The options of the benchmark W2.
 #[derive(Clone, clap::Args)]
 pub(crate) struct W2Options {
     #[command(flatten)]
@@ -152,7 +151,7 @@ fn fold(prepared: &Prepared<'_>, options: &W2Options) -> Result<Measured> {
     )
 }
 
-/// Whether table `name` contains exactly the rows `expected`.
+/// Returns whether the table `name` contains exactly the rows `expected`.
 fn same<K: Eq + Hash, V: PartialEq + std::fmt::Debug>(
     view: &View,
     name: &str,

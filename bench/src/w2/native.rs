@@ -1,6 +1,6 @@
-//! The plain Rust computation with which W2 is compared. It reads lines of JSON from a
-//! file with `serde_json`, and uses hash maps, and a heap for the ends of sessions. It
-//! stores no state on disk.
+//! Implements the plain Rust computation with which W2 is compared. It reads lines of JSON from a
+//! file with `serde_json`, and uses hash maps, and a heap for the ends of sessions. It stores no
+//! state on disk.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -33,26 +33,26 @@ pub(crate) struct Late {
 /// The expected rows of W2's tables. Times are in microseconds.
 #[derive(Default)]
 pub(crate) struct Tables {
-    /// By hour and group.
+    /// The sums of each hour and group.
     pub(crate) group_hour: HashMap<(i64, String), Sums>,
-    /// By start and key: the end and the sums.
+    /// The end and the sums of each session, by its start and key.
     pub(crate) sessions: HashMap<(i64, String), (i64, Sums)>,
-    /// By group.
+    /// The late events of each group.
     pub(crate) late: HashMap<String, Late>,
 }
 
-/// Counts that describe the events.
+/// Counts that describe the events of the benchmark.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Counts {
-    /// Events older than the watermark.
+    /// The number of events whose time is before the watermark.
     pub(crate) late: u64,
-    /// How often the watermark moved.
+    /// The number of times that the watermark moved.
     pub(crate) ticks: u64,
-    /// How often a window or session was due when the watermark moved.
+    /// The number of times that a window or session was due when the watermark moved.
     pub(crate) due_ticks: u64,
 }
 
-/// An open session.
+/// A session that is still open.
 #[derive(Clone, Copy)]
 struct Session {
     start: i64,
@@ -60,7 +60,7 @@ struct Session {
     sums: Sums,
 }
 
-/// The open sessions of a key, oldest first.
+/// The open sessions of a key, the oldest first.
 #[derive(Default)]
 struct Open {
     sessions: Vec<Session>,
@@ -233,7 +233,7 @@ impl Sums {
     }
 }
 
-/// The value under `key`. `key` is copied only if the map does not contain it yet.
+/// Returns the value under `key`. The key is copied only if the map does not contain it yet.
 fn entry<'a, V: Default>(map: &'a mut HashMap<String, V>, key: &str) -> &'a mut V {
     if !map.contains_key(key) {
         map.insert(key.to_owned(), V::default());

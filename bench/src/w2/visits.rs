@@ -21,19 +21,19 @@ const STEP_US: i64 = 1_555_200;
 /// The time of the first event. It is in the past, so that no event is ahead of its
 /// append time.
 const FIRST: Timestamp = Timestamp(1_735_689_600_000_000); // 2025-01-01T00:00:00Z
-/// The number of visits at the same time.
+/// The number of visits that run at the same time.
 const VISITS: u64 = 20;
-/// The number of events of a visit.
+/// The number of events that a visit has.
 const STEPS: u64 = 30;
 /// Visits that run at the same time begin within this many steps.
 const STEPS_APART: u64 = 6;
-/// One event in this many is late.
+/// One event in this many arrives late.
 const LATE_EVERY: u64 = 20;
 const MINUTE_US: u64 = 60_000_000;
 /// Filler text in the data, so that an event is about as long as one of W1.
 const FILLER: &str = "abcdefghi";
 
-/// One event.
+/// An event of the benchmark.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) time: Timestamp,
@@ -43,12 +43,12 @@ pub(crate) struct Step {
 }
 
 impl Step {
-    /// Event `index`.
+    /// Computes event number `index`.
     pub(crate) fn of(index: u64) -> Self {
         let lane = index % VISITS;
         let visit = (index / VISITS + STEPS - lane * STEPS_APART / VISITS) / STEPS;
-        // The third power of a uniformly distributed number: the 1,000 most frequent
-        // keys have about a fifth of the visits.
+        // The key comes from the third power of a uniformly distributed number, so that the 1,000
+        // most frequent keys have about a fifth of the visits.
         let share = (mix(visit * VISITS + lane) >> 11) as f64 / (1_u64 << 53) as f64;
         let key = ((KEYS as f64 * share.powi(3)) as u64).min(KEYS - 1);
         let draw = mix(index ^ (1 << 40));
@@ -59,7 +59,7 @@ impl Step {
         };
         let after = i64::try_from(index).unwrap_or(i64::MAX).saturating_mul(STEP_US);
         let time = FIRST.0.saturating_add(after).saturating_sub_unsigned(late);
-        // Rounded down to milliseconds, which keeps the text of the time short.
+        // The time is rounded down to milliseconds, which keeps its text short.
         let time = Timestamp(time - time.rem_euclid(1_000));
         Self { time, key, cents: mix(index ^ 1) % 10_000 }
     }

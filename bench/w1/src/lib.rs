@@ -1,5 +1,5 @@
-//! The benchmark W1: events and cents per tenant and minute, and revenue per
-//! product, over shop events.
+//! Implements the projection of the benchmark W1. Over shop events, it computes events and cents
+//! per tenant and minute, and the revenue per product.
 //!
 //! Every event's data is parsed as JSON, even if it has no cents, because the plain Rust
 //! fold for comparison does so too.
@@ -73,7 +73,7 @@ impl Projection for W1 {
 
     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error> {
         let data: Data<'_> = event.data()?;
-        // The minute comes first: new rows are then at the end of the table.
+        // The minute comes first in the key, so that new rows are at the end of the table.
         let key = (self.last_minute.text(event.time().minute()), event.tenant()?);
         let row = self.tenant_minute.row(key)?;
         row.count += 1;
@@ -102,7 +102,7 @@ mod tests {
 
     const EVENTS: &str = include_str!("../events.ndjson");
 
-    /// Compares the sums with plain maps over the text of the sample.
+    /// Compares the sums with those that plain maps compute from the text of the sample.
     #[test]
     fn the_sample_agrees_with_an_independent_computation() {
         let mut minutes: BTreeMap<String, (u64, i64)> = BTreeMap::new();

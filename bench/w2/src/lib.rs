@@ -1,5 +1,5 @@
-//! The benchmark W2: hourly final windows per group of keys, and sessions per
-//! key, over events of 90 days.
+//! Implements the projection of the benchmark W2: hourly final windows per group of keys, and
+//! sessions per key, over events of 90 days.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;
@@ -9,7 +9,7 @@ use lantern_sdk::window::{Combine, OpenSessions, OpenWindows, Windows};
 use serde::Deserialize;
 
 const HOUR: Duration = Duration::from_secs(3_600);
-/// A session ends this long after its last event.
+/// The time after its last event at which a session ends.
 const GAP: Duration = Duration::from_secs(1_800);
 const LATENESS: Duration = Duration::from_secs(300);
 
@@ -168,11 +168,11 @@ mod tests {
             step("2025-01-01T00:10:00Z", "a", 1),
             step("2025-01-01T00:30:00Z", "a", 2),
             step("2025-01-01T00:50:00Z", "b", 4),
-            // The hour, and `a`'s session until 01:00, are over at 01:05.
+            // The hour, and the session of `a` until 01:00, end at 01:05.
             step("2025-01-01T01:10:00Z", "b", 8),
-            // Too late for both.
+            // The event is too late for the hour and for the session.
             step("2025-01-01T00:20:00Z", "a", 16),
-            // Too late for the hour; `b` still has a session there.
+            // The event is too late for the hour. `b` still has a session at that time.
             step("2025-01-01T00:55:00Z", "b", 32),
             step("2025-01-01T03:00:00Z", "c", 64),
         ];

@@ -19,7 +19,8 @@ pub(super) struct Shown {
     pub(super) reset: bool,
 }
 
-/// Subscribes to `table`, and reads frames until `shows` returns `true` for the rows.
+/// Subscribes to `table`, and reads frames until `shows` returns `true` for the rows. If there is a
+/// `before`, the subscription resumes from its token.
 pub(super) async fn session(
     server: &Server,
     table: &str,

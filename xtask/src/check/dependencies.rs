@@ -1,5 +1,5 @@
-//! Rules for dependencies: which crate may depend on which other crate of the
-//! workspace, and on which external packages.
+//! Checks the rules for dependencies: which crate may depend on which other crate of the workspace,
+//! and on which external packages.
 
 use super::{Findings, Repository};
 use crate::metadata::{Dependency, Package};
@@ -12,7 +12,7 @@ const SKETCH: &str = "lantern-sketch";
 /// crate of the workspace.
 const API: &str = "lantern-api";
 
-/// What the log and the store have in common: how they use redb files.
+/// The crate that the log and the store share. It contains how they use redb files.
 const REDB_FILE: &str = "lantern-redb-file";
 
 /// The host's crates, each with the crates of the workspace that it may depend on.
@@ -62,10 +62,10 @@ const STAR: [(&str, &[&str]); 13] = [
     ),
 ];
 
-/// The host's crates form a star around `core`; this includes the dependencies of their
-/// tests. Packages outside of the host (SDK, clients, plugins, xtask) depend on none of
-/// them, with two exceptions: clients may depend on the wire types, and tests may
-/// depend on any crate of the host.
+/// Checks that the host's crates form a star around `core`; this includes the dependencies of their
+/// tests. Packages outside of the host (SDK, clients, plugins, xtask) depend on none of them, with
+/// two exceptions: clients may depend on the wire types, and tests may depend on any crate of the
+/// host.
 pub(super) fn dependencies_form_a_star(repository: &Repository) -> Findings {
     let mut findings = Findings::default();
     for package in repository.workspace.members() {
@@ -108,9 +108,9 @@ fn edge_allowed(package: &Package, dependency: &Dependency) -> bool {
     }
 }
 
-/// A large dependency, the only crates that may depend on it, and the reason.
+/// A rule for a large dependency: the only crates that may depend on it, and the reason.
 struct RestrictedDependency {
-    /// The beginning of the package's name.
+    /// The text with which the name of the package begins.
     prefix: &'static str,
     crates: &'static [&'static str],
     why: &'static str,
@@ -161,11 +161,11 @@ const OUTSIDE: [&str; 12] = [
     "tempfile",
 ];
 
-/// Only the crates in [`FENCED`] depend on the large packages: for instance only
-/// `plugin` on wasmtime, only `store` and `log` on redb, and only `live` and the client
-/// on the WebSocket library. `core` and `engine` depend on no package in [`OUTSIDE`].
-/// The same holds for the tests of each crate, except that they may use the WebSocket
-/// library. End-to-end tests may depend on every package.
+/// Checks that only the crates in [`FENCED`] depend on the large packages: for instance only
+/// `plugin` on wasmtime, only `store` and `log` on redb, and only `live` and the client on the
+/// WebSocket library. `core` and `engine` must depend on no package in [`OUTSIDE`]. The same holds
+/// for the tests of each crate, except that they may use the WebSocket library. End-to-end tests
+/// may depend on every package.
 pub(super) fn big_dependencies_stay_in_their_crates(repository: &Repository) -> Findings {
     let mut findings = Findings::default();
     for package in repository.workspace.members() {
@@ -200,7 +200,7 @@ mod tests {
     use super::*;
     use crate::metadata::Workspace;
 
-    /// A repository that contains one package with one dependency.
+    /// Creates a repository that contains one package with one dependency.
     fn one(folder: &str, name: &str, dependency: &str, dev: bool) -> Repository {
         let package = Package {
             name: name.into(),

@@ -1,10 +1,10 @@
-//! Rules that compare documents with the code.
+//! Checks rules that compare documents with the code.
 
 use std::collections::BTreeSet;
 
 use super::{Findings, RULES, Repository, code_of, generated};
 
-/// Every relative link of a Markdown file points to an existing file or folder.
+/// Checks that every relative link of a Markdown file points to an existing file or folder.
 pub(super) fn links_lead_somewhere(repository: &Repository) -> Findings {
     let documents = repository.texts.iter().filter(|(path, _)| path.ends_with(".md"));
     let dead = documents.flat_map(|(path, text)| {
@@ -16,8 +16,7 @@ pub(super) fn links_lead_somewhere(repository: &Repository) -> Findings {
     dead.collect()
 }
 
-/// The targets of all links `[…](target)` outside of code blocks, with their line
-/// numbers.
+/// Finds the targets of all links `[…](target)` outside of code blocks, with their line numbers.
 fn links(text: &str) -> Vec<(usize, &str)> {
     let mut found = Vec::new();
     let mut fenced = false;
@@ -34,7 +33,7 @@ fn links(text: &str) -> Vec<(usize, &str)> {
     found
 }
 
-/// The path in the repository to which a relative link points. `None` for other links.
+/// Returns the path in the repository to which a relative link points; `None` for other links.
 fn resolve(document: &str, link: &str) -> Option<String> {
     let link = link.split('#').next().unwrap_or_default();
     if link.is_empty() || link.contains("://") || link.starts_with("mailto:") {
@@ -76,8 +75,8 @@ const OTHER_LIMITS: [&str; 18] = [
     "engine.fuel_event",
 ];
 
-/// `docs/limits.md` lists every setting that is a limit, and every row names at least
-/// one test that exists.
+/// Checks that `docs/limits.md` lists every setting that is a limit, and that every row names at
+/// least one test that exists.
 pub(super) fn limits_are_documented(repository: &Repository) -> Findings {
     const TABLE: &str = "docs/limits.md";
     let text = |path: &str| repository.texts.get(path).map(String::as_str).unwrap_or_default();
@@ -109,7 +108,7 @@ pub(super) fn limits_are_documented(repository: &Repository) -> Findings {
     findings
 }
 
-/// The limits among the settings in `reference`, each as `section.key`.
+/// Finds the limits among the settings in `reference`, each as `section.key`.
 fn limit_keys(reference: &str) -> Vec<String> {
     let (mut section, mut keys) = ("", Vec::new());
     for line in reference.lines() {
@@ -125,7 +124,7 @@ fn limit_keys(reference: &str) -> Vec<String> {
     keys
 }
 
-/// The names of the test functions in a source file.
+/// Finds the names of the test functions in a source file.
 fn tests_of(text: &str) -> Vec<&str> {
     let mut found = Vec::new();
     let mut of_test = false;
@@ -140,15 +139,15 @@ fn tests_of(text: &str) -> Vec<&str> {
     found
 }
 
-/// `ARCHITECTURE.md` names every top folder and the folder of every member of the
-/// workspace, and `docs/invariants.md` every rule.
+/// Checks that `ARCHITECTURE.md` names every top folder and the folder of every member of the
+/// workspace, and that `docs/invariants.md` names every rule.
 pub(super) fn the_map_is_complete(repository: &Repository) -> Findings {
     const MAP: &str = "ARCHITECTURE.md";
     const INVARIANTS: &str = "docs/invariants.md";
     let text = repository.texts.get(MAP).map(String::as_str).unwrap_or_default();
     let mut findings = Findings::default();
     for member in repository.workspace.members() {
-        // The page names the folder of the plugins, and not each plugin.
+        // The document names the folder of the plugins, and not each plugin.
         let folder = member.folder.as_str();
         let shown = if folder.starts_with("plugins/") { "plugins" } else { folder };
         if !text.contains(&format!("`{shown}`")) && !text.contains(&format!("`{shown}/`")) {
@@ -171,8 +170,8 @@ pub(super) fn the_map_is_complete(repository: &Repository) -> Findings {
     findings
 }
 
-/// Every code `LAN-dddd` in a source file of the host or in a document is in the table of
-/// codes. So every code has a page.
+/// Checks that every code `LAN-dddd` in a source file of the host or in a document is in the table
+/// of codes. So every code has a page.
 pub(super) fn error_codes_have_pages(repository: &Repository) -> Findings {
     let known: BTreeSet<_> =
         generated::codes(repository).into_iter().map(|code| code.code).collect();

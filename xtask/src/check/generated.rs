@@ -15,9 +15,9 @@ use serde_json::Value;
 use super::{Findings, Repository, llms, settings};
 use crate::shell;
 
-/// The file with the table of error codes.
+/// The file that contains the table of error codes.
 const CODES: &str = "host/server/src/codes.rs";
-/// The folder with the page of each error code.
+/// The folder that contains a page for each error code.
 const PAGES: &str = "docs/errors";
 /// The JSON Schema of the settings. Editors read it, and the reference of the settings is
 /// generated from it.
@@ -26,7 +26,7 @@ const REFERENCE: &str = "docs/config.md";
 /// The first line of every generated file.
 const MARK: &str = "<!-- Made by `cargo xtask docs` from the sources: change it there. -->\n";
 
-/// The generated files are identical to what the sources generate.
+/// Checks that the generated files are identical to what the sources generate.
 pub(super) fn generated_files_are_fresh(repository: &Repository) -> Findings {
     let made = match make(repository) {
         Ok(made) => made,
@@ -83,7 +83,7 @@ fn make(repository: &Repository) -> Result<BTreeMap<String, String>> {
     Ok(made)
 }
 
-/// One error code.
+/// An error code, with what its page contains.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Code {
     pub(super) code: String,
@@ -92,7 +92,7 @@ pub(super) struct Code {
     help: String,
 }
 
-/// The table of codes: every call `code("LAN-…", status, "title", "help")` in its file.
+/// Reads the table of codes: every call `code("LAN-…", status, "title", "help")` in its file.
 pub(super) fn codes(repository: &Repository) -> Vec<Code> {
     let text = repository.texts.get(CODES).map(String::as_str).unwrap_or_default();
     text.split("code(").filter_map(entry).collect()
@@ -106,7 +106,7 @@ fn entry(text: &str) -> Option<Code> {
     Some(Code { code, status: status.parse().ok()?, title, help })
 }
 
-/// The string literal at the beginning of `text`, and the text after it.
+/// Reads the string literal at the beginning of `text`. Returns it with the text after it.
 fn literal(text: &str) -> Option<(String, &str)> {
     let inside = text.trim_start().strip_prefix('"')?;
     let ends = inside.match_indices('"').map(|(at, _)| at);

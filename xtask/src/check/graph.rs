@@ -21,8 +21,8 @@ const CEILINGS: [(&str, usize); 10] = [
     ("sdk/rust", 0),
 ];
 
-/// The files of a crate by module path (`a::b`, empty for `lib.rs`), and the
-/// modules that each imports.
+/// The files of a crate by module path (`a::b`, or empty for `lib.rs`), each with the modules that
+/// it imports.
 #[derive(Default)]
 pub(crate) struct Graph {
     files: BTreeMap<String, String>,
@@ -82,8 +82,8 @@ impl Graph {
         resolve(&self.files, path)
     }
 
-    /// The circles: each is the list of files that import each other, directly or
-    /// through others.
+    /// Finds the circles. Each is a list of files that import each other, directly or through other
+    /// files.
     pub(crate) fn circles(&self) -> Vec<Vec<&str>> {
         let reached: BTreeMap<_, _> =
             self.files.keys().map(|module| (module, self.reach(module))).collect();
@@ -103,7 +103,7 @@ impl Graph {
         circles
     }
 
-    /// The modules that `start` imports, directly or through other modules.
+    /// Finds the modules that `start` imports, directly or through other modules.
     fn reach<'a>(&'a self, start: &'a str) -> BTreeSet<&'a str> {
         let mut reached = BTreeSet::new();
         let mut open = vec![start];
@@ -137,8 +137,8 @@ impl std::fmt::Display for Graph {
     }
 }
 
-/// The path of the module in a file below `src`. `None` for `main.rs` and for files
-/// that are not Rust.
+/// Computes the path of the module in a file below `src`. Returns `None` for `main.rs` and for
+/// files that are not Rust.
 fn module(file: &str) -> Option<String> {
     let path = file.strip_suffix(".rs")?;
     let path = path.strip_suffix("/mod").unwrap_or(path);
@@ -167,9 +167,8 @@ fn is_public_use(statement: &str) -> bool {
     first.starts_with("pub") && first.contains(" use ")
 }
 
-/// The paths in a statement that begin with `crate`, `super` or `self`; if the statement
-/// is a `use`, also the paths that begin with another name. The braces of a `use` are
-/// expanded.
+/// Finds the paths in a statement that begin with `crate`, `super` or `self`; if the statement is a
+/// `use`, also the paths that begin with another name. The braces of a `use` are expanded.
 fn paths(statement: &str) -> Vec<String> {
     let code: String = statement
         .lines()
@@ -244,7 +243,8 @@ fn absolute(module: &str, path: &str) -> String {
     base.join("::")
 }
 
-/// The module whose file contains what the path names, and the next name in the path.
+/// Finds the module whose file contains what the path names. Also returns the next name in the
+/// path.
 fn resolve(files: &BTreeMap<String, String>, path: &str) -> Option<(String, Option<String>)> {
     let parts: Vec<_> = path.split("::").collect();
     (0..=parts.len()).rev().find_map(|length| {
@@ -253,7 +253,7 @@ fn resolve(files: &BTreeMap<String, String>, path: &str) -> Option<(String, Opti
     })
 }
 
-/// The number of files in circles of each crate is at most its ceiling.
+/// Checks that the number of files in circles of each crate is at most its ceiling.
 pub(super) fn files_import_one_way(repository: &Repository) -> Findings {
     circles_below(repository, &CEILINGS)
 }

@@ -1,17 +1,16 @@
-//! Checks licences and origin of external packages against the lists in `deny.toml`.
-//! This works without cargo-deny, which CI does not install because building it takes
-//! minutes.
+//! Checks the licences and the origin of external packages against the lists in `deny.toml`. This
+//! works without cargo-deny, which CI does not install because building it takes minutes.
 
 use super::{Findings, Repository};
 use crate::metadata::Package;
 
-/// The file with the list of allowed licences.
+/// The file that contains the list of allowed licences.
 const FILE: &str = "deny.toml";
 /// The name of the registry crates.io in cargo's metadata.
 const REGISTRY: &str = "registry+https://github.com/rust-lang/crates.io-index";
 
-/// Every external package comes from crates.io, and its licences are allowed by
-/// `deny.toml`.
+/// Checks that every external package comes from crates.io, and that `deny.toml` allows its
+/// licences.
 pub(super) fn packages_are_allowed(repository: &Repository) -> Findings {
     let names = repository.texts.get(FILE).map(|text| allowed(text)).unwrap_or_default();
     let outside = repository.workspace.packages.iter().filter(|package| !package.member);
@@ -28,7 +27,7 @@ pub(super) fn packages_are_allowed(repository: &Repository) -> Findings {
     wrong.collect()
 }
 
-/// The licences in the list `allow` of the section `[licenses]`.
+/// Reads the licences in the list `allow` of the section `[licenses]`.
 fn allowed(toml: &str) -> Vec<&str> {
     let section = toml.split("[licenses]").nth(1).unwrap_or_default();
     let list = section.split("allow = [").nth(1).and_then(|list| list.split(']').next());
@@ -36,7 +35,7 @@ fn allowed(toml: &str) -> Vec<&str> {
     lines.flat_map(|line| line.split('"').skip(1).step_by(2)).collect()
 }
 
-/// Whether the allowed licences satisfy an SPDX expression.
+/// Returns whether the allowed licences satisfy an SPDX expression.
 fn holds(expression: &str, allowed: &[&str]) -> bool {
     let expression = expression.trim();
     if let Some((left, right)) = split(expression, " OR ") {
@@ -51,7 +50,7 @@ fn holds(expression: &str, allowed: &[&str]) -> bool {
     }
 }
 
-/// Splits an expression at the first `operator` outside of brackets.
+/// Splits an expression at the first `operator` outside of parentheses.
 fn split<'a>(expression: &'a str, operator: &str) -> Option<(&'a str, &'a str)> {
     let mut sides = expression.match_indices(operator);
     let outside = |text: &str| text.matches('(').count() == text.matches(')').count();

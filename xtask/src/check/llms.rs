@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 use super::Repository;
 
-/// The generated file.
+/// The path of the generated file.
 pub(super) const PATH: &str = "docs/llms.txt";
 /// The introduction, with `{{FILE#SECTION}}` for each included section. An empty SECTION
 /// includes the text between the title of FILE and its first section.
@@ -15,7 +15,7 @@ const TEMPLATE: &str = include_str!("llms.md.tmpl");
 /// at most 12,000 tokens.
 const BYTES_MAX: usize = 39_600;
 
-/// The text of the file.
+/// Generates the text of the file.
 pub(super) fn document(repository: &Repository) -> Result<String> {
     let mut text = String::new();
     for line in TEMPLATE.lines() {
@@ -31,7 +31,7 @@ pub(super) fn document(repository: &Repository) -> Result<String> {
     Ok(text)
 }
 
-/// The documents that it includes.
+/// The paths of the documents that the file includes parts of.
 #[cfg(test)]
 pub(super) fn sources() -> impl Iterator<Item = &'static str> {
     let places = TEMPLATE.lines().filter_map(|line| line.strip_prefix("{{")?.split_once('#'));
@@ -52,7 +52,7 @@ fn included(repository: &Repository, include: &str) -> Result<String> {
     Ok(lines.collect::<Vec<_>>().join("\n").trim().to_owned())
 }
 
-/// The text below the second-level heading `title` or, if `title` is empty, below the
+/// Returns the text below the second-level heading `title` or, if `title` is empty, below the
 /// document's title. It ends at the next second-level heading.
 fn section<'a>(document: &'a str, title: &str) -> Option<&'a str> {
     let start = match title {
@@ -66,12 +66,12 @@ fn section<'a>(document: &'a str, title: &str) -> Option<&'a str> {
     Some(rest.find("\n## ").map_or(rest, |end| &rest[..end]))
 }
 
-/// A line of an example without the prompt of Python's console.
+/// Returns a line of an example without the prompt of Python's console.
 fn without_prompt(line: &str) -> &str {
     [">>> ", "... "].iter().find_map(|prompt| line.strip_prefix(prompt)).unwrap_or(line)
 }
 
-/// A line in which links to other files are only their texts.
+/// Returns a line in which each link to another file is replaced by the text of the link.
 fn without_links(line: &str) -> String {
     let mut out = String::new();
     let mut rest = line;
@@ -81,7 +81,7 @@ fn without_links(line: &str) -> String {
         else {
             break;
         };
-        // Code such as `items[i](x)` is no link.
+        // Code such as `items[i](x)` looks like a link and is none.
         if target.contains([' ', '"']) {
             break;
         }

@@ -1,5 +1,5 @@
-//! The rules of the repository. Each rule is a function that returns its breaches. Each
-//! has a test with a breach that the rule must find.
+//! Checks the rules of the repository. Each rule is a function that returns the breaches of the
+//! rule. Each rule has a test with a breach that the rule must find.
 
 mod dependencies;
 mod documents;
@@ -24,12 +24,12 @@ use crate::suite::Summary;
 
 pub(crate) use generated::write as write_generated;
 
-/// The result of a rule.
+/// The result of checking a rule.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Findings {
-    /// The breaches, each with its place. One breach fails the rule.
+    /// The breaches of the rule, each with its place. One breach makes the check fail.
     pub(crate) breaches: Vec<String>,
-    /// Hints that do not fail the rule, for instance that a ceiling can be lowered.
+    /// Hints that do not make the check fail, for instance that a ceiling can be lowered.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -55,7 +55,7 @@ impl FromIterator<String> for Findings {
     }
 }
 
-/// The text of a Rust source up to its module of tests.
+/// Returns the text of a Rust source up to its module of tests.
 fn code_of(text: &str) -> &str {
     let mut tests = text.match_indices("#[cfg(test)]\nmod ");
     let start = tests.find(|(at, _)| {
@@ -65,12 +65,12 @@ fn code_of(text: &str) -> &str {
     start.map_or(text, |(at, _)| &text[..at])
 }
 
-/// The lines of a source that are not comments, with their line numbers (from 1).
+/// Returns the lines of a source that are not comments, with their line numbers (from 1).
 fn code_lines(text: &str) -> impl Iterator<Item = (usize, &str)> {
     (1..).zip(text.lines()).filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
-/// Whether a file contains only test code, judged by its path.
+/// Returns whether a file contains only test code, judged by its path.
 fn is_test_file(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or_default();
     path.split('/').any(|part| part == "tests" || part == "benches")
@@ -78,12 +78,12 @@ fn is_test_file(path: &str) -> bool {
         || name.ends_with("_tests.rs")
 }
 
-/// The input of the rules.
+/// The files and packages of the repository, which the rules check.
 pub(crate) struct Repository {
     pub(crate) workspace: Workspace,
     /// The content of every text file by path, without the folders [`LEFT_OUT`].
     pub(crate) texts: BTreeMap<String, String>,
-    /// The paths of all other files.
+    /// The paths of all files that are not text.
     pub(crate) others: Vec<String>,
 }
 
@@ -91,14 +91,14 @@ pub(crate) struct Repository {
 const LEFT_OUT: [&str; 5] = [".git", "target", "node_modules", "data", "dist"];
 
 impl Repository {
-    /// Reads the work tree.
+    /// Reads the files of the work tree.
     pub(crate) fn load() -> Result<Self> {
         let mut found = Self::of(Workspace::load()?, &[]);
         walk(&shell::root(), "", &mut found)?;
         Ok(found)
     }
 
-    /// A repository that consists of `files`, for tests.
+    /// Creates a repository that consists of `files`, for tests.
     pub(crate) fn of(workspace: Workspace, files: &[(&str, &str)]) -> Self {
         Self {
             workspace,
@@ -107,7 +107,7 @@ impl Repository {
         }
     }
 
-    /// The Rust sources, with their paths.
+    /// The Rust sources, each with its path.
     fn rust(&self) -> impl Iterator<Item = (&str, &str)> {
         let texts = self.texts.iter().filter(|(path, _)| path.ends_with(".rs"));
         texts.map(|(path, text)| (path.as_str(), text.as_str()))
@@ -239,7 +239,7 @@ fn show(name: &str, findings: &Findings, start: Instant) {
     }
 }
 
-/// The checks with the tools of the Rust toolchain.
+/// Lists the checks that use the tools of the Rust toolchain.
 fn checkers() -> Vec<(&'static str, std::process::Command)> {
     let clippy = ["clippy", "--quiet", "--workspace", "--all-targets", "--", "--deny", "warnings"];
     let mut rustdoc = shell::cargo(["doc", "--quiet", "--workspace", "--no-deps"]);

@@ -54,10 +54,10 @@ const CEILINGS: &[(&str, usize)] = &[
 /// files that are searched.
 const LEFT_OUT: [&str; 3] = ["docs/errors/", "docs/config.md", "xtask/src/check/prose.rs"];
 
-/// An avoided phrase in a text.
+/// A place at which a text contains an avoided phrase.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Found {
-    /// File and line number (from 1).
+    /// The file and the line number (from 1) of the phrase.
     pub(crate) place: String,
     phrase: &'static str,
     instead: &'static str,
@@ -69,7 +69,7 @@ impl std::fmt::Display for Found {
     }
 }
 
-/// The result for one tree.
+/// The avoided phrases that were found in one tree.
 #[derive(Default)]
 pub(crate) struct Tree {
     pub(crate) lines: usize,
@@ -100,8 +100,8 @@ pub(crate) fn trees(repository: &Repository) -> BTreeMap<String, Tree> {
     trees
 }
 
-/// The tree of a file: a crate of the host, another top folder, or `top` for files in
-/// no folder.
+/// Returns the tree of a file: a crate of the host, another top folder, or `top` for files in no
+/// folder.
 fn tree_of(path: &str) -> String {
     match *path.split('/').collect::<Vec<_>>() {
         ["host", name, _, ..] => format!("host/{name}"),
@@ -137,7 +137,7 @@ fn phrases(path: &str, text: &str) -> Vec<Found> {
     found
 }
 
-/// The number of avoided phrases in each tree is at most its ceiling.
+/// Checks that the number of avoided phrases in each tree is at most its ceiling.
 pub(super) fn words_are_plain(repository: &Repository) -> Findings {
     let mut findings = Findings::default();
     for (name, tree) in trees(repository) {

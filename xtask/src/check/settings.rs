@@ -28,21 +28,21 @@ An editor that reads TOML schemas (Taplo, Even Better TOML) completes and checks
 first line is `#:schema PATH`, with the path of [config.schema.json](config.schema.json).
 ";
 
-/// The text of the whole document.
+/// Generates the text of the whole document.
 pub(super) fn document(schema: &Value) -> String {
     let mut text = INTRO.to_owned();
     section(schema, "", &mut text);
     text
 }
 
-/// Writes the settings of a section, then its subsections.
+/// Writes the settings of a section, and then those of its subsections.
 fn section(schema: &Value, path: &str, text: &mut String) {
     let Some(properties) = schema["properties"].as_object() else { return };
     let (sections, settings): (Vec<_>, Vec<_>) =
         properties.iter().partition(|(_, property)| property["properties"].is_object());
     let title = if path.is_empty() { "At the top".into() } else { format!("`[{path}]`") };
     let _ = writeln!(text, "\n## {title}\n");
-    // The description of the root is for readers of the source only.
+    // The description of the whole schema is only for readers of the source.
     let docs = prose(schema);
     if !path.is_empty() && !docs.is_empty() {
         let _ = writeln!(text, "{docs}\n");
@@ -64,14 +64,15 @@ fn section(schema: &Value, path: &str, text: &mut String) {
     }
 }
 
-/// The description in a schema, as one line of Markdown without links to code.
+/// Returns the description in a schema, as one line of Markdown without links to code.
 fn prose(schema: &Value) -> String {
     let text = schema["description"].as_str().unwrap_or_default();
     let text = text.replace("[`", "`").replace("`]", "`");
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The possible values of a setting with a fixed set of values; empty for all others.
+/// Lists the possible values of a setting that has a fixed set of values. Returns an empty text for
+/// all others.
 fn choices(schema: &Value) -> String {
     let Some(values) = schema["oneOf"].as_array() else { return String::new() };
     let listed = values.iter().map(|value| {
@@ -81,7 +82,7 @@ fn choices(schema: &Value) -> String {
     format!(" One of {}.", listed.collect::<Vec<_>>().join(", "))
 }
 
-/// `text` with its first letter in lower case, unless it begins with an abbreviation.
+/// Returns `text` with its first letter in lower case, unless it begins with an abbreviation.
 fn lower(text: &str) -> String {
     let mut chars = text.chars();
     match (chars.next(), chars.clone().next()) {
@@ -105,7 +106,7 @@ fn default(name: &str, value: &Value) -> String {
     }
 }
 
-/// The number with its digits in groups of three if it has more than four digits.
+/// Formats a number with its digits in groups of three if it has more than four digits.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();
@@ -118,7 +119,8 @@ fn grouped(number: u64) -> String {
     text
 }
 
-/// A number of bytes in the largest unit that divides it; empty if no unit does.
+/// Formats a number of bytes in the largest unit that divides it. Returns an empty text if no unit
+/// does.
 fn unit(name: &str, number: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB")];
     let fits = |(bits, _): &&(u32, &str)| number > 0 && number.is_multiple_of(1 << bits);

@@ -1,4 +1,4 @@
-//! Rules for Rust sources that clippy cannot check.
+//! Checks rules for Rust sources that clippy cannot check.
 
 use super::{Findings, Repository, code_lines, code_of};
 
@@ -7,11 +7,10 @@ use super::{Findings, Repository, code_lines, code_of};
 const UNSAFE_FILES: [&str; 3] =
     ["host/plugin/src/cache.rs", "host/kafka/src/librdkafka.rs", "sdk/rust/src/bindings.rs"];
 
-/// The lint `unsafe_code` is allowed in three files, once in each: in `plugin`, to load
-/// precompiled code after a keyed hash has proved that this host compiled it; in `kafka`,
-/// to call functions of librdkafka that its Rust crate does not offer; in the SDK, for
-/// generated code. Every example plugin forbids unsafe code, because authors of plugins
-/// copy the examples.
+/// Checks that the lint `unsafe_code` is allowed in three files, once in each: in `plugin`, to load
+/// precompiled code after a keyed hash has proved that this host compiled it; in `kafka`, to call
+/// functions of librdkafka that its Rust crate does not offer; in the SDK, for generated code.
+/// Every example plugin forbids unsafe code, because authors of plugins copy the examples.
 pub(super) fn unsafe_code_is_listed(repository: &Repository) -> Findings {
     const FORBID: &str = "#![forbid(unsafe_code)]";
     let mut findings = Findings::default();
@@ -38,12 +37,12 @@ pub(super) fn unsafe_code_is_listed(repository: &Repository) -> Findings {
 const FILE_LINES_MAX: usize = 600;
 /// The maximum number of fields of a type.
 const FIELDS_MAX: usize = 15;
-/// The words that begin the reason why a file or a type is larger than allowed.
+/// The words with which the reason begins why a file or a type is larger than allowed.
 const REASON: &str = "Long because";
 /// The number of lines before a type in which its reason is searched.
 const REASON_LINES: usize = 12;
 
-/// Files and types do not exceed their maximum size, or give a reason: `Long because …`
+/// Checks that files and types do not exceed their maximum size, or give a reason: `Long because …`
 /// in the comment at the top of the file, or in a comment before the type.
 pub(super) fn files_and_types_are_short(repository: &Repository) -> Findings {
     let mut findings = Findings::default();
@@ -64,9 +63,9 @@ pub(super) fn files_and_types_are_short(repository: &Repository) -> Findings {
     findings
 }
 
-/// The structs that have too many fields and no reason, each with its number of fields.
-/// The code must be formatted by rustfmt: each field on its own line, and the closing
-/// brace at the indentation of the struct.
+/// Finds the structs that have too many fields and no reason, each with its number of fields. The
+/// code must be formatted by rustfmt: each field on its own line, and the closing brace at the
+/// indentation of the struct.
 fn large_types(code: &str) -> Vec<(&str, usize)> {
     let lines: Vec<_> = code.lines().collect();
     let mut found = Vec::new();
@@ -92,7 +91,7 @@ fn large_types(code: &str) -> Vec<(&str, usize)> {
     found
 }
 
-/// Whether a line begins a field: `indent` spaces, then a name and a colon.
+/// Returns whether a line begins a field: `indent` spaces, then a name and a colon.
 fn is_field(line: &str, indent: usize) -> bool {
     let Some(text) = line.get(indent..).filter(|_| line[..indent].trim().is_empty()) else {
         return false;
@@ -106,7 +105,7 @@ fn is_field(line: &str, indent: usize) -> bool {
     name > 0 && text[name..].starts_with(": ")
 }
 
-/// Every file begins with a `//!` comment that states its purpose. Files that contain
+/// Checks that every file begins with a `//!` comment that states its purpose. Files that contain
 /// only unit tests need none.
 pub(super) fn files_say_what_they_are_for(repository: &Repository) -> Findings {
     let bound = repository
@@ -121,7 +120,7 @@ mod tests {
     use super::*;
     use crate::metadata::Workspace;
 
-    /// Asserts the number of breaches that a rule finds in one file.
+    /// Asserts that a rule finds the given number of breaches in one file.
     fn check(rule: super::super::Rule, path: &str, text: &str, breaches: usize) {
         let found = rule(&Repository::of(Workspace::default(), &[(path, text)]));
         assert_eq!(found.breaches.len(), breaches, "{path}: {text}\n{found:?}");

@@ -1,16 +1,16 @@
-//! Rules for the folders of the repository.
+//! Checks rules for the folders of the repository.
 
 use super::{Findings, Repository, code_lines};
 use crate::suite;
 
-/// Text that every member's manifest contains. Lints and licence are set only in the root
-/// manifest, and a member refers to them.
+/// The texts that the manifest of every member of the workspace must contain. Lints and licence are
+/// set only in the root manifest, and a member refers to them.
 const SHARED: [&str; 2] = ["[lints]\nworkspace = true", "license.workspace = true"];
 
-/// Every member takes lints and licence from the workspace. If a member has its own
-/// `clippy.toml`, that file repeats every line of the workspace's, because clippy reads
-/// only one file. The deterministic crates must have a `clippy.toml` of their own, which
-/// bans clocks, files, sockets and randomness.
+/// Checks that every member of the workspace takes lints and licence from the workspace. If a
+/// member has its own `clippy.toml`, that file repeats every line of the workspace's, because
+/// clippy reads only one file. The deterministic crates must have a `clippy.toml` of their own,
+/// which bans clocks, files, sockets and randomness.
 pub(super) fn members_share_the_lints(repository: &Repository) -> Findings {
     const DETERMINISTIC: [&str; 2] = ["host/core", "host/engine"];
     let mut findings = Findings::default();
@@ -33,10 +33,10 @@ pub(super) fn members_share_the_lints(repository: &Repository) -> Findings {
     findings
 }
 
-/// The folder of the guests that only tests use.
+/// The folder that contains the guests that only tests use.
 const GUESTS: &str = "tests/guests/";
 
-/// Every guest in `tests/guests` is named in a test. A guest that no test runs would
+/// Checks that a test names every guest in `tests/guests`, because a guest that no test runs would
 /// prove nothing.
 pub(super) fn guests_have_tests(repository: &Repository) -> Findings {
     let paths = repository.texts.keys().chain(&repository.others);
@@ -56,14 +56,13 @@ pub(super) fn guests_have_tests(repository: &Repository) -> Findings {
     lacking.map(|guest| format!("{GUESTS}{guest}: no test names it")).collect()
 }
 
-/// Every program that a Rust source file outside of xtask starts by name is in the list of
-/// [`suite::CI`]. So CI installs it, and `cargo xtask test` reports it if it is missing.
+/// Checks that every program that a Rust source file outside of xtask starts by name is in the list
+/// of [`suite::CI`]. So CI installs it, and `cargo xtask test` reports it if it is missing.
 pub(super) fn test_programs_are_announced(repository: &Repository) -> Findings {
     const START: &str = "Command::new(\"";
     let tools = suite::tools(repository.texts.get(suite::CI).map_or("", String::as_str));
     let known = |name: &str| {
-        // Programs that are always installed: the Rust toolchain, git and the POSIX
-        // shell.
+        // These programs are always installed: the Rust toolchain, git and the POSIX shell.
         matches!(name, "cargo" | "rustc" | "git" | "sh")
             || tools.iter().any(|tool| tool.program == name)
     };
