@@ -1,4 +1,4 @@
-//! Invariant 3 of `docs/proof.md`: reads of damaged data fail with an error that names the
+//! Tests invariant 3 of `docs/proof.md`: reads of damaged data fail with an error that names the
 //! file and the place of the damage, and never return the data.
 //!
 //! The experiment truncates real files of the log, of a state and of the catalogue, and

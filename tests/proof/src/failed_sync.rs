@@ -1,6 +1,6 @@
-//! Invariant 4 of `docs/proof.md`, first half: after a failed sync, the host closes the file
-//! and opens it again. It never acknowledges an event because a later sync of the same open
-//! file succeeds.
+//! Tests invariant 4 of `docs/proof.md`, first half: after a failed sync, the host closes the file
+//! and opens it again. It never acknowledges an event because a later sync of the same open file
+//! succeeds.
 //!
 //! In each case the real server runs under `strace`, which makes the N-th sync of each thread
 //! fail, and further syncs after it. The client sends refused events again until they are

@@ -1,4 +1,4 @@
-//! Invariant 4 of `docs/proof.md`, second half: a full disk loses nothing, and stops only
+//! Tests invariant 4 of `docs/proof.md`, second half: a full disk loses nothing, and stops only
 //! operations that need room. The server recovers by itself when there is room.
 //!
 //! The server's folder is on a small file system in memory. Events are sent until they are

@@ -1,5 +1,5 @@
-//! Invariant 15 of `docs/proof.md`: a token, cursor or `ETag` of one history is accepted while
-//! that history continues, and never in another.
+//! Tests invariant 15 of `docs/proof.md`: a token, cursor or `ETag` of one history is accepted
+//! while that history continues, and never in another.
 //!
 //! A *history* is the sequence of the log's events, together with one creation of the
 //! projection's state. It continues if the log still begins with these events, and the state

@@ -1,6 +1,6 @@
-//! Invariant 16 of `docs/proof.md`: if a plugin becomes non-deterministic at some event,
-//! because it depends on its instance's memory from then on, a second fold of a live batch or
-//! a verification finds it. A deterministic plugin is never reported.
+//! Tests invariant 16 of `docs/proof.md`: if a plugin becomes non-deterministic at some event,
+//! because it depends on its instance's memory from then on, a second fold of a live batch or a
+//! verification finds it. A deterministic plugin is never reported.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Invariant 13 of `docs/proof.md`: the experiments find bugs. Bugs are planted, one at a
+//! Tests invariant 13 of `docs/proof.md`: the experiments find bugs. Bugs are planted, one at a
 //! time, and the experiment that should find the bug must find it.
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Invariant 6 of `docs/proof.md`: replay is byte-identical.
+//! Tests invariant 6 of `docs/proof.md`: replay is byte-identical.
 //!
 //! Real plugins fold random logs in the sandbox under conditions that vary and must not change
 //! the result: the sizes of batches and chunks, the points of commits, the number of threads,

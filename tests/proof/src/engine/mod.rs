@@ -1,4 +1,4 @@
-//! Invariant 5 of `docs/proof.md`: state is the fold of the log up to the next offset.
+//! Tests invariant 5 of `docs/proof.md`: state is the fold of the log up to the next offset.
 //!
 //! The engine runs on one thread, and all its ports are fakes. A random history consists of
 //! events, faults, restarts, versions and an operator's decisions. After each step everything

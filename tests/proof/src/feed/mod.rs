@@ -1,4 +1,4 @@
-//! Invariant 9 of `docs/proof.md`: a feed misses and repeats nothing.
+//! Tests invariant 9 of `docs/proof.md`: a feed misses and repeats nothing.
 //!
 //! Each seed is one case. It has a *world* (a projection with several tables and partitions,
 //! whose versions change), a server that is restarted and killed, and clients. The bytes of

@@ -1,4 +1,4 @@
-//! Invariant 9 of `docs/proof.md` with real sockets: the real server behind a proxy that cuts
+//! Tests invariant 9 of `docs/proof.md` with real sockets: the real server behind a proxy that cuts
 //! connections at random bytes, and the real client.
 //!
 //! A second client, the *witness*, connects without the proxy and receives every change

@@ -1,4 +1,4 @@
-//! Invariant 10 of `docs/proof.md`: over Kafka, a crash of Lantern or of the broker has no
+//! Tests invariant 10 of `docs/proof.md`: over Kafka, a crash of Lantern or of the broker has no
 //! effect on the result.
 //!
 //! One case is one `kill -9` while events are appended to a topic with four partitions of a

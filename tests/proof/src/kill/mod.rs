@@ -1,4 +1,4 @@
-//! Invariant 2 of `docs/proof.md`: an acknowledged event survives a kill of the process, and
+//! Tests invariant 2 of `docs/proof.md`: an acknowledged event survives a kill of the process, and
 //! after the next start the state is the fold of the log, whatever the process was doing.
 //!
 //! One case is one `kill -9` of the server and its child processes, 5 to 50 ms after a phase

@@ -1,7 +1,6 @@
-//! Invariant 8 of `docs/proof.md`, for parsers: every parser returns a value or a clear error
+//! Tests invariant 8 of `docs/proof.md`, for parsers: every parser returns a value or a clear error
 //! for any bytes. It never panics, and its memory and time are proportional to the input. If a
-//! format has an encoder, a decoded value that is encoded and decoded again must be the same
-//! value.
+//! format has an encoder, a decoded value that is encoded and decoded again must be the same value.
 //!
 //! For each parser there is a function that runs it on bytes, and panics if the claim does not
 //! hold. The fuzz targets in `tests/fuzz` call the same functions. Inputs that the fuzz

@@ -1,7 +1,7 @@
-//! Invariant 14 of `docs/proof.md`: an accepted payload can be read back. If the log accepts a
-//! payload, the same value is returned by a row, in every format of the table, by the feed, by
-//! `events tail` and the API, and after an import into another server. Any other payload is
-//! refused when it arrives.
+//! Tests invariant 14 of `docs/proof.md`: an accepted payload can be read back. If the log accepts
+//! a payload, the same value is returned by a row, in every format of the table, by the feed, by
+//! `events tail` and the API, and after an import into another server. Any other payload is refused
+//! when it arrives.
 //!
 //! The servers and the command line are real. The guest copies `data` into a row. "The same
 //! value" means the same text of numbers, the same UTF-16 code units of text, and the same

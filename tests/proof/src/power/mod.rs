@@ -1,4 +1,4 @@
-//! Invariant 1 of `docs/proof.md`: an acknowledged event survives power loss.
+//! Tests invariant 1 of `docs/proof.md`: an acknowledged event survives power loss.
 
 mod disk;
 mod folders;
