@@ -1,4 +1,4 @@
-//! The handle of a client, and the task that runs its connection.
+//! Implements the handle of a client, and the task that runs its connection.
 
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;

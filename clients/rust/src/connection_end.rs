@@ -1,4 +1,4 @@
-//! The reasons why a connection was lost, and whether another attempt can succeed.
+//! Lists the reasons why a connection was lost, and whether another attempt can succeed.
 
 use std::fmt;
 use std::sync::Arc;

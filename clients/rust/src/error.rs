@@ -1,4 +1,4 @@
-//! The errors that a caller gets.
+//! Defines the errors that a caller gets.
 
 use std::sync::Arc;
 

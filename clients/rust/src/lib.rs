@@ -1,5 +1,5 @@
-//! A client of Lantern's feed: tables mirrored in memory and kept up to date
-//! over a WebSocket.
+//! Implements a client of Lantern's feed. The client keeps tables mirrored in memory and kept up to
+//! date over a WebSocket.
 //!
 //! Every state that a [`Table`] shows is a committed state of the server's table. If
 //! the connection is lost, the client reconnects by itself, with growing random pauses,

@@ -1,6 +1,6 @@
-//! The state of a mirrored table, which the task of the connection and the handles of the table
-//! share. It contains the rows of one committed state, and the readers that are notified of
-//! changes.
+//! Implements the state of a mirrored table, which the task of the connection and the handles of
+//! the table share. It contains the rows of one committed state, and the readers that are notified
+//! of changes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -1,4 +1,4 @@
-//! The options of a client.
+//! Defines the options of a client.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

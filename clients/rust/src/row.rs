@@ -1,4 +1,4 @@
-//! A row as the server sent it.
+//! Represents a row as the server sent it.
 
 use std::sync::Arc;
 

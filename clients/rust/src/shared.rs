@@ -1,4 +1,4 @@
-//! The state that the handles of a client and the task of its connection share.
+//! Holds the state that the handles of a client and the task of its connection share.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,6 +1,6 @@
-//! One subscription on a connection. It applies data frames to the mirrored table, and checks that
-//! each frame continues the rows. A snapshot or delta that comes in parts is applied in one step,
-//! when its last part has arrived.
+//! Implements one subscription on a connection. It applies data frames to the mirrored table, and
+//! checks that each frame continues the rows. A snapshot or delta that comes in parts is applied in
+//! one step, when its last part has arrived.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The handle of a mirrored table, and the stream of the table's changes.
+//! Implements the handle of a mirrored table, and the stream of the table's changes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::pin::Pin;

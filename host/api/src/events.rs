@@ -1,4 +1,4 @@
-//! Events: the answers of `POST /v1/events` and `GET /v1/events`.
+//! Defines the answers of `POST /v1/events` and `GET /v1/events`.
 
 use std::collections::BTreeMap;
 

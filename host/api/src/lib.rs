@@ -1,4 +1,4 @@
-//! The wire types of Lantern: the bodies of the HTTP API and the messages of the feed.
+//! Defines the wire types of Lantern: the bodies of the HTTP API and the messages of the feed.
 //!
 //! Server, command line and Rust client share these definitions; the OpenAPI document and the JSON
 //! Schema of the feed are generated from them. Clients use the crate too, so it depends only on

@@ -1,4 +1,4 @@
-//! Parked events: the answers and bodies under `/v1/projections/{name}/parked` and
+//! Defines the answers and bodies for parked events under `/v1/projections/{name}/parked` and
 //! `/v1/dead-letters`.
 
 use serde::{Deserialize, Serialize};

@@ -1,5 +1,5 @@
-//! Projections, their versions and shards: the answers under `/v1/projections`, and the
-//! results of an upload.
+//! Defines what the API reports about projections, their versions and shards: the answers under
+//! `/v1/projections`, and the results of an upload.
 
 use serde::{Deserialize, Serialize};
 

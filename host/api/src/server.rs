@@ -1,4 +1,5 @@
-//! The server itself: readiness, status, error codes and problems.
+//! Defines what the API reports about the server itself: readiness, status, error codes and
+//! problems.
 
 use std::borrow::Cow;
 

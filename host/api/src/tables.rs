@@ -1,4 +1,4 @@
-//! Tables: the answer of `GET /v1/tables/{projection}/{table}`.
+//! Defines the answer of `GET /v1/tables/{projection}/{table}`.
 
 use std::collections::BTreeMap;
 

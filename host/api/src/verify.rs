@@ -1,4 +1,5 @@
-//! Verifications: comparisons of a version's state with a second fold of the log.
+//! Defines what the API reports about verifications, which are comparisons of a version's state
+//! with a second fold of the log.
 
 use serde::{Deserialize, Serialize};
 

@@ -1,4 +1,4 @@
-//! The failures of commands, with their messages, and the exit codes for scripts.
+//! Defines the failures of commands, with their messages, and the exit codes for scripts.
 
 use std::fmt;
 use std::io::Write;

@@ -1,4 +1,4 @@
-//! The binary `lantern`, which contains the server and the commands that use a server.
+//! Implements the binary `lantern`, which contains the server and the commands that use a server.
 //!
 //! This file only parses the command line and calls the command. A command never opens the data
 //! folder of a running server; it uses HTTP.

@@ -1,4 +1,4 @@
-//! The reasons why an event is not accepted.
+//! Lists the reasons why an event is not accepted.
 
 use thiserror::Error;
 

@@ -1,7 +1,7 @@
-//! A scanner that finds the members of a JSON object, or the elements of an array, in one pass. It
-//! accepts no text that `serde_json` refuses, and returns the slices that `serde_json` would
-//! return. It does not handle names with escapes, deep nesting and invalid JSON. The caller must
-//! pass such texts to `serde_json`, which also returns the error.
+//! Implements a scanner that finds the members of a JSON object, or the elements of an array, in
+//! one pass. It accepts no text that `serde_json` refuses, and returns the slices that `serde_json`
+//! would return. It does not handle names with escapes, deep nesting and invalid JSON. The caller
+//! must pass such texts to `serde_json`, which also returns the error.
 //!
 //! Strings are read eight bytes at a time, because most of a text consists of strings.
 

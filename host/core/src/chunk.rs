@@ -1,4 +1,5 @@
-//! The unit in which a log stores and returns events: a few thousand events of one partition.
+//! Implements chunks, the unit in which a log stores and returns events. A chunk contains a few
+//! thousand events of one partition.
 
 use crate::{Events, Offset, PartitionId, Timestamp};
 

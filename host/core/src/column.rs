@@ -1,4 +1,4 @@
-//! A column of byte strings, stored one after another.
+//! Implements a column of byte strings, stored one after another.
 
 use thiserror::Error;
 

@@ -1,5 +1,5 @@
-//! The changes of a commit, in the form in which the feed sends them and the change log stores
-//! them.
+//! Represents the changes of a commit, in the form in which the feed sends them and the change log
+//! stores them.
 
 use serde::{Deserialize, Serialize};
 

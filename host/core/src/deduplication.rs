@@ -1,6 +1,6 @@
-//! The deduplication window: remembers the identities of the newest events in memory, and finds an
-//! event by its identity. It consists of a ring with one entry for each event, and a hash table
-//! that finds the entry of an identity. It takes about 40 bytes per event.
+//! Implements the deduplication window, which remembers the identities of the newest events in
+//! memory, and finds an event by its identity. It consists of a ring with one entry for each event,
+//! and a hash table that finds the entry of an identity. It takes about 40 bytes per event.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};

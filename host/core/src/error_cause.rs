@@ -1,4 +1,4 @@
-//! The cause of a failed operation, which errors of this crate contain.
+//! Represents the cause of a failed operation, which errors of this crate contain.
 
 use std::error::Error;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! The types that all other crates share (events, chunks, batches, manifests, changes),
-//! and the ports (traits) between the crates.
+//! Defines the types that all other crates share (events, chunks, batches, manifests, changes), and
+//! the ports (traits) between the crates.
 //!
 //! This crate does no I/O and has no global state. It does not depend on a runtime, a
 //! database or a WebAssembly engine.

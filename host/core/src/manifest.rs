@@ -1,4 +1,5 @@
-//! The manifest, in which a plugin describes itself, and the rules that a manifest must follow.
+//! Defines the manifest, in which a plugin describes itself, and the rules that a manifest must
+//! follow.
 
 use std::collections::BTreeSet;
 

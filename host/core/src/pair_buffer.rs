@@ -1,5 +1,5 @@
-//! A buffer for pairs of keys and values that are read from a store together. It does not allocate
-//! memory for each pair.
+//! Implements a buffer for pairs of keys and values that are read from a store together. It does
+//! not allocate memory for each pair.
 
 /// The number of pairs with which a buffer counts as full.
 const PAIRS_MAX: usize = 1_024;

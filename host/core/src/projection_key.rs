@@ -1,4 +1,4 @@
-//! The key that identifies a projection, made of its tenant and its name.
+//! Defines the key that identifies a projection, made of its tenant and its name.
 
 use sha2::{Digest, Sha256};
 

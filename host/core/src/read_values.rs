@@ -1,4 +1,4 @@
-//! A buffer for values that are read for many keys at once.
+//! Implements a buffer for values that are read for many keys at once.
 
 use std::ops::Range;
 

@@ -1,4 +1,4 @@
-//! The records that the catalogue and the file of a shard contain, apart from rows.
+//! Defines the records that the catalogue and the file of a shard contain, apart from rows.
 
 use std::cmp::Ordering;
 use std::fmt;

@@ -1,5 +1,5 @@
-//! Views: what readers see of a version. A view is one committed state of a version with all its
-//! shards.
+//! Implements views, which are what readers see of a version. A view is one committed state of a
+//! version with all its shards.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The changes that a commit writes to a shard's file.
+//! Represents the changes that a commit writes to a shard's file.
 
 use std::collections::BTreeMap;
 use std::fmt;

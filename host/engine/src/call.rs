@@ -1,5 +1,5 @@
-//! One call of a plugin. This module answers the plugin's host calls, and keeps its writes separate
-//! from the shard's state until the call has succeeded.
+//! Executes one call of a plugin. This module answers the plugin's host calls, and keeps its writes
+//! separate from the shard's state until the call has succeeded.
 
 use std::any::Any;
 use std::sync::Arc;

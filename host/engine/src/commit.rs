@@ -1,6 +1,6 @@
-//! Commits. A commit writes the applied changes and the next offset in one transaction. If there is
-//! more to fold, it runs on a thread of its own in parallel to the fold. A shard has at most one
-//! commit in progress.
+//! Implements commits. A commit writes the applied changes and the next offset in one transaction.
+//! If there is more to fold, it runs on a thread of its own in parallel to the fold. A shard has at
+//! most one commit in progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

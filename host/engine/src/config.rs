@@ -1,4 +1,4 @@
-//! The settings of the engine. Their doc comments are the source of the reference in
+//! Defines the settings of the engine. Their doc comments are the source of the reference in
 //! docs/config.md.
 
 use schemars::JsonSchema;

@@ -1,4 +1,4 @@
-//! The engine: connects the registry, the scheduler and the ports.
+//! Implements the engine, which connects the registry, the scheduler and the ports.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! An index that finds changed pairs by the hash of their key.
+//! Implements an index that finds changed pairs by the hash of their key.
 
 use std::hash::BuildHasher;
 use std::sync::LazyLock;

@@ -1,6 +1,6 @@
-//! The operations on projections: upload, activate, roll back, pause, resume, rebuild, delete.
-//! Every change of the catalogue is one durable write. The registry in memory is changed after that
-//! write.
+//! Implements the operations on projections: upload, activate, roll back, pause, resume, rebuild,
+//! delete. Every change of the catalogue is one durable write. The registry in memory is changed
+//! after that write.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,5 @@
-//! Maintenance: work on shards that is done at intervals and does not depend on their steps.
+//! Implements maintenance, which is work on shards that is done at intervals and does not depend on
+//! their steps.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;

@@ -1,7 +1,8 @@
-//! The outbox: emitted events that wait to be appended to the log. The commit that contains a call
-//! also makes the events that the call emitted durable. After that they are appended to the log,
-//! and once the log has them, they are removed from the outbox. If an append is repeated after a
-//! crash, the log recognizes the events, because the id of an emitted event never changes.
+//! Implements the outbox, which contains emitted events that wait to be appended to the log. The
+//! commit that contains a call also makes the events that the call emitted durable. After that they
+//! are appended to the log, and once the log has them, they are removed from the outbox. If an
+//! append is repeated after a crash, the log recognizes the events, because the id of an emitted
+//! event never changes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! The parked events of a shard. This module adds, removes, counts and reads their records, and
-//! knows the subjects whose later events wait.
+//! Manages the parked events of a shard. This module adds, removes, counts and reads their records,
+//! and knows the subjects whose later events wait.
 
 use lantern_core::{
     ApplyError, Event, KeyRange, OnFailure, Pairs, ParkedKind, ParkedRecord, ReadStore, ShardMeta,

@@ -1,4 +1,4 @@
-//! The ports that the engine needs.
+//! Lists the ports that the engine needs.
 
 use std::sync::Arc;
 

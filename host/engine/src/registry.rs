@@ -1,4 +1,5 @@
-//! The registry: all projections in memory, with their records, versions and shards.
+//! Implements the registry, which keeps all projections in memory, with their records, versions and
+//! shards.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;

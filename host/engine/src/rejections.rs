@@ -1,5 +1,5 @@
-//! Rejections. During a call, a plugin can reject single events and apply the others; the call does
-//! not fail.
+//! Implements rejections. During a call, a plugin can reject single events and apply the others;
+//! the call does not fail.
 
 use lantern_core::{Batch, Cause, HostError, OnFailure};
 

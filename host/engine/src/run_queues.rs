@@ -1,7 +1,7 @@
-//! The run queues. A fixed number of threads run the steps of shards; each thread runs one step at
-//! a time. There are two classes of shards: quick shards, and slow or new shards. Each class has
-//! its own threads, so quick shards never wait for slow ones. In each class, shards that serve
-//! readers run first; every few turns, a shard that catches up in the background runs first
+//! Implements the run queues. A fixed number of threads run the steps of shards; each thread runs
+//! one step at a time. There are two classes of shards: quick shards, and slow or new shards. Each
+//! class has its own threads, so quick shards never wait for slow ones. In each class, shards that
+//! serve readers run first; every few turns, a shard that catches up in the background runs first
 //! instead. In the slow class, shards whose plugins use much fuel run after all others, except
 //! every few turns. So a new shard waits for at most one step of such a plugin.
 

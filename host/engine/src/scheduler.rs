@@ -1,4 +1,4 @@
-//! The threads that run the steps of shards, with their run queues.
+//! Implements the threads that run the steps of shards, with their run queues.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

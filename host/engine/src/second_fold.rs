@@ -1,6 +1,7 @@
-//! Second folds. A fresh instance folds a sample of live batches again over the same state, before
-//! the result of the first fold is merged. This detects a plugin that passed the determinism check
-//! at its upload and is no longer deterministic. The results of the second fold are dropped.
+//! Implements second folds. A fresh instance folds a sample of live batches again over the same
+//! state, before the result of the first fold is merged. This detects a plugin that passed the
+//! determinism check at its upload and is no longer deterministic. The results of the second fold
+//! are dropped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,6 +1,6 @@
-//! One version on one partition. A shard reads events, applies them and commits the changes. It
-//! does not know threads or other shards. A step depends only on the log, the state and the
-//! plugin's answers.
+//! Implements a shard, which is one version on one partition. A shard reads events, applies them
+//! and commits the changes. It does not know threads or other shards. A step depends only on the
+//! log, the state and the plugin's answers.
 //!
 //! A shard only coordinates its parts: [`ShardState`] (rows, parked events, outbox), [`Runner`]
 //! (the plugin), [`Gatherer`] (the next batch) and [`CommitPipeline`].

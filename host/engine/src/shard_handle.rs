@@ -1,5 +1,5 @@
-//! The handle of a shard. The scheduler and status queries use it while a thread runs a step of the
-//! shard.
+//! Implements the handle of a shard. The scheduler and status queries use it while a thread runs a
+//! step of the shard.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};

@@ -1,5 +1,5 @@
-//! The state of one shard: its record, rows, parked events and emitted events. A commit writes the
-//! changes of all of them together. This module knows neither the plugin nor the log.
+//! Implements the state of one shard: its record, rows, parked events and emitted events. A commit
+//! writes the changes of all of them together. This module knows neither the plugin nor the log.
 
 use std::sync::Arc;
 

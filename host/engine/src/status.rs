@@ -1,4 +1,4 @@
-//! The types of the engine's status, which the API, the command line and the metrics show.
+//! Defines the types of the engine's status, which the API, the command line and the metrics show.
 
 use crate::VerifyStatus;
 

@@ -1,5 +1,5 @@
-//! Why a shard stops: because of a fault of the host, which is temporary, or because of a halt,
-//! which needs an operator.
+//! Describes why a shard stops: because of a fault of the host, which is temporary, or because of a
+//! halt, which needs an operator.
 
 use std::time::Duration;
 

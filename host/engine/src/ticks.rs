@@ -1,5 +1,6 @@
-//! Ticks: what happens when the watermark moves. First the timers that are due fire, in calls of
-//! their own. Then the rows whose retention ends are deleted, and the watermark moves.
+//! Implements ticks, which are what happens when the watermark moves. First the timers that are due
+//! fire, in calls of their own. Then the rows whose retention ends are deleted, and the watermark
+//! moves.
 
 use std::ops::Range;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! One turn of one shard. A turn opens the shard if needed, runs a step, publishes its commits to
-//! readers, appends its emitted events to the log, and decides when the shard runs again.
+//! Runs one turn of one shard. A turn opens the shard if needed, runs a step, publishes its commits
+//! to readers, appends its emitted events to the log, and decides when the shard runs again.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

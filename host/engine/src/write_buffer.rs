@@ -1,7 +1,7 @@
-//! The write buffer: changes of a shard that are applied and not committed, on top of the committed
-//! state. The changes of a commit in progress stay separate until the commit has ended. So reads
-//! return the same before, during and after the commit. If the commit fails, its changes are put
-//! back below the changes that were applied since.
+//! Implements the write buffer, which contains changes of a shard that are applied and not
+//! committed, on top of the committed state. The changes of a commit in progress stay separate
+//! until the commit has ended. So reads return the same before, during and after the commit. If the
+//! commit fails, its changes are put back below the changes that were applied since.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The producer of appended events, and how it reports what has happened to a record.
+//! Implements the producer of appended events, and how it reports what has happened to a record.
 
 use std::sync::mpsc::Sender;
 

@@ -1,5 +1,5 @@
-//! The watcher: a thread that asks the broker at intervals for the bounds of the partitions, for
-//! their number, and for the ids and settings of the topics.
+//! Implements the watcher, a thread that asks the broker at intervals for the bounds of the
+//! partitions, for their number, and for the ids and settings of the topics.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -1,4 +1,4 @@
-//! The settings of a log on Kafka. Their doc comments are the source of the reference in
+//! Defines the settings of a log on Kafka. Their doc comments are the source of the reference in
 //! docs/config.md.
 
 use std::collections::BTreeMap;

@@ -1,5 +1,5 @@
-//! The log on Kafka topics: [`KafkaLog`] is a [`lantern_core::Log`] whose
-//! partitions are those of one or more topics.
+//! Implements the log on Kafka topics: [`KafkaLog`] is a [`lantern_core::Log`] whose partitions are
+//! those of one or more topics.
 //!
 //! Offsets are those of Kafka, and there may be gaps between them. Cursors (`reader`) are threads
 //! that poll librdkafka and turn records directly into columns (`record_decoding`). The newest

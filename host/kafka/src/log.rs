@@ -1,5 +1,5 @@
-//! The log on Kafka. This module opens the topics, starts the threads, and implements [`Log`] and
-//! the other ports of a log.
+//! Implements the log on Kafka. This module opens the topics, starts the threads, and implements
+//! [`Log`] and the other ports of a log.
 
 use std::ops::ControlFlow;
 use std::path::Path;

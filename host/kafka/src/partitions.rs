@@ -1,6 +1,6 @@
-//! The table with the numbers that the partitions of the topics have in the log. It is a file in
-//! the data folder. Entries are only added. So a number means the same partition as long as the
-//! data folder exists, even if topics get more partitions.
+//! Implements the table with the numbers that the partitions of the topics have in the log. It is a
+//! file in the data folder. Entries are only added. So a number means the same partition as long as
+//! the data folder exists, even if topics get more partitions.
 
 use std::collections::HashMap;
 use std::fs::File;

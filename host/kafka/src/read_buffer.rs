@@ -1,5 +1,5 @@
-//! The newest chunks that one cursor has read from one partition. Older chunks are evicted. This
-//! module uses no client and no thread.
+//! Holds the newest chunks that one cursor has read from one partition. Older chunks are evicted.
+//! This module uses no client and no thread.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! A cursor: a thread with a consumer of its own. It reads each partition from the offset that its
-//! buffer requests, and converts records to columns.
+//! Implements a cursor, which is a thread with a consumer of its own. It reads each partition from
+//! the offset that its buffer requests, and converts records to columns.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;

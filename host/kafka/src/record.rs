@@ -1,4 +1,4 @@
-//! Kafka records before they are decoded.
+//! Represents Kafka records before they are decoded.
 
 use lantern_cloudevents::EventError;
 use lantern_core::Timestamp;

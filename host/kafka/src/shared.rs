@@ -1,4 +1,4 @@
-//! The state of each partition, which readers, cursors and the watcher share.
+//! Holds the state of each partition, which readers, cursors and the watcher share.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The settings of the feed. Their defaults are the limits that docs/feed.md states.
+//! Defines the settings of the feed. Their defaults are the limits that docs/feed.md states.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The feed: sends the changes of tables to readers over WebSocket.
+//! Implements the feed, which sends the changes of tables to readers over WebSocket.
 //!
 //! Guarantees: Every state that a client shows is a committed state of the table. Within
 //! an epoch a client never shows an older commit after a newer one. A client that was

@@ -1,5 +1,5 @@
-//! The feed of one projection. It contains the epoch, the newest commits, and the topics that
-//! select rows from these commits.
+//! Implements the feed of one projection. It contains the epoch, the newest commits, and the topics
+//! that select rows from these commits.
 //!
 //! The feed of a projection exists as long as it has subscriptions. Engine threads only add commits
 //! to the ring and wake the projection's task ([`crate::advance`]), which wakes the sessions. So

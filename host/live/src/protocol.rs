@@ -1,4 +1,4 @@
-//! The messages of the protocol ([`lantern_api::feed`]) as this crate builds them, and the
+//! Builds the messages of the protocol ([`lantern_api::feed`]) as this crate builds them, and the
 //! handshake. This module does not use tables or sockets.
 //!
 //! Data frames are put together from encoded pieces, so that rows are encoded once for all

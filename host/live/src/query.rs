@@ -1,5 +1,5 @@
-//! Queries: what a subscription selects. Sessions with equal queries share one topic, and so its
-//! snapshot, its merged deltas and its encoded bytes.
+//! Implements queries, which are what a subscription selects. Sessions with equal queries share one
+//! topic, and so its snapshot, its merged deltas and its encoded bytes.
 //!
 //! A [`Query`] determines which rows a reader gets and in which form. Mode, rate and token
 //! determine only how the rows are delivered, so they are not part of a query.

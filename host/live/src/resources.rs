@@ -1,5 +1,5 @@
-//! What all sessions share: the views, the settings, and the limits for concurrent reads and for
-//! memory.
+//! Holds what all sessions share: the views, the settings, and the limits for concurrent reads and
+//! for memory.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;

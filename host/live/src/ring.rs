@@ -1,7 +1,8 @@
-//! The ring: the newest commits of a projection, in memory, for subscribers that keep up with the
-//! feed. A subscriber stores only the number of the commit that it has reached, so a slow
-//! subscriber takes no more memory. If the ring no longer has a subscriber's next commit, the
-//! subscriber continues from the change log. This module uses no lock and no clock.
+//! Implements the ring, which keeps the newest commits of a projection, in memory, for subscribers
+//! that keep up with the feed. A subscriber stores only the number of the commit that it has
+//! reached, so a slow subscriber takes no more memory. If the ring no longer has a subscriber's
+//! next commit, the subscriber continues from the change log. This module uses no lock and no
+//! clock.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

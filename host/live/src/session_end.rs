@@ -1,4 +1,4 @@
-//! How a session ends, and why.
+//! Defines how a session ends, and why.
 
 use std::borrow::Cow;
 

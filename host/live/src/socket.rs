@@ -1,7 +1,7 @@
-//! A WebSocket connection. The WebSocket library reads messages, and handles control frames and the
-//! close. Data frames are written in pieces without the library. So the bytes that all subscribers
-//! share are not copied for each subscriber, and no session needs a write buffer of the size of its
-//! largest frame.
+//! Implements a WebSocket connection. The WebSocket library reads messages, and handles control
+//! frames and the close. Data frames are written in pieces without the library. So the bytes that
+//! all subscribers share are not copied for each subscriber, and no session needs a write buffer of
+//! the size of its largest frame.
 
 use std::io::{self, IoSlice};
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The reasons why a subscription cannot start, and the conversion from errors of the store.
+//! Lists the reasons why a subscription cannot start, and the conversion from errors of the store.
 
 use lantern_core::{RequestError, StoreError, ViewError};
 

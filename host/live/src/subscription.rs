@@ -1,5 +1,5 @@
-//! One subscription. It decides what is sent to its client next. It is a state machine without I/O.
-//! The session asks it for a frame whenever the session can write one.
+//! Implements one subscription. It decides what is sent to its client next. It is a state machine
+//! without I/O. The session asks it for a frame whenever the session can write one.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;

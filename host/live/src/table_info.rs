@@ -1,4 +1,4 @@
-//! The public tables of a version, with their fields as the protocol describes them.
+//! Describes the public tables of a version, with their fields as the protocol describes them.
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! The resume token. It contains the point that a subscription had reached; clients cannot read it.
-//! It grants no access: a client with a token is checked like any other client.
+//! Implements the resume token. It contains the point that a subscription had reached; clients
+//! cannot read it. It grants no access: a client with a token is checked like any other client.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -1,5 +1,5 @@
-//! Topics. A topic is the data that subscribers with equal queries share: the snapshot and the
-//! deltas, each encoded once, and the list of sessions to wake.
+//! Implements topics. A topic is the data that subscribers with equal queries share: the snapshot
+//! and the deltas, each encoded once, and the list of sessions to wake.
 //!
 //! A topic exists as long as it has subscriptions. Commits are stored once for each projection
 //! ([`crate::projection_feed`]), and the topic selects its changes from them.

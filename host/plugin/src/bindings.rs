@@ -1,5 +1,5 @@
-//! The bindings of the plugin contract, generated from its WIT file. Each major version has a
-//! module.
+//! Contains the bindings of the plugin contract, generated from its WIT file. Each major version
+//! has a module.
 
 /// Version 0.2 of the contract.
 #[allow(

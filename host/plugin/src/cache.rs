@@ -1,6 +1,6 @@
-//! The cache of compiled code on disk. Compiled code is native code: if another program had written
-//! it, it could do anything. So a file is loaded only if a keyed hash proves that this installation
-//! created it, for this engine and this upload.
+//! Implements the cache of compiled code on disk. Compiled code is native code: if another program
+//! had written it, it could do anything. So a file is loaded only if a keyed hash proves that this
+//! installation created it, for this engine and this upload.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};

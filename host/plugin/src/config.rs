@@ -1,5 +1,5 @@
-//! The settings of the plugin host. The name of a setting ends in its unit. An unknown setting is
-//! an error.
+//! Defines the settings of the plugin host. The name of a setting ends in its unit. An unknown
+//! setting is an error.
 
 use std::path::PathBuf;
 

@@ -1,5 +1,5 @@
-//! The WebAssembly engine of the host. This module decides which features of WebAssembly are
-//! enabled, and runs the timer that ends calls that take too long.
+//! Configures the WebAssembly engine of the host. This module decides which features of WebAssembly
+//! are enabled, and runs the timer that ends calls that take too long.
 
 use std::hash::{Hash as _, Hasher};
 use std::num::NonZeroUsize;

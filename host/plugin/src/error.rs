@@ -1,4 +1,4 @@
-//! The errors of loading a plugin. Their texts are for the plugin's author.
+//! Defines the errors of loading a plugin. Their texts are for the plugin's author.
 
 use lantern_core::ManifestError;
 use serde::{Deserialize, Serialize};

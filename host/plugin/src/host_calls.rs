@@ -1,5 +1,5 @@
-//! The host calls of version 0.2 of the contract. They check the values from the guest and pass
-//! them to the [`lantern_core::Host`].
+//! Implements the host calls of version 0.2 of the contract. They check the values from the guest
+//! and pass them to the [`lantern_core::Host`].
 
 use lantern_core::{
     Cause, Column, HostError, Level, NewEvent, ReadValues, TableId, Timestamp, VersionSource,

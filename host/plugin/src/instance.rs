@@ -1,5 +1,5 @@
-//! A loaded plugin and its running instances. This module calls the plugin, enforces the limits of
-//! calls, and writes the error texts.
+//! Implements a loaded plugin and its running instances. This module calls the plugin, enforces the
+//! limits of calls, and writes the error texts.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

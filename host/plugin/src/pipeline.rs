@@ -1,6 +1,6 @@
-//! The steps from an upload to compiled code: convert it to a component, check it, compile it. The
-//! result depends only on the input. Hostile input may take minutes or gigabytes, so these steps
-//! run in a separate process.
+//! Runs the steps from an upload to compiled code: convert it to a component, check it, compile it.
+//! The result depends only on the input. Hostile input may take minutes or gigabytes, so these
+//! steps run in a separate process.
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};

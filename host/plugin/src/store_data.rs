@@ -1,5 +1,5 @@
-//! The data that the engine stores with an instance: the host that executes the instance's calls,
-//! the resources that the instance has used so far, and its memory.
+//! Defines the data that the engine stores with an instance: the host that executes the instance's
+//! calls, the resources that the instance has used so far, and its memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};

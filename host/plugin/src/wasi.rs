@@ -1,8 +1,8 @@
-//! WASI 0.2 for languages that need it, with deterministic results. The clock shows the watermark
-//! while timers fire, and 1970 while events are applied. Random numbers have a fixed seed, and
-//! waiting takes no time. There are no arguments, environment variables or files. What the guest
-//! writes to standard output is logged. There are no interfaces to the outside, such as sockets and
-//! HTTP.
+//! Implements WASI 0.2 for languages that need it, with deterministic results. The clock shows the
+//! watermark while timers fire, and 1970 while events are applied. Random numbers have a fixed
+//! seed, and waiting takes no time. There are no arguments, environment variables or files. What
+//! the guest writes to standard output is logged. There are no interfaces to the outside, such as
+//! sockets and HTTP.
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -1,5 +1,5 @@
-//! The aggregates of a group: their names, and the accumulators that compute them while rows are
-//! read.
+//! Implements the aggregates of a group: their names, and the accumulators that compute them while
+//! rows are read.
 
 use lantern_core::{FieldKind, FieldSpec, FieldValue, RowFields, field_named};
 use lantern_sketch::{Distinct, Percentiles};

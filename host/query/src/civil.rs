@@ -1,4 +1,4 @@
-//! Calendar dates as numbers of days, and times as text. A *local* time is the number of
+//! Converts calendar dates to numbers of days, and times to text. A *local* time is the number of
 //! microseconds from 1970-01-01T00:00 on the clock of a zone.
 
 pub(crate) const SECOND_US: i64 = 1_000_000;

@@ -1,4 +1,5 @@
-//! The settings of queries. Their doc comments are the source of the reference in docs/config.md.
+//! Defines the settings of queries. Their doc comments are the source of the reference in
+//! docs/config.md.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

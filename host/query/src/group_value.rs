@@ -1,4 +1,4 @@
-//! The values in the columns of a group.
+//! Represents the values in the columns of a group.
 
 use std::cmp::Ordering;
 

@@ -1,4 +1,4 @@
-//! A query as its caller requests it, before it is checked against a table.
+//! Represents a query as its caller requests it, before it is checked against a table.
 
 use lantern_core::FieldKind;
 use serde_json::Value;

@@ -1,4 +1,4 @@
-//! The state of the server that requests and jobs share.
+//! Holds the state of the server that requests and jobs share.
 
 use std::sync::Arc;
 use std::thread::available_parallelism;

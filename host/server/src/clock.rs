@@ -1,4 +1,4 @@
-//! The clocks of the machine, as the engine and the server read them.
+//! Implements the clocks of the machine, as the engine and the server read them.
 
 use std::time::{Duration, Instant};
 

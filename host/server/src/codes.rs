@@ -1,4 +1,4 @@
-//! The one table of all error codes. Long because each code has an entry of its own.
+//! Contains the one table of all error codes. Long because each code has an entry of its own.
 
 /// One error code. Its page in the documentation is generated from this.
 #[derive(Clone, Copy, Debug)]

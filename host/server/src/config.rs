@@ -1,4 +1,4 @@
-//! All settings, in one struct. The doc comments are the reference.
+//! Combines all settings, in one struct. The doc comments are the reference.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! The data folder: the paths of its files, and the lock that lets only one process use it.
+//! Manages the data folder: the paths of its files, and the lock that lets only one process use it.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Write};

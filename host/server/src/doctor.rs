@@ -1,5 +1,5 @@
-//! `lantern doctor`: checks every file of a data folder, and reports which files are damaged and
-//! how to repair each of them. No server may use the folder at the same time.
+//! Implements `lantern doctor`, which checks every file of a data folder, and reports which files
+//! are damaged and how to repair each of them. No server may use the folder at the same time.
 //!
 //! A check changes nothing. A repair (`--repair`) moves damaged state files into the folder
 //! `damaged`, and the server folds their versions again from the log when it starts. A repair

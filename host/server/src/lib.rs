@@ -1,4 +1,4 @@
-//! The server: HTTP API, feed, dashboard, metrics, and the code that connects log,
+//! Implements the server: HTTP API, feed, dashboard, metrics, and the code that connects log,
 //! store, plugin host, engine and feed.
 //!
 //! It contains no rules about events, tables or versions; these are in the engine. It does not

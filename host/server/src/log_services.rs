@@ -1,4 +1,4 @@
-//! The services that a log provides in addition to reading and appending.
+//! Provides the services that a log provides in addition to reading and appending.
 
 use std::sync::Arc;
 

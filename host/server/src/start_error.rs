@@ -1,4 +1,4 @@
-//! Why the server does not start.
+//! Describes why the server does not start.
 
 use std::error::Error;
 use std::net::SocketAddr;

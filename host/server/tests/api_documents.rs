@@ -1,4 +1,4 @@
-//! The published documents of the API: `docs/openapi.json` for HTTP and
+//! Tests the published documents of the API: `docs/openapi.json` for HTTP and
 //! `docs/feed.schema.json` for the feed. Both are generated from `lantern-api`.
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! The settings of the store.
+//! Defines the settings of the store.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

@@ -1,4 +1,5 @@
-//! The disk on which the store's files are: the disk of the machine, or one that a test simulates.
+//! Defines the disk on which the store's files are: the disk of the machine, or one that a test
+//! simulates.
 
 use std::ffi::OsString;
 use std::fmt::Debug;

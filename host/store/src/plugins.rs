@@ -1,4 +1,4 @@
-//! The uploaded plugins. Each is stored in a file whose name is the SHA-256 of its bytes.
+//! Stores the uploaded plugins. Each is stored in a file whose name is the SHA-256 of its bytes.
 
 use std::fs::{self, File};
 use std::io::{self, Write};

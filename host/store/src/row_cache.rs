@@ -1,5 +1,5 @@
-//! A cache for rows of tables that are stored in runs. It finds rows by the hash of their key.
-//! Without the cache, a read must search several runs.
+//! Implements a cache for rows of tables that are stored in runs. It finds rows by the hash of
+//! their key. Without the cache, a read must search several runs.
 //!
 //! The cache contains rows as of the last commit. If there is room, it contains all rows of a
 //! table. In this case, a row that is not in the cache does not exist. Otherwise it contains the

@@ -1,5 +1,5 @@
-//! The state of one shard: a redb file that is opened when it is used and closed when it
-//! is idle.
+//! Implements the state of one shard, which is a redb file that is opened when it is used and
+//! closed when it is idle.
 //!
 //! A read does not begin a transaction of its own. Each commit creates a [`CommitReader`], which is
 //! a read transaction with its tables opened, and all reads use it until the next commit. The file

@@ -1,5 +1,5 @@
-//! The handle through which the engine uses a shard. It implements the ports [`ShardStore`] and
-//! [`ReadStore`], and records the metrics of commits.
+//! Implements the handle through which the engine uses a shard. It implements the ports
+//! [`ShardStore`] and [`ReadStore`], and records the metrics of commits.
 
 use std::sync::Arc;
 use std::time::Instant;

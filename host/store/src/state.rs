@@ -1,5 +1,5 @@
-//! The folder `state`. This module finds the file of a shard, and deletes the files of removed
-//! versions.
+//! Manages the folder `state`. This module finds the file of a shard, and deletes the files of
+//! removed versions.
 
 use std::ffi::OsStr;
 use std::io;

@@ -1,4 +1,4 @@
-//! The names of the redb tables in the file of a shard. They are part of the file's format.
+//! Lists the names of the redb tables in the file of a shard. They are part of the file's format.
 
 use std::borrow::Cow;
 

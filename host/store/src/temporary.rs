@@ -1,4 +1,4 @@
-//! The state for a single task. Its file is deleted after the task.
+//! Implements the state for a single task. Its file is deleted after the task.
 
 use lantern_core::{KeyRange, Pairs, ReadStore, ReadValues, ShardStore, Space, StoreError, Writes};
 

@@ -1,4 +1,4 @@
-//! The commits of a shard that are not durable yet.
+//! Tracks the commits of a shard that are not durable yet.
 
 use lantern_core::{ShardMeta, Space, Writes};
 use redb::Database;

@@ -1,5 +1,5 @@
-//! A declaration, as a user writes it. The doc comments of its types become the texts of the JSON
-//! Schema.
+//! Defines a declaration, as a user writes it. The doc comments of its types become the texts of
+//! the JSON Schema.
 
 use serde::Deserialize;
 use serde::de::{self, Deserializer};

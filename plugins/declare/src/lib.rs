@@ -1,4 +1,5 @@
-//! The interpreter for projections without code. It folds events by a declaration in YAML or JSON.
+//! Implements the interpreter for projections without code. It folds events by a declaration in
+//! YAML or JSON.
 //!
 //! `docs/guide/declarations.md` describes declarations. This plugin reads one in `setup`, checks it
 //! completely, and converts it to a plan. In the plan, names become indexes, fields become typed

@@ -1,4 +1,4 @@
-//! The mistakes in a declaration: what is wrong, and in which place.
+//! Describes the mistakes in a declaration: what is wrong, and in which place.
 
 use std::fmt::{self, Write as _};
 

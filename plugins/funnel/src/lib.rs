@@ -1,4 +1,4 @@
-//! From a page view to the cart to an order: how many users reach each step, and how
+//! Follows users from a page view to the cart to an order: how many users reach each step, and how
 //! long they take, by country.
 //!
 //! A *journey* begins with a user's first `page.viewed`, continues with the first

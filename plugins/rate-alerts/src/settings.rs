@@ -1,4 +1,4 @@
-//! The parameters.
+//! Defines the parameters.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Revenue by product and by minute, from `order.placed`.
+//! Computes revenue by product and by minute, from `order.placed`.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;

@@ -1,4 +1,4 @@
-//! The bindings of a guest to the plugin contract, generated from `wit/projection.wit`.
+//! Contains the bindings of a guest to the plugin contract, generated from `wit/projection.wit`.
 //!
 //! Only [`crate::export!`] and this crate may use them. The other modules of the crate contain
 //! everything that a plugin needs, with documentation.

@@ -1,5 +1,5 @@
-//! The index of a table's rows in memory. It contains the key of each row, and which rows have
-//! changed.
+//! Implements the index of a table's rows in memory. It contains the key of each row, and which
+//! rows have changed.
 //!
 //! In the index, each key has a position (*place*). The table stores the rows themselves at the
 //! same positions. So the index does not depend on the type of the rows, and a plugin with several

@@ -1,4 +1,4 @@
-//! The part of a call's output that does not consist of rows: timers and emitted events.
+//! Collects the part of a call's output that does not consist of rows: timers and emitted events.
 
 use std::cell::RefCell;
 

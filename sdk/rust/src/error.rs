@@ -1,4 +1,4 @@
-//! The errors of a projection that folds events.
+//! Defines the errors of a projection that folds events.
 //!
 //! An error never becomes a panic. The plugin returns it to the host, which parks the event and
 //! shows the message.

@@ -1,4 +1,4 @@
-//! The events and timers that a projection processes.
+//! Represents the events and timers that a projection processes.
 
 use serde::Deserialize;
 

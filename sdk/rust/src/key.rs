@@ -1,4 +1,4 @@
-//! The keys of rows.
+//! Implements the keys of rows.
 //!
 //! A key is text, ordered by its bytes. A key can consist of several parts with `/` between them.
 //! Rows whose keys begin with the same parts are adjacent.

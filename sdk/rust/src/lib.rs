@@ -1,4 +1,4 @@
-//! The SDK for Lantern projections in Rust. A projection is a struct of typed tables, a
+//! Provides the SDK for Lantern projections in Rust. A projection is a struct of typed tables, a
 //! function that turns an event into row changes, and one line that exports it.
 //!
 //! ```

@@ -1,5 +1,5 @@
-//! The trait that a plugin implements, and the code that calls it. The contract has two functions,
-//! `setup` and `apply`, which the host calls.
+//! Defines the trait that a plugin implements, and the code that calls it. The contract has two
+//! functions, `setup` and `apply`, which the host calls.
 
 use std::cell::Cell;
 

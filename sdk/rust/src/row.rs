@@ -1,4 +1,4 @@
-//! The types of rows, and how they become bytes.
+//! Defines the types of rows, and how they become bytes.
 //!
 //! A row that is read must be equal to the row that was written. Otherwise the tables would depend
 //! on when the host drops an instance.

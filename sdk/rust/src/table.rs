@@ -1,4 +1,4 @@
-//! Typed tables. The contract itself passes rows as bytes.
+//! Implements typed tables. The contract itself passes rows as bytes.
 //!
 //! Rows that were read or written stay in memory as values. Changes are sent to the host at the end
 //! of a call of the plugin. Each changed row is sent once, and all rows of a table are sent

@@ -1,4 +1,4 @@
-//! A macro for types that wrap a log: it implements the methods that only forward the call
+//! Defines a macro for types that wrap a log: it implements the methods that only forward the call
 //! to the inner log.
 
 /// Implements the named methods of [`lantern_core::Log`] by calls of the same methods of

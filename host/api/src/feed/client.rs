@@ -1,4 +1,4 @@
-//! The messages that a client sends.
+//! Defines the messages that a client sends.
 
 use std::collections::BTreeMap;
 

@@ -1,6 +1,6 @@
-//! The codes with which the server closes a session. A code below 4500 means that the client must
-//! not reconnect with the same request. A code from 4500 on means that it should reconnect after a
-//! random pause.
+//! Lists the codes with which the server closes a session. A code below 4500 means that the client
+//! must not reconnect with the same request. A code from 4500 on means that it should reconnect
+//! after a random pause.
 
 /// The client does not follow the WebSocket protocol (RFC 6455, section 7.4.1).
 pub const PROTOCOL: u16 = 1002;

@@ -1,5 +1,5 @@
-//! The messages of the feed, `GET /v1/feed`: one JSON object in each text frame of a
-//! WebSocket. `docs/feed.md` describes the protocol.
+//! Defines the messages of the feed, `GET /v1/feed`. Each message is one JSON object in each text
+//! frame of a WebSocket. `docs/feed.md` describes the protocol.
 
 mod client;
 pub mod close;

@@ -1,4 +1,4 @@
-//! The messages that the server sends.
+//! Defines the messages that the server sends.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

@@ -1,4 +1,4 @@
-//! Why a request failed, and the exit code for it.
+//! Defines why a request failed, and the exit code for it.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The client for Lantern's HTTP API. It has a function for each request that commands send.
+//! Implements the client for Lantern's HTTP API. It has a function for each request that commands
+//! send.
 
 mod component;
 mod error;

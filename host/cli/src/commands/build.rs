@@ -1,4 +1,4 @@
-//! `lantern build`: builds a plugin with the tool of its language.
+//! Implements `lantern build`, which builds a plugin with the tool of its language.
 
 use std::path::PathBuf;
 

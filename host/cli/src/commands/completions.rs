@@ -1,4 +1,5 @@
-//! `lantern completions`.
+//! Implements `lantern completions`, which prints a script for the completion of commands in a
+//! shell.
 
 use clap_complete::Shell;
 

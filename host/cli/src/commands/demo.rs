@@ -1,4 +1,4 @@
-//! `lantern demo`: runs the server with real flights and generated shop events.
+//! Implements `lantern demo`, which runs the server with real flights and generated shop events.
 //!
 //! Flights and shop events are in the same log and move the same watermark, so both take their
 //! times from one clock that runs faster than real time. When the demo starts, it reads the log to

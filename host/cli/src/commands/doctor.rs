@@ -1,4 +1,4 @@
-//! `lantern doctor`: checks the files of a data folder that no server uses.
+//! Implements `lantern doctor`, which checks the files of a data folder that no server uses.
 
 use std::path::PathBuf;
 use std::time::Duration;

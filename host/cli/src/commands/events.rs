@@ -1,4 +1,5 @@
-//! `lantern events`: sends a few events, imports many, generates some, or prints those of the log.
+//! Implements `lantern events`, which sends a few events, imports many, generates some, or prints
+//! those of the log.
 
 use std::path::PathBuf;
 

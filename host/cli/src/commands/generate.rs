@@ -1,4 +1,4 @@
-//! `lantern events generate`: generates the events of an invented shop.
+//! Implements `lantern events generate`, which generates the events of an invented shop.
 
 use std::fs::File;
 use std::io::{BufWriter, Write};

@@ -1,4 +1,4 @@
-//! `lantern events import`: sends the events of a file of any size, in pieces.
+//! Implements `lantern events import`, which sends the events of a file of any size, in pieces.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! The commands. Each has a module of its own.
+//! Contains the commands. Each has a module of its own.
 
 pub(crate) mod build;
 pub(crate) mod completions;

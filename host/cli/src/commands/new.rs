@@ -1,4 +1,4 @@
-//! `lantern new`: creates a plugin from a template.
+//! Implements `lantern new`, which creates a plugin from a template.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! `lantern parked`: prints, retries or drops events that could not be applied.
+//! Implements `lantern parked`, which prints, retries or drops events that could not be applied.
 
 use lantern_api::{
     ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus, ParkedSummary, ResendResult,

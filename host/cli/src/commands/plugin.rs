@@ -1,4 +1,4 @@
-//! `lantern plugin`: uploads plugins and manages their projections.
+//! Implements `lantern plugin`, which uploads plugins and manages their projections.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! The files from which a plugin is built on the developer's machine. They are a script, a
+//! Finds the files from which a plugin is built on the developer's machine. They are a script, a
 //! declaration, a component, or a folder that the tool of its language builds.
 
 use std::io::ErrorKind;

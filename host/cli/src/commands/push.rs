@@ -1,5 +1,5 @@
-//! `lantern plugin push`: uploads a plugin. With `--wait` it also waits until the new
-//! version has folded the log, and reports how many events the version could not apply.
+//! Implements `lantern plugin push`, which uploads a plugin. With `--wait` it also waits until the
+//! new version has folded the log, and reports how many events the version could not apply.
 
 use std::path::PathBuf;
 use std::sync::Arc;

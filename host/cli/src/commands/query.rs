@@ -1,4 +1,4 @@
-//! The options of queries, and the printing of answers that are not rows in key order.
+//! Defines the options of queries, and the printing of answers that are not rows in key order.
 
 use lantern_api::RawJson;
 use lantern_api::feed::Field;

@@ -1,4 +1,4 @@
-//! `lantern serve`: runs the server. `lantern demo` uses the same code.
+//! Implements `lantern serve`, which runs the server. `lantern demo` uses the same code.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};

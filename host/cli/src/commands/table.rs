@@ -1,4 +1,4 @@
-//! `lantern table`: prints rows of public tables, once or each time they change.
+//! Implements `lantern table`, which prints rows of public tables, once or each time they change.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! The templates of `lantern new`. A template is a script that needs no tools, or a project for the
-//! tools of a language.
+//! Contains the templates of `lantern new`. A template is a script that needs no tools, or a
+//! project for the tools of a language.
 
 use clap::ValueEnum;
 

@@ -1,4 +1,5 @@
-//! `lantern test`: folds a file of events with a plugin, as a server does, and prints the result.
+//! Implements `lantern test`, which folds a file of events with a plugin, as a server does, and
+//! prints the result.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

@@ -1,4 +1,4 @@
-//! `lantern types`: writes the types of the rows of tables, for clients.
+//! Implements `lantern types`, which writes the types of the rows of tables, for clients.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;

@@ -1,5 +1,5 @@
-//! `lantern verify`: lets the server fold the log again in parallel to its tables, and prints the
-//! result.
+//! Implements `lantern verify`, which lets the server fold the log again in parallel to its tables,
+//! and prints the result.
 
 use std::time::Duration;
 

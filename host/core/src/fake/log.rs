@@ -1,4 +1,4 @@
-//! A log in memory, for tests.
+//! Implements a log in memory, for tests.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::mem;

@@ -1,5 +1,5 @@
-//! Every port in memory, with faults on demand, for the tests of other crates. The module needs
-//! the feature `fake`, which no release enables.
+//! Implements every port in memory, with faults on demand, for the tests of other crates. The
+//! module needs the feature `fake`, which no release enables.
 //!
 //! Nothing here uses a clock, a thread or a file: a test that calls it from one thread gets the
 //! same result in each run.

@@ -1,4 +1,4 @@
-//! A plugin whose code is a Rust closure, for tests.
+//! Implements a plugin whose code is a Rust closure, for tests.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};

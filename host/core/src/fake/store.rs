@@ -1,4 +1,4 @@
-//! The states of shards in memory, for tests.
+//! Implements the states of shards in memory, for tests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;

@@ -1,4 +1,4 @@
-//! The values with which conditions compare fields.
+//! Represents the values with which conditions compare fields.
 
 use std::cmp::Ordering;
 

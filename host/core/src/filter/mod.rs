@@ -1,4 +1,4 @@
-//! Filters: conditions on declared fields that a row must fulfil.
+//! Implements filters. A filter has conditions on declared fields that a row must fulfil.
 //!
 //! A condition compares a field with a value: `cents >= 100`. A row fulfils a filter if all
 //! conditions of the filter hold. Filters act on merged rows.

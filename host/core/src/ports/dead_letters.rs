@@ -1,5 +1,5 @@
-//! Dead letters: copies of parked events outside of Lantern, for operators who monitor
-//! several systems in one place. A copied event stays parked.
+//! Defines dead letters, which are copies of parked events outside of Lantern, for operators who
+//! monitor several systems in one place. A copied event stays parked.
 
 use std::ops::ControlFlow;
 

@@ -1,4 +1,4 @@
-//! The port through which the engine passes commits to the feed, and the clock.
+//! Defines the port through which the engine passes commits to the feed, and the clock.
 
 use std::sync::Arc;
 use std::time::Duration;

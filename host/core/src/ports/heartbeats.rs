@@ -1,5 +1,5 @@
-//! Heartbeats: events that the host itself appends to an idle partition, so that event
-//! time advances and timers fire.
+//! Defines heartbeats, which are events that the host itself appends to an idle partition, so that
+//! event time advances and timers fire.
 
 use crate::{AppendDone, EventRef, Events, HEARTBEAT_TYPE, HOST_SOURCE, PartitionId, Timestamp};
 

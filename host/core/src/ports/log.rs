@@ -1,4 +1,4 @@
-//! The port through which other crates read the event log and append to it.
+//! Defines the port through which other crates read the event log and append to it.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! The ports with which the owner of a log deletes old events and closes the log.
+//! Defines the ports with which the owner of a log deletes old events and closes the log.
 
 use crate::{LogError, Offset, PartitionId, Timestamp};
 

@@ -1,5 +1,5 @@
-//! The ports: traits for everything that the engine and the server need from a log, a store, a
-//! plugin, a catalogue, a clock and a feed. A test can replace each of them.
+//! Defines the ports, which are traits for everything that the engine and the server need from a
+//! log, a store, a plugin, a catalogue, a clock and a feed. A test can replace each of them.
 
 mod committed_offsets;
 mod dead_letters;

@@ -1,4 +1,4 @@
-//! Plugins, their instances, and the host calls that an instance may make.
+//! Defines plugins, their instances, and the host calls that an instance may make.
 
 use std::any::Any;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Random numbers for identities that must be unique.
+//! Provides random numbers for identities that must be unique.
 
 /// Draws random numbers. They must never affect a table or an event.
 pub trait Random: Send + Sync {

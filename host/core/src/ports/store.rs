@@ -1,5 +1,5 @@
-//! The ports through which the states of shards and the catalogue are stored. Together with the
-//! log, this is all that must survive a restart.
+//! Defines the ports through which the states of shards and the catalogue are stored. Together with
+//! the log, this is all that must survive a restart.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The status of a verification, which the API, the command line and the metrics show.
+//! Defines the status of a verification, which the API, the command line and the metrics show.
 
 use serde::{Deserialize, Serialize};
 

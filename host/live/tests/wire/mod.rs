@@ -1,4 +1,4 @@
-//! A test client that reads and writes the protocol's messages itself, over a pipe.
+//! Implements a test client that reads and writes the protocol's messages itself, over a pipe.
 
 #![allow(dead_code, unreachable_pub, reason = "each test uses a part of it")]
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]

@@ -1,5 +1,5 @@
-//! A cache of decoded chunks, which all readers share. The chunks that were not used for the
-//! longest time are evicted.
+//! Implements a cache of decoded chunks, which all readers share. The chunks that were not used for
+//! the longest time are evicted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

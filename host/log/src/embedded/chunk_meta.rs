@@ -1,6 +1,6 @@
-//! The small records that the file contains in addition to the chunks: an index entry for each
-//! chunk, from which readers learn whether they can skip it; a record for each partition; and the
-//! identities of the newest events. Each of them has a checksum.
+//! Defines the small records that the file contains in addition to the chunks: an index entry for
+//! each chunk, from which readers learn whether they can skip it; a record for each partition; and
+//! the identities of the newest events. Each of them has a checksum.
 
 use lantern_core::{Identity, Offset, PartitionBounds, PartitionId, Timestamp, TypeFilter};
 

@@ -1,4 +1,5 @@
-//! Incarnations: which opening of the log wrote which events.
+//! Records the incarnation of events, which is the number of the opening that of the log wrote
+//! which events.
 //!
 //! Each opening of the log chooses a random number. It stores the number in the transaction that
 //! appends its first events to a partition. If a log is restored from a copy and then gets other

@@ -1,4 +1,4 @@
-//! The embedded log: partitions of chunks in one redb file.
+//! Implements the embedded log, which stores partitions of chunks in one redb file.
 //!
 //! A single thread writes. Appends wait for it in a bounded queue. The thread takes all waiting
 //! appends, drops duplicates, gives each event its partition and offset, and writes the events in

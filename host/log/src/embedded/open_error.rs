@@ -1,4 +1,4 @@
-//! The errors with which a log cannot be opened.
+//! Lists the errors with which a log cannot be opened.
 
 use std::path::PathBuf;
 

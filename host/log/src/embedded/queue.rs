@@ -1,5 +1,5 @@
-//! The queue of appends, and other state that the writer's thread, the readers and the callers of
-//! appends share.
+//! Holds the queue of appends, and other state that the writer's thread, the readers and the
+//! callers of appends share.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;

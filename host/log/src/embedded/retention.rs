@@ -1,4 +1,5 @@
-//! Retention: deletes old events from the start of the log. It deletes only whole chunks.
+//! Implements retention, which deletes old events from the start of the log. It deletes only whole
+//! chunks.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The redb file of the log. This module defines its tables, opens the file and loads it.
+//! Defines the redb file of the log. This module defines its tables, opens the file and loads it.
 //!
 //! | table | key | value |
 //! |---|---|---|

@@ -1,5 +1,5 @@
-//! The writer: the only thread that writes to the file. It writes several appends in one commit,
-//! and recovers from faults.
+//! Implements the writer, the only thread that writes to the file. It writes several appends in one
+//! commit, and recovers from faults.
 //!
 //! An append is acknowledged only after its transaction is on disk. After a fault of the file,
 //! waiting appends are refused, the cached pages of the file are dropped, and the file is opened

@@ -1,4 +1,4 @@
-//! Measurements, not tests. Run them with `cargo test --release -p lantern-plugin --
+//! Contains measurements, and no tests. Run them with `cargo test --release -p lantern-plugin --
 //! --ignored --nocapture`.
 
 use std::time::Instant;

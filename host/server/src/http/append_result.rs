@@ -1,4 +1,4 @@
-//! The options and the result of an append. Single bodies and streams both use them.
+//! Defines the options and the result of an append. Single bodies and streams both use them.
 
 use lantern_api::{AppendResult, OffsetRange};
 use lantern_core::Appended;

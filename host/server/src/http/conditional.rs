@@ -1,4 +1,4 @@
-//! Conditional requests (RFC 9110, section 13): `If-Match` and `If-None-Match`.
+//! Implements conditional requests (RFC 9110, section 13): `If-Match` and `If-None-Match`.
 
 use http::HeaderMap;
 use http::header::{AsHeaderName, IF_MATCH, IF_NONE_MATCH};

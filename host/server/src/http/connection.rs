@@ -1,4 +1,4 @@
-//! The bytes of one HTTP connection, between its socket and hyper.
+//! Carries the bytes of one HTTP connection, between its socket and hyper.
 //!
 //! This module does two things that hyper cannot do. If hyper cannot parse a request, the module
 //! replaces hyper's answer by a problem with a code. It also enforces separate time limits for the

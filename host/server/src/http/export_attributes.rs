@@ -1,6 +1,6 @@
-//! The extension attributes that an exact export adds to each event: its append time and its
-//! partition. With these attributes, another server can import the events so that its log is the
-//! same. They have reserved names and come before the event's own attributes.
+//! Defines the extension attributes that an exact export adds to each event: its append time and
+//! its partition. With these attributes, another server can import the events so that its log is
+//! the same. They have reserved names and come before the event's own attributes.
 
 use lantern_core::{Event, EventRef, Events, Log, PartitionId, Timestamp};
 

@@ -1,4 +1,5 @@
-//! The HTTP API. There is a module for each resource, and modules with the code that they share.
+//! Implements the HTTP API. There is a module for each resource, and modules with the code that
+//! they share.
 
 mod accept;
 mod append_result;

@@ -1,5 +1,5 @@
-//! The description of the API (OpenAPI 3.1). This module adds the parts that are the same for every
-//! address: names of operations, problems, limits, and media types.
+//! Generates the description of the API (OpenAPI 3.1). This module adds the parts that are the same
+//! for every address: names of operations, problems, limits, and media types.
 //!
 //! The JSON is changed once when the server starts, because the macros on the functions support
 //! only one media type for each answer, and do not know the settings.

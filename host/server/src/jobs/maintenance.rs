@@ -1,4 +1,5 @@
-//! Maintenance: deletes old events from the log, and removes unused plugins and instances.
+//! Runs maintenance, which deletes old events from the log, and removes unused plugins and
+//! instances.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! Jobs: work that the server does without a request, until it stops.
+//! Runs jobs, which are work that the server does without a request, until it stops.
 
 pub(crate) mod dead_letters;
 mod heartbeats;

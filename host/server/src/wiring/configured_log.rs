@@ -1,4 +1,4 @@
-//! The log in use, whether it is the embedded one or one on Kafka.
+//! Represents the log in use, whether it is the embedded one or one on Kafka.
 
 use std::sync::Arc;
 

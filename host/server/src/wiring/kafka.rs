@@ -1,5 +1,5 @@
-//! The log on Kafka topics: its settings, and how it is opened. A build without the feature `kafka`
-//! uses `no_kafka.rs` instead of this module.
+//! Configures the log on Kafka topics: its settings, and how it is opened. A build without the
+//! feature `kafka` uses `no_kafka.rs` instead of this module.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The fields of events that a declaration uses, and the kind of each.
+//! Collects the fields of events that a declaration uses, and the kind of each.
 //!
 //! The host decodes each member of the data once, as one kind. The expressions determine the kind:
 //! `sum(data.cents)` needs an integer, and `data.country == "DE"` needs a text. If they do not

@@ -1,4 +1,4 @@
-//! The functions that expressions can call.
+//! Implements the functions that expressions can call.
 
 use crate::document::Kind;
 

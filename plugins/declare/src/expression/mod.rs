@@ -1,4 +1,4 @@
-//! Expressions: their syntax, their kinds, and their evaluation.
+//! Implements expressions: their syntax, their kinds, and their evaluation.
 //!
 //! In `setup`, each expression is read and checked once. The result is a tree in which every name
 //! is an index and every kind is known. For each event, only this tree is evaluated.

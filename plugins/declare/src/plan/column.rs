@@ -1,4 +1,4 @@
-//! The columns of a table in a plan.
+//! Represents the columns of a table in a plan.
 
 use lantern_sdk::{Field, FieldKind, Merge, dynamic};
 

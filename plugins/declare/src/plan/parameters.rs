@@ -1,4 +1,4 @@
-//! The parameters of a declaration.
+//! Represents the parameters of a declaration.
 
 use lantern_sdk::Timestamp;
 use serde_json::{Map, Value, json};

@@ -1,4 +1,4 @@
-//! The windows of a table in a plan.
+//! Represents the windows of a table in a plan.
 
 use std::time::Duration;
 

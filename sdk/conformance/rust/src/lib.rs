@@ -1,4 +1,4 @@
-//! The conformance projection in Rust; `sdk/conformance/README.md` defines it.
+//! Implements the conformance projection in Rust; `sdk/conformance/README.md` defines it.
 #![forbid(unsafe_code)]
 
 mod tables;

@@ -1,4 +1,4 @@
-//! The tables.
+//! Defines the tables.
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
-//! The macros of `lantern-sdk`: the derive macros `Row`, `Tables` and `EventData`, and the macro
-//! that `time_zone!` uses. `lantern-sdk` documents each derive macro with the trait that it
-//! implements.
+//! Implements the macros of `lantern-sdk`: the derive macros `Row`, `Tables` and `EventData`, and
+//! the macro that `time_zone!` uses. `lantern-sdk` documents each derive macro with the trait that
+//! it implements.
 
 #[path = "../../src/zone/names.rs"]
 mod names;

@@ -1,6 +1,6 @@
-//! The functions of the host that the SDK calls. In Wasm they are the imports of the contract. In
-//! native builds they use tables in memory. Code outside of this module does not depend on which of
-//! the two it calls.
+//! Declares the functions of the host that the SDK calls. In Wasm they are the imports of the
+//! contract. In native builds they use tables in memory. Code outside of this module does not
+//! depend on which of the two it calls.
 
 #[cfg(target_arch = "wasm32")]
 mod wasm;

@@ -1,4 +1,4 @@
-//! A host in memory for native tests. Each thread has one.
+//! Implements a host in memory for native tests. Each thread has one.
 //!
 //! Like the real host, it keeps the writes of the current call separate from the
 //! committed state, so that a failed call leaves nothing behind.

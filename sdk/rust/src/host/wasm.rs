@@ -1,4 +1,4 @@
-//! The imports of the contract.
+//! Declares the imports of the contract.
 
 pub(crate) use crate::bindings::lantern::projection::logging::log;
 pub(crate) use crate::bindings::lantern::projection::outbox::emit;

@@ -1,5 +1,5 @@
-//! A host in memory: feed events, check tables. A plugin's tests need neither Wasm nor
-//! a server.
+//! Implements a host in memory: a test feeds it events and checks the tables. A plugin's tests need
+//! neither Wasm nor a server.
 //!
 //! ```
 //! # use lantern_sdk::prelude::*;

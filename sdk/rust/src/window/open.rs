@@ -1,4 +1,4 @@
-//! Tumbling and hopping windows that are final: their rows are written once.
+//! Implements tumbling and hopping windows that are final: their rows are written once.
 
 use super::{Owner, Window, WindowSet, from_sortable, timer_key, timer_owner, write_sortable};
 use crate::error::{Error, FlushError};

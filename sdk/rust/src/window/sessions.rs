@@ -1,4 +1,4 @@
-//! Session windows.
+//! Implements session windows.
 //!
 //! All open sessions of a key are in one row, so that an event costs one lookup. A key has one
 //! timer, which is set for the end of the session that ends first. An event that makes this session

@@ -1,4 +1,4 @@
-//! Sliding windows.
+//! Implements sliding windows.
 //!
 //! All values of a key that its windows may still need are in one row, ordered by time. A key has
 //! one timer. It is set for the next time at which the windows of the key change without an event.

@@ -1,4 +1,4 @@
-//! Days, hours, weeks and months of a time zone.
+//! Computes days, hours, weeks and months of a time zone.
 //!
 //! In the reports of a shop in Berlin, a day begins at midnight in Berlin. A day on which the
 //! clocks change has 23 or 25 hours. A [`TimeZone`] knows when the clocks of a zone change, from

@@ -1,4 +1,4 @@
-//! Malformed uploads affect no other projection. The experiment uploads random bytes and
+//! Tests that malformed uploads affect no other projection. The experiment uploads random bytes and
 //! damaged plugins to the real server, several at a time.
 
 use anyhow::{Context as _, Result, ensure};

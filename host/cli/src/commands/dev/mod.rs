@@ -1,5 +1,5 @@
-//! `lantern dev`: runs a server for one plugin that is being developed. Each saved change is built,
-//! folded next to the active version, compared with it and activated.
+//! Implements `lantern dev`, which runs a server for one plugin that is being developed. Each saved
+//! change is built, folded next to the active version, compared with it and activated.
 
 mod changes;
 mod plan;

@@ -1,5 +1,5 @@
-//! The headers of an answer: the `ETag` for conditional requests, the state that the answer shows,
-//! and its lag.
+//! Writes the headers of an answer: the `ETag` for conditional requests, the state that the answer
+//! shows, and its lag.
 
 use http::header::{CACHE_CONTROL, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};

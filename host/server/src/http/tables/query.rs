@@ -1,4 +1,4 @@
-//! The query parameters of `GET /v1/tables/{projection}/{table}`.
+//! Defines the query parameters of `GET /v1/tables/{projection}/{table}`.
 
 use http::{Uri, Version};
 use lantern_api::QueryBody;

@@ -1,4 +1,4 @@
-//! The cursor of a query whose result is in the order of a field, or is a roll-up.
+//! Implements the cursor of a query whose result is in the order of a field, or is a roll-up.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
