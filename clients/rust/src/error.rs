@@ -30,7 +30,7 @@ pub enum Error {
     Http {
         /// The address of the server.
         url: String,
-        /// The HTTP status.
+        /// The HTTP status of the server's answer.
         status: u16,
     },
     /// The server closed the session with a code after which a client must not reconnect with the

@@ -61,7 +61,7 @@ impl Table {
         row.map(|row| row.read()).transpose()
     }
 
-    /// The number of rows.
+    /// The number of rows that the table has now.
     #[must_use]
     pub fn len(&self) -> usize {
         self.mirrored().mirror().rows.len()

@@ -30,7 +30,7 @@ pub(crate) enum Exit {
     Interrupted = 130,
 }
 
-/// Why a command failed.
+/// The reason why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// The stable code `LAN-…`, if the server or the host has reported one.

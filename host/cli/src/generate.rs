@@ -88,7 +88,7 @@ impl Kind {
 /// One event, before it is written as text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShopEvent {
-    /// What has happened.
+    /// What has happened in the shop.
     pub kind: Kind,
     /// The number of the user, below [`USERS`]. It is the event's `subject`.
     pub user: u64,
@@ -96,7 +96,7 @@ pub struct ShopEvent {
     pub tenant: u64,
     /// The number of the product that was viewed or bought, below [`PRODUCTS`].
     pub product: u64,
-    /// The user's country.
+    /// The country of the user who acts.
     pub country: &'static str,
     /// The number of items ordered; 1 if the event is not an order.
     pub quantity: u64,

@@ -50,7 +50,7 @@ pub(crate) struct Sender {
     /// Whether the server has ever answered. If not, it is probably not running, so the sender does
     /// not wait for it.
     answered: bool,
-    /// The result so far.
+    /// The result of the requests so far.
     pub(crate) sent: Sent,
     /// How many lines of a piece that failed are in the log nevertheless.
     pub(crate) lines_of_failed: u64,

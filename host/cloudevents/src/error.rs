@@ -31,13 +31,13 @@ pub enum EventError {
     TooLarge {
         /// The size in bytes. For a line that did not end, it is the number of bytes read so far.
         bytes: usize,
-        /// The limit in bytes.
+        /// The maximum size, in bytes.
         max: usize,
     },
     /// The JSON of the event is nested deeper than allowed.
     #[error("the event is nested deeper than {max} levels")]
     TooDeep {
-        /// The maximum depth.
+        /// The maximum depth of nesting.
         max: usize,
     },
     /// A required attribute is missing.
@@ -51,7 +51,7 @@ pub enum EventError {
     Type {
         /// The name of the attribute.
         name: String,
-        /// The wrong value.
+        /// The value that is not allowed.
         value: String,
         /// The type that is expected.
         expected: &'static str,
@@ -88,7 +88,7 @@ pub enum EventError {
     Control {
         /// The name of the attribute.
         name: String,
-        /// The invalid value.
+        /// The value that is invalid.
         value: String,
     },
     /// The event has a type or source that is reserved for the host.
@@ -96,7 +96,7 @@ pub enum EventError {
     Reserved {
         /// The name of the attribute.
         name: &'static str,
-        /// The reserved value.
+        /// The value that is reserved.
         value: String,
         /// Which values are reserved for the host.
         rule: &'static str,
@@ -104,7 +104,7 @@ pub enum EventError {
     /// The value of `time` is not a time.
     #[error("`time` is `{value}`: write RFC 3339, such as `2026-01-31T23:59:59.999Z`{hint}")]
     Time {
-        /// The invalid value.
+        /// The value that is invalid.
         value: String,
         /// If the value is a number: the text that should be written instead.
         hint: String,
@@ -117,7 +117,7 @@ pub enum EventError {
         "`time` is `{value}`, which is {was} in {unit}; {advice}: correct `time_unit`, leave the time out if there is none, or write times before 1971 as RFC 3339"
     )]
     TimeNumber {
-        /// The number, as text.
+        /// The number that the client sent, as text.
         value: String,
         /// The unit in which the number was read.
         unit: &'static str,
@@ -129,7 +129,7 @@ pub enum EventError {
     /// The time is too far in the future.
     #[error("`time` is `{value}`, more than {max_s} s ahead of this server's clock")]
     TimeAhead {
-        /// The time, as text.
+        /// The time that the client sent, as text.
         value: String,
         /// How far in the future a time may be, in seconds.
         max_s: u64,
@@ -153,7 +153,7 @@ pub enum EventError {
     Header {
         /// The name of the header.
         name: String,
-        /// The invalid value.
+        /// The value that is invalid.
         value: String,
     },
     /// A request contains more distinct event types than the log accepts.

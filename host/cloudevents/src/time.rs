@@ -18,13 +18,13 @@ const PLAUSIBLE_BEFORE: Timestamp = Timestamp(7_258_118_400 * SECOND_US);
 /// The unit of a time that is written as a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TimeUnit {
-    /// Seconds.
+    /// The number counts seconds.
     Seconds,
-    /// Milliseconds.
+    /// The number counts milliseconds.
     Millis,
-    /// Microseconds.
+    /// The number counts microseconds.
     Micros,
-    /// Nanoseconds.
+    /// The number counts nanoseconds.
     Nanos,
 }
 

@@ -64,7 +64,7 @@ impl ShardPoint {
         key
     }
 
-    /// The inverse of [`ShardPoint::to_key`].
+    /// Decodes a key that [`ShardPoint::to_key`] has encoded.
     #[must_use]
     pub fn from_key(key: &[u8; Self::KEY_BYTES]) -> Self {
         let number = |index: usize| u64::from_be_bytes(key.as_chunks::<8>().0[index]);

@@ -10,7 +10,7 @@ pub struct Chunk {
     pub partition: PartitionId,
     /// The offsets of the events.
     pub offsets: Offsets,
-    /// The events. All columns are filled.
+    /// The events of the chunk. All columns are filled.
     pub events: Events,
     /// The append time of each event by the log's own clock. [`Timestamp::MIN`] and a missing entry
     /// at the end mean that the log does not know the time, for example because a Kafka producer
@@ -23,7 +23,7 @@ pub struct Chunk {
 pub enum Offsets {
     /// The offsets start at `first` and have no gaps.
     Dense {
-        /// The first event's offset.
+        /// The offset of the chunk's first event.
         first: Offset,
     },
     /// One offset for each event. There may be gaps, as in a compacted Kafka topic.

@@ -20,7 +20,7 @@ pub enum ColumnError {
     NotRising {
         /// The index of the value whose end is wrong.
         index: usize,
-        /// The wrong end.
+        /// The end that does not fit the column's bytes.
         end: u32,
     },
     /// The last end is not equal to the number of bytes.
@@ -34,7 +34,7 @@ pub enum ColumnError {
 }
 
 impl Column {
-    /// An empty column.
+    /// Creates a column without values.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -113,7 +113,7 @@ impl Column {
         self.ends.extend(other.ends[range].iter().map(|end| end - shift + base));
     }
 
-    /// The values in order.
+    /// Iterates over the values in order.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         (0..self.len()).map(|index| self.get(index))
     }

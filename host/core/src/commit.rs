@@ -8,14 +8,14 @@ use crate::{Checkpoint, Offset, PartitionId, ShardPoint, TableId, Timestamp, Ver
 /// One commit of one shard of an active version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishedCommit {
-    /// The projection's name.
+    /// The name of the projection whose tables changed.
     pub projection: String,
     /// The version whose tables changed.
     pub version: VersionId,
     /// The feed's epoch, which changes with the active version; see
     /// [`crate::View::epoch`].
     pub epoch: String,
-    /// The shard's partition.
+    /// The partition of the shard that made the commit.
     pub partition: PartitionId,
     /// The number of commits that this shard has made, including this one. The `pos` of a version
     /// is the sum over its shards.

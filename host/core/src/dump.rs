@@ -37,9 +37,9 @@ const END: u8 = 0xFF;
 pub struct Entry {
     /// The space that the entry belongs to.
     pub space: Space,
-    /// The key.
+    /// The key of the entry.
     pub key: Vec<u8>,
-    /// The value.
+    /// The value of the entry.
     pub value: Vec<u8>,
 }
 

@@ -22,7 +22,7 @@ pub struct Event {
     /// When the event happened. If the sender gave no time, this is the time at which the event was
     /// appended.
     pub time: Timestamp,
-    /// The extension attribute `tenant`.
+    /// The event's extension attribute `tenant`.
     pub tenant: String,
     /// The URI of the schema that `data` follows.
     pub dataschema: String,
@@ -164,7 +164,7 @@ pub struct Columns {
     pub datacontenttype: Column,
     /// All other extension attributes, as one JSON object for each event.
     pub extensions: Column,
-    /// The payloads.
+    /// The payloads of the events.
     pub data: Column,
 }
 
@@ -178,7 +178,7 @@ impl PartialEq for Events {
 }
 
 impl Events {
-    /// No events.
+    /// Creates a list without events.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -305,7 +305,7 @@ impl Events {
         }
     }
 
-    /// The events in order.
+    /// Iterates over the events in order.
     pub fn iter(&self) -> impl Iterator<Item = EventRef<'_>> {
         (0..self.len()).map(|index| self.get(index))
     }
@@ -349,7 +349,7 @@ impl Events {
         &self.types
     }
 
-    /// The byte columns.
+    /// The columns that store the events' attributes as bytes.
     #[must_use]
     pub fn columns(&self) -> &Columns {
         &self.columns

@@ -20,7 +20,7 @@ pub enum FieldValue<'a> {
     Number(f64),
     /// A text, with escapes decoded.
     Text(Cow<'a, str>),
-    /// `true` or `false`.
+    /// The value is `true` or `false`.
     Boolean(bool),
     /// A time in microseconds since 1970.
     Timestamp(i64),

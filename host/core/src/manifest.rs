@@ -238,7 +238,7 @@ pub enum ManifestError {
     Name {
         /// What has the name: `projection`, `table` or `field`.
         what: &'static str,
-        /// The invalid name.
+        /// The name that is invalid.
         name: String,
     },
     /// Two tables, two members, or two fields of a table have the same name.
@@ -246,7 +246,7 @@ pub enum ManifestError {
     Twice {
         /// What has the name: `table`, `member` or `field`.
         what: &'static str,
-        /// The repeated name.
+        /// The name that occurs twice.
         name: String,
     },
     /// The manifest has no table.

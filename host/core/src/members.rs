@@ -33,7 +33,7 @@ pub enum MemberValues {
     Timestamps(Vec<i64>),
     /// Numbers, each as the nearest double.
     Numbers(Vec<f64>),
-    /// A bitmap like [`MemberColumn::validity`].
+    /// The values of a boolean member, as a bitmap like [`MemberColumn::validity`].
     Booleans(Vec<u8>),
     /// Strings with escapes decoded.
     Texts(Column),
@@ -71,7 +71,7 @@ pub fn decode_members(members: &[Member], data: &Column) -> Vec<MemberColumn> {
 /// What was found when one payload was searched for a member.
 #[derive(Clone, Copy)]
 enum MemberLookup<'a> {
-    /// The member is missing.
+    /// The event's data does not have the member.
     Missing,
     /// The member is `null`, which counts as missing.
     Null,

@@ -42,7 +42,7 @@ impl PairBuffer {
         PAIRS_MAX.saturating_sub(self.ends.len())
     }
 
-    /// The number of pairs.
+    /// The number of pairs in the buffer.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()

@@ -70,7 +70,7 @@ impl ReadValues {
         }
     }
 
-    /// The number of keys.
+    /// The number of keys in the buffer.
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len()

@@ -29,7 +29,7 @@ impl fmt::Display for VersionId {
 /// projection, such as an activation, is a single write.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectionRecord {
-    /// The name.
+    /// The name of the projection.
     pub name: String,
     /// The tenant that the projection belongs to; empty if it belongs to all tenants. Names are
     /// unique within a tenant.
@@ -78,7 +78,7 @@ pub struct VersionSource {
     pub name: String,
     /// The SHA-256 of the source code, in hexadecimal.
     pub sha256: String,
-    /// The source code.
+    /// The text of the source code.
     pub text: String,
 }
 
@@ -514,16 +514,16 @@ pub struct OutboxEvent {
     /// The offset of the event that caused this event. If a timer caused it, this is the offset of
     /// the event that set the timer.
     pub cause: Offset,
-    /// The type.
+    /// The type of the emitted event.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The subject.
+    /// The subject of the emitted event.
     pub subject: String,
-    /// The tenant.
+    /// The tenant of the emitted event.
     pub tenant: String,
-    /// The time.
+    /// The event time of the emitted event.
     pub time: Timestamp,
-    /// The payload, in JSON.
+    /// The payload of the emitted event, in JSON.
     pub data: Vec<u8>,
     /// The emit depth: one more than that of the event or timer that caused this event; see
     /// [`crate::EventRef::depth`].
@@ -545,7 +545,7 @@ pub enum ParkedKind {
 /// log may delete the original.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParkedRecord {
-    /// What the record contains.
+    /// Whether the record contains an event or a timer.
     pub kind: ParkedKind,
     /// The offset of the event. For a timer, it is the shard's next offset when the timer was due.
     pub offset: Offset,

@@ -137,7 +137,7 @@ impl<'r> RowFields<'r> {
         FieldValue::decode(self.reader.kinds[field], self.json(field)?)
     }
 
-    /// The whole row.
+    /// Returns the JSON of the whole row.
     #[must_use]
     pub fn row(&self) -> &'r [u8] {
         self.row

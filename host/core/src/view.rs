@@ -85,7 +85,7 @@ pub struct View {
     log: Option<Arc<dyn Log>>,
 }
 
-/// The result of [`View::changes_since`].
+/// What [`View::changes_since`] returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangesSince {
     /// The checkpoint belongs to the history of this view. Contains the commits that changed a
@@ -101,7 +101,7 @@ pub enum ChangesSince {
 /// The changes that one commit of a shard made.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShardChanges {
-    /// The shard's partition.
+    /// The partition that the shard folds.
     pub partition: PartitionId,
     /// The number that the commit has in its shard.
     pub commit: u64,
@@ -140,13 +140,13 @@ impl View {
         self
     }
 
-    /// The projection's name.
+    /// The name of the projection that the view shows.
     #[must_use]
     pub fn projection(&self) -> &str {
         &self.projection
     }
 
-    /// The version.
+    /// The id of the version that the view shows.
     #[must_use]
     pub fn version(&self) -> &VersionId {
         &self.version
@@ -158,7 +158,7 @@ impl View {
         &self.epoch
     }
 
-    /// The version's manifest.
+    /// The manifest of the version that the view shows.
     #[must_use]
     pub fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest

@@ -35,7 +35,7 @@ pub struct ActivationRefused {
     pub projection: String,
     /// The version that was to be activated.
     pub version: VersionId,
-    /// The active version.
+    /// The id of the version that is active.
     pub active: VersionId,
     /// How many events and timers failed in the version and not in the active version.
     pub failed: u64,
@@ -112,7 +112,7 @@ pub enum EngineError {
     NotReady {
         /// The name of the projection.
         projection: String,
-        /// The version.
+        /// The id of the version that is not ready.
         version: VersionId,
         /// How much of the log the version has folded, in percent.
         percent: f64,

@@ -51,7 +51,7 @@ impl KeyIndex {
         &self.pairs
     }
 
-    /// The pair at `index`.
+    /// Returns the positions of the pair with the number `index`.
     pub(crate) fn pair(&self, index: usize) -> PairSpan {
         self.pairs[index].1
     }

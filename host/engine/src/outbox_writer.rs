@@ -37,7 +37,7 @@ pub(crate) enum SendOutcome {
 pub(crate) struct SendLimits<'a> {
     /// The monotonic time, from which waits are counted.
     pub(crate) now: Duration,
-    /// The time of day.
+    /// The current time of day.
     pub(crate) wall: Timestamp,
     /// The projection's quota for emitted events.
     pub(crate) quota: &'a EmitQuota,

@@ -9,9 +9,9 @@ use crate::stop_reason::StopReason;
 /// The ports through which the engine uses everything outside of it.
 #[derive(Clone)]
 pub struct Ports {
-    /// The event log.
+    /// The event log that the projections fold.
     pub log: Arc<dyn Log>,
-    /// The shards' states.
+    /// The states of all shards.
     pub stores: Arc<dyn StateStores>,
     /// The catalogue of projections and versions.
     pub catalog: Arc<dyn Catalog>,

@@ -17,7 +17,7 @@ use crate::shard_handle::ShardHandle;
 use crate::stop_reason::StopReason;
 use crate::{EngineError, LogLine, VerifyStatus};
 
-/// All projections, by key.
+/// All projections, by the key that identifies them.
 #[derive(Default)]
 pub(crate) struct Registry(RwLock<BTreeMap<String, Projection>>);
 
@@ -143,7 +143,7 @@ impl Registry {
         }
     }
 
-    /// All shards.
+    /// Returns the handles of all shards.
     pub(crate) fn handles(&self) -> Vec<Arc<ShardHandle>> {
         let projections = self.read();
         let builds = projections.values().flat_map(|p| p.builds.values());

@@ -8,7 +8,7 @@ use lantern_core::{Batch, Cause, HostError, OnFailure};
 pub(crate) struct Rejected {
     /// The index of the event among the events of the call.
     pub(crate) index: usize,
-    /// The plugin's reason.
+    /// The reason that the plugin gave.
     pub(crate) message: String,
 }
 

@@ -10,7 +10,7 @@ use lantern_core::{ApplyError, StoreError, Timestamp};
 pub(crate) enum StopReason {
     /// The host failed. The engine tries again.
     Fault(String),
-    /// An operator must act.
+    /// The shard stops until an operator acts. The text is the reason.
     Halt(String),
 }
 
@@ -33,7 +33,7 @@ pub(crate) enum CallError {
     Event(ApplyError),
     /// The call set a timer that is due at this time, before the batch's last event.
     Due(Timestamp),
-    /// The shard cannot continue.
+    /// The shard cannot continue, for this reason.
     Stop(StopReason),
 }
 

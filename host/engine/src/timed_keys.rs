@@ -30,7 +30,7 @@ pub(crate) fn time_key(time: Timestamp) -> [u8; 8] {
     (time.0 as u64 ^ (1 << 63)).to_be_bytes()
 }
 
-/// The inverse of [`time_key`].
+/// Decodes the bytes that [`time_key`] has encoded.
 pub(crate) fn key_time(bytes: [u8; 8]) -> Timestamp {
     Timestamp((u64::from_be_bytes(bytes) ^ (1 << 63)).cast_signed())
 }

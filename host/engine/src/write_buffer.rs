@@ -37,7 +37,7 @@ impl WriteBuffer {
         }
     }
 
-    /// The committed state.
+    /// The store with the committed state.
     pub(crate) fn store(&self) -> &Arc<dyn ShardStore> {
         &self.store
     }

@@ -78,7 +78,7 @@ struct OutboxSender {
     known: Option<DeduplicationWindow>,
 }
 
-/// Why a transaction failed.
+/// The reason why a transaction failed.
 enum Fault {
     Kafka(KafkaError),
     /// The event with this index can never be sent. No transaction was begun, or it was aborted.

@@ -494,7 +494,7 @@ fn newest(events: &Events, appended: &[Timestamp], now: Timestamp) -> Timestamp 
     counted.map(|((time, _), _)| *time).max().unwrap_or(Timestamp::MIN)
 }
 
-/// The current time.
+/// Returns the current time.
 fn now() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(i64::try_from(since.as_micros()).unwrap_or(i64::MAX))

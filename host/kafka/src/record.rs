@@ -21,7 +21,7 @@ pub(crate) struct RawRecord<'a> {
 
 /// The headers of a record, which are found by their index.
 pub(crate) trait Header {
-    /// The number of headers.
+    /// Returns the number of headers of the record.
     fn count(&self) -> usize;
 
     /// The name and the value of the header `index`; `None` if the name is not UTF-8.

@@ -43,7 +43,7 @@ impl Hub {
         session::run(&self.resources, &self.feeds, io, shutdown, room).await
     }
 
-    /// The number of sessions.
+    /// Returns the number of sessions that are open.
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.sessions.load(Ordering::Relaxed)

@@ -45,7 +45,7 @@ pub(crate) struct SubscriptionStart {
     pub(crate) start: StartKind,
 }
 
-/// How a subscription starts.
+/// The way in which a subscription starts.
 pub(crate) enum StartKind {
     /// The subscription continues at `commit`. It first sends `ready`, and then the commits of the
     /// ring after them.

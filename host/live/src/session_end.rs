@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use crate::protocol::close;
 use crate::socket::SocketError;
 
-/// How a session ended.
+/// The reason why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SessionEnd {
     /// The client closed the session. Contains the code, if the client sent one.

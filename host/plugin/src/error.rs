@@ -4,7 +4,7 @@ use lantern_core::ManifestError;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Why [`crate::PluginHost::new`] failed.
+/// The reason why [`crate::PluginHost::new`] failed.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum PluginHostError {
@@ -16,7 +16,7 @@ pub enum PluginHostError {
     Cache {
         /// The path of the folder.
         path: String,
-        /// The system's error.
+        /// The error that the system returned.
         reason: String,
     },
 }
@@ -39,7 +39,7 @@ pub enum LoadError {
     TooLarge {
         /// The size of the upload, in bytes.
         bytes: usize,
-        /// The limit, in bytes.
+        /// The maximum size, in bytes.
         limit: usize,
     },
     /// The parameters are larger than the limit.
@@ -49,7 +49,7 @@ pub enum LoadError {
     ParametersTooLarge {
         /// The size of the parameters, in bytes.
         bytes: usize,
-        /// The limit, in bytes.
+        /// The maximum size, in bytes.
         limit: usize,
     },
     /// The upload is a core module that was not built with an SDK and does not export the functions
@@ -149,7 +149,7 @@ pub enum LoadError {
         "compiling took more than {limit_s} s of processor time; raise `plugin.limits.compile_cpu_s`"
     )]
     CompileCpu {
-        /// The limit, in seconds.
+        /// The maximum processor time, in seconds.
         limit_s: u64,
     },
     /// Compiling took too much memory.
@@ -157,13 +157,13 @@ pub enum LoadError {
         "compiling took more than {limit_bytes} bytes of memory; raise `plugin.limits.compile_memory_bytes`"
     )]
     CompileMemory {
-        /// The limit, in bytes.
+        /// The maximum memory, in bytes.
         limit_bytes: u64,
     },
     /// Compiling took too much wall time.
     #[error("compiling took longer than {limit_s} s; raise `plugin.limits.compile_wall_s`")]
     CompileWall {
-        /// The limit, in seconds.
+        /// The maximum wall time, in seconds.
         limit_s: u64,
     },
     /// The compiler crashed or panicked.
@@ -219,7 +219,7 @@ pub enum LoadError {
         name: String,
         /// The size of the source code, in bytes.
         bytes: usize,
-        /// The limit, in bytes.
+        /// The maximum size, in bytes.
         limit: usize,
     },
     /// The name is not allowed for a source file.
@@ -227,7 +227,7 @@ pub enum LoadError {
         "`{name}` is not the name of a source: a name has at most 128 bytes and no folders, and ends in .py, .js, .mjs, .ts, .mts, .yaml, .yml or .json"
     )]
     SourceName {
-        /// The name, shortened.
+        /// The name, shortened if it is long.
         name: String,
     },
     /// The source code is not text.

@@ -20,7 +20,7 @@ pub(crate) enum CallEnd {
     /// The plugin made a mistake.
     #[error("{0}")]
     Guest(String),
-    /// The host failed.
+    /// The host failed, and not the plugin. The text is the reason.
     #[error("{0}")]
     Fault(String),
     /// The work that the host did for the guest has used up the fuel of the call.

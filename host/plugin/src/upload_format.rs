@@ -5,9 +5,9 @@ use crate::LoadError;
 /// The two binary forms of WebAssembly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum UploadFormat {
-    /// A core module.
+    /// The upload is a core module.
     Module,
-    /// A component.
+    /// The upload is a component.
     Component,
 }
 

@@ -12,7 +12,7 @@ pub enum QueryError {
     Limit {
         /// What the query did too much of.
         what: &'static str,
-        /// The limit.
+        /// The maximum number that is allowed.
         max: u64,
         /// The setting that is the limit.
         setting: &'static str,

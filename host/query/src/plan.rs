@@ -36,7 +36,7 @@ pub(crate) struct Order {
     pub(crate) descending: bool,
 }
 
-/// What the result contains.
+/// The parts that the result of a query has.
 #[derive(Clone, Debug)]
 pub(crate) enum Shape {
     /// Rows, with these fields; `None` is all of them, unchanged.

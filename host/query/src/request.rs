@@ -42,9 +42,9 @@ pub enum ConditionRequest {
     Json {
         /// The name of the field.
         field: String,
-        /// The operator, as text.
+        /// The operator of the condition, as text.
         operator: String,
-        /// The value, as JSON.
+        /// The value with which the condition compares, as JSON.
         value: Value,
     },
 }

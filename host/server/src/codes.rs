@@ -31,7 +31,7 @@ const fn code(code: &'static str, status: u16, title: &'static str, help: &'stat
     Code { code, status, title, help }
 }
 
-/// Every code, in order.
+/// The codes of all errors, in order.
 pub const CODES: &[Code] = &[
     // Starting.
     code(

@@ -34,7 +34,7 @@ pub enum Health {
     Unknown,
     /// The file was damaged, and the server will create it again from the log.
     Repaired,
-    /// Nothing needs the file.
+    /// The file exists, but nothing needs it.
     Unused,
 }
 

@@ -64,7 +64,7 @@ impl Problem {
         self
     }
 
-    /// The problem as JSON.
+    /// Returns the problem as JSON.
     pub(crate) fn json(&self) -> Vec<u8> {
         serde_json::to_vec(self).expect("a problem always encodes")
     }

@@ -38,9 +38,9 @@ pub enum StartError {
     /// The server cannot listen on the address: it is in use, or does not belong to this machine.
     #[error("cannot listen on `{address}`: {source}")]
     Listen {
-        /// The address.
+        /// The address on which the server could not listen.
         address: SocketAddr,
-        /// The system's error.
+        /// The error that the system returned.
         source: std::io::Error,
     },
     /// The data folder, or a file in it, cannot be opened.
@@ -48,7 +48,7 @@ pub enum StartError {
     Data {
         /// The path of the folder or file.
         path: PathBuf,
-        /// The cause.
+        /// The error that prevented the start.
         source: Cause,
     },
     /// The folder was created with another log than the configured one.

@@ -13,7 +13,7 @@ use MetricKind::{Counter, Gauge, Histogram};
 /// The format of log lines.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text for people.
+    /// The log lines are text for people.
     #[default]
     Human,
     /// A JSON object on each line.
@@ -29,7 +29,7 @@ pub enum TracingError {
         "`{filter}` is not a log filter: {reason}; write a level, or `target=level` separated by commas"
     )]
     Filter {
-        /// The text.
+        /// The text of the filter.
         filter: String,
         /// Why the text is invalid.
         reason: String,

@@ -80,16 +80,16 @@ pub trait Disk: Debug + Send + Sync {
 /// What is at a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PathKind {
-    /// There is a folder.
+    /// The path is that of a folder.
     Folder,
-    /// There is a file.
+    /// The path is that of a file.
     File {
         /// The number of bytes that the file takes on disk.
         disk_bytes: u64,
     },
 }
 
-/// The machine's file system.
+/// The file system of the machine.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemDisk;
 
@@ -257,9 +257,9 @@ pub(crate) mod faulty {
     pub(crate) struct FaultSwitches {
         /// Whether writes fail because the disk is full.
         pub(crate) full: AtomicBool,
-        /// Whether syncs fail.
+        /// Whether syncs of files fail from now on.
         pub(crate) sync_fails: AtomicBool,
-        /// Whether reads fail.
+        /// Whether reads of files fail from now on.
         pub(crate) read_fails: AtomicBool,
     }
 

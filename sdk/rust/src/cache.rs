@@ -125,7 +125,7 @@ impl RowCache {
         }
     }
 
-    /// The current key.
+    /// Returns the key that was looked up last.
     pub(crate) fn key(&self) -> &str {
         &self.key
     }

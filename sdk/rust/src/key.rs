@@ -44,7 +44,7 @@ pub trait Key {
         None
     }
 
-    /// The key as text.
+    /// Returns the text of the key.
     fn to_key(&self) -> String {
         let mut key = String::new();
         self.write(&mut key);

@@ -110,7 +110,7 @@ pub trait Value: DeserializeOwned {
     /// own.
     const MERGE: Merge = Merge::Same;
 
-    /// Whether [`Self::check`] can fail.
+    /// Whether [`Self::check`] can return an error.
     const FALLIBLE: bool = true;
 
     /// Checks that the value can be stored; see [`Stored::check`].

@@ -332,7 +332,7 @@ impl<R: Stored> Table<R> {
         Ok(rows)
     }
 
-    /// The table's name.
+    /// Returns the name of the table.
     #[must_use]
     pub fn name(&self) -> &'static str {
         self.spec.name

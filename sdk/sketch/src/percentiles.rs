@@ -141,7 +141,7 @@ impl Percentiles {
         (!self.is_empty()).then_some(self.bounds.0)
     }
 
-    /// The largest value.
+    /// Returns the largest value that was added.
     #[must_use]
     pub fn max(&self) -> Option<i64> {
         (!self.is_empty()).then_some(self.bounds.1)

@@ -139,7 +139,7 @@ impl ReferenceLog {
         self.events.len() as u64
     }
 
-    /// All events, by offset.
+    /// Returns all events, by offset.
     #[must_use]
     pub fn events(&self) -> &[ObservedEvents] {
         &self.events

@@ -73,7 +73,7 @@ pub struct Failure {
     pub what: String,
 }
 
-/// A running experiment.
+/// A running experiment, which counts its cases and failures.
 #[derive(Debug)]
 pub struct Run<'a> {
     plan: Plan,

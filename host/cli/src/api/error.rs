@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::error::{Exit, Failure, Refusal};
 
-/// Why a request failed.
+/// The reason why a request to the server failed.
 #[derive(Debug)]
 pub(crate) enum ApiError {
     /// There was no answer: the server is not running, or the connection was lost.
@@ -16,7 +16,7 @@ pub(crate) enum ApiError {
     },
     /// The server refused the request.
     Refused {
-        /// The HTTP status.
+        /// The HTTP status of the server's answer.
         status: u16,
         /// The value of `Retry-After`, if there is one.
         retry_after: Option<Duration>,

@@ -56,9 +56,9 @@ pub(crate) struct LogQuery {
     pub(crate) wait_s: u64,
 }
 
-/// What an upload sends.
+/// What an upload sends to the server.
 pub(crate) struct Upload {
-    /// The plugin.
+    /// The plugin that is uploaded.
     pub(crate) plugin: PluginFile,
     /// The name of the projection; `None` to use the name in the manifest.
     pub(crate) name: Option<String>,
@@ -79,7 +79,7 @@ impl Api {
         Self { http: transport::http(), base: base.trim_end_matches('/').to_owned() }
     }
 
-    /// The server's address.
+    /// The address of the server.
     pub(crate) fn base(&self) -> &str {
         &self.base
     }

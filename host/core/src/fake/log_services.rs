@@ -52,7 +52,7 @@ impl Heartbeats for MemoryLog {
     }
 }
 
-/// Committed offsets in memory.
+/// Stores committed offsets in memory.
 #[derive(Debug, Default)]
 pub struct MemoryOffsets {
     offsets: Mutex<BTreeMap<(String, PartitionId), Offset>>,

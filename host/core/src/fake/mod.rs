@@ -36,7 +36,7 @@ pub struct MemoryCatalog {
 }
 
 impl MemoryCatalog {
-    /// An empty catalogue.
+    /// Creates a catalogue without projections.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -124,11 +124,11 @@ impl Random for CountingRandom {
 /// A recorded call of a method of [`CommitSink`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Published {
-    /// A call of [`CommitSink::committed`].
+    /// The engine called [`CommitSink::committed`].
     Committed(Arc<PublishedCommit>),
-    /// A call of [`CommitSink::activated`].
+    /// The engine called [`CommitSink::activated`].
     Activated {
-        /// The projection's name.
+        /// The name of the projection.
         projection: String,
         /// The new epoch; `None` if the projection was deleted.
         epoch: Option<String>,
@@ -148,13 +148,13 @@ impl RecordingSink {
         Self::default()
     }
 
-    /// All calls so far.
+    /// Returns all calls so far.
     #[must_use]
     pub fn calls(&self) -> Vec<Published> {
         lock(&self.calls).clone()
     }
 
-    /// All commits so far.
+    /// Returns all commits so far.
     #[must_use]
     pub fn commits(&self) -> Vec<Arc<PublishedCommit>> {
         let commit = |call: &Published| match call {

@@ -21,7 +21,7 @@ pub struct MemoryStores {
 }
 
 impl MemoryStores {
-    /// No states.
+    /// Creates a store without states.
     #[must_use]
     pub fn new() -> Self {
         Self::default()

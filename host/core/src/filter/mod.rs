@@ -61,17 +61,17 @@ enum Test {
 /// An operator of a condition.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Operator {
-    /// `=`
+    /// The operator `=`.
     Equal,
-    /// `!=`
+    /// The operator `!=`.
     NotEqual,
-    /// `<`
+    /// The operator `<`.
     Less,
-    /// `<=`
+    /// The operator `<=`.
     LessOrEqual,
-    /// `>`
+    /// The operator `>`.
     Greater,
-    /// `>=`
+    /// The operator `>=`.
     GreaterOrEqual,
     /// `in`: equal to one of several values.
     In,
@@ -122,7 +122,7 @@ pub enum FilterError {
     Values {
         /// The name of the field.
         field: String,
-        /// The number of values.
+        /// The number of values that the condition lists.
         count: usize,
     },
     /// The filter has too many conditions.
@@ -134,7 +134,7 @@ pub enum FilterError {
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("the table has no field `{name}`{}; it has {}", similar.as_ref().map(|similar| format!(": did you mean `{similar}`?")).unwrap_or_default(), listed(fields))]
 pub struct UnknownField {
-    /// The unknown name.
+    /// The name that the table does not declare.
     pub name: String,
     /// The declared name that is most similar to the unknown name, if one is similar.
     pub similar: Option<String>,

@@ -56,7 +56,7 @@ pub struct DeadLetterName {
     pub offset: Offset,
 }
 
-/// The result of [`DeadLetters::read_copies`].
+/// What [`DeadLetters::read_copies`] returns.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeadLettersRead {
     /// The number of copies read.

@@ -28,6 +28,6 @@ pub trait Clock: Send + Sync {
         Duration::ZERO
     }
 
-    /// The time of day.
+    /// Returns the current time of day.
     fn wall(&self) -> Timestamp;
 }

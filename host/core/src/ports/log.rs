@@ -9,7 +9,7 @@ use crate::{Chunk, ErrorCause, EventRef, Events, Offset, PartitionId, Timestamp,
 
 /// An event log: partitions of events with rising offsets.
 pub trait Log: Send + Sync {
-    /// The number of partitions.
+    /// Returns the number of partitions of the log.
     fn partitions(&self) -> u32;
 
     /// The offsets and the event time of the partition.
@@ -129,7 +129,7 @@ pub struct PartitionBounds {
     pub max_time: Timestamp,
 }
 
-/// The result of [`Log::read`].
+/// What [`Log::read`] returns.
 #[derive(Clone, Debug)]
 pub enum LogRead {
     /// A chunk with at least one matching event at or after the requested offset.
@@ -152,11 +152,11 @@ pub struct Emitted {
     /// The name of the outbox. No other outbox ever has this name, and the events of each outbox
     /// are numbered from 0.
     pub outbox: String,
-    /// The shard's partition.
+    /// The partition that the shard folds.
     pub partition: PartitionId,
     /// The number of the first event; the numbers of the others follow without gaps.
     pub first: u64,
-    /// The events.
+    /// The events that were read.
     pub events: Events,
 }
 
@@ -192,9 +192,9 @@ pub enum LogError {
         "offset {from} of partition {partition} is not in the log any more: the log begins at {start}"
     )]
     OutOfRange {
-        /// The partition.
+        /// The partition that was read.
         partition: PartitionId,
-        /// The requested offset.
+        /// The offset from which the caller wanted to read.
         from: Offset,
         /// The oldest offset that is kept.
         start: Offset,
@@ -205,9 +205,9 @@ pub enum LogError {
         "offset {from} of partition {partition} is not in the log, which ends at {end}: the log has lost events, or it is another log"
     )]
     Lost {
-        /// The partition.
+        /// The partition that was read.
         partition: PartitionId,
-        /// The requested offset.
+        /// The offset from which the caller wanted to read.
         from: Offset,
         /// The offset at which the partition ends.
         end: Offset,
@@ -236,10 +236,10 @@ pub enum LogError {
     /// The log cannot append because the disk is full.
     #[error("the disk is full: {0}")]
     Full(#[source] ErrorCause),
-    /// Stored data is damaged.
+    /// Data that the log has stored is damaged.
     #[error("the log is damaged: {0}")]
     Damaged(#[source] ErrorCause),
-    /// The log was closed.
+    /// The log was closed, so it accepts no more calls.
     #[error("the log is closed")]
     Closed,
 }
@@ -263,7 +263,7 @@ pub enum RejectedEvent {
     Refused {
         /// The id and source of the event, as text.
         event: String,
-        /// The reason, as text.
+        /// The reason of the refusal, as text.
         reason: String,
     },
 }

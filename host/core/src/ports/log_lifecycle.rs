@@ -23,7 +23,7 @@ pub trait LogMaintenance: Send + Sync {
     ) -> Result<MaintenanceReport, LogError>;
 }
 
-/// The result of [`LogMaintenance::maintain`].
+/// What [`LogMaintenance::maintain`] has done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MaintenanceReport {
     /// One entry for each partition from which events were deleted.

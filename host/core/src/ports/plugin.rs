@@ -43,7 +43,7 @@ pub trait Instance: Send {
     fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> ApplyOutcome;
 }
 
-/// The outcome of [`Instance::apply`].
+/// What [`Instance::apply`] returns.
 pub struct ApplyOutcome {
     /// The `host` that was passed to [`Instance::apply`].
     pub host: Box<dyn Host>,
@@ -129,7 +129,7 @@ pub enum ApplyError {
     Failed {
         /// The timer or event that the plugin reports as the cause of the error, if it reports one.
         cause: Option<Cause>,
-        /// The plugin's error message.
+        /// The error message that the plugin returned.
         message: String,
     },
     /// The plugin trapped or exceeded a limit.
@@ -147,7 +147,7 @@ pub enum ApplyError {
     Fault(String),
 }
 
-/// How a plugin trapped.
+/// The ways in which a plugin can trap.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum TrapKind {
@@ -268,7 +268,7 @@ pub enum HostError {
     /// The plugin made a mistake.
     #[error("{0}")]
     Guest(String),
-    /// The host failed.
+    /// The host failed, and not the plugin.
     #[error("{0}")]
     Fault(String),
 }
@@ -276,9 +276,9 @@ pub enum HostError {
 /// A row of a table, as a plugin reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Row {
-    /// The key.
+    /// The key of the row.
     pub key: String,
-    /// The value.
+    /// The value of the row.
     pub value: Vec<u8>,
 }
 
@@ -287,15 +287,15 @@ pub struct Row {
 pub struct NewEvent {
     /// The timer or event that caused it.
     pub cause: Cause,
-    /// The type.
+    /// The type of the event that the plugin emits.
     pub kind: String,
-    /// The subject.
+    /// The subject of the event that the plugin emits.
     pub subject: String,
     /// The tenant of the event. If it is empty, the event gets the tenant of its cause.
     pub tenant: String,
-    /// The event time.
+    /// The event time of the event that the plugin emits.
     pub time: Timestamp,
-    /// The payload in JSON.
+    /// The payload of the event that the plugin emits, in JSON.
     pub data: Vec<u8>,
 }
 
@@ -308,8 +308,8 @@ pub enum Level {
     Debug,
     /// A piece of information for operators.
     Info,
-    /// Something unusual.
+    /// The message reports something unusual.
     Warn,
-    /// A failure.
+    /// The message reports a failure.
     Error,
 }

@@ -10,7 +10,7 @@ use crate::{PairBuffer, PartitionId, ProjectionRecord, ReadValues, TableId, Vers
 /// Identifies the state of a shard.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ShardId {
-    /// The projection's name.
+    /// The name of the projection to which the shard belongs.
     pub projection: String,
     /// The version of the projection.
     pub version: VersionId,
@@ -228,7 +228,7 @@ pub trait StateStores: Send + Sync {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// The disk is full.
+    /// The disk has no room left. The text describes the error.
     #[error("the disk is full: {0}")]
     Full(String),
     /// Another process has opened the file.
@@ -237,7 +237,7 @@ pub enum StoreError {
     /// Another process has the file open.
     #[error("`{0}` is in use by another process")]
     InUse(String),
-    /// Reading or writing failed.
+    /// The state cannot be read or written. The text describes the error.
     #[error("the state cannot be read or written: {0}")]
     Io(String),
 }

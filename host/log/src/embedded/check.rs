@@ -22,7 +22,7 @@ pub struct LogDamage {
     /// The offsets that cannot be read: the first of them, and the first one after them. `None` if
     /// no event is lost.
     pub offsets: Option<(Offset, Offset)>,
-    /// What is damaged.
+    /// What is damaged in the file.
     pub what: String,
 }
 

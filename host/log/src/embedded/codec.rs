@@ -43,7 +43,7 @@ const HEADER_BYTES: usize = 56;
 const BODY_BYTES_MAX: u32 = 1 << 30;
 /// The maximum size of a buffer that a thread keeps for the next body, in bytes.
 const BODY_BYTES_KEPT: usize = 4 << 20;
-/// The Zstandard compression level.
+/// The compression level that is passed to Zstandard.
 const ZSTD_LEVEL: i32 = 1;
 
 /// How the values of a column are stored in a chunk.
@@ -105,7 +105,7 @@ pub(crate) struct Encoder {
     zstd: Option<zstd::bulk::Compressor<'static>>,
 }
 
-/// An encoded chunk.
+/// A chunk in the form in which the file stores it.
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
     pub(crate) header: Header,

@@ -25,7 +25,7 @@ impl Incarnations {
         (self.0.len() > INCARNATIONS_MAX).then(|| self.0.remove(0).0)
     }
 
-    /// The newest incarnation.
+    /// Returns the number of the newest incarnation.
     pub(crate) fn newest(&self) -> Option<u64> {
         self.0.last().map(|(_, incarnation)| *incarnation)
     }

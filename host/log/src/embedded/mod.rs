@@ -75,7 +75,7 @@ pub struct LogStats {
 /// The statistics of one partition.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PartitionStats {
-    /// The partition.
+    /// The partition that these statistics describe.
     pub partition: PartitionId,
     /// The offsets and the highest event time of the partition.
     pub bounds: PartitionBounds,

@@ -15,9 +15,9 @@ pub enum OpenError {
         field: &'static str,
         /// The value of the setting.
         value: u64,
-        /// The smallest allowed value.
+        /// The smallest value that the setting may have.
         min: u32,
-        /// The largest allowed value.
+        /// The largest value that the setting may have.
         max: u32,
     },
     /// Another process has opened the file.

@@ -287,7 +287,7 @@ impl Shared {
         *self.database.write() = None;
     }
 
-    /// The open database.
+    /// Returns the database, which must be open.
     pub(crate) fn database(&self) -> Result<Arc<OpenFile>, LogError> {
         if let Some(database) = &*self.database.read() {
             return Ok(Arc::clone(database));

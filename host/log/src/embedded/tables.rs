@@ -408,7 +408,7 @@ fn load_window(
     Ok((window, next, stored))
 }
 
-/// `time` minus `age_seconds`.
+/// Computes the time that is `age_seconds` before `time`.
 pub(crate) fn before(time: Timestamp, age_seconds: u64) -> Timestamp {
     let age_us = i64::try_from(age_seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX);
     Timestamp(time.0.saturating_sub(age_us))

@@ -27,7 +27,7 @@ const ANYWHERE: [(&str, &str); 8] = [
     ("503", "the server is busy or shutting down; try again after `Retry-After` seconds"),
 ];
 
-/// The complete description.
+/// Completes the description of the API with the parts that are the same for all addresses.
 pub(super) fn complete(api: &OpenApi, config: &HttpConfig) -> Value {
     let mut api = serde_json::to_value(api).expect("a description always encodes");
     api["info"]["version"] = env!("CARGO_PKG_VERSION").into();

@@ -176,7 +176,7 @@ pub(super) fn request(
     request.body(body.into()).unwrap()
 }
 
-/// An event as JSON.
+/// Formats an event as JSON.
 pub(super) fn event(id: &str, kind: &str, subject: &str) -> String {
     format!(
         r#"{{"specversion":"1.0","id":"{id}","source":"test","type":"{kind}","subject":"{subject}","time":"2026-01-01T00:00:00Z","data":{{"id":"{id}"}}}}"#

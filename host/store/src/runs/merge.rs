@@ -181,7 +181,7 @@ impl<'a> ChangesCursor<'a> {
 
 /// Merges the rows of several sources.
 pub(super) struct Merge<'a> {
-    /// The sources, newest first.
+    /// The sources of rows that are merged, the newest first.
     sources: Vec<SortedRows<'a>>,
     reverse: bool,
     /// The indexes of the sources that are at the next key, newest first.

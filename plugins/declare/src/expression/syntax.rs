@@ -117,9 +117,9 @@ const COMPARISON: u8 = 4;
 #[derive(Debug)]
 pub(crate) struct ColumnText {
     pub(crate) value: Expr,
-    /// The condition after `where`.
+    /// The condition that follows the word `where`.
     pub(crate) filter: Option<Expr>,
-    /// The text after `unit`.
+    /// The text that follows the word `unit`.
     pub(crate) unit: String,
 }
 

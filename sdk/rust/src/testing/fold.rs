@@ -39,7 +39,7 @@ pub struct Harness<P> {
 pub struct Parked {
     /// The offset of the event: its index among all events that were fed.
     pub offset: u64,
-    /// The event.
+    /// The event that could not be applied.
     pub event: TestEvent,
     /// The reason why it could not be applied.
     pub reason: String,

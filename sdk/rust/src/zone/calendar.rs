@@ -8,7 +8,7 @@ use crate::time::{date_of, day_of};
 /// A date in a time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Date {
-    /// The year.
+    /// The year of the date.
     pub year: i32,
     /// The month, from 1 to 12.
     pub month: u8,
@@ -32,7 +32,7 @@ pub enum Weekday {
 /// A date and a time of day in a time zone.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LocalTime {
-    /// The date.
+    /// The date in the time zone.
     pub date: Date,
     /// The hour, from 0 to 23.
     pub hour: u8,

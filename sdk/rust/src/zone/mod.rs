@@ -66,7 +66,7 @@ impl<'de> Deserialize<'de> for TimeZone {
 }
 
 impl TimeZone {
-    /// The time zone UTC.
+    /// Returns the time zone UTC.
     #[must_use]
     pub fn utc() -> Self {
         Self::fixed(0)

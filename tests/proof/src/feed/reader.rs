@@ -30,7 +30,7 @@ enum SessionOutcome {
     Deaf,
 }
 
-/// A simulated client.
+/// A simulated client, with its copies of the tables.
 pub(super) struct Reader {
     net: Arc<Net>,
     rng: Rng,

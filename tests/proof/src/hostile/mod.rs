@@ -78,7 +78,7 @@ const DEFAULTS: &[&str] = &["engine.check_fuel=90000000", "plugin.limits.compile
 const STRIDE: u64 = 47;
 const _: () = assert!(!Guest::COUNT.is_multiple_of(STRIDE), "all guests have a turn");
 
-/// A server under attack.
+/// A server that runs hostile guests, with the measurements of it.
 struct AttackRun {
     server: Arc<Server>,
     victim: Bystander,

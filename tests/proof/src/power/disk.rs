@@ -447,7 +447,7 @@ fn survive<M>(
     }
 }
 
-/// An open file.
+/// An open file on the simulated disk.
 #[derive(Debug)]
 pub struct Open<M> {
     disk: SimDisk<M>,
