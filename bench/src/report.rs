@@ -103,7 +103,7 @@ pub(crate) fn merge(result: &mut Value, more: Value) {
 /// Prints the result of [`sides`], to which members may have been added.
 ///
 /// # Errors
-/// If the tables of a phase were not exact.
+/// Fails if the tables of a phase were not exact.
 pub(crate) fn print_result(options: &Options, result: &Value) -> Result<()> {
     if options.json {
         println!("{result}");

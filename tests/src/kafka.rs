@@ -44,7 +44,7 @@ fn libs() -> PathBuf {
 /// Starts a broker that only the caller uses.
 ///
 /// # Errors
-/// If it does not start.
+/// Fails if it does not start.
 pub fn start() -> Result<Broker> {
     Broker::start(Options::new(&libs()))
 }
@@ -70,7 +70,7 @@ pub fn start_secured() -> Result<Broker> {
 /// Returns the broker that all tests of the process share. It ends with the process.
 ///
 /// # Panics
-/// If it does not start.
+/// Panics if it does not start.
 pub fn shared() -> &'static Broker {
     static SHARED: OnceLock<Broker> = OnceLock::new();
     SHARED.get_or_init(|| start().unwrap_or_else(|error| panic!("no broker: {error:#}")))
@@ -87,7 +87,7 @@ pub fn fresh_name(prefix: &str) -> String {
 /// waits until each partition has a leader.
 ///
 /// # Errors
-/// If it cannot be created.
+/// Fails if it cannot be created.
 pub fn create_topic(broker: &Broker, name: &str, partitions: u32, settings: &[&str]) -> Result<()> {
     let address = broker.address();
     let (name, settings) = (name.to_owned(), settings.iter().map(|s| (*s).to_owned()).collect());
@@ -162,7 +162,7 @@ impl Record {
 /// If `committed`, reads only those of committed transactions.
 ///
 /// # Errors
-/// If the topic cannot be read.
+/// Fails if the topic cannot be read.
 pub fn records(broker: &Broker, topic: &str, committed: bool) -> Result<Vec<Record>> {
     let isolation = if committed { "read_committed" } else { "read_uncommitted" };
     let consumer: BaseConsumer = client(&broker.address())
@@ -221,7 +221,7 @@ fn record(message: &rdkafka::message::BorrowedMessage<'_>) -> Record {
 /// deleted.
 ///
 /// # Errors
-/// If it cannot be created.
+/// Fails if it cannot be created.
 pub fn create_topic_when_gone(broker: &Broker, name: &str, partitions: u32) -> Result<()> {
     let started = Instant::now();
     while let Err(error) = create_topic(broker, name, partitions, &[]) {
@@ -235,7 +235,7 @@ pub fn create_topic_when_gone(broker: &Broker, name: &str, partitions: u32) -> R
 /// mode, whose key is the subject. The batches are compressed with `codec`.
 ///
 /// # Errors
-/// If the broker does not accept all of them.
+/// Fails if the broker does not accept all of them.
 pub fn produce(address: &str, topic: &str, codec: &str, lines: &str) -> Result<()> {
     let mut client = client(address);
     client.set("compression.type", codec).set("linger.ms", "20");
@@ -248,7 +248,7 @@ pub fn produce(address: &str, topic: &str, codec: &str, lines: &str) -> Result<(
 /// Writes lines like [`produce`], but in one transaction, which it commits or aborts.
 ///
 /// # Errors
-/// If the broker does not accept all of them.
+/// Fails if the broker does not accept all of them.
 pub fn produce_in_transaction(address: &str, topic: &str, lines: &str, commit: bool) -> Result<()> {
     let mut client = client(address);
     client.set("transactional.id", fresh_name("tests"));
@@ -290,7 +290,7 @@ pub struct Written<'a> {
 /// Writes records to a topic, in order, and waits until the broker has them.
 ///
 /// # Errors
-/// If the broker does not accept all of them.
+/// Fails if the broker does not accept all of them.
 pub fn write(broker: &Broker, topic: &str, records: &[Written<'_>]) -> Result<()> {
     let producer: BaseProducer<Delivered> =
         client(&broker.address()).create_with_context(Delivered::default())?;
@@ -330,7 +330,7 @@ impl ProducerContext for Delivered {
 /// markers count as records.
 ///
 /// # Errors
-/// If the broker does not answer.
+/// Fails if the broker does not answer.
 pub fn bounds(broker: &Broker, topic: &str, partition: i32) -> Result<(i64, i64)> {
     let consumer: BaseConsumer = client(&broker.address()).create()?;
     Ok(consumer.fetch_watermarks(topic, partition, CALL)?)

@@ -30,7 +30,7 @@ pub fn lantern() -> PathBuf {
 /// `tests/guests`.
 ///
 /// # Panics
-/// If the guest is missing.
+/// Panics if the guest is missing.
 #[must_use]
 pub fn guest(name: &str) -> PathBuf {
     let folders = [built("LANTERN_PLUGINS", "plugins"), built("LANTERN_GUESTS", "guests")];
@@ -74,7 +74,7 @@ pub fn interpreter_settings() -> [String; 2] {
 /// shared cache, because during an upload it would take longer than a request may take.
 ///
 /// # Errors
-/// If the program cannot be run.
+/// Fails if the program cannot be run.
 pub fn check_source(name: &str, text: &str) -> Result<Output> {
     let folder = TempDir::new()?;
     let path = folder.path().join(name);
@@ -146,7 +146,7 @@ fn built(variable: &str, default: &str) -> PathBuf {
 /// Runs `lantern` with `arguments` to its end.
 ///
 /// # Errors
-/// If it cannot be started.
+/// Fails if it cannot be started.
 pub fn run(arguments: &[&str]) -> Result<Output> {
     Ok(Command::new(lantern()).args(arguments).output()?)
 }
@@ -155,7 +155,7 @@ pub fn run(arguments: &[&str]) -> Result<Output> {
 /// as `kafka://127.0.0.1:9092/topic`. `None` means the embedded log.
 ///
 /// # Errors
-/// If the topic cannot be created.
+/// Fails if the topic cannot be created.
 pub fn fresh_log() -> Result<Option<String>> {
     if !kafka::is_the_log() {
         return Ok(None);
@@ -204,7 +204,7 @@ impl Server {
     /// `engine.threads=2`.
     ///
     /// # Errors
-    /// If it does not start.
+    /// Fails if it does not start.
     pub fn start(settings: &[&str]) -> Result<Self> {
         Self::start_over(fresh_log()?.as_deref(), settings)
     }
@@ -213,7 +213,7 @@ impl Server {
     /// `kafka://127.0.0.1:9092/events`. `None` means the embedded log.
     ///
     /// # Errors
-    /// If it does not start.
+    /// Fails if it does not start.
     pub fn start_over(log: Option<&str>, settings: &[&str]) -> Result<Self> {
         let temporary = TempDir::new()?;
         let mut server = Self::launch(Launch {
@@ -230,7 +230,7 @@ impl Server {
     /// Starts a server on the data folder `folder`, which listens at `address`.
     ///
     /// # Errors
-    /// If it does not start. The error contains its output.
+    /// Fails if it does not start. The error contains its output.
     pub fn start_in(folder: &Path, address: &str, settings: &[&str]) -> Result<Self> {
         let settings = settings.iter().map(|s| (*s).to_owned()).collect();
         Self::launch(Launch {
@@ -244,7 +244,7 @@ impl Server {
     /// Starts a server as `launch` describes.
     ///
     /// # Errors
-    /// If it does not start.
+    /// Fails if it does not start.
     pub fn launch(launch: Launch) -> Result<Self> {
         let (process, url) = spawn(&launch)?;
         let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
@@ -254,7 +254,7 @@ impl Server {
     /// Returns a server that was started in another way, and answers at `url`.
     ///
     /// # Errors
-    /// If no client can be created.
+    /// Fails if no client can be created.
     pub fn attach(url: &str, process: Child) -> Result<Self> {
         Ok(Self {
             process,
@@ -268,7 +268,7 @@ impl Server {
     /// Asks the process to end, as a service manager does, and waits for it.
     ///
     /// # Errors
-    /// If it cannot be signalled, or does not end in time.
+    /// Fails if it cannot be signalled, or does not end in time.
     pub fn terminate(mut self) -> Result<ExitStatus> {
         self.stop()
     }
@@ -307,7 +307,7 @@ impl Server {
     /// Whether the process of the server still runs.
     ///
     /// # Errors
-    /// If its state cannot be read.
+    /// Fails if its state cannot be read.
     pub fn runs(&mut self) -> Result<bool> {
         Ok(self.process.try_wait()?.is_none())
     }
@@ -316,7 +316,7 @@ impl Server {
     /// [`Server::kill`] waits for its end.
     ///
     /// # Errors
-    /// If it was not launched as a group, or cannot be killed.
+    /// Fails if it was not launched as a group, or cannot be killed.
     pub fn kill_group(&self) -> Result<()> {
         if !self.launch.grouped {
             bail!("the server has no group of its own");
@@ -332,7 +332,7 @@ impl Server {
     /// Ends the process of the server as `kill -9` does.
     ///
     /// # Errors
-    /// If it cannot be killed.
+    /// Fails if it cannot be killed.
     pub fn kill(&mut self) -> Result<()> {
         let pid = self.pid();
         if self.launch.grouped && self.runs()? {
@@ -355,7 +355,7 @@ impl Server {
     /// Starts the server again in its folder, on the same port.
     ///
     /// # Errors
-    /// If it does not start.
+    /// Fails if it does not start.
     pub fn restart(&mut self) -> Result<()> {
         self.restart_as(self.launch.clone())
     }
@@ -363,7 +363,7 @@ impl Server {
     /// Starts the server again as `launch` describes, on the same port.
     ///
     /// # Errors
-    /// If it does not start.
+    /// Fails if it does not start.
     pub fn restart_as(&mut self, launch: Launch) -> Result<()> {
         let address = self.url.trim_start_matches("http://").to_owned();
         self.launch = Launch { address, ..launch };
@@ -380,7 +380,7 @@ impl Server {
     /// Sends a request. Returns the answer's status and body (`null` if the body is not JSON).
     ///
     /// # Errors
-    /// If there is no answer.
+    /// Fails if there is no answer.
     pub async fn request(
         &self,
         method: reqwest::Method,
@@ -398,7 +398,7 @@ impl Server {
     /// Sends a `GET` request, and returns the answer's JSON.
     ///
     /// # Errors
-    /// If the answer's status is not 200.
+    /// Fails if the answer's status is not 200.
     pub async fn get(&self, path: &str) -> Result<Value> {
         let answer = self.http.get(format!("{}{path}", self.url)).send().await?;
         let (status, text) = (answer.status(), answer.text().await?);
@@ -411,7 +411,7 @@ impl Server {
     /// Sends a `GET` request, and returns the answer's text.
     ///
     /// # Errors
-    /// If there is no answer.
+    /// Fails if there is no answer.
     pub async fn text(&self, path: &str) -> Result<String> {
         Ok(self.http.get(format!("{}{path}", self.url)).send().await?.text().await?)
     }
@@ -419,7 +419,7 @@ impl Server {
     /// Sends events as lines of JSON.
     ///
     /// # Errors
-    /// If not all are appended. The error contains the server's answer.
+    /// Fails if not all are appended. The error contains the server's answer.
     pub async fn events(&self, lines: impl Into<Vec<u8>>) -> Result<Value> {
         let (status, answer) = self
             .request(reqwest::Method::POST, "/v1/events", "application/x-ndjson", lines.into())
@@ -433,7 +433,7 @@ impl Server {
     /// Uploads a guest with parameters. Returns the answer's status and body.
     ///
     /// # Errors
-    /// If there is no answer.
+    /// Fails if there is no answer.
     pub async fn push(&self, name: &str, guest: &Path, parameters: &str) -> Result<(u16, Value)> {
         let wasm = std::fs::read(guest)?;
         self.push_bytes(name, &wasm, parameters, "").await
@@ -443,7 +443,7 @@ impl Server {
     /// `?activate=false`.
     ///
     /// # Errors
-    /// If there is no answer.
+    /// Fails if there is no answer.
     pub async fn push_bytes(
         &self,
         name: &str,
@@ -468,7 +468,7 @@ impl Server {
     /// Uploads a guest, and waits until its version has folded all of the log and serves readers.
     ///
     /// # Errors
-    /// If it is refused or does not reach the end.
+    /// Fails if it is refused or does not reach the end.
     pub async fn project(&self, name: &str, guest: &Path, parameters: &str) -> Result<Value> {
         let (status, answer) = self.push(name, guest, parameters).await?;
         if !(200..300).contains(&status) {
@@ -482,7 +482,7 @@ impl Server {
     /// Waits until the active version of `name` has folded all of the log.
     ///
     /// # Errors
-    /// If it does not reach the end.
+    /// Fails if it does not reach the end.
     pub async fn caught_up(&self, name: &str) -> Result<Value> {
         self.until(name, |status| !status["active"].is_null() && folded(status)).await
     }
@@ -490,7 +490,7 @@ impl Server {
     /// Waits until `wanted` holds for the status of projection `name`.
     ///
     /// # Errors
-    /// If it does not hold in time. The error contains the last status.
+    /// Fails if it does not hold in time. The error contains the last status.
     pub async fn until(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let started = Instant::now();
         loop {
@@ -509,7 +509,7 @@ impl Server {
     /// U+0000 separates tenant and key.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// Fails if it cannot be read.
     pub async fn rows(&self, table: &str) -> Result<Vec<(String, Value)>> {
         let mut rows = Vec::new();
         let mut cursor = String::new();
@@ -538,7 +538,7 @@ impl Server {
     /// Reads all rows of a table, byte for byte as the server writes them: one line of JSON each.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// Fails if it cannot be read.
     pub async fn lines(&self, table: &str) -> Result<String> {
         let mut lines = String::new();
         let mut cursor = String::new();
@@ -559,7 +559,7 @@ impl Server {
     /// Reads all events of the log's first partition, in order.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// Fails if it cannot be read.
     pub async fn log(&self) -> Result<Vec<Value>> {
         self.log_of(0).await
     }
@@ -567,7 +567,7 @@ impl Server {
     /// Reads all events of a partition of the log, in order.
     ///
     /// # Errors
-    /// If it cannot be read.
+    /// Fails if it cannot be read.
     pub async fn log_of(&self, partition: u32) -> Result<Vec<Value>> {
         let mut events = Vec::new();
         let mut from = 0;

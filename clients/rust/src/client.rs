@@ -39,8 +39,8 @@ impl Client {
     /// `welcome`. The caller must be on a tokio runtime.
     ///
     /// # Errors
-    /// [`Error`] if the first connection fails. If a later connection fails, the client tries
-    /// again.
+    /// Returns [`Error`] if the first connection fails. If a later connection fails, the client
+    /// tries again.
     pub async fn connect(url: &str, options: Options) -> Result<Self, Error> {
         let first = Connection::open(url, &options).await.map_err(|end| end.error(url))?;
         let shared = Arc::new(Shared::new(url, options));

@@ -21,7 +21,7 @@ impl Row {
     /// Parses the row as a `T`.
     ///
     /// # Errors
-    /// If the row is not a `T`.
+    /// Fails if the row is not a `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
         serde_json::from_str(self.0.get())
     }

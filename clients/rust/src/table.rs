@@ -55,7 +55,7 @@ impl Table {
     /// Parses the row under `key` as a `T`; `None` if there is no such row.
     ///
     /// # Errors
-    /// If the row is not a `T`.
+    /// Fails if the row is not a `T`.
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>, serde_json::Error> {
         let row = self.mirrored().mirror().rows.get(key).cloned();
         row.map(|row| row.read()).transpose()
@@ -136,7 +136,7 @@ impl Table {
     /// has returned these two numbers.
     ///
     /// # Errors
-    /// The reason, if there will be no more changes.
+    /// Returns the reason, if there will be no more changes.
     pub async fn wait_for(&self, partition: u32, offset: u64) -> Result<(), Error> {
         let mut offsets = self.mirrored().offsets.subscribe();
         let contains =

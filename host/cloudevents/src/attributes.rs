@@ -55,8 +55,8 @@ impl<'a> Attributes<'a> {
     /// Adds the attribute `name`.
     ///
     /// # Errors
-    /// [`EventError`] if the name or the value is not allowed, or if the attribute already has
-    /// another value.
+    /// Returns [`EventError`] if the name or the value is not allowed, or if the attribute already
+    /// has another value.
     pub fn set(&mut self, name: &'a str, value: Cow<'a, str>) -> Result<(), EventError> {
         if self.tolerant && value.is_empty() {
             return Ok(());
@@ -136,7 +136,7 @@ impl Reader {
     /// `payload`, which is not checked.
     ///
     /// # Errors
-    /// [`EventError`] if the event is invalid. Then nothing was added to `into`.
+    /// Returns [`EventError`] if the event is invalid. Then nothing was added to `into`.
     pub fn attributes(
         &mut self,
         mut attributes: Attributes<'_>,

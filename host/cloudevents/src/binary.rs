@@ -18,7 +18,7 @@ impl Reader {
     /// [`lantern_core::Timestamp::MIN`].
     ///
     /// # Errors
-    /// [`EventError`] if the event is invalid. Then nothing was added to `into`.
+    /// Returns [`EventError`] if the event is invalid. Then nothing was added to `into`.
     pub fn binary(
         &mut self,
         headers: &HeaderMap,

@@ -44,7 +44,7 @@ pub(super) fn event_bytes(event: &EventRef<'_>) -> usize {
 /// Checks that `bytes` are one JSON value that is nested at most `depth_max` deep.
 ///
 /// # Errors
-/// [`EventError`] with the reason if they are not.
+/// Returns an [`EventError`] with the reason if they are not.
 pub fn check_json(bytes: &[u8], depth_max: usize) -> Result<(), EventError> {
     let text = utf8(bytes)?;
     if json_scan::is_value(text, depth_max) {
@@ -95,7 +95,7 @@ pub(super) fn check_name(name: &str) -> Result<(), EventError> {
 /// Checks the length of a text attribute, and that it contains no control characters.
 ///
 /// # Errors
-/// [`EventError`] that names the attribute.
+/// Returns an [`EventError`] that names the attribute.
 pub fn check_text(name: &str, value: &str, max: usize) -> Result<(), EventError> {
     if value.len() > max {
         return Err(EventError::TooLong { name: quote(name), bytes: value.len(), max });

@@ -105,7 +105,7 @@ impl Reader {
     /// [`Timestamp::MIN`].
     ///
     /// # Errors
-    /// [`EventError`] if the event is invalid. Then nothing was added to `into`.
+    /// Returns [`EventError`] if the event is invalid. Then nothing was added to `into`.
     pub fn structured(&mut self, json: &[u8], into: &mut Events) -> Result<(), EventError> {
         self.check_written(json.len())?;
         // A byte order mark is not part of the text.
@@ -117,7 +117,7 @@ impl Reader {
     /// the array; the other events are added.
     ///
     /// # Errors
-    /// [`EventError`] if `json` is not an array. Then nothing was added.
+    /// Returns [`EventError`] if `json` is not an array. Then nothing was added.
     pub fn batch(
         &mut self,
         json: &[u8],
@@ -291,7 +291,7 @@ impl Reader {
     /// but not the payload. `time` is the time as text, if the event has its time in this form.
     ///
     /// # Errors
-    /// [`EventError`] if the event is invalid. Then nothing was added to `into`.
+    /// Returns [`EventError`] if the event is invalid. Then nothing was added to `into`.
     pub fn add(
         &self,
         mut event: EventRef<'_>,

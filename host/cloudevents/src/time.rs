@@ -66,7 +66,7 @@ impl TimeUnit {
 /// another unit, or mean "no time", as 0 and -1 do.
 ///
 /// # Errors
-/// [`EventError::TimeNumber`] if the number is refused. It suggests a plausible unit.
+/// Returns [`EventError::TimeNumber`] if the number is refused. It suggests a plausible unit.
 pub fn time_of_number(number: &str, unit: TimeUnit) -> Result<Timestamp, EventError> {
     let value: f64 = number.parse().map_err(|_| not_a_time(number))?;
     let whole = number.parse().ok();
@@ -121,8 +121,8 @@ pub fn parse_time(text: &str) -> Option<Timestamp> {
 /// Parses `text` like [`parse_time`], but returns the reason if it is not a time.
 ///
 /// # Errors
-/// [`EventError::TimeRange`] if the time is out of range, and [`EventError::Time`] if `text` is not
-/// a time.
+/// Returns [`EventError::TimeRange`] if the time is out of range, and [`EventError::Time`] if
+/// `text` is not a time.
 pub fn read_time(text: &str) -> Result<Timestamp, EventError> {
     match parse_rfc3339(text) {
         Some(time) if time.is_in_range() => Ok(time),

@@ -11,8 +11,8 @@ const WAIT: Duration = Duration::from_secs(1);
 /// Like [`Log::read`], but blocks while the read is pending.
 ///
 /// # Errors
-/// Those of [`Log::read`]; [`LogError::Unavailable`] if the read is still pending after
-/// half a minute.
+/// Returns the errors of [`Log::read`]; [`LogError::Unavailable`] if the read is still pending
+/// after half a minute.
 pub fn read_or_wait(
     log: &dyn Log,
     partition: PartitionId,

@@ -34,7 +34,7 @@ impl Chunk {
     /// The offset of event `index`.
     ///
     /// # Panics
-    /// If the offsets have gaps and there is no such event.
+    /// Panics if the offsets have gaps and there is no such event.
     #[must_use]
     pub fn offset(&self, index: usize) -> Offset {
         match &self.offsets {

@@ -49,7 +49,7 @@ impl Column {
     /// Creates a column from `ends` and `bytes` after checking them.
     ///
     /// # Errors
-    /// [`ColumnError`] if they are not a valid column.
+    /// Returns [`ColumnError`] if they are not a valid column.
     pub fn from_parts(ends: Vec<u32>, bytes: Vec<u8>) -> Result<Self, ColumnError> {
         let mut before = 0;
         for (index, &end) in ends.iter().enumerate() {
@@ -89,7 +89,7 @@ impl Column {
     /// Adds a value at the end.
     ///
     /// # Panics
-    /// If the column would become larger than 4 GiB; callers limit it far below.
+    /// Panics if the column would become larger than 4 GiB; callers limit it far below.
     pub fn push(&mut self, value: &[u8]) {
         self.bytes.extend_from_slice(value);
         let end = u32::try_from(self.bytes.len()).expect("a column stays under 4 GiB");
@@ -99,7 +99,7 @@ impl Column {
     /// Appends the values `range` of `other` with a single copy.
     ///
     /// # Panics
-    /// If the range is not within `other`, or the column would become larger than 4 GiB.
+    /// Panics if the range is not within `other`, or the column would become larger than 4 GiB.
     pub fn extend_from(&mut self, other: &Self, range: std::ops::Range<usize>) {
         if range.is_empty() {
             return;

@@ -85,7 +85,7 @@ pub fn entries(store: &dyn ReadStore) -> impl Iterator<Item = Result<Entry, Stor
 /// number of entries in 8 bytes. All numbers are big-endian.
 ///
 /// # Errors
-/// [`DumpError`]. In this case part of the dump may have been written.
+/// Returns [`DumpError`]. In this case part of the dump may have been written.
 pub fn write_to(store: &dyn ReadStore, out: &mut dyn Write) -> Result<(), DumpError> {
     out.write_all(MAGIC)?;
     let mut count = 0_u64;
@@ -110,7 +110,7 @@ pub fn write_to(store: &dyn ReadStore, out: &mut dyn Write) -> Result<(), DumpEr
 /// The SHA-256 of the bytes that [`write_to`] writes, in lower-case hexadecimal.
 ///
 /// # Errors
-/// [`StoreError`] if the state cannot be read.
+/// Returns [`StoreError`] if the state cannot be read.
 pub fn hash(store: &dyn ReadStore) -> Result<String, StoreError> {
     let mut sha = HashWriter(Sha256::new());
     match write_to(store, &mut sha) {
@@ -138,7 +138,7 @@ impl io::Write for HashWriter {
 /// are equal.
 ///
 /// # Errors
-/// [`StoreError`] if one of them cannot be read.
+/// Returns [`StoreError`] if one of them cannot be read.
 pub fn first_difference(
     left: &dyn ReadStore,
     right: &dyn ReadStore,

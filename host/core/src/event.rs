@@ -244,7 +244,7 @@ impl Events {
     /// column is copied in one step.
     ///
     /// # Panics
-    /// If the range is not within `from`.
+    /// Panics if the range is not within `from`.
     pub fn extend_from(
         &mut self,
         from: &Self,
@@ -287,7 +287,7 @@ impl Events {
     /// Event `index`.
     ///
     /// # Panics
-    /// If there is no such event.
+    /// Panics if there is no such event.
     #[must_use]
     pub fn get(&self, index: usize) -> EventRef<'_> {
         let c = &self.columns;
@@ -319,7 +319,7 @@ impl Events {
     /// The type of event `index`.
     ///
     /// # Panics
-    /// If there is no such event.
+    /// Panics if there is no such event.
     #[must_use]
     pub fn kind(&self, index: usize) -> &str {
         &self.type_names[usize::from(self.types[index])]

@@ -353,7 +353,7 @@ impl Manifest {
     /// Checks every rule that needs neither another plugin nor the log.
     ///
     /// # Errors
-    /// [`ManifestError`] for the first rule that is broken.
+    /// Returns [`ManifestError`] for the first rule that is broken.
     pub fn check(&self) -> Result<(), ManifestError> {
         // The size of the texts is checked first, because the messages of the other rules quote
         // these texts.

@@ -44,7 +44,7 @@ pub enum MemberValues {
 /// Decodes the declared `members` in each payload of `data`, in one pass.
 ///
 /// # Panics
-/// If `data` has 2^32 values or more; callers limit it far below.
+/// Panics if `data` has 2^32 values or more; callers limit it far below.
 #[must_use]
 pub fn decode_members(members: &[Member], data: &Column) -> Vec<MemberColumn> {
     let mut columns: Vec<MemberColumn> =

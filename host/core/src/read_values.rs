@@ -47,7 +47,7 @@ impl ReadValues {
     /// Calls `get` for each of the `keys` that has not been looked up yet, and stores the result.
     ///
     /// # Errors
-    /// The first error of `get`.
+    /// Returns the first error of `get`.
     pub fn complete<K: Copy, E>(
         &mut self,
         keys: &[K],

@@ -382,7 +382,7 @@ impl ShardMeta {
     /// shard.
     ///
     /// # Errors
-    /// If the bytes are damaged.
+    /// Fails if the bytes are damaged.
     pub fn decode(bytes: Option<&[u8]>) -> serde_json::Result<Self> {
         bytes.map_or_else(|| Ok(Self::default()), serde_json::from_slice)
     }
@@ -397,7 +397,7 @@ impl ShardMeta {
     /// The record in `store`. If there is none, the record of an empty shard.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if the record is damaged, or another error of the store.
+    /// Returns [`StoreError::Damaged`] if the record is damaged, or another error of the store.
     pub fn of(store: &dyn ReadStore) -> Result<Self, StoreError> {
         let bytes = store.get(Space::Meta, Self::KEY)?;
         Self::decode(bytes.as_deref())

@@ -34,7 +34,7 @@ pub struct RowError(String);
 /// Checks that `value` is a valid row of a table with the fields `fields`.
 ///
 /// # Errors
-/// [`RowError`] if the row breaks a rule.
+/// Returns [`RowError`] if the row breaks a rule.
 pub fn check_row(fields: &[FieldSpec], value: &[u8]) -> Result<(), RowError> {
     if glance(fields, value).is_some() {
         return Ok(());

@@ -9,7 +9,7 @@ pub trait RowSource {
     /// returns `false`. If `reverse` is set, it begins with the last row.
     ///
     /// # Errors
-    /// [`StoreError`] if the rows cannot be read.
+    /// Returns [`StoreError`] if the rows cannot be read.
     fn each_row(
         &self,
         range: &KeyRange,

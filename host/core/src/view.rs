@@ -19,13 +19,13 @@ pub trait Views: Send + Sync {
     /// Opens a view of the last committed state of the active version of `projection`.
     ///
     /// # Errors
-    /// [`ViewError`] if there is no view.
+    /// Returns [`ViewError`] if there is no view.
     fn view(&self, projection: &str) -> Result<View, ViewError>;
 
     /// Opens a view of one version, whether it is active or not.
     ///
     /// # Errors
-    /// [`ViewError`] if there is no view.
+    /// Returns [`ViewError`] if there is no view.
     fn view_version(&self, projection: &str, version: &VersionId) -> Result<View, ViewError>;
 
     /// The reason why the active version cannot be read after a crash. `None` if it can be read, or
@@ -116,7 +116,7 @@ impl View {
     /// [`ShardMeta`] of each shard from the snapshot.
     ///
     /// # Errors
-    /// [`StoreError`] if the [`ShardMeta`] of a shard cannot be read.
+    /// Returns [`StoreError`] if the [`ShardMeta`] of a shard cannot be read.
     pub fn new(
         projection: String,
         version: VersionId,
@@ -219,7 +219,7 @@ impl View {
     /// it does.
     ///
     /// # Errors
-    /// [`StoreError`] if the decisions cannot be read.
+    /// Returns [`StoreError`] if the decisions cannot be read.
     pub fn checkpoint_at(&self, points: &[ShardPoint]) -> Result<Option<Checkpoint>, StoreError> {
         if points.len() != self.shards.len() {
             return Ok(None);
@@ -236,7 +236,7 @@ impl View {
     /// belongs to every history.
     ///
     /// # Errors
-    /// The errors of [`View::checkpoint_at`].
+    /// Returns the errors of [`View::checkpoint_at`].
     pub fn continues(&self, checkpoint: &Checkpoint) -> Result<bool, StoreError> {
         let proven = self.checkpoint_at(&checkpoint.points)?;
         Ok(proven.is_some_and(|proven| proven == *checkpoint))
@@ -282,7 +282,7 @@ impl View {
     /// The row under `key`. If several shards hold a row under this key, the rows are merged.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be read.
+    /// Returns [`StoreError`] if it cannot be read.
     pub fn get(&self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let mut held = Vec::new();
         for (index, (_, _, store)) in self.shards.iter().enumerate() {
@@ -297,7 +297,7 @@ impl View {
     /// Rows of several shards under one key are merged.
     ///
     /// # Errors
-    /// [`StoreError`] if they cannot be read.
+    /// Returns [`StoreError`] if they cannot be read.
     pub fn scan(
         &self,
         table: TableId,
@@ -327,7 +327,7 @@ impl View {
     /// Reads the changes of the commits after `since` from the change log.
     ///
     /// # Errors
-    /// [`StoreError`] if the change log cannot be read.
+    /// Returns [`StoreError`] if the change log cannot be read.
     pub fn changes_since(&self, since: &Checkpoint) -> Result<ChangesSince, StoreError> {
         if !self.continues(since)? {
             return Ok(ChangesSince::OtherHistory);

@@ -34,7 +34,7 @@ impl PairSpan {
     /// Appends a key and its value to `bytes`, and returns their place.
     ///
     /// # Panics
-    /// If the key or the value has 4 GiB or more, which no store accepts.
+    /// Panics if the key or the value has 4 GiB or more, which no store accepts.
     #[must_use]
     pub fn push(bytes: &mut Vec<u8>, key: &[u8], value: Option<&[u8]>) -> Self {
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("a pair is far smaller");

@@ -44,7 +44,7 @@ pub(crate) type LockedVersion<'a> = (&'a VersionBuild, &'a [MutexGuard<'a, Optio
 /// an operator has dropped an event that `old` had parked, the event counts as applied by `old`.
 ///
 /// # Errors
-/// [`EngineError::AppliesLess`] if `new` has parked such events, or the error of a store.
+/// Returns [`EngineError::AppliesLess`] if `new` has parked such events, or the error of a store.
 pub(crate) fn check(
     projection: &str,
     old: LockedVersion<'_>,

@@ -104,7 +104,7 @@ impl CallHost {
     /// Removes a timer that will fire now from the timers that are set.
     ///
     /// # Errors
-    /// [`HostError::Fault`] if the state cannot be read.
+    /// Returns [`HostError::Fault`] if the state cannot be read.
     pub(crate) fn take_timer(&mut self, due: Timestamp, key: &str) -> Result<(), HostError> {
         self.written.set(Space::TimersByTime, &timer_key(due, key), None);
         // A timer that fired earlier in this tick may have set this timer again for a later time.

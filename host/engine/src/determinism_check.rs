@@ -83,8 +83,8 @@ pub struct FoldResult {
 /// Folds the partition `partition` of `log` with `plugin` into a state in memory.
 ///
 /// # Errors
-/// [`EngineError::Plugin`] or [`EngineError::Host`] if the plugin or the machine prevents the fold,
-/// or an error of the log or the store.
+/// Returns [`EngineError::Plugin`] or [`EngineError::Host`] if the plugin or the machine prevents
+/// the fold, or an error of the log or the store.
 pub fn fold(
     plugin: &Arc<dyn Plugin>,
     log: &dyn Log,
@@ -212,7 +212,7 @@ fn fold_within(
 /// partitions.
 ///
 /// # Errors
-/// If the log cannot be read.
+/// Fails if the log cannot be read.
 pub fn sample(
     manifest: &Manifest,
     log: &dyn Log,
@@ -228,7 +228,7 @@ pub fn sample(
 /// number of events in the sample.
 ///
 /// # Errors
-/// [`EngineError::Nondeterministic`] with the first difference, or an error of [`fold`].
+/// Returns [`EngineError::Nondeterministic`] with the first difference, or an error of [`fold`].
 pub fn determinism(
     plugin: &Arc<dyn Plugin>,
     sample: &[EventList],
@@ -273,7 +273,7 @@ fn compare(
 /// instances. Compares the result with `first`, which is an earlier fold of the same events.
 ///
 /// # Errors
-/// [`EngineError::Nondeterministic`] with the first difference, or an error of [`fold`].
+/// Returns [`EngineError::Nondeterministic`] with the first difference, or an error of [`fold`].
 pub fn fold_again(
     plugin: &Arc<dyn Plugin>,
     log: &EventList,

@@ -39,7 +39,7 @@ impl Engine {
     /// `upcoming` is set, it also includes their versions that backfill or are ready.
     ///
     /// # Errors
-    /// [`EngineError::Cycle`], which names the cycle.
+    /// Returns [`EngineError::Cycle`], which names the cycle.
     pub(crate) fn check_cycles(
         &self,
         projection: &str,

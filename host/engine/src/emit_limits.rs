@@ -37,7 +37,7 @@ pub(crate) enum EmitError {
 /// Checks the subject, the time and the data of `event`.
 ///
 /// # Errors
-/// [`EmitError`] for the first limit that is exceeded.
+/// Returns [`EmitError`] for the first limit that is exceeded.
 pub(crate) fn check(event: &NewEvent) -> Result<(), EmitError> {
     let kind = || event.kind.clone();
     let bytes = event.subject.len();

@@ -24,7 +24,7 @@ impl EmitQuota {
     /// until `now`. Returns how many events may be appended, which is at least one.
     ///
     /// # Errors
-    /// The time until events may be appended.
+    /// Returns the time until events may be appended.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,

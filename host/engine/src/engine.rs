@@ -41,7 +41,7 @@ impl Engine {
     /// that cannot be opened for another reason is tried again. The other shards are not affected.
     ///
     /// # Errors
-    /// [`EngineError::Store`] if the catalogue cannot be read.
+    /// Returns [`EngineError::Store`] if the catalogue cannot be read.
     pub fn open(config: EngineConfig, ports: Ports) -> Result<Arc<Self>, EngineError> {
         let engine = Arc::new(Self {
             config: Arc::new(config),

@@ -94,7 +94,7 @@ impl Engine {
     /// or that has not caught up yet (as soon as it has).
     ///
     /// # Errors
-    /// [`EngineError::Manifest`], [`EngineError::Nondeterministic`],
+    /// Returns [`EngineError::Manifest`], [`EngineError::Nondeterministic`],
     /// [`EngineError::Plugin`], or the error of a store. On an error nothing is kept.
     pub fn upload(&self, upload: Upload) -> Result<Uploaded, EngineError> {
         let manifest = upload.plugin.manifest().clone();
@@ -172,9 +172,9 @@ impl Engine {
     /// parked events that the active version has applied.
     ///
     /// # Errors
-    /// [`EngineError::NotReady`] if `version` has not caught up, [`EngineError::AppliesLess`],
-    /// [`EngineError::Halted`], or the error of a store. If there is an error, the active version
-    /// stays active.
+    /// Returns [`EngineError::NotReady`] if `version` has not caught up,
+    /// [`EngineError::AppliesLess`], [`EngineError::Halted`], or the error of a store. If there is
+    /// an error, the active version stays active.
     pub fn activate(
         &self,
         projection: &str,
@@ -191,7 +191,7 @@ impl Engine {
     /// the active version has applied: a rollback must always be possible at once.
     ///
     /// # Errors
-    /// [`EngineError::NoPrevious`], or an error of [`Engine::activate`].
+    /// Returns [`EngineError::NoPrevious`], or an error of [`Engine::activate`].
     pub fn rollback(&self, projection: &str) -> Result<VersionId, EngineError> {
         let _lifecycle = self.lifecycle.lock();
         let previous = self.registry.record(projection)?.previous;
@@ -204,7 +204,7 @@ impl Engine {
     /// still see the tables.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`], or the error of the catalogue.
+    /// Returns [`EngineError::NoProjection`], or the error of the catalogue.
     pub fn pause(&self, projection: &str) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         self.change(projection, |record| record.paused = true)?;
@@ -218,7 +218,7 @@ impl Engine {
     /// again at the offset at which they stopped.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`], or the error of the catalogue.
+    /// Returns [`EngineError::NoProjection`], or the error of the catalogue.
     pub fn resume(&self, projection: &str) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         self.change(projection, |record| {
@@ -243,8 +243,8 @@ impl Engine {
     /// Deletes a version that does not serve readers, with its tables.
     ///
     /// # Errors
-    /// [`EngineError::IsActive`], [`EngineError::NoVersion`],
-    /// [`EngineError::Unsent`], or the error of the catalogue.
+    /// Returns [`EngineError::IsActive`], [`EngineError::NoVersion`], [`EngineError::Unsent`], or
+    /// the error of the catalogue.
     pub fn delete_version(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         let build = self.registry.build(projection, version)?;
@@ -283,7 +283,7 @@ impl Engine {
     /// Deletes a projection with all versions and tables.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`], or the error of the catalogue.
+    /// Returns [`EngineError::NoProjection`], or the error of the catalogue.
     pub fn delete(&self, projection: &str) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         self.registry.record(projection)?;

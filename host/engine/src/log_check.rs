@@ -9,7 +9,7 @@ use crate::stop_reason::StopReason;
 /// Checks the identity and the incarnation of the shard's partition.
 ///
 /// # Errors
-/// [`StopReason::Halt`] if the log is not the one that the state was folded from.
+/// Returns [`StopReason::Halt`] if the log is not the one that the state was folded from.
 pub(crate) fn check_history(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReason> {
     check_identity(state, log)?;
     check_incarnation(state, log)
@@ -64,7 +64,8 @@ fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReaso
 /// New events would get offsets that the shard has already passed, and the shard would skip them.
 ///
 /// # Errors
-/// [`StopReason::Halt`] if events were lost, [`StopReason::Fault`] if the log cannot be read.
+/// Returns [`StopReason::Halt`] if events were lost, [`StopReason::Fault`] if the log cannot be
+/// read.
 pub(crate) fn check_end(state: &ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let end = log.bounds(state.id.partition).map_err(|e| StopReason::Fault(e.to_string()))?.end;
     let next = state.meta.next;

@@ -209,7 +209,7 @@ pub mod fuzzing {
     /// All emitted events in `store` that the log has refused.
     ///
     /// # Errors
-    /// [`StoreError`] if they cannot be read.
+    /// Returns [`StoreError`] if they cannot be read.
     pub fn refused(store: &dyn ReadStore) -> Result<Vec<ParkedRecord>, StoreError> {
         super::refused_of(store, usize::MAX)
     }

@@ -116,7 +116,7 @@ impl Parking {
     /// Counts a failure of the projection.
     ///
     /// # Errors
-    /// [`StopReason::Halt`] if there were too many failures in a row.
+    /// Returns [`StopReason::Halt`] if there were too many failures in a row.
     pub(crate) fn count_failure(
         &mut self,
         reason: &str,
@@ -147,7 +147,7 @@ pub(crate) fn counted(meta: &ShardMeta) -> u64 {
 /// Checks that another event may be parked.
 ///
 /// # Errors
-/// [`StopReason::Halt`] if too many events are parked.
+/// Returns [`StopReason::Halt`] if too many events are parked.
 pub(crate) fn check_room(meta: &ShardMeta, config: &EngineConfig) -> Result<(), StopReason> {
     if counted(meta) >= config.parked_max {
         return Err(StopReason::Halt(format!(

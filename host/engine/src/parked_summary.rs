@@ -51,7 +51,7 @@ impl Engine {
     /// version.
     ///
     /// # Errors
-    /// [`EngineError`] if there is no such version, or if its state cannot be read.
+    /// Returns [`EngineError`] if there is no such version, or if its state cannot be read.
     pub fn parked_summary(
         &self,
         projection: &str,

@@ -50,7 +50,7 @@ pub trait PluginSource: Send + Sync {
     /// Returns the compiled plugin of a version.
     ///
     /// # Errors
-    /// [`PluginError`] if the plugin cannot be loaded.
+    /// Returns [`PluginError`] if the plugin cannot be loaded.
     fn load(&self, version: &VersionRecord) -> Result<Arc<dyn Plugin>, PluginError>;
 
     /// Reports that no version uses the plugin with this SHA-256 any more.

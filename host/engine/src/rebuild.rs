@@ -18,7 +18,7 @@ impl Engine {
     /// emitted before are not appended again.
     ///
     /// # Errors
-    /// [`EngineError::NoVersion`], or the error of a store.
+    /// Returns [`EngineError::NoVersion`], or the error of a store.
     pub fn rebuild(&self, projection: &str, version: &VersionId) -> Result<(), EngineError> {
         let _lifecycle = self.lifecycle.lock();
         let build = self.registry.build(projection, version)?;

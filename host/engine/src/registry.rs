@@ -86,7 +86,7 @@ impl Registry {
     /// The record of a projection.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`].
+    /// Returns [`EngineError::NoProjection`].
     pub(crate) fn record(&self, projection: &str) -> Result<ProjectionRecord, EngineError> {
         self.with(projection, |entry| entry.record.clone())
     }
@@ -94,7 +94,7 @@ impl Registry {
     /// The shards of a version.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`], [`EngineError::NoVersion`].
+    /// Returns [`EngineError::NoProjection`], [`EngineError::NoVersion`].
     pub(crate) fn build(
         &self,
         projection: &str,
@@ -112,7 +112,7 @@ impl Registry {
     /// The shards of all versions of a projection.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`].
+    /// Returns [`EngineError::NoProjection`].
     pub(crate) fn handles_of(
         &self,
         projection: &str,
@@ -125,7 +125,7 @@ impl Registry {
     /// Calls `read` with a projection and returns its result.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`].
+    /// Returns [`EngineError::NoProjection`].
     pub(crate) fn with<T>(
         &self,
         projection: &str,
@@ -185,7 +185,7 @@ impl Registry {
     /// The shards of the active version, and its epoch.
     ///
     /// # Errors
-    /// [`ViewError`] if there is no such projection, or none of its versions is active.
+    /// Returns [`ViewError`] if there is no such projection, or none of its versions is active.
     pub(crate) fn active_build(
         &self,
         projection: &str,
@@ -205,7 +205,7 @@ impl Registry {
     /// tables are read while it is not active.
     ///
     /// # Errors
-    /// [`ViewError`] if there is no such version.
+    /// Returns [`ViewError`] if there is no such version.
     pub(crate) fn shadow_build(
         &self,
         projection: &str,
@@ -296,7 +296,7 @@ impl VersionBuild {
     /// Opens a view of the version's tables.
     ///
     /// # Errors
-    /// [`ViewError`] if a state cannot be read.
+    /// Returns [`ViewError`] if a state cannot be read.
     pub(crate) fn view(
         &self,
         ports: &Ports,

@@ -47,8 +47,8 @@ impl Rejections {
     /// Notes that the plugin wrote a row, set a timer or emitted an event for `cause`.
     ///
     /// # Errors
-    /// [`HostError::Guest`] if the event `cause` was rejected, or comes after the rejected event
-    /// that ends the call.
+    /// Returns [`HostError::Guest`] if the event `cause` was rejected, or comes after the rejected
+    /// event that ends the call.
     pub(crate) fn note_write(&mut self, cause: Cause) -> Result<(), HostError> {
         let index = cause.0 as usize;
         if let Some(wrote) = self.wrote.get_mut(index) {
@@ -70,7 +70,7 @@ impl Rejections {
     /// Notes that the event `cause` is rejected.
     ///
     /// # Errors
-    /// [`HostError::Guest`] if the plugin may not reject it.
+    /// Returns [`HostError::Guest`] if the plugin may not reject it.
     pub(crate) fn reject(&mut self, cause: Cause, message: &str) -> Result<(), HostError> {
         let index = cause.0 as usize;
         if index < self.timers || index >= self.wrote.len() {

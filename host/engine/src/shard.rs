@@ -78,7 +78,7 @@ impl Shard {
     /// Opens the shard whose state is `parts.store`.
     ///
     /// # Errors
-    /// The errors of [`ShardState::open`].
+    /// Returns the errors of [`ShardState::open`].
     pub(crate) fn open(parts: ShardParts) -> Result<Self, StopReason> {
         let ShardParts { id, plugin, store, config, logs, committers, recovers } = parts;
         let manifest = Arc::new(plugin.manifest().clone());

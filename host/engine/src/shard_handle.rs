@@ -364,7 +364,7 @@ impl ShardHandle {
 /// Reads the shard's record from its file.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] if it cannot be decoded, or another error of the store.
+/// Returns [`StoreError::Damaged`] if it cannot be decoded, or another error of the store.
 pub(crate) fn read_meta(store: &dyn ReadStore) -> Result<ShardMeta, StoreError> {
     let bytes = store.get(Space::Meta, ShardMeta::KEY)?;
     ShardMeta::decode(bytes.as_deref())

@@ -39,7 +39,7 @@ impl ShardState {
     /// Opens the state in `store`.
     ///
     /// # Errors
-    /// [`StopReason`] if it cannot be read, is damaged or has another format.
+    /// Returns [`StopReason`] if it cannot be read, is damaged or has another format.
     pub(crate) fn open(
         id: ShardId,
         manifest: Arc<Manifest>,
@@ -88,7 +88,7 @@ impl ShardState {
     /// in the state is due, or the earliest time at which a row that the batch writes may expire.
     ///
     /// # Errors
-    /// [`StoreError`] if the state cannot be read.
+    /// Returns [`StoreError`] if the state cannot be read.
     pub(crate) fn next_due(&mut self) -> Result<Timestamp, StoreError> {
         if self.manifest.event_time.is_none() {
             return Ok(Timestamp::MAX);
@@ -103,7 +103,7 @@ impl ShardState {
     /// there is none.
     ///
     /// # Errors
-    /// [`StoreError`] if the state cannot be read.
+    /// Returns [`StoreError`] if the state cannot be read.
     pub(crate) fn earliest_due(&self) -> Result<Timestamp, StoreError> {
         // Nothing is due at or before the watermark. The read starts at `due_from`, so it also
         // skips keys of moved timers whose deletion is not committed yet.
@@ -129,7 +129,7 @@ impl ShardState {
     /// Prepares a call with `batch`. `dues` are the due times of the batch's timers.
     ///
     /// # Errors
-    /// [`StopReason::Fault`] if the state cannot be read.
+    /// Returns [`StopReason::Fault`] if the state cannot be read.
     pub(crate) fn begin_call(
         &mut self,
         batch: &Arc<Batch>,

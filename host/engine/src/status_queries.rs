@@ -31,7 +31,7 @@ impl Engine {
     /// The status of one projection.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`] if there is no such projection.
+    /// Returns [`EngineError::NoProjection`] if there is no such projection.
     pub fn status_of(&self, projection: &str) -> Result<ProjectionStatus, EngineError> {
         let projections = self.registry.read();
         let entry = projections.get(projection);
@@ -43,7 +43,7 @@ impl Engine {
     /// The source code that a version runs; `None` if its plugin is not an interpreter.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`], [`EngineError::NoVersion`].
+    /// Returns [`EngineError::NoProjection`], [`EngineError::NoVersion`].
     pub fn source_of(
         &self,
         projection: &str,
@@ -82,7 +82,7 @@ impl Engine {
     /// The newest messages that the plugins of a projection logged, the newest last.
     ///
     /// # Errors
-    /// [`EngineError::NoProjection`] if there is no such projection.
+    /// Returns [`EngineError::NoProjection`] if there is no such projection.
     pub fn logs(&self, projection: &str, limit: usize) -> Result<Vec<LogLine>, EngineError> {
         let projections = self.registry.read();
         let entry = projections
@@ -96,7 +96,7 @@ impl Engine {
     /// their keys and in their order.
     ///
     /// # Errors
-    /// [`EngineError`] if there is no active version, or if its state cannot be read.
+    /// Returns [`EngineError`] if there is no active version, or if its state cannot be read.
     pub fn parked_after(
         &self,
         projection: &str,
@@ -116,7 +116,7 @@ impl Engine {
     /// the previous page.
     ///
     /// # Errors
-    /// [`EngineError`] if there is no such version, or if its state cannot be read.
+    /// Returns [`EngineError`] if there is no such version, or if its state cannot be read.
     pub fn parked(
         &self,
         projection: &str,
@@ -132,7 +132,7 @@ impl Engine {
     /// Lists parked events like [`Engine::parked`], but only those that `selects` accepts.
     ///
     /// # Errors
-    /// The errors of [`Engine::parked`].
+    /// Returns the errors of [`Engine::parked`].
     pub fn parked_where(
         &self,
         projection: &str,
@@ -192,8 +192,8 @@ impl Engine {
     /// Applies the selected parked events again, in order.
     ///
     /// # Errors
-    /// [`EngineError`] if the work could not be completed. Events applied before the error stay
-    /// applied.
+    /// Returns [`EngineError`] if the work could not be completed. Events applied before the error
+    /// stay applied.
     pub fn retry(
         &self,
         projection: &str,
@@ -206,7 +206,7 @@ impl Engine {
     /// Deletes the selected parked events without applying them.
     ///
     /// # Errors
-    /// [`EngineError`] if the work could not be completed.
+    /// Returns [`EngineError`] if the work could not be completed.
     pub fn drop_parked(
         &self,
         projection: &str,

@@ -84,7 +84,7 @@ impl WriteBuffer {
     /// The value under `key`, including all applied changes.
     ///
     /// # Errors
-    /// [`StoreError`] if the state cannot be read.
+    /// Returns [`StoreError`] if the state cannot be read.
     pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         layered_read::get(&[&self.applied, &*self.committing], &*self.store, space, key)
     }

@@ -237,7 +237,7 @@ impl KafkaConfig {
     /// Splits `kafka://HOST:PORT,HOST/TOPIC,TOPIC` into the servers and the topics.
     ///
     /// # Errors
-    /// [`ConfigError`] if `url` has another form.
+    /// Returns [`ConfigError`] if `url` has another form.
     pub fn parse_url(url: &str) -> Result<(String, Vec<String>), ConfigError> {
         let wrong = || {
             ConfigError {
@@ -277,7 +277,7 @@ impl KafkaConfig {
     /// Checks the settings for rules that their types cannot express.
     ///
     /// # Errors
-    /// [`ConfigError`] for the first setting that is out of bounds.
+    /// Returns [`ConfigError`] for the first setting that is out of bounds.
     pub fn check(&self) -> Result<(), ConfigError> {
         let bad = |key: &str, value: &dyn fmt::Display, rule: &str| {
             Err(ConfigError { key: key.into(), value: value.to_string(), rule: rule.into() })

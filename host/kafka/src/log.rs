@@ -59,7 +59,7 @@ impl KafkaLog {
     /// opened in an earlier run can be opened nevertheless, and waits for the broker.
     ///
     /// # Errors
-    /// [`OpenError`] if the log cannot be opened.
+    /// Returns [`OpenError`] if the log cannot be opened.
     pub fn open(table: impl AsRef<Path>, config: KafkaConfig) -> Result<Self, OpenError> {
         config.check()?;
         describe_metrics();

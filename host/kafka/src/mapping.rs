@@ -199,7 +199,7 @@ impl CompiledMapping {
     /// in `kind` as soon as it is known.
     ///
     /// # Errors
-    /// [`EventError`] if `raw` cannot be converted to an event. Then nothing was added.
+    /// Returns [`EventError`] if `raw` cannot be converted to an event. Then nothing was added.
     pub(crate) fn read(
         &self,
         raw: &RawRecord<'_>,

@@ -48,7 +48,7 @@ fn settled(
 /// their identities.
 ///
 /// # Errors
-/// [`KafkaError`] if the broker does not answer in time.
+/// Returns [`KafkaError`] if the broker does not answer in time.
 pub(crate) fn read(
     shared: &Shared,
     context: &Context,

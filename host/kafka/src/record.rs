@@ -77,7 +77,7 @@ impl<'a> RawRecord<'a> {
     /// Kafka uses the last one.
     ///
     /// # Errors
-    /// [`EventError::Header`] if the value is not text.
+    /// Returns [`EventError::Header`] if the value is not text.
     pub(crate) fn header(&self, name: &str) -> Result<Option<&'a str>, EventError> {
         last(self.headers, name).map(|value| text(name, value)).transpose()
     }

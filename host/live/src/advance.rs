@@ -105,7 +105,7 @@ fn failed(feed: &ProjectionFeed, error: SubscribeError) -> SubscribeError {
 /// Adds the commits up to the newest state to the ring of a projection with several partitions.
 ///
 /// # Errors
-/// The reason why the state cannot be read, as a text for people.
+/// Returns the reason why the state cannot be read, as a text for people.
 fn advance(resources: &Resources, feed: &ProjectionFeed) -> Result<(), String> {
     match open_view(resources, feed) {
         // The projection is deleted or not active. When that changes, the engine reports

@@ -133,7 +133,7 @@ impl LiveConfig {
     /// Checks that no setting is below its minimum.
     ///
     /// # Errors
-    /// [`LiveConfigError`] for the first setting that is too small.
+    /// Returns [`LiveConfigError`] for the first setting that is too small.
     pub fn check(&self) -> Result<(), LiveConfigError> {
         let settings = [
             ("heartbeat_ms", self.heartbeat_ms, 1),

@@ -137,7 +137,7 @@ impl<'a> MergedChanges<'a> {
     /// contain it.
     ///
     /// # Errors
-    /// [`StoreError`] if the rows cannot be read.
+    /// Returns [`StoreError`] if the rows cannot be read.
     pub(crate) fn read_from(
         &self,
         view: &View,

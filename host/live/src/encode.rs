@@ -60,7 +60,7 @@ impl DeltaParts {
     /// Encodes the changes of rows. A value of `None` means that the row is deleted.
     ///
     /// # Errors
-    /// [`RowTooLarge`] if a row does not fit into a frame.
+    /// Returns [`RowTooLarge`] if a row does not fit into a frame.
     pub(crate) fn encode<'a>(
         changes: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>,
         part_bytes: usize,
@@ -149,7 +149,7 @@ impl SnapshotParts {
     /// part with the row.
     ///
     /// # Errors
-    /// [`RowTooLarge`] if the row does not fit into a frame.
+    /// Returns [`RowTooLarge`] if the row does not fit into a frame.
     pub(crate) fn push(&mut self, key: &str, value: &[u8]) -> Result<Option<Bytes>, RowTooLarge> {
         self.entry.clear();
         push_key(&mut self.entry, key);

@@ -9,7 +9,7 @@ use crate::token;
 /// Parses a client's message, and returns it as debug text.
 ///
 /// # Errors
-/// The reason with which the server would close the session.
+/// Returns the reason with which the server would close the session.
 pub fn message(text: &str) -> Result<String, String> {
     let message = serde_json::from_str::<ClientMessage>(text);
     message.map(|message| format!("{message:?}")).map_err(|error| error.to_string())

@@ -188,7 +188,7 @@ impl Subscription {
     /// Decides what the session does next for the subscription.
     ///
     /// # Errors
-    /// [`SessionStop`] if the whole session must end.
+    /// Returns [`SessionStop`] if the whole session must end.
     pub(crate) fn next(
         &mut self,
         context: &SessionContext<'_>,

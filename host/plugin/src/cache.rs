@@ -53,7 +53,7 @@ impl CompiledCode {
     /// Loads the code into the engine, so that it can run.
     ///
     /// # Errors
-    /// If the code is for another engine, or the system has no memory.
+    /// Fails if the code is for another engine, or the system has no memory.
     #[allow(
         unsafe_code,
         reason = "the one place where precompiled code is taken for what it says: a `Code` is \

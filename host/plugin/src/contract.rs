@@ -67,7 +67,7 @@ impl Contract {
 /// written by hand for the contract can be uploaded without another tool.
 ///
 /// # Errors
-/// If the description cannot be encoded.
+/// Fails if the description cannot be encoded.
 pub(crate) fn describe_module(module: &mut Vec<u8>) -> Result<(), String> {
     let Contract { resolve, world, .. } = &*CONTRACT;
     let utf8 = wit_component::StringEncoding::UTF8;
@@ -78,8 +78,9 @@ pub(crate) fn describe_module(module: &mut Vec<u8>) -> Result<(), String> {
 /// Checks the imports and exports of the component whose bytes are `component`.
 ///
 /// # Errors
-/// [`LoadError`] for the first import, export or function that does not match. A component that
-/// cannot be decoded passes this check, because the linker refuses it with an error of its own.
+/// Returns [`LoadError`] for the first import, export or function that does not match. A component
+/// that cannot be decoded passes this check, because the linker refuses it with an error of its
+/// own.
 pub(crate) fn check(component: &[u8], allow_wasi: bool) -> Result<(), LoadError> {
     let Ok(wit_component::DecodedWasm::Component(resolve, world)) =
         wit_component::decode(component)
@@ -118,7 +119,7 @@ pub(crate) fn check(component: &[u8], allow_wasi: bool) -> Result<(), LoadError>
 /// Checks whether a component may have an import with this name.
 ///
 /// # Errors
-/// [`LoadError`] with the probable reason why the plugin has the import.
+/// Returns a [`LoadError`] with the probable reason why the plugin has the import.
 pub(crate) fn check_import(name: &str, allow_wasi: bool) -> Result<(), LoadError> {
     let (stem, version) = split(name);
     if stem.starts_with("wasi:") {

@@ -45,7 +45,7 @@ const BUILD: &str = concat!("lantern-plugin ", env!("CARGO_PKG_VERSION"), " buil
 /// this function.
 ///
 /// # Errors
-/// If the engine cannot run on this machine or system.
+/// Fails if the engine cannot run on this machine or system.
 pub(crate) fn new() -> wasmtime::Result<Engine> {
     let mut config = Config::new();
     config
@@ -128,7 +128,7 @@ pub(crate) fn id(engine: &Engine) -> String {
 /// counter with which wasmtime interrupts calls that take too long.
 ///
 /// # Errors
-/// If the system cannot create a thread.
+/// Fails if the system cannot create a thread.
 pub(crate) fn tick(engine: &Engine) -> std::io::Result<()> {
     let weak = engine.weak();
     std::thread::Builder::new().name("lantern-epoch".into()).spawn(move || {

@@ -42,7 +42,7 @@ impl PluginHost {
     /// Starts the engine.
     ///
     /// # Errors
-    /// [`PluginHostError`] if the engine cannot run on this machine, or the folder of the
+    /// Returns [`PluginHostError`] if the engine cannot run on this machine, or the folder of the
     /// cache is unusable.
     pub fn new(config: PluginConfig) -> Result<Self, PluginHostError> {
         let broken = |error: wasmtime::Error| PluginHostError::Engine(format!("{error:#}"));
@@ -78,7 +78,7 @@ impl PluginHost {
     /// as the limits allow.
     ///
     /// # Errors
-    /// [`LoadError`] with the reason and what to do.
+    /// Returns a [`LoadError`] with the reason and what to do.
     pub fn load(&self, bytes: &[u8], parameters: &str) -> Result<Arc<dyn Plugin>, LoadError> {
         self.load_with(bytes, parameters, None)
     }
@@ -87,8 +87,8 @@ impl PluginHost {
     /// source code that it runs.
     ///
     /// # Errors
-    /// The errors of [`PluginHost::load`], and [`LoadError::SourceRefused`] if the interpreter does
-    /// not accept the source code.
+    /// Returns the errors of [`PluginHost::load`], and [`LoadError::SourceRefused`] if the
+    /// interpreter does not accept the source code.
     pub fn load_with(
         &self,
         bytes: &[u8],
@@ -118,7 +118,7 @@ impl PluginHost {
     /// The component of the interpreter that runs `source`.
     ///
     /// # Errors
-    /// [`LoadError::NoInterpreter`] if this host does not have it.
+    /// Returns [`LoadError::NoInterpreter`] if this host does not have it.
     pub fn interpreter_for(&self, source: &VersionSource) -> Result<Vec<u8>, LoadError> {
         self.interpreters.component_for(source)
     }
@@ -128,7 +128,7 @@ impl PluginHost {
     /// host does not have it, if the cache already has its code, or if there is no cache.
     ///
     /// # Errors
-    /// The errors of [`PluginHost::load`].
+    /// Returns the errors of [`PluginHost::load`].
     pub fn compile_interpreter(&self, language: Language) -> Result<bool, LoadError> {
         let Some(cache) = &self.cache else { return Ok(false) };
         let Some(bytes) = self.interpreters.component(language)? else { return Ok(false) };

@@ -77,8 +77,8 @@ fn of_extension(name: &str) -> Option<(Language, &'static str)> {
 /// Creates a record of the source code `content` in the file `name`.
 ///
 /// # Errors
-/// [`LoadError::SourceName`] if the name is not allowed, or [`LoadError::SourceText`] if the
-/// content is not text.
+/// Returns [`LoadError::SourceName`] if the name is not allowed, or [`LoadError::SourceText`] if
+/// the content is not text.
 pub fn source(name: &str, content: &[u8]) -> Result<VersionSource, LoadError> {
     let plain = !name.contains(['/', '\\']) && !name.contains(char::is_control);
     if !plain || name.len() > NAME_BYTES_MAX || Language::of(name).is_none() {
@@ -113,7 +113,7 @@ impl Interpreters {
     /// The component of the interpreter that runs `source`.
     ///
     /// # Errors
-    /// [`LoadError::NoInterpreter`] if the folder does not contain it.
+    /// Returns [`LoadError::NoInterpreter`] if the folder does not contain it.
     pub(crate) fn component_for(&self, source: &VersionSource) -> Result<Vec<u8>, LoadError> {
         let VersionSource { name, .. } = source;
         let language = Language::of(name);
@@ -128,7 +128,7 @@ impl Interpreters {
     /// The component of the interpreter for `language`, if the folder contains it.
     ///
     /// # Errors
-    /// [`LoadError::Host`] if its file cannot be read.
+    /// Returns [`LoadError::Host`] if its file cannot be read.
     pub(crate) fn component(&self, language: Language) -> Result<Option<Vec<u8>>, LoadError> {
         let path = self.folder.join(language.file());
         match fs::read(&path) {

@@ -33,7 +33,7 @@ pub(crate) enum PrepareError {
 /// Compiles an upload for `engine`.
 ///
 /// # Errors
-/// [`PrepareError`] if the upload is not a valid plugin, or memory ran out.
+/// Returns [`PrepareError`] if the upload is not a valid plugin, or memory ran out.
 pub(crate) fn prepare(
     engine: &Engine,
     bytes: &[u8],

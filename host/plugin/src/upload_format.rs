@@ -17,7 +17,7 @@ const QUOTED_CHARS: usize = 24;
 /// Detects the format of `bytes`.
 ///
 /// # Errors
-/// [`LoadError::NotWasm`] with the format that the bytes have instead.
+/// Returns [`LoadError::NotWasm`] with the format that the bytes have instead.
 pub(crate) fn detect_format(bytes: &[u8]) -> Result<UploadFormat, LoadError> {
     if let Some(version_and_body) = bytes.strip_prefix(b"\0asm") {
         return match version_and_body.get(..4) {

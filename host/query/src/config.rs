@@ -58,7 +58,7 @@ impl QueryConfig {
     /// Checks the settings for rules that their types cannot express.
     ///
     /// # Errors
-    /// A sentence that names the first setting that is out of bounds.
+    /// Returns a sentence that names the first setting that is out of bounds.
     pub fn check(&self) -> Result<(), String> {
         for (key, value, least) in [
             ("rows_scanned_max", self.rows_scanned_max, 1),

@@ -82,7 +82,7 @@ impl Plan {
     /// Checks `request` against `table`.
     ///
     /// # Errors
-    /// [`RequestError`] that names the parameter and the field, and says what to do.
+    /// Returns a [`RequestError`] that names the parameter and the field, and says what to do.
     pub fn new(table: &TableSpec, request: &QueryRequest) -> Result<Self, RequestError> {
         let fields = &table.fields;
         let zone = match &request.tz {

@@ -85,7 +85,7 @@ impl AggregateRequest {
     /// Several aggregates are separated by commas.
     ///
     /// # Errors
-    /// [`RequestError`] that shows the correct form.
+    /// Returns a [`RequestError`] that shows the correct form.
     pub fn parse_all(text: &str) -> Result<Vec<Self>, RequestError> {
         text.split(',').map(|part| Self::parse(part.trim())).collect()
     }

@@ -47,7 +47,7 @@ impl Plan {
     /// page of the groups. The page begins after the group `after`.
     ///
     /// # Errors
-    /// [`QueryError`] if the query ends without a result.
+    /// Returns [`QueryError`] if the query ends without a result.
     pub fn groups(
         &self,
         source: &dyn RowSource,

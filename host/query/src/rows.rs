@@ -45,7 +45,7 @@ impl Plan {
     /// `range` must begin after that row.
     ///
     /// # Errors
-    /// [`QueryError`] if the query ends without a result.
+    /// Returns [`QueryError`] if the query ends without a result.
     pub fn rows(
         &self,
         source: &dyn RowSource,

@@ -47,7 +47,7 @@ impl Drop for OpenFile {
 /// file after a crash without reading the whole file; commits then take a little longer.
 ///
 /// # Errors
-/// The error of redb.
+/// Returns the error of redb.
 pub fn begin_durable_write(
     database: &Database,
     quick_repair: bool,
@@ -69,7 +69,7 @@ pub fn begin_durable_write(
 /// file is read from the disk, and redb finds the last complete commit by its checksums.
 ///
 /// # Errors
-/// The system's error.
+/// Returns the error of the operating system.
 pub fn forget_cached_pages(file: &File) -> io::Result<()> {
     #[cfg(target_os = "linux")]
     rustix::fs::fadvise(file, 0, None, rustix::fs::Advice::DontNeed)?;

@@ -17,8 +17,8 @@ pub struct RedbPanic {
 /// such a panic must not end the calling thread.
 ///
 /// # Errors
-/// [`RedbPanic`] if `task` panicked. The caller must not use the transaction or the file any more,
-/// because the panic may have left their state in memory half changed.
+/// Returns [`RedbPanic`] if `task` panicked. The caller must not use the transaction or the file
+/// any more, because the panic may have left their state in memory half changed.
 pub fn catch_panic<R>(task: impl FnOnce() -> R) -> Result<R, RedbPanic> {
     catch_unwind(AssertUnwindSafe(task))
         .map_err(|panic| RedbPanic { message: message(&*panic).to_owned() })

@@ -20,7 +20,7 @@ const CACHE_BYTES: usize = 8 << 20;
 /// properly.
 ///
 /// # Errors
-/// The error of redb.
+/// Returns the error of redb.
 pub fn open_read_only(path: &Path) -> Result<Database, DatabaseError> {
     let file = File::open(path).map_err(redb::StorageError::Io)?;
     let len = file.metadata().map_err(redb::StorageError::Io)?.len();
@@ -34,7 +34,7 @@ pub fn open_read_only(path: &Path) -> Result<Database, DatabaseError> {
 /// Opens a redb file like [`open_read_only`]. The bytes of the file are read with `file`.
 ///
 /// # Errors
-/// The error of redb.
+/// Returns the error of redb.
 pub fn open_read_only_with(file: Box<dyn StorageBackend>) -> Result<Database, DatabaseError> {
     let len = file.len().map_err(redb::StorageError::Io)?;
     read_only(FileBytes::Backend(file), len)

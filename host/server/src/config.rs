@@ -291,7 +291,7 @@ impl ServerConfig {
     /// `127.0.0.1:0`); text needs no quotes.
     ///
     /// # Errors
-    /// [`ConfigError`] that names the key, its value and the place that sets it.
+    /// Returns a [`ConfigError`] that names the key, its value and the place that sets it.
     pub fn load(file: Option<&Path>, flags: &[(String, String)]) -> Result<Self, ConfigError> {
         if let Some(path) = file
             && !path.is_file()
@@ -320,7 +320,7 @@ impl ServerConfig {
     /// The settings in the text of a file, combined only with the defaults.
     ///
     /// # Errors
-    /// [`ConfigError`] that names the key and its value.
+    /// Returns a [`ConfigError`] that names the key and its value.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         Self::of(&Figment::from(Serialized::defaults(Self::default())).merge(Toml::string(text)))
     }
@@ -335,7 +335,7 @@ impl ServerConfig {
     /// Checks the rules that types cannot express.
     ///
     /// # Errors
-    /// The first setting that is out of bounds.
+    /// Returns the first setting that is out of bounds.
     pub fn check(&self) -> Result<(), ConfigError> {
         let bad = |key: &str, value: u64, least: u64| {
             ConfigError(format!("`{key}` is {value}; it must be at least {least}"))

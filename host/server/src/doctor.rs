@@ -78,7 +78,7 @@ pub type ProgressFn<'a> = &'a mut dyn FnMut(&str, u64, u64);
 /// `damaged`, so that the server folds their versions again from the log.
 ///
 /// # Errors
-/// [`StartError`] if a server uses the folder, or the folder does not exist.
+/// Returns [`StartError`] if a server uses the folder, or the folder does not exist.
 pub fn examine(
     folder: &Path,
     repair: bool,

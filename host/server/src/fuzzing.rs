@@ -11,7 +11,7 @@ use crate::problem::Problem;
 /// Describes as text what a query of a table requests.
 ///
 /// # Errors
-/// The problem with which the request would be answered.
+/// Returns the problem with which the request would be answered.
 pub fn table_query(query: &str) -> Result<String, Problem> {
     tables::explain(&uri(query)?, &HttpConfig::default())
 }
@@ -19,7 +19,7 @@ pub fn table_query(query: &str) -> Result<String, Problem> {
 /// Describes as text what a query of the log requests.
 ///
 /// # Errors
-/// The problem with which the request would be answered.
+/// Returns the problem with which the request would be answered.
 pub fn events_query(query: &str) -> Result<String, Problem> {
     events::explain(&uri(query)?, &HttpConfig::default())
 }
@@ -27,7 +27,7 @@ pub fn events_query(query: &str) -> Result<String, Problem> {
 /// Parses the cursor of a table, and returns its epoch, key and checkpoint.
 ///
 /// # Errors
-/// The problem with which the request would be answered.
+/// Returns the problem with which the request would be answered.
 pub fn cursor(text: &str) -> Result<(String, String, Checkpoint), Problem> {
     tables::read_cursor(text)
 }

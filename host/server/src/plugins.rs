@@ -123,7 +123,7 @@ impl Plugins {
     /// Removes the files that no version needs. It does nothing while an upload is in progress.
     ///
     /// # Errors
-    /// [`StoreError`] if they cannot be listed or removed.
+    /// Returns [`StoreError`] if they cannot be listed or removed.
     pub(crate) fn sweep(&self, engine: &Engine) -> Result<(), StoreError> {
         // If this call waited for the lock, all later uploads would have to wait behind it.
         let Some(_changing) = self.changing.try_write() else { return Ok(()) };

@@ -43,7 +43,7 @@ pub enum TracingError {
 /// filter is a level such as `info`, or a list such as `warn,lantern_engine=debug`.
 ///
 /// # Errors
-/// [`TracingError`] if the filter is invalid or logging is already set up.
+/// Returns [`TracingError`] if the filter is invalid or logging is already set up.
 pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError> {
     let filter = EnvFilter::try_new(filter).map_err(|error| TracingError::Filter {
         filter: filter.to_owned(),

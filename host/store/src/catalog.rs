@@ -36,8 +36,8 @@ impl CatalogFile {
     /// Opens the catalogue at `path`, or creates an empty one.
     ///
     /// # Errors
-    /// [`StoreError::InUse`] if another process has opened the file, and [`StoreError::Damaged`] if
-    /// it is not a catalogue or has a later format.
+    /// Returns [`StoreError::InUse`] if another process has opened the file, and
+    /// [`StoreError::Damaged`] if it is not a catalogue or has a later format.
     pub fn open(path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         Self::open_on(Arc::new(SystemDisk), path)
     }
@@ -46,7 +46,7 @@ impl CatalogFile {
     /// power loss and disk failures.
     ///
     /// # Errors
-    /// The errors of [`CatalogFile::open`].
+    /// Returns the errors of [`CatalogFile::open`].
     pub fn open_on(on: Arc<dyn Disk>, path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let mut file = DatabaseFile::new(path.into(), CATALOG, CACHE_BYTES, on);
         let db = Some(file.open_or_create()?);

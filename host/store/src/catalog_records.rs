@@ -27,7 +27,7 @@ pub(crate) fn stored(db: &Database) -> Result<Vec<(String, Vec<u8>)>, redb::Erro
 /// Decodes the records of the catalogue at `path`.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] with the path and the key of a record that cannot be decoded.
+/// Returns [`StoreError::Damaged`] with the path and the key of a record that cannot be decoded.
 pub(crate) fn decode(
     path: &Path,
     stored: Vec<(String, Vec<u8>)>,

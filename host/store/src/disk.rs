@@ -19,61 +19,63 @@ pub trait Disk: Debug + Send + Sync {
     /// the operating system's cached pages of the file.
     ///
     /// # Errors
-    /// The system's error; [`io::ErrorKind::NotFound`] if there is no such file.
+    /// Returns the error of the operating system; [`io::ErrorKind::NotFound`] if there is no such
+    /// file.
     fn open(&self, path: &Path, uncached: bool) -> Result<Box<dyn StorageBackend>, DatabaseError>;
 
     /// Creates the file at `path`, which must not exist.
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the error of the operating system.
     fn create(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError>;
 
     /// What is at `path`: a file or a folder; `None` if there is nothing.
     ///
     /// # Errors
-    /// The system's error. It is not an error if there is nothing at `path`.
+    /// Returns the error of the operating system. It is not an error if there is nothing at `path`.
     fn find(&self, path: &Path) -> io::Result<Option<PathKind>>;
 
     /// Renames the file or folder `from` to `to`. Replaces a file at `to`.
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the error of the operating system.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the error of the operating system.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
 
     /// Removes a folder and everything in it.
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the error of the operating system.
     fn remove_tree(&self, path: &Path) -> io::Result<()>;
 
     /// Removes an empty folder.
     ///
     /// # Errors
-    /// The system's error; [`io::ErrorKind::DirectoryNotEmpty`] if it is not empty.
+    /// Returns the error of the operating system; [`io::ErrorKind::DirectoryNotEmpty`] if it is not
+    /// empty.
     fn remove_folder(&self, path: &Path) -> io::Result<()>;
 
     /// Creates a folder in an existing folder.
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the error of the operating system.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
 
     /// The names of the files and folders in a folder.
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the error of the operating system.
     fn list(&self, path: &Path) -> io::Result<Vec<OsString>>;
 
     /// Makes all earlier changes of names in a folder durable: creations, renames and removals.
     ///
     /// # Errors
-    /// The system's error.
+    /// Returns the error of the operating system.
     fn sync_folder(&self, path: &Path) -> io::Result<()>;
 }
 

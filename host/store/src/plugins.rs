@@ -29,7 +29,7 @@ impl PluginFiles {
     /// of a crash.
     ///
     /// # Errors
-    /// [`StoreError`] if the folder cannot be read or written.
+    /// Returns [`StoreError`] if the folder cannot be read or written.
     pub fn open(dir: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let files = Self { dir: dir.into(), writing: Mutex::new(()) };
         create_dir_durably(&SystemDisk, &files.dir).map_err(|e| disk(&files.dir, &e))?;
@@ -45,7 +45,8 @@ impl PluginFiles {
     /// they are stored already.
     ///
     /// # Errors
-    /// [`StoreError`] if they cannot be stored. In this case nothing is stored under the hash.
+    /// Returns [`StoreError`] if they cannot be stored. In this case nothing is stored under the
+    /// hash.
     pub fn put(&self, bytes: &[u8]) -> Result<String, StoreError> {
         let sha256 = hex::encode(Sha256::digest(bytes));
         let path = self.path(&sha256)?;
@@ -60,8 +61,8 @@ impl PluginFiles {
     /// Reads the bytes whose SHA-256 is `sha256`; `None` if they are not stored.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] if the file contains other bytes, and [`StoreError::Io`] if it
-    /// cannot be read or `sha256` is not a hash.
+    /// Returns [`StoreError::Damaged`] if the file contains other bytes, and [`StoreError::Io`] if
+    /// it cannot be read or `sha256` is not a hash.
     pub fn get(&self, sha256: &str) -> Result<Option<Vec<u8>>, StoreError> {
         let path = self.path(sha256)?;
         let bytes = match fs::read(&path) {
@@ -84,7 +85,7 @@ impl PluginFiles {
     /// Removes the bytes whose SHA-256 is `sha256`. Does nothing if they are not stored.
     ///
     /// # Errors
-    /// [`StoreError`] if they cannot be removed or `sha256` is not a hash.
+    /// Returns [`StoreError`] if they cannot be removed or `sha256` is not a hash.
     pub fn remove(&self, sha256: &str) -> Result<(), StoreError> {
         let path = self.path(sha256)?;
         let _writing = self.writing.lock();
@@ -96,7 +97,7 @@ impl PluginFiles {
     /// The SHA-256 hashes of all stored plugins, in order.
     ///
     /// # Errors
-    /// [`StoreError`] if the folder cannot be read.
+    /// Returns [`StoreError`] if the folder cannot be read.
     pub fn list(&self) -> Result<Vec<String>, StoreError> {
         let mut hashes: Vec<String> = self
             .paths()?

@@ -38,8 +38,8 @@ pub struct StateChecked {
 /// decodes the shard's own record and its parked events. It does not change the file.
 ///
 /// # Errors
-/// [`StoreError`] if the file cannot be read, and [`StoreError::Damaged`] if the state is damaged.
-/// Each contains the path.
+/// Returns [`StoreError`] if the file cannot be read, and [`StoreError::Damaged`] if the state is
+/// damaged. Each contains the path.
 pub fn check_state(path: &Path) -> Result<StateChecked, StoreError> {
     let mut db = OpenFile::from(guarded(path, || open_read_only(path))?);
     check_about(path, STATE, &db)?;
@@ -83,8 +83,8 @@ fn walk(path: &Path, view: &dyn ReadStore) -> Result<StateChecked, StoreError> {
 /// Reads the whole catalogue at `path` and verifies its checksums. It does not change the file.
 ///
 /// # Errors
-/// [`StoreError`] if the file cannot be read, and [`StoreError::Damaged`] if the catalogue is
-/// damaged. Each contains the path.
+/// Returns [`StoreError`] if the file cannot be read, and [`StoreError::Damaged`] if the catalogue
+/// is damaged. Each contains the path.
 pub fn check_catalog(path: &Path) -> Result<Vec<ProjectionRecord>, StoreError> {
     catalog_in(path, guarded(path, || open_read_only(path))?.into())
 }
@@ -146,7 +146,7 @@ impl ReadStore for ReadOnlyShard {
 /// Verifies that a plugin's file has the SHA-256 in its name. Returns its size in bytes.
 ///
 /// # Errors
-/// [`StoreError::Damaged`] with the path if the file is missing or has other bytes, and
+/// Returns [`StoreError::Damaged`] with the path if the file is missing or has other bytes, and
 /// another [`StoreError`] if it cannot be read.
 pub fn check_plugin(path: &Path, sha256: &str) -> Result<u64, StoreError> {
     let bytes = match std::fs::read(path) {

@@ -49,7 +49,7 @@ impl StateDir {
     /// removed versions, that were left by a crash.
     ///
     /// # Errors
-    /// [`StoreError`] if the folder cannot be read or written.
+    /// Returns [`StoreError`] if the folder cannot be read or written.
     pub fn open(path: impl Into<PathBuf>, config: StoreConfig) -> Result<Self, StoreError> {
         Self::open_on(Arc::new(SystemDisk), path, config)
     }
@@ -58,7 +58,7 @@ impl StateDir {
     /// loss and disk failures.
     ///
     /// # Errors
-    /// The errors of [`StateDir::open`].
+    /// Returns the errors of [`StateDir::open`].
     pub fn open_on(
         on: Arc<dyn Disk>,
         path: impl Into<PathBuf>,
@@ -90,7 +90,7 @@ impl StateDir {
     /// rows do not do. Other users of the shard wait until the check has ended.
     ///
     /// # Errors
-    /// [`StoreError::Damaged`] with the file's path if the checksums do not match, and
+    /// Returns [`StoreError::Damaged`] with the file's path if the checksums do not match, and
     /// [`StoreError::Io`] while the shard is being read or has a snapshot.
     pub fn check(&self, shard: &ShardId) -> Result<(), StoreError> {
         let handle = self.handle(shard)?;

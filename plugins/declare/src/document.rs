@@ -266,7 +266,7 @@ schema!(Parameter, "Parameter", |generator| {
 /// Reads a declaration from YAML or JSON.
 ///
 /// # Errors
-/// The first place at which the text is not a declaration.
+/// Returns the first place at which the text is not a declaration.
 pub(crate) fn read(source: &str) -> Result<Declaration, Problem> {
     Declaration::deserialize(&yaml::read(source)?)
 }

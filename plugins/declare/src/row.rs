@@ -80,8 +80,8 @@ impl DeclaredRow {
     /// The values of the row, which the caller may change.
     ///
     /// # Errors
-    /// If the bytes are not those of a row with this layout, or if the sum of joined rows does not
-    /// fit 64 bits.
+    /// Fails if the bytes are not those of a row with this layout, or if the sum of joined rows
+    /// does not fit 64 bits.
     pub(crate) fn slots(&mut self, layout: &'static Layout) -> Result<&mut [Slot], Error> {
         if !matches!(self, Self::Slots(..)) {
             let slots = match std::mem::take(self) {
@@ -136,7 +136,7 @@ impl Slot {
     /// Adds a value by the rule of its column. Null changes nothing.
     ///
     /// # Errors
-    /// If a sum does not fit 64 bits.
+    /// Fails if a sum does not fit 64 bits.
     pub(crate) fn absorb(&mut self, column: &ColumnLayout, other: Self) -> Result<(), Error> {
         match (&mut *self, other) {
             (_, Self::Null) => {}
@@ -159,7 +159,7 @@ impl Slot {
 /// Adds a value to the sum in a column.
 ///
 /// # Errors
-/// If the sum does not fit 64 bits.
+/// Fails if the sum does not fit 64 bits.
 #[inline]
 pub(crate) fn add(column: &str, sum: i64, more: i64) -> Result<i64, Error> {
     sum.checked_add(more).ok_or_else(|| {

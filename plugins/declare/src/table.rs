@@ -407,7 +407,7 @@ impl TablePlan {
     /// Converts a value to the form in which a column stores it.
     ///
     /// # Errors
-    /// If it is a time that RFC 3339 cannot represent.
+    /// Fails if it is a time that RFC 3339 cannot represent.
     fn slot(&self, index: usize, value: Value<'_>) -> Result<Slot, Error> {
         Ok(match value {
             Value::Null => Slot::Null,

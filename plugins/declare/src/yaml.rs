@@ -66,8 +66,8 @@ pub(crate) fn excerpt(text: &str) -> String {
 /// Reads one YAML or JSON document.
 ///
 /// # Errors
-/// The first place at which it is not YAML, or uses a part of YAML that declarations do
-/// not have: anchors, aliases, tags and several documents.
+/// Returns the first place at which it is not YAML, or uses a part of YAML that declarations do not
+/// have: anchors, aliases, tags and several documents.
 pub(crate) fn read(source: &str) -> Result<Node, Problem> {
     let mut reader =
         TreeReader { lines: line_starts(source), source, parser: Parser::new_from_str(source) };

@@ -76,7 +76,7 @@ impl Default for Settings {
 
 impl Settings {
     /// # Errors
-    /// The first value that is out of bounds, and the bounds.
+    /// Returns the first value that is out of bounds, and the bounds.
     pub(crate) fn check(&self) -> Result<(), Error> {
         let refuse = |name: &str, value: &dyn std::fmt::Display, wanted: &str| {
             Err(Error::new(format!("parameters: `{name}` is {value}; give {wanted}")))

@@ -98,7 +98,7 @@ impl NewEvent {
     /// it emits.
     ///
     /// # Errors
-    /// If `data` cannot be written as JSON.
+    /// Fails if `data` cannot be written as JSON.
     pub fn new(kind: impl Into<String>, data: &impl Serialize) -> Result<Self, Error> {
         Ok(Self {
             kind: kind.into(),

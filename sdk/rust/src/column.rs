@@ -16,7 +16,7 @@ impl<'a> Values<'a> {
     /// Checks `column`, which must have `count` values, or none at all.
     ///
     /// # Errors
-    /// [`Error::Batch`] if it has another number of values.
+    /// Returns [`Error::Batch`] if it has another number of values.
     pub(crate) fn new(column: &'a Column, count: usize) -> Result<Self, Error> {
         let ends = column.ends.as_slice();
         if !ends.is_empty() && ends.len() != count {
@@ -49,7 +49,7 @@ impl<'a> Texts<'a> {
     /// Checks `column`, which must have `count` values, or none at all. All values must be UTF-8.
     ///
     /// # Errors
-    /// [`Error::Batch`] if this is not so.
+    /// Returns [`Error::Batch`] if this is not so.
     pub(crate) fn new(column: &'a Column, count: usize) -> Result<Self, Error> {
         let values = Values::new(column, count)?;
         let text = std::str::from_utf8(values.bytes)

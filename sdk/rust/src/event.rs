@@ -107,7 +107,7 @@ macro_rules! attribute {
         $(#[$doc])*
         ///
         /// # Errors
-        /// [`Error::NotAsked`] unless the manifest requests it.
+        /// Returns [`Error::NotAsked`] unless the manifest requests it.
         #[inline]
         pub fn $name(&self) -> Result<&'a str, Error> {
             if self.view.call.declared.asked.$name {
@@ -169,8 +169,8 @@ impl<'a> Event<'a> {
     /// them.
     ///
     /// # Errors
-    /// [`Error::Member`] if a member is missing or of another kind; if `apply` returns this error,
-    /// the event is parked. [`Error::MemberNotDeclared`] if the manifest has no
+    /// Returns [`Error::Member`] if a member is missing or of another kind; if `apply` returns this
+    /// error, the event is parked. [`Error::MemberNotDeclared`] if the manifest has no
     /// [`members`](crate::Manifest::members).
     #[inline]
     pub fn members<T: EventData<'a>>(&self) -> Result<T, Error> {
@@ -185,7 +185,7 @@ impl<'a> Event<'a> {
     /// names members.
     ///
     /// # Errors
-    /// [`Error::Batch`] if the manifest declares fewer members.
+    /// Returns [`Error::Batch`] if the manifest declares fewer members.
     #[inline]
     pub fn member(&self, index: usize) -> Result<MemberLookup<'a>, Error> {
         match self.view.members.get(index) {
@@ -201,8 +201,8 @@ impl<'a> Event<'a> {
     /// `"caf\u00e9"`.)
     ///
     /// # Errors
-    /// [`Error::Data`] or [`Error::NotText`] if it is not the JSON of a `T`; if `apply` returns
-    /// this error, the event is parked with the reason.
+    /// Returns [`Error::Data`] or [`Error::NotText`] if it is not the JSON of a `T`; if `apply`
+    /// returns this error, the event is parked with the reason.
     #[inline]
     pub fn data<T: Deserialize<'a>>(&self) -> Result<T, Error> {
         if !self.view.call.declared.asked.data {
@@ -339,7 +339,7 @@ pub trait Trigger: private::Sealed {
     /// [`Self::cause`].
     ///
     /// # Errors
-    /// [`Error::NotDeclared`] if the manifest does not name the type of `event` in `emits`.
+    /// Returns [`Error::NotDeclared`] if the manifest does not name the type of `event` in `emits`.
     fn emit(&self, event: NewEvent) -> Result<(), Error>;
 
     /// Sets the timer with the key `key`. If there is one already, it is moved. The timer fires
@@ -349,14 +349,14 @@ pub trait Trigger: private::Sealed {
     /// It may then write the rows of that tenant. Only an event or timer of that tenant can set it.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] if the manifest has no event time; [`Error::Key`] if the key is empty
-    /// or begins with U+0001.
+    /// Returns [`Error::NoEventTime`] if the manifest has no event time; [`Error::Key`] if the key
+    /// is empty or begins with U+0001.
     fn set_timer(&self, at: Timestamp, key: impl Key) -> Result<(), Error>;
 
     /// Cancels the timer with the key `key`, if one is set.
     ///
     /// # Errors
-    /// The errors of [`Self::set_timer`].
+    /// Returns the errors of [`Self::set_timer`].
     fn cancel_timer(&self, key: impl Key) -> Result<(), Error>;
 }
 

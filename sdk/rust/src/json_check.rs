@@ -9,7 +9,7 @@ use serde::de::{self, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visit
 /// and that no object has a member twice.
 ///
 /// # Errors
-/// What is wrong.
+/// Returns what is wrong.
 pub(crate) fn check(bytes: &[u8], depth_max: usize) -> Result<(), String> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
     let seed = Nested { depth: 0, depth_max };

@@ -334,8 +334,8 @@ pub(crate) const NUL: &str = "U+0000 cannot be part of a key";
 /// Splits a key into its tenant, which is empty if it has none, and the rest.
 ///
 /// # Errors
-/// The reason why it is not a key: it contains U+0000 in another place than after a tenant, or its
-/// tenant is empty.
+/// Returns the reason why it is not a key: it contains U+0000 in another place than after a tenant,
+/// or its tenant is empty.
 pub(crate) fn split_tenant(key: impl Key) -> Result<(String, String), (String, &'static str)> {
     let mut rest = key.to_key();
     let tenant = match key.tenant().map(str::len) {

@@ -217,7 +217,7 @@ impl Manifest {
     /// Converts this manifest to that of the contract, with `tables`.
     ///
     /// # Errors
-    /// [`Error::Manifest`] for the rule that is broken.
+    /// Returns [`Error::Manifest`] for the rule that is broken.
     pub(crate) fn into_wit<'a>(
         self,
         tables: impl Iterator<Item = &'a TableSpec>,

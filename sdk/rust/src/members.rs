@@ -78,7 +78,7 @@ pub trait MemberValue<'a>: Sized {
     /// Converts a value that the host has decoded.
     ///
     /// # Errors
-    /// If the value does not fit this type.
+    /// Fails if the value does not fit this type.
     fn from_scalar(scalar: Scalar<'a>) -> Result<Self, String>;
 }
 
@@ -207,7 +207,7 @@ impl<'a> MemberView<'a> {
     /// Checks `column`, which must have a value for each of `count` events.
     ///
     /// # Errors
-    /// [`Error::Batch`] if it has not.
+    /// Returns [`Error::Batch`] if it has not.
     pub(crate) fn new(column: &'a MemberColumn, count: usize) -> Result<Self, Error> {
         let bitmap = count.div_ceil(8);
         let (values, length, expected) = match &column.values {

@@ -24,20 +24,20 @@ pub trait Projection: Tables {
     /// The same parameters must always give the same manifest.
     ///
     /// # Errors
-    /// If the parameters are wrong. The person who uploads the plugin gets the message.
+    /// Fails if the parameters are wrong. The person who uploads the plugin gets the message.
     fn setup(&mut self, parameters: &Parameters<'_>) -> Result<Manifest, Error>;
 
     /// Applies one event to the tables.
     ///
     /// # Errors
-    /// If the event cannot be applied. All its changes are then dropped. The host parks the event,
-    /// or does what the manifest requests, and shows the message.
+    /// Fails if the event cannot be applied. All its changes are then dropped. The host parks the
+    /// event, or does what the manifest requests, and shows the message.
     fn apply(&mut self, event: &Event<'_>) -> Result<(), Error>;
 
     /// Handles a timer that this projection or one of its windows has set.
     ///
     /// # Errors
-    /// The errors of [`Self::apply`].
+    /// Returns the errors of [`Self::apply`].
     fn on_timer(&mut self, timer: &Timer<'_>) -> Result<(), Error> {
         let _ = timer;
         Ok(())
@@ -48,7 +48,7 @@ pub trait Projection: Tables {
     /// must not depend on where a batch ends.
     ///
     /// # Errors
-    /// The errors of [`Self::apply`], but the error does not belong to an event.
+    /// Returns the errors of [`Self::apply`], but the error does not belong to an event.
     fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
         let _ = events;
         Ok(())
@@ -79,7 +79,7 @@ impl<'a> Parameters<'a> {
     /// misspelled name is an error.
     ///
     /// # Errors
-    /// [`Error::Parameters`] if the parameters are not a `T`.
+    /// Returns [`Error::Parameters`] if the parameters are not a `T`.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, Error> {
         self.read.set(true);
         let json = if self.json.is_empty() { "{}" } else { self.json };

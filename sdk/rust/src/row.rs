@@ -30,13 +30,13 @@ pub trait Stored: Sized {
     /// Appends the bytes of the value to `out`.
     ///
     /// # Errors
-    /// [`RowError`] if the bytes could not be read again.
+    /// Returns [`RowError`] if the bytes could not be read again.
     fn encode(&self, out: &mut Vec<u8>) -> Result<(), RowError>;
 
     /// Reads a value from the bytes that [`Self::encode`] has written.
     ///
     /// # Errors
-    /// [`RowError`] if `bytes` are not those of a value.
+    /// Returns [`RowError`] if `bytes` are not those of a value.
     fn decode(bytes: &[u8]) -> Result<Self, RowError>;
 
     /// Whether [`Self::check`] can fail. If it cannot fail, rows of this type need no check.
@@ -47,7 +47,7 @@ pub trait Stored: Sized {
     /// end.
     ///
     /// # Errors
-    /// The errors of [`Self::encode`].
+    /// Returns the errors of [`Self::encode`].
     fn check(&self) -> Result<(), RowError> {
         self.encode(&mut Vec::new())
     }
@@ -116,7 +116,7 @@ pub trait Value: DeserializeOwned {
     /// Checks that the value can be stored; see [`Stored::check`].
     ///
     /// # Errors
-    /// The errors of [`Self::write`].
+    /// Returns the errors of [`Self::write`].
     fn check(&self, field: &'static str) -> Result<(), RowError> {
         self.write(field, &mut Vec::new())
     }
@@ -124,7 +124,7 @@ pub trait Value: DeserializeOwned {
     /// Appends the value as JSON to `out`. `field` is the field's name for the error.
     ///
     /// # Errors
-    /// [`RowError`] if the JSON could not be read again.
+    /// Returns [`RowError`] if the JSON could not be read again.
     fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError>;
 
     /// Reads a value at the beginning of `text` and removes it from `text`, if it is written

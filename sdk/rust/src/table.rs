@@ -36,14 +36,15 @@ pub trait TableField {
     /// Sends the changes to the host.
     ///
     /// # Errors
-    /// [`FlushError`] if a row cannot be written. It contains the event that changed the row.
+    /// Returns [`FlushError`] if a row cannot be written. It contains the event that changed the
+    /// row.
     fn flush(&mut self) -> Result<(), FlushError>;
 
     /// Checks the rows that an event or timer has changed. It is called when the event or timer was
     /// processed.
     ///
     /// # Errors
-    /// [`Error::Row`] if one of the rows cannot be written.
+    /// Returns [`Error::Row`] if one of the rows cannot be written.
     fn check(&mut self) -> Result<(), Error>;
 }
 
@@ -154,8 +155,8 @@ impl<R: Stored> Table<R> {
     /// The row under `key`; `None` if there is none.
     ///
     /// # Errors
-    /// [`Error::Key`] if the key is not allowed in this table, [`Error::Row`] if the
-    /// row's bytes are not an `R`.
+    /// Returns [`Error::Key`] if the key is not allowed in this table, [`Error::Row`] if the row's
+    /// bytes are not an `R`.
     #[inline]
     pub fn get(&mut self, key: impl Key) -> Result<Option<&R>, Error> {
         let place = self.load(key)?;
@@ -166,7 +167,7 @@ impl<R: Stored> Table<R> {
     /// `R::default()`.
     ///
     /// # Errors
-    /// The errors of [`Self::get`].
+    /// Returns the errors of [`Self::get`].
     #[inline]
     pub fn row(&mut self, key: impl Key) -> Result<&mut R, Error>
     where
@@ -179,7 +180,7 @@ impl<R: Stored> Table<R> {
     /// `fresh`.
     ///
     /// # Errors
-    /// The errors of [`Self::get`].
+    /// Returns the errors of [`Self::get`].
     #[inline]
     pub fn row_or(&mut self, key: impl Key, fresh: impl FnOnce() -> R) -> Result<&mut R, Error> {
         let place = self.load(key)?;
@@ -190,7 +191,7 @@ impl<R: Stored> Table<R> {
     /// The row under `key`, which the caller may change; `None` if there is none.
     ///
     /// # Errors
-    /// The errors of [`Self::get`].
+    /// Returns the errors of [`Self::get`].
     pub fn get_mut(&mut self, key: impl Key) -> Result<Option<&mut R>, Error> {
         let place = self.load(key)?;
         if self.rows[place].is_some() {
@@ -202,7 +203,7 @@ impl<R: Stored> Table<R> {
     /// Stores `row` under `key`. If there is a row already, it is replaced.
     ///
     /// # Errors
-    /// [`Error::Key`] if the key is not allowed in this table.
+    /// Returns [`Error::Key`] if the key is not allowed in this table.
     pub fn put(&mut self, key: impl Key, row: R) -> Result<(), Error> {
         self.set(key, Some(row))
     }
@@ -210,7 +211,7 @@ impl<R: Stored> Table<R> {
     /// Deletes the row under `key`, if there is one.
     ///
     /// # Errors
-    /// [`Error::Key`] if the key is not allowed in this table.
+    /// Returns [`Error::Key`] if the key is not allowed in this table.
     pub fn delete(&mut self, key: impl Key) -> Result<(), Error> {
         self.set(key, None)
     }
@@ -218,7 +219,7 @@ impl<R: Stored> Table<R> {
     /// Removes the row under `key` from the table, and returns it.
     ///
     /// # Errors
-    /// The errors of [`Self::get`].
+    /// Returns the errors of [`Self::get`].
     pub fn take(&mut self, key: impl Key) -> Result<Option<R>, Error> {
         let place = self.load(key)?;
         if self.rows[place].is_some() {
@@ -234,7 +235,7 @@ impl<R: Stored> Table<R> {
     /// rows in the table's `cache`.
     ///
     /// # Errors
-    /// The errors of [`Self::get`].
+    /// Returns the errors of [`Self::get`].
     pub fn prefetch<K: Key>(&mut self, keys: impl IntoIterator<Item = K>) -> Result<(), Error> {
         let keys = keys.into_iter();
         let (least, most) = keys.size_hint();
@@ -302,7 +303,7 @@ impl<R: Stored> Table<R> {
     /// All rows are returned at once. Set [`Scan::limit`] if there may be many.
     ///
     /// # Errors
-    /// [`Error::Row`] if a row's bytes are not an `R`, or if a changed row cannot be
+    /// Returns [`Error::Row`] if a row's bytes are not an `R`, or if a changed row cannot be
     /// written.
     pub fn scan(&mut self, scan: &Scan) -> Result<Vec<(String, R)>, Error> {
         // The host must have the current rows, because it executes the scan.

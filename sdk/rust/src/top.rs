@@ -199,7 +199,7 @@ impl<const N: usize> TopN<N> {
     /// Returns whether the N largest have changed.
     ///
     /// # Errors
-    /// [`Error::Plugin`] if the sum does not fit 64 bits, and the errors of [`Table::get`].
+    /// Returns [`Error::Plugin`] if the sum does not fit 64 bits, and the errors of [`Table::get`].
     pub fn add(&mut self, group: impl Key, item: impl Key, amount: i64) -> Result<bool, Error> {
         let item = item.to_key();
         let sum = |value: Option<i64>| match value.unwrap_or_default().checked_add(amount) {
@@ -212,7 +212,7 @@ impl<const N: usize> TopN<N> {
     /// Sets the value of `item` to `value`. Returns whether the N largest have changed.
     ///
     /// # Errors
-    /// The errors of [`Table::get`].
+    /// Returns the errors of [`Table::get`].
     pub fn set(&mut self, group: impl Key, item: impl Key, value: i64) -> Result<bool, Error> {
         self.change(&group.to_key(), &item.to_key(), |_| Ok(Some(value)))
     }
@@ -220,7 +220,7 @@ impl<const N: usize> TopN<N> {
     /// Removes `item`. Returns whether the N largest have changed.
     ///
     /// # Errors
-    /// The errors of [`Table::get`].
+    /// Returns the errors of [`Table::get`].
     pub fn remove(&mut self, group: impl Key, item: impl Key) -> Result<bool, Error> {
         self.change(&group.to_key(), &item.to_key(), |_| Ok(None))
     }
@@ -229,7 +229,7 @@ impl<const N: usize> TopN<N> {
     /// items.
     ///
     /// # Errors
-    /// The errors of [`Table::get`].
+    /// Returns the errors of [`Table::get`].
     pub fn largest(&mut self, group: impl Key) -> Result<&[Ranked], Error> {
         match self.table.get(group_key(&group.to_key()))? {
             Some(RetainedKeys::Group { largest, .. }) => Ok(largest),
@@ -240,7 +240,7 @@ impl<const N: usize> TopN<N> {
     /// The value of `item`, whether it is among the N largest or not.
     ///
     /// # Errors
-    /// The errors of [`Table::get`].
+    /// Returns the errors of [`Table::get`].
     pub fn value(&mut self, group: impl Key, item: impl Key) -> Result<Option<i64>, Error> {
         let (group, item) = (group.to_key(), item.to_key());
         let ranked = self.largest(&group)?.iter().find(|ranked| ranked.item == item);
@@ -253,7 +253,7 @@ impl<const N: usize> TopN<N> {
     /// Removes all items of `group`.
     ///
     /// # Errors
-    /// The errors of [`Table::scan`].
+    /// Returns the errors of [`Table::scan`].
     pub fn clear(&mut self, group: impl Key) -> Result<(), Error> {
         let group = group.to_key();
         self.table.delete(group_key(&group))?;

@@ -181,7 +181,7 @@ impl Distinct {
     /// Reads a sketch from the bytes that [`Self::encode`] has written.
     ///
     /// # Errors
-    /// [`DecodeError`] if `bytes` are not those of a sketch.
+    /// Returns [`DecodeError`] if `bytes` are not those of a sketch.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         match bytes.split_first() {
             Some((&FORM_SPARSE, entries)) => decode_sparse(entries),

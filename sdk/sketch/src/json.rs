@@ -77,7 +77,7 @@ macro_rules! json {
             /// Reads a sketch from the text that [`Self::to_base64`] has written.
             ///
             /// # Errors
-            /// [`DecodeError`] if `text` is not that of a sketch.
+            /// Returns [`DecodeError`] if `text` is not that of a sketch.
             pub fn from_base64(text: &str) -> Result<Self, DecodeError> {
                 Self::decode(&from_base64(text)?)
             }

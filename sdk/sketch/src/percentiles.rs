@@ -211,7 +211,7 @@ impl Percentiles {
     /// Reads a sketch from the bytes that [`Self::encode`] has written.
     ///
     /// # Errors
-    /// [`DecodeError`] if `bytes` are not those of a sketch.
+    /// Returns [`DecodeError`] if `bytes` are not those of a sketch.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut rest = match bytes.split_first() {
             Some((&FORM, rest)) => rest,

@@ -121,7 +121,7 @@ impl Broker {
     /// broker answers.
     ///
     /// # Errors
-    /// If it does not start. The error contains its output.
+    /// Fails if it does not start. The error contains its output.
     pub fn start(options: Options) -> Result<Self> {
         Self::start_with(options, None)
     }
@@ -171,7 +171,7 @@ impl Broker {
     /// broker does not run.
     ///
     /// # Errors
-    /// If it cannot be killed.
+    /// Fails if it cannot be killed.
     pub fn kill(&mut self) -> Result<()> {
         self.process.take().map_or(Ok(()), |process| process.end("kill"))
     }
@@ -180,7 +180,7 @@ impl Broker {
     /// does not run.
     ///
     /// # Errors
-    /// If it does not end in time.
+    /// Fails if it does not end in time.
     pub fn stop(&mut self) -> Result<()> {
         self.process.take().map_or(Ok(()), |process| process.end("stop"))
     }
@@ -188,7 +188,7 @@ impl Broker {
     /// Starts the broker again with the same topics and port. Returns when it answers.
     ///
     /// # Errors
-    /// If it does not start. The error contains its output.
+    /// Fails if it does not start. The error contains its output.
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
         self.run(None)
@@ -198,7 +198,7 @@ impl Broker {
     /// answered until [`Broker::thaw`].
     ///
     /// # Errors
-    /// If it does not run.
+    /// Fails if it does not run.
     pub fn freeze(&self) -> Result<()> {
         self.process.as_ref().context("the broker does not run")?.signal("STOP")
     }
@@ -206,7 +206,7 @@ impl Broker {
     /// Resumes a broker that [`Broker::freeze`] has suspended.
     ///
     /// # Errors
-    /// If it does not run.
+    /// Fails if it does not run.
     pub fn thaw(&self) -> Result<()> {
         self.process.as_ref().context("the broker does not run")?.signal("CONT")
     }
@@ -333,7 +333,7 @@ fn free_port() -> Result<u16> {
 /// Writes the broker's address to `to`, as one line for another process to read.
 ///
 /// # Errors
-/// If writing fails.
+/// Fails if writing fails.
 pub fn announce(broker: &Broker, to: &mut impl std::io::Write) -> Result<()> {
     writeln!(to, "Kafka listens at {}", broker.address())?;
     Ok(to.flush()?)

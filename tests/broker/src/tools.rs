@@ -40,7 +40,7 @@ impl Broker {
     /// Runs `kafka-topics --create`, with settings such as `cleanup.policy=compact`.
     ///
     /// # Errors
-    /// If the tool fails. The error contains the tool's output.
+    /// Fails if the tool fails. The error contains the tool's output.
     pub fn create_topic(&self, name: &str, partitions: u32, settings: &[&str]) -> Result<()> {
         let mut tool = self.topics();
         tool.args(["--create", "--topic", name, "--partitions", &partitions.to_string()]);
@@ -64,7 +64,7 @@ impl Broker {
     /// Runs `kafka-topics --delete`.
     ///
     /// # Errors
-    /// If the tool fails. The error contains the tool's output.
+    /// Fails if the tool fails. The error contains the tool's output.
     pub fn delete_topic(&self, name: &str) -> Result<()> {
         answer(self.topics().args(["--delete", "--topic", name])).map(drop)
     }
@@ -72,7 +72,7 @@ impl Broker {
     /// Runs `kafka-topics --alter`, which raises the number of a topic's partitions.
     ///
     /// # Errors
-    /// If the tool fails. The error contains the tool's output.
+    /// Fails if the tool fails. The error contains the tool's output.
     pub fn add_partitions(&self, name: &str, partitions: u32) -> Result<()> {
         let partitions = partitions.to_string();
         answer(self.topics().args(["--alter", "--topic", name, "--partitions", &partitions]))
@@ -82,7 +82,7 @@ impl Broker {
     /// Runs `kafka-delete-records`, which deletes the records before `offset`.
     ///
     /// # Errors
-    /// If the tool fails. The error contains the tool's output.
+    /// Fails if the tool fails. The error contains the tool's output.
     pub fn delete_records(&self, topic: &str, partition: u32, offset: u64) -> Result<()> {
         let file = self.folder().join("delete-records.json");
         let text = format!(
@@ -96,7 +96,7 @@ impl Broker {
     /// Runs `kafka-consumer-groups --describe --group GROUP`, and returns the state of the group.
     ///
     /// # Errors
-    /// If the tool fails. The error contains the tool's output.
+    /// Fails if the tool fails. The error contains the tool's output.
     pub fn group(&self, group: &str) -> Result<Group> {
         let mut tool = self.tool("org.apache.kafka.tools.consumer.group.ConsumerGroupCommand");
         lags(&answer(tool.args(["--describe", "--group", group]))?)
@@ -106,7 +106,7 @@ impl Broker {
     /// higher than the last committed record's offset plus one, because transaction markers count.
     ///
     /// # Errors
-    /// If the tool fails. The error contains the tool's output.
+    /// Fails if the tool fails. The error contains the tool's output.
     pub fn ends(&self, topic: &str) -> Result<BTreeMap<i32, i64>> {
         let mut tool = self.tool("org.apache.kafka.tools.GetOffsetShell");
         let text = answer(tool.args(["--topic", topic]))?;
@@ -123,7 +123,8 @@ impl Broker {
     /// Runs `kafka-console-consumer --from-beginning`, and returns one line for each record.
     ///
     /// # Errors
-    /// If the tool fails, or if there are fewer records. The error contains the tool's output.
+    /// Fails if the tool fails, or if there are fewer records. The error contains the tool's
+    /// output.
     pub fn console_consumer(&self, topic: &str, reading: Reading) -> Result<Vec<String>> {
         let mut tool = self.tool("org.apache.kafka.tools.consumer.ConsoleConsumer");
         let records = reading.records.to_string();
@@ -148,7 +149,7 @@ impl Broker {
     /// such as `parse.headers=true`.
     ///
     /// # Errors
-    /// If the tool fails. The error contains the tool's output.
+    /// Fails if the tool fails. The error contains the tool's output.
     pub fn console_producer(&self, topic: &str, lines: &str, properties: &[&str]) -> Result<()> {
         let mut tool = self.tool("org.apache.kafka.tools.ConsoleProducer");
         tool.args(["--topic", topic]);

@@ -175,7 +175,7 @@ pub(crate) fn line(id: &str, subject: &str, at_ms: u64, what: &str) -> String {
 /// Sends one request.
 ///
 /// # Errors
-/// If an answer of success does not list all events.
+/// Fails if an answer of success does not list all events.
 pub(crate) async fn try_send(
     server: &Server,
     ledger: &Mutex<Ledger>,
@@ -219,7 +219,7 @@ pub(crate) async fn try_send(
 /// Sends one request. Returns whether the server answered.
 ///
 /// # Errors
-/// If the answer is not that all events are in the log.
+/// Fails if the answer is not that all events are in the log.
 pub(crate) async fn send(
     server: &Server,
     ledger: &Mutex<Ledger>,

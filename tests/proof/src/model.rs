@@ -172,7 +172,7 @@ impl Model {
     /// Folds `events`, which are all events of a partition from its start, up to `next`.
     ///
     /// # Errors
-    /// If the log ends before `next`, or the model is already past it.
+    /// Fails if the log ends before `next`, or the model is already past it.
     pub fn advance(&mut self, events: &[Event], next: Offset) -> Result<()> {
         ensure!(self.next <= next, "the position went back from {} to {next}", self.next);
         while self.next < next {
@@ -442,7 +442,7 @@ impl Model {
     /// Compares the model with the contents of `store`.
     ///
     /// # Errors
-    /// Describes the first difference.
+    /// The error describes the first difference.
     pub fn compare(&self, store: &dyn ReadStore, meta: &ShardMeta) -> Result<()> {
         let ours = [
             ("applied", self.applied, meta.applied),
@@ -606,7 +606,7 @@ fn same(
 /// contains it.
 ///
 /// # Errors
-/// If it cannot be read.
+/// Fails if it cannot be read.
 pub fn meta_of(store: &dyn ReadStore) -> Result<ShardMeta> {
     Ok(ShardMeta::of(store)?)
 }

@@ -54,7 +54,7 @@ impl ReferenceLog {
     /// Creates an empty copy, whose file is in `folder`.
     ///
     /// # Errors
-    /// If the file cannot be created.
+    /// Fails if the file cannot be created.
     pub fn new(folder: &Path) -> Result<Self> {
         let path = folder.join("mirror.redb");
         let log = EmbeddedLog::open(&path, plain())?;
@@ -64,8 +64,8 @@ impl ReferenceLog {
     /// Reads the new events of the log in the data folder `data`. No server may run on that folder.
     ///
     /// # Errors
-    /// If a known event is missing or different, an event occurs twice, or the offsets
-    /// have a gap.
+    /// Fails if a known event is missing or different, an event occurs twice, or the offsets have a
+    /// gap.
     pub fn take(&mut self, data: &Path) -> Result<()> {
         // The log is copied before it is read, so that the server itself has to repair it after the
         // crash.
@@ -156,7 +156,7 @@ impl ReferenceLog {
     /// all versions. Returns how many entries were compared.
     ///
     /// # Errors
-    /// If they differ, with the first difference.
+    /// Fails if they differ, with the first difference.
     pub async fn compare_clean_fold(
         &self,
         data: &Path,
@@ -215,7 +215,7 @@ fn plain() -> LogConfig {
 /// Retries or drops the parked events of a version.
 ///
 /// # Errors
-/// If the server refuses.
+/// Fails if the server refuses.
 pub async fn parked(
     server: &Server,
     projection: &str,
@@ -233,7 +233,7 @@ pub async fn parked(
 /// Waits until every version of every projection has folded all of the log.
 ///
 /// # Errors
-/// If one does not reach the end, with its status.
+/// Fails if one does not reach the end, with its status.
 pub async fn settled(server: &Server) -> Result<Value> {
     let started = std::time::Instant::now();
     loop {

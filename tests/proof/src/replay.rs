@@ -72,7 +72,7 @@ pub fn logs(run: &mut Run<'_>, plugins: &[Named]) {
 /// Loads the compiled example plugins, the guest of [`usage`], and the meter.
 ///
 /// # Errors
-/// If a guest is not built, or does not compile.
+/// Fails if a guest is not built, or does not compile.
 pub fn plugins() -> Result<Vec<Named>> {
     let mut plugins = vec![("meter".to_owned(), meter(Flaws::default()))];
     for name in GUESTS {
@@ -84,7 +84,7 @@ pub fn plugins() -> Result<Vec<Named>> {
 /// Compiles a guest.
 ///
 /// # Errors
-/// If it is not built, or does not compile.
+/// Fails if it is not built, or does not compile.
 pub fn guest(name: &str) -> Result<Arc<dyn Plugin>> {
     // These guests are trusted, so they are compiled in this process. Other tests cover
     // the limits of compilation.

@@ -288,7 +288,7 @@ impl ServerMessage {
     /// message, so that a client can ignore it. Unknown members are ignored too.
     ///
     /// # Errors
-    /// If the text is not a message of the protocol.
+    /// Fails if the text is not a message of the protocol.
     // `Deserialize` is not derived. A derived implementation would first read the members into a
     // buffer, and raw rows cannot be read from such a buffer.
     pub fn parse(text: &str) -> Result<Option<Self>, serde_json::Error> {

@@ -59,7 +59,7 @@ impl Project {
     /// its tool is recognized or exactly one script.
     ///
     /// # Errors
-    /// If `path` does not exist, or if it is not clear which file is meant.
+    /// Fails if `path` does not exist, or if it is not clear which file is meant.
     pub(super) fn find(path: &Path) -> Outcome<Self> {
         if path.is_file() {
             return Self::of_file(path);
@@ -142,7 +142,7 @@ impl Project {
     /// error. Returns the file to push.
     ///
     /// # Errors
-    /// If the tool is missing or fails, or if it has written no component.
+    /// Fails if the tool is missing or fails, or if it has written no component.
     pub(super) fn build(&self) -> Outcome<PathBuf> {
         match &self.plugin {
             Plugin::File(file) => Ok(file.clone()),

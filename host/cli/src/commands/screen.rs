@@ -234,7 +234,7 @@ impl Terminal {
     /// Switches the terminal to full-screen mode.
     ///
     /// # Errors
-    /// If standard output is not a terminal.
+    /// Fails if standard output is not a terminal.
     pub(super) fn take() -> io::Result<Self> {
         terminal::enable_raw_mode()?;
         let (send, keys) = mpsc::channel(KEYS_MAX);

@@ -84,7 +84,7 @@ impl MemoryLog {
     /// Appends `events` to `partition`, regardless of their subjects.
     ///
     /// # Panics
-    /// If there is no such partition.
+    /// Panics if there is no such partition.
     pub fn append_to(&self, partition: PartitionId, events: impl IntoIterator<Item = Event>) {
         {
             let mut inner = lock(&self.inner);
@@ -104,7 +104,7 @@ impl MemoryLog {
     /// Kafka topic.
     ///
     /// # Panics
-    /// If there is no such partition.
+    /// Panics if there is no such partition.
     pub fn skip_offsets(&self, partition: PartitionId, count: u64) {
         lock(&self.inner).partitions[partition.0 as usize].end += count;
     }
@@ -112,7 +112,7 @@ impl MemoryLog {
     /// Deletes the events before `start`, as retention does.
     ///
     /// # Panics
-    /// If there is no such partition.
+    /// Panics if there is no such partition.
     pub fn retain_from(&self, partition: PartitionId, start: Offset) {
         let mut inner = lock(&self.inner);
         let partition = &mut inner.partitions[partition.0 as usize];
@@ -168,7 +168,7 @@ impl MemoryLog {
     /// All events of `partition`, with their offsets.
     ///
     /// # Panics
-    /// If there is no such partition.
+    /// Panics if there is no such partition.
     #[must_use]
     pub fn events(&self, partition: PartitionId) -> Vec<(Offset, Event)> {
         let inner = lock(&self.inner);
@@ -184,7 +184,7 @@ impl MemoryLog {
     /// The append time of each event of `partition`, in order.
     ///
     /// # Panics
-    /// If there is no such partition.
+    /// Panics if there is no such partition.
     #[must_use]
     pub fn append_times(&self, partition: PartitionId) -> Vec<Timestamp> {
         let inner = lock(&self.inner);

@@ -114,7 +114,7 @@ impl<S> Drop for NativeInstance<S> {
 
 impl<S: Send> Instance for NativeInstance<S> {
     /// # Panics
-    /// If the instance is used after an error, which the port forbids.
+    /// Panics if the instance is used after an error, which the port forbids.
     fn apply(&mut self, batch: &Batch, mut host: Box<dyn Host>, fuel: u64) -> ApplyOutcome {
         assert!(!self.failed, "an instance must not be used after an error");
         self.shared.calls.fetch_add(1, Ordering::SeqCst);

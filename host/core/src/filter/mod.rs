@@ -150,7 +150,7 @@ fn listed(fields: &[String]) -> String {
 /// The index of the declared field `name`.
 ///
 /// # Errors
-/// [`UnknownField`] if the table does not declare the field.
+/// Returns [`UnknownField`] if the table does not declare the field.
 pub fn field_named(fields: &[FieldSpec], name: &str) -> Result<usize, UnknownField> {
     fields.iter().position(|field| field.name == name).ok_or_else(|| UnknownField {
         name: name.chars().take(64).collect(),
@@ -176,7 +176,8 @@ impl Filter {
     /// Creates a filter of these conditions.
     ///
     /// # Errors
-    /// [`FilterError::Conditions`] if there are more than [`FILTER_CONDITIONS_MAX`] conditions.
+    /// Returns [`FilterError::Conditions`] if there are more than [`FILTER_CONDITIONS_MAX`]
+    /// conditions.
     pub fn new(conditions: Vec<Condition>) -> Result<Self, FilterError> {
         if conditions.len() > FILTER_CONDITIONS_MAX {
             return Err(FilterError::Conditions(conditions.len()));

@@ -14,7 +14,7 @@ impl Condition {
     /// `name = "a, b"`. Spaces around the operator may be left out, except with `in` and `prefix`.
     ///
     /// # Errors
-    /// [`FilterError`] if the text is not a valid condition on one of `fields`.
+    /// Returns [`FilterError`] if the text is not a valid condition on one of `fields`.
     pub fn parse(fields: &[FieldSpec], text: &str) -> Result<Self, FilterError> {
         let form = || FilterError::Form(text.chars().take(128).collect());
         let trimmed = text.trim();
@@ -52,7 +52,7 @@ impl Condition {
     /// Creates a condition from a value in JSON. With the operator `in` the value is an array.
     ///
     /// # Errors
-    /// [`FilterError`] if the condition is not valid for one of `fields`.
+    /// Returns [`FilterError`] if the condition is not valid for one of `fields`.
     pub fn of_json(
         fields: &[FieldSpec],
         name: &str,

@@ -11,8 +11,8 @@ pub trait DeadLetters: Send + Sync {
     /// Stores a copy of each dead letter. Blocks until all of them are durable.
     ///
     /// # Errors
-    /// [`LogError::Unavailable`] if some copies could not be stored. Others may have been stored,
-    /// so a repeated call may store a copy twice.
+    /// Returns [`LogError::Unavailable`] if some copies could not be stored. Others may have been
+    /// stored, so a repeated call may store a copy twice.
     fn copy(&self, letters: &[DeadLetter]) -> Result<(), LogError>;
 
     /// Reads stored copies up to the current end, and passes the names of the copied events to
@@ -24,7 +24,7 @@ pub trait DeadLetters: Send + Sync {
     /// does not count as read. The call blocks. Concurrent calls run one after another.
     ///
     /// # Errors
-    /// [`LogError::Unavailable`] if the copies cannot be read.
+    /// Returns [`LogError::Unavailable`] if the copies cannot be read.
     fn read_copies(
         &self,
         from_beginning: bool,

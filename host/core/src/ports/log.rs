@@ -15,7 +15,7 @@ pub trait Log: Send + Sync {
     /// The offsets and the event time of the partition.
     ///
     /// # Errors
-    /// [`LogError`] if they cannot be read.
+    /// Returns [`LogError`] if they cannot be read.
     fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError>;
 
     /// Returns the chunk with the first event at or after `from` that matches `types`. If the log
@@ -23,7 +23,7 @@ pub trait Log: Send + Sync {
     /// may begin before `from`, and may contain events of other types.
     ///
     /// # Errors
-    /// [`LogError::OutOfRange`] if retention has deleted the event at `from`.
+    /// Returns [`LogError::OutOfRange`] if retention has deleted the event at `from`.
     fn read(
         &self,
         partition: PartitionId,
@@ -35,7 +35,7 @@ pub trait Log: Send + Sync {
     /// is the partition's end.
     ///
     /// # Errors
-    /// [`LogError`] if the offset cannot be read.
+    /// Returns [`LogError`] if the offset cannot be read.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError>;
 
     /// Appends all of `events` or none, and calls `done` once they are durable. Does not

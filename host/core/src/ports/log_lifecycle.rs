@@ -15,7 +15,7 @@ pub trait LogMaintenance: Send + Sync {
     /// [`MaintenanceReport::more`] is true, call it again at once, otherwise after an interval.
     ///
     /// # Errors
-    /// [`LogError`] if the events could not be deleted. Then no event was deleted.
+    /// Returns [`LogError`] if the events could not be deleted. Then no event was deleted.
     fn maintain(
         &self,
         now: Timestamp,

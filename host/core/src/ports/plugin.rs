@@ -15,8 +15,8 @@ pub trait Plugin: Send + Sync {
     /// Creates an instance and calls its `setup`.
     ///
     /// # Errors
-    /// [`InstantiateError`] if there is no instance; [`InstantiateError::Changed`] if `setup`
-    /// returned another manifest than at upload.
+    /// Returns [`InstantiateError`] if there is no instance; [`InstantiateError::Changed`] if
+    /// `setup` returned another manifest than at upload.
     fn instantiate(&self) -> Result<Box<dyn Instance>, InstantiateError>;
 }
 
@@ -99,7 +99,7 @@ impl Batch {
     /// The cause that identifies event `index` of the batch.
     ///
     /// # Panics
-    /// If the batch has 2^32 timers and events or more; callers limit it far below.
+    /// Panics if the batch has 2^32 timers and events or more; callers limit it far below.
     #[must_use]
     pub fn cause_of_event(&self, index: usize) -> Cause {
         let cause = u32::try_from(self.timers.len() + index);
@@ -169,7 +169,7 @@ pub trait Host: Send + Any {
     /// Returns the value under `key` of `table`.
     ///
     /// # Errors
-    /// [`HostError`], which ends the plugin's call.
+    /// Returns [`HostError`], which ends the plugin's call.
     fn get(&mut self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, HostError>;
 
     /// Looks up in `table` those `keys` that have no value in `values` yet, and adds the values
@@ -177,7 +177,7 @@ pub trait Host: Send + Any {
     /// values may be large.
     ///
     /// # Errors
-    /// The errors of [`Host::get`].
+    /// Returns the errors of [`Host::get`].
     fn get_many(
         &mut self,
         table: TableId,
@@ -190,7 +190,7 @@ pub trait Host: Send + Any {
     /// Writes `value` under `key`.
     ///
     /// # Errors
-    /// [`HostError`], which ends the call.
+    /// Returns [`HostError`], which ends the call.
     fn put(
         &mut self,
         cause: Cause,
@@ -202,14 +202,14 @@ pub trait Host: Send + Any {
     /// Deletes the row under `key`, if there is one.
     ///
     /// # Errors
-    /// [`HostError`], which ends the call.
+    /// Returns [`HostError`], which ends the call.
     fn delete(&mut self, cause: Cause, table: TableId, key: &str) -> Result<(), HostError>;
 
     /// Returns up to `limit` rows with keys from `start` to before `end`. If `end` is empty, the
     /// range ends with the last key of the table.
     ///
     /// # Errors
-    /// [`HostError`], which ends the call.
+    /// Returns [`HostError`], which ends the call.
     fn scan(
         &mut self,
         table: TableId,
@@ -223,27 +223,27 @@ pub trait Host: Send + Any {
     /// key, it is moved.
     ///
     /// # Errors
-    /// [`HostError`], which ends the call.
+    /// Returns [`HostError`], which ends the call.
     fn set_timer(&mut self, cause: Cause, at: Timestamp, key: &str) -> Result<(), HostError>;
 
     /// Cancels the timer with the key `key`, if there is one.
     ///
     /// # Errors
-    /// [`HostError`], which ends the call.
+    /// Returns [`HostError`], which ends the call.
     fn cancel_timer(&mut self, cause: Cause, key: &str) -> Result<(), HostError>;
 
     /// Emits an event.
     ///
     /// # Errors
-    /// [`HostError`], which ends the call.
+    /// Returns [`HostError`], which ends the call.
     fn emit(&mut self, event: NewEvent) -> Result<(), HostError>;
 
     /// Rejects the event `cause`: the host parks it with `message`. No other result of the call
     /// depends on it.
     ///
     /// # Errors
-    /// [`HostError`], which ends the call. The default implementation does not support rejections
-    /// and always returns it.
+    /// Returns [`HostError`], which ends the call. The default implementation does not support
+    /// rejections and always returns it.
     fn reject(&mut self, cause: Cause, message: &str) -> Result<(), HostError> {
         Err(HostError::Guest(format!(
             "{} was rejected, but this host does not support rejected events: {message}",
@@ -255,7 +255,7 @@ pub trait Host: Send + Any {
     /// event the message belongs to, for instance if the plugin writes it to its standard output.
     ///
     /// # Errors
-    /// [`HostError`], which ends the call.
+    /// Returns [`HostError`], which ends the call.
     fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError>;
 
     /// Converts the host to `Any`, so that the caller can downcast it to its own type.

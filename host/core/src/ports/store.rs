@@ -106,14 +106,14 @@ pub trait ReadStore: Send {
     /// Returns the value under `key`.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be read.
+    /// Returns [`StoreError`] if it cannot be read.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
     /// Looks up those `keys` that have no value in `values` yet, and adds the values found to
     /// `values`.
     ///
     /// # Errors
-    /// The errors of [`ReadStore::get`].
+    /// Returns the errors of [`ReadStore::get`].
     fn get_many(
         &self,
         space: Space,
@@ -127,7 +127,7 @@ pub trait ReadStore: Send {
     /// set.
     ///
     /// # Errors
-    /// [`StoreError`] if they cannot be read.
+    /// Returns [`StoreError`] if they cannot be read.
     fn scan(
         &self,
         space: Space,
@@ -140,7 +140,7 @@ pub trait ReadStore: Send {
     /// `reverse` is set, it begins with the last pair.
     ///
     /// # Errors
-    /// [`StoreError`] if they cannot be read.
+    /// Returns [`StoreError`] if they cannot be read.
     fn scan_into(
         &self,
         space: Space,
@@ -157,7 +157,7 @@ pub trait ReadStore: Send {
     /// The spaces that hold at least one pair, in order.
     ///
     /// # Errors
-    /// [`StoreError`] if they cannot be read.
+    /// Returns [`StoreError`] if they cannot be read.
     fn spaces(&self) -> Result<Vec<Space>, StoreError>;
 }
 
@@ -166,8 +166,8 @@ pub trait ShardStore: ReadStore + Sync {
     /// Writes all of `writes`, durably, or nothing. Also makes all earlier commits durable.
     ///
     /// # Errors
-    /// [`StoreError`] if the writes failed. Then nothing was written, and earlier commits without a
-    /// sync are kept.
+    /// Returns [`StoreError`] if the writes failed. Then nothing was written, and earlier commits
+    /// without a sync are kept.
     fn commit(&self, writes: &Writes) -> Result<(), StoreError>;
 
     /// Writes all of `writes` or nothing, without waiting for the disk. If the process
@@ -175,7 +175,7 @@ pub trait ShardStore: ReadStore + Sync {
     /// last durable commit.
     ///
     /// # Errors
-    /// The errors of [`ShardStore::commit`].
+    /// Returns the errors of [`ShardStore::commit`].
     fn commit_unsynced(&self, writes: &Writes) -> Result<(), StoreError>;
 
     /// Whether there is a commit that is not durable yet.
@@ -185,7 +185,7 @@ pub trait ShardStore: ReadStore + Sync {
     /// file in use, so hold it only for a short time.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be opened.
+    /// Returns [`StoreError`] if it cannot be opened.
     fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError>;
 
     /// The size of the state on disk, in bytes.
@@ -197,20 +197,20 @@ pub trait StateStores: Send + Sync {
     /// Opens the state of `shard`. If there is none, it creates an empty one.
     ///
     /// # Errors
-    /// [`StoreError`] if the file cannot be opened or is damaged.
+    /// Returns [`StoreError`] if the file cannot be opened or is damaged.
     fn open(&self, shard: &ShardId) -> Result<Arc<dyn ShardStore>, StoreError>;
 
     /// Creates a state that is only in memory, for determinism checks and tests.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be created.
+    /// Returns [`StoreError`] if it cannot be created.
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError>;
 
     /// Creates a state for one large task. It is deleted when its last handle is dropped. If the
     /// store has a disk, the state may be larger than memory.
     ///
     /// # Errors
-    /// [`StoreError`] if it cannot be created.
+    /// Returns [`StoreError`] if it cannot be created.
     fn temporary(&self) -> Result<Arc<dyn ShardStore>, StoreError> {
         self.scratch()
     }
@@ -219,7 +219,7 @@ pub trait StateStores: Send + Sync {
     /// number of this rebuild.
     ///
     /// # Errors
-    /// [`StoreError`] if files cannot be deleted.
+    /// Returns [`StoreError`] if files cannot be deleted.
     fn remove(&self, projection: &str, version: &VersionId, rebuild: u64)
     -> Result<(), StoreError>;
 }
@@ -247,20 +247,20 @@ pub trait Catalog: Send + Sync {
     /// Returns all projections, sorted by name.
     ///
     /// # Errors
-    /// [`StoreError`] if they cannot be read.
+    /// Returns [`StoreError`] if they cannot be read.
     fn projections(&self) -> Result<Vec<ProjectionRecord>, StoreError>;
 
     /// Stores `record` durably. It replaces the record with the same name.
     ///
     /// # Errors
-    /// [`StoreError`] if the record cannot be stored. Then the old record is kept.
+    /// Returns [`StoreError`] if the record cannot be stored. Then the old record is kept.
     fn save(&self, record: &ProjectionRecord) -> Result<(), StoreError>;
 
     /// Deletes the record named `name`, if there is one. The deletion is durable when the call
     /// returns.
     ///
     /// # Errors
-    /// [`StoreError`] if the record cannot be deleted. Then it is kept.
+    /// Returns [`StoreError`] if the record cannot be deleted. Then it is kept.
     fn delete(&self, name: &str) -> Result<(), StoreError>;
 }
 

@@ -47,8 +47,8 @@ impl Engine {
     /// version is given, it is the active one. Only one verification may run at a time.
     ///
     /// # Errors
-    /// [`EngineError::Verifying`] if one is running, or the error for a projection or version that
-    /// does not exist.
+    /// Returns [`EngineError::Verifying`] if one is running, or the error for a projection or
+    /// version that does not exist.
     pub fn verify(
         self: &Arc<Self>,
         projection: &str,

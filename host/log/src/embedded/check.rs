@@ -46,7 +46,7 @@ pub struct LogChecked {
 /// not change the file.
 ///
 /// # Errors
-/// [`OpenError`] if the log cannot be opened.
+/// Returns [`OpenError`] if the log cannot be opened.
 pub fn check(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<LogChecked, OpenError> {
     let failed = |fault| tables::open_error(fault, path);
     let mut database = OpenFile::from(caught(|| Ok(open_read_only(path)?)).map_err(failed)?);

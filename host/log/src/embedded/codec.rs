@@ -119,7 +119,7 @@ impl Encoder {
     }
 
     /// # Panics
-    /// If the range is empty or not within the events, or if its length differs from the
+    /// Panics if the range is empty or not within the events, or if its length differs from the
     /// number of append times.
     pub(crate) fn encode(&mut self, chunk: &ToEncode<'_>) -> Encoded {
         let ToEncode { events, range, .. } = chunk;

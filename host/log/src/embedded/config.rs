@@ -122,7 +122,7 @@ impl LogConfig {
     /// Checks each setting against its bounds.
     ///
     /// # Errors
-    /// [`OpenError::Setting`] for the first setting that is out of bounds.
+    /// Returns [`OpenError::Setting`] for the first setting that is out of bounds.
     pub fn check(&self) -> Result<(), OpenError> {
         let within = |field: &'static str, value: u32, min: u32, max: u32| {
             if (min..=max).contains(&value) {

@@ -11,7 +11,7 @@ use super::encoding::append_checksum;
 /// Decodes `bytes` as the chunk of `partition` that begins at `first`.
 ///
 /// # Errors
-/// The reason if `bytes` is not this chunk.
+/// Returns the reason if `bytes` is not this chunk.
 pub fn chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Result<Chunk, String> {
     decode(bytes, partition, first).map(|(_, chunk)| chunk).map_err(|error| error.to_string())
 }

@@ -94,9 +94,9 @@ impl EmbeddedLog {
     /// must exist.
     ///
     /// # Errors
-    /// [`OpenError`] if a setting is out of bounds, if another process has the file open,
-    /// or if the file has another format or number of partitions, is not a log, is
-    /// damaged, or cannot be read or written.
+    /// Returns [`OpenError`] if a setting is out of bounds, if another process has the file open,
+    /// or if the file has another format or number of partitions, is not a log, is damaged, or
+    /// cannot be read or written.
     pub fn open(path: impl AsRef<Path>, config: LogConfig) -> Result<Self, OpenError> {
         config.check()?;
         let path = path.as_ref().to_path_buf();
@@ -146,7 +146,7 @@ impl EmbeddedLog {
     /// Tests use this to simulate power loss and disk failures.
     ///
     /// # Errors
-    /// The errors of [`EmbeddedLog::open`].
+    /// Returns the errors of [`EmbeddedLog::open`].
     pub fn open_with(open: OpenDatabase, config: LogConfig) -> Result<Self, OpenError> {
         config.check()?;
         Self::start(open, config, None, Arc::new(wall_clock))
@@ -197,7 +197,7 @@ impl EmbeddedLog {
     /// Returns statistics of the log.
     ///
     /// # Errors
-    /// [`LogError`] if the log cannot be read.
+    /// Returns [`LogError`] if the log cannot be read.
     pub fn stats(&self) -> Result<LogStats, LogError> {
         let database = self.shared.database()?;
         let rows = self.shared.rows.read().clone();

@@ -113,8 +113,8 @@ fn copy_new(app: &App, to: &dyn DeadLetters, file: &Path) -> Result<(), CopyErro
 /// call has read, or all dead letters if `from_beginning` is set. The call blocks.
 ///
 /// # Errors
-/// Why the dead letters cannot be read, or why a retry failed. Events that were retried before the
-/// error stay retried.
+/// Returns why the dead letters cannot be read, or why a retry failed. Events that were retried
+/// before the error stay retried.
 pub(crate) fn resend(app: &App, from_beginning: bool) -> Result<ResendResult, Problem> {
     let Some(letters) = &app.log_services.dead_letters else {
         let from = if from_beginning { "the beginning" } else { "the last call's end" };

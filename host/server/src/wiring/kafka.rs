@@ -44,7 +44,7 @@ pub(crate) fn check(settings: &KafkaSettings) -> Result<(), ConfigError> {
 /// Splits an address `kafka://HOST:PORT/TOPIC` into the servers and the topics.
 ///
 /// # Errors
-/// [`ConfigError`] if it is not such an address.
+/// Returns [`ConfigError`] if it is not such an address.
 pub fn kafka_address(address: &str) -> Result<(String, Vec<String>), ConfigError> {
     KafkaSettings::parse_url(address).map_err(|error| ConfigError(error.to_string()))
 }

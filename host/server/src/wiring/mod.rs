@@ -44,7 +44,8 @@ impl Server {
     /// [`Server::run_until`] runs.
     ///
     /// # Errors
-    /// [`StartError`] if the server cannot start. Everything that was opened is then closed.
+    /// Returns [`StartError`] if the server cannot start. Everything that was opened is then
+    /// closed.
     pub async fn start(config: ServerConfig) -> Result<Self, StartError> {
         config.check()?;
         let (listener, address) = http::listen(&config).await?;

@@ -28,7 +28,7 @@ pub(crate) fn check(_: &KafkaSettings) -> Result<(), ConfigError> {
 /// Refuses an address `kafka://HOST:PORT/TOPIC`.
 ///
 /// # Errors
-/// [`ConfigError`], because this build has no Kafka.
+/// Returns [`ConfigError`], because this build has no Kafka.
 pub fn kafka_address(address: &str) -> Result<(String, Vec<String>), ConfigError> {
     Err(ConfigError(format!("this build has no Kafka (`{address}`)")))
 }

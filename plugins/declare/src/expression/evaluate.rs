@@ -74,8 +74,8 @@ impl Node {
     /// Evaluates the expression for an event.
     ///
     /// # Errors
-    /// If a field has a value of another kind, if an integer does not fit 64 bits, or if a number
-    /// is divided by zero. The event is then parked.
+    /// Fails if a field has a value of another kind, if an integer does not fit 64 bits, or if a
+    /// number is divided by zero. The event is then parked.
     #[inline]
     pub(crate) fn evaluate<'e>(&'e self, input: Input<'e, '_>) -> Result<Value<'e>, Error> {
         match self {

@@ -358,7 +358,7 @@ impl Fields {
     /// Chooses kinds for fields whose kind is still open, and lists the members for the manifest.
     ///
     /// # Errors
-    /// If a member is used both as a value and as an object with members.
+    /// Fails if a member is used both as a value and as an object with members.
     pub(crate) fn members(&mut self) -> Result<Vec<Member>, Problem> {
         let mut members: Vec<Member> = Vec::new();
         for index in 0..self.fields.len() {

@@ -126,7 +126,7 @@ pub(crate) struct ColumnText {
 /// Reads an expression from `text`.
 ///
 /// # Errors
-/// The first place at which the text is not an expression.
+/// Returns the first place at which the text is not an expression.
 pub(crate) fn expression(text: &Placed, source: &str) -> Result<Expr, Problem> {
     let mut reader = SyntaxReader::new(text, source)?;
     let expr = reader.expression(0)?;
@@ -137,7 +137,7 @@ pub(crate) fn expression(text: &Placed, source: &str) -> Result<Expr, Problem> {
 /// Reads a column from `text`.
 ///
 /// # Errors
-/// The first place at which the text is not a column.
+/// Returns the first place at which the text is not a column.
 pub(crate) fn column(text: &Placed, source: &str) -> Result<ColumnText, Problem> {
     let mut reader = SyntaxReader::new(text, source)?;
     let value = reader.expression(0)?;

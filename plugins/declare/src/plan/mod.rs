@@ -75,7 +75,7 @@ impl Plan {
     /// version.
     ///
     /// # Errors
-    /// The first mistake in the declaration or in the parameters.
+    /// Returns the first mistake in the declaration or in the parameters.
     pub(crate) fn new(
         declaration: &Declaration,
         source: &str,

@@ -11,7 +11,7 @@ use crate::problem::{Place, Problem};
 /// The values of the parameters: those that the version gives, and defaults for the others.
 ///
 /// # Errors
-/// If a default or a given value has the wrong kind, or if a parameter has neither.
+/// Fails if a default or a given value has the wrong kind, or if a parameter has neither.
 pub(super) fn values(
     declared: &Named<Parameter>,
     given: &Map<String, Value>,

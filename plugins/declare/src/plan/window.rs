@@ -102,7 +102,7 @@ impl WindowSet for &Sizes {
 /// Plans the windows of a table. `table` is the place of the table's name.
 ///
 /// # Errors
-/// If keys of the declaration cannot be used together, or if a value is wrong.
+/// Fails if keys of the declaration cannot be used together, or if a value is wrong.
 pub(super) fn plan(declared: Option<&Declared>, table: Place) -> Result<WindowPlan, Problem> {
     let Some(declared) = declared else {
         return Ok(WindowPlan::None);

@@ -67,7 +67,7 @@ impl MemoryHost {
     /// Returns the timer or event `cause` of the current call.
     ///
     /// # Panics
-    /// If the call has no such timer or event. The real host traps the call in this case.
+    /// Panics if the call has no such timer or event. The real host traps the call in this case.
     fn trigger(&self, cause: u32) -> &Trigger {
         let known = self.triggers.get(cause as usize);
         known.unwrap_or_else(|| panic!("the call has no timer or event {cause}"))
@@ -83,7 +83,8 @@ impl MemoryHost {
     /// Checks that `cause` may use the timer `key`.
     ///
     /// # Panics
-    /// If `key` belongs to another tenant than `cause`. The real host traps the call in this case.
+    /// Panics if `key` belongs to another tenant than `cause`. The real host traps the call in this
+    /// case.
     fn check_timer(&self, cause: u32, key: &str) -> &Trigger {
         let trigger = self.trigger(cause);
         let tenant = key.split_once('\0').map(|(tenant, _)| tenant);

@@ -52,7 +52,7 @@ impl TestEvent {
     /// Sets the time, which is a text in RFC 3339.
     ///
     /// # Panics
-    /// If `time` is not RFC 3339.
+    /// Panics if `time` is not RFC 3339.
     pub fn at(self, time: &str) -> Self {
         let time = time.parse().unwrap_or_else(|error| panic!("{error}"));
         self.time(time)
@@ -103,7 +103,7 @@ impl TestEvent {
     /// Sets the data to the JSON of `data`.
     ///
     /// # Panics
-    /// If it cannot be written as JSON.
+    /// Panics if it cannot be written as JSON.
     pub fn json(self, data: &impl Serialize) -> Self {
         let data = serde_json::to_vec(data);
         self.data(data.unwrap_or_else(|error| panic!("data: {error}")))
@@ -112,7 +112,7 @@ impl TestEvent {
     /// Reads an event from a CloudEvent in the JSON format.
     ///
     /// # Errors
-    /// The reason if `json` is not an event.
+    /// Returns the reason if `json` is not an event.
     pub fn from_json(json: &str) -> Result<Self, serde_json::Error> {
         let event: CloudEvent<'_> = serde_json::from_str(json)?;
         let extensions = serde_json::to_string(&event.extensions)?;

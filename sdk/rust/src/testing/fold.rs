@@ -57,7 +57,7 @@ impl<P: Projection> Harness<P> {
     /// Creates a harness for the projection without parameters.
     ///
     /// # Panics
-    /// If the projection's `setup` fails.
+    /// Panics if the projection's `setup` fails.
     #[must_use]
     pub fn new() -> Self {
         Self::with_parameters("")
@@ -66,7 +66,7 @@ impl<P: Projection> Harness<P> {
     /// Creates a harness for the projection with the parameters `json`.
     ///
     /// # Panics
-    /// If the projection's `setup` fails.
+    /// Panics if the projection's `setup` fails.
     #[must_use]
     pub fn with_parameters(json: &str) -> Self {
         Self::try_with_parameters(json).unwrap_or_else(|error| panic!("setup failed: {error}"))
@@ -75,7 +75,7 @@ impl<P: Projection> Harness<P> {
     /// Creates a harness for the projection with the parameters `json`.
     ///
     /// # Errors
-    /// The message of the projection's `setup`, if it fails.
+    /// Returns the message of the projection's `setup`, if it fails.
     pub fn try_with_parameters(json: &str) -> Result<Self, String> {
         let (instance, manifest) = Instance::setup(json).map_err(|error| error.to_string())?;
         Ok(Self {
@@ -157,7 +157,7 @@ impl<P: Projection> Harness<P> {
     /// The rows of a table, by key, each parsed as JSON.
     ///
     /// # Panics
-    /// If there is no such table, or a row is not JSON.
+    /// Panics if there is no such table, or a row is not JSON.
     #[must_use]
     pub fn rows(&self, table: &str) -> BTreeMap<String, serde_json::Value> {
         self.raw_rows(table)
@@ -173,7 +173,7 @@ impl<P: Projection> Harness<P> {
     /// The row of a table under `key`, parsed as JSON.
     ///
     /// # Panics
-    /// If there is no such table, or the row is not JSON.
+    /// Panics if there is no such table, or the row is not JSON.
     #[must_use]
     pub fn row(&self, table: &str, key: &str) -> Option<serde_json::Value> {
         let row = self.raw_rows(table).remove(key)?;
@@ -184,7 +184,7 @@ impl<P: Projection> Harness<P> {
     /// The rows of a table, by key, as the type with which they are stored.
     ///
     /// # Panics
-    /// If there is no such table, or its rows are of another type.
+    /// Panics if there is no such table, or its rows are of another type.
     #[must_use]
     pub fn typed_rows<R: Stored>(&self, table: &str) -> BTreeMap<String, R> {
         self.raw_rows(table)
@@ -200,7 +200,7 @@ impl<P: Projection> Harness<P> {
     /// The bytes of the rows of a table, by key.
     ///
     /// # Panics
-    /// If there is no such table.
+    /// Panics if there is no such table.
     #[must_use]
     pub fn raw_rows(&self, table: &str) -> BTreeMap<String, Vec<u8>> {
         let tables = &self.manifest.tables;
@@ -221,7 +221,7 @@ impl<P: Projection> Harness<P> {
     /// The events that the projection has emitted, oldest first.
     ///
     /// # Panics
-    /// If the data of an emitted event is not JSON.
+    /// Panics if the data of an emitted event is not JSON.
     #[must_use]
     pub fn emitted(&self) -> Vec<Emitted> {
         let emitted = self.host.state.emitted.iter();

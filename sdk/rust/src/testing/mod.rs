@@ -88,8 +88,8 @@ pub fn set_source(name: &str, text: &str) {
 /// instance, and with a new instance for every call.
 ///
 /// # Panics
-/// If the results differ. In this case the projection keeps state in memory that belongs in a
-/// table, or depends on where a batch ends.
+/// Panics if the results differ. In this case the projection keeps state in memory that belongs in
+/// a table, or depends on where a batch ends.
 pub fn check_determinism<P: Projection>(parameters: &str, events: &[TestEvent]) -> Outcome {
     let fold = |batch_size, drop_instances| {
         let mut host = Harness::<P>::with_parameters(parameters)

@@ -85,7 +85,8 @@ impl<A: Stored + Default> OpenWindows<A> {
     /// were already closed, which is 0 unless the event is late.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] if the manifest has no event time, and the errors of [`Table::get`].
+    /// Returns [`Error::NoEventTime`] if the manifest has no event time, and the errors of
+    /// [`Table::get`].
     pub fn add(
         &mut self,
         event: &Event<'_>,
@@ -119,7 +120,7 @@ impl<A: Stored + Default> OpenWindows<A> {
     /// tenant. Returns no windows if this table did not set the timer.
     ///
     /// # Errors
-    /// The errors of [`Table::scan`].
+    /// Returns the errors of [`Table::scan`].
     pub fn close(&mut self, timer: &Timer<'_>) -> Result<Vec<Closed<A>>, Error> {
         let Some(owner) = timer_owner(self.id, timer) else {
             return Ok(Vec::new());

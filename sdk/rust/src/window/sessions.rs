@@ -172,7 +172,8 @@ impl<A: Stored + Default + Combine> OpenSessions<A> {
     /// sessions of a key must not have the same start.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] if the manifest has no event time, and the errors of [`Table::get`].
+    /// Returns [`Error::NoEventTime`] if the manifest has no event time, and the errors of
+    /// [`Table::get`].
     pub fn add(
         &mut self,
         event: &Event<'_>,
@@ -223,7 +224,7 @@ impl<A: Stored + Default + Combine> OpenSessions<A> {
     /// first. Returns no sessions if this table did not set the timer.
     ///
     /// # Errors
-    /// The errors of [`Table::get`].
+    /// Returns the errors of [`Table::get`].
     pub fn close(&mut self, timer: &Timer<'_>) -> Result<Vec<ClosedSession<A>>, Error> {
         let Some(owner) = timer_owner(self.id, timer) else {
             return Ok(Vec::new());

@@ -212,8 +212,8 @@ impl<V: Stored + Clone> Recent<V> {
     /// `size` is used for all values of a key.
     ///
     /// # Errors
-    /// [`Error::NoEventTime`] if the manifest has no event time, [`Error::Plugin`] if the key
-    /// already has [`RECENT_EVENTS_MAX`] values, and the errors of [`Table::get`].
+    /// Returns [`Error::NoEventTime`] if the manifest has no event time, [`Error::Plugin`] if the
+    /// key already has [`RECENT_EVENTS_MAX`] values, and the errors of [`Table::get`].
     pub fn add(
         &mut self,
         event: &Event<'_>,
@@ -255,7 +255,7 @@ impl<V: Stored + Clone> Recent<V> {
     /// this table did not set the timer.
     ///
     /// # Errors
-    /// The errors of [`Table::get`].
+    /// Returns the errors of [`Table::get`].
     pub fn advance(&mut self, timer: &Timer<'_>) -> Result<Option<Advanced<V>>, Error> {
         let Some(owner) = timer_owner(self.id, timer) else {
             return Ok(None);

@@ -82,7 +82,7 @@ impl TimeZone {
     /// case must match.
     ///
     /// # Errors
-    /// [`Error::Plugin`] if there is no zone with this name.
+    /// Returns [`Error::Plugin`] if there is no zone with this name.
     pub fn named(name: &str) -> Result<Self, Error> {
         match table::find(name) {
             Some(bytes) => Ok(Self::decode(bytes)),

@@ -92,7 +92,7 @@ fn random(seed: u64, planted: Planted) -> (u32, Result<()>) {
 /// Plays one history.
 ///
 /// # Errors
-/// Describes what is wrong after the first step that fails.
+/// The error describes what is wrong after the first step that fails.
 pub fn replay(setting: &Setting, steps: &[HistoryAction], planted: Planted) -> Result<()> {
     let mut world = World::new(setting, planted);
     for (number, step) in steps.iter().enumerate() {

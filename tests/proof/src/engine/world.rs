@@ -252,7 +252,7 @@ impl World {
     /// Executes `step`, and compares everything with the model.
     ///
     /// # Errors
-    /// Describes the difference.
+    /// The error describes the difference.
     pub fn step(&mut self, step: &HistoryAction) -> Result<()> {
         match step {
             HistoryAction::Append(inputs) => self.append(inputs),
@@ -770,7 +770,7 @@ impl World {
     /// Runs the engine until nothing is left to do, and compares everything with the model.
     ///
     /// # Errors
-    /// Describes the difference.
+    /// The error describes the difference.
     pub fn end(&mut self) -> Result<()> {
         self.call_faults.store(0, Ordering::SeqCst);
         self.log.release_appends();

@@ -364,7 +364,7 @@ impl World {
     /// Returns the rows that a table had at a commit.
     ///
     /// # Panics
-    /// If the table did not exist at that commit.
+    /// Panics if the table did not exist at that commit.
     pub fn rows_at(&self, epoch: &str, pos: u64, table: usize) -> Rows {
         let numbers = self.numbers_at(epoch, pos, table);
         let numbers = numbers.unwrap_or_else(|| panic!("{epoch} never was at {pos}"));

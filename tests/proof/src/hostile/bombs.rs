@@ -107,7 +107,7 @@ impl Bomb {
     /// Generates the guest's bytes.
     ///
     /// # Errors
-    /// If the text on which it is based is invalid.
+    /// Fails if the text on which it is based is invalid.
     pub fn build(self) -> Result<Vec<u8>> {
         let name = self.name();
         match self {

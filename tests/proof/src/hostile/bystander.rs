@@ -73,7 +73,7 @@ impl Bystander {
     /// Uploads the projection and begins to send events to it.
     ///
     /// # Errors
-    /// If the server does not accept it.
+    /// Fails if the server does not accept it.
     pub async fn start(server: Arc<Server>, seed: u64) -> Result<Self> {
         server.project("victim", &guest("revenue"), "").await?;
         let url = format!("{}/v1/feed", server.url.replacen("http", "ws", 1));
@@ -106,7 +106,7 @@ impl Bystander {
     /// Waits until `more` further events have reached the client.
     ///
     /// # Errors
-    /// If they do not arrive within the time limit.
+    /// Fails if they do not arrive within the time limit.
     pub async fn events(&self, more: u64) -> Result<()> {
         let until = self.shared.books.lock().await.sent + more;
         let started = Instant::now();
@@ -121,7 +121,7 @@ impl Bystander {
     /// Compares the victim's tables with the expected rows, at a moment when no event is pending.
     ///
     /// # Errors
-    /// Describes the difference.
+    /// The error describes the difference.
     pub async fn check(&self) -> Result<()> {
         self.check_fed()?;
         let books = self.shared.books.lock().await;
@@ -161,7 +161,7 @@ impl Bystander {
     /// Stops sending.
     ///
     /// # Errors
-    /// If sending had already ended, with the reason.
+    /// Fails if sending had already ended, with the reason.
     pub async fn end(self) -> Result<()> {
         self.shared.over.store(true, Ordering::SeqCst);
         self.feeding.await?

@@ -83,7 +83,7 @@ pub fn probe(name: &str) -> String {
 /// component, or fields of a module to which the rest is added.
 ///
 /// # Errors
-/// If the text is invalid.
+/// Fails if the text is invalid.
 pub fn build(name: &str, text: &str) -> Result<Vec<u8>> {
     let code = text.lines().find(|line| !line.starts_with(";;")).unwrap_or_default();
     if code.starts_with("(component") || code.starts_with("(module") {
@@ -97,7 +97,7 @@ pub fn build(name: &str, text: &str) -> Result<Vec<u8>> {
 /// Like [`build`], for a guest that has its own contract.
 ///
 /// # Errors
-/// If the text or the contract is invalid.
+/// Fails if the text or the contract is invalid.
 pub fn build_for(name: &str, text: &str, change: (&str, &str)) -> Result<Vec<u8>> {
     describe(wat::parse_str(framed(name, text))?, false, &WIT.replace(change.0, change.1))
 }
@@ -105,7 +105,7 @@ pub fn build_for(name: &str, text: &str, change: (&str, &str)) -> Result<Vec<u8>
 /// Converts a core module to a component.
 ///
 /// # Errors
-/// If the module cannot be a component.
+/// Fails if the module cannot be a component.
 pub fn component(module: &[u8]) -> Result<Vec<u8>> {
     wit_component::ComponentEncoder::default().module(module)?.encode()
 }

@@ -89,7 +89,7 @@ impl Guest {
     /// Builds the bytes of the guest.
     ///
     /// # Errors
-    /// If the guest's text is invalid.
+    /// Fails if the guest's text is invalid.
     pub fn build(self) -> Result<Vec<u8>> {
         match self {
             Self::Text(file) => frame::build(file.name(), file.text()),

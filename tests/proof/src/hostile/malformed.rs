@@ -47,7 +47,7 @@ enum Answer {
 /// Runs the experiment of the claim `malformed-uploads`.
 ///
 /// # Errors
-/// If the server does not start.
+/// Fails if the server does not start.
 pub fn malformed_uploads(run: &mut crate::Run<'_>) -> Result<()> {
     let runtime = Runtime::new()?;
     let bases = Bases::load()?;

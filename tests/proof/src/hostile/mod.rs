@@ -89,7 +89,7 @@ struct AttackRun {
 /// Runs the experiment of the claim `hostile-plugins`.
 ///
 /// # Errors
-/// If the server does not start.
+/// Fails if the server does not start.
 pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
     let runtime = Runtime::new()?;
     let mut siege = None;

@@ -20,7 +20,7 @@ impl Usage {
     /// Reads the values of the process `pid`.
     ///
     /// # Errors
-    /// If there is no such process.
+    /// Fails if there is no such process.
     pub fn of(pid: u32) -> Result<Self> {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))
             .with_context(|| format!("the server's process {pid} is gone"))?;
@@ -41,7 +41,7 @@ impl Usage {
 /// The running processes that `pid` has started.
 ///
 /// # Errors
-/// If the system does not report them.
+/// Fails if the system does not report them.
 pub fn children(pid: u32) -> Result<Vec<u32>> {
     let mut found = Vec::new();
     for entry in fs::read_dir("/proc")? {

@@ -134,7 +134,7 @@ const DOUBLES: &str = "replace(replace(replace(replace(replace(source, 'p', 'ppp
 /// Compiles all interpreters and stores the results in the cache that the server uses.
 ///
 /// # Errors
-/// If a source is refused.
+/// Fails if a source is refused.
 pub fn compile_interpreters() -> Result<()> {
     for script in Script::of_each_language() {
         let checked = check_source(script.file(), &script.text())?;

@@ -26,7 +26,7 @@ impl Topic {
     /// Reads the new records.
     ///
     /// # Errors
-    /// If a known event is missing or different, or an event occurs twice.
+    /// Fails if a known event is missing or different, or an event occurs twice.
     pub(super) fn take(&mut self, broker: &Broker) -> Result<()> {
         let records = kafka::records(broker, &self.name, true)?;
         let mut known = 0;
@@ -54,7 +54,7 @@ impl Topic {
     /// transaction that is neither committed nor aborted.
     ///
     /// # Errors
-    /// If an event occurs twice.
+    /// Fails if an event occurs twice.
     pub(super) fn clients_events(&self, broker: &Broker) -> Result<HashMap<String, EventLocation>> {
         let mut places = HashMap::new();
         for record in kafka::records(broker, &self.name, false)? {

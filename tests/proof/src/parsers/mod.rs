@@ -88,7 +88,7 @@ pub fn corpus_folder(parser: &str) -> PathBuf {
 /// Reads a parser's corpus, in the order of file names.
 ///
 /// # Errors
-/// If it cannot be read, or is empty.
+/// Fails if it cannot be read, or is empty.
 pub fn corpus(parser: &str) -> Result<Vec<Vec<u8>>> {
     let folder = corpus_folder(parser);
     let entries = fs::read_dir(&folder).with_context(|| format!("`{}`", folder.display()))?;

@@ -365,7 +365,7 @@ impl<M: Clone> SimDisk<M> {
     /// Creates the file at `path`, which must not exist.
     ///
     /// # Errors
-    /// [`io::ErrorKind::AlreadyExists`].
+    /// Returns [`io::ErrorKind::AlreadyExists`].
     pub fn new_file(&self, path: &Path) -> io::Result<Open<M>> {
         let mut inner = self.0.inner.lock();
         if inner.seen.names.contains_key(path) {
@@ -381,7 +381,7 @@ impl<M: Clone> SimDisk<M> {
     /// Renames `from` to `to`, in the same folder.
     ///
     /// # Errors
-    /// [`io::ErrorKind::NotFound`].
+    /// Returns [`io::ErrorKind::NotFound`].
     pub fn rename_to(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut inner = self.0.inner.lock();
         if !inner.seen.names.contains_key(from) {

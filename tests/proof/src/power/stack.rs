@@ -101,7 +101,7 @@ struct Stack {
 /// Runs a history on a fresh host.
 ///
 /// # Errors
-/// If the host fails without any fault.
+/// Fails if the host fails without any fault.
 pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
     let disk = Disk::new(Image::default());
     *disk.false_syncs().sync_skipped.lock() = flawed.sync_skipped;

@@ -38,7 +38,7 @@ impl Changes {
     /// Watches `project` and the file `events`.
     ///
     /// # Errors
-    /// If the system cannot watch one of the folders.
+    /// Fails if the system cannot watch one of the folders.
     pub(super) fn watch(project: &Project, events: Option<&Path>) -> Outcome<Self> {
         let (sender, reports) = mpsc::channel(REPORTS_MAX);
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
