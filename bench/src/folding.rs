@@ -48,7 +48,7 @@ impl Prepared<'_> {
         self.options.dir.join(format!("{}-{}.{ending}", self.name, self.options.events))
     }
 
-    /// The path of the file with the events as lines of JSON.
+    /// Returns the path of the file with the events as lines of JSON.
     pub(crate) fn lines(&self) -> PathBuf {
         self.path("ndjson")
     }

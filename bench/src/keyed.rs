@@ -46,12 +46,12 @@ pub(crate) struct KeyedLog {
 }
 
 impl KeyedLog {
-    /// The number of events with which the log begins, before the measured ones.
+    /// Returns the number of events with which the log begins, before the measured ones.
     pub(crate) fn fill(&self) -> u64 {
         if self.filled { self.keys } else { 0 }
     }
 
-    /// The total number of events in the log.
+    /// Returns the total number of events in the log.
     pub(crate) fn total(&self) -> u64 {
         self.fill() + self.events
     }

@@ -63,9 +63,8 @@ impl Usage {
     }
 }
 
-/// The bytes that this process has written to disk so far. If a page is changed several
-/// times, it counts each time that it becomes dirty, even if the kernel writes it only
-/// once.
+/// Returns the bytes that this process has written to disk so far. If a page is changed several
+/// times, it counts each time that it becomes dirty, even if the kernel writes it only once.
 pub(crate) fn written_bytes() -> Result<u64> {
     let io = std::fs::read_to_string("/proc/self/io")?;
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:"));

@@ -67,7 +67,7 @@ pub(crate) enum Phase {
 }
 
 impl KafkaOptions {
-    /// The name of the topic, which is kept between runs.
+    /// Returns the name of the topic, which is kept between runs.
     pub(crate) fn topic(&self) -> String {
         format!("w1-{}-{:?}-{}", self.common.events, self.mode, self.compression).to_lowercase()
     }

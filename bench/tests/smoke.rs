@@ -9,7 +9,7 @@ use lantern_tests::{guest, interpreters, root, without};
 use serde_json::Value;
 use tempfile::TempDir;
 
-/// The folder that contains the guests.
+/// Returns the folder that contains the guests.
 fn guests() -> PathBuf {
     guest("w1").parent().map(Path::to_path_buf).unwrap()
 }

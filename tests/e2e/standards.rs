@@ -10,12 +10,12 @@ use lantern_tests::{Server, guest, root, without};
 
 use crate::{finish, line};
 
-/// The folder that contains the sources of these programs.
+/// Returns the folder that contains the sources of these programs.
 fn sources(folder: &str) -> PathBuf {
     root().join("tests/standards").join(folder)
 }
 
-/// The folder in which the packages of these programs are installed.
+/// Returns the folder in which the packages of these programs are installed.
 fn installed(folder: &str) -> PathBuf {
     root().join("target/standards").join(folder)
 }
@@ -37,7 +37,7 @@ fn install(folder: &Path, manifest: &Path, install: impl FnOnce()) {
     std::fs::write(stamp, wanted).unwrap();
 }
 
-/// The folder in which the Python programs are installed.
+/// Returns the folder in which the Python programs are installed.
 fn python() -> PathBuf {
     let (folder, wanted) = (installed("python"), sources("python").join("requirements.txt"));
     install(&folder, &wanted, || {

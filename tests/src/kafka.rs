@@ -24,7 +24,7 @@ use crate::PATIENCE;
 /// The maximum time that one call to the broker may take.
 const CALL: Duration = Duration::from_secs(20);
 
-/// Whether this run of the suite uses Kafka as the log (`LANTERN_TEST_LOG=kafka`).
+/// Returns whether this run of the suite uses Kafka as the log (`LANTERN_TEST_LOG=kafka`).
 #[must_use]
 pub fn is_the_log() -> bool {
     match std::env::var("LANTERN_TEST_LOG").as_deref() {
@@ -36,7 +36,7 @@ pub fn is_the_log() -> bool {
     }
 }
 
-/// The folder of Kafka's jars, which `cargo xtask test` downloads.
+/// Returns the folder of Kafka's jars, which `cargo xtask test` downloads.
 fn libs() -> PathBuf {
     crate::built("LANTERN_KAFKA_LIBS", "kafka/libs")
 }

@@ -20,7 +20,7 @@ use tempfile::TempDir;
 /// The maximum time that a test waits for anything.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-/// The path of the program `lantern`, which `cargo xtask test` builds.
+/// Returns the path of the program `lantern`, which `cargo xtask test` builds.
 #[must_use]
 pub fn lantern() -> PathBuf {
     built("LANTERN_BIN", "debug/lantern")
@@ -38,7 +38,8 @@ pub fn guest(name: &str) -> PathBuf {
     found.unwrap_or_else(|| panic!("the guest `{name}` is not built: run `cargo xtask test`"))
 }
 
-/// The folder of the interpreters for scripts and declarations, which `cargo xtask test` builds.
+/// Returns the folder of the interpreters for scripts and declarations, which `cargo xtask test`
+/// builds.
 #[must_use]
 pub fn interpreters() -> PathBuf {
     built("LANTERN_INTERPRETERS", "interpreters")
@@ -82,21 +83,21 @@ pub fn check_source(name: &str, text: &str) -> Result<Output> {
     Ok(lantern_with_interpreters().args(["plugin", "check"]).arg(path).output()?)
 }
 
-/// The cache folder for compiled plugins, which all tests share because an interpreter takes many
-/// seconds to compile.
+/// Returns the cache folder for compiled plugins, which all tests share because an interpreter
+/// takes many seconds to compile.
 #[must_use]
 pub fn shared_cache() -> PathBuf {
     root().join("target/tests-cache")
 }
 
-/// The folder of the repository.
+/// Returns the folder of the repository.
 #[must_use]
 pub fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map(Path::to_path_buf).unwrap_or_default()
 }
 
-/// Whether a program that a test starts is missing on this machine. `cargo xtask test` lists the
-/// missing ones, and fails on CI.
+/// Returns whether a program that a test starts is missing on this machine. `cargo xtask test`
+/// lists the missing ones, and fails on CI.
 #[must_use]
 pub fn without(program: &str) -> bool {
     std::env::var("LANTERN_WITHOUT").is_ok_and(|list| list.split(',').any(|p| p == program))
@@ -292,19 +293,19 @@ impl Server {
         }
     }
 
-    /// The process id of the server.
+    /// Returns the process id of the server.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// The data folder of the server.
+    /// Returns the data folder of the server.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.launch.folder
     }
 
-    /// Whether the process of the server still runs.
+    /// Returns whether the process of the server still runs.
     ///
     /// # Errors
     /// Fails if its state cannot be read.
@@ -371,7 +372,7 @@ impl Server {
         Ok(())
     }
 
-    /// The settings with which the server was started.
+    /// Returns the settings with which the server was started.
     #[must_use]
     pub fn launched(&self) -> &Launch {
         &self.launch
@@ -595,7 +596,7 @@ impl Drop for Server {
     }
 }
 
-/// Whether the active version of a projection has nothing left to fold.
+/// Returns whether the active version of a projection has nothing left to fold.
 #[must_use]
 pub fn folded(status: &Value) -> bool {
     let versions = status["versions"].as_array();

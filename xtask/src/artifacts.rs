@@ -45,7 +45,7 @@ pub(crate) enum Guests {
 const DECLARE: &str = "plugins/declare";
 
 impl Guests {
-    /// The folder to which the built guests are copied, as `PACKAGE.wasm`.
+    /// Returns the folder to which the built guests are copied, as `PACKAGE.wasm`.
     pub(crate) fn folder(self) -> PathBuf {
         shell::target_dir().join(match self {
             Self::Plugins => "plugins",
@@ -99,7 +99,7 @@ pub(crate) fn guests(workspace: &Workspace, kinds: &[Guests]) -> Result<()> {
     Ok(())
 }
 
-/// The path of the binary `lantern` that was built with `profile`.
+/// Returns the path of the binary `lantern` that was built with `profile`.
 pub(crate) fn lantern(profile: &str) -> PathBuf {
     let name = format!("lantern{}", std::env::consts::EXE_SUFFIX);
     shell::target_dir().join(profile).join(name)

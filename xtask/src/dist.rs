@@ -56,7 +56,7 @@ pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The folder to which the packages are written.
+/// Returns the folder to which the packages are written.
 pub(crate) fn folder() -> PathBuf {
     shell::target_dir().join("dist")
 }

@@ -120,7 +120,7 @@ const SDKS: &[Sdk] = &[
     },
 ];
 
-/// The folder that contains the built interpreters.
+/// Returns the folder that contains the built interpreters.
 pub(crate) fn folder() -> PathBuf {
     shell::target_dir().join("interpreters")
 }
@@ -223,7 +223,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
     Ok(())
 }
 
-/// The path of Python in the SDK's own environment.
+/// Returns the path of Python in the SDK's own environment.
 fn python() -> PathBuf {
     shell::target_dir().join("python/bin/python3")
 }

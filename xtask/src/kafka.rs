@@ -12,7 +12,7 @@ use crate::shell;
 /// The Maven project file that lists Kafka's packages.
 const POM: &str = "tests/broker/pom.xml";
 
-/// The folder that contains Kafka's jars. Tests get its path from `LANTERN_KAFKA_LIBS`.
+/// Returns the folder that contains Kafka's jars. Tests get its path from `LANTERN_KAFKA_LIBS`.
 pub(crate) fn libs() -> PathBuf {
     shell::target_dir().join("kafka/libs")
 }

@@ -46,7 +46,7 @@ impl Workspace {
         Self::parse(&text, &root.to_string_lossy()).context("cargo's metadata is not as expected")
     }
 
-    /// The members of the workspace.
+    /// Returns the members of the workspace.
     pub(crate) fn members(&self) -> impl Iterator<Item = &Package> {
         self.packages.iter().filter(|package| package.member)
     }

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 
-/// The root folder of the repository.
+/// Returns the root folder of the repository.
 pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -16,7 +16,7 @@ pub(crate) fn root() -> PathBuf {
         .to_path_buf()
 }
 
-/// The folder to which cargo writes what it builds: `CARGO_TARGET_DIR`, or `target`.
+/// Returns the folder to which cargo writes what it builds: `CARGO_TARGET_DIR`, or `target`.
 pub(crate) fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),

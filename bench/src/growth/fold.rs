@@ -184,7 +184,7 @@ pub(super) fn start(data: &Path, settings: &[String]) -> Result<Server> {
     Server::start_in(data, "127.0.0.1:0", &settings)
 }
 
-/// Whether the server reports that it is ready.
+/// Returns whether the server reports that it is ready.
 pub(super) async fn is_ready(server: &Server) -> bool {
     server.get("/readyz").await.is_ok_and(|answer| answer["ready"] == Value::Bool(true))
 }

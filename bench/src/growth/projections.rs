@@ -100,7 +100,7 @@ async fn one(options: &Options, interested: u64, others: u64, events: u64) -> Re
     ])
 }
 
-/// The sum of the next offsets of the projections that subscribe to the events. If there is
+/// Returns the sum of the next offsets of the projections that subscribe to the events. If there is
 /// only one, its own status is requested, because the list of all projections is long.
 async fn position(server: &Server, interested: u64) -> Result<u64> {
     let mut sum = 0;

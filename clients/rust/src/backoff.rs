@@ -4,15 +4,15 @@ use std::time::Duration;
 
 use crate::options::Options;
 
-/// The pause after `failures` failures in a row. It grows exponentially. A random part of up to a
-/// half is subtracted, so that clients that failed at the same time do not reconnect at the same
-/// time.
+/// Returns the pause after `failures` failures in a row. It grows exponentially. A random part of
+/// up to a half is subtracted, so that clients that failed at the same time do not reconnect at the
+/// same time.
 pub(crate) fn backoff(options: &Options, failures: u32) -> Duration {
     let longest = options.backoff_min.saturating_mul(2_u32.saturating_pow(failures.min(20)));
     longest.min(options.backoff_max).mul_f64(1.0 - fastrand::f64() / 2.0)
 }
 
-/// The longest pause, from which a random part is subtracted in the same way.
+/// Returns the longest pause, from which a random part is subtracted in the same way.
 pub(crate) fn longest(options: &Options) -> Duration {
     options.backoff_max.mul_f64(1.0 - fastrand::f64() / 2.0)
 }

@@ -69,7 +69,7 @@ impl Client {
         Table::new(mirrored, self.shared.clone())
     }
 
-    /// The status of the connection itself: live, stale or ended.
+    /// Returns the status of the connection itself: live, stale or ended.
     #[must_use]
     pub fn status(&self) -> Status {
         self.shared.status.borrow().clone()
@@ -115,7 +115,7 @@ async fn keep_connected(shared: Arc<Shared>, first: Connection) {
     }
 }
 
-/// The wait before the next connection after `failures` failures in a row.
+/// Returns the wait before the next connection after `failures` failures in a row.
 fn pause(options: &Options, failures: u32, end: &ConnectionEnd) -> Duration {
     if end.is_shutdown() && failures == 0 {
         return options.shutdown_spread.mul_f64(fastrand::f64());

@@ -98,7 +98,7 @@ impl Connection {
         }
     }
 
-    /// Whether this connection has brought a table up to date.
+    /// Returns whether this connection has brought a table up to date.
     pub(crate) fn was_useful(&self) -> bool {
         self.useful
     }

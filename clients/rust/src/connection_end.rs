@@ -37,7 +37,7 @@ impl ConnectionEnd {
         Self::Cut(Arc::from(error.into()))
     }
 
-    /// Whether the same connection would fail again.
+    /// Returns whether the same connection would fail again.
     pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Address => true,
@@ -50,7 +50,7 @@ impl ConnectionEnd {
         }
     }
 
-    /// Whether the server refused the connection because it has too many sessions.
+    /// Returns whether the server refused the connection because it has too many sessions.
     pub(crate) fn is_too_many(&self) -> bool {
         matches!(self, Self::Closed(close::TOO_MANY, _))
     }

@@ -30,7 +30,7 @@ pub enum Status {
 }
 
 impl Status {
-    /// Whether the status is [`Status::Live`].
+    /// Returns whether the status is [`Status::Live`].
     #[must_use]
     pub fn is_live(&self) -> bool {
         matches!(self, Self::Live)

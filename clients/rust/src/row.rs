@@ -12,7 +12,7 @@ use serde_json::value::RawValue;
 pub struct Row(Arc<RawValue>);
 
 impl Row {
-    /// The JSON of the row, as text.
+    /// Returns the JSON of the row, as text.
     #[must_use]
     pub fn json(&self) -> &str {
         self.0.get()

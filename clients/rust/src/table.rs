@@ -46,7 +46,7 @@ impl Table {
         &self.handle.mirrored
     }
 
-    /// The name of the table, in the form `projection/table`.
+    /// Returns the name of the table, in the form `projection/table`.
     #[must_use]
     pub fn name(&self) -> &str {
         &self.mirrored().name
@@ -61,13 +61,13 @@ impl Table {
         row.map(|row| row.read()).transpose()
     }
 
-    /// The number of rows that the table has now.
+    /// Returns the number of rows that the table has now.
     #[must_use]
     pub fn len(&self) -> usize {
         self.mirrored().mirror().rows.len()
     }
 
-    /// Whether there are no rows.
+    /// Returns whether there are no rows.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
@@ -80,13 +80,13 @@ impl Table {
         look(&mirror.rows, mirror.commit)
     }
 
-    /// A copy of all rows of one commit. The copy shares the texts of the rows.
+    /// Returns a copy of all rows of one commit. The copy shares the texts of the rows.
     #[must_use]
     pub fn rows(&self) -> BTreeMap<String, Row> {
         self.mirrored().mirror().rows.clone()
     }
 
-    /// The commit of the rows; `None` before the first snapshot.
+    /// Returns the commit of the rows; `None` before the first snapshot.
     #[must_use]
     pub fn commit(&self) -> Option<u64> {
         self.mirrored().mirror().commit
@@ -99,25 +99,25 @@ impl Table {
         self.mirrored().mirror().offsets.clone()
     }
 
-    /// The epoch of the commit; `None` before the first snapshot.
+    /// Returns the epoch of the commit; `None` before the first snapshot.
     #[must_use]
     pub fn epoch(&self) -> Option<String> {
         self.mirrored().mirror().epoch.clone()
     }
 
-    /// The fields of the rows; empty before the server has sent them.
+    /// Returns the fields of the rows; empty before the server has sent them.
     #[must_use]
     pub fn fields(&self) -> Vec<Field> {
         self.mirrored().mirror().fields.clone()
     }
 
-    /// The lag of the projection, as the server's last message has reported it.
+    /// Returns the lag of the projection, as the server's last message has reported it.
     #[must_use]
     pub fn lag(&self) -> Option<Lag> {
         self.mirrored().mirror().lag
     }
 
-    /// The status, which says how up to date the rows are.
+    /// Returns the status, which says how up to date the rows are.
     #[must_use]
     pub fn status(&self) -> Status {
         self.mirrored().status.borrow().clone()
@@ -153,15 +153,15 @@ impl Table {
         }
     }
 
-    /// A token with which this subscription can be continued later, even in another process; `None`
-    /// before the first snapshot. The client cannot read it, and it can be used only with the rows
-    /// of the same time: see [`Table::saved`].
+    /// Returns a token with which this subscription can be continued later, even in another
+    /// process; `None` before the first snapshot. The client cannot read it, and it can be used
+    /// only with the rows of the same time: see [`Table::saved`].
     #[must_use]
     pub fn resume_token(&self) -> Option<String> {
         self.mirrored().mirror().token.clone()
     }
 
-    /// The token and the rows at the same time, for
+    /// Returns the token and the rows at the same time, for
     /// [`TableOptions::resume`](crate::TableOptions::resume).
     #[must_use]
     pub fn saved(&self) -> Option<Resume> {
@@ -170,9 +170,9 @@ impl Table {
         Some(Resume { token, rows: mirror.rows.clone() })
     }
 
-    /// A stream of the changes that the table has from now on. If there are rows already, the
-    /// stream begins with a [`Change::Snapshot`] of them, and the changes that follow continue from
-    /// this snapshot. If the table has ended, the next item is [`Change::Ended`].
+    /// Returns a stream of the changes that the table has from now on. If there are rows already,
+    /// the stream begins with a [`Change::Snapshot`] of them, and the changes that follow continue
+    /// from this snapshot. If the table has ended, the next item is [`Change::Ended`].
     #[must_use]
     pub fn changes(&self) -> Changes {
         let mirrored = self.mirrored();

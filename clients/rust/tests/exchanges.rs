@@ -177,7 +177,7 @@ impl Player {
         (self.window, self.sent, self.acked) = (u64::MAX, 0, 0);
     }
 
-    /// The next message of the client. Acknowledgements are checked and not returned.
+    /// Returns the next message of the client. Acknowledgements are checked and not returned.
     async fn receive(&mut self) -> Option<Map<String, Value>> {
         let next = self.ws.as_mut().unwrap().next();
         let message = timeout(PATIENCE, next).await.expect("the client sends a message");
@@ -208,7 +208,7 @@ impl Player {
         assert_eq!(frame, self.bound(wanted.clone()));
     }
 
-    /// The message after its variables were replaced by their values.
+    /// Returns the message after its variables were replaced by their values.
     fn bound(&self, mut frame: Map<String, Value>) -> Map<String, Value> {
         if let Some(Value::String(variable)) = frame.get("id") {
             let number = self.variables[variable].clone();
@@ -267,7 +267,7 @@ impl Player {
     }
 }
 
-/// The state of the table, if it differs from `wanted`.
+/// Returns the state of the table, if it differs from `wanted`.
 fn differs(table: &Table, wanted: &Shows) -> Option<Shows> {
     let status = match table.status() {
         Status::Live => "live",

@@ -76,7 +76,7 @@ impl Failure {
         }
     }
 
-    /// The failure for an invalid command line.
+    /// Returns the failure for an invalid command line.
     pub(crate) fn usage(error: &clap::Error) -> Self {
         let text = error.render().to_string();
         let mut parts = text.split("\n\n").map(str::trim).filter(|part| !part.is_empty());
@@ -99,7 +99,7 @@ impl Failure {
         failure.help(if help.is_empty() { "see `--help`".into() } else { help.join("; ") })
     }
 
-    /// The exit code that the process returns.
+    /// Returns the exit code that the process returns.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(self.exit as u8)
     }
@@ -177,7 +177,7 @@ impl From<Problem> for Refusal {
 const DETAILS_MAX: usize = 10;
 
 impl Refusal {
-    /// The failure of the command for an answer with the status `status` and this body.
+    /// Returns the failure of the command for an answer with the status `status` and this body.
     pub(crate) fn into_failure(self, status: u16) -> Failure {
         let exit = match status {
             404 | 410 => Exit::NotFound,
@@ -229,7 +229,7 @@ fn flags_for_parameters(text: &str) -> String {
     FLAGS.iter().fold(text.to_owned(), |text, (parameter, flag)| text.replace(parameter, flag))
 }
 
-/// A refused event, as text on one line.
+/// Returns a refused event, as text on one line.
 fn detail(error: &EventRejection) -> String {
     match (error.line, error.index) {
         (Some(line), _) => format!("line {line}: {}", error.detail),

@@ -73,12 +73,12 @@ impl EventFile {
         Ok(Self { reader, name, total, read, lines: 0 })
     }
 
-    /// The size of the file on disk in bytes; `None` for standard input.
+    /// Returns the size of the file on disk in bytes; `None` for standard input.
     pub(crate) fn total(&self) -> Option<u64> {
         self.total
     }
 
-    /// A counter of the bytes that were read so far, as they are stored on disk.
+    /// Returns a counter of the bytes that were read so far, as they are stored on disk.
     pub(crate) fn read_so_far(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.read)
     }
@@ -95,8 +95,9 @@ impl EventFile {
         Ok(())
     }
 
-    /// The next lines of the file. A piece ends after `events_max` lines that are not blank, or
-    /// after the line with which the lines reach `bytes_max` bytes. `None` at the file's end.
+    /// Returns the next lines of the file. A piece ends after `events_max` lines that are not
+    /// blank, or after the line with which the lines reach `bytes_max` bytes. `None` at the file's
+    /// end.
     pub(crate) fn piece(&mut self, bytes_max: usize, events_max: u64) -> Outcome<Option<FilePart>> {
         let mut piece = FilePart { first_line: self.lines + 1, ..FilePart::default() };
         while piece.bytes.len() < bytes_max && piece.events < events_max {
@@ -112,8 +113,8 @@ impl EventFile {
         Ok((!piece.bytes.is_empty()).then_some(piece))
     }
 
-    /// The whole content of the file. Returns an error if it has more than `bytes_max` bytes after
-    /// unpacking.
+    /// Returns the whole content of the file. Returns an error if it has more than `bytes_max`
+    /// bytes after unpacking.
     pub(crate) fn whole(mut self, bytes_max: usize) -> Outcome<Vec<u8>> {
         let mut bytes = Vec::new();
         let limit = bytes_max as u64 + 1;

@@ -74,7 +74,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The attribute `type` of such events.
+    /// Returns the attribute `type` of such events.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -196,8 +196,8 @@ impl Shop {
         }
     }
 
-    /// The time of event `index`, in milliseconds since 1970. The times are spread evenly, and each
-    /// event is delayed by up to [`Options::disorder_ms`].
+    /// Returns the time of event `index`, in milliseconds since 1970. The times are spread evenly,
+    /// and each event is delayed by up to [`Options::disorder_ms`].
     #[must_use]
     pub fn time_ms(&self, index: u64) -> i64 {
         let o = &self.options;
@@ -210,7 +210,7 @@ impl Shop {
         o.start.millis().saturating_add(after)
     }
 
-    /// The user and the product of event `index`.
+    /// Returns the user and the product of event `index`.
     fn visit(&self, index: u64, kind: Kind) -> (u64, u64) {
         let followed = match kind {
             Kind::PageViewed => None,
@@ -228,7 +228,7 @@ impl Shop {
         }
     }
 
-    /// A recent event of the kind `wanted` before `index`; `None` if a few tries find none.
+    /// Returns a recent event of the kind `wanted` before `index`; `None` if a few tries find none.
     fn recent(&self, index: u64, wanted: Kind) -> Option<(u64, Kind)> {
         const TRIES: u64 = 8;
         let mut draw = self.draw(index, RandomSource::Before);
@@ -283,8 +283,8 @@ fn mix(x: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// A number below `below`; small numbers are more likely. It is the cube of a uniform number, so a
-/// hundredth of the range gets a fifth of the numbers.
+/// Returns a number below `below`; small numbers are more likely. It is the cube of a uniform
+/// number, so a hundredth of the range gets a fifth of the numbers.
 fn skewed(draw: u64, below: u64) -> u64 {
     // The number has 21 bits, so its cube fits into 64 bits.
     let x = draw >> 43;
@@ -297,7 +297,7 @@ fn country(user: u64) -> &'static str {
     COUNTRIES[usize::try_from(place).expect("below 40")]
 }
 
-/// The price of one item of `product`, in cents.
+/// Returns the price of one item of `product`, in cents.
 fn price_cents(product: u64) -> u64 {
     199 + mix(product ^ 0xCE) % 19_800
 }
@@ -354,8 +354,8 @@ fn write_time(time_ms: i64, out: &mut Vec<u8>) {
     out.push(b'Z');
 }
 
-/// The year, month and day that is `day` days after 1970-01-01, in the Gregorian calendar. For
-/// dates before the year 0, the year is 0.
+/// Returns the year, month and day that is `day` days after 1970-01-01, in the Gregorian calendar.
+/// For dates before the year 0, the year is 0.
 fn civil(day: i64) -> (u64, u64, u64) {
     // The calculation counts from 1 March of the year 0, so that the leap day is at the end of a
     // year.

@@ -71,13 +71,13 @@ pub(crate) fn error(text: impl AsRef<str>) {
     let _ = writeln!(std::io::stderr(), "{text}");
 }
 
-/// Whether standard output is a terminal.
+/// Returns whether standard output is a terminal.
 pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
-/// The width of the output: `COLUMNS` if it is set, otherwise the width of the terminal. `None` if
-/// the output is not a terminal.
+/// Returns the width of the output: `COLUMNS` if it is set, otherwise the width of the terminal.
+/// `None` if the output is not a terminal.
 fn width(stream: &impl IsTerminal) -> Option<usize> {
     let set = std::env::var("COLUMNS").ok().and_then(|columns| columns.trim().parse().ok());
     let terminal = || {
@@ -173,8 +173,8 @@ pub(crate) fn escaped(json: &str) -> String {
     out
 }
 
-/// Whether a terminal would interpret `c` and not show it. These are control characters, and
-/// characters that change the direction of text.
+/// Returns whether a terminal would interpret `c` and not show it. These are control characters,
+/// and characters that change the direction of text.
 fn is_unsafe(c: char) -> bool {
     let direction = matches!(
         c,
@@ -183,7 +183,7 @@ fn is_unsafe(c: char) -> bool {
     c.is_control() || direction || matches!(c, '\u{2028}' | '\u{2029}')
 }
 
-/// A number as text, in groups of three digits: `1 234 567`.
+/// Returns a number as text, in groups of three digits: `1 234 567`.
 pub(crate) fn count(count: u64) -> String {
     let digits = count.to_string();
     let mut out = String::with_capacity(digits.len() * 4 / 3);
@@ -196,12 +196,12 @@ pub(crate) fn count(count: u64) -> String {
     out
 }
 
-/// A number of events as text: `1 event` or `1 234 events`.
+/// Returns a number of events as text: `1 event` or `1 234 events`.
 pub(crate) fn events(number: u64) -> String {
     if number == 1 { "1 event".to_owned() } else { format!("{} events", count(number)) }
 }
 
-/// A time in microseconds since 1970 as text (RFC 3339); empty if there is no time.
+/// Returns a time in microseconds since 1970 as text (RFC 3339); empty if there is no time.
 pub(crate) fn time_us(time_us: i64) -> String {
     if time_us == i64::MIN {
         return String::new();
@@ -210,7 +210,7 @@ pub(crate) fn time_us(time_us: i64) -> String {
         .map_or_else(|_| time_us.to_string(), |time| time.to_string())
 }
 
-/// A duration in seconds as text for people: `42 s`, `3 min 20 s`, `2 h 5 min`.
+/// Returns a duration in seconds as text for people: `42 s`, `3 min 20 s`, `2 h 5 min`.
 pub(crate) fn seconds(seconds: f64) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
     let whole = seconds.clamp(0.0, 1e12).round() as u64;

@@ -5,7 +5,7 @@ use serde_json::value::RawValue;
 
 use crate::output;
 
-/// A JSON value as the text of a cell. Strings have no quotes.
+/// Returns a JSON value as the text of a cell. Strings have no quotes.
 pub(crate) fn cell(value: Option<&&RawValue>) -> String {
     match value.map(|value| value.get()) {
         None | Some("null") => String::new(),

@@ -128,8 +128,8 @@ impl Sender {
     }
 }
 
-/// The wait before the try number `tries + 1`. It varies randomly by up to a tenth, so that many
-/// senders do not repeat their requests at the same time.
+/// Returns the wait before the try number `tries + 1`. It varies randomly by up to a tenth, so that
+/// many senders do not repeat their requests at the same time.
 fn backoff(tries: u32) -> Duration {
     let doubled = WAIT_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);
     doubled.mul_f64(0.9 + fastrand::f64() * 0.2)
@@ -200,7 +200,7 @@ impl RateLimiter {
         Self { per_s, start: Instant::now(), done: 0.0 }
     }
 
-    /// The number of events that should be sent at a time.
+    /// Returns the number of events that should be sent at a time.
     pub(crate) fn piece(&self) -> u64 {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
         let piece = (self.per_s / PIECES_PER_S).clamp(1.0, PACED_PIECE_MAX as f64) as u64;

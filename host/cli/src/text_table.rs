@@ -37,7 +37,7 @@ impl TextTable {
         self.right.extend(columns);
     }
 
-    /// Whether the columns fit on the terminal, with wrapped content if necessary.
+    /// Returns whether the columns fit on the terminal, with wrapped content if necessary.
     fn fits(&self) -> bool {
         let Some(width) = self.width else { return true };
         let needed = (0..self.titles.len()).map(|column| {
@@ -65,8 +65,8 @@ impl TextTable {
         table.to_string()
     }
 
-    /// The table with one field on each line and an empty line between rows, like psql's expanded
-    /// display.
+    /// Returns the table with one field on each line and an empty line between rows, like psql's
+    /// expanded display.
     fn expanded(&self, width: usize) -> String {
         let names = self.titles.iter().map(|title| title.width()).max().unwrap_or(0).min(width / 2);
         let indent = " ".repeat((names + 2).min(width / 2));

@@ -35,13 +35,13 @@ impl<'a> Attributes<'a> {
         Self { tolerant: true, ..Self::default() }
     }
 
-    /// The values of `source`, `type` and `id`, as far as they are present.
+    /// Returns the values of `source`, `type` and `id`, as far as they are present.
     #[must_use]
     pub fn names(&self) -> [&str; 3] {
         [&self.source, &self.kind, &self.id].map(|text| text.as_deref().unwrap_or_default())
     }
 
-    /// The time of the event as text, if it has one.
+    /// Returns the time of the event as text, if it has one.
     #[must_use]
     pub fn time(&self) -> Option<&str> {
         self.time.as_deref()
@@ -110,7 +110,7 @@ impl<'a> Attributes<'a> {
         Ok(())
     }
 
-    /// The number of bytes of all names and values together.
+    /// Returns the number of bytes of all names and values together.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.bytes

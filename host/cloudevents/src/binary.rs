@@ -84,7 +84,7 @@ fn header_decode(value: &[u8]) -> Option<String> {
     }
 }
 
-/// The content of `value` without quotes and escapes, if `value` is one quoted string.
+/// Returns the content of `value` without quotes and escapes, if `value` is one quoted string.
 fn unquote(value: &[u8]) -> Option<Vec<u8>> {
     let mut rest = value.strip_prefix(b"\"")?.iter();
     let mut inner = Vec::with_capacity(value.len());

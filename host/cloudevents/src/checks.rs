@@ -25,8 +25,8 @@ pub(super) fn check_reserved(event: &EventRef<'_>) -> Result<(), EventError> {
     Ok(())
 }
 
-/// The size of an event to which the limit applies: the bytes of its payload and its attributes,
-/// however they were sent.
+/// Returns the size of an event to which the limit applies: the bytes of its payload and its
+/// attributes, however they were sent.
 pub(super) fn event_bytes(event: &EventRef<'_>) -> usize {
     let attributes = [
         event.id,

@@ -162,7 +162,7 @@ pub enum EventError {
 }
 
 impl EventError {
-    /// The stable code of this error in the documentation.
+    /// Returns the stable code of this error in the documentation.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -190,7 +190,7 @@ impl EventError {
     }
 }
 
-/// The beginning of `value`, short enough for a message. The value comes from a sender, so
+/// Returns the beginning of `value`, short enough for a message. The value comes from a sender, so
 /// characters that would change how a terminal shows the text are escaped.
 pub(super) fn quote(value: &str) -> String {
     let mut quoted = String::new();
@@ -208,7 +208,8 @@ pub(super) fn quote(value: &str) -> String {
     quoted
 }
 
-/// Whether `c` changes the direction of text, separates lines or paragraphs, or has no width.
+/// Returns whether `c` changes the direction of text, separates lines or paragraphs, or has no
+/// width.
 fn is_invisible(c: char) -> bool {
     matches!(c, '\u{61C}' | '\u{200B}'..='\u{200F}' | '\u{2028}'..='\u{202E}'
         | '\u{2060}'..='\u{206F}' | '\u{FEFF}')

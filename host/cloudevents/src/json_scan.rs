@@ -51,7 +51,7 @@ pub(super) fn members<'a>(
     }
 }
 
-/// The JSON of each element of the array `text`. Returns `None` as [`members`] does.
+/// Returns the JSON of each element of the array `text`. Returns `None` as [`members`] does.
 pub(super) fn elements(text: &str, depth_max: usize) -> Option<Vec<&str>> {
     let mut json = Scanner { text, next: 0 };
     let inner_max = depth_max.checked_sub(1)?.min(DEPTH_MAX);
@@ -76,7 +76,8 @@ pub(super) fn elements(text: &str, depth_max: usize) -> Option<Vec<&str>> {
     }
 }
 
-/// Whether `text` is one JSON value that this scanner handles, with at most `depth_max` levels.
+/// Returns whether `text` is one JSON value that this scanner handles, with at most `depth_max`
+/// levels.
 pub(super) fn is_value(text: &str, depth_max: usize) -> bool {
     let mut json = Scanner { text, next: 0 };
     json.skip_space();
@@ -279,7 +280,7 @@ mod tests {
     use super::*;
     use crate::Name;
 
-    /// The members of the object `text`, as `serde_json` finds them.
+    /// Returns the members of the object `text`, as `serde_json` finds them.
     fn expected(text: &str) -> Option<Vec<(String, String)>> {
         struct Members(Vec<(String, String)>);
         impl<'de> serde::Deserialize<'de> for Members {

@@ -69,8 +69,8 @@ pub struct EventLimits {
 }
 
 impl EventLimits {
-    /// The maximum size of the JSON of an event that is within the limits. Base64 makes the payload
-    /// a third larger, and a character of an attribute can take six bytes.
+    /// Returns the maximum size of the JSON of an event that is within the limits. Base64 makes the
+    /// payload a third larger, and a character of an attribute can take six bytes.
     #[must_use]
     pub fn written_bytes_max(&self) -> usize {
         const ATTRIBUTES_BYTES: usize = 256 << 10;
@@ -85,7 +85,7 @@ impl Default for EventLimits {
     }
 }
 
-/// Whether a payload with this media type is JSON. If the media type is empty, it is.
+/// Returns whether a payload with this media type is JSON. If the media type is empty, it is.
 #[must_use]
 pub fn is_json(media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or_default().trim();

@@ -125,8 +125,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Whether an event with the extension attributes `names` already has the maximum number, so that
-/// `name` cannot be added.
+/// Returns whether an event with the extension attributes `names` already has the maximum number,
+/// so that `name` cannot be added.
 pub(super) fn is_full<'n>(names: impl ExactSizeIterator<Item = &'n str>, name: &str) -> bool {
     if names.len() < HOST_EXTENSIONS_MAX {
         return false;
@@ -136,8 +136,8 @@ pub(super) fn is_full<'n>(names: impl ExactSizeIterator<Item = &'n str>, name: &
     names.filter(|known| of_host(known) == of_host(name)).count() >= max
 }
 
-/// The JSON of an extension attribute. In a record of a log, a number that is not an integer by the
-/// rules of CloudEvents becomes a text with the same characters.
+/// Returns the JSON of an extension attribute. In a record of a log, a number that is not an
+/// integer by the rules of CloudEvents becomes a text with the same characters.
 fn extension<'a>(name: &str, value: &'a str, tolerant: bool) -> Result<Cow<'a, str>, EventError> {
     let json = value;
     match json.as_bytes().first() {
@@ -152,7 +152,8 @@ fn extension<'a>(name: &str, value: &'a str, tolerant: bool) -> Result<Cow<'a, s
     Ok(Cow::Borrowed(json))
 }
 
-/// The canonical form of a boolean, or of an integer up to `whole_max`; `None` for other values.
+/// Returns the canonical form of a boolean, or of an integer up to `whole_max`; `None` for other
+/// values.
 pub(super) fn scalar(raw: &str, whole_max: i64) -> Option<Cow<'_, str>> {
     let json = raw;
     if matches!(json, "true" | "false") {
@@ -258,8 +259,8 @@ fn wrong_type(name: &str, json: &str, expected: &'static str) -> EventError {
     EventError::Type { name: quote(name), value: quote(json), expected }
 }
 
-/// The bytes of the payload. They are JSON unchanged, the content of a string if the media type is
-/// not JSON, or decoded base64.
+/// Returns the bytes of the payload. They are JSON unchanged, the content of a string if the media
+/// type is not JSON, or decoded base64.
 pub(super) fn payload<'a>(
     m: &Members<'a>,
     datacontenttype: &str,

@@ -85,7 +85,7 @@ impl Reader {
         std::mem::take(&mut self.ignored)
     }
 
-    /// Whether the reader removes the extension attribute `name`.
+    /// Returns whether the reader removes the extension attribute `name`.
     pub(super) fn strips(&self, name: &str) -> bool {
         !self.host_events && name.starts_with(HOST_EXTENSION_PREFIX)
     }
@@ -95,7 +95,7 @@ impl Reader {
         self.time_default = time;
     }
 
-    /// The limits that the reader enforces.
+    /// Returns the limits that the reader enforces.
     #[must_use]
     pub fn limits(&self) -> &EventLimits {
         &self.limits
@@ -210,8 +210,8 @@ impl Reader {
         read
     }
 
-    /// The maximum depth of nesting for the JSON of an event. The event itself is one level, so its
-    /// data may be nested as deep as in binary mode.
+    /// Returns the maximum depth of nesting for the JSON of an event. The event itself is one
+    /// level, so its data may be nested as deep as in binary mode.
     fn depth_max(&self) -> usize {
         self.limits.json_depth_max.saturating_add(1)
     }
@@ -332,13 +332,13 @@ impl Reader {
         if into.push(&event) { Ok(()) } else { Err(EventError::TooManyTypes) }
     }
 
-    /// Whether to check rules of syntax that records of a topic may violate. They are not checked
-    /// for records of a log, nor for imported events that come from a log.
+    /// Returns whether to check rules of syntax that records of a topic may violate. They are not
+    /// checked for records of a log, nor for imported events that come from a log.
     pub(super) fn is_strict(&self) -> bool {
         !self.tolerant && !self.host_events
     }
 
-    /// Whether this reads events that [`write_exact`](super::write_exact) has written.
+    /// Returns whether this reads events that [`write_exact`](super::write_exact) has written.
     fn is_import(&self) -> bool {
         !self.tolerant && self.host_events
     }

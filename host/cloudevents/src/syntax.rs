@@ -3,8 +3,8 @@
 
 use std::borrow::Cow;
 
-/// Whether `text` is a URI reference: it contains only characters that RFC 3986 allows, and every
-/// percent-encoded byte is complete.
+/// Returns whether `text` is a URI reference: it contains only characters that RFC 3986 allows, and
+/// every percent-encoded byte is complete.
 pub(crate) fn is_uri_reference(text: &str) -> bool {
     let mut bytes = text.bytes();
     let mut fragments = 0;
@@ -25,7 +25,7 @@ pub(crate) fn is_uri_reference(text: &str) -> bool {
     fragments <= 1
 }
 
-/// Whether `text` is a URI: a URI reference that begins with a scheme.
+/// Returns whether `text` is a URI: a URI reference that begins with a scheme.
 pub(crate) fn is_uri(text: &str) -> bool {
     let Some((scheme, _)) = text.split_once(':') else { return false };
     let rest = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.');
@@ -34,7 +34,7 @@ pub(crate) fn is_uri(text: &str) -> bool {
         && is_uri_reference(text)
 }
 
-/// Whether `text` is a media type, with or without parameters.
+/// Returns whether `text` is a media type, with or without parameters.
 pub(crate) fn is_media_type(text: &str) -> bool {
     let Some((kind, rest)) = text.split_once('/') else { return false };
     let (subtype, mut rest) = token(rest);
@@ -83,7 +83,7 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
-/// The text after a quoted string. The first quote of the string was already removed.
+/// Returns the text after a quoted string. The first quote of the string was already removed.
 fn quoted(text: &str) -> Option<&str> {
     let mut bytes = text.bytes().enumerate();
     while let Some((at, byte)) = bytes.next() {
@@ -96,8 +96,8 @@ fn quoted(text: &str) -> Option<&str> {
     None
 }
 
-/// The first escape in `json` of only half a character, such as `\ud800`. UTF-8 cannot represent
-/// it, and most JSON readers refuse it.
+/// Returns the first escape in `json` of only half a character, such as `\ud800`. UTF-8 cannot
+/// represent it, and most JSON readers refuse it.
 pub(crate) fn lone_surrogate(json: &str) -> Option<&str> {
     let bytes = json.as_bytes();
     let mut at = 0;
@@ -118,8 +118,8 @@ pub(crate) fn lone_surrogate(json: &str) -> Option<&str> {
     None
 }
 
-/// The text of a JSON string; `None` if `json` is not a string. An escape of half a character
-/// becomes U+FFFD, so that every row can be shown.
+/// Returns the text of a JSON string; `None` if `json` is not a string. An escape of half a
+/// character becomes U+FFFD, so that every row can be shown.
 #[must_use]
 pub fn json_text(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;
@@ -145,8 +145,8 @@ enum Half {
     Low,
 }
 
-/// Whether the escape at `at` is the first or the second half of a character; `None` if it is
-/// neither.
+/// Returns whether the escape at `at` is the first or the second half of a character; `None` if it
+/// is neither.
 fn surrogate(json: &str, at: usize) -> Option<Half> {
     let escape = json.get(at..at + 6)?.strip_prefix("\\u")?;
     match u16::from_str_radix(escape, 16).ok()? {

@@ -18,7 +18,7 @@ fn read(json: &str) -> Result<Event, EventError> {
     Ok(events.get(0).to_owned())
 }
 
-/// A valid event with the additional members `members`.
+/// Returns a valid event with the additional members `members`.
 fn with(members: &str) -> String {
     format!(r#"{{"specversion":"1.0","id":"1","source":"s","type":"t"{members}}}"#)
 }

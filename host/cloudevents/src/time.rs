@@ -31,7 +31,7 @@ pub enum TimeUnit {
 impl TimeUnit {
     const ALL: [Self; 4] = [Self::Seconds, Self::Millis, Self::Micros, Self::Nanos];
 
-    /// The name of the unit, for messages.
+    /// Returns the name of the unit, for messages.
     fn label(self) -> &'static str {
         match self {
             Self::Seconds => "seconds (`s`)",
@@ -41,8 +41,8 @@ impl TimeUnit {
         }
     }
 
-    /// The time that `number` means in this unit, in microseconds since 1970; `None` if it does not
-    /// fit an `i64`.
+    /// Returns the time that `number` means in this unit, in microseconds since 1970; `None` if it
+    /// does not fit an `i64`.
     fn micros(self, number: f64, whole: Option<i64>) -> Option<i64> {
         let (times, over) = match self {
             Self::Seconds => (1_000_000, 1),
@@ -87,7 +87,7 @@ pub fn time_of_number(number: &str, unit: TimeUnit) -> Result<Timestamp, EventEr
     }
 }
 
-/// The unit in which the number is a plausible time, and this time.
+/// Returns the unit in which the number is a plausible time, and this time.
 fn unit_that_fits(
     in_unit: impl Fn(TimeUnit) -> Option<Timestamp>,
 ) -> Option<(TimeUnit, Timestamp)> {
@@ -97,8 +97,8 @@ fn unit_that_fits(
     })
 }
 
-/// The error that `text` is not an RFC 3339 time. If `text` is a number, the error contains the
-/// text that should be written.
+/// Returns the error that `text` is not an RFC 3339 time. If `text` is a number, the error contains
+/// the text that should be written.
 pub(super) fn not_a_time(text: &str) -> EventError {
     let unit = text.parse::<f64>().ok().and_then(|value| {
         let whole = text.parse().ok();

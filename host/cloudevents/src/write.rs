@@ -77,7 +77,7 @@ fn data(event: &EventRef<'_>, exact: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// Whether JSON would lose white space if it was written as a member on one line.
+/// Returns whether JSON would lose white space if it was written as a member on one line.
 fn is_spaced(json: &[u8]) -> bool {
     json.trim_ascii().len() < json.len() || json.iter().any(|b| matches!(b, b'\n' | b'\r'))
 }
@@ -86,7 +86,7 @@ fn is_spaced(json: &[u8]) -> bool {
 /// plus this number of bytes, the text is written as base64 instead.
 const ESCAPES_BYTES: usize = 1_024;
 
-/// The number of bytes that escapes add to `text` in JSON.
+/// Returns the number of bytes that escapes add to `text` in JSON.
 fn escaped_bytes(text: &str) -> usize {
     let added = |byte: u8| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 8 | 12 => 1,

@@ -30,7 +30,7 @@ pub struct ShardPoint {
 }
 
 impl Default for ShardPoint {
-    /// The point at which every shard begins: no event is folded.
+    /// Returns the point at which every shard begins: no event is folded.
     fn default() -> Self {
         Self { next: Offset(0), watermark: Timestamp::MIN, steps: 0, decisions: 0 }
     }
@@ -40,7 +40,7 @@ impl ShardPoint {
     /// The length of the bytes that [`ShardPoint::to_key`] returns.
     pub const KEY_BYTES: usize = 32;
 
-    /// The point of the shard whose record is `meta`.
+    /// Returns the point of the shard whose record is `meta`.
     #[must_use]
     pub fn of(meta: &ShardMeta) -> Self {
         Self {
@@ -51,7 +51,7 @@ impl ShardPoint {
         }
     }
 
-    /// The point as bytes. Two points compare as their bytes do.
+    /// Returns the point as bytes. Two points compare as their bytes do.
     #[must_use]
     pub fn to_key(self) -> [u8; Self::KEY_BYTES] {
         let mut key = [0; Self::KEY_BYTES];
@@ -76,7 +76,7 @@ impl ShardPoint {
         }
     }
 
-    /// Whether every component of `self` is at least that of `other`.
+    /// Returns whether every component of `self` is at least that of `other`.
     #[must_use]
     pub fn reaches(&self, other: &Self) -> bool {
         self.next >= other.next
@@ -120,14 +120,14 @@ impl Checkpoint {
         Self { points, proof: digest(hash) }
     }
 
-    /// The checkpoint of the shards whose records are `metas`.
+    /// Returns the checkpoint of the shards whose records are `metas`.
     #[must_use]
     pub fn of<'a>(metas: impl IntoIterator<Item = &'a ShardMeta>) -> Self {
         Self::new(metas.into_iter().map(|meta| (ShardPoint::of(meta), ShardProof::of(meta))))
     }
 
-    /// A copy that contains only offsets and decisions, and therefore has fewer bytes when it is
-    /// encoded. It is for readers that do not resume from it.
+    /// Returns a copy that contains only offsets and decisions, and therefore has fewer bytes when
+    /// it is encoded. It is for readers that do not resume from it.
     #[must_use]
     pub fn coarse(&self) -> Self {
         let coarse = |point: &ShardPoint| {
@@ -163,7 +163,7 @@ mod short {
 }
 
 impl ShardProof {
-    /// The proof of the shard whose record is `meta`.
+    /// Returns the proof of the shard whose record is `meta`.
     #[must_use]
     pub fn of(meta: &ShardMeta) -> Self {
         Self { incarnation: meta.incarnation, decided: meta.decided }
@@ -177,7 +177,7 @@ pub fn incarnation_of(identity: &str) -> u64 {
     digest(Sha256::new().chain_update(identity))
 }
 
-/// The first 8 bytes of a hash as a number.
+/// Returns the first 8 bytes of a hash as a number.
 pub(crate) fn digest(hash: Sha256) -> u64 {
     let digest: [u8; 32] = hash.finalize().into();
     u64::from_le_bytes(digest.as_chunks().0[0])

@@ -31,7 +31,7 @@ pub enum Offsets {
 }
 
 impl Chunk {
-    /// The offset of event `index`.
+    /// Returns the offset of event `index`.
     ///
     /// # Panics
     /// Panics if the offsets have gaps and there is no such event.
@@ -43,15 +43,15 @@ impl Chunk {
         }
     }
 
-    /// The append time of event `index` by the log's own clock; `None` if the log does
-    /// not know it.
+    /// Returns the append time of event `index` by the log's own clock; `None` if the log does not
+    /// know it.
     #[must_use]
     pub fn appended(&self, index: usize) -> Option<Timestamp> {
         self.appended.get(index).copied().filter(|time| *time != Timestamp::MIN)
     }
 
-    /// The index of the first event at or after `offset`, or the number of events if
-    /// there is none.
+    /// Returns the index of the first event at or after `offset`, or the number of events if there
+    /// is none.
     #[must_use]
     pub fn index_of(&self, offset: Offset) -> usize {
         match &self.offsets {
@@ -62,7 +62,7 @@ impl Chunk {
         }
     }
 
-    /// The offset after that of the last event.
+    /// Returns the offset after that of the last event.
     #[must_use]
     pub fn end(&self) -> Offset {
         match self.events.len() {

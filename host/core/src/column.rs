@@ -40,7 +40,7 @@ impl Column {
         Self::default()
     }
 
-    /// An empty column with capacity for `values` values of `bytes` bytes in total.
+    /// Returns an empty column with capacity for `values` values of `bytes` bytes in total.
     #[must_use]
     pub fn with_capacity(values: usize, bytes: usize) -> Self {
         Self { ends: Vec::with_capacity(values), bytes: Vec::with_capacity(bytes) }
@@ -64,13 +64,13 @@ impl Column {
         Ok(Self { ends, bytes })
     }
 
-    /// How many values there are.
+    /// Returns how many values there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is no value.
+    /// Returns whether there is no value.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
@@ -118,13 +118,13 @@ impl Column {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// The end of each value in the bytes of all values.
+    /// Returns the end of each value in the bytes of all values.
     #[must_use]
     pub fn ends(&self) -> &[u32] {
         &self.ends
     }
 
-    /// The bytes of all values.
+    /// Returns the bytes of all values.
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

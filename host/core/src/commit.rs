@@ -46,14 +46,14 @@ pub struct TableChanges {
 }
 
 impl TableChanges {
-    /// The key under which the change log stores a commit: the shard's point after the commit, then
-    /// the number of the commit.
+    /// Returns the key under which the change log stores a commit: the shard's point after the
+    /// commit, then the number of the commit.
     #[must_use]
     pub fn key(point: ShardPoint, commit: u64) -> Vec<u8> {
         [point.to_key().as_slice(), &commit.to_be_bytes()].concat()
     }
 
-    /// The inverse of [`TableChanges::key`]; `None` if `key` has another form.
+    /// Returns the inverse of [`TableChanges::key`]; `None` if `key` has another form.
     #[must_use]
     pub fn parse_change_key(key: &[u8]) -> Option<(ShardPoint, u64)> {
         let (point, commit) = key.split_first_chunk::<{ ShardPoint::KEY_BYTES }>()?;
@@ -73,7 +73,7 @@ impl TableChanges {
         postcard::to_stdvec(tables).expect("vectors of strings and bytes always encode")
     }
 
-    /// The inverse of [`TableChanges::encode`]; `None` if the bytes are damaged.
+    /// Returns the inverse of [`TableChanges::encode`]; `None` if the bytes are damaged.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Vec<Self>> {
         postcard::from_bytes(bytes).ok()

@@ -39,7 +39,7 @@ impl Hash for Identity {
     }
 }
 
-/// The identity of an event; see [`Identity`].
+/// Returns the identity of an event; see [`Identity`].
 #[must_use]
 pub fn identity(event: &EventRef<'_>) -> Identity {
     let mut hash = Sha256::new();
@@ -122,13 +122,13 @@ impl DeduplicationWindow {
         Self { limit, ring: VecDeque::new(), base: 0, numbers: HashTable::new() }
     }
 
-    /// Whether the window remembers events, which it does unless its limit is 0.
+    /// Returns whether the window remembers events, which it does unless its limit is 0.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.limit > 0
     }
 
-    /// Where the log has the event with this identity, if the window still remembers it.
+    /// Returns where the log has the event with this identity, if the window still remembers it.
     #[must_use]
     pub fn find(&self, identity: &Identity) -> Option<KnownEvent> {
         let entry = |number: &u32| entry(&self.ring, self.base, *number);
@@ -170,13 +170,13 @@ impl DeduplicationWindow {
     }
 }
 
-/// The entry with the number `number` in a ring whose first entry has the number `base`.
+/// Returns the entry with the number `number` in a ring whose first entry has the number `base`.
 fn entry(ring: &VecDeque<WindowEntry>, base: u32, number: u32) -> &WindowEntry {
     &ring[number.wrapping_sub(base) as usize]
 }
 
-/// A part of the identity, used as the hash of the hash table. It is uniform, and a sender cannot
-/// choose it.
+/// Returns a part of the identity, used as the hash of the hash table. It is uniform, and a sender
+/// cannot choose it.
 fn hash(identity: &Identity) -> u64 {
     let (bytes, _) = identity.hash.as_chunks::<8>();
     u64::from_le_bytes(bytes[0])
@@ -191,7 +191,7 @@ mod tests {
     use super::*;
     use crate::Event;
 
-    /// An identity with one of few distinct hashes, so that entries collide.
+    /// Returns an identity with one of few distinct hashes, so that entries collide.
     fn numbered(n: u64) -> Identity {
         let mut hash = [0; 16];
         hash[..8].copy_from_slice(&(n % 7).wrapping_sub(3).to_le_bytes());

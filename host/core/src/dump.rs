@@ -70,8 +70,8 @@ pub enum DumpError {
     Write(#[from] io::Error),
 }
 
-/// The entries of the canonical dump of `store`, in order of space and key. The iterator ends after
-/// the first error.
+/// Returns the entries of the canonical dump of `store`, in order of space and key. The iterator
+/// ends after the first error.
 pub fn entries(store: &dyn ReadStore) -> impl Iterator<Item = Result<Entry, StoreError>> + '_ {
     Entries::new(store)
 }
@@ -107,7 +107,7 @@ pub fn write_to(store: &dyn ReadStore, out: &mut dyn Write) -> Result<(), DumpEr
     Ok(())
 }
 
-/// The SHA-256 of the bytes that [`write_to`] writes, in lower-case hexadecimal.
+/// Returns the SHA-256 of the bytes that [`write_to`] writes, in lower-case hexadecimal.
 ///
 /// # Errors
 /// Returns [`StoreError`] if the state cannot be read.
@@ -134,7 +134,7 @@ impl io::Write for HashWriter {
     }
 }
 
-/// The first difference between the canonical dumps of `left` and `right`; `None` if they
+/// Returns the first difference between the canonical dumps of `left` and `right`; `None` if they
 /// are equal.
 ///
 /// # Errors
@@ -172,7 +172,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// The difference that is reported if only one of the two states has `entry`.
+/// Returns the difference that is reported if only one of the two states has `entry`.
 fn only(entry: Entry, left: bool) -> Difference {
     let Entry { space, key, value } = entry;
     let (left, right) = if left { (Some(value), None) } else { (None, Some(value)) };
@@ -207,8 +207,8 @@ fn space_name(space: Space) -> String {
     }
 }
 
-/// The number of a space in the dump. The numbers are part of the dump's format and must never
-/// change.
+/// Returns the number of a space in the dump. The numbers are part of the dump's format and must
+/// never change.
 fn tag(space: Space) -> (u8, Option<u32>) {
     match space {
         Space::Meta => (0, None),

@@ -14,13 +14,13 @@ pub struct ErrorCause {
 }
 
 impl ErrorCause {
-    /// A cause that is `error`, with the text of `error`.
+    /// Returns a cause that is `error`, with the text of `error`.
     #[must_use]
     pub fn of(error: impl Error + Send + Sync + 'static) -> Self {
         Self { text: error.to_string(), source: Some(Arc::new(error)) }
     }
 
-    /// A cause that is `error`, with `text` as its text.
+    /// Returns a cause that is `error`, with `text` as its text.
     #[must_use]
     pub fn described(text: String, error: impl Error + Send + Sync + 'static) -> Self {
         Self { text, source: Some(Arc::new(error)) }

@@ -79,7 +79,7 @@ impl Event {
 }
 
 impl EventRef<'_> {
-    /// A copy that owns its strings.
+    /// Returns a copy that owns its strings.
     #[must_use]
     pub fn to_owned(&self) -> Event {
         Event {
@@ -96,7 +96,7 @@ impl EventRef<'_> {
         }
     }
 
-    /// The emit depth: 0 for an event from outside, and for an emitted event one more than
+    /// Returns the emit depth: 0 for an event from outside, and for an emitted event one more than
     /// the depth of the event that caused it.
     #[must_use]
     pub fn depth(&self) -> u32 {
@@ -113,7 +113,7 @@ impl EventRef<'_> {
         number.map_or(0, |number| u32::try_from(number).unwrap_or(u32::MAX))
     }
 
-    /// The number of bytes of all attributes together, without the time.
+    /// Returns the number of bytes of all attributes together, without the time.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.id.len()
@@ -202,19 +202,19 @@ impl Events {
         fits.then(|| Self { times, type_names, types, index: HashMap::new(), columns })
     }
 
-    /// How many events there are.
+    /// Returns how many events there are.
     #[must_use]
     pub fn len(&self) -> usize {
         self.times.len()
     }
 
-    /// Whether there are no events.
+    /// Returns whether there are no events.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.times.is_empty()
     }
 
-    /// The bytes of all columns in total.
+    /// Returns the bytes of all columns in total.
     #[must_use]
     pub fn bytes(&self) -> usize {
         self.columns.all().iter().map(|c| c.bytes().len()).sum::<usize>() + self.len() * 12
@@ -310,13 +310,13 @@ impl Events {
         (0..self.len()).map(|index| self.get(index))
     }
 
-    /// The time of each event.
+    /// Returns the time of each event.
     #[must_use]
     pub fn times(&self) -> &[Timestamp] {
         &self.times
     }
 
-    /// The type of event `index`.
+    /// Returns the type of event `index`.
     ///
     /// # Panics
     /// Panics if there is no such event.
@@ -325,19 +325,19 @@ impl Events {
         &self.type_names[usize::from(self.types[index])]
     }
 
-    /// The subject of event `index`.
+    /// Returns the subject of event `index`.
     #[must_use]
     pub fn subject(&self, index: usize) -> &str {
         text(&self.columns.subject, index)
     }
 
-    /// The tenant of event `index`; empty if the column was not requested.
+    /// Returns the tenant of event `index`; empty if the column was not requested.
     #[must_use]
     pub fn tenant(&self, index: usize) -> &str {
         text(&self.columns.tenant, index)
     }
 
-    /// The distinct event types, in order of first appearance.
+    /// Returns the distinct event types, in order of first appearance.
     #[must_use]
     pub fn type_names(&self) -> &[String] {
         &self.type_names
@@ -349,7 +349,7 @@ impl Events {
         &self.types
     }
 
-    /// The columns that store the events' attributes as bytes.
+    /// Returns the columns that store the events' attributes as bytes.
     #[must_use]
     pub fn columns(&self) -> &Columns {
         &self.columns
@@ -408,7 +408,7 @@ impl Events {
 }
 
 impl Columns {
-    /// All columns, in the order in which the struct declares them.
+    /// Returns all columns, in the order in which the struct declares them.
     #[must_use]
     pub fn all(&self) -> [&Column; 8] {
         [
@@ -429,8 +429,8 @@ impl Columns {
     }
 }
 
-/// Whether each value is UTF-8. Each value is UTF-8 if all bytes together are UTF-8 and no value
-/// ends within a character.
+/// Returns whether each value is UTF-8. Each value is UTF-8 if all bytes together are UTF-8 and no
+/// value ends within a character.
 fn is_utf8(column: &Column) -> bool {
     std::str::from_utf8(column.bytes())
         .is_ok_and(|text| column.ends().iter().all(|&end| text.is_char_boundary(end as usize)))

@@ -45,7 +45,7 @@ impl<'a> FieldValue<'a> {
         }
     }
 
-    /// Whether `value` is within the range of the kind `integer`.
+    /// Returns whether `value` is within the range of the kind `integer`.
     #[must_use]
     pub fn is_integer(value: i128) -> bool {
         (i128::from(i64::MIN)..=i128::from(u64::MAX)).contains(&value)
@@ -66,7 +66,7 @@ impl<'a> FieldValue<'a> {
         }
     }
 
-    /// A copy of the value that owns its text.
+    /// Returns a copy of the value that owns its text.
     #[must_use]
     pub fn into_owned(self) -> FieldValue<'static> {
         match self {

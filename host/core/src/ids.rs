@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub struct Offset(pub u64);
 
 impl Offset {
-    /// The offset after this one.
+    /// Returns the offset after this one.
     #[must_use]
     pub fn next(self) -> Self {
         Self(self.0 + 1)
@@ -67,15 +67,15 @@ impl Timestamp {
         Self(self.0.saturating_add(us))
     }
 
-    /// Whether an event may have this time, that is, whether it is between [`Self::FIRST`] and
-    /// [`Self::LAST`].
+    /// Returns whether an event may have this time, that is, whether it is between [`Self::FIRST`]
+    /// and [`Self::LAST`].
     #[must_use]
     pub fn is_in_range(self) -> bool {
         (Self::FIRST..=Self::LAST).contains(&self)
     }
 
-    /// The watermark if this is the highest event time: this time minus `lateness_us`, rounded down
-    /// to a multiple of `tick_us` (0 counts as 1). Both are in microseconds.
+    /// Returns the watermark if this is the highest event time: this time minus `lateness_us`,
+    /// rounded down to a multiple of `tick_us` (0 counts as 1). Both are in microseconds.
     #[must_use]
     pub fn watermark(self, lateness_us: u64, tick_us: u64) -> Self {
         if self == Self::MIN {

@@ -63,7 +63,7 @@ pub struct Attributes {
 }
 
 impl Attributes {
-    /// A request for every attribute.
+    /// Returns a request for every attribute.
     #[must_use]
     pub fn all() -> Self {
         Self {
@@ -78,7 +78,7 @@ impl Attributes {
         }
     }
 
-    /// The attributes that `self` or `others` contains.
+    /// Returns the attributes that `self` or `others` contains.
     #[must_use]
     pub fn and(self, others: Self) -> Self {
         Self {
@@ -186,13 +186,13 @@ pub enum FieldKind {
 }
 
 impl FieldKind {
-    /// Whether the field is a sketch.
+    /// Returns whether the field is a sketch.
     #[must_use]
     pub fn is_sketch(self) -> bool {
         matches!(self, Self::Distinct | Self::Percentiles)
     }
 
-    /// The name of the kind in the plugin contract.
+    /// Returns the name of the kind in the plugin contract.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -417,8 +417,8 @@ impl Manifest {
         Ok(())
     }
 
-    /// The attributes that are read from the log: those that the plugin requests, and those that
-    /// the host needs itself.
+    /// Returns the attributes that are read from the log: those that the plugin requests, and those
+    /// that the host needs itself.
     #[must_use]
     pub fn attributes_read(&self) -> Attributes {
         let tenant = !self.emits.is_empty()
@@ -428,7 +428,7 @@ impl Manifest {
         self.attributes.and(Attributes { tenant, data, ..Attributes::default() })
     }
 
-    /// The number of bytes of all texts in the manifest together.
+    /// Returns the number of bytes of all texts in the manifest together.
     fn text_bytes(&self) -> usize {
         let of_field = |field: &FieldSpec| field.name.len() + field.unit.len();
         let of_table = |table: &TableSpec| {
@@ -444,13 +444,13 @@ impl Manifest {
             + self.parameters.as_ref().map_or(0, String::len)
     }
 
-    /// The filter that matches the event types to which the manifest subscribes.
+    /// Returns the filter that matches the event types to which the manifest subscribes.
     #[must_use]
     pub fn filter(&self) -> TypeFilter {
         TypeFilter::new(&self.subscribes)
     }
 
-    /// The id and the declaration of the table named `name`.
+    /// Returns the id and the declaration of the table named `name`.
     #[must_use]
     pub fn table(&self, name: &str) -> Option<(crate::TableId, &TableSpec)> {
         (0..).map(crate::TableId).zip(&self.tables).find(|(_, table)| table.name == name)
@@ -515,7 +515,7 @@ impl TypeFilter {
         filter
     }
 
-    /// A filter that matches every type.
+    /// Returns a filter that matches every type.
     #[must_use]
     pub fn everything() -> Self {
         Self { all: true, ..Self::default() }
@@ -528,8 +528,8 @@ impl TypeFilter {
         self
     }
 
-    /// Whether the filter matches the type `kind`. Types that begin with `lantern.`
-    /// belong to the host, and only an exact pattern matches them.
+    /// Returns whether the filter matches the type `kind`. Types that begin with `lantern.` belong
+    /// to the host, and only an exact pattern matches them.
     #[must_use]
     pub fn matches(&self, kind: &str) -> bool {
         self.exact.contains(kind)

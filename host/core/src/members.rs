@@ -219,7 +219,7 @@ mod tests {
         bits[index / 8] >> (index % 8) & 1 == 1
     }
 
-    /// The value that the column has for event `index`; `None` if it has no valid value.
+    /// Returns the value that the column has for event `index`; `None` if it has no valid value.
     fn value(column: &MemberColumn, index: usize) -> Option<Value> {
         let (value, empty) = match &column.values {
             MemberValues::Integers(values) => (values[index].into(), values[index] == 0),
@@ -242,7 +242,7 @@ mod tests {
         None
     }
 
-    /// What a correct decoder returns for `value` in a member of `kind`.
+    /// Returns what a correct decoder returns for `value` in a member of `kind`.
     fn expected(kind: FieldKind, value: &Value) -> Option<Value> {
         match kind {
             FieldKind::Integer => value.as_i64().map(Value::from),

@@ -41,13 +41,13 @@ pub fn merge_rows(table: &TableSpec, rows: &[&[u8]]) -> Vec<u8> {
     serde_json::to_vec(&merged).expect("a JSON object of strings always encodes")
 }
 
-/// The row that has the latest time in `field`. If several rows have this time, it is the row of
-/// the highest partition among them. A row without a time counts as the oldest.
+/// Returns the row that has the latest time in `field`. If several rows have this time, it is the
+/// row of the highest partition among them. A row without a time counts as the oldest.
 fn newest<'a>(rows: &'a [Map<String, Value>], field: &str) -> Option<&'a Map<String, Value>> {
     rows.iter().max_by_key(|row| row.get(field).and_then(Value::as_str).and_then(parse_rfc3339))
 }
 
-/// The union of those values that are sketches; `None` if no value is a sketch.
+/// Returns the union of those values that are sketches; `None` if no value is a sketch.
 fn union<'a, S: Deserialize<'a> + Serialize>(
     values: impl Iterator<Item = &'a Value>,
     merge: fn(&mut S, &S),

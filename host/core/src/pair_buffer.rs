@@ -29,32 +29,32 @@ impl PairBuffer {
         self.ends.push((key_end, self.bytes.len()));
     }
 
-    /// Whether the buffer has reached its target size in pairs or in bytes. More pairs can still be
-    /// added.
+    /// Returns whether the buffer has reached its target size in pairs or in bytes. More pairs can
+    /// still be added.
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.ends.len() >= PAIRS_MAX || self.bytes.len() >= BYTES_MAX
     }
 
-    /// The number of pairs that can be added before the buffer is full.
+    /// Returns the number of pairs that can be added before the buffer is full.
     #[must_use]
     pub fn room(&self) -> usize {
         PAIRS_MAX.saturating_sub(self.ends.len())
     }
 
-    /// The number of pairs in the buffer.
+    /// Returns the number of pairs in the buffer.
     #[must_use]
     pub fn len(&self) -> usize {
         self.ends.len()
     }
 
-    /// Whether there is no pair.
+    /// Returns whether there is no pair.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.ends.is_empty()
     }
 
-    /// The key and the value of the pair at `index`; `None` if there is no such pair.
+    /// Returns the key and the value of the pair at `index`; `None` if there is no such pair.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<(&[u8], &[u8])> {
         let (key_end, end) = *self.ends.get(index)?;

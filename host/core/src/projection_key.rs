@@ -6,9 +6,9 @@ use sha2::{Digest, Sha256};
 /// a hash instead.
 const TENANT_BYTES_MAX: usize = 80;
 
-/// The key of the projection `name` of `tenant`. It identifies the projection in the catalogue, in
-/// the names of state folders, in the sources and ids of emitted events, and in the labels of
-/// metrics. Without a tenant the key is the name.
+/// Returns the key of the projection `name` of `tenant`. It identifies the projection in the
+/// catalogue, in the names of state folders, in the sources and ids of emitted events, and in the
+/// labels of metrics. Without a tenant the key is the name.
 ///
 /// No two pairs of tenant and name have the same key. A name contains only `a-z`, `0-9`, `-` and
 /// `_`, so it ends before the first dot of a key. In a tenant, every character other than `a-z`,

@@ -26,7 +26,7 @@ impl ReadValues {
         self.slots.resize(keys, ValueSlot::Unknown);
     }
 
-    /// Whether the key at `index` has been looked up.
+    /// Returns whether the key at `index` has been looked up.
     #[must_use]
     pub fn is_known(&self, index: usize) -> bool {
         !matches!(self.slots[index], ValueSlot::Unknown)
@@ -61,7 +61,8 @@ impl ReadValues {
         Ok(())
     }
 
-    /// The value of the key at `index`; `None` if the key has no value, or has not been looked up.
+    /// Returns the value of the key at `index`; `None` if the key has no value, or has not been
+    /// looked up.
     #[must_use]
     pub fn get(&self, index: usize) -> Option<&[u8]> {
         match &self.slots[index] {
@@ -70,13 +71,13 @@ impl ReadValues {
         }
     }
 
-    /// The number of keys in the buffer.
+    /// Returns the number of keys in the buffer.
     #[must_use]
     pub fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// Whether there are no keys.
+    /// Returns whether there are no keys.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.slots.is_empty()

@@ -48,20 +48,20 @@ pub struct ProjectionRecord {
 }
 
 impl ProjectionRecord {
-    /// The key of the projection; see [`projection_key`].
+    /// Returns the key of the projection; see [`projection_key`].
     #[must_use]
     pub fn key(&self) -> String {
         projection_key(&self.tenant, &self.name)
     }
 
-    /// The version with the id `id`.
+    /// Returns the version with the id `id`.
     #[must_use]
     pub fn version(&self, id: &VersionId) -> Option<&VersionRecord> {
         self.versions.iter().find(|v| v.id == *id)
     }
 
-    /// The feed's epoch of the active version; empty if no version is active. `born` is derived
-    /// from [`ShardMeta::born`] of the version's shards.
+    /// Returns the feed's epoch of the active version; empty if no version is active. `born` is
+    /// derived from [`ShardMeta::born`] of the version's shards.
     #[must_use]
     pub fn epoch(&self, born: u64) -> String {
         match self.active.as_ref().and_then(|id| self.version(id)) {
@@ -150,9 +150,9 @@ pub struct EmitFrom {
 }
 
 impl EmitFrom {
-    /// The offsets for a rebuild of the state whose record is `meta`; none of them is before the
-    /// corresponding offset in `self`. `ticked` tells whether all timers that are due at the
-    /// state's next offset had fired.
+    /// Returns the offsets for a rebuild of the state whose record is `meta`; none of them is
+    /// before the corresponding offset in `self`. `ticked` tells whether all timers that are due at
+    /// the state's next offset had fired.
     #[must_use]
     pub fn behind(self, meta: &ShardMeta, ticked: bool) -> Self {
         let timers = if ticked { meta.next.next() } else { meta.next };
@@ -180,9 +180,9 @@ impl VersionRecord {
         }
     }
 
-    /// The prefix of the ids of events that this version emits. Each upload and each rebuild of a
-    /// plugin has another prefix. Otherwise the log would take the events that it emits for
-    /// duplicates of those that it emitted before.
+    /// Returns the prefix of the ids of events that this version emits. Each upload and each
+    /// rebuild of a plugin has another prefix. Otherwise the log would take the events that it
+    /// emits for duplicates of those that it emitted before.
     #[must_use]
     pub fn emits_as(&self) -> String {
         format!("{}.{:x}.{}", self.id, self.created.0, self.rebuilds)
@@ -387,14 +387,14 @@ impl ShardMeta {
         bytes.map_or_else(|| Ok(Self::default()), serde_json::from_slice)
     }
 
-    /// Whether readers may have seen a later state than this one. This is possible after a crash,
-    /// because only the state of the last durable commit is left.
+    /// Returns whether readers may have seen a later state than this one. This is possible after a
+    /// crash, because only the state of the last durable commit is left.
     #[must_use]
     pub fn may_be_behind(&self) -> bool {
         self.ceiling.next > self.next || self.ceiling.commit > self.pos
     }
 
-    /// The record in `store`. If there is none, the record of an empty shard.
+    /// Returns the record in `store`. If there is none, the record of an empty shard.
     ///
     /// # Errors
     /// Returns [`StoreError::Damaged`] if the record is damaged, or another error of the store.
@@ -476,14 +476,14 @@ impl DecisionRecord {
     /// counted.
     pub const KEPT_MAX: u64 = 100_000;
 
-    /// The key of decision `number` (counted from 0) in [`crate::Space::Meta`].
+    /// Returns the key of decision `number` (counted from 0) in [`crate::Space::Meta`].
     #[must_use]
     pub fn key(number: u64) -> Vec<u8> {
         [b"decision/".as_slice(), &number.to_be_bytes()].concat()
     }
 
-    /// The same decision with the digest that it has if `before` is the digest of the previous
-    /// decision.
+    /// Returns the same decision with the digest that it has if `before` is the digest of the
+    /// previous decision.
     #[must_use]
     pub fn after(&self, before: u64) -> Self {
         let mut record = Self { digest: before, ..self.clone() };
@@ -491,7 +491,7 @@ impl DecisionRecord {
         record
     }
 
-    /// The bytes in which a shard's file stores the record.
+    /// Returns the bytes in which a shard's file stores the record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![Self::FORMAT];
@@ -499,8 +499,8 @@ impl DecisionRecord {
         bytes
     }
 
-    /// The inverse of [`DecisionRecord::encode`]. Returns `None` if the bytes are damaged or have a
-    /// later format.
+    /// Returns the inverse of [`DecisionRecord::encode`]. Returns `None` if the bytes are damaged
+    /// or have a later format.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&format, body) = bytes.split_first()?;
@@ -564,7 +564,8 @@ pub struct ParkedRecord {
 impl ParkedRecord {
     const FORMAT: u8 = 2;
 
-    /// The tenant of the event. For a timer, it is the part of the timer's key before U+0000.
+    /// Returns the tenant of the event. For a timer, it is the part of the timer's key before
+    /// U+0000.
     #[must_use]
     pub fn tenant(&self) -> &str {
         match &self.kind {
@@ -573,7 +574,7 @@ impl ParkedRecord {
         }
     }
 
-    /// The bytes in which a shard's file stores the record.
+    /// Returns the bytes in which a shard's file stores the record.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![Self::FORMAT];
@@ -581,8 +582,8 @@ impl ParkedRecord {
         bytes
     }
 
-    /// The inverse of [`ParkedRecord::encode`]. Returns `None` if the bytes are damaged or have a
-    /// later format.
+    /// Returns the inverse of [`ParkedRecord::encode`]. Returns `None` if the bytes are damaged or
+    /// have a later format.
     #[must_use]
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (&format, body) = bytes.split_first()?;

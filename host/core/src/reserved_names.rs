@@ -9,27 +9,27 @@ pub const HOST_TYPE_PREFIX: &str = "lantern.";
 /// The prefix of extension attributes that only the host sets.
 pub const HOST_EXTENSION_PREFIX: &str = "lantern";
 
-/// Whether `source` is a source that only the host may use: that of its own events, or that of
-/// emitted events.
+/// Returns whether `source` is a source that only the host may use: that of its own events, or that
+/// of emitted events.
 #[must_use]
 pub fn is_host_source(source: &str) -> bool {
     source == HOST_SOURCE || source.starts_with(EMITTED_SOURCE_PREFIX)
 }
 
-/// Whether `kind` is a type of events that the host itself creates.
+/// Returns whether `kind` is a type of events that the host itself creates.
 #[must_use]
 pub fn is_host_type(kind: &str) -> bool {
     kind.starts_with(HOST_TYPE_PREFIX)
 }
 
-/// The id of an emitted event. It consists of `emits_as` (which has no slash), the partition, the
-/// offset of the event that caused it, and `count`.
+/// Returns the id of an emitted event. It consists of `emits_as` (which has no slash), the
+/// partition, the offset of the event that caused it, and `count`.
 #[must_use]
 pub fn emitted_id(emits_as: &str, partition: u32, cause: u64, count: u64) -> String {
     format!("{emits_as}/{partition}/{cause}/{count}")
 }
 
-/// Whether `source` and `id` have the form that the host gives emitted events.
+/// Returns whether `source` and `id` have the form that the host gives emitted events.
 ///
 /// This does not prove that the host wrote the event: every program that may write to a Kafka topic
 /// can write events of this form. So no decision may rely on it.

@@ -35,7 +35,7 @@ pub fn parse_rfc3339(text: &str) -> Option<Timestamp> {
     Some(Timestamp(seconds * SECOND_US + fraction_us))
 }
 
-/// The number of the two digits at index `at`.
+/// Returns the number of the two digits at index `at`.
 fn two(b: &[u8], at: usize) -> Option<u8> {
     let (high, low) = (b[at].wrapping_sub(b'0'), b[at + 1].wrapping_sub(b'0'));
     (high < 10 && low < 10).then(|| high * 10 + low)
@@ -58,7 +58,7 @@ fn fraction(b: &[u8]) -> Option<(i64, &[u8])> {
     Some((us, &b[1 + digits..]))
 }
 
-/// The difference of a time zone from UTC, in seconds.
+/// Returns the difference of a time zone from UTC, in seconds.
 fn zone(b: &[u8]) -> Option<i64> {
     match b {
         [b'Z' | b'z'] => Some(0),
@@ -83,7 +83,7 @@ fn days_in(year: i64, month: u8) -> u8 {
     }
 }
 
-/// The number of days from 1970-01-01 to this day in the proleptic Gregorian calendar. The
+/// Returns the number of days from 1970-01-01 to this day in the proleptic Gregorian calendar. The
 /// calculation counts years from March. This puts the leap day at the end of the year, so the first
 /// day of a month is a linear function of the month.
 #[must_use]

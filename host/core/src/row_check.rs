@@ -193,7 +193,7 @@ impl<'a> Visitor<'a> for RowVisitor<'_> {
     }
 }
 
-/// Whether `json` is `null` or a value of `kind`. The values of the kinds are:
+/// Returns whether `json` is `null` or a value of `kind`. The values of the kinds are:
 ///
 /// * `integer`: whole numbers from -2^63 to 2^64 - 1, without fraction and exponent, so not `1.0`.
 /// * `number`: numbers that fit a double, so not `1e400`.
@@ -223,7 +223,7 @@ fn is_time(text: &str) -> bool {
     utc && parse_rfc3339(text).is_some_and(|time| time.is_in_range())
 }
 
-/// The depth to which arrays and objects are nested in `json`, which may be invalid.
+/// Returns the depth to which arrays and objects are nested in `json`, which may be invalid.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut most, mut in_text, mut escaped) = (0_usize, 0, false, false);
     for byte in json {
@@ -242,7 +242,7 @@ fn depth(json: &[u8]) -> usize {
     most
 }
 
-/// The beginning of a value, as text for an error.
+/// Returns the beginning of a value, as text for an error.
 fn quote_value(value: &[u8]) -> String {
     let head = &value[..value.len().min(4 * SHOWN_CHARS)];
     format!("`{}`", cut(&String::from_utf8_lossy(head).escape_debug().to_string()))

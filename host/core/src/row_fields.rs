@@ -121,8 +121,8 @@ impl FieldReader {
 }
 
 impl<'r> RowFields<'r> {
-    /// The value of the field with the index `field`, as JSON text. `None` if the row has no value
-    /// for the field, if the value is `null`, or if the field was not chosen.
+    /// Returns the value of the field with the index `field`, as JSON text. `None` if the row has
+    /// no value for the field, if the value is `null`, or if the field was not chosen.
     #[must_use]
     pub fn json(&self, field: usize) -> Option<&'r [u8]> {
         let Span { start, end } = self.spans.0[(*self.reader.slots.get(field)?)?];
@@ -130,8 +130,8 @@ impl<'r> RowFields<'r> {
         (!json.is_empty() && json != b"null").then_some(json)
     }
 
-    /// The value of the field with the index `field`, decoded. `None` if the row has no value of
-    /// the field's kind.
+    /// Returns the value of the field with the index `field`, decoded. `None` if the row has no
+    /// value of the field's kind.
     #[must_use]
     pub fn value(&self, field: usize) -> Option<FieldValue<'r>> {
         FieldValue::decode(self.reader.kinds[field], self.json(field)?)
@@ -152,7 +152,7 @@ fn after_space(row: &[u8], mut at: usize) -> usize {
     at
 }
 
-/// The index after the text whose opening quote is at `at`.
+/// Returns the index after the text whose opening quote is at `at`.
 #[inline]
 fn after_text(row: &[u8], mut at: usize) -> Option<usize> {
     loop {
@@ -165,7 +165,7 @@ fn after_text(row: &[u8], mut at: usize) -> Option<usize> {
     }
 }
 
-/// The index after the value that begins at `at`.
+/// Returns the index after the value that begins at `at`.
 #[inline]
 fn after_value(row: &[u8], mut at: usize) -> Option<usize> {
     match row.get(at)? {

@@ -28,8 +28,8 @@ pub trait Views: Send + Sync {
     /// Returns [`ViewError`] if there is no view.
     fn view_version(&self, projection: &str, version: &VersionId) -> Result<View, ViewError>;
 
-    /// The reason why the active version cannot be read after a crash. `None` if it can be read, or
-    /// if it cannot be read for another reason. Does not block.
+    /// Returns the reason why the active version cannot be read after a crash. `None` if it can be
+    /// read, or if it cannot be read for another reason. Does not block.
     fn recovering(&self, _projection: &str) -> Option<Recovering> {
         None
     }
@@ -140,37 +140,37 @@ impl View {
         self
     }
 
-    /// The name of the projection that the view shows.
+    /// Returns the name of the projection that the view shows.
     #[must_use]
     pub fn projection(&self) -> &str {
         &self.projection
     }
 
-    /// The id of the version that the view shows.
+    /// Returns the id of the version that the view shows.
     #[must_use]
     pub fn version(&self) -> &VersionId {
         &self.version
     }
 
-    /// The feed's epoch. Commits of different epochs cannot be compared.
+    /// Returns the feed's epoch. Commits of different epochs cannot be compared.
     #[must_use]
     pub fn epoch(&self) -> &str {
         &self.epoch
     }
 
-    /// The manifest of the version that the view shows.
+    /// Returns the manifest of the version that the view shows.
     #[must_use]
     pub fn manifest(&self) -> &Arc<Manifest> {
         &self.manifest
     }
 
-    /// The number of commits that the version has made, over all shards.
+    /// Returns the number of commits that the version has made, over all shards.
     #[must_use]
     pub fn pos(&self) -> u64 {
         self.shards.iter().map(|(_, meta, _)| meta.pos).sum()
     }
 
-    /// The checkpoint of this state.
+    /// Returns the checkpoint of this state.
     #[must_use]
     pub fn checkpoint(&self) -> Checkpoint {
         Checkpoint::of(self.shards.iter().map(|(_, meta, _)| meta))
@@ -232,8 +232,8 @@ impl View {
         Ok(Some(Checkpoint::new(proven)))
     }
 
-    /// Whether `checkpoint` belongs to the history of this view. A checkpoint of the beginning
-    /// belongs to every history.
+    /// Returns whether `checkpoint` belongs to the history of this view. A checkpoint of the
+    /// beginning belongs to every history.
     ///
     /// # Errors
     /// Returns the errors of [`View::checkpoint_at`].
@@ -267,19 +267,20 @@ impl View {
         Ok(Some(ShardProof { incarnation, decided }))
     }
 
-    /// The [`ShardMeta`] of each shard.
+    /// Returns the [`ShardMeta`] of each shard.
     pub fn shards(&self) -> impl Iterator<Item = (PartitionId, &ShardMeta)> {
         self.shards.iter().map(|(partition, meta, _)| (*partition, meta))
     }
 
-    /// The highest event time applied. Events too far in the future (`engine.ahead_max_s`) are left
-    /// out.
+    /// Returns the highest event time applied. Events too far in the future (`engine.ahead_max_s`)
+    /// are left out.
     #[must_use]
     pub fn event_time(&self) -> Timestamp {
         self.shards.iter().map(|(_, meta, _)| meta.max_time).max().unwrap_or(Timestamp::MIN)
     }
 
-    /// The row under `key`. If several shards hold a row under this key, the rows are merged.
+    /// Returns the row under `key`. If several shards hold a row under this key, the rows are
+    /// merged.
     ///
     /// # Errors
     /// Returns [`StoreError`] if it cannot be read.
@@ -350,7 +351,7 @@ impl View {
         Ok(ChangesSince::Commits(commits))
     }
 
-    /// The rows of `table`, for readers that need many rows.
+    /// Returns the rows of `table`, for readers that need many rows.
     #[must_use]
     pub fn rows(&self, table: TableId) -> impl RowSource + '_ {
         ShardRows {

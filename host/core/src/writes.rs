@@ -44,13 +44,13 @@ impl PairSpan {
         Self { start, key: length(key), value: value.map_or(DELETED, length) }
     }
 
-    /// The key in `bytes`, the buffer that the pair was appended to.
+    /// Returns the key in `bytes`, the buffer that the pair was appended to.
     #[must_use]
     pub fn key<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
         &bytes[self.start..self.start + self.key as usize]
     }
 
-    /// The value in `bytes`, the buffer that the pair was appended to; `None` if the key is
+    /// Returns the value in `bytes`, the buffer that the pair was appended to; `None` if the key is
     /// deleted.
     #[must_use]
     pub fn value<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
@@ -85,25 +85,25 @@ impl SpaceWrites {
         Self { bytes, pairs }
     }
 
-    /// The number of changed keys.
+    /// Returns the number of changed keys.
     #[must_use]
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
-    /// Whether there are no changes.
+    /// Returns whether there are no changes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
-    /// All changed keys, in order.
+    /// Returns all changed keys, in order.
     #[must_use]
     pub fn iter(&self) -> ChangedPairs<'_> {
         self.part(0..self.pairs.len())
     }
 
-    /// The change to `key`, if there is one; `Some(None)` if the key is deleted.
+    /// Returns the change to `key`, if there is one; `Some(None)` if the key is deleted.
     #[must_use]
     pub fn get(&self, key: &[u8]) -> Option<Option<&[u8]>> {
         let index = self.pairs.binary_search_by(|pair| pair.key(&self.bytes).cmp(key)).ok()?;
@@ -117,7 +117,7 @@ impl SpaceWrites {
         (self.part(0..at), self.part(at..self.pairs.len()))
     }
 
-    /// The changed keys within `range`.
+    /// Returns the changed keys within `range`.
     #[must_use]
     pub fn within(&self, range: &KeyRange) -> ChangedPairs<'_> {
         let index = |key: &[u8]| self.pairs.partition_point(|pair| pair.key(&self.bytes) < key);

@@ -114,8 +114,8 @@ impl Engine {
     }
 }
 
-/// What a parked event or timer has in common in two versions: its offset, or the time and key of
-/// the timer.
+/// Returns what a parked event or timer has in common in two versions: its offset, or the time and
+/// key of the timer.
 fn identity(record: &ParkedRecord) -> (u64, Option<String>) {
     match &record.kind {
         // The offset at which a timer was due may differ between versions.

@@ -95,8 +95,8 @@ impl Applier<'_> {
         self.skip_to(gathered.next, &mut waiting)
     }
 
-    /// The time of the first timer or expiry of a row that becomes due before the last gathered
-    /// event. `None` if there is none.
+    /// Returns the time of the first timer or expiry of a row that becomes due before the last
+    /// gathered event. `None` if there is none.
     fn due_within(&mut self, gathered: &GatheredBatch) -> Result<Option<Timestamp>, StoreError> {
         match gathered.last_tick_before_end() {
             Some(mark) if self.state.due_from <= mark => {
@@ -169,7 +169,8 @@ impl Applier<'_> {
         }
     }
 
-    /// How many events a call may reject. `end` is the offset after the last event of the call.
+    /// Returns how many events a call may reject. `end` is the offset after the last event of the
+    /// call.
     fn rejection_room(&self, end: Offset, waiting: &VecDeque<WaitingEvent>) -> RejectionRoom {
         let ShardState { manifest, meta, config, parking, .. } = &*self.state;
         let before = waiting.iter().take_while(|event| event.offset < end);
@@ -351,7 +352,7 @@ impl Applier<'_> {
     }
 }
 
-/// The event at `index` of `batch`, in the form in which it is parked.
+/// Returns the event at `index` of `batch`, in the form in which it is parked.
 fn event_at(gathered: &GatheredBatch, batch: &Batch, index: usize) -> WaitingEvent {
     let offset = Offset(batch.offsets[index]);
     let event = gathered.event(offset).expect("gathered from these chunks");
@@ -359,7 +360,7 @@ fn event_at(gathered: &GatheredBatch, batch: &Batch, index: usize) -> WaitingEve
 }
 
 impl WaitingEvent {
-    /// The record with which this event is parked. The plugin is not called with the event.
+    /// Returns the record with which this event is parked. The plugin is not called with the event.
     fn parked(self, kind: ParkedKind, reason: String) -> ParkedRecord {
         let Self { offset, watermark, event } = self;
         let (backtrace, attempts) = (String::new(), 0);

@@ -39,8 +39,8 @@ pub(crate) struct Gatherer {
     ticks: usize,
 }
 
-/// The event types that a shard reads: the plugin's subscriptions, unreadable records
-/// and, if the projection uses event time, heartbeats.
+/// Returns the event types that a shard reads: the plugin's subscriptions, unreadable records and,
+/// if the projection uses event time, heartbeats.
 pub(crate) fn type_filter_of(manifest: &Manifest) -> TypeFilter {
     let filter = manifest.filter().and(UNREADABLE_TYPE);
     match manifest.event_time {
@@ -161,7 +161,7 @@ impl Gatherer {
         }
     }
 
-    /// The number of ticks that the next batch may span.
+    /// Returns the number of ticks that the next batch may span.
     pub(crate) fn ticks(&self, config: &EngineConfig) -> usize {
         self.ticks.clamp(1, config.batch_ticks_max.max(1))
     }
@@ -271,7 +271,7 @@ impl Gatherer {
         full
     }
 
-    /// Whether the projection may subscribe to the type of an unreadable record: the type
+    /// Returns whether the projection may subscribe to the type of an unreadable record: the type
     /// is unknown, or matches a subscription.
     fn may_want(&self, record: &EventRef<'_>) -> bool {
         claimed_type(record.extensions).is_none_or(|kind| self.filter.matches(&kind))
@@ -295,8 +295,8 @@ impl Gatherer {
             || gathered.ticks.len() >= limits.ticks
     }
 
-    /// The highest event time at the offset `to`, calculated from `time` at the offset `from`. It
-    /// is used if only a part of a batch was applied.
+    /// Returns the highest event time at the offset `to`, calculated from `time` at the offset
+    /// `from`. It is used if only a part of a batch was applied.
     pub(crate) fn time_until(
         &self,
         gathered: &GatheredBatch,
@@ -344,8 +344,8 @@ impl Gatherer {
 }
 
 impl GatheredBatch {
-    /// The watermark of the last tick before `next`. A tick at `next` is ignored, because no
-    /// gathered event follows it.
+    /// Returns the watermark of the last tick before `next`. A tick at `next` is ignored, because
+    /// no gathered event follows it.
     pub(crate) fn last_tick_before_end(&self) -> Option<Timestamp> {
         let before_end = self.ticks.iter().rev().find(|(offset, _)| *offset < self.next);
         before_end.map(|(_, mark)| *mark)
@@ -373,7 +373,7 @@ impl GatheredBatch {
         }
     }
 
-    /// The event at `offset` with all its attributes, from the chunks that were read.
+    /// Returns the event at `offset` with all its attributes, from the chunks that were read.
     pub(crate) fn event(&self, offset: Offset) -> Option<EventRef<'_>> {
         self.chunks.iter().find_map(|chunk| {
             let index = chunk.index_of(offset);
@@ -383,7 +383,7 @@ impl GatheredBatch {
     }
 }
 
-/// A new batch with the timers and events `range` of `batch`.
+/// Returns a new batch with the timers and events `range` of `batch`.
 pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
     let mut part =
         Batch { partition: batch.partition, watermark: batch.watermark, ..Batch::default() };
@@ -402,8 +402,8 @@ pub(crate) fn slice(batch: &Batch, range: std::ops::Range<usize>) -> Batch {
     part
 }
 
-/// The event type that an unreadable record claims to have, from its extension attributes; `None`
-/// if it is unknown.
+/// Returns the event type that an unreadable record claims to have, from its extension attributes;
+/// `None` if it is unknown.
 pub(crate) fn claimed_type(extensions: &str) -> Option<String> {
     if !extensions.contains(UNREADABLE_KIND) {
         return None;
@@ -435,8 +435,8 @@ pub(crate) fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Rang
     work.retain(|range| !range.is_empty());
 }
 
-/// The part `range` of the timers and events of `batch`. It is `batch` itself if `range` covers all
-/// of them.
+/// Returns the part `range` of the timers and events of `batch`. It is `batch` itself if `range`
+/// covers all of them.
 pub(crate) fn part_of(batch: &Arc<Batch>, range: Range<usize>) -> Arc<Batch> {
     if range.len() == batch.len() { batch.clone() } else { Arc::new(slice(batch, range)) }
 }

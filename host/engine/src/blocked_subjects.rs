@@ -28,12 +28,12 @@ impl BlockedSubjects {
         Ok(blocked)
     }
 
-    /// Whether events of this tenant and subject have to wait.
+    /// Returns whether events of this tenant and subject have to wait.
     pub(crate) fn contains(&self, tenant: &str, subject: &str) -> bool {
         self.count(tenant, subject) > 0
     }
 
-    /// How many events of this tenant and subject are parked.
+    /// Returns how many events of this tenant and subject are parked.
     pub(crate) fn count(&self, tenant: &str, subject: &str) -> u64 {
         let subjects = self.tenants.get(tenant);
         subjects.and_then(|subjects| subjects.get(subject)).copied().unwrap_or_default()
@@ -56,19 +56,19 @@ impl BlockedSubjects {
         }
     }
 
-    /// The number of subjects with parked events.
+    /// Returns the number of subjects with parked events.
     pub(crate) fn len(&self) -> usize {
         self.subjects
     }
 
-    /// Whether no subject has parked events.
+    /// Returns whether no subject has parked events.
     pub(crate) fn is_empty(&self) -> bool {
         self.subjects == 0
     }
 }
 
-/// The key of a subject in [`Space::ParkedSubjects`]: the length of the tenant, the tenant, the
-/// subject. Because of the length, different pairs of tenant and subject have different keys.
+/// Returns the key of a subject in [`Space::ParkedSubjects`]: the length of the tenant, the tenant,
+/// the subject. Because of the length, different pairs of tenant and subject have different keys.
 pub(crate) fn key(tenant: &str, subject: &str) -> Vec<u8> {
     let length = u32::try_from(tenant.len()).expect("attributes are shorter than 4 GiB");
     [length.to_be_bytes().as_slice(), tenant.as_bytes(), subject.as_bytes()].concat()

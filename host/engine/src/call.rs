@@ -89,14 +89,14 @@ impl CallHost {
         }
     }
 
-    /// The due time of a timer that the call set too late: the timer should have fired before a
-    /// later event of the batch. If there are several, it is the earliest. The call must then be
-    /// repeated with fewer events.
+    /// Returns the due time of a timer that the call set too late: the timer should have fired
+    /// before a later event of the batch. If there are several, it is the earliest. The call must
+    /// then be repeated with fewer events.
     pub(crate) fn missed_due(&self) -> Option<Timestamp> {
         self.due.missed()
     }
 
-    /// The time of the first timer or expiry of a row that the call set.
+    /// Returns the time of the first timer or expiry of a row that the call set.
     pub(crate) fn earliest_due(&self) -> Timestamp {
         self.due.earliest
     }
@@ -116,7 +116,7 @@ impl CallHost {
         Ok(())
     }
 
-    /// The changes that are read before the store, the newest first.
+    /// Returns the changes that are read before the store, the newest first.
     fn layers(&self) -> [&dyn Layer; 3] {
         [&self.written, &self.applied, &*self.committing]
     }
@@ -146,7 +146,7 @@ impl CallHost {
         Ok(())
     }
 
-    /// The timer or event with the number `cause`.
+    /// Returns the timer or event with the number `cause`.
     fn trigger(&self, cause: Cause) -> Result<Trigger<'_>, HostError> {
         let index = cause.0 as usize;
         if let Some(timer) = self.batch.timers.get(index) {
@@ -163,8 +163,8 @@ impl CallHost {
         )))
     }
 
-    /// The tenant of `occasion`. For a timer, it is the part of the timer's key before U+0000, or
-    /// `None` if the key has no U+0000.
+    /// Returns the tenant of `occasion`. For a timer, it is the part of the timer's key before
+    /// U+0000, or `None` if the key has no U+0000.
     fn tenant_of<'a>(&'a self, occasion: Trigger<'a>) -> Option<&'a str> {
         match occasion {
             Trigger::Timer(timer) => tenant_in(&timer.key),
@@ -172,7 +172,7 @@ impl CallHost {
         }
     }
 
-    /// The offset of the event; for a timer, that of the event that set the timer.
+    /// Returns the offset of the event; for a timer, that of the event that set the timer.
     fn offset_of(&self, occasion: Trigger<'_>) -> Offset {
         match occasion {
             Trigger::Timer(timer) => timer.offset,
@@ -180,7 +180,7 @@ impl CallHost {
         }
     }
 
-    /// The emit depth of the event; for a timer, that of the event that set the timer.
+    /// Returns the emit depth of the event; for a timer, that of the event that set the timer.
     fn depth_of(&self, occasion: Trigger<'_>) -> u32 {
         match occasion {
             Trigger::Timer(timer) => timer.depth,
@@ -188,8 +188,8 @@ impl CallHost {
         }
     }
 
-    /// The emit depth of an event that is emitted because of `occasion`. Returns an error if the
-    /// depth exceeds the limit.
+    /// Returns the emit depth of an event that is emitted because of `occasion`. Returns an error
+    /// if the depth exceeds the limit.
     fn depth_below(&self, occasion: Trigger<'_>, kind: &str) -> Result<u32, HostError> {
         let depth = self.depth_of(occasion).saturating_add(1);
         let (most, limit) = match self.manifest.cycle_depth_max {
@@ -213,10 +213,10 @@ impl CallHost {
         }
     }
 
-    /// The time from which the retention of a written row is counted. It is the watermark or,
-    /// before the first watermark, the watermark that would follow from the event's time. If that
-    /// time is too far in the future to move the watermark, the latest time that can move it is
-    /// used instead.
+    /// Returns the time from which the retention of a written row is counted. It is the watermark
+    /// or, before the first watermark, the watermark that would follow from the event's time. If
+    /// that time is too far in the future to move the watermark, the latest time that can move it
+    /// is used instead.
     fn retention_base(&self, occasion: Trigger<'_>) -> Timestamp {
         match (self.watermark_at(occasion), self.manifest.event_time, occasion) {
             (Timestamp::MIN, Some(rules), Trigger::Event(index)) => {
@@ -247,8 +247,8 @@ impl CallHost {
         Ok(declared)
     }
 
-    /// Whether `occasion` may use `key`. If the key belongs to a tenant, the event or timer must
-    /// belong to the same tenant.
+    /// Returns whether `occasion` may use `key`. If the key belongs to a tenant, the event or timer
+    /// must belong to the same tenant.
     fn may_use(&self, occasion: Trigger<'_>, key: &str) -> bool {
         tenant_in(key).is_none_or(|tenant| self.tenant_of(occasion) == Some(tenant))
     }
@@ -318,16 +318,16 @@ impl CallHost {
         Ok(())
     }
 
-    /// The due time of the timer with the key `key`; `None` if it is not set. A timer that is due
-    /// at the tick of this call counts as not set, because it fires in this call or in a later call
-    /// of the same tick.
+    /// Returns the due time of the timer with the key `key`; `None` if it is not set. A timer that
+    /// is due at the tick of this call counts as not set, because it fires in this call or in a
+    /// later call of the same tick.
     fn due_of(&self, key: &str) -> Result<Option<Vec<u8>>, HostError> {
         let due = self.read(Space::TimersByKey, key.as_bytes())?;
         let fired = time_key(self.batch.watermark);
         Ok(due.filter(|due| self.batch.timers.is_empty() || due.as_slice() > fired.as_slice()))
     }
 
-    /// Whether the timer with the key `key` is set to `at`.
+    /// Returns whether the timer with the key `key` is set to `at`.
     fn is_set(&self, at: Timestamp, key: &str) -> Result<bool, HostError> {
         let Some(mut by_time) = self.due_of(key)? else {
             return Ok(false);
@@ -351,7 +351,7 @@ impl CallHost {
     }
 }
 
-/// The tenant to which a key belongs: the part of the key before U+0000.
+/// Returns the tenant to which a key belongs: the part of the key before U+0000.
 fn tenant_in(key: &str) -> Option<&str> {
     key.split_once('\0').map(|(tenant, _)| tenant)
 }

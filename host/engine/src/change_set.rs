@@ -136,8 +136,8 @@ impl SpaceChanges {
         }
     }
 
-    /// Whether both change sets are found by hash and `self` has memory for more changes than
-    /// `other`.
+    /// Returns whether both change sets are found by hash and `self` has memory for more changes
+    /// than `other`.
     fn has_more_memory(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Hashed(this), Self::Hashed(other)) => {
@@ -162,7 +162,7 @@ impl ChangeSet {
         self.spaces.values().all(SpaceChanges::is_empty)
     }
 
-    /// All changes, in order of space and key.
+    /// Returns all changes, in order of space and key.
     pub(crate) fn all(&self) -> BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>> {
         let mut all = BTreeMap::new();
         for (space, changes) in &self.spaces {
@@ -181,7 +181,7 @@ impl ChangeSet {
         all
     }
 
-    /// The approximate number of bytes of all changes.
+    /// Returns the approximate number of bytes of all changes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -294,13 +294,13 @@ impl PendingForm {
 }
 
 impl PendingChanges {
-    /// All changes in key order, as the store writes them.
+    /// Returns all changes in key order, as the store writes them.
     pub(crate) fn writes(&self) -> Writes {
         self.spaces.iter().map(|(space, changes)| (*space, changes.in_order().clone())).collect()
     }
 
-    /// An empty change set that uses the memory of this one, unless a reader still needs that
-    /// memory.
+    /// Returns an empty change set that uses the memory of this one, unless a reader still needs
+    /// that memory.
     pub(crate) fn into_recycled(self) -> ChangeSet {
         let mut recycled = ChangeSet::default();
         for (space, changes) in self.spaces {

@@ -205,7 +205,7 @@ enum Execution {
 }
 
 impl PendingCommit {
-    /// Whether the commit has ended, so that waiting for it takes no time.
+    /// Returns whether the commit has ended, so that waiting for it takes no time.
     pub(crate) fn has_ended(&self) -> bool {
         matches!(&self.execution, Some(Execution::Thread(thread)) if thread.is_finished())
     }
@@ -271,39 +271,39 @@ impl CommitPipeline {
         }
     }
 
-    /// Whether these are the commits of a shard that serves the engine, and not those of a fold for
-    /// a determinism check or a verification.
+    /// Returns whether these are the commits of a shard that serves the engine, and not those of a
+    /// fold for a determinism check or a verification.
     pub(crate) fn is_live(&self) -> bool {
         self.committers.is_some()
     }
 
-    /// Whether a commit is in progress.
+    /// Returns whether a commit is in progress.
     pub(crate) fn is_pending(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// Whether a commit was in progress and has ended.
+    /// Returns whether a commit was in progress and has ended.
     pub(crate) fn has_ended(&self) -> bool {
         self.pending.as_ref().is_some_and(PendingCommit::has_ended)
     }
 
-    /// The time since the last commit began.
+    /// Returns the time since the last commit began.
     pub(crate) fn age(&self, now: Duration) -> Duration {
         now.saturating_sub(self.last)
     }
 
-    /// The next offset that the last commit contains, whether it is durable or in progress or
-    /// neither.
+    /// Returns the next offset that the last commit contains, whether it is durable or in progress
+    /// or neither.
     pub(crate) fn in_commit(&self) -> Offset {
         self.in_commit.max(self.committed.0)
     }
 
-    /// Whether the watermark has moved since the last commit.
+    /// Returns whether the watermark has moved since the last commit.
     pub(crate) fn is_behind(&self, watermark: Timestamp) -> bool {
         self.committed.1 != watermark
     }
 
-    /// Whether the next offset or the watermark has moved since the last commit.
+    /// Returns whether the next offset or the watermark has moved since the last commit.
     pub(crate) fn has_moved(&self, meta: &ShardMeta) -> bool {
         self.committed != (meta.next, meta.watermark)
     }
@@ -377,8 +377,8 @@ mod tests {
 
     const ROWS: Space = Space::Table(TableId(0));
 
-    /// A state for tests. Each of its commits sends a message to `begun`, and then waits for a
-    /// message from `may`.
+    /// Returns a state for tests. Each of its commits sends a message to `begun`, and then waits
+    /// for a message from `may`.
     fn gate(begun: Sender<()>, may: Receiver<()>) -> Arc<MemoryShard> {
         let store = Arc::new(MemoryShard::default());
         store.before_commit(move || {

@@ -116,13 +116,13 @@ pub struct EngineConfig {
 }
 
 impl EngineConfig {
-    /// The value of [`EngineConfig::ahead_max_s`] in microseconds.
+    /// Returns the value of [`EngineConfig::ahead_max_s`] in microseconds.
     pub(crate) fn ahead_max_us(&self) -> i64 {
         i64::try_from(self.ahead_max_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX)
     }
 
-    /// A number that identifies the limits on which it depends whether an event is parked; never 0.
-    /// If these limits change, the same log may fold to another state.
+    /// Returns a number that identifies the limits on which it depends whether an event is parked;
+    /// never 0. If these limits change, the same log may fold to another state.
     pub(crate) fn limits(&self) -> u64 {
         let deciding = [
             self.fuel_event,

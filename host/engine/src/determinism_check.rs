@@ -49,7 +49,8 @@ impl FoldOptions {
         Self { batch_events: events, drop_instances: None, vary_batches: false }
     }
 
-    /// The maximum number of events in the next batch. `seed` is the current seed, if there is one.
+    /// Returns the maximum number of events in the next batch. `seed` is the current seed, if there
+    /// is one.
     fn next_batch(self, seed: Option<u64>) -> usize {
         let most = self.batch_events.max(1);
         let varied = seed.filter(|_| self.vary_batches).map(varied_batch);
@@ -307,7 +308,8 @@ fn same(
     Err(EngineError::Nondeterministic(Box::new(difference)))
 }
 
-/// The first difference between two folds. Contains the space, the key and both values, as text.
+/// Returns the first difference between two folds. Contains the space, the key and both values, as
+/// text.
 fn difference(
     plugin: &Arc<dyn Plugin>,
     first: &FoldResult,
@@ -366,8 +368,8 @@ fn line_sink(lines: Arc<Mutex<Vec<LogLine>>>, most: usize, partition: PartitionI
     })
 }
 
-/// The next number of the pseudo-random sequence that decides which instances are dropped. It is
-/// the step of SplitMix64 (Steele et al. 2014).
+/// Returns the next number of the pseudo-random sequence that decides which instances are dropped.
+/// It is the step of SplitMix64 (Steele et al. 2014).
 pub(crate) fn next_pattern(seed: u64) -> u64 {
     let mut z = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
@@ -375,7 +377,7 @@ pub(crate) fn next_pattern(seed: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The size of a batch, chosen by a number of the sequence of [`next_pattern`].
+/// Returns the size of a batch, chosen by a number of the sequence of [`next_pattern`].
 pub(crate) fn varied_batch(pattern: u64) -> usize {
     const MOST: usize = VARIED_EVENTS_MAX;
     // These bits of the number do not decide which instances are dropped. Most batches are large,
@@ -443,12 +445,12 @@ impl EventList {
         Ok(list)
     }
 
-    /// The chunks with the events, in order.
+    /// Returns the chunks with the events, in order.
     pub(crate) fn chunks(&self) -> &[Arc<Chunk>] {
         &self.chunks
     }
 
-    /// How many events there are.
+    /// Returns how many events there are.
     #[must_use]
     #[expect(clippy::len_without_is_empty, reason = "a count of events, not a collection")]
     pub fn len(&self) -> usize {
@@ -486,7 +488,7 @@ impl Log for EventList {
 }
 
 impl EventList {
-    /// The partition to which the events belong.
+    /// Returns the partition to which the events belong.
     #[must_use]
     pub fn partition(&self) -> PartitionId {
         self.partition

@@ -44,8 +44,8 @@ impl DueWatch {
         }
     }
 
-    /// The due time of a timer that should have fired within the batch. If there are several, it is
-    /// the earliest.
+    /// Returns the due time of a timer that should have fired within the batch. If there are
+    /// several, it is the earliest.
     pub(crate) fn missed(&self) -> Option<Timestamp> {
         let left = self.set.values().map(|(_, due)| *due);
         left.chain(self.missed).min()
@@ -56,7 +56,7 @@ impl DueWatch {
 mod tests {
     use super::*;
 
-    /// A watch for a batch with events at the watermarks 0, 10, 20 and 30.
+    /// Returns a watch for a batch with events at the watermarks 0, 10, 20 and 30.
     fn watch() -> DueWatch {
         let watermarks = [0, 10, 20, 30].map(Timestamp).to_vec();
         DueWatch::of(&Batch { watermarks, ..Batch::default() })

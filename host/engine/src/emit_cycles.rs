@@ -27,7 +27,7 @@ impl ProjectionNode {
         }
     }
 
-    /// An event type that this projection emits and to which `next` subscribes.
+    /// Returns an event type that this projection emits and to which `next` subscribes.
     fn feeds(&self, next: &Self) -> Option<&str> {
         self.emits.iter().find(|kind| next.subscribes.matches(kind)).map(String::as_str)
     }
@@ -62,8 +62,8 @@ impl Engine {
     }
 }
 
-/// The manifests of those versions of a projection that the check includes: the active one and,
-/// with `upcoming`, those that backfill or are ready.
+/// Returns the manifests of those versions of a projection that the check includes: the active one
+/// and, with `upcoming`, those that backfill or are ready.
 fn counted(record: &ProjectionRecord, upcoming: bool) -> impl Iterator<Item = &Manifest> {
     let counts = move |state: VersionState| match state {
         VersionState::Active => true,
@@ -73,8 +73,8 @@ fn counted(record: &ProjectionRecord, upcoming: bool) -> impl Iterator<Item = &M
     record.versions.iter().filter(move |v| counts(v.state)).map(|v| &v.manifest)
 }
 
-/// The first cycle through node 0 that a manifest in it does not allow, as text; `None` if there is
-/// no such cycle.
+/// Returns the first cycle through node 0 that a manifest in it does not allow, as text; `None` if
+/// there is no such cycle.
 fn find_forbidden_cycle(nodes: &[ProjectionNode]) -> Option<String> {
     (0..nodes.len()).filter(|&index| !nodes[index].allows).find_map(|index| {
         let mut cycle = path(nodes, 0, index)?;
@@ -83,8 +83,8 @@ fn find_forbidden_cycle(nodes: &[ProjectionNode]) -> Option<String> {
     })
 }
 
-/// The nodes on a shortest path from `from` to `to`, without `to` itself. The path has at least one
-/// step.
+/// Returns the nodes on a shortest path from `from` to `to`, without `to` itself. The path has at
+/// least one step.
 fn path(nodes: &[ProjectionNode], from: usize, to: usize) -> Option<Vec<usize>> {
     // If no projection subscribes to what node 0 emits, there is no cycle through node 0.
     if from == to && from == 0 && !nodes.iter().any(|next| nodes[0].feeds(next).is_some()) {

@@ -62,7 +62,7 @@ pub(crate) fn check(event: &NewEvent) -> Result<(), EmitError> {
     Ok(())
 }
 
-/// The depth to which arrays and objects are nested in `json`, which must be valid.
+/// Returns the depth to which arrays and objects are nested in `json`, which must be valid.
 fn depth(json: &[u8]) -> usize {
     let (mut depth, mut deepest, mut in_string, mut escaped) = (0_usize, 0, false, false);
     for byte in json {

@@ -124,8 +124,8 @@ impl Engine {
         self.scheduler.turn_once(&*self.ports.clock, &self.run_turn())
     }
 
-    /// The function that the engine's threads run. It keeps the engine alive until the threads have
-    /// ended.
+    /// Returns the function that the engine's threads run. It keeps the engine alive until the
+    /// threads have ended.
     fn run_turn(self: &Arc<Self>) -> RunTurn {
         let engine = self.clone();
         Arc::new(move |handle| engine.run_shard_turn(handle))

@@ -179,7 +179,7 @@ pub enum EngineError {
 }
 
 impl EngineError {
-    /// The stable code of this error in the documentation.
+    /// Returns the stable code of this error in the documentation.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {

@@ -10,7 +10,7 @@ use lantern_core::PairSpan;
 /// The hasher that all change sets use, so that a key is hashed only once for all of them.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::default);
 
-/// The hash of `key`. It is the same for every [`KeyIndex`].
+/// Returns the hash of `key`. It is the same for every [`KeyIndex`].
 #[inline]
 pub(crate) fn hash(key: &[u8]) -> u64 {
     HASHER.hash_one(key)
@@ -31,7 +31,7 @@ fn half(hash: u64) -> u32 {
 }
 
 impl KeyIndex {
-    /// The index in [`KeyIndex::pairs`] of the pair with the key `key`.
+    /// Returns the index in [`KeyIndex::pairs`] of the pair with the key `key`.
     #[inline]
     pub(crate) fn find(&self, bytes: &[u8], hash: u64, key: &[u8]) -> Option<usize> {
         let same = |(part, index): &(u32, u32)| {
@@ -40,13 +40,13 @@ impl KeyIndex {
         self.slots.find(hash, same).map(|(_, index)| *index as usize)
     }
 
-    /// Whether the index may contain a pair whose key has this hash. It may return `true` although
-    /// there is no such pair.
+    /// Returns whether the index may contain a pair whose key has this hash. It may return `true`
+    /// although there is no such pair.
     pub(crate) fn has_alike(&self, hash: u64) -> bool {
         self.slots.find(hash, |(part, _)| *part == half(hash)).is_some()
     }
 
-    /// All pairs, each with the hash of its key, in no particular order.
+    /// Returns all pairs, each with the hash of its key, in no particular order.
     pub(crate) fn pairs(&self) -> &[(u64, PairSpan)] {
         &self.pairs
     }
@@ -61,7 +61,7 @@ impl KeyIndex {
         self.pairs[index].1 = pair;
     }
 
-    /// The number of pairs for which there is memory.
+    /// Returns the number of pairs for which there is memory.
     pub(crate) fn capacity(&self) -> usize {
         self.pairs.capacity()
     }

@@ -15,10 +15,10 @@ const SCAN_CAPACITY: usize = 64;
 
 /// A set of changes. Its values replace those of the layers and of the store below it.
 pub(crate) trait Layer {
-    /// The changes of `space`, in which a key can be looked up.
+    /// Returns the changes of `space`, in which a key can be looked up.
     fn changes(&self, space: Space) -> SpaceLookup<'_>;
 
-    /// The changes of `space` whose keys are in `range`, in key order.
+    /// Returns the changes of `space` whose keys are in `range`, in key order.
     fn within(&self, space: Space, range: &KeyRange) -> SortedChanges<'_>;
 }
 
@@ -62,8 +62,8 @@ pub(crate) enum SpaceLookup<'a> {
 }
 
 impl<'a> SpaceLookup<'a> {
-    /// The change to `key`, whose hash is `hash`. It is `Some(None)` if the key is deleted, and
-    /// `None` if the key is unchanged.
+    /// Returns the change to `key`, whose hash is `hash`. It is `Some(None)` if the key is deleted,
+    /// and `None` if the key is unchanged.
     #[inline]
     pub(crate) fn find(self, hash: u64, key: &[u8]) -> Option<Option<&'a [u8]>> {
         match self {
@@ -77,8 +77,8 @@ impl<'a> SpaceLookup<'a> {
     }
 }
 
-/// The value under `key`. It comes from the topmost layer that changes the key, or from the store
-/// if no layer does.
+/// Returns the value under `key`. It comes from the topmost layer that changes the key, or from the
+/// store if no layer does.
 pub(crate) fn get(
     layers: &[&dyn Layer],
     store: &dyn ReadStore,
@@ -225,7 +225,7 @@ impl<'a> StoredPages<'a> {
         Self { store, space, unread: Some(range.clone()), page, limit, reverse }
     }
 
-    /// The key of the next pair. The pair is not removed.
+    /// Returns the key of the next pair. The pair is not removed.
     fn peek(&mut self) -> Result<Option<&[u8]>, StoreError> {
         if self.page.peek().is_none()
             && let Some(range) = self.unread.take()

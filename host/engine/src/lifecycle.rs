@@ -54,7 +54,7 @@ impl Upload {
     }
 }
 
-/// The id of the version that consists of a plugin, its parameters and, if the plugin is an
+/// Returns the id of the version that consists of a plugin, its parameters and, if the plugin is an
 /// interpreter, the source code that it runs; see [`VersionId`].
 #[must_use]
 pub fn version_id(sha256: &str, parameters: &str, source: Option<&VersionSource>) -> VersionId {
@@ -73,8 +73,8 @@ pub fn version_id(sha256: &str, parameters: &str, source: Option<&VersionSource>
 }
 
 impl Engine {
-    /// The record of the projection `name`, or a new record. Returns an error if the projection
-    /// already has the maximum number of versions.
+    /// Returns the record of the projection `name`, or a new record. Returns an error if the
+    /// projection already has the maximum number of versions.
     fn record_with_room(&self, name: &str) -> Result<ProjectionRecord, EngineError> {
         let record = match self.registry.read().get(name) {
             Some(projection) => projection.record.clone(),

@@ -38,7 +38,7 @@ pub(crate) struct TimedEvent<'a> {
 }
 
 impl LogTime {
-    /// The log time that is stored in `meta`.
+    /// Returns the log time that is stored in `meta`.
     pub(crate) fn of(meta: &ShardMeta) -> Self {
         Self { max_time: meta.max_time, ahead: meta.ahead.clone() }
     }
@@ -136,8 +136,8 @@ impl LogTime {
     }
 }
 
-/// The time of event `index` of `chunk`. If the log knows append times, it is at most `bound_us`
-/// after the append time.
+/// Returns the time of event `index` of `chunk`. If the log knows append times, it is at most
+/// `bound_us` after the append time.
 pub(crate) fn bounded(chunk: &Chunk, index: usize, bound_us: i64) -> Timestamp {
     let time = chunk.events.times()[index];
     chunk.appended(index).map_or(time, |appended| time.min(appended.saturating_add(bound_us)))

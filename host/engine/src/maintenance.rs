@@ -55,8 +55,8 @@ impl Engine {
         committed
     }
 
-    /// Whether a heartbeat with the event time `time` would fire a timer in a shard of `partition`,
-    /// because it would move the watermark past the timer.
+    /// Returns whether a heartbeat with the event time `time` would fire a timer in a shard of
+    /// `partition`, because it would move the watermark past the timer.
     #[must_use]
     pub fn heartbeat_due(&self, partition: PartitionId, time: Timestamp) -> bool {
         let projections = self.registry.read();
@@ -77,7 +77,7 @@ impl Engine {
     }
 }
 
-/// The due time of the first timer in a shard's committed state.
+/// Returns the due time of the first timer in a shard's committed state.
 fn first_timer(handle: &ShardHandle) -> Option<Timestamp> {
     let store = handle.store.as_ref()?;
     let all = KeyRange::all();

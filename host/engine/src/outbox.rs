@@ -35,27 +35,27 @@ pub(crate) struct OutboxRecord {
 /// log's events alone.
 pub(crate) const REFUSED_FIRST: u64 = 1 << 63;
 
-/// The range of keys of the events that will be sent, from number `from` on.
+/// Returns the range of keys of the events that will be sent, from number `from` on.
 pub(crate) fn unsent_from(from: u64) -> KeyRange {
     KeyRange { start: from.to_be_bytes().to_vec(), end: Some(REFUSED_FIRST.to_be_bytes().to_vec()) }
 }
 
-/// The range of keys of the events that the log has refused.
+/// Returns the range of keys of the events that the log has refused.
 pub(crate) fn refused_range() -> KeyRange {
     KeyRange { start: REFUSED_FIRST.to_be_bytes().to_vec(), end: None }
 }
 
-/// The entries of the outbox that will be sent, the newest first.
+/// Returns the entries of the outbox that will be sent, the newest first.
 pub(crate) fn newest_unsent(store: &dyn ReadStore, limit: usize) -> Result<Pairs, StoreError> {
     store.scan(Space::Outbox, &unsent_from(0), limit, true)
 }
 
-/// Whether there are emitted events that will be sent.
+/// Returns whether there are emitted events that will be sent.
 pub(crate) fn has_unsent(store: &dyn ReadStore) -> Result<bool, StoreError> {
     Ok(!store.scan(Space::Outbox, &unsent_from(0), 1, false)?.is_empty())
 }
 
-/// The emitted events that the log has refused, as parked records.
+/// Returns the emitted events that the log has refused, as parked records.
 pub(crate) fn refused_of(
     store: &dyn ReadStore,
     limit: usize,
@@ -153,7 +153,7 @@ impl Outbox {
         })
     }
 
-    /// Why the log does not accept the oldest events.
+    /// Returns why the log does not accept the oldest events.
     pub(crate) fn fault(&self) -> Option<&Fault> {
         self.stuck.as_ref()
     }
@@ -206,7 +206,7 @@ pub mod fuzzing {
 
     use super::OutboxRecord;
 
-    /// All emitted events in `store` that the log has refused.
+    /// Returns all emitted events in `store` that the log has refused.
     ///
     /// # Errors
     /// Returns [`StoreError`] if they cannot be read.
@@ -221,13 +221,13 @@ pub mod fuzzing {
         postcard::to_stdvec(&record).ok()
     }
 
-    /// The id of the emitted event in `bytes`; `None` if the bytes are damaged.
+    /// Returns the id of the emitted event in `bytes`; `None` if the bytes are damaged.
     #[must_use]
     pub fn outbox_id(bytes: &[u8]) -> Option<String> {
         postcard::from_bytes::<OutboxRecord>(bytes).ok().map(|record| record.id)
     }
 
-    /// The record with which the outbox stores an event.
+    /// Returns the record with which the outbox stores an event.
     #[must_use]
     pub fn encode_outbox(id: &str, event: OutboxEvent, traceparent: Option<String>) -> Vec<u8> {
         let record = OutboxRecord { id: id.into(), event, traceparent, refused: String::new() };

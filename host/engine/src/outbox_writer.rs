@@ -43,14 +43,14 @@ pub(crate) struct SendLimits<'a> {
     pub(crate) quota: &'a EmitQuota,
 }
 
-/// How many of the events that the plugin emits for the next event are already in the log, because
-/// the version emitted them before a rebuild. It is all (`u64::MAX`) or none (0).
+/// Returns how many of the events that the plugin emits for the next event are already in the log,
+/// because the version emitted them before a rebuild. It is all (`u64::MAX`) or none (0).
 pub(crate) fn sent_by_events(state: &ShardState) -> u64 {
     if state.meta.next < state.outbox.emit_from.events { u64::MAX } else { 0 }
 }
 
-/// How many of the events that timers emit at the next offset are already in the log, because the
-/// version emitted them before a rebuild.
+/// Returns how many of the events that timers emit at the next offset are already in the log,
+/// because the version emitted them before a rebuild.
 pub(crate) fn sent_by_timers(state: &ShardState) -> u64 {
     let (from, meta) = (state.outbox.emit_from, &state.meta);
     match meta.next.cmp(&from.timers) {
@@ -286,12 +286,12 @@ fn send_from(
     Ok(count)
 }
 
-/// The number of emitted events that still have to be appended to the log.
+/// Returns the number of emitted events that still have to be appended to the log.
 pub(crate) fn unsent(state: &ShardState) -> u64 {
     state.meta.outbox_next.saturating_sub(state.outbox.sent.lock().done)
 }
 
-/// Whether there are emitted events to send, or sent events to remove.
+/// Returns whether there are emitted events to send, or sent events to remove.
 pub(crate) fn has_outbox(state: &ShardState) -> bool {
     state.outbox.first < state.meta.outbox_next
 }

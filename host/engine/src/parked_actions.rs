@@ -222,8 +222,8 @@ fn selects(selection: &ParkedSelection, record: &ParkedRecord) -> bool {
 }
 
 impl ParkedSelection {
-    /// Whether the selection contains the event of this tenant and subject at `offset`, or an
-    /// emitted event that this event has caused.
+    /// Returns whether the selection contains the event of this tenant and subject at `offset`, or
+    /// an emitted event that this event has caused.
     pub(crate) fn names(&self, offset: Offset, tenant: &str, subject: &str) -> bool {
         let Self { all, offsets, partition: _, tenant: of, subject: about } = self;
         let of_tenant = of.as_ref().is_none_or(|of| *of == tenant);
@@ -236,7 +236,7 @@ impl ParkedSelection {
     }
 }
 
-/// The description of a parked event in an answer to an operator.
+/// Returns the description of a parked event in an answer to an operator.
 pub(crate) fn status_of(partition: u32, record: ParkedRecord) -> ParkedStatus {
     let kind = match record.kind {
         ParkedKind::Event => "event",

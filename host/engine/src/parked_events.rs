@@ -34,14 +34,14 @@ impl Parking {
         Ok(Self { on_failure, blocked: BlockedSubjects::open(store)?, in_a_row: 0 })
     }
 
-    /// The subjects whose later events wait.
+    /// Returns the subjects whose later events wait.
     pub(crate) fn blocked(&self) -> &BlockedSubjects {
         &self.blocked
     }
 
-    /// Whether later events of the record's tenant and subject wait behind it. No event
-    /// waits behind an unreadable record, whose subject is unknown, or behind a timer,
-    /// which has no subject.
+    /// Returns whether later events of the record's tenant and subject wait behind it. No event
+    /// waits behind an unreadable record, whose subject is unknown, or behind a timer, which has no
+    /// subject.
     pub(crate) fn blocks(&self, record: &ParkedRecord) -> bool {
         self.on_failure == OnFailure::ParkSubject
             && !matches!(record.kind, ParkedKind::Timer(..))
@@ -108,7 +108,7 @@ impl Parking {
         self.in_a_row = 0;
     }
 
-    /// The number of events parked since the last event that was applied.
+    /// Returns the number of events parked since the last event that was applied.
     pub(crate) fn in_a_row(&self) -> u64 {
         self.in_a_row
     }
@@ -133,13 +133,13 @@ impl Parking {
     }
 }
 
-/// Whether `event` is an unreadable record of unknown type, which may belong to any
+/// Returns whether `event` is an unreadable record of unknown type, which may belong to any
 /// projection.
 pub(crate) fn is_of_unknown_type(event: &Event) -> bool {
     event.kind == UNREADABLE_TYPE && claimed_type(&event.extensions).is_none()
 }
 
-/// How many parked events are counted for the limit `engine.parked_max`.
+/// Returns how many parked events are counted for the limit `engine.parked_max`.
 pub(crate) fn counted(meta: &ShardMeta) -> u64 {
     meta.parked_now.saturating_sub(meta.unreadable_now)
 }
@@ -175,7 +175,7 @@ pub(crate) fn note_failed_again(
     buffer.set(Space::Parked, key, Some(&record.encode()));
 }
 
-/// The reason and the backtrace of an error, as text.
+/// Returns the reason and the backtrace of an error, as text.
 pub(crate) fn explain(error: &ApplyError) -> (String, String) {
     match error {
         ApplyError::Trapped { message, backtrace, .. } => (message.clone(), backtrace.clone()),
@@ -221,7 +221,7 @@ fn decode_parked((key, value): (Vec<u8>, Vec<u8>)) -> Result<(Vec<u8>, ParkedRec
     }
 }
 
-/// The first key after `key`.
+/// Returns the first key after `key`.
 pub(crate) fn after(key: &[u8]) -> Vec<u8> {
     let mut next = key.to_vec();
     next.push(0);

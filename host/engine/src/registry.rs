@@ -41,7 +41,7 @@ pub(crate) struct Projection {
 }
 
 impl Projection {
-    /// The feed's epoch; empty if no version is active.
+    /// Returns the feed's epoch; empty if no version is active.
     pub(crate) fn epoch(&self) -> String {
         let build = self.record.active.as_ref().and_then(|id| self.builds.get(id));
         build.map(|build| build.epoch(&self.record)).unwrap_or_default()
@@ -59,13 +59,13 @@ pub(crate) struct VersionBuild {
 }
 
 impl VersionBuild {
-    /// A number that changes if the state of one of the shards begins again from scratch.
+    /// Returns a number that changes if the state of one of the shards begins again from scratch.
     pub(crate) fn born(&self) -> u64 {
         self.handles.iter().fold(0, |all, handle| all.rotate_left(7) ^ handle.born)
     }
 
-    /// The feed's epoch, if this build belongs to the active version of `record`; otherwise an
-    /// empty text.
+    /// Returns the feed's epoch, if this build belongs to the active version of `record`; otherwise
+    /// an empty text.
     pub(crate) fn epoch(&self, record: &ProjectionRecord) -> String {
         record.epoch(self.born())
     }
@@ -83,7 +83,7 @@ impl Registry {
         self.0.write()
     }
 
-    /// The record of a projection.
+    /// Returns the record of a projection.
     ///
     /// # Errors
     /// Returns [`EngineError::NoProjection`].
@@ -91,7 +91,7 @@ impl Registry {
         self.with(projection, |entry| entry.record.clone())
     }
 
-    /// The shards of a version.
+    /// Returns the shards of a version.
     ///
     /// # Errors
     /// Returns [`EngineError::NoProjection`], [`EngineError::NoVersion`].
@@ -104,12 +104,12 @@ impl Registry {
         build.ok_or_else(|| EngineError::NoVersion(projection.into(), version.clone()))
     }
 
-    /// Whether the projection has this version.
+    /// Returns whether the projection has this version.
     pub(crate) fn has_version(&self, projection: &str, version: &VersionId) -> bool {
         self.build(projection, version).is_ok()
     }
 
-    /// The shards of all versions of a projection.
+    /// Returns the shards of all versions of a projection.
     ///
     /// # Errors
     /// Returns [`EngineError::NoProjection`].
@@ -150,7 +150,8 @@ impl Registry {
         builds.flat_map(|build| build.handles.iter().cloned()).collect()
     }
 
-    /// The shard of the active version that `handle` must not overtake; `None` if there is none.
+    /// Returns the shard of the active version that `handle` must not overtake; `None` if there is
+    /// none.
     pub(crate) fn leader_of(&self, handle: &ShardHandle) -> Option<Arc<ShardHandle>> {
         if handle.active.load(Ordering::Acquire) {
             return None;
@@ -167,8 +168,8 @@ impl Registry {
         leader.store.is_some().then(|| leader.clone())
     }
 
-    /// The shards of other versions of the same projection and partition whose offsets are lower
-    /// than that of `handle`.
+    /// Returns the shards of other versions of the same projection and partition whose offsets are
+    /// lower than that of `handle`.
     pub(crate) fn followers_of(&self, handle: &ShardHandle) -> Vec<Arc<ShardHandle>> {
         let projections = self.read();
         let Some(projection) = projections.get(&handle.id.projection) else {
@@ -182,7 +183,7 @@ impl Registry {
             .collect()
     }
 
-    /// The shards of the active version, and its epoch.
+    /// Returns the shards of the active version, and its epoch.
     ///
     /// # Errors
     /// Returns [`ViewError`] if there is no such projection, or none of its versions is active.
@@ -201,8 +202,8 @@ impl Registry {
         Ok((build.clone(), build.epoch(&entry.record)))
     }
 
-    /// The shards of a version, active or not. Also returns the epoch under which the version's
-    /// tables are read while it is not active.
+    /// Returns the shards of a version, active or not. Also returns the epoch under which the
+    /// version's tables are read while it is not active.
     ///
     /// # Errors
     /// Returns [`ViewError`] if there is no such version.
@@ -273,7 +274,8 @@ impl VersionBuild {
         }
     }
 
-    /// Why the tables of the version cannot be read after a crash. `None` if they can be read.
+    /// Returns why the tables of the version cannot be read after a crash. `None` if they can be
+    /// read.
     pub(crate) fn recovering(&self, projection: &str) -> Option<Recovering> {
         let handle = self.handles.iter().find(|handle| handle.recovery.is_pending())?;
         let (activity, why) = handle.activity(true);

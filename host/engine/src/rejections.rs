@@ -34,7 +34,7 @@ impl Rejections {
         }
     }
 
-    /// The rejected events, in the order of the batch.
+    /// Returns the rejected events, in the order of the batch.
     pub(crate) fn rejected(&self) -> &[Rejected] {
         &self.rejected
     }
@@ -110,8 +110,8 @@ pub(crate) struct RejectionRoom {
 }
 
 impl RejectionRoom {
-    /// The first of the events in `rejected` that cannot be parked. The plugin is called again with
-    /// this event alone.
+    /// Returns the first of the events in `rejected` that cannot be parked. The plugin is called
+    /// again with this event alone.
     pub(crate) fn first_without(self, rejected: &[Rejected]) -> Option<&Rejected> {
         let (mut in_a_row, mut next) = (self.in_a_row, 0);
         (0..).zip(rejected).find_map(|(count, rejected)| {

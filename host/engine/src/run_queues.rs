@@ -73,9 +73,9 @@ impl CpuMeter {
         Self { measured_at: clock.thread_cpu(), since: Duration::ZERO }
     }
 
-    /// The CPU time of a step that has just ended and took `time` of wall time. Its error
-    /// is less than [`UNMETERED`]. For a long step it may be too low, because the wall time
-    /// of the steps before it is subtracted.
+    /// Returns the CPU time of a step that has just ended and took `time` of wall time. Its error
+    /// is less than [`UNMETERED`]. For a long step it may be too low, because the wall time of the
+    /// steps before it is subtracted.
     pub(crate) fn step(&mut self, clock: &dyn Clock, time: Duration) -> Duration {
         let before = self.since;
         self.since += time;
@@ -346,7 +346,7 @@ fn in_turn<Q>(
     queues.into_iter().find_map(pop)
 }
 
-/// How many more cheap calls a shard needs after a step before it counts as quick.
+/// Returns how many more cheap calls a shard needs after a step before it counts as quick.
 fn quick_after(before: u8, took: &StepCost) -> u8 {
     if took.fuel > SLOW_FUEL {
         QUICK_CALLS

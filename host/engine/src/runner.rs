@@ -69,7 +69,7 @@ impl Runner {
         }
     }
 
-    /// Whether there is no instance, so that the next call runs on a fresh one.
+    /// Returns whether there is no instance, so that the next call runs on a fresh one.
     pub(crate) fn is_fresh(&self) -> bool {
         self.instance.is_none()
     }
@@ -94,7 +94,7 @@ impl Runner {
         true
     }
 
-    /// The number of events that a batch should have so that its fuel is sufficient.
+    /// Returns the number of events that a batch should have so that its fuel is sufficient.
     pub(crate) fn batch_events(&self, config: &EngineConfig) -> usize {
         let most = config.batch_events_max;
         let Some(each) = self.usage.fuel_per_event else {

@@ -111,7 +111,7 @@ impl<'a> Sample<'a> {
         })
     }
 
-    /// The numbers in `counts` as text: `1,000 of 1,000 `order.placed`` for each type.
+    /// Returns the numbers in `counts` as text: `1,000 of 1,000 `order.placed`` for each type.
     fn in_events(&self, counts: &BTreeMap<String, u64>) -> String {
         let mut texts: Vec<String> = counts
             .iter()
@@ -128,7 +128,7 @@ impl<'a> Sample<'a> {
     }
 }
 
-/// A number as text, with commas between thousands.
+/// Returns a number as text, with commas between thousands.
 fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::new();

@@ -18,8 +18,8 @@ use crate::stop_reason::{CallError, StopReason};
 /// How many bytes of a key or value the report of a difference shows.
 const SHOWN_BYTES_MAX: usize = 200;
 
-/// Whether the batch at `offset` belongs to the sample. About one batch in `every` does. This
-/// depends on the offset alone, not on when events arrive.
+/// Returns whether the batch at `offset` belongs to the sample. About one batch in `every` does.
+/// This depends on the offset alone, not on when events arrive.
 pub(crate) fn is_sampled(offset: u64, every: u64) -> bool {
     every > 0 && mixed(offset).is_multiple_of(every)
 }
@@ -139,13 +139,13 @@ fn name_of(manifest: &Manifest, space: Space) -> String {
 
 type WriteSet = BTreeMap<(Space, Vec<u8>), Option<Vec<u8>>>;
 
-/// The value that a fold wrote under `entry`, as text; `None` if it wrote none.
+/// Returns the value that a fold wrote under `entry`, as text; `None` if it wrote none.
 fn written(all: &WriteSet, entry: &(Space, Vec<u8>)) -> Option<String> {
     let value = all.get(entry)?;
     Some(value.as_deref().map_or_else(|| "deleted".to_owned(), excerpt))
 }
 
-/// The beginning of a key or value, as text.
+/// Returns the beginning of a key or value, as text.
 pub(crate) fn excerpt(bytes: &[u8]) -> String {
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
     String::from_utf8_lossy(cut).escape_debug().to_string().replace("\\\"", "\"")

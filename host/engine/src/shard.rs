@@ -137,9 +137,9 @@ impl Shard {
         }
     }
 
-    /// Whether a commit is due although there are more events to fold. It is due if enough was
-    /// applied, or if the last commit was long ago. While a commit is in progress, the fold first
-    /// applies up to [`COMMIT_AHEAD`] times as much.
+    /// Returns whether a commit is due although there are more events to fold. It is due if enough
+    /// was applied, or if the last commit was long ago. While a commit is in progress, the fold
+    /// first applies up to [`COMMIT_AHEAD`] times as much.
     fn commit_is_due(&self, now: Duration) -> bool {
         let (config, bytes) = (&self.state.config, self.state.buffer.bytes());
         let due = self.commits.age(now) >= Duration::from_millis(config.commit_ms);
@@ -149,8 +149,8 @@ impl Shard {
         (due || full) && !waits
     }
 
-    /// Whether the next commit needs no sync. This is so if the version serves readers, and nothing
-    /// outside of the state depends on the commit.
+    /// Returns whether the next commit needs no sync. This is so if the version serves readers, and
+    /// nothing outside of the state depends on the commit.
     fn may_wait(&self, log: &dyn Log, now: Duration) -> bool {
         let state = &self.state;
         let serves = self.commits.is_live() && state.epoch.is_some();
@@ -222,8 +222,9 @@ impl Shard {
         Ticker { state: &mut self.state, runner: &mut self.runner }.tick()
     }
 
-    /// The offset at which reading stops. It is the leader's next offset, or the offset from which
-    /// a rebuild emits events, so that no batch contains events from both sides of that offset.
+    /// Returns the offset at which reading stops. It is the leader's next offset, or the offset
+    /// from which a rebuild emits events, so that no batch contains events from both sides of that
+    /// offset.
     fn read_before(&self, leader: Option<Offset>) -> Option<Offset> {
         let from = self.state.outbox.emit_from.events;
         let emits = (self.state.meta.next < from).then_some(from);
@@ -266,8 +267,8 @@ impl Shard {
         dropped
     }
 
-    /// Whether there are changes that are not committed. A new watermark counts as a change, even
-    /// if nothing was due.
+    /// Returns whether there are changes that are not committed. A new watermark counts as a
+    /// change, even if nothing was due.
     pub(crate) fn is_dirty(&self) -> bool {
         self.commits.is_pending()
             || !self.state.buffer.is_empty()
@@ -315,9 +316,9 @@ impl Shard {
         self.end_commit(outcome)
     }
 
-    /// Whether the shard has changed since its last commit. A higher next offset is a change, even
-    /// if the shard only skipped events to which the plugin does not subscribe. No commit may be in
-    /// progress when this is called.
+    /// Returns whether the shard has changed since its last commit. A higher next offset is a
+    /// change, even if the shard only skipped events to which the plugin does not subscribe. No
+    /// commit may be in progress when this is called.
     fn is_new(&self) -> bool {
         !self.state.buffer.is_empty() || self.commits.has_moved(&self.state.meta)
     }

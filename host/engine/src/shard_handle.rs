@@ -230,7 +230,7 @@ impl ShardHandle {
         Offset(self.next.load(Ordering::Acquire))
     }
 
-    /// Whether the shard may run: it is not deleted, paused or halted.
+    /// Returns whether the shard may run: it is not deleted, paused or halted.
     pub(crate) fn may_run(&self) -> bool {
         !self.deleted.load(Ordering::Acquire)
             && !self.paused.load(Ordering::Acquire)
@@ -266,8 +266,8 @@ impl ShardHandle {
         snapshot.outbox.rate.count(now, shard.state.meta.emitted);
     }
 
-    /// What the shard is doing, and why it cannot continue. `behind` tells whether the log has
-    /// events that the shard has not applied.
+    /// Returns what the shard is doing, and why it cannot continue. `behind` tells whether the log
+    /// has events that the shard has not applied.
     pub(crate) fn activity(&self, behind: bool) -> (&'static str, Option<String>) {
         let snapshot = self.snapshot.lock();
         if let Some(reason) = &snapshot.halted {
@@ -289,7 +289,7 @@ impl ShardHandle {
         }
     }
 
-    /// Whether a step of the shard is running or queued.
+    /// Returns whether a step of the shard is running or queued.
     fn has_turn(&self) -> bool {
         self.run.load(Ordering::Acquire) != IDLE
     }

@@ -84,8 +84,9 @@ impl ShardState {
         self.parking.remove(key, record, &mut self.meta, &mut self.buffer);
     }
 
-    /// The watermark at which the next batch must end: the time at which the first timer or expiry
-    /// in the state is due, or the earliest time at which a row that the batch writes may expire.
+    /// Returns the watermark at which the next batch must end: the time at which the first timer or
+    /// expiry in the state is due, or the earliest time at which a row that the batch writes may
+    /// expire.
     ///
     /// # Errors
     /// Returns [`StoreError`] if the state cannot be read.
@@ -99,8 +100,8 @@ impl ShardState {
         Ok(self.due_from.min(self.meta.watermark.saturating_add(retention)))
     }
 
-    /// The time at which the first timer or the first expiry of a row is due; [`Timestamp::MAX`] if
-    /// there is none.
+    /// Returns the time at which the first timer or the first expiry of a row is due;
+    /// [`Timestamp::MAX`] if there is none.
     ///
     /// # Errors
     /// Returns [`StoreError`] if the state cannot be read.
@@ -147,8 +148,8 @@ impl ShardState {
         Ok(call)
     }
 
-    /// The watermark that follows from the events applied so far; `None` if it is equal to the
-    /// current watermark. If it differs, timers may still have to fire.
+    /// Returns the watermark that follows from the events applied so far; `None` if it is equal to
+    /// the current watermark. If it differs, timers may still have to fire.
     pub(crate) fn watermark_due(&self) -> Option<Timestamp> {
         watermark_due(&self.manifest, &self.meta)
     }

@@ -286,7 +286,7 @@ pub struct ParkedOutcome {
 }
 
 impl ParkedOutcome {
-    /// The number of events that were removed or tried.
+    /// Returns the number of events that were removed or tried.
     pub(crate) fn handled(&self) -> u64 {
         self.done + self.failed + self.waiting
     }

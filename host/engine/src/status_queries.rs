@@ -22,13 +22,13 @@ use crate::{
 const PAGE_MAX: usize = 1_000;
 
 impl Engine {
-    /// The status of all projections, sorted by name.
+    /// Returns the status of all projections, sorted by name.
     #[must_use]
     pub fn status(&self) -> Vec<ProjectionStatus> {
         self.registry.read().values().map(|p| self.status_of_projection(p)).collect()
     }
 
-    /// The status of one projection.
+    /// Returns the status of one projection.
     ///
     /// # Errors
     /// Returns [`EngineError::NoProjection`] if there is no such projection.
@@ -40,7 +40,7 @@ impl Engine {
             .ok_or_else(|| EngineError::NoProjection(projection.into()))
     }
 
-    /// The source code that a version runs; `None` if its plugin is not an interpreter.
+    /// Returns the source code that a version runs; `None` if its plugin is not an interpreter.
     ///
     /// # Errors
     /// Returns [`EngineError::NoProjection`], [`EngineError::NoVersion`].
@@ -55,8 +55,8 @@ impl Engine {
         found.ok_or_else(|| EngineError::NoVersion(projection.into(), version.clone()))
     }
 
-    /// How far the active version is behind the log, in events and in milliseconds of
-    /// event time; `None` if that is unknown.
+    /// Returns how far the active version is behind the log, in events and in milliseconds of event
+    /// time; `None` if that is unknown.
     #[must_use]
     pub fn lag(&self, projection: &str) -> Option<(u64, u64)> {
         let projections = self.registry.read();
@@ -69,7 +69,7 @@ impl Engine {
         })
     }
 
-    /// The number of retries and drops of parked events that the states of all shards
+    /// Returns the number of retries and drops of parked events that the states of all shards
     /// contain. A fold of the same log on another server does not repeat them.
     #[must_use]
     pub fn decisions(&self) -> u64 {
@@ -79,7 +79,7 @@ impl Engine {
         handles.map(|handle| handle.snapshot.lock().meta.decisions).sum()
     }
 
-    /// The newest messages that the plugins of a projection logged, the newest last.
+    /// Returns the newest messages that the plugins of a projection logged, the newest last.
     ///
     /// # Errors
     /// Returns [`EngineError::NoProjection`] if there is no such projection.
@@ -92,8 +92,8 @@ impl Engine {
         Ok(lines.iter().skip(lines.len().saturating_sub(limit)).cloned().collect())
     }
 
-    /// The parked records of the active version on one partition whose keys are after `key`, with
-    /// their keys and in their order.
+    /// Returns the parked records of the active version on one partition whose keys are after
+    /// `key`, with their keys and in their order.
     ///
     /// # Errors
     /// Returns [`EngineError`] if there is no active version, or if its state cannot be read.
@@ -111,9 +111,9 @@ impl Engine {
         Ok(committed_page(&**store, &mut from, limit)?)
     }
 
-    /// The parked events of a version, by partition and offset. If no version is given, it is the
-    /// active one. If `subject` is given, only its events are returned. `cursor` is the `next` of
-    /// the previous page.
+    /// Returns the parked events of a version, by partition and offset. If no version is given, it
+    /// is the active one. If `subject` is given, only its events are returned. `cursor` is the
+    /// `next` of the previous page.
     ///
     /// # Errors
     /// Returns [`EngineError`] if there is no such version, or if its state cannot be read.
@@ -274,7 +274,7 @@ impl Engine {
         self.registry.build(projection, version)
     }
 
-    /// The bounds of the partition that the shard of `handle` folds, if they are known.
+    /// Returns the bounds of the partition that the shard of `handle` folds, if they are known.
     fn bounds(&self, handle: &ShardHandle) -> Option<PartitionBounds> {
         self.ports.log.bounds(handle.id.partition).ok()
     }

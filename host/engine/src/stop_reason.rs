@@ -38,8 +38,8 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
-    /// The reason to stop if a call whose batch spans no tick reports [`CallError::Due`], which
-    /// should not happen.
+    /// Returns the reason to stop if a call whose batch spans no tick reports [`CallError::Due`],
+    /// which should not happen.
     pub(crate) fn due_is_a_fault(due: Timestamp) -> StopReason {
         StopReason::Fault(format!(
             "a timer is due at {due}, before the last event of the call that set it"

@@ -81,7 +81,7 @@ pub(crate) struct NextCommit<'a> {
 }
 
 impl SyncPolicy {
-    /// The policy of a state whose durable record is `meta`. `recovers` is true if readers
+    /// Returns the policy of a state whose durable record is `meta`. `recovers` is true if readers
     /// may have seen a later state before a crash.
     pub(crate) fn new(config: &EngineConfig, meta: &ShardMeta, recovers: bool) -> Self {
         Self {
@@ -98,23 +98,23 @@ impl SyncPolicy {
         }
     }
 
-    /// Whether commits without a sync are allowed at all (`engine.sync_ms`).
+    /// Returns whether commits without a sync are allowed at all (`engine.sync_ms`).
     pub(crate) fn is_on(&self) -> bool {
         self.sync > Duration::ZERO
     }
 
-    /// The next offset of the last durable commit.
+    /// Returns the next offset of the last durable commit.
     pub(crate) fn durable(&self) -> Offset {
         self.durable
     }
 
-    /// Whether there is a commit that is not durable.
+    /// Returns whether there is a commit that is not durable.
     pub(crate) fn has_unsynced(&self) -> bool {
         self.unsynced.is_some()
     }
 
-    /// The time at which a durable commit is due. It makes commits without a sync durable or, after
-    /// a time without commits, closes the ceiling. `None` if no such commit is needed.
+    /// Returns the time at which a durable commit is due. It makes commits without a sync durable
+    /// or, after a time without commits, closes the ceiling. `None` if no such commit is needed.
     pub(crate) fn due(&self) -> Option<Duration> {
         match (&self.unsynced, self.last) {
             (Some(unsynced), _) => Some(unsynced.since + self.sync),
@@ -123,20 +123,20 @@ impl SyncPolicy {
         }
     }
 
-    /// How a durable commit is made at the time `now`. If the last commit was long ago, the next
-    /// commit will probably also come late. So a shard with few events syncs each commit and keeps
-    /// its ceiling closed, and its readers never wait after a crash.
+    /// Returns how a durable commit is made at the time `now`. If the last commit was long ago, the
+    /// next commit will probably also come late. So a shard with few events syncs each commit and
+    /// keeps its ceiling closed, and its readers never wait after a crash.
     pub(crate) fn durable_sync(&self, now: Duration) -> CommitSync {
         let quiet = self.last.is_none_or(|last| now >= last + self.sync);
         if quiet { CommitSync::Close } else { CommitSync::Now }
     }
 
-    /// Whether a durable commit is due although nothing was applied.
+    /// Returns whether a durable commit is due although nothing was applied.
     pub(crate) fn is_due(&self, now: Duration) -> bool {
         self.due().is_some_and(|due| now >= due)
     }
 
-    /// Whether readers would have to wait if the server crashed now.
+    /// Returns whether readers would have to wait if the server crashed now.
     pub(crate) fn is_open(&self) -> bool {
         self.has_unsynced() || (self.open && !self.recovers)
     }
@@ -146,7 +146,7 @@ impl SyncPolicy {
         self.recovers = false;
     }
 
-    /// Whether the commit `next` may be without a sync. The version must serve readers.
+    /// Returns whether the commit `next` may be without a sync. The version must serve readers.
     pub(crate) fn may_wait(&self, next: &NextCommit<'_>) -> bool {
         let NextCommit { meta, bytes, log_start, now } = next;
         let waiting = self.unsynced.as_ref().map_or(0, |unsynced| unsynced.bytes);
@@ -165,7 +165,7 @@ impl SyncPolicy {
             && !near_start
     }
 
-    /// The ceiling that a durable commit with the record `meta` stores. `serves` is true if
+    /// Returns the ceiling that a durable commit with the record `meta` stores. `serves` is true if
     /// the version serves readers.
     pub(crate) fn ceiling(&self, meta: &ShardMeta, sync: CommitSync, serves: bool) -> Ceiling {
         let more =
@@ -214,19 +214,19 @@ impl SyncPolicy {
 pub(crate) struct RecoveryTarget(Ceiling);
 
 impl RecoveryTarget {
-    /// The target of a state whose record is `meta`.
+    /// Returns the target of a state whose record is `meta`.
     pub(crate) fn of(meta: &ShardMeta) -> Self {
         Self(meta.ceiling)
     }
 
-    /// Whether all events are folded whose results readers may have seen. This is so if the next
-    /// offset in `meta` has reached the ceiling, or if the shard is `at_end` of the log. The timers
-    /// that are due at that offset must also have fired (`ticked`).
+    /// Returns whether all events are folded whose results readers may have seen. This is so if the
+    /// next offset in `meta` has reached the ceiling, or if the shard is `at_end` of the log. The
+    /// timers that are due at that offset must also have fired (`ticked`).
     pub(crate) fn is_reached(&self, meta: &ShardMeta, ticked: bool, at_end: bool) -> bool {
         ticked && (at_end || meta.next >= self.0.next)
     }
 
-    /// The highest offset for which readers may have to wait.
+    /// Returns the highest offset for which readers may have to wait.
     pub(crate) fn offset(&self) -> Offset {
         self.0.next
     }

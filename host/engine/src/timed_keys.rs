@@ -2,8 +2,8 @@
 
 use lantern_core::{Offset, TableId, Timer, Timestamp};
 
-/// The value with which a timer is stored in [`lantern_core::Space::TimersByTime`], under the key
-/// [`timer_key`].
+/// Returns the value with which a timer is stored in [`lantern_core::Space::TimersByTime`], under
+/// the key [`timer_key`].
 pub(crate) fn timer_value(at: Timestamp, offset: Offset, depth: u32) -> [u8; 20] {
     let mut value = [0; 20];
     value[..8].copy_from_slice(&at.0.to_be_bytes());
@@ -35,17 +35,17 @@ pub(crate) fn key_time(bytes: [u8; 8]) -> Timestamp {
     Timestamp((u64::from_be_bytes(bytes) ^ (1 << 63)).cast_signed())
 }
 
-/// The key of a row in [`lantern_core::Space::Expiry`] that sorts by time.
+/// Returns the key of a row in [`lantern_core::Space::Expiry`] that sorts by time.
 pub(crate) fn expiry_by_time(at: [u8; 8], table: TableId, key: &[u8]) -> Vec<u8> {
     [&[0], at.as_slice(), &table.0.to_be_bytes(), key].concat()
 }
 
-/// The key of a row in [`lantern_core::Space::Expiry`] that sorts by table and key.
+/// Returns the key of a row in [`lantern_core::Space::Expiry`] that sorts by table and key.
 pub(crate) fn expiry_by_row(table: TableId, key: &[u8]) -> Vec<u8> {
     [&[1], table.0.to_be_bytes().as_slice(), key].concat()
 }
 
-/// The key of a timer in [`lantern_core::Space::TimersByTime`].
+/// Returns the key of a timer in [`lantern_core::Space::TimersByTime`].
 pub(crate) fn timer_key(due: Timestamp, key: &str) -> Vec<u8> {
     let mut bytes = time_key(due).to_vec();
     bytes.extend_from_slice(key.as_bytes());

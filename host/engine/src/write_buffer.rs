@@ -37,17 +37,17 @@ impl WriteBuffer {
         }
     }
 
-    /// The store with the committed state.
+    /// Returns the store with the committed state.
     pub(crate) fn store(&self) -> &Arc<dyn ShardStore> {
         &self.store
     }
 
-    /// Whether nothing was applied since the last commit began.
+    /// Returns whether nothing was applied since the last commit began.
     pub(crate) fn is_empty(&self) -> bool {
         self.applied.is_empty()
     }
 
-    /// The approximate number of bytes of the changes applied since the last commit began.
+    /// Returns the approximate number of bytes of the changes applied since the last commit began.
     pub(crate) fn bytes(&self) -> usize {
         self.applied.bytes()
     }
@@ -81,7 +81,7 @@ impl WriteBuffer {
         }
     }
 
-    /// The value under `key`, including all applied changes.
+    /// Returns the value under `key`, including all applied changes.
     ///
     /// # Errors
     /// Returns [`StoreError`] if the state cannot be read.

@@ -366,7 +366,7 @@ impl AppendWorker {
         self.complete(number);
     }
 
-    /// The topic of the partition `to`, or the ingest topic if `to` is `None`.
+    /// Returns the topic of the partition `to`, or the ingest topic if `to` is `None`.
     fn topic(&self, to: Option<PartitionId>) -> &str {
         let part = to.and_then(|to| self.shared.parts.get(to.0 as usize));
         part.map_or(self.shared.config.ingest_topic(), |part| &part.topic_partition.topic)
@@ -427,8 +427,8 @@ impl AppendWorker {
         }
     }
 
-    /// Why the broker refused a record. The call also changes the state of the thread as the reason
-    /// requires.
+    /// Returns why the broker refused a record. The call also changes the state of the thread as
+    /// the reason requires.
     fn failure(&mut self, undelivered: &Undelivered) -> RecordFailure {
         let topic = self.shared.config.ingest_topic();
         let settings = self.shared.settings(topic);
@@ -512,8 +512,8 @@ impl AppendWorker {
         });
     }
 
-    /// The number of a partition of the ingest topic. If the partition was added since the server
-    /// started, it gets its number now. It is read only after the next start.
+    /// Returns the number of a partition of the ingest topic. If the partition was added since the
+    /// server started, it gets its number now. It is read only after the next start.
     fn number(&self, partition: i32) -> PartitionId {
         let topic: Box<str> = self.shared.config.ingest_topic().into();
         let mut table = self.table.lock();

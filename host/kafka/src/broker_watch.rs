@@ -190,7 +190,7 @@ fn confirm(shared: &Shared, part: &Partition, end: u64) {
 
 type BoundsReply = KafkaResult<u64>;
 
-/// The first offsets of the partitions `parts`, or the next ones.
+/// Returns the first offsets of the partitions `parts`, or the next ones.
 fn offsets(
     consumer: &BaseConsumer<Context>,
     parts: &[&Partition],

@@ -30,7 +30,7 @@ pub(crate) struct ClientReport {
 }
 
 impl ClientReport {
-    /// Why the broker cannot be reached, if a client has reported a fault.
+    /// Returns why the broker cannot be reached, if a client has reported a fault.
     pub(crate) fn last(&self) -> Option<String> {
         self.last.lock().clone()
     }
@@ -52,7 +52,7 @@ impl Context {
         Self { report, token_file: config.oauth_token_file.clone() }
     }
 
-    /// The newest fault that any of the clients has reported.
+    /// Returns the newest fault that any of the clients has reported.
     pub(crate) fn report(&self) -> &ClientReport {
         &self.report
     }
@@ -158,7 +158,7 @@ fn parse_token(token: &str) -> OAuthToken {
     }
 }
 
-/// The settings that all clients share.
+/// Returns the settings that all clients share.
 pub(crate) fn base(config: &KafkaConfig) -> ClientConfig {
     let mut client = ClientConfig::new();
     client
@@ -235,14 +235,14 @@ pub(crate) fn poll_for_token(config: &KafkaConfig, poll: impl FnOnce(Duration)) 
     }
 }
 
-/// Whether clients authenticate with tokens.
+/// Returns whether clients authenticate with tokens.
 pub(crate) fn shows_tokens(config: &KafkaConfig) -> bool {
     let mechanism = ["sasl.mechanism", "sasl.mechanisms"];
     let mut mechanism = mechanism.iter().filter_map(|name| config.properties.0.get(*name));
     mechanism.any(|mechanism| mechanism == "OAUTHBEARER")
 }
 
-/// Whether the error is that a topic or partition does not exist.
+/// Returns whether the error is that a topic or partition does not exist.
 pub(crate) fn is_gone(code: RDKafkaErrorCode) -> bool {
     matches!(
         code,
@@ -253,13 +253,13 @@ pub(crate) fn is_gone(code: RDKafkaErrorCode) -> bool {
     )
 }
 
-/// The timestamp of a record; 1970 if it has none.
+/// Returns the timestamp of a record; 1970 if it has none.
 pub(crate) fn time_of(time: RecordTime) -> lantern_core::Timestamp {
     lantern_core::Timestamp(time.to_millis().unwrap_or(0).max(0).saturating_mul(1_000))
 }
 
-/// The time at which the broker appended a record. If the record's producer set the time, it is
-/// [`lantern_core::Timestamp::MIN`], because a producer can set any time.
+/// Returns the time at which the broker appended a record. If the record's producer set the time,
+/// it is [`lantern_core::Timestamp::MIN`], because a producer can set any time.
 pub(crate) fn append_time(time: RecordTime) -> lantern_core::Timestamp {
     match time {
         RecordTime::LogAppendTime(ms) if ms > 0 => time_of(time),

@@ -228,7 +228,7 @@ pub struct ConfigError {
 }
 
 impl KafkaConfig {
-    /// Whether the settings name topics, so that the log is on Kafka.
+    /// Returns whether the settings name topics, so that the log is on Kafka.
     #[must_use]
     pub fn is_on(&self) -> bool {
         !self.topics.is_empty()
@@ -255,20 +255,21 @@ impl KafkaConfig {
         Ok((servers.to_owned(), topics))
     }
 
-    /// The topic to which events sent over HTTP are appended.
+    /// Returns the topic to which events sent over HTTP are appended.
     #[must_use]
     pub fn ingest_topic(&self) -> &str {
         let first = self.topics.first().map_or("", String::as_str);
         self.ingest_topic.as_deref().unwrap_or(first)
     }
 
-    /// The topic to which emitted events are appended.
+    /// Returns the topic to which emitted events are appended.
     #[must_use]
     pub fn emit_topic(&self) -> &str {
         self.emit_topic.as_deref().unwrap_or_else(|| self.ingest_topic())
     }
 
-    /// The mapping for records of `topic` that are not CloudEvents; `None` if there is none.
+    /// Returns the mapping for records of `topic` that are not CloudEvents; `None` if there is
+    /// none.
     #[must_use]
     pub fn mapping(&self, topic: &str) -> Option<&Mapping> {
         self.json.get(topic).or_else(|| self.json.get("*"))

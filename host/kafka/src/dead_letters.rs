@@ -204,7 +204,8 @@ fn name_of(
     })
 }
 
-/// The key of a copy. It is the event's subject or, for an unreadable record, the record's own key.
+/// Returns the key of a copy. It is the event's subject or, for an unreadable record, the record's
+/// own key.
 fn key(event: &Event) -> Option<String> {
     if event.kind == UNREADABLE_TYPE {
         let extensions: serde_json::Value = serde_json::from_str(&event.extensions).ok()?;
@@ -213,8 +214,8 @@ fn key(event: &Event) -> Option<String> {
     (!event.subject.is_empty()).then(|| event.subject.clone())
 }
 
-/// The headers of a copy. Those that begin with `lantern_` say which event is parked and why. The
-/// headers of the event follow, unless it is an unreadable record or a timer.
+/// Returns the headers of a copy. Those that begin with `lantern_` say which event is parked and
+/// why. The headers of the event follow, unless it is an unreadable record or a timer.
 fn headers(letter: &DeadLetter, topic_partition: Option<TopicPartition>) -> OwnedHeaders {
     let ParkedRecord { kind, offset, event, reason, attempts, .. } = &letter.record;
     let (offset, attempts) = (offset.to_string(), attempts.to_string());

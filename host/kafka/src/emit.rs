@@ -283,8 +283,8 @@ impl Outboxes {
         Ok(OutboxSender { producer, group, next: next.unwrap_or(emitted.first), known })
     }
 
-    /// The partition of the consumer group under which the number of the outbox is committed. It is
-    /// the partition of the shard.
+    /// Returns the partition of the consumer group under which the number of the outbox is
+    /// committed. It is the partition of the shard.
     fn topic_partition(
         &self,
         emitted: &Emitted,

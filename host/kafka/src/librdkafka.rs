@@ -120,7 +120,7 @@ pub(crate) struct Record<'q> {
 }
 
 impl<'q> Record<'q> {
-    /// The error; `None` if this is a record.
+    /// Returns the error; `None` if this is a record.
     pub(crate) fn error(&self) -> Option<RDKafkaErrorCode> {
         let none = sys::rd_kafka_resp_err_t::RD_KAFKA_RESP_ERR_NO_ERROR;
         (self.message.err != none).then(|| self.message.err.into())
@@ -208,8 +208,8 @@ impl Header for RecordHeaders<'_> {
     }
 }
 
-/// The ids of those `topics` that the broker knows, by their names, as 32 hexadecimal digits.
-/// Brokers before Kafka 2.8 have no ids. The call blocks.
+/// Returns the ids of those `topics` that the broker knows, by their names, as 32 hexadecimal
+/// digits. Brokers before Kafka 2.8 have no ids. The call blocks.
 pub(crate) fn topic_ids(
     consumer: &BaseConsumer<Context>,
     topics: &[String],

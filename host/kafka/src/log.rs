@@ -286,7 +286,8 @@ impl Log for KafkaLog {
         self.shared.part(partition).ok().map(|part| part.topic_partition.to_string())
     }
 
-    /// The id that the broker has given to the topic. All partitions of a topic have the same id.
+    /// Returns the id that the broker has given to the topic. All partitions of a topic have the
+    /// same id.
     fn identity(&self, partition: PartitionId) -> Option<Arc<str>> {
         let part = self.shared.part(partition).ok()?;
         part.state.lock().topic_id.clone()
@@ -356,7 +357,7 @@ fn refused(config: &KafkaConfig, report: &ClientReport, error: &KafkaError) -> O
     OpenError::Kafka { servers: config.servers.clone(), reason, source: Box::new(error.clone()) }
 }
 
-/// A hash of the mappings that convert records to events.
+/// Returns a hash of the mappings that convert records to events.
 fn mappings(config: &KafkaConfig) -> String {
     let json = serde_json::to_vec(&config.json).expect("plain structs always encode");
     Sha256::digest(&json)[..8].iter().map(|byte| format!("{byte:02x}")).collect()

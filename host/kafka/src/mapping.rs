@@ -297,8 +297,8 @@ impl CompiledMapping {
     }
 }
 
-/// The text of a JSON string without its quotes, or a number or boolean as it is written; `None`
-/// for null.
+/// Returns the text of a JSON string without its quotes, or a number or boolean as it is written;
+/// `None` for null.
 fn scalar<'a>(name: &str, json: &'a str) -> Result<Option<Cow<'a, str>>, EventError> {
     let wrong = || EventError::Type {
         name: name.into(),

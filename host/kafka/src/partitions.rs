@@ -69,7 +69,7 @@ impl PartitionTable {
         Ok(Self { path, stored, index })
     }
 
-    /// Whether the table was never used to open a log.
+    /// Returns whether the table was never used to open a log.
     pub(crate) fn is_new(&self) -> bool {
         self.stored.partitions.is_empty()
     }
@@ -160,8 +160,8 @@ impl PartitionTable {
     }
 }
 
-/// A name that no other data folder has. It is a hash of the time, the process id, the path and a
-/// random UUID.
+/// Returns a name that no other data folder has. It is a hash of the time, the process id, the path
+/// and a random UUID.
 fn new_instance(path: &Path) -> String {
     use sha2::{Digest, Sha256};
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);

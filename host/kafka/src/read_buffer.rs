@@ -79,7 +79,7 @@ impl ReadBuffer {
         *self = Self::default();
     }
 
-    /// The first offset of the buffer.
+    /// Returns the first offset of the buffer.
     pub(crate) fn base(&self) -> u64 {
         self.base
     }
@@ -160,13 +160,13 @@ impl ReadBuffer {
         self.spare.take().unwrap_or_default()
     }
 
-    /// The number of bytes of chunks that no reader has requested yet.
+    /// Returns the number of bytes of chunks that no reader has requested yet.
     fn ahead(&self) -> usize {
         let unread = self.chunks.iter().rev().take_while(|chunk| chunk.end > self.read_to);
         unread.map(|chunk| chunk.bytes).sum()
     }
 
-    /// Whether the buffer was full, and has room now.
+    /// Returns whether the buffer was full, and has room now.
     pub(crate) fn has_room_again(&mut self, limit: usize) -> bool {
         if !self.full || self.ahead() >= limit / 2 {
             return false;

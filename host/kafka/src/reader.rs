@@ -93,7 +93,7 @@ impl CursorAssignment {
     }
 }
 
-/// How long a cursor waits for a record before it seeks its offset again.
+/// Returns how long a cursor waits for a record before it seeks its offset again.
 fn patience(replaced: u32) -> Duration {
     STUCK * 2_u32.pow(replaced.min(STUCK_DOUBLINGS_MAX))
 }
@@ -194,7 +194,7 @@ impl Cursor {
         }
     }
 
-    /// Whether no records arrive although the partition continues up to `end`.
+    /// Returns whether no records arrive although the partition continues up to `end`.
     fn is_stuck(&self, number: usize, end: u64) -> bool {
         let assignment = &self.assignments[number];
         let patience = patience(assignment.replaced);
@@ -482,8 +482,8 @@ fn decode(
     decoded
 }
 
-/// The highest event time among `events`. It leaves out unreadable records, and events that are too
-/// far ahead of their append time. If an append time is not known, `now` is used instead.
+/// Returns the highest event time among `events`. It leaves out unreadable records, and events that
+/// are too far ahead of their append time. If an append time is not known, `now` is used instead.
 fn newest(events: &Events, appended: &[Timestamp], now: Timestamp) -> Timestamp {
     let unreadable = events.type_names().iter().position(|kind| kind == UNREADABLE_TYPE);
     let times = events.times().iter().zip(events.types()).zip(appended);

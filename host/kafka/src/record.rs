@@ -24,7 +24,7 @@ pub(crate) trait Header {
     /// Returns the number of headers of the record.
     fn count(&self) -> usize;
 
-    /// The name and the value of the header `index`; `None` if the name is not UTF-8.
+    /// Returns the name and the value of the header `index`; `None` if the name is not UTF-8.
     fn at(&self, index: usize) -> Option<(&str, Option<&[u8]>)>;
 }
 
@@ -57,8 +57,8 @@ fn all(headers: &dyn Header) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
     (0..headers.count()).filter_map(move |index| headers.at(index))
 }
 
-/// The value of the last header with the name `name`. If several headers have the same name, Kafka
-/// uses the last one.
+/// Returns the value of the last header with the name `name`. If several headers have the same
+/// name, Kafka uses the last one.
 pub(crate) fn last<'a>(headers: &'a dyn Header, name: &str) -> Option<&'a [u8]> {
     all(headers).filter(|(known, _)| *known == name).last().and_then(|(_, value)| value)
 }
@@ -73,8 +73,8 @@ impl<'a> RawRecord<'a> {
         all(self.headers)
     }
 
-    /// The text of the last header with the name `name`. If several headers have the same name,
-    /// Kafka uses the last one.
+    /// Returns the text of the last header with the name `name`. If several headers have the same
+    /// name, Kafka uses the last one.
     ///
     /// # Errors
     /// Returns [`EventError::Header`] if the value is not text.
@@ -82,7 +82,7 @@ impl<'a> RawRecord<'a> {
         last(self.headers, name).map(|value| text(name, value)).transpose()
     }
 
-    /// The key, if it is text.
+    /// Returns the key, if it is text.
     pub(crate) fn key_text(&self) -> Option<&'a str> {
         self.key.and_then(|key| std::str::from_utf8(key).ok())
     }

@@ -10,7 +10,7 @@ use crate::config::KeyOf;
 /// The maximum number of headers of an event, without those for extension attributes.
 const HEADERS: usize = 10;
 
-/// The headers of `event`, followed by `more`.
+/// Returns the headers of `event`, followed by `more`.
 pub(crate) fn headers(event: &EventRef<'_>, more: &[(&str, &str)]) -> OwnedHeaders {
     let time = match event.time {
         Timestamp::MIN => String::new(),
@@ -53,8 +53,8 @@ fn extensions(event: &EventRef<'_>) -> Map<String, Value> {
     serde_json::from_str(event.extensions).unwrap_or_default()
 }
 
-/// The key of the record for `event`. It is the extension attribute `partitionkey` if the event has
-/// one, and otherwise the configured attribute; `None` if that is empty.
+/// Returns the key of the record for `event`. It is the extension attribute `partitionkey` if the
+/// event has one, and otherwise the configured attribute; `None` if that is empty.
 pub(crate) fn key(event: &EventRef<'_>, of: KeyOf) -> Option<String> {
     if event.extensions.contains("\"partitionkey\"")
         && let Some(Value::String(key)) = extensions(event).remove("partitionkey")

@@ -149,7 +149,7 @@ impl Shared {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// The settings of `topic`, as far as they are known.
+    /// Returns the settings of `topic`, as far as they are known.
     pub(crate) fn settings(&self, topic: &str) -> TopicSettings {
         self.settings.read().get(topic).cloned().unwrap_or_default()
     }
@@ -163,7 +163,7 @@ impl Shared {
         self.parts.get(partition.0 as usize).ok_or(LogError::NoPartition(partition))
     }
 
-    /// The partition `partition` of the topic `topic`; `None` if the log does not read it.
+    /// Returns the partition `partition` of the topic `topic`; `None` if the log does not read it.
     pub(crate) fn part_at(&self, topic: &str, partition: i32) -> Option<&Partition> {
         let there = |part: &&Partition| {
             *part.topic_partition.topic == *topic && part.topic_partition.partition == partition
@@ -215,8 +215,8 @@ impl Shared {
         }
     }
 
-    /// Why nothing can be written now; `None` unless the broker has answered before and does not
-    /// answer any more.
+    /// Returns why nothing can be written now; `None` unless the broker has answered before and
+    /// does not answer any more.
     pub(crate) fn is_away(&self) -> Option<String> {
         let part =
             self.parts.iter().find(|p| *p.topic_partition.topic == *self.config.ingest_topic())?;
@@ -225,12 +225,12 @@ impl Shared {
             .then(|| self.unavailable_message(Some(answered_at.elapsed())))
     }
 
-    /// How long the bounds of a partition count as known.
+    /// Returns how long the bounds of a partition count as known.
     fn bounds_age_max(&self) -> Duration {
         FRESH.max(Duration::from_millis(self.config.refresh_ms * 5))
     }
 
-    /// The message that the broker does not answer.
+    /// Returns the message that the broker does not answer.
     pub(crate) fn unavailable_message(&self, since: Option<Duration>) -> String {
         let why = self.report.last().map_or_else(String::new, |why| format!(": {why}"));
         match since {

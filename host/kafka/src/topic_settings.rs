@@ -97,7 +97,7 @@ pub(crate) struct Batching {
 }
 
 impl Batching {
-    /// The batches that `settings` allow.
+    /// Returns the batches that `settings` allow.
     pub(crate) fn within(settings: &TopicSettings, alone: bool) -> Self {
         // Some room is left for bytes that the client library does not count.
         let limit = settings.batch_bytes_max.map_or(BATCH_BYTES_MAX, |max| max / 8 * 7);
@@ -114,7 +114,7 @@ impl Batching {
         }
     }
 
-    /// Whether a record of `bytes` bytes is always sent in a batch of its own.
+    /// Returns whether a record of `bytes` bytes is always sent in a batch of its own.
     pub(crate) fn is_alone(self, bytes: usize) -> bool {
         self.alone || bytes >= self.bytes_max
     }
@@ -231,7 +231,7 @@ impl<'a> EventCheck<'a> {
         Ok(())
     }
 
-    /// The first of `events` that cannot be sent, with its index and the reason.
+    /// Returns the first of `events` that cannot be sent, with its index and the reason.
     pub(crate) fn first<'e>(
         &self,
         mut events: impl Iterator<Item = (usize, EventRef<'e>)>,
@@ -240,7 +240,7 @@ impl<'a> EventCheck<'a> {
     }
 }
 
-/// Why the client library itself refuses `event` permanently; `None` if it does not.
+/// Returns why the client library itself refuses `event` permanently; `None` if it does not.
 pub(crate) fn refused_here(event: &EventRef<'_>, error: &KafkaError) -> Option<RejectedEvent> {
     let too_large = error.rdkafka_error_code() == Some(RDKafkaErrorCode::MessageSizeTooLarge);
     too_large.then(|| RejectedEvent::TooLarge {
@@ -250,7 +250,7 @@ pub(crate) fn refused_here(event: &EventRef<'_>, error: &KafkaError) -> Option<R
     })
 }
 
-/// The minimum size of a record for `event`, in bytes.
+/// Returns the minimum size of a record for `event`, in bytes.
 fn bytes_at_least(event: &EventRef<'_>) -> usize {
     let attributes = [event.id, event.source, event.kind, event.subject, event.tenant];
     attributes.iter().map(|text| text.len()).sum::<usize>() + event.data.len() + BATCH_BYTES

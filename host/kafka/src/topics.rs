@@ -26,7 +26,8 @@ pub(crate) enum Fault {
     Client(KafkaError),
 }
 
-/// The number of partitions of each topic. Missing topics are created if the settings require it.
+/// Returns the number of partitions of each topic. Missing topics are created if the settings
+/// require it.
 pub(crate) fn counts(
     consumer: &BaseConsumer<Context>,
     config: &KafkaConfig,
@@ -39,15 +40,15 @@ pub(crate) fn counts(
     config.topics.iter().map(|topic| ensured(consumer, config, context, topic)).collect()
 }
 
-/// The partitions of `topic`, as the broker reports them.
+/// Returns the partitions of `topic`, as the broker reports them.
 pub(crate) fn partitions(consumer: &BaseConsumer<Context>, topic: &str) -> KafkaResult<Vec<i32>> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER)?;
     let found = metadata.topics().iter().filter(|found| found.name() == topic);
     Ok(found.flat_map(MetadataTopic::partitions).map(MetadataPartition::id).collect())
 }
 
-/// The number of partitions of `topic`. If the topic is missing and `create_partitions` is set, it
-/// is created.
+/// Returns the number of partitions of `topic`. If the topic is missing and `create_partitions` is
+/// set, it is created.
 fn ensured(
     consumer: &BaseConsumer<Context>,
     config: &KafkaConfig,
@@ -82,7 +83,7 @@ fn ensured(
     )))
 }
 
-/// The number of partitions of `topic`; `None` if there is no such topic.
+/// Returns the number of partitions of `topic`; `None` if there is no such topic.
 fn count(consumer: &BaseConsumer<Context>, topic: &str) -> Result<Option<i32>, Fault> {
     let metadata = consumer.fetch_metadata(Some(topic), ANSWER).map_err(Fault::Client)?;
     let found = metadata.topics().iter().find(|found| found.name() == topic);

@@ -23,8 +23,8 @@ const EPOCH_PAUSE: Duration = Duration::from_millis(20);
 /// The pause after which a failed read of merged rows is tried again.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
-/// The feed of `projection`. If there is none, it is created. The caller must be within a tokio
-/// runtime, because a task of the feed is spawned.
+/// Returns the feed of `projection`. If there is none, it is created. The caller must be within a
+/// tokio runtime, because a task of the feed is spawned.
 pub(crate) fn feed_of(
     resources: &Arc<Resources>,
     feeds: &ProjectionFeeds,
@@ -146,7 +146,7 @@ fn advance_to(
     Ok(())
 }
 
-/// The merged rows that `commits` changed, by table. Returns `None` if there are more than
+/// Returns the merged rows that `commits` changed, by table. Returns `None` if there are more than
 /// `keys_max` rows, because a snapshot is then cheaper.
 fn merged_tables(
     view: &View,

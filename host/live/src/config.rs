@@ -154,8 +154,8 @@ impl LiveConfig {
         Ok(())
     }
 
-    /// The number of bytes that one frame has for rows or changes, after the header, the epoch, the
-    /// offsets and the token.
+    /// Returns the number of bytes that one frame has for rows or changes, after the header, the
+    /// epoch, the offsets and the token.
     pub(crate) fn part_bytes(&self, epoch: &str, partitions: usize) -> usize {
         let header = 512 + 3 * epoch.len() + PARTITION_BYTES * partitions;
         self.frame_bytes_max.saturating_sub(header).max(FRAME_BYTES_LEAST / 2)

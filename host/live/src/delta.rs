@@ -68,13 +68,13 @@ impl From<RowTooLarge> for DeltaError {
 /// frame.
 pub(crate) type EncodedChanges = Result<Arc<DeltaParts>, RowTooLarge>;
 
-/// The rows that a commit changed. A value of `None` means that the row is deleted.
+/// Returns the rows that a commit changed. A value of `None` means that the row is deleted.
 pub(crate) fn rows_of(changes: &TableChanges) -> impl Iterator<Item = (&str, Option<&[u8]>)> {
     let up = changes.up.iter().map(|(key, value)| (key.as_str(), Some(value.as_slice())));
     up.chain(changes.del.iter().map(|key| (key.as_str(), None)))
 }
 
-/// The number of bytes of all keys and values of `rows`.
+/// Returns the number of bytes of all keys and values of `rows`.
 fn bytes_of<'a>(rows: impl Iterator<Item = (&'a str, Option<&'a [u8]>)>) -> usize {
     rows.map(|(key, value)| key.len() + value.map_or(0, <[u8]>::len)).sum()
 }
@@ -105,17 +105,17 @@ impl<'a> MergedChanges<'a> {
         Some(merged)
     }
 
-    /// The changes of one commit, without a limit on their number.
+    /// Returns the changes of one commit, without a limit on their number.
     pub(crate) fn of_one(changes: &'a TableChanges) -> Self {
         Self { rows: rows_of(changes).collect(), commits: 1 }
     }
 
-    /// The number of changed keys.
+    /// Returns the number of changed keys.
     pub(crate) fn keys(&self) -> usize {
         self.rows.len()
     }
 
-    /// Whether the changes come from more than one commit.
+    /// Returns whether the changes come from more than one commit.
     pub(crate) fn is_of_several(&self) -> bool {
         self.commits > 1
     }

@@ -49,7 +49,7 @@ impl Hub {
         self.sessions.load(Ordering::Relaxed)
     }
 
-    /// The number of bytes of merged changes that are in memory for slow sessions.
+    /// Returns the number of bytes of merged changes that are in memory for slow sessions.
     #[must_use]
     pub fn merged_bytes(&self) -> usize {
         self.resources.merge_budget.load(Ordering::Relaxed)

@@ -84,7 +84,7 @@ pub(crate) struct AgreedState {
 }
 
 impl AgreedState {
-    /// The public table named `table`.
+    /// Returns the public table named `table`.
     pub(crate) fn table(&self, table: &str) -> Option<TableInfo> {
         self.tables.iter().find(|info| info.name == table).cloned()
     }
@@ -110,8 +110,8 @@ pub(crate) enum SubscriptionEnd {
 const LAG_KEPT: Duration = Duration::from_millis(200);
 
 impl ProjectionFeed {
-    /// The feed of the projection `name`, and whether this call created it. If it did,
-    /// the caller must start its task.
+    /// Returns the feed of the projection `name`, and whether this call created it. If it did, the
+    /// caller must start its task.
     pub(crate) fn of(
         feeds: &ProjectionFeeds,
         name: &str,
@@ -275,8 +275,8 @@ impl ProjectionFeed {
         self.wake.notify_one();
     }
 
-    /// The commit that belongs to the checkpoint `at` of `epoch`. `None` unless the ring has every
-    /// change after the checkpoint.
+    /// Returns the commit that belongs to the checkpoint `at` of `epoch`. `None` unless the ring
+    /// has every change after the checkpoint.
     pub(crate) fn continues_from(
         &self,
         epoch: &str,
@@ -315,7 +315,8 @@ impl ProjectionFeed {
         Some((state.generation, change))
     }
 
-    /// The projection's lag. It is determined again if the last value is older than [`LAG_KEPT`].
+    /// Returns the projection's lag. It is determined again if the last value is older than
+    /// [`LAG_KEPT`].
     pub(crate) fn lag(&self, source: &LagSource) -> Option<Lag> {
         if let Some((requested_at, lag)) = &self.state.lock().lag
             && requested_at.elapsed() < LAG_KEPT

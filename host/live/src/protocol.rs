@@ -14,7 +14,7 @@ pub use lantern_api::feed::{SUBPROTOCOL, close};
 
 use crate::LiveConfig;
 
-/// The value of the `Sec-WebSocket-Accept` header that answers a request's
+/// Returns the value of the `Sec-WebSocket-Accept` header that answers a request's
 /// `Sec-WebSocket-Key`.
 #[must_use]
 pub fn accept_key(key: &[u8]) -> String {

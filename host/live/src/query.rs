@@ -55,12 +55,12 @@ impl Query {
         })))
     }
 
-    /// The name of the projection.
+    /// Returns the name of the projection.
     pub(crate) fn projection(&self) -> &str {
         &self.0.text[..self.0.projection_bytes]
     }
 
-    /// The name of the table within the projection.
+    /// Returns the name of the table within the projection.
     pub(crate) fn table(&self) -> &str {
         &self.0.text[self.0.projection_bytes + 1..self.0.name_bytes]
     }
@@ -86,7 +86,7 @@ impl Query {
         self.0.text.len() == self.0.name_bytes
     }
 
-    /// A hash that identifies the query in tokens. Equal queries have equal hashes in every
+    /// Returns a hash that identifies the query in tokens. Equal queries have equal hashes in every
     /// process.
     pub(crate) fn token_hash(&self) -> u64 {
         let digest = Sha256::digest(self.0.text.as_bytes());

@@ -200,7 +200,7 @@ impl LogRange<'_> {
         DeltaEncoder::new(self.resources, &self.opened.agreed.epoch, partitions)
     }
 
-    /// The changes of the table, one entry for each commit that changes the table.
+    /// Returns the changes of the table, one entry for each commit that changes the table.
     fn changes(&self) -> impl Iterator<Item = (&ShardChanges, &TableChanges)> {
         let of_table = |commit: &'_ ShardChanges| {
             commit.tables.iter().position(|changes| changes.table == self.table.id)

@@ -61,7 +61,7 @@ impl RingCommit {
         }
     }
 
-    /// The bits (see [`table_bit`]) of the tables that changed.
+    /// Returns the bits (see [`table_bit`]) of the tables that changed.
     pub(crate) fn touched(&self) -> u64 {
         self.tables().iter().fold(0, |bits, changes| bits | table_bit(changes.table))
     }
@@ -77,14 +77,14 @@ impl RingCommit {
     }
 }
 
-/// The approximate memory that the changes of a table take, in bytes.
+/// Returns the approximate memory that the changes of a table take, in bytes.
 fn changes_bytes(changes: &TableChanges) -> usize {
     rows_of(changes).map(|(key, value)| ROW_BYTES + key.len() + value.map_or(0, <[u8]>::len)).sum()
 }
 
-/// The bit of a table. With it, the feed quickly finds the sessions that a commit affects. A
-/// manifest has at most 64 tables. If there were more, some tables would share a bit, and sessions
-/// would be woken needlessly.
+/// Returns the bit of a table. With it, the feed quickly finds the sessions that a commit affects.
+/// A manifest has at most 64 tables. If there were more, some tables would share a bit, and
+/// sessions would be woken needlessly.
 pub(crate) fn table_bit(table: TableId) -> u64 {
     1 << (table.0 % 64)
 }
@@ -175,8 +175,8 @@ impl Ring {
         }
     }
 
-    /// The commits after `commit` up to the newest one that change `table`. At most `max` commits
-    /// are returned.
+    /// Returns the commits after `commit` up to the newest one that change `table`. At most `max`
+    /// commits are returned.
     pub(crate) fn since(&self, commit: u64, table: TableId, max: usize) -> RingRange {
         let Some(head) = &self.head else { return RingRange::Current };
         // The subscriber's view can be newer than the ring. The ring gets the missing commits soon.

@@ -33,17 +33,17 @@ impl Schedule {
         (self.rate_at, self.idle_at, self.tick_now) = (now, now, true);
     }
 
-    /// Whether changes may be sent now.
+    /// Returns whether changes may be sent now.
     pub(crate) fn may_change(&self, now: Instant) -> bool {
         self.rate_at <= now
     }
 
-    /// Whether a tick is due although the commit did not move.
+    /// Returns whether a tick is due although the commit did not move.
     pub(crate) fn must_tick_unmoved(&self, now: Instant) -> bool {
         self.tick_now || now >= self.idle_at
     }
 
-    /// Whether a tick is due if the commit moved but no row changed.
+    /// Returns whether a tick is due if the commit moved but no row changed.
     pub(crate) fn must_tick_moved(&self, now: Instant) -> bool {
         self.tick_now || now >= self.tick_at
     }
@@ -60,8 +60,8 @@ impl Schedule {
         self.idle_at = now + ms(config.heartbeat_ms);
     }
 
-    /// The time at which the subscription must be asked for a frame even if no signal wakes the
-    /// session. Commits that do not change the table wake no session, so the subscription must
+    /// Returns the time at which the subscription must be asked for a frame even if no signal wakes
+    /// the session. Commits that do not change the table wake no session, so the subscription must
     /// check from time to time whether the projection has a newer commit.
     pub(crate) fn due(&self, now: Instant, config: &LiveConfig) -> Instant {
         let tick_at =

@@ -186,7 +186,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         self.sent - self.acked < u64::from(self.resources.config.window)
     }
 
-    /// The time at which the session continues even if nothing wakes it.
+    /// Returns the time at which the session continues even if nothing wakes it.
     fn due(&self, now: Instant) -> Instant {
         let context = self.context(now);
         let subs = self.subs.iter().filter_map(|sub| sub.due(&context));

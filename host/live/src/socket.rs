@@ -165,8 +165,8 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
     }
 }
 
-/// The header of an unfragmented, unmasked text frame (RFC 6455, section 5.2), and its
-/// size in bytes.
+/// Returns the header of an unfragmented, unmasked text frame (RFC 6455, section 5.2), and its size
+/// in bytes.
 fn text_header(bytes: usize) -> ([u8; 10], usize) {
     const WHOLE_TEXT: u8 = 0x81;
     let mut header = [0; 10];

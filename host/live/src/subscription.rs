@@ -146,18 +146,18 @@ impl Subscription {
         }
     }
 
-    /// The query of the subscription.
+    /// Returns the query of the subscription.
     pub(crate) fn query(&self) -> &Query {
         &self.listener.topic.query
     }
 
-    /// The epoch and commit that the client shows; `None` before the first snapshot.
+    /// Returns the epoch and commit that the client shows; `None` before the first snapshot.
     pub(crate) fn shown(&self) -> Option<(Arc<str>, u64)> {
         let ShownState { epoch, commit, .. } = &self.shown;
         (!epoch.is_empty()).then(|| (epoch.clone(), *commit))
     }
 
-    /// The projection's feed, and the commit that the client shows.
+    /// Returns the projection's feed, and the commit that the client shows.
     pub(crate) fn reached(&self) -> (Arc<ProjectionFeed>, u64) {
         (self.listener.feed.clone(), self.shown.commit)
     }
@@ -170,13 +170,13 @@ impl Subscription {
         }
     }
 
-    /// Whether the subscription could send something if there was a new commit.
+    /// Returns whether the subscription could send something if there was a new commit.
     pub(crate) fn waits_for_changes(&self, now: Instant) -> bool {
         matches!(self.phase, Phase::Live) && self.schedule.may_change(now)
     }
 
-    /// The time at which the subscription must be asked for a frame even if nothing wakes the
-    /// session.
+    /// Returns the time at which the subscription must be asked for a frame even if nothing wakes
+    /// the session.
     pub(crate) fn due(&self, context: &SessionContext<'_>) -> Option<Instant> {
         let config = &context.resources.config;
         let give_up = self.outgoing.busy_since.map(|since| since + ms(config.snapshot_ms_max));
@@ -315,7 +315,7 @@ impl Subscription {
         Ok(self.end(&msg))
     }
 
-    /// The `end` message, which is the last message of a subscription.
+    /// Returns the `end` message, which is the last message of a subscription.
     pub(crate) fn end(&self, why: &str) -> String {
         self.end_with(why, None)
     }

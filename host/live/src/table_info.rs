@@ -17,7 +17,7 @@ pub(crate) struct TableInfo {
     pub(crate) spec: Arc<TableSpec>,
 }
 
-/// The public tables of the version that `view` reads.
+/// Returns the public tables of the version that `view` reads.
 pub(crate) fn tables_of(view: &View) -> Arc<[TableInfo]> {
     let tables = (0..).map(TableId).zip(&view.manifest().tables).filter(|(_, table)| table.public);
     tables

@@ -39,8 +39,8 @@ pub(crate) fn encode((epoch, commit): (&str, u64), at: &Checkpoint, query: u64) 
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The contents of a token that [`encode`] has created; `None` if `token` is not a token of this
-/// format.
+/// Returns the contents of a token that [`encode`] has created; `None` if `token` is not a token of
+/// this format.
 pub(crate) fn decode(token: &str) -> Option<Token> {
     let bytes = URL_SAFE_NO_PAD.decode(token).ok()?;
     postcard::from_bytes(&bytes).ok().filter(|token: &Token| token.format == FORMAT)

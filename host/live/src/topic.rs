@@ -146,7 +146,7 @@ impl Topic {
         }
     }
 
-    /// The snapshot that is kept for the next subscriber that needs one.
+    /// Returns the snapshot that is kept for the next subscriber that needs one.
     pub(crate) fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.shared.lock().snapshot.clone()
     }
@@ -163,8 +163,8 @@ impl Topic {
         (shared.epoch.as_deref() == Some(epoch)).then(|| with(&mut shared))
     }
 
-    /// What a subscriber does next whose client has the commit `from` of `epoch`. `range` contains
-    /// the commits of the ring after `from`.
+    /// Returns what a subscriber does next whose client has the commit `from` of `epoch`. `range`
+    /// contains the commits of the ring after `from`.
     pub(crate) fn next_action(
         &self,
         resources: &Resources,
@@ -204,8 +204,9 @@ impl Topic {
         ready.map_or_else(NextAction::from, |ready| NextAction::Changes { ready, more })
     }
 
-    /// The cell for the encoded changes of the commit `to`. It is empty until a subscriber encodes
-    /// them. The call also drops the cells of commits up to `oldest`, which the ring no longer has.
+    /// Returns the cell for the encoded changes of the commit `to`. It is empty until a subscriber
+    /// encodes them. The call also drops the cells of commits up to `oldest`, which the ring no
+    /// longer has.
     fn encoded(&self, epoch: &str, to: u64, oldest: u64) -> Arc<OnceLock<EncodedChanges>> {
         let encoded = self.share(epoch, |shared| {
             while shared.commits.first_key_value().is_some_and(|(to, _)| *to <= oldest) {
@@ -216,8 +217,8 @@ impl Topic {
         encoded.unwrap_or_default()
     }
 
-    /// The merged and encoded changes of several commits. They are encoded once for all subscribers
-    /// that need the changes between the same two commits.
+    /// Returns the merged and encoded changes of several commits. They are encoded once for all
+    /// subscribers that need the changes between the same two commits.
     fn merged_parts(
         &self,
         encoder: &DeltaEncoder<'_>,
@@ -279,7 +280,8 @@ mod tests {
         Topic::new(query("shop/a", serde_json::json!({})).unwrap(), Some(epoch.into()))
     }
 
-    /// The ring's commits after commit 0: one commit for each of `keys`, which changes this key.
+    /// Returns the ring's commits after commit 0: one commit for each of `keys`, which changes this
+    /// key.
     fn range(keys: &[&str]) -> RingRange {
         let at = Arc::new(Checkpoint::default());
         let commits = (1..).zip(keys).map(|(to, key)| {
@@ -291,7 +293,7 @@ mod tests {
         RingRange::Commits { commits, to, at: at.clone(), oldest: 0, more: false }
     }
 
-    /// The encoded changes that a subscriber gets whose client has commit 0 of `epoch`.
+    /// Returns the encoded changes that a subscriber gets whose client has commit 0 of `epoch`.
     fn parts(topic: &Topic, epoch: &str, keys: &[&str]) -> Bytes {
         let of = (TableId(0), Mode::State);
         match topic.next_action(&resources(), (epoch, 0), range(keys), of) {

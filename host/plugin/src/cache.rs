@@ -109,12 +109,12 @@ impl CodeCache {
         Ok(cache)
     }
 
-    /// Whether the cache has a file with the code of an upload.
+    /// Returns whether the cache has a file with the code of an upload.
     pub(crate) fn has(&self, sha: &UploadHash) -> bool {
         self.path(sha).is_file()
     }
 
-    /// The code of an upload, if the cache has it and its keyed hash is correct.
+    /// Returns the code of an upload, if the cache has it and its keyed hash is correct.
     pub(crate) fn load(&self, sha: &UploadHash) -> Option<CompiledCode> {
         let path = self.path(sha);
         let (file, bytes) = match read(&path) {
@@ -171,7 +171,7 @@ impl CodeCache {
         self.dir.join(hex::encode(sha)).with_extension(SUFFIX)
     }
 
-    /// The keyed hash of `code`, before it is finished: `finalize` returns its bytes, and
+    /// Returns the keyed hash of `code`, before it is finished: `finalize` returns its bytes, and
     /// `verify_slice` compares it in constant time.
     fn tag(&self, sha: &UploadHash, code: &[u8]) -> Hmac<Sha256> {
         // The hash covers parts of fixed length, the engine's name after its length, and the code

@@ -94,7 +94,7 @@ impl Compilers {
         }
     }
 
-    /// The number of compilations that were started.
+    /// Returns the number of compilations that were started.
     pub(crate) fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
     }
@@ -235,7 +235,7 @@ impl Compilers {
     }
 }
 
-/// Whether a child that has closed its output exits within [`END_MAX`].
+/// Returns whether a child that has closed its output exits within [`END_MAX`].
 fn ends_by_itself(child: &mut Child) -> bool {
     let closed = Instant::now();
     while closed.elapsed() < END_MAX {
@@ -262,9 +262,9 @@ impl Drop for CompilePermit<'_> {
     }
 }
 
-/// The main function of a compiling child. It reads an upload from standard input, and writes the
-/// code or an error to standard output. A program whose first argument is `__compile` must call it
-/// at once.
+/// Returns the main function of a compiling child. It reads an upload from standard input, and
+/// writes the code or an error to standard output. A program whose first argument is `__compile`
+/// must call it at once.
 #[must_use]
 pub fn compile_child_main() -> ExitCode {
     let request = std::env::args().nth(2).and_then(|json| serde_json::from_str(&json).ok());
@@ -322,8 +322,8 @@ fn limit_this_process(request: &CompileRequest) -> rustix::io::Result<()> {
     Ok(())
 }
 
-/// The path of the running program. On Linux it is a path that stays valid if the
-/// program's file is replaced while it runs.
+/// Returns the path of the running program. On Linux it is a path that stays valid if the program's
+/// file is replaced while it runs.
 fn this_program() -> Result<PathBuf, LoadError> {
     let running = Path::new("/proc/self/exe");
     if cfg!(target_os = "linux") && running.exists() {

@@ -49,8 +49,8 @@ impl Contract {
         Self { resolve, world, version }
     }
 
-    /// The interface of the contract with the name `name` (without a version), if the world imports
-    /// or exports it.
+    /// Returns the interface of the contract with the name `name` (without a version), if the world
+    /// imports or exports it.
     fn interface(&self, name: &str) -> Option<InterfaceId> {
         let world = &self.resolve.worlds[self.world];
         world.imports.values().chain(world.exports.values()).find_map(|item| match item {
@@ -133,12 +133,12 @@ pub(crate) fn check_import(name: &str, allow_wasi: bool) -> Result<(), LoadError
     if contract.interface(stem).is_none() { Err(no_such(name)) } else { Ok(()) }
 }
 
-/// Whether a plugin with an import of this name is an interpreter.
+/// Returns whether a plugin with an import of this name is an interpreter.
 pub(crate) fn is_source(name: &str) -> bool {
     split(name).0 == SOURCE
 }
 
-/// The error for a component that does not export the interface of a projection.
+/// Returns the error for a component that does not export the interface of a projection.
 pub(crate) fn no_projector(version: &str, exports: &[String]) -> LoadError {
     let names = list(exports.iter().map(String::as_str));
     let exports = if exports.iter().any(|name| name.starts_with("wasi:cli/run")) {
@@ -151,7 +151,7 @@ pub(crate) fn no_projector(version: &str, exports: &[String]) -> LoadError {
     LoadError::NoProjector { expected: format!("{PROJECTOR}@{version}"), exports }
 }
 
-/// The version of the contract that this host supports.
+/// Returns the version of the contract that this host supports.
 pub(crate) fn version() -> String {
     CONTRACT.version.clone()
 }
@@ -277,8 +277,8 @@ fn split(name: &str) -> (&str, Option<&str>) {
     name.split_once('@').map_or((name, None), |(stem, version)| (stem, Some(version)))
 }
 
-/// The numbers that compatible versions of the contract share: the major version and, before 1.0,
-/// the minor version.
+/// Returns the numbers that compatible versions of the contract share: the major version and,
+/// before 1.0, the minor version.
 fn track(version: &str) -> Option<(u64, u64)> {
     let mut numbers = version.split(['.', '-', '+']).map(str::parse);
     match (numbers.next()?.ok()?, numbers.next()?.ok()?) {

@@ -95,7 +95,8 @@ pub(crate) fn new() -> wasmtime::Result<Engine> {
     Engine::new(&config)
 }
 
-/// The fuel that each instruction uses. It is one unit, except for instructions that do much work.
+/// Returns the fuel that each instruction uses. It is one unit, except for instructions that do
+/// much work.
 fn operator_cost() -> OperatorCost {
     OperatorCost {
         MemoryGrow: GROW_FUEL,
@@ -115,8 +116,8 @@ fn operator_cost() -> OperatorCost {
     }
 }
 
-/// The id of an engine, which is part of the names of cache folders. Engines with the same id can
-/// run each other's compiled code.
+/// Returns the id of an engine, which is part of the names of cache folders. Engines with the same
+/// id can run each other's compiled code.
 pub(crate) fn id(engine: &Engine) -> String {
     let mut hasher = Sha256Hasher(Sha256::new());
     BUILD.hash(&mut hasher);

@@ -285,8 +285,8 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Whether the same plugin may load later, because the machine lacks a resource or is busy. All
-    /// other errors are caused by the plugin or by a limit.
+    /// Returns whether the same plugin may load later, because the machine lacks a resource or is
+    /// busy. All other errors are caused by the plugin or by a limit.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         matches!(
@@ -301,7 +301,7 @@ impl LoadError {
         )
     }
 
-    /// The code of the error in the documentation. It never changes.
+    /// Returns the code of the error in the documentation. It never changes.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -341,7 +341,7 @@ impl LoadError {
         }
     }
 
-    /// What to do about the error, in one sentence.
+    /// Returns what to do about the error, in one sentence.
     #[must_use]
     #[expect(clippy::too_many_lines, reason = "one sentence for each error")]
     pub fn help(&self) -> &'static str {
@@ -422,7 +422,7 @@ impl LoadError {
         }
     }
 
-    /// What to do about an error in the source code.
+    /// Returns what to do about an error in the source code.
     fn source_help(&self) -> &'static str {
         match self {
             Self::NoSource => {
@@ -447,7 +447,7 @@ impl LoadError {
         }
     }
 
-    /// The plugin's call stack, if the error has one; otherwise an empty text.
+    /// Returns the plugin's call stack, if the error has one; otherwise an empty text.
     #[must_use]
     pub fn backtrace(&self) -> &str {
         match self {

@@ -115,7 +115,7 @@ impl PluginHost {
         Ok(Arc::new(LoadedPlugin::load(linked, parameters, source)?))
     }
 
-    /// The component of the interpreter that runs `source`.
+    /// Returns the component of the interpreter that runs `source`.
     ///
     /// # Errors
     /// Returns [`LoadError::NoInterpreter`] if this host does not have it.
@@ -141,15 +141,15 @@ impl PluginHost {
         Ok(self.compiled() > before)
     }
 
-    /// The number of uploads that were compiled since the start. It does not include uploads whose
-    /// code was already in use or in the cache.
+    /// Returns the number of uploads that were compiled since the start. It does not include
+    /// uploads whose code was already in use or in the cache.
     #[must_use]
     pub fn compiled(&self) -> u64 {
         self.compilers.started()
     }
 
-    /// The linked code of an upload. It is the code in use, the code in the cache or, if there is
-    /// neither, code that is compiled now.
+    /// Returns the linked code of an upload. It is the code in use, the code in the cache or, if
+    /// there is neither, code that is compiled now.
     fn linked(&self, bytes: &[u8], order: CompileOrder) -> Result<Arc<Linked>, LoadError> {
         let sha = Sha256::digest(bytes).into();
         let slot = self.slot(sha);
@@ -197,7 +197,7 @@ impl PluginHost {
         self.cached(sha).map_or(Ok(linked), |component| self.link(&component))
     }
 
-    /// The code of an upload, if it is in the cache.
+    /// Returns the code of an upload, if it is in the cache.
     fn cached(&self, sha: &UploadHash) -> Option<Component> {
         let code = self.cache.as_ref()?.load(sha)?;
         let loaded = code.deserialize(&self.engine);

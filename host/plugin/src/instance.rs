@@ -333,9 +333,10 @@ impl RunningInstance {
     }
 }
 
-/// The watermark that makes the timers of `batch` due, in microseconds; [`Timestamp::MIN`] if there
-/// are no timers. The guest gets no watermark for events in this way: a batch may span several
-/// ticks, so the watermark at its beginning depends on how events were divided into batches.
+/// Returns the watermark that makes the timers of `batch` due, in microseconds; [`Timestamp::MIN`]
+/// if there are no timers. The guest gets no watermark for events in this way: a batch may span
+/// several ticks, so the watermark at its beginning depends on how events were divided into
+/// batches.
 fn watermark_of(batch: &Batch) -> i64 {
     if batch.timers.is_empty() { Timestamp::MIN.0 } else { batch.watermark.0 }
 }
@@ -368,7 +369,7 @@ struct CallFuel {
     host_fuel: u64,
 }
 
-/// The error of a call that ended without returning.
+/// Returns the error of a call that ended without returning.
 fn ended(state: &GuestState, error: &wasmtime::Error, call: &CallFuel) -> ApplyError {
     let backtrace = error.downcast_ref::<WasmBacktrace>().map(backtrace).unwrap_or_default();
     let trapped = |kind, message| {

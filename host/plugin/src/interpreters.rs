@@ -41,14 +41,14 @@ impl Language {
     /// All languages. Those whose interpreters compile fastest come first.
     pub const ALL: [Self; 3] = [Self::Declaration, Self::JavaScript, Self::Python];
 
-    /// The language of the source file `name`, by the extension of the name; `None` if no language
-    /// has this extension.
+    /// Returns the language of the source file `name`, by the extension of the name; `None` if no
+    /// language has this extension.
     #[must_use]
     pub fn of(name: &str) -> Option<Self> {
         of_extension(name).map(|(language, _)| language)
     }
 
-    /// The name of the file that contains the interpreter.
+    /// Returns the name of the file that contains the interpreter.
     #[must_use]
     pub fn file(self) -> &'static str {
         match self {
@@ -59,8 +59,8 @@ impl Language {
     }
 }
 
-/// The media type with which the source file `name` is uploaded, by the extension of the name;
-/// `None` if no language has this extension.
+/// Returns the media type with which the source file `name` is uploaded, by the extension of the
+/// name; `None` if no language has this extension.
 #[must_use]
 pub fn source_media_type(name: &str) -> Option<&'static str> {
     of_extension(name).map(|(_, media)| media)
@@ -110,7 +110,7 @@ impl Interpreters {
         Self { folder }
     }
 
-    /// The component of the interpreter that runs `source`.
+    /// Returns the component of the interpreter that runs `source`.
     ///
     /// # Errors
     /// Returns [`LoadError::NoInterpreter`] if the folder does not contain it.
@@ -125,7 +125,7 @@ impl Interpreters {
         })
     }
 
-    /// The component of the interpreter for `language`, if the folder contains it.
+    /// Returns the component of the interpreter for `language`, if the folder contains it.
     ///
     /// # Errors
     /// Returns [`LoadError::Host`] if its file cannot be read.

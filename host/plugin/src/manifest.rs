@@ -42,7 +42,7 @@ pub(crate) fn convert(manifest: types::Manifest) -> Result<Manifest, ManifestErr
     Ok(manifest)
 }
 
-/// The name of the first field in which two manifests differ; `None` if they are equal.
+/// Returns the name of the first field in which two manifests differ; `None` if they are equal.
 pub(crate) fn difference(a: &Manifest, b: &Manifest) -> Option<&'static str> {
     // All fields are listed. So if a field is added that is not compared, the compiler reports it.
     let Manifest {

@@ -57,7 +57,7 @@ pub(crate) fn prepare(
     })
 }
 
-/// Whether the error is that the engine got no memory, or could not map memory.
+/// Returns whether the error is that the engine got no memory, or could not map memory.
 fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| {
         let errno = cause.downcast_ref::<Errno>().copied();
@@ -127,8 +127,8 @@ fn check_module(module: &[u8]) -> Result<bool, LoadError> {
     }
 }
 
-/// The probable reason why a module imports from `module`, if components cannot have such an
-/// import.
+/// Returns the probable reason why a module imports from `module`, if components cannot have such
+/// an import.
 fn foreign_to_components(module: &str) -> Option<&'static str> {
     match module {
         "wasi_snapshot_preview1" | "wasi_unstable" => {

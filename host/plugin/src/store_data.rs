@@ -184,7 +184,7 @@ impl GuestState {
         Ok(())
     }
 
-    /// The last message that the guest logged as an error before it failed.
+    /// Returns the last message that the guest logged as an error before it failed.
     pub(crate) fn last_error(&self) -> Option<&str> {
         self.last_error.as_deref()
     }
@@ -234,7 +234,7 @@ impl MemoryMeter {
         }
     }
 
-    /// The linear memory in use, in bytes.
+    /// Returns the linear memory in use, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
@@ -314,14 +314,14 @@ impl wasmtime::ResourceLimiter for MemoryMeter {
     }
 }
 
-/// The error text for a machine that has no memory or address space. It says what to do.
+/// Returns the error text for a machine that has no memory or address space. It says what to do.
 pub(crate) fn shortage(error: &wasmtime::Error) -> String {
     format!(
         "the machine gives no memory for an instance of the plugin: {error:#}; each takes 4 GiB of address space (raise the limit of the process, `ulimit -v`) and up to `plugin.limits.memory_bytes_max` of memory"
     )
 }
 
-/// A number of bytes, as text for people.
+/// Returns a number of bytes, as text for people.
 pub(crate) fn in_words(bytes: usize) -> String {
     if bytes >= 1 << 20 && bytes.is_multiple_of(1 << 20) {
         format!("{} MiB", bytes >> 20)

@@ -51,7 +51,7 @@ const FUNCTIONS: &str =
     "`count`, `sum`, `avg`, `min`, `max`, `first`, `last`, `distinct` and `p1` to `p99`";
 
 impl AccumulatorSpec {
-    /// The index of the field that the accumulator reads; `None` if it counts rows.
+    /// Returns the index of the field that the accumulator reads; `None` if it counts rows.
     pub(crate) fn field(self) -> Option<usize> {
         self.field
     }
@@ -131,8 +131,8 @@ fn plan_one(
     })
 }
 
-/// The kind of the values that `function` returns for a field of `kind`; `None` if the function
-/// cannot be used with this kind.
+/// Returns the kind of the values that `function` returns for a field of `kind`; `None` if the
+/// function cannot be used with this kind.
 fn result_kind(function: Function, kind: FieldKind) -> Option<FieldKind> {
     use FieldKind::{Boolean, Integer, Json, Number, Text, Timestamp};
     let sketch = kind.is_sketch();
@@ -260,9 +260,9 @@ fn text_bytes(value: &FieldValue<'_>) -> usize {
     if let FieldValue::Text(text) = value { text.len() } else { 0 }
 }
 
-/// Whether `candidate` replaces `known`, the value that the accumulator has. Rows are read in key
-/// order. So if several rows have the same time, the function `first` returns the value of the
-/// first of them in key order, and `last` that of the last.
+/// Returns whether `candidate` replaces `known`, the value that the accumulator has. Rows are read
+/// in key order. So if several rows have the same time, the function `first` returns the value of
+/// the first of them in key order, and `last` that of the last.
 fn replaces(
     function: Function,
     known: Option<&FieldValue<'_>>,
@@ -338,7 +338,7 @@ fn add_percentile(
 }
 
 impl Aggregate {
-    /// The result of `accumulator`; `None` if there were no values.
+    /// Returns the result of `accumulator`; `None` if there were no values.
     pub(crate) fn result(
         &self,
         spec: AccumulatorSpec,

@@ -52,7 +52,7 @@ impl BucketLength {
         })
     }
 
-    /// The start of the bucket that contains the local time `local`, as the clock shows it.
+    /// Returns the start of the bucket that contains the local time `local`, as the clock shows it.
     fn floor(self, local: i64) -> i64 {
         match self {
             Self::Micros { length, origin } => {
@@ -66,7 +66,8 @@ impl BucketLength {
         }
     }
 
-    /// The start of the bucket that follows the one that starts at `start`, as the clock shows it.
+    /// Returns the start of the bucket that follows the one that starts at `start`, as the clock
+    /// shows it.
     fn after(self, start: i64) -> i64 {
         match self {
             Self::Micros { length, .. } => start + length,
@@ -78,7 +79,7 @@ impl BucketLength {
     }
 }
 
-/// The local time at which a month begins. Months are counted from January 1970.
+/// Returns the local time at which a month begins. Months are counted from January 1970.
 fn month_start(months: i64) -> i64 {
     days_since_1970(1970 + months.div_euclid(12), months.rem_euclid(12) + 1, 1) * DAY_US
 }
@@ -102,7 +103,7 @@ struct Period {
 }
 
 impl Zone {
-    /// The time zone with this name in the IANA database.
+    /// Returns the time zone with this name in the IANA database.
     pub(crate) fn named(name: &str) -> Option<Self> {
         if name.eq_ignore_ascii_case("UTC") {
             return Some(Self::default());
@@ -110,7 +111,7 @@ impl Zone {
         TimeZone::get(name).ok().map(|zone| Self { zone: Some(zone), last: None })
     }
 
-    /// The zone's offset from UTC at `time`, in seconds.
+    /// Returns the zone's offset from UTC at `time`, in seconds.
     pub(crate) fn offset_s(&mut self, time: i64) -> i64 {
         self.period(time).offset_us / SECOND_US
     }
@@ -139,7 +140,7 @@ impl Zone {
         }
     }
 
-    /// The start of the bucket that contains `time`.
+    /// Returns the start of the bucket that contains `time`.
     pub(crate) fn bucket(&mut self, length: BucketLength, time: i64) -> i64 {
         let mut period = self.period(time);
         let local = length.floor(time + period.offset_us);
@@ -157,7 +158,7 @@ impl Zone {
         }
     }
 
-    /// The start of the bucket after the one that starts at `start`.
+    /// Returns the start of the bucket after the one that starts at `start`.
     pub(crate) fn next_bucket(&mut self, length: BucketLength, start: i64) -> i64 {
         let mut period = self.period(start);
         // `start` is rounded down first. If the clock skips the start of a bucket, the bucket
@@ -202,7 +203,7 @@ mod tests {
     use super::*;
     use crate::civil::write_time;
 
-    /// The start of the bucket that contains `time`, and the start of the next bucket.
+    /// Returns the start of the bucket that contains `time`, and the start of the next bucket.
     fn bucket(zone: &str, length: &str, time: &str) -> (String, String) {
         let mut zone = Zone::named(zone).unwrap();
         let length = BucketLength::parse(length).unwrap();

@@ -19,7 +19,7 @@ impl Cancel {
         self.0.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the query was cancelled.
+    /// Returns whether the query was cancelled.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
         self.0.load(Ordering::Relaxed)
@@ -70,7 +70,7 @@ impl<'c> Budget<'c> {
         self.deadline
     }
 
-    /// The number of rows that the query has read.
+    /// Returns the number of rows that the query has read.
     #[must_use]
     pub fn rows(&self) -> u64 {
         self.rows

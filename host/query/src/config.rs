@@ -76,7 +76,7 @@ impl QueryConfig {
         Ok(())
     }
 
-    /// The number of queries that run at the same time on a machine with `cores` cores.
+    /// Returns the number of queries that run at the same time on a machine with `cores` cores.
     #[must_use]
     pub fn threads_on(&self, cores: usize) -> usize {
         if self.threads == 0 { (cores / 2).max(1) } else { self.threads }

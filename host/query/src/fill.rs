@@ -52,7 +52,7 @@ pub(crate) fn fill(
     Ok(filled)
 }
 
-/// The first and the last bucket of the result; `None` if there is none.
+/// Returns the first and the last bucket of the result; `None` if there is none.
 fn bounds(
     roll_up: &RollUp,
     zone: &mut Zone,
@@ -73,7 +73,7 @@ fn start_of(row: &[GroupValue]) -> i64 {
     }
 }
 
-/// The group for a bucket without rows.
+/// Returns the group for a bucket without rows.
 fn empty(
     roll_up: &RollUp,
     bucket: i64,

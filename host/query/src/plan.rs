@@ -128,19 +128,19 @@ impl Plan {
         Ok(Self { filter, reader, order, shape, zone, columns })
     }
 
-    /// The columns of the result. For rows, they do not include the key.
+    /// Returns the columns of the result. For rows, they do not include the key.
     #[must_use]
     pub fn columns(&self) -> &[OutputColumn] {
         &self.columns
     }
 
-    /// Whether the result consists of groups and not of rows.
+    /// Returns whether the result consists of groups and not of rows.
     #[must_use]
     pub fn is_roll_up(&self) -> bool {
         matches!(self.shape, Shape::Groups(_))
     }
 
-    /// Whether the result consists of rows in key order.
+    /// Returns whether the result consists of rows in key order.
     #[must_use]
     pub fn is_in_key_order(&self) -> bool {
         !self.is_roll_up() && self.order.column.is_none()
@@ -150,7 +150,7 @@ impl Plan {
         matches!(&self.shape, Shape::Groups(roll_up) if roll_up.bucket.is_some())
     }
 
-    /// Whether the largest key or value comes first.
+    /// Returns whether the largest key or value comes first.
     #[must_use]
     pub fn is_descending(&self) -> bool {
         self.order.descending
@@ -167,8 +167,8 @@ fn filter(fields: &[FieldSpec], conditions: &[ConditionRequest]) -> Result<Filte
     Ok(Filter::new(conditions.collect::<Result<_, _>>()?)?)
 }
 
-/// The timestamp field that the parameter `time` names. If the table has only one such field, the
-/// parameter may be left out.
+/// Returns the timestamp field that the parameter `time` names. If the table has only one such
+/// field, the parameter may be left out.
 fn time_field(fields: &[FieldSpec], request: &QueryRequest) -> Result<Option<usize>, RequestError> {
     let is_time = |field: &FieldSpec| field.kind == FieldKind::Timestamp;
     if let Some(name) = &request.time {
@@ -276,8 +276,8 @@ fn groups(
     Ok((Shape::Groups(roll_up), columns))
 }
 
-/// The field `name`. Its kind must not be `json` or a sketch, because such values cannot be grouped
-/// or ordered.
+/// Returns the field `name`. Its kind must not be `json` or a sketch, because such values cannot be
+/// grouped or ordered.
 fn scalar(
     fields: &[FieldSpec],
     parameter: &'static str,

@@ -22,7 +22,7 @@ impl Plan {
         out.push(b'}');
     }
 
-    /// The value in a column as text. Null is an empty text.
+    /// Returns the value in a column as text. Null is an empty text.
     #[must_use]
     pub fn cell(&self, index: usize, value: &GroupValue) -> String {
         match value {

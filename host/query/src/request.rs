@@ -73,7 +73,7 @@ pub struct OutputColumn {
 }
 
 impl QueryRequest {
-    /// Whether the request groups rows.
+    /// Returns whether the request groups rows.
     #[must_use]
     pub fn is_roll_up(&self) -> bool {
         self.bucket.is_some() || !self.by.is_empty() || !self.aggregates.is_empty()

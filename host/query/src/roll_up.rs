@@ -180,7 +180,7 @@ impl<'p> Groups<'p> {
         Ok(index)
     }
 
-    /// The values of all columns of each group. The groups are in no particular order.
+    /// Returns the values of all columns of each group. The groups are in no particular order.
     fn finish(mut self, budget: &mut Budget<'_>) -> Result<Vec<Vec<GroupValue>>, QueryError> {
         self.index.clear();
         // Without `bucket` and `by` there is always one group, even if there are no rows.

@@ -174,7 +174,7 @@ impl Plan {
         failed.map_or(Ok(()), Err)
     }
 
-    /// The row as JSON with only the chosen fields. Fields without a value are left out.
+    /// Returns the row as JSON with only the chosen fields. Fields without a value are left out.
     fn output(&self, row: &RowFields<'_>) -> Vec<u8> {
         match &self.shape {
             Shape::Rows(Some(choice)) => choice.of(row),

@@ -193,7 +193,7 @@ fn answers(db: &Connection, sql: &str, columns: usize) -> Vec<Vec<Value>> {
     rows.unwrap().collect::<Result<_, _>>().unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
-/// Whether SQLite's value equals ours.
+/// Returns whether SQLite's value equals ours.
 fn same(ours: &GroupValue, sqlite: &Value) -> bool {
     match (ours, sqlite) {
         (None, Value::Null) => true,
@@ -307,7 +307,7 @@ fn aggregate(rng: &mut Rng, by: &[&str], bucketed: bool) -> (AggregateRequest, S
     }
 }
 
-/// All groups of a query, read in pages of `page` groups each.
+/// Returns all groups of a query, read in pages of `page` groups each.
 fn all_groups(rows: &Rows, request: &QueryRequest, page: usize) -> Vec<Vec<GroupValue>> {
     let plan = Plan::new(&table(), request).unwrap();
     let size = PageSize { rows: page, bytes: usize::MAX };

@@ -25,7 +25,7 @@ impl AppendHealth {
         }
     }
 
-    /// The reason why the log accepts no events, if it has refused some recently.
+    /// Returns the reason why the log accepts no events, if it has refused some recently.
     pub(crate) fn fault(&self) -> Option<String> {
         let fault = self.0.lock();
         fault.as_ref().filter(|(at, _)| at.elapsed() < FAULT_LASTS).map(|(_, why)| why.clone())

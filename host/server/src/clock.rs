@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lantern_core::{Clock, Timestamp};
 use rustix::time::{ClockId, clock_gettime};
 
-/// The current time of day.
+/// Returns the current time of day.
 pub(crate) fn now() -> Timestamp {
     Timestamp(jiff::Timestamp::now().as_microsecond())
 }

@@ -13,7 +13,7 @@ pub struct Code {
     pub help: &'static str,
 }
 
-/// The entry for `code`, if there is one.
+/// Returns the entry for `code`, if there is one.
 #[must_use]
 pub fn find(code: &str) -> Option<&'static Code> {
     CODES.binary_search_by_key(&code, |c| c.code).ok().map(|place| &CODES[place])

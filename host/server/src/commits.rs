@@ -29,7 +29,7 @@ impl Commits {
         assert!(self.hub.set(Arc::downgrade(hub)).is_ok(), "the hub is connected once");
     }
 
-    /// The receiver of a signal for each commit and activation.
+    /// Returns the receiver of a signal for each commit and activation.
     pub(crate) fn changed(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }

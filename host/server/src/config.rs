@@ -208,7 +208,7 @@ impl Default for IngestConfig {
 }
 
 impl IngestConfig {
-    /// The limits of an event.
+    /// Returns the limits of an event.
     #[must_use]
     pub fn limits(&self) -> EventLimits {
         EventLimits {
@@ -317,7 +317,7 @@ impl ServerConfig {
         Self::of(&figment)
     }
 
-    /// The settings in the text of a file, combined only with the defaults.
+    /// Returns the settings in the text of a file, combined only with the defaults.
     ///
     /// # Errors
     /// Returns a [`ConfigError`] that names the key and its value.

@@ -13,7 +13,7 @@ impl From<figment::Error> for ConfigError {
     }
 }
 
-/// The error in the format of this project: the setting first, and then where it was set.
+/// Returns the error in the format of this project: the setting first, and then where it was set.
 fn explain(error: &figment::Error) -> String {
     use figment::error::Kind;
     let key = error.path.join(".");

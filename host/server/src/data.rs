@@ -51,7 +51,7 @@ impl DataDir {
         Self::open(root)
     }
 
-    /// The folder into which damaged files are moved.
+    /// Returns the folder into which damaged files are moved.
     pub(crate) fn damaged(&self) -> PathBuf {
         self.root.join("damaged")
     }
@@ -60,17 +60,17 @@ impl DataDir {
         self.root.join("log.redb")
     }
 
-    /// The file with the numbers of the partitions of a log on Kafka.
+    /// Returns the file with the numbers of the partitions of a log on Kafka.
     pub(crate) fn kafka(&self) -> PathBuf {
         self.root.join("kafka.json")
     }
 
-    /// The file that records which parked events were copied to the dead-letter topic.
+    /// Returns the file that records which parked events were copied to the dead-letter topic.
     pub(crate) fn dead_letters(&self) -> PathBuf {
         self.root.join("dead-letters.json")
     }
 
-    /// The file that is written to test whether the folder can be written.
+    /// Returns the file that is written to test whether the folder can be written.
     pub(crate) fn probe(&self) -> PathBuf {
         self.root.join("probe")
     }

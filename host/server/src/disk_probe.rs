@@ -29,7 +29,7 @@ impl DiskProbe {
         Self { file, last: Mutex::new(None) }
     }
 
-    /// The reason why the folder cannot be written; `None` if it can. This blocks.
+    /// Returns the reason why the folder cannot be written; `None` if it can. This blocks.
     pub(crate) fn trouble(&self) -> Option<String> {
         let Some(mut last) = self.last.try_lock_for(PATIENCE) else {
             return Some(format!("a write to `{}` does not finish", self.file.display()));

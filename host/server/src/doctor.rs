@@ -63,7 +63,7 @@ pub struct Report {
 }
 
 impl Report {
-    /// Whether any file has this condition.
+    /// Returns whether any file has this condition.
     #[must_use]
     pub fn has(&self, health: Health) -> bool {
         self.findings.iter().any(|finding| finding.health == health)
@@ -318,7 +318,7 @@ impl Doctor {
         (!damaged.findings.is_empty()).then_some(damaged)
     }
 
-    /// The damage that is reported if the state contains events that the log does not have.
+    /// Returns the damage that is reported if the state contains events that the log does not have.
     fn ahead(&self, partition: usize, state: &StateChecked) -> Option<String> {
         let bounds = self.log.bounds.get(partition).copied().flatten()?;
         (state.next > bounds.end).then(|| {
@@ -475,8 +475,8 @@ fn health(error: &StoreError) -> Health {
     }
 }
 
-/// The reason why a fold from the beginning is not possible although the log is not damaged: its
-/// first events are deleted. `None` if it is possible.
+/// Returns the reason why a fold from the beginning is not possible although the log is not
+/// damaged: its first events are deleted. `None` if it is possible.
 fn begins_later(partitions: &[Option<PartitionBounds>]) -> Option<String> {
     let later =
         |(_, bounds): &(usize, &Option<PartitionBounds>)| bounds.is_some_and(|b| b.start.0 > 0);
@@ -520,15 +520,15 @@ fn has_entries(folder: &Path) -> bool {
     fs::read_dir(folder).is_ok_and(|mut entries| entries.next().is_some())
 }
 
-/// The number of partitions that have a file in `folder`, the state folder of a version. This does
-/// not use the log, because the log may be unreadable.
+/// Returns the number of partitions that have a file in `folder`, the state folder of a version.
+/// This does not use the log, because the log may be unreadable.
 fn files(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let number = |path: PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();
     entries.filter_map(|entry| number(entry.path())).max().map_or(0, |last| last + 1)
 }
 
-/// The folders in `folder`, except those that the store uses for itself.
+/// Returns the folders in `folder`, except those that the store uses for itself.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let own =

@@ -67,12 +67,12 @@ pub(crate) fn json_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
     out.push(b'}');
 }
 
-/// The tenant of a row. The table must be per tenant.
+/// Returns the tenant of a row. The table must be per tenant.
 fn tenant(row: &Row) -> &str {
     row.key.split_once('\0').map_or("", |(tenant, _)| tenant)
 }
 
-/// The key of a row without the tenant.
+/// Returns the key of a row without the tenant.
 fn key<'a>(table: &TableSpec, row: &'a Row) -> &'a str {
     match row.key.split_once('\0') {
         Some((_, key)) if table.per_tenant => key,
@@ -80,7 +80,7 @@ fn key<'a>(table: &TableSpec, row: &'a Row) -> &'a str {
     }
 }
 
-/// The first line of a table's CSV: the names of the columns.
+/// Returns the first line of a table's CSV: the names of the columns.
 pub(crate) fn csv_head(table: &TableSpec) -> Vec<u8> {
     let mut out = Vec::new();
     let key: &[&str] = if table.per_tenant { &["tenant", "key"] } else { &["key"] };
@@ -107,8 +107,8 @@ pub(crate) fn csv_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
     csv_line(cells.iter().map(String::as_str), out);
 }
 
-/// A value as the text of a cell: a string without its quotes, and everything else as the plugin
-/// wrote it.
+/// Returns a value as the text of a cell: a string without its quotes, and everything else as the
+/// plugin wrote it.
 fn cell(json: &str) -> String {
     json_text(json).map_or_else(|| json.to_owned(), Cow::into_owned)
 }

@@ -70,12 +70,12 @@ pub enum StartError {
 }
 
 impl StartError {
-    /// The error [`StartError::Data`] for `path`.
+    /// Returns the error [`StartError::Data`] for `path`.
     pub(crate) fn data(path: impl AsRef<Path>, cause: impl Into<Cause>) -> Self {
         Self::Data { path: path.as_ref().to_path_buf(), source: cause.into() }
     }
 
-    /// The error for a store in `path` that cannot be opened.
+    /// Returns the error for a store in `path` that cannot be opened.
     pub(crate) fn store(path: PathBuf, error: StoreError) -> Self {
         match error {
             StoreError::InUse(path) => Self::InUse { path: path.into(), pid: None },
@@ -83,7 +83,7 @@ impl StartError {
         }
     }
 
-    /// The stable code of this error in the documentation.
+    /// Returns the stable code of this error in the documentation.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
@@ -97,7 +97,7 @@ impl StartError {
         }
     }
 
-    /// What to do about it, in one sentence.
+    /// Returns what to do about it, in one sentence.
     #[must_use]
     pub fn help(&self) -> &'static str {
         codes::find(self.code()).map_or("", |code| code.help)

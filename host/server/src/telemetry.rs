@@ -84,8 +84,8 @@ impl<W: Write> Write for EscapedStderr<W> {
     }
 }
 
-/// Whether `c` is replaced in log lines. ESC is not replaced, because the formatter itself writes
-/// it for colours; the formatter escapes it in values.
+/// Returns whether `c` is replaced in log lines. ESC is not replaced, because the formatter itself
+/// writes it for colours; the formatter escapes it in values.
 fn hides(c: char) -> bool {
     let control = c.is_control() && !matches!(c, '\n' | '\t' | '\u{1b}');
     let direction = matches!(

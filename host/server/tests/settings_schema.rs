@@ -13,7 +13,7 @@ use lantern_server::ServerConfig;
 /// docs` does.
 const FILE: &str = "../../docs/config.schema.json";
 
-/// The schema of all settings. The settings of Kafka are in their section.
+/// Returns the schema of all settings. The settings of Kafka are in their section.
 fn schema() -> Value {
     let of =
         |settings: SchemaSettings| settings.with(|s| s.inline_subschemas = true).into_generator();

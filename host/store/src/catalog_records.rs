@@ -9,7 +9,7 @@ use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableErro
 pub(crate) const PROJECTIONS: TableDefinition<'_, &str, &[u8]> =
     TableDefinition::new("projections");
 
-/// The stored records, each with its key.
+/// Returns the stored records, each with its key.
 pub(crate) fn stored(db: &Database) -> Result<Vec<(String, Vec<u8>)>, redb::Error> {
     let table = match db.begin_read()?.open_table(PROJECTIONS) {
         Ok(table) => table,

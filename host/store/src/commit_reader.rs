@@ -121,7 +121,7 @@ impl CommitReader {
         }
     }
 
-    /// The spaces that contain at least one pair.
+    /// Returns the spaces that contain at least one pair.
     pub(crate) fn spaces(&self) -> Result<Vec<Space>, RunError> {
         let mut spaces = Vec::new();
         for (space, rows) in &self.spaces {
@@ -136,7 +136,7 @@ impl CommitReader {
         Ok(spaces)
     }
 
-    /// The runs of the table `space`; `None` if the table is stored as a tree.
+    /// Returns the runs of the table `space`; `None` if the table is stored as a tree.
     pub(crate) fn runs(&self, space: Space) -> Option<&Runs> {
         match self.spaces.get(&space) {
             Some(RowStorage::Runs(runs)) => Some(runs),

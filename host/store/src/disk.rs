@@ -29,7 +29,7 @@ pub trait Disk: Debug + Send + Sync {
     /// Returns the error of the operating system.
     fn create(&self, path: &Path) -> Result<Box<dyn StorageBackend>, DatabaseError>;
 
-    /// What is at `path`: a file or a folder; `None` if there is nothing.
+    /// Returns what is at `path`: a file or a folder; `None` if there is nothing.
     ///
     /// # Errors
     /// Returns the error of the operating system. It is not an error if there is nothing at `path`.
@@ -66,7 +66,7 @@ pub trait Disk: Debug + Send + Sync {
     /// Returns the error of the operating system.
     fn create_folder(&self, path: &Path) -> io::Result<()>;
 
-    /// The names of the files and folders in a folder.
+    /// Returns the names of the files and folders in a folder.
     ///
     /// # Errors
     /// Returns the error of the operating system.
@@ -176,15 +176,16 @@ pub(crate) fn unless_missing(done: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// The number of bytes that a file takes on disk. It can be less than the file's length, because
-/// redb extends its files before it writes to them.
+/// Returns the number of bytes that a file takes on disk. It can be less than the file's length,
+/// because redb extends its files before it writes to them.
 #[cfg(unix)]
 fn allocated(meta: &fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt;
     meta.blocks() * 512
 }
 
-/// The length of a file. This system does not report the number of bytes that a file takes on disk.
+/// Returns the length of a file. This system does not report the number of bytes that a file takes
+/// on disk.
 #[cfg(not(unix))]
 fn allocated(meta: &fs::Metadata) -> u64 {
     meta.len()

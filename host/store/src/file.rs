@@ -207,7 +207,7 @@ fn missing<T>(error: DatabaseError) -> Result<Option<T>, DatabaseError> {
     }
 }
 
-/// A database that exists only in memory.
+/// Returns a database that exists only in memory.
 pub(crate) fn in_memory(cache_bytes: usize) -> Result<OpenFile, StoreError> {
     let db = Builder::new().set_cache_size(cache_bytes).create_with_backend(InMemoryBackend::new());
     db.map(OpenFile::from).map_err(|e| failure(Path::new("memory"), e).into())

@@ -17,7 +17,7 @@ const CLOSED_AT_ONCE_MAX: usize = 16;
 
 /// A shard. Its file can be closed while it is not in use.
 pub(crate) trait CloseIdle {
-    /// Whether the shard was used since the last call of this method.
+    /// Returns whether the shard was used since the last call of this method.
     fn take_used(&self) -> bool;
 
     /// Closes the file unless it is in use. Returns whether this call closed it.
@@ -43,7 +43,7 @@ impl<S: CloseIdle> OpenFiles<S> {
         }
     }
 
-    /// The number of files that are open.
+    /// Returns the number of files that are open.
     pub(crate) fn count(&self) -> usize {
         self.open.load(Ordering::SeqCst)
     }
@@ -59,7 +59,7 @@ impl<S: CloseIdle> OpenFiles<S> {
         shards.extract_if(.., |id, _| removed(id)).map(|(_, shard)| shard).collect()
     }
 
-    /// The size of the cache for a file that is opened now, in bytes.
+    /// Returns the size of the cache for a file that is opened now, in bytes.
     pub(crate) fn cache_bytes(&self) -> usize {
         let part = self.config.cache_total_bytes / (self.count() + 1);
         part.max(CACHE_BYTES_LEAST).min(self.config.cache_bytes)

@@ -94,7 +94,7 @@ impl PluginFiles {
         removed.map_err(|e| disk(&path, &e))
     }
 
-    /// The SHA-256 hashes of all stored plugins, in order.
+    /// Returns the SHA-256 hashes of all stored plugins, in order.
     ///
     /// # Errors
     /// Returns [`StoreError`] if the folder cannot be read.

@@ -65,7 +65,7 @@ impl RowHeader {
 }
 
 impl RowArena {
-    /// The memory that the arena takes, in bytes.
+    /// Returns the memory that the arena takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

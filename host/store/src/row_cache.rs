@@ -97,7 +97,7 @@ impl RowCache {
         Self { budget, tables: BTreeMap::new(), commits: 0, hasher: RandomState::default() }
     }
 
-    /// What the cache knows about the row under `key`.
+    /// Returns what the cache knows about the row under `key`.
     pub(crate) fn get(&self, table: TableId, key: &[u8]) -> RowKnowledge {
         let nothing = RowKnowledge::Unknown(CommitStamp(self.commits));
         let Some(entries) = self.tables.get(&table) else { return nothing };

@@ -231,7 +231,7 @@ impl Shard {
         self.pins.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// The row under `key` as of the last commit.
+    /// Returns the row under `key` as of the last commit.
     pub(crate) fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         let Space::Table(table) = space else {
             return self.read(|view| view.get(space, key));
@@ -430,12 +430,12 @@ impl Shard {
         }
     }
 
-    /// The limits for open files; `None` if they do not apply to this shard.
+    /// Returns the limits for open files; `None` if they do not apply to this shard.
     pub(crate) fn files(&self) -> Option<Arc<OpenFiles<Self>>> {
         self.files.upgrade()
     }
 
-    /// The number of bytes that the file takes on disk; 0 if the shard has no file.
+    /// Returns the number of bytes that the file takes on disk; 0 if the shard has no file.
     pub(crate) fn disk_bytes(&self) -> u64 {
         match self.disk.as_ref().map(|disk| disk.find(&self.path)) {
             Some(Ok(Some(PathKind::File { disk_bytes }))) => disk_bytes,
@@ -472,8 +472,8 @@ impl CloseIdle for Shard {
 /// until at most this many changes are applied.
 const FOLLOWED_AT_ONCE: usize = 256;
 
-/// The error that the file is not open although it was just opened. This cannot happen, because the
-/// caller holds the writer's lock.
+/// Returns the error that the file is not open although it was just opened. This cannot happen,
+/// because the caller holds the writer's lock.
 fn not_open() -> StoreError {
     StoreError::Io("the file was just opened and is closed again".into())
 }

@@ -97,7 +97,7 @@ impl StateDir {
         handle.shard().check()
     }
 
-    /// The number of shards' files that are open.
+    /// Returns the number of shards' files that are open.
     #[must_use]
     pub fn open_files(&self) -> usize {
         self.files.count()

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use lantern_core::{Space, TableId};
 
-/// The redb table that holds `space`.
+/// Returns the redb table that holds `space`.
 pub(crate) fn table_name(space: Space) -> Cow<'static, str> {
     match space {
         Space::Meta => "meta".into(),
@@ -19,7 +19,8 @@ pub(crate) fn table_name(space: Space) -> Cow<'static, str> {
     }
 }
 
-/// The space that the redb table `name` contains; `None` if the table contains something else.
+/// Returns the space that the redb table `name` contains; `None` if the table contains something
+/// else.
 pub(crate) fn space_of(name: &str) -> Option<Space> {
     let named = match name {
         "meta" => Space::Meta,

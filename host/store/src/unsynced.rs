@@ -53,8 +53,8 @@ impl Unsynced {
         Ok(())
     }
 
-    /// The index of the first commit that is missing in a file with this `record`. `None` if the
-    /// file has a later commit, which is durable although it returned an error. That commit
+    /// Returns the index of the first commit that is missing in a file with this `record`. `None`
+    /// if the file has a later commit, which is durable although it returned an error. That commit
     /// contains all of these commits.
     fn lacking(&self, record: Option<&[u8]>) -> Option<usize> {
         if record == self.durable.as_deref() {

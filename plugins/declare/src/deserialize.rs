@@ -178,7 +178,7 @@ impl<'de> Deserializer<'de> for &'de Node {
         }
     }
 
-    /// A type that can have several forms gets a scalar as a list of one.
+    /// Returns a type that can have several forms gets a scalar as a list of one.
     fn deserialize_tuple_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,

@@ -12,7 +12,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The place from the start of this place to the end of `other`.
+    /// Returns the place from the start of this place to the end of `other`.
     pub(crate) fn to(self, other: Self) -> Self {
         Self { start: self.start, end: other.end.max(self.start) }
     }
@@ -64,7 +64,8 @@ impl Problem {
         self
     }
 
-    /// The message with the line of the declaration to which it belongs: `NAME:LINE:COLUMN: …`.
+    /// Returns the message with the line of the declaration to which it belongs: `NAME:LINE:COLUMN:
+    /// …`.
     pub(crate) fn render(&self, name: &str, source: &str) -> String {
         let mut text = String::new();
         let place = self.place.unwrap_or_default();
@@ -117,8 +118,8 @@ impl serde::de::Error for Problem {
     }
 }
 
-/// The candidate that differs from `wrong` in the fewest letters; `None` if more than one letter in
-/// three differs.
+/// Returns the candidate that differs from `wrong` in the fewest letters; `None` if more than one
+/// letter in three differs.
 pub(crate) fn most_similar<'a>(
     wrong: &str,
     candidates: impl IntoIterator<Item = &'a str>,

@@ -72,12 +72,12 @@ pub(crate) enum DeclaredRow {
 }
 
 impl DeclaredRow {
-    /// Whether the row has no values yet.
+    /// Returns whether the row has no values yet.
     pub(crate) fn is_empty(&self) -> bool {
         matches!(self, Self::Empty)
     }
 
-    /// The values of the row, which the caller may change.
+    /// Returns the values of the row, which the caller may change.
     ///
     /// # Errors
     /// Fails if the bytes are not those of a row with this layout, or if the sum of joined rows

@@ -100,12 +100,12 @@ impl DeclaredTable {
         }
     }
 
-    /// The declarations of the tables of which this table consists.
+    /// Returns the declarations of the tables of which this table consists.
     pub(crate) fn specs(&self) -> &[&'static TableSpec] {
         &self.specs
     }
 
-    /// The name of the table.
+    /// Returns the name of the table.
     pub(crate) fn name(&self) -> &str {
         &self.plan.name
     }
@@ -251,7 +251,8 @@ impl Key for OwnedKey {
     }
 }
 
-/// The key of a row of a window. It consists of the start of the window and the rest of the key.
+/// Returns the key of a row of a window. It consists of the start of the window and the rest of the
+/// key.
 fn in_window(window: Window, key: &str) -> String {
     let mut whole = window.start.to_key();
     if !key.is_empty() {
@@ -423,7 +424,7 @@ impl TablePlan {
         })
     }
 
-    /// The row of a window that has ended, with the columns that depend on the window.
+    /// Returns the row of a window that has ended, with the columns that depend on the window.
     fn closed(&self, mut row: DeclaredRow, window: Window) -> Result<DeclaredRow, Error> {
         let slots = row.slots(self.layout)?;
         let input = Input { event: None, window: Some(window) };
@@ -449,7 +450,7 @@ struct Moves {
 }
 
 impl Column {
-    /// The value of the column before any event was applied.
+    /// Returns the value of the column before any event was applied.
     fn zero(&self) -> Slot {
         match self.update {
             Update::Count | Update::Sum(_) => Slot::Integer(0),

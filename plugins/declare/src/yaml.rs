@@ -28,13 +28,13 @@ pub(crate) enum NodeValue {
 }
 
 impl Node {
-    /// Whether the value is null: nothing is written, or `~` or `null`.
+    /// Returns whether the value is null: nothing is written, or `~` or `null`.
     pub(crate) fn is_null(&self) -> bool {
         matches!(&self.value, NodeValue::Scalar { text, quoted: false }
             if matches!(text.as_str(), "" | "~" | "null"))
     }
 
-    /// The text of a scalar; `None` for other values.
+    /// Returns the text of a scalar; `None` for other values.
     pub(crate) fn text(&self) -> Option<&str> {
         match &self.value {
             NodeValue::Scalar { text, .. } => Some(text),
@@ -42,7 +42,7 @@ impl Node {
         }
     }
 
-    /// A word for the kind of value, for people.
+    /// Returns a word for the kind of value, for people.
     pub(crate) fn describe(&self) -> String {
         match &self.value {
             _ if self.is_null() => "nothing".to_owned(),
@@ -53,7 +53,7 @@ impl Node {
     }
 }
 
-/// The beginning of `text` on one line; at most 40 characters.
+/// Returns the beginning of `text` on one line; at most 40 characters.
 pub(crate) fn excerpt(text: &str) -> String {
     let line = text.lines().next().unwrap_or_default();
     if line.chars().count() > 40 || line.len() < text.trim_end().len() {
@@ -209,8 +209,8 @@ impl<'a> TreeReader<'a> {
         Place { start, end: start + text.trim_end().len() }
     }
 
-    /// The index of the byte at a marker of the library, which counts lines from 1 and characters
-    /// from 0.
+    /// Returns the index of the byte at a marker of the library, which counts lines from 1 and
+    /// characters from 0.
     fn offset(&self, marker: &Marker) -> usize {
         let line = marker.line().saturating_sub(1).min(self.lines.len() - 1);
         let start = self.lines[line];

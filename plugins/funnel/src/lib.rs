@@ -176,7 +176,7 @@ impl Projection for Funnel {
 }
 
 impl Funnel {
-    /// The journey of `key`, unless it was abandoned.
+    /// Returns the journey of `key`, unless it was abandoned.
     fn under_way(&mut self, key: &str, now: Timestamp) -> Result<Option<Journey>, Error> {
         let Some(journey) = self.journeys.get(key)?.cloned() else {
             return Ok(None);

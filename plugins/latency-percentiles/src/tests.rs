@@ -15,7 +15,7 @@ fn request(time: &str, duration_ms: Value) -> TestEvent {
     TestEvent::new("request.completed").at(time).json(&data)
 }
 
-/// The value such that `percent` of 100 of the sorted values are not greater.
+/// Returns the value such that `percent` of 100 of the sorted values are not greater.
 fn exact(sorted: &[i64], percent: usize) -> i64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted[rank - 1]

@@ -133,7 +133,7 @@ impl Settings {
         Duration::from_secs(self.lateness_s)
     }
 
-    /// The tick: small enough that an alert comes soon after its window, but not smaller,
+    /// Returns the tick: small enough that an alert comes soon after its window, but not smaller,
     /// because each tick costs time.
     pub(crate) fn tick(&self) -> Duration {
         Duration::from_secs((self.window_s / 12).max(1))

@@ -134,7 +134,7 @@ impl RowCache {
         self.slots[place].key(&self.keys)
     }
 
-    /// The index in the batch of the timer or event that last changed the row at `place`.
+    /// Returns the index in the batch of the timer or event that last changed the row at `place`.
     pub(crate) fn cause_at(&self, place: usize) -> u32 {
         self.slots[place].cause
     }
@@ -163,7 +163,7 @@ impl RowCache {
         }
     }
 
-    /// The places of the changed rows, in the order of their first change.
+    /// Returns the places of the changed rows, in the order of their first change.
     pub(crate) fn changed(&self) -> &[u32] {
         &self.changed
     }
@@ -184,8 +184,8 @@ impl RowCache {
         causes.extend(places.map(|place| self.slots[place].cause));
     }
 
-    /// Whether the current timer or event may change the row at `place` of a table
-    /// whose rows belong to tenants.
+    /// Returns whether the current timer or event may change the row at `place` of a table whose
+    /// rows belong to tenants.
     pub(crate) fn check_tenant(&self, place: usize, spec: &TableSpec) -> Result<(), Error> {
         let key = self.key_at(place);
         if trigger::may_change(key) {
@@ -351,11 +351,11 @@ fn end_of(bytes: usize) -> Result<u32, Error> {
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
-/// The hash of a key. It needs no random seed, because it only decides the place of a row in
-/// memory, which has no visible effect. The function reads eight bytes at a time. Keys differ most
-/// in their last bytes, which are in the high half of a word and would affect only the highest bits
-/// of a product. So the high half is mixed into the low half before each multiplication. (A product
-/// of 128 bits would not need this, but calculating it in Wasm is a slow call.)
+/// Returns the hash of a key. It needs no random seed, because it only decides the place of a row
+/// in memory, which has no visible effect. The function reads eight bytes at a time. Keys differ
+/// most in their last bytes, which are in the high half of a word and would affect only the highest
+/// bits of a product. So the high half is mixed into the low half before each multiplication. (A
+/// product of 128 bits would not need this, but calculating it in Wasm is a slow call.)
 ///
 /// This function and [`same`] do not copy or compare a few bytes if their number is known only at
 /// run time, because in Wasm each such copy or comparison is a call.

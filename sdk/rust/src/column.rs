@@ -29,7 +29,7 @@ impl<'a> Values<'a> {
         Ok(Self { ends, bytes: &column.bytes })
     }
 
-    /// The value at `index`; empty if the column has none.
+    /// Returns the value at `index`; empty if the column has none.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> &'a [u8] {
         let (start, end) = range(self.ends, index);
@@ -61,7 +61,7 @@ impl<'a> Texts<'a> {
         Ok(Self { ends: values.ends, text })
     }
 
-    /// The text at `index`; empty if the column has none.
+    /// Returns the text at `index`; empty if the column has none.
     #[inline]
     pub(crate) fn get(&self, index: usize) -> &'a str {
         let (start, end) = range(self.ends, index);

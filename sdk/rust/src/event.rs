@@ -123,7 +123,7 @@ macro_rules! attribute {
 }
 
 impl<'a> Event<'a> {
-    /// The type of the event: CloudEvents `type`.
+    /// Returns the type of the event: CloudEvents `type`.
     #[inline]
     #[must_use]
     pub fn kind(&self) -> &'a str {
@@ -131,41 +131,42 @@ impl<'a> Event<'a> {
         &batch.type_names[usize::from(batch.types[self.place])]
     }
 
-    /// The time of the event: CloudEvents `time`.
+    /// Returns the time of the event: CloudEvents `time`.
     #[inline]
     #[must_use]
     pub fn time(&self) -> Timestamp {
         Timestamp::from_micros(self.view.batch.times[self.place])
     }
 
-    /// The offset of the event in its partition.
+    /// Returns the offset of the event in its partition.
     #[inline]
     #[must_use]
     pub fn offset(&self) -> u64 {
         self.view.batch.offsets[self.place]
     }
 
-    /// The partition of the log that contains the event.
+    /// Returns the partition of the log that contains the event.
     #[must_use]
     pub fn partition(&self) -> u32 {
         self.view.batch.partition
     }
 
-    /// The watermark when the event is applied. An event with an earlier time is late.
+    /// Returns the watermark when the event is applied. An event with an earlier time is late.
     #[inline]
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         Timestamp::from_micros(self.view.batch.watermarks[self.place])
     }
 
-    /// Whether the event is late, which means that it arrived after the watermark had passed its
-    /// time. The projection decides what to do with late events; windows report them separately.
+    /// Returns whether the event is late, which means that it arrived after the watermark had
+    /// passed its time. The projection decides what to do with late events; windows report them
+    /// separately.
     #[must_use]
     pub fn is_late(&self) -> bool {
         self.time() < self.watermark()
     }
 
-    /// The members of the event's data that the manifest declares, as the host decoded
+    /// Returns the members of the event's data that the manifest declares, as the host decoded
     /// them.
     ///
     /// # Errors
@@ -194,7 +195,7 @@ impl<'a> Event<'a> {
         }
     }
 
-    /// The event's data, parsed as JSON.
+    /// Returns the event's data, parsed as JSON.
     ///
     /// Text that is only read can be borrowed: a field `#[serde(borrow)] product:
     /// Cow<'a, str>`. (A plain `&'a str` refuses text with escapes in it, such as
@@ -228,7 +229,7 @@ impl<'a> Event<'a> {
         json::member(text, name)
     }
 
-    /// The data of the event, as bytes.
+    /// Returns the data of the event, as bytes.
     #[inline]
     #[must_use]
     pub fn data_bytes(&self) -> &'a [u8] {
@@ -268,13 +269,13 @@ impl<'a> Event<'a> {
         self.view.call
     }
 
-    /// The index of the event in the batch. Events come after the timers of the batch.
+    /// Returns the index of the event in the batch. Events come after the timers of the batch.
     #[inline]
     pub(crate) fn index(&self) -> u32 {
         (self.view.batch.timers.len() + self.place) as u32
     }
 
-    /// The tenant of the event, even if the manifest does not request it.
+    /// Returns the tenant of the event, even if the manifest does not request it.
     pub(crate) fn owner(&self) -> &'a str {
         self.view.tenant.get(self.place)
     }
@@ -294,31 +295,31 @@ pub struct Timer<'a> {
 }
 
 impl<'a> Timer<'a> {
-    /// The key with which the timer was set, without the tenant.
+    /// Returns the key with which the timer was set, without the tenant.
     #[must_use]
     pub fn key(&self) -> &'a str {
         self.full_key.split_once('\0').map_or(self.full_key, |(_, rest)| rest)
     }
 
-    /// The tenant of the timer, if it was set under an [`InTenant`](crate::InTenant); otherwise an
-    /// empty text.
+    /// Returns the tenant of the timer, if it was set under an [`InTenant`](crate::InTenant);
+    /// otherwise an empty text.
     #[must_use]
     pub fn tenant(&self) -> &'a str {
         self.owner().unwrap_or_default()
     }
 
-    /// The tenant of the timer, if it has one.
+    /// Returns the tenant of the timer, if it has one.
     pub(crate) fn owner(&self) -> Option<&'a str> {
         self.full_key.split_once('\0').map(|(tenant, _)| tenant)
     }
 
-    /// The time for which the timer was set.
+    /// Returns the time for which the timer was set.
     #[must_use]
     pub fn at(&self) -> Timestamp {
         self.at
     }
 
-    /// The watermark when the timer fires. An event with an earlier time is late.
+    /// Returns the watermark when the timer fires. An event with an earlier time is late.
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         self.watermark
@@ -327,10 +328,10 @@ impl<'a> Timer<'a> {
 
 /// An event or a timer. It is what a projection processes at a time.
 pub trait Trigger: private::Sealed {
-    /// The time of the event. For a timer, it is the time when the timer was due.
+    /// Returns the time of the event. For a timer, it is the time when the timer was due.
     fn now(&self) -> Timestamp;
 
-    /// The offset of the event, or of the event that set the timer. If several events set a
+    /// Returns the offset of the event, or of the event that set the timer. If several events set a
     /// timer for the same time, this is the offset of the first of them: for the timer of a
     /// tumbling or hopping window, the first event of the window.
     fn cause(&self) -> u64;

@@ -37,8 +37,8 @@ pub trait Key {
         self.write(out);
     }
 
-    /// The tenant, if the key is an [`InTenant`]. A key that contains another key returns the
-    /// tenant of that key.
+    /// Returns the tenant, if the key is an [`InTenant`]. A key that contains another key returns
+    /// the tenant of that key.
     #[inline]
     fn tenant(&self) -> Option<&str> {
         None
@@ -91,7 +91,7 @@ impl Key for str {
     }
 }
 
-/// Whether `text` contains neither `/` nor `%`. The function checks eight bytes at a time.
+/// Returns whether `text` contains neither `/` nor `%`. The function checks eight bytes at a time.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
     const ONES: u64 = 0x0101_0101_0101_0101;
@@ -145,8 +145,8 @@ fn in_pieces(text: &str, mut take: impl FnMut(&str)) {
     }
 }
 
-/// The original text of `part`, which is one part of a tuple's key: the inverse of the escaping
-/// that [`Key`] does.
+/// Returns the original text of `part`, which is one part of a tuple's key: the inverse of the
+/// escaping that [`Key`] does.
 ///
 /// ```
 /// # use lantern_sdk::{key_part, Key};
@@ -355,8 +355,8 @@ pub(crate) fn split_tenant(key: impl Key) -> Result<(String, String), (String, &
     Ok((tenant, rest))
 }
 
-/// The end of the range of all keys that begin with `prefix`; an empty text if the range has no
-/// end.
+/// Returns the end of the range of all keys that begin with `prefix`; an empty text if the range
+/// has no end.
 pub(crate) fn end_of_prefix(prefix: &str) -> String {
     let mut end = prefix.to_owned();
     while let Some(last) = end.pop() {

@@ -69,7 +69,8 @@ pub trait MemberValue<'a>: Sized {
     /// The kind that the member must have.
     const KIND: FieldKind;
 
-    /// The value that the field gets if the member is missing or null; `None` if this is an error.
+    /// Returns the value that the field gets if the member is missing or null; `None` if this is an
+    /// error.
     #[must_use]
     fn missing() -> Option<Self> {
         None
@@ -242,7 +243,7 @@ impl<'a> MemberView<'a> {
         }
     }
 
-    /// The value of the member in the event at `place`; `None` if it has none.
+    /// Returns the value of the member in the event at `place`; `None` if it has none.
     #[inline]
     fn get(&self, place: usize) -> Option<Scalar<'a>> {
         bit(self.validity, place).then(|| match self.values {
@@ -273,7 +274,8 @@ pub struct Members<'a, 'm> {
 }
 
 impl<'a> Members<'a, '_> {
-    /// The value of `member`. It is probably the declared member at `index`, which is tried first.
+    /// Returns the value of `member`. It is probably the declared member at `index`, which is tried
+    /// first.
     #[inline]
     pub fn get<V: MemberValue<'a>>(&self, index: usize, member: &Member) -> Result<V, Error> {
         let index = match self.declared.get(index) {

@@ -67,7 +67,7 @@ impl<'a> Parameters<'a> {
         Self { json: json.trim(), read: Cell::new(false) }
     }
 
-    /// The parameters as text; empty if there are none.
+    /// Returns the parameters as text; empty if there are none.
     #[must_use]
     pub fn json(&self) -> &'a str {
         self.read.set(true);
@@ -116,7 +116,7 @@ pub struct Instance<P> {
 }
 
 impl<P: Projection> Instance<P> {
-    /// The function `setup` of the contract.
+    /// Returns the function `setup` of the contract.
     pub fn setup(parameters: &str) -> Result<(Self, wit::Manifest), Error> {
         let parameters = Parameters::new(parameters);
         let mut projection = P::open();
@@ -137,7 +137,7 @@ impl<P: Projection> Instance<P> {
         Ok((instance, manifest))
     }
 
-    /// The function `apply` of the contract.
+    /// Returns the function `apply` of the contract.
     pub fn apply(&mut self, batch: &wit::Batch) -> Result<(), Failure> {
         if self.failed {
             return Err(Failure {

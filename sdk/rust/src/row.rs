@@ -272,7 +272,7 @@ fn take_json<T: DeserializeOwned>(text: &mut &[u8], bytes: usize) -> Option<T> {
     from_json(value).ok()
 }
 
-/// Whether a byte of a JSON string needs no escape.
+/// Returns whether a byte of a JSON string needs no escape.
 #[inline]
 fn is_plain(byte: u8) -> bool {
     byte >= b' ' && byte != b'"' && byte != b'\\'

@@ -85,7 +85,7 @@ pub trait Tables: Sized {
     #[doc(hidden)]
     const SPECS: &'static [TableSpec];
 
-    /// The declarations of the tables after `setup`.
+    /// Returns the declarations of the tables after `setup`.
     #[doc(hidden)]
     fn specs(&self) -> Vec<&'static TableSpec> {
         Self::SPECS.iter().collect()
@@ -152,7 +152,7 @@ impl<R: Stored> TableField for Table<R> {
 }
 
 impl<R: Stored> Table<R> {
-    /// The row under `key`; `None` if there is none.
+    /// Returns the row under `key`; `None` if there is none.
     ///
     /// # Errors
     /// Returns [`Error::Key`] if the key is not allowed in this table, [`Error::Row`] if the row's
@@ -163,7 +163,7 @@ impl<R: Stored> Table<R> {
         Ok(self.rows[place].as_ref())
     }
 
-    /// The row under `key`, which the caller may change. If there is none, it is a new
+    /// Returns the row under `key`, which the caller may change. If there is none, it is a new
     /// `R::default()`.
     ///
     /// # Errors
@@ -176,8 +176,8 @@ impl<R: Stored> Table<R> {
         self.row_or(key, R::default)
     }
 
-    /// The row under `key`, which the caller may change. If there is none, it is the result of
-    /// `fresh`.
+    /// Returns the row under `key`, which the caller may change. If there is none, it is the result
+    /// of `fresh`.
     ///
     /// # Errors
     /// Returns the errors of [`Self::get`].
@@ -188,7 +188,7 @@ impl<R: Stored> Table<R> {
         Ok(self.rows[place].get_or_insert_with(fresh))
     }
 
-    /// The row under `key`, which the caller may change; `None` if there is none.
+    /// Returns the row under `key`, which the caller may change; `None` if there is none.
     ///
     /// # Errors
     /// Returns the errors of [`Self::get`].
@@ -298,7 +298,7 @@ impl<R: Stored> Table<R> {
         Ok(())
     }
 
-    /// The rows that `scan` selects, with their keys, in order.
+    /// Returns the rows that `scan` selects, with their keys, in order.
     ///
     /// All rows are returned at once. Set [`Scan::limit`] if there may be many.
     ///

@@ -34,21 +34,19 @@ impl Timestamp {
     /// A time after every event.
     pub const MAX: Self = Self(i64::MAX);
 
-    /// The time `micros` microseconds after 1970-01-01T00:00:00Z.
+    /// Returns the time `micros` microseconds after 1970-01-01T00:00:00Z.
     #[must_use]
     pub const fn from_micros(micros: i64) -> Self {
         Self(micros)
     }
 
-    /// The time `millis` milliseconds after 1970-01-01T00:00:00Z, at most
-    /// [`Self::MAX`].
+    /// Returns the time `millis` milliseconds after 1970-01-01T00:00:00Z, at most [`Self::MAX`].
     #[must_use]
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis.saturating_mul(1_000))
     }
 
-    /// The time `seconds` seconds after 1970-01-01T00:00:00Z, at most
-    /// [`Self::MAX`].
+    /// Returns the time `seconds` seconds after 1970-01-01T00:00:00Z, at most [`Self::MAX`].
     #[must_use]
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(MICROS_PER_SECOND))
@@ -60,8 +58,8 @@ impl Timestamp {
         self.0
     }
 
-    /// The last multiple of `step` at or before this time. If `step` is less than a microsecond, it
-    /// is this time.
+    /// Returns the last multiple of `step` at or before this time. If `step` is less than a
+    /// microsecond, it is this time.
     #[must_use]
     pub fn floor(self, step: Duration) -> Self {
         match micros_of(step) {
@@ -70,37 +68,38 @@ impl Timestamp {
         }
     }
 
-    /// The start of the second that contains this time, in UTC.
+    /// Returns the start of the second that contains this time, in UTC.
     #[must_use]
     pub fn second(self) -> Self {
         self.floor(Duration::from_secs(1))
     }
 
-    /// The start of the minute that contains this time, in UTC.
+    /// Returns the start of the minute that contains this time, in UTC.
     #[must_use]
     pub fn minute(self) -> Self {
         self.floor(Duration::from_secs(60))
     }
 
-    /// The start of the hour that contains this time, in UTC.
+    /// Returns the start of the hour that contains this time, in UTC.
     #[must_use]
     pub fn hour(self) -> Self {
         self.floor(Duration::from_secs(3_600))
     }
 
-    /// The start of the day that contains this time, in UTC.
+    /// Returns the start of the day that contains this time, in UTC.
     #[must_use]
     pub fn day(self) -> Self {
         self.floor(Duration::from_secs(86_400))
     }
 
-    /// The number of microseconds from `earlier` to this time; negative if `earlier` is later.
+    /// Returns the number of microseconds from `earlier` to this time; negative if `earlier` is
+    /// later.
     #[must_use]
     pub const fn micros_since(self, earlier: Self) -> i64 {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The number of whole milliseconds from `earlier` to this time, rounded towards zero.
+    /// Returns the number of whole milliseconds from `earlier` to this time, rounded towards zero.
     #[must_use]
     pub const fn millis_since(self, earlier: Self) -> i64 {
         self.micros_since(earlier) / 1_000
@@ -174,12 +173,12 @@ impl Writer<'_> {
     }
 }
 
-/// The number of microseconds in `duration`, limited to the range of a timestamp.
+/// Returns the number of microseconds in `duration`, limited to the range of a timestamp.
 pub(crate) fn micros_of(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// The year, month and day that is `day` days after 1970-01-01, in the proleptic Gregorian
+/// Returns the year, month and day that is `day` days after 1970-01-01, in the proleptic Gregorian
 /// calendar. The calculation begins years in March, so that the leap day is the last day of a year,
 /// and counts them in eras of 400 years.
 pub(crate) fn date_of(day: i64) -> (i64, u32, u32) {
@@ -195,7 +194,7 @@ pub(crate) fn date_of(day: i64) -> (i64, u32, u32) {
     (year, month as u32, day as u32)
 }
 
-/// The number of days from 1970-01-01 to a date. It is the inverse of [`date_of`].
+/// Returns the number of days from 1970-01-01 to a date. It is the inverse of [`date_of`].
 pub(crate) fn day_of(year: i64, month: i64, day: i64) -> i64 {
     let year = year - i64::from(month <= 2);
     let era = year.div_euclid(400);
@@ -306,7 +305,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 impl Add<Duration> for Timestamp {
     type Output = Self;
 
-    /// The time that is `later` after this time, but at most [`Timestamp::MAX`].
+    /// Returns the time that is `later` after this time, but at most [`Timestamp::MAX`].
     fn add(self, later: Duration) -> Self {
         Self(self.0.saturating_add(micros_of(later)))
     }
@@ -315,7 +314,7 @@ impl Add<Duration> for Timestamp {
 impl Sub<Duration> for Timestamp {
     type Output = Self;
 
-    /// The time that is `earlier` before this time, but at least [`Timestamp::MIN`].
+    /// Returns the time that is `earlier` before this time, but at least [`Timestamp::MIN`].
     fn sub(self, earlier: Duration) -> Self {
         Self(self.0.saturating_sub(micros_of(earlier)))
     }

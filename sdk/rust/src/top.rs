@@ -107,7 +107,7 @@ pub struct Ranked {
 }
 
 impl Ranked {
-    /// Whether `value` of `item` ranks before this one.
+    /// Returns whether `value` of `item` ranks before this one.
     fn is_behind(&self, item: &str, value: i64) -> bool {
         value.cmp(&self.value).then_with(|| (*self.item).cmp(item)) == Ordering::Greater
     }
@@ -225,8 +225,8 @@ impl<const N: usize> TopN<N> {
         self.change(&group.to_key(), &item.to_key(), |_| Ok(None))
     }
 
-    /// The N largest items of `group`, the largest first. There are fewer if the group has fewer
-    /// items.
+    /// Returns the N largest items of `group`, the largest first. There are fewer if the group has
+    /// fewer items.
     ///
     /// # Errors
     /// Returns the errors of [`Table::get`].
@@ -237,7 +237,7 @@ impl<const N: usize> TopN<N> {
         }
     }
 
-    /// The value of `item`, whether it is among the N largest or not.
+    /// Returns the value of `item`, whether it is among the N largest or not.
     ///
     /// # Errors
     /// Returns the errors of [`Table::get`].
@@ -265,7 +265,7 @@ impl<const N: usize> TopN<N> {
         Ok(())
     }
 
-    /// The value of an item that is not among the N largest.
+    /// Returns the value of an item that is not among the N largest.
     fn other(&mut self, group: &str, item: &str) -> Result<Option<i64>, Error> {
         match self.table.get(item_key(group, item))? {
             Some(RetainedKeys::Value(value)) => Ok(Some(*value)),
@@ -329,8 +329,8 @@ impl<const N: usize> TopN<N> {
         Ok(true)
     }
 
-    /// The N largest items of a group and the number of its other items. The caller may change
-    /// them.
+    /// Returns the N largest items of a group and the number of its other items. The caller may
+    /// change them.
     fn group(&mut self, group: &str) -> Result<(&mut Vec<Ranked>, &mut u64), Error> {
         let fresh = || RetainedKeys::Group { largest: Vec::new(), others: 0 };
         match self.table.row_or(group_key(group), fresh)? {
@@ -409,8 +409,8 @@ fn group_key(group: &str) -> String {
     ("group", group).to_key()
 }
 
-/// The key of the row that an item has under its name. The item is the last part of the key and is
-/// not escaped, because escaping could change the order.
+/// Returns the key of the row that an item has under its name. The item is the last part of the key
+/// and is not escaped, because escaping could change the order.
 fn item_key(group: &str, item: &str) -> String {
     let mut key = ("item", group, "").to_key();
     key.push_str(item);
@@ -421,8 +421,8 @@ fn places_key(group: &str) -> String {
     ("place", group, "").to_key()
 }
 
-/// The key of the row that an item has under its value. These keys sort by descending value and,
-/// for equal values, by item.
+/// Returns the key of the row that an item has under its value. These keys sort by descending value
+/// and, for equal values, by item.
 fn place_key(group: &str, item: &str, value: i64) -> String {
     let mut key = places_key(group);
     Narrow(!value).write(&mut key);

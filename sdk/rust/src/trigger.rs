@@ -27,13 +27,13 @@ pub(crate) fn enter_tenant(tenant: Option<&str>) {
     });
 }
 
-/// The index in the batch of the current timer or event.
+/// Returns the index in the batch of the current timer or event.
 #[inline]
 pub(crate) fn cause() -> u32 {
     CAUSE.get()
 }
 
-/// Whether the projection may now change rows of the tenant at the beginning of `key`.
+/// Returns whether the projection may now change rows of the tenant at the beginning of `key`.
 pub(crate) fn may_change(key: &str) -> bool {
     let tenant = key.split_once('\0').map(|(tenant, _)| tenant);
     tenant.is_some() && TENANT.with_borrow(|current| current.as_deref() == tenant)

@@ -126,7 +126,7 @@ impl Distinct {
         }
     }
 
-    /// The number of bytes of memory that the sketch takes in addition to its own size.
+    /// Returns the number of bytes of memory that the sketch takes in addition to its own size.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         match &self.0 {
@@ -135,13 +135,13 @@ impl Distinct {
         }
     }
 
-    /// Whether no value was added.
+    /// Returns whether no value was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         matches!(&self.0, State::Sparse(entries) if entries.is_empty())
     }
 
-    /// The approximate number of distinct values; at most 2⁴⁰.
+    /// Returns the approximate number of distinct values; at most 2⁴⁰.
     #[must_use]
     pub fn estimate(&self) -> u64 {
         match &self.0 {
@@ -156,8 +156,8 @@ impl Distinct {
         }
     }
 
-    /// The bytes of the sketch. They are equal for equal sketches, and different for different
-    /// ones.
+    /// Returns the bytes of the sketch. They are equal for equal sketches, and different for
+    /// different ones.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         match &self.0 {
@@ -216,8 +216,8 @@ fn decode_dense(bytes: &[u8]) -> Result<Distinct, DecodeError> {
     Ok(Distinct(State::Dense(Box::new(registers))))
 }
 
-/// The place of the five bits of a register. They are within the two bytes that begin at the
-/// returned index. The second number is their distance from the lowest bit of these two bytes.
+/// Returns the place of the five bits of a register. They are within the two bytes that begin at
+/// the returned index. The second number is their distance from the lowest bit of these two bytes.
 #[inline]
 fn place(index: usize) -> (usize, u32) {
     let bit = index * 5;

@@ -68,7 +68,7 @@ fn from_base64(text: &str) -> Result<Vec<u8>, DecodeError> {
 macro_rules! json {
     ($sketch:ident, $form:ident) => {
         impl $sketch {
-            /// The bytes of [`Self::encode`], as base64.
+            /// Returns the bytes of [`Self::encode`], as base64.
             #[must_use]
             pub fn to_base64(&self) -> String {
                 to_base64(&self.encode()).into_owned()

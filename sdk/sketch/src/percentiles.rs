@@ -117,25 +117,25 @@ impl Percentiles {
         }
     }
 
-    /// The number of bytes of memory that the sketch takes in addition to its own size.
+    /// Returns the number of bytes of memory that the sketch takes in addition to its own size.
     #[must_use]
     pub fn heap_bytes(&self) -> usize {
         self.buckets.capacity() * size_of::<Bucket>()
     }
 
-    /// Whether no value was added.
+    /// Returns whether no value was added.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.buckets.is_empty()
     }
 
-    /// The number of values that were added; at most 2⁶⁴ − 1.
+    /// Returns the number of values that were added; at most 2⁶⁴ − 1.
     #[must_use]
     pub fn count(&self) -> u64 {
         self.buckets.iter().fold(0, |sum, bucket| sum.saturating_add(bucket.count))
     }
 
-    /// The smallest value; `None` if there are no values.
+    /// Returns the smallest value; `None` if there are no values.
     #[must_use]
     pub fn min(&self) -> Option<i64> {
         (!self.is_empty()).then_some(self.bounds.0)
@@ -147,14 +147,14 @@ impl Percentiles {
         (!self.is_empty()).then_some(self.bounds.1)
     }
 
-    /// The smallest value such that `percent` of 100 values are not greater (the nearest rank).
-    /// With 50 it is the median. `None` if there are no values.
+    /// Returns the smallest value such that `percent` of 100 values are not greater (the nearest
+    /// rank). With 50 it is the median. `None` if there are no values.
     #[must_use]
     pub fn percentile(&self, percent: u8) -> Option<i64> {
         self.quantile(u32::from(percent), 100)
     }
 
-    /// The value at the rank `⌈count · part / whole⌉`, but at least at rank 1. The 99.9th
+    /// Returns the value at the rank `⌈count · part / whole⌉`, but at least at rank 1. The 99.9th
     /// percentile is `quantile(999, 1000)`. `None` if there are no values, or if `whole` is 0.
     #[must_use]
     pub fn quantile(&self, part: u32, whole: u32) -> Option<i64> {
@@ -178,8 +178,8 @@ impl Percentiles {
         (1..classes).filter_map(|class| self.quantile(class, classes)).collect()
     }
 
-    /// The number of the class of `value`, if the values are divided into `classes` classes of
-    /// equal size. Class 0 has the smallest values. The number is that of the
+    /// Returns the number of the class of `value`, if the values are divided into `classes` classes
+    /// of equal size. Class 0 has the smallest values. The number is that of the
     /// [`Self::class_bounds`] that are less than `value`. With 4 classes, class 3 is the quarter
     /// with the largest values.
     #[must_use]
@@ -188,8 +188,8 @@ impl Percentiles {
         bounds.partition_point(|bound| *bound < value) as u32
     }
 
-    /// The bytes of the sketch. They are equal for equal sketches, and different for different
-    /// ones.
+    /// Returns the bytes of the sketch. They are equal for equal sketches, and different for
+    /// different ones.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(21 + 3 * self.buckets.len());
@@ -262,8 +262,8 @@ pub fn round_scaled(value: f64, scale: u32) -> Option<i64> {
     whole.checked_add(up)
 }
 
-/// The bucket of a value. A negative value is in the negative bucket of `!value`, so −1 is like 0.
-/// Unlike a negation, `!` also works for the smallest integer.
+/// Returns the bucket of a value. A negative value is in the negative bucket of `!value`, so −1 is
+/// like 0. Unlike a negation, `!` also works for the smallest integer.
 const fn bucket_of(value: i64) -> i16 {
     if value >= 0 { bucket_of_natural(value as u64) } else { !bucket_of_natural(!value as u64) }
 }
@@ -274,7 +274,7 @@ const fn bucket_of_natural(value: u64) -> i16 {
     ((shift << (VALUE_BITS - 1)) as u64 + (value >> shift)) as i16
 }
 
-/// The value with which a bucket is reported.
+/// Returns the value with which a bucket is reported.
 const fn middle(index: i16) -> i64 {
     if index >= 0 { middle_of_natural(index as u64) } else { !middle_of_natural(!index as u64) }
 }

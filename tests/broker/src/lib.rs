@@ -149,19 +149,19 @@ impl Broker {
         Ok(broker)
     }
 
-    /// The broker's address, `127.0.0.1:PORT`. A restart keeps the port.
+    /// Returns the broker's address, `127.0.0.1:PORT`. A restart keeps the port.
     #[must_use]
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.ports[0])
     }
 
-    /// The broker's process id; `None` if the broker does not run.
+    /// Returns the broker's process id; `None` if the broker does not run.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().map(Guarded::pid)
     }
 
-    /// The folder in which the broker stores its topics.
+    /// Returns the folder in which the broker stores its topics.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder

@@ -85,7 +85,7 @@ impl Guarded {
         self.pid
     }
 
-    /// Whether the process still runs.
+    /// Returns whether the process still runs.
     pub(crate) fn lives(&mut self) -> bool {
         // The file contains "PID (NAME) STATE …". The state `Z` marks a process that has ended
         // while the guard has not waited for it yet.

@@ -95,7 +95,7 @@ impl Secured {
         Ok(())
     }
 
-    /// The users that the broker stores when it formats its storage.
+    /// Returns the users that the broker stores when it formats its storage.
     pub(crate) fn users() -> Vec<String> {
         let user = |mechanism| {
             ["--add-scram".into(), format!("{mechanism}=[name={USER},password={PASSWORD}]")]
@@ -105,20 +105,20 @@ impl Secured {
 }
 
 impl Broker {
-    /// The address of the listener with TLS: `localhost:PORT`. `None` if
+    /// Returns the address of the listener with TLS: `localhost:PORT`. `None` if
     /// [`crate::Options::secured`] is `false`.
     #[must_use]
     pub fn tls_address(&self) -> Option<String> {
         self.secured.map(|secured| format!("localhost:{}", secured.tls))
     }
 
-    /// The address of the listener with TLS and SASL. It accepts all of [`MECHANISMS`].
+    /// Returns the address of the listener with TLS and SASL. It accepts all of [`MECHANISMS`].
     #[must_use]
     pub fn sasl_address(&self) -> Option<String> {
         self.secured.map(|secured| format!("localhost:{}", secured.sasl))
     }
 
-    /// The path of the broker's self-signed certificate, in PEM.
+    /// Returns the path of the broker's self-signed certificate, in PEM.
     #[must_use]
     pub fn certificate(&self) -> PathBuf {
         self.folder().join("broker.pem")

@@ -11,7 +11,7 @@ mod tools;
 
 use lantern_tests::{Server, kafka, without};
 
-/// Whether Kafka is missing. In this case a line is printed that reports it.
+/// Returns whether Kafka is missing. In this case a line is printed that reports it.
 fn no_kafka() -> bool {
     if without("kafka") {
         println!("skipped: no Kafka");

@@ -212,7 +212,8 @@ impl LogImage {
         Ok(Self { bytes, config, events, sealed, last })
     }
 
-    /// The number of different damages that change or cut off a single byte of the two chunks.
+    /// Returns the number of different damages that change or cut off a single byte of the two
+    /// chunks.
     fn damages(&self) -> u64 {
         2 * (self.sealed.1.len() + self.last.1.len()) as u64
     }

@@ -52,7 +52,7 @@ pub fn plugin() -> Arc<dyn Plugin> {
     }))
 }
 
-/// Whether `event` is an answer that this projection emitted.
+/// Returns whether `event` is an answer that this projection emitted.
 #[must_use]
 pub fn is_answer(event: &Event) -> bool {
     event.source.strip_prefix("lantern/") == Some(NAME)

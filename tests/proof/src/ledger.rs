@@ -85,7 +85,7 @@ impl Ledger {
         }
     }
 
-    /// A ledger of events that make no plugin fail or emit, each with `padding` additional
+    /// Returns a ledger of events that make no plugin fail or emit, each with `padding` additional
     /// bytes.
     pub(crate) fn harmless(seed: u64, padding: usize) -> Self {
         Self { padding, harmless: true, ..Self::new(seed) }

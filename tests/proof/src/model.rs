@@ -256,8 +256,8 @@ impl Model {
         self.totals.get(&test_projection::who(tenant, subject)).map_or(0, |(n, _)| *n)
     }
 
-    /// Whether an event must wait because an earlier event of the same tenant and subject is
-    /// parked.
+    /// Returns whether an event must wait because an earlier event of the same tenant and subject
+    /// is parked.
     fn blocked(&self, event: &Event) -> bool {
         let any_tenant = self.flaw == Some(Flaw::SubjectOfAllTenants);
         let same = |tenant: &str, subject: &str| {
@@ -277,14 +277,14 @@ impl Model {
         self.parked_total += 1;
     }
 
-    /// Whether the plugin can apply an event now.
+    /// Returns whether the plugin can apply an event now.
     fn fits(&self, event: &Parked) -> bool {
         let Parked { tenant, subject, reading, depth, unreadable, .. } = event;
         let emits_too_deep = reading.emitted().is_some() && self.is_too_deep(*depth);
         !unreadable && !emits_too_deep && reading.fits(self.kind, self.count(tenant, subject))
     }
 
-    /// Whether the host refuses events that an event or timer of this depth emits.
+    /// Returns whether the host refuses events that an event or timer of this depth emits.
     fn is_too_deep(&self, depth: u32) -> bool {
         depth + 1 > self.depth_max && self.flaw != Some(Flaw::EndlessLoop)
     }
@@ -432,7 +432,7 @@ impl Model {
         (before - self.parked.len()) as u64
     }
 
-    /// Whether a state with this record is in the middle of a tick, with some timers fired
+    /// Returns whether a state with this record is in the middle of a tick, with some timers fired
     /// and others not. Such a state equals no state of the model.
     #[must_use]
     pub fn in_between(meta: &ShardMeta) -> bool {
@@ -481,7 +481,7 @@ impl Model {
     }
 }
 
-/// The event's time, limited to the allowed distance ahead of its append time.
+/// Returns the event's time, limited to the allowed distance ahead of its append time.
 fn bounded(event: &Event) -> Timestamp {
     let latest = |at: Timestamp| Timestamp(at.0 + AHEAD_S.cast_signed() * SECOND);
     appended(event).map_or(event.time, |at| event.time.min(latest(at)))
@@ -493,7 +493,7 @@ fn appended(event: &Event) -> Option<Timestamp> {
     members[test_projection::APPENDED].as_i64().map(Timestamp)
 }
 
-/// Whether the projection `meter` must park this unreadable record: its type is unknown, or
+/// Returns whether the projection `meter` must park this unreadable record: its type is unknown, or
 /// one to which `meter` subscribes.
 fn is_subscribed(record: &Event) -> bool {
     let members: serde_json::Value = serde_json::from_str(&record.extensions).unwrap_or_default();
@@ -602,7 +602,7 @@ fn same(
     bail!("{what}: {extra:?} should not be there")
 }
 
-/// The shard's record about itself (its next offset, watermark and counters), as its state
+/// Returns the shard's record about itself (its next offset, watermark and counters), as its state
 /// contains it.
 ///
 /// # Errors

@@ -133,7 +133,7 @@ impl ReferenceLog {
         Ok(())
     }
 
-    /// The offset after the last event.
+    /// Returns the offset after the last event.
     #[must_use]
     pub fn end(&self) -> u64 {
         self.events.len() as u64
@@ -207,7 +207,7 @@ pub(crate) async fn push_versions(
     Ok(())
 }
 
-/// The settings of a log that accepts everything that another log contains.
+/// Returns the settings of a log that accepts everything that another log contains.
 fn plain() -> LogConfig {
     LogConfig { dedup_window_events: 0, disk_reserve_bytes: 0, ..LogConfig::default() }
 }

@@ -127,13 +127,13 @@ impl Run<'_> {
         run.outcome
     }
 
-    /// The number of cases to run.
+    /// Returns the number of cases to run.
     #[must_use]
     pub fn planned(&self) -> u64 {
         self.plan.cases
     }
 
-    /// The number of cases that were run so far.
+    /// Returns the number of cases that were run so far.
     #[must_use]
     pub fn counted(&self) -> u64 {
         self.outcome.cases
@@ -154,7 +154,7 @@ impl Run<'_> {
         }
     }
 
-    /// Whether more cases are left.
+    /// Returns whether more cases are left.
     #[must_use]
     pub fn goes_on(&self) -> bool {
         self.outcome.cases < self.plan.cases
@@ -187,19 +187,19 @@ impl Run<'_> {
         *held = held.max(much);
     }
 
-    /// The number of cases to run.
+    /// Returns the number of cases to run.
     #[must_use]
     pub fn requested_cases(&self) -> u64 {
         self.plan.cases
     }
 
-    /// The seed of the first case.
+    /// Returns the seed of the first case.
     #[must_use]
     pub fn seed(&self) -> u64 {
         self.plan.seed
     }
 
-    /// The time since the run began.
+    /// Returns the time since the run began.
     #[must_use]
     pub fn elapsed(&self) -> Duration {
         self.started.elapsed()

@@ -146,7 +146,7 @@ impl Reading {
         }
     }
 
-    /// The data of the event that the meter emits at once for this reading.
+    /// Returns the data of the event that the meter emits at once for this reading.
     #[must_use]
     pub fn emitted(self) -> Option<&'static str> {
         match self {
@@ -156,7 +156,8 @@ impl Reading {
         }
     }
 
-    /// Whether a version of this kind can apply the reading to a subject that has had `n` events.
+    /// Returns whether a version of this kind can apply the reading to a subject that has had `n`
+    /// events.
     #[must_use]
     pub fn fits(self, kind: Kind, n: i64) -> bool {
         match self {
@@ -183,7 +184,7 @@ pub fn event(id: &str, tenant: &str, subject: &str, time: i64, reading: Reading)
     }
 }
 
-/// The manifest of the meter of `kind`.
+/// Returns the manifest of the meter of `kind`.
 #[must_use]
 pub fn manifest(kind: Kind) -> Manifest {
     let field = |name: &str| FieldSpec {
@@ -227,7 +228,7 @@ pub fn manifest(kind: Kind) -> Manifest {
     }
 }
 
-/// The hash that the plugin bytes of `kind` would have.
+/// Returns the hash that the plugin bytes of `kind` would have.
 #[must_use]
 pub fn sha256(kind: Kind) -> String {
     format!("{kind:?}")
@@ -332,7 +333,7 @@ pub fn who(tenant: &str, subject: &str) -> String {
     format!("{tenant}/{subject}")
 }
 
-/// The tenant whose row an event writes; empty if it writes no such row.
+/// Returns the tenant whose row an event writes; empty if it writes no such row.
 #[must_use]
 pub fn owner(kind: Kind, tenant: &str, reading: Reading) -> &str {
     match (reading == Reading::Foreign && !kind.mended, tenant) {

@@ -31,7 +31,7 @@ pub(super) fn document(repository: &Repository) -> Result<String> {
     Ok(text)
 }
 
-/// The paths of the documents that the file includes parts of.
+/// Returns the paths of the documents that the file includes parts of.
 #[cfg(test)]
 pub(super) fn sources() -> impl Iterator<Item = &'static str> {
     let places = TEMPLATE.lines().filter_map(|line| line.strip_prefix("{{")?.split_once('#'));

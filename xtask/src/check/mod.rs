@@ -107,18 +107,18 @@ impl Repository {
         }
     }
 
-    /// The Rust sources, each with its path.
+    /// Returns the Rust sources, each with its path.
     fn rust(&self) -> impl Iterator<Item = (&str, &str)> {
         let texts = self.texts.iter().filter(|(path, _)| path.ends_with(".rs"));
         texts.map(|(path, text)| (path.as_str(), text.as_str()))
     }
 
-    /// The Rust sources that do not consist of tests only.
+    /// Returns the Rust sources that do not consist of tests only.
     fn sources(&self) -> impl Iterator<Item = (&str, &str)> {
         self.rust().filter(|(path, _)| !is_test_file(path))
     }
 
-    /// Whether `path` is a file or folder of the repository.
+    /// Returns whether `path` is a file or folder of the repository.
     pub(crate) fn has(&self, path: &str) -> bool {
         let folder = format!("{}/", path.trim_end_matches('/'));
         let paths = || self.texts.keys().chain(&self.others);

@@ -30,8 +30,8 @@ impl PluginFile {
     }
 }
 
-/// The body of a request with a plugin. Without parameters it is the plugin alone; with parameters
-/// it is a form with both.
+/// Returns the body of a request with a plugin. Without parameters it is the plugin alone; with
+/// parameters it is a form with both.
 pub(super) fn component(
     plugin: PluginFile,
     parameters: Option<&str>,
@@ -65,7 +65,8 @@ pub(super) fn component(
     Body { media, length, content: counted(form.into(), sent) }
 }
 
-/// A text that separates the parts of a form. It occurs neither in `content` nor in `parameters`.
+/// Returns a text that separates the parts of a form. It occurs neither in `content` nor in
+/// `parameters`.
 fn boundary(content: &[u8], parameters: &str) -> String {
     (0_u32..)
         .map(|n| format!("lantern-part-{n:08x}"))
@@ -76,7 +77,7 @@ fn boundary(content: &[u8], parameters: &str) -> String {
         .expect("finite contents cannot hold every boundary")
 }
 
-/// A body that counts its bytes in `sent` when the connection takes them.
+/// Returns a body that counts its bytes in `sent` when the connection takes them.
 fn counted(bytes: Bytes, sent: Arc<AtomicU64>) -> reqwest::Body {
     reqwest::Body::wrap_stream(stream::unfold((bytes, sent), |(mut rest, sent)| async move {
         if rest.is_empty() {

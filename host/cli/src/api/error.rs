@@ -32,8 +32,8 @@ pub(crate) enum ApiError {
 }
 
 impl ApiError {
-    /// Whether the same request may succeed later. If so, the result is `Some`, with the wait
-    /// before the next try if the server names one.
+    /// Returns whether the same request may succeed later. If so, the result is `Some`, with the
+    /// wait before the next try if the server names one.
     pub(crate) fn passing(&self) -> Option<Option<Duration>> {
         match self {
             Self::Unreachable { .. } => Some(None),

@@ -79,7 +79,7 @@ impl Api {
         Self { http: transport::http(), base: base.trim_end_matches('/').to_owned() }
     }
 
-    /// The address of the server.
+    /// Returns the address of the server.
     pub(crate) fn base(&self) -> &str {
         &self.base
     }

@@ -128,7 +128,7 @@ impl Received {
         serde_json::from_slice(bytes).map_err(|e| ApiError::Answer(e.to_string()))
     }
 
-    /// The value of a header.
+    /// Returns the value of a header.
     pub(super) fn header(&self, name: &str) -> Option<String> {
         self.response.headers().get(name)?.to_str().ok().map(str::to_owned)
     }

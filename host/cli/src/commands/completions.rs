@@ -16,7 +16,7 @@ pub(crate) struct Args {
     shell: Shell,
 }
 
-/// The shells that are supported. Each of them is tested.
+/// Returns the shells that are supported. Each of them is tested.
 fn shell() -> impl clap::builder::TypedValueParser<Value = Shell> {
     use clap::builder::TypedValueParser;
     clap::builder::PossibleValuesParser::new(["bash", "zsh", "fish"])

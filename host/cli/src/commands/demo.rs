@@ -269,7 +269,7 @@ impl Feeder {
         }
     }
 
-    /// The events for the next `elapsed` of real time, in order of their times.
+    /// Returns the events for the next `elapsed` of real time, in order of their times.
     fn piece(&mut self, elapsed: Duration) -> Outcome<(Vec<u8>, u64)> {
         let from_ms = self.clock_ms;
         let step_ms = elapsed.as_secs_f64() * 1000.0 * self.speed;

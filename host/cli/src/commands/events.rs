@@ -170,7 +170,8 @@ pub(super) fn refused(rejected: u64, errors: Vec<EventRejection>) -> Outcome {
     Err(Refusal { detail, errors, ..Refusal::default() }.into_failure(400))
 }
 
-/// The media type of `body`. It is an array of events, a single event, or an event on each line.
+/// Returns the media type of `body`. It is an array of events, a single event, or an event on each
+/// line.
 fn media(body: &[u8]) -> &'static str {
     let text = body.trim_ascii_start();
     if text.starts_with(b"[") {

@@ -60,7 +60,7 @@ impl Flights {
         open()
     }
 
-    /// The time of the next event, in milliseconds since 1970.
+    /// Returns the time of the next event, in milliseconds since 1970.
     pub(super) fn next_time_ms(&mut self) -> Outcome<Option<i64>> {
         self.fill()?;
         Ok(self.ahead.front().map(|(head, _)| head.time_ms))

@@ -31,9 +31,9 @@ impl Lateness {
         Self { before: before.collect() }
     }
 
-    /// The number of late events since the import began, for each projection that had some. A
-    /// version that was not active when the import began is left out, because it folds the
-    /// whole log.
+    /// Returns the number of late events since the import began, for each projection that had some.
+    /// A version that was not active when the import began is left out, because it folds the whole
+    /// log.
     pub(super) fn since(&self, now: &[ProjectionStatus]) -> BTreeMap<String, u64> {
         let active = now.iter().filter_map(|p| Some((p, active(p)?)));
         active
@@ -70,13 +70,12 @@ fn active(projection: &ProjectionStatus) -> Option<&VersionStatus> {
     projection.versions.iter().find(|version| version.id == *id)
 }
 
-/// Whether the tables of all active versions contain the log up to `ends`, by
-/// partition.
+/// Returns whether the tables of all active versions contain the log up to `ends`, by partition.
 pub(super) fn applied(now: &[ProjectionStatus], ends: &[u64]) -> bool {
     now.iter().filter_map(active).all(|version| behind(version, ends) == 0)
 }
 
-/// The number of offsets before `ends` whose events are not in the tables of a version.
+/// Returns the number of offsets before `ends` whose events are not in the tables of a version.
 fn behind(version: &VersionStatus, ends: &[u64]) -> u64 {
     let behind = version.shards.iter().map(|shard| {
         let end = ends.get(shard.partition as usize).copied().unwrap_or(0);
@@ -87,7 +86,7 @@ fn behind(version: &VersionStatus, ends: &[u64]) -> u64 {
     behind.sum()
 }
 
-/// The end of each partition of the log.
+/// Returns the end of each partition of the log.
 pub(super) async fn ends(api: &Api) -> Answer<Vec<u64>> {
     let partitions = api.status().await?.partitions;
     Ok(partitions.into_iter().map(|partition| partition.end.unwrap_or(0)).collect())

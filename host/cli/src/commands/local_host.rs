@@ -126,7 +126,8 @@ impl LocalHost {
         determinism(plugin, &sample, &self.stores, &config).map_err(failed)
     }
 
-    /// The warnings that an upload would return, if the first of `events` do not match `manifest`.
+    /// Returns the warnings that an upload would return, if the first of `events` do not match
+    /// `manifest`.
     pub(super) fn warnings(
         &self,
         plugin: &Arc<dyn Plugin>,
@@ -162,8 +163,8 @@ fn failed(error: EngineError) -> Failure {
     refused(error.code(), error.to_string())
 }
 
-/// The failure of the command because of an error with the code `code`. It contains the help text
-/// of the code.
+/// Returns the failure of the command because of an error with the code `code`. It contains the
+/// help text of the code.
 fn refused(code: &'static str, message: String) -> Failure {
     let failure = Failure::new(Exit::Refused, message).code(code);
     match lantern_server::find_code(code) {
@@ -273,12 +274,12 @@ pub(super) fn none_parked(failed: u64, waiting: u64) -> Outcome {
         .help("`lantern test EVENTS PLUGIN` shows why; correct the plugin or the events"))
 }
 
-/// The name, the version and the description of a plugin, as text.
+/// Returns the name, the version and the description of a plugin, as text.
 pub(super) fn describe(manifest: &Manifest) -> String {
     output::printable(&format!("{} {}: {}", manifest.name, manifest.version, manifest.description))
 }
 
-/// A table with one row for each parked event.
+/// Returns a table with one row for each parked event.
 pub(super) fn parked_table(parked: &[ParkedStatus]) -> TextTable {
     let mut table = output::table([
         "partition",
@@ -308,7 +309,7 @@ pub(super) fn parked_table(parked: &[ParkedStatus]) -> TextTable {
     table
 }
 
-/// A message of a plugin, as text on one line.
+/// Returns a message of a plugin, as text on one line.
 pub(super) fn log_line(entry: &LogLine) -> String {
     let time = if entry.time_us == 0 { String::new() } else { output::time_us(entry.time_us) };
     format!(

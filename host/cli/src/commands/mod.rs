@@ -57,9 +57,9 @@ fn confirm(question: &str, yes: bool) -> Outcome {
     }
 }
 
-/// The folder for this user's compiled plugins. Commands without the data folder of a server use
-/// it. It is `lantern/compiled` in `XDG_CACHE_HOME` or, without this variable, in `~/.cache`.
-/// `None` if the user has no home folder either.
+/// Returns the folder for this user's compiled plugins. Commands without the data folder of a
+/// server use it. It is `lantern/compiled` in `XDG_CACHE_HOME` or, without this variable, in
+/// `~/.cache`. `None` if the user has no home folder either.
 fn user_cache() -> Option<std::path::PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());
     let cache = folder("XDG_CACHE_HOME").map(std::path::PathBuf::from);

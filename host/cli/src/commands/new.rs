@@ -134,8 +134,8 @@ fn write(path: &Path, text: &str) -> Outcome {
     std::fs::write(path, text).map_err(failed)
 }
 
-/// The absolute path of the SDK's folder. `folder` is its path in a checkout of Lantern, such as
-/// `sdk/rust`.
+/// Returns the absolute path of the SDK's folder. `folder` is its path in a checkout of Lantern,
+/// such as `sdk/rust`.
 fn sdk(given: Option<&Path>, folder: &str, dir: &Path) -> Outcome<String> {
     let is_sdk = |folder: &Path| folder.join("README.md").is_file();
     let found = match given {

@@ -254,7 +254,7 @@ fn show_summary(summary: &ParkedSummary) {
     }
 }
 
-/// The numbers of failed and waiting events, as text.
+/// Returns the numbers of failed and waiting events, as text.
 pub(super) fn counts(failed: u64, waiting: u64) -> String {
     let events = if failed == 1 { "event" } else { "events" };
     let (many, behind) = (output::count(failed), output::count(waiting));
@@ -297,7 +297,7 @@ fn show_long(event: &ParkedStatus) {
     print("backtrace", &event.backtrace);
 }
 
-/// The beginning of `text` on one line.
+/// Returns the beginning of `text` on one line.
 pub(super) fn short(text: &str) -> String {
     let mut short: String = text.chars().take(SHORT_CHARS).collect();
     if short.len() < text.len() {

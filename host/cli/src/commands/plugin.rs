@@ -319,7 +319,7 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
     Ok(())
 }
 
-/// The state of a version, as text.
+/// Returns the state of a version, as text.
 fn state(version: &VersionStatus) -> String {
     match version.not_activated {
         Some(_) => "not activated".into(),
@@ -431,7 +431,7 @@ fn shards(version: &VersionStatus) -> TextTable {
     table
 }
 
-/// A count as text, or a text that it is not known.
+/// Returns a count as text, or a text that it is not known.
 fn known(count: Option<u64>) -> String {
     count.map_or_else(|| "?".to_owned(), output::count)
 }

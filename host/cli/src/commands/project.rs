@@ -108,13 +108,13 @@ impl Project {
         Ok(Self { folder, plugin: Plugin::File(path.to_owned()) })
     }
 
-    /// The folder of the project.
+    /// Returns the folder of the project.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The folders with source code inside the project's folder. Folders into which tools write are
-    /// left out, because they may be large.
+    /// Returns the folders with source code inside the project's folder. Folders into which tools
+    /// write are left out, because they may be large.
     pub(super) fn source_folders(&self) -> Vec<PathBuf> {
         if matches!(self.plugin, Plugin::File(_)) {
             return Vec::new();
@@ -124,7 +124,7 @@ impl Project {
         folders.filter(|path| self.concerns(path)).collect()
     }
 
-    /// Whether a change of `path` can change the plugin or its sample events.
+    /// Returns whether a change of `path` can change the plugin or its sample events.
     pub(super) fn concerns(&self, path: &Path) -> bool {
         match &self.plugin {
             Plugin::File(file) => path.file_name() == file.file_name(),
@@ -268,7 +268,7 @@ impl Project {
         }
     }
 
-    /// The newest component in the folder `build`.
+    /// Returns the newest component in the folder `build`.
     fn component(&self) -> Outcome<PathBuf> {
         let folder = self.folder.join(BUILD);
         let newest = std::fs::read_dir(&folder)
@@ -285,17 +285,18 @@ impl Project {
     }
 }
 
-/// The path of `folder` without symbolic links, because reports of changes have paths without them.
+/// Returns the path of `folder` without symbolic links, because reports of changes have paths
+/// without them.
 fn absolute(folder: &Path) -> Outcome<PathBuf> {
     Ok(folder.canonicalize().map_err(anyhow::Error::from)?)
 }
 
-/// The language of a file that a server runs without a build; `None` for other files.
+/// Returns the language of a file that a server runs without a build; `None` for other files.
 fn language(path: &Path) -> Option<Language> {
     Language::of(path.file_name()?.to_str()?)
 }
 
-/// The scripts and declarations that are directly in `folder`.
+/// Returns the scripts and declarations that are directly in `folder`.
 fn scripts(folder: &Path) -> Outcome<Vec<PathBuf>> {
     let cannot = |error: std::io::Error| {
         let message = format!("cannot read the folder `{}`: {error}", folder.display());

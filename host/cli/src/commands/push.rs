@@ -161,7 +161,7 @@ pub(super) async fn caught_up(
     }
 }
 
-/// The result of waiting for a version; `None` if the wait must continue.
+/// Returns the result of waiting for a version; `None` if the wait must continue.
 fn settled(status: &ProjectionStatus, now: &VersionStatus, activate: bool) -> Option<Outcome> {
     let (name, id) = (&status.name, &now.id);
     if !activate && now.state != "backfilling" || status.active.as_ref() == Some(id) {
@@ -208,7 +208,7 @@ pub(super) fn report(version: &VersionStatus, projection: &str) {
     }
 }
 
-/// The number of events that a version has applied.
+/// Returns the number of events that a version has applied.
 pub(super) fn applied(version: &VersionStatus) -> u64 {
     version.shards.iter().map(|shard| shard.applied).sum()
 }
@@ -219,7 +219,7 @@ fn per_mille(percent: f64) -> u64 {
     per_mille
 }
 
-/// The speed at which a version folds, and the remaining time, as text.
+/// Returns the speed at which a version folds, and the remaining time, as text.
 pub(super) fn pace(version: &VersionStatus) -> String {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a rate")]
     let whole = |rate: f64| output::count(rate.max(0.0).ceil() as u64);

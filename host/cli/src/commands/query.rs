@@ -78,7 +78,7 @@ pub(crate) struct QueryOptions {
 }
 
 impl QueryOptions {
-    /// The parameters of the request.
+    /// Returns the parameters of the request.
     pub(crate) fn parameters(&self) -> Vec<(&'static str, String)> {
         let conditions = self.conditions.iter().map(|text| ("where", text.clone()));
         let others = [
@@ -97,13 +97,13 @@ impl QueryOptions {
         conditions.chain(others).collect()
     }
 
-    /// Whether the answer is in the order of a field or consists of groups.
+    /// Returns whether the answer is in the order of a field or consists of groups.
     pub(crate) fn is_in_order(&self) -> bool {
         let grouped = self.bucket.is_some() || self.by.is_some() || self.agg.is_some();
         grouped || !matches!(self.order.as_deref(), None | Some("key" | "-key" | "asc" | "desc"))
     }
 
-    /// Whether the rows begin with the last key.
+    /// Returns whether the rows begin with the last key.
     pub(crate) fn is_descending(&self) -> bool {
         matches!(self.order.as_deref(), Some("-key" | "desc"))
     }
@@ -120,7 +120,7 @@ pub(crate) struct Request<'a> {
 }
 
 impl Request<'_> {
-    /// The parameters of the request for the next page, which has at most `left` rows.
+    /// Returns the parameters of the request for the next page, which has at most `left` rows.
     fn page(&self, left: u64, cursor: Option<String>) -> Vec<(&'static str, String)> {
         let mut parameters = self.parameters.clone();
         parameters.push(("limit", left.min(self.page_rows).to_string()));
@@ -169,8 +169,8 @@ pub(crate) async fn csv(api: &Api, request: &Request<'_>) -> Outcome {
     }
 }
 
-/// The lines of `csv` after the first one. The first line ends at the first line end, because no
-/// name of a column contains one.
+/// Returns the lines of `csv` after the first one. The first line ends at the first line end,
+/// because no name of a column contains one.
 fn after_header(csv: &str) -> &str {
     csv.split_once("\r\n").map_or("", |(_, rows)| rows)
 }

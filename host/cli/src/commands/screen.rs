@@ -73,7 +73,7 @@ pub(super) enum Key {
 }
 
 impl Screen {
-    /// An empty screen.
+    /// Returns an empty screen.
     pub(super) fn new(title: String) -> Self {
         Self {
             title,
@@ -129,8 +129,8 @@ impl Screen {
         true
     }
 
-    /// The content of the screen as lines. There are at most `height` lines of at most `width`
-    /// columns.
+    /// Returns the content of the screen as lines. There are at most `height` lines of at most
+    /// `width` columns.
     pub(super) fn lines(&mut self, width: usize, height: usize, now: Instant) -> Vec<ScreenLine> {
         self.changed.retain(|_, at| now.duration_since(*at) < BRIGHT);
         let room = height.saturating_sub(FRAME_LINES);
@@ -254,7 +254,7 @@ impl Terminal {
         }
     }
 
-    /// The width and the height of the terminal, in characters.
+    /// Returns the width and the height of the terminal, in characters.
     pub(super) fn size() -> (usize, usize) {
         // Some terminals do not know their size and report 0.
         let known = terminal::size().ok().filter(|(width, height)| *width > 0 && *height > 0);

@@ -126,7 +126,7 @@ pub(super) fn with_server(
         .block_on(serve(config, json, work))
 }
 
-/// The settings to which the address of a log is converted.
+/// Returns the settings to which the address of a log is converted.
 fn of_log(address: &str) -> Outcome<Vec<(String, String)>> {
     let (servers, topics) = lantern_server::kafka_address(address)
         .map_err(|error| failed(StartError::Config(error)))?;

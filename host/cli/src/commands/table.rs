@@ -229,8 +229,8 @@ struct State<'a> {
     offsets: &'a BTreeMap<u32, u64>,
 }
 
-/// The rows of a page in the order of their keys; descending if `desc` is set. The pages come in
-/// this order too.
+/// Returns the rows of a page in the order of their keys; descending if `desc` is set. The pages
+/// come in this order too.
 fn in_order(
     rows: &BTreeMap<String, RawJson>,
     desc: bool,
@@ -243,7 +243,7 @@ pub(super) fn fields(fields: Vec<PageField>) -> Vec<Field> {
     fields.into_iter().map(Field::from).collect()
 }
 
-/// A table for people: the key, and then the fields in the order of the manifest.
+/// Returns a table for people: the key, and then the fields in the order of the manifest.
 pub(super) fn rows<'a>(
     fields: &[Field],
     rows: impl Iterator<Item = (&'a str, &'a RawJson)>,
@@ -261,7 +261,7 @@ pub(super) fn rows<'a>(
     table.to_string()
 }
 
-/// The indexes of those fields that contain numbers.
+/// Returns the indexes of those fields that contain numbers.
 pub(super) fn numeric(fields: &[Field]) -> impl Iterator<Item = usize> {
     fields
         .iter()
@@ -270,7 +270,7 @@ pub(super) fn numeric(fields: &[Field]) -> impl Iterator<Item = usize> {
         .map(|(place, _)| place)
 }
 
-/// The name of a field, with its unit.
+/// Returns the name of a field, with its unit.
 pub(super) fn title(field: &Field) -> String {
     match field.unit.as_str() {
         "" => field.name.clone(),

@@ -95,7 +95,7 @@ lantern plugin push target/wasm32-unknown-unknown/release/{{module}}.wasm --wait
 lantern table watch {{name}}/by_type           # live";
 
 impl Script {
-    /// The template of a script.
+    /// Returns the template of a script.
     pub(super) fn template(self) -> Template {
         let (files, reference): (&[File], _) = match self {
             Self::Py => (
@@ -120,7 +120,7 @@ impl Script {
 }
 
 impl Language {
-    /// The template of a project.
+    /// Returns the template of a project.
     pub(super) fn template(self) -> Template {
         match self {
             Self::Python => Template {
@@ -193,7 +193,7 @@ impl Language {
     }
 }
 
-/// The extension of the source file: `ts` or `js`.
+/// Returns the extension of the source file: `ts` or `js`.
 pub(super) fn ending(template: &Template) -> &'static str {
     template.files[0].0.rsplit_once('.').map_or("", |(_, ending)| ending)
 }

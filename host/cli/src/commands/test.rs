@@ -121,7 +121,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     verdict(args, &folded, checked)
 }
 
-/// The tables that are printed: the named table, or all public tables.
+/// Returns the tables that are printed: the named table, or all public tables.
 fn wanted(manifest: &lantern_core::Manifest, name: Option<&str>) -> Outcome<Vec<TableId>> {
     let Some(name) = name else {
         let all = (0..).map(TableId).zip(&manifest.tables);
@@ -172,7 +172,8 @@ fn shown(view: &View, id: TableId, most: usize) -> Outcome<PrintedTable> {
     Ok(PrintedTable { name: table.name.clone(), fields, rows, more })
 }
 
-/// The value of a row as JSON. An object is unchanged; everything else becomes the member `value`.
+/// Returns the value of a row as JSON. An object is unchanged; everything else becomes the member
+/// `value`.
 fn value(bytes: &[u8]) -> RawJson {
     let text = String::from_utf8_lossy(bytes);
     match text.trim_ascii_start().as_bytes().first() {

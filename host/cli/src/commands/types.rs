@@ -95,7 +95,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     Ok(())
 }
 
-/// The public tables of a plugin.
+/// Returns the public tables of a plugin.
 fn tables_of_plugin(plugin: &Path, args: &Args, global: &Global) -> Outcome<Vec<NamedTable>> {
     let parameters = args.parameters.as_deref().map(super::parameters).transpose()?;
     let loaded = LocalHost::new()?.load(plugin, parameters.as_deref(), global.json)?;
@@ -120,7 +120,7 @@ fn status(table: &TableSpec) -> TableStatus {
     }
 }
 
-/// The public tables of the active versions on the server.
+/// Returns the public tables of the active versions on the server.
 async fn tables_of_server(api: &Api, wanted: &[String]) -> Outcome<Vec<NamedTable>> {
     let mut projections = if wanted.is_empty() {
         api.projections().await?
@@ -164,7 +164,7 @@ struct Choices {
     bigint: bool,
 }
 
-/// The text of a TypeScript module. It has an interface for the rows of each table, and the
+/// Returns the text of a TypeScript module. It has an interface for the rows of each table, and the
 /// interface `Tables` with the rows of all tables by name.
 fn typescript(tables: &[NamedTable], choices: &Choices) -> String {
     let mut text = String::from("// Written by `lantern types`; do not edit.\n");
@@ -197,7 +197,7 @@ fn typescript(tables: &[NamedTable], choices: &Choices) -> String {
     text + &all + "}\n"
 }
 
-/// The TypeScript type of a field's values.
+/// Returns the TypeScript type of a field's values.
 fn field_type(kind: &str, bigint: bool) -> &'static str {
     match kind {
         "integer" if bigint => "number | bigint",
@@ -216,13 +216,13 @@ const PERCENTILES: &str = "{ count: number; min: number | null; p50: number | nu
      p75: number | null; p90: number | null; p95: number | null; p99: number | null; \
      max: number | null; sketch: string }";
 
-/// A doc comment with `text`. The text may come from a plugin; it cannot end the comment.
+/// Returns a doc comment with `text`. The text may come from a plugin; it cannot end the comment.
 fn comment(text: &str, indent: &str) -> String {
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
     format!("{indent}/** {} */\n", output::printable(&text).replace("*/", "* /"))
 }
 
-/// The name of a member. It is in quotes if it is not an identifier.
+/// Returns the name of a member. It is in quotes if it is not an identifier.
 fn property(name: &str) -> String {
     let mut chars = name.chars();
     let plain = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')
@@ -230,12 +230,12 @@ fn property(name: &str) -> String {
     if plain { name.to_owned() } else { quoted(name) }
 }
 
-/// A string literal. Its syntax is that of JSON.
+/// Returns a string literal. Its syntax is that of JSON.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 
-/// The name of a type for `name`: `FlightDelays` for `flight-delays`.
+/// Returns the name of a type for `name`: `FlightDelays` for `flight-delays`.
 fn pascal(name: &str) -> String {
     let words = name.split(|c: char| !c.is_ascii_alphanumeric());
     words

@@ -60,8 +60,8 @@ struct Partition {
 }
 
 impl MemoryLog {
-    /// An empty log of `partitions` partitions and chunks of `chunk_events`
-    /// events (at least 1).
+    /// Returns an empty log of `partitions` partitions and chunks of `chunk_events` events (at
+    /// least 1).
     #[must_use]
     pub fn new(partitions: u32, chunk_events: usize) -> Self {
         let inner = LogState {
@@ -146,7 +146,7 @@ impl MemoryLog {
         lock(&self.inner).append_faults.push_back(error);
     }
 
-    /// The number of appends that will still fail.
+    /// Returns the number of appends that will still fail.
     #[must_use]
     pub fn append_faults(&self) -> usize {
         lock(&self.inner).append_faults.len()
@@ -165,7 +165,7 @@ impl MemoryLog {
         }
     }
 
-    /// All events of `partition`, with their offsets.
+    /// Returns all events of `partition`, with their offsets.
     ///
     /// # Panics
     /// Panics if there is no such partition.
@@ -181,7 +181,7 @@ impl MemoryLog {
         events
     }
 
-    /// The append time of each event of `partition`, in order.
+    /// Returns the append time of each event of `partition`, in order.
     ///
     /// # Panics
     /// Panics if there is no such partition.
@@ -314,7 +314,7 @@ impl LogState {
         self.partitions.get(partition.0 as usize).ok_or(LogError::NoPartition(partition))
     }
 
-    /// The FNV-1a hash of the subject, because it is the same in every run.
+    /// Returns the FNV-1a hash of the subject, because it is the same in every run.
     fn partition_of(&self, subject: &str) -> usize {
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let hash = subject.bytes().fold(0xcbf2_9ce4_8422_2325, step);

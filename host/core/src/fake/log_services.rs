@@ -59,7 +59,7 @@ pub struct MemoryOffsets {
 }
 
 impl MemoryOffsets {
-    /// The last offset that was noted for each projection and partition.
+    /// Returns the last offset that was noted for each projection and partition.
     #[must_use]
     pub fn noted(&self) -> BTreeMap<(String, PartitionId), Offset> {
         lock(&self.offsets).clone()
@@ -91,7 +91,7 @@ struct Letters {
 }
 
 impl MemoryDeadLetters {
-    /// The stored copies, in the order in which they were stored.
+    /// Returns the stored copies, in the order in which they were stored.
     #[must_use]
     pub fn copies(&self) -> Vec<DeadLetter> {
         lock(&self.inner).copies.clone()

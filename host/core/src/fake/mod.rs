@@ -78,7 +78,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// A clock at monotonic time zero, with `wall` as the time of day.
+    /// Returns a clock at monotonic time zero, with `wall` as the time of day.
     #[must_use]
     pub fn at(wall: Timestamp) -> Self {
         Self { now: Mutex::new((Duration::ZERO, wall)) }
@@ -142,7 +142,7 @@ pub struct RecordingSink {
 }
 
 impl RecordingSink {
-    /// A sink that has recorded no calls.
+    /// Returns a sink that has recorded no calls.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -164,7 +164,7 @@ impl RecordingSink {
         lock(&self.calls).iter().filter_map(commit).collect()
     }
 
-    /// All calls since the last `take`.
+    /// Returns all calls since the last `take`.
     #[must_use]
     pub fn take(&self) -> Vec<Published> {
         std::mem::take(&mut lock(&self.calls))

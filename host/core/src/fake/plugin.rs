@@ -38,7 +38,7 @@ struct SharedPlugin<S> {
 }
 
 impl<S: Default + Send + 'static> NativePlugin<S> {
-    /// A plugin with this manifest and code.
+    /// Returns a plugin with this manifest and code.
     pub fn new(
         manifest: Manifest,
         apply: impl Fn(&Batch, &mut dyn Host, &mut S) -> Result<(), ApplyError> + Send + Sync + 'static,
@@ -65,19 +65,19 @@ impl<S: Default + Send + 'static> NativePlugin<S> {
         lock(&self.faults).push_back(error);
     }
 
-    /// How many instances were created so far.
+    /// Returns how many instances were created so far.
     #[must_use]
     pub fn instances_made(&self) -> u64 {
         self.shared.made.load(Ordering::SeqCst)
     }
 
-    /// How many instances exist now.
+    /// Returns how many instances exist now.
     #[must_use]
     pub fn instances_alive(&self) -> u64 {
         self.shared.alive.load(Ordering::SeqCst)
     }
 
-    /// How often `apply` was called so far, over all instances.
+    /// Returns how often `apply` was called so far, over all instances.
     #[must_use]
     pub fn calls(&self) -> u64 {
         self.shared.calls.load(Ordering::SeqCst)
@@ -137,8 +137,8 @@ impl<S: Send> Instance for NativeInstance<S> {
     }
 }
 
-/// The error of a call in which a host call failed with `error`. It is the same as with a real
-/// plugin.
+/// Returns the error of a call in which a host call failed with `error`. It is the same as with a
+/// real plugin.
 #[must_use]
 pub fn host_error(error: HostError) -> ApplyError {
     match error {

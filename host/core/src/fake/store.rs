@@ -27,14 +27,14 @@ impl MemoryStores {
         Self::default()
     }
 
-    /// The state of `shard`, so that a test can inspect it or make it fail. It is created if there
-    /// is none.
+    /// Returns the state of `shard`, so that a test can inspect it or make it fail. It is created
+    /// if there is none.
     #[must_use]
     pub fn shard(&self, shard: &ShardId) -> Arc<MemoryShard> {
         Arc::clone(lock(&self.shards).entry(shard.clone()).or_default())
     }
 
-    /// The shards that were ever opened and not removed.
+    /// Returns the shards that were ever opened and not removed.
     #[must_use]
     pub fn shards(&self) -> Vec<ShardId> {
         lock(&self.shards).keys().cloned().collect()
@@ -115,19 +115,19 @@ impl MemoryShard {
         lock(&self.faults).reads.push_back(error);
     }
 
-    /// How many commits were tried, including failed ones.
+    /// Returns how many commits were tried, including failed ones.
     #[must_use]
     pub fn commits_tried(&self) -> u64 {
         lock(&self.faults).commits_tried
     }
 
-    /// The state of the last commit. Reads of it do not fail.
+    /// Returns the state of the last commit. Reads of it do not fail.
     #[must_use]
     pub fn peek(&self) -> Box<dyn ReadStore> {
         Box::new(Snapshot(Arc::clone(&lock(&self.tables))))
     }
 
-    /// The state of the last durable commit. Reads of it do not fail, as with
+    /// Returns the state of the last durable commit. Reads of it do not fail, as with
     /// [`MemoryShard::peek`].
     #[must_use]
     pub fn peek_durable(&self) -> Box<dyn ReadStore> {

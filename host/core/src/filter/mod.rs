@@ -147,7 +147,7 @@ fn listed(fields: &[String]) -> String {
     fields.join(", ")
 }
 
-/// The index of the declared field `name`.
+/// Returns the index of the declared field `name`.
 ///
 /// # Errors
 /// Returns [`UnknownField`] if the table does not declare the field.
@@ -159,9 +159,9 @@ pub fn field_named(fields: &[FieldSpec], name: &str) -> Result<usize, UnknownFie
     })
 }
 
-/// The name in `known` that is most similar to `name`, which the user has probably misspelled.
-/// `None` if each name in `known` differs in more than a third of the characters, or in more than
-/// three.
+/// Returns the name in `known` that is most similar to `name`, which the user has probably
+/// misspelled. `None` if each name in `known` differs in more than a third of the characters, or in
+/// more than three.
 pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let most = (name.chars().count() / 3).clamp(1, 3);
     known
@@ -185,7 +185,7 @@ impl Filter {
         Ok(Self { conditions })
     }
 
-    /// Whether the filter has no conditions.
+    /// Returns whether the filter has no conditions.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.conditions.is_empty()
@@ -196,13 +196,13 @@ impl Filter {
         self.conditions.push(condition);
     }
 
-    /// The indexes of the fields that the conditions name. A [`crate::FieldReader`] must read these
-    /// fields.
+    /// Returns the indexes of the fields that the conditions name. A [`crate::FieldReader`] must
+    /// read these fields.
     pub fn fields(&self) -> impl Iterator<Item = usize> + '_ {
         self.conditions.iter().map(|condition| condition.field)
     }
 
-    /// Whether all conditions hold for `row`.
+    /// Returns whether all conditions hold for `row`.
     #[must_use]
     pub fn matches(&self, row: &RowFields<'_>) -> bool {
         self.conditions.iter().all(|condition| condition.matches(row))
@@ -210,14 +210,14 @@ impl Filter {
 }
 
 impl Condition {
-    /// The condition that the field with the index `field` has a value.
+    /// Returns the condition that the field with the index `field` has a value.
     #[must_use]
     pub fn present(field: usize) -> Self {
         Self { field, test: Test::Present }
     }
 
-    /// The conditions that the time in a timestamp field is at or after `start` and before `end`,
-    /// in microseconds. `field` is the field's index.
+    /// Returns the conditions that the time in a timestamp field is at or after `start` and before
+    /// `end`, in microseconds. `field` is the field's index.
     pub fn times(field: usize, start: Option<i64>, end: Option<i64>) -> impl Iterator<Item = Self> {
         let bounds = [(Operator::GreaterOrEqual, start), (Operator::Less, end)];
         bounds.into_iter().filter_map(move |(operator, time)| {
@@ -262,7 +262,7 @@ impl Operator {
         Self::Prefix,
     ];
 
-    /// The operator as a user writes it.
+    /// Returns the operator as a user writes it.
     #[must_use]
     pub fn text(self) -> &'static str {
         match self {
@@ -277,7 +277,7 @@ impl Operator {
         }
     }
 
-    /// The operator that a user writes as `text`.
+    /// Returns the operator that a user writes as `text`.
     #[must_use]
     pub fn from_text(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|operator| operator.text() == text)

@@ -14,7 +14,7 @@ pub trait CommittedOffsets: Send + Sync {
     /// ignored.
     fn note_offset(&self, projection: &str, partition: PartitionId, next: Offset);
 
-    /// The time between two commits of noted offsets. It is of no use to call [`Self::note_offset`]
-    /// more often.
+    /// Returns the time between two commits of noted offsets. It is of no use to call
+    /// [`Self::note_offset`] more often.
     fn commit_interval(&self) -> Duration;
 }

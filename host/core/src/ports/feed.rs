@@ -19,11 +19,11 @@ pub trait CommitSink: Send + Sync {
 /// The clock that the engine uses to wait between tries and to limit its speed. Its times must
 /// never affect a table.
 pub trait Clock: Send + Sync {
-    /// The time since a fixed moment that the implementation chooses. It never decreases.
+    /// Returns the time since a fixed moment that the implementation chooses. It never decreases.
     fn monotonic(&self) -> Duration;
 
-    /// The CPU time that the calling thread has used since a fixed moment; zero if it is not
-    /// measured.
+    /// Returns the CPU time that the calling thread has used since a fixed moment; zero if it is
+    /// not measured.
     fn thread_cpu(&self) -> Duration {
         Duration::ZERO
     }

@@ -6,9 +6,9 @@ use crate::{AppendDone, EventRef, Events, HEARTBEAT_TYPE, HOST_SOURCE, Partition
 /// A log to which the host can append heartbeats. A heartbeat advances the event time of an idle
 /// partition.
 pub trait Heartbeats: Send + Sync {
-    /// Whether heartbeats may be appended to `partition`. Returns `false` if the partition does not
-    /// exist, if the log is read only, or if other programs that may not accept CloudEvents read
-    /// the log.
+    /// Returns whether heartbeats may be appended to `partition`. Returns `false` if the partition
+    /// does not exist, if the log is read only, or if other programs that may not accept
+    /// CloudEvents read the log.
     fn accepts_heartbeats(&self, partition: PartitionId) -> bool;
 
     /// Appends a heartbeat with the event time `time` to `partition`, and calls `done` once it is

@@ -12,7 +12,7 @@ pub trait Log: Send + Sync {
     /// Returns the number of partitions of the log.
     fn partitions(&self) -> u32;
 
-    /// The offsets and the event time of the partition.
+    /// Returns the offsets and the event time of the partition.
     ///
     /// # Errors
     /// Returns [`LogError`] if they cannot be read.
@@ -31,8 +31,8 @@ pub trait Log: Send + Sync {
         types: &TypeFilter,
     ) -> Result<LogRead, LogError>;
 
-    /// The offset of the first event that was appended at or after `time`. If there is none, this
-    /// is the partition's end.
+    /// Returns the offset of the first event that was appended at or after `time`. If there is
+    /// none, this is the partition's end.
     ///
     /// # Errors
     /// Returns [`LogError`] if the offset cannot be read.
@@ -48,8 +48,8 @@ pub trait Log: Send + Sync {
         done(Err(LogError::NoImport("this log sets append times itself".into())));
     }
 
-    /// The partition to which an event like this one is appended. `None` if the partition does not
-    /// depend on the event alone.
+    /// Returns the partition to which an event like this one is appended. `None` if the partition
+    /// does not depend on the event alone.
     fn partition_of(&self, _event: &EventRef<'_>) -> Option<PartitionId> {
         None
     }
@@ -70,34 +70,35 @@ pub trait Log: Send + Sync {
     /// [`LogRead::Pending`], or until `timeout` has passed.
     fn wait(&self, _partition: PartitionId, _from: Offset, _timeout: Duration) {}
 
-    /// The name of the partition for display, if the partition has a name in addition to its
-    /// number.
+    /// Returns the name of the partition for display, if the partition has a name in addition to
+    /// its number.
     fn partition_name(&self, _partition: PartitionId) -> Option<String> {
         None
     }
 
-    /// The identity of the partition. A partition that was deleted and recreated under the same
-    /// name has another identity, although it may have the same offsets. `None` if the log has no
-    /// identities, or does not know that of this partition at present.
+    /// Returns the identity of the partition. A partition that was deleted and recreated under the
+    /// same name has another identity, although it may have the same offsets. `None` if the log has
+    /// no identities, or does not know that of this partition at present.
     fn identity(&self, _partition: PartitionId) -> Option<Arc<str>> {
         None
     }
 
-    /// The incarnation of the log that wrote the last event before `offset`: a random number that
-    /// is drawn each time the log is opened. It distinguishes the original log from one that was
-    /// restored from a copy and then got other events. `None` if the incarnation is not known.
+    /// Returns the incarnation of the log that wrote the last event before `offset`: a random
+    /// number that is drawn each time the log is opened. It distinguishes the original log from one
+    /// that was restored from a copy and then got other events. `None` if the incarnation is not
+    /// known.
     fn incarnation_at(&self, partition: PartitionId, _offset: Offset) -> Option<u64> {
         self.identity(partition).map(|identity| crate::incarnation_of(&identity))
     }
 
-    /// The reasons why results are less reliable than usual although the log works. Each is one
-    /// sentence.
+    /// Returns the reasons why results are less reliable than usual although the log works. Each is
+    /// one sentence.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// The reasons why a part of the log does not work, if no other method reports them. Each is
-    /// one sentence.
+    /// Returns the reasons why a part of the log does not work, if no other method reports them.
+    /// Each is one sentence.
     fn troubles(&self) -> Vec<String> {
         Vec::new()
     }

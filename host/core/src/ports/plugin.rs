@@ -9,7 +9,7 @@ use crate::{Cause, Events, Manifest, Offset, PartitionId, ReadValues, TableId, T
 
 /// A compiled plugin with its parameters, which creates instances.
 pub trait Plugin: Send + Sync {
-    /// The manifest that the plugin's `setup` returned.
+    /// Returns the manifest that the plugin's `setup` returned.
     fn manifest(&self) -> &Manifest;
 
     /// Creates an instance and calls its `setup`.
@@ -84,19 +84,19 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// The number of timers and events together.
+    /// Returns the number of timers and events together.
     #[must_use]
     pub fn len(&self) -> usize {
         self.timers.len() + self.offsets.len()
     }
 
-    /// Whether the batch holds neither timers nor events.
+    /// Returns whether the batch holds neither timers nor events.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The cause that identifies event `index` of the batch.
+    /// Returns the cause that identifies event `index` of the batch.
     ///
     /// # Panics
     /// Panics if the batch has 2^32 timers and events or more; callers limit it far below.

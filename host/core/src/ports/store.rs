@@ -65,13 +65,13 @@ pub struct KeyRange {
 }
 
 impl KeyRange {
-    /// The range of all keys.
+    /// Returns the range of all keys.
     #[must_use]
     pub fn all() -> Self {
         Self::default()
     }
 
-    /// The range of keys that begin with `prefix`.
+    /// Returns the range of keys that begin with `prefix`.
     #[must_use]
     pub fn prefix(prefix: &[u8]) -> Self {
         let mut end = prefix.to_vec();
@@ -85,13 +85,14 @@ impl KeyRange {
         Self { start: prefix.to_vec(), end }
     }
 
-    /// The range of keys from `start` to before `end`. If `end` is empty, the range has no end.
+    /// Returns the range of keys from `start` to before `end`. If `end` is empty, the range has no
+    /// end.
     #[must_use]
     pub fn of(start: &[u8], end: &[u8]) -> Self {
         Self { start: start.to_vec(), end: (!end.is_empty()).then(|| end.to_vec()) }
     }
 
-    /// Whether the range contains no key.
+    /// Returns whether the range contains no key.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.end.as_ref().is_some_and(|end| *end <= self.start)
@@ -154,7 +155,7 @@ pub trait ReadStore: Send {
         Ok(())
     }
 
-    /// The spaces that hold at least one pair, in order.
+    /// Returns the spaces that hold at least one pair, in order.
     ///
     /// # Errors
     /// Returns [`StoreError`] if they cannot be read.
@@ -178,17 +179,17 @@ pub trait ShardStore: ReadStore + Sync {
     /// Returns the errors of [`ShardStore::commit`].
     fn commit_unsynced(&self, writes: &Writes) -> Result<(), StoreError>;
 
-    /// Whether there is a commit that is not durable yet.
+    /// Returns whether there is a commit that is not durable yet.
     fn has_unsynced(&self) -> bool;
 
-    /// A view of the last commit. Later commits do not change it. The view keeps old pages of the
-    /// file in use, so hold it only for a short time.
+    /// Returns a view of the last commit. Later commits do not change it. The view keeps old pages
+    /// of the file in use, so hold it only for a short time.
     ///
     /// # Errors
     /// Returns [`StoreError`] if it cannot be opened.
     fn snapshot(&self) -> Result<Box<dyn ReadStore>, StoreError>;
 
-    /// The size of the state on disk, in bytes.
+    /// Returns the size of the state on disk, in bytes.
     fn disk_bytes(&self) -> u64;
 }
 

@@ -5,7 +5,7 @@ use lantern_core::Level;
 
 use super::*;
 
-/// A plugin that exceeds the limit that an event's data names.
+/// Returns a plugin that exceeds the limit that an event's data names.
 fn greedy() -> NativePlugin {
     NativePlugin::new(manifest(OnFailure::ParkEvent), |batch, host, _: &mut ()| {
         for (index, event) in batch.events.iter().enumerate() {

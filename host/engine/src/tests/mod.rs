@@ -141,12 +141,12 @@ impl World {
         rows.into_iter().map(|r| (r.key, String::from_utf8(r.value).unwrap())).collect()
     }
 
-    /// The shard of the first version of the first projection, which must have one.
+    /// Returns the shard of the first version of the first projection, which must have one.
     pub(super) fn shard(&self) -> crate::ShardStatus {
         self.engine.status()[0].versions[0].shards[0].clone()
     }
 
-    /// The hash of the state of the active version.
+    /// Returns the hash of the state of the active version.
     pub(super) fn state(&self) -> String {
         let record = self.engine.registry.record("meter").unwrap();
         let build = self.engine.registry.build("meter", record.active.as_ref().unwrap()).unwrap();

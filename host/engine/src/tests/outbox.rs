@@ -148,7 +148,7 @@ fn a_projection_that_halts_on_failures_halts_over_a_refused_event_too() {
     assert!(shard.reason.unwrap().contains("not allowed"));
 }
 
-/// A projection that emits an event of one type for each event of another type.
+/// Returns a projection that emits an event of one type for each event of another type.
 fn echo(name: &str, reads: &str, emits: &str, depth: Option<u32>) -> NativePlugin {
     let manifest = Manifest {
         name: name.into(),

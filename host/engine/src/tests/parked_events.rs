@@ -30,7 +30,7 @@ fn the_nth_event_is_parked_with_its_reason_and_the_others_are_folded() {
     }
 }
 
-/// The state, and what the status of the first shard reports.
+/// Returns the state, and what the status of the first shard reports.
 fn outcome(world: &World) -> (String, String, u64, u64, u64, Option<String>) {
     let shard = world.shard();
     let status = &world.engine.status()[0].versions[0];
@@ -413,8 +413,8 @@ fn a_row_that_breaks_its_declaration_parks_its_event_and_names_the_field() {
     assert_eq!(world.rows("totals").keys().collect::<Vec<_>>(), ["a", "c"]);
 }
 
-/// A plugin that counts each event in the row of the tenant that its data names, sets a timer of
-/// its own tenant and emits an event. A timer that fires writes a row of its tenant.
+/// Returns a plugin that counts each event in the row of the tenant that its data names, sets a
+/// timer of its own tenant and emits an event. A timer that fires writes a row of its tenant.
 fn writes_rows_of_the_tenant_in_its_data(manifest: Manifest) -> impl Plugin {
     NativePlugin::new(manifest, |batch: &Batch, host, _: &mut ()| {
         for (index, event) in batch.events.iter().enumerate() {

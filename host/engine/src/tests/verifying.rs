@@ -166,8 +166,8 @@ fn a_shard_that_moves_on_is_compared_where_it_was() {
     assert_eq!(status.verdict, Verdict::Same, "{status:#?}");
 }
 
-/// A plugin that is not deterministic: after an event with the data `turn`, it counts its events in
-/// memory.
+/// Returns a plugin that is not deterministic: after an event with the data `turn`, it counts its
+/// events in memory.
 fn turning() -> NativePlugin<(bool, u64)> {
     let manifest = Manifest { event_time: None, emits: vec![], ..manifest(OnFailure::ParkEvent) };
     NativePlugin::new(manifest, |batch, host, (turned, calls): &mut (bool, u64)| {

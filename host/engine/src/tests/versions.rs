@@ -209,7 +209,7 @@ fn a_rebuild_emits_what_the_log_had_refused_before_it() {
     assert_eq!(windows(true), windows(false));
 }
 
-/// A plugin that fails on events whose data is `bad` or equals `also`.
+/// Returns a plugin that fails on events whose data is `bad` or equals `also`.
 fn failing(on_failure: OnFailure, also: &'static [u8]) -> NativePlugin {
     NativePlugin::new(manifest(on_failure), move |batch, host, _: &mut ()| {
         for (index, event) in batch.events.iter().enumerate() {

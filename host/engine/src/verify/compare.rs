@@ -139,8 +139,8 @@ pub(super) fn outbox(
     Ok(None)
 }
 
-/// The counters in the shard's record that depend on the log alone but are not in the canonical
-/// dump.
+/// Returns the counters in the shard's record that depend on the log alone but are not in the
+/// canonical dump.
 fn counters(store: &dyn ReadStore) -> Result<[(&'static str, u64); 4], StoreError> {
     let meta = ShardMeta::of(store)?;
     Ok([
@@ -207,7 +207,7 @@ impl From<Comparison<'_>> for Compared {
     }
 }
 
-/// A parked event without the text of its reason, which may differ between releases.
+/// Returns a parked event without the text of its reason, which may differ between releases.
 /// Damaged bytes are returned unchanged.
 fn comparable_fields(bytes: &[u8]) -> Vec<u8> {
     match ParkedRecord::decode(bytes) {
@@ -289,7 +289,7 @@ fn time(time: Timestamp) -> String {
     format!("{} µs", time.0)
 }
 
-/// The fields in which two JSON objects differ.
+/// Returns the fields in which two JSON objects differ.
 fn fields(expected: Option<&[u8]>, found: Option<&[u8]>) -> Vec<FieldDifference> {
     let object = |bytes: Option<&[u8]>| match serde_json::from_slice(bytes?).ok()? {
         Value::Object(object) => Some(object),

@@ -87,13 +87,13 @@ impl Engine {
 }
 
 impl Verification {
-    /// The name of the projection.
+    /// Returns the name of the projection.
     #[must_use]
     pub fn projection(&self) -> &str {
         &self.projection
     }
 
-    /// The status of the verification.
+    /// Returns the status of the verification.
     #[must_use]
     pub fn status(&self) -> &VerifyStatus {
         &self.status

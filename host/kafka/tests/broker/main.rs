@@ -165,7 +165,7 @@ fn all_from(log: &dyn Log, partition: PartitionId, from: u64) -> Vec<(u64, Event
     }
 }
 
-/// The numbers in the events' payloads.
+/// Returns the numbers in the events' payloads.
 fn numbers(all: &[(u64, Event)]) -> Vec<u64> {
     all.iter().map(|(_, event)| event.id.parse().unwrap()).collect()
 }

@@ -62,7 +62,7 @@ impl Wire {
         self.ws.send(Message::text(message.to_string())).await.unwrap();
     }
 
-    /// The next message that is not a ping.
+    /// Returns the next message that is not a ping.
     pub async fn hear(&mut self) -> Value {
         loop {
             let heard = self.hear_any().await;
@@ -85,7 +85,7 @@ impl Wire {
         }
     }
 
-    /// The next message of kind `kind`.
+    /// Returns the next message of kind `kind`.
     pub async fn hear_a(&mut self, kind: &str) -> Value {
         loop {
             let heard = self.hear().await;
@@ -95,7 +95,8 @@ impl Wire {
         }
     }
 
-    /// The code with which the server closes the session. Messages before the close are ignored.
+    /// Returns the code with which the server closes the session. Messages before the close are
+    /// ignored.
     pub async fn close_code(mut self) -> u16 {
         loop {
             let message = tokio::time::timeout(PATIENCE, self.ws.next()).await;

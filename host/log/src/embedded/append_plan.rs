@@ -241,8 +241,8 @@ impl PartitionState {
         }
     }
 
-    /// The latest append time before the chunk that begins at `first`. If that chunk replaces the
-    /// run, the first chunk of the run contains this time.
+    /// Returns the latest append time before the chunk that begins at `first`. If that chunk
+    /// replaces the run, the first chunk of the run contains this time.
     fn appended_so_far(&self, first: Offset, plan: &AppendPlan) -> Timestamp {
         match (plan.written.last(), self.run.first()) {
             (Some(written), _) => written.meta.appended_max_so_far,
@@ -286,7 +286,7 @@ pub(crate) fn add_types(
     }
 }
 
-/// The counts that change, with their new values. A count of 0 is removed from the file.
+/// Returns the counts that change, with their new values. A count of 0 is removed from the file.
 pub(crate) fn new_counts(
     counts: &BTreeMap<String, u64>,
     deltas: BTreeMap<String, i64>,
@@ -317,15 +317,15 @@ struct StampedEvents {
     appended: Vec<Timestamp>,
 }
 
-/// The append time for events that arrive at `now`. If the clock was set back a little, this was a
-/// correction, and append times do not go back. If the clock was set back further, it was wrong
-/// before, and append times go back with it.
+/// Returns the append time for events that arrive at `now`. If the clock was set back a little,
+/// this was a correction, and append times do not go back. If the clock was set back further, it
+/// was wrong before, and append times go back with it.
 fn append_time(now: Timestamp, row: &PartitionRow) -> Timestamp {
     let back_us = row.appended_last.0.saturating_sub(now.0);
     if (1..=CLOCK_BACK_MAX_US).contains(&back_us) { row.appended_last } else { now }
 }
 
-/// The record of the partition after events were appended at `now`.
+/// Returns the record of the partition after events were appended at `now`.
 fn appended_at(row: &PartitionRow, now: Timestamp) -> PartitionRow {
     let mut row = PartitionRow { appended_max: row.appended_max.max(now), ..*row };
     if now < row.appended_last {
@@ -357,7 +357,7 @@ fn pieces(events: &Events, target: usize, events_max: usize) -> Vec<Range<usize>
     pieces
 }
 
-/// The size of the events `range`, as [`Events::bytes`] would return it.
+/// Returns the size of the events `range`, as [`Events::bytes`] would return it.
 fn size(events: &Events, range: &Range<usize>) -> usize {
     let columns = events.columns().all().into_iter().map(|column| {
         let end = |count: usize| match count {
@@ -387,9 +387,9 @@ struct CompressionRatio {
 }
 
 impl CompressionRatio {
-    /// The number of uncompressed bytes that a chunk should have so that its encoded size is just
-    /// below the target size. A chunk above the target size could take twice the space, because the
-    /// file rounds the size of large values up to powers of two.
+    /// Returns the number of uncompressed bytes that a chunk should have so that its encoded size
+    /// is just below the target size. A chunk above the target size could take twice the space,
+    /// because the file rounds the size of large values up to powers of two.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few megabytes")]
     fn target(&self, config: &LogConfig) -> usize {
         let aim = f64::from(config.chunk_bytes);

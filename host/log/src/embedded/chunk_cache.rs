@@ -40,7 +40,7 @@ impl ChunkCache {
         Self { limit_bytes, inner: Mutex::default(), decoding }
     }
 
-    /// The chunk that contains `offset`, if it is in the cache.
+    /// Returns the chunk that contains `offset`, if it is in the cache.
     pub(crate) fn holding(&self, partition: PartitionId, offset: Offset) -> Option<Arc<Chunk>> {
         let mut inner = self.inner.lock();
         let first = (partition, Offset(0));
@@ -118,7 +118,7 @@ impl Inner {
     }
 }
 
-/// The approximate memory that a decoded chunk takes, in bytes.
+/// Returns the approximate memory that a decoded chunk takes, in bytes.
 fn memory_bytes(chunk: &Chunk) -> usize {
     /// The bytes per event for the ends of the values in eight columns, 4 bytes each.
     const ENDS_BYTES: usize = 32;

@@ -50,7 +50,7 @@ impl ChunkMeta {
         }
     }
 
-    /// Whether the chunk may contain an event of a type that `wanted` matches.
+    /// Returns whether the chunk may contain an event of a type that `wanted` matches.
     pub(crate) fn may_match(&self, wanted: &TypeFilter) -> bool {
         self.types.as_ref().is_none_or(|types| types.iter().any(|(name, _)| wanted.matches(name)))
     }
@@ -202,8 +202,8 @@ impl EventIdentities {
     }
 }
 
-/// The number of bytes that a value of `len` bytes takes in the file. If a value does not fit into
-/// one page of 4 KiB, redb rounds the number of its pages up to a power of two.
+/// Returns the number of bytes that a value of `len` bytes takes in the file. If a value does not
+/// fit into one page of 4 KiB, redb rounds the number of its pages up to a power of two.
 pub(crate) fn disk_bytes(len: usize) -> u64 {
     const PAGE: usize = 4096;
     /// The number of bytes that the key and the page header take in a page with one value.

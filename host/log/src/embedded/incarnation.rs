@@ -30,8 +30,8 @@ impl Incarnations {
         self.0.last().map(|(_, incarnation)| *incarnation)
     }
 
-    /// The incarnation that wrote the event before `offset`; `None` before the first
-    /// event, or if the incarnation was removed.
+    /// Returns the incarnation that wrote the event before `offset`; `None` before the first event,
+    /// or if the incarnation was removed.
     pub(crate) fn before(&self, offset: Offset) -> Option<u64> {
         let index = self.0.partition_point(|(start, _)| *start < offset);
         index.checked_sub(1).map(|index| self.0[index].1)

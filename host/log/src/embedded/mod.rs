@@ -175,7 +175,7 @@ impl EmbeddedLog {
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })
     }
 
-    /// The partition to which an event like this one is appended.
+    /// Returns the partition to which an event like this one is appended.
     #[must_use]
     pub fn partition_of(&self, event: &EventRef<'_>) -> PartitionId {
         let count = self.shared.config.partitions;
@@ -353,7 +353,7 @@ impl Log for EmbeddedLog {
     }
 }
 
-/// The same events, with all columns filled as chunks need them.
+/// Returns the same events, with all columns filled as chunks need them.
 fn with_all_columns(events: Events) -> Events {
     if events.columns().all().iter().all(|column| column.len() == events.len()) {
         return events;

@@ -107,8 +107,8 @@ impl Shared {
         Ok(LogRead::Skipped { next })
     }
 
-    /// The answer if no chunk contains `from`. Either retention has deleted the event at `from` in
-    /// the meantime, or the event is lost.
+    /// Returns the answer if no chunk contains `from`. Either retention has deleted the event at
+    /// `from` in the meantime, or the event is lost.
     fn trimmed_error(
         &self,
         snapshot: &Snapshot,
@@ -239,7 +239,7 @@ struct Snapshot {
 }
 
 impl Snapshot {
-    /// The chunk that contains `offset`.
+    /// Returns the chunk that contains `offset`.
     fn find(
         &self,
         partition: PartitionId,
@@ -249,7 +249,7 @@ impl Snapshot {
         Ok(found.filter(|(_, meta)| meta.end > offset))
     }
 
-    /// The first offset of the partition.
+    /// Returns the first offset of the partition.
     fn start(&self, partition: PartitionId) -> Result<Offset, Fault> {
         let rows = self.transaction.open_table(PARTITIONS)?;
         let row = rows.get(partition.0)?.and_then(|bytes| PartitionRow::decode(bytes.value()));
@@ -257,7 +257,7 @@ impl Snapshot {
         row.map(|row| row.start).ok_or_else(damaged)
     }
 
-    /// The index entries of the chunks that begin at or after `from`, in order.
+    /// Returns the index entries of the chunks that begin at or after `from`, in order.
     fn metas(
         &self,
         partition: PartitionId,

@@ -141,7 +141,7 @@ fn choose(
     Ok((drops, true))
 }
 
-/// The chunk that begins at `first`, if it may be deleted.
+/// Returns the chunk that begins at `first`, if it may be deleted.
 fn front(
     index: &ReadOnlyTable<(u32, u64), &'static [u8]>,
     state: &State,
@@ -163,9 +163,9 @@ fn front(
     Ok(Some(OldestChunk { first, meta, appended }))
 }
 
-/// A time at or after the append times of the chunk. Append times that are too far ahead of `now`
-/// come from a wrong clock. In this case, it is the append time of a later chunk with a plausible
-/// time, or `now` if there is none.
+/// Returns a time at or after the append times of the chunk. Append times that are too far ahead of
+/// `now` come from a wrong clock. In this case, it is the append time of a later chunk with a
+/// plausible time, or `now` if there is none.
 fn appended_by(
     index: &ReadOnlyTable<(u32, u64), &'static [u8]>,
     partition: PartitionId,

@@ -72,7 +72,7 @@ macro_rules! fault_from {
 fault_from!(DatabaseError, TransactionError, TableError, StorageError, CommitError);
 
 impl Fault {
-    /// Whether the file must be opened again before it can be used.
+    /// Returns whether the file must be opened again before it can be used.
     pub(crate) fn is_of_the_file(&self) -> bool {
         matches!(self, Self::Redb(_))
     }
@@ -141,7 +141,7 @@ pub(crate) fn load(
     caught(|| load_state(database, config)).map_err(fault)
 }
 
-/// The error that the log at `path` has another format than this release reads.
+/// Returns the error that the log at `path` has another format than this release reads.
 pub(crate) fn other_format(path: &std::path::Path, found: u64) -> OpenError {
     let (path, known) = (path.into(), FORMAT);
     if found < known {
@@ -257,7 +257,7 @@ fn load_state(database: &Database, config: &LogConfig) -> Result<State, Fault> {
     })
 }
 
-/// The key under which the end of the imported events of a partition is stored.
+/// Returns the key under which the end of the imported events of a partition is stored.
 pub(crate) fn imported_key(partition: u32) -> String {
     format!("imported/{partition}")
 }
@@ -285,8 +285,8 @@ fn check_ends(
     )))
 }
 
-/// The chunk with the highest first offset that is not above `offset`. If the partition contains
-/// `offset`, it is in this chunk.
+/// Returns the chunk with the highest first offset that is not above `offset`. If the partition
+/// contains `offset`, it is in this chunk.
 pub(crate) fn last_chunk(
     index: &impl ReadableTable<(u32, u64), &'static [u8]>,
     partition: PartitionId,

@@ -157,7 +157,7 @@ impl Writer {
         fault
     }
 
-    /// The error if the group contains an import although the log has events that were not
+    /// Returns the error if the group contains an import although the log has events that were not
     /// imported.
     fn refuse_import(&self, group: &[PendingAppend]) -> Option<LogError> {
         if group.iter().all(|pending| pending.appended.is_none()) {
@@ -534,7 +534,7 @@ fn fail(group: Vec<PendingAppend>, why: &LogError) {
     group.into_iter().for_each(|pending| answer(pending.done, Err(why.clone())));
 }
 
-/// The partition of an event; see [`super::LogConfig::partitions`].
+/// Returns the partition of an event; see [`super::LogConfig::partitions`].
 pub(crate) fn partition_of(event: &EventRef<'_>, count: usize) -> usize {
     let mut hash = 0xCBF2_9CE4_8422_2325_u64;
     let mut add = |bytes: &[u8]| {

@@ -37,7 +37,7 @@ pub(crate) struct Guest {
 }
 
 impl Guest {
-    /// A guest whose `apply` does nothing.
+    /// Returns a guest whose `apply` does nothing.
     pub(crate) fn new() -> Self {
         let manifest = Manifest {
             name: "guest".into(),

@@ -128,7 +128,7 @@ fn the_error_names_the_platform_that_a_module_is_for() {
     }
 }
 
-/// A guest whose world has `extra` in addition to the contract's imports.
+/// Returns a guest whose world has `extra` in addition to the contract's imports.
 fn world_with(packages: &str, extra: &str, import: &str) -> Guest {
     let mut guest = Guest::new();
     let contract = WIT.replacen("package lantern:projection@0.2.0;", "", 1);
@@ -318,7 +318,8 @@ fn setup_that_fails_traps_or_never_ends_has_an_error_of_its_own() {
     says(&refused(&host, &writes.build()), "LAN-0121", &["`tables.put` outside of `apply`"]);
 }
 
-/// An interpreter that refuses every source text that is not empty. Its message is the text.
+/// Returns an interpreter that refuses every source text that is not empty. Its message is the
+/// text.
 fn interpreter() -> Guest {
     let mut guest = Guest::new().import("source", "text", "(param i32)");
     guest.world = Some("interpreter");
@@ -502,8 +503,8 @@ fn handles_past_their_limit_trap() {
     );
 }
 
-/// A guest with one function that takes very long to compile, because it has nested blocks, and
-/// many locals that must be merged at the end of each block.
+/// Returns a guest with one function that takes very long to compile, because it has nested blocks,
+/// and many locals that must be merged at the end of each block.
 fn bomb() -> Vec<u8> {
     const LOCALS: usize = 800;
     const BLOCKS: usize = 1_500;

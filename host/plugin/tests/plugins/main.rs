@@ -24,7 +24,7 @@ use crate::guest::Guest;
 /// An amount of fuel that is enough for every call.
 const FUEL: u64 = 10_000_000;
 
-/// The settings with which these tests start the compiling child.
+/// Returns the settings with which these tests start the compiling child.
 fn child() -> Compiler {
     Compiler::Child { command: Some(env!("CARGO_BIN_EXE_lantern-compile").into()) }
 }
@@ -66,8 +66,8 @@ fn says(error: &LoadError, code: &str, expected: &[&str]) {
     assert!(!error.help().is_empty());
 }
 
-/// A batch of `count` events with all attributes. Their types alternate between `order.placed` and
-/// `page.viewed`.
+/// Returns a batch of `count` events with all attributes. Their types alternate between
+/// `order.placed` and `page.viewed`.
 fn batch(count: u64) -> Batch {
     let mut events = Events::new();
     for n in 0..count {

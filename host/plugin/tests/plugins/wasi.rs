@@ -79,7 +79,7 @@ fn guest() -> Guest {
     guest
 }
 
-/// A guest that writes everything that it can find out about its environment into a row.
+/// Returns a guest that writes everything that it can find out about its environment into a row.
 fn curious() -> Guest {
     let mut guest = guest();
     let key = guest.text("seen");

@@ -204,7 +204,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 }
 
-/// The bytes of an answer with `problem`, after which the connection is closed.
+/// Returns the bytes of an answer with `problem`, after which the connection is closed.
 fn answer(problem: &Problem) -> Vec<u8> {
     let status = http::StatusCode::from_u16(problem.status).unwrap_or_default();
     let reason = status.canonical_reason().unwrap_or_default();
@@ -223,7 +223,8 @@ fn answer(problem: &Problem) -> Vec<u8> {
     bytes
 }
 
-/// The problem that is sent if hyper refused a request. `head` is the head of hyper's answer.
+/// Returns the problem that is sent if hyper refused a request. `head` is the head of hyper's
+/// answer.
 fn own_refusal(head: &[u8]) -> Problem {
     match head.get(9..12) {
         Some(b"431" | b"414") => {

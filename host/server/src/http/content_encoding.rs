@@ -95,7 +95,7 @@ where
     next(Request::from_parts(parts, Body::from_stream(pieces))).await
 }
 
-/// The codings of the body, in the order in which they were applied.
+/// Returns the codings of the body, in the order in which they were applied.
 fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
     let mut codings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {
@@ -166,8 +166,8 @@ fn pieces(
     })
 }
 
-/// The answer if the end of a body could not be read. `place` says how much was read, for example `
-/// after line 3`.
+/// Returns the answer if the end of a body could not be read. `place` says how much was read, for
+/// example ` after line 3`.
 pub(super) fn broken(error: axum::Error, place: &str) -> Problem {
     // Each layer that passes the body on puts the error into an error of its own.
     let mut error = error.into_inner();

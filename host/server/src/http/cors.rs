@@ -51,7 +51,7 @@ where
     response
 }
 
-/// The origin of the request, if it is one of `http.origins`.
+/// Returns the origin of the request, if it is one of `http.origins`.
 fn origin(headers: &HeaderMap, config: &HttpConfig) -> Option<HeaderValue> {
     let origin = headers.get(ORIGIN)?;
     config.origins.iter().any(|own| own.as_bytes() == origin.as_bytes()).then(|| origin.clone())
@@ -95,7 +95,7 @@ where
     response
 }
 
-/// The answer to a browser's preflight.
+/// Returns the answer to a browser's preflight.
 fn preflight(headers: &HeaderMap, config: &HttpConfig) -> Option<Response> {
     origin(headers, config)?;
     headers.get(ACCESS_CONTROL_REQUEST_METHOD)?;

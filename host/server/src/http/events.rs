@@ -123,12 +123,12 @@ fn filter(types: Option<&str>) -> TypeFilter {
     }
 }
 
-/// Whether the request asks for the whole log, with `types=*`.
+/// Returns whether the request asks for the whole log, with `types=*`.
 fn is_whole(types: Option<&str>) -> bool {
     types.is_some_and(|types| types.split(',').any(|kind| kind.trim() == "*"))
 }
 
-/// The offset from which the events are read.
+/// Returns the offset from which the events are read.
 fn first(app: &App, partition: PartitionId, query: &EventsQuery) -> Result<Offset, Problem> {
     let bounds = app.log.bounds(partition)?;
     match (query.from.as_deref(), query.time.as_deref()) {

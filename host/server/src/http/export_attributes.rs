@@ -10,7 +10,7 @@ use crate::problem::Problem;
 const APPENDED: &str = "lanternappended";
 const PARTITION: &str = "lanternpartition";
 
-/// The extension attributes of `event`, after those that an export adds.
+/// Returns the extension attributes of `event`, after those that an export adds.
 pub(super) fn with_export_attributes(
     event: &EventRef<'_>,
     partition: PartitionId,

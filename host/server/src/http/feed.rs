@@ -59,7 +59,7 @@ pub(crate) async fn connect(State(app): State<Shared>, mut request: Request) -> 
     response
 }
 
-/// The answer to the client's key. Also returns whether the client requested the feed's
+/// Returns the answer to the client's key. Also returns whether the client requested the feed's
 /// subprotocol.
 fn handshake(headers: &HeaderMap) -> Result<(HeaderValue, bool), Problem> {
     let has = |name, wanted: &str| {

@@ -67,7 +67,7 @@ const SMALL_BODY_BYTES_MAX: usize = 64 << 10;
 )]
 struct Api;
 
-/// The routes of the API, and the description of these routes.
+/// Returns the routes of the API, and the description of these routes.
 fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
     // axum's own limit for bodies does not apply to uploads. The whole upload is read before a form
     // is split into parts, and this has the limit `http.upload_bytes_max`.
@@ -111,13 +111,13 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .split_for_parts()
 }
 
-/// The OpenAPI document of a server with the settings `config`.
+/// Returns the OpenAPI document of a server with the settings `config`.
 #[must_use]
 pub fn openapi(config: &HttpConfig) -> serde_json::Value {
     openapi::complete(&routes().1, config)
 }
 
-/// All routes of the server, in the API and outside of it.
+/// Returns all routes of the server, in the API and outside of it.
 pub(crate) fn router(app: Shared) -> Router {
     let (router, api) = routes();
     let api = Bytes::from(openapi::complete(&api, &app.config.http).to_string());

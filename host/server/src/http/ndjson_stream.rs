@@ -106,8 +106,8 @@ impl Stream<'_> {
         Ok(())
     }
 
-    /// The next piece of the body. `lines_wait` tells whether complete lines wait to be appended.
-    /// If so, and if no piece arrives within the linger time, the result is `None`.
+    /// Returns the next piece of the body. `lines_wait` tells whether complete lines wait to be
+    /// appended. If so, and if no piece arrives within the linger time, the result is `None`.
     async fn frame(&self, body: &mut Body, lines_wait: bool) -> Result<Option<Frame>, Problem> {
         let config = &self.app.config;
         let next = async {
@@ -252,8 +252,8 @@ fn rejection(bad: &LineError) -> EventRejection {
     }
 }
 
-/// Where the first group of `lines` ends: after the line with which the group has at least `bytes`
-/// bytes.
+/// Returns where the first group of `lines` ends: after the line with which the group has at least
+/// `bytes` bytes.
 fn cut(lines: &[u8], bytes: usize) -> usize {
     let rest = lines.get(bytes.saturating_sub(1)..).unwrap_or_default();
     match rest.iter().position(|&b| b == b'\n') {

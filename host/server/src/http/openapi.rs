@@ -49,7 +49,7 @@ pub(super) fn complete(api: &OpenApi, config: &HttpConfig) -> Value {
     api
 }
 
-/// The name of an operation, for example `get_tables_projection_table` for `GET
+/// Returns the name of an operation, for example `get_tables_projection_table` for `GET
 /// /v1/tables/{projection}/{table}`.
 fn operation_id(method: &str, path: &str) -> String {
     let words = path.trim_start_matches("/v1").split(|c: char| !c.is_ascii_alphanumeric());
@@ -189,7 +189,7 @@ fn media(paths: &mut Value) {
     }
 }
 
-/// The schema of a problem (RFC 9457).
+/// Returns the schema of a problem (RFC 9457).
 fn problem() -> Value {
     json!({
         "type": "object",
@@ -212,7 +212,7 @@ fn problem() -> Value {
     })
 }
 
-/// The schema of an event in the JSON format of CloudEvents 1.0.2.
+/// Returns the schema of an event in the JSON format of CloudEvents 1.0.2.
 fn event() -> Value {
     // Control characters are not allowed.
     let text = |max: usize| {

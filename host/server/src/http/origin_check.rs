@@ -49,8 +49,8 @@ fn allowed(headers: &HeaderMap, uri: &Uri, config: &HttpConfig) -> Result<(), Pr
     Err(Problem::new("LAN-0410", format!("`Origin` is `{origin}`, which may not call this server")))
 }
 
-/// The host that the request names (RFC 9112, section 3.2): the host in its target or, if the
-/// target has none, the host in its `Host` header. A request must have exactly one `Host`
+/// Returns the host that the request names (RFC 9112, section 3.2): the host in its target or, if
+/// the target has none, the host in its `Host` header. A request must have exactly one `Host`
 /// header.
 fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
     let bad = |detail: &str| Problem::new("LAN-0415", detail);
@@ -82,7 +82,7 @@ fn check_encoding(uri: &Uri) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether `host`, with or without a port, names this server.
+/// Returns whether `host`, with or without a port, names this server.
 fn is_ours(host: &str, config: &HttpConfig) -> bool {
     let name = match host.rsplit_once(':') {
         Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,

@@ -142,7 +142,7 @@ impl FromRequest<Shared> for SmallBody {
     }
 }
 
-/// The media type in a header, without parameters and in lower case.
+/// Returns the media type in a header, without parameters and in lower case.
 pub(crate) fn essence(value: &str) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
@@ -236,10 +236,10 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
 /// by its type alone (`text/*`), 0 as `*/*`.
 type AcceptWeight = (u16, u8);
 
-/// The format with the highest weight in `Accept` (RFC 9110, section 12.5.1). If weights are equal,
-/// the format that is named more exactly is chosen, and after that the one named first. If the
-/// client accepts none of the formats in `offered`, it is the first of them, because the client may
-/// be able to use it nevertheless.
+/// Returns the format with the highest weight in `Accept` (RFC 9110, section 12.5.1). If weights
+/// are equal, the format that is named more exactly is chosen, and after that the one named first.
+/// If the client accepts none of the formats in `offered`, it is the first of them, because the
+/// client may be able to use it nevertheless.
 pub(crate) fn answer_format(headers: &HeaderMap, offered: &[AnswerFormat]) -> AnswerFormat {
     let mut best: Option<(AcceptWeight, AnswerFormat)> = None;
     let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -254,8 +254,8 @@ pub(crate) fn answer_format(headers: &HeaderMap, offered: &[AnswerFormat]) -> An
     best.map_or(offered[0], |(_, format)| format)
 }
 
-/// The weight that the range `range` of `Accept` gives `format`. `None` if the range does not
-/// include the format or refuses it, or if another range names the format more exactly.
+/// Returns the weight that the range `range` of `Accept` gives `format`. `None` if the range does
+/// not include the format or refuses it, or if another range names the format more exactly.
 fn accept_weight(range: &str, format: AnswerFormat, headers: &HeaderMap) -> Option<AcceptWeight> {
     let closeness = |range: &str| {
         let range = essence(range);
@@ -336,7 +336,7 @@ impl MinOffsets {
         }
     }
 
-    /// The offset of `partition` that the answer must contain.
+    /// Returns the offset of `partition` that the answer must contain.
     pub(crate) fn of(&self, partition: PartitionId) -> Option<Offset> {
         self.0.get(&partition.0).copied().map(Offset)
     }

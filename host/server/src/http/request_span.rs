@@ -34,7 +34,7 @@ where
     response
 }
 
-/// The method, if HTTP defines it. Other names would each create another time series.
+/// Returns the method, if HTTP defines it. Other names would each create another time series.
 fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
@@ -50,7 +50,7 @@ fn method(method: &Method) -> &'static str {
     }
 }
 
-/// The trace and the parent in a W3C `traceparent` header.
+/// Returns the trace and the parent in a W3C `traceparent` header.
 fn trace_context(headers: &HeaderMap) -> Option<(String, String)> {
     let text = headers.get("traceparent")?.to_str().ok()?;
     let mut parts = text.split('-');

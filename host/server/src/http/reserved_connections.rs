@@ -24,8 +24,8 @@ where
     next(request).await
 }
 
-/// Whether the request is for health, metrics, or the administration of projections, and has no
-/// body. A body that does not end would keep the connection in use.
+/// Returns whether the request is for health, metrics, or the administration of projections, and
+/// has no body. A body that does not end would keep the connection in use.
 fn is_administration(request: &Request) -> bool {
     let path = request.uri().path();
     let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/v1/status")

@@ -167,8 +167,8 @@ async fn add(
     Ok((status, Json(wire::uploaded(uploaded))))
 }
 
-/// The content of an upload: the plugin or source code, and the parameters. `name` is the name of
-/// the source file in the query.
+/// Returns the content of an upload: the plugin or source code, and the parameters. `name` is the
+/// name of the source file in the query.
 async fn content(app: &Shared, name: Option<String>, request: Request) -> Result<Content, Problem> {
     let media = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let media = media.unwrap_or_default().to_owned();

@@ -39,7 +39,7 @@ const NOT_BUILT: &str = "This server was built without its web page.\n\n\
     server again.\n\nThe API works without the page: the tables are under /v1/tables, and \
     /v1/openapi.json describes all requests.\n";
 
-/// The routes of the web page.
+/// Returns the routes of the web page.
 pub(crate) fn routes() -> Router<Shared> {
     let mut router = Router::new();
     if !FILES.iter().any(|&(path, _)| path == INDEX) {

@@ -208,8 +208,8 @@ mod tests {
 
     const PARKED: &str = "/v1/projections/counts/parked";
 
-    /// The projection `counts`, but it parks each event while its table does not have the row
-    /// `needed`. The event with the subject `needed` writes this row.
+    /// Returns the projection `counts`, but it parks each event while its table does not have the
+    /// row `needed`. The event with the subject `needed` writes this row.
     fn needy() -> Arc<dyn Plugin> {
         Arc::new(NativePlugin::<()>::new(counts().manifest().clone(), |batch, host, ()| {
             for index in 0..batch.events.len() {
@@ -228,7 +228,7 @@ mod tests {
         }))
     }
 
-    /// A server whose projection has parked the events `1` and `2`.
+    /// Returns a server whose projection has parked the events `1` and `2`.
     async fn with_two_parked() -> Fixture {
         let fixture = Fixture::new();
         fixture.project(needy()).await;

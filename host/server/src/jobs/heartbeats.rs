@@ -78,9 +78,9 @@ async fn append_one(app: &App, partition: PartitionId, time: Timestamp) -> Resul
     appended.await.unwrap_or(Err(LogError::Closed)).map(|_| ())
 }
 
-/// The event time of a heartbeat. While no events arrive, event time advances as fast as the clock.
-/// It never gets ahead of the clock, because a heartbeat moves the watermark at most to the
-/// heartbeat's append time.
+/// Returns the event time of a heartbeat. While no events arrive, event time advances as fast as
+/// the clock. It never gets ahead of the clock, because a heartbeat moves the watermark at most to
+/// the heartbeat's append time.
 fn heartbeat_time(bounds: &PartitionBounds, idle: Duration, now: Timestamp) -> Timestamp {
     let idle_us = i64::try_from(idle.as_micros()).unwrap_or(i64::MAX);
     Timestamp(bounds.max_time.0.saturating_add(idle_us)).min(now)

@@ -45,7 +45,7 @@ pub(crate) fn start(tasks: &TaskTracker, app: &Arc<App>, data: &DataDir) {
     }
 }
 
-/// A timer that ticks at intervals of `period`. Missed ticks are left out.
+/// Returns a timer that ticks at intervals of `period`. Missed ticks are left out.
 fn every(period: Duration) -> Interval {
     let mut ticks = interval(period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -69,8 +69,8 @@ pub(crate) async fn at_times(app: Arc<App>) {
     }
 }
 
-/// How long the last verification took, if this is too long to repeat it every `every`; otherwise
-/// `None`.
+/// Returns how long the last verification took, if this is too long to repeat it every `every`;
+/// otherwise `None`.
 fn takes_too_long(projection: &ProjectionStatus, every: Duration) -> Option<Duration> {
     let last = projection.verified.as_ref()?;
     let took = Duration::from_millis(last.took_ms);

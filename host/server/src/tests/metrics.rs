@@ -7,7 +7,7 @@ use std::path::Path;
 use super::*;
 use crate::telemetry::{FAMILIES, MetricKind};
 
-/// The metrics that the host's source code passes to the macros `counter!`, `gauge!` and
+/// Returns the metrics that the host's source code passes to the macros `counter!`, `gauge!` and
 /// `histogram!`, with their kinds. `prefix` is the beginning of the macros' names, such as
 /// `describe_`.
 fn named(prefix: &str) -> BTreeMap<String, MetricKind> {

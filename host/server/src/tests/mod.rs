@@ -183,8 +183,8 @@ pub(super) fn event(id: &str, kind: &str, subject: &str) -> String {
     )
 }
 
-/// A projection that counts events by subject, fails on events of the type `bad`, and has a private
-/// table.
+/// Returns a projection that counts events by subject, fails on events of the type `bad`, and has a
+/// private table.
 pub(super) fn counts() -> Arc<dyn Plugin> {
     let field = |name: &str, kind, merge| FieldSpec {
         name: name.into(),

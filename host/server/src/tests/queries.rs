@@ -9,7 +9,7 @@ const TABLE: &str = "/v1/tables/counts/by_subject";
 const QUERY: &str = "/v1/tables/counts/by_subject/query";
 const JSON: &str = "application/json";
 
-/// The keys of the rows in an answer that is in the order of a field.
+/// Returns the keys of the rows in an answer that is in the order of a field.
 fn keys(page: &Value) -> Vec<&str> {
     page["rows"].as_array().unwrap().iter().map(|row| row["key"].as_str().unwrap()).collect()
 }

@@ -3,8 +3,8 @@ use crate::cloudevents::NDJSON;
 
 const TABLE: &str = "/v1/tables/counts/by_subject";
 
-/// A server with a table of counts for the subjects `s0` to `s9`: 2 for `s0`, and 1 for each of the
-/// others.
+/// Returns a server with a table of counts for the subjects `s0` to `s9`: 2 for `s0`, and 1 for
+/// each of the others.
 pub(super) async fn filled() -> Fixture {
     filled_with(|_| ()).await
 }

@@ -56,13 +56,13 @@ impl Server {
         Ok(Self { app, listener, address, data })
     }
 
-    /// The address on which the server listens.
+    /// Returns the address on which the server listens.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The engine, for tools in the same process. All its methods may block.
+    /// Returns the engine, for tools in the same process. All its methods may block.
     #[must_use]
     pub fn engine(&self) -> &Arc<Engine> {
         &self.app.engine

@@ -26,8 +26,8 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// The size that the block would have, in bytes, if a row with `row_bytes` bytes of key and
-    /// value was added.
+    /// Returns the size that the block would have, in bytes, if a row with `row_bytes` bytes of key
+    /// and value was added.
     pub(super) fn bytes_with(&self, row_bytes: usize) -> usize {
         self.bytes.len() + LENGTHS + row_bytes + NUMBER * (self.starts.len() + 2)
     }
@@ -41,7 +41,7 @@ impl Builder {
         self.bytes.extend_from_slice(value.unwrap_or_default());
     }
 
-    /// The key of the first row; `None` if the block is empty.
+    /// Returns the key of the first row; `None` if the block is empty.
     pub(super) fn first_key(&self) -> Option<&[u8]> {
         let key = number(&self.bytes, 0)?;
         self.bytes.get(LENGTHS..LENGTHS + key as usize)
@@ -61,7 +61,8 @@ impl Builder {
     }
 }
 
-/// A length as a block stores it. It fits into 32 bits, because redb accepts no value of 4 GiB.
+/// Returns a length as a block stores it. It fits into 32 bits, because redb accepts no value of 4
+/// GiB.
 fn length(bytes: usize) -> u32 {
     u32::try_from(bytes).expect("a block is far smaller")
 }
@@ -85,13 +86,13 @@ impl RowSpan {
     }
 }
 
-/// The number of rows in `block`.
+/// Returns the number of rows in `block`.
 pub(super) fn rows(block: &[u8]) -> Result<usize, RunError> {
     let rows = block.len().checked_sub(NUMBER).and_then(|at| number(block, at));
     rows.map(|rows| rows as usize).ok_or_else(damaged)
 }
 
-/// The place of row `index` in `block`, which has `rows` rows.
+/// Returns the place of row `index` in `block`, which has `rows` rows.
 pub(super) fn row_span(block: &[u8], rows: usize, index: usize) -> Result<RowSpan, RunError> {
     let span = || {
         let start = block.len().checked_sub(NUMBER * (rows + 1))?.checked_add(NUMBER * index)?;
@@ -105,7 +106,7 @@ pub(super) fn row_span(block: &[u8], rows: usize, index: usize) -> Result<RowSpa
     span().ok_or_else(damaged)
 }
 
-/// The index of the first row in `block` whose key is at or after `key`.
+/// Returns the index of the first row in `block` whose key is at or after `key`.
 pub(super) fn lower_bound(block: &[u8], key: &[u8]) -> Result<usize, RunError> {
     let rows = rows(block)?;
     let (mut low, mut high) = (0, rows);
@@ -120,8 +121,8 @@ pub(super) fn lower_bound(block: &[u8], key: &[u8]) -> Result<usize, RunError> {
     Ok(low)
 }
 
-/// The row under `key` in `block`. It is `None` if there is none, and `Some(None)` if the row is
-/// deleted.
+/// Returns the row under `key` in `block`. It is `None` if there is none, and `Some(None)` if the
+/// row is deleted.
 pub(super) fn find<'a>(block: &'a [u8], key: &[u8]) -> Result<Option<Option<&'a [u8]>>, RunError> {
     let (rows, index) = (rows(block)?, lower_bound(block, key)?);
     if index == rows {

@@ -12,34 +12,34 @@ pub(crate) type RunError = StorageError;
 /// of the table, the value is JSON.
 pub(crate) const LISTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("runs");
 
-/// The name of the redb table that contains the blocks of a table's runs.
+/// Returns the name of the redb table that contains the blocks of a table's runs.
 pub(crate) fn runs_name(table: TableId) -> String {
     format!("runs/{table}")
 }
 
-/// The name of the redb table that contains the recent rows of a table. The first byte of each
-/// value is 1, or 0 if the row is deleted.
+/// Returns the name of the redb table that contains the recent rows of a table. The first byte of
+/// each value is 1, or 0 if the row is deleted.
 pub(crate) fn recent_name(table: TableId) -> String {
     format!("recent/{table}")
 }
 
-/// Whether `name` is the name of one of the redb tables that this module defines.
+/// Returns whether `name` is the name of one of the redb tables that this module defines.
 pub(crate) fn is_part(name: &str) -> bool {
     name.starts_with("runs/") || name.starts_with("recent/")
 }
 
-/// The definition of the redb table `name`, with bytes as keys and values.
+/// Returns the definition of the redb table `name`, with bytes as keys and values.
 pub(crate) fn definition(name: &str) -> TableDefinition<'_, BlockBytes, BlockBytes> {
     TableDefinition::new(name)
 }
 
-/// The key of that block of `run` whose first row has the key `key`. It begins with the run, so
-/// that the blocks of a run are next to each other.
+/// Returns the key of that block of `run` whose first row has the key `key`. It begins with the
+/// run, so that the blocks of a run are next to each other.
 pub(super) fn block_key(run: u64, key: &[u8]) -> Vec<u8> {
     [run.to_be_bytes().as_slice(), key].concat()
 }
 
-/// The value of a row in the redb table of recent rows; `None` if the row is deleted.
+/// Returns the value of a row in the redb table of recent rows; `None` if the row is deleted.
 pub(super) fn tagged(value: &[u8]) -> Option<&[u8]> {
     value.split_first().filter(|(tag, _)| **tag != 0).map(|(_, value)| value)
 }

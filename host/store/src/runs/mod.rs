@@ -129,7 +129,7 @@ impl Runs {
         Ok(())
     }
 
-    /// The recent rows, and the runs from index `from` on. The newest source is first.
+    /// Returns the recent rows, and the runs from index `from` on. The newest source is first.
     fn sources(
         &self,
         from: usize,
@@ -148,8 +148,8 @@ impl Runs {
         Ok(sources)
     }
 
-    /// An upper bound for the number of rows. A row is counted once for each run that contains it,
-    /// and once if it is a recent row, even if it is deleted there.
+    /// Returns an upper bound for the number of rows. A row is counted once for each run that
+    /// contains it, and once if it is a recent row, even if it is deleted there.
     pub(crate) fn rows_most(&self) -> Result<u64, RunError> {
         Ok(self.recent_rows()? + self.list.runs.iter().map(|run| run.rows).sum::<u64>())
     }
@@ -225,8 +225,8 @@ fn add_recent(
 }
 
 impl RunList {
-    /// The index of the first run that is merged with a new run of `rows` rows. All later runs are
-    /// merged too. `run_rows` is the number of rows in a small run.
+    /// Returns the index of the first run that is merged with a new run of `rows` rows. All later
+    /// runs are merged too. `run_rows` is the number of rows in a small run.
     fn merged_from(&self, rows: u64, run_rows: u64) -> usize {
         // The approximate size of a run, as an exponent of `FAN`.
         let size = |rows: u64| (rows / run_rows.max(1)).max(1).ilog(FAN as u64);

@@ -32,7 +32,7 @@ fn key(number: u16) -> Vec<u8> {
     format!("k{number:03}").into_bytes()
 }
 
-/// The result that a scan must have according to `model`.
+/// Returns the result that a scan must have according to `model`.
 fn expected(model: &Model, range: &KeyRange, limit: usize, reverse: bool) -> Pairs {
     let within =
         |key: &Vec<u8>| *key >= range.start && range.end.as_ref().is_none_or(|end| key < end);
@@ -214,7 +214,7 @@ fn a_changed_row_among_many_writes_little() {
     assert!(runs * 5 < tree, "{runs} bytes in runs, {tree} in a tree");
 }
 
-/// The bytes that this process has passed to the kernel for writing.
+/// Returns the bytes that this process has passed to the kernel for writing.
 fn bytes_written() -> u64 {
     let io = std::fs::read_to_string("/proc/self/io").unwrap();
     let line = io.lines().find_map(|line| line.strip_prefix("wchar: "));

@@ -111,7 +111,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) window: bool,
 }
 
-/// The name of a kind, for people.
+/// Returns the name of a kind, for people.
 pub(crate) fn kind_word(kind: NodeKind) -> &'static str {
     match kind {
         None => "null",
@@ -495,7 +495,7 @@ fn time_zone(expr: &Expr) -> Result<TimeZone, Problem> {
     TimeZone::named(name).map_err(|_| unknown_zone(expr.place, name))
 }
 
-/// The error for a time zone that does not exist.
+/// Returns the error for a time zone that does not exist.
 pub(crate) fn unknown_zone(place: crate::problem::Place, name: &str) -> Problem {
     Problem::new(place, format!("`{name}` is not a time zone"))
         .help("use a name of the IANA database, such as `Europe/Berlin` or `UTC`")
@@ -513,7 +513,7 @@ fn constant(literal: &Literal) -> (Node, NodeKind) {
 }
 
 impl Kind {
-    /// The name of the kind in declarations.
+    /// Returns the name of the kind in declarations.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Integer => "integer",

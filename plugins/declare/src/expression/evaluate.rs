@@ -32,7 +32,7 @@ pub(crate) enum Value<'a> {
 }
 
 impl Value<'_> {
-    /// Whether the value is `true`. Null is not `true`.
+    /// Returns whether the value is `true`. Null is not `true`.
     #[inline]
     pub(crate) fn is_true(&self) -> bool {
         matches!(self, Self::Boolean(true))
@@ -267,7 +267,7 @@ fn integers(operator: Operator, a: i64, b: i64) -> Result<i64, Error> {
     result.ok_or_else(|| overflow(operator.text(), a, b))
 }
 
-/// The quotient rounded down, and the remainder, which has the sign of the divisor.
+/// Returns the quotient rounded down, and the remainder, which has the sign of the divisor.
 fn floored(a: i64, b: i64) -> Result<(i64, i64), Error> {
     if b == 0 {
         return Err(Error::new(format!("{a} is divided by zero")));
@@ -511,7 +511,7 @@ fn cut(text: Cow<'_, str>, start: usize, end: usize) -> Cow<'_, str> {
     }
 }
 
-/// A part of a text: `length` characters from the character `first` on, counted from 1.
+/// Returns a part of a text: `length` characters from the character `first` on, counted from 1.
 fn substring(text: Cow<'_, str>, first: i64, length: i64) -> Value<'_> {
     let skipped = usize::try_from(first.saturating_sub(1)).unwrap_or(0);
     let length = usize::try_from(length).unwrap_or(0);

@@ -52,7 +52,7 @@ pub(crate) struct Field {
 }
 
 impl Field {
-    /// The field, as it is written in an expression.
+    /// Returns the field, as it is written in an expression.
     pub(crate) fn text(&self) -> String {
         let mut text = match self.root {
             Root::Data => String::from("data"),
@@ -71,12 +71,13 @@ impl Field {
         text
     }
 
-    /// Whether expressions only ask whether the field is present.
+    /// Returns whether expressions only ask whether the field is present.
     pub(crate) fn presence_only(&self) -> bool {
         !self.read && self.certainty == Certainty::Open
     }
 
-    /// Whether neither an expression nor the declaration has determined the kind of the field.
+    /// Returns whether neither an expression nor the declaration has determined the kind of the
+    /// field.
     pub(crate) fn is_open(&self) -> bool {
         self.certainty == Certainty::Open
     }
@@ -120,8 +121,8 @@ impl Fields {
         Self { parameters: parameters.collect(), ..Self::default() }
     }
 
-    /// The part of an event that contains the field `path`, if the path begins with `data` or
-    /// `extension`.
+    /// Returns the part of an event that contains the field `path`, if the path begins with `data`
+    /// or `extension`.
     fn root(path: &[String]) -> Option<Root> {
         match (path.first()?.as_str(), path.len()) {
             ("data", 2..) => Some(Root::Data),
@@ -130,7 +131,7 @@ impl Fields {
         }
     }
 
-    /// The field with the path `path`.
+    /// Returns the field with the path `path`.
     pub(crate) fn find(&self, path: &[String]) -> Option<&Field> {
         let root = Self::root(path)?;
         self.fields.iter().find(|field| field.root == root && field.path == path[1..])
@@ -145,12 +146,12 @@ impl Fields {
         }
     }
 
-    /// The fields whose kind is stated although no expression uses them.
+    /// Returns the fields whose kind is stated although no expression uses them.
     pub(crate) fn unused(&self) -> impl Iterator<Item = (&Field, Place)> {
         self.fields.iter().filter(|field| !field.used).map(|field| (field, field.place))
     }
 
-    /// The fields, in the order in which they are first used.
+    /// Returns the fields, in the order in which they are first used.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &Field> {
         self.fields.iter()
     }
@@ -194,8 +195,8 @@ impl Fields {
         }
     }
 
-    /// The kind of `expr`, as far as it is known. If its place needs the kind `wanted`, its fields
-    /// get this kind.
+    /// Returns the kind of `expr`, as far as it is known. If its place needs the kind `wanted`, its
+    /// fields get this kind.
     fn visit(&mut self, expr: &Expr, wanted: Wanted) -> Wanted {
         match &expr.kind {
             ExprKind::Literal(literal) => match literal {
@@ -397,7 +398,7 @@ fn is_numeric(kind: Kind) -> bool {
 }
 
 trait MaxNumeric {
-    /// The kind of a result of two numeric kinds: a number if one of them is a number.
+    /// Returns the kind of a result of two numeric kinds: a number if one of them is a number.
     fn max_numeric(self, other: Self) -> Self;
 }
 

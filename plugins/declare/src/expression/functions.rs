@@ -151,18 +151,18 @@ functions! {
     "year" Year(TIME, Zone) -> Of(Kind::Timestamp), "year(timestamp)` or `year(timestamp, \"Europe/Berlin\")";
 }
 
-/// The function with the name `name`; `None` if there is none.
+/// Returns the function with the name `name`; `None` if there is none.
 pub(crate) fn find(name: &str) -> Option<&'static Signature> {
     FUNCTIONS.binary_search_by(|signature| signature.name.cmp(name)).ok().map(|at| &FUNCTIONS[at])
 }
 
 impl Signature {
-    /// The parameter for the argument with the index `index`.
+    /// Returns the parameter for the argument with the index `index`.
     pub(crate) fn parameter(&self, index: usize) -> Parameter {
         self.parameters[index.min(self.parameters.len() - 1)]
     }
 
-    /// Whether a call may have `args` arguments.
+    /// Returns whether a call may have `args` arguments.
     pub(crate) fn accepts(&self, args: usize) -> bool {
         let most = self.parameters.len() + self.repeats - 1;
         let least = self.parameters.iter().filter(|it| **it != Zone).count();

@@ -78,7 +78,7 @@ pub(crate) enum Operator {
 }
 
 impl Operator {
-    /// The operator, as it is written.
+    /// Returns the operator, as it is written.
     pub(crate) fn text(self) -> &'static str {
         match self {
             Self::Or => "or",
@@ -97,8 +97,8 @@ impl Operator {
         }
     }
 
-    /// How strongly the operator binds. If two operators follow each other, the one with the higher
-    /// level takes its operands first.
+    /// Returns how strongly the operator binds. If two operators follow each other, the one with
+    /// the higher level takes its operands first.
     fn level(self) -> u8 {
         match self {
             Self::Or => 1,
@@ -284,7 +284,7 @@ impl<'a> SyntaxReader<'a> {
         Ok(left)
     }
 
-    /// The operator at the current token. `in` and `not in` are treated as comparisons.
+    /// Returns the operator at the current token. `in` and `not in` are treated as comparisons.
     fn operator(&self) -> Result<Option<Infix>, Problem> {
         use Operator as O;
         let operator = match &self.token {

@@ -36,7 +36,7 @@ impl<'a> TokenReader<'a> {
         Self { text, base: starts.into_iter().find(verbatim), whole }
     }
 
-    /// The place in the declaration of a part of the text.
+    /// Returns the place in the declaration of a part of the text.
     pub(super) fn place(&self, start: usize, end: usize) -> Place {
         match self.base {
             Some(base) => Place { start: base + start, end: base + end },
@@ -44,7 +44,7 @@ impl<'a> TokenReader<'a> {
         }
     }
 
-    /// The first token at or after the byte `at`, with its start and its end.
+    /// Returns the first token at or after the byte `at`, with its start and its end.
     pub(super) fn next(&self, at: usize) -> Result<(Token, usize, usize), Problem> {
         let rest = &self.text[at..];
         let start = self.text.len() - rest.trim_start().len();

@@ -214,7 +214,7 @@ impl<'a> Columns<'a> {
         self.columns.push(Column { update, filter });
     }
 
-    /// The aggregate that a call means; `None` if the call is not one of an aggregate.
+    /// Returns the aggregate that a call means; `None` if the call is not one of an aggregate.
     fn aggregate(
         &mut self,
         name: &str,
@@ -345,7 +345,7 @@ impl<'a> Columns<'a> {
         Ok((update, (field_kind(kind), Merge::Same)))
     }
 
-    /// The first part of `expr` whose value the key does not determine.
+    /// Returns the first part of `expr` whose value the key does not determine.
     fn outside_key<'e>(&self, expr: &'e Expr, windowed: bool) -> Option<&'e Expr> {
         if !windowed && self.keys.iter().any(|key| equal(key, expr)) {
             return None;
@@ -436,7 +436,7 @@ fn uses_window(expr: &Expr) -> bool {
     found
 }
 
-/// Whether two expressions are the same, regardless of their places.
+/// Returns whether two expressions are the same, regardless of their places.
 fn equal(a: &Expr, b: &Expr) -> bool {
     let all =
         |a: &[Expr], b: &[Expr]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| equal(a, b));

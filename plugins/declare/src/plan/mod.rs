@@ -122,7 +122,8 @@ impl Plan {
         Ok(Self { manifest, filter: filter_node, tables: plans })
     }
 
-    /// Whether a table has windows that are written at their end, so that events may be late.
+    /// Returns whether a table has windows that are written at their end, so that events may be
+    /// late.
     pub(crate) fn has_late_events(&self) -> bool {
         self.tables.iter().any(|table| table.window.needs_timers())
     }
@@ -274,7 +275,7 @@ fn table_plan(
     })
 }
 
-/// The expression as text, for errors while events are folded.
+/// Returns the expression as text, for errors while events are folded.
 fn describe(expr: &Expr) -> String {
     match &expr.kind {
         ExprKind::Path(path) => path.join("."),
@@ -283,7 +284,7 @@ fn describe(expr: &Expr) -> String {
     }
 }
 
-/// The attributes of events that the expressions read.
+/// Returns the attributes of events that the expressions read.
 fn attributes(filter: Option<&Expr>, tables: &[TableText<'_>], fields: &Fields) -> Vec<Attribute> {
     let mut names: Vec<&str> = Vec::new();
     let mut visit = |expr: &Expr| {
@@ -373,7 +374,7 @@ fn manifest(
 }
 
 impl KeyPart {
-    /// The error for an event that has no value for this part of the key.
+    /// Returns the error for an event that has no value for this part of the key.
     pub(crate) fn missing(&self) -> String {
         let Self { text, .. } = self;
         format!(
@@ -395,7 +396,7 @@ impl KeyPart {
     }
 }
 
-/// The declaration of the field in the manifest.
+/// Returns the declaration of the field in the manifest.
 pub(crate) fn field(
     name: &'static str,
     kind: FieldKind,

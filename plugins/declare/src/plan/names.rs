@@ -15,7 +15,7 @@ fn fits(name: &str, more: &str) -> bool {
         && name.chars().all(allowed)
 }
 
-/// The most similar name that is allowed, for the help text of an error.
+/// Returns the most similar name that is allowed, for the help text of an error.
 fn fixed(name: &str, joint: char) -> String {
     let mut fixed = String::new();
     for letter in name.to_lowercase().chars() {

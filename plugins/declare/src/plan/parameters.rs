@@ -8,7 +8,7 @@ use crate::document::{Kind, Parameter};
 use crate::expression::compile::Constant;
 use crate::problem::{Place, Problem};
 
-/// The values of the parameters: those that the version gives, and defaults for the others.
+/// Returns the values of the parameters: those that the version gives, and defaults for the others.
 ///
 /// # Errors
 /// Fails if a default or a given value has the wrong kind, or if a parameter has neither.
@@ -55,7 +55,7 @@ pub(super) fn values(
     Ok(values)
 }
 
-/// The kind that the declaration states, or that of the default value.
+/// Returns the kind that the declaration states, or that of the default value.
 fn kind(parameter: &Parameter) -> Kind {
     let of = |default: &Placed| {
         let text = default.text.as_str();
@@ -100,7 +100,7 @@ fn of_json(value: &Value, kind: Kind) -> Option<Constant> {
     }
 }
 
-/// The JSON Schema of the parameters.
+/// Returns the JSON Schema of the parameters.
 pub(super) fn schema(declared: &Named<Parameter>) -> String {
     let mut properties = Map::new();
     let mut required = Vec::new();

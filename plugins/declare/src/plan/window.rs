@@ -40,12 +40,12 @@ pub(crate) enum WindowPlan {
 }
 
 impl WindowPlan {
-    /// Whether the table needs timers, and therefore event time.
+    /// Returns whether the table needs timers, and therefore event time.
     pub(crate) fn needs_timers(&self) -> bool {
         matches!(self, Self::Final { .. } | Self::Sessions { .. })
     }
 
-    /// The minimum length of a window.
+    /// Returns the minimum length of a window.
     pub(crate) fn length(&self) -> Duration {
         match self {
             Self::Final { length, .. } => *length,
@@ -54,7 +54,7 @@ impl WindowPlan {
         }
     }
 
-    /// How much older than the newest event an event may be before it is late.
+    /// Returns how much older than the newest event an event may be before it is late.
     pub(crate) fn lateness(&self) -> Duration {
         match self {
             Self::Final { lateness, .. } | Self::Sessions { lateness, .. } => *lateness,

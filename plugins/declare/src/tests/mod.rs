@@ -11,7 +11,7 @@ use lantern_sdk::testing::{Harness, set_source};
 
 use crate::Declare;
 
-/// A harness in which the declaration `source` runs.
+/// Returns a harness in which the declaration `source` runs.
 fn host(source: &str) -> Harness<Declare> {
     try_host(source, "").unwrap_or_else(|error| panic!("{error}"))
 }

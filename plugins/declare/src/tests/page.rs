@@ -11,14 +11,14 @@ use crate::expression::functions::FUNCTIONS;
 
 const PAGE: &str = include_str!("../../../../docs/guide/declarations.md");
 
-/// The code blocks of the page in a language: the texts between ` ``` ` and the language.
+/// Returns the code blocks of the page in a language: the texts between ` ``` ` and the language.
 fn blocks<'a>(language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     let after = PAGE.split(fence.as_str()).skip(1);
     after.map(|rest| rest.split("```").next().unwrap()).collect()
 }
 
-/// The expressions on the page, with their values: `` `a` → `b` ``.
+/// Returns the expressions on the page, with their values: `` `a` → `b` ``.
 fn examples() -> Vec<(String, Value)> {
     let mut examples = Vec::new();
     for (at, _) in PAGE.match_indices("` → `") {

@@ -282,7 +282,7 @@ impl Part {
     }
 }
 
-/// A time on 2026-03-01, in RFC 3339.
+/// Returns a time on 2026-03-01, in RFC 3339.
 fn clock(second: i64) -> String {
     format!("2026-03-01T{:02}:{:02}:{:02}Z", second / 3_600, second / 60 % 60, second % 60)
 }
@@ -300,7 +300,7 @@ impl Aggregate {
         }
     }
 
-    /// The value of the column for the events of a row, which are in the order of the log.
+    /// Returns the value of the column for the events of a row, which are in the order of the log.
     fn value(&self, events: &[&Facts]) -> Value {
         let values = |it: &Integer| -> Vec<i64> {
             events.iter().filter_map(|facts| it.value(facts)).collect()
@@ -366,7 +366,7 @@ impl Table {
         }
     }
 
-    /// The rows by the independent computation. It leaves out events that must be parked.
+    /// Returns the rows by the independent computation. It leaves out events that must be parked.
     fn rows(&self, events: &[&Facts]) -> BTreeMap<String, Value> {
         let mut rows: BTreeMap<String, Vec<&Facts>> = BTreeMap::new();
         for facts in events {
@@ -411,7 +411,8 @@ impl Table {
         rows.into_iter().map(|(key, events)| (key, row(events))).collect()
     }
 
-    /// Whether the event has a value for each part of the key, if it passes the conditions before.
+    /// Returns whether the event has a value for each part of the key, if it passes the conditions
+    /// before.
     fn accepts(&self, facts: &Facts) -> bool {
         !Condition::holds(self.filter.as_ref(), facts)
             || self.key.iter().all(|part| part.value(facts).is_some())

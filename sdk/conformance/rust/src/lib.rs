@@ -189,7 +189,7 @@ impl Projection for Conformance {
     }
 }
 
-/// The sum of `values`.
+/// Returns the sum of `values`.
 fn sum<'a>(mut values: impl Iterator<Item = &'a i64>) -> Result<i64, Error> {
     values.try_fold(0_i64, |sum, value| add(sum, *value))
 }

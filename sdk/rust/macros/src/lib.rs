@@ -68,7 +68,7 @@ fn named_fields<'a>(
     Ok(fields.filter_map(|field| Some((field.ident.as_ref()?, field))).collect())
 }
 
-/// A field's name without the prefix `r#` of a raw identifier.
+/// Returns a field's name without the prefix `r#` of a raw identifier.
 fn plain_name(ident: &Ident) -> String {
     let name = ident.to_string();
     name.strip_prefix("r#").unwrap_or(&name).to_owned()

@@ -93,8 +93,8 @@ impl MemoryHost {
         trigger
     }
 
-    /// The rows that the current call has written: the table, the key, and the value, which is
-    /// `None` if the row was deleted.
+    /// Returns the rows that the current call has written: the table, the key, and the value, which
+    /// is `None` if the row was deleted.
     pub(crate) fn written(&self) -> impl Iterator<Item = (u32, &str, Option<&[u8]>)> {
         self.rows.iter().map(|((table, key), value)| (*table, key.as_str(), value.as_deref()))
     }

@@ -88,7 +88,7 @@ impl<'de> Reader<'de> {
         self.record_failure(value)
     }
 
-    /// The text of the string that begins at `start`. The string was skipped because it has
+    /// Returns the text of the string that begins at `start`. The string was skipped because it has
     /// escapes.
     #[cold]
     fn escaped(&mut self, start: usize) -> Result<String> {

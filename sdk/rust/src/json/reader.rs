@@ -78,13 +78,13 @@ impl<'de> Reader<'de> {
         Self { text, at: 0, depth: 0, failed: false }
     }
 
-    /// Whether the whole text was read, and the result is that of `serde_json`.
+    /// Returns whether the whole text was read, and the result is that of `serde_json`.
     #[inline]
     pub(super) fn is_complete(&mut self) -> bool {
         self.peek() == 0 && self.at == self.text.len() && !self.failed
     }
 
-    /// The byte at `at`, or 0 after the end of the text. JSON never contains the byte 0.
+    /// Returns the byte at `at`, or 0 after the end of the text. JSON never contains the byte 0.
     #[inline]
     pub(super) fn byte(&self, at: usize) -> u8 {
         self.text.as_bytes().get(at).copied().unwrap_or(0)
@@ -288,7 +288,8 @@ impl<'de> Reader<'de> {
         }
     }
 
-    /// The text of the member `name` of the object. The object's opening brace was read before.
+    /// Returns the text of the member `name` of the object. The object's opening brace was read
+    /// before.
     #[inline]
     pub(super) fn member(&mut self, name: &str) -> Result<Option<&'de str>> {
         let mut items = self.open()?;

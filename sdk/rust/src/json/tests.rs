@@ -44,7 +44,7 @@ struct Rare<'a> {
     rest: BTreeMap<String, Value>,
 }
 
-/// A type that uses a default value if there is an error.
+/// Returns a type that uses a default value if there is an error.
 fn lenient<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u8, D::Error> {
     Ok(u8::deserialize(deserializer).unwrap_or(7))
 }

@@ -154,7 +154,7 @@ impl<P: Projection> Harness<P> {
         self
     }
 
-    /// The rows of a table, by key, each parsed as JSON.
+    /// Returns the rows of a table, by key, each parsed as JSON.
     ///
     /// # Panics
     /// Panics if there is no such table, or a row is not JSON.
@@ -170,7 +170,7 @@ impl<P: Projection> Harness<P> {
             .collect()
     }
 
-    /// The row of a table under `key`, parsed as JSON.
+    /// Returns the row of a table under `key`, parsed as JSON.
     ///
     /// # Panics
     /// Panics if there is no such table, or the row is not JSON.
@@ -181,7 +181,7 @@ impl<P: Projection> Harness<P> {
         Some(row.unwrap_or_else(|error| panic!("table `{table}`, row {key:?}: {error}")))
     }
 
-    /// The rows of a table, by key, as the type with which they are stored.
+    /// Returns the rows of a table, by key, as the type with which they are stored.
     ///
     /// # Panics
     /// Panics if there is no such table, or its rows are of another type.
@@ -197,7 +197,7 @@ impl<P: Projection> Harness<P> {
             .collect()
     }
 
-    /// The bytes of the rows of a table, by key.
+    /// Returns the bytes of the rows of a table, by key.
     ///
     /// # Panics
     /// Panics if there is no such table.
@@ -210,15 +210,15 @@ impl<P: Projection> Harness<P> {
         rows.cloned().unwrap_or_default()
     }
 
-    /// The due times of the timers, by key. The timers of windows have keys that begin
-    /// with U+0001.
+    /// Returns the due times of the timers, by key. The timers of windows have keys that begin with
+    /// U+0001.
     #[must_use]
     pub fn timers(&self) -> BTreeMap<String, Timestamp> {
         let timers = self.host.state.timers.iter();
         timers.map(|(key, timer)| (key.clone(), Timestamp::from_micros(timer.at))).collect()
     }
 
-    /// The events that the projection has emitted, oldest first.
+    /// Returns the events that the projection has emitted, oldest first.
     ///
     /// # Panics
     /// Panics if the data of an emitted event is not JSON.
@@ -238,46 +238,46 @@ impl<P: Projection> Harness<P> {
             .collect()
     }
 
-    /// The log messages, including those of calls that failed.
+    /// Returns the log messages, including those of calls that failed.
     #[must_use]
     pub fn logs(&self) -> &[(Level, String)] {
         &self.host.logs
     }
 
-    /// The events that could not be applied, in the order of their offsets.
+    /// Returns the events that could not be applied, in the order of their offsets.
     #[must_use]
     pub fn parked(&self) -> &[Parked] {
         &self.parked
     }
 
-    /// The error messages of calls with timers that failed.
+    /// Returns the error messages of calls with timers that failed.
     #[must_use]
     pub fn timer_failures(&self) -> &[String] {
         &self.timer_failures
     }
 
-    /// The reason why the projection was halted; `None` if it was not. After a halt, further events
-    /// have no effect.
+    /// Returns the reason why the projection was halted; `None` if it was not. After a halt,
+    /// further events have no effect.
     #[must_use]
     pub fn halted(&self) -> Option<&str> {
         self.halted.as_deref()
     }
 
-    /// The watermark. It is [`Timestamp::MIN`] before the first event, and if the manifest has no
-    /// event time.
+    /// Returns the watermark. It is [`Timestamp::MIN`] before the first event, and if the manifest
+    /// has no event time.
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
         self.watermark
     }
 
-    /// The number of host calls that the projection has made. A test can use it to see the effect
-    /// of the tables' cache.
+    /// Returns the number of host calls that the projection has made. A test can use it to see the
+    /// effect of the tables' cache.
     #[must_use]
     pub fn host_calls(&self) -> u64 {
         self.host.calls
     }
 
-    /// The complete result of the projection so far.
+    /// Returns the complete result of the projection so far.
     #[must_use]
     pub fn outcome(&self) -> Outcome {
         let tables = self.manifest.tables.iter();
@@ -297,7 +297,7 @@ impl<P: Projection> Harness<P> {
         })
     }
 
-    /// The time of the newest event minus the lateness, rounded down to a tick.
+    /// Returns the time of the newest event minus the lateness, rounded down to a tick.
     fn watermark_now(&self) -> Timestamp {
         match &self.manifest.event_time {
             Some(rules) if self.newest > Timestamp::MIN => {

@@ -90,7 +90,7 @@ impl Windows {
         Self { size_us: micros_of(size).max(1), hop_us: micros_of(hop).max(1) }
     }
 
-    /// The windows that contain `time`, oldest first.
+    /// Returns the windows that contain `time`, oldest first.
     pub fn of(self, time: Timestamp) -> impl Iterator<Item = Window> {
         let time = time.micros();
         let newest = time.saturating_sub(time.rem_euclid(self.hop_us));
@@ -110,7 +110,7 @@ impl Windows {
 /// A set of windows that [`OpenWindows`] can use: [`Windows`], or the hours, days, weeks or months
 /// of a [`TimeZone`](crate::zone::TimeZone).
 pub trait WindowSet {
-    /// The windows that contain `time`, oldest first.
+    /// Returns the windows that contain `time`, oldest first.
     fn containing(&self, time: Timestamp) -> impl Iterator<Item = Window>;
 }
 
@@ -143,8 +143,8 @@ struct Owner {
 }
 
 impl Owner {
-    /// The owner of a window to which an event is added under `key`. `table` is the name of the
-    /// windows' table, which the error contains.
+    /// Returns the owner of a window to which an event is added under `key`. `table` is the name of
+    /// the windows' table, which the error contains.
     fn of(table: &'static str, key: impl Key) -> Result<Self, Error> {
         match split_tenant(key) {
             Ok((tenant, rest)) => Ok(Self { tenant, rest }),
@@ -152,7 +152,7 @@ impl Owner {
         }
     }
 
-    /// The key of a row that contains all values of this owner.
+    /// Returns the key of a row that contains all values of this owner.
     fn row_key(&self) -> String {
         let mut key = String::new();
         self.tenant.write_part(&mut key);
@@ -162,8 +162,8 @@ impl Owner {
     }
 }
 
-/// The key of a timer that the table with the index `table` sets. If `tenant` is not empty, the
-/// timer belongs to this tenant. The host then lets the timer write rows of the tenant.
+/// Returns the key of a timer that the table with the index `table` sets. If `tenant` is not empty,
+/// the timer belongs to this tenant. The host then lets the timer write rows of the tenant.
 fn timer_key(table: u32, tenant: &str, rest: &str) -> String {
     if tenant.is_empty() {
         format!("{OWN_TIMER}{table}/{rest}")
@@ -172,8 +172,8 @@ fn timer_key(table: u32, tenant: &str, rest: &str) -> String {
     }
 }
 
-/// The owner from which [`timer_key`] built the key of `timer`; `None` if this table did not set
-/// the timer.
+/// Returns the owner from which [`timer_key`] built the key of `timer`; `None` if this table did
+/// not set the timer.
 fn timer_owner(table: u32, timer: &Timer<'_>) -> Option<Owner> {
     let rest = own_rest(table, timer.key())?;
     Some(Owner { tenant: timer.tenant().to_owned(), rest: rest.to_owned() })

@@ -164,7 +164,7 @@ impl<A: Stored + Default> OpenWindows<A> {
     }
 }
 
-/// The beginning that the keys of a tenant's windows that end at `end` have in common.
+/// Returns the beginning that the keys of a tenant's windows that end at `end` have in common.
 fn row_prefix(end: Timestamp, tenant: &str) -> String {
     let mut prefix = String::new();
     write_sortable(end, &mut prefix);

@@ -67,12 +67,12 @@ pub struct Slide<'a, V> {
 }
 
 impl<'a, V> Slide<'a, V> {
-    /// The values in the window, in the order of their times.
+    /// Returns the values in the window, in the order of their times.
     pub fn values(&self) -> impl ExactSizeIterator<Item = &'a V> {
         self.entries.iter().map(|entry| &entry.value)
     }
 
-    /// The values in the window with their times, in the order of the times.
+    /// Returns the values in the window with their times, in the order of the times.
     pub fn timed_values(&self) -> impl ExactSizeIterator<Item = (Timestamp, &'a V)> {
         self.entries.iter().map(|entry| (entry.time, &entry.value))
     }
@@ -93,8 +93,8 @@ pub struct Advanced<V> {
 }
 
 impl<V> Advanced<V> {
-    /// The window that ends at the watermark or, if that is later, at the newest event. It contains
-    /// the values that are left after old ones were removed.
+    /// Returns the window that ends at the watermark or, if that is later, at the newest event. It
+    /// contains the values that are left after old ones were removed.
     #[must_use]
     pub fn current(&self) -> Slide<'_, V> {
         let newest = self.entries.last().map(|entry| entry.time);
@@ -102,9 +102,9 @@ impl<V> Advanced<V> {
         slide(&self.entries, at, self.size_us)
     }
 
-    /// The windows that can no longer change, in order of time. Each window is returned only once.
-    /// A window ends with each event, and events at the same time have the same window. An event
-    /// that arrived after the watermark had passed its time has no window.
+    /// Returns the windows that can no longer change, in order of time. Each window is returned
+    /// only once. A window ends with each event, and events at the same time have the same window.
+    /// An event that arrived after the watermark had passed its time has no window.
     pub fn settled(&self) -> impl Iterator<Item = Slide<'_, V>> {
         let last = |index: &usize| {
             let next = self.entries.get(index + 1);
@@ -141,7 +141,7 @@ impl<V> Default for Values<V> {
 }
 
 impl<V> Values<V> {
-    /// The next time at which something changes without an event. A window settles when the
+    /// Returns the next time at which something changes without an event. A window settles when the
     /// watermark has passed its end, and a value is removed when it is `size` old.
     fn due(&self) -> Timestamp {
         let after =

@@ -52,7 +52,7 @@ impl Date {
         day_of(i64::from(self.year), i64::from(self.month), i64::from(self.day))
     }
 
-    /// The day of the week.
+    /// Returns the day of the week.
     #[must_use]
     pub fn weekday(self) -> Weekday {
         use Weekday as W;
@@ -70,7 +70,7 @@ impl fmt::Display for Date {
 }
 
 impl LocalTime {
-    /// The date and time of day that the clocks show `local` microseconds after they showed
+    /// Returns the date and time of day that the clocks show `local` microseconds after they showed
     /// 1970-01-01T00:00:00.
     pub(super) fn of(local: i64) -> Self {
         let second = local.rem_euclid(DAY_US) / MICROS;

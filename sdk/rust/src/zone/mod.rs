@@ -72,14 +72,14 @@ impl TimeZone {
         Self::fixed(0)
     }
 
-    /// A time zone whose clocks are always `seconds` ahead of UTC.
+    /// Returns a time zone whose clocks are always `seconds` ahead of UTC.
     #[must_use]
     pub fn fixed(seconds: i32) -> Self {
         Self { spans: Spans::fixed(seconds), rule: None }
     }
 
-    /// The time zone with this name in the IANA database, such as `Europe/Berlin`. Upper and lower
-    /// case must match.
+    /// Returns the time zone with this name in the IANA database, such as `Europe/Berlin`. Upper
+    /// and lower case must match.
     ///
     /// # Errors
     /// Returns [`Error::Plugin`] if there is no zone with this name.
@@ -100,27 +100,27 @@ impl TimeZone {
         Self { spans, rule }
     }
 
-    /// How far the clocks of the zone are ahead of UTC at `time`, in seconds.
+    /// Returns how far the clocks of the zone are ahead of UTC at `time`, in seconds.
     #[must_use]
     pub fn offset_seconds(&self, time: Timestamp) -> i32 {
         self.span(time.micros()).offset_s
     }
 
-    /// The date in this zone at `time`.
+    /// Returns the date in this zone at `time`.
     #[must_use]
     pub fn date(&self, time: Timestamp) -> Date {
         Date::of_days(self.local_days(time))
     }
 
-    /// The date and the time of day in this zone at `time`.
+    /// Returns the date and the time of day in this zone at `time`.
     #[must_use]
     pub fn local(&self, time: Timestamp) -> LocalTime {
         let local = self.local_micros(time);
         LocalTime::of(local)
     }
 
-    /// The hour that contains `time` on the clocks of the zone. If the clocks change within an
-    /// hour, the hour ends at the change. So an hour may be shorter, and a day may have the same
+    /// Returns the hour that contains `time` on the clocks of the zone. If the clocks change within
+    /// an hour, the hour ends at the change. So an hour may be shorter, and a day may have the same
     /// hour twice.
     #[must_use]
     pub fn hour(&self, time: Timestamp) -> Window {
@@ -134,15 +134,15 @@ impl TimeZone {
         }
     }
 
-    /// The day that contains `time`, from midnight to midnight. It has 23, 24 or 25 hours. If the
-    /// clocks skip midnight, the day begins at the change. If there are two midnights, it begins at
-    /// the first.
+    /// Returns the day that contains `time`, from midnight to midnight. It has 23, 24 or 25 hours.
+    /// If the clocks skip midnight, the day begins at the change. If there are two midnights, it
+    /// begins at the first.
     #[must_use]
     pub fn day(&self, time: Timestamp) -> Window {
         self.period(time, |days| days, |days| days + 1)
     }
 
-    /// The week that contains `time`, from Monday to Monday.
+    /// Returns the week that contains `time`, from Monday to Monday.
     #[must_use]
     pub fn week(&self, time: Timestamp) -> Window {
         // 1970-01-01 was a Thursday.
@@ -150,7 +150,7 @@ impl TimeZone {
         self.period(time, monday, |days| days + 7)
     }
 
-    /// The month that contains `time`.
+    /// Returns the month that contains `time`.
     #[must_use]
     pub fn month(&self, time: Timestamp) -> Window {
         let first = |days| {
@@ -160,44 +160,40 @@ impl TimeZone {
         self.period(time, first, |days| first(days + 31))
     }
 
-    /// The year that contains `time`.
+    /// Returns the year that contains `time`.
     #[must_use]
     pub fn year(&self, time: Timestamp) -> Window {
         let first = |days| day_of(date_of(days).0, 1, 1);
         self.period(time, first, |days| first(days + 366))
     }
 
-    /// The hours of this zone, for
-    /// [`OpenWindows::add`](crate::window::OpenWindows::add).
+    /// Returns the hours of this zone, for [`OpenWindows::add`](crate::window::OpenWindows::add).
     #[must_use]
     pub fn hours(&self) -> ZoneWindows<'_> {
         ZoneWindows { zone: self, of: Self::hour }
     }
 
-    /// The days of this zone, for
-    /// [`OpenWindows::add`](crate::window::OpenWindows::add).
+    /// Returns the days of this zone, for [`OpenWindows::add`](crate::window::OpenWindows::add).
     #[must_use]
     pub fn days(&self) -> ZoneWindows<'_> {
         ZoneWindows { zone: self, of: Self::day }
     }
 
-    /// The weeks of this zone, for
-    /// [`OpenWindows::add`](crate::window::OpenWindows::add).
+    /// Returns the weeks of this zone, for [`OpenWindows::add`](crate::window::OpenWindows::add).
     #[must_use]
     pub fn weeks(&self) -> ZoneWindows<'_> {
         ZoneWindows { zone: self, of: Self::week }
     }
 
-    /// The months of this zone, for
-    /// [`OpenWindows::add`](crate::window::OpenWindows::add).
+    /// Returns the months of this zone, for [`OpenWindows::add`](crate::window::OpenWindows::add).
     #[must_use]
     pub fn months(&self) -> ZoneWindows<'_> {
         ZoneWindows { zone: self, of: Self::month }
     }
 
-    /// The window around `time` that begins and ends at a midnight of the zone. `first` returns the
-    /// first day of the period that contains a day. `next` returns the first day after the period
-    /// that begins with a day.
+    /// Returns the window around `time` that begins and ends at a midnight of the zone. `first`
+    /// returns the first day of the period that contains a day. `next` returns the first day after
+    /// the period that begins with a day.
     fn period(
         &self,
         time: Timestamp,
@@ -216,8 +212,8 @@ impl TimeZone {
         }
     }
 
-    /// The first time at which the clocks of the zone show the midnight that begins a day, or a
-    /// later time. `days` is the day, counted from 1970-01-01.
+    /// Returns the first time at which the clocks of the zone show the midnight that begins a day,
+    /// or a later time. `days` is the day, counted from 1970-01-01.
     fn midnight(&self, days: i64) -> i64 {
         let local = days.saturating_mul(DAY_US);
         // No offset is larger than a day, so the search begins a day earlier. The first span that

@@ -1,7 +1,7 @@
 //! Finds the data of a zone by its name. The macro that includes only one zone uses this module
 //! too.
 
-/// The data of the zone `name` in the table `zones`; `None` if the table has no such zone.
+/// Returns the data of the zone `name` in the table `zones`; `None` if the table has no such zone.
 pub(super) fn find<'a>(zones: &'a [u8], name: &str) -> Option<&'a [u8]> {
     let mut remaining = zones;
     let mut found = None;

@@ -72,8 +72,8 @@ struct Day {
 }
 
 impl Day {
-    /// The time of the day in the year `year`, in seconds since 1970 by the clock before the
-    /// change.
+    /// Returns the time of the day in the year `year`, in seconds since 1970 by the clock before
+    /// the change.
     fn of(&self, year: i64) -> i64 {
         let first = day_of(year, self.month, 1);
         // 1970-01-01 was a Thursday.
@@ -87,8 +87,8 @@ impl Day {
 }
 
 impl Rule {
-    /// The span that contains `micros`, which must be after the last listed change. `last` is the
-    /// span of that change.
+    /// Returns the span that contains `micros`, which must be after the last listed change. `last`
+    /// is the span of that change.
     pub(super) fn at(&self, micros: i64, last: Span) -> Span {
         let (year, ..) = date_of(micros.div_euclid(DAY_US));
         let mut span = last;
@@ -103,7 +103,7 @@ impl Rule {
         span
     }
 
-    /// The two changes of a year, in order.
+    /// Returns the two changes of a year, in order.
     fn changes(&self, year: i64) -> [(i64, i32); 2] {
         let at = |day: &Day, before: i32| {
             day.of(year).saturating_sub(i64::from(before)).saturating_mul(MICROS)
@@ -114,7 +114,7 @@ impl Rule {
     }
 }
 
-/// The data of the zone `name`; `None` if there is no such zone.
+/// Returns the data of the zone `name`; `None` if there is no such zone.
 pub(super) fn find(name: &str) -> Option<&'static [u8]> {
     super::names::find(ZONES, name)
 }

@@ -73,7 +73,7 @@ impl Projection for Best {
     }
 }
 
-/// The N largest values of each group, calculated by sorting all values.
+/// Returns the N largest values of each group, calculated by sorting all values.
 fn expected(changes: &[Change]) -> BTreeMap<(String, usize), (String, i64)> {
     let mut values: BTreeMap<(&str, &str), i64> = BTreeMap::new();
     for change in changes {

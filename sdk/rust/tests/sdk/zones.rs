@@ -198,7 +198,7 @@ fn civil_date(date: lantern_sdk::zone::Date) -> civil::Date {
     civil::date(date.year as i16, date.month as i8, date.day as i8)
 }
 
-/// The first time of a date according to the other implementation.
+/// Returns the first time of a date according to the other implementation.
 fn start_of(zone: &Reference, date: civil::Date) -> Timestamp {
     let zoned = date.to_zoned(zone.clone()).unwrap();
     Timestamp::from_micros(zoned.timestamp().as_microsecond())

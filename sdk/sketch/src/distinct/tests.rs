@@ -86,8 +86,8 @@ fn up_to_512_values_are_counted_exactly() {
     }
 }
 
-/// The relative errors of the estimates for many sets of `count` values. They are the root mean
-/// square and the mean, both in thousandths.
+/// Returns the relative errors of the estimates for many sets of `count` values. They are the root
+/// mean square and the mean, both in thousandths.
 fn errors(count: u64, sets: u64) -> (f64, f64) {
     let (mut squares, mut sum) = (0.0, 0.0);
     for set in 0..sets {

@@ -29,13 +29,13 @@ fn values() -> impl Strategy<Value = Vec<i64>> {
     prop::collection::vec(value, 0..300)
 }
 
-/// The value with the nearest rank among the sorted values themselves.
+/// Returns the value with the nearest rank among the sorted values themselves.
 fn exact(sorted: &[i64], part: u32, whole: u32) -> i64 {
     let rank = (sorted.len() as u64 * u64::from(part)).div_ceil(u64::from(whole)).max(1);
     sorted[rank as usize - 1]
 }
 
-/// Whether `found` is within 1/128 of `value`.
+/// Returns whether `found` is within 1/128 of `value`.
 fn near(found: i64, value: i64) -> bool {
     let (found, value) = (i128::from(found), i128::from(value));
     (found - value).abs() * 128 <= value.abs()

@@ -56,7 +56,7 @@ pub(super) struct Refused {
 }
 
 impl Refused {
-    /// The refused events that are set aside in the outbox of `store`.
+    /// Returns the refused events that are set aside in the outbox of `store`.
     pub(super) fn of(store: &dyn ReadStore) -> Result<Vec<Self>> {
         let records = fuzzing::refused(store)?;
         let refused = records.into_iter().map(|record| Self {
@@ -69,7 +69,7 @@ impl Refused {
         Ok(refused.collect())
     }
 
-    /// Whether the operator's choice includes this event.
+    /// Returns whether the operator's choice includes this event.
     pub(super) fn is_chosen(&self, choice: &Choice) -> bool {
         match choice {
             Choice::All => true,

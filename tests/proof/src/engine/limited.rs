@@ -61,7 +61,7 @@ impl LimitedLog {
         self.limited.load(Ordering::SeqCst)
     }
 
-    /// The index of the first of `events` that the log refuses. An event that it accepted
+    /// Returns the index of the first of `events` that the log refuses. An event that it accepted
     /// before is not refused.
     fn refused(&self, events: &Events) -> Option<usize> {
         let mut taken = self.taken.lock();

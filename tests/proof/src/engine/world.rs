@@ -150,7 +150,7 @@ pub struct World {
     flaw: Option<Flaw>,
 }
 
-/// The engine's settings in a history with the settings `setting`.
+/// Returns the engine's settings in a history with the settings `setting`.
 fn engine_config(setting: &Setting) -> EngineConfig {
     EngineConfig {
         batch_events_max: setting.batch_events,
@@ -698,14 +698,15 @@ impl World {
         }
     }
 
-    /// The events that `build` put into the log according to `model`, by id.
+    /// Returns the events that `build` put into the log according to `model`, by id.
     fn emitted_of(&self, build: &BuildId, model: &Model) -> ById {
         let name = self.names.get(build).cloned().unwrap_or_default();
         let numbered = (0_u64..).zip(&model.emitted).filter(|(_, emitted)| emitted.live);
         numbered.map(|(n, e)| (emitted_id(&name, 0, e.cause, n), e.into())).collect()
     }
 
-    /// The events that the log refused to accept from the given version, or from all versions.
+    /// Returns the events that the log refused to accept from the given version, or from all
+    /// versions.
     fn refused_of(&self, version: Option<&str>) -> Result<Vec<Refused>> {
         let mut refused = Vec::new();
         for record in self.record().into_iter().flat_map(|record| record.versions) {
@@ -826,15 +827,15 @@ impl World {
         self.catalog.projections().ok()?.into_iter().find(|record| record.name == name)
     }
 
-    /// All events in the log. Events of projections have an append time, too.
+    /// Returns all events in the log. Events of projections have an append time, too.
     fn events(&self) -> Vec<Event> {
         let times = self.log.append_times(P0);
         let events = self.log.events(P0).into_iter().map(|(_, event)| event);
         events.zip(times).map(|(event, appended)| with_append_time(event, appended)).collect()
     }
 
-    /// The shard whose operations fail: the shard of the version that serves readers, or any shard
-    /// if there is none.
+    /// Returns the shard whose operations fail: the shard of the version that serves readers, or
+    /// any shard if there is none.
     fn serving_shard(&self) -> Arc<lantern_core::fake::MemoryShard> {
         let build = self.serving.clone().unwrap_or_else(|| (id_of(0).0, 0));
         self.stores.shard(&shard_id(&build))
@@ -905,8 +906,8 @@ fn build_of_epoch(epoch: &str) -> Option<BuildId> {
     Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
 }
 
-/// Whether `to` is after `from`, and none of the events between them is one to which the meter
-/// subscribes.
+/// Returns whether `to` is after `from`, and none of the events between them is one to which the
+/// meter subscribes.
 fn only_passed(events: &[Event], from: Offset, to: Offset) -> bool {
     let index = |offset: Offset| usize::try_from(offset.0).unwrap_or(usize::MAX);
     from < to

@@ -194,7 +194,7 @@ impl Net {
         (Wire::new(far, session, line, frame_max, rng.fork()), window)
     }
 
-    /// The maximum time that the server may keep a silent client connected.
+    /// Returns the maximum time that the server may keep a silent client connected.
     fn patience(&self) -> Duration {
         let server = self.server.lock();
         let LiveConfig { hello_ms, heartbeat_ms, pong_ms, stall_ms, close_ms, .. } = server.config;

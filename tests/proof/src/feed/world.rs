@@ -282,9 +282,9 @@ impl World {
         }
     }
 
-    /// The server dies, and some or all of the commits without a sync are lost. Their events
-    /// are committed again under numbers that were never used; one new commit may contain the
-    /// events of several lost ones. `below` returns a random number below its argument.
+    /// Returns the server dies, and some or all of the commits without a sync are lost. Their
+    /// events are committed again under numbers that were never used; one new commit may contain
+    /// the events of several lost ones. `below` returns a random number below its argument.
     pub fn crash(&self, below: &mut dyn FnMut(usize) -> usize) {
         let mut state = self.state.lock();
         let state = &mut *state;
@@ -378,7 +378,7 @@ impl World {
         state.history.get(&(epoch.to_owned(), pos)).map(|at| at.rows[table].clone())
     }
 
-    /// How many commits after `from`, up to `to`, wrote to a table. A commit that was made
+    /// Returns how many commits after `from`, up to `to`, wrote to a table. A commit that was made
     /// again after a crash does not count if the state at `from` contains its events.
     pub fn writes_between(&self, epoch: &str, from: u64, to: u64, table: usize) -> usize {
         let state = self.state.lock();
@@ -397,7 +397,7 @@ impl World {
         (epoch, state.shards.iter().map(|shard| shard.meta.pos).sum())
     }
 
-    /// The number of times that a view of the state was opened.
+    /// Returns the number of times that a view of the state was opened.
     pub fn views(&self) -> u64 {
         self.state.lock().views
     }

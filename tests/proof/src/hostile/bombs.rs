@@ -81,7 +81,7 @@ impl Bomb {
         Self::Empty,
     ];
 
-    /// The name of the guest.
+    /// Returns the name of the guest.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {

@@ -139,8 +139,8 @@ impl Bystander {
         Ok(())
     }
 
-    /// The 99th percentile of the latencies during one kind of [`Window`], and the number of
-    /// these latencies.
+    /// Returns the 99th percentile of the latencies during one kind of [`Window`], and the number
+    /// of these latencies.
     pub async fn p99(&self, window: Window) -> (Duration, usize) {
         let mut of = self.shared.books.lock().await.latencies[window as usize].clone();
         of.sort_unstable();
@@ -148,12 +148,12 @@ impl Bystander {
         (of.get(rank).copied().unwrap_or_default(), of.len())
     }
 
-    /// The slowest events that ran in parallel with guests, the slowest first.
+    /// Returns the slowest events that ran in parallel with guests, the slowest first.
     pub async fn slowest(&self) -> Vec<(Duration, &'static str)> {
         self.shared.books.lock().await.slowest.clone()
     }
 
-    /// The number of events that were sent to the victim.
+    /// Returns the number of events that were sent to the victim.
     pub async fn sent(&self) -> u64 {
         self.shared.books.lock().await.sent
     }

@@ -73,7 +73,7 @@ const MANIFEST: u32 = 1024;
 /// values of the host from 8 KiB on, and their own data from 16 KiB on.
 const HEAP: u32 = 1 << 16;
 
-/// The event type to which the guest named `name` subscribes.
+/// Returns the event type to which the guest named `name` subscribes.
 #[must_use]
 pub fn probe(name: &str) -> String {
     format!("hostile.{name}")

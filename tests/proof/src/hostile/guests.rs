@@ -50,7 +50,7 @@ pub enum Guest {
 }
 
 impl Guest {
-    /// The media type of the guest's upload, and the query of the request.
+    /// Returns the media type of the guest's upload, and the query of the request.
     #[must_use]
     pub fn upload(self) -> (&'static str, String) {
         match self {
@@ -76,7 +76,7 @@ impl Guest {
         }
     }
 
-    /// The name of the guest.
+    /// Returns the name of the guest.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -98,7 +98,7 @@ impl Guest {
         }
     }
 
-    /// The expected result of the guest.
+    /// Returns the expected result of the guest.
     #[must_use]
     pub fn expected(self) -> Expected {
         match self {

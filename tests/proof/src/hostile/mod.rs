@@ -344,7 +344,7 @@ impl AttackRun {
     }
 }
 
-/// Whether a projection has folded all events, or stopped.
+/// Returns whether a projection has folded all events, or stopped.
 fn settled(status: &Value) -> bool {
     let shard = &status["versions"][0]["shards"][0];
     match shard["activity"].as_str() {

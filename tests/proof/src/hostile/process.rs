@@ -38,7 +38,7 @@ impl Usage {
     }
 }
 
-/// The running processes that `pid` has started.
+/// Returns the running processes that `pid` has started.
 ///
 /// # Errors
 /// Fails if the system does not report them.

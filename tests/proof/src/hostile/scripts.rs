@@ -58,7 +58,7 @@ impl Script {
             .filter_map(|language| Self::ALL.iter().find(|s| s.language == language))
     }
 
-    /// The name of the source's file.
+    /// Returns the name of the source's file.
     #[must_use]
     pub fn file(&self) -> &'static str {
         match self.language {
@@ -68,7 +68,7 @@ impl Script {
         }
     }
 
-    /// The complete text of the source.
+    /// Returns the complete text of the source.
     #[must_use]
     pub fn text(&self) -> String {
         let frame = match self.language {
@@ -79,7 +79,7 @@ impl Script {
         frame.replace("EVENT", &frame::probe(self.name)).replace("BODY", self.body)
     }
 
-    /// The result that the script must have.
+    /// Returns the result that the script must have.
     #[must_use]
     pub fn expected(&self) -> Expected {
         Expected::Parks(self.says)

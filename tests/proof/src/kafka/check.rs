@@ -97,7 +97,7 @@ impl World {
         }
     }
 
-    /// The number of emitted events, or a description of those that are still missing.
+    /// Returns the number of emitted events, or a description of those that are still missing.
     async fn derived(&self) -> Result<Result<u64, String>> {
         let topic = self.derived.as_ref().unwrap_or(&self.events);
         let of = |name: &str| {

@@ -75,7 +75,7 @@ impl Topic {
         self.places.get(&(source.to_owned(), id.to_owned())).copied()
     }
 
-    /// All events with their partitions and offsets.
+    /// Returns all events with their partitions and offsets.
     pub(super) fn events(&self) -> impl Iterator<Item = (EventLocation, &ObservedEvents)> {
         self.events.iter().map(|(location, event)| (*location, event))
     }

@@ -180,7 +180,7 @@ impl Bench {
         reference_log::compare(self.first.folder(), &records, self.second.folder(), 1)
     }
 
-    /// The prefix with which the keys of this group's rows begin.
+    /// Returns the prefix with which the keys of this group's rows begin.
     fn prefix(&self) -> String {
         format!("{:06}/", self.groups)
     }
@@ -255,8 +255,8 @@ impl Bench {
         Ok((status, serde_json::from_str(&answer.text().await?).unwrap_or_default()))
     }
 
-    /// The payloads of the group that are in the log, by seed. The `data` of each
-    /// event there must be the payload.
+    /// Returns the payloads of the group that are in the log, by seed. The `data` of each event
+    /// there must be the payload.
     async fn accepted<'a>(&self, payloads: &'a [Payload]) -> Result<AcceptedEvents<'a>> {
         let by_seed: BTreeMap<_, _> = payloads.iter().map(|p| (p.seed, p)).collect();
         let mut taken = AcceptedEvents::new();
@@ -279,8 +279,8 @@ impl Bench {
         }
     }
 
-    /// The seeds of this group's payloads that are parked because no row can contain them. The
-    /// reason of each must be one of [`REASONS`].
+    /// Returns the seeds of this group's payloads that are parked because no row can contain them.
+    /// The reason of each must be one of [`REASONS`].
     async fn parked(&self) -> Result<BTreeSet<u64>> {
         let mut parked = BTreeSet::new();
         let mut cursor = String::new();

@@ -160,7 +160,7 @@ impl Contents {
     }
 }
 
-/// The page that contains the byte at `at`, and the byte's position in the page.
+/// Returns the page that contains the byte at `at`, and the byte's position in the page.
 fn page_and_offset(at: u64) -> (usize, usize) {
     let at = usize::try_from(at).unwrap_or(usize::MAX);
     (at / PAGE, at % PAGE)
@@ -234,7 +234,7 @@ impl<M: Clone> SimDisk<M> {
         }))
     }
 
-    /// The bugs that are planted in this disk.
+    /// Returns the bugs that are planted in this disk.
     #[must_use]
     pub fn false_syncs(&self) -> &FalseSyncs {
         &self.0.false_syncs
@@ -245,13 +245,13 @@ impl<M: Clone> SimDisk<M> {
         self.0.inner.lock().journal.push(DiskOperation::Mark(mark));
     }
 
-    /// The number of steps in the journal.
+    /// Returns the number of steps in the journal.
     #[must_use]
     pub fn steps(&self) -> usize {
         self.0.inner.lock().journal.len()
     }
 
-    /// The number of files' syncs that were made.
+    /// Returns the number of files' syncs that were made.
     #[must_use]
     pub fn syncs(&self) -> u64 {
         self.0.syncs.load(Ordering::SeqCst)
@@ -325,7 +325,7 @@ impl<M: Clone> SimDisk<M> {
         image
     }
 
-    /// All paths on the disk, in order, with the length of each file.
+    /// Returns all paths on the disk, in order, with the length of each file.
     #[must_use]
     pub fn paths(&self) -> BTreeMap<PathBuf, Option<u64>> {
         let inner = self.0.inner.lock();

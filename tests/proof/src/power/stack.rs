@@ -155,7 +155,7 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
 }
 
 impl Recorded {
-    /// The number of events that were written to the log.
+    /// Returns the number of events that were written to the log.
     #[must_use]
     pub fn events(&self) -> u64 {
         self.log.len() as u64

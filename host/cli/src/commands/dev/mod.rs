@@ -223,7 +223,7 @@ impl Session<'_> {
         self.follow(name, &now).await
     }
 
-    /// The status of the projection that is followed, and of its active version.
+    /// Returns the status of the projection that is followed, and of its active version.
     async fn active(&self) -> Outcome<Option<(ProjectionStatus, VersionStatus)>> {
         let Some(tables) = &self.tables else { return Ok(None) };
         let status = self.api.projection(tables.projection()).await?;

@@ -44,7 +44,7 @@ impl Tables {
         Self { client, projection, rows: BTreeMap::new(), sender, updates, json }
     }
 
-    /// The name of the projection to which the tables belong.
+    /// Returns the name of the projection to which the tables belong.
     pub(super) fn projection(&self) -> &str {
         &self.projection
     }
@@ -150,7 +150,7 @@ fn print_table(name: &str, fields: &[lantern_api::feed::Field], rows: &BTreeMap<
     }
 }
 
-/// The rows of `after` that are missing in `before` or differ there, and the keys that only
+/// Returns the rows of `after` that are missing in `before` or differ there, and the keys that only
 /// `before` has.
 fn differences(
     before: &BTreeMap<String, Row>,

@@ -48,7 +48,7 @@ fn shop(numbers: std::ops::Range<u64>, rng: &mut fastrand::Rng) -> Events {
     events
 }
 
-/// The CPU time that this process has used, in seconds.
+/// Returns the CPU time that this process has used, in seconds.
 fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
     let fields: Vec<_> = stat.rsplit(')').next().unwrap().split_whitespace().collect();

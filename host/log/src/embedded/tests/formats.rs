@@ -23,7 +23,8 @@ fn encode_appended(
     Encoder::new(compression).encode(&chunk).bytes
 }
 
-/// The append time of the event at `index`. The times rise, except that the clock is set back once.
+/// Returns the append time of the event at `index`. The times rise, except that the clock is set
+/// back once.
 fn append_time(index: usize) -> Timestamp {
     let seconds = i64::try_from(index / 3).unwrap();
     Timestamp(if index == 7 { -1 } else { seconds * 1_000_000 })

@@ -52,7 +52,7 @@ impl LogFolder {
     }
 }
 
-/// A configuration with small chunks.
+/// Returns a configuration with small chunks.
 pub(super) fn small() -> LogConfig {
     LogConfig {
         chunk_bytes: 4_096,
@@ -124,7 +124,7 @@ pub(super) fn read_all(log: &EmbeddedLog, partition: PartitionId) -> Vec<Event> 
     read_from(log, partition, log.bounds(partition).unwrap().start)
 }
 
-/// The redb database of the log, so that a test can damage it.
+/// Returns the redb database of the log, so that a test can damage it.
 pub(super) fn raw(folder: &LogFolder) -> redb::Database {
     redb::Database::create(folder.file()).unwrap()
 }

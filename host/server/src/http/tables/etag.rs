@@ -49,7 +49,7 @@ pub(super) fn describe(
     }
 }
 
-/// The offsets of a view, in the form of the parameter `min_offset`.
+/// Returns the offsets of a view, in the form of the parameter `min_offset`.
 fn offsets_text(view: &View) -> String {
     let offsets = view.offsets().into_iter();
     let offsets: Vec<_> = offsets.map(|(partition, next)| format!("{partition}:{next}")).collect();

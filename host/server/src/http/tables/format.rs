@@ -234,7 +234,7 @@ fn unwritten(error: io::Error) -> Problem {
     Problem::new("LAN-0413", format!("the answer cannot be compressed: {error}"))
 }
 
-/// The declaration of the table with only the fields of `columns`, in their order.
+/// Returns the declaration of the table with only the fields of `columns`, in their order.
 pub(super) fn projected(table: &TableSpec, columns: &[OutputColumn]) -> TableSpec {
     let field = |column: &OutputColumn| {
         table.fields.iter().find(|field| field.name == column.name).cloned()
@@ -246,7 +246,7 @@ fn text(text: &str) -> String {
     serde_json::to_string(text).expect("a string always encodes")
 }
 
-/// The members of the answer that identify the state of `view`.
+/// Returns the members of the answer that identify the state of `view`.
 fn state(view: &View) -> String {
     let (epoch, commit) = (text(view.epoch()), view.pos());
     let offsets = view.offsets().into_iter();

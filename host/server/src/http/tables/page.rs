@@ -12,7 +12,7 @@ use crate::problem::Problem;
 /// before more of them are in memory.
 const PAGE_ROWS: usize = 500;
 
-/// The range of keys that the query `which` requests.
+/// Returns the range of keys that the query `which` requests.
 pub(super) fn range(which: &TableQuery) -> KeyRange {
     if let Some(key) = &which.key {
         let mut end = key.clone().into_bytes();
@@ -30,7 +30,7 @@ pub(super) fn range(which: &TableQuery) -> KeyRange {
     range
 }
 
-/// The part of the range of `which` that comes after the cursor of `which`.
+/// Returns the part of the range of `which` that comes after the cursor of `which`.
 pub(super) fn range_after_cursor(view: &View, which: &TableQuery) -> Result<KeyRange, Problem> {
     let mut range = range(which);
     if let Some(cursor) = &which.cursor {
@@ -54,7 +54,7 @@ pub(super) fn check_history(
     Ok(())
 }
 
-/// The rows of a page. If there are more, also the key after which the next page begins.
+/// Returns the rows of a page. If there are more, also the key after which the next page begins.
 pub(super) fn rows(
     view: &View,
     table: TableId,

@@ -139,7 +139,7 @@ impl TableQuery {
         matches!(self.order.as_deref(), Some("desc" | "-key"))
     }
 
-    /// The query that the parameters request; `None` if rows are read only by their keys.
+    /// Returns the query that the parameters request; `None` if rows are read only by their keys.
     pub(super) fn request(&self) -> Result<Option<QueryRequest>, Problem> {
         let by_key = matches!(self.order.as_deref(), None | Some("asc" | "desc" | "key" | "-key"));
         let aggregates = self.agg.as_deref().map(AggregateRequest::parse_all).transpose()?;
@@ -218,7 +218,7 @@ fn names(text: &str) -> Vec<String> {
     text.split(',').map(|name| name.trim().to_owned()).collect()
 }
 
-/// An address whose query consists of `parts`.
+/// Returns an address whose query consists of `parts`.
 fn with_query(parts: &[&str]) -> Result<Uri, Problem> {
     let query = parts.join("&");
     format!("/?{query}").parse().map_err(|e| Problem::new("LAN-0403", format!("`{query}`: {e}")))

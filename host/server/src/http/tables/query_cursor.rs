@@ -54,7 +54,7 @@ impl QueryCursor {
         Some(cursor.ok_or_else(|| not_a_cursor(text)))
     }
 
-    /// The row or group after which the page of `request` begins.
+    /// Returns the row or group after which the page of `request` begins.
     pub(super) fn position(
         text: Option<&str>,
         view: &View,
