@@ -1,6 +1,6 @@
 //! Runs a micro-benchmark for each hot step of a fold, so that the effect of a change is visible in
-//! its step. `cargo xtask bench steps`, or with part of a name: `cargo xtask bench steps --
-//! boundary`.
+//! its step. Run all of them with `cargo xtask bench steps`, or some of them with a part of their
+//! names: `cargo xtask bench steps -- boundary`.
 //!
 //! | step | here |
 //! |---|---|

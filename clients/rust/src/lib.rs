@@ -1,4 +1,4 @@
-//! Implements a client of Lantern's feed. The client keeps tables mirrored in memory and kept up to
+//! Implements a client of Lantern's feed. The client mirrors tables in memory, and keeps them up to
 //! date over a WebSocket.
 //!
 //! Every state that a [`Table`] shows is a committed state of the server's table. If

@@ -1,4 +1,4 @@
-//! Queries of tables: the body of `POST /v1/tables/{projection}/{table}/query`, and the
+//! Defines the query of a table: the body of `POST /v1/tables/{projection}/{table}/query`, and the
 //! answer of queries whose result is an ordered list.
 
 use std::collections::BTreeMap;

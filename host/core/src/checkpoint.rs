@@ -1,5 +1,5 @@
-//! Points in the history of a version's shards, and the proof of this history. Resume tokens,
-//! cursors and `ETag`s contain them.
+//! Defines points in the history of a version's shards, and proofs that a point belongs to this
+//! history. Resume tokens, cursors and `ETag`s contain them.
 //!
 //! Points and proofs do not depend on where commits were made. A shard that folds the log
 //! again, on this node or another one, passes the same points. So checkpoints that were issued

@@ -1,4 +1,4 @@
-//! CloudEvents 1.0 events, as single events and in columns.
+//! Represents CloudEvents 1.0 events, as single events and in columns.
 
 use std::collections::HashMap;
 

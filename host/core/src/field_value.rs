@@ -1,4 +1,4 @@
-//! Values of fields after decoding, and how they are compared.
+//! Represents values of fields after decoding, and defines how they are compared.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;

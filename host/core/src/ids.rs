@@ -1,4 +1,4 @@
-//! Types for the integers that crates pass to each other, such as offsets and times.
+//! Defines types for the integers that crates pass to each other, such as offsets and times.
 
 use std::fmt;
 

@@ -150,9 +150,9 @@ pub struct EmitFrom {
 }
 
 impl EmitFrom {
-    /// Returns the offsets for a rebuild of the state whose record is `meta`; none of them is
-    /// before the corresponding offset in `self`. `ticked` tells whether all timers that are due at
-    /// the state's next offset had fired.
+    /// Returns the offsets from which a rebuild must emit events. `meta` is the record of the state
+    /// that is rebuilt. No offset is before the one in `self`. `ticked` tells whether all timers
+    /// that are due at the state's next offset had fired.
     #[must_use]
     pub fn behind(self, meta: &ShardMeta, ticked: bool) -> Self {
         let timers = if ticked { meta.next.next() } else { meta.next };

@@ -1,4 +1,4 @@
-//! Names that only the host may use: sources, types and extension attributes.
+//! Defines the names that only the host may use: sources, types and extension attributes.
 
 /// The `source` of the events that the host itself creates, such as heartbeats.
 pub const HOST_SOURCE: &str = "lantern";

@@ -1,5 +1,5 @@
-//! Subjects that have parked events. Later events of the same tenant and subject wait behind the
-//! parked events.
+//! Keeps the subjects that have parked events. Later events of the same tenant and subject wait
+//! behind the parked events.
 
 use std::collections::BTreeMap;
 

@@ -1,5 +1,5 @@
-//! Changes in memory: those of a call, those that are applied but not part of a commit, and those
-//! of a pending commit.
+//! Keeps changes in memory: those of a call, those that are applied but not part of a commit, and
+//! those of a pending commit.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};

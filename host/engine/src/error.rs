@@ -1,4 +1,4 @@
-//! Errors that the engine returns to its callers.
+//! Defines the errors that the engine returns to its callers.
 
 use std::fmt;
 

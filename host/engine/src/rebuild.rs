@@ -55,9 +55,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Prepares the states for the next rebuild of `build`: copies those emitted events into them
-    /// that the log does not have yet. Returns the offsets from which the rebuild must emit events
-    /// again.
+    /// Prepares the states for the next rebuild of `build`. If the log does not have all events
+    /// that the build has emitted, the missing events are copied into these states. Returns the
+    /// offsets from which the rebuild must emit events again.
     fn unsent_of_previous_build(
         &self,
         build: &VersionBuild,

@@ -1,5 +1,5 @@
-//! Builds the messages of the protocol ([`lantern_api::feed`]) as this crate builds them, and the
-//! handshake. This module does not use tables or sockets.
+//! Builds the messages of the protocol ([`lantern_api::feed`]), and the answer to the handshake.
+//! This module does not use tables or sockets.
 //!
 //! Data frames are put together from encoded pieces, so that rows are encoded once for all
 //! subscribers. The tests check that every frame can be parsed as a [`ServerMessage`].

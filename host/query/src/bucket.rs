@@ -1,4 +1,4 @@
-//! Buckets of time: the start of the bucket that contains a time, in a time zone.
+//! Computes buckets of time: the start of the bucket that contains a time, in a time zone.
 //!
 //! Buckets follow the clock of the time zone: days begin at midnight, weeks on Monday. So a day on
 //! which the clock changes has 23 or 25 hours. The first bucket of several units begins at

@@ -1,5 +1,5 @@
-//! Queries of tables. A query filters rows, chooses columns, orders rows by a field, or computes
-//! a roll-up.
+//! Runs queries of tables. A query filters rows, chooses columns, orders rows by a field, or
+//! computes a roll-up.
 //!
 //! [`Plan::new`] checks a [`QueryRequest`] against a table, and returns a [`Plan`]. The plan reads
 //! the rows of one committed state from a [`lantern_core::RowSource`], within the limits of a

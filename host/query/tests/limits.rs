@@ -1,4 +1,4 @@
-//! Tests of the limits of a query: it ends with an error at each limit, and the error names the
+//! Tests the limits of a query: it ends with an error at each limit, and the error names the
 //! setting. It also ends when it is cancelled. A query that cannot run is refused with an error
 //! that names the parameter and says what to do.
 #![allow(clippy::unwrap_used, reason = "tests")]

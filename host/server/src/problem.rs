@@ -1,5 +1,5 @@
-//! Problems (RFC 9457): the error answers of the API, with a stable code. People and programs can
-//! read them.
+//! Defines problems (RFC 9457): the error answers of the API, with a stable code. People and
+//! programs can read them.
 
 use axum::response::{IntoResponse, Response};
 use http::header::{

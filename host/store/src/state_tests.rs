@@ -1,4 +1,4 @@
-//! Tests of the guarantees of the store, with real files.
+//! Tests the guarantees of the store, with real files.
 
 use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};

@@ -1,4 +1,4 @@
-//! Rows whose columns are known only after `setup`.
+//! Implements rows whose columns are known only after `setup`.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

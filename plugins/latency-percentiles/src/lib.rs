@@ -1,4 +1,4 @@
-//! Percentiles of the durations of requests, by service and by minute or hour.
+//! Computes percentiles of the durations of requests, by service and by minute or hour.
 //!
 //! A row is written once, when its window is over, and does not change afterwards. It
 //! contains a sketch of the durations instead of a few percentiles, because percentiles

@@ -1,5 +1,5 @@
-//! Tables that are declared at run time, for projections that interpret a declaration or
-//! a script.
+//! Supports tables that are declared at run time, for projections that interpret a declaration or a
+//! script.
 //!
 //! `#[derive(Tables)]` declares tables at compile time. An interpreter learns its tables only
 //! in `setup`. So it implements [`Tables`](crate::Tables) by hand, with an empty list of

@@ -1,4 +1,4 @@
-//! Declarations of tables.
+//! Defines the declarations of tables.
 
 use crate::row::Field;
 

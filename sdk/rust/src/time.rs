@@ -1,4 +1,4 @@
-//! Times of events, and their form as text.
+//! Represents times of events, and converts them to text and back.
 //!
 //! A plugin has no clock. It knows only the times of events.
 

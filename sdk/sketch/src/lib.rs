@@ -1,5 +1,5 @@
-//! Sketches that can be merged. [`Distinct`] counts distinct values, and [`Percentiles`] computes
-//! percentiles. Both have a stated error and use bounded memory.
+//! Implements sketches that can be merged. [`Distinct`] counts distinct values, and [`Percentiles`]
+//! computes percentiles. Both have a stated error and use bounded memory.
 //!
 //! A sketch depends only on the values that were added, and not on their order or grouping. If two
 //! halves of the values are added to two sketches, merging these gives the sketch of all values,

@@ -1,4 +1,4 @@
-//! Tests of identities that must be unique: epochs, and the history to which a checkpoint belongs.
+//! Tests identities that must be unique: epochs, and the history to which a checkpoint belongs.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

@@ -1,5 +1,5 @@
-//! Tests of the limits of a call, a shard and a projection. Each limit is exceeded, and the error
-//! must name its setting.
+//! Tests the limits of a call, a shard and a projection. Each limit is exceeded, and the error must
+//! name its setting.
 
 use lantern_core::Level;
 

@@ -1,4 +1,4 @@
-//! Tests of the engine with fakes for all ports, on one thread.
+//! Tests the engine with fakes for all ports, on one thread.
 
 mod explaining;
 mod folding;

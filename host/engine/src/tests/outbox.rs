@@ -1,4 +1,4 @@
-//! Tests of emitted events that wait for the log: backoff, quota and backpressure.
+//! Tests emitted events that wait for the log: backoff, quota and backpressure.
 
 use lantern_core::{LogError, RejectedEvent};
 

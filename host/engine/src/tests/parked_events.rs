@@ -1,4 +1,4 @@
-//! Tests of parked events: they are parked, listed, retried and dropped.
+//! Tests parked events: they are parked, listed, retried and dropped.
 
 use lantern_core::{
     Instance, InstantiateError, UNREADABLE_KIND, UNREADABLE_REASON, UNREADABLE_TYPE,

@@ -1,4 +1,4 @@
-//! Tests of the events that move the watermark, and of those that do not.
+//! Tests the events that move the watermark, and of those that do not.
 
 use lantern_core::LogError;
 

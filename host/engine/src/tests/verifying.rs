@@ -1,6 +1,5 @@
-//! Tests of verifications. A verification folds the whole log again and must get the same state as
-//! the live shard, whatever happened to that shard. If the states differ, the difference is
-//! reported.
+//! Tests verifications. A verification folds the whole log again and must get the same state as the
+//! live shard, whatever happened to that shard. If the states differ, the difference is reported.
 
 use lantern_core::{Offset, ShardId, Space, Writes};
 

@@ -1,4 +1,4 @@
-//! Tests of versions: they backfill, replace each other at one offset, and can be rolled back.
+//! Tests versions: they backfill, replace each other at one offset, and can be rolled back.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! Tests of writing: appends and emitted events.
+//! Tests writing: appends and emitted events.
 
 use lantern_core::{CommittedOffsets as _, Emitted, Offset};
 use rdkafka::consumer::{BaseConsumer, Consumer};

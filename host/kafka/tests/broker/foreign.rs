@@ -1,4 +1,4 @@
-//! Tests of records of other producers: tombstones, unusual headers, and times.
+//! Tests records of other producers: tombstones, unusual headers, and times.
 
 use lantern_core::{Chunk, Timestamp, UNREADABLE_TYPE};
 use rdkafka::message::{Header, OwnedHeaders};

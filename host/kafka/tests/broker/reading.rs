@@ -1,4 +1,4 @@
-//! Tests of reading: every compression codec, gaps, offsets that are far apart, and topics that
+//! Tests reading: every compression codec, gaps, offsets that are far apart, and topics that
 //! change.
 
 use std::time::Instant;

@@ -1,5 +1,5 @@
-//! Tests of events that a topic never accepts. The answer names each of them with the reason, and
-//! says what happened to the others.
+//! Tests events that a topic never accepts. The answer names each of them with the reason, and says
+//! what happened to the others.
 
 use lantern_core::{Emitted, RejectedEvent};
 use rdkafka::admin::{AlterConfig, ResourceSpecifier};

@@ -1,5 +1,4 @@
-//! Records the incarnation of events, which is the number of the opening that of the log wrote
-//! which events.
+//! Records the incarnation of events, which identifies the opening of the log that wrote them.
 //!
 //! Each opening of the log chooses a random number. It stores the number in the transaction that
 //! appends its first events to a partition. If a log is restored from a copy and then gets other

@@ -1,4 +1,4 @@
-//! Tests of calls: what the guest passes to the host, what ends a call, and the error texts.
+//! Tests calls: what the guest passes to the host, what ends a call, and the error texts.
 
 use lantern_core::{
     ApplyError, Cause, FieldKind, Host as _, HostError, Level, Member, Offset, TableId, Timer,

@@ -1,4 +1,4 @@
-//! Tests of WASI: everything that a guest can observe is the same in every run.
+//! Tests WASI: everything that a guest can observe is the same in every run.
 
 use lantern_core::{Batch, Timer, Timestamp};
 

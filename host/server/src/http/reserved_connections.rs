@@ -1,5 +1,6 @@
-//! Connections beyond `http.connections_max`: a few are still accepted for administrators. So they
-//! can see that the server runs, and can act, while clients use all other connections.
+//! Manages the connections beyond `http.connections_max`: a few are still accepted for
+//! administrators. So they can see that the server runs, and can act, while clients use all other
+//! connections.
 
 use axum::body::HttpBody as _;
 use axum::extract::Request;

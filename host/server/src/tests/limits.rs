@@ -1,4 +1,4 @@
-//! Tests of limits for which a socket, or several requests at the same time, are needed.
+//! Tests limits for which a socket, or several requests at the same time, are needed.
 
 use std::net::SocketAddr;
 

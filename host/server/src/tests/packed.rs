@@ -1,4 +1,4 @@
-//! Tests of compressed bodies (`Content-Encoding`).
+//! Tests compressed bodies (`Content-Encoding`).
 
 use std::io::Write as _;
 

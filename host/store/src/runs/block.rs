@@ -1,5 +1,5 @@
-//! Blocks of a run. A block contains rows in key order, and is searched by a binary search. Blocks
-//! are part of the file's format.
+//! Implements the blocks of a run. A block contains rows in key order, and is searched by a binary
+//! search. Blocks are part of the file's format.
 //!
 //! The layout is: the rows; the index at which each row begins (`u32` each); the number
 //! of rows (`u32`). A row consists of the length of its key (`u32`), the length of its

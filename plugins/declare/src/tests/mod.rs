@@ -1,4 +1,4 @@
-//! Tests of declarations through the SDK's native harness.
+//! Tests declarations through the SDK's native harness.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod behaviour;

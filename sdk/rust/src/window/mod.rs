@@ -1,4 +1,4 @@
-//! Windows over event time.
+//! Implements windows over event time.
 //!
 //! A window is *updating* or *final*.
 //!

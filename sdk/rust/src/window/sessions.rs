@@ -166,10 +166,11 @@ impl<A: Stored + Default + Combine> OpenSessions<A> {
     /// session's value. The session may be a new one. Returns `None` if the event is late, because
     /// its session is already closed.
     ///
-    /// An event is late if its time is a gap or more before the watermark, unless it is within a
-    /// session that is still open. In an open session, such an event does not move the start of the
-    /// session back to its own time. A session with this start may already be closed, and two
-    /// sessions of a key must not have the same start.
+    /// The gap is the time without events after which a session ends. An event is late if its time
+    /// is the gap or more before the watermark, unless it is within a session that is still open.
+    /// In an open session, such an event does not move the start of the session back to its own
+    /// time. A session with this start may already be closed, and two sessions of a key must not
+    /// have the same start.
     ///
     /// # Errors
     /// Returns [`Error::NoEventTime`] if the manifest has no event time, and the errors of

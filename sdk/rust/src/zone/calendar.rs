@@ -1,4 +1,4 @@
-//! Dates and times of day, as the clocks of a time zone show them.
+//! Represents dates and times of day, as the clocks of a time zone show them.
 
 use std::fmt;
 

@@ -1,4 +1,4 @@
-//! Spans of time with a constant offset from UTC, and the units of times.
+//! Defines spans of time with a constant offset from UTC, and the units of times.
 
 pub(super) const MICROS: i64 = 1_000_000;
 pub(super) const DAY_US: i64 = 86_400 * MICROS;

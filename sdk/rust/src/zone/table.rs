@@ -1,4 +1,4 @@
-//! Reads the table of all time zones. This module reads the changes of a zone from it.
+//! Reads the changes of a time zone from the table of all time zones.
 //!
 //! `zones.bin` begins with the names, in order. Each name is stored as a byte with its length, its
 //! text, and two numbers of two bytes: the start and the length of the zone's data, counted in the

@@ -1,4 +1,4 @@
-//! Tests of appends: order, offsets, duplicates, several appends in one commit, and opening the log
+//! Tests appends: order, offsets, duplicates, several appends in one commit, and opening the log
 //! again.
 
 use std::collections::{BTreeMap, HashMap};

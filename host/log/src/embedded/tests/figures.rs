@@ -1,5 +1,5 @@
-//! Measurements from which the defaults were chosen. Run them with `cargo test --release -p
-//! lantern-log figures -- --ignored --nocapture`.
+//! Runs the measurements from which the defaults were chosen. Run them with `cargo test --release
+//! -p lantern-log figures -- --ignored --nocapture`.
 
 use std::io::BufRead;
 use std::time::Instant;

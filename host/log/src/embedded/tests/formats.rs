@@ -1,4 +1,4 @@
-//! Tests of the format of chunks: random events are encoded and decoded, and damage is detected.
+//! Tests the format of chunks: random events are encoded and decoded, and damage is detected.
 
 use lantern_core::{Chunk, Offsets};
 use proptest::prelude::*;

@@ -1,4 +1,4 @@
-//! Tests of imports: events from another log keep their append times.
+//! Tests imports: events from another log keep their append times.
 
 use super::*;
 

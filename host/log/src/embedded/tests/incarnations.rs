@@ -1,4 +1,4 @@
-//! Tests of incarnations: which opening of the log wrote which events.
+//! Tests incarnations: which opening of the log wrote which events.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! Tests of the whole embedded log, on real files.
+//! Tests the whole embedded log, on real files.
 
 #![allow(clippy::unwrap_used, reason = "tests")]
 

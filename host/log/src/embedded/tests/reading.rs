@@ -1,4 +1,4 @@
-//! Tests of reads: event types, times, merged chunks, retention.
+//! Tests reads: event types, times, merged chunks, retention.
 
 use super::*;
 use crate::embedded::chunk_meta::ChunkMeta;

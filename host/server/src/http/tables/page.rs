@@ -1,4 +1,5 @@
-//! Pages of rows in key order: the rows of a page, and the cursor with which the next page begins.
+//! Reads pages of rows in key order: the rows of a page, and the cursor with which the next page
+//! begins.
 
 use base64::Engine as _;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
