@@ -73,9 +73,9 @@ impl CpuMeter {
         Self { measured_at: clock.thread_cpu(), since: Duration::ZERO }
     }
 
-    /// Returns the CPU time of a step that has just ended and took `time` of wall time. Its error
-    /// is less than [`UNMETERED`]. For a long step it may be too low, because the wall time of the
-    /// steps before it is subtracted.
+    /// Returns the CPU time of a step that has just ended and took `time` of wall time. The result
+    /// differs from the true time by less than [`UNMETERED`]. For a long step the result may be too
+    /// low, because the wall time of the steps before it is subtracted.
     pub(crate) fn step(&mut self, clock: &dyn Clock, time: Duration) -> Duration {
         let before = self.since;
         self.since += time;

@@ -257,9 +257,9 @@ impl RowCache {
         if missed < keys.div_ceil(MISSES_LEAST) { 0 } else { missed.min(keys) }
     }
 
-    /// Drops rows from memory so that at most half of `rows` are left. Returns for each place, in
-    /// order, whether its row is left; `None` if all rows are dropped. All changes must have been
-    /// sent to the host.
+    /// Drops rows from memory so that at most half of `rows` are left. Returns a flag for each
+    /// place, in order: `true` if the row at this place is still in memory. Returns `None` if all
+    /// rows are dropped. All changes must have been sent to the host.
     pub(crate) fn drop_some(&mut self, rows: usize) -> Option<Vec<bool>> {
         self.expect_none();
         self.index.clear();
