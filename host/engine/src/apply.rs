@@ -50,9 +50,9 @@ impl Applier<'_> {
         };
         time.store(&mut self.state.meta);
         if outcome.is_err() {
-            // Sets the watermark of the last tick before the next offset at which no timer and no
-            // expiry of a row is due. The shard would have this watermark if every batch ended at a
-            // tick.
+            // Finds the last tick before the next offset at which nothing is due (no timer, and no
+            // expiry of a row), and sets the watermark of this tick. A batch can span several
+            // ticks. If every batch ended at a tick, the shard would have the same watermark.
             let ShardState { meta, due_from, .. } = &mut *self.state;
             let passed =
                 |(offset, mark): &&(Offset, Timestamp)| *offset <= meta.next && *mark < *due_from;

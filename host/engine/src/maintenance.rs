@@ -30,8 +30,8 @@ impl Engine {
 
     /// Commits the next offset of each shard that has applied no event but skipped at least
     /// `behind_min` offsets since its last durable commit. Without this, the durable offset would
-    /// not advance, and with it the log's retention and the offsets of consumer groups. Returns the
-    /// number of shards that committed.
+    /// not advance. Retention would keep the skipped events, and the consumer groups would show old
+    /// offsets. Returns the number of shards that committed.
     pub fn commit_offsets(&self, behind_min: u64) -> usize {
         let now = self.ports.clock.monotonic();
         let mut committed = 0;

@@ -324,8 +324,8 @@ impl Shard {
     }
 
     /// Begins a commit in parallel to the fold. No other commit may be in progress. The commit is
-    /// durable and allows no commits without a sync after it (it closes the ceiling), because the
-    /// next commit will probably be durable, too.
+    /// durable, and no commit without a sync is allowed after it, because the next commit will
+    /// probably be durable, too.
     fn commit_in_parallel(&mut self, now: Duration) -> Result<(), StoreError> {
         let commit = self.begin_commit(CommitSync::Close, true);
         match self.commits.begin(commit, now) {

@@ -125,7 +125,7 @@ impl SyncPolicy {
 
     /// Returns how a durable commit is made at the time `now`. If the last commit was long ago, the
     /// next commit will probably also come late. So a shard with few events syncs each commit and
-    /// keeps its ceiling closed, and its readers never wait after a crash.
+    /// allows no commit without a sync, and its readers never wait after a crash.
     pub(crate) fn durable_sync(&self, now: Duration) -> CommitSync {
         let quiet = self.last.is_none_or(|last| now >= last + self.sync);
         if quiet { CommitSync::Close } else { CommitSync::Now }
@@ -220,8 +220,9 @@ impl RecoveryTarget {
     }
 
     /// Returns whether all events are folded whose results readers may have seen. This is so if the
-    /// next offset in `meta` has reached the ceiling, or if the shard is `at_end` of the log. The
-    /// timers that are due at that offset must also have fired (`ticked`).
+    /// next offset in `meta` has reached the ceiling (the offset up to which readers may have seen
+    /// results), or if the shard is `at_end` of the log. The timers that are due at that offset
+    /// must also have fired (`ticked`).
     pub(crate) fn is_reached(&self, meta: &ShardMeta, ticked: bool, at_end: bool) -> bool {
         ticked && (at_end || meta.next >= self.0.next)
     }

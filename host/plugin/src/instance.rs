@@ -334,8 +334,8 @@ impl RunningInstance {
 }
 
 /// Returns the watermark that makes the timers of `batch` due, in microseconds; [`Timestamp::MIN`]
-/// if there are no timers. The guest gets no watermark for events in this way: a batch may span
-/// several ticks, so the watermark at its beginning depends on how events were divided into
+/// if there are no timers. A guest must not see a watermark while it applies events: a batch may
+/// span several ticks, so the watermark at its beginning depends on how events were divided into
 /// batches.
 fn watermark_of(batch: &Batch) -> i64 {
     if batch.timers.is_empty() { Timestamp::MIN.0 } else { batch.watermark.0 }

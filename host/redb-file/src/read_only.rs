@@ -1,5 +1,5 @@
 //! Reads redb files without changing them. When redb opens or repairs a file, it writes to it; this
-//! module keeps these writes in memory. It is for checks of files that may be damaged and may be
+//! module keeps these writes in memory. It is used to check files that may be damaged and may be
 //! the only copy.
 
 use std::collections::BTreeMap;

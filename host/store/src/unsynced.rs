@@ -53,9 +53,9 @@ impl Unsynced {
         Ok(())
     }
 
-    /// Returns the index of the first commit that is missing in a file with this `record`. `None`
-    /// if the file has a later commit, which is durable although it returned an error. That commit
-    /// contains all of these commits.
+    /// Compares these commits with a file whose record is `record`. Returns the index of the first
+    /// commit that the file does not contain. Returns `None` if the file has a later commit, which
+    /// is durable although it returned an error. That commit contains all of these commits.
     fn lacking(&self, record: Option<&[u8]>) -> Option<usize> {
         if record == self.durable.as_deref() {
             return Some(0);
