@@ -303,8 +303,8 @@ pub struct ShardMeta {
     /// The digest ([`DecisionRecord::digest`]) of the last decision; 0 if there was none.
     #[serde(default)]
     pub decided: u64,
-    /// The upper bound that the last durable commit stored for the commits after it. This does not
-    /// depend on the log alone.
+    /// The upper bound of the commits without a sync, which the last durable commit stored for the
+    /// commits after it. It depends not only on the log, but also on when commits happened.
     #[serde(default)]
     pub ceiling: Ceiling,
 }
