@@ -258,9 +258,10 @@ impl Engine {
                     handle.store.clone().map_or_else(|| self.ports.stores.open(&handle.id), Ok);
                 has_unsent(&*store?)
             };
-            // The read is tried twice, because a disk error may be temporary. If the state cannot
-            // be read, the version is deleted nevertheless, because nothing else can be done about
-            // it.
+            // A version with unsent events is not deleted. The state is read a second time if the
+            // first read fails, because a disk error may be temporary. If the second read fails as
+            // well, the version is deleted, although unsent events may be lost: nobody can read
+            // them any more.
             if waiting().or_else(|_| waiting()).is_ok_and(|waiting| waiting) {
                 return Err(EngineError::Unsent(projection.into(), version.clone()));
             }

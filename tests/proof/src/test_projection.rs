@@ -156,8 +156,8 @@ impl Reading {
         }
     }
 
-    /// Returns whether a version of this kind can apply the reading to a subject that has had `n`
-    /// events.
+    /// Returns whether a version of the kind `kind` can apply this event to a subject that has had
+    /// `n` events before.
     #[must_use]
     pub fn fits(self, kind: Kind, n: i64) -> bool {
         match self {

@@ -167,8 +167,8 @@ pub trait ShardStore: ReadStore + Sync {
     /// Writes all of `writes`, durably, or nothing. Also makes all earlier commits durable.
     ///
     /// # Errors
-    /// Returns [`StoreError`] if the writes failed. Then nothing was written, and earlier commits
-    /// without a sync are kept.
+    /// Returns [`StoreError`] if the writes failed. Then nothing was written. The state is that of
+    /// the last commit, even if that commit is not durable yet.
     fn commit(&self, writes: &Writes) -> Result<(), StoreError>;
 
     /// Writes all of `writes` or nothing, without waiting for the disk. If the process
