@@ -28,10 +28,16 @@ enum Command {
     /// Store a named query on the server, or replace it.
     Save(SaveArgs),
     /// List the named queries.
+    #[command(after_help = "Examples:\n  lantern query list\n  lantern query list --json")]
     List,
     /// Print the definition of a named query.
+    #[command(after_help = "\
+Examples:
+  lantern query show revenue-by-country
+  lantern query show revenue-by-country > query.json   # edit it, then `lantern query save`")]
     Show(NameArgs),
     /// Delete a named query.
+    #[command(after_help = "Examples:\n  lantern query delete revenue-by-country")]
     Delete(NameArgs),
     /// Run a named query.
     Run(RunArgs),
