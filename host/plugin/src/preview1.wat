@@ -107,6 +107,9 @@
 
   ;; Sends what is held to the log, as an entry of the call's first event.
   (func $send (param $level i32)
+    ;; The tool that links this module drops an import that no instruction uses. If a program
+    ;; calls `proc_exit` alone, this read is the only instruction that uses the memory.
+    (drop (i32.load8_u (call $page)))
     (if (global.get $held)
       (then (call $log (i32.const 0) (local.get $level) (call $page) (global.get $held)))))
 
