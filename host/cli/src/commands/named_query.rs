@@ -219,6 +219,8 @@ fn target(path: Option<&Path>, format: Format) -> Outcome<Box<dyn Write>> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]
@@ -226,5 +228,23 @@ mod tests {
         assert_eq!(assignment("a=b=c"), Ok(("a".into(), "b=c".into())));
         assert_eq!(assignment("a="), Ok(("a".into(), String::new())));
         assert!(assignment("a").is_err() && assignment("=b").is_err());
+    }
+
+    #[test]
+    fn a_query_names_a_table_or_a_command() {
+        use clap::Args as _;
+        use clap::FromArgMatches as _;
+
+        let parsed = |arguments: &[&str]| {
+            let command = QueryArgs::augment_args(clap::Command::new("query"));
+            let arguments = [&["query"], arguments].concat();
+            let matches = command.try_get_matches_from(arguments)?;
+            let args = QueryArgs::from_arg_matches(&matches)?;
+            Ok::<_, clap::Error>((args.scan.is_some(), args.named.is_some()))
+        };
+        assert_eq!(parsed(&["shop/orders", "--limit", "5"]).unwrap(), (true, false));
+        assert_eq!(parsed(&["run", "busiest", "least=1"]).unwrap(), (false, true));
+        assert_eq!(parsed(&["list"]).unwrap(), (false, true));
+        assert!(parsed(&["shop/orders", "list"]).is_err());
     }
 }

@@ -66,6 +66,9 @@ Examples:
   lantern table scan revenue/by_minute --from 2026-01-01T05:00 --to 2026-01-01T06:00 --json
   lantern query revenue/by_product --where 'cents >= 100' --order=-cents --limit 10
   lantern query flights/by_hour --bucket 1d --tz Europe/Berlin --agg 'sum(departures)' --format csv")]
+// `lantern query` takes these arguments or a command, and recognizes them by this group. clap
+// leaves the group of a struct with a flattened part empty.
+#[group(args = ["table"])]
 pub(crate) struct ScanArgs {
     /// PROJECTION/TABLE.
     #[arg(value_parser = super::table_name)]
