@@ -87,9 +87,26 @@ impl ParameterKind {
 pub struct NamedQuery {
     /// Its name.
     pub name: String,
-    /// Its definition.
-    #[serde(flatten)]
-    pub definition: QueryDefinition,
+    /// `PROJECTION/TABLE`.
+    pub table: String,
+    /// What it returns, for people.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub description: String,
+    /// The parameters by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parameters: BTreeMap<String, QueryParameter>,
+    /// The query, as [`QueryDefinition`] describes it.
+    #[serde(default)]
+    pub query: QueryBody,
+}
+
+impl NamedQuery {
+    /// Creates the entry of the query `name` in a list.
+    #[must_use]
+    pub fn new(name: String, definition: QueryDefinition) -> Self {
+        let QueryDefinition { table, description, parameters, query } = definition;
+        Self { name, table, description, parameters, query }
+    }
 }
 
 /// All named queries, by name.

@@ -159,9 +159,9 @@ fn list(queries: &[NamedQuery], json: bool) {
         return;
     }
     let mut table = output::table(["name", "table", "parameters", "description"]);
-    for NamedQuery { name, definition } in queries {
-        let parameters: Vec<&str> = definition.parameters.keys().map(String::as_str).collect();
-        let cells = [name, &definition.table, &parameters.join(", "), &definition.description];
+    for query in queries {
+        let parameters: Vec<&str> = query.parameters.keys().map(String::as_str).collect();
+        let cells = [&query.name, &query.table, &parameters.join(", "), &query.description];
         table.add_row(cells.map(|text| output::printable(text)));
     }
     output::line(table.to_string());

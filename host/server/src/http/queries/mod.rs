@@ -36,7 +36,7 @@ pub(crate) async fn list(State(app): State<Shared>) -> Result<Json<NamedQueries>
         let stored = app.documents.documents(KIND)?;
         let queries = stored.into_iter().filter_map(|(name, text)| {
             let definition = serde_json::from_str(&text).ok()?;
-            serde_json::to_string(&NamedQuery { name, definition }).ok()
+            serde_json::to_string(&NamedQuery::new(name, definition)).ok()
         });
         Ok(NamedQueries { queries: queries.map(|json| RawJson::new(&json)).collect() })
     };
@@ -76,7 +76,7 @@ pub(crate) async fn define(
         let text = serde_json::to_string(&query).expect("a definition always encodes");
         let replaced = app.documents.save_document(KIND, &name, &text)?;
         let status = if replaced { StatusCode::OK } else { StatusCode::CREATED };
-        Ok((status, Json(NamedQuery { name, definition: query })))
+        Ok((status, Json(NamedQuery::new(name, query))))
     };
     app.blocking(save).await
 }
