@@ -221,41 +221,44 @@ async fn health_metrics_and_errors_are_returned() {
     assert_eq!(refused.headers["retry-after"], "2");
 }
 
+/// Routes that the OpenAPI document must describe.
+const ROUTES: [&str; 29] = [
+    "/v1/events",
+    "/v1/versions",
+    "/v1/plugins/check",
+    "/v1/projections",
+    "/v1/projections/{name}",
+    "/v1/projections/{name}/activate",
+    "/v1/projections/{name}/logs",
+    "/v1/projections/{name}/parked",
+    "/v1/projections/{name}/parked/drop",
+    "/v1/projections/{name}/parked/retry",
+    "/v1/projections/{name}/pause",
+    "/v1/projections/{name}/resume",
+    "/v1/projections/{name}/rollback",
+    "/v1/projections/{name}/verify",
+    "/v1/projections/{name}/versions",
+    "/v1/projections/{name}/versions/{id}",
+    "/v1/projections/{name}/versions/{id}/activate",
+    "/v1/projections/{name}/versions/{id}/rebuild",
+    "/v1/queries",
+    "/v1/queries/{name}",
+    "/v1/queries/{name}/definition",
+    "/v1/tables/{projection}/{table}",
+    "/v1/feed",
+    "/v1/status",
+    "/v1/errors/{code}",
+    "/healthz",
+    "/readyz",
+    "/metrics",
+    "/v1/dead-letters/resend",
+];
+
 #[tokio::test]
 async fn the_description_names_every_route_and_schema() {
     let fixture = Fixture::new();
     let api = fixture.get("/v1/openapi.json").await.expect_ok().json();
-    for path in [
-        "/v1/events",
-        "/v1/versions",
-        "/v1/plugins/check",
-        "/v1/projections",
-        "/v1/projections/{name}",
-        "/v1/projections/{name}/activate",
-        "/v1/projections/{name}/logs",
-        "/v1/projections/{name}/parked",
-        "/v1/projections/{name}/parked/drop",
-        "/v1/projections/{name}/parked/retry",
-        "/v1/projections/{name}/pause",
-        "/v1/projections/{name}/resume",
-        "/v1/projections/{name}/rollback",
-        "/v1/projections/{name}/verify",
-        "/v1/projections/{name}/versions",
-        "/v1/projections/{name}/versions/{id}",
-        "/v1/projections/{name}/versions/{id}/activate",
-        "/v1/projections/{name}/versions/{id}/rebuild",
-        "/v1/queries",
-        "/v1/queries/{name}",
-        "/v1/queries/{name}/definition",
-        "/v1/tables/{projection}/{table}",
-        "/v1/feed",
-        "/v1/status",
-        "/v1/errors/{code}",
-        "/healthz",
-        "/readyz",
-        "/metrics",
-        "/v1/dead-letters/resend",
-    ] {
+    for path in ROUTES {
         assert!(api["paths"].get(path).is_some(), "{path} is not described");
     }
     let mut ids = std::collections::BTreeSet::new();
