@@ -19,6 +19,15 @@ fn keys(answer: &Answer) -> Vec<String> {
 }
 
 #[tokio::test]
+async fn an_array_in_the_place_of_an_object_is_refused() {
+    let fixture = filled().await;
+    let query = r#"{"table":"counts/by_subject","query":[null,null]}"#;
+    put(&fixture, PATH, query).await.is_problem("LAN-0431", "`query` is an array");
+    let parameter = r#"{"table":"counts/by_subject","parameters":{"least":["integer"]}}"#;
+    put(&fixture, PATH, parameter).await.is_problem("LAN-0431", "`least` is an array");
+}
+
+#[tokio::test]
 async fn a_named_query_runs_with_its_parameters_and_survives_a_restart() {
     let fixture = filled().await;
     assert_eq!(put(&fixture, PATH, BUSY).await.status, 201);

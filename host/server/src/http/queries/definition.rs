@@ -4,6 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use lantern_api::{ParameterKind, QueryDefinition, QueryParameter};
 
+use serde_json::{Map, Value};
+
+use super::super::projections::read_json;
 use super::DEFINITION;
 use super::binding::{Given, RESERVED, used_parameters, values};
 use crate::problem::Problem;
@@ -13,6 +16,19 @@ const NAME_BYTES_MAX: usize = 64;
 
 fn refused(detail: String) -> Problem {
     Problem::new(DEFINITION, detail)
+}
+
+/// Reads a definition. Nested objects must not be arrays, because serde would also accept an array
+/// of the members' values.
+pub(super) fn read(body: &[u8]) -> Result<QueryDefinition, Problem> {
+    let members: Map<String, Value> = read_json(body)?;
+    let parameters = members.get("parameters").and_then(Value::as_object).into_iter().flatten();
+    for (name, value) in members.get_key_value("query").into_iter().chain(parameters) {
+        if value.is_array() {
+            return Err(refused(format!("`{name}` is an array and must be an object")));
+        }
+    }
+    read_json(body)
 }
 
 /// Whether `name` consists of letters, digits, `-` and `_`.

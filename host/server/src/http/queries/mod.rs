@@ -18,7 +18,6 @@ use lantern_core::Views as _;
 use self::binding::{RunParameters, bind};
 use super::conditional::Conditions;
 use super::params::{Names, SmallBody};
-use super::projections::read_json;
 use super::tables::{self, TableAnswer, TableQuery};
 use super::{App, Shared};
 use crate::problem::Problem;
@@ -60,7 +59,7 @@ pub(crate) async fn define(
 ) -> Result<(StatusCode, Json<NamedQuery>), Problem> {
     app.check_open()?;
     definition::check_name(&name)?;
-    let query: QueryDefinition = read_json(&body)?;
+    let query = definition::read(&body)?;
     let save = move |app: &App| {
         definition::check(&query)?;
         check_table(app, &query)?;
