@@ -260,8 +260,8 @@ impl Engine {
             };
             // A version with unsent events is not deleted. The state is read a second time if the
             // first read fails, because a disk error may be temporary. If the second read fails as
-            // well, the version is deleted, although unsent events may be lost: nobody can read
-            // them any more.
+            // well, the version is deleted, although unsent events may be lost: they cannot be
+            // read any more.
             if waiting().or_else(|_| waiting()).is_ok_and(|waiting| waiting) {
                 return Err(EngineError::Unsent(projection.into(), version.clone()));
             }

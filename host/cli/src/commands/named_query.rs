@@ -236,7 +236,7 @@ mod tests {
         use clap::FromArgMatches as _;
 
         let parsed = |arguments: &[&str]| {
-            let command = QueryArgs::augment_args(clap::Command::new("query"));
+            let command = QueryArgs::augment_args(clap::Command::default());
             let arguments = [&["query"], arguments].concat();
             let matches = command.try_get_matches_from(arguments)?;
             let args = QueryArgs::from_arg_matches(&matches)?;
