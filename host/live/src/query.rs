@@ -10,9 +10,9 @@ use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
 
-use crate::protocol::{Condition, RollUp, Subscribe};
+use crate::protocol::{Condition, Subscribe};
 
-/// Selects rows of one public table, or groups of them. Clones share their content.
+/// Selects rows of one public table. Clones share their content.
 #[derive(Clone, Debug)]
 pub(crate) struct Query(Arc<Selected>);
 
@@ -25,7 +25,6 @@ struct Selected {
     name_bytes: usize,
     conditions: Vec<Condition>,
     columns: Option<Vec<String>>,
-    roll_up: Option<RollUp>,
 }
 
 impl Query {
@@ -37,22 +36,15 @@ impl Query {
         // equal.
         conditions.sort_by_cached_key(json);
         conditions.dedup();
-        let (columns, roll_up) = (sub.cols.clone(), sub.rollup.clone());
+        let columns = sub.cols.clone();
         let mut text = sub.table.clone();
-        if !conditions.is_empty() || columns.is_some() || roll_up.is_some() {
+        if !conditions.is_empty() || columns.is_some() || sub.rollup.is_some() {
             // No name of a table contains a line break.
             text.push('\n');
-            text.push_str(&json(&(&conditions, &columns, &roll_up)));
+            text.push_str(&json(&(&conditions, &columns, &sub.rollup)));
         }
         let name_bytes = sub.table.len();
-        Some(Self(Arc::new(Selected {
-            text,
-            projection_bytes,
-            name_bytes,
-            conditions,
-            columns,
-            roll_up,
-        })))
+        Some(Self(Arc::new(Selected { text, projection_bytes, name_bytes, conditions, columns })))
     }
 
     /// Returns the name of the projection.
@@ -73,12 +65,6 @@ impl Query {
     /// The fields of the rows; all if `None`.
     pub(crate) fn columns(&self) -> Option<&[String]> {
         self.0.columns.as_deref()
-    }
-
-    /// How rows are grouped; `None` if they are not.
-    #[expect(dead_code, reason = "the server refuses roll-ups")]
-    pub(crate) fn roll_up(&self) -> Option<&RollUp> {
-        self.0.roll_up.as_ref()
     }
 
     /// Whether it selects all rows of the table, unchanged.
