@@ -109,8 +109,7 @@ pub(crate) fn from_memory(
     };
     let Continuation { epoch, generation, table, many, .. } = reached;
     // If the query does not suit the table, the read returns the error.
-    let shape = topic.shape(&epoch, &table).ok()?;
-    let table = SelectedTable { id: table.id, shape };
+    let table = topic.select(&epoch, &table).ok()?;
     let start = SubscriptionStart { epoch, generation, table, start };
     (!many || request.mode == Mode::State).then_some(start)
 }

@@ -10,6 +10,7 @@ use crate::query::Query;
 use crate::table_info::TableInfo;
 
 /// The table of a subscription, and what it selects from it.
+#[derive(Clone)]
 pub(crate) struct SelectedTable {
     pub(crate) id: TableId,
     pub(crate) shape: Arc<Shape>,

@@ -119,8 +119,7 @@ impl PendingRead {
             let message = "mode `changes` needs a projection over one partition: use mode `state`";
             return Err(SubscribeError::NotSupported(message.into()));
         }
-        let shape = self.topic.shape(&opened.agreed.epoch, &table)?;
-        let selected = SelectedTable { id: table.id, shape };
+        let selected = self.topic.select(&opened.agreed.epoch, &table)?;
         match resume::from_change_log(&self.resources, &opened, &selected, &self.request)? {
             Ok(start) => Ok(Started::Ready(start_of(&opened, selected, start))),
             Err(why) => Ok(Started::Snapshot(selected, opened, why)),
@@ -140,7 +139,7 @@ impl PendingRead {
         let deadline = Instant::now() + Duration::from_millis(config.snapshot_ms_max);
         let epoch = opened.agreed.epoch.clone();
         let (commit, at) = (opened.view.pos(), Arc::new(opened.view.checkpoint()));
-        let mut scan = TableScan::new(opened, (table.id, &table.shape), config, deadline);
+        let mut scan = TableScan::new(opened, table.clone(), config, deadline);
         let (parts, whole) = match scan.first_parts(config) {
             Ok(parts) => parts,
             Err(error) => return drop(answer.send(Err(error))),

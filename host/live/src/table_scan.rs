@@ -1,16 +1,15 @@
 //! Reads the rows of a query from a view, and encodes them as parts that fit into frames.
 
 use std::borrow::Cow;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use lantern_core::{FieldSpans, KeyRange, TableId, View};
+use lantern_core::{FieldSpans, KeyRange, View};
 use tokio::time::Instant;
 
 use crate::LiveConfig;
 use crate::advance::OpenView;
 use crate::encode::SnapshotParts;
-use crate::shape::Shape;
+use crate::shape::SelectedTable;
 use crate::subscribe_error::SubscribeError;
 
 /// The number of rows that are read from a table at once.
@@ -19,9 +18,8 @@ const SCAN_ROWS: usize = 256;
 /// Reads the rows of a table and encodes them in parts.
 pub(crate) struct TableScan<'a> {
     view: &'a View,
-    table: TableId,
+    table: SelectedTable,
     range: KeyRange,
-    shape: Arc<Shape>,
     spans: FieldSpans,
     rows: std::vec::IntoIter<lantern_core::Row>,
     ended: bool,
@@ -34,7 +32,7 @@ pub(crate) struct TableScan<'a> {
 impl<'a> TableScan<'a> {
     pub(crate) fn new(
         opened: &'a OpenView,
-        (table, shape): (TableId, &Arc<Shape>),
+        table: SelectedTable,
         config: &LiveConfig,
         deadline: Instant,
     ) -> Self {
@@ -43,7 +41,6 @@ impl<'a> TableScan<'a> {
             view: &opened.view,
             table,
             range: KeyRange::all(),
-            shape: shape.clone(),
             spans: FieldSpans::default(),
             rows: Vec::new().into_iter(),
             ended: false,
@@ -75,7 +72,7 @@ impl<'a> TableScan<'a> {
     pub(crate) fn next(&mut self) -> Result<(Bytes, bool), SubscribeError> {
         loop {
             for row in self.rows.by_ref() {
-                let value = match &self.shape.rows {
+                let value = match &self.table.shape.rows {
                     None => Cow::Borrowed(row.value.as_slice()),
                     Some(shape) => match shape.apply(&row.value, &mut self.spans) {
                         Some(value) => value,
@@ -101,7 +98,7 @@ impl<'a> TableScan<'a> {
                 let message = "the snapshot took longer than `snapshot_ms_max`";
                 return Err(SubscribeError::Failed(message.into()));
             }
-            let rows = self.view.scan(self.table, &self.range, SCAN_ROWS, false)?;
+            let rows = self.view.scan(self.table.id, &self.range, SCAN_ROWS, false)?;
             self.ended = rows.len() < SCAN_ROWS;
             if let Some(last) = rows.last() {
                 // The key that follows `last.key` directly is this key with a zero byte at its end.

@@ -96,19 +96,22 @@ impl Topic {
         Self { query, listeners: Listeners::default(), selected: Mutex::default(), shared }
     }
 
-    /// The form in which subscribers get the rows of `table`, a table of `epoch`.
+    /// What subscribers get of `table`, a table of `epoch`.
     ///
     /// # Errors
     /// [`RequestError`] if the query does not suit the table.
-    pub(crate) fn shape(&self, epoch: &str, table: &TableInfo) -> Result<Arc<Shape>, RequestError> {
-        let kept = self.share(epoch, |shared| shared.table.as_ref().map(|t| t.shape.clone()));
-        if let Some(shape) = kept.flatten() {
-            return Ok(shape);
+    pub(crate) fn select(
+        &self,
+        epoch: &str,
+        table: &TableInfo,
+    ) -> Result<SelectedTable, RequestError> {
+        if let Some(kept) = self.share(epoch, |shared| shared.table.clone()).flatten() {
+            return Ok(kept);
         }
         let shape = Arc::new(Shape::new(&self.query, table)?);
-        let kept = SelectedTable { id: table.id, shape: shape.clone() };
-        self.share(epoch, |shared| shared.table = Some(kept));
-        Ok(shape)
+        let selected = SelectedTable { id: table.id, shape };
+        self.share(epoch, |shared| shared.table = Some(selected.clone()));
+        Ok(selected)
     }
 
     /// The commits after `commit` of `epoch` that change rows of the query, at most `max`.
@@ -133,13 +136,13 @@ impl Topic {
         if self.query.is_whole_table() {
             return true;
         }
-        let (epoch, id, shape) = {
+        let (epoch, table) = {
             let shared = self.shared.lock();
             let (Some(epoch), Some(table)) = (&shared.epoch, &shared.table) else { return true };
-            (epoch.clone(), table.id, table.shape.clone())
+            (epoch.clone(), table.clone())
         };
-        let Some(rows) = &shape.rows else { return true };
-        self.selected.lock().has_news(feed, &epoch, (rows, id), config)
+        let Some(rows) = &table.shape.rows else { return true };
+        self.selected.lock().has_news(feed, &epoch, (rows, table.id), config)
     }
 
     /// Begins the epoch `epoch`, and drops all data of another epoch.
