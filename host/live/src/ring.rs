@@ -118,6 +118,23 @@ pub(crate) enum RingRange {
     Gone,
 }
 
+impl RingRange {
+    /// Takes at most `max` of `commits`, which lead a subscriber to `head`. The ring begins after
+    /// the commit `oldest`.
+    pub(crate) fn of<'c>(
+        mut commits: impl Iterator<Item = &'c Arc<RingCommit>>,
+        max: usize,
+        head: &NewestCommit,
+        oldest: u64,
+    ) -> Self {
+        let taken: Vec<_> = commits.by_ref().take(max).cloned().collect();
+        let more = commits.next().is_some();
+        let end = taken.last().filter(|_| more).map(|last| (last.to, last.at.clone()));
+        let (to, at) = end.unwrap_or_else(|| (head.commit, head.at.clone()));
+        Self::Commits { commits: taken, to, at, oldest, more }
+    }
+}
+
 /// Where the commits of a projection are read: its feed.
 pub(crate) trait RingSource {
     /// The ring of `epoch` has every change after this commit; `None` if there is no such
@@ -189,12 +206,7 @@ impl Ring {
         }
         let oldest = self.commits.front().map_or(0, |oldest| oldest.from);
         let changes_table = |ring_commit: &&Arc<RingCommit>| ring_commit.table(table).is_some();
-        let mut rest = self.commits.range(first..).filter(changes_table);
-        let commits: Vec<_> = rest.by_ref().take(max).cloned().collect();
-        let more = rest.next().is_some();
-        let end = commits.last().filter(|_| more).map(|last| (last.to, last.at.clone()));
-        let (to, at) = end.unwrap_or_else(|| (head.commit, head.at.clone()));
-        RingRange::Commits { commits, to, at, oldest, more }
+        RingRange::of(self.commits.range(first..).filter(changes_table), max, head, oldest)
     }
 
     /// The ring has every change after this commit; `None` before the first commit or view.

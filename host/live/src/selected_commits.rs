@@ -57,12 +57,7 @@ impl SelectedCommits {
             return RingRange::Current;
         };
         let first = self.commits.partition_point(|selected| selected.to <= commit);
-        let mut rest = self.commits.range(first..);
-        let commits: Vec<_> = rest.by_ref().take(max).cloned().collect();
-        let more = rest.next().is_some();
-        let end = commits.last().filter(|_| more).map(|last| (last.to, last.at.clone()));
-        let (to, at) = end.unwrap_or_else(|| (head.commit, head.at.clone()));
-        RingRange::Commits { commits, to, at, oldest: self.complete_after, more }
+        RingRange::of(self.commits.range(first..), max, head, self.complete_after)
     }
 
     /// Processes new commits, and returns whether some of them change rows of the query. The
