@@ -120,16 +120,9 @@ impl<'a> MergedChanges<'a> {
         self.commits > 1
     }
 
-    /// The merged changes as those of one commit.
-    pub(crate) fn changes(&self, table: TableId) -> TableChanges {
-        let mut changes = TableChanges { table, ..TableChanges::default() };
-        for (&key, value) in &self.rows {
-            match value {
-                Some(value) => changes.up.push((key.to_owned(), value.to_vec())),
-                None => changes.del.push(key.to_owned()),
-            }
-        }
-        changes
+    /// Returns the changed rows, in key order. A value of `None` means that the row is deleted.
+    pub(crate) fn rows(&self) -> impl Iterator<Item = (&'a str, Option<&'a [u8]>)> {
+        self.rows.iter().map(|(key, value)| (*key, *value))
     }
 
     /// Reads the rows under the changed keys from `view`. With several partitions a row
@@ -188,13 +181,12 @@ impl<'a> DeltaEncoder<'a> {
         &self,
         merged: &MergedChanges<'_>,
     ) -> Result<(Arc<DeltaParts>, usize), DeltaError> {
-        let rows = || merged.rows.iter().map(|(key, value)| (*key, *value));
-        let bytes = bytes_of(rows());
+        let bytes = bytes_of(merged.rows());
         if bytes > self.config.merge_bytes_max {
             return Err(DeltaError::TooMuch);
         }
         let lease = BudgetLease::take(self.budget, bytes, self.config.merge_total_bytes_max);
         let lease = lease.ok_or(DeltaError::TooMuch)?;
-        Ok((Arc::new(DeltaParts::encode(rows(), self.part_bytes, Some(lease))?), bytes))
+        Ok((Arc::new(DeltaParts::encode(merged.rows(), self.part_bytes, Some(lease))?), bytes))
     }
 }

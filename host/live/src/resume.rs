@@ -13,7 +13,7 @@ use crate::projection_feed::{Continuation, ProjectionFeed};
 use crate::protocol::{Mode, ResetReason};
 use crate::query::Query;
 use crate::resources::Resources;
-use crate::shape::SelectedTable;
+use crate::shape::{SelectedTable, select_rows};
 use crate::subscribe_error::SubscribeError;
 use crate::token;
 use crate::topic::{Snapshot, Topic};
@@ -221,15 +221,17 @@ impl LogRange<'_> {
         if several {
             metrics::counter!("lantern_feed_merges_total").increment(1);
         }
-        let (parts, _) = if self.opened.agreed.many || self.table.shape.rows.is_some() {
-            let rows = if self.opened.agreed.many {
-                merged.read_from(view, self.table.id)?
-            } else {
-                merged.changes(self.table.id)
-            };
-            encoder.merged(&MergedChanges::of_one(&self.table.shape.changes(&rows)))?
-        } else {
-            encoder.merged(&merged)?
+        let SelectedTable { id, shape } = self.table;
+        let (parts, _) = match &shape.rows {
+            _ if self.opened.agreed.many => {
+                let rows = merged.read_from(view, *id)?;
+                encoder.merged(&MergedChanges::of_one(&shape.changes(&rows)))?
+            }
+            Some(selected) => {
+                let rows = select_rows(selected, *id, merged.rows());
+                encoder.merged(&MergedChanges::of_one(&rows))?
+            }
+            None => encoder.merged(&merged)?,
         };
         Ok(vec![ReadyDelta { from, to, at, parts: Some(parts), merged: several }])
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use lantern_core::{FieldSpans, RequestError, RowShape, TableChanges, TableId};
 
+use crate::delta::rows_of;
 use crate::protocol::Field;
 use crate::query::Query;
 use crate::table_info::TableInfo;
@@ -44,16 +45,26 @@ impl Shape {
     /// The changes that a reader gets who may have any of the changed rows: a row that the
     /// query does not select is deleted.
     pub(crate) fn changes<'c>(&self, changes: &'c TableChanges) -> Cow<'c, TableChanges> {
-        let Some(shape) = &self.rows else { return Cow::Borrowed(changes) };
-        let mut selected = TableChanges { table: changes.table, ..TableChanges::default() };
-        let mut spans = FieldSpans::default();
-        selected.del.clone_from(&changes.del);
-        for (key, row) in &changes.up {
-            match shape.apply(row, &mut spans) {
-                Some(row) => selected.up.push((key.clone(), row.into_owned())),
-                None => selected.del.push(key.clone()),
-            }
+        match &self.rows {
+            None => Cow::Borrowed(changes),
+            Some(shape) => Cow::Owned(select_rows(shape, changes.table, rows_of(changes))),
         }
-        Cow::Owned(selected)
     }
+}
+
+/// Like [`Shape::changes`], for the changed `rows` of `table`.
+pub(crate) fn select_rows<'c>(
+    shape: &RowShape,
+    table: TableId,
+    rows: impl Iterator<Item = (&'c str, Option<&'c [u8]>)>,
+) -> TableChanges {
+    let mut selected = TableChanges { table, ..TableChanges::default() };
+    let mut spans = FieldSpans::default();
+    for (key, row) in rows {
+        match row.and_then(|row| shape.apply(row, &mut spans)) {
+            Some(row) => selected.up.push((key.to_owned(), row.into_owned())),
+            None => selected.del.push(key.to_owned()),
+        }
+    }
+    selected
 }
