@@ -129,7 +129,8 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
   /**
    * Groups of the rows of the table `projection/table`, which change as the rows do: a
    * table whose keys are the JSON texts of arrays, with the start of the bucket and the
-   * values of `by`. Everything else is as in `table`.
+   * values of `by`. A server that does not support roll-ups refuses them with the code
+   * `not_supported`. Everything else is as in `table`.
    */
   rollup<
     T extends FieldOf<S>,
