@@ -17,12 +17,17 @@ fn quiet() -> LiveConfig {
     LiveConfig { heartbeat_ms: 60_000, tick_ms: 60_000, ..LiveConfig::default() }
 }
 
+/// A `sub` message for `shop/a` with these other members, which may replace `table`.
+fn subscribe(id: u64, members: &Value) -> Value {
+    let mut message = json!({"t":"sub","id":id,"table":"shop/a"});
+    message.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
+    message
+}
+
 /// Subscribes to `shop/a` with these other members. Returns the answer and the message after
 /// it.
 async fn sub(wire: &mut Wire, id: u64, members: Value) -> (Value, Value) {
-    let mut message = json!({"t":"sub","id":id,"table":"shop/a"});
-    message.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-    wire.say(message).await;
+    wire.say(subscribe(id, &members)).await;
     let ok = wire.hear().await;
     assert_eq!(ok["t"], "ok", "{ok}");
     (ok, wire.hear().await)
@@ -128,9 +133,7 @@ async fn a_filtered_feed_resumes_in_memory_and_from_the_change_log() {
             let mut wire = Wire::open(&hub).await;
             let members = json!({"where":[["n",">=",10]],"cols":["n"],"resume":snap["tok"]});
             wire.say(json!({"t":"unsub","id":9})).await;
-            let mut message = json!({"t":"sub","id":1,"table":"shop/a"});
-            message.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-            wire.say(message).await;
+            wire.say(subscribe(1, &members)).await;
             assert_eq!(wire.hear().await["resumed"], true, "{partitions} {restart}");
             let delta = wire.hear_a("delta").await;
             assert_eq!((&delta["from"], &delta["to"]), (&json!(1), &json!(3)), "{delta}");
@@ -236,9 +239,7 @@ async fn wrong_filters_and_columns_are_refused_with_the_field_and_the_fix() {
         (json!({"resume":7}), "resume", "`tok`"),
         (json!({"table":["shop/a"]}), "table", "projection/table"),
     ] {
-        let mut message = json!({"t":"sub","id":1,"table":"shop/a"});
-        message.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
-        wire.say(message).await;
+        wire.say(subscribe(1, &members)).await;
         let err = wire.hear().await;
         assert_eq!((&err["t"], &err["code"]), (&json!("err"), &json!("LAN-0426")), "{err}");
         assert_eq!((&err["parameter"], &err["retry"]), (&json!(parameter), &json!(false)));
