@@ -86,7 +86,7 @@ pub(crate) struct AgreedState {
 impl AgreedState {
     /// Returns the public table named `table`.
     pub(crate) fn table(&self, table: &str) -> Option<TableInfo> {
-        self.tables.iter().find(|info| info.name == table).cloned()
+        self.tables.iter().find(|info| info.spec.name == table).cloned()
     }
 }
 
@@ -289,7 +289,7 @@ impl ProjectionFeed {
             commit: state.ring.holds(at)?,
             epoch: known.clone(),
             generation: state.generation,
-            table: state.tables.iter().find(|info| info.name == table)?.clone(),
+            table: state.tables.iter().find(|info| info.spec.name == table)?.clone(),
             many: state.partitions == Partitions::Many,
         })
     }
@@ -347,7 +347,7 @@ impl ProjectionFeed {
                 topic.listeners.for_each(SessionSignal::wake);
                 continue;
             }
-            let table = tables.iter().find(|info| info.name == topic.query.table());
+            let table = tables.iter().find(|info| info.spec.name == topic.query.table());
             let changed = table.is_none_or(|info| table_bit(info.id) & touched != 0);
             if changed && topic.has_news(self, config) {
                 topic.listeners.for_each(SessionSignal::offer);

@@ -10,10 +10,9 @@ use crate::protocol::Field;
 #[derive(Clone)]
 pub(crate) struct TableInfo {
     pub(crate) id: TableId,
-    pub(crate) name: String,
     /// The fields of the table, as the protocol describes them.
     pub(crate) fields: Arc<[Field]>,
-    /// Its declaration.
+    /// The declaration of the table, with its name.
     pub(crate) spec: Arc<TableSpec>,
 }
 
@@ -27,8 +26,7 @@ pub(crate) fn tables_of(view: &View) -> Arc<[TableInfo]> {
                 kind: field.kind.name().into(),
                 unit: field.unit.clone(),
             });
-            let (name, spec) = (table.name.clone(), Arc::new(table.clone()));
-            TableInfo { id, name, fields: fields.collect(), spec }
+            TableInfo { id, fields: fields.collect(), spec: Arc::new(table.clone()) }
         })
         .collect()
 }
