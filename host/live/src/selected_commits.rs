@@ -4,8 +4,8 @@
 //!
 //! To leave out changes that no reader can see, this module remembers what readers have for
 //! the keys that changed last. It does not know the state of a key before the first change
-//! that it sees. Such a change is always passed on: a row that the query does not select as a
-//! deletion, which is without effect for a reader that does not have the row.
+//! that it sees. This change is always passed on. If the query does not select the row, it is
+//! passed on as a deletion, which has no effect for a reader that does not have the row.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -32,7 +32,7 @@ pub(crate) struct SelectedCommits {
     /// The newest commit of the ring that was processed.
     head: Option<NewestCommit>,
     known: KnownRows,
-    /// The newest commit of `commits` of which the sessions were told.
+    /// The newest commit of `commits` for which the sessions were woken.
     offered: u64,
 }
 
@@ -60,8 +60,8 @@ impl SelectedCommits {
         RingRange::of(self.commits.range(first..), max, head, self.complete_after)
     }
 
-    /// Processes new commits, and returns whether some of them change rows of the query. The
-    /// caller tells the sessions.
+    /// Processes new commits, and returns whether some of them change rows of the query. If so,
+    /// the caller wakes the sessions.
     pub(crate) fn has_news(
         &mut self,
         feed: &dyn RingSource,

@@ -42,8 +42,8 @@ impl Shape {
         Ok(Self { fields, rows: Some(rows) })
     }
 
-    /// The changes that a reader gets who may have any of the changed rows: a row that the
-    /// query does not select is deleted.
+    /// Returns `changes` for a reader that may have any of the changed rows. A row that the query
+    /// does not select becomes a deletion.
     pub(crate) fn changes<'c>(&self, changes: &'c TableChanges) -> Cow<'c, TableChanges> {
         match &self.rows {
             None => Cow::Borrowed(changes),
