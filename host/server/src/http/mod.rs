@@ -3,6 +3,7 @@
 
 mod accept;
 mod append_result;
+mod coding_weights;
 mod conditional;
 mod connection;
 mod content_encoding;

@@ -8,13 +8,14 @@ use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE,
-    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_ENCODING, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, VARY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use tokio::io::AsyncReadExt as _;
 
 use super::Shared;
+use super::coding_weights::CodingWeights;
 
 /// The content security policy. The page runs only its own script and connects only to its own
 /// server. So even if text from a projection was inserted as HTML by mistake, it could do no harm.
@@ -87,7 +88,7 @@ struct PageFile {
 
 impl PageFile {
     async fn answer(self, request: HeaderMap) -> Response {
-        let mut answer = if accepts_gzip(&request) {
+        let mut answer = if CodingWeights::read(&request).gzip() > 0 {
             let mut answer = headers(self.media, self.cache, self.packed);
             answer.headers_mut().insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
             answer
@@ -100,21 +101,6 @@ impl PageFile {
         answer.headers_mut().insert(VARY, HeaderValue::from_static("accept-encoding"));
         answer
     }
-}
-
-/// Whether the client accepts gzip (RFC 9110, section 12.5.3).
-fn accepts_gzip(request: &HeaderMap) -> bool {
-    let lists = request.get_all(ACCEPT_ENCODING).iter().filter_map(|list| list.to_str().ok());
-    let weights = lists.flat_map(|list| list.split(',')).filter_map(|item| {
-        let mut parts = item.split(';').map(str::trim);
-        let coding = parts.next()?;
-        let weight = parts.find_map(|part| part.strip_prefix("q="));
-        let weight = weight.map_or(Some(1.0), |weight| weight.parse::<f64>().ok())?;
-        Some((coding.to_ascii_lowercase(), weight > 0.0))
-    });
-    let weights: Vec<_> = weights.collect();
-    let named = |name: &str| weights.iter().find(|(coding, _)| coding == name).map(|&(_, w)| w);
-    named("gzip").or_else(|| named("*")).unwrap_or(false)
 }
 
 fn headers(media: &'static str, cache: &'static str, content: impl IntoResponse) -> Response {
@@ -130,12 +116,15 @@ fn headers(media: &'static str, cache: &'static str, content: impl IntoResponse)
 
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT_ENCODING;
+
     use super::*;
 
     #[test]
     fn gzip_is_sent_only_to_clients_that_accept_it() {
         let accepts = |text: &'static str| {
-            accepts_gzip(&HeaderMap::from_iter([(ACCEPT_ENCODING, HeaderValue::from_static(text))]))
+            let text = HeaderValue::from_static(text);
+            CodingWeights::read(&HeaderMap::from_iter([(ACCEPT_ENCODING, text)])).gzip() > 0
         };
         for text in ["gzip", "deflate, gzip;q=0.5, br", "GZIP", "*", "br;q=1, *;q=0.1"] {
             assert!(accepts(text), "{text}");
@@ -143,7 +132,7 @@ mod tests {
         for text in ["", "br", "gzip;q=0", "gzip; q=0, *", "*;q=0"] {
             assert!(!accepts(text), "{text}");
         }
-        assert!(!accepts_gzip(&HeaderMap::new()));
+        assert_eq!(CodingWeights::read(&HeaderMap::new()).gzip(), 0);
     }
 
     #[tokio::test]

@@ -5,8 +5,9 @@ use std::io::{self, Write};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::HeaderMap;
-use http::header::ACCEPT_ENCODING;
 use zstd::stream::write::Encoder as ZstdEncoder;
+
+use crate::http::coding_weights::CodingWeights;
 
 /// The level of Zstandard.
 const ZSTD_LEVEL: i32 = 1;
@@ -24,22 +25,9 @@ impl ResponseCoding {
     /// The coding with the highest weight in `Accept-Encoding`. For equal weights, zstd comes
     /// before gzip. Without the header a body is not compressed.
     pub(super) fn accepted(headers: &HeaderMap) -> Self {
-        let lines = headers.get_all(ACCEPT_ENCODING).iter();
-        let entries: Vec<(String, u16)> = lines
-            .filter_map(|line| line.to_str().ok())
-            .flat_map(|line| line.split(','))
-            .map(|entry| {
-                let name = crate::http::params::essence(entry);
-                (name, crate::http::params::quality(entry))
-            })
-            .collect();
-        let weight = |names: &[&str]| {
-            let of = |name: &str| entries.iter().find(|(known, _)| known == name).map(|(_, w)| *w);
-            names.iter().find_map(|name| of(name)).or_else(|| of("*")).unwrap_or(0)
-        };
-        let (gzip, zstd) = (weight(&["gzip", "x-gzip"]), weight(&["zstd"]));
-        let identity = entries.iter().find(|(name, _)| name == "identity").map_or(1, |(_, w)| *w);
-        match (zstd, gzip) {
+        let weights = CodingWeights::read(headers);
+        let identity = weights.named("identity").unwrap_or(1);
+        match (weights.zstd(), weights.gzip()) {
             (0, 0) => Self::Identity,
             (zstd, gzip) if zstd.max(gzip) < identity => Self::Identity,
             (zstd, gzip) if zstd >= gzip => Self::Zstd,
@@ -103,6 +91,8 @@ impl<W: Write> Write for Encoder<W> {
 
 #[cfg(test)]
 mod tests {
+    use http::header::ACCEPT_ENCODING;
+
     use super::*;
 
     #[test]
