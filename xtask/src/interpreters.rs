@@ -9,6 +9,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::shell::npm;
 use crate::suite::{self, Summary};
 use crate::{artifacts, page, shell};
 
@@ -68,13 +69,13 @@ const SDKS: &[Sdk] = &[
         },
     },
     Sdk {
-        folder: "web",
-        programs: &["node", "npm"],
+        folder: page::SOURCES,
+        programs: &page::PROGRAMS,
         shows: "the web page is not tested",
         prepare: page::packages,
         interpreter: None,
         test: |without| {
-            let mut test = page::test();
+            let mut test = npm(page::SOURCES, &["test"]);
             test.envs(suite::environment(without));
             test
         },
@@ -181,11 +182,7 @@ pub(crate) fn test(summary: &mut Summary, without: &str) -> Result<()> {
 impl Sdk {
     /// Reports the missing programs. Returns whether there are any.
     fn is_missing_programs(&self, summary: &mut Summary) -> Result<bool> {
-        let missing: Vec<_> = self.programs.iter().filter(|p| !shell::installed(p)).collect();
-        let Some(program) = missing.first() else { return Ok(false) };
-        if shell::ci() {
-            bail!("CI must have every program, and `{program}` is missing");
-        }
+        let Some(program) = shell::missing(self.programs)? else { return Ok(false) };
         summary.skip(
             &format!("`{program}` is not installed: {}", self.shows),
             &format!("install `{program}`, and run the command again"),
@@ -250,12 +247,6 @@ fn with_host(mut test: Command) -> Command {
         .env("LANTERN_PLUGIN__INTERPRETERS_DIR", folder())
         .env("XDG_CACHE_HOME", shell::target_dir().join("tests-cache"));
     test
-}
-
-fn npm(folder: &str, arguments: &[&str]) -> Command {
-    let mut npm = Command::new("npm");
-    npm.args(arguments).current_dir(shell::root().join(folder));
-    npm
 }
 
 fn in_root(program: impl AsRef<OsStr>) -> Command {

@@ -1,17 +1,16 @@
 //! The web page: builds its files, which the server's build puts into the binary.
 
 use std::path::PathBuf;
-use std::process::Command;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
 
-use crate::shell;
+use crate::shell::{self, npm};
 use crate::suite::Summary;
 
 /// The folder of the page's sources.
-const SOURCES: &str = "web";
+pub(crate) const SOURCES: &str = "web";
 /// The programs that build it.
-const PROGRAMS: [&str; 2] = ["node", "npm"];
+pub(crate) const PROGRAMS: [&str; 2] = ["node", "npm"];
 
 /// The folder with the built files, compressed. The build script of the server reads it.
 fn folder() -> PathBuf {
@@ -21,10 +20,7 @@ fn folder() -> PathBuf {
 /// Builds the page. If Node.js is missing, the server is built without it, which is
 /// reported; in CI it is an error.
 pub(crate) fn build(summary: &mut Summary) -> Result<()> {
-    if let Some(program) = PROGRAMS.iter().find(|program| !shell::installed(program)) {
-        if shell::ci() {
-            bail!("CI must have every program, and `{program}` is missing");
-        }
+    if let Some(program) = shell::missing(&PROGRAMS)? {
         summary.skip(
             &format!("`{program}` is not installed: the server is built without its web page"),
             "install Node.js 20 or newer with npm, and run the command again",
@@ -32,7 +28,7 @@ pub(crate) fn build(summary: &mut Summary) -> Result<()> {
         return Ok(());
     }
     packages()?;
-    shell::run(npm(&["run", "build"]).env("LANTERN_WEB", folder()))
+    shell::run(npm(SOURCES, &["run", "build"]).env("LANTERN_WEB", folder()))
 }
 
 /// Installs the packages that the page is built from, unless they are installed.
@@ -44,16 +40,5 @@ pub(crate) fn packages() -> Result<()> {
     if installed.is_ok_and(|at| modified("package-lock.json").is_ok_and(|wanted| wanted <= at)) {
         return Ok(());
     }
-    shell::run(&mut npm(&["ci", "--no-audit", "--no-fund"]))
-}
-
-/// The command that tests the page.
-pub(crate) fn test() -> Command {
-    npm(&["test"])
-}
-
-fn npm(arguments: &[&str]) -> Command {
-    let mut npm = Command::new("npm");
-    npm.args(arguments).current_dir(shell::root().join(SOURCES));
-    npm
+    shell::run(&mut npm(SOURCES, &["ci", "--no-audit", "--no-fund"]))
 }

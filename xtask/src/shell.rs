@@ -115,6 +115,22 @@ pub(crate) fn python_environment(folder: &Path, arguments: &[&OsStr]) -> Result<
     run(pip.args(arguments))
 }
 
+/// Prepares a command that runs npm in `folder`, a folder of the repository.
+pub(crate) fn npm(folder: &str, arguments: &[&str]) -> Command {
+    let mut npm = Command::new("npm");
+    npm.args(arguments).current_dir(root().join(folder));
+    npm
+}
+
+/// Returns the first of `programs` that is not installed. In CI this is an error.
+pub(crate) fn missing<'a>(programs: &[&'a str]) -> Result<Option<&'a str>> {
+    let missing = programs.iter().copied().find(|program| !installed(program));
+    match missing {
+        Some(program) if ci() => bail!("CI must have every program, and `{program}` is missing"),
+        _ => Ok(missing),
+    }
+}
+
 /// Returns whether a folder of `PATH` contains `program`.
 pub(crate) fn installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
