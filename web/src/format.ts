@@ -1,5 +1,6 @@
 // Values as text for people.
 import { signal } from "@preact/signals";
+import { stringify } from "../../clients/ts/src/json.js";
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const some = new Intl.NumberFormat("en", { maximumSignificantDigits: 3 });
@@ -54,24 +55,9 @@ export function moment(us: number): string {
   return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
-/** JSON with each integer as it was written. */
-export function json(value: unknown, indent = ""): string {
-  if (typeof value === "bigint") return String(value);
-  if (typeof value !== "object" || value === null) return JSON.stringify(value) ?? "null";
-  const inner = indent === "" ? "" : `${indent}  `;
-  const line = indent === "" ? "" : `\n${inner.slice(1)}`;
-  const end = indent === "" ? "" : `\n${indent.slice(1)}`;
-  if (Array.isArray(value)) {
-    return value.length === 0 ? "[]" : `[${value.map((item) => line + json(item, inner)).join(",")}${end}]`;
-  }
-  const space = indent === "" ? "" : " ";
-  const members = Object.entries(value).map(([name, item]) => `${line}${JSON.stringify(name)}:${space}${json(item, inner)}`);
-  return members.length === 0 ? "{}" : `{${members.join(",")}${end}}`;
-}
-
 /** JSON over several lines. */
 export function pretty(value: unknown): string {
-  return json(value, " ");
+  return stringify(value, 2);
 }
 
 /** The longest text in a cell. */
@@ -83,7 +69,7 @@ export function cell(kind: string, value: unknown): string {
   if (typeof value === "bigint") return whole.format(value);
   if (typeof value === "number" && !Number.isFinite(value)) return "beyond a double";
   if (typeof value === "number") return kind === "integer" ? whole.format(value) : String(value);
-  const text = typeof value === "string" ? value : json(value);
+  const text = typeof value === "string" ? value : stringify(value);
   return text.length > CELL_CHARS_MAX ? `${text.slice(0, CELL_CHARS_MAX)}…` : text;
 }
 

@@ -1,11 +1,10 @@
 // Where a table screen gets its rows from: the feed, or requests if the rows are filtered
 // or in the order of a field.
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals";
-import { parse } from "../../clients/ts/src/json.js";
+import { parse, stringify } from "../../clients/ts/src/json.js";
 import type { Row, Table } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
 import { client } from "./feed.js";
-import { json } from "./format.js";
 import { type Polled, Poll } from "./polled.js";
 import { Problem, path, send } from "./problem.js";
 import { parameters, type TableQuery } from "./query.js";
@@ -246,7 +245,7 @@ export class QueriedRows implements Source {
       etag: said.get("etag"),
     };
     if (before) {
-      const changed = loaded.keys.filter((key) => json(before.rows.get(key)) !== json(loaded.rows.get(key)));
+      const changed = loaded.keys.filter((key) => stringify(before.rows.get(key) ?? null) !== stringify(loaded.rows.get(key)));
       if (changed.length > 0) this.onChanged?.(changed);
     }
     return loaded;

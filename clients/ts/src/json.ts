@@ -10,9 +10,9 @@ const MARK = `integer ${Math.random()}`;
 /** A marked integer in a text of JSON. */
 const MARKED = new RegExp(`"${MARK}(-?\\d+)"`, "g");
 
-/** Like `JSON.stringify`, but writes a `bigint` as an integer. */
-export function stringify(value: unknown): string {
-  return JSON.stringify(value, (_, of) => (typeof of === "bigint" ? MARK + of : of)).replace(MARKED, "$1");
+/** Like `JSON.stringify`, but writes a `bigint` as an integer. With `indent` it writes several lines. */
+export function stringify(value: unknown, indent?: number): string {
+  return JSON.stringify(value, (_, of) => (typeof of === "bigint" ? MARK + of : of), indent).replace(MARKED, "$1");
 }
 
 /** Like `JSON.parse`, but integers beyond 2^53 become a `bigint`: no digit is lost. */

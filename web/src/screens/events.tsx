@@ -3,8 +3,9 @@ import { useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { useLocation } from "preact-iso";
 import { useEffect } from "preact/hooks";
+import { stringify } from "../../../clients/ts/src/json.js";
 import type { EventsPage, LoggedEvent } from "../api-types.js";
-import { count, json, moment, pretty, zoneName } from "../format.js";
+import { count, moment, pretty, zoneName } from "../format.js";
 import { Badge, Code, Dialog, Empty, Failure, FreshnessMark, Pane } from "../parts.js";
 import { freshness, now } from "../polled.js";
 import { type Problem, problem, read } from "../problem.js";
@@ -167,7 +168,7 @@ function Events({ partition, from, types }: { partition: number; from: number; t
                     <td class="nowrap">{text(event.type)}</td>
                     <td>{text(event.subject)}</td>
                     <td>{text(event.tenant)}</td>
-                    <td class="text cut">{event.data === undefined ? text(event.data_base64) : json(event.data).slice(0, 200)}</td>
+                    <td class="text cut">{event.data === undefined ? text(event.data_base64) : stringify(event.data).slice(0, 200)}</td>
                   </tr>
                 );
               })}
