@@ -6,7 +6,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { connection } from "./feed.js";
 import { count, rate, zone, zoneName } from "./format.js";
 import { Badge, FreshnessMark, notice, Sparkline } from "./parts.js";
-import { freshness, now } from "./polled.js";
+import { useFreshness } from "./polled.js";
 import OverviewScreen from "./screens/overview.js";
 import { eventsOf, overview, rates, served, STALE_MS } from "./server.js";
 import { dropped } from "./upload.js";
@@ -101,7 +101,7 @@ function DropTarget({ children }: { children: ComponentChildren }): JSX.Element 
 
 function TopBar(): JSX.Element {
   const { value } = overview.value;
-  const state = freshness(value, now.value, STALE_MS);
+  const state = useFreshness(value, STALE_MS);
   const log = rates.get("log") ?? [];
   return (
     <header class="top">

@@ -3,7 +3,7 @@ import { signal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { counted, duration } from "./format.js";
-import { type Freshness, freshness, now, type Polled } from "./polled.js";
+import { type Freshness, now, type Polled, useFreshness } from "./polled.js";
 import type { Problem } from "./problem.js";
 import { type Condition, STALE_MS } from "./server.js";
 
@@ -31,6 +31,11 @@ export function FreshnessMark({ state, at }: { state: Freshness; at: number }): 
   return <Badge tone={tone} text={freshnessText(state, at, now.value)} />;
 }
 
+/** The freshness of a polled value. */
+export function PolledMark({ of, staleMs = STALE_MS }: { of: Polled<unknown>; staleMs?: number }): JSX.Element {
+  return <FreshnessMark state={useFreshness(of, staleMs)} at={of.at} />;
+}
+
 /** An error in words, with its code and what to do. */
 export function Failure({ error }: { error: Problem }): JSX.Element {
   const known = error.code.startsWith("LAN-");
@@ -44,17 +49,23 @@ export function Failure({ error }: { error: Problem }): JSX.Element {
   );
 }
 
+/** Why the last request failed, or that there is no answer yet. */
+export function Missing({ of: { data, error } }: { of: Polled<unknown> }): JSX.Element | null {
+  if (error !== null) return <Failure error={error} />;
+  if (data !== null) return null;
+  return (
+    <p class="soft" role="status">
+      Loading …
+    </p>
+  );
+}
+
 /** Data that is requested again and again, with what is known of its age. */
 export function Pane<T>({ of, children }: { of: Polled<T>; children: (data: T) => ComponentChildren }): JSX.Element {
-  const state = freshness(of, now.value, STALE_MS);
+  const state = useFreshness(of, STALE_MS);
   return (
     <>
-      {of.error && <Failure error={of.error} />}
-      {of.data === null && of.error === null && (
-        <p class="soft" role="status">
-          Loading …
-        </p>
-      )}
+      <Missing of={of} />
       {of.data !== null && (
         <div class={state === "live" ? "pane" : "pane old"}>
           {state !== "live" && (

@@ -1,5 +1,5 @@
 // Values that the page requests again and again.
-import { type Signal, signal } from "@preact/signals";
+import { computed, type Signal, signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import { type Problem, problem } from "./problem.js";
 
@@ -26,6 +26,11 @@ export function freshness({ data, at, error }: Polled<unknown>, time: number, st
   if (data === null) return error === null ? "loading" : error.offline ? "offline" : "error";
   if (error !== null) return error.offline ? "offline" : "error";
   return time - at > staleMs ? "stale" : "live";
+}
+
+/** How current a polled value is. Time alone draws the component again only if the word changes. */
+export function useFreshness(of: Polled<unknown>, staleMs: number): Freshness {
+  return useMemo(() => computed(() => freshness(of, now.value, staleMs)), [of, staleMs]).value;
 }
 
 /** Requests a value every `everyMs` while the page is visible. */

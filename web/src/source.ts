@@ -5,7 +5,7 @@ import { parse, stringify } from "../../clients/ts/src/json.js";
 import type { Row, Table } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
 import { client } from "./feed.js";
-import { type Polled, Poll } from "./polled.js";
+import { type Freshness, freshness, type Polled, Poll } from "./polled.js";
 import { Problem, path, send } from "./problem.js";
 import { parameters, type TableQuery } from "./query.js";
 import { merged } from "./rows.js";
@@ -18,7 +18,7 @@ export interface Rows {
 
 /** How current the rows are. */
 export interface RowsState {
-  readonly status: "loading" | "live" | "stale" | "offline" | "error";
+  readonly status: Freshness;
   /** When the rows were known to be current, in milliseconds since 1970. */
   readonly at: number;
   readonly error: Problem | null;
@@ -199,10 +199,8 @@ export class QueriedRows implements Source {
 
   get state(): RowsState {
     const { data, at, error } = this.#polled;
-    const rest = { at, error, commit: data?.commit ?? null, more: (data?.next ?? null) !== null };
-    if (error !== null) return { ...rest, status: error.offline ? "offline" : "error" };
-    if (data === null) return { ...rest, status: "loading" };
-    return { ...rest, status: Date.now() - at > 3 * this.#poll.everyMs ? "stale" : "live" };
+    const status = freshness(this.#polled, Date.now(), 3 * this.#poll.everyMs);
+    return { status, at, error, commit: data?.commit ?? null, more: (data?.next ?? null) !== null };
   }
 
   start(): () => void {

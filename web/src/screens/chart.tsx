@@ -6,8 +6,8 @@ import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import type { FieldStatus, QueryPage } from "../api-types.js";
 import { cell, count, moment, zone, zoneName } from "../format.js";
-import { Empty, Failure, FreshnessMark } from "../parts.js";
-import { freshness, now, usePoll } from "../polled.js";
+import { Empty, Missing, PolledMark } from "../parts.js";
+import { usePoll } from "../polled.js";
 import { path, read } from "../problem.js";
 import { BARS_MAX, BUCKETS, bucketFor, type ChartQuery, drawn, FUNCTIONS, type Group, overTime, type Series, usual } from "../rollup.js";
 
@@ -75,18 +75,13 @@ export default function Chart({ projection, table, fields }: ChartProps): JSX.El
     <>
       <Choose query={query} fields={fields} go={go} bucket={value.data?.bucket ?? ""} />
       <div class="bar">
-        <FreshnessMark state={freshness(value, now.value, 3 * CHART_MS)} at={value.at} />
+        <PolledMark of={value} staleMs={3 * CHART_MS} />
         {where.map((text) => (
           <code key={text}>{text}</code>
         ))}
         {value.data?.more && <span class="warn">{query.time === "" ? `The ${BARS_MAX} largest groups` : "More groups than one answer has: choose larger buckets"}</span>}
       </div>
-      {value.error && <Failure error={value.error} />}
-      {value.data === null && value.error === null && (
-        <p role="status" class="soft">
-          Loading …
-        </p>
-      )}
+      <Missing of={value} />
       {value.data !== null && <Drawn answer={value.data} query={query} />}
     </>
   );

@@ -6,10 +6,10 @@ import { useEffect } from "preact/hooks";
 import { stringify } from "../../../clients/ts/src/json.js";
 import type { EventsPage, LoggedEvent } from "../api-types.js";
 import { count, moment, pretty, zoneName } from "../format.js";
-import { Badge, Code, Dialog, Empty, Failure, FreshnessMark, Pane } from "../parts.js";
-import { freshness, now } from "../polled.js";
+import { Badge, Code, Dialog, Empty, Missing, Pane, PolledMark } from "../parts.js";
+import type { Polled } from "../polled.js";
 import { type Problem, problem, read } from "../problem.js";
-import { overview, STALE_MS } from "../server.js";
+import { overview } from "../server.js";
 
 /** How many events are kept on the screen, and how many it begins with. */
 const KEPT = 500;
@@ -26,14 +26,11 @@ function isFinal({ status }: Problem): boolean {
   return status >= 400 && status < 500 && status !== 429;
 }
 
-interface Tail {
-  readonly events: readonly LoggedEvent[];
-  readonly error: Problem | null;
-  readonly at: number;
-  readonly loaded: boolean;
-}
+/** The age from which the events count as stale: the time of three requests without an event. */
+const TAIL_STALE_MS = 30_000;
 
-const NOTHING: Tail = { events: [], error: null, at: 0, loaded: false };
+/** The newest events, the newest first. */
+type Tail = Polled<readonly LoggedEvent[]>;
 
 export default function EventsScreen(): JSX.Element {
   const { path: here, query, route } = useLocation();
@@ -105,7 +102,7 @@ export default function EventsScreen(): JSX.Element {
 }
 
 function Events({ partition, from, types }: { partition: number; from: number; types: string }): JSX.Element {
-  const tail = useSignal<Tail>(NOTHING);
+  const tail = useSignal<Tail>({ data: null, at: 0, error: null });
   const held = useSignal<readonly LoggedEvent[] | null>(null);
   const open = useSignal<LoggedEvent | null>(null);
   useEffect(() => {
@@ -113,15 +110,15 @@ function Events({ partition, from, types }: { partition: number; from: number; t
     void follow(stopping.signal, { partition, from, types }, (change) => (tail.value = change(tail.value)));
     return () => stopping.abort();
   }, []);
-  const { events, error, at, loaded } = tail.value;
+  const { data } = tail.value;
+  const events = data ?? [];
   const shown = held.value ?? events;
   const last = held.value?.[0]?.offset ?? -1;
   const waiting = held.value === null ? 0 : events.filter(({ offset }) => offset > last).length;
-  const state = freshness({ data: loaded ? events : null, at, error }, now.value, 30_000);
   return (
     <>
       <div class="bar">
-        {held.value === null ? <FreshnessMark state={state} at={at} /> : <Badge tone="busy" text="held still" />}
+        {held.value === null ? <PolledMark of={tail.value} staleMs={TAIL_STALE_MS} /> : <Badge tone="busy" text="held still" />}
         <span>
           {count(shown.length)} events, the newest first, times in {zoneName()}
         </span>
@@ -131,13 +128,8 @@ function Events({ partition, from, types }: { partition: number; from: number; t
           </button>
         </span>
       </div>
-      {error && <Failure error={error} />}
-      {!loaded && error === null && (
-        <p role="status" class="soft">
-          Loading …
-        </p>
-      )}
-      {loaded && shown.length === 0 ? (
+      <Missing of={tail.value} />
+      {data !== null && shown.length === 0 ? (
         <Empty title="No such event from here on">
           <p>New events with these types appear here when they arrive.</p>
         </Empty>
@@ -205,7 +197,7 @@ async function follow(signal: AbortSignal, { partition, from, types }: { partiti
       params.set("from", String(page.next));
       params.set("wait", WAIT);
       const fresh = [...page.events].reverse();
-      tell(({ events }) => ({ events: fresh.length === 0 ? events : [...fresh, ...events].slice(0, KEPT), error: null, at: Date.now(), loaded: true }));
+      tell(({ data }) => ({ data: [...fresh, ...(data ?? [])].slice(0, KEPT), at: Date.now(), error: null }));
     } catch (error) {
       if (signal.aborted) return;
       const why = problem(error);

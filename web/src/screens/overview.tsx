@@ -2,10 +2,9 @@
 import type { JSX } from "preact";
 import type { ProjectionStatus, VersionStatus } from "../api-types.js";
 import { count, duration, rate } from "../format.js";
-import { Badge, behindText, Code, Empty, FreshnessMark, Pane, percentText, Progress, Sparkline } from "../parts.js";
-import { freshness, now } from "../polled.js";
+import { Badge, behindText, Code, Empty, Pane, percentText, PolledMark, Progress, Sparkline } from "../parts.js";
 import { path } from "../problem.js";
-import { behind, catchesUp, condition, overview, rates, served, STALE_MS, tables, troubles } from "../server.js";
+import { behind, catchesUp, condition, overview, rates, served, tables, troubles } from "../server.js";
 
 export default function OverviewScreen(): JSX.Element {
   const { value } = overview.value;
@@ -13,7 +12,7 @@ export default function OverviewScreen(): JSX.Element {
     <section aria-labelledby="title">
       <header class="screen">
         <h1 id="title">Projections</h1>
-        <FreshnessMark state={freshness(value, now.value, STALE_MS)} at={value.at} />
+        <PolledMark of={value} />
         <a class="button primary" href="/upload">
           Upload a projection
         </a>

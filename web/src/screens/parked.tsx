@@ -5,10 +5,10 @@ import { useLocation } from "preact-iso";
 import type { ParkedOutcome, ParkedPage, ParkedReason, ParkedStatus, ParkedSummary } from "../api-types.js";
 import { count, counted, moment, zoneName } from "../format.js";
 import { type Deed, outcome, withAll, withGroup, withOne, withSubject } from "../parked.js";
-import { Code, Dialog, Empty, Failure, FreshnessMark, Pane, say } from "../parts.js";
-import { freshness, now, usePoll } from "../polled.js";
+import { Code, Dialog, Empty, Failure, Pane, PolledMark, say } from "../parts.js";
+import { usePoll } from "../polled.js";
 import { type Problem, path, problem, read } from "../problem.js";
-import { overview, served, STALE_MS } from "../server.js";
+import { overview, served } from "../server.js";
 
 export default function ParkedScreen(): JSX.Element {
   const { value } = overview.value;
@@ -16,7 +16,7 @@ export default function ParkedScreen(): JSX.Element {
     <section aria-labelledby="title">
       <header class="screen">
         <h1 id="title">Parked events</h1>
-        <FreshnessMark state={freshness(value, now.value, STALE_MS)} at={value.at} />
+        <PolledMark of={value} />
       </header>
       <Pane of={value}>
         {({ projections }) => {

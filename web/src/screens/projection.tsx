@@ -4,10 +4,10 @@ import type { ComponentChildren, JSX } from "preact";
 import { useLocation, useRoute } from "preact-iso";
 import type { Logs, ProjectionStatus, VersionStatus } from "../api-types.js";
 import { bytes, count, counted, moment, rate, zoneName } from "../format.js";
-import { Badge, behindText, Dialog, Empty, Fact, Failure, FreshnessMark, Pane, Progress, say, Sparkline } from "../parts.js";
-import { freshness, now, usePoll } from "../polled.js";
+import { Badge, behindText, Dialog, Empty, Fact, Failure, Pane, PolledMark, Progress, say, Sparkline } from "../parts.js";
+import { usePoll } from "../polled.js";
 import { type Problem, path, post, problem, read, send } from "../problem.js";
-import { behind, catchesUp, condition, overview, rates, served, STALE_MS, tables, troubles } from "../server.js";
+import { behind, catchesUp, condition, overview, rates, served, tables, troubles } from "../server.js";
 import { backfillText } from "./overview.js";
 import { ParkedOf } from "./parked.js";
 
@@ -22,7 +22,7 @@ export default function ProjectionScreen(): JSX.Element {
     <section aria-labelledby="title">
       <header class="screen">
         <h1 id="title">{name}</h1>
-        <FreshnessMark state={freshness(value, now.value, STALE_MS)} at={value.at} />
+        <PolledMark of={value} />
       </header>
       <Pane of={value}>
         {({ projections }) => {
@@ -366,7 +366,7 @@ function LogsOf({ name }: { name: string }): JSX.Element {
   return (
     <>
       <div class="bar">
-        <FreshnessMark state={freshness(value, now.value, STALE_MS)} at={value.at} />
+        <PolledMark of={value} />
         <label>
           level{" "}
           <select value={level.value} onChange={({ currentTarget }) => (level.value = currentTarget.value)}>

@@ -3,10 +3,10 @@ import { useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { bytes, count, moment, zoneName } from "../format.js";
 import { type Metric, parseMetrics } from "../metrics.js";
-import { Badge, Empty, Fact, FreshnessMark, Pane } from "../parts.js";
-import { freshness, now, usePoll } from "../polled.js";
+import { Badge, Empty, Fact, Pane, PolledMark } from "../parts.js";
+import { usePoll } from "../polled.js";
 import { path, send } from "../problem.js";
-import { overview, STALE_MS } from "../server.js";
+import { overview } from "../server.js";
 
 export default function ServerScreen(): JSX.Element {
   const { value } = overview.value;
@@ -14,7 +14,7 @@ export default function ServerScreen(): JSX.Element {
     <section aria-labelledby="title">
       <header class="screen">
         <h1 id="title">Server</h1>
-        <FreshnessMark state={freshness(value, now.value, STALE_MS)} at={value.at} />
+        <PolledMark of={value} />
       </header>
       <Pane of={value}>
         {({ projections, status, ready }) => (
