@@ -28,8 +28,11 @@ export function problem(error: unknown): Problem {
   return new Problem("page", error instanceof Error ? error.message : String(error), "Reload the page.");
 }
 
-/** Sends a request. Throws a `Problem` if there is no answer, or if the answer is one. */
-export async function send(path: string, init: RequestInit = {}): Promise<Response> {
+/**
+ * Sends a request. Throws a `Problem` if there is no answer, or if the answer is one. An answer
+ * with the status `also` is no problem.
+ */
+export async function send(path: string, init: RequestInit = {}, also?: number): Promise<Response> {
   let answer: Response;
   try {
     answer = await fetch(path, init);
@@ -37,7 +40,7 @@ export async function send(path: string, init: RequestInit = {}): Promise<Respon
     if (init.signal?.aborted) throw error;
     throw new Problem("offline", "The server does not answer.", "Check that the server runs. The page tries again by itself.");
   }
-  if (answer.ok || answer.status === 304) return answer;
+  if (answer.ok || answer.status === also) return answer;
   const text = await answer.text();
   try {
     const { code, title, detail, help } = JSON.parse(text);

@@ -2,7 +2,7 @@
 import { effect } from "@preact/signals";
 import type { ProjectionStatus, Projections, Ready, ServerStatus, TableStatus, VersionStatus } from "./api-types.js";
 import { Poll } from "./polled.js";
-import { Problem, read, send } from "./problem.js";
+import { read, send } from "./problem.js";
 
 /** The projections, and the log. */
 export interface Overview {
@@ -18,12 +18,7 @@ export const STALE_MS = 3 * STATUS_MS;
 
 /** Whether the server is ready. The answer 503 is not an error: it contains the reasons. */
 async function ready(signal: AbortSignal): Promise<Ready> {
-  try {
-    return await (await send("/readyz", { signal })).json();
-  } catch (error) {
-    if (!(error instanceof Problem) || error.status !== 503) throw error;
-    return (await fetch("/readyz", { signal })).json();
-  }
+  return (await send("/readyz", { signal }, 503)).json();
 }
 
 export const overview = new Poll<Overview>(async (signal) => {

@@ -231,7 +231,7 @@ export class QueriedRows implements Source {
     // Lines keep the order of the rows; an object does not.
     const headers: Record<string, string> = { accept: "application/x-ndjson" };
     if (before?.etag) headers["if-none-match"] = before.etag;
-    const answer = await send(`${this.#address}?${params}`, { signal, headers });
+    const answer = await send(`${this.#address}?${params}`, { signal, headers }, 304);
     if (answer.status === 304 && before) return before;
     const rows = rowsOf(await answer.text());
     const { headers: said } = answer;
