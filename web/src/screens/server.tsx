@@ -1,5 +1,5 @@
 // The server: its log, its sessions, what it stores, and its metrics.
-import { useSignal } from "@preact/signals";
+import { type Signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { bytes, count, moment, zoneName } from "../format.js";
 import { type Metric, parseMetrics } from "../metrics.js";
@@ -109,11 +109,20 @@ export default function ServerScreen(): JSX.Element {
 }
 
 function Metrics(): JSX.Element {
-  const poll = usePoll("metrics", async (signal) => parseMetrics(await (await send("/metrics", { signal })).text()), 5000);
+  const open = useSignal(false);
   const text = useSignal("");
   return (
-    <details>
+    <details onToggle={({ currentTarget }) => (open.value = currentTarget.open)}>
       <summary>Metrics</summary>
+      {open.value && <MetricsTable text={text} />}
+    </details>
+  );
+}
+
+function MetricsTable({ text }: { text: Signal<string> }): JSX.Element {
+  const poll = usePoll("metrics", async (signal) => parseMetrics(await (await send("/metrics", { signal })).text()), 5000);
+  return (
+    <>
       <p class="soft">
         The server's own measurements, also under <a href="/metrics">/metrics</a> in Prometheus' format.
       </p>
@@ -144,7 +153,7 @@ function Metrics(): JSX.Element {
           </table>
         )}
       </Pane>
-    </details>
+    </>
   );
 }
 
