@@ -52,26 +52,18 @@ export function ParkedOf({ name }: { name: string }): JSX.Element {
   );
 }
 
-/** What to do with which events, how many the server counts, and the request for it. */
-interface Wanted {
-  readonly deed: Deed;
-  readonly what: string;
-  readonly number: number;
-  readonly run: () => Promise<ParkedOutcome | undefined>;
-}
-
 /** Buttons to retry and to drop. Dropping is asked, because it cannot be undone. */
 function Deeds({ what, number, run, done }: { what: string; number: number; run: (deed: Deed) => Promise<ParkedOutcome | undefined>; done: () => void }): JSX.Element {
-  const asked = useSignal<Wanted | null>(null);
+  const asked = useSignal(false);
   const running = useSignal(false);
   const failed = useSignal<Problem | null>(null);
-  const act = async ({ deed, run: start }: Wanted): Promise<void> => {
+  const act = async (deed: Deed): Promise<void> => {
     running.value = true;
     failed.value = null;
     try {
-      const result = await start();
+      const result = await run(deed);
       if (result) say(outcome(deed, result), result.failed > 0);
-      asked.value = null;
+      asked.value = false;
     } catch (error) {
       failed.value = problem(error);
     }
@@ -79,27 +71,26 @@ function Deeds({ what, number, run, done }: { what: string; number: number; run:
     done();
     void overview.refresh();
   };
-  const wanted = (deed: Deed): Wanted => ({ deed, what, number, run: () => run(deed) });
   return (
     <span class="actions">
-      <button type="button" disabled={running.value} onClick={() => void act(wanted("retry"))}>
+      <button type="button" disabled={running.value} onClick={() => void act("retry")}>
         Retry {what}
       </button>
-      <button type="button" class="danger" disabled={running.value} onClick={() => (asked.value = wanted("drop"))}>
+      <button type="button" class="danger" disabled={running.value} onClick={() => (asked.value = true)}>
         Drop {what}
       </button>
-      {failed.value && asked.value === null && <Failure error={failed.value} />}
+      {failed.value && !asked.value && <Failure error={failed.value} />}
       {asked.value && (
-        <Dialog title={`Drop ${what}`} onClose={() => (asked.value = null)}>
+        <Dialog title={`Drop ${what}`} onClose={() => (asked.value = false)}>
           <p>
             Deletes {counted(number, "parked event")} permanently. The tables will never contain {number === 1 ? "it" : "them"}; the log still does.
           </p>
           {failed.value && <Failure error={failed.value} />}
           <p class="actions">
-            <button type="button" class="danger" disabled={running.value} onClick={() => asked.value && void act(asked.value)}>
+            <button type="button" class="danger" disabled={running.value} onClick={() => void act("drop")}>
               Drop {counted(number, "event")}
             </button>
-            <button type="button" onClick={() => (asked.value = null)}>
+            <button type="button" onClick={() => (asked.value = false)}>
               Cancel
             </button>
           </p>
@@ -125,7 +116,7 @@ function Summary({ name }: { name: string }): JSX.Element {
               <p>
                 <strong>{count(summary.failed)} failed</strong>, {count(summary.waiting)} wait behind a failed event of their subject
               </p>
-              <Deeds what={`all ${count(summary.total)}`} number={summary.total} run={(deed) => withAll(name, deed) as Promise<ParkedOutcome | undefined>} done={refresh} />
+              <Deeds what={`all ${count(summary.total)}`} number={summary.total} run={(deed) => withAll(name, deed)} done={refresh} />
             </div>
             <ul class="groups" aria-label="Reasons">
               {summary.reasons.map((group) => (
@@ -157,12 +148,11 @@ function Group({ name, group, done }: { name: string; group: ParkedReason; done:
 }
 
 function Events({ name }: { name: string }): JSX.Element {
-  const { url, path: here, route, query } = useLocation();
+  const { path: here, route, query } = useLocation();
   const kind = query.waiting === "true" || query.waiting === "false" ? query.waiting : "";
   const limit = useSignal(100);
   const params = new URLSearchParams({ limit: String(limit.value), ...(kind !== "" && { waiting: kind }) });
   const poll = usePoll(`parked ${name} ${params}`, (signal) => read<ParkedPage>(`/v1/projections${path(name)}/parked?${params}`, { signal }));
-  void url;
   return (
     <>
       <div class="bar">
@@ -215,7 +205,7 @@ function One({ name, event, done }: { name: string; event: ParkedStatus; done: (
         </span>
       </header>
       <p class="reason">{event.reason}</p>
-      <Deeds what="this one" number={1} run={(deed) => withOne(name, deed, event) as Promise<ParkedOutcome | undefined>} done={done} />
+      <Deeds what="this one" number={1} run={(deed) => withOne(name, deed, event)} done={done} />
       {event.subject && event.kind === "event" && (
         <button type="button" onClick={() => void retrySubject(name, event, done)}>
           Retry all of this subject
