@@ -3,8 +3,8 @@ import { signal, useSignal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { LocationProvider, lazy, Route, Router, useLocation } from "preact-iso";
 import { useEffect, useRef } from "preact/hooks";
-import { connection } from "./feed.js";
-import { count, rate, zone, zoneName } from "./format.js";
+import { feedLost } from "./feed.js";
+import { count, counted, rate, zone, zoneName } from "./format.js";
 import { Badge, FreshnessMark, notice, Sparkline } from "./parts.js";
 import { useFreshness } from "./polled.js";
 import OverviewScreen from "./screens/overview.js";
@@ -122,7 +122,7 @@ function TopBar(): JSX.Element {
       </dl>
       <span class="states" role="status">
         {state === "live" ? <Health /> : <FreshnessMark state={state} at={value.at} />}
-        {connection.value.state === "lost" && state === "live" && <Badge tone="bad" text="feed lost" />}
+        {feedLost.value && state === "live" && <Badge tone="bad" text="feed lost" />}
       </span>
       <Choices />
     </header>
@@ -133,7 +133,7 @@ function Health(): JSX.Element {
   const { data } = overview.value.value;
   if (!data?.ready.ready) return <Badge tone="bad" text="not ready" />;
   const warnings = data.ready.warnings.length;
-  return warnings > 0 ? <Badge tone="busy" text={`${warnings} warning${warnings === 1 ? "" : "s"}`} /> : <Badge tone="good" text="ready" />;
+  return warnings > 0 ? <Badge tone="busy" text={counted(warnings, "warning")} /> : <Badge tone="good" text="ready" />;
 }
 
 type Theme = "auto" | "light" | "dark";

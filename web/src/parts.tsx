@@ -18,11 +18,9 @@ export function Badge({ tone, text }: Condition): JSX.Element {
 }
 
 /** What the words of a freshness are, with the age of old data. */
-export function freshnessText(state: Freshness, at: number, time: number): string {
+function freshnessText(state: Freshness, at: number, time: number): string {
   const age = at === 0 ? "" : ` for ${duration(Math.max(0, Math.round((time - at) / 1000)))}`;
-  if (state === "stale") return `stale${age}`;
-  if (state === "offline") return `offline${age}`;
-  return state === "loading" ? "loading" : state;
+  return state === "stale" || state === "offline" ? state + age : state;
 }
 
 /** The freshness of a pane. */
@@ -38,11 +36,10 @@ export function PolledMark({ of, staleMs = STALE_MS }: { of: Polled<unknown>; st
 
 /** An error in words, with its code and what to do. */
 export function Failure({ error }: { error: Problem }): JSX.Element {
-  const known = error.code.startsWith("LAN-");
   return (
     <div class="failure" role="alert">
       <p>
-        {error.message} <code>{known || !error.offline ? error.code : "offline"}</code>
+        {error.message} <code>{error.code}</code>
       </p>
       {error.help && <p class="soft">{error.help}</p>}
     </div>

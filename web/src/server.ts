@@ -1,6 +1,7 @@
 // The state of the server that every screen shows: its projections and its log.
 import { effect } from "@preact/signals";
 import type { ProjectionStatus, Projections, Ready, ServerStatus, TableStatus, VersionStatus } from "./api-types.js";
+import { count } from "./format.js";
 import { Poll } from "./polled.js";
 import { read, send } from "./problem.js";
 
@@ -95,7 +96,7 @@ export function condition(projection: ProjectionStatus): Condition {
   if (projection.paused) return { tone: "busy", text: "paused" };
   if ((version.differs ?? []).length > 0) return { tone: "bad", text: "differs" };
   if (projection.versions.some((other) => other.not_activated)) return { tone: "bad", text: "not activated" };
-  if ((version.parked ?? 0) > 0) return { tone: "bad", text: `${(version.parked ?? 0).toLocaleString("en")} parked` };
+  if ((version.parked ?? 0) > 0) return { tone: "bad", text: `${count(version.parked ?? 0)} parked` };
   if (version.state === "backfilling") return { tone: "busy", text: "backfilling" };
   const lag = behind(version);
   if (lag === null) return { tone: "busy", text: "lag unknown" };

@@ -33,7 +33,7 @@ export function nameOf(file: string): string {
 }
 
 /** The request that carries a file: its text alone, or a form if it has parameters. */
-export function body(file: File, parameters: string): RequestInit {
+function body(file: File, parameters: string): RequestInit {
   const kind = kindOf(file.name);
   if (parameters.trim() === "") return { method: "POST", body: file, headers: { "content-type": kind?.media ?? "application/octet-stream" } };
   const form = new FormData();
@@ -49,8 +49,8 @@ function address(base: string, file: File, params: Record<string, string> = {}):
 }
 
 /** Compiles and checks a file, without storing it. */
-export function check(file: File, parameters: string, signal?: AbortSignal): Promise<CheckResult> {
-  return read(address("/v1/plugins/check", file), { ...body(file, parameters), ...(signal && { signal }) });
+export function check(file: File, parameters: string): Promise<CheckResult> {
+  return read(address("/v1/plugins/check", file), body(file, parameters));
 }
 
 /** Uploads a file as a version of a projection. */

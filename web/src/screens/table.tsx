@@ -8,7 +8,7 @@ import { download, FORMATS, type Format, save } from "../download.js";
 import { count, keyText, pretty, rate } from "../format.js";
 import { type Column, Grid, member, rowsText } from "../grid.js";
 import { behindText, Badge, Code, Dialog, Empty, Fact, Failure, FreshnessMark, Pane, percentText, Progress, say } from "../parts.js";
-import { now, type Polled } from "../polled.js";
+import { now } from "../polled.js";
 import { path, problem } from "../problem.js";
 import { condition, fromAddress, inAddress, isLive, nextOrder, operators, type TableQuery } from "../query.js";
 import { withPrefix } from "../rows.js";
@@ -45,7 +45,7 @@ export default function TableScreen(): JSX.Element {
     return (
       <section>
         <h1>{`${projection}/${table}`}</h1>
-        <Pane of={value as Polled<Overview>}>
+        <Pane of={value}>
           {() => (
             <Empty title={String(place)}>
               <a href="/">See all projections</a>
