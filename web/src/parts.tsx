@@ -4,7 +4,7 @@ import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef } from "preact/hooks";
 import { counted, duration } from "./format.js";
 import { type Freshness, now, type Polled, useFreshness } from "./polled.js";
-import type { Problem } from "./problem.js";
+import { type Problem, problem } from "./problem.js";
 import { type Condition, STALE_MS } from "./server.js";
 
 /** A word with a mark: the mark's form differs as well, so that no meaning is by colour alone. */
@@ -113,6 +113,12 @@ export function say(text: string, bad = false): void {
   }, bad ? 12_000 : 4000);
 }
 
+/** Tells that something failed, and why. */
+export function sayFailed(what: string, error: unknown): void {
+  const { message, code } = problem(error);
+  say(`${what}: ${message} (${code})`, true);
+}
+
 /** Copies text, also on a page without a secure context. */
 export async function copy(text: string): Promise<void> {
   try {
@@ -148,6 +154,24 @@ export function Dialog({ title, onClose, sheet = false, children }: { title: str
         {children}
       </div>
     </dialog>
+  );
+}
+
+/** A button that holds still what is shown, and tells how much is waiting meanwhile. */
+export function HoldButton({ held, waiting, onClick }: { held: boolean; waiting: string; onClick: () => void }): JSX.Element {
+  return (
+    <button type="button" aria-pressed={held} onClick={onClick}>
+      {held ? `Go on, ${waiting} waiting` : "Hold still"}
+    </button>
+  );
+}
+
+/** The place of an event in the log, which leads to the event. */
+export function EventLink({ partition, offset }: { partition: number; offset: number }): JSX.Element {
+  return (
+    <a href={`/events?partition=${partition}&from=${offset}`}>
+      {partition}:{offset}
+    </a>
   );
 }
 

@@ -70,6 +70,11 @@ export function tables(version: VersionStatus | undefined): TableStatus[] {
   return (version?.tables ?? []).filter((table) => table.public);
 }
 
+/** The bytes that a version stores. */
+export function stateBytes(version: VersionStatus): number {
+  return version.shards.reduce((sum, shard) => sum + shard.state_bytes, 0);
+}
+
 /** How far behind its log a version is; `null` if that is not known. */
 export function behind(version: VersionStatus): { events: number; ms: number } | null {
   if (version.shards.some((shard) => shard.lag_events == null)) return null;

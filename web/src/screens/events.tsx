@@ -6,7 +6,7 @@ import { useEffect } from "preact/hooks";
 import { stringify } from "../../../clients/ts/src/json.js";
 import type { EventsPage, LoggedEvent } from "../api-types.js";
 import { count, moment, pretty, zoneName } from "../format.js";
-import { Badge, Code, Dialog, Empty, Missing, Pane, PolledMark } from "../parts.js";
+import { Badge, Code, Dialog, Empty, HoldButton, Missing, Pane, PolledMark } from "../parts.js";
 import type { Polled } from "../polled.js";
 import { type Problem, problem, read } from "../problem.js";
 import { overview } from "../server.js";
@@ -123,9 +123,7 @@ function Events({ partition, from, types }: { partition: number; from: number; t
           {count(shown.length)} events, the newest first, times in {zoneName()}
         </span>
         <span class="actions">
-          <button type="button" aria-pressed={held.value !== null} onClick={() => (held.value = held.value === null ? events : null)}>
-            {held.value === null ? "Hold still" : `Go on, ${count(waiting)}${waiting >= KEPT ? " or more" : ""} waiting`}
-          </button>
+          <HoldButton held={held.value !== null} waiting={`${count(waiting)}${waiting >= KEPT ? " or more" : ""}`} onClick={() => (held.value = held.value === null ? events : null)} />
         </span>
       </div>
       <Missing of={tail.value} />

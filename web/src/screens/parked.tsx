@@ -5,7 +5,7 @@ import { useLocation } from "preact-iso";
 import type { ParkedOutcome, ParkedPage, ParkedReason, ParkedStatus, ParkedSummary } from "../api-types.js";
 import { count, counted, moment, zoneName } from "../format.js";
 import { type Deed, outcome, withAll, withGroup, withOne, withSubject } from "../parked.js";
-import { Code, Dialog, Empty, Failure, Pane, PolledMark, say } from "../parts.js";
+import { Code, Dialog, Empty, EventLink, Failure, Pane, PolledMark, say, sayFailed } from "../parts.js";
 import { usePoll } from "../polled.js";
 import { type Problem, path, problem, read } from "../problem.js";
 import { overview, served } from "../server.js";
@@ -137,9 +137,7 @@ function Group({ name, group, done }: { name: string; group: ParkedReason; done:
       <p class="reason">{group.reason}</p>
       <p class="soft">
         {counted(group.failed, "event")} failed, {count(group.waiting)} waiting. The first is{" "}
-        <a href={`/events?partition=${group.partition}&from=${group.offset}`}>
-          {group.partition}:{group.offset}
-        </a>
+        <EventLink partition={group.partition} offset={group.offset} />
         .
       </p>
       {group.failed > 0 && <Deeds what={`these ${count(group.failed)}`} number={group.failed} run={(deed) => withGroup(name, deed, group)} done={done} />}
@@ -196,9 +194,7 @@ function One({ name, event, done }: { name: string; event: ParkedStatus; done: (
         <h3>
           {event.type || event.kind} <small>{event.subject}</small>
         </h3>
-        <a href={`/events?partition=${event.partition}&from=${event.offset}`}>
-          {event.partition}:{event.offset}
-        </a>
+        <EventLink partition={event.partition} offset={event.offset} />
         <span class="soft">
           {moment(event.time_us)}, {event.kind}, tried {counted(event.attempts, "time")}
           {event.tenant && `, tenant ${event.tenant}`}
@@ -225,8 +221,7 @@ async function retrySubject(name: string, event: ParkedStatus, done: () => void)
     const result = await withSubject(name, "retry", event);
     if (result) say(outcome("retry", result), result.failed > 0);
   } catch (error) {
-    const { message, code } = problem(error);
-    say(`Not retried: ${message} (${code})`, true);
+    sayFailed("Not retried", error);
   }
   done();
   void overview.refresh();

@@ -4,10 +4,10 @@ import type { ComponentChildren, JSX } from "preact";
 import { useLocation, useRoute } from "preact-iso";
 import type { Logs, ProjectionStatus, VersionStatus } from "../api-types.js";
 import { bytes, count, counted, moment, rate, zoneName } from "../format.js";
-import { Badge, behindText, Dialog, Empty, Fact, Failure, Pane, PolledMark, Progress, say, Sparkline } from "../parts.js";
+import { Badge, behindText, Dialog, Empty, EventLink, Fact, Failure, HoldButton, Pane, PolledMark, Progress, say, sayFailed, Sparkline } from "../parts.js";
 import { usePoll } from "../polled.js";
 import { type Problem, path, post, problem, read, send } from "../problem.js";
-import { behind, catchesUp, condition, overview, rates, served, tables, troubles } from "../server.js";
+import { behind, catchesUp, condition, overview, rates, served, stateBytes, tables, troubles } from "../server.js";
 import { backfillText } from "./overview.js";
 import { ParkedOf } from "./parked.js";
 
@@ -171,8 +171,7 @@ async function soon(title: string, run: () => Promise<unknown>): Promise<void> {
     await run();
     say(`Done: ${title}`);
   } catch (error) {
-    const { message, code } = problem(error);
-    say(`${title}: ${message} (${code})`, true);
+    sayFailed(title, error);
   }
   void overview.refresh();
 }
@@ -227,10 +226,6 @@ function short(version: VersionStatus): string {
 
 function tableNames(version: VersionStatus | undefined): string {
   return tables(version).map(({ name }) => name).join(", ") || "none";
-}
-
-function stateBytes(version: VersionStatus): number {
-  return version.shards.reduce((sum, shard) => sum + shard.state_bytes, 0);
 }
 
 function Versions({ projection }: { projection: ProjectionStatus }): JSX.Element {
@@ -379,9 +374,7 @@ function LogsOf({ name }: { name: string }): JSX.Element {
           contains <input type="search" value={text.value} onInput={({ currentTarget }) => (text.value = currentTarget.value)} />
         </label>
         <span class="actions">
-          <button type="button" aria-pressed={held.value !== null} onClick={() => (held.value = held.value === null ? value.data : null)}>
-            {held.value === null ? "Hold still" : `Go on, ${count(waiting)} waiting`}
-          </button>
+          <HoldButton held={held.value !== null} waiting={count(waiting)} onClick={() => (held.value = held.value === null ? value.data : null)} />
         </span>
       </div>
       <Pane of={value}>
@@ -424,9 +417,7 @@ function LogsOf({ name }: { name: string }): JSX.Element {
                     <td>{line.level}</td>
                     <td class="text">{line.message}</td>
                     <td class="nowrap">
-                      <a href={`/events?partition=${line.partition}&from=${line.offset}`}>
-                        {line.partition}:{line.offset}
-                      </a>
+                      <EventLink partition={line.partition} offset={line.offset} />
                     </td>
                   </tr>
                 ))}

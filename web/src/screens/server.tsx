@@ -6,7 +6,7 @@ import { type Metric, parseMetrics } from "../metrics.js";
 import { Badge, Empty, Fact, Pane, PolledMark } from "../parts.js";
 import { usePoll } from "../polled.js";
 import { path, send } from "../problem.js";
-import { overview } from "../server.js";
+import { overview, stateBytes } from "../server.js";
 
 export default function ServerScreen(): JSX.Element {
   const { value } = overview.value;
@@ -92,7 +92,7 @@ export default function ServerScreen(): JSX.Element {
                           <a href={`/p${path(name)}`}>{name}</a>
                         </td>
                         <td class="number">{count(versions.length)}</td>
-                        <td class="number">{bytes(shards.reduce((sum, shard) => sum + shard.state_bytes, 0))}</td>
+                        <td class="number">{bytes(versions.reduce((sum, version) => sum + stateBytes(version), 0))}</td>
                         <td class="number">{bytes(shards.reduce((sum, shard) => sum + shard.memory_bytes, 0))}</td>
                       </tr>
                     );

@@ -7,9 +7,9 @@ import type { FieldStatus, TableStatus, VersionStatus } from "../api-types.js";
 import { download, FORMATS, type Format, save } from "../download.js";
 import { count, keyText, pretty, rate } from "../format.js";
 import { type Column, Grid, member, rowsText } from "../grid.js";
-import { behindText, Badge, Code, Dialog, Empty, Fact, Failure, FreshnessMark, Pane, percentText, Progress, say } from "../parts.js";
+import { behindText, Badge, Code, Dialog, Empty, Fact, Failure, FreshnessMark, HoldButton, Pane, percentText, Progress, say, sayFailed } from "../parts.js";
 import { now } from "../polled.js";
-import { path, problem } from "../problem.js";
+import { path } from "../problem.js";
 import { condition, fromAddress, inAddress, isLive, nextOrder, operators, type TableQuery } from "../query.js";
 import { withPrefix } from "../rows.js";
 import { behind, catchesUp, type Overview, overview, served, tables } from "../server.js";
@@ -167,9 +167,7 @@ function RowsView({ place, query, go }: { place: Place; query: TableQuery; go: (
           {source.changes.value !== null && <Fact name="changes/s">{rate(source.changes.value)}</Fact>}
         </dl>
         <span class="actions">
-          <button type="button" aria-pressed={held.value !== null} onClick={hold}>
-            {held.value === null ? "Hold still" : `Go on, ${count(waiting)} waiting`}
-          </button>
+          <HoldButton held={held.value !== null} waiting={count(waiting)} onClick={hold} />
           <Columns fields={fields} query={query} go={go} />
           <CodeButton place={place} query={query} />
           <Download place={place} query={query} />
@@ -333,8 +331,7 @@ function Download({ place: { projection, table }, query }: { place: Place; query
       save(`${projection}-${table}.${format}`, text, FORMATS[format]);
       say(commits.size === 1 ? "Downloaded: all rows are of one commit" : `Downloaded: the rows changed meanwhile, and are of ${commits.size} commits`);
     } catch (error) {
-      const { message, code } = problem(error);
-      say(`Not downloaded: ${message} (${code})`, true);
+      sayFailed("Not downloaded", error);
     }
     pages.value = null;
   };
