@@ -20,7 +20,7 @@ fn main() -> io::Result<()> {
         collect(&folder, &mut files)?;
         files.sort();
         for (number, file) in files.iter().enumerate() {
-            // A copy, which does not change if the page is built again meanwhile.
+            // The copy does not change if the page is built again in the meantime.
             let copy = out.join(format!("page-{number}.gz"));
             fs::copy(file, &copy)?;
             let path = file.strip_prefix(&folder).expect("a file of the folder").with_extension("");

@@ -17,7 +17,7 @@ export function Badge({ tone, text }: Condition): JSX.Element {
   );
 }
 
-/** What the words of a freshness are, with the age of old data. */
+/** A freshness in words, with the age of old data. */
 function freshnessText(state: Freshness, at: number, time: number): string {
   const age = at === 0 ? "" : ` for ${duration(Math.max(0, Math.round((time - at) / 1000)))}`;
   return state === "stale" || state === "offline" ? state + age : state;

@@ -85,7 +85,7 @@ export class Poll<T> {
   }
 }
 
-/** Polls while the component is shown. Another `key` begins from nothing. */
+/** Polls while the component is shown. With a different `key` it starts again without data. */
 export function usePoll<T>(key: string, request: (signal: AbortSignal, before: T | null) => Promise<T>, everyMs = 2000): Poll<T> {
   const poll = useMemo(() => new Poll(request, everyMs), [key, everyMs]);
   useEffect(() => poll.start(), [poll]);

@@ -21,7 +21,7 @@ const RETRY_MS = 2000;
 /** The least time between two requests, so that a busy log does not keep the browser busy. */
 const PAUSE_MS = 250;
 
-/** What goes wrong after which asking again is of no use. */
+/** Whether the same request would fail again. */
 function isFinal({ status }: Problem): boolean {
   return status >= 400 && status < 500 && status !== 429;
 }

@@ -103,7 +103,7 @@ function Line({ projection }: { projection: ProjectionStatus }): JSX.Element {
   );
 }
 
-/** What else is to say about a projection: problems, and versions that catch up. */
+/** The problems of a projection, and its versions that catch up. */
 function More({ projection, own }: { projection: ProjectionStatus; own: string }): JSX.Element | null {
   const catching = projection.versions.filter(catchesUp);
   const found = troubles(projection);
