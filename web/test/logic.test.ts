@@ -1,5 +1,5 @@
 // The logic of the page, without a browser.
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 import { withoutHead } from "../src/download.js";
 import { stringify } from "../../clients/ts/src/json.js";
 import { cell, pretty } from "../src/format.js";
@@ -10,6 +10,7 @@ import { Problem } from "../src/problem.js";
 import { condition, fromAddress, inAddress, isLive, nextOrder } from "../src/query.js";
 import { bucketFor, overTime, usual } from "../src/rollup.js";
 import { HEIGHT_MAX, lowerBound, merged, scrollTo, visible, withPrefix } from "../src/rows.js";
+import { overview } from "../src/server.js";
 import { curl, python, shell, typescript } from "../src/snippets.js";
 import { kindOf, nameOf } from "../src/upload.js";
 
@@ -86,6 +87,22 @@ describe("what a pane says", () => {
     expect(freshness({ data: 1, at: 800, error: null }, 1000, 100)).toBe("stale");
     expect(freshness({ data: 1, at: 950, error: offline }, 1000, 100)).toBe("offline");
     expect(freshness({ data: null, at: 0, error: new Problem("LAN-0401", "no") }, 1000, 100)).toBe("error");
+  });
+
+  test("a server that is not ready is an answer with reasons, which takes one request", async () => {
+    const ready = { ready: false, reasons: ["the log is down"], warnings: [] };
+    const answers: { [path: string]: Response } = {
+      "/v1/projections": Response.json({ projections: [] }),
+      "/v1/status": Response.json({ partitions: [] }),
+      "/readyz": Response.json(ready, { status: 503 }),
+    };
+    const requests = vi.fn(async (path: string) => answers[path]!);
+    vi.stubGlobal("fetch", requests);
+    await overview.refresh();
+    vi.unstubAllGlobals();
+    expect(overview.value.value.error).toBeNull();
+    expect(overview.value.value.data?.ready).toEqual(ready);
+    expect(requests).toHaveBeenCalledTimes(3);
   });
 });
 
