@@ -62,14 +62,11 @@ struct UnpackLimit {
 
 /// Passes the body on unpacked. The layers after this one see neither
 /// `Content-Encoding` nor the packed length.
-pub(super) async fn unpack<F>(
+pub(super) async fn unpack(
     app: &App,
     request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response
-where
-    F: Future<Output = Response>,
-{
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let codings = match codings(request.headers()) {
         Ok(codings) if codings.is_empty() => return next(request).await,
         Ok(codings) => codings,

@@ -30,14 +30,11 @@ const ALLOWED_ORIGIN: HeaderName = HeaderName::from_static("webhook-allowed-orig
 const ALLOWED_RATE: HeaderName = HeaderName::from_static("webhook-allowed-rate");
 
 /// Lets the pages in `http.origins` read any answer, errors included.
-pub(super) async fn share<F>(
+pub(super) async fn share(
     app: &App,
     request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response
-where
-    F: Future<Output = Response>,
-{
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     let origin = origin(request.headers(), &app.config.http);
     let mut response = next(request).await;
     let headers = response.headers_mut();
@@ -58,14 +55,11 @@ fn origin(headers: &HeaderMap, config: &HttpConfig) -> Option<HeaderValue> {
 }
 
 /// Answers `OPTIONS`.
-pub(super) async fn options<F>(
+pub(super) async fn options(
     app: &App,
     request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response
-where
-    F: Future<Output = Response>,
-{
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     if request.method() != Method::OPTIONS {
         return next(request).await;
     }

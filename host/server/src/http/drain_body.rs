@@ -20,10 +20,10 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 /// Sends the answer only after the body has arrived completely, after its sender has aborted
 /// it, or when [`DRAIN`] has passed since the body was last read.
-pub(super) async fn drain<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
-where
-    F: Future<Output = Response>,
-{
+pub(super) async fn drain(
+    request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     if request.body().is_end_stream() {
         return next(request).await;
     }

@@ -13,14 +13,11 @@ use crate::problem::Problem;
 
 /// Answers a request only if it names this server and comes from no page or from a page
 /// that may call the server.
-pub(super) async fn check<F>(
+pub(super) async fn check(
     app: &App,
     request: Request,
-    next: impl FnOnce(Request) -> F,
-) -> Response
-where
-    F: Future<Output = Response>,
-{
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     match allowed(request.headers(), request.uri(), &app.config.http) {
         Ok(()) => next(request).await,
         Err(problem) => problem.into_response(),

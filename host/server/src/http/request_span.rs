@@ -8,10 +8,10 @@ use http::{HeaderMap, Method};
 use tracing::Instrument as _;
 
 /// Runs the request in a span that continues the caller's trace.
-pub(super) async fn request<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
-where
-    F: Future<Output = Response>,
-{
+pub(super) async fn request(
+    request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     // The route's pattern, not the path: names from clients would create an unlimited
     // number of metrics.
     let route = request

@@ -14,10 +14,10 @@ pub(super) struct Reserved;
 
 /// Answers on a reserved connection only requests that are [`is_administration`].
 /// Others get a 503.
-pub(super) async fn check<F>(request: Request, next: impl FnOnce(Request) -> F) -> Response
-where
-    F: Future<Output = Response>,
-{
+pub(super) async fn check(
+    request: Request,
+    next: impl AsyncFnOnce(Request) -> Response,
+) -> Response {
     if request.extensions().get::<Reserved>().is_some() && !is_administration(&request) {
         let detail = "all connections for this kind of request are in use";
         return Problem::new("LAN-0420", detail).into_response();
