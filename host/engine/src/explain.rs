@@ -18,6 +18,7 @@ use crate::registry::VersionBuild;
 use crate::row_change::{ChangeCause, RowChange};
 use crate::row_watch::RowWatch;
 use crate::shard_handle::ShardHandle;
+use crate::status_queries::halted;
 use crate::{Engine, EngineError, PluginError};
 
 /// The number of entries of the change log that are read at a time.
@@ -233,7 +234,7 @@ impl Explanation {
         pace: ExplainPace<'_>,
     ) -> Result<VecDeque<RowChange>, EngineError> {
         let handle = &self.build.handles[index];
-        let live = handle.store.clone().ok_or_else(|| unreadable(handle))?;
+        let live = handle.store.clone().ok_or_else(|| halted(handle))?;
         let ExplainRequest { key, changes_max, bytes_max, .. } = &self.request;
         let watch = RowWatch::new(self.table, key, *changes_max, *bytes_max);
         let scratch = self.engine.ports.stores.temporary()?;
@@ -326,15 +327,10 @@ impl Explanation {
     }
 }
 
-fn unreadable(handle: &ShardHandle) -> EngineError {
-    let reason = handle.snapshot.lock().halted.clone().unwrap_or_default();
-    EngineError::Halted(handle.id.projection.clone(), handle.id.version.clone(), reason)
-}
-
 fn failed(handle: &ShardHandle, ended: EndReason) -> EngineError {
     match ended {
         EndReason::Verdict(_, reason) => EngineError::Host(reason),
-        EndReason::Stopped => unreadable(handle),
+        EndReason::Stopped => halted(handle),
     }
 }
 
