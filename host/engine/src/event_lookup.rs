@@ -1,12 +1,12 @@
 //! Reads single events of the log by their offset.
 
 use lantern_core::{
-    Event, HEARTBEAT_TYPE, Log, LogError, LogRead, Offset, PartitionId, Timestamp, TypeFilter,
-    UNREADABLE_TYPE, read_or_wait,
+    Event, EventRef, HEARTBEAT_TYPE, Log, LogError, LogRead, Offset, PartitionId, Timestamp,
+    TypeFilter, UNREADABLE_TYPE, read_or_wait,
 };
 
-/// The event at `offset` and its append time, which may be unknown. `None` if the log has
-/// no event at this offset.
+/// The event at `offset` without its payload, and its append time, which may be unknown. `None` if
+/// the log has no event at this offset.
 ///
 /// # Errors
 /// [`LogError`] if the log cannot be read, or does not contain this offset any more.
@@ -24,8 +24,8 @@ pub(crate) fn event_at(
             LogRead::Chunk(chunk) => {
                 let index = chunk.index_of(offset);
                 if index < chunk.events.len() && chunk.offset(index) == offset {
-                    let event = chunk.events.get(index).to_owned();
-                    return Ok(Some((event, chunk.appended(index))));
+                    let event = EventRef { data: &[], ..chunk.events.get(index) };
+                    return Ok(Some((event.to_owned(), chunk.appended(index))));
                 }
                 next = chunk.end().max(next.next());
             }
