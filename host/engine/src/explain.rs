@@ -298,22 +298,27 @@ impl Explanation {
         changes: &mut VecDeque<RowChange>,
     ) -> Result<Option<(Timestamp, RowChange, Option<ExplainedEvent>)>, EngineError> {
         let Some(change) = changes.pop_back() else { return Ok(None) };
-        let by_event = matches!(change.cause, ChangeCause::Event | ChangeCause::Retry { .. });
-        // A timer or an expiry follows the event that has moved the watermark.
-        let after = match change.cause {
-            ChangeCause::Event => change.offset,
-            ChangeCause::Retry { at } => Offset(at.0.saturating_sub(1)),
+        let own = || self.event(change.partition, change.offset);
+        let before = |next: Offset| self.event(change.partition, Offset(next.0.saturating_sub(1)));
+        let time_of = |event: &Option<ExplainedEvent>| match event {
+            Some(ExplainedEvent { event, appended }) => appended.unwrap_or(event.time),
+            None => Timestamp::MIN,
+        };
+        let (time, event) = match change.cause {
+            ChangeCause::Event => {
+                let event = own()?;
+                (time_of(&event), event)
+            }
+            ChangeCause::Retry { at } => (time_of(&before(at)?), own()?),
+            // A timer or an expiry follows the event that has moved the watermark.
             ChangeCause::Timer { .. } | ChangeCause::Expiry => {
-                Offset(change.offset.0.saturating_sub(1))
+                (time_of(&before(change.offset)?), None)
             }
         };
-        let time = self.event(change.partition, after)?;
-        let time = time.map_or(Timestamp::MIN, |event| event.appended.unwrap_or(event.event.time));
-        let event = if by_event { self.event(change.partition, change.offset)? } else { None };
         Ok(Some((time, change, event)))
     }
 
-    /// The event at `offset`; `None` if retention has deleted it meanwhile.
+    /// The event at `offset` without its payload; `None` if retention has deleted it meanwhile.
     fn event(
         &self,
         partition: PartitionId,
