@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::runtime::Handle;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -67,13 +66,7 @@ impl Replay {
     /// stops.
     pub(crate) fn pace(&mut self, events: u64) -> Result<(), String> {
         let ReplayConfig { events_max, time_s_max, .. } = self.app.config.replay;
-        let pause = self.throttle.earned();
-        if !pause.is_zero() {
-            let cancelled = self.cancelled.cancelled();
-            // An error means that the pause is over.
-            let _ = Handle::current().block_on(tokio::time::timeout(pause, cancelled));
-            self.throttle.taken();
-        }
+        self.throttle.pause(&self.cancelled);
         if self.app.tasks.stopping.is_cancelled() {
             return Err("the server is shutting down".into());
         }

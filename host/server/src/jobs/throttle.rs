@@ -2,10 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+
 /// Pauses that are shorter than this are added up until they reach it.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// The longest pause. The work between two pauses rarely needs a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+
 /// Pauses that keep the work within its share of a thread.
 pub(super) struct Throttle {
     percent: u32,
@@ -18,18 +22,24 @@ impl Throttle {
         Self { percent: percent.clamp(1, 100), since: Instant::now(), saved: Duration::ZERO }
     }
 
+    /// Waits for the pause that is due now. It ends early if `stop` is cancelled.
+    pub(super) fn pause(&mut self, stop: &CancellationToken) {
+        let pause = self.earned();
+        if !pause.is_zero() {
+            // An error means that the pause is over.
+            let _ = Handle::current().block_on(tokio::time::timeout(pause, stop.cancelled()));
+            self.since = Instant::now();
+        }
+    }
+
     /// The pause that is due now; zero until it is at least [`PAUSE_MIN`].
-    pub(super) fn earned(&mut self) -> Duration {
+    fn earned(&mut self) -> Duration {
         self.saved += self.since.elapsed() * (100 - self.percent) / self.percent;
         self.since = Instant::now();
         if self.saved < PAUSE_MIN {
             return Duration::ZERO;
         }
         std::mem::take(&mut self.saved).min(PAUSE_MAX)
-    }
-
-    pub(super) fn taken(&mut self) {
-        self.since = Instant::now();
     }
 }
 

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use lantern_core::VersionId;
 use lantern_engine::{EngineError, ProjectionStatus, Verdict, Verification, VerifyStatus};
-use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 use super::throttle::Throttle;
@@ -100,12 +99,7 @@ fn run(app: &App, verification: Verification) {
         metrics::counter!("lantern_verify_events_total", "projection" => projection.clone())
             .increment(status.events - counted);
         counted = status.events;
-        let pause = throttle.earned();
-        if !pause.is_zero() {
-            let goes_on = Handle::current().block_on(wait(app, pause));
-            throttle.taken();
-            return goes_on;
-        }
+        throttle.pause(&app.tasks.stopping);
         !app.tasks.stopping.is_cancelled()
     });
     log_result(&projection, &status);
