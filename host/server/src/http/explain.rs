@@ -80,7 +80,7 @@ pub(crate) async fn explain(
     match answer_format(&headers, &[AnswerFormat::Json, AnswerFormat::Ndjson]) {
         AnswerFormat::Ndjson => Ok(stream_lines(prepared, replay, guard)),
         _ => {
-            let explained = replay.run(move |_, replay| prepared.run(replay, &mut |_| ())).await;
+            let explained = replay.run(move |replay| prepared.run(replay, &mut |_| ())).await;
             drop(guard);
             Ok(axum::Json(explained?).into_response())
         }
@@ -123,7 +123,7 @@ impl Prepared {
 /// An answer that is written while the log is folded.
 fn stream_lines(mut prepared: Prepared, replay: Replay, guard: DropGuard) -> Response {
     let (sender, receiver) = mpsc::channel::<Bytes>(LINES_MAX);
-    let folding = replay.run(move |_, replay| {
+    let folding = replay.run(move |replay| {
         // If the client has gone, `replay` ends the fold.
         let send = |line: &ExplainLine| drop(sender.blocking_send(line_of(line)));
         for commit in std::mem::take(&mut prepared.commits) {

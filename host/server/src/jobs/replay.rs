@@ -47,16 +47,16 @@ impl Replay {
     /// Runs `work` on a thread that may block. It must call [`Replay::pace`] regularly.
     pub(crate) async fn run<T: Send + 'static>(
         self,
-        work: impl FnOnce(&App, Self) -> Result<T, Problem> + Send + 'static,
+        work: impl FnOnce(Self) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         let app = Arc::clone(&self.app);
-        let folding = app.tasks.verifications.spawn_blocking({
-            let app = Arc::clone(&app);
-            move || work(&app, self)
-        });
-        folding.await.unwrap_or_else(|panicked| {
-            Err(Problem::new("LAN-0413", format!("a request ended unexpectedly: {panicked}")))
+        // The server waits for the thread before it stops, even if the client has gone.
+        let tracked = app.tasks.verifications.token();
+        app.blocking(move |_| {
+            let _tracked = tracked;
+            work(self)
         })
+        .await
     }
 
     /// Pauses as `replay.thread_percent` requires, after `events` events were folded.

@@ -62,11 +62,11 @@ async fn folds_for_requests_are_limited_and_end_with_their_client() {
     fixture.get(&path).await.is_problem("LAN-0440", "`replay.at_once_max`");
     // The body that is dropped is that of a client that has gone.
     drop(guard);
-    let ended = replay.run(|_, mut replay| Ok(replay.pace(1))).await.unwrap();
+    let ended = replay.run(|mut replay| Ok(replay.pace(1))).await.unwrap();
     assert_eq!(ended.unwrap_err(), "the client has disconnected");
     let (mut late, _guard) = crate::jobs::replay::Replay::begin(&fixture.app).unwrap();
     late.started -= Duration::from_secs(fixture.app.config.replay.time_s_max);
-    let ended = late.run(|_, mut replay| Ok(replay.pace(1))).await.unwrap();
+    let ended = late.run(|mut replay| Ok(replay.pace(1))).await.unwrap();
     assert!(ended.unwrap_err().contains("`replay.time_s_max`"));
     fixture.get(&path).await.expect_ok();
 }
