@@ -200,7 +200,7 @@ impl App {
     /// Refuses the request if the server is shutting down.
     pub(crate) fn check_open(&self) -> Result<(), Problem> {
         if self.tasks.stopping.is_cancelled() {
-            return Err(Problem::new("LAN-0215", "the server is shutting down"));
+            return Err(stopping());
         }
         Ok(())
     }
