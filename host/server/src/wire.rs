@@ -215,9 +215,12 @@ fn explained_partition(it: engine::ExplainedShard) -> api::ExplainedPartition {
 
 /// A commit that changed a row.
 pub(crate) fn committed_row(it: engine::CommittedRow) -> api::CommittedRow {
-    let engine::CommittedRow { partition, commit, next, row: after } = it;
-    let row = row(after.as_deref());
-    api::CommittedRow { partition: partition.0, commit, next: next.0, row }
+    convert!(it, CommittedRow {
+        commit;
+        partition = partition.0,
+        next = next.0,
+        row = self::row(row.as_deref()),
+    })
 }
 
 fn row_change(it: engine::RowChange, event: Option<engine::ExplainedEvent>) -> api::RowChange {
@@ -262,7 +265,7 @@ fn change_log(it: engine::ChangeLogLine) -> api::ChangeLog {
 }
 
 /// A row of a public table, which is a JSON object, on one line.
-pub(crate) fn row(value: Option<&[u8]>) -> Option<api::RawJson> {
+fn row(value: Option<&[u8]>) -> Option<api::RawJson> {
     let text = String::from_utf8_lossy(value?).replace(['\n', '\r'], " ");
     Some(api::RawJson::new(&text))
 }
