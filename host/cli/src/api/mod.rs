@@ -268,16 +268,11 @@ impl Api {
     /// line of the answer as soon as it arrives.
     pub(crate) async fn explain(
         &self,
-        (projection, table): (&str, &str),
+        table: (&str, &str),
         query: &[(&str, String)],
         take: impl FnMut(ExplainLine),
     ) -> Answer<()> {
-        let path = format!("/v1/tables/{}/{}/explain", escaped(projection), escaped(table));
-        let mut path = Path::new(&path);
-        for (name, value) in query {
-            path.add(name, value);
-        }
-        self.get_as(&path, NDJSON).await?.json_lines(take).await
+        self.get_as(&table_path(table, "/explain", query), NDJSON).await?.json_lines(take).await
     }
 
     /// Rows of a table; `query` contains parameters under the API's names.
@@ -286,7 +281,7 @@ impl Api {
         table: (&str, &str),
         query: &[(&str, String)],
     ) -> Answer<TablePage> {
-        Ok(flattened(self.get(&table_path(table, query)).await?))
+        Ok(flattened(self.get(&table_path(table, "", query)).await?))
     }
 
     /// Requests rows in the order of a field, or groups.
@@ -295,7 +290,7 @@ impl Api {
         table: (&str, &str),
         query: &[(&str, String)],
     ) -> Answer<QueryPage> {
-        self.get(&table_path(table, query)).await
+        self.get(&table_path(table, "", query)).await
     }
 
     /// Requests rows or groups as CSV, and the cursor of the next page.
@@ -304,14 +299,15 @@ impl Api {
         table: (&str, &str),
         query: &[(&str, String)],
     ) -> Answer<(String, Option<String>)> {
-        let answer = self.get_as(&table_path(table, query), "text/csv").await?;
+        let answer = self.get_as(&table_path(table, "", query), "text/csv").await?;
         let next = answer.header("lantern-next");
         Ok((answer.text().await?, next))
     }
 }
 
-fn table_path((projection, table): (&str, &str), query: &[(&str, String)]) -> Path {
-    let mut path = Path::new(&format!("/v1/tables/{}/{}", escaped(projection), escaped(table)));
+fn table_path((projection, table): (&str, &str), rest: &str, query: &[(&str, String)]) -> Path {
+    let path = format!("/v1/tables/{}/{}{rest}", escaped(projection), escaped(table));
+    let mut path = Path::new(&path);
     for (name, value) in query {
         path.add(name, value);
     }
