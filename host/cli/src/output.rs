@@ -234,6 +234,13 @@ pub(crate) enum Progress {
     Endless,
 }
 
+/// Returns the position of a bar of [`Progress::PerMille`] for `percent` of the work.
+pub(crate) fn per_mille(percent: f64) -> u64 {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
+    let per_mille = (percent.clamp(0.0, 100.0) * 10.0) as u64;
+    per_mille
+}
+
 /// Creates a progress bar on standard error. It is hidden if standard error is not a terminal, or
 /// if `as_json` is set.
 pub(crate) fn progress(kind: Progress, as_json: bool) -> ProgressBar {

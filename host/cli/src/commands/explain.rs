@@ -52,7 +52,7 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
     let take = |line| match line {
         ExplainLine::Commit(commit) => commits.push(commit),
         ExplainLine::Progress { events, percent } => {
-            bar.set_position(per_mille(percent));
+            bar.set_position(output::per_mille(percent));
             bar.set_message(format!("{} folded", output::events(events)));
         }
         ExplainLine::Explanation(explanation) => result = Some(Ok(explanation)),
@@ -83,12 +83,6 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
 fn refused(problem: Problem) -> Failure {
     let status = problem.status;
     Refusal::from(problem).into_failure(status)
-}
-
-fn per_mille(percent: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-    let per_mille = (percent.clamp(0.0, 100.0) * 10.0) as u64;
-    per_mille
 }
 
 fn print(args: &Args, explanation: &Explanation) {

@@ -95,7 +95,7 @@ async fn one(
             );
             return Err(Failure::new(Exit::Failure, message).help("start it again"));
         };
-        bar.set_position(per_mille(status.percent));
+        bar.set_position(output::per_mille(status.percent));
         bar.set_message(format!(
             "{name}: {} events folded, {} rows compared",
             output::count(status.events),
@@ -107,12 +107,6 @@ async fn one(
         }
         tokio::time::sleep(POLL).await;
     }
-}
-
-fn per_mille(percent: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-    let per_mille = (percent.clamp(0.0, 100.0) * 10.0) as u64;
-    per_mille
 }
 
 fn print(name: &str, status: &VerifyStatus) {
