@@ -361,7 +361,7 @@ fn line_sink(lines: Arc<Mutex<Vec<LogLine>>>, most: usize, partition: PartitionI
                 version: String::new(),
                 partition: partition.0,
                 offset: offset.0,
-                level: format!("{level:?}").to_lowercase(),
+                level: level.name().into(),
                 message: message.to_owned(),
             });
         }

@@ -125,7 +125,7 @@ impl RowWatch {
         };
         let logs = call.logged.iter().take(LOG_LINES_MAX);
         let logs = logs.map(|(_, level, message)| ChangeLogLine {
-            level: format!("{level:?}").to_lowercase(),
+            level: level.name().into(),
             message: message.clone(),
         });
         self.add(RowChange {

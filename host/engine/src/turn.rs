@@ -316,7 +316,7 @@ impl Engine {
                 version: id.version.0.clone(),
                 partition: id.partition.0,
                 offset: offset.0,
-                level: format!("{level:?}").to_lowercase(),
+                level: level.name().into(),
                 message: message.to_owned(),
             };
             let mut lines = lines.lock();

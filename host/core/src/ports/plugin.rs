@@ -313,3 +313,17 @@ pub enum Level {
     /// The message reports a failure.
     Error,
 }
+
+impl Level {
+    /// Returns the name of the level in lower case.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Trace => "trace",
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
