@@ -23,8 +23,8 @@ type callState struct {
 	// inEvent is whether Apply is running.
 	inEvent bool
 	// inSetup is whether Setup is running.
-	inSetup    bool
-	hasTenant  bool
+	inSetup bool
+	// tenant is that of the timer or event in progress; empty if it has none.
 	tenant     string
 	failed     *problem
 	parameters string
@@ -203,7 +203,6 @@ func fire(given *batch) bool {
 	for i, due := range given.timers {
 		tenant, rest, _ := splitTenant(due.key)
 		call.cause = uint32(i)
-		call.hasTenant = tenant != ""
 		call.tenant = tenant
 		timer := Timer{Key: rest, Tenant: tenant, At: due.at, Watermark: given.watermark, Offset: due.offset, fullKey: due.key}
 		if registered.OnTimer != nil {
@@ -222,7 +221,6 @@ func applyEvent(given *batch, i int) bool {
 	event := Event{batch: given, index: i}
 	emittedBefore := len(call.emitted)
 	call.cause = uint32(len(given.timers) + i)
-	call.hasTenant = true
 	call.tenant = given.tenant.view(i)
 	call.inEvent = true
 	call.timers = call.timers[:0]

@@ -68,7 +68,7 @@ func timerFits(key string) bool {
 		fail("timers need event time: set Tick in the projection")
 	case !ok:
 		fail("U+0000 cannot be part of a timer's key")
-	case tenant != "" && !(call.hasTenant && call.tenant == tenant):
+	case tenant != "" && tenant != call.tenant:
 		fail("a timer's tenant is not that of the event or timer that sets it")
 	case rest == "":
 		fail("a timer's key cannot be empty")
