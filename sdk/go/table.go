@@ -3,6 +3,7 @@ package lantern
 import (
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"unsafe"
 )
@@ -312,12 +313,10 @@ func (t *Table[T]) check() {
 
 // undo puts back what the event in progress has changed.
 func (t *Table[T]) undo() {
-	for _, e := range t.touched {
-		listed := e.now.listed
+	// The last one first: it is at the end of the list of changed rows.
+	for _, e := range slices.Backward(t.touched) {
 		e.now = e.before
-		// It stays in the list: written again, an unchanged row stays the same.
-		if listed && !e.now.listed {
-			e.now.listed = false
+		if !e.now.listed {
 			t.unlist(e)
 		}
 	}
