@@ -296,6 +296,38 @@ func (r *reader) pass(depth int) error {
 	return err
 }
 
+// members reads an object. It calls `read` at the value of each member, which `read` must pass
+// over.
+func (r *reader) members(read func(name string) error) error {
+	if r.next() != '{' {
+		return errJSON
+	}
+	r.at++
+	for n := 0; ; n++ {
+		if r.next() == '}' && n == 0 {
+			break
+		}
+		name, ok := r.string()
+		if !ok || r.next() != ':' {
+			return errJSON
+		}
+		r.at++
+		r.space()
+		if err := read(name); err != nil {
+			return err
+		}
+		if r.next() == '}' {
+			break
+		}
+		if !r.expect(",") {
+			return errJSON
+		}
+		r.space()
+	}
+	r.at++
+	return nil
+}
+
 // canonicalJSON brings JSON into the form that rows have.
 func canonicalJSON(text string) (string, error) {
 	r := &reader{text: text}
@@ -314,7 +346,6 @@ func canonical(out []byte, r *reader, depth int, write bool) ([]byte, error) {
 		if depth == depthMax {
 			return out, errDepth
 		}
-		r.at++
 		if first == '[' {
 			return canonicalArray(out, r, depth, write)
 		}
@@ -370,6 +401,7 @@ func canonicalNumber(out []byte, r *reader, write bool) ([]byte, error) {
 }
 
 func canonicalArray(out []byte, r *reader, depth int, write bool) ([]byte, error) {
+	r.at++
 	if write {
 		out = append(out, '[')
 	}
@@ -404,33 +436,15 @@ func canonicalObject(out []byte, r *reader, depth int, write bool) ([]byte, erro
 		value []byte
 	}
 	var members []member
-	for n := 0; ; n++ {
-		if r.next() == '}' && n == 0 {
-			break
-		}
-		name, ok := r.string()
-		if !ok || r.next() != ':' {
-			return out, errJSON
-		}
-		r.at++
+	err := r.members(func(name string) error {
 		value, err := canonical(nil, r, depth+1, write)
-		if err != nil {
-			return out, err
-		}
 		if write {
 			members = append(members, member{name, value})
 		}
-		if r.next() == '}' {
-			break
-		}
-		if !r.expect(",") {
-			return out, errJSON
-		}
-		r.space()
-	}
-	r.at++
-	if !write {
-		return out, nil
+		return err
+	})
+	if err != nil || !write {
+		return out, err
 	}
 	// The last one of members with the same name counts.
 	sort.SliceStable(members, func(a, b int) bool { return members[a].name < members[b].name })

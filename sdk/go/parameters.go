@@ -1,6 +1,7 @@
 package lantern
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strconv"
@@ -8,7 +9,6 @@ import (
 
 // Parameters are the values that a version was uploaded with. Read them in Setup.
 type Parameters struct {
-	names  []string
 	values map[string]string
 }
 
@@ -20,31 +20,27 @@ func ReadParameters(names ...string) (*Parameters, error) {
 	if r.next() == 0 {
 		return read, nil
 	}
-	if !r.expect("{") {
-		return nil, fmt.Errorf("the parameters are not a JSON object")
-	}
-	for r.next() != '}' {
-		name, ok := r.string()
-		if !ok || r.next() != ':' {
-			return nil, fmt.Errorf("the parameters are not a JSON object")
-		}
-		r.at++
+	err := r.members(func(name string) error {
 		value, err := r.value()
 		if err != nil {
-			return nil, fmt.Errorf("the parameter %q: %w", name, err)
+			return fmt.Errorf("the parameter %q: %w", name, err)
 		}
 		if !slices.Contains(names, name) {
-			return nil, fmt.Errorf("there is no parameter %q", name)
+			return fmt.Errorf("there is no parameter %q", name)
 		}
 		if _, twice := read.values[name]; twice {
-			return nil, fmt.Errorf("the parameter %q is given more than once", name)
+			return fmt.Errorf("the parameter %q is given more than once", name)
 		}
 		if value != "null" {
 			read.values[name] = value
 		}
-		if r.next() == ',' {
-			r.at++
-		}
+		return nil
+	})
+	if err == errJSON {
+		err = errors.New("the parameters are not a JSON object")
+	}
+	if err != nil {
+		return nil, err
 	}
 	return read, nil
 }

@@ -27,38 +27,20 @@ const (
 // sketchBytes reads the member `sketch` of the JSON object at the reader, which must have the
 // members that this package writes. It passes over the others.
 func sketchBytes(r *reader) ([]byte, bool) {
-	if !r.expect("{") {
-		return nil, false
-	}
 	var bytes []byte
-	found := false
-	for r.next() != '}' {
-		name, ok := r.string()
-		if !ok || r.next() != ':' {
-			return nil, false
+	err := r.members(func(name string) error {
+		if name != "sketch" {
+			return r.pass(0)
 		}
-		r.at++
-		r.space()
-		if name == "sketch" {
-			text, ok := r.string()
-			if !ok {
-				return nil, false
-			}
-			var err error
-			if bytes, err = base64.StdEncoding.Strict().DecodeString(text); err != nil {
-				return nil, false
-			}
-			found = len(bytes) > 0
-		} else if r.pass(0) != nil {
-			return nil, false
+		text, ok := r.string()
+		if !ok {
+			return errJSON
 		}
-		if r.next() == ',' {
-			r.at++
-			r.space()
-		}
-	}
-	r.at++
-	return bytes, found
+		var err error
+		bytes, err = base64.StdEncoding.Strict().DecodeString(text)
+		return err
+	})
+	return bytes, err == nil && len(bytes) > 0
 }
 
 func appendSketch(out, bytes []byte) []byte {

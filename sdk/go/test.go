@@ -178,28 +178,13 @@ func readEvent(line string) (testEvent, error) {
 // eachMember passes the members of a JSON object on, with their JSON.
 func eachMember(object string, pass func(name, value string)) error {
 	r := &reader{text: object}
-	if r.next() != '{' {
-		return errJSON
-	}
-	r.at++
-	for r.next() != '}' {
-		name, ok := r.string()
-		if !ok || r.next() != ':' {
-			return errJSON
-		}
-		r.at++
+	return r.members(func(name string) error {
 		value, err := r.value()
-		if err != nil {
-			return err
+		if err == nil {
+			pass(name, value)
 		}
-		pass(name, value)
-		if r.next() == ',' {
-			r.at++
-		} else if r.next() != '}' {
-			return errJSON
-		}
-	}
-	return nil
+		return err
+	})
 }
 
 func subscribed(kind string) bool {
