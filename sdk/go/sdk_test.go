@@ -133,7 +133,7 @@ func TestTheTableOfTimeZonesIsThatOfTheRustSDK(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	equal(t, zonesTable == string(shared), true)
+	equal(t, string(zonesTable) == string(shared), true)
 }
 
 func TestKeysEscapeWhatSeparatesTheirParts(t *testing.T) {

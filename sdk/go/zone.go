@@ -2,6 +2,7 @@ package lantern
 
 import (
 	_ "embed"
+	"encoding/binary"
 	"math"
 	"sort"
 )
@@ -10,7 +11,7 @@ import (
 // the two files. sdk/rust/src/zone/table.rs describes its format.
 //
 //go:embed zones.bin
-var zonesTable string
+var zonesTable []byte
 
 const (
 	unitSeconds = 30
@@ -51,7 +52,7 @@ func ZoneNamed(name string) *Zone {
 	at := 0
 	for zonesTable[at] != 0 {
 		length := int(zonesTable[at])
-		if zonesTable[at+1:at+1+length] == name {
+		if string(zonesTable[at+1:at+1+length]) == name {
 			start = int(zonesTable[at+1+length])<<8 | int(zonesTable[at+2+length])
 		}
 		at += length + 5
@@ -62,21 +63,16 @@ func ZoneNamed(name string) *Zone {
 	return decodeZone(zonesTable[at+1+start:])
 }
 
-func decodeZone(bytes string) *Zone {
+func decodeZone(bytes []byte) *Zone {
 	natural := func() int64 {
-		var value uint64
-		for shift := 0; ; shift += 7 {
-			each := bytes[0]
-			bytes = bytes[1:]
-			value |= uint64(each&127) << shift
-			if each < 128 {
-				return int64(value)
-			}
-		}
+		value, length := binary.Uvarint(bytes)
+		bytes = bytes[length:]
+		return int64(value)
 	}
 	signed := func() int64 {
-		value := uint64(natural())
-		return int64(value>>1) ^ -int64(value&1)
+		value, length := binary.Varint(bytes)
+		bytes = bytes[length:]
+		return value
 	}
 	offsets := make([]int64, natural())
 	for i := range offsets {
