@@ -5,6 +5,7 @@ package lantern
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"os"
 	"slices"
@@ -227,10 +228,7 @@ func (t *Test) fold(events []testEvent) {
 
 // call calls the projection, and undoes everything if the call fails.
 func (t *Test) call(given *batch) *failure {
-	timers, emitted := make(map[string]setTimer, len(t.timers)), len(t.emitted)
-	for key, timer := range t.timers {
-		timers[key] = timer
-	}
+	timers, emitted := maps.Clone(t.timers), len(t.emitted)
 	// A timer that fires is no longer set, unless the call sets it again.
 	for _, due := range given.timers {
 		delete(t.timers, due.key)

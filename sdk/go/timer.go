@@ -1,6 +1,9 @@
 package lantern
 
-import "strconv"
+import (
+	"slices"
+	"strconv"
+)
 
 // Timer is a timer that fires.
 type Timer struct {
@@ -113,11 +116,9 @@ func (t *Timer) IsOwn() bool { return len(t.Key) > 0 && t.Key[0] == ownTimer[0] 
 // Emit appends an event to the log, when the call has succeeded. Its tenant is that of the
 // event or timer in progress.
 func Emit(eventType, subject string, time Time, data JSON) {
-	for _, known := range registered.Emits {
-		if known == eventType {
-			call.emitted = append(call.emitted, newEvent{call.cause, eventType, subject, time, data})
-			return
-		}
+	if !slices.Contains(registered.Emits, eventType) {
+		fail("the event type %q is not in Emits", eventType)
+		return
 	}
-	fail("the event type %q is not in Emits", eventType)
+	call.emitted = append(call.emitted, newEvent{call.cause, eventType, subject, time, data})
 }

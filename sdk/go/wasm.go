@@ -4,6 +4,7 @@ package lantern
 
 import (
 	"runtime/debug"
+	"strings"
 	"structs"
 	"unsafe"
 )
@@ -430,7 +431,7 @@ var setupAnswer struct {
 
 //go:wasmexport lantern:projection/projector@0.2.0#setup
 func witSetup(parameters address, length uint32) address {
-	given := string([]byte(stringOf(witText{at: parameters, count: length})))
+	given := strings.Clone(stringOf(witText{at: parameters, count: length}))
 	setupAnswer.failed = 0
 	if message := setup(given); message != "" {
 		setupAnswer.failed = 1
@@ -498,10 +499,10 @@ func batchOf(given *witBatch) *batch {
 	}
 	// The projection may keep these texts.
 	for _, timer := range sliceOf[witTimer](given.timers) {
-		made.timers = append(made.timers, dueTimer{Time(timer.at), string([]byte(stringOf(timer.key))), timer.offset})
+		made.timers = append(made.timers, dueTimer{Time(timer.at), strings.Clone(stringOf(timer.key)), timer.offset})
 	}
 	for _, name := range sliceOf[witText](given.typeNames) {
-		made.typeNames = append(made.typeNames, string([]byte(stringOf(name))))
+		made.typeNames = append(made.typeNames, strings.Clone(stringOf(name)))
 	}
 	for _, member := range sliceOf[witMemberColumn](given.members) {
 		made.members = append(made.members, memberOf(member))

@@ -3,6 +3,7 @@ package lantern
 import (
 	"encoding/binary"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -18,9 +19,7 @@ func WindowsOf(size, hop Duration, time Time) []Window {
 	for start := newest; start > time-Time(size); start -= Time(hop) {
 		windows = append(windows, Window{start, start + Time(size)})
 	}
-	for a, b := 0, len(windows)-1; a < b; a, b = a+1, b-1 {
-		windows[a], windows[b] = windows[b], windows[a]
-	}
+	slices.Reverse(windows)
 	return windows
 }
 
@@ -338,9 +337,7 @@ func (s *Sliding) Add(event *Event, key string, value int64) (Slide, bool) {
 	for at > 0 && of.values[at-1].time > time {
 		at--
 	}
-	of.values = append(of.values, recentValue{})
-	copy(of.values[at+1:], of.values[at:])
-	of.values[at] = recentValue{time, value}
+	of.values = slices.Insert(of.values, at, recentValue{time, value})
 	// All windows up to the watermark were returned.
 	if time < event.Watermark() {
 		of.settled++
