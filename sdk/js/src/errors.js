@@ -49,16 +49,20 @@ export function isFatal(error) {
   return error instanceof Error && (error.name === "InternalError" || (error instanceof RangeError && error.message.includes("call stack")));
 }
 
+/** How much of a text a message shows. */
+const TEXT_MAX = 64;
 const SHOWN_MAX = 256;
 // Most events may fail, and many of them with the same key or value.
 const shown = new Map();
 
 function showText(text) {
-  let json = shown.get(text);
+  // The long text itself is not kept: values of events may take all memory together.
+  const short = text.length > TEXT_MAX ? text.slice(0, TEXT_MAX) + "…" : text;
+  let json = shown.get(short);
   if (json === undefined) {
-    json = JSON.stringify(text.length > 64 ? text.slice(0, 64) + "…" : text);
+    json = JSON.stringify(short);
     if (shown.size >= SHOWN_MAX) shown.clear();
-    shown.set(text, json);
+    shown.set(short, json);
   }
   return json;
 }
@@ -91,8 +95,10 @@ const known = new Map();
 export function closest(name, names) {
   const kept = known.get(name);
   if (kept !== undefined && kept.names === names) return kept.best;
-  if (known.size >= CLOSEST_MAX) known.clear();
   const best = findClosest(name, names);
+  // Long names may come from events, and would take all memory together.
+  if (name.length > TEXT_MAX) return best;
+  if (known.size >= CLOSEST_MAX) known.clear();
   known.set(name, { names, best });
   return best;
 }
