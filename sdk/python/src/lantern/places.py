@@ -40,14 +40,25 @@ def frames(
     trace: "TracebackType | None", sources: Mapping[str, str]
 ) -> list[tuple[str, int, str]]:
     """File, line and function of the frames of the projection, outermost first."""
+    return [
+        (code.co_filename, line, code.co_name) for _, code, line in _own_frames(trace, sources)
+    ]
+
+
+def _own_frames(
+    trace: "TracebackType | None", sources: Mapping[str, str]
+) -> "list[tuple[int, CodeType, int]]":
+    """Depth, code and line of the frames of the projection, outermost first."""
     found = []
+    depth = 0
     while trace is not None:
         code = trace.tb_frame.f_code
         name = code.co_filename
-        if name in sources or not _is_own(name):
-            found.append((name, trace.tb_lineno, code.co_name))
-        trace = trace.tb_next
-    named = [frame for frame in found if frame[0] in sources]
+        is_sdk = name.startswith("<") or name.startswith(_OWN)
+        if name in sources or not is_sdk:
+            found.append((depth, code, trace.tb_lineno))
+        trace, depth = trace.tb_next, depth + 1
+    named = [frame for frame in found if frame[1].co_filename in sources]
     return named or found
 
 
@@ -141,8 +152,9 @@ class Places:
             key = self._key(first)
         kept = self._kept.get(key)
         if kept is None or not kept.is_place_of(first):
-            depth, code = _innermost(first, self._sources)
-            kept = _Kept(_place(error, self._sources, function), depth, code)
+            text = _place(error, self._sources, function)
+            found = _own_frames(first, self._sources)
+            kept = _Kept(text, *found[-1][:2]) if found else _Kept(text, -1, None)
             if len(self._kept) >= self._KEPT_MAX:
                 self._kept.clear()
             self._kept[key] = kept
@@ -158,26 +170,6 @@ class Places:
             key += (trace.tb_lasti, trace.tb_lineno)
             trace = trace.tb_next
         return tuple(key)
-
-
-def _innermost(
-    trace: "TracebackType | None", sources: Mapping[str, str]
-) -> "tuple[int, CodeType | None]":
-    """Depth and code of the innermost function that :func:`frames` returns."""
-    found: "tuple[int, CodeType | None]" = -1, None
-    is_named = False
-    depth = 0
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        named = code.co_filename in sources
-        if named or not (is_named or _is_own(code.co_filename)):
-            found, is_named = (depth, code), is_named or named
-        trace, depth = trace.tb_next, depth + 1
-    return found
-
-
-def _is_own(name: str) -> bool:
-    return name.startswith("<") or name.startswith(_OWN)
 
 
 def _place(error: BaseException, sources: Mapping[str, str], function: Any) -> str:
