@@ -15,7 +15,7 @@ type problem struct {
 	fault bool
 }
 
-// call is the call of the host in progress.
+// callState is the state of the host's call in progress.
 type callState struct {
 	batch *batch
 	// cause is the index of the timer or event in progress.

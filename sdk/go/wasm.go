@@ -116,7 +116,7 @@ func release(chunks, used int) {
 		arena.used = used
 		return
 	}
-	// The chunk of the mark may be full, and a later one is as good as it was.
+	// The rest of the marked chunk was too small, so the first chunk after it is kept instead.
 	clear(arena.chunks[chunks+1:])
 	arena.chunks = arena.chunks[:chunks+1]
 	arena.used = 0

@@ -69,7 +69,7 @@ async fn check(name: &str, media: &str, breaches: &[Breach], constants: &[&str])
     check_on(&server, name, breaches, constants).await;
 }
 
-/// The same, of a projection that is on the server.
+/// Checks a projection that is on the server already, as [`check`] does.
 async fn check_on(server: &Server, name: &str, breaches: &[Breach], constants: &[&str]) {
     let pid = server.pid();
     let mut sent = 0;
@@ -162,7 +162,7 @@ async fn a_plugin_in_go_that_breaks_the_rules_is_stopped() {
     let good = dir.path().join("good.ndjson");
     std::fs::write(&good, line("1", "r.count", "s", "{}")).unwrap();
     finish(lantern_with_interpreters().arg("test").args([&good, &plugin]));
-    // What differs from instance to instance is found by the check of determinism.
+    // The check of determinism finds values that differ from instance to instance.
     let random: String = (0..20).map(|n| line(n, "r.unseeded", "s", "{}")).collect();
     let events = dir.path().join("random.ndjson");
     std::fs::write(&events, random).unwrap();

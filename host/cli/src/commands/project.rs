@@ -317,7 +317,7 @@ fn scripts(folder: &Path) -> Outcome<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The name of a component in Go: the last part of the module's path in go.mod.
+/// Returns the name of a component in Go: the last part of the module's path in go.mod.
 fn go_name(path: &Path) -> Outcome<String> {
     let text = std::fs::read_to_string(path).map_err(anyhow::Error::from)?;
     let module = text.lines().find_map(|line| line.trim().strip_prefix("module "));
