@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use lantern_tests::{GO_TOOLCHAIN, go_component, guest, lantern, root, with_interpreters, without};
+use lantern_tests::{go, go_component, guest, lantern, root, with_interpreters, without};
 
 use crate::finish;
 
@@ -47,9 +47,7 @@ fn the_conformance_projection_in_go_gives_the_same_bytes_natively_and_in_the_hos
         return;
     }
     for folder in ["sdk/go", "sdk/conformance/go"] {
-        let mut test = Command::new("go");
-        test.env("GOTOOLCHAIN", GO_TOOLCHAIN).args(["test", "./..."]);
-        finish(test.current_dir(root().join(folder)));
+        finish(go().args(["test", "./..."]).current_dir(root().join(folder)));
     }
     let dir = tempfile::tempdir().unwrap();
     let component = go_component("sdk/conformance/go", dir.path()).unwrap();

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lantern_tests::{
-    GO_TOOLCHAIN, Server, interpreter_settings, lantern, lantern_with_interpreters, root,
+    Server, build_project, go, interpreter_settings, lantern, lantern_with_interpreters, root,
     with_interpreters, without,
 };
 use serde_json::{Value, json};
@@ -24,15 +24,6 @@ fn created(folder: &Path, arguments: &[&str]) -> PathBuf {
     new.args(["new", "order-counts", "--json"]).args(arguments);
     finish_in(folder, &mut new);
     folder.join("order-counts")
-}
-
-/// Builds the project in `folder`. Returns the path of the component.
-fn built(folder: &Path) -> PathBuf {
-    let mut build = lantern_with_interpreters();
-    build.env("GOTOOLCHAIN", GO_TOOLCHAIN);
-    let out = finish_in(folder, build.args(["build", "--json"]));
-    let built: Value = serde_json::from_str(&out).unwrap();
-    folder.join(built["file"].as_str().unwrap())
 }
 
 /// Folds the sample events with `plugin`, first without a server and then on one.
@@ -86,7 +77,7 @@ async fn a_project_in_python_is_created_built_tested_and_pushed() {
     }
     let dir = tempfile::tempdir().unwrap();
     let folder = created(dir.path(), &["--lang", "python", "--sdk", &sdk("python")]);
-    let component = built(&folder);
+    let component = build_project(&folder).unwrap();
     finish_in(&folder, Command::new(folder.join(".venv/bin/python")).args(["-m", "pytest", "-q"]));
     folds(&folder, &component).await;
 }
@@ -99,7 +90,7 @@ async fn a_project_in_javascript_or_typescript_is_created_built_tested_and_pushe
     for language in ["js", "ts"] {
         let dir = tempfile::tempdir().unwrap();
         let folder = created(dir.path(), &["--lang", language, "--sdk", &sdk("js")]);
-        let component = built(&folder);
+        let component = build_project(&folder).unwrap();
         finish_in(&folder, Command::new("npm").args(["test", "--silent"]));
         folds(&folder, &component).await;
     }
@@ -113,7 +104,7 @@ async fn a_project_in_c_is_created_built_tested_and_pushed() {
     install_zig();
     let dir = tempfile::tempdir().unwrap();
     let folder = created(dir.path(), &["--lang", "c", "--sdk", &sdk("c")]);
-    let component = built(&folder);
+    let component = build_project(&folder).unwrap();
     finish_in(&folder, Command::new("make").args(["--silent", "test"]));
     folds(&folder, &component).await;
 }
@@ -125,9 +116,8 @@ async fn a_project_in_go_is_created_built_tested_and_pushed() {
     }
     let dir = tempfile::tempdir().unwrap();
     let folder = created(dir.path(), &["--lang", "go", "--sdk", &sdk("go")]);
-    let component = built(&folder);
-    let mut test = Command::new("go");
-    finish_in(&folder, test.env("GOTOOLCHAIN", GO_TOOLCHAIN).args(["test", "./..."]));
+    let component = build_project(&folder).unwrap();
+    finish_in(&folder, go().args(["test", "./..."]));
     folds(&folder, &component).await;
 }
 

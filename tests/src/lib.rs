@@ -104,13 +104,36 @@ pub fn without(program: &str) -> bool {
 }
 
 /// The version of Go that builds plugins: the `go` command fetches it if it has another one.
-pub const GO_TOOLCHAIN: &str = "go1.26.8";
+const GO_TOOLCHAIN: &str = "go1.26.8";
 
-/// Builds a project in Go of this repository, such as `sdk/conformance/go`, in `folder`.
-/// Returns the component.
+/// Prepares a call of `go` in the version that builds plugins.
+#[must_use]
+pub fn go() -> Command {
+    let mut command = Command::new("go");
+    command.env("GOTOOLCHAIN", GO_TOOLCHAIN);
+    command
+}
+
+/// Builds the project in `folder` with `lantern build`. Returns the path of the component.
 ///
 /// # Errors
-/// If it cannot be built.
+/// Fails if it cannot be built. The error contains the output of the tools.
+pub fn build_project(folder: &Path) -> Result<PathBuf> {
+    let mut build = lantern_with_interpreters();
+    build.args(["build", "--json"]).current_dir(folder).env("GOTOOLCHAIN", GO_TOOLCHAIN);
+    let output = build.output()?;
+    if !output.status.success() {
+        bail!("{build:?}: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let built: Value = serde_json::from_slice(&output.stdout)?;
+    Ok(folder.join(built["file"].as_str().context("no file")?))
+}
+
+/// Builds a project in Go of this repository, such as `sdk/conformance/go`, in `folder`.
+/// Returns the path of the component.
+///
+/// # Errors
+/// Fails if it cannot be built.
 pub fn go_component(project: &str, folder: &Path) -> Result<PathBuf> {
     let source = root().join(project);
     for entry in std::fs::read_dir(&source)? {
@@ -127,14 +150,7 @@ pub fn go_component(project: &str, folder: &Path) -> Result<PathBuf> {
         None => line.to_owned(),
     });
     std::fs::write(folder.join("go.mod"), module.collect::<Vec<_>>().join("\n"))?;
-    let mut build = Command::new(lantern());
-    build.arg("build").arg(folder).arg("--json").env("GOTOOLCHAIN", GO_TOOLCHAIN);
-    let output = build.output()?;
-    if !output.status.success() {
-        bail!("{build:?}: {}", String::from_utf8_lossy(&output.stderr));
-    }
-    let built: Value = serde_json::from_slice(&output.stdout)?;
-    Ok(PathBuf::from(built["file"].as_str().context("no file")?))
+    build_project(folder)
 }
 
 fn built(variable: &str, default: &str) -> PathBuf {
