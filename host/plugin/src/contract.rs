@@ -12,7 +12,7 @@ use crate::LoadError;
 use crate::wasi;
 
 /// The WIT file of the contract, the same as in the SDKs.
-pub(crate) const WIT: &str = include_str!("../../../wit/projection.wit");
+const WIT: &str = include_str!("../../../wit/projection.wit");
 /// The name of its package.
 pub(crate) const PACKAGE: &str = "lantern:projection";
 /// The interface that a projection exports.
@@ -149,6 +149,11 @@ pub(crate) fn no_projector(version: &str, exports: &[String]) -> LoadError {
         names
     };
     LoadError::NoProjector { expected: format!("{PROJECTOR}@{version}"), exports }
+}
+
+/// Returns the contract, as a base for worlds that use its interfaces.
+pub(crate) fn resolve() -> Resolve {
+    CONTRACT.resolve.clone()
 }
 
 /// Returns the version of the contract that this host supports.

@@ -9,7 +9,6 @@
 use std::sync::LazyLock;
 
 use wit_component::{ComponentEncoder, StringEncoding, embed_component_metadata};
-use wit_parser::Resolve;
 
 use crate::LoadError;
 use crate::contract;
@@ -23,11 +22,8 @@ const WORLD: &str = "output";
 
 /// [`ADAPTER`] with the description of its import: the plugin's log.
 static DESCRIBED_ADAPTER: LazyLock<Vec<u8>> = LazyLock::new(|| {
-    let mut resolve = Resolve::default();
-    let contract = resolve.push_source("projection.wit", contract::WIT);
-    let contract = contract.expect("the contract is checked with the code");
-    let version = resolve.packages[contract].name.version.clone();
-    let version = version.expect("the contract has a version");
+    let mut resolve = contract::resolve();
+    let version = contract::version();
     let world = format!(
         "package lantern:preview1; world {WORLD} {{ import lantern:projection/logging@{version}; }}"
     );
@@ -45,7 +41,8 @@ static DESCRIBED_ADAPTER: LazyLock<Vec<u8>> = LazyLock::new(|| {
 /// plugin's log.
 ///
 /// # Errors
-/// [`LoadError`] if `module` has not the exports of the contract, or imports something else.
+/// Returns [`LoadError::Wrap`] if `module` lacks the exports of the contract, or imports something
+/// else.
 pub fn componentize(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     let failed = |reason: String| LoadError::Wrap { reason };
     let mut module = module.to_vec();
