@@ -455,6 +455,17 @@ impl Manifest {
     pub fn table(&self, name: &str) -> Option<(crate::TableId, &TableSpec)> {
         (0..).map(crate::TableId).zip(&self.tables).find(|(_, table)| table.name == name)
     }
+
+    /// Returns the ids and the declarations of the public tables.
+    pub fn public_tables(&self) -> impl Iterator<Item = (crate::TableId, &TableSpec)> {
+        (0..).map(crate::TableId).zip(&self.tables).filter(|(_, table)| table.public)
+    }
+
+    /// Returns the id and the declaration of the public table named `name`.
+    #[must_use]
+    pub fn public_table(&self, name: &str) -> Option<(crate::TableId, &TableSpec)> {
+        self.table(name).filter(|(_, table)| table.public)
+    }
 }
 
 impl TableSpec {

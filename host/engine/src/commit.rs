@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lantern_core::{
     Ceiling, KeyRange, Manifest, Offset, PublishedCommit, ShardMeta, ShardPoint, ShardStore, Space,
-    StoreError, TableChanges, TableId, Timestamp, Writes,
+    StoreError, TableChanges, Timestamp, Writes,
 };
 
 use crate::EngineConfig;
@@ -75,9 +75,8 @@ impl Commit {
     /// Stores for each changed public table that this commit was the last one to change it.
     fn note_changed_tables(&self, writes: &mut Writes) {
         let point = ShardPoint::of(&self.meta).to_key();
-        for (table, spec) in (0..).map(TableId).zip(&self.manifest.tables) {
-            if spec.public && writes.get(&Space::Table(table)).is_some_and(|rows| !rows.is_empty())
-            {
+        for (table, _) in self.manifest.public_tables() {
+            if writes.get(&Space::Table(table)).is_some_and(|rows| !rows.is_empty()) {
                 let record = writes.entry(Space::Meta).or_default();
                 record.insert(&TableChanges::last_key(table), Some(&point));
             }
@@ -128,8 +127,8 @@ impl Commit {
 
 /// Those changes in `writes` that belong to public tables.
 fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
-    let public = (0..).map(TableId).zip(&manifest.tables).filter(|(_, table)| table.public);
-    public
+    manifest
+        .public_tables()
         .filter_map(|(table, _)| {
             let pairs = writes.get(&Space::Table(table))?;
             let mut changes = TableChanges { table, ..TableChanges::default() };
@@ -369,8 +368,8 @@ impl CommitPipeline {
 mod tests {
     use std::sync::mpsc::{Receiver, Sender, channel};
 
-    use lantern_core::ReadStore as _;
     use lantern_core::fake::MemoryShard;
+    use lantern_core::{ReadStore as _, TableId};
 
     use super::*;
     use crate::change_set::ChangeSet;

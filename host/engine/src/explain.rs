@@ -119,8 +119,7 @@ impl Engine {
     /// exist.
     pub fn explain(self: &Arc<Self>, request: ExplainRequest) -> Result<Explanation, EngineError> {
         let build = self.chosen(&request.projection, request.version.as_ref())?;
-        let found = build.manifest.table(&request.table).filter(|(_, table)| table.public);
-        let Some((table, _)) = found else {
+        let Some((table, _)) = build.manifest.public_table(&request.table) else {
             return Err(EngineError::NoTable(request.projection, request.table));
         };
         Ok(Explanation { engine: Arc::clone(self), build, table, request })

@@ -18,8 +18,8 @@ pub(crate) struct TableInfo {
 
 /// Returns the public tables of the version that `view` reads.
 pub(crate) fn tables_of(view: &View) -> Arc<[TableInfo]> {
-    let tables = (0..).map(TableId).zip(&view.manifest().tables).filter(|(_, table)| table.public);
-    tables
+    view.manifest()
+        .public_tables()
         .map(|(id, table)| {
             let fields = table.fields.iter().map(|field| Field {
                 name: field.name.clone(),

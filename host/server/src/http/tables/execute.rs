@@ -56,10 +56,7 @@ impl TableRead {
             }
         }
         let manifest = Arc::clone(view.manifest());
-        let (id, table) = manifest
-            .table(&self.table)
-            .filter(|(_, table)| table.public)
-            .ok_or_else(|| no_table(&self.projection, &self.table, &manifest))?;
+        let (id, table) = public_table(&manifest, &self.projection, &self.table)?;
         let request = self.request.as_ref();
         let plan = request.map(|request| Plan::new(table, request)).transpose()?;
         let tag = self.conditions.as_ref().map(|conditions| {
@@ -219,13 +216,20 @@ impl TableRead {
     }
 }
 
-/// The answer for a table that does not exist, or that is private.
-pub(super) fn no_table(projection: &str, table: &str, manifest: &Manifest) -> Problem {
+/// Returns the public table named `table` of `projection`, or the answer for a table that does not
+/// exist or is private.
+pub(super) fn public_table<'m>(
+    manifest: &'m Manifest,
+    projection: &str,
+    table: &str,
+) -> Result<(TableId, &'m TableSpec), Problem> {
+    if let Some(found) = manifest.public_table(table) {
+        return Ok(found);
+    }
     let detail = match manifest.table(table) {
         Some(_) => format!("table `{table}` of `{projection}` is private"),
         None => format!("projection `{projection}` has no table `{table}`"),
     };
-    let public = manifest.tables.iter().filter(|t| t.public).map(|t| t.name.as_str());
-    let public: Vec<_> = public.collect();
-    Problem::new("LAN-0404", detail).with("tables", public)
+    let public: Vec<_> = manifest.public_tables().map(|(_, table)| table.name.as_str()).collect();
+    Err(Problem::new("LAN-0404", detail).with("tables", public))
 }

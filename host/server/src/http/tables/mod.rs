@@ -136,10 +136,7 @@ pub(super) async fn answer_query(
 
 /// Checks a query against a table of `view`.
 pub(super) fn check_query(view: &View, table: &str, request: &QueryRequest) -> Result<(), Problem> {
-    let found = view.manifest().table(table).filter(|(_, table)| table.public);
-    let Some((_, table)) = found else {
-        return Err(execute::no_table(view.projection(), table, view.manifest()));
-    };
+    let (_, table) = execute::public_table(view.manifest(), view.projection(), table)?;
     Ok(Plan::new(table, request).map(drop)?)
 }
 
