@@ -77,8 +77,7 @@ impl TableRead {
                 Problem::new("LAN-0421", detail).into_response()
             }
             _ if self.which.export => {
-                let request = request.cloned().unwrap_or_else(|| self.all_rows());
-                let plan = plan.map_or_else(|| Plan::new(table, &request), Ok)?;
+                let plan = plan.map_or_else(|| Plan::new(table, &self.all_rows()), Ok)?;
                 self.export(app, view, (id, table), plan, cancel)?
             }
             _ => match (&plan, request) {
