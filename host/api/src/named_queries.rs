@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{QueryBody, RawJson};
+use crate::QueryBody;
 
 /// A query of a table with parameters.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -114,6 +114,5 @@ impl NamedQuery {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NamedQueries {
     /// The queries.
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<NamedQuery>))]
-    pub queries: Vec<RawJson>,
+    pub queries: Vec<NamedQuery>,
 }

@@ -20,8 +20,7 @@ impl Api {
     /// All named queries.
     pub(crate) async fn queries(&self) -> Answer<Vec<NamedQuery>> {
         let list: NamedQueries = self.get(&Path::new("/v1/queries")).await?;
-        let queries = list.queries.iter().map(|query| serde_json::from_str(query.get()));
-        queries.collect::<Result<_, _>>().map_err(|error| ApiError::Answer(error.to_string()))
+        Ok(list.queries)
     }
 
     /// Stores a named query.

@@ -12,7 +12,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::Response;
 use http::{HeaderMap, StatusCode, Uri, Version};
-use lantern_api::{NamedQueries, NamedQuery, QueryDefinition, RawJson};
+use lantern_api::{NamedQueries, NamedQuery, QueryDefinition};
 use lantern_core::Views as _;
 
 use self::binding::{RunParameters, bind};
@@ -34,10 +34,9 @@ pub(crate) async fn list(State(app): State<Shared>) -> Result<Json<NamedQueries>
     let list = |app: &App| {
         let stored = app.documents.documents(KIND)?;
         let queries = stored.into_iter().filter_map(|(name, text)| {
-            let definition = serde_json::from_str(&text).ok()?;
-            serde_json::to_string(&NamedQuery::new(name, definition)).ok()
+            Some(NamedQuery::new(name, serde_json::from_str(&text).ok()?))
         });
-        Ok(NamedQueries { queries: queries.map(|json| RawJson::new(&json)).collect() })
+        Ok(NamedQueries { queries: queries.collect() })
     };
     app.blocking(list).await.map(Json)
 }
