@@ -52,6 +52,12 @@ impl<T: DeserializeOwned> Params<T> {
     }
 }
 
+/// Returns an address whose query consists of `parts`.
+pub(super) fn with_query(parts: &[&str]) -> Result<Uri, Problem> {
+    let query = parts.join("&");
+    format!("/?{query}").parse().map_err(|e| Problem::new("LAN-0403", format!("`{query}`: {e}")))
+}
+
 /// The names in the path of a request.
 pub(crate) struct Names<T>(pub(crate) T);
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 
-use axum::extract::Query;
 use http::Uri;
 use lantern_api::{ParameterKind, QueryBody, QueryDefinition, QueryParameter, RawJson};
 use lantern_core::{parse_rfc3339, similar};
@@ -10,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use utoipa::IntoParams;
 
-use crate::http::params::{FormatName, Params};
+use crate::http::params::{FormatName, Params, with_query};
 use crate::http::tables::TableQuery;
 use crate::problem::Problem;
 
@@ -46,28 +45,21 @@ pub(crate) struct RunParameters {
 impl RunParameters {
     /// The parameters of a request: those of every query, and those of its definition.
     pub(super) fn read(uri: &Uri) -> Result<(Self, Given), Problem> {
-        let query = uri.query().unwrap_or_default();
-        let all = Query::<Vec<(String, String)>>::try_from_uri(uri).map_err(|error| {
-            Problem::new("LAN-0403", format!("in `?{query}`: {}", error.body_text()))
-        })?;
-        let mut given = Given::new();
-        for (name, value) in all.0 {
-            if RESERVED.contains(&name.as_str()) {
-                continue;
-            }
-            if given.insert(name.clone(), value).is_some() {
-                let detail = format!("`{name}` is given twice: separate several values by commas");
-                return Err(wrong(&name, detail));
+        let (mut of_run, mut given) = (Vec::new(), Given::new());
+        for part in uri.query().unwrap_or_default().split('&') {
+            // The name of a parameter may be percent-encoded.
+            let decoded = Params::<Vec<(String, String)>>::read(&with_query(&[part])?)?.0;
+            for (name, value) in decoded {
+                if RESERVED.contains(&name.as_str()) {
+                    of_run.push(part);
+                } else if given.insert(name.clone(), value).is_some() {
+                    let detail =
+                        format!("`{name}` is given twice: separate several values by commas");
+                    return Err(wrong(&name, detail));
+                }
             }
         }
-        let of_run = |part: &&str| {
-            let name = part.split('=').next().unwrap_or_default();
-            RESERVED.contains(&name)
-        };
-        let of_run: Vec<&str> = query.split('&').filter(of_run).collect();
-        let uri = format!("/?{}", of_run.join("&")).parse::<Uri>();
-        let uri = uri.map_err(|error| Problem::new("LAN-0403", format!("`{query}`: {error}")))?;
-        Ok((Params::<Self>::read(&uri)?.0, given))
+        Ok((Params::<Self>::read(&with_query(&of_run)?)?.0, given))
     }
 
     pub(super) fn apply(self, mut which: TableQuery) -> Result<TableQuery, Problem> {
@@ -325,6 +317,8 @@ mod tests {
         let (run, of_query) = read("country=D%26E&limit=5&export=1&format=csv&x=").unwrap();
         assert_eq!(of_query, given(&[("country", "D&E"), ("x", "")]));
         assert_eq!((run.limit, run.export, run.format), (Some(5), true, Some(FormatName::Csv)));
+        assert_eq!(read("l%69mit=5").unwrap().0.limit, Some(5));
+        assert_eq!(read("").unwrap().1, given(&[]));
         assert_eq!(read("a=1&a=2").unwrap_err().more["parameter"], "a");
         assert_eq!(read("limit=x").unwrap_err().code, "LAN-0403");
     }

@@ -6,7 +6,7 @@ use lantern_query::{AggregateRequest, ConditionRequest, QueryRequest};
 use serde::{Deserialize, Deserializer};
 use utoipa::IntoParams;
 
-use crate::http::params::{FormatName, Params, flag};
+use crate::http::params::{FormatName, Params, flag, with_query};
 use crate::problem::Problem;
 
 /// The number of rows in an answer if the request has no `limit`.
@@ -216,12 +216,6 @@ impl TableQuery {
 /// Splits names that are separated by commas.
 fn names(text: &str) -> Vec<String> {
     text.split(',').map(|name| name.trim().to_owned()).collect()
-}
-
-/// Returns an address whose query consists of `parts`.
-fn with_query(parts: &[&str]) -> Result<Uri, Problem> {
-    let query = parts.join("&");
-    format!("/?{query}").parse().map_err(|e| Problem::new("LAN-0403", format!("`{query}`: {e}")))
 }
 
 #[cfg(test)]
