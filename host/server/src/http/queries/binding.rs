@@ -83,6 +83,13 @@ pub(super) struct UsedParameter<'q> {
     pub(super) in_condition: bool,
 }
 
+impl UsedParameter<'_> {
+    /// Whether the member is checked with the query, for which its parameter needs a value.
+    pub(super) fn needs_default(&self) -> bool {
+        ["bucket", "order", "tz"].contains(&self.member)
+    }
+}
+
 /// The parameters that `query` uses.
 pub(super) fn used_parameters(query: &QueryBody) -> Vec<UsedParameter<'_>> {
     let members = members(query).into_iter().filter_map(|(member, text)| {
@@ -139,20 +146,16 @@ pub(super) fn bind(definition: &QueryDefinition, given: &Given) -> Result<QueryB
     let mut query = definition.query.clone();
     let mut conditions = Vec::with_capacity(query.conditions.len());
     for (field, operator, value) in std::mem::take(&mut query.conditions) {
-        let text = serde_json::from_str::<Value>(value.get()).ok();
-        match text.as_ref().and_then(Value::as_str) {
-            Some(text) if reference(text).is_some() => {
-                let name = reference(text).unwrap_or_default();
+        let text = serde_json::from_str::<String>(value.get()).ok();
+        let value = match text.as_deref().map(|text| (reference(text), text)) {
+            None => value,
+            Some((None, text)) => RawJson::new(&Value::from(unescaped(text)).to_string()),
+            Some((Some(name), _)) => {
                 let Some(values) = value_of(name)? else { continue };
-                let list = definition.parameters[name].list;
-                conditions.push((field, operator, condition_value(&values, list)));
+                condition_value(&values, definition.parameters[name].list)
             }
-            Some(text) => {
-                let json = Value::from(unescaped(text)).to_string();
-                conditions.push((field, operator, RawJson::new(&json)));
-            }
-            None => conditions.push((field, operator, value)),
-        }
+        };
+        conditions.push((field, operator, value));
     }
     query.conditions = conditions;
     let QueryBody { prefix, from, to, start, end, bucket, order, tz, .. } = &mut query;

@@ -1,6 +1,6 @@
 //! Checks definitions of named queries.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use lantern_api::{ParameterKind, QueryDefinition, QueryParameter};
 
@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::super::projections::read_json;
 use super::DEFINITION;
-use super::binding::{Given, RESERVED, used_parameters, values};
+use super::binding::{Given, RESERVED, UsedParameter, used_parameters, values};
 use crate::problem::Problem;
 
 /// The most bytes of a name.
@@ -91,8 +91,7 @@ pub(crate) fn check(query: &QueryDefinition) -> Result<(), Problem> {
             let detail = format!("`{member}` has one value: the parameter `{name}` is a list");
             return Err(refused(detail));
         }
-        let needs_default = ["bucket", "order", "tz"].contains(&member);
-        if needs_default && parameter.default.is_none() && !parameter.optional {
+        if used.needs_default() && parameter.default.is_none() && !parameter.optional {
             let detail = format!(
                 "`{member}` uses `${name}`: give the parameter a `default`, with which the query is checked"
             );
@@ -132,18 +131,15 @@ pub(super) fn samples(query: &QueryDefinition) -> [Given; 2] {
     };
     let needs_default: BTreeSet<&str> = used_parameters(&query.query)
         .into_iter()
-        .filter(|used| ["bucket", "order", "tz"].contains(&used.member))
+        .filter(UsedParameter::needs_default)
         .map(|used| used.name)
         .collect();
     let given = |optional: bool| -> Given {
         let parameters = query.parameters.iter().filter(|(name, parameter)| {
-            let checked = !needs_default.contains(name.as_str());
-            parameter.default.is_none() && checked && (optional || !parameter.optional)
+            let has_sample = !needs_default.contains(name.as_str());
+            parameter.default.is_none() && has_sample && (optional || !parameter.optional)
         });
-        let given: BTreeMap<_, _> = parameters
-            .map(|(name, parameter)| (name.clone(), sample(parameter).to_owned()))
-            .collect();
-        given
+        parameters.map(|(name, parameter)| (name.clone(), sample(parameter).to_owned())).collect()
     };
     [given(true), given(false)]
 }
