@@ -51,7 +51,7 @@ pub use filter::{
 pub use ids::{Cause, Offset, PartitionId, TableId, Timestamp};
 pub use manifest::{
     Attributes, EventTime, FieldKind, FieldSpec, Manifest, ManifestError, Member, Merge, OnFailure,
-    TableSpec, TypeFilter,
+    TableSpec, TypeFilter, split_key,
 };
 pub use members::{MemberColumn, MemberValues, decode_members};
 pub use merge::merge_rows;

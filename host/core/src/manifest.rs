@@ -468,6 +468,17 @@ impl Manifest {
     }
 }
 
+/// Splits the key of a row into its tenant and the rest. The tenant is `None` if the row's table is
+/// not per tenant.
+#[must_use]
+pub fn split_key(per_tenant: bool, key: &str) -> (Option<&str>, &str) {
+    if !per_tenant {
+        return (None, key);
+    }
+    let (tenant, key) = key.split_once('\0').unwrap_or(("", key));
+    (Some(tenant), key)
+}
+
 impl TableSpec {
     fn check(&self) -> Result<(), ManifestError> {
         check_name("table", &self.name)?;

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use lantern_core::{FieldKind, Row, TableSpec};
+use lantern_core::{FieldKind, Row, TableSpec, split_key};
 use serde_json::value::RawValue;
 
 use crate::cloudevents::json_text;
@@ -21,18 +21,19 @@ pub(crate) struct JsonRows {
 impl JsonRows {
     /// Appends the next row.
     pub(crate) fn row(&mut self, table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
-        if table.per_tenant && self.tenant.as_deref() != Some(tenant(row)) {
+        let (tenant, key) = split_key(table.per_tenant, &row.key);
+        if let Some(tenant) = tenant.filter(|tenant| self.tenant.as_deref() != Some(*tenant)) {
             if self.tenant.is_some() {
                 out.extend_from_slice(b"},");
             }
-            text(tenant(row), out);
+            text(tenant, out);
             out.extend_from_slice(b":{");
-            self.tenant = Some(tenant(row).to_owned());
+            self.tenant = Some(tenant.to_owned());
         } else if self.any {
             out.push(b',');
         }
         self.any = true;
-        text(key(table, row), out);
+        text(key, out);
         out.push(b':');
         value(row, out);
     }
@@ -55,29 +56,17 @@ pub(crate) fn ndjson_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
 /// Appends a row like [`ndjson_row`], but without the line end.
 pub(crate) fn json_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
     out.push(b'{');
-    if table.per_tenant {
+    let (tenant, key) = split_key(table.per_tenant, &row.key);
+    if let Some(tenant) = tenant {
         out.extend_from_slice(b"\"tenant\":");
-        text(tenant(row), out);
+        text(tenant, out);
         out.push(b',');
     }
     out.extend_from_slice(b"\"key\":");
-    text(key(table, row), out);
+    text(key, out);
     out.extend_from_slice(b",\"value\":");
     value(row, out);
     out.push(b'}');
-}
-
-/// Returns the tenant of a row. The table must be per tenant.
-fn tenant(row: &Row) -> &str {
-    row.key.split_once('\0').map_or("", |(tenant, _)| tenant)
-}
-
-/// Returns the key of a row without the tenant.
-fn key<'a>(table: &TableSpec, row: &'a Row) -> &'a str {
-    match row.key.split_once('\0') {
-        Some((_, key)) if table.per_tenant => key,
-        _ => &row.key,
-    }
 }
 
 /// Returns the first line of a table's CSV: the names of the columns.
@@ -101,9 +90,9 @@ pub(crate) fn csv_row(table: &TableSpec, row: &Row, out: &mut Vec<u8>) {
         Some(value) if value.get() != "null" => cell(value.get()),
         _ => String::new(),
     });
-    let tenant = table.per_tenant.then(|| tenant(row).to_owned());
-    let key = std::iter::once(key(table, row).to_owned());
-    let cells: Vec<String> = tenant.into_iter().chain(key).chain(cells).collect();
+    let (tenant, key) = split_key(table.per_tenant, &row.key);
+    let keys = tenant.into_iter().chain([key]).map(str::to_owned);
+    let cells: Vec<String> = keys.chain(cells).collect();
     csv_line(cells.iter().map(String::as_str), out);
 }
 

@@ -10,7 +10,7 @@ mod parquet;
 
 use std::io::Write;
 
-use lantern_core::{FieldKind, FieldReader, FieldSpans, TableSpec};
+use lantern_core::{FieldKind, FieldReader, FieldSpans, TableSpec, split_key};
 
 use self::arrow::ArrowStream;
 use self::batch::{Batch, ColumnSpec};
@@ -108,19 +108,14 @@ impl<W: Write + Send> ColumnWriter<W> {
     /// # Errors
     /// [`ColumnError`].
     pub fn row(&mut self, key: &str, value: &[u8]) -> Result<(), ColumnError> {
-        let mut place = 0;
-        let (tenant, key) = match key.split_once('\0') {
-            Some((tenant, key)) if self.per_tenant => (tenant, key),
-            _ => ("", key),
-        };
-        if self.per_tenant {
-            self.batch.text(place, tenant);
-            place += 1;
+        let (tenant, key) = split_key(self.per_tenant, key);
+        for (place, text) in tenant.into_iter().chain([key]).enumerate() {
+            self.batch.text(place, text);
         }
-        self.batch.text(place, key);
         let row = self.reader.read(value, &mut self.spans);
-        for field in 0..self.batch.columns() - place - 1 {
-            self.batch.json(place + 1 + field, row.json(field))?;
+        let fields_from = 1 + usize::from(self.per_tenant);
+        for (field, place) in (fields_from..self.batch.columns()).enumerate() {
+            self.batch.json(place, row.json(field))?;
         }
         self.end_row()
     }

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use lantern_core::{FieldKind, FieldReader, FieldSpans, FieldValue};
+use lantern_core::{FieldKind, FieldReader, FieldSpans, FieldValue, split_key};
 use lantern_query::QueryRequest;
 
 use super::result_shape::{PageRows, ResultShape};
@@ -130,13 +130,10 @@ fn samples(
             let reader = FieldReader::new(&table.fields, 0..table.fields.len());
             let mut spans = FieldSpans::default();
             let sample = |row: &lantern_core::Row| {
-                let (tenant, key) = match row.key.split_once('\0') {
-                    Some((tenant, key)) if table.per_tenant => (tenant, key),
-                    _ => ("", row.key.as_str()),
-                };
+                let (tenant, key) = split_key(table.per_tenant, &row.key);
                 let read = reader.read(&row.value, &mut spans);
                 let mut pairs = Vec::with_capacity(labels.len() + 2);
-                pairs.extend(tenant_name.as_deref().map(|name| (name, tenant.to_owned())));
+                pairs.extend(tenant_name.as_deref().zip(tenant.map(str::to_owned)));
                 pairs.push((key_name.as_str(), key.to_owned()));
                 for (name, place) in fields.iter().zip(labels) {
                     if let Some(FieldValue::Text(text)) = read.value(*place) {
