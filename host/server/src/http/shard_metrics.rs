@@ -128,6 +128,12 @@ fn known(count: Option<u64>) -> f64 {
     count.map_or(f64::NAN, |count| count as f64)
 }
 
-fn escaped(label: &str) -> String {
-    label.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+/// Escapes the value of a label.
+pub(super) fn escaped(label: &str) -> String {
+    escaped_help(label).replace('"', "\\\"")
+}
+
+/// Escapes a help text, in which quotes stay as they are.
+pub(super) fn escaped_help(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('\n', "\\n")
 }

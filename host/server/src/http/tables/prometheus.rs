@@ -10,6 +10,7 @@ use lantern_core::{FieldKind, FieldReader, FieldSpans, FieldValue, split_key};
 use lantern_query::QueryRequest;
 
 use super::result_shape::{PageRows, ResultShape};
+use crate::http::shard_metrics::{escaped, escaped_help};
 use crate::problem::Problem;
 
 /// What the metrics are about.
@@ -74,7 +75,8 @@ pub(super) fn write(
         let metric = format!("{}_{}_{name}", source.projection, source.table);
         let metric = unused(sanitised(&metric), &mut names);
         let unit = if unit.is_empty() { String::new() } else { format!(" in {unit}") };
-        let help = escaped(&format!("`{name}`{unit} of {}/{}.", source.projection, source.table));
+        let help = format!("`{name}`{unit} of {}/{}.", source.projection, source.table);
+        let help = escaped_help(&help);
         // Writing to a string cannot fail.
         let _ = write!(out, "# HELP {metric} {help}\n# TYPE {metric} gauge\n");
         for Sample { labels, values } in &samples {
@@ -118,13 +120,11 @@ fn samples(
     labels: &[usize],
 ) -> Vec<Sample> {
     let mut names = BTreeSet::new();
+    // Text fields keep their names; the key takes another one if necessary.
+    let fields: Vec<String> =
+        labels.iter().map(|place| unused(sanitised(&columns[*place].name), &mut names)).collect();
     match (shape, rows) {
         (ResultShape::ByKey(table) | ResultShape::InOrder(table, _), PageRows::Rows(rows)) => {
-            // Text fields keep their names; the key takes another one if necessary.
-            let fields: Vec<String> = labels
-                .iter()
-                .map(|place| unused(sanitised(&columns[*place].name), &mut names))
-                .collect();
             let tenant_name = table.per_tenant.then(|| unused("tenant".into(), &mut names));
             let key_name = unused("key".into(), &mut names);
             let reader = FieldReader::new(&table.fields, 0..table.fields.len());
@@ -146,10 +146,6 @@ fn samples(
             rows.iter().map(sample).collect()
         }
         (ResultShape::Groups(plan), PageRows::Groups(groups)) => {
-            let fields: Vec<String> = labels
-                .iter()
-                .map(|place| unused(sanitised(&columns[*place].name), &mut names))
-                .collect();
             let sample = |group: &Vec<lantern_query::GroupValue>| {
                 let pairs = fields.iter().zip(labels);
                 let pairs: Vec<_> = pairs
@@ -178,15 +174,9 @@ fn braced(pairs: &[(&str, String)]) -> String {
     if pairs.is_empty() {
         return String::new();
     }
-    let pairs: Vec<String> = pairs
-        .iter()
-        .map(|(name, value)| format!("{name}=\"{}\"", escaped(value).replace('"', "\\\"")))
-        .collect();
+    let pairs: Vec<String> =
+        pairs.iter().map(|(name, value)| format!("{name}=\"{}\"", escaped(value))).collect();
     format!("{{{}}}", pairs.join(","))
-}
-
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('\n', "\\n")
 }
 
 /// `name` with letters, digits and underscores only. It does not begin with a digit, nor
