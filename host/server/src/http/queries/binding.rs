@@ -84,7 +84,8 @@ pub(super) struct UsedParameter<'q> {
 }
 
 impl UsedParameter<'_> {
-    /// Whether the member is checked with the query, for which its parameter needs a value.
+    /// Whether a definition can be checked only with the parameter's default, because the member
+    /// does not accept a sample value.
     pub(super) fn needs_default(&self) -> bool {
         ["bucket", "order", "tz"].contains(&self.member)
     }
@@ -287,7 +288,7 @@ mod tests {
                 "start": "2026-03-01", "prefix": "$x",
             })
         );
-        // What uses an optional parameter without a value is left out.
+        // Conditions and members that use an optional parameter without a value are left out.
         assert_eq!(
             bound(&[("country", ""), ("min", "9"), ("ids", "")]).unwrap(),
             serde_json::json!({

@@ -127,7 +127,7 @@ impl TableRead {
             request: self.request.as_ref(),
             rows_max: app.config.query.prometheus_rows_max,
         };
-        // A limit of the request selects the first rows; then these are all of them.
+        // If the request has a limit, these rows are its whole result.
         let next = next
             .filter(|_| self.form.format != AnswerFormat::Prometheus || self.which.limit.is_none());
         format::page(self.form, view, &metrics, shape, rows, next)
