@@ -114,7 +114,7 @@ impl Engine {
         };
         if let Err(error) = shard.close(self.ports.clock.monotonic()) {
             // No event is lost, because the log contains all events.
-            tracing::warn!(projection = %handle.id.projection, %error, "a shard's last commit before the shutdown failed; its events are folded again from the log");
+            tracing::warn!(projection = %handle.id.projection, %error, "a shard's last commit before the shutdown failed; after the next start, its events are folded again from the log, and reads are refused until then");
         }
     }
 

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueryConfig {
-    /// Queries that run at a time, each on a thread of its own; 0 means half the number
-    /// of cores, at least 1. Default 0.
+    /// The number of queries that run at a time; 0 means half the number of cores, at
+    /// least 1. Default 0.
     pub threads: usize,
-    /// Queries that wait for a thread; more get 503. Default 64.
+    /// The number of queries that wait until another one ends; more get 503. Default 64.
     pub waiting_max: usize,
     /// The most rows that a query reads, also those that its filter leaves out. Default
     /// 10,000,000.
@@ -21,8 +21,8 @@ pub struct QueryConfig {
     pub groups_max: usize,
     /// The most memory of a query for its groups or rows, in bytes. Default 64 MiB.
     pub memory_bytes_max: usize,
-    /// The longest time that a query runs, in milliseconds; waiting for a thread does not
-    /// count. Default 10,000.
+    /// The longest time that a query runs, in milliseconds; waiting for another query
+    /// does not count. Default 10,000.
     pub run_ms_max: u64,
     /// Exports (`export=1`) that run at a time; more get 503. Each runs on a thread of its
     /// own. Default 4.

@@ -41,8 +41,7 @@ pub struct ServerConfig {
     pub upkeep: UpkeepConfig,
     /// Folding the log again, to compare the result with the tables.
     pub verify: VerifyConfig,
-    /// Folding the log again for a request: the explanation of a row, or the dry run of an
-    /// upload.
+    /// Folding the log again for a request, which is the explanation of a row.
     pub replay: ReplayConfig,
     /// The embedded log.
     pub log: LogConfig,

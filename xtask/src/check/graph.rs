@@ -185,6 +185,7 @@ fn paths(statement: &str) -> Vec<String> {
         }
     }
     if let Some((head, path)) = code.split_once("use ")
+        && head.chars().next_back().is_none_or(|c| c.is_whitespace() || c == ']')
         && (head.trim().is_empty() || head.trim_start().starts_with(['#', 'p']))
         && !["crate", "super", "self"].iter().any(|root| path.trim_start().starts_with(root))
     {
@@ -209,7 +210,7 @@ fn tree(text: &str, prefix: &str, found: &mut Vec<String>) -> usize {
             while !text[at..].starts_with('}') && at < text.len() {
                 at += tree(&text[at..], &path, found).max(1);
             }
-            return at + 1;
+            return (at + 1).min(text.len());
         }
         if !text[at..].starts_with("::") {
             break;
@@ -294,6 +295,7 @@ mod tests {
             ("host/live/src/e.rs", "use crate::a;\n#[cfg(test)]\nmod tests { use crate::f; }"),
             ("host/live/src/f.rs", "use crate::e::E;\nmod inner { fn g() {} }\npub use inner::g;"),
             ("host/live/src/g.rs", "use crate::f::inner;"),
+            ("host/live/src/h.rs", "pub fn h(c: &C) { match c.cause { C::A => h(c); _ => {} } }"),
         ];
         let found = graph(&files);
         let circle = ["a.rs", "b.rs", "c/mod.rs", "c/d.rs"].map(|f| format!("host/live/src/{f}"));

@@ -98,7 +98,7 @@ fn print(args: &Args, explanation: &Explanation) {
     if shown < changes {
         text.push_str(&format!("; the newest {}", output::count(shown)));
     }
-    output::line(text);
+    output::line(output::printable(&text));
     for change in &explanation.changes {
         print_change(change);
     }
@@ -139,12 +139,12 @@ fn print_change(change: &RowChange) {
     if let Some(at) = change.retried_at {
         text.push_str(&format!(", retried at offset {at}"));
     }
-    output::line(text);
+    output::line(output::printable(&text));
     differences(change.before.as_ref(), change.after.as_ref())
         .into_iter()
         .for_each(|line| output::data(format!("  {line}")));
     for log in &change.logs {
-        output::data(format!("  {}: {}", log.level, log.message));
+        output::data(format!("  {}: {}", log.level, output::printable(&log.message)));
     }
 }
 

@@ -18,7 +18,7 @@ use super::App;
 use crate::config::HttpConfig;
 
 /// The methods that addresses of the API accept.
-const METHODS: &str = "GET, HEAD, POST, DELETE";
+const METHODS: &str = "GET, HEAD, POST, PUT, DELETE";
 /// How long a browser may keep the answer to a preflight, in seconds. It is the longest time that
 /// any browser accepts.
 const MAX_AGE_S: &str = "7200";

@@ -162,7 +162,14 @@ async fn a_page_that_is_configured_may_read_every_answer_and_others_none() {
     let preflight = fixture.send(request(Method::OPTIONS, "/v1/events", &asked, "")).await;
     assert_eq!(preflight.status, StatusCode::NO_CONTENT);
     assert_eq!(preflight.headers["access-control-allow-origin"], page.1);
-    assert!(preflight.headers["access-control-allow-methods"].to_str().unwrap().contains("POST"));
+    let allowed = preflight.headers["access-control-allow-methods"].to_str().unwrap();
+    let api = fixture.get("/v1/openapi.json").await.expect_ok().json();
+    for (path, item) in api["paths"].as_object().unwrap() {
+        for method in ["get", "head", "post", "put", "patch", "delete"] {
+            let allows = allowed.split(", ").any(|name| name.eq_ignore_ascii_case(method));
+            assert!(item.get(method).is_none() || allows, "{path} has {method}: {allowed}");
+        }
+    }
     assert_eq!(preflight.headers["access-control-allow-headers"], "content-type, ce-id");
     assert!(preflight.headers.contains_key("access-control-max-age"));
 
