@@ -274,8 +274,8 @@ async fn start_again(
     }
     let mut logged = fs::read_to_string(said)?;
     let before = logged.len();
-    // A stop makes the state of each shard durable. On a full disk this can fail, and the log of
-    // the server must then say so.
+    // A stop makes the state of each shard durable. On a full disk this can fail, and the
+    // server must then log a warning.
     let not_durable = meanwhile == Background::KilledAndStarted
         || logged.contains("last commit before the shutdown failed");
     if server.restart().is_err() {
