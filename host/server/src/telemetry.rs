@@ -5,8 +5,9 @@ use std::sync::OnceLock;
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
-use tracing_subscriber::fmt::format::FmtSpan;
+use tracing_subscriber::filter::{ParseError, Targets};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use MetricKind::{Counter, Gauge, Histogram};
 
@@ -45,20 +46,19 @@ pub enum TracingError {
 /// # Errors
 /// Returns [`TracingError`] if the filter is invalid or logging is already set up.
 pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError> {
-    let filter = EnvFilter::try_new(filter).map_err(|error| TracingError::Filter {
+    let filter: Targets = filter.parse().map_err(|error: ParseError| TracingError::Filter {
         filter: filter.to_owned(),
         reason: error.to_string(),
     })?;
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(|| EscapedStderr(std::io::stderr()))
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_span_events(FmtSpan::NONE);
-    match format {
-        LogFormat::Human => builder.with_target(false).try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
-    }
-    .map_err(|_| TracingError::Twice)
+        .with_ansi(std::io::stderr().is_terminal());
+    let lines = match format {
+        LogFormat::Human => lines.with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let subscriber = tracing_subscriber::registry().with(lines).with(filter);
+    subscriber.try_init().map_err(|_| TracingError::Twice)
 }
 
 /// A writer to standard error. It replaces characters with which a sender's text could make a log
