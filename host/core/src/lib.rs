@@ -61,9 +61,9 @@ pub use ports::{
     Clock, CloseLog, CommitSink, CommittedOffsets, DeadLetter, DeadLetterName, DeadLetters,
     DeadLettersRead, Documents, Emitted, Heartbeats, Host, HostError, Instance, InstantiateError,
     KeyRange, Level, Log, LogError, LogMaintenance, LogRead, MaintenanceReport, NewEvent, Pairs,
-    PartitionBounds, Plugin, Random, ReadStore, RejectedEvent, RetentionFloor, Row, ShardId,
-    ShardStore, Space, StateStores, StoreError, Timer, TrapKind, TrimmedPartition, Waker,
-    heartbeat,
+    PartitionBounds, Plugin, Random, ReadStore, RejectedEvent, RetentionFloor, RollUp, RollUpError,
+    RollUpRequest, RollUps, Row, ShardId, ShardStore, Space, StateStores, StoreError, Timer,
+    TrapKind, TrimmedPartition, Waker, heartbeat,
 };
 pub use projection_key::projection_key;
 pub use read_values::ReadValues;

@@ -4,6 +4,7 @@
 use lantern_core::{FieldKind, FieldSpec, FieldValue, RowFields, field_named};
 use lantern_sketch::{Distinct, Percentiles};
 
+use crate::exact_sum::ExactSum;
 use crate::request::{AggregateRequest, OutputColumn};
 use crate::{Budget, QueryError, RequestError};
 
@@ -27,14 +28,14 @@ pub(crate) struct Aggregate {
 /// one accumulator: `p50(ms)` and `p95(ms)` need only one sketch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AccumulatorSpec {
-    function: Function,
+    pub(crate) function: Function,
     /// The index of the field; `None` to count rows.
-    field: Option<usize>,
+    pub(crate) field: Option<usize>,
     kind: FieldKind,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Function {
+pub(crate) enum Function {
     Count,
     Sum,
     Average,
@@ -49,13 +50,6 @@ enum Function {
 /// The names of the functions, for errors.
 const FUNCTIONS: &str =
     "`count`, `sum`, `avg`, `min`, `max`, `first`, `last`, `distinct` and `p1` to `p99`";
-
-impl AccumulatorSpec {
-    /// Returns the index of the field that the accumulator reads; `None` if it counts rows.
-    pub(crate) fn field(self) -> Option<usize> {
-        self.field
-    }
-}
 
 /// Reads the aggregates that a query requests, and adds the accumulators that they need to
 /// `accumulators`.
@@ -171,10 +165,9 @@ pub(crate) enum Accumulator {
         sum: i128,
         count: u64,
     },
-    /// The sum of doubles with its rounding error (Neumaier), and the number of values.
+    /// The exact sum of doubles, and the number of values.
     Numbers {
-        sum: f64,
-        error: f64,
+        sum: ExactSum,
         count: u64,
     },
     /// The smallest, largest, first or last value, and the time of its row.
@@ -193,7 +186,9 @@ impl Accumulator {
             Function::Sum | Function::Average if spec.kind == FieldKind::Integer => {
                 Self::Integers { sum: 0, count: 0 }
             }
-            Function::Sum | Function::Average => Self::Numbers { sum: 0.0, error: 0.0, count: 0 },
+            Function::Sum | Function::Average => {
+                Self::Numbers { sum: ExactSum::default(), count: 0 }
+            }
             Function::Min | Function::Max | Function::First | Function::Last => {
                 Self::Value { value: None, time: 0 }
             }
@@ -226,14 +221,16 @@ impl Accumulator {
                     *count += 1;
                 }
             }
-            Self::Numbers { sum, error, count } => {
+            Self::Numbers { sum, count } => {
                 if let Some(FieldValue::Number(value)) = row.value(field) {
-                    add_number(sum, error, value);
+                    let before = sum.heap_bytes();
+                    sum.add(value);
+                    budget.take(sum.heap_bytes() - before)?;
                     *count += 1;
                 }
             }
             Self::Value { value, time: known } => {
-                if let Some(candidate) = row.value(field)
+                if let Some(candidate) = row.value(field).map(positive_zero)
                     && replaces(spec.function, value.as_ref(), *known, &candidate, time)
                 {
                     budget.take(text_bytes(&candidate))?;
@@ -256,7 +253,7 @@ impl Accumulator {
     }
 }
 
-fn text_bytes(value: &FieldValue<'_>) -> usize {
+pub(crate) fn text_bytes(value: &FieldValue<'_>) -> usize {
     if let FieldValue::Text(text) = value { text.len() } else { 0 }
 }
 
@@ -279,14 +276,20 @@ fn replaces(
     }
 }
 
-fn add_number(sum: &mut f64, error: &mut f64, value: f64) {
-    let total = *sum + value;
-    *error +=
-        if sum.abs() >= value.abs() { (*sum - total) + value } else { (value - total) + *sum };
-    *sum = total;
+/// 0 for -0: which of the two equal values is read first must not matter.
+pub(crate) fn positive_zero(value: FieldValue<'_>) -> FieldValue<'_> {
+    match value {
+        FieldValue::Number(number) => FieldValue::Number(number + 0.0),
+        value => value,
+    }
 }
 
-fn add_distinct(sketch: &mut Distinct, spec: AccumulatorSpec, field: usize, row: &RowFields<'_>) {
+pub(crate) fn add_distinct(
+    sketch: &mut Distinct,
+    spec: AccumulatorSpec,
+    field: usize,
+    row: &RowFields<'_>,
+) {
     if spec.kind == FieldKind::Distinct {
         let other = row.json(field).and_then(|json| serde_json::from_slice::<Distinct>(json).ok());
         if let Some(other) = other {
@@ -309,7 +312,7 @@ fn add_distinct(sketch: &mut Distinct, spec: AccumulatorSpec, field: usize, row:
     }
 }
 
-fn add_percentile(
+pub(crate) fn add_percentile(
     sketch: &mut Percentiles,
     spec: AccumulatorSpec,
     field: usize,
@@ -358,8 +361,8 @@ impl Aggregate {
                 }
                 Some(FieldValue::Integer(*sum))
             }
-            Accumulator::Numbers { sum, error, count } => {
-                let sum = sum + error;
+            Accumulator::Numbers { sum, count } => {
+                let sum = sum.value();
                 let average = spec.function == Function::Average;
                 let value = if average { sum / *count as f64 } else { sum };
                 if !value.is_finite() {

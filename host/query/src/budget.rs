@@ -70,6 +70,17 @@ impl<'c> Budget<'c> {
         self.deadline
     }
 
+    /// Creates a budget with the limits of `config` for a computation that already uses
+    /// `memory_bytes`.
+    pub(crate) fn resumed(config: &'c QueryConfig, memory_bytes: usize) -> Self {
+        Self { memory_bytes, ..Self::new(config, Cancel::default()) }
+    }
+
+    /// Returns the memory that is counted now, in bytes.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        self.memory_bytes
+    }
+
     /// Returns the number of rows that the query has read.
     #[must_use]
     pub fn rows(&self) -> u64 {

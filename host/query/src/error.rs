@@ -1,6 +1,6 @@
 //! Why a query ends without a result.
 
-use lantern_core::StoreError;
+use lantern_core::{RollUpError, StoreError};
 use thiserror::Error;
 
 /// Why a query ended without a result.
@@ -31,4 +31,17 @@ pub enum QueryError {
     /// The table cannot be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl From<QueryError> for RollUpError {
+    fn from(error: QueryError) -> Self {
+        let detail = error.to_string();
+        match error {
+            QueryError::Limit { setting, .. } => {
+                Self::Limit { detail, setting: format!("query.{setting}") }
+            }
+            QueryError::Store(error) => Self::Store(error),
+            QueryError::OutOfRange { .. } | QueryError::Cancelled => Self::OutOfRange(detail),
+        }
+    }
 }

@@ -58,6 +58,16 @@ pub(crate) struct RollUp {
 }
 
 impl RollUp {
+    /// Returns whether all rows are one group, which also exists without rows.
+    pub(crate) fn is_one_group(&self) -> bool {
+        self.key_columns() == 0
+    }
+
+    /// Returns the number of columns of the key: the bucket, and the fields of `by`.
+    pub(crate) fn key_columns(&self) -> usize {
+        usize::from(self.bucket.is_some()) + self.by.len()
+    }
+
     /// Adds the name of the accumulator's column to `error`.
     pub(crate) fn in_column(&self, accumulator: usize, error: QueryError) -> QueryError {
         let column = self.aggregates.iter().find(|one| one.accumulator == accumulator);
@@ -121,7 +131,7 @@ impl Plan {
             Shape::Groups(roll_up) => {
                 chosen.extend(roll_up.time);
                 chosen.extend(&roll_up.by);
-                chosen.extend(roll_up.accumulators.iter().filter_map(|spec| spec.field()));
+                chosen.extend(roll_up.accumulators.iter().filter_map(|spec| spec.field));
             }
         }
         let reader = FieldReader::new(fields, chosen);

@@ -22,6 +22,19 @@ impl Plan {
         out.push(b'}');
     }
 
+    /// Returns the key of a group in a feed: a JSON array of its bucket and its values of `by`.
+    pub(crate) fn group_key(&self, key: &[GroupValue]) -> String {
+        let mut out = vec![b'['];
+        for (index, value) in key.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            self.write_json(index, value.as_ref(), &mut out);
+        }
+        out.push(b']');
+        String::from_utf8_lossy(&out).into_owned()
+    }
+
     /// Returns the value in a column as text. Null is an empty text.
     #[must_use]
     pub fn cell(&self, index: usize, value: &GroupValue) -> String {

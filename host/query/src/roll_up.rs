@@ -7,8 +7,8 @@ use hashbrown::HashMap;
 use lantern_core::{FieldValue, KeyRange, RowFields, RowSource};
 use serde::{Deserialize, Serialize};
 
-use crate::aggregate::Accumulator;
-use crate::bucket::Zone;
+use crate::aggregate::{Accumulator, positive_zero};
+use crate::bucket::{BucketLength, Zone};
 use crate::fill::fill;
 use crate::group_value::{GroupValue, compare_ascending};
 use crate::plan::{Order, RollUp, Shape};
@@ -62,7 +62,7 @@ impl Plan {
             groups.add(row, budget)?;
             Ok(true)
         })?;
-        let keys = usize::from(roll_up.bucket.is_some()) + roll_up.by.len();
+        let keys = roll_up.key_columns();
         let mut rows = groups.finish(budget)?;
         let order = self.order;
         rows.sort_unstable_by(|a, b| compare(order, keys, a, b));
@@ -99,58 +99,25 @@ impl GroupPosition {
 /// The groups found so far.
 struct Groups<'p> {
     roll_up: &'p RollUp,
-    zone: Zone,
+    keys: GroupKeys,
     /// The index of each group in `groups`, by the bytes of its key.
     index: HashMap<Box<[u8]>, usize, RandomState>,
     groups: Vec<Group>,
-    /// The bucket of the last row: its start, and the start of the next bucket.
-    last_bucket: Option<(i64, i64)>,
-    key: Vec<u8>,
 }
 
 impl<'p> Groups<'p> {
     fn new(roll_up: &'p RollUp, zone: Zone) -> Self {
         let index = HashMap::default();
-        Self { roll_up, zone, index, groups: Vec::new(), last_bucket: None, key: Vec::new() }
+        Self { roll_up, keys: GroupKeys::new(zone), index, groups: Vec::new() }
     }
 
     fn add(&mut self, row: &RowFields<'_>, budget: &mut Budget<'_>) -> Result<(), QueryError> {
-        let time = self.roll_up.time.and_then(|field| match row.value(field) {
-            Some(FieldValue::Timestamp(time)) => Some(time),
-            _ => None,
-        });
-        let bucket = self.roll_up.bucket.is_some().then_some(time).flatten();
-        let bucket = bucket.map(|time| self.bucket(time));
-        self.key.clear();
-        if let Some(start) = bucket {
-            self.key.extend_from_slice(&start.to_le_bytes());
-        }
-        for field in &self.roll_up.by {
-            write_key(row.value(*field).as_ref(), &mut self.key);
-        }
-        let group = match self.index.get(self.key.as_slice()) {
+        let place = self.keys.find(self.roll_up, row);
+        let group = match self.index.get(self.keys.key.as_slice()) {
             Some(group) => *group,
-            None => self.new_group(bucket, row, budget)?,
+            None => self.new_group(place.bucket, row, budget)?,
         };
-        let group = &mut self.groups[group];
-        let specs = self.roll_up.accumulators.iter().enumerate();
-        for (accumulator, (index, spec)) in group.accumulators.iter_mut().zip(specs) {
-            let added = accumulator.add(*spec, row, time.unwrap_or_default(), budget);
-            added.map_err(|error| self.roll_up.in_column(index, error))?;
-        }
-        Ok(())
-    }
-
-    fn bucket(&mut self, time: i64) -> i64 {
-        if let Some((start, next)) = self.last_bucket
-            && (start..next).contains(&time)
-        {
-            return start;
-        }
-        let Some(length) = self.roll_up.bucket else { return time };
-        let start = self.zone.bucket(length, time);
-        self.last_bucket = Some((start, self.zone.next_bucket(length, start)));
-        start
+        self.groups[group].add(self.roll_up, row, place.time, budget)
     }
 
     fn new_group(
@@ -160,23 +127,10 @@ impl<'p> Groups<'p> {
         budget: &mut Budget<'_>,
     ) -> Result<usize, QueryError> {
         budget.groups(self.groups.len() + 1)?;
-        let specs = &self.roll_up.accumulators;
-        let values = self.roll_up.by.len() + self.roll_up.aggregates.len() + 1;
-        budget.take(
-            GROUP_BYTES
-                + 2 * self.key.len()
-                + specs.len() * size_of::<Accumulator>()
-                + 2 * values * size_of::<GroupValue>(),
-        )?;
-        let mut key = Vec::with_capacity(values);
-        key.extend(bucket.map(|start| Some(FieldValue::Timestamp(start))));
-        key.extend(
-            self.roll_up.by.iter().map(|field| row.value(*field).map(FieldValue::into_owned)),
-        );
-        let accumulators = specs.iter().map(|spec| Accumulator::new(*spec)).collect();
-        self.groups.push(Group { key, accumulators });
+        budget.take(group_bytes(self.roll_up, self.keys.key.len()))?;
+        self.groups.push(Group::new(self.roll_up, bucket, Some(row)));
         let index = self.groups.len() - 1;
-        self.index.insert(self.key.as_slice().into(), index);
+        self.index.insert(self.keys.key.as_slice().into(), index);
         Ok(index)
     }
 
@@ -184,24 +138,116 @@ impl<'p> Groups<'p> {
     fn finish(mut self, budget: &mut Budget<'_>) -> Result<Vec<Vec<GroupValue>>, QueryError> {
         self.index.clear();
         // Without `bucket` and `by` there is always one group, even if there are no rows.
-        if self.groups.is_empty() && self.roll_up.bucket.is_none() && self.roll_up.by.is_empty() {
-            let specs = self.roll_up.accumulators.iter();
-            let accumulators = specs.map(|spec| Accumulator::new(*spec)).collect();
-            self.groups.push(Group { key: Vec::new(), accumulators });
+        if self.groups.is_empty() && self.roll_up.is_one_group() {
+            self.groups.push(Group::new(self.roll_up, None, None));
         }
-        let mut rows = Vec::with_capacity(self.groups.len());
-        for Group { key, accumulators } in self.groups {
-            let mut row = key;
-            for aggregate in &self.roll_up.aggregates {
-                let (spec, accumulator) = (
-                    self.roll_up.accumulators[aggregate.accumulator],
-                    &accumulators[aggregate.accumulator],
-                );
-                row.push(aggregate.result(spec, accumulator)?);
-            }
-            rows.push(row);
+        let groups = self.groups.iter().map(|group| group.row(self.roll_up));
+        let rows = groups.collect::<Result<Vec<_>, _>>()?;
+        drop(self.groups);
+        fill(self.roll_up, &mut self.keys.zone, rows, budget)
+    }
+}
+
+/// Finds the group of a row.
+pub(crate) struct GroupKeys {
+    pub(crate) zone: Zone,
+    /// The bucket that was found last: its start and the start of the next one.
+    last_bucket: Option<(i64, i64)>,
+    /// The bytes of the group's key that was found last.
+    pub(crate) key: Vec<u8>,
+}
+
+/// Where a row belongs.
+#[derive(Clone, Copy)]
+pub(crate) struct RowPlace {
+    /// The bucket, if the roll-up has buckets.
+    pub(crate) bucket: Option<i64>,
+    /// The row's value in the field of `time`; without such a field, 0.
+    pub(crate) time: i64,
+}
+
+impl GroupKeys {
+    pub(crate) fn new(zone: Zone) -> Self {
+        Self { zone, last_bucket: None, key: Vec::new() }
+    }
+
+    /// Finds the group of `row`, and sets `key`.
+    pub(crate) fn find(&mut self, roll_up: &RollUp, row: &RowFields<'_>) -> RowPlace {
+        let time = roll_up.time.and_then(|field| match row.value(field) {
+            Some(FieldValue::Timestamp(time)) => Some(time),
+            _ => None,
+        });
+        let bucket = roll_up.bucket.and_then(|length| Some(self.bucket(length, time?)));
+        self.key.clear();
+        if let Some(start) = bucket {
+            self.key.extend_from_slice(&start.to_le_bytes());
         }
-        fill(self.roll_up, &mut self.zone, rows, budget)
+        for field in &roll_up.by {
+            write_key(row.value(*field).as_ref(), &mut self.key);
+        }
+        RowPlace { bucket, time: time.unwrap_or_default() }
+    }
+
+    fn bucket(&mut self, length: BucketLength, time: i64) -> i64 {
+        if let Some((start, next)) = self.last_bucket
+            && (start..next).contains(&time)
+        {
+            return start;
+        }
+        let start = self.zone.bucket(length, time);
+        self.last_bucket = Some((start, self.zone.next_bucket(length, start)));
+        start
+    }
+}
+
+/// The approximate memory of a group whose key has `key_bytes`.
+pub(crate) fn group_bytes(roll_up: &RollUp, key_bytes: usize) -> usize {
+    let values = roll_up.by.len() + roll_up.aggregates.len() + 1;
+    GROUP_BYTES
+        + 2 * key_bytes
+        + roll_up.accumulators.len() * size_of::<Accumulator>()
+        + 2 * values * size_of::<GroupValue>()
+}
+
+impl Group {
+    /// The group of `row`, without rows yet.
+    pub(crate) fn new(roll_up: &RollUp, bucket: Option<i64>, row: Option<&RowFields<'_>>) -> Self {
+        let values = roll_up.by.len() + roll_up.aggregates.len() + 1;
+        let mut key = Vec::with_capacity(values);
+        key.extend(bucket.map(|start| Some(FieldValue::Timestamp(start))));
+        key.extend(roll_up.by.iter().map(|field| {
+            let value = row.and_then(|row| row.value(*field));
+            value.map(|value| positive_zero(value).into_owned())
+        }));
+        let accumulators = roll_up.accumulators.iter();
+        Self { key, accumulators: accumulators.map(|spec| Accumulator::new(*spec)).collect() }
+    }
+
+    /// Adds a row. `time` is its value in the field of `time`; without such a field, 0.
+    #[inline]
+    pub(crate) fn add(
+        &mut self,
+        roll_up: &RollUp,
+        row: &RowFields<'_>,
+        time: i64,
+        budget: &mut Budget<'_>,
+    ) -> Result<(), QueryError> {
+        let specs = roll_up.accumulators.iter().enumerate();
+        for (accumulator, (index, spec)) in self.accumulators.iter_mut().zip(specs) {
+            let added = accumulator.add(*spec, row, time, budget);
+            added.map_err(|error| roll_up.in_column(index, error))?;
+        }
+        Ok(())
+    }
+
+    /// The values of all columns.
+    pub(crate) fn row(&self, roll_up: &RollUp) -> Result<Vec<GroupValue>, QueryError> {
+        let mut row = self.key.clone();
+        for aggregate in &roll_up.aggregates {
+            let spec = roll_up.accumulators[aggregate.accumulator];
+            row.push(aggregate.result(spec, &self.accumulators[aggregate.accumulator])?);
+        }
+        Ok(row)
     }
 }
 

@@ -10,6 +10,7 @@ mod log;
 mod log_lifecycle;
 mod plugin;
 mod random;
+mod roll_ups;
 mod store;
 
 pub use committed_offsets::CommittedOffsets;
@@ -29,6 +30,7 @@ pub use plugin::{
     Plugin, Row, Timer, TrapKind,
 };
 pub use random::Random;
+pub use roll_ups::{RollUp, RollUpError, RollUpRequest, RollUps};
 pub use store::{
     Catalog, KeyRange, Pairs, ReadStore, ShardId, ShardStore, Space, StateStores, StoreError,
 };
