@@ -166,6 +166,11 @@ async fn a_server_started_on_a_full_disk_is_not_ready_until_there_is_room() {
     let settings = ["log.disk_reserve_bytes=0"];
     let mut server = Server::start_in(&folder, "127.0.0.1:0", &settings).unwrap();
     server.events(line(0, "probe.sent", "s", "{}")).await.unwrap();
+    let board = async |server: &Server, method, body: &str| {
+        let answer = server.request(method, "/v1/boards/b", "application/json", body.into());
+        answer.await.unwrap()
+    };
+    assert_eq!(board(&server, reqwest::Method::PUT, "{\"n\":1}").await.0, 201);
     server.stop().unwrap();
     let ballast = disk.0.path().join("ballast");
     let mut file = File::create(&ballast).unwrap();
@@ -176,7 +181,12 @@ async fn a_server_started_on_a_full_disk_is_not_ready_until_there_is_room() {
     let (status, answer) = ready().await.unwrap();
     assert_eq!(status, 503, "{answer}");
     assert!(answer["reasons"].to_string().contains("cannot be written"), "{answer}");
+    let larger = format!("{{\"n\":\"{}\"}}", "x".repeat(200_000));
+    let (status, answer) = board(&server, reqwest::Method::PUT, &larger).await;
+    assert_eq!((status, &answer["code"]), (503, &"LAN-0213".into()), "{answer}");
+    assert_eq!(board(&server, reqwest::Method::GET, "").await.1["n"], 1);
     std::fs::remove_file(ballast).unwrap();
+    assert_eq!(board(&server, reqwest::Method::PUT, &larger).await.0, 200);
     let started = Instant::now();
     while ready().await.unwrap().0 != 200 {
         assert!(started.elapsed() < PATIENCE, "it never became ready");

@@ -8,6 +8,7 @@
 //! With the feature `openapi` the crate derives OpenAPI schemas, and with the feature `schema` JSON
 //! Schemas of the feed.
 
+mod boards;
 mod events;
 mod explain;
 pub mod feed;
@@ -20,6 +21,7 @@ mod server;
 mod tables;
 mod verify;
 
+pub use boards::{BoardList, BoardSummary};
 pub use events::{
     AppendResult, AppendedLocation, EventRejection, EventsPage, LoggedEvent, OffsetRange,
 };

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::append_health::AppendHealth;
+use crate::boards::Boards;
 use crate::config::ServerConfig;
 use crate::disk_probe::DiskProbe;
 use crate::log_services::LogServices;
@@ -29,6 +30,7 @@ pub(crate) struct App {
     pub(crate) plugins: Arc<Plugins>,
     /// Named queries.
     pub(crate) documents: Arc<dyn Documents>,
+    pub(crate) boards: Boards,
     pub(crate) metrics: PrometheusHandle,
     pub(crate) signals: Signals,
     pub(crate) permits: Permits,

@@ -687,6 +687,31 @@ pub const CODES: &[Code] = &[
         "a parameter of a named query is missing or wrong",
         "correct the parameter that the message names; `GET /v1/queries/{name}/definition` describes all of them",
     ),
+    code("LAN-0433", 404, "there is no such board", "`GET /v1/boards` lists the names"),
+    code(
+        "LAN-0434",
+        400,
+        "the board is wrong",
+        "correct the name or the document as the message says: a document is one JSON object",
+    ),
+    code(
+        "LAN-0435",
+        413,
+        "the document of a board is too large",
+        "make it smaller, or raise `boards.bytes_max`",
+    ),
+    code(
+        "LAN-0436",
+        409,
+        "there are too many boards",
+        "delete boards that are not in use, or raise `boards.count_max`",
+    ),
+    code(
+        "LAN-0437",
+        412,
+        "the board was changed in the meantime",
+        "read the board again, apply your change to its new document, and send it with the new `ETag` in `If-Match`",
+    ),
     code(
         "LAN-0440",
         503,

@@ -58,6 +58,8 @@ pub struct ServerConfig {
     pub live: LiveConfig,
     /// Queries of tables.
     pub query: QueryConfig,
+    /// Boards of dashboards.
+    pub boards: BoardsConfig,
 }
 
 impl Default for ServerConfig {
@@ -76,6 +78,7 @@ impl Default for ServerConfig {
             engine: EngineConfig::default(),
             live: LiveConfig::default(),
             query: QueryConfig::default(),
+            boards: BoardsConfig::default(),
         }
     }
 }
@@ -281,6 +284,22 @@ pub struct ReplayConfig {
 impl Default for ReplayConfig {
     fn default() -> Self {
         Self { at_once_max: 1, events_max: 20_000_000, time_s_max: 300, thread_percent: 50 }
+    }
+}
+
+/// Section `boards`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct BoardsConfig {
+    /// The most boards (`/v1/boards`). Default 500.
+    pub count_max: usize,
+    /// The largest document of a board, in bytes. Default 256 KiB.
+    pub bytes_max: usize,
+}
+
+impl Default for BoardsConfig {
+    fn default() -> Self {
+        Self { count_max: 500, bytes_max: 256 << 10 }
     }
 }
 

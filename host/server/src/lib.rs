@@ -6,6 +6,7 @@
 
 mod app;
 mod append_health;
+mod boards;
 mod clock;
 mod codes;
 mod commits;

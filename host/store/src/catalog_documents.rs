@@ -10,19 +10,22 @@ use crate::catalog::CatalogFile;
 const DOCUMENTS: TableDefinition<'_, (&str, &str), &str> = TableDefinition::new("documents");
 
 impl Documents for CatalogFile {
-    fn documents(&self, kind: &str) -> Result<Vec<(String, String)>, StoreError> {
+    fn visit_documents(
+        &self,
+        kind: &str,
+        visit: &mut dyn FnMut(&str, &str),
+    ) -> Result<(), StoreError> {
         self.with(|db| {
-            let Some(table) = table(db)? else { return Ok(Vec::new()) };
-            let mut documents = Vec::new();
+            let Some(table) = table(db)? else { return Ok(()) };
             for entry in table.range((kind, "")..)? {
                 let (key, text) = entry?;
                 let (of, name) = key.value();
                 if of != kind {
                     break;
                 }
-                documents.push((name.to_owned(), text.value().to_owned()));
+                visit(name, text.value());
             }
-            Ok(documents)
+            Ok(())
         })
     }
 
@@ -64,9 +67,28 @@ fn table(db: &Database) -> Result<Option<DocumentsTable>, redb::Error> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+
     use lantern_core::{Catalog as _, ProjectionRecord};
 
     use super::*;
+    use crate::disk::faulty::FaultyDisk;
+
+    #[test]
+    fn after_a_full_disk_the_old_document_is_unchanged_and_saving_works_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let faults = FaultyDisk::default();
+        let path = dir.path().join("catalog.redb");
+        let file = CatalogFile::open_on(Arc::new(faults.clone()), path).unwrap();
+        assert!(!file.save_document("board", "a", "1").unwrap());
+        faults.0.full.store(true, Ordering::SeqCst);
+        assert!(matches!(file.save_document("board", "a", "2"), Err(StoreError::Full(_))));
+        faults.0.full.store(false, Ordering::SeqCst);
+        assert_eq!(file.document("board", "a").unwrap().as_deref(), Some("1"));
+        assert!(file.save_document("board", "a", "3").unwrap());
+        assert_eq!(file.document("board", "a").unwrap().as_deref(), Some("3"));
+    }
 
     #[test]
     fn documents_survive_a_restart_by_kind_and_name() {

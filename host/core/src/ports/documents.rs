@@ -4,11 +4,28 @@ use crate::StoreError;
 
 /// Stores documents by kind and name, such as the definitions of named queries.
 pub trait Documents: Send + Sync {
+    /// Calls `visit` with the name and the text of each document of `kind`, by name. `visit` must
+    /// not call other methods of the store.
+    ///
+    /// # Errors
+    /// [`StoreError`] if they cannot be read.
+    fn visit_documents(
+        &self,
+        kind: &str,
+        visit: &mut dyn FnMut(&str, &str),
+    ) -> Result<(), StoreError>;
+
     /// The names and texts of all documents of `kind`, by name.
     ///
     /// # Errors
     /// [`StoreError`] if they cannot be read.
-    fn documents(&self, kind: &str) -> Result<Vec<(String, String)>, StoreError>;
+    fn documents(&self, kind: &str) -> Result<Vec<(String, String)>, StoreError> {
+        let mut documents = Vec::new();
+        self.visit_documents(kind, &mut |name, text| {
+            documents.push((name.to_owned(), text.to_owned()));
+        })?;
+        Ok(documents)
+    }
 
     /// The text of a document.
     ///

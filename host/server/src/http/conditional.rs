@@ -30,7 +30,7 @@ impl Conditions {
         }
     }
 
-    /// Compares the conditions of the request with the current state. `etag` is the strong tag of
+    /// Compares the conditions of a read with the current state. `etag` is the strong tag of
     /// this state, with its quotes.
     pub(super) fn evaluate(&self, etag: &str) -> Verdict {
         if self.match_any.as_ref().is_some_and(|tags| !tags.contain(etag, Comparison::Strong)) {
@@ -40,6 +40,15 @@ impl Conditions {
             return Verdict::NotModified;
         }
         Verdict::Answer
+    }
+
+    /// Whether a write may replace or delete the current state. `etag` is the strong tag of this
+    /// state, or `None` if there is none.
+    pub(super) fn allow_write(&self, etag: Option<&str>) -> bool {
+        match etag {
+            Some(etag) => self.evaluate(etag) == Verdict::Answer,
+            None => self.match_any.is_none(),
+        }
     }
 }
 
@@ -103,6 +112,25 @@ impl Tags {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_write_is_allowed_only_on_the_state_that_it_names() {
+        let check = |name: &str, value: &str, etag: Option<&str>, expected: bool| {
+            let mut headers = HeaderMap::new();
+            headers.append(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
+            let allowed = Conditions::read(&headers).allow_write(etag);
+            assert_eq!(allowed, expected, "{name}: {value} of {etag:?}");
+        };
+        check("if-match", "\"a\"", Some("\"a\""), true);
+        check("if-match", "\"a\"", Some("\"b\""), false);
+        check("if-match", "W/\"a\"", Some("\"a\""), false);
+        check("if-match", "\"a\"", None, false);
+        check("if-match", "*", Some("\"a\""), true);
+        check("if-match", "*", None, false);
+        check("if-none-match", "*", None, true);
+        check("if-none-match", "*", Some("\"a\""), false);
+        check("accept", "*", None, true);
+    }
 
     #[test]
     fn tags_are_compared_one_by_one_as_rfc_9110_has_it() {

@@ -3,6 +3,7 @@
 
 mod accept;
 mod append_result;
+mod boards;
 mod coding_weights;
 mod conditional;
 mod connection;
@@ -63,6 +64,7 @@ const SMALL_BODY_BYTES_MAX: usize = 64 << 10;
         (name = "projections", description = "Plugins, their versions and parked events."),
         (name = "tables", description = "The rows of projections."),
         (name = "queries", description = "Named queries of tables."),
+        (name = "boards", description = "Documents of dashboards."),
         (name = "server", description = "Health, metrics and errors."),
     ),
 )]
@@ -103,6 +105,8 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(queries::list))
         .routes(routes!(queries::run, queries::define, queries::delete))
         .routes(routes!(queries::show))
+        .routes(routes!(boards::list))
+        .routes(routes!(boards::show, boards::store, boards::delete))
         .routes(routes!(feed::connect))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

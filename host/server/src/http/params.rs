@@ -72,6 +72,9 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Names<T
     }
 }
 
+/// The code of the problem that a body is larger than its limit.
+pub(super) const BODY_TOO_LARGE: &str = "LAN-0313";
+
 /// The maximum size of a body that is not counted for `http.bodies_max`, in bytes.
 const UNCOUNTED_BYTES_MAX: u64 = 64 << 10;
 
@@ -99,8 +102,9 @@ pub(crate) async fn body(
     mut body: Body,
     max: usize,
 ) -> Result<FullBody, Problem> {
-    let too_large =
-        || Problem::new("LAN-0313", format!("the body is larger than the limit of {max} bytes"));
+    let too_large = || {
+        Problem::new(BODY_TOO_LARGE, format!("the body is larger than the limit of {max} bytes"))
+    };
     let announced =
         headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > max as u64) {

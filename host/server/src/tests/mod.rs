@@ -2,6 +2,7 @@
 //! that need WebAssembly or a process are in the folder `tests` of the workspace.
 
 mod api;
+mod boards;
 mod explaining;
 mod exports;
 mod grafana;
@@ -42,7 +43,7 @@ pub(super) struct Fixture {
     pub(super) app: Arc<App>,
     router: Router,
     _data: DataDir,
-    _dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
 }
 
 /// A complete answer of the server.
@@ -90,12 +91,22 @@ impl Fixture {
     }
 
     pub(super) fn with(change: impl FnOnce(&mut ServerConfig)) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::in_folder(Arc::new(tempfile::tempdir().unwrap()), change)
+    }
+
+    fn in_folder(dir: Arc<tempfile::TempDir>, change: impl FnOnce(&mut ServerConfig)) -> Self {
         let mut config = config(dir.path());
         change(&mut config);
         let (app, data) = crate::wiring::open(config).unwrap();
         let router = crate::http::router(Arc::clone(&app));
-        Self { app, router, _data: data, _dir: dir }
+        Self { app, router, _data: data, dir }
+    }
+
+    /// Closes the server, and opens its data again with other settings.
+    pub(super) fn reopened(self, change: impl FnOnce(&mut ServerConfig)) -> Self {
+        let dir = Arc::clone(&self.dir);
+        drop(self);
+        Self::in_folder(dir, change)
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {

@@ -22,6 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::{App, Health, Permits, Signals, Tasks};
 use crate::append_health::AppendHealth;
+use crate::boards::Boards;
 use crate::commits::Commits;
 use crate::config::ServerConfig;
 use crate::data::DataDir;
@@ -132,6 +133,7 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, DataDir), StartErr
         engine,
         hub,
         plugins,
+        boards: Boards::new(Arc::clone(&documents), config.boards.clone()),
         documents,
         metrics,
         signals: Signals { appended: readers, committed: commits.changed() },

@@ -12,7 +12,7 @@ use super::binding::{Given, RESERVED, UsedParameter, used_parameters, values};
 use crate::problem::Problem;
 
 /// The most bytes of a name.
-const NAME_BYTES_MAX: usize = 64;
+pub(in crate::http) const NAME_BYTES_MAX: usize = 64;
 
 fn refused(detail: String) -> Problem {
     Problem::new(DEFINITION, detail)
@@ -32,7 +32,7 @@ pub(super) fn read(body: &[u8]) -> Result<QueryDefinition, Problem> {
 }
 
 /// Whether `name` consists of letters, digits, `-` and `_`.
-fn is_name(name: &str) -> bool {
+pub(in crate::http) fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }

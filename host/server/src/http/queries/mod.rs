@@ -15,6 +15,8 @@ use http::{HeaderMap, StatusCode, Uri, Version};
 use lantern_api::{NamedQueries, NamedQuery, QueryDefinition};
 use lantern_core::Views as _;
 
+pub(super) use self::definition::{NAME_BYTES_MAX, is_name};
+
 use self::binding::{RunParameters, bind};
 use super::conditional::Conditions;
 use super::params::{Names, SmallBody};
