@@ -1,5 +1,5 @@
 // Requests to the server, and what goes wrong with them.
-import { parse } from "../../clients/ts/src/json.js";
+import { parse, stringify } from "../../clients/ts/src/json.js";
 
 /** Why a request failed, in words for people. */
 export class Problem extends Error {
@@ -57,11 +57,11 @@ export async function read<T>(path: string, init: RequestInit = {}): Promise<T> 
   return parse(await answer.text()) as T;
 }
 
-/** Posts JSON, and reads the answer if it has one. */
+/** Posts JSON, and reads the answer if it has one. A `bigint` is sent as the integer that it is. */
 export async function post<T = unknown>(path: string, body?: unknown): Promise<T | undefined> {
   const init: RequestInit = { method: "POST" };
   if (body !== undefined) {
-    init.body = JSON.stringify(body);
+    init.body = stringify(body);
     init.headers = { "content-type": "application/json" };
   }
   const text = await (await send(path, init)).text();

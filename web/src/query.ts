@@ -1,5 +1,6 @@
 // What a table screen shows, as the parameters of its address. They are those of
 // `GET /v1/tables/{projection}/{table}`, so that an address is also a request.
+import type { Condition, Query } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
 
 export interface TableQuery {
@@ -46,9 +47,56 @@ export function inAddress(search: string, query: TableQuery): string {
   return text === "" ? "" : `?${text}`;
 }
 
-/** Whether the feed can show it: it has all rows of the active version, in the order of keys. */
-export function isLive(query: TableQuery): boolean {
-  return query.where.length === 0 && query.version === "" && ["", "key", "-key"].includes(query.order);
+/** A field as far as conditions need it. */
+type Kinded = Pick<FieldStatus, "name" | "kind">;
+
+/**
+ * The query as the feed takes it; `null` if the feed cannot show it. The feed has rows of
+ * the active version in the order of keys. A condition that this page cannot read is left
+ * to the server, which knows all forms.
+ */
+export function feedQuery({ where, order, cols, version }: TableQuery, fields: readonly Kinded[]): Query | null {
+  if (version !== "" || !["", "key", "-key"].includes(order)) return null;
+  const known = cols.every((name) => fields.some((field) => field.name === name));
+  const conditions = where.map((text) => parsed(text, fields));
+  if (!known || !conditions.every((one) => one !== null)) return null;
+  return { ...(conditions.length > 0 && { where: conditions }), ...(cols.length > 0 && { cols }) };
+}
+
+/** A condition of an address as the feed takes it; `null` if this page cannot read it. */
+export function parsed(text: string, fields: readonly Kinded[]): Condition | null {
+  const [, name, operator, of] = /^\s*([A-Za-z0-9_-]+)\s*(!=|<=|>=|=|<|>|\sin\s|\sprefix\s)\s*(.*?)\s*$/s.exec(text) ?? [];
+  const field = fields.find((one) => one.name === name);
+  if (!field || of === undefined || of === "") return null;
+  const word = operator!.trim();
+  if (of === "null") return word === "=" || word === "!=" ? [field.name, word, null] : null;
+  if (!operators(field.kind).includes(word)) return null;
+  if (word !== "in") {
+    const value = literal(field.kind, of);
+    return value === null ? null : ([field.name, word, value] as Condition);
+  }
+  // Values with commas in quotes are left to the server.
+  const parts = of.startsWith("[") ? [] : of.split(",").map((part) => part.trim());
+  const values = parts.map((part) => (/^"[^"]*$|^[^"]*"$/.test(part) ? null : literal(field.kind, part)));
+  return values.length > 0 && values.every((value) => value !== null) ? [field.name, "in", values] : null;
+}
+
+/** A value of a condition as JSON has it. No digit of an integer is lost. */
+function literal(kind: string, text: string): string | number | bigint | boolean | null {
+  if (kind === "integer") {
+    if (!/^-?\d+$/.test(text)) return null;
+    return Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text);
+  }
+  if (kind === "number") return /^-?\d+(\.\d+)?([eE][+-]?\d+)?$/.test(text) && Number.isFinite(Number(text)) ? Number(text) : null;
+  if (kind === "boolean") return text === "true" ? true : text === "false" ? false : null;
+  if (kind !== "text" && kind !== "timestamp") return null;
+  if (!text.startsWith('"')) return text;
+  try {
+    const value: unknown = JSON.parse(text);
+    return typeof value === "string" ? value : null;
+  } catch {
+    return null;
+  }
 }
 
 /** The operators that a kind of field has. */

@@ -1,5 +1,7 @@
 // The request of a screen as code, with this server's address, table and fields.
-import { isLive, parameters, type TableQuery } from "./query.js";
+import { stringify } from "../../clients/ts/src/json.js";
+import type { FieldStatus } from "./api-types.js";
+import { feedQuery, parameters, type TableQuery } from "./query.js";
 import { path } from "./problem.js";
 
 /** A text in quotes for a shell. */
@@ -12,14 +14,25 @@ export function curl(origin: string, projection: string, table: string, query: T
   return `curl -G ${shell(`${origin}/v1/tables${path(projection, table)}`)}${params.join("")}`;
 }
 
+/** A value as TypeScript writes it: integers that a double cannot represent end with `n`. */
+function literals(value: unknown): string {
+  if (Array.isArray(value)) return `[${value.map(literals).join(", ")}]`;
+  if (typeof value === "bigint") return `${value}n`;
+  if (value === null || typeof value !== "object") return stringify(value);
+  return `{ ${Object.entries(value).map(([name, of]) => `${name}: ${literals(of)}`).join(", ")} }`;
+}
+
 /** TypeScript: with the client if the feed has these rows, otherwise a request. */
-export function typescript(origin: string, projection: string, table: string, query: TableQuery, fields: readonly string[]): string {
-  const first = fields[0] === undefined ? "row" : `row[${JSON.stringify(fields[0])}]`;
-  if (isLive(query)) {
+export function typescript(origin: string, projection: string, table: string, query: TableQuery, fields: readonly Pick<FieldStatus, "name" | "kind">[]): string {
+  const name = query.cols[0] ?? fields[0]?.name;
+  const first = name === undefined ? "row" : `row[${JSON.stringify(name)}]`;
+  const feed = feedQuery(query, fields);
+  if (feed) {
+    const selected = Object.keys(feed).length === 0 ? "" : `, ${literals(feed)}`;
     return `import { connect } from "lantern-client";
 
 const client = connect(${JSON.stringify(`${origin.replace(/^http/, "ws")}/v1/feed`)});
-const table = client.table(${JSON.stringify(`${projection}/${table}`)});
+const table = client.table(${JSON.stringify(`${projection}/${table}`)}${selected});
 for await (const change of table) {
   console.log(change.type, table.size);
   for (const [key, row] of table) console.log(key, ${first});

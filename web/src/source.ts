@@ -1,8 +1,8 @@
-// Where a table screen gets its rows from: the feed, or requests if the rows are filtered
-// or in the order of a field.
+// Where a table screen gets its rows from: the feed, or requests if the rows are in the order
+// of a field.
 import { type ReadonlySignal, type Signal, signal } from "@preact/signals";
 import { parse, stringify } from "../../clients/ts/src/json.js";
-import type { Row, Table } from "../../clients/ts/src/index.js";
+import type { Query, Row, Table } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
 import { client } from "./feed.js";
 import { type Freshness, freshness, type Polled, Poll } from "./polled.js";
@@ -50,7 +50,7 @@ export interface Source {
 /** No more than one change of the feed in this time. */
 const RATE_MS = 20;
 
-/** All rows, over the feed. */
+/** Rows that fulfil conditions, or all, over the feed. */
 export class FeedRows implements Source {
   readonly frame: Signal<number> = signal(0);
   readonly changes: Signal<number | null> = signal(0);
@@ -65,8 +65,8 @@ export class FeedRows implements Source {
   #at = 0;
   #changed = 0;
 
-  constructor(name: string) {
-    this.#table = client.table(name, { rate_ms: RATE_MS });
+  constructor(name: string, query: Query = {}) {
+    this.#table = client.table(name, { ...query, rate_ms: RATE_MS });
   }
 
   get fields(): readonly Pick<FieldStatus, "name" | "kind">[] {

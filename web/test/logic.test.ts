@@ -6,8 +6,8 @@ import { cell, pretty } from "../src/format.js";
 import { parseMetrics } from "../src/metrics.js";
 import { alike } from "../src/parked.js";
 import { freshness } from "../src/polled.js";
-import { Problem } from "../src/problem.js";
-import { condition, fromAddress, inAddress, isLive, nextOrder } from "../src/query.js";
+import { post, Problem } from "../src/problem.js";
+import { condition, feedQuery, fromAddress, inAddress, nextOrder, parsed } from "../src/query.js";
 import { bucketFor, overTime, usual } from "../src/rollup.js";
 import { HEIGHT_MAX, lowerBound, merged, scrollTo, visible, withPrefix } from "../src/rows.js";
 import { overview } from "../src/server.js";
@@ -114,13 +114,42 @@ describe("the address of a table", () => {
     expect(new URLSearchParams(search).get("view")).toBe("chart");
   });
 
-  test("only what the feed has is live", () => {
+  test("the feed shows conditions and columns; orders by a field and other versions are requested", () => {
     const all = fromAddress("");
-    expect(isLive(all)).toBe(true);
-    expect(isLive({ ...all, order: "-key", prefix: "p" })).toBe(true);
-    expect(isLive({ ...all, order: "cents" })).toBe(false);
-    expect(isLive({ ...all, where: ["a = 1"] })).toBe(false);
-    expect(isLive({ ...all, version: "1" })).toBe(false);
+    const fields = [{ name: "cents", kind: "integer" }, { name: "country", kind: "text" }];
+    expect(feedQuery(all, fields)).toEqual({});
+    expect(feedQuery({ ...all, order: "-key", prefix: "p" }, fields)).toEqual({});
+    expect(feedQuery({ ...all, where: ["cents >= 100"], cols: ["cents"] }, fields)).toEqual({ where: [["cents", ">=", 100]], cols: ["cents"] });
+    for (const change of [{ order: "cents" }, { version: "1" }, { where: ["nothing = 1"] }, { where: ["cents = x"] }, { cols: ["nothing"] }]) {
+      expect(feedQuery({ ...all, ...change }, fields), JSON.stringify(change)).toBeNull();
+    }
+  });
+
+  test("a condition of any kind keeps its value on the feed, and one in a form that only the server knows is left to it", () => {
+    const fields = ["integer", "number", "text", "boolean", "timestamp", "json"].map((kind) => ({ name: kind, kind }));
+    const read = (text: string): unknown => parsed(text, fields);
+    expect(read("integer = 9007199254740993")).toEqual(["integer", "=", 9007199254740993n]);
+    expect(read("number<=1.5e3")).toEqual(["number", "<=", 1500]);
+    expect(read("text prefix a b")).toEqual(["text", "prefix", "a b"]);
+    expect(read("boolean != true")).toEqual(["boolean", "!=", true]);
+    expect(read("timestamp >= 2026-01-01T00:00:00Z")).toEqual(["timestamp", ">=", "2026-01-01T00:00:00Z"]);
+    expect(read("json = null")).toEqual(["json", "=", null]);
+    expect(read("integer in 1, 2")).toEqual(["integer", "in", [1, 2]]);
+    for (const text of ['text in "a,b"', 'text in ["a"]', "integer in", "integer = 1.5", "boolean > true", "json = 1", 'text = "a', "text <", "integer < null", "textprefix a"]) {
+      expect(read(text), text).toBeNull();
+    }
+    // What the form of filters writes is read again, whatever text it is.
+    for (const value of ["null", 'a "b"', "", " x ", "ä\\n"]) {
+      expect(read(condition({ name: "text", kind: "text", unit: "" }, "=", value)), value).toEqual(["text", "=", value]);
+    }
+  });
+
+  test("what is posted keeps every digit of an integer", async () => {
+    const sent = vi.fn(async (_: string, __: RequestInit) => new Response(null, { status: 204 }));
+    vi.stubGlobal("fetch", sent);
+    await post("/v1/parked/retry", { ids: [9007199254740993n] });
+    vi.unstubAllGlobals();
+    expect(sent.mock.calls[0]![1].body).toBe('{"ids":[9007199254740993]}');
   });
 
   test("a column is ordered ascending, descending, and then no more", () => {
@@ -138,6 +167,7 @@ describe("the address of a table", () => {
 });
 
 describe("code", () => {
+  const fields = [{ name: "cents", kind: "integer" }, { name: "name", kind: "text" }];
   const query = { where: ["name = \"it's\""], order: "-cents", cols: [], prefix: "", version: "" };
   test("a shell reads back what was quoted", () => {
     expect(shell("it's")).toBe("'it'\\''s'");
@@ -147,8 +177,9 @@ describe("code", () => {
   });
 
   test("live rows use the client, others a request, with the same parameters in each language", () => {
-    expect(typescript("http://h:1", "a", "t", { ...query, where: [], order: "" }, ["cents"])).toContain('connect("ws://h:1/v1/feed")');
-    expect(typescript("http://h:1", "a", "t", query, ["cents"])).toContain('append("order", "-cents")');
+    expect(typescript("http://h:1", "a", "t", { ...query, where: [], order: "" }, fields)).toContain('connect("ws://h:1/v1/feed")');
+    expect(typescript("http://h:1", "a", "t", { ...query, where: ["cents > 9007199254740993"], order: "" }, fields)).toContain('table("a/t", { where: [["cents", ">", 9007199254740993n]] })');
+    expect(typescript("http://h:1", "a", "t", query, fields)).toContain('append("order", "-cents")');
     expect(python("http://h:1", "a", "t", query)).toContain('("where", "name = \\"it\'s\\"")');
   });
 });

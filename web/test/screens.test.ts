@@ -192,6 +192,50 @@ describe.skipIf(skipped)("the page", () => {
     expect(errors).toEqual([]);
   });
 
+  test("filtered rows with chosen columns come over the feed, and times are in the chosen zone", async () => {
+    server = await Server.start();
+    await server.push(plugin("revenue"));
+    await server.append(Array.from({ length: 400 }, (_, n) => event(n)));
+    await server.caughtUp("revenue");
+    const where = "where=orders%20%3E%3D%2010&cols=product,orders";
+    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product?${where}`, { timezoneId: "Asia/Kolkata" });
+    const requests: string[] = [];
+    page.on("request", (request) => requests.push(request.url()));
+    const equal = async (): Promise<number> => {
+      await server.caughtUp("revenue");
+      const { rows } = await server.get(`/v1/tables/revenue/by_product?${where}&limit=10000`);
+      const wanted = Object.entries<any>(rows).map(([key, row]) => [key, [row.product, String(row.orders)]]);
+      await until(
+        async () => JSON.stringify([...(await shownRows(page))]) === JSON.stringify(wanted.slice(0, (await shownRows(page)).size)) && (await page.getByRole("grid").getAttribute("aria-rowcount")) === String(wanted.length + 1),
+        async () => ({ wanted, shown: [...(await shownRows(page))] }),
+      );
+      return wanted.length;
+    };
+    const before = await equal();
+    expect(before).toBeGreaterThan(0);
+    const [first] = await shownRows(page);
+    await page.getByRole("gridcell", { name: first![0], exact: true }).first().click();
+    await shows(page, /more fields are left out/);
+    await server.append(Array.from({ length: 300 }, (_, n) => event(400 + n)));
+    const change = page.getByRole("dialog").locator("time").first();
+    await change.waitFor();
+    const shown = async (): Promise<[string, string]> => [(await change.getAttribute("datetime"))!, (await change.textContent())!];
+    const [utc, text] = await shown();
+    expect(text).toBe(utc.slice(11, 19));
+    await page.keyboard.press("Escape");
+    expect(await equal()).toBeGreaterThan(before);
+    await page.getByRole("button", { name: "Theme and time zone" }).click();
+    await page.getByLabel("this browser's zone").check();
+    await page.keyboard.press("Escape");
+    await page.getByRole("gridcell", { name: first![0], exact: true }).first().click();
+    await shows(page, /times in Asia/);
+    const [moment, local] = await shown();
+    expect(local).toBe(new Date(moment).toLocaleTimeString("en-GB", { timeZone: "Asia/Kolkata" }));
+    // No request asked for the rows.
+    expect(requests.filter((url) => url.includes("/v1/tables/"))).toEqual([]);
+    expect(errors).toEqual([]);
+  });
+
   test("a version is uploaded by a drop, activated and rolled back, and a projection is paused and deleted", async () => {
     server = await Server.start();
     await server.append(Array.from({ length: 100 }, (_, n) => event(n)));

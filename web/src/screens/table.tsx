@@ -3,14 +3,15 @@ import { signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { lazy, useLocation, useRoute } from "preact-iso";
 import { useEffect, useMemo, useRef } from "preact/hooks";
+import { stringify } from "../../../clients/ts/src/json.js";
 import type { FieldStatus, TableStatus, VersionStatus } from "../api-types.js";
 import { download, FORMATS, type Format, save } from "../download.js";
-import { count, keyText, pretty, rate } from "../format.js";
+import { count, keyText, moment, pretty, rate, zoneName } from "../format.js";
 import { type Column, Grid, member, rowsText } from "../grid.js";
 import { behindText, Badge, Code, Dialog, Empty, Fact, Failure, FreshnessMark, HoldButton, Pane, percentText, Progress, say, sayFailed } from "../parts.js";
 import { now } from "../polled.js";
 import { path } from "../problem.js";
-import { condition, fromAddress, inAddress, isLive, nextOrder, operators, type TableQuery } from "../query.js";
+import { condition, feedQuery, fromAddress, inAddress, nextOrder, operators, type TableQuery } from "../query.js";
 import { withPrefix } from "../rows.js";
 import { behind, catchesUp, type Overview, overview, served, tables } from "../server.js";
 import { curl, python, typescript } from "../snippets.js";
@@ -106,15 +107,15 @@ function TableOf({ place }: { place: Place }): JSX.Element {
 /** The source of the rows that a query selects. */
 function useSource({ projection, table, status }: Place, query: TableQuery): { source: Source; refused: boolean } {
   const refused = useSignal(false);
-  const live = isLive(query) && !refused.value;
-  const text = live ? "" : JSON.stringify({ ...query, cols: [] });
+  const feed = refused.value ? null : feedQuery(query, status.fields);
+  const text = stringify(feed ?? { ...query, cols: [] });
   const source = useMemo<Source>(
-    () => (live ? new FeedRows(`${projection}/${table}`) : new QueriedRows(projection, table, status.fields, query)),
-    [projection, table, live, text],
+    () => (feed ? new FeedRows(`${projection}/${table}`, feed) : new QueriedRows(projection, table, status.fields, query)),
+    [projection, table, feed === null, text],
   );
   useEffect(() => source.start(), [source]);
-  // The feed does not send tables with too many rows.
-  if (live && source.state.error?.code === "too_large") refused.value = true;
+  // The feed does not send more rows than its limit.
+  if (feed && source.state.error?.code === "too_large") refused.value = true;
   void source.frame.value;
   return { source, refused: refused.value };
 }
@@ -194,7 +195,7 @@ function RowsView({ place, query, go }: { place: Place; query: TableQuery; go: (
         />
       )}
       {open.value !== null && (
-        <RowSheet name={open.value} fields={fields} source={source} seen={history.get(open.value) ?? []} onClose={() => (open.value = null)} />
+        <RowSheet name={open.value} fields={live ? columns : fields} left={live ? fields.length - columns.length : 0} source={source} seen={history.get(open.value) ?? []} onClose={() => (open.value = null)} />
       )}
     </>
   );
@@ -301,7 +302,6 @@ function Columns({ fields, query, go }: { fields: readonly Column[]; query: Tabl
 
 function CodeButton({ place: { projection, table, status }, query }: { place: Place; query: TableQuery }): JSX.Element {
   const open = useSignal(false);
-  const fields = query.cols.length > 0 ? query.cols : status.fields.map(({ name }) => name);
   const { origin } = location;
   return (
     <>
@@ -313,7 +313,7 @@ function CodeButton({ place: { projection, table, status }, query }: { place: Pl
           <h3>curl</h3>
           <Code label="curl" text={curl(origin, projection, table, query)} />
           <h3>TypeScript</h3>
-          <Code label="TypeScript" text={typescript(origin, projection, table, query, fields)} />
+          <Code label="TypeScript" text={typescript(origin, projection, table, query, status.fields)} />
           <h3>Python</h3>
           <Code label="Python" text={python(origin, projection, table, query)} />
         </Dialog>
@@ -366,7 +366,17 @@ function remember(history: Map<string, Seen[]>, key: string, source: Source): vo
   seenChanges.value += 1;
 }
 
-function RowSheet({ name, fields, source, seen, onClose }: { name: string; fields: readonly FieldStatus[] | readonly Column[]; source: Source; seen: readonly Seen[]; onClose: () => void }): JSX.Element {
+interface SheetProps {
+  readonly name: string;
+  readonly fields: readonly Column[];
+  /** How many fields the row has that are not among these. */
+  readonly left: number;
+  readonly source: Source;
+  readonly seen: readonly Seen[];
+  readonly onClose: () => void;
+}
+
+function RowSheet({ name, fields, left, source, seen, onClose }: SheetProps): JSX.Element {
   const row = source.rows.get(name);
   void seenChanges.value;
   void now.value;
@@ -386,16 +396,17 @@ function RowSheet({ name, fields, source, seen, onClose }: { name: string; field
               );
             })}
           </dl>
+          {left > 0 && <p class="soft">{left === 1 ? "One more field is" : `${left} more fields are`} left out: choose them under “Columns”.</p>}
           <h3>As JSON</h3>
           <Code label="The row as JSON" text={pretty(row)} />
         </>
       )}
-      <h3>Changes since this row was opened</h3>
+      <h3>Changes since this row was opened, times in {zoneName()}</h3>
       {seen.length === 0 && <p class="soft">None so far.</p>}
       <ol class="seen">
         {seen.map(({ at, row: was }) => (
           <li key={at}>
-            <time>{new Date(at).toLocaleTimeString()}</time> <code>{was === undefined ? "deleted" : pretty(was)}</code>
+            <time dateTime={new Date(at).toISOString()}>{moment(at * 1000).slice(11)}</time> <code>{was === undefined ? "deleted" : pretty(was)}</code>
           </li>
         ))}
       </ol>
