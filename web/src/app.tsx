@@ -15,6 +15,7 @@ const TableScreen = lazy(() => import("./screens/table.js"));
 const ProjectionScreen = lazy(() => import("./screens/projection.js"));
 const ParkedScreen = lazy(() => import("./screens/parked.js"));
 const UploadScreen = lazy(() => import("./screens/upload.js"));
+const DeclareScreen = lazy(() => import("./screens/declare.js"));
 const EventsScreen = lazy(() => import("./screens/events.js"));
 const ServerScreen = lazy(() => import("./screens/server.js"));
 
@@ -36,6 +37,7 @@ export function App(): JSX.Element {
             <Route path="/t/:projection/:table" component={TableScreen} />
             <Route path="/parked" component={ParkedScreen} />
             <Route path="/upload" component={UploadScreen} />
+            <Route path="/upload/declaration" component={DeclareScreen} />
             <Route path="/events" component={EventsScreen} />
             <Route path="/server" component={ServerScreen} />
             <Route default component={Nothing} />
@@ -207,7 +209,7 @@ function Rail(): JSX.Element {
     { to: "/", mark: "▤", text: "Projections", here: path === "/" || path.startsWith("/p/") || path.startsWith("/t/") },
     { to: "/events", mark: "≋", text: "Events", here: path === "/events" },
     { to: "/parked", mark: "▲", text: "Parked", here: path === "/parked", number: parked },
-    { to: "/upload", mark: "↥", text: "Upload", here: path === "/upload" },
+    { to: "/upload", mark: "↥", text: "Upload", here: path.startsWith("/upload") },
     { to: "/server", mark: "◈", text: "Server", here: path === "/server" },
   ];
   return (

@@ -49,8 +49,8 @@ function address(base: string, file: File, params: Record<string, string> = {}):
 }
 
 /** Compiles and checks a file, without storing it. */
-export function check(file: File, parameters: string): Promise<CheckResult> {
-  return read(address("/v1/plugins/check", file), body(file, parameters));
+export function check(file: File, parameters: string, signal?: AbortSignal): Promise<CheckResult> {
+  return read(address("/v1/plugins/check", file), { ...body(file, parameters), ...(signal && { signal }) });
 }
 
 /** Uploads a file as a version of a projection. */

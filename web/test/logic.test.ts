@@ -1,5 +1,6 @@
 // The logic of the page, without a browser.
 import { describe, expect, test, vi } from "vitest";
+import { type DeclarationForm, missing, NEW_FORM, NO_COLUMN, partName, refusal, suggested, written } from "../src/declaration.js";
 import { withoutHead } from "../src/download.js";
 import { stringify } from "../../clients/ts/src/json.js";
 import { cell, pretty } from "../src/format.js";
@@ -229,5 +230,68 @@ describe("charts", () => {
     expect(usual([of("product", "text"), of("cents", "integer"), of("minute", "timestamp")])).toEqual({ time: "minute", bucket: "", by: "product", agg: "sum(cents)" });
     expect(usual([of("data", "json")])).toEqual({ time: "", bucket: "", by: "", agg: "count()" });
     expect([60, 3600, 86_400, 86_400 * 365].map((seconds) => bucketFor(seconds))).toEqual(["1s", "1m", "5m", "1w"]);
+  });
+});
+
+describe("the form of a declaration", () => {
+  const form: DeclarationForm = {
+    ...NEW_FORM,
+    name: "revenue",
+    from: "order.placed, cart.*",
+    where: 'data.country in ["DE", "FR"]',
+    table: "by_product",
+    key: [{ name: "", of: "data.product" }, { name: "", of: "" }],
+    window: { ...NEW_FORM.window, kind: "tumbling", tz: "Europe/Berlin", final: true },
+    columns: [{ ...NO_COLUMN, name: "orders", fn: "count" }, { ...NO_COLUMN, name: "cents", of: "data.cents", where: "data.note == 'a: b'", unit: "cent" }],
+  };
+  const text = written(form);
+
+  test("is written as YAML, with quotes only around text that needs them", () => {
+    expect(text.text).toBe(`name: revenue
+from:
+  - order.placed
+  - cart.*
+where: data.country in ["DE", "FR"]
+tables:
+  by_product:
+    key:
+      product: data.product
+    window:
+      tumbling: 1h
+      tz: Europe/Berlin
+      emit: final
+    columns:
+      orders: count()
+      cents: 'sum(data.cents) where data.note == ''a: b'' unit cent'
+`);
+    expect(written({ ...form, from: "*", where: "" }).text).toContain("from: '*'\ntables:");
+    expect(written({ ...form, name: "true" }).text).toContain("name: 'true'\n");
+  });
+
+  test("knows which of its fields a place in the text is from", () => {
+    const lines = text.text.split("\n");
+    const at = (part: string, after = 0): string | null => {
+      const line = lines.findIndex((one) => one.includes(part));
+      return text.fieldAt(line + 1, lines[line]!.indexOf(part) + 1 + after);
+    };
+    expect([at("revenue"), at("cart.*"), at("country"), at("by_product")]).toEqual(["name", "from", "where", "table"]);
+    expect([at(" product:", 1), at("data.product"), at("1h"), at("Berlin"), at("final")]).toEqual(["key.0.name", "key.0.of", "window.size", "window.tz", "window.final"]);
+    expect([at("orders"), at("count()"), at("cents:"), at("data.cents"), at("data.note"), at("unit cent", 5)]).toEqual(["columns.0.name", "columns.0.fn", "columns.1.name", "columns.1.of", "columns.1.where", "columns.1.unit"]);
+    expect(text.fieldAt(99, 1)).toBeNull();
+  });
+
+  test("asks the server only when it is complete, and reads the place of a refusal", () => {
+    expect(missing(form)).toBeNull();
+    expect([missing(NEW_FORM), missing({ ...form, from: " , " }), missing({ ...form, columns: [] })]).toEqual(["Give the projection a name.", "Name the types of events to read.", "Add a column."]);
+    expect(refusal("the source is refused: form.yaml:7:10: unknown function `cout`\n7 | n: cout()\n  |  ^^^^\nhelp: did you mean `count`?")).toEqual({ line: 7, column: 10, message: "unknown function `cout`", help: "did you mean `count`?" });
+    expect(refusal("the log is full")).toBeNull();
+  });
+
+  test("suggests the members of the events that it reads", () => {
+    const logged = (type: string, data: unknown) => ({ offset: 0, event: { specversion: "1.0" as const, id: "1", source: "s", type, data } });
+    const events = [logged("order.placed", { cents: 1, cart: { items: 2 }, "odd name": 3, list: [1] }), logged("page.viewed", { page: "x" })];
+    expect(suggested(events, "order.*")).toEqual({ types: ["order.placed", "page.viewed"], members: ["data.cart.items", "data.cents", "data.list", 'data["odd name"]'] });
+    expect(suggested(events, "").members).toContain("data.page");
+    expect(["data.product", "hour(time)", 'data["odd name"]', "1"].map((of) => partName({ name: "", of }))).toEqual(["product", "time", "name", "key"]);
   });
 });

@@ -433,6 +433,53 @@ describe.skipIf(skipped)("the page", () => {
     expect(errors).toEqual([]);
   });
 
+  test.skipIf(!existsSync(join(INTERPRETERS, "declare.wasm")))("a declaration is written in a form, refused at a field, corrected, and fills its table", async () => {
+    server = await Server.start(`plugin.interpreters_dir=${INTERPRETERS}`);
+    await server.append(Array.from({ length: 100 }, (_, n) => event(n)));
+    const { page, errors } = await open(browser, `${server.url}/upload`);
+    await page.getByRole("link", { name: "From a form" }).click();
+    await shows(page, "Give the projection a name");
+    await accessible(page, "form-empty");
+    await page.getByLabel("Projection", { exact: true }).fill("by-product");
+    await page.getByLabel("Types, with commas").fill("order.placed");
+    await shows(page, /The newest events have: .*data\.product/);
+    await page.getByLabel("Table", { exact: true }).fill("products");
+    await page.getByLabel("One row for each").fill("data.product");
+    await page.getByRole("button", { name: "Add a column" }).click();
+    const second = page.getByRole("group", { name: "Column 2" });
+    await second.getByLabel("Column", { exact: true }).fill("cents");
+    await second.getByLabel("of", { exact: true }).fill("lenght(data.product)");
+    // The first time, the server compiles the interpreter.
+    const refused = page.getByText("Refused at line 9, column 18");
+    await refused.waitFor({ timeout: 250_000 });
+    const field = second.getByLabel("of", { exact: true });
+    expect(await field.getAttribute("aria-invalid")).toBe("true");
+    expect(await page.locator(`#${await field.getAttribute("aria-describedby")}`).textContent()).toContain("did you mean `length`?");
+    expect(await page.locator(".yaml .wrong mark").textContent()).toBe("lenght(data.product))");
+    await accessible(page, "form-refused");
+    await page.setViewportSize({ width: 390, height: 844 });
+    await accessible(page, "phone-form");
+    const [wide, window] = await page.evaluate(() => [document.querySelector("main")!.scrollWidth, document.querySelector("main")!.clientWidth]);
+    expect(wide).toBe(window);
+    await page.setViewportSize({ width: 1400, height: 900 });
+    // A page that is loaded again has the same form.
+    await page.reload();
+    await field.fill("data.cents");
+    await shows(page, "The server accepts it");
+    expect(await page.locator("[aria-invalid=true]").count()).toBe(0);
+    await accessible(page, "form");
+    await page.getByRole("button", { name: "Upload and start" }).click();
+    await page.waitForURL(/\/t\/by-product\/products/);
+    await page.locator(".status", { hasText: "live" }).waitFor();
+    await server.caughtUp("by-product");
+    const stored = await storedRows(server, "by-product/products");
+    await until(
+      async () => JSON.stringify([...(await shownRows(page))].slice(0, 5)) === JSON.stringify([...stored].slice(0, 5)) && stored.size > 0,
+      async () => ({ stored: [...stored], shown: [...(await shownRows(page))] }),
+    );
+    expect(errors).toEqual([]);
+  });
+
   test("no screen is wider than a phone, in light and in dark", async () => {
     server = await Server.start();
     await server.push(plugin("revenue"));

@@ -87,6 +87,7 @@ export default function UploadScreen(): JSX.Element {
     <section class="narrow" aria-labelledby="title">
       <header class="screen">
         <h1 id="title">Upload a projection</h1>
+        <Kinds here="file" />
       </header>
       <ol class="steps">
         <li>
@@ -156,14 +157,30 @@ export default function UploadScreen(): JSX.Element {
   );
 }
 
+/** The two ways to a projection: a file, or a form. */
+export function Kinds({ here }: { here: "file" | "declaration" }): JSX.Element {
+  const { query } = useLocation();
+  const search = query.name ? `?name=${encodeURIComponent(query.name)}` : "";
+  return (
+    <nav class="tabs" aria-label="Kinds of uploads">
+      <a href={`/upload${search}`} aria-current={here === "file" ? "page" : undefined}>
+        From a file
+      </a>
+      <a href={`/upload/declaration${search}`} aria-current={here === "declaration" ? "page" : undefined}>
+        From a form
+      </a>
+    </nav>
+  );
+}
+
 /** What an upload under this name does. */
-function existing(name: string): string {
+export function existing(name: string): string {
   const found = overview.value.value.data?.projections.find((projection) => projection.name === name);
   if (!found) return name === "" ? "" : "A new projection.";
   return `A new version of ${name}, next to its ${counted(found.versions.length, "version")}. Readers keep the present tables until it is active.`;
 }
 
-function About({ result }: { result: CheckResult }): JSX.Element {
+export function About({ result }: { result: CheckResult }): JSX.Element {
   const { description, version, subscribes = [], tables = [] } = result.manifest as Manifest;
   return (
     <>
