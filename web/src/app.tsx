@@ -8,12 +8,14 @@ import { count, counted, rate, zone, zoneName } from "./format.js";
 import { Badge, FreshnessMark, notice, Sparkline } from "./parts.js";
 import { useFreshness } from "./polled.js";
 import OverviewScreen from "./screens/overview.js";
-import { eventsOf, overview, rates, served, STALE_MS } from "./server.js";
+import { eventsOf, overview, rates, served, STALE_MS, upgraded } from "./server.js";
 import { dropped } from "./upload.js";
 
 const TableScreen = lazy(() => import("./screens/table.js"));
 const ProjectionScreen = lazy(() => import("./screens/projection.js"));
 const ParkedScreen = lazy(() => import("./screens/parked.js"));
+const BoardsScreen = lazy(() => import("./screens/boards.js"));
+const BoardScreen = lazy(() => import("./screens/board.js"));
 const UploadScreen = lazy(() => import("./screens/upload.js"));
 const DeclareScreen = lazy(() => import("./screens/declare.js"));
 const EventsScreen = lazy(() => import("./screens/events.js"));
@@ -35,6 +37,8 @@ export function App(): JSX.Element {
             <Route path="/p/:name" component={ProjectionScreen} />
             <Route path="/p/:name/:tab" component={ProjectionScreen} />
             <Route path="/t/:projection/:table" component={TableScreen} />
+            <Route path="/boards" component={BoardsScreen} />
+            <Route path="/boards/:name" component={BoardScreen} />
             <Route path="/parked" component={ParkedScreen} />
             <Route path="/upload" component={UploadScreen} />
             <Route path="/upload/declaration" component={DeclareScreen} />
@@ -62,9 +66,16 @@ function Nothing(): JSX.Element {
   );
 }
 
+/** Whether only a board is shown, without the frame of all screens. */
+function useKiosk(): boolean {
+  const { path, query } = useLocation();
+  return path.startsWith("/boards/") && query.kiosk !== undefined;
+}
+
 /** The whole window takes a file that is dropped on it. */
 function DropTarget({ children }: { children: ComponentChildren }): JSX.Element {
   const { route } = useLocation();
+  const kiosk = useKiosk();
   const over = useSignal(false);
   const depth = useRef(0);
   const has = (event: DragEvent): boolean => event.dataTransfer?.types.includes("Files") ?? false;
@@ -76,7 +87,7 @@ function DropTarget({ children }: { children: ComponentChildren }): JSX.Element 
   };
   return (
     <div
-      class="frame"
+      class={kiosk ? "frame alone" : "frame"}
       onDragEnter={(event) => move(event, 1)}
       onDragLeave={(event) => move(event, -1)}
       onDragOver={(event) => move(event, 0)}
@@ -101,9 +112,10 @@ function DropTarget({ children }: { children: ComponentChildren }): JSX.Element 
   );
 }
 
-function TopBar(): JSX.Element {
+function TopBar(): JSX.Element | null {
   const { value } = overview.value;
   const state = useFreshness(value, STALE_MS);
+  if (useKiosk()) return null;
   const log = rates.get("log") ?? [];
   return (
     <header class="top">
@@ -126,6 +138,11 @@ function TopBar(): JSX.Element {
         {state === "live" ? <Health /> : <FreshnessMark state={state} at={value.at} />}
         {feedLost.value && state === "live" && <Badge tone="bad" text="feed lost" />}
       </span>
+      {upgraded.value && (
+        <button type="button" onClick={() => location.reload()}>
+          The server was updated: reload
+        </button>
+      )}
       <Choices />
     </header>
   );
@@ -190,7 +207,7 @@ function Choices(): JSX.Element {
 /** The title of the window on a screen: `revenue/by_product – Lantern`. */
 function titleOf(path: string): string {
   const [kind = "", ...rest] = path.split("/").filter((part) => part !== "");
-  const name = kind === "p" || kind === "t" ? rest.join("/") : kind;
+  const name = kind === "p" || kind === "t" || (kind === "boards" && rest.length > 0) ? rest.join("/") : kind;
   try {
     return name === "" ? "Lantern" : `${decodeURIComponent(name)} – Lantern`;
   } catch {
@@ -199,14 +216,17 @@ function titleOf(path: string): string {
   }
 }
 
-function Rail(): JSX.Element {
+function Rail(): JSX.Element | null {
   const { path } = useLocation();
+  const kiosk = useKiosk();
   useEffect(() => {
     document.title = titleOf(path);
   }, [path]);
+  if (kiosk) return null;
   const parked = (overview.value.value.data?.projections ?? []).reduce((sum, projection) => sum + (served(projection)?.parked ?? 0), 0);
   const items = [
-    { to: "/", mark: "▤", text: "Projections", here: path === "/" || path.startsWith("/p/") || path.startsWith("/t/") },
+    { to: "/", mark: "▤", text: "Projections", short: "Home", here: path === "/" || path.startsWith("/p/") || path.startsWith("/t/") },
+    { to: "/boards", mark: "▦", text: "Boards", here: path.startsWith("/boards") },
     { to: "/events", mark: "≋", text: "Events", here: path === "/events" },
     { to: "/parked", mark: "▲", text: "Parked", here: path === "/parked", number: parked },
     { to: "/upload", mark: "↥", text: "Upload", here: path.startsWith("/upload") },
@@ -214,9 +234,10 @@ function Rail(): JSX.Element {
   ];
   return (
     <nav class="rail" aria-label="Screens">
-      {items.map(({ to, mark, text, here, number = 0 }) => (
+      {items.map(({ to, mark, text, short, here, number = 0 }) => (
         <a key={to} href={to} aria-current={here ? "page" : undefined}>
-          <span aria-hidden="true">{mark}</span> {text}
+          <span aria-hidden="true">{mark}</span> <span class={short ? "long" : ""}>{text}</span>
+          {short && <span class="short">{short}</span>}
           {number > 0 && <span class="number">{count(number)}</span>}
         </a>
       ))}

@@ -1,6 +1,6 @@
 // A table with any number of rows, of which only the visible ones exist as elements.
 import { Component, type ComponentChildren, type JSX } from "preact";
-import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { cell, count, counted, keyText } from "./format.js";
 import type { Row } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
@@ -55,6 +55,7 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
   const [active, setActive] = useState<number | null>(null);
   const [beyond, setBeyond] = useState(0);
   const left = useRef(0);
+  const id = useId();
   const rowPx = cards ? CARD_PX : ROW_PX;
   const headPx = cards ? 0 : ROW_PX;
   const total = range[1] - range[0];
@@ -118,6 +119,7 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
         row={row}
         columns={columns}
         index={index}
+        id={`${id}-${index}`}
         active={index === active}
         added={source.added.has(name)}
         onOpen={() => {
@@ -144,7 +146,7 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
         aria-label={label}
         aria-rowcount={source.state.more ? -1 : total + 1}
         aria-colcount={columns.length + 1}
-        aria-activedescendant={active !== null && active >= view.first && active < view.first + view.shown ? `row-${active}` : undefined}
+        aria-activedescendant={active !== null && active >= view.first && active < view.first + view.shown ? `${id}-${active}` : undefined}
         onScroll={({ currentTarget }) => {
           setAt({ top: currentTarget.scrollTop, height: currentTarget.clientHeight });
           if (currentTarget.scrollLeft !== left.current) setBeyond(columnsBeyond(currentTarget));
@@ -191,6 +193,7 @@ function arrow(order: string, name: string): string {
 
 interface LineProps {
   readonly name: string;
+  readonly id: string;
   readonly row: Row;
   readonly columns: readonly Column[];
   readonly index: number;
@@ -218,10 +221,10 @@ class Line extends Component<LineProps> {
     }
   }
 
-  override render({ name, row, columns, index, active, added, onOpen }: LineProps): JSX.Element {
+  override render({ name, id, row, columns, index, active, added, onOpen }: LineProps): JSX.Element {
     const cut = keyText(name);
     return (
-      <div class={`line ${added ? "added" : ""} ${active ? "active" : ""}`} role="row" id={`row-${index}`} aria-rowindex={index + 2} onClick={onOpen}>
+      <div class={`line ${added ? "added" : ""} ${active ? "active" : ""}`} role="row" id={id} aria-rowindex={index + 2} onClick={onOpen}>
         <span role="gridcell" class="key" title={cut}>
           {cut}
         </span>

@@ -1,7 +1,7 @@
 // Values that the page requests again and again.
 import { computed, type Signal, signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
-import { type Problem, problem } from "./problem.js";
+import { Problem, problem } from "./problem.js";
 
 /** The last answer, and how the last request ended. */
 export interface Polled<T> {
@@ -32,6 +32,10 @@ export function freshness({ data, at, error }: Polled<unknown>, time: number, st
 export function useFreshness(of: Polled<unknown>, staleMs: number): Freshness {
   return useMemo(() => computed(() => freshness(of, now.value, staleMs)), [of, staleMs]).value;
 }
+
+/** How long a request may take. */
+const ANSWER_MS_MAX = 60_000;
+const LATE = new Problem("offline", "The server has not answered for a minute.", "Check the network. The page tries again by itself.");
 
 /** Requests a value every `everyMs` while the page is visible. */
 export class Poll<T> {
@@ -73,13 +77,17 @@ export class Poll<T> {
     clearTimeout(this.#timer);
     const running = new AbortController();
     this.#running = running;
+    // A network that loses packets silently would keep the request for ever.
+    const late = setTimeout(() => running.abort(LATE), ANSWER_MS_MAX);
     try {
       const data = await this.#request(running.signal, this.value.peek().data);
       if (running.signal.aborted) return;
       this.value.value = { data, at: Date.now(), error: null };
     } catch (error) {
-      if (running.signal.aborted) return;
+      if (running.signal.aborted && running.signal.reason !== LATE) return;
       this.value.value = { ...this.value.peek(), error: problem(error) };
+    } finally {
+      clearTimeout(late);
     }
     if (this.#readers > 0 && !document.hidden) this.#timer = setTimeout(() => void this.refresh(), this.everyMs);
   }

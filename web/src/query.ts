@@ -108,7 +108,7 @@ export function operators(kind: string): string[] {
 }
 
 /** A condition as the server reads it. Text is quoted, so that any text can be looked for. */
-export function condition(field: FieldStatus, operator: string, value: string): string {
+export function condition(field: Kinded, operator: string, value: string): string {
   if (operator.endsWith("null")) return `${field.name} ${operator}`;
   if (field.kind !== "text") return `${field.name} ${operator} ${value.trim()}`;
   const quoted = operator === "in" ? value.split(",").map((one) => JSON.stringify(one.trim())).join(",") : JSON.stringify(value);

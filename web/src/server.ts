@@ -1,5 +1,5 @@
 // The state of the server that every screen shows: its projections and its log.
-import { effect } from "@preact/signals";
+import { effect, signal } from "@preact/signals";
 import type { ProjectionStatus, Projections, Ready, ServerStatus, TableStatus, VersionStatus } from "./api-types.js";
 import { count } from "./format.js";
 import { Poll } from "./polled.js";
@@ -47,6 +47,17 @@ function remember(name: string, rate: number): void {
   list.push(rate);
   if (list.length > RATES_MAX) list.shift();
 }
+
+/** Whether the server is of another release than the one that this page was loaded from. */
+export const upgraded = signal(false);
+let release: string | undefined;
+
+effect(() => {
+  const { data } = overview.value.value;
+  if (data === null) return;
+  release ??= data.status.version;
+  upgraded.value = data.status.version !== release;
+});
 
 effect(() => {
   const { data, at } = overview.value.value;
@@ -115,4 +126,22 @@ export function troubles(projection: ProjectionStatus): string[] {
     ...(version.not_activated ? [`Not activated: ${version.not_activated}`] : []),
     ...(version.differs ?? []).map((why) => `Differs from the log: ${why}`),
   ]);
+}
+
+/** A table with its projection's version. */
+export interface Place {
+  readonly projection: string;
+  readonly table: string;
+  readonly version: VersionStatus;
+  readonly status: TableStatus;
+}
+
+/** A table, or why there is none. Without an id, it is the table of the version that is served. */
+export function findTable({ projections }: Overview, projection: string, table: string, id: string): Place | string {
+  const found = projections.find(({ name }) => name === projection);
+  if (!found) return `There is no projection ${projection}.`;
+  const version = id === "" ? served(found) : found.versions.find((one) => one.id === id);
+  if (!version) return `The projection ${projection} has no version ${id}.`;
+  const status = tables(version).find(({ name }) => name === table);
+  return status ? { projection, table, version, status } : `The projection ${projection} has no public table ${table}.`;
 }

@@ -1,14 +1,16 @@
 // Where a table screen gets its rows from: the feed, or requests if the rows are in the order
 // of a field.
-import { type ReadonlySignal, type Signal, signal } from "@preact/signals";
+import { type ReadonlySignal, type Signal, signal, useSignal } from "@preact/signals";
+import { useEffect, useMemo } from "preact/hooks";
 import { parse, stringify } from "../../clients/ts/src/json.js";
 import type { Query, Row, Table } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
 import { client } from "./feed.js";
 import { type Freshness, freshness, type Polled, Poll } from "./polled.js";
 import { Problem, path, send } from "./problem.js";
-import { parameters, type TableQuery } from "./query.js";
+import { feedQuery, parameters, type TableQuery } from "./query.js";
 import { merged } from "./rows.js";
+import type { Place } from "./server.js";
 
 /** Rows in an order, at one commit. */
 export interface Rows {
@@ -175,14 +177,17 @@ export class QueriedRows implements Source {
   added: ReadonlySet<string> = new Set();
   onChanged: ((keys: Iterable<string>) => void) | null = null;
   #poll: Poll<Loaded>;
-  #want = PAGE_ROWS;
+  #want: number;
+  #limited: boolean;
   #address: string;
   #params: URLSearchParams;
 
   readonly fields: readonly FieldStatus[];
 
-  constructor(projection: string, table: string, fields: readonly FieldStatus[], query: TableQuery) {
+  constructor(projection: string, table: string, fields: readonly FieldStatus[], query: TableQuery, limit?: number) {
     this.fields = fields;
+    this.#want = limit ?? PAGE_ROWS;
+    this.#limited = limit !== undefined;
     this.#address = `/v1/tables${path(projection, table)}`;
     this.#params = parameters({ ...query, cols: [] });
     this.#poll = new Poll((signal, before) => this.#request(signal, before), 2000);
@@ -220,7 +225,7 @@ export class QueriedRows implements Source {
 
   loadMore(): void {
     const loaded = this.#polled.data;
-    if (!loaded?.next || this.#want > loaded.keys.length) return;
+    if (this.#limited || !loaded?.next || this.#want > loaded.keys.length) return;
     this.#want = Math.min(PAGE_ROWS_MAX, this.#want * 4);
     void this.#poll.refresh();
   }
@@ -259,4 +264,20 @@ export function rowsOf(text: string): Map<string, Row> {
     rows.set(tenant === undefined ? key : `${tenant}\u0000${key}`, value);
   }
   return rows;
+}
+
+/** The source of the rows that a query selects; at most `limit` rows if they are requested. */
+export function useSource({ projection, table, status }: Place, query: TableQuery, limit?: number): { source: Source; refused: boolean } {
+  const refused = useSignal(false);
+  const feed = refused.value ? null : feedQuery(query, status.fields);
+  const text = stringify(feed ?? { ...query, cols: [] });
+  const source = useMemo<Source>(
+    () => (feed ? new FeedRows(`${projection}/${table}`, feed) : new QueriedRows(projection, table, status.fields, query, limit)),
+    [projection, table, feed === null, text],
+  );
+  useEffect(() => source.start(), [source]);
+  // The feed does not send more rows than its limit.
+  if (feed && source.state.error?.code === "too_large") refused.value = true;
+  void source.frame.value;
+  return { source, refused: refused.value };
 }

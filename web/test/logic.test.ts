@@ -1,12 +1,13 @@
 // The logic of the page, without a browser.
 import { describe, expect, test, vi } from "vitest";
+import { boardName, boardOf, figure, filled, firstPanes, moved, NEW_PANE, storeBoard, valuesOf } from "../src/board.js";
 import { type DeclarationForm, missing, NEW_FORM, NO_COLUMN, partName, refusal, suggested, written } from "../src/declaration.js";
 import { withoutHead } from "../src/download.js";
 import { stringify } from "../../clients/ts/src/json.js";
 import { cell, pretty } from "../src/format.js";
 import { parseMetrics } from "../src/metrics.js";
 import { alike } from "../src/parked.js";
-import { freshness } from "../src/polled.js";
+import { freshness, Poll } from "../src/polled.js";
 import { post, Problem } from "../src/problem.js";
 import { condition, feedQuery, fromAddress, inAddress, nextOrder, parsed } from "../src/query.js";
 import { bucketFor, overTime, usual } from "../src/rollup.js";
@@ -141,7 +142,7 @@ describe("the address of a table", () => {
     }
     // What the form of filters writes is read again, whatever text it is.
     for (const value of ["null", 'a "b"', "", " x ", "ä\\n"]) {
-      expect(read(condition({ name: "text", kind: "text", unit: "" }, "=", value)), value).toEqual(["text", "=", value]);
+      expect(read(condition({ name: "text", kind: "text" }, "=", value)), value).toEqual(["text", "=", value]);
     }
   });
 
@@ -293,5 +294,77 @@ tables:
     expect(suggested(events, "order.*")).toEqual({ types: ["order.placed", "page.viewed"], members: ["data.cart.items", "data.cents", "data.list", 'data["odd name"]'] });
     expect(suggested(events, "").members).toContain("data.page");
     expect(["data.product", "hour(time)", 'data["odd name"]', "1"].map((of) => partName({ name: "", of }))).toEqual(["product", "time", "name", "key"]);
+  });
+});
+
+describe("boards", () => {
+  const fields = [{ name: "product", kind: "text" }, { name: "cents", kind: "integer" }];
+
+  test("a document keeps what this page does not know, gets defaults, and stays within its limits", async () => {
+    const document = { format: 1, title: "Shop", colour: "red", panes: [{ kind: "table", table: "a/b", width: 99, height: 0, limit: 1e9, where: "x", zoom: 2 }, "nonsense"], variables: [{ name: "p" }] };
+    const board = boardOf(document);
+    expect(board).toMatchObject({ title: "Shop", colour: "red", variables: [{ name: "p", value: "", table: "", field: "" }] });
+    expect(board.panes[0]).toEqual({ ...NEW_PANE, table: "a/b", width: 12, height: 1, limit: 1000, zoom: 2 });
+    expect(board.panes[1]).toEqual(NEW_PANE);
+    expect(boardOf(JSON.parse(JSON.stringify(board)))).toEqual(board);
+    expect(boardOf(null)).toEqual({ format: 1, title: "", variables: [], panes: [] });
+    expect(() => boardOf({ format: 2 })).toThrow("forms up to 1");
+  });
+
+  test("a variable's value is that of the address, otherwise the board's; without one its condition selects all", () => {
+    const variables = [{ name: "p", value: "p1", table: "", field: "" }, { name: "least", value: "", table: "", field: "" }];
+    const values = valuesOf(variables, { "var-p": 'a "b", c', kiosk: "1" });
+    expect(filled(["product = $p", "cents >= $least", "product != $other", "product = x$p"], values, fields)).toEqual(['product = "a \\"b\\", c"', "product != $other", "product = x$p"]);
+    expect(filled(["product in $p", "cents >= $p"], valuesOf(variables, { "var-p": "1,2" }), fields)).toEqual(['product in "1","2"', "cents >= 1,2"]);
+    expect(valuesOf(variables, {}).get("p")).toBe("p1");
+    // An empty value in the address is chosen, and is not the board's.
+    expect(filled(["product = $p"], valuesOf(variables, { "var-p": "" }), fields)).toEqual([]);
+  });
+
+  test("panes are moved, figures keep every digit, and titles give names", () => {
+    expect([moved(["a", "b", "c"], 0, 1), moved(["a", "b", "c"], 2, 0)]).toEqual([["b", "a", "c"], ["c", "a", "b"]]);
+    expect([9007199254740993n, 1234, 12.3456, null, "x"].map(figure)).toEqual(["9,007,199,254,740,993", "1,234", "12.35", "–", "x"]);
+    expect(["Umsatz für Ü & Co.", "   ", "日本"].map(boardName)).toEqual(["umsatz-fur-u-co", "board", "board"]);
+    const table = (name: string, of: object[], hidden = false): object => ({ name, public: !hidden, fields: of });
+    const projection = { name: "shop", active: "1", versions: [{ id: "1", tables: [table("by_product", fields), table("raw", [{ name: "data", kind: "json" }]), table("own", fields, true)] }] };
+    expect(firstPanes([projection as never]).map(({ kind, table: of, agg, by }) => [kind, of, agg, by])).toEqual([["chart", "shop/by_product", "sum(cents)", "product"], ["table", "shop/raw", "count()", ""]]);
+  });
+
+  test("a new board does not replace one, and a changed one replaces only the one it began with", async () => {
+    const sent = vi.fn(async (_: string, __: RequestInit) => new Response("{}", { headers: { etag: '"2"' } }));
+    vi.stubGlobal("fetch", sent);
+    const board = boardOf({});
+    await storeBoard("a", board, null);
+    expect((await storeBoard("a", board, '"1"')).etag).toBe('"2"');
+    vi.unstubAllGlobals();
+    expect(sent.mock.calls.map(([, init]) => init.headers)).toMatchObject([{ "if-none-match": "*" }, { "if-match": '"1"' }]);
+  });
+});
+
+describe("polling", () => {
+  test("a request that is never answered ends after a minute, and the next one follows", async () => {
+    vi.useFakeTimers();
+    vi.stubGlobal("document", { hidden: false, addEventListener: () => {}, removeEventListener: () => {} });
+    const requests: AbortSignal[] = [];
+    const poll = new Poll((signal) => {
+      requests.push(signal);
+      return new Promise<number>((resolve, reject) => {
+        if (requests.length === 2) resolve(5);
+        signal.addEventListener("abort", () => reject(signal.reason));
+      });
+    }, 1000);
+    const stop = poll.start();
+    await vi.advanceTimersByTimeAsync(60_000);
+    expect(poll.value.value.error?.offline).toBe(true);
+    await vi.advanceTimersByTimeAsync(1000);
+    expect(poll.value.value).toMatchObject({ data: 5, error: null });
+    // One that was stopped is no error.
+    await vi.advanceTimersByTimeAsync(1000);
+    stop();
+    await vi.advanceTimersByTimeAsync(120_000);
+    expect(poll.value.value.error).toBeNull();
+    expect(requests).toHaveLength(3);
+    vi.unstubAllGlobals();
+    vi.useRealTimers();
   });
 });

@@ -3,6 +3,7 @@ import { existsSync, readFileSync, statSync } from "node:fs";
 import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import { expect } from "vitest";
 import { missing, Server, without } from "../../clients/ts/test/server.js";
 
 export { Server };
@@ -63,4 +64,33 @@ export async function violations(page: Page): Promise<string[]> {
     const { violations } = await (globalThis as any).axe.run(document, { resultTypes: ["violations"] });
     return violations.flatMap(({ id, help, nodes }: any) => nodes.map((node: any) => `${id}: ${help}: ${node.html.slice(0, 200)} ${node.any[0]?.message ?? ""}`));
   });
+}
+
+/** Where pictures of the screens are kept. */
+const PICTURES = process.env.LANTERN_PICTURES;
+
+/** Waits until the page contains a text. */
+export function shows(page: Page, text: string | RegExp): Promise<void> {
+  return page.getByText(text).first().waitFor();
+}
+
+/** The rows of a table as the page shows them: the text of each cell, by key. */
+export async function shownRows(page: Page): Promise<Map<string, string[]>> {
+  const rows = await page.locator("[role=grid] .line:not(.head)").evaluateAll((lines) => lines.map((line) => [...line.children].map((cell) => cell.textContent ?? "")));
+  return new Map(rows.map(([key = "", ...cells]) => [key, cells]));
+}
+
+/** The rows of a table as the server has them, as a page shows them. */
+export async function storedRows(server: Server, table: string): Promise<Map<string, string[]>> {
+  const rows = await server.rows(table);
+  return new Map([...rows].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, row]) => [key, Object.values(row).map((value) => (typeof value === "number" ? value.toLocaleString("en") : String(value)))]));
+}
+
+/** No violation of axe-core in light and in dark, and a picture of each. */
+export async function accessible(page: Page, name: string): Promise<void> {
+  for (const colorScheme of ["light", "dark"] as const) {
+    await page.emulateMedia({ colorScheme });
+    expect(await violations(page), `${name} in ${colorScheme}`).toEqual([]);
+    if (PICTURES) await page.screenshot({ path: join(PICTURES, `${name}-${colorScheme}.png`) });
+  }
 }

@@ -6,12 +6,10 @@ import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { changed } from "../../clients/ts/test/server.js";
-import { event, launch, open, plugin, Server, skipped, until, violations } from "./page.js";
+import { accessible, event, launch, open, plugin, Server, shownRows, shows, skipped, storedRows, until } from "./page.js";
 
 const GUESTS = process.env.LANTERN_GUESTS ?? fileURLToPath(new URL("../../target/guests", import.meta.url));
 const INTERPRETERS = process.env.LANTERN_INTERPRETERS ?? fileURLToPath(new URL("../../target/interpreters", import.meta.url));
-/** Where pictures of the screens are kept. */
-const PICTURES = process.env.LANTERN_PICTURES;
 
 /** An event that the plugin `rogue` applies, parks, or repeats. */
 function probe(n: number, subject: string, data: object): string {
@@ -26,32 +24,6 @@ async function project(server: Server, name: string, parameters: object): Promis
   const answer = await fetch(`${server.url}/v1/projections/${name}/versions`, { method: "POST", body: form });
   expect(answer.ok, await answer.text()).toBe(true);
   await server.caughtUp(name);
-}
-
-/** Waits until the page contains a text. */
-function shows(page: Page, text: string | RegExp): Promise<void> {
-  return page.getByText(text).first().waitFor();
-}
-
-/** The rows of a table as the page shows them: the text of each cell, by key. */
-async function shownRows(page: Page): Promise<Map<string, string[]>> {
-  const rows = await page.locator("[role=grid] .line:not(.head)").evaluateAll((lines) => lines.map((line) => [...line.children].map((cell) => cell.textContent ?? "")));
-  return new Map(rows.map(([key = "", ...cells]) => [key, cells]));
-}
-
-/** The rows of a table as the server has them, as a page shows them. */
-async function storedRows(server: Server, table: string): Promise<Map<string, string[]>> {
-  const rows = await server.rows(table);
-  return new Map([...rows].sort(([a], [b]) => (a < b ? -1 : 1)).map(([key, row]) => [key, Object.values(row).map((value) => (typeof value === "number" ? value.toLocaleString("en") : String(value)))]));
-}
-
-/** No violation of axe-core in light and in dark, and a picture of each. */
-async function accessible(page: Page, name: string): Promise<void> {
-  for (const colorScheme of ["light", "dark"] as const) {
-    await page.emulateMedia({ colorScheme });
-    expect(await violations(page), `${name} in ${colorScheme}`).toEqual([]);
-    if (PICTURES) await page.screenshot({ path: join(PICTURES, `${name}-${colorScheme}.png`) });
-  }
 }
 
 describe.skipIf(skipped)("the page", () => {

@@ -7,12 +7,14 @@ import "uplot/dist/uPlot.min.css";
 import type { FieldStatus, QueryPage } from "../api-types.js";
 import { cell, count, moment, zone, zoneName } from "../format.js";
 import { Empty, Missing, PolledMark } from "../parts.js";
-import { usePoll } from "../polled.js";
+import { type Poll, usePoll } from "../polled.js";
 import { path, read } from "../problem.js";
 import { BARS_MAX, BUCKETS, bucketFor, type ChartQuery, drawn, FUNCTIONS, type Group, overTime, type Series, usual } from "../rollup.js";
 
 /** How often the groups are requested. */
 const CHART_MS = 3000;
+/** The age from which the groups count as stale. */
+export const CHART_STALE_MS = 3 * CHART_MS;
 /** The column of the aggregate. */
 const VALUE = "chart_value";
 
@@ -28,13 +30,14 @@ function fromSearch(query: Record<string, string>, fields: readonly FieldStatus[
   return { time, bucket, by, agg };
 }
 
-interface Answer {
+/** The groups of a chart. */
+export interface Answer {
   readonly groups: readonly Group[];
   readonly bucket: string;
   readonly more: boolean;
 }
 
-async function request(signal: AbortSignal, address: string, query: ChartQuery, where: readonly string[]): Promise<Answer> {
+async function request(signal: AbortSignal, address: string, query: ChartQuery, where: readonly string[], bars: number): Promise<Answer> {
   const params = new URLSearchParams();
   for (const text of where) params.append("where", text);
   let { bucket } = query;
@@ -53,7 +56,7 @@ async function request(signal: AbortSignal, address: string, query: ChartQuery, 
     params.set("limit", "10000");
   } else {
     params.set("order", `-${VALUE}`);
-    params.set("limit", String(BARS_MAX));
+    params.set("limit", String(bars));
   }
   const page = await read<QueryPage>(`${address}?${params}`, { signal });
   return { groups: page.rows as unknown as Group[], bucket, more: (page.next ?? null) !== null };
@@ -63,9 +66,7 @@ export default function Chart({ projection, table, fields }: ChartProps): JSX.El
   const { url, path: here, query: search, route } = useLocation();
   const query = fromSearch(search, fields);
   const where = new URLSearchParams(url.split("?")[1] ?? "").getAll("where");
-  const address = `/v1/tables${path(projection, table)}`;
-  const poll = usePoll(`${address} ${JSON.stringify([query, where])}`, (signal) => request(signal, address, query, where), CHART_MS);
-  const { value } = poll.value;
+  const { value } = useChart(`/v1/tables${path(projection, table)}`, query, where).value;
   const go = (change: Partial<ChartQuery>): void => {
     const params = new URLSearchParams(url.split("?")[1] ?? "");
     for (const [name, text] of Object.entries({ ...query, ...change })) params.set(name, text);
@@ -75,11 +76,11 @@ export default function Chart({ projection, table, fields }: ChartProps): JSX.El
     <>
       <Choose query={query} fields={fields} go={go} bucket={value.data?.bucket ?? ""} />
       <div class="bar">
-        <PolledMark of={value} staleMs={3 * CHART_MS} />
+        <PolledMark of={value} staleMs={CHART_STALE_MS} />
         {where.map((text) => (
           <code key={text}>{text}</code>
         ))}
-        {value.data?.more && <span class="warn">{query.time === "" ? `The ${BARS_MAX} largest groups` : "More groups than one answer has: choose larger buckets"}</span>}
+        <TooMany of={value.data} query={query} />
       </div>
       <Missing of={value} />
       {value.data !== null && <Drawn answer={value.data} query={query} />}
@@ -87,7 +88,29 @@ export default function Chart({ projection, table, fields }: ChartProps): JSX.El
   );
 }
 
-function Choose({ query, fields, go, bucket }: { query: ChartQuery; fields: readonly FieldStatus[]; go: (change: Partial<ChartQuery>) => void; bucket: string }): JSX.Element {
+/** The groups of a chart, requested again and again. */
+export function useChart(address: string, query: ChartQuery, where: readonly string[], bars = BARS_MAX): Poll<Answer> {
+  return usePoll(`${address} ${JSON.stringify([query, where, bars])}`, (signal) => request(signal, address, query, where, bars), CHART_MS);
+}
+
+/** That the chart does not show all groups. */
+export function TooMany({ of, query }: { of: Answer | null; query: ChartQuery }): JSX.Element | null {
+  if (!of?.more) return null;
+  return <span class="warn">{query.time === "" ? `The ${of.groups.length} largest groups` : "More groups than one answer has: choose larger buckets"}</span>;
+}
+
+interface ChooseProps {
+  readonly query: ChartQuery;
+  readonly fields: readonly FieldStatus[];
+  readonly go: (change: Partial<ChartQuery>) => void;
+  /** The size of buckets that the server has used. */
+  readonly bucket: string;
+  /** Whether only the value is chosen, and no groups. */
+  readonly single?: boolean;
+}
+
+/** The parts of a chart's query. */
+export function Choose({ query, fields, go, bucket, single = false }: ChooseProps): JSX.Element {
   const numbers = fields.filter(({ kind }) => kind === "integer" || kind === "number");
   const [, name = "count", of = ""] = /^(\w+)\((.*)\)$/.exec(query.agg) ?? [];
   const choice = (label: string, value: string, options: readonly (readonly [string, string])[], change: (value: string) => void): JSX.Element => (
@@ -110,14 +133,21 @@ function Choose({ query, fields, go, bucket }: { query: ChartQuery; fields: read
     <div class="filters">
       {choice("show", name, functions.map((one) => [one, one] as const), (next) => go({ agg: aggregate(next, next === "distinct" || numbers.some((field) => field.name === of) ? of : "") }))}
       {name !== "count" && choice("of", of, offered.map((field) => [field.name, field.name] as const), (next) => go({ agg: aggregate(name, next) }))}
-      {choice("by", query.by, [["", "nothing"], ...named(["text", "boolean", "integer"])], (by) => go({ by }))}
-      {choice("over", query.time, [["", "no time"], ...named(["timestamp"])], (time) => go({ time }))}
-      {query.time !== "" && choice("in buckets of", query.bucket, [["", bucket === "" ? "fitting size" : `fitting size (${bucket})`], ...BUCKETS.map(([one]) => [one, one] as const)], (next) => go({ bucket: next }))}
+      {!single && choice("by", query.by, [["", "nothing"], ...named(["text", "boolean", "integer"])], (by) => go({ by }))}
+      {!single && choice("over", query.time, [["", "no time"], ...named(["timestamp"])], (time) => go({ time }))}
+      {!single && query.time !== "" && choice("in buckets of", query.bucket, [["", bucket === "" ? "fitting size" : `fitting size (${bucket})`], ...BUCKETS.map(([one]) => [one, one] as const)], (next) => go({ bucket: next }))}
     </div>
   );
 }
 
-function Drawn({ answer: { groups }, query }: { answer: Answer; query: ChartQuery }): JSX.Element {
+interface DrawnProps {
+  readonly answer: Answer;
+  readonly query: ChartQuery;
+  /** Whether it fills the height of its place; then its values are not shown as a table. */
+  readonly fill?: boolean;
+}
+
+export function Drawn({ answer: { groups }, query, fill = false }: DrawnProps): JSX.Element {
   if (groups.length === 0) {
     return (
       <Empty title="No rows to draw">
@@ -130,9 +160,9 @@ function Drawn({ answer: { groups }, query }: { answer: Answer; query: ChartQuer
     const { moments, series, left } = overTime(groups, query, VALUE);
     return (
       <>
-        <Line moments={moments} series={query.by === "" ? series.map((one) => ({ ...one, name: query.agg })) : series} label={label} />
+        <Line moments={moments} series={query.by === "" ? series.map((one) => ({ ...one, name: query.agg })) : series} label={label} fill={fill} />
         {left > 0 && <p class="soft">{count(left)} more series with smaller values are left out.</p>}
-        <Behind groups={groups} agg={query.agg} />
+        {!fill && <Behind groups={groups} agg={query.agg} />}
       </>
     );
   }
@@ -140,11 +170,13 @@ function Drawn({ answer: { groups }, query }: { answer: Answer; query: ChartQuer
   return (
     <>
       <Bars groups={groups} by={query.by} label={label} />
-      <Behind groups={groups} agg={query.agg} />
+      {!fill && <Behind groups={groups} agg={query.agg} />}
     </>
   );
 }
 
+/** The height of a line chart that does not fill its place. */
+const HEIGHT_PX = 360;
 const COLORS = 8;
 
 /** The colours of the theme, as a canvas needs them. */
@@ -166,13 +198,15 @@ function tick(seconds: number, step: number): string {
   return step >= 86_400 ? text.slice(0, 10) : step >= 60 ? text.slice(5, 16) : text.slice(11);
 }
 
-function Line({ moments, series, label }: { moments: number[]; series: readonly Series[]; label: string }): JSX.Element {
+function Line({ moments, series, label, fill }: { moments: number[]; series: readonly Series[]; label: string; fill: boolean }): JSX.Element {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
   const names = series.map(({ name }) => name).join("\u0000");
   const data: uPlot.AlignedData = [moments, ...series.map(({ values }) => values)];
   useEffect(() => {
     const element = box.current!;
+    // The legend is below the height that uPlot is given.
+    const height = (): number => (fill ? Math.max(80, element.clientHeight - (element.querySelector(".u-legend")?.clientHeight ?? 30) - 4) : HEIGHT_PX);
     const draw = (): void => {
       plot.current?.destroy();
       const { text, line, series: strokes } = colours(element);
@@ -181,7 +215,7 @@ function Line({ moments, series, label }: { moments: number[]; series: readonly 
       plot.current = new uPlot(
         {
           width: element.clientWidth,
-          height: 360,
+          height: height(),
           padding: [16, 40, 0, 0],
           ...(!local && { tzDate: (seconds: number) => uPlot.tzDate(new Date(seconds * 1000), "UTC") }),
           // From zero, so that the height of a value is its size.
@@ -194,7 +228,7 @@ function Line({ moments, series, label }: { moments: number[]; series: readonly 
       );
     };
     draw();
-    const observer = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: 360 }));
+    const observer = new ResizeObserver(() => plot.current?.setSize({ width: element.clientWidth, height: height() }));
     observer.observe(element);
     const dark = matchMedia("(prefers-color-scheme: dark)");
     dark.addEventListener("change", draw);
@@ -207,9 +241,9 @@ function Line({ moments, series, label }: { moments: number[]; series: readonly 
       plot.current?.destroy();
       plot.current = null;
     };
-  }, [names, zone.value]);
+  }, [names, zone.value, fill]);
   useEffect(() => plot.current?.setData(data));
-  return <div class="plot" ref={box} role="img" aria-label={`Line chart: ${label}. The values are in the table below.`} />;
+  return <div class={fill ? "plot fill" : "plot"} ref={box} role="img" aria-label={`Line chart: ${label}.${fill ? "" : " The values are in the table below."}`} />;
 }
 
 function Bars({ groups, by, label }: { groups: readonly Group[]; by: string; label: string }): JSX.Element {
@@ -230,7 +264,7 @@ function Bars({ groups, by, label }: { groups: readonly Group[]; by: string; lab
 }
 
 /** The values of a chart as a table. */
-function Behind({ groups, agg }: { groups: readonly Group[]; agg: string }): JSX.Element {
+export function Behind({ groups, agg }: { groups: readonly Group[]; agg: string }): JSX.Element {
   const columns = Object.keys(groups[0] ?? {});
   const shown = groups.slice(-200).reverse();
   return (

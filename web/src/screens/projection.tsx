@@ -4,7 +4,8 @@ import type { ComponentChildren, JSX } from "preact";
 import { useLocation, useRoute } from "preact-iso";
 import type { Logs, ProjectionStatus, VersionStatus } from "../api-types.js";
 import { bytes, count, counted, moment, rate, zoneName } from "../format.js";
-import { Badge, behindText, Dialog, Empty, EventLink, Fact, Failure, HoldButton, Pane, PolledMark, Progress, say, sayFailed, Sparkline } from "../parts.js";
+import { ActionButton } from "../confirm.js";
+import { Badge, behindText, Empty, EventLink, Fact, HoldButton, Pane, PolledMark, Progress, say, sayFailed, Sparkline } from "../parts.js";
 import { usePoll } from "../polled.js";
 import { type Problem, path, post, problem, read, send } from "../problem.js";
 import { behind, catchesUp, condition, overview, rates, served, stateBytes, tables, troubles } from "../server.js";
@@ -83,84 +84,6 @@ function Projection({ projection, tab }: { projection: ProjectionStatus; tab: (t
       {tab === "versions" && <Versions projection={projection} />}
       {tab === "logs" && <LogsOf name={projection.name} />}
       {tab === "parked" && <ParkedOf name={projection.name} key={projection.name} />}
-    </>
-  );
-}
-
-/** Something to confirm, and what it touches. */
-interface Action {
-  readonly title: string;
-  readonly does: string;
-  readonly touches: readonly string[];
-  /** The text to type, for what cannot be undone. */
-  readonly type?: string;
-  readonly run: () => Promise<unknown>;
-  /** Where to go afterwards. */
-  readonly then?: () => void;
-}
-
-/** The dialog of an action. It stays open with the reason if the server refuses. */
-function Confirm({ action, onClose }: { action: Action; onClose: () => void }): JSX.Element {
-  const typed = useSignal("");
-  const failed = useSignal<Problem | null>(null);
-  const running = useSignal(false);
-  const run = async (): Promise<void> => {
-    running.value = true;
-    failed.value = null;
-    try {
-      await action.run();
-      say(`Done: ${action.title}`);
-      onClose();
-      action.then?.();
-    } catch (error) {
-      failed.value = problem(error);
-    }
-    running.value = false;
-    void overview.refresh();
-  };
-  return (
-    <Dialog title={action.title} onClose={onClose}>
-      <form
-        onSubmit={(event) => {
-          event.preventDefault();
-          void run();
-        }}
-      >
-        <p>{action.does}</p>
-        <ul>
-          {action.touches.map((text) => (
-            <li key={text}>{text}</li>
-          ))}
-        </ul>
-        {action.type !== undefined && (
-          <label>
-            Type <strong>{action.type}</strong> to confirm{" "}
-            <input value={typed.value} autocomplete="off" spellcheck={false} onInput={({ currentTarget }) => (typed.value = currentTarget.value)} />
-          </label>
-        )}
-        {failed.value && <Failure error={failed.value} />}
-        <p class="actions">
-          <button type="submit" class={action.type === undefined ? "primary" : "danger"} disabled={running.value || (action.type !== undefined && typed.value !== action.type)}>
-            {action.title}
-          </button>
-          <button type="button" onClick={onClose}>
-            Cancel
-          </button>
-        </p>
-      </form>
-    </Dialog>
-  );
-}
-
-/** A button that opens the dialog of an action. */
-function ActionButton({ action, tone = "", children }: { action: Action; tone?: string; children?: ComponentChildren }): JSX.Element {
-  const open = useSignal(false);
-  return (
-    <>
-      <button type="button" class={tone} onClick={() => (open.value = true)}>
-        {children ?? action.title}
-      </button>
-      {open.value && <Confirm action={action} onClose={() => (open.value = false)} />}
     </>
   );
 }

@@ -3,45 +3,26 @@ import { signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { lazy, useLocation, useRoute } from "preact-iso";
 import { useEffect, useMemo, useRef } from "preact/hooks";
-import { stringify } from "../../../clients/ts/src/json.js";
-import type { FieldStatus, TableStatus, VersionStatus } from "../api-types.js";
 import { download, FORMATS, type Format, save } from "../download.js";
 import { count, keyText, moment, pretty, rate, zoneName } from "../format.js";
 import { type Column, Grid, member, rowsText } from "../grid.js";
 import { behindText, Badge, Code, Dialog, Empty, Fact, Failure, FreshnessMark, HoldButton, Pane, percentText, Progress, say, sayFailed } from "../parts.js";
 import { now } from "../polled.js";
 import { path } from "../problem.js";
-import { condition, feedQuery, fromAddress, inAddress, nextOrder, operators, type TableQuery } from "../query.js";
+import { condition, fromAddress, inAddress, nextOrder, operators, type TableQuery } from "../query.js";
 import { withPrefix } from "../rows.js";
-import { behind, catchesUp, type Overview, overview, served, tables } from "../server.js";
+import { behind, catchesUp, findTable, overview, type Place } from "../server.js";
 import { curl, python, typescript } from "../snippets.js";
-import { FeedRows, QueriedRows, type Rows, type Source } from "../source.js";
+import { FeedRows, type Rows, type Source, useSource } from "../source.js";
 
 const Chart = lazy(() => import("./chart.js"));
-
-/** A table with its projection's version. */
-interface Place {
-  readonly projection: string;
-  readonly table: string;
-  readonly version: VersionStatus;
-  readonly status: TableStatus;
-}
-
-function find({ projections }: Overview, projection: string, table: string, id: string): Place | string {
-  const found = projections.find(({ name }) => name === projection);
-  if (!found) return `There is no projection ${projection}.`;
-  const version = id === "" ? served(found) : found.versions.find((one) => one.id === id);
-  if (!version) return `The projection ${projection} has no version ${id}.`;
-  const status = tables(version).find(({ name }) => name === table);
-  return status ? { projection, table, version, status } : `The projection ${projection} has no public table ${table}.`;
-}
 
 export default function TableScreen(): JSX.Element {
   const { params } = useRoute();
   const { query: search } = useLocation();
   const [projection, table] = [params.projection ?? "", params.table ?? ""];
   const { value } = overview.value;
-  const place = value.data && find(value.data, projection, table, search.version ?? "");
+  const place = value.data && findTable(value.data, projection, table, search.version ?? "");
   if (place === null || typeof place === "string") {
     return (
       <section>
@@ -102,22 +83,6 @@ function TableOf({ place }: { place: Place }): JSX.Element {
       {shown === "chart" ? <Chart projection={projection} table={table} fields={status.fields} /> : <RowsView place={place} query={query} go={go} />}
     </section>
   );
-}
-
-/** The source of the rows that a query selects. */
-function useSource({ projection, table, status }: Place, query: TableQuery): { source: Source; refused: boolean } {
-  const refused = useSignal(false);
-  const feed = refused.value ? null : feedQuery(query, status.fields);
-  const text = stringify(feed ?? { ...query, cols: [] });
-  const source = useMemo<Source>(
-    () => (feed ? new FeedRows(`${projection}/${table}`, feed) : new QueriedRows(projection, table, status.fields, query)),
-    [projection, table, feed === null, text],
-  );
-  useEffect(() => source.start(), [source]);
-  // The feed does not send more rows than its limit.
-  if (feed && source.state.error?.code === "too_large") refused.value = true;
-  void source.frame.value;
-  return { source, refused: refused.value };
 }
 
 /** Rows that stay as they are, while changes are counted. */

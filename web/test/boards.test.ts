@@ -1,0 +1,199 @@
+// Boards in Chromium, over a real server.
+import type { Browser, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { accessible, event, launch, open, plugin, Server, shownRows, shows, skipped, until } from "./page.js";
+
+/** A server with 400 orders, and a board of them. */
+async function withBoard(): Promise<Server> {
+  const server = await Server.start();
+  await server.push(plugin("revenue"));
+  await server.append(Array.from({ length: 400 }, (_, n) => event(n)));
+  await server.caughtUp("revenue");
+  const panes = [
+    { kind: "number", title: "Orders", table: "revenue/by_product", agg: "sum(orders)", where: ["product = $product"], width: 3, height: 2 },
+    { kind: "chart", title: "Orders by minute", table: "revenue/by_minute", agg: "sum(orders)", time: "minute", width: 9, height: 3 },
+    { kind: "table", title: "Products", table: "revenue/by_product", where: ["product = $product"], cols: ["product", "orders"], width: 12, height: 3 },
+  ];
+  const board = { format: 1, title: "Shop", variables: [{ name: "product", value: "", table: "revenue/by_product", field: "product" }], panes };
+  const answer = await fetch(`${server.url}/v1/boards/shop`, { method: "PUT", body: JSON.stringify(board), headers: { "content-type": "application/json" } });
+  expect(answer.status, await answer.text()).toBe(201);
+  return server;
+}
+
+/** The number that the pane of a title shows. */
+async function numberOf(page: Page, title: string): Promise<string> {
+  return (await page.getByRole("article", { name: title }).locator(".figure").textContent())!.trim();
+}
+
+/** Waits until the number pane has the sum of all orders, or of those of a product. */
+async function showsSum(page: Page, server: Server, product?: string): Promise<void> {
+  const where = product === undefined ? "" : `&where=product%20%3D%20${product}`;
+  let texts: unknown;
+  await until(
+    async () => {
+      const { rows } = await server.get(`/v1/tables/revenue/by_product?agg=sum(orders)%20as%20n${where}`);
+      texts = [rows[0].n.toLocaleString("en"), await numberOf(page, "Orders")];
+      return (texts as string[])[0] === (texts as string[])[1];
+    },
+    () => texts,
+  );
+}
+
+describe.skipIf(skipped)("boards", () => {
+  let browser: Browser;
+  let server: Server;
+  beforeAll(async () => {
+    browser = await launch();
+  });
+  afterAll(() => browser?.close());
+  afterEach(() => server?.stop());
+
+  test("a board is created, filled, arranged, stored and deleted", async () => {
+    server = await Server.start();
+    await server.push(plugin("revenue"));
+    await server.append(Array.from({ length: 400 }, (_, n) => event(n)));
+    await server.caughtUp("revenue");
+    const { page, errors } = await open(browser, `${server.url}/boards`);
+    await shows(page, "No board yet");
+    await accessible(page, "boards-empty");
+    await page.getByLabel("Title of a new board").fill("Our shop");
+    await page.getByRole("button", { name: "Create board" }).click();
+    await page.waitForURL(/\/boards\/our-shop\?edit=1$/);
+    // It begins with a pane for each of the two tables.
+    await page.getByRole("article").nth(1).waitFor();
+    await page.getByRole("button", { name: "Add a pane" }).click();
+    const form = page.getByRole("dialog");
+    await form.getByRole("combobox", { name: "Table" }).selectOption("revenue/by_product");
+    await form.getByRole("combobox", { name: "shows" }).selectOption("number");
+    await form.getByRole("combobox", { name: "show", exact: true }).selectOption("sum");
+    await form.getByLabel("Title (optional)").fill("Orders");
+    await accessible(page, "board-pane");
+    await form.getByRole("button", { name: "Done" }).click();
+    const titles = async (): Promise<string[]> => page.getByRole("article").evaluateAll((panes) => panes.map((pane) => pane.getAttribute("aria-label") ?? ""));
+    const before = await titles();
+    expect(before).toHaveLength(3);
+    await page.getByRole("button", { name: "Move back: Orders" }).click();
+    await page.getByRole("button", { name: "Move back: Orders" }).click();
+    const arranged = [before[2]!, before[0]!, before[1]!];
+    await until(
+      async () => JSON.stringify(await titles()) === JSON.stringify(arranged),
+      () => titles(),
+    );
+    await page.getByRole("button", { name: "Narrower: Orders" }).click();
+    await page.getByRole("button", { name: "Lower: Orders" }).click();
+    await accessible(page, "board-edit");
+    // What is not stored yet survives a reload of the page, and nothing else has it.
+    await page.reload();
+    await page.getByRole("button", { name: "Move back: Orders" }).waitFor();
+    expect((await server.get("/v1/boards/our-shop")).panes).toHaveLength(2);
+    // Another user stores meanwhile: this change does not disappear silently.
+    const other = await fetch(`${server.url}/v1/boards/our-shop`, { method: "PUT", body: JSON.stringify({ format: 1, title: "Theirs", panes: [], colour: "red" }) });
+    expect(other.status).toBe(200);
+    await page.getByRole("button", { name: "Store" }).click();
+    await shows(page, "LAN-0437");
+    await page.getByRole("button", { name: "Replace the other version by this one" }).click();
+    await page.waitForURL(/\/boards\/our-shop$/);
+    const { panes, title } = await server.get("/v1/boards/our-shop");
+    expect([title, panes.map((pane: any) => [pane.kind, pane.width, pane.height])]).toEqual(["Our shop", [["number", 5, 2], ["chart", 6, 3], ["chart", 6, 3]]]);
+    await showsSum(page, server);
+    await page.goto(`${server.url}/boards`);
+    await shows(page, "Our shop");
+    await accessible(page, "boards");
+    await page.getByRole("button", { name: "Delete board" }).click();
+    await page.getByRole("dialog").getByRole("button", { name: "Delete board" }).click();
+    await shows(page, "No board yet");
+    expect(errors).toEqual([]);
+  });
+
+  test("a board moves within five seconds of an event, and its variables are in the address", async () => {
+    server = await withBoard();
+    const { page, errors } = await open(browser, `${server.url}/boards/shop`);
+    await showsSum(page, server);
+    await page.locator(".plot canvas").waitFor();
+    await accessible(page, "board");
+    const before = await numberOf(page, "Orders");
+    const began = Date.now();
+    await server.append(Array.from({ length: 100 }, (_, n) => event(400 + n)));
+    await until(
+      async () => (await numberOf(page, "Orders")) !== before,
+      () => before,
+    );
+    console.log(`the board has changed ${Date.now() - began} ms after the append`);
+    await showsSum(page, server);
+    await page.getByRole("combobox", { name: "product" }).selectOption("p3");
+    await page.waitForURL(/var-product=p3/);
+    await showsSum(page, server, "p3");
+    await until(
+      async () => JSON.stringify([...(await shownRows(page)).keys()]) === '["p3"]',
+      () => shownRows(page),
+    );
+    // A shared link shows the same.
+    const shared = await open(browser, page.url());
+    await showsSum(shared.page, server, "p3");
+    expect(await shared.page.getByRole("combobox", { name: "product" }).inputValue()).toBe("p3");
+    await shared.page.context().close();
+    await page.goBack();
+    await showsSum(page, server);
+    await page.getByRole("article", { name: "Orders by minute" }).getByRole("button", { name: "Values" }).click();
+    await page.getByRole("dialog", { name: "Orders by minute" }).getByText("The values as a table").click();
+    await page.getByRole("dialog").getByRole("cell").first().waitFor();
+    await page.keyboard.press("Escape");
+    // A board that has another form is not shown wrongly.
+    await fetch(`${server.url}/v1/boards/later`, { method: "PUT", body: JSON.stringify({ format: 2, title: "Later" }) });
+    await page.goto(`${server.url}/boards/later`);
+    await shows(page, "this page knows forms up to 1");
+    await page.goto(`${server.url}/boards/nothing`);
+    await shows(page, "LAN-0433");
+    await page.setViewportSize({ width: 390, height: 844 });
+    for (const [name, address] of Object.entries({ board: "/boards/shop", "board-edit": "/boards/shop?edit=1", boards: "/boards" })) {
+      await page.goto(server.url + address);
+      await page.waitForFunction(() => !/Loading|loading/.test(document.querySelector("main")!.textContent!));
+      await accessible(page, `phone-${name}`);
+      const [wide, window] = await page.evaluate(() => [document.querySelector("main")!.scrollWidth, document.querySelector("main")!.clientWidth]);
+      expect(wide, name).toBe(window);
+    }
+    expect(errors).toEqual([]);
+  });
+
+  test("a kiosk goes on after its server was killed without a reload, and reloads for another release", async () => {
+    server = await withBoard();
+    const { page, errors } = await open(browser, `${server.url}/boards/shop?kiosk=1`);
+    await showsSum(page, server);
+    await accessible(page, "kiosk");
+    expect(await page.locator(".rail, .top, .board-screen > header button").count()).toBe(0);
+    await page.evaluate(() => Object.assign(globalThis, { still: "here" }));
+    const still = (): Promise<unknown> => page.evaluate(() => (globalThis as any).still);
+    for (let round = 0; round < 2; round += 1) {
+      await server.end("SIGKILL");
+      await page.locator(".badge", { hasText: /^. offline/ }).first().waitFor();
+      await server.launch();
+      await server.append(Array.from({ length: 50 }, (_, n) => event(400 + 50 * round + n)));
+      await server.caughtUp("revenue");
+      await showsSum(page, server);
+      await until(
+        async () => (await page.locator(".badge").allTextContents()).every((text) => /live$/.test(text)),
+        () => page.locator(".badge").allTextContents(),
+      );
+    }
+    // A board that is changed elsewhere is shown as it is now.
+    await fetch(`${server.url}/v1/boards/shop`, { method: "PUT", body: JSON.stringify({ ...(await server.get("/v1/boards/shop")), title: "Another title" }) });
+    await shows(page, "Another title");
+    expect(await still()).toBe("here");
+    // The same server says that it is of another release.
+    await page.route(/\/v1\/status$/, async (route) => {
+      const answer = await route.fetch();
+      await route.fulfill({ response: answer, json: { ...(await answer.json()), version: "99.0.0" } });
+    });
+    await until(
+      async () => (await still().catch(() => "loading")) === undefined,
+      () => still(),
+    );
+    await showsSum(page, server);
+    await page.evaluate(() => Object.assign(globalThis, { still: "again" }));
+    // It does not load again and again.
+    await page.waitForResponse(/\/v1\/status$/);
+    await page.waitForResponse(/\/v1\/status$/);
+    expect(await still()).toBe("again");
+    expect(errors).toEqual([]);
+  });
+});
