@@ -55,9 +55,22 @@ export function moment(us: number): string {
   return `${day} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
 }
 
-/** JSON over several lines. */
+/** Characters that change the direction of the text after them, so that `evil` can be drawn as `live`. */
+const DIRECTIONS = /[\u202a-\u202e\u2066-\u2069]/g;
+
+/** The code point of a character: `202E`. */
+function hex(character: string): string {
+  return character.codePointAt(0)!.toString(16).toUpperCase();
+}
+
+/** A text with such characters as their names: `⟨U+202E⟩`. */
+export function shown(text: string): string {
+  return text.replace(DIRECTIONS, (character) => `⟨U+${hex(character)}⟩`);
+}
+
+/** JSON over several lines. It is the same value as without its escapes. */
 export function pretty(value: unknown): string {
-  return stringify(value, 2);
+  return stringify(value, 2).replace(DIRECTIONS, (character) => `\\u${hex(character)}`);
 }
 
 /** The longest text in a cell. */
@@ -70,10 +83,10 @@ export function cell(kind: string, value: unknown): string {
   if (typeof value === "number" && !Number.isFinite(value)) return "beyond a double";
   if (typeof value === "number") return kind === "integer" ? whole.format(value) : String(value);
   const text = typeof value === "string" ? value : stringify(value);
-  return text.length > CELL_CHARS_MAX ? `${text.slice(0, CELL_CHARS_MAX)}…` : text;
+  return shown(text.length > CELL_CHARS_MAX ? `${text.slice(0, CELL_CHARS_MAX)}…` : text);
 }
 
 /** A key. In a table by tenant, U+0000 separates the tenant from the rest. */
 export function keyText(key: string): string {
-  return key.replaceAll("\u0000", " · ");
+  return shown(key.replaceAll("\u0000", " · "));
 }

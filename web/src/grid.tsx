@@ -39,9 +39,30 @@ function width(kind: string): readonly [rem: number, share: number] {
   return kind === "timestamp" ? [12, 1] : [8, 1.4];
 }
 
-/** The widths of the columns, and of all together. They do not depend on the rows, so that they do not jump. */
-function widths(columns: readonly Column[]): { "--columns": string; "--width": string } {
-  const all = [[11, 1.4] as const, ...columns.map(({ kind }) => width(kind))];
+/** The width of a digit, and of the space at both sides of a cell. */
+const DIGIT_REM = 0.53;
+const SIDES_REM = 1.6;
+
+/** The longest number of each column that was visible so far: a column becomes wider for it, and never narrower again. */
+function longest(before: ReadonlyMap<string, number>, columns: readonly Column[], rows: readonly Row[]): ReadonlyMap<string, number> {
+  let result = before;
+  for (const { name, kind } of columns) {
+    if (!isNumber(kind)) continue;
+    const digits = rows.reduce((most, row) => Math.max(most, cell(kind, member(row, name)).length), 0);
+    if (digits > (result.get(name) ?? 0)) result = new Map(result).set(name, digits);
+  }
+  return result;
+}
+
+/** The widths of the columns, and of all together. Of the rows, they depend only on the longest numbers, so that they do not jump. */
+function widths(columns: readonly Column[], digits: ReadonlyMap<string, number>): { "--columns": string; "--width": string } {
+  const all = [
+    [11, 1.4] as const,
+    ...columns.map(({ name, kind }) => {
+      const [rem, share] = width(kind);
+      return [Math.max(rem, DIGIT_REM * (digits.get(name) ?? 0) + SIDES_REM), share] as const;
+    }),
+  ];
   return {
     "--columns": all.map(([rem, share]) => `minmax(${rem}rem, ${share}fr)`).join(" "),
     "--width": `${all.reduce((sum, [rem]) => sum + rem, 0)}rem`,
@@ -56,6 +77,7 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
   const [beyond, setBeyond] = useState(0);
   const left = useRef(0);
   const id = useId();
+  const digits = useRef<ReadonlyMap<string, number>>(new Map());
   const rowPx = cards ? CARD_PX : ROW_PX;
   const headPx = cards ? 0 : ROW_PX;
   const total = range[1] - range[0];
@@ -108,10 +130,12 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
   };
 
   const lines = [];
+  const drawn: Row[] = [];
   for (let index = view.first; index < view.first + view.shown; index += 1) {
     const name = keyAt(index);
     const row = rows.get(name);
     if (row === undefined) continue;
+    drawn.push(row);
     lines.push(
       <Line
         key={name}
@@ -131,6 +155,7 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
       />,
     );
   }
+  digits.current = longest(digits.current, columns, drawn);
   return (
     <div class="grid-frame">
       {beyond > 0 && !cards && (
@@ -154,7 +179,7 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
         }}
         onKeyDown={key}
       >
-        <div role="presentation" class="area" style={{ height: `${view.height + headPx}px`, ...widths(columns) }}>
+        <div role="presentation" class="area" style={{ height: `${view.height + headPx}px`, ...widths(columns, digits.current) }}>
           <div role="presentation" class="window" style={{ height: `${at.height}px` }}>
             <div class="line head" role="row" aria-rowindex={1}>
               {[{ name: "key", kind: "text" } as Column, ...columns].map(({ name, kind, unit }) => (

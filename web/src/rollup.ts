@@ -34,6 +34,13 @@ export function usual(fields: readonly FieldStatus[]): ChartQuery {
   return { time, bucket: "", by: of("text", "boolean"), agg: number === "" ? "count()" : `sum(${number})` };
 }
 
+/** The chart in the parameters of an address; otherwise one that fits the fields. */
+export function chartQuery(search: { readonly [name: string]: string | undefined }, fields: readonly FieldStatus[]): ChartQuery {
+  const fit = usual(fields);
+  const { time = fit.time, bucket = "", by = fit.by, agg = fit.agg } = search;
+  return { time, bucket, by, agg };
+}
+
 /** A group: the value of each column. */
 export type Group = { readonly [column: string]: unknown };
 

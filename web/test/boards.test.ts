@@ -155,6 +155,29 @@ describe.skipIf(skipped)("boards", () => {
     expect(errors).toEqual([]);
   });
 
+  test("what a table and a chart show is added to a board", async () => {
+    server = await withBoard();
+    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product?where=orders%20%3E%3D%2012&order=-orders`);
+    await page.getByRole("button", { name: "Add to a board" }).click();
+    const dialog = page.getByRole("dialog", { name: "Add to a board" });
+    await dialog.getByRole("combobox", { name: "Board" }).waitFor();
+    await accessible(page, "add-to-board");
+    await dialog.getByRole("button", { name: "Add", exact: true }).click();
+    await shows(page, "Added to the board shop");
+    await page.getByRole("link", { name: "Chart", exact: true }).click();
+    await page.getByRole("combobox", { name: "show", exact: true }).selectOption("count");
+    await page.getByRole("button", { name: "Add to a board" }).click();
+    await dialog.getByRole("combobox", { name: "Board" }).selectOption("");
+    await dialog.getByRole("textbox", { name: "Title" }).fill("Second");
+    await dialog.getByRole("button", { name: "Add", exact: true }).click();
+    await shows(page, "Added to the board second");
+    const pane = (board: any): unknown[] => ["kind", "table", "where", "order", "agg", "by"].map((name) => board.panes.at(-1)[name]);
+    expect(pane(await server.get("/v1/boards/shop"))).toEqual(["table", "revenue/by_product", ["orders >= 12"], "-orders", "count()", ""]);
+    expect((await server.get("/v1/boards/shop")).panes).toHaveLength(4);
+    expect(pane(await server.get("/v1/boards/second"))).toEqual(["chart", "revenue/by_product", ["orders >= 12"], "", "count()", "product"]);
+    expect(errors).toEqual([]);
+  });
+
   test("a kiosk goes on after its server was killed without a reload, and reloads for another release", async () => {
     server = await withBoard();
     const { page, errors } = await open(browser, `${server.url}/boards/shop?kiosk=1`);

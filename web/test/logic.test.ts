@@ -4,7 +4,7 @@ import { boardName, boardOf, figure, filled, firstPanes, moved, NEW_PANE, storeB
 import { type DeclarationForm, missing, NEW_FORM, NO_COLUMN, partName, refusal, suggested, written } from "../src/declaration.js";
 import { withoutHead } from "../src/download.js";
 import { stringify } from "../../clients/ts/src/json.js";
-import { cell, pretty } from "../src/format.js";
+import { cell, keyText, pretty } from "../src/format.js";
 import { parseMetrics } from "../src/metrics.js";
 import { alike } from "../src/parked.js";
 import { freshness, Poll } from "../src/polled.js";
@@ -73,6 +73,16 @@ describe("values", () => {
     expect(pretty({ a: 1, b: [] })).toBe('{\n  "a": 1,\n  "b": []\n}');
     expect(cell("number", JSON.parse("1e400"))).toBe("beyond a double");
     expect(cell("number", 0.30000000000000004)).toBe("0.30000000000000004");
+  });
+
+  test("a text that reverses the text after it is shown with this character's name, and its JSON stays the same value", () => {
+    const hostile = "\u202Eevil\u2069";
+    expect(cell("text", hostile)).toBe("⟨U+202E⟩evil⟨U+2069⟩");
+    expect(keyText(`a\u0000${hostile}`)).toBe("a · ⟨U+202E⟩evil⟨U+2069⟩");
+    expect(pretty({ a: hostile })).not.toContain("\u202E");
+    expect(JSON.parse(pretty({ a: hostile }))).toEqual({ a: hostile });
+    // Letters that are written from right to left stay.
+    expect(cell("text", "שלום\u200F")).toBe("שלום\u200F");
   });
 
   test("a missing value is a dash, and a long text is cut", () => {

@@ -164,6 +164,24 @@ describe.skipIf(skipped)("the page", () => {
     expect(errors).toEqual([]);
   });
 
+  test("an integer of 19 digits is shown whole, and a product whose name reverses the text is shown by code point", async () => {
+    server = await Server.start();
+    await server.push(plugin("revenue"));
+    const order = (n: number, product: string, cents: string): string => `{"specversion":"1.0","id":"big-${n}","source":"/test","type":"order.placed","time":"2026-01-01T00:00:00Z","data":{"product":${JSON.stringify(product)},"quantity":1,"cents":${cents}}}`;
+    await server.append([order(1, "large", "-9223372036854775807"), order(2, "\u202Eevil", "1")]);
+    await server.caughtUp("revenue");
+    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);
+    const cell = page.getByRole("gridcell", { name: "-9,223,372,036,854,775,807", exact: true });
+    await cell.waitFor();
+    await until(
+      () => cell.evaluate((element) => element.scrollWidth <= element.clientWidth),
+      () => cell.evaluate((element) => [element.scrollWidth, element.clientWidth]),
+    );
+    await page.getByRole("gridcell", { name: "⟨U+202E⟩evil", exact: true }).first().waitFor();
+    expect(await page.locator("main").textContent()).not.toContain("\u202E");
+    expect(errors).toEqual([]);
+  });
+
   test("filtered rows with chosen columns come over the feed, and times are in the chosen zone", async () => {
     server = await Server.start();
     await server.push(plugin("revenue"));

@@ -5,11 +5,11 @@ import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import type { FieldStatus, QueryPage } from "../api-types.js";
-import { cell, count, moment, zone, zoneName } from "../format.js";
+import { cell, count, moment, shown, zone, zoneName } from "../format.js";
 import { Empty, Missing, PolledMark } from "../parts.js";
 import { type Poll, usePoll } from "../polled.js";
 import { path, read } from "../problem.js";
-import { BARS_MAX, BUCKETS, bucketFor, type ChartQuery, drawn, FUNCTIONS, type Group, overTime, type Series, usual } from "../rollup.js";
+import { BARS_MAX, BUCKETS, bucketFor, type ChartQuery, chartQuery, drawn, FUNCTIONS, type Group, overTime, type Series } from "../rollup.js";
 
 /** How often the groups are requested. */
 const CHART_MS = 3000;
@@ -22,12 +22,6 @@ interface ChartProps {
   readonly projection: string;
   readonly table: string;
   readonly fields: readonly FieldStatus[];
-}
-
-function fromSearch(query: Record<string, string>, fields: readonly FieldStatus[]): ChartQuery {
-  const fit = usual(fields);
-  const { time = fit.time, bucket = "", by = fit.by, agg = fit.agg } = query;
-  return { time, bucket, by, agg };
 }
 
 /** The groups of a chart. */
@@ -64,7 +58,7 @@ async function request(signal: AbortSignal, address: string, query: ChartQuery, 
 
 export default function Chart({ projection, table, fields }: ChartProps): JSX.Element {
   const { url, path: here, query: search, route } = useLocation();
-  const query = fromSearch(search, fields);
+  const query = chartQuery(search, fields);
   const where = new URLSearchParams(url.split("?")[1] ?? "").getAll("where");
   const { value } = useChart(`/v1/tables${path(projection, table)}`, query, where).value;
   const go = (change: Partial<ChartQuery>): void => {
@@ -252,7 +246,7 @@ function Bars({ groups, by, label }: { groups: readonly Group[]; by: string; lab
     <ol class="bars" aria-label={`Bar chart: ${label}`}>
       {groups.map((group) => (
         <li key={String(group[by])}>
-          <span class="name">{group[by] == null ? "no value" : String(group[by])}</span>
+          <span class="name">{group[by] == null ? "no value" : shown(String(group[by]))}</span>
           <svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
             <rect width={(100 * Math.abs(drawn(group[VALUE]) ?? 0)) / most} height="10" />
           </svg>
@@ -266,11 +260,11 @@ function Bars({ groups, by, label }: { groups: readonly Group[]; by: string; lab
 /** The values of a chart as a table. */
 export function Behind({ groups, agg }: { groups: readonly Group[]; agg: string }): JSX.Element {
   const columns = Object.keys(groups[0] ?? {});
-  const shown = groups.slice(-200).reverse();
+  const last = groups.slice(-200).reverse();
   return (
     <details>
       <summary>The values as a table</summary>
-      {groups.length > shown.length && <p class="soft">The last {count(shown.length)} of {count(groups.length)} groups.</p>}
+      {groups.length > last.length && <p class="soft">The last {count(last.length)} of {count(groups.length)} groups.</p>}
       <table class="plain">
         <thead>
           <tr>
@@ -282,7 +276,7 @@ export function Behind({ groups, agg }: { groups: readonly Group[]; agg: string 
           </tr>
         </thead>
         <tbody>
-          {shown.map((group, at) => (
+          {last.map((group, at) => (
             <tr key={at}>
               {columns.map((name) => (
                 <td key={name}>{cell("number", group[name])}</td>

@@ -5,7 +5,7 @@ import { useLocation } from "preact-iso";
 import { useEffect } from "preact/hooks";
 import { stringify } from "../../../clients/ts/src/json.js";
 import type { EventsPage, LoggedEvent } from "../api-types.js";
-import { count, moment, pretty, zoneName } from "../format.js";
+import { count, moment, pretty, shown, zoneName } from "../format.js";
 import { Badge, Code, Dialog, Empty, HoldButton, Missing, Pane, PolledMark } from "../parts.js";
 import type { Polled } from "../polled.js";
 import { type Problem, problem, read } from "../problem.js";
@@ -112,7 +112,7 @@ function Events({ partition, from, types }: { partition: number; from: number; t
   }, []);
   const { data } = tail.value;
   const events = data ?? [];
-  const shown = held.value ?? events;
+  const listed = held.value ?? events;
   const last = held.value?.[0]?.offset ?? -1;
   const waiting = held.value === null ? 0 : events.filter(({ offset }) => offset > last).length;
   return (
@@ -120,14 +120,14 @@ function Events({ partition, from, types }: { partition: number; from: number; t
       <div class="bar">
         {held.value === null ? <PolledMark of={tail.value} staleMs={TAIL_STALE_MS} /> : <Badge tone="busy" text="held still" />}
         <span>
-          {count(shown.length)} events, the newest first, times in {zoneName()}
+          {count(listed.length)} events, the newest first, times in {zoneName()}
         </span>
         <span class="actions">
           <HoldButton held={held.value !== null} waiting={`${count(waiting)}${waiting >= KEPT ? " or more" : ""}`} onClick={() => (held.value = held.value === null ? events : null)} />
         </span>
       </div>
       <Missing of={tail.value} />
-      {data !== null && shown.length === 0 ? (
+      {data !== null && listed.length === 0 ? (
         <Empty title="No such event from here on">
           <p>New events with these types appear here when they arrive.</p>
         </Empty>
@@ -145,7 +145,7 @@ function Events({ partition, from, types }: { partition: number; from: number; t
               </tr>
             </thead>
             <tbody>
-              {shown.map((one) => {
+              {listed.map((one) => {
                 const event = one.event as { [name: string]: unknown };
                 return (
                   <tr key={one.offset}>
@@ -158,7 +158,7 @@ function Events({ partition, from, types }: { partition: number; from: number; t
                     <td class="nowrap">{text(event.type)}</td>
                     <td>{text(event.subject)}</td>
                     <td>{text(event.tenant)}</td>
-                    <td class="text cut">{event.data === undefined ? text(event.data_base64) : stringify(event.data).slice(0, 200)}</td>
+                    <td class="text cut">{event.data === undefined ? text(event.data_base64) : shown(stringify(event.data).slice(0, 200))}</td>
                   </tr>
                 );
               })}
@@ -177,7 +177,7 @@ function Events({ partition, from, types }: { partition: number; from: number; t
 }
 
 function text(of: unknown): string {
-  return of === undefined || of === null ? "–" : String(of);
+  return of === undefined || of === null ? "–" : shown(String(of));
 }
 
 function timeText(of: unknown): string {

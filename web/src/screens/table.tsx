@@ -3,13 +3,16 @@ import { signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { lazy, useLocation, useRoute } from "preact-iso";
 import { useEffect, useMemo, useRef } from "preact/hooks";
+import { AddToBoard } from "../add-to-board.js";
+import { NEW_PANE, type Pane as BoardPane } from "../board.js";
 import { download, FORMATS, type Format, save } from "../download.js";
-import { count, keyText, moment, pretty, rate, zoneName } from "../format.js";
+import { count, keyText, moment, pretty, rate, shown as visible, zoneName } from "../format.js";
 import { type Column, Grid, member, rowsText } from "../grid.js";
 import { behindText, Badge, Code, Dialog, Empty, Fact, Failure, FreshnessMark, HoldButton, Pane, percentText, Progress, say, sayFailed } from "../parts.js";
 import { now } from "../polled.js";
 import { path } from "../problem.js";
 import { condition, fromAddress, inAddress, nextOrder, operators, type TableQuery } from "../query.js";
+import { type ChartQuery, chartQuery } from "../rollup.js";
 import { withPrefix } from "../rows.js";
 import { behind, catchesUp, findTable, overview, type Place } from "../server.js";
 import { curl, python, typescript } from "../snippets.js";
@@ -68,6 +71,7 @@ function TableOf({ place }: { place: Place }): JSX.Element {
             </a>
           ))}
         </nav>
+        {!old && <AddToBoard pane={paneOf(place, query, shown === "chart" ? chartQuery(search, status.fields) : null)} />}
         <p class="soft about">{status.description}</p>
       </header>
       {old && (
@@ -89,6 +93,11 @@ function TableOf({ place }: { place: Place }): JSX.Element {
 interface Held {
   readonly rows: Rows;
   readonly waiting: Set<string>;
+}
+
+/** What the screen shows, as a pane of a board. */
+function paneOf({ projection, table }: Place, { where, order, cols }: TableQuery, chart: ChartQuery | null): BoardPane {
+  return { ...NEW_PANE, table: `${projection}/${table}`, where, ...(chart === null ? { kind: "table", order, cols } : { kind: "chart", ...chart }) };
 }
 
 function RowsView({ place, query, go }: { place: Place; query: TableQuery; go: (query: TableQuery) => void }): JSX.Element {
@@ -356,7 +365,7 @@ function RowSheet({ name, fields, left, source, seen, onClose }: SheetProps): JS
               const value = member(row, field.name);
               return (
                 <Fact key={field.name} name={`${field.name}${field.unit ? `, ${field.unit}` : ""}`}>
-                  {value == null ? "no value" : typeof value === "string" ? value : pretty(value)}
+                  {value == null ? "no value" : typeof value === "string" ? visible(value) : pretty(value)}
                 </Fact>
               );
             })}
