@@ -12,6 +12,8 @@ export const DISTINCT_EXACT_MAX = 512;
 const REGISTERS = 4_096;
 const DENSE_BYTES = 2_560;
 const RANK_MAX = 29;
+/** How many ranks five bits can have. */
+const RANKS = 32;
 const ENTRY_END = 2 ** 40;
 const INDEX_UNIT = 2 ** 28;
 
@@ -22,8 +24,10 @@ const INDEX_UNIT = 2 ** 28;
 export class Distinct {
   // The entries, ascending, or null in the dense form.
   #entries = [];
-  // The registers of the dense form, one a byte, or null.
-  #registers = null;
+  // The registers of the dense form, five bits each, as `encode` returns them; or null.
+  #dense = null;
+  // How many registers have each rank.
+  #ranks = null;
   // The estimate and base64 of the current state, or null.
   #form = null;
 
@@ -50,7 +54,7 @@ export class Distinct {
   }
 
   #addEntry(entry) {
-    if (this.#registers !== null) return this.#raise(Math.floor(entry / INDEX_UNIT), rankOf(entry));
+    if (this.#dense !== null) return this.#raise(Math.floor(entry / INDEX_UNIT), rankOf(entry));
     const entries = this.#entries;
     let low = 0;
     let high = entries.length;
@@ -68,22 +72,45 @@ export class Distinct {
 
   #densify() {
     const entries = this.#entries;
-    this.#registers = new Uint8Array(REGISTERS);
+    this.#dense = new Uint8Array(1 + DENSE_BYTES);
+    this.#dense[0] = 2;
+    this.#ranks = new Array(RANKS).fill(0);
+    this.#ranks[0] = REGISTERS;
     this.#entries = null;
     this.#form = null;
     this.#remember(entries, null);
     for (const entry of entries) {
       const index = Math.floor(entry / INDEX_UNIT);
-      this.#registers[index] = Math.max(this.#registers[index], rankOf(entry));
+      const rank = rankOf(entry);
+      if (rank > this.#rank(index)) this.#setRank(index, rank);
     }
   }
 
   #raise(index, rank) {
-    const before = this.#registers[index];
+    const before = this.#rank(index);
     if (rank <= before) return;
-    this.#registers[index] = rank;
+    this.#setRank(index, rank);
     this.#form = null;
     this.#remember(index, before);
+  }
+
+  /** The rank in a register. */
+  #rank(index) {
+    const bit = index * 5;
+    const byte = 1 + (bit >> 3);
+    return (((this.#dense[byte] << 8) | (this.#dense[byte + 1] ?? 0)) >> (11 - (bit & 7))) & 31;
+  }
+
+  #setRank(index, rank) {
+    const before = this.#rank(index);
+    this.#ranks[before] -= 1;
+    this.#ranks[rank] += 1;
+    const bit = index * 5;
+    const byte = 1 + (bit >> 3);
+    // The bits that differ; writes after the end have no effect.
+    const changed = (before ^ rank) << (11 - (bit & 7));
+    this.#dense[byte] ^= changed >> 8;
+    this.#dense[byte + 1] ^= changed & 255;
   }
 
   /** Remembers how to undo a change: see `_undo`. */
@@ -95,9 +122,9 @@ export class Distinct {
   _undo(what, before) {
     this.#form = null;
     if (before !== null) {
-      this.#registers[what] = before;
+      this.#setRank(what, before);
     } else if (Array.isArray(what)) {
-      this.#registers = null;
+      this.#dense = this.#ranks = null;
       this.#entries = what;
     } else {
       this.#entries.splice(this.#entries.indexOf(what), 1);
@@ -110,29 +137,29 @@ export class Distinct {
    * @returns {this}
    */
   merge(other) {
-    if (other.#registers === null) {
+    if (other.#dense === null) {
       for (const entry of [...other.#entries]) this.#addEntry(entry);
       return this;
     }
-    if (this.#registers === null) this.#densify();
-    other.#registers.forEach((rank, index) => this.#raise(index, rank));
+    if (this.#dense === null) this.#densify();
+    for (let index = 0; index < REGISTERS; index++) this.#raise(index, other.#rank(index));
     return this;
   }
 
   /** Whether no value was added. */
   get isEmpty() {
-    return this.#registers === null && this.#entries.length === 0;
+    return this.#dense === null && this.#entries.length === 0;
   }
 
   /** The number of distinct values: exact up to 512, else approximate. */
   get estimate() {
-    if (this.#registers === null) return this.#entries.length;
+    if (this.#dense === null) return this.#entries.length;
     return this.#current().estimate;
   }
 
   #current() {
     if (this.#form === null) {
-      const estimate = this.#registers === null ? this.#entries.length : estimateOf(this.#registers);
+      const estimate = this.#dense === null ? this.#entries.length : estimateOf(this.#ranks);
       this.#form = { estimate, sketch: toBase64(this.encode()) };
     }
     return this.#form;
@@ -140,7 +167,7 @@ export class Distinct {
 
   /** The canonical bytes. */
   encode() {
-    if (this.#registers === null) {
+    if (this.#dense === null) {
       const bytes = new Uint8Array(1 + 5 * this.#entries.length);
       bytes[0] = 1;
       let at = 1;
@@ -155,16 +182,7 @@ export class Distinct {
       }
       return bytes;
     }
-    const bytes = new Uint8Array(1 + DENSE_BYTES);
-    bytes[0] = 2;
-    for (let index = 0; index < REGISTERS; index++) {
-      const bit = index * 5;
-      const byte = 1 + (bit >> 3);
-      const placed = this.#registers[index] << (11 - (bit & 7));
-      bytes[byte] |= placed >> 8;
-      if (byte < DENSE_BYTES) bytes[byte + 1] |= placed & 255;
-    }
-    return bytes;
+    return this.#dense.slice();
   }
 
   /**
@@ -195,21 +213,26 @@ export class Distinct {
 
   static #decodeDense(bytes) {
     if (bytes.length !== 1 + DENSE_BYTES) throw malformed("has too few or too many bytes");
-    const registers = new Uint8Array(REGISTERS);
-    let any = 0;
-    for (let index = 0; index < REGISTERS; index++) {
-      const bit = index * 5;
-      const byte = 1 + (bit >> 3);
-      const window = (bytes[byte] << 8) | (bytes[byte + 1] ?? 0);
-      const rank = (window >> (11 - (bit & 7))) & 31;
-      if (rank > RANK_MAX) throw malformed("has a value out of range");
-      registers[index] = rank;
-      any |= rank;
+    const ranks = new Array(RANKS).fill(0);
+    // Eight registers are five bytes: one loop over them takes half the time of one over registers.
+    for (let at = 1; at <= DENSE_BYTES; at += 5) {
+      const high = (bytes[at] << 16) | (bytes[at + 1] << 8) | bytes[at + 2];
+      const low = (bytes[at + 2] << 16) | (bytes[at + 3] << 8) | bytes[at + 4];
+      ranks[high >> 19]++;
+      ranks[(high >> 14) & 31]++;
+      ranks[(high >> 9) & 31]++;
+      ranks[(high >> 4) & 31]++;
+      ranks[(low >> 15) & 31]++;
+      ranks[(low >> 10) & 31]++;
+      ranks[(low >> 5) & 31]++;
+      ranks[low & 31]++;
     }
-    if (any === 0) throw malformed("has a value out of range");
+    const unused = ranks.slice(RANK_MAX + 1).some((count) => count > 0);
+    if (unused || ranks[0] === REGISTERS) throw malformed("has a value out of range");
     const sketch = new Distinct();
     sketch.#entries = null;
-    sketch.#registers = registers;
+    sketch.#dense = bytes.slice();
+    sketch.#ranks = ranks;
     return sketch;
   }
 
@@ -227,7 +250,10 @@ export class Distinct {
     const bytes = form !== null && typeof form === "object" && Object.keys(form).length === 2 ? fromBase64(form.sketch) : null;
     if (bytes === null) throw malformed("is not an estimate and base64 with padding");
     const sketch = Distinct.decode(bytes);
-    if (sketch.estimate !== form.estimate) throw malformed("has another estimate next to it");
+    const estimate = sketch.#dense === null ? sketch.#entries.length : estimateOf(sketch.#ranks);
+    if (estimate !== form.estimate) throw malformed("has another estimate next to it");
+    // Each sketch has only one form, so that its text need not be written again.
+    sketch.#form = { estimate, sketch: form.sketch };
     return sketch;
   }
 }
@@ -245,10 +271,11 @@ function rankOf(entry) {
 const POINT = 60n;
 const ONE = 1n << POINT;
 
-/** Ertl's improved raw estimator, in fixed-point numbers with 60 fractional bits. */
-function estimateOf(registers) {
-  const counts = new Array(RANK_MAX + 1).fill(0);
-  for (let index = 0; index < REGISTERS; index++) counts[registers[index]]++;
+/**
+ * The estimate from how many registers have each rank: Ertl's improved raw estimator, in
+ * fixed-point numbers with 60 fractional bits.
+ */
+function estimateOf(counts) {
   const share = (count) => BigInt(count) << 48n;
   let sum = (4_096n * tau(ONE - share(counts[RANK_MAX]))) >> 28n;
   for (let rank = 1; rank < RANK_MAX; rank++) {

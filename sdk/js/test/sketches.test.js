@@ -117,3 +117,31 @@ test("percentiles that no values have are refused", () => {
   const form = new Percentiles().add(5).toJSON();
   assert.throws(() => Percentiles.fromJSON({ ...form, p50: 6 }), /other numbers/);
 });
+
+test("what a row shows is what each method returns, after every kind of change", () => {
+  let seed = 20_261_130;
+  const random = (below) => {
+    seed = (seed * 48_271) % 2_147_483_647;
+    return seed % below;
+  };
+  let percentiles = new Percentiles();
+  let distinct = new Distinct();
+  for (let step = 0; step < 300; step++) {
+    for (let i = 0; i < 5; i++) {
+      percentiles.add((random(2_000) - 500) * 10 ** random(4), 1 + random(3));
+      distinct.add(random(3_000));
+    }
+    if (step === 200) percentiles.add(7, Number.MAX_SAFE_INTEGER);
+    if (step === 250) percentiles.merge(percentiles);
+    const { sketch, ...numbers } = percentiles.toJSON();
+    const shown = Object.fromEntries([50, 75, 90, 95, 99].map((percent) => [`p${percent}`, percentiles.percentile(percent)]));
+    assert.deepEqual(numbers, { count: percentiles.count, min: percentiles.min, ...shown, max: percentiles.max }, `step ${step}`);
+    assert.equal(sketch, Buffer.from(percentiles.encode()).toString("base64"), `step ${step}`);
+    assert.equal(distinct.toJSON().sketch, Buffer.from(distinct.encode()).toString("base64"), `step ${step}`);
+    // The next values are added to a sketch that was read from its row.
+    if (step % 3 === 0) percentiles = Percentiles.fromJSON(percentiles.toJSON());
+    if (step % 5 === 0) distinct = Distinct.fromJSON(distinct.toJSON());
+  }
+  assert.equal(typeof percentiles.count, "bigint");
+  assert.ok(distinct.estimate > 512);
+});
