@@ -39,7 +39,7 @@ type callState struct {
 
 var call callState
 
-// fail notes why the event in progress cannot be applied. The first reason counts.
+// fail notes why the event in progress cannot be applied. Only the first reason is kept.
 func fail(format string, values ...any) {
 	if call.failed == nil {
 		call.failed = &problem{message: fmt.Sprintf(format, values...)}
@@ -52,8 +52,8 @@ func fault(format string, values ...any) {
 	}
 }
 
-// Fail rejects the event in progress, like an error that Apply returns. The first reason
-// counts. In OnTimer and Prepare the whole call fails.
+// Fail rejects the event in progress, like an error that Apply returns. Only the first reason
+// is kept. In OnTimer and Prepare, Fail makes the whole call fail.
 func Fail(message string) {
 	if call.failed == nil {
 		call.failed = &problem{message: message}
@@ -170,7 +170,7 @@ type failure struct {
 	message string
 }
 
-// apply folds a batch. It returns nil, or why the call failed.
+// apply folds a batch. It returns nil, or the reason why the call failed.
 func apply(given *batch) *failure {
 	call = callState{batch: given, emitted: call.emitted[:0], touched: call.touched[:0], timers: call.timers[:0]}
 	if !fire(given) {

@@ -39,9 +39,10 @@ type field struct {
 	kind  kind
 	merge uint8
 	unit  string
-	// at is where the value is in the struct.
+	// at is the offset of the value in the struct.
 	at uintptr
-	// maybe is whether the value may be missing; set is then where its Set is.
+	// maybe is whether the field is a Maybe, whose value may be missing; set is then the offset
+	// of its member Set.
 	maybe bool
 	set   uintptr
 }
@@ -182,7 +183,8 @@ func b2i(value bool) int {
 	return 0
 }
 
-// check says which value of a row cannot be stored, and brings JSON into the form of rows.
+// check returns an error if a value of the row cannot be stored. It also brings fields with
+// JSON into canonical form.
 func (p *plan) check(row unsafe.Pointer) error {
 	for i := range p.fields {
 		f := &p.fields[i]
@@ -217,7 +219,8 @@ func (p *plan) check(row unsafe.Pointer) error {
 	return nil
 }
 
-// share gives a copied row memory of its own for what copying a struct shares.
+// share is called after a row was copied as a struct. It copies the memory of sketches too,
+// which the two structs would share otherwise.
 func (p *plan) share(row unsafe.Pointer) {
 	if !p.sketches {
 		return
@@ -232,7 +235,7 @@ func (p *plan) share(row unsafe.Pointer) {
 	}
 }
 
-// decode reads a stored row. It keeps nothing of `stored`.
+// decode reads a stored row. It keeps no reference to the memory of `stored`.
 func (p *plan) decode(stored string, row unsafe.Pointer) bool {
 	if p.raw {
 		*(*Bytes)(row) = Bytes(strings.Clone(stored))

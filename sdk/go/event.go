@@ -26,8 +26,8 @@ func (c column) view(i int) string {
 // text returns a copy of value i.
 func (c column) text(i int) string { return strings.Clone(c.view(i)) }
 
-// memberColumn is a member of the data of all events of a batch. Only the values of its kind
-// are there; texts are also JSON, integers are also timestamps.
+// memberColumn has the values of one member of the data, for all events of a batch. Only the
+// list for the member's kind is filled. JSON is in texts, and timestamps are in integers.
 type memberColumn struct {
 	validity   []byte
 	integers   []int64
@@ -68,8 +68,8 @@ func (e *Event) Type() string { return e.batch.typeNames[e.batch.types[e.index]]
 // Time returns the event's time.
 func (e *Event) Time() Time { return Time(e.batch.times[e.index]) }
 
-// Watermark returns the watermark before this event moves it: the least Time before the
-// first event.
+// Watermark returns the watermark before this event moves it. Before the first event it is
+// the smallest Time.
 func (e *Event) Watermark() Time { return Time(e.batch.watermarks[e.index]) }
 
 // Offset returns the event's place in its partition of the log.
@@ -99,7 +99,7 @@ func (e *Event) Extensions() JSON { return JSON(e.batch.extensions.text(e.index)
 // Data returns the payload as it was sent.
 func (e *Event) Data() JSON { return JSON(e.batch.data.text(e.index)) }
 
-// JSON is JSON text. A field of a row with this type is brought into the form that rows have.
+// JSON is JSON text. A field of a row with this type is brought into canonical form.
 type JSON string
 
 // Value is a type that a member of events' data can have.
@@ -196,7 +196,8 @@ func (m *Member[T]) Of(event *Event) T {
 	return value
 }
 
-// Maybe returns the value that the event may have, as fields of rows hold it.
+// Maybe returns the value as a Maybe, which is empty if the event has no value. Fields of
+// rows can have this type.
 func (m *Member[T]) Maybe(event *Event) Maybe[T] {
 	value, found := m.Get(event)
 	return Maybe[T]{Value: value, Set: found}

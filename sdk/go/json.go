@@ -328,7 +328,7 @@ func (r *reader) members(read func(name string) error) error {
 	return nil
 }
 
-// canonicalJSON brings JSON into the form that rows have.
+// canonicalJSON returns JSON in the canonical form in which rows are stored.
 func canonicalJSON(text string) (string, error) {
 	r := &reader{text: text}
 	out, err := canonical(make([]byte, 0, len(text)+8), r, 0, true)
@@ -338,7 +338,7 @@ func canonicalJSON(text string) (string, error) {
 	return string(out), err
 }
 
-// canonical reads a value and, if `write` is set, appends it in the form that rows have.
+// canonical reads a value and, if `write` is set, appends it in canonical form.
 func canonical(out []byte, r *reader, depth int, write bool) ([]byte, error) {
 	first := r.next()
 	switch {
@@ -465,7 +465,7 @@ func canonicalObject(out []byte, r *reader, depth int, write bool) ([]byte, erro
 
 // ---- Building JSON ------------------------------------------------------------------------------
 
-// Object builds a JSON object, in the form that rows have:
+// Object builds a JSON object in canonical form:
 //
 //	lantern.NewObject().Text("key", key).Integer("i", 7).JSON()
 type Object struct{ out []byte }

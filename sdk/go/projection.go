@@ -13,8 +13,8 @@
 //		})
 //	}
 //
-// The functions of this package may be called only within the functions of the projection
-// that it calls, and not from goroutines that they start.
+// Call the functions of this package only from the functions in [Projection], such as
+// Apply, and not from goroutines that these start.
 package lantern
 
 // OnFailure says what the host does with an event that cannot be applied.
@@ -62,10 +62,11 @@ type Projection struct {
 	Tables  []AnyTable
 	// Emits lists the types of the events that it may emit.
 	Emits []string
-	// AllowedLateness is how far event time may run behind, in microseconds.
+	// AllowedLateness is how much older than the newest event an event may be without being
+	// late, in microseconds.
 	AllowedLateness Duration
-	// Tick is how finely the host cuts event time, in microseconds. Timers and windows need
-	// it; 0 is no event time.
+	// Tick is the step in which the watermark moves, in microseconds. Timers and windows
+	// need it. With 0 there is no event time.
 	Tick      Duration
 	OnFailure OnFailure
 	// Parameters is the JSON Schema of the parameters; empty if it takes none.

@@ -51,8 +51,8 @@ func appendSketch(out, bytes []byte) []byte {
 
 // ---- Distinct ---------------------------------------------------------------------------------
 
-// Distinct is a field of a row that counts different values, in bounded memory. The zero value
-// has none.
+// Distinct is a field of a row that counts different values, in bounded memory. The zero value has
+// counted nothing.
 type Distinct struct {
 	// entries are sorted, if there are no registers.
 	entries   []uint64
@@ -265,7 +265,7 @@ type bucket struct {
 }
 
 // Percentiles is a field of a row that computes percentiles, in bounded memory. Values are
-// integers: choose a unit in which they are whole. The zero value has none.
+// integers: choose a unit in which they are whole. The zero value has no values.
 type Percentiles struct {
 	buckets  []bucket
 	min, max int64

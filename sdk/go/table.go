@@ -39,7 +39,7 @@ type Table[T any] struct {
 	rows map[string]*entry[T]
 	// changed are the rows that the host does not have yet.
 	changed []*entry[T]
-	// touched are those that the event in progress has changed.
+	// touched are the rows that the event in progress has changed.
 	touched []*entry[T]
 }
 
@@ -77,7 +77,8 @@ type state[T any] struct {
 type entry[T any] struct {
 	key string
 	now state[T]
-	// touched is whether the event in progress has changed it; before is how it was then.
+	// touched is whether the event in progress has changed the row; before is the row before this
+	// change.
 	touched bool
 	before  state[T]
 }
@@ -192,8 +193,8 @@ func (t *Table[T]) Get(key string) *T {
 	return nil
 }
 
-// Row returns the row under a key to change; if there is none, a new one. It is never nil, and
-// valid until the end of the event.
+// Row returns the row under a key, or a new row if there is none, for the caller to change. It
+// is never nil, and is valid until the end of the event.
 func (t *Table[T]) Row(key string) *T {
 	row, _ := t.RowOrNew(key)
 	return row
@@ -313,7 +314,8 @@ func (t *Table[T]) check() {
 
 // undo puts back what the event in progress has changed.
 func (t *Table[T]) undo() {
-	// The last one first: it is at the end of the list of changed rows.
+	// The row that was changed last is undone first, because it is at the end of the list of
+	// changed rows, from which unlist removes it.
 	for _, e := range slices.Backward(t.touched) {
 		e.now = e.before
 		if !e.now.listed {
@@ -323,8 +325,8 @@ func (t *Table[T]) undo() {
 	t.accept()
 }
 
-// unlist removes a row from the list of changed ones. Rows of the event in progress are at
-// its end.
+// unlist removes a row from the list of changed rows. It searches from the end, where the rows
+// of the event in progress are.
 func (t *Table[T]) unlist(e *entry[T]) {
 	for i := len(t.changed) - 1; i >= 0; i-- {
 		if t.changed[i] == e {
@@ -373,7 +375,7 @@ func (t *Table[T]) forget() { t.rows = make(map[string]*entry[T]) }
 
 func (t *Table[T]) size() int { return len(t.rows) }
 
-// writes are rows on their way to the host, in columns.
+// writes are the rows that a call passes to the host, in columns.
 type writes struct {
 	causes, keyEnds, valueEnds []uint32
 	keys, values               []byte

@@ -176,7 +176,7 @@ func readEvent(line string) (testEvent, error) {
 	return event, nil
 }
 
-// eachMember passes the members of a JSON object on, with their JSON.
+// eachMember calls `pass` with the name and the JSON of each member of an object.
 func eachMember(object string, pass func(name, value string)) error {
 	r := &reader{text: object}
 	return r.members(func(name string) error {
@@ -200,7 +200,7 @@ func subscribed(kind string) bool {
 
 // ---- Calls --------------------------------------------------------------------------------------
 
-// fold applies events; after a failure it parks the event to blame, and applies the others.
+// fold applies events. If an event fails, fold parks it and applies the others.
 func (t *Test) fold(events []testEvent) {
 	if len(events) == 0 {
 		return
@@ -212,7 +212,7 @@ func (t *Test) fold(events []testEvent) {
 			t.parked = append(t.parked, TestParked{events[each.index].id, each.reason})
 		}
 		if len(rejected) > 0 && registered.OnFailure != ParkEvent {
-			// The call ended with the event that it rejected.
+			// The call ended at the rejected event, so the events after it need another call.
 			t.fold(events[rejected[0].index+1:])
 		}
 		return
@@ -389,14 +389,15 @@ func (t *Test) Parked() []TestParked { return t.parked }
 
 // ---- What the host offers -----------------------------------------------------------------------------
 
-// breach notes a fault of this package: the first one ends the test.
+// breach notes that this package broke the contract with the host. The first breach ends the test.
 func (t *Test) breach(format string, values ...any) {
 	if t.wrong == nil {
 		t.wrong = fmt.Errorf(format, values...)
 	}
 }
 
-// wrote notes that a write names the event or timer `cause`, which must not be rejected.
+// wrote checks the event or timer `cause` that a write names: it must be in the batch, and must not
+// be rejected.
 func (t *Test) wrote(cause uint32) {
 	count := uint32(len(t.running.timers))
 	if cause >= count+uint32(len(t.running.times)) {

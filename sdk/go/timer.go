@@ -11,11 +11,11 @@ type Timer struct {
 	Key string
 	// Tenant is empty if it has none.
 	Tenant string
-	// At is the time for which it was set.
+	// At is the time for which the timer was set.
 	At Time
 	// Watermark is the watermark at which it fires.
 	Watermark Time
-	// Offset is that of the event that set it.
+	// Offset is the offset of the event that set the timer.
 	Offset uint64
 
 	fullKey string
@@ -24,7 +24,7 @@ type Timer struct {
 // FullKey returns the key with the tenant, as it was set.
 func (t *Timer) FullKey() string { return t.fullKey }
 
-// ownTimer begins the keys of the timers of this package's windows.
+// ownTimer is the first character of the keys of timers that the windows of this package set.
 const ownTimer = "\x01"
 
 type timerChange struct {
@@ -110,7 +110,7 @@ func ownPrefix(table uint32) string {
 	return ownTimer + strconv.FormatUint(uint64(table), 10) + "/"
 }
 
-// IsOwn is whether the timer belongs to windows of this package, rather than to [SetTimer].
+// IsOwn is whether the timer was set by the windows of this package and not by [SetTimer].
 func (t *Timer) IsOwn() bool { return len(t.Key) > 0 && t.Key[0] == ownTimer[0] }
 
 // Emit appends an event to the log, when the call has succeeded. Its tenant is that of the

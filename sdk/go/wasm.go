@@ -58,7 +58,8 @@ func stringOf(text witText) string {
 	return unsafe.String((*byte)(pointerTo(text.at)), text.count)
 }
 
-// nothing is where empty lists are: it must be within the memory, and aligned.
+// nothing is the address of empty lists. The address of a list must be aligned and within the
+// memory, even if the list is empty.
 var nothing uint64
 
 func textOf(text string) witText {
@@ -81,7 +82,7 @@ func listOf[T any](list []T) witList {
 // while it is listed here. It is released at the end of the call.
 var arena struct {
 	chunks [][]uint64
-	// used counts the words of the last chunk.
+	// used is the number of words in use in the last chunk.
 	used int
 }
 
@@ -108,7 +109,7 @@ func cabiRealloc(old address, before, alignment, bytes uint32) address {
 	return addressOf(at)
 }
 
-// mark returns where the arena ends; release forgets what came after it.
+// mark returns the end of the arena. release frees the memory after such an end.
 func mark() (chunks, used int) { return len(arena.chunks), arena.used }
 
 func release(chunks, used int) {
@@ -172,9 +173,9 @@ func witReject(cause uint32, message address, messageBytes uint32)
 //go:wasmimport lantern:projection/logging@0.2.0 log
 func witLog(cause, level uint32, message address, messageBytes uint32)
 
-// What is passed by its address stays referenced by these variables during a call: the
-// collector may run while the host allocates memory for its answer. They are not on a stack,
-// which could move.
+// These variables keep values that are passed by address referenced during a call, because the
+// collector may run while the host allocates memory for its answer. They are global because the
+// memory of a stack could move.
 var (
 	passed  [4]any
 	results struct {
@@ -344,7 +345,7 @@ type (
 	}
 )
 
-// The sizes that the canonical ABI prescribes: another one does not compile.
+// The sizes that the canonical ABI prescribes. If a type has another size, this does not compile.
 var (
 	_ [24]byte  = [unsafe.Sizeof(witField{})]byte{}
 	_ [64]byte  = [unsafe.Sizeof(witTable{})]byte{}
@@ -455,7 +456,8 @@ type (
 		_        structs.HostLayout
 		validity witList
 		kind     uint8
-		// values is a list, or the first half of a column.
+		// values is the list of the values. For texts it has the end of each text, and more has the bytes
+		// of all texts.
 		values, more witList
 		mismatched   witList
 	}

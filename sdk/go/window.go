@@ -54,8 +54,8 @@ func rowPrefix(end Time, tenant string) string { return Key(sortable(end), tenan
 // Projection.Tables.
 type FinalWindows[T any] struct{ Open Table[T] }
 
-// Row returns the row of a window and a key, to change, or nil if the window is closed: the
-// event is then late for it.
+// Row returns the row of a window and a key, for the caller to change. It returns nil if the window
+// is closed, because the event is then late.
 func (w *FinalWindows[T]) Row(event *Event, window Window, key string) *T {
 	if window.End <= event.Watermark() {
 		return nil
@@ -66,7 +66,7 @@ func (w *FinalWindows[T]) Row(event *Event, window Window, key string) *T {
 	}
 	row, isNew := w.Open.RowOrNew(rowPrefix(window.End, tenant) + sortable(window.Start) + "/" + rest)
 	if isNew {
-		// Set again to the same time, a timer does not change.
+		// Setting a timer again to the same time has no effect.
 		setOwnTimer(w.Open.id, window.End, tenant, sortable(window.End))
 	}
 	return row
@@ -100,10 +100,10 @@ func (w *FinalWindows[T]) Close(timer *Timer) []Closed[T] {
 	return closed
 }
 
-// rowOf is the key of a row with all values of a key.
+// rowOf returns the key of the row that has all values of a tenant's key.
 func rowOf(tenant, rest string) string { return Key(tenant, "") + rest }
 
-// integers are the numbers of a row of bytes.
+// integersOf returns the numbers in a row of bytes.
 func integersOf(bytes Bytes) []int64 {
 	values := make([]int64, 0, len(bytes)/8+4)
 	for ; len(bytes) >= 8; bytes = bytes[8:] {

@@ -178,7 +178,8 @@ func (z *Zone) Hour(time Time) Window {
 	return Window{max(start, within.start), min(start+Time(Hour), within.end)}
 }
 
-// midnight returns the first moment at which the clocks show a day's midnight, or later.
+// midnight returns the first moment at which the clocks show the midnight at which a day
+// begins, or a later time.
 func (z *Zone) midnight(day int64) Time {
 	local := Time(day) * Time(Day)
 	for within := z.span(local - Time(Day)); ; within = z.span(within.end) {

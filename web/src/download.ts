@@ -24,7 +24,8 @@ export async function download(projection: string, table: string, query: TableQu
     const answer = await send(`/v1/tables${path(projection, table)}?${params}`, { headers: { accept: FORMATS[format] } });
     commits.add(`${answer.headers.get("lantern-epoch")} ${answer.headers.get("lantern-commit")}`);
     const page = await answer.text();
-    // The first line of CSV has the names of the columns, in every page.
+    // In CSV, the first line of every page has the names of the columns. Only that of the
+    // first page is kept.
     text.push(format === "csv" && text.length > 0 ? withoutHead(page) : page);
     onPage(text.length);
     const next = answer.headers.get("lantern-next");

@@ -7,7 +7,7 @@ import type { FieldStatus } from "./api-types.js";
 import { type Rows, type Source } from "./source.js";
 import { scrollTo, visible } from "./rows.js";
 
-/** The height of a row: a line, and on a phone a card. */
+/** The height of a row in pixels: it is a line, or a card on a phone. */
 const ROW_PX = 32;
 const CARD_PX = 88;
 /** How many fields a card shows. */
@@ -33,7 +33,7 @@ export function isNumber(kind: string): boolean {
   return kind === "integer" || kind === "number";
 }
 
-/** The least width of a column, and its share of what is left, by its kind. */
+/** The minimum width of a column of a kind, and the share of the remaining width that it gets. */
 function width(kind: string): readonly [rem: number, share: number] {
   if (isNumber(kind)) return [7, 1];
   return kind === "timestamp" ? [12, 1] : [8, 1.4];
@@ -201,7 +201,7 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
   );
 }
 
-/** How many columns are right of what is visible. */
+/** How many columns are to the right of the visible part. */
 function columnsBeyond(element: HTMLElement): number {
   const edge = element.getBoundingClientRect().right;
   return [...element.querySelectorAll(".head > span")].filter((head) => head.getBoundingClientRect().right > edge + 1).length;
@@ -257,7 +257,7 @@ class Line extends Component<LineProps> {
           const value = member(row, column.name);
           const text = cell(column.kind, value);
           const changes = this.#changes.get(column.name) ?? 0;
-          // Two classes in turn, so that the animation begins again with every change.
+          // The two classes alternate, so that the animation begins again with every change.
           const flash = changes === 0 ? "" : changes % 2 === 0 ? "flash-even" : "flash-odd";
           const kind = value == null ? "none" : isNumber(column.kind) ? "number" : "";
           return (
@@ -277,13 +277,19 @@ class Line extends Component<LineProps> {
   }
 }
 
-/** A time that may be broken between date and time of day. Its text stays the same. */
+/**
+ * A time, with the place marked at which the browser may break the line: between date and time of
+ * day. Its text stays the same.
+ */
 function breakable(text: string): ComponentChildren {
   const at = text.indexOf("T") + 1;
   return at === 0 ? text : [text.slice(0, at), <wbr key="break" />, text.slice(at)];
 }
 
-/** A member of a row itself: every object has a `constructor`. */
+/**
+ * A member of the row itself. `row[name]` could also be an inherited member: every object has a
+ * `constructor`.
+ */
 export function member(row: Row, name: string): unknown {
   return Object.hasOwn(row, name) ? row[name] : undefined;
 }

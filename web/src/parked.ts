@@ -1,9 +1,12 @@
-// Parked events, and what is done with them.
+// Requests that read, retry and drop parked events.
 import type { ParkedOutcome, ParkedPage, ParkedReason, ParkedStatus } from "./api-types.js";
 import { path, post, read } from "./problem.js";
 import { counted } from "./format.js";
 
-/** The characters of a reason by which events are grouped, as the server does. */
+/**
+ * Events are grouped by the first characters of their reasons, up to this number. The server groups
+ * in the same way.
+ */
 const REASON_CHARS_MAX = 400;
 
 /** A reason with each number replaced: reasons that differ only in numbers are the same. */
@@ -17,17 +20,17 @@ function api(name: string): string {
   return `/v1/projections${path(name)}/parked`;
 }
 
-/** Does something with all parked events. */
+/** Retries or drops all parked events. */
 export function withAll(name: string, deed: Deed): Promise<ParkedOutcome | undefined> {
   return post(`${api(name)}/${deed}`, { all: true });
 }
 
-/** Does something with one event. */
+/** Retries or drops one event. */
 export function withOne(name: string, deed: Deed, event: ParkedStatus): Promise<ParkedOutcome | undefined> {
   return post(`${api(name)}/${deed}`, { partition: event.partition, offsets: [event.offset] });
 }
 
-/** Does something with an event and those that wait behind it. */
+/** Retries or drops an event and the events that wait behind it. */
 export function withSubject(name: string, deed: Deed, { subject, tenant }: ParkedStatus): Promise<ParkedOutcome | undefined> {
   return post(`${api(name)}/${deed}`, { subject, tenant });
 }
@@ -53,7 +56,7 @@ export async function offsetsOf(name: string, group: ParkedReason): Promise<Map<
 /** How many offsets one request names. */
 const OFFSETS_MAX = 1000;
 
-/** Does something with the events that failed for a reason. */
+/** Retries or drops the events that failed for a reason. */
 export async function withGroup(name: string, deed: Deed, group: ParkedReason): Promise<ParkedOutcome> {
   const total: ParkedOutcome = { selected: 0, done: 0, failed: 0, waiting: 0 };
   for (const [partition, offsets] of await offsetsOf(name, group)) {

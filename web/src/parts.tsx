@@ -7,7 +7,10 @@ import { type Freshness, now, type Polled, useFreshness } from "./polled.js";
 import { type Problem, problem } from "./problem.js";
 import { type Condition, STALE_MS } from "./server.js";
 
-/** A word with a mark: the mark's form differs as well, so that no meaning is by colour alone. */
+/**
+ * A word with a mark. Each tone has its own form of the mark, so that its meaning does not depend
+ * on colour alone.
+ */
 export function Badge({ tone, text }: Condition): JSX.Element {
   const mark = { good: "●", busy: "◐", bad: "▲", quiet: "○" }[tone];
   return (
@@ -46,7 +49,7 @@ export function Failure({ error }: { error: Problem }): JSX.Element {
   );
 }
 
-/** Why the last request failed, or that there is no answer yet. */
+/** Shows why the last request failed, or that there is no answer yet. */
 export function Missing({ of: { data, error } }: { of: Polled<unknown> }): JSX.Element | null {
   if (error !== null) return <Failure error={error} />;
   if (data !== null) return null;
@@ -57,7 +60,7 @@ export function Missing({ of: { data, error } }: { of: Polled<unknown> }): JSX.E
   );
 }
 
-/** Data that is requested again and again, with what is known of its age. */
+/** Shows polled data. If the data is not live, it also shows how old the data is. */
 export function Pane<T>({ of, children }: { of: Polled<T>; children: (data: T) => ComponentChildren }): JSX.Element {
   const state = useFreshness(of, STALE_MS);
   return (
@@ -140,7 +143,8 @@ export function Dialog({ title, onClose, sheet = false, children }: { title: str
       aria-label={title}
       onClose={onClose}
       onClick={(event) => {
-        // A click on the dialog itself, and not on its content, is one on the backdrop.
+        // A click whose target is the dialog itself, and not its content, is a click on the
+        // backdrop.
         if (event.target === dialog.current) dialog.current?.close();
       }}
     >
@@ -157,7 +161,8 @@ export function Dialog({ title, onClose, sheet = false, children }: { title: str
   );
 }
 
-/** A button that holds still what is shown, and tells how much is waiting meanwhile. */
+/** A button that freezes the shown data, and tells how many changes are waiting meanwhile.
+ * */
 export function HoldButton({ held, waiting, onClick }: { held: boolean; waiting: string; onClick: () => void }): JSX.Element {
   return (
     <button type="button" aria-pressed={held} onClick={onClick}>
@@ -166,7 +171,7 @@ export function HoldButton({ held, waiting, onClick }: { held: boolean; waiting:
   );
 }
 
-/** The place of an event in the log, which leads to the event. */
+/** A link to an event. Its text is the event's place in the log. */
 export function EventLink({ partition, offset }: { partition: number; offset: number }): JSX.Element {
   return (
     <a href={`/events?partition=${partition}&from=${offset}`}>
@@ -185,10 +190,12 @@ export function Fact({ name, children, tone = "" }: { name: string; children: Co
   );
 }
 
-/** How many values a small line needs: a line of two or three says nothing. */
+/**
+ * The minimum number of values for a sparkline: a line of two or three values says nothing.
+ */
 const SPARKLINE_MIN = 10;
 
-/** The last values as a small line. The text next to it has the newest. */
+/** The last values as a small line. The newest value is in the text next to it. */
 export function Sparkline({ values }: { values: readonly number[] }): JSX.Element | null {
   if (values.length < SPARKLINE_MIN) return null;
   const most = Math.max(...values, 1e-9);

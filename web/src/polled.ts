@@ -28,7 +28,10 @@ export function freshness({ data, at, error }: Polled<unknown>, time: number, st
   return time - at > staleMs ? "stale" : "live";
 }
 
-/** How current a polled value is. Time alone draws the component again only if the word changes. */
+/**
+ * How current a polled value is. As time passes, the component is drawn again only when its
+ * freshness changes.
+ */
 export function useFreshness(of: Polled<unknown>, staleMs: number): Freshness {
   return useMemo(() => computed(() => freshness(of, now.value, staleMs)), [of, staleMs]).value;
 }

@@ -29,8 +29,8 @@ export function problem(error: unknown): Problem {
 }
 
 /**
- * Sends a request. Throws a `Problem` if there is no answer, or if the answer is one. An answer
- * with the status `also` is no problem.
+ * Sends a request. Throws a `Problem` if there is no answer, or if the answer has the status of
+ * an error. An answer with the status `also` is returned and not thrown.
  */
 export async function send(path: string, init: RequestInit = {}, also?: number): Promise<Response> {
   let answer: Response;
@@ -68,7 +68,7 @@ export async function post<T = unknown>(path: string, body?: unknown): Promise<T
   return text === "" ? undefined : (parse(text) as T);
 }
 
-/** A path of segments that may contain any text. */
+/** Builds a path from segments, which may contain any text. */
 export function path(...segments: string[]): string {
   return segments.map((segment) => `/${encodeURIComponent(segment)}`).join("");
 }

@@ -38,7 +38,10 @@ export function parameters(query: TableQuery): URLSearchParams {
   return params;
 }
 
-/** Another query in the address `search`, whose other parameters stay. */
+/**
+ * Puts `query` into the parameters `search` of an address. Parameters that do not belong to a query
+ * stay.
+ */
 export function inAddress(search: string, query: TableQuery): string {
   const params = new URLSearchParams(search);
   for (const name of ["where", "order", "cols", "prefix", "version"]) params.delete(name);

@@ -5,7 +5,7 @@ import type { FieldStatus } from "./api-types.js";
 export interface ChartQuery {
   /** The timestamp field; empty for a chart without time. */
   readonly time: string;
-  /** The size of a bucket; empty for a fitting one. */
+  /** The size of a bucket; empty if the page chooses it. */
   readonly bucket: string;
   /** The field whose values are the series, or the bars; empty for none. */
   readonly by: string;
@@ -13,7 +13,7 @@ export interface ChartQuery {
   readonly agg: string;
 }
 
-/** Functions of numbers, and those that need no number. */
+/** The functions that fields with numbers have. */
 export const FUNCTIONS = ["sum", "avg", "min", "max", "p50", "p95", "p99", "distinct"] as const;
 
 /** The sizes of buckets with their seconds, the smallest first. */
@@ -26,7 +26,7 @@ export function bucketFor(seconds: number, most = 300): string {
   return (BUCKETS.find(([, size]) => seconds / size <= most) ?? BUCKETS.at(-1)!)[0];
 }
 
-/** A chart that fits the fields: over time if there is a time, otherwise bars. */
+/** The first chart for a table: over time if it has a timestamp field, otherwise bars. */
 export function usual(fields: readonly FieldStatus[]): ChartQuery {
   const of = (...kinds: string[]): string => fields.find(({ kind }) => kinds.includes(kind))?.name ?? "";
   const number = of("integer", "number");

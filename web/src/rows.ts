@@ -50,8 +50,9 @@ export interface Visible {
 }
 
 /**
- * The visible rows of `rows` rows at a scroll position. A list that is too high for the
- * browser gets a lower area, and each scrolled pixel moves its rows by more than one.
+ * The visible rows of `rows` rows at a scroll position. If the list is too high for the browser,
+ * its scroll area is lower than the list, and each scrolled pixel moves the rows by more than one
+ * pixel.
  */
 export function visible(rows: number, rowPx: number, scrolledPx: number, windowPx: number): Visible {
   const full = rows * rowPx;

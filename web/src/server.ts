@@ -31,7 +31,10 @@ export const overview = new Poll<Overview>(async (signal) => {
   return { projections, status, ready: health };
 }, STATUS_MS);
 
-/** The rates of the last minutes, for small charts: one list a projection, and `log`. */
+/**
+ * Events per second in the last minutes, for sparklines: a list for each projection, and one for
+ * the log, named `log`.
+ */
 export const rates = new Map<string, number[]>();
 const RATES_MAX = 60;
 let before: { at: number; events: number } | undefined;

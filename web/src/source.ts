@@ -34,13 +34,13 @@ export interface Source {
   readonly fields: readonly Pick<FieldStatus, "name" | "kind">[];
   readonly rows: Rows;
   readonly state: RowsState;
-  /** Changes when anything of the above does, at most once a frame. */
+  /** Changes when any member above changes, at most once per animation frame. */
   readonly frame: ReadonlySignal<number>;
   /** Keys that were added in the last change. */
   readonly added: ReadonlySet<string>;
   /** Keys with a change, as they arrive. */
   onChanged: ((keys: Iterable<string>) => void) | null;
-  /** Rows of this moment, which do not change. */
+  /** The present rows, in an object that later changes do not affect. */
   still(): Rows;
   /** The number of changed rows in the last second; `null` if it is not known. */
   readonly changes: ReadonlySignal<number | null>;
@@ -49,7 +49,7 @@ export interface Source {
   loadMore(): void;
 }
 
-/** No more than one change of the feed in this time. */
+/** The minimum time between two changes from the feed, in milliseconds. */
 const RATE_MS = 20;
 
 /** Rows that fulfil conditions, or all, over the feed. */
@@ -129,7 +129,10 @@ export class FeedRows implements Source {
     this.#gone.clear();
   }
 
-  /** Shows the changes of a frame together. In a hidden page there are no frames, and nothing is drawn. */
+  /**
+   * Shows all changes since the last animation frame together. A hidden page has no animation
+   * frames, so nothing is drawn.
+   */
   #draw(): void {
     if (this.#drawing) return;
     this.#drawing = true;
@@ -233,7 +236,7 @@ export class QueriedRows implements Source {
   async #request(signal: AbortSignal, before: Loaded | null): Promise<Loaded> {
     const params = new URLSearchParams(this.#params);
     params.set("limit", String(this.#want));
-    // Lines keep the order of the rows; an object does not.
+    // NDJSON keeps the order of the rows; a JSON object does not.
     const headers: Record<string, string> = { accept: "application/x-ndjson" };
     if (before?.etag) headers["if-none-match"] = before.etag;
     const answer = await send(`${this.#address}?${params}`, { signal, headers }, 304);
@@ -255,7 +258,8 @@ export class QueriedRows implements Source {
   }
 }
 
-/** The rows in lines of JSON, in their order. Keys are those of the feed. */
+/** The rows in `text`, which is NDJSON, in their order. The keys are the same as in the feed.
+ * */
 export function rowsOf(text: string): Map<string, Row> {
   const rows = new Map<string, Row>();
   for (const line of text.split("\n")) {

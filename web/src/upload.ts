@@ -23,7 +23,7 @@ export function kindOf(name: string): { media: string; name: string } | null {
   return KINDS.find(({ ends }) => name.toLowerCase().endsWith(ends)) ?? null;
 }
 
-/** The ends of names that the server takes. */
+/** The endings of the file names that the server accepts. */
 export const ACCEPTED = KINDS.map(({ ends }) => ends).join(",");
 
 /** A name for a projection, made of a file's name: small letters, digits and `-`. */

@@ -12,7 +12,7 @@ pub(crate) fn backoff(options: &Options, failures: u32) -> Duration {
     longest.min(options.backoff_max).mul_f64(1.0 - fastrand::f64() / 2.0)
 }
 
-/// Returns the longest pause, from which a random part is subtracted in the same way.
+/// Returns the longest pause, from which a random part is subtracted as in [`backoff`].
 pub(crate) fn longest(options: &Options) -> Duration {
     options.backoff_max.mul_f64(1.0 - fastrand::f64() / 2.0)
 }

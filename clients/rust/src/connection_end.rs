@@ -37,7 +37,7 @@ impl ConnectionEnd {
         Self::Cut(Arc::from(error.into()))
     }
 
-    /// Returns whether the same connection would fail again.
+    /// Returns whether another attempt with the same request would also fail.
     pub(crate) fn is_final(&self) -> bool {
         match self {
             Self::Address => true,

@@ -128,7 +128,8 @@ impl Mirrored {
     }
 
     pub(crate) fn mirror(&self) -> MutexGuard<'_, Mirror> {
-        // If the closure of a reader panics, the rows are not changed.
+        // The lock may be poisoned by a reader whose closure panicked. Such a closure cannot have
+        // changed the rows, so they are still valid.
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

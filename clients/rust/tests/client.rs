@@ -113,10 +113,11 @@ fn config() -> LiveConfig {
     }
 }
 
-/// The least `n` of the rows that a filtered table has, with the column `n` alone.
+/// The filtered tables of the tests have the rows whose `n` is at least this number, and of their
+/// fields only `n`.
 const LEAST: i64 = 0;
 
-/// Whether the shown rows equal the rows of the world at that commit.
+/// Checks that the rows that `table` shows equal the rows that `world` had at the same commit.
 fn check(world: &World, table: &Table, filtered: bool) {
     let epoch = table.epoch();
     let shown = table.with(|rows, pos| {

@@ -23,9 +23,12 @@ const SUBPROTOCOL = "lantern.v1.json";
 const LOOK_MS = 1_000;
 /** A clock that moved further than this between two looks has jumped: the machine slept. */
 const JUMP_MS = 10_000;
-/** Added to the silence after which a connection counts as lost. */
+/** A connection counts as lost after a silence of two heartbeats plus this time. */
 const GRACE_MS = 5_000;
-/** A connection that lasted this long and was of use ends a row of failures. */
+/**
+ * If a connection lasts this long and brings a table up to date, the failures before it no longer
+ * count.
+ */
 const STEADY_MS = 5_000;
 /** Close codes. */
 const UNAUTHORIZED = 4401;
@@ -68,7 +71,10 @@ interface Connection {
   heartbeatMs: number;
   welcome: boolean;
   useful: boolean;
-  /** Data frames after which they are acknowledged; how many were received and acknowledged. */
+  /**
+   * The number of data frames after which the client acknowledges them. `received` and `acked`
+   * count the frames so far.
+   */
   ackEvery: number;
   received: number;
   acked: number;
@@ -97,7 +103,10 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
   #failures = 0;
   #why: TicketReason = "first";
   #id = 0;
-  /** After a wake, the connection must prove soon that it is alive. */
+  /**
+   * Whether the page or machine was asleep and no message has arrived since. The connection then
+   * counts as lost after a shorter silence.
+   */
   #doubted = false;
   #closed: LanternError | undefined;
 
@@ -127,10 +136,10 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
   }
 
   /**
-   * Groups of the rows of the table `projection/table`, which change as the rows do: a
-   * table whose keys are the JSON texts of arrays, with the start of the bucket and the
-   * values of `by`. A server that does not support roll-ups refuses them with the code
-   * `not_supported`. Everything else is as in `table`.
+   * A table whose rows are groups of the rows of `projection/table`, and change when these do. The
+   * key of a group is the JSON text of an array with the start of the bucket and the values of
+   * `by`. A server that does not support roll-ups refuses them with the code `not_supported`.
+   * Everything else is as in `table`.
    */
   rollup<
     T extends FieldOf<S>,
@@ -319,7 +328,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     }
   }
 
-  /** The connection broke, or `why` it is given up. */
+  /** Ends a connection that broke, or that the client gives up. `why` is the reason. */
   #lost(connection: Connection, why: string, code?: number): void {
     if (connection !== this.#connection) return;
     this.#hangUp();
@@ -399,7 +408,10 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     if (connection.welcome && silence > most) this.#lost(connection, "the server sent nothing for too long");
   }
 
-  /** The page is visible again, the network is back, or the machine slept: does not wait any longer. */
+  /**
+   * Is called when the page is visible again, the network is back, or the machine has slept. Ends
+   * the wait for the next attempt.
+   */
   #wake = (): void => {
     if (globalThis.document?.visibilityState === "hidden") return;
     this.#diagnose({ what: "wake" });
@@ -519,7 +531,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
   }
 }
 
-/** Whether the same connection would be closed again. */
+/** Whether the server would also close another connection with the same request. */
 function isFinal(code: number): boolean {
   return [1002, 1003, 1007].includes(code) || (code >= 4400 && code < 4500 && code !== TOO_MANY);
 }

@@ -60,7 +60,10 @@ export class Mirror<R> {
     this.#snap = this.#delta = this.#behind = undefined;
   }
 
-  /** If the server resumes, the rows are also those of its commit, which may be another number. */
+  /**
+   * If the server resumes the subscription, the mirror takes the server's number for the commit of
+   * its rows, which may differ from the number before.
+   */
   accepted(ok: Subscribed): Change<R> | undefined {
     this.fields = ok.fields;
     const commit = ok.commit ?? null;
@@ -120,7 +123,10 @@ export class Mirror<R> {
     return this.#behind ? this.#behind.commit : this.commit;
   }
 
-  /** If a snapshot is held back: moves it, and shows it when it is no longer older than the rows. */
+  /**
+   * If a snapshot is held back: notes that deltas have brought it to the commit `to`, and shows it
+   * if it is no longer older than the rows.
+   */
   #caughtUp(to: number, offsets?: Offsets, tok?: string | null): Change<R> | undefined {
     const behind = this.#behind;
     if (!behind) return;
@@ -131,7 +137,7 @@ export class Mirror<R> {
     return this.#snapshot(to, offsets, tok);
   }
 
-  /** Moves the rows to a commit, unless a snapshot is held back. */
+  /** Sets the commit of the rows, unless a snapshot is held back. */
   #moved(to: number, offsets?: Offsets, tok?: string | null): true | undefined {
     if (this.#behind) return;
     this.commit = to;

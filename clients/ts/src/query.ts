@@ -62,7 +62,7 @@ type FieldsWith<R, V> = string extends FieldOf<R>
   ? string
   : { [F in FieldOf<R>]-?: unknown extends R[F] ? never : [Present<R[F]>] extends [V] ? F : never }[FieldOf<R>];
 
-/** The fields of rows that are not of any JSON. */
+/** The fields whose type is known, which excludes fields with any JSON. */
 type KnownField<R> = string extends FieldOf<R> ? string : { [F in FieldOf<R>]-?: unknown extends R[F] ? never : F }[FieldOf<R>];
 
 /** An aggregate: its function, and the field if it needs one. */
@@ -144,7 +144,10 @@ export function selection(table: string, { where, cols, rollup }: SentQuery): st
   return stringify([table, conditions, cols, rollup && groups(rollup)]);
 }
 
-/** The members of a roll-up in one order. That of aggregates matters: it is the order of the columns. */
+/**
+ * The members of a roll-up in a fixed order. The aggregates keep their order, because it is the
+ * order of the columns.
+ */
 function groups({ time, start, end, bucket, by = [], agg = {}, fill, tz }: RollUpQuery): unknown[] {
   return [time, start, end, bucket, by, Object.entries(agg), fill, tz];
 }

@@ -8,7 +8,7 @@ import { type Change, LanternError, type Offsets, type Saved, type State, type S
 export interface Host {
   readonly idleMs: number;
   readonly changesMax: number;
-  /** Subscribes to the table, if it is not. */
+  /** Subscribes to the table, if the client has not done so already. */
   open(table: Table<any>): void;
   /** Ends the table's subscription. */
   release(table: Table<any>): void;
@@ -95,7 +95,10 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
 
   /** `state`, as a function for `useSyncExternalStore`. */
   readonly getState = (): State<R> => this.state;
-  /** The state without a server: the same on the server and at the first render of a browser. */
+  /**
+   * The state without rows, for `useSyncExternalStore`: it is used when a page is rendered on a
+   * server, and for the first render in the browser.
+   */
   readonly getServerState = (): State<R> => NEVER;
 
   get size(): number {
@@ -268,7 +271,10 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
     this.notify({ type: "status", status, error });
   }
 
-  /** @internal Not current: `stale` if it has rows, otherwise `connecting`. */
+  /**
+   * @internal Notes that the table is not current: it is `stale` if it has rows, otherwise
+   * `connecting`.
+   */
   behind(error: LanternError | null = null): void {
     this.set(this.mirror.commit === null ? "connecting" : "stale", error);
   }

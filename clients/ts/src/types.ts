@@ -21,7 +21,10 @@ export type AnyTables = { [table: string]: Row };
  */
 export type Status = "idle" | "connecting" | "live" | "stale" | "closed";
 
-/** One committed state of a table. It never changes; every change makes another one. */
+/**
+ * One committed state of a table. It never changes; every change of the table creates another
+ * state.
+ */
 export interface State<R> {
   readonly status: Status;
   /** The rows by key, in no particular order. */
@@ -62,7 +65,10 @@ export type Change<R> =
     }
   /** No row changed up to this commit. */
   | { readonly type: "tick"; readonly commit: number; readonly offsets: Offsets; readonly lag: Lag | null }
-  /** The subscription continues after a lost connection; the server now counts the same rows as this commit. */
+  /**
+   * The subscription continues after a lost connection. The rows are the same, and `commit` is the
+   * number that the server now has for their commit.
+   */
   | { readonly type: "resumed"; readonly commit: number }
   /** The server cannot continue from these rows: a snapshot follows. */
   | { readonly type: "reset"; readonly why: ResetReason }

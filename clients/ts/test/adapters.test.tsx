@@ -100,7 +100,8 @@ test("React shows the rows of the query of the last render, with its columns", a
   await shows("live 1");
   await session.send({ ...delta, ch: 2 });
   await shows("live 2");
-  // The first one has no reader now, and is still subscribed for a while.
+  // The first table has no reader now, but the client stays subscribed to it for
+  // a while.
   expect(client.table("a/b", { where: [["n", ">=", 1]], cols: ["n"] }).status).toBe("live");
   root.unmount();
 });
@@ -167,7 +168,7 @@ test("Solid's signal follows a query that depends on signals", async () => {
   await serve(session, 2, { where: [["n", ">=", 2]] });
   await session.send({ ...delta, ch: 2 });
   await until(() => seen.at(-1) === "live 2");
-  // A change of the query before is not shown.
+  // A change that belongs to the previous query is not shown.
   await session.send({ ...delta, up: { x: { n: 9 } } });
   await until(() => client.table("a/b", { where: [["n", ">=", 1]] }).get("x")?.n === 9);
   expect(seen).not.toContain("live 9");

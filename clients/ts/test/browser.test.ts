@@ -81,7 +81,7 @@ table.onChange((change) => {
   states += 1;
   shown.textContent = table.status + " " + orders;
 });
-// Rows leave this one when they get their second order.
+// A product leaves this table when it gets its second order.
 const once = client.table("revenue/by_product", { where: [["orders", "=", 1]], cols: ["product"] });
 once.onChange(() => {
   singles.textContent = [...once.values()].map((row) => Object.values(row).join()).sort().join(" ");

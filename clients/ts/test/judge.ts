@@ -22,7 +22,7 @@ export interface Tables {
   "revenue/by_minute": Minute;
 }
 
-/** A random number that is a function of its number: xorshift of a product. */
+/** A pseudo-random number that depends only on `n`: the xorshift of a product. */
 function mix(n: number): number {
   let x = Math.imul(n + 1, 0x9e3779b1);
   x ^= x >>> 15;
@@ -35,12 +35,12 @@ const START = Date.UTC(2026, 0, 1);
 
 function order(n: number): { product: string; quantity: number; cents: number; time: Date } {
   const random = mix(n);
-  // The minutes advance, and some events are old.
+  // Time advances with `n`, but some events are up to four minutes older.
   const time = new Date(START + n * 700 - (random % 5) * 60_000);
   return { product: `p${random % PRODUCTS}`, quantity: 1 + (random % 3), cents: random % 10_000, time };
 }
 
-/** The event with a number, as a line of NDJSON. */
+/** The event with the number `n`, as a line of NDJSON. */
 export function event(n: number): string {
   const { time, ...data } = order(n);
   const type = "order.placed";
@@ -97,7 +97,8 @@ export class Judge {
     sums.push((sums.at(-1)! - (before ? hash(key, before) : 0) + hash(key, after)) | 0);
   }
 
-  /** Fails unless the state was committed, and does not go back behind the reader's last one. */
+  /** Fails if the state was never committed, or if it is older than the reader's previous state.
+   * */
   check(reader: object, seen: Seen): void {
     const { table, epoch, commit, offset, rows } = seen;
     const at = `${table} at ${epoch} ${commit}, offset ${offset}`;

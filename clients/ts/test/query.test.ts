@@ -89,7 +89,7 @@ test("equal queries are one object and one subscription, others are not", async 
     cols: ["cents"],
   });
   client.table("shop/days").onChange(() => {});
-  // The next message: there was no second subscription before it.
+  // This is the next message, so no second subscription was sent before it.
   expect(await session.receive()).toEqual({ t: "sub", id: 2, table: "shop/days" });
 });
 
@@ -131,7 +131,7 @@ describe("resuming", () => {
       const table = later.table("shop/orders", { ...other, resume } as never);
       expect([table.commit, table.size]).toEqual([null, 0]);
     }
-    // One that an earlier client saved, which had no queries.
+    // A state that was saved by an earlier release of the client, which had no queries.
     delete resume.selection;
     expect(later.table("shop/days", { resume }).commit).toBe(1);
     expect(later.table("shop/days", { where: [["day", ">", "2026"]], resume }).commit).toBe(null);

@@ -72,7 +72,7 @@ export class Server {
     return `${this.url.replace("http", "ws")}/v1/feed`;
   }
 
-  /** Starts it, also again in its folder and on its port. */
+  /** Starts the process. If it ran before, it starts again with the same folder and port. */
   async launch(): Promise<void> {
     const listen = this.url ? new URL(this.url).host : "127.0.0.1:0";
     const args = ["serve", "--data", join(this.#folder, "data"), "--listen", listen, "--log-filter", "error"];

@@ -73,8 +73,8 @@ struct OutboxSender {
     group: BaseConsumer<Context>,
     /// The number of the first event that was not sent.
     next: u64,
-    /// The newest events of the topic. They are read only if the broker has lost the committed
-    /// number.
+    /// The newest events of the topic. They are read only if the broker has lost the number that
+    /// the group committed, so that it is unknown which events were sent.
     known: Option<DeduplicationWindow>,
 }
 

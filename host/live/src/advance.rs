@@ -15,9 +15,8 @@ use crate::resources::Resources;
 use crate::ring::{NewestCommit, RingCommit};
 use crate::subscribe_error::SubscribeError;
 
-/// How often a view is opened again if its epoch is not the feed's epoch, and how long
-/// [`open_view`] waits each time. If the epochs still differ after the last time, the view's epoch
-/// is used.
+/// How often [`open_view`] opens a view if its epoch is not the feed's epoch, and how long it waits
+/// after each try. If the epochs differ at the last try too, the feed takes the view's epoch.
 const EPOCH_TRIES: u32 = 50;
 const EPOCH_PAUSE: Duration = Duration::from_millis(20);
 /// The pause after which a failed read of merged rows is tried again.
@@ -93,8 +92,8 @@ pub(crate) fn open_view(
     unreachable!("the last attempt is always adopted")
 }
 
-/// Passes `error` on. If the store failed, it also marks the feed as behind, so that the commits
-/// are read later.
+/// Returns `error` unchanged. If the store failed, it also marks the feed as behind, so that the
+/// commits are read later.
 fn failed(feed: &ProjectionFeed, error: SubscribeError) -> SubscribeError {
     if matches!(error, SubscribeError::Failed(_)) {
         feed.still_behind();

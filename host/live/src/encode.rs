@@ -67,8 +67,8 @@ impl DeltaParts {
         lease: Option<BudgetLease>,
     ) -> Result<Self, RowTooLarge> {
         let mut parts = Vec::new();
-        // Merged changes are sorted by key, so changed rows and deleted keys alternate. The two
-        // kinds are collected in separate buffers.
+        // Merged changes are sorted by key, so changed rows and deleted keys are mixed. A frame
+        // contains them separately, so they are collected in two buffers.
         let (mut up, mut del) = (Vec::new(), Vec::new());
         let mut entry = Vec::new();
         let room = part_bytes.saturating_sub(FRAGMENT_FRAME);

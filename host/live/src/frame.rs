@@ -9,16 +9,16 @@ use lantern_core::Checkpoint;
 
 use crate::token;
 
-/// A frame to be written. The subscribers of a topic share the body; each has its own head and
-/// tail.
+/// A frame to be written. All subscribers of a topic share the body. The head and the tail are
+/// written for each subscriber.
 pub(crate) struct Frame {
     pub(crate) head: String,
     pub(crate) body: Bytes,
     pub(crate) tail: String,
     /// Whether this is a data frame, which counts towards the acknowledgement window.
     pub(crate) data: bool,
-    /// Whether this frame completes a snapshot or a delta. If so, the client shows another commit
-    /// after it.
+    /// Whether this frame completes a snapshot or a delta, so that the client then shows another
+    /// commit.
     pub(crate) moved: bool,
     /// The kind of the frame, for metrics.
     pub(crate) kind: &'static str,

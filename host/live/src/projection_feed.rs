@@ -294,8 +294,8 @@ impl ProjectionFeed {
         })
     }
 
-    /// `None` if there was no activation since `generation`. Otherwise the new generation
-    /// and, if a subscription that shows `epoch` cannot continue, the reason.
+    /// Returns `None` if there was no activation since `generation`. Otherwise returns the new
+    /// generation and, if a subscription that shows `epoch` cannot continue, the reason.
     pub(crate) fn change_since(
         &self,
         epoch: &str,

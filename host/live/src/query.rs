@@ -20,7 +20,8 @@ pub(crate) struct Query(Arc<Selected>);
 struct Selected {
     /// The text that identifies the query. It begins with the name of the table.
     text: String,
-    /// The bytes of `text` before the `/` of the table's name, and those of the whole name.
+    /// `text` begins with `projection/table`. This is the length of `projection`, and the next
+    /// member is the length of the whole name, in bytes.
     projection_bytes: usize,
     name_bytes: usize,
     conditions: Vec<Condition>,
@@ -67,7 +68,7 @@ impl Query {
         self.0.columns.as_deref()
     }
 
-    /// Whether it selects all rows of the table, unchanged.
+    /// Returns whether the query selects all rows of the table, unchanged.
     pub(crate) fn is_whole_table(&self) -> bool {
         self.0.text.len() == self.0.name_bytes
     }
@@ -131,7 +132,7 @@ pub(crate) mod tests {
     #[test]
     fn the_hash_in_tokens_is_that_of_earlier_servers() {
         let hash = |name, members| query(name, members).unwrap().token_hash();
-        // The first 8 bytes of the SHA-256 of the name.
+        // The expected hash is the first 8 bytes of the SHA-256 of the table's name.
         for plain in [json!({}), json!({"where": []}), json!({"cols": null})] {
             assert_eq!(hash("shop/a", plain), 0x8585_119b_e227_f63a);
         }

@@ -32,8 +32,8 @@ pub(crate) enum Resume {
     No { shown: Option<(Arc<str>, u64)> },
     /// The point is in the client's token.
     Token(String),
-    /// The point is the one that this subscription had reached when the ring no longer had the next
-    /// commit.
+    /// The subscription continues from the commit that it had reached itself, because the ring no
+    /// longer has the next commit.
     Own { epoch: Arc<str>, commit: u64, at: Arc<Checkpoint> },
 }
 
@@ -47,8 +47,8 @@ pub(crate) struct SubscriptionStart {
 
 /// The way in which a subscription starts.
 pub(crate) enum StartKind {
-    /// The subscription continues at `commit`. It first sends `ready`, and then the commits of the
-    /// ring after them.
+    /// The subscription continues at `commit`. It first sends the deltas in `ready`, and then the
+    /// commits of the ring that follow these deltas.
     Resumed { commit: u64, at: Arc<Checkpoint>, ready: Vec<ReadyDelta> },
     /// The subscription gets a snapshot. If it wanted to continue and cannot, `why` is the reason.
     Snapshot { why: Option<ResetReason>, rows: SnapshotRows },
@@ -108,7 +108,7 @@ pub(crate) fn from_memory(
         Resume::Own { .. } => return None,
     };
     let Continuation { epoch, generation, table, many, .. } = reached;
-    // If the query does not suit the table, the read returns the error.
+    // If the query does not suit the table, the read that follows returns the error.
     let table = topic.select(&epoch, &table).ok()?;
     let start = SubscriptionStart { epoch, generation, table, start };
     (!many || request.mode == Mode::State).then_some(start)
@@ -136,7 +136,8 @@ pub(crate) fn from_change_log(
             Some(token) if token.epoch != *opened.agreed.epoch => {
                 return Ok(Err(Some(ResetReason::Epoch)));
             }
-            // Commit numbers never go back within an epoch.
+            // The client has a newer commit than the server. Commit numbers never go back within an
+            // epoch, so the commit belongs to another history.
             Some(token) if token.commit > opened.view.pos() => {
                 return Ok(Err(Some(ResetReason::History)));
             }

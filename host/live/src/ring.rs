@@ -119,8 +119,8 @@ pub(crate) enum RingRange {
 }
 
 impl RingRange {
-    /// Takes at most `max` of `commits`, which lead a subscriber to `head`. The ring begins after
-    /// the commit `oldest`.
+    /// Creates a range with at most `max` of `commits`, which bring a subscriber to the commit
+    /// `head`. The ring begins after the commit `oldest`.
     pub(crate) fn of<'c>(
         mut commits: impl Iterator<Item = &'c Arc<RingCommit>>,
         max: usize,
@@ -135,14 +135,14 @@ impl RingRange {
     }
 }
 
-/// Where the commits of a projection are read: its feed.
+/// The source of a projection's commits. The feed of the projection implements it.
 pub(crate) trait RingSource {
-    /// The ring of `epoch` has every change after this commit; `None` if there is no such
-    /// commit, or an activation is pending.
+    /// Returns the commit after which the ring of `epoch` has every change. `None` if there is no
+    /// such commit, or if an activation is pending.
     fn oldest(&self, epoch: &str) -> Option<u64>;
 
-    /// The commits of the ring after `commit` of `epoch` that change `table`, at most
-    /// `max`.
+    /// Returns at most `max` commits of the ring that come after `commit` of `epoch` and change
+    /// `table`.
     fn since(&self, epoch: &str, commit: u64, table: TableId, max: usize) -> RingRange;
 }
 
@@ -209,13 +209,15 @@ impl Ring {
         RingRange::of(self.commits.range(first..).filter(changes_table), max, head, oldest)
     }
 
-    /// The ring has every change after this commit; `None` before the first commit or view.
+    /// Returns the commit after which the ring has every change; `None` before the first commit or
+    /// view.
     pub(crate) fn oldest(&self) -> Option<u64> {
         let oldest = self.commits.front().map(|oldest| oldest.from);
         oldest.or(self.head.as_ref().map(|head| head.commit))
     }
 
-    /// The commit at checkpoint `at`, if the ring has every change after it.
+    /// Returns the commit that belongs to the checkpoint `at`, if the ring has every change after
+    /// it.
     pub(crate) fn holds(&self, at: &Checkpoint) -> Option<u64> {
         let head = self.head.as_ref()?;
         if *head.at == *at {

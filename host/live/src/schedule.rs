@@ -28,7 +28,8 @@ impl Schedule {
         Self { rate, rate_at: now, tick_at: now, idle_at: now, tick_now: false }
     }
 
-    /// Allows changes at once. A tick is due at once if there are none.
+    /// Lets the subscription send its next frame at once: the changes or, if there are none, a
+    /// tick.
     pub(crate) fn send_at_once(&mut self, now: Instant) {
         (self.rate_at, self.idle_at, self.tick_now) = (now, now, true);
     }

@@ -1,11 +1,11 @@
-//! The newest commits of a topic whose query has a filter or columns: the changes of each
-//! commit that its readers can see. They are computed once for all readers, in the order of
-//! the commits.
+//! For a topic whose query has a filter or columns: keeps the newest commits, each with only the
+//! changes that the topic's readers can see. These changes are computed once for all readers, in
+//! the order of the commits.
 //!
-//! To leave out changes that no reader can see, this module remembers what readers have for
-//! the keys that changed last. It does not know the state of a key before the first change
-//! that it sees. This change is always passed on. If the query does not select the row, it is
-//! passed on as a deletion, which has no effect for a reader that does not have the row.
+//! To leave out changes that no reader can see, this module remembers what readers have for the
+//! keys that changed last. It does not know what readers have for a key before it sees the first
+//! change of the key, so it always passes this change on. If the query does not select the row, the
+//! change is passed on as a deletion, which has no effect for a reader that does not have the row.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};
@@ -37,8 +37,9 @@ pub(crate) struct SelectedCommits {
 }
 
 impl SelectedCommits {
-    /// The commits after `commit` of `epoch` that change rows which `shape` selects, at most
-    /// `max`. First processes the commits that `feed` has received since the last call.
+    /// First processes the commits that `feed` has received since the last call. Then returns at
+    /// most `max` commits that come after `commit` of `epoch` and change rows which `shape`
+    /// selects.
     pub(crate) fn since(
         &mut self,
         feed: &dyn RingSource,
@@ -76,8 +77,8 @@ impl SelectedCommits {
         std::mem::replace(&mut self.offered, newest) != newest
     }
 
-    /// Processes the commits of `feed` that were not processed yet. Returns `false` if
-    /// `epoch` is not the present one.
+    /// Processes the commits of `feed` that were not processed yet. Returns `false` if `epoch` is
+    /// not the feed's current epoch.
     fn advance(
         &mut self,
         feed: &dyn RingSource,
@@ -127,7 +128,7 @@ impl SelectedCommits {
 /// What the readers of a query have for the keys that changed last.
 #[derive(Default)]
 struct KnownRows {
-    /// Hashes of 128 bits, with keys that are drawn at random.
+    /// Two hashers with random seeds. Together they compute a hash of 128 bits.
     hashers: [RandomState; 2],
     /// The hash of the row that readers have, by the hash of its key; `None` if they have no
     /// row.

@@ -340,7 +340,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
     }
 
-    /// The refusal of a `sub` of which only the `id` can be read.
+    /// Returns the refusal of a `sub` message from which only the `id` could be parsed.
     fn bad_subscribe(&self, text: &str) -> Option<Refused> {
         let BadSubscribe { id, member, detail } = Subscribe::diagnose(text)?;
         let wrong = || refused_member(id, BAD_QUERY, detail, member);

@@ -10,7 +10,7 @@ use crate::protocol::Field;
 use crate::query::Query;
 use crate::table_info::TableInfo;
 
-/// The table of a subscription, and what it selects from it.
+/// The table of a subscription, and what the subscription selects from the table.
 #[derive(Clone)]
 pub(crate) struct SelectedTable {
     pub(crate) id: TableId,
@@ -30,8 +30,8 @@ impl Shape {
     /// Checks `query` against `table`.
     ///
     /// # Errors
-    /// [`RequestError`] if the table does not have a field of the query, or the field's kind
-    /// does not have an operator or value.
+    /// [`RequestError`] if the table does not have a field of the query, or if an operator or value
+    /// does not suit the kind of its field.
     pub(crate) fn new(query: &Query, table: &TableInfo) -> Result<Self, RequestError> {
         if query.is_whole_table() {
             return Ok(Self { fields: table.fields.to_vec(), rows: None });

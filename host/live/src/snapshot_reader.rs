@@ -68,8 +68,8 @@ pub(crate) fn open(
     opened
 }
 
-/// Waits until `projection` has recovered from a crash, which means that it has folded the events
-/// again whose results readers may have seen. If this takes longer than [`Recovering::WAIT`] or
+/// Waits until `projection` has recovered from a crash, which means that it has folded again all
+/// events whose results readers may have seen. If this takes longer than [`Recovering::WAIT`] or
 /// needs an operator, the read that follows fails with the reason.
 async fn recovered(resources: &Resources, projection: &str) {
     let until = Instant::now() + Recovering::WAIT;

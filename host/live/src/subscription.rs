@@ -40,7 +40,7 @@ pub(crate) struct Subscription {
     listener: TopicListener,
     /// The hash of the subscription's query, which tokens contain.
     query_hash: u64,
-    /// What it selects; `None` before the first read.
+    /// What the subscription selects; `None` before the first read.
     table: Option<SelectedTable>,
     mode: Mode,
     shown: ShownState,

@@ -93,7 +93,8 @@ impl<'a> TableScan<'a> {
             if self.ended {
                 return Ok((self.parts.finish(), true));
             }
-            // A filter can leave out all rows of a large table.
+            // The deadline is checked here because a filter can leave out all rows of a large
+            // table. Then no part becomes full, and this loop reads the whole table.
             if Instant::now() >= self.deadline {
                 let message = "the snapshot took longer than `snapshot_ms_max`";
                 return Err(SubscribeError::Failed(message.into()));

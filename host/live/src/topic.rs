@@ -96,7 +96,7 @@ impl Topic {
         Self { query, listeners: Listeners::default(), selected: Mutex::default(), shared }
     }
 
-    /// What subscribers get of `table`, a table of `epoch`.
+    /// Returns what subscribers get of `table`, which is a table of `epoch`.
     ///
     /// # Errors
     /// [`RequestError`] if the query does not suit the table.
@@ -114,7 +114,8 @@ impl Topic {
         Ok(selected)
     }
 
-    /// The commits after `commit` of `epoch` that change rows of the query, at most `max`.
+    /// Returns at most `max` commits that come after `commit` of `epoch` and change rows of the
+    /// query.
     pub(crate) fn since(
         &self,
         feed: &dyn RingSource,
@@ -129,8 +130,8 @@ impl Topic {
         }
     }
 
-    /// Whether the commits since the last call change rows of the query, as far as that is
-    /// known.
+    /// Returns whether the commits since the last call change rows of the query, or may change
+    /// them.
     pub(crate) fn has_news(&self, feed: &dyn RingSource, config: &LiveConfig) -> bool {
         // Every commit of the table changes rows of this query, so no lock is needed.
         if self.query.is_whole_table() {

@@ -17,7 +17,8 @@ fn quiet() -> LiveConfig {
     LiveConfig { heartbeat_ms: 60_000, tick_ms: 60_000, ..LiveConfig::default() }
 }
 
-/// A `sub` message for `shop/a` with these other members, which may replace `table`.
+/// Returns a `sub` message for `shop/a`. `members` are added to the message and may replace its
+/// `table`.
 fn subscribe(id: u64, members: &Value) -> Value {
     let mut message = json!({"t":"sub","id":id,"table":"shop/a"});
     message.as_object_mut().unwrap().extend(members.as_object().unwrap().clone());
@@ -74,10 +75,12 @@ async fn rows_enter_and_leave_the_filter_and_other_changes_are_not_sent() {
     // The row `b` enters.
     world.commit(0, &[(0, "b", Some(20))]);
     assert_eq!(changes(&wire.hear().await), (json!({"b":{"n":20}}), json!([])));
-    // `a` leaves. `c` never was there; whether it was is not known yet.
+    // `a` leaves the filter. `c` never matched it, but the server does not know that yet, so it
+    // sends a deletion.
     world.commit(0, &[(0, "a", Some(9)), (0, "c", Some(1))]);
     assert_eq!(changes(&wire.hear().await), (json!({}), json!(["a", "c"])));
-    // These changes are outside of the filter, or equal for the client.
+    // The client sees none of these changes: the rows are outside of the filter, or the columns
+    // that the client gets have not changed.
     for commit in [(0, "a", Some(8)), (0, "c", None), (0, "b", Some(20)), (1, "b", Some(5))] {
         world.commit(0, &[commit]);
     }
@@ -137,7 +140,7 @@ async fn a_filtered_feed_resumes_in_memory_and_from_the_change_log() {
             assert_eq!(wire.hear().await["resumed"], true, "{partitions} {restart}");
             let delta = wire.hear_a("delta").await;
             assert_eq!((&delta["from"], &delta["to"]), (&json!(1), &json!(3)), "{delta}");
-            // `z` never was in the filter: its deletion is without effect.
+            // `z` never was in the filter, so its deletion has no effect.
             let expected = (json!({"c":{"n":10}}), json!(["a", "b", "z"]));
             assert_eq!(changes(&delta), expected, "{partitions} {restart}");
         }
@@ -163,7 +166,7 @@ async fn a_token_of_another_filter_is_refused() {
         wire.say(json!({"t":"unsub","id":2})).await;
         assert_eq!(wire.hear().await["t"], "end");
     }
-    // The order of conditions is not part of the query.
+    // Order and repetition of conditions are not part of the query.
     let members = json!({"where":[["n",">=",10],["n",">=",10]],"cols":["n"],"resume":snap["tok"]});
     assert_eq!(sub(&mut wire, 2, members).await.0["resumed"], true);
 }
@@ -193,7 +196,7 @@ async fn mode_changes_with_a_filter_sends_each_commit_that_changes_its_rows() {
         assert_eq!((&delta["from"], &delta["to"]), (&json!(ends.0), &json!(ends.1)));
         assert_eq!(changes(&delta), expected);
     }
-    // From the change log each commit to the table is one delta.
+    // From the change log the client gets one delta for each commit to the table.
     let hub = world.serve(quiet());
     let mut wire = Wire::open(&hub).await;
     let members = json!({"where":filter,"mode":"changes","resume":snap["tok"]});

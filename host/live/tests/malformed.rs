@@ -1,5 +1,5 @@
-//! Random `sub` messages: each is answered, a wrong one with an error that names the member,
-//! and the session goes on. Prints its seed.
+//! Sends random `sub` messages. Each must be answered, a wrong one with an error that names the
+//! member, and the session must continue. The test prints its seed.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use wire::Wire;
 use world::World;
 
-/// Values of all kinds, some of which are right for some member.
+/// Returns a random value of any kind. For some members it is valid.
 fn value(rng: &mut Rng, depth: u8) -> Value {
     let texts = ["", "n", "k", "shop/a", "shop", "=", "in", "prefix", "~", "state", "\u{0}", "é"];
     match rng.u8(..if depth == 0 { 6 } else { 9 }) {

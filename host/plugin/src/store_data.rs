@@ -195,8 +195,8 @@ impl GuestState {
     }
 }
 
-/// Adds up the memories and tables of an instance, because the engine asks about each of them
-/// separately.
+/// Adds up the sizes of all memories and tables of an instance. The limits are for the sums, but
+/// Wasmtime reports the growth of each memory and table separately.
 pub(crate) struct MemoryMeter {
     bytes: usize,
     bytes_max: usize,

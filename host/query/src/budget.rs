@@ -9,7 +9,7 @@ use crate::{QueryConfig, QueryError};
 /// The number of rows after which the clock and the cancellation are checked again.
 const CHECK_ROWS: u64 = 4_096;
 
-/// With this a caller ends a query from another thread.
+/// A handle with which the caller ends a query from another thread.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 
@@ -26,13 +26,14 @@ impl Cancel {
     }
 }
 
-/// What one query may still use. The time of the query begins when this is created.
+/// The limits of one query, and what it has used so far. The time of the query is counted from the
+/// creation of the budget.
 #[derive(Debug)]
 pub struct Budget<'c> {
     config: &'c QueryConfig,
     cancel: Cancel,
     deadline: Instant,
-    /// The time until `deadline`, and the setting that limits it.
+    /// The longest run time in milliseconds, and the name of the setting that contains it.
     time: (u64, &'static str),
     rows: u64,
     rows_max: u64,
@@ -47,7 +48,7 @@ impl<'c> Budget<'c> {
         Self::with(config, cancel, time, config.rows_scanned_max)
     }
 
-    /// The limits of an export of rows in key order: the time of an export, and any number
+    /// Creates the budget of an export of rows in key order. It limits the time, but not the number
     /// of rows.
     #[must_use]
     pub fn of_export(config: &'c QueryConfig, cancel: Cancel) -> Self {

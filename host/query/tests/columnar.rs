@@ -24,7 +24,7 @@ fn table() -> TableSpec {
     TableSpec { fields: KINDS.map(field).into(), ..TableSpec::default() }
 }
 
-/// The JSON of row `n`; each seventh has no values.
+/// Returns the key and the JSON of row `n`. Each seventh row has no values.
 fn row(n: usize) -> (String, String) {
     let value = if n.is_multiple_of(7) {
         "{}".to_owned()
@@ -141,7 +141,8 @@ fn an_arrow_stream_has_the_values_and_types_of_the_rows() {
                     &body[offset..offset + usize::try_from(buffer.length()).unwrap()]
                 })
                 .collect();
-            // Key: bits, starts, bytes. Integer: bits, values. Number, then text.
+            // The buffers are in this order: validity bits, starts and bytes of the key; validity
+            // bits and values of the integer; then those of the number and of the text.
             let bit = |bits: &[u8], at: usize| bits.is_empty() || bits[at / 8] >> (at % 8) & 1 == 1;
             let long = |bytes: &[u8], at: usize| {
                 i64::from_le_bytes(bytes[at * 8..][..8].try_into().unwrap())

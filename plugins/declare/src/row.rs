@@ -38,9 +38,11 @@ pub(crate) enum Combining {
     Sum,
     Min,
     Max,
-    /// The value of the row with the earlier first event is used.
+    /// Each session remembers the time of its first event. The value of the session whose first
+    /// event is earlier is used.
     First,
-    /// The value of the row with the later last event is used.
+    /// Each session remembers the time of its last event. The value of the session whose last event
+    /// is later is used.
     Last,
     Sketch,
 }

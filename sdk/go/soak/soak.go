@@ -1,5 +1,5 @@
 // A projection that allocates much: it keeps Go's garbage collector busy in the real host.
-// README.md of the SDK says what came of it.
+// README.md of the SDK has the results.
 package main
 
 import (
@@ -40,7 +40,8 @@ var (
 )
 
 func apply(event *lantern.Event) error {
-	// Much that is thrown away at once: the data as maps, in another order, as text again.
+	// Creates much garbage: the data is parsed into maps, reordered, and written as text
+	// again.
 	var data map[string]any
 	if err := json.Unmarshal([]byte(event.Data()), &data); err != nil {
 		return err

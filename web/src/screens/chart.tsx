@@ -212,7 +212,8 @@ function Line({ moments, series, label, fill }: { moments: number[]; series: rea
           height: height(),
           padding: [16, 40, 0, 0],
           ...(!local && { tzDate: (seconds: number) => uPlot.tzDate(new Date(seconds * 1000), "UTC") }),
-          // From zero, so that the height of a value is its size.
+          // The axis begins at zero, so that heights are proportional to
+          // values.
           scales: { y: { range: (_, min, max) => uPlot.rangeNum(Math.min(0, min ?? 0), Math.max(0, max ?? 1), 0.1, true) } },
           axes: [{ ...axis, space: 90, values: (_, splits, __, ___, step) => splits.map((seconds) => tick(seconds, step)) }, { ...axis, size: 80 }],
           series: [{ label: zoneName(), value: (_, seconds) => (seconds == null ? "–" : moment(seconds * 1e6)) }, ...series.map(({ name }, at) => ({ label: name, stroke: strokes[at % COLORS]!, width: 2, points: { show: moments.length < 60 }, dash: at % 2 === 0 ? [] : [8, 4] }))],

@@ -42,7 +42,7 @@ export default function ParkedScreen(): JSX.Element {
   );
 }
 
-/** The parked events of a projection: in groups, and each. */
+/** The parked events of a projection: in groups by reason, and one by one. */
 export function ParkedOf({ name }: { name: string }): JSX.Element {
   return (
     <>
@@ -52,7 +52,9 @@ export function ParkedOf({ name }: { name: string }): JSX.Element {
   );
 }
 
-/** Buttons to retry and to drop. Dropping is asked, because it cannot be undone. */
+/**
+ * Buttons to retry and to drop events. A drop must be confirmed, because it cannot be undone.
+ */
 function Deeds({ what, number, run, done }: { what: string; number: number; run: (deed: Deed) => Promise<ParkedOutcome | undefined>; done: () => void }): JSX.Element {
   const asked = useSignal(false);
   const running = useSignal(false);

@@ -325,7 +325,8 @@ function Download({ place: { projection, table }, query }: { place: Place; query
   );
 }
 
-/** A row as it was at some moment while its sheet was open. */
+/** A row at one moment while its sheet (the panel with its details) was open.
+ * */
 interface Seen {
   readonly at: number;
   readonly row: object | undefined;

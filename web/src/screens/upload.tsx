@@ -1,4 +1,4 @@
-// The main path: a file becomes a projection with tables.
+// The upload screen: turns a file into a projection with tables.
 import { signal, useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { useLocation } from "preact-iso";
@@ -10,7 +10,7 @@ import { type Problem, path, problem } from "../problem.js";
 import { overview } from "../server.js";
 import { ACCEPTED, check, dropped, kindOf, nameOf, push } from "../upload.js";
 
-/** What a manifest says, as far as this screen shows it. */
+/** The parts of a manifest that this screen shows. */
 interface Manifest {
   readonly name?: string;
   readonly version?: string;
@@ -26,7 +26,7 @@ type Step =
   | { readonly at: "checked"; readonly result: CheckResult }
   | { readonly at: "uploading"; readonly result: CheckResult };
 
-/** The file of the screen. It stays when another screen is visited. */
+/** The chosen file. It is kept while the user visits another screen. */
 const file = signal<File | null>(null);
 
 export default function UploadScreen(): JSX.Element {

@@ -50,9 +50,9 @@ use queue::{PendingAppend, Shared, WallClock};
 use tables::{Fault, TYPES, caught};
 use writer::Writer;
 
-/// The maximum number of names that are tried to create a heartbeat whose identity belongs to a
-/// partition. If there are `n` partitions, each name has the right one with a probability of `1/n`.
-/// A log has at most 1,024 partitions.
+/// The maximum number of names that are tried for a heartbeat. The hash of an event's identity,
+/// which contains the name, decides the event's partition. So with `n` partitions a name leads to
+/// the wanted partition with a probability of `1/n`. A log has at most 1,024 partitions.
 const HEARTBEAT_NAMES_MAX: u32 = 100_000;
 
 /// A log in one file. Dropping it closes it, like [`CloseLog::close`].

@@ -112,7 +112,7 @@ struct Body {
 
 impl Body {
     fn column(&mut self, column: &Column, nulls: usize) {
-        // Without nulls the buffer of their bits may be empty.
+        // If the column has no nulls, the format allows an empty buffer of validity bits.
         let present = if nulls == 0 { Vec::new() } else { bits(&column.present) };
         self.buffer(present);
         match &column.data {
@@ -139,7 +139,7 @@ impl Body {
     }
 }
 
-/// One bit for each value, the lowest first.
+/// Packs `values` into bits. The first value is the lowest bit of the first byte.
 fn bits(values: &[bool]) -> Vec<u8> {
     let byte = |values: &[bool]| {
         values.iter().enumerate().fold(0, |byte, (bit, value)| byte | (u8::from(*value) << bit))

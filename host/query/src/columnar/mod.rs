@@ -34,7 +34,7 @@ pub enum ColumnFormat {
 /// `timestamp` Timestamp in microseconds and UTC, and all others Utf8; documents and sketches
 /// are text with their JSON. A missing value is null.
 pub struct ColumnWriter<W: Write + Send> {
-    /// The fields of rows; those of groups are decoded already.
+    /// Decodes the fields of rows. It is not used for groups, whose values are decoded already.
     reader: FieldReader,
     spans: FieldSpans,
     per_tenant: bool,
@@ -48,8 +48,8 @@ enum Target<W: Write + Send> {
 }
 
 impl<W: Write + Send> ColumnWriter<W> {
-    /// A writer of rows of `table`: their keys (in a table by tenant, tenant and key), then
-    /// their fields.
+    /// Creates a writer for rows of `table`. The first column is the key, and the others are the
+    /// fields. In a `per_tenant` table, a column with the tenant comes before the key.
     ///
     /// # Errors
     /// [`ColumnError`].
@@ -74,7 +74,7 @@ impl<W: Write + Send> ColumnWriter<W> {
         Self::new(format, columns, reader, table.per_tenant, to)
     }
 
-    /// A writer of the groups of `plan`.
+    /// Creates a writer for the groups of `plan`.
     ///
     /// # Errors
     /// [`ColumnError`].
@@ -152,7 +152,7 @@ impl<W: Write + Send> ColumnWriter<W> {
         Ok(())
     }
 
-    /// Writes the last rows and the end of the format, and returns the target.
+    /// Writes the remaining rows and the end of the stream or file, and returns the inner writer.
     ///
     /// # Errors
     /// [`ColumnError`].

@@ -72,7 +72,8 @@ fn parquet_type(spec: &ColumnSpec) -> Result<Type> {
         .build()
 }
 
-/// Parquet has values only for what is present, and a level of 1 for each of them.
+/// Writes the values of a column that are not null. If the column may have nulls, it also writes a
+/// definition level for each row: 1 for a value, 0 for null.
 fn write(writer: &mut SerializedColumnWriter<'_>, column: &Column) -> Result<()> {
     let levels: Vec<i16> = column.present.iter().map(|present| i16::from(*present)).collect();
     let levels = column.nullable.then_some(levels.as_slice());

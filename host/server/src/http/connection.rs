@@ -41,8 +41,8 @@ pub(super) struct ConnectionTimeouts {
 #[derive(Debug, Default)]
 pub(super) struct RequestProgress(AtomicU8);
 
-/// No request was read completely. If hyper writes a response now, hyper itself refuses the
-/// request.
+/// No request was read completely. A response that hyper writes in this state is hyper's own
+/// refusal of the request.
 const AWAITING: u8 = 0;
 /// A request is being answered.
 const ANSWERING: u8 = 1;

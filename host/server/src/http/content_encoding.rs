@@ -55,8 +55,8 @@ impl std::error::Error for DecodeError {}
 struct UnpackLimit {
     /// The number of unpacked bytes that is always allowed.
     bytes: u64,
-    /// How many times as large as the packed bytes the unpacked bytes may be, if there are more
-    /// than `bytes`.
+    /// The maximum ratio of unpacked bytes to packed bytes. It applies to bodies that unpack to
+    /// more than `bytes`.
     ratio: u64,
 }
 
@@ -163,10 +163,10 @@ fn pieces(
     })
 }
 
-/// Returns the answer if the end of a body could not be read. `place` says how much was read, for
-/// example ` after line 3`.
+/// Returns the answer to a request whose body could not be read to its end. `place` says how much
+/// was read, for example ` after line 3`.
 pub(super) fn broken(error: axum::Error, place: &str) -> Problem {
-    // Each layer that passes the body on puts the error into an error of its own.
+    // Each layer that passes the body on wraps the error in an error of its own.
     let mut error = error.into_inner();
     let error = loop {
         match error.downcast::<axum::Error>() {

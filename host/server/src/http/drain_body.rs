@@ -47,7 +47,8 @@ pub(super) async fn drain(
 /// A body that was not read to its end. The flag tells whether any of it was read.
 type UnreadBody = Arc<Mutex<Option<(Body, bool)>>>;
 
-/// A body that is being read. When it is dropped, it is put back into its slot.
+/// A body that is being read. When this is dropped, the unread rest of the body is put back into
+/// `slot`.
 struct TrackedBody {
     body: Option<Body>,
     touched: bool,

@@ -29,7 +29,7 @@ use crate::wire;
 const LIMIT_DEFAULT: usize = 20;
 /// The time between two lines with the progress.
 const PROGRESS_EVERY: Duration = Duration::from_millis(250);
-/// How many lines wait for a client that reads slowly. The fold waits too.
+/// The maximum number of lines that wait for a slow client. If there are more, the fold waits too.
 const LINES_MAX: usize = 16;
 
 /// Which row to explain.

@@ -59,8 +59,8 @@ pub(crate) async fn connect(State(app): State<Shared>, mut request: Request) -> 
     response
 }
 
-/// Returns the answer to the client's key. Also returns whether the client requested the feed's
-/// subprotocol.
+/// Returns the value of the header `Sec-WebSocket-Accept`, which answers the client's key. Also
+/// returns whether the client requested the feed's subprotocol.
 fn handshake(headers: &HeaderMap) -> Result<(HeaderValue, bool), Problem> {
     let has = |name, wanted: &str| {
         headers

@@ -96,7 +96,7 @@ fn troubles(app: &App) -> Vec<String> {
 }
 
 /// Adds the reasons why `projection` is not ready. A halted version does no harm unless readers use
-/// it. So only the active version is checked. If no version is active, it is the first version.
+/// it. So only the active version is checked. If no version is active, all versions are checked.
 fn add_reasons(projection: &ProjectionStatus, reasons: &mut Vec<String>) {
     let serving = projection.active.as_ref();
     let watched = projection.versions.iter().filter(|v| serving.is_none_or(|id| *id == v.id));

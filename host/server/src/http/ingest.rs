@@ -128,8 +128,8 @@ async fn batch(app: &Shared, json: FullBody, partial: bool) -> Result<AppendResu
     Ok(result)
 }
 
-/// For each event of a batch, in the order sent, its place in the log or the reason why it was
-/// refused.
+/// Returns, for each event of a batch in the order sent, its place in the log or the reason why it
+/// was refused.
 fn in_order(appended: &Appended, bad: &[(usize, EventError)]) -> Vec<AppendedLocation> {
     let mut good = appended.events.iter().map(location_of);
     let mut bad = bad.iter().peekable();

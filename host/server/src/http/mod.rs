@@ -73,7 +73,7 @@ struct Api;
 /// Returns the routes of the API, and the description of these routes.
 fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
     // axum's own limit for bodies does not apply to uploads. The whole upload is read before a form
-    // is split into parts, and this has the limit `http.upload_bytes_max`.
+    // is split into parts, and this read has the limit `http.upload_bytes_max`.
     let uploads = OpenApiRouter::new()
         .routes(routes!(upload::upload_named))
         .routes(routes!(upload::upload))
@@ -140,9 +140,10 @@ pub(crate) fn router(app: Shared) -> Router {
         .with_state(app)
 }
 
-/// What surrounds the handler of every request, from the outside to the inside. These are plain
-/// functions in one layer: axum allocates and copies the inner layers for each layer of a
-/// request, which for seven layers cost more than the handler.
+/// Runs the functions that surround the handler of every request, the outermost first. They are
+/// plain functions in one layer of axum. With a layer for each function, axum would allocate and
+/// copy the inner layers at every layer of a request, which for seven layers cost more than the
+/// handler.
 async fn every_request(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let app = &*app;
     let handle = |request| next.run(request);

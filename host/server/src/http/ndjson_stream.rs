@@ -150,7 +150,8 @@ impl Stream<'_> {
         let (mut limits, first) = (self.app.config.ingest.limits(), self.line);
         let (partial, exact) = (self.partial, self.exact);
         if exact {
-            // The log from which the events were exported has accepted their times.
+            // The times are not checked again, because the log from which the events were exported
+            // has accepted them.
             limits.time_ahead_s_max = u64::MAX;
         }
         let small = block.len() <= INLINE_BYTES_MAX;

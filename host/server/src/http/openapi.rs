@@ -73,8 +73,8 @@ fn name_members(schema: &mut Value) {
     }
 }
 
-/// Adds limits to the description of a parameter, and removes `null` from that of an optional
-/// parameter.
+/// Adds limits to the description of a parameter. If the parameter is optional, it also removes the
+/// type `null` from the description.
 fn bound(parameter: &mut Value, path: &str, config: &HttpConfig) {
     let name = parameter["name"].as_str().unwrap_or_default().to_owned();
     let schema = &mut parameter["schema"];

@@ -11,8 +11,8 @@ use crate::cloudevents::percent_decode;
 use crate::config::HttpConfig;
 use crate::problem::Problem;
 
-/// Answers a request only if it names this server and comes from no page or from a page
-/// that may call the server.
+/// Answers a request only if its host is this server, and if it comes from a page that may call the
+/// server or does not come from a page at all.
 pub(super) async fn check(
     app: &App,
     request: Request,

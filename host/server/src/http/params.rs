@@ -196,7 +196,8 @@ impl AnswerFormat {
             Self::Batch => &[BATCH],
             Self::Arrow => &[ARROW],
             Self::Parquet => &[PARQUET],
-            // Clients select it by `format` alone: `text/plain` would match others too.
+            // Clients can select this format only with the parameter `format`. Its media type,
+            // `text/plain`, in `Accept` would also match clients that expect another text.
             Self::Prometheus => &[],
         }
     }

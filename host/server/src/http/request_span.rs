@@ -12,8 +12,8 @@ pub(super) async fn request(
     request: Request,
     next: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {
-    // The route's pattern, not the path: names from clients would create an unlimited
-    // number of metrics.
+    // Metrics and spans get the route's pattern and not the path. Paths contain names that clients
+    // choose, so they would create an unlimited number of metrics.
     let route = request
         .extensions()
         .get::<MatchedPath>()

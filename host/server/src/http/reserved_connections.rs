@@ -12,8 +12,8 @@ use crate::problem::Problem;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reserved;
 
-/// Answers on a reserved connection only requests that are [`is_administration`].
-/// Others get a 503.
+/// On a reserved connection, answers only requests for which [`is_administration`] is true. Other
+/// requests get a 503.
 pub(super) async fn check(
     request: Request,
     next: impl AsyncFnOnce(Request) -> Response,

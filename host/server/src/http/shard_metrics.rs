@@ -122,7 +122,8 @@ fn write_versions(projections: &[ProjectionStatus], out: &mut String) {
     }
 }
 
-/// NaN if the value is not known. 0 would mean that there is no problem.
+/// Converts a count to the value of a metric. An unknown count is NaN, because 0 would mean that
+/// there is no problem.
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
 fn known(count: Option<u64>) -> f64 {
     count.map_or(f64::NAN, |count| count as f64)

@@ -17,7 +17,7 @@ use crate::problem::Problem;
 pub(super) const RESERVED: [&str; 6] =
     ["limit", "cursor", "export", "format", "min_offset", "wait"];
 
-/// The values of a request by the names of their parameters, as text.
+/// The values of the parameters in a request, as text, by the names of the parameters.
 pub(super) type Given = BTreeMap<String, String>;
 
 /// The parameters of every named query.
@@ -43,7 +43,8 @@ pub(crate) struct RunParameters {
 }
 
 impl RunParameters {
-    /// The parameters of a request: those of every query, and those of its definition.
+    /// Returns the parameters of a request: those that every named query has, and those of this
+    /// query's definition.
     pub(super) fn read(uri: &Uri) -> Result<(Self, Given), Problem> {
         let (mut of_run, mut given) = (Vec::new(), Given::new());
         for part in uri.query().unwrap_or_default().split('&') {
@@ -78,14 +79,14 @@ impl RunParameters {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct UsedParameter<'q> {
     pub(super) name: &'q str,
-    /// The member of the query that uses it.
+    /// The member of the query that uses the parameter.
     pub(super) member: &'static str,
     pub(super) in_condition: bool,
 }
 
 impl UsedParameter<'_> {
-    /// Whether a definition can be checked only with the parameter's default, because the member
-    /// does not accept a sample value.
+    /// Returns whether a definition can be checked only with the parameter's default, because the
+    /// member does not accept a sample value such as `a` or `1`.
     pub(super) fn needs_default(&self) -> bool {
         ["bucket", "order", "tz"].contains(&self.member)
     }
@@ -118,12 +119,13 @@ fn members(query: &QueryBody) -> [(&'static str, &Option<String>); 8] {
     ]
 }
 
-/// The parameter that a text names: `$NAME`. Two dollar signs are a text.
+/// Returns the name of the parameter if `text` has the form `$NAME`. A text that begins with `$$`
+/// is not a parameter.
 fn reference(text: &str) -> Option<&str> {
     text.strip_prefix('$').filter(|name| !name.starts_with('$'))
 }
 
-/// The query of `definition` with the values of `given`.
+/// Returns the query of `definition`, with its parameters replaced by the values in `given`.
 pub(super) fn bind(definition: &QueryDefinition, given: &Given) -> Result<QueryBody, Problem> {
     for name in given.keys() {
         if !definition.parameters.contains_key(name) {
@@ -182,7 +184,7 @@ fn condition_value(values: &[BoundValue], list: bool) -> RawJson {
     }
 }
 
-/// A value of a parameter: as it was given, and as JSON.
+/// The value of a parameter: the text of the request, and the same value as JSON.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct BoundValue {
     text: String,
@@ -210,7 +212,7 @@ pub(super) fn values(
     }
 }
 
-/// The JSON of a value; `None` if `text` is not of `kind`.
+/// Returns `text` as a JSON value of `kind`; `None` if it is not of this kind.
 fn json(kind: ParameterKind, text: &str) -> Option<String> {
     let quoted = || Value::from(text).to_string();
     match kind {

@@ -127,19 +127,20 @@ impl TableRead {
             request: self.request.as_ref(),
             rows_max: app.config.query.prometheus_rows_max,
         };
-        // If the request has a limit, these rows are its whole result.
+        // Metrics have no pages: if the request has a limit, these rows are the whole result, and
+        // the cursor is dropped.
         let next = next
             .filter(|_| self.form.format != AnswerFormat::Prometheus || self.which.limit.is_none());
         format::page(self.form, view, &metrics, shape, rows, next)
     }
 
-    /// The query of all rows of a read by keys.
+    /// Returns the query that reads all rows in key order, for a read by keys.
     fn all_rows(&self) -> QueryRequest {
         QueryRequest { order: self.which.order.clone(), ..QueryRequest::default() }
     }
 
-    /// The answer that is written while the client reads it. Groups, and rows in the order of
-    /// a field, are found before it begins.
+    /// Returns an answer that is written while the client reads it. Groups, and rows in the order
+    /// of a field, are computed before the answer begins.
     fn export(
         &self,
         app: &App,

@@ -1,8 +1,8 @@
 //! Exports: the whole result of a read, streamed from one committed state.
 //!
-//! A thread writes the result into a queue of a few pieces, from which the connection takes
-//! them: if the client is slow, the thread waits. The result is complete if the body ends
-//! regularly; otherwise the connection breaks off within the body.
+//! A thread writes the result into a queue of a few pieces, from which the connection takes them:
+//! if the client is slow, the thread waits. The result is complete if the body ends normally. After
+//! an error, the server closes the connection in the middle of the body.
 
 use std::io::{self, Write};
 use std::time::Instant;
@@ -41,7 +41,7 @@ pub(super) struct Export {
 
 /// The rows of an export.
 pub(super) enum ExportRows {
-    /// Rows in key order, up to a number of them, which are read while they are sent.
+    /// Rows in key order, up to the given number of rows. They are read while they are sent.
     InKeyOrder(TableId, KeyRange, usize),
     Rows(Vec<Row>),
     Groups(Vec<Vec<GroupValue>>),

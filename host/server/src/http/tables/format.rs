@@ -30,7 +30,7 @@ pub(super) struct ResultWriter<'a, W: Write + Send> {
 
 enum Target<W: Write + Send> {
     Json(W, JsonRows),
-    /// JSON whose rows are an array, and whether it has a row.
+    /// JSON with an array of rows. The flag tells whether a row was written already.
     JsonArray(W, bool),
     Ndjson(W),
     Csv(W),
@@ -65,7 +65,8 @@ impl<'a, W: Write + Send> ResultWriter<'a, W> {
             }
             (AnswerFormat::Arrow, _) => shape.columns(ColumnFormat::Arrow, to)?,
             (AnswerFormat::Parquet, _) => shape.columns(ColumnFormat::Parquet, to)?,
-            // Its metrics are written one after another, and not its rows.
+            // This format cannot be written row by row, because it contains all samples of one
+            // metric before the next metric.
             (AnswerFormat::Prometheus, _) => {
                 return Err(io::Error::from(io::ErrorKind::Unsupported).into());
             }
@@ -130,7 +131,7 @@ impl<'a, W: Write + Send> ResultWriter<'a, W> {
         Ok(())
     }
 
-    /// Writes the end; `next` is the cursor of the next page.
+    /// Writes the end of the result. `next` is the cursor of the next page.
     pub(super) fn end(mut self, next: Option<&str>) -> Result<W, ColumnError> {
         let next = next.map_or_else(|| "null".into(), text);
         match self.target {
@@ -178,7 +179,7 @@ impl ResultShape<'_> {
     }
 }
 
-/// The answer with a page; `next` is the cursor of the next one.
+/// Returns the answer with one page. `next` is the cursor of the next page.
 pub(super) fn page(
     form: AnswerForm,
     view: &View,
@@ -212,7 +213,7 @@ fn respond(form: AnswerForm, body: Vec<u8>, next: Option<String>) -> Result<Resp
     });
     let mut response = encoded.map_err(unwritten)?.into_response();
     form.describe(response.headers_mut());
-    // NDJSON and the formats of columns have no place for the cursor.
+    // NDJSON and the formats of columns have no place for the cursor, so it is sent in a header.
     if let Some(cursor) = next.and_then(|cursor| HeaderValue::try_from(cursor).ok()) {
         response.headers_mut().insert("lantern-next", cursor);
     }
@@ -225,7 +226,7 @@ pub(super) fn cursor(view: &View, key: &str) -> String {
     Cursor { epoch, key: key.into(), checkpoint }.write()
 }
 
-/// A result whose values have no place in a column.
+/// Returns the problem for a result whose values cannot be stored in columns.
 pub(super) fn not_columns(error: ColumnError) -> Problem {
     Problem::new("LAN-0428", error.to_string())
 }

@@ -114,14 +114,15 @@ pub(crate) async fn query(
     answer(app, names, which, request, form, None).await
 }
 
-/// The form of the answer that a request asks for.
+/// Returns the format and the compression of the answer that a request asks for.
 fn form(headers: &HeaderMap, which: &TableQuery) -> AnswerForm {
     let accepted = || answer_format(headers, &AnswerFormat::ROWS);
     let format = which.format.map_or_else(accepted, AnswerFormat::from);
     AnswerForm { format, coding: ResponseCoding::accepted(headers) }
 }
 
-/// Answers the query of a request that is not for a table.
+/// Answers a request that runs a query but does not have the path of a table, such as a named
+/// query.
 pub(super) async fn answer_query(
     app: Shared,
     names: (String, String),

@@ -1,7 +1,7 @@
 //! Rows and groups as metrics: the text format of Prometheus.
 //!
-//! Each field or column with numbers is a metric, and text is its labels. The name of a
-//! metric is `PROJECTION_TABLE_FIELD`.
+//! Each field or column with numbers becomes a metric, and each one with text becomes a label. The
+//! name of a metric is `PROJECTION_TABLE_FIELD`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -29,7 +29,7 @@ struct Column {
     unit: String,
 }
 
-/// The result as text. `complete` tells whether `rows` are all rows of the result.
+/// Returns the result as text. `complete` tells whether `rows` are all rows of the result.
 pub(super) fn write(
     source: &MetricSource<'_>,
     shape: ResultShape<'_>,
@@ -120,7 +120,8 @@ fn samples(
     labels: &[usize],
 ) -> Vec<Sample> {
     let mut names = BTreeSet::new();
-    // Text fields keep their names; the key takes another one if necessary.
+    // Labels of text fields keep the names of the fields. If such a field is named `key` or
+    // `tenant`, the label of the key or tenant gets another name.
     let fields: Vec<String> =
         labels.iter().map(|place| unused(sanitised(&columns[*place].name), &mut names)).collect();
     match (shape, rows) {
@@ -160,7 +161,7 @@ fn samples(
     }
 }
 
-/// A value as a number; `None` for other kinds, and without a value.
+/// Returns a value as a number; `None` if it is of another kind or missing.
 fn number(value: Option<&FieldValue<'_>>) -> Option<String> {
     match value? {
         FieldValue::Integer(value) => Some(value.to_string()),
@@ -179,8 +180,8 @@ fn braced(pairs: &[(&str, String)]) -> String {
     format!("{{{}}}", pairs.join(","))
 }
 
-/// `name` with letters, digits and underscores only. It does not begin with a digit, nor
-/// with two underscores, which are reserved.
+/// Replaces characters of `name` so that it has only letters, digits and underscores, and does not
+/// begin with a digit or with two underscores, which are reserved.
 fn sanitised(name: &str) -> String {
     let plain: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();
@@ -192,7 +193,8 @@ fn sanitised(name: &str) -> String {
     }
 }
 
-/// `name`, with underscores after it if it is in `names`; adds it to `names`.
+/// Returns `name`, with underscores appended if `names` already contains it. Adds the result to
+/// `names`.
 fn unused(mut name: String, names: &mut BTreeSet<String>) -> String {
     while !names.insert(name.clone()) {
         name.push('_');

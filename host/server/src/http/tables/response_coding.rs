@@ -22,8 +22,8 @@ pub(super) enum ResponseCoding {
 }
 
 impl ResponseCoding {
-    /// The coding with the highest weight in `Accept-Encoding`. For equal weights, zstd comes
-    /// before gzip. Without the header a body is not compressed.
+    /// Returns the coding with the highest weight in `Accept-Encoding`. If the weights are equal,
+    /// zstd is preferred to gzip. Without the header the body is not compressed.
     pub(super) fn accepted(headers: &HeaderMap) -> Self {
         let weights = CodingWeights::read(headers);
         let identity = weights.named("identity").unwrap_or(1);
@@ -45,7 +45,7 @@ impl ResponseCoding {
     }
 }
 
-/// Compresses what is written to it, and writes that to `W`.
+/// Compresses the bytes that are written to it, and writes the compressed bytes to `W`.
 pub(super) enum Encoder<W: Write> {
     Identity(W),
     Gzip(GzEncoder<W>),
