@@ -398,7 +398,8 @@ fn is_numeric(kind: Kind) -> bool {
 }
 
 trait MaxNumeric {
-    /// Returns the kind of a result of two numeric kinds: a number if one of them is a number.
+    /// Returns the kind of the result of an operation on two numeric kinds: `number` if one of the
+    /// two is `number`, otherwise `integer`.
     fn max_numeric(self, other: Self) -> Self;
 }
 
