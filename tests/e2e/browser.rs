@@ -116,7 +116,8 @@ impl Drop for Browser {
     }
 }
 
-/// Whether there is no page to test: it is built by Node.js, and shown by Chromium.
+/// Returns whether the page cannot be tested, because Node.js, which builds it, or Chromium, which
+/// shows it, is missing.
 pub(crate) fn no_page() -> bool {
     let missing =
         ["chromedriver", "chromium", "node", "npm"].into_iter().find(|name| without(name));

@@ -1,4 +1,4 @@
-//! Questions about rows and versions, answered by folding the log again in a real server.
+//! Tests answers for which a real server folds the log again, such as the explanation of a row.
 
 use lantern_tests::{Server, guest, run};
 use serde_json::Value;
@@ -58,7 +58,7 @@ async fn explain_lists_every_event_that_changed_a_row_with_the_row_before_and_af
     let all: Vec<u64> = expected.iter().map(|(id, _)| id.parse().unwrap()).collect();
     assert_eq!(ids, all);
     assert!(partitions.iter().all(|partition| partition["agrees"] == true), "{answer}");
-    // For people: the newest change with the field that it changed.
+    // Without `--json` the output shows the newest change, with the field that it changed.
     let at = ["--server", server.url.as_str()];
     let text = run(&[&["explain", "rogue/seen", "s7", "--limit", "1"], &at[..]].concat()).unwrap();
     let text = String::from_utf8_lossy(&text.stdout).into_owned();

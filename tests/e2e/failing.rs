@@ -1,5 +1,5 @@
-//! What an event that fails costs in Python and JavaScript. Fuel is compared and not time,
-//! because it is the same in every run.
+//! Tests how much work a failing event takes in Python and JavaScript. The work is measured in fuel
+//! and not in time, because the fuel is the same in every run.
 
 use lantern_tests::{lantern_with_interpreters, without};
 use serde_json::Value;
@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::{finish, line};
 
-/// How many times the fuel of a good event a failing one may take.
+/// The maximum ratio of the fuel of a failing event to that of a good event.
 const TIMES_MAX: f64 = 3.0;
 
 const EVENTS: usize = 1_000;

@@ -158,7 +158,8 @@ async fn a_plugin_in_go_that_breaks_the_rules_is_stopped() {
     }
     let dir = tempfile::tempdir().unwrap();
     let plugin = go_component("sdk/conformance/rules/go", dir.path()).unwrap();
-    // Compiles it: that takes longer than a request may take.
+    // This compiles the plugin before it is uploaded, because that takes longer than a request may
+    // take.
     let good = dir.path().join("good.ndjson");
     std::fs::write(&good, line("1", "r.count", "s", "{}")).unwrap();
     finish(lantern_with_interpreters().arg("test").args([&good, &plugin]));
@@ -189,7 +190,7 @@ async fn a_plugin_in_go_that_breaks_the_rules_is_stopped() {
     check_on(&server, "rules.go", breaches, &constants).await;
 }
 
-/// What a source does when it is loaded ends its upload.
+/// Tests sources that break the rules while they are loaded. The server must refuse their upload.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_breaks_the_rules_when_it_is_loaded_is_refused() {
     if without("python3") || without("npm") {

@@ -359,7 +359,8 @@ def berlin_days(events):
         if cents is not None:
             local = at.astimezone(zone)
             start = local.replace(hour=0, minute=0, second=0, microsecond=0, fold=0)
-            # Arithmetic of times in a zone is that of its clocks: this is the next midnight there.
+            # Adding days to a time in a zone changes the date on the zone's clocks, so this is the
+            # next midnight in the zone.
             bounds = start.astimezone(timezone.utc), (start + timedelta(days=1)).astimezone(timezone.utc)
             by_hour[local.hour] += 1
             days[bounds].append(cents)

@@ -15,17 +15,17 @@ use crate::{
 pub struct RequestError {
     /// The parameter.
     pub parameter: &'static str,
-    /// What is wrong with it, and how it is corrected.
+    /// What is wrong with the parameter, and how to correct it.
     pub detail: String,
 }
 
 impl RequestError {
-    /// The error `detail` of `parameter`.
+    /// Creates the error that `parameter` is wrong for the reason `detail`.
     pub fn new(parameter: &'static str, detail: impl Into<String>) -> Self {
         Self { parameter, detail: detail.into() }
     }
 
-    /// Turns the error of a field into one of `parameter`.
+    /// Returns a function that converts an error about a field to an error of `parameter`.
     pub fn field(parameter: &'static str) -> impl Fn(UnknownField) -> Self {
         move |error| Self::new(parameter, error.to_string())
     }
@@ -53,7 +53,7 @@ pub struct FieldChoice {
 }
 
 impl FieldChoice {
-    /// The fields with these `names`.
+    /// Chooses the fields with these `names`.
     ///
     /// # Errors
     /// [`RequestError`] if the table does not have a field, or a name occurs twice.
@@ -64,7 +64,7 @@ impl FieldChoice {
             if chosen.iter().any(|(known, _)| *known == field) {
                 return Err(RequestError::new("cols", format!("it names `{name}` twice")));
             }
-            // A field's name has no character that must be escaped.
+            // A field's name has no character that JSON requires to be escaped.
             chosen.push((field, format!("\"{name}\":").into()));
         }
         Ok(Self { fields: chosen })
@@ -75,7 +75,7 @@ impl FieldChoice {
         self.fields.iter().map(|(field, _)| *field)
     }
 
-    /// The row with the chosen fields. Fields without a value are left out.
+    /// Returns the row with only the chosen fields. Fields without a value are left out.
     #[must_use]
     pub fn of(&self, row: &RowFields<'_>) -> Vec<u8> {
         let mut out = vec![b'{'];
@@ -101,8 +101,8 @@ pub struct RowShape {
 }
 
 impl RowShape {
-    /// Rows that fulfil all `conditions` (field, operator and value), with the fields
-    /// `columns`, or all fields.
+    /// Selects the rows that fulfil all `conditions` (field, operator and value), and their fields
+    /// `columns`; all fields if it is `None`.
     ///
     /// # Errors
     /// [`RequestError`] that names the field and the fix.
@@ -127,8 +127,8 @@ impl RowShape {
         self.choice.as_ref().map_or_else(|| (0..all).collect(), |choice| choice.indexes().collect())
     }
 
-    /// What a reader gets of `row`; `None` if the row does not fulfil the filter. `spans` is
-    /// reused for many rows.
+    /// Returns what a reader gets of `row`; `None` if the row does not fulfil the filter. `spans`
+    /// is reused for many rows.
     pub fn apply<'r>(&self, row: &'r [u8], spans: &mut FieldSpans) -> Option<Cow<'r, [u8]>> {
         if self.filter.is_empty() && self.choice.is_none() {
             return Some(Cow::Borrowed(row));

@@ -176,8 +176,8 @@ impl View {
         Checkpoint::of(self.shards.iter().map(|(_, meta, _)| meta))
     }
 
-    /// The checkpoint of the last change of `table`: if it is the same in two states of one
-    /// epoch, the table is the same in both.
+    /// Returns the checkpoint of the last change of `table`. If two states of one epoch have the
+    /// same checkpoint of the table, the table is the same in both.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be read.
@@ -187,12 +187,13 @@ impl View {
             let stored = store.get(Space::Meta, &TableChanges::last_key(table))?;
             let point = match stored.as_deref().and_then(|bytes| bytes.try_into().ok()) {
                 Some(point) => ShardPoint::from_key(point),
-                // A shard without rows of this table adds nothing to it.
+                // A shard that has no rows of this table does not affect the checkpoint.
                 None if self.is_empty(&**store, table)? => {
                     proven.push((ShardPoint::default(), ShardProof::default()));
                     continue;
                 }
-                // The state was written before the last changes were stored.
+                // The state was written by a release that did not store the last change of each
+                // table.
                 None => ShardPoint::of(meta),
             };
             let proof = self.proof_at(index, &point)?;

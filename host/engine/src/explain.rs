@@ -61,7 +61,7 @@ pub struct ExplainProgress {
 /// The result of an explanation.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ExplainedRow {
-    /// Why it is not complete; `None` if it is complete.
+    /// Why the explanation is not complete; `None` if it is complete.
     pub incomplete: Option<String>,
     /// Offsets folded again.
     pub events: u64,
@@ -76,7 +76,7 @@ pub struct ExplainedRow {
 pub struct ExplainedShard {
     /// The partition.
     pub partition: u32,
-    /// The next offset up to which it was folded.
+    /// The next offset up to which the partition was folded.
     pub next: u64,
     /// How often the row was changed.
     pub changes: u64,
@@ -91,7 +91,7 @@ pub struct ExplainedShard {
 pub struct ExplainedEvent {
     /// The event.
     pub event: Event,
-    /// When it was appended, if the log knows that.
+    /// When the event was appended, if the log knows that.
     pub appended: Option<Timestamp>,
 }
 

@@ -29,7 +29,7 @@ use crate::{Engine, Verdict};
 const CLOSE_EVENTS: u64 = 4 * VARIED_EVENTS_MAX as u64;
 /// How many times the fold tries to get close to a shard that moves ahead of it.
 const ROUNDS_MAX: u32 = 64;
-/// How many faults of the host at one offset are waited out.
+/// How many faults of the host at one offset the fold tolerates. It waits after each of them.
 const FAULTS_MAX: u32 = 20;
 /// How many times, and how long each time, the fold waits for a pending read of the log.
 const WAITS_MAX: u32 = 60;

@@ -7,7 +7,8 @@ use lantern_core::{Offset, PartitionId, Timestamp};
 pub struct RowChange {
     /// The partition.
     pub partition: PartitionId,
-    /// The event's offset; for a timer or an expiry, the next offset when it happened.
+    /// The offset of the event. For a timer or an expiry, it is the next offset at the time of the
+    /// change.
     pub offset: Offset,
     /// What has changed the row.
     pub cause: ChangeCause,
@@ -15,7 +16,7 @@ pub struct RowChange {
     pub watermark: Timestamp,
     /// The row before.
     pub before: Option<Vec<u8>>,
-    /// The row after; `None` if it was deleted.
+    /// The row after the change; `None` if the change deleted it.
     pub after: Option<Vec<u8>>,
     /// What the plugin logged.
     pub logs: Vec<ChangeLogLine>,
@@ -35,7 +36,7 @@ pub enum ChangeCause {
     Event,
     /// The retry of a parked event.
     Retry {
-        /// The next offset at which it was retried.
+        /// The shard's next offset when the event was retried.
         at: Offset,
     },
     /// A timer.
@@ -44,7 +45,7 @@ pub enum ChangeCause {
         key: String,
         /// The time that it was set to.
         at: Timestamp,
-        /// The offset of the event that set it.
+        /// The offset of the event that set the timer.
         set_by: Offset,
     },
     /// The end of the row's retention.

@@ -478,7 +478,7 @@ mod tests {
         endless.iter().for_each(|handle| ran(&pool, handle, &ENDLESS));
         endless.iter().for_each(|handle| pool.wake(handle));
         for number in 0..100 {
-            // `other` is like a new shard, or for one that caused much work of the host.
+            // `other` is like a new shard, or like a shard that has caused much work of the host.
             let other = handle("other");
             pool.wake(&other);
             let turns = (1..).find(|_| {

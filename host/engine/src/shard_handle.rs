@@ -68,8 +68,8 @@ pub(crate) struct Wakes {
     pub(crate) sync: AtomicBool,
 }
 
-/// Whether a shard must still fold the events again whose results readers may have seen before a
-/// crash.
+/// Whether a shard must still fold events again because readers may have seen their results before
+/// a crash.
 pub(crate) struct Recovery {
     pub(crate) target: RecoveryTarget,
     pub(crate) pending: AtomicBool,

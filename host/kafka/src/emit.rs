@@ -69,7 +69,8 @@ type LastUse = (Instant, Arc<Mutex<OutboxSender>>);
 /// Sends the events of one outbox.
 struct OutboxSender {
     producer: BaseProducer<Outgoing>,
-    /// The consumer of the outbox's group, with which the committed number is read.
+    /// The consumer of the outbox's group. With it the sender reads the number that the group has
+    /// committed.
     group: BaseConsumer<Context>,
     /// The number of the first event that was not sent.
     next: u64,
@@ -274,7 +275,8 @@ impl Outboxes {
             _ => None,
         };
         let known = match next {
-            // Events were sent before, but the broker no longer has the committed number.
+            // Events were sent before, but the broker no longer has the number that the group
+            // committed.
             None if emitted.first > 0 => {
                 Some(recent_events::read(&self.shared, &self.context, config.emit_topic())?)
             }

@@ -145,7 +145,7 @@ impl App {
         .await
     }
 
-    /// The permit of an export; its stream holds it until it ends.
+    /// Returns the permit of an export. The stream of the export holds the permit until it ends.
     pub(crate) fn export_permit(&self) -> Result<OwnedSemaphorePermit, Problem> {
         Arc::clone(&self.permits.exports).try_acquire_owned().map_err(|_| {
             let QueryConfig { exports_max, .. } = self.config.query;

@@ -164,7 +164,8 @@ static int shortest(double value, char *digits, int *power) {
     exponent -= 1075;
     bool even = mantissa % 2 == 0;
 
-    /* The value is r / s, and the halves of the gaps to its neighbours below / s, above / s. */
+    /* The value is r / s. Half the gap to the next lower double is below / s, and half the gap
+     * to the next higher double is above / s. */
     big r = big_of(mantissa), s = big_of(1), above = big_of(1);
     big_shift(&r, narrow ? 2 : 1);
     big_shift(&s, narrow ? 2 : 1);
@@ -488,7 +489,8 @@ bool ln_read_number(ln_reader *reader, lantern_text *text, bool *whole) {
 static int compare_members(const void *a, const void *b) {
     const ln_row *left = a, *right = b;
     int order = lantern_compare(left->key, right->key);
-    /* Of equal names, the last one counts: it goes first, and the others are left out. */
+    /* If members have the same name, the last one counts. It is sorted first, and the others
+     * are left out. */
     return order ? order : (left->value.at < right->value.at) - (left->value.at > right->value.at);
 }
 

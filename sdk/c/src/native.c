@@ -99,7 +99,7 @@ static void write_row(uint32_t cause, uint32_t table, lantern_text key, const la
     note_write(cause);
     if (key.length > 1024) {
         lantern_fail("a key is over the limit of 1,024 bytes");
-        /* Not only the event in progress can be at fault. */
+        /* Other events than the one in progress can be at fault, so the whole call fails. */
         ln_call.fault = true;
         ln_call.cause = cause;
         return;

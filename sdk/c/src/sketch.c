@@ -191,7 +191,8 @@ void ln_put_distinct(ln_buffer *out, const lantern_distinct *sketch) {
     ln_put_string(out, "\"}");
 }
 
-/* The bytes of a sketch in JSON, of which the other members follow from them. */
+/* Reads the bytes of a sketch from its JSON. The other members follow from these bytes, and are
+ * skipped. */
 static bool read_sketch(ln_reader *reader, uint8_t **bytes, size_t *length) {
     const char *start = reader->at;
     lantern_text value, base64;

@@ -352,7 +352,7 @@ static void note_undo(lantern_table *table, const entry *it, uint32_t index) {
 static void put_back(const undo *was) {
     struct lantern_cache *cache = was->table->cache;
     entry *it = &cache->entries[was->index];
-    /* Rows are undone newest first, and this one was appended. */
+    /* Rows are undone in reverse order, so this row is the last one in the list of changed rows. */
     if (!was->was_changed) cache->changed_count--;
     it->changed = was->was_changed;
     it->cause = was->cause;

@@ -65,7 +65,7 @@ void *lantern_window_row(const lantern_event *event, lantern_table *open, lanter
     bool is_new;
     void *row = lantern_row(open, ln_take_buffer(&scratch), &is_new);
     if (is_new) {
-        /* Set again to the same time, a timer does not change. */
+        /* Setting a timer again to the same time has no effect. */
         scratch.length = 0;
         put_sortable(&scratch, window.end);
         ln_set_own_timer(open, window.end, tenant, ln_take_buffer(&scratch));
@@ -95,7 +95,7 @@ size_t lantern_close_windows(const lantern_timer *timer, lantern_table *open, co
     return count;
 }
 
-/* The key of a row with all values of a key. */
+/* The key of the row that has all values of a tenant's key. */
 static lantern_text row_of(lantern_text tenant, lantern_text rest) {
     lantern_key key = { 0 };
     lantern_part(&key, tenant);

@@ -50,7 +50,8 @@ static rule_day read_rule_day(const unsigned char **at) {
     return day;
 }
 
-/* In seconds since 1970, by the clock before the change. */
+/* The time of the day in a year, in seconds since 1970 by the clock before the
+ * change. */
 static int64_t rule_time(const rule_day *day, int64_t year) {
     int64_t first = ln_day_of(year, day->month, 1), ahead = (day->weekday - (first + 4)) % 7;
     int64_t found = first + (ahead < 0 ? ahead + 7 : ahead) + (day->week - 1) * 7, of_year;

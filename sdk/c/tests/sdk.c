@@ -50,7 +50,8 @@ static void numbers_are_shortest_and_read_back(void) {
     same(number(9.5367431640625e-07), "9.5367431640625e-7");
     same(number(1e23), "1e+23");
     same(number(0.30000000000000004), "0.30000000000000004");
-    /* A fixed seed: random doubles read back, and no text of fewer digits does. */
+    /* Random doubles with a fixed seed: reading the written text gives the same double, and no text
+     * with fewer digits does. */
     uint64_t state = 17;
     for (int i = 0; i < 20000; i++) {
         state = state * UINT64_C(6364136223846793005) + UINT64_C(1442695040888963407);

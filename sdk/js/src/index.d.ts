@@ -241,9 +241,9 @@ export interface ProjectionSpec<M extends Fields, D> {
   members?: M;
   /** Types of the events it may emit. */
   emits?: readonly string[] | (() => readonly string[]);
-  /** How deep a cycle of projections may be of which this is a part. */
+  /** The maximum emit depth, if this is part of a cycle of projections. */
   cycleDepthMax?: number;
-  /** How far event time may run behind the newest event, and how finely timers are cut. */
+  /** How late events may be, and the step in which the watermark moves. */
   eventTime?: { lateness?: Duration; tick?: Duration } | (() => { lateness?: Duration; tick?: Duration });
   /** What happens to an event that fails; `park-subject` by default. */
   onFailure?: "park-subject" | "park-event" | "halt";

@@ -23,7 +23,8 @@ def folded(events, parameters, size, drop):
     for table in harness.manifest.tables[:PUBLIC]:
         for key, row in harness.raw_rows(table.name).items():
             lines.append(f"{table.name}\t{write_json(key)}\t{row.decode()}")
-    # Events of one batch come before its timers, so compare as the file has it.
+    # In a batch, events come before timers, so the lines are sorted as in the
+    # expected file.
     for it in harness.emitted:
         data = write_json(it.data)
         lines.append(f"emitted\t{write_json(it.subject)}\t{it.time}\t{data}")

@@ -152,7 +152,8 @@ def test_zones_agree_with_zoneinfo():
     for name in known:
         zone, other = TimeZone(name), zoneinfo.ZoneInfo(name)
         for _ in range(20):
-            # Before and after, releases of the database differ.
+            # Before and after these times, releases of the time zone database
+            # differ.
             at = Timestamp(source.randrange(830_000_000, 1_735_000_000) * 1_000_000)
             if zone.offset_seconds(at) != at.datetime().astimezone(other).utcoffset().total_seconds():
                 wrong.append((name, str(at)))

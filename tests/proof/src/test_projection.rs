@@ -80,8 +80,8 @@ pub struct Flaws {
     pub batch_dependent: bool,
     /// Whether the plugin keeps totals in its instance's memory, and relies on them.
     pub remembers: bool,
-    /// Whether each write is checked against the tenants of all events of the batch, as a host
-    /// would do that does not know which event wrote a row.
+    /// Whether each write is checked against the tenants of all events of the batch. A host that
+    /// does not know which event wrote a row would do that.
     pub tenant_of_batch: bool,
     /// Whether the projection writes all rows of tenants at the end of a call, and names the last
     /// event as their cause.

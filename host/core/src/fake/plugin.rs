@@ -131,7 +131,8 @@ impl<S: Send> Instance for NativeInstance<S> {
         };
         self.failed = result.is_err();
         let fuel = needed.min(fuel);
-        // One nanosecond for each unit of fuel, so that it is the same in every run.
+        // The call takes one nanosecond for each unit of fuel, so that its time is the same in
+        // every run.
         let elapsed = Duration::from_nanos(fuel);
         ApplyOutcome { host, result, fuel, memory_bytes: MEMORY_BYTES, elapsed }
     }

@@ -27,7 +27,7 @@ pub trait Documents: Send + Sync {
         Ok(documents)
     }
 
-    /// The text of a document.
+    /// Returns the text of a document; `None` if there is none.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be read.

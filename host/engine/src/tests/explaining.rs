@@ -1,4 +1,4 @@
-//! An explanation lists exactly the events, timers and expiries that have changed a row.
+//! Tests that an explanation lists exactly the events, timers and expiries that have changed a row.
 
 use lantern_core::{Level, Offset, PartitionId};
 
@@ -29,7 +29,7 @@ fn offsets(row: &ExplainedRow) -> Vec<u64> {
     row.changes.iter().rev().map(|(change, _)| change.offset.0).collect()
 }
 
-/// Whether each change begins with the row that the one before it left behind.
+/// Returns whether each change begins with the row with which the previous change ended.
 fn is_a_chain(row: &ExplainedRow) -> bool {
     let changes: Vec<&RowChange> = row.changes.iter().rev().map(|(change, _)| change).collect();
     changes.first().is_none_or(|first| first.before.is_none())

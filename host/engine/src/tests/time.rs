@@ -1,4 +1,4 @@
-//! Tests the events that move the watermark, and of those that do not.
+//! Tests which events move the watermark, and which do not.
 
 use lantern_core::LogError;
 

@@ -1,4 +1,4 @@
-//! Folds of the log for requests: the limits, and the end when the client goes.
+//! Runs folds of the log for requests. A fold has limits, and ends when its client disconnects.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

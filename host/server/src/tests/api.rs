@@ -313,7 +313,7 @@ async fn the_description_names_every_route_and_schema() {
 async fn the_page_may_load_nothing_from_elsewhere() {
     let fixture = Fixture::new();
     let index = fixture.get("/").await.expect_ok().text;
-    // A script or a handler within the page would need a weaker policy.
+    // A script or an event handler within the HTML would need a weaker content security policy.
     assert!(!index.contains("<script>") && !index.contains(" onload="), "{index}");
     let mut paths = vec!["/"];
     for attribute in ["src=\"", "href=\""] {

@@ -60,7 +60,7 @@ async fn folds_for_requests_are_limited_and_end_with_their_client() {
     let (replay, guard) = crate::jobs::replay::Replay::begin(&fixture.app).unwrap();
     let path = format!("{EXPLAIN}?key=s0");
     fixture.get(&path).await.is_problem("LAN-0440", "`replay.at_once_max`");
-    // The body that is dropped is that of a client that has gone.
+    // If the client disconnects, the body of the answer is dropped, and with it this guard.
     drop(guard);
     let ended = replay.run(|mut replay| Ok(replay.pace(1))).await.unwrap();
     assert_eq!(ended.unwrap_err(), "the client has disconnected");

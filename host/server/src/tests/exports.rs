@@ -78,7 +78,7 @@ async fn an_export_has_all_rows_and_the_forms_of_a_page() {
     let mut old = request(Method::GET, &format!("{TABLE}?export=1"), &[], "");
     *old.version_mut() = http::Version::HTTP_10;
     fixture.send(old).await.is_problem("LAN-0403", "HTTP/1.1");
-    // An export has a tag of its own, and is not sent to a client that has it.
+    // An export has a tag of its own. A client that sends this tag gets 304.
     let whole = fixture.get(&format!("{TABLE}?export=1")).await;
     assert_ne!(whole.headers["etag"], page.headers["etag"]);
     let tag = whole.headers["etag"].to_str().unwrap();
@@ -183,7 +183,8 @@ async fn answers_are_compressed_if_the_client_accepts_it() {
     assert!(!small.headers().contains_key("content-encoding"));
 }
 
-/// Answers of a server with a socket to requests of its own connections.
+/// Sends each request on a connection of its own to a server with a socket, and returns the
+/// answers.
 async fn over_a_socket(fixture: &Fixture, requests: &[String]) -> Vec<String> {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

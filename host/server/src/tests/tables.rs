@@ -218,7 +218,7 @@ async fn a_table_keeps_its_tag_while_other_tables_change() {
         );
         assert_eq!(read("other", &state, &other).await.status, 200);
     }
-    // A write of the same row is a change too, and an export has the same rule.
+    // A write of the same row counts as a change too.
     let state = append("e", "t").await;
     assert_eq!(read("by_subject", &state, &first).await.status, 200);
 }

@@ -66,7 +66,7 @@ def _write(value: Any, sort: bool, depth: int, parts: list[str]) -> None:
         if _INT_MIN <= value <= _INT_MAX:
             parts.append(int.__repr__(value))
         else:
-            # Readers of other languages have no larger integers.
+            # Other languages cannot read larger integers.
             _write(float(value), sort, depth, parts)
     elif isinstance(value, float):
         if value - value != 0.0:

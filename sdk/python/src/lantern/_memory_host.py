@@ -19,7 +19,7 @@ class _TimerState(NamedTuple):
 
     at: int
     due: int
-    """After the watermark of the call that set it."""
+    """When it fires. This is after the watermark of the call that set it."""
     offset: int
 
 

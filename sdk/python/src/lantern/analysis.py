@@ -57,7 +57,7 @@ def _tokens(text: str) -> Iterator[tokenize.TokenInfo]:
     try:
         yield from tokenize.generate_tokens(io.StringIO(text).readline)
     except (tokenize.TokenError, SyntaxError):
-        # The compiler finds the same, and says it better.
+        # The compiler finds the same error, and its message is better.
         return
 
 

@@ -30,7 +30,8 @@ class KeyRefused(LanternError):
 class RowError(LanternError):
     """A row that does not match the fields of its table."""
 
-    # Attributes of the class, because a function `__init__` takes as long as the rest.
+    # These are attributes of the class. A function `__init__` would double the time to
+    # create an error.
     field: str = ""
     """The field, if it is one of them."""
     is_at_end: bool = False

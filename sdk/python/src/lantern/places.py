@@ -142,7 +142,7 @@ class Places:
     def reason(self, error: BaseException, function: Any) -> str:
         """Why an event was parked: the error, and file, line and source line."""
         trace = error.__traceback__
-        # The first function is the SDK's, so it is in no place.
+        # The first function belongs to the SDK, so it is left out.
         first = trace.tb_next if trace is not None else None
         key: Any
         if isinstance(error, RowError) and error.is_at_end:
@@ -162,9 +162,10 @@ class Places:
 
     @staticmethod
     def _key(trace: "TracebackType | None") -> tuple[int, ...]:
-        """The instructions and lines of a traceback. They are the same only by chance if the
-        functions are not. To read the function of each costs an audit event, which takes a
-        tenth of the time of an event."""
+        """The instructions and lines of a traceback. Tracebacks of different
+        functions have the same ones only by chance. The functions are not
+        read, because each read is an audit event of Python, which takes a
+        tenth of the time that an event takes."""
         key: list[int] = []
         while trace is not None:
             key += (trace.tb_lasti, trace.tb_lineno)

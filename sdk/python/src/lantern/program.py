@@ -37,7 +37,7 @@ class Member(NamedTuple):
     name: str
     kind: str
     inferred: bool
-    """Found in the text of the projection, not declared."""
+    """Whether it was found in the text of the projection, and not declared."""
 
 
 class Manifest(NamedTuple):

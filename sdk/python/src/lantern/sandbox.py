@@ -285,7 +285,8 @@ class _Finder:
 
 
 _HIDDEN = ("posix", "_socket", "_posixsubprocess", "_datetime", "_random", "select")
-"""Modules behind the doors: reached only through those that were sealed."""
+"""Modules with the functions that the replaced ones would call. Scripts cannot
+import them."""
 
 
 def _seal_imports() -> None:

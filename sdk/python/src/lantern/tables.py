@@ -20,7 +20,7 @@ from .times import Duration, Timestamp, micros_of
 V = TypeVar("V")
 
 _UNKNOWN: Any = object()
-"""In place of the row before an event: nothing is known of it."""
+"""Takes the place of the row before an event, if that row is not known."""
 
 CACHE_ROWS = 32_768
 """How many rows a table keeps in memory unless it says otherwise."""
@@ -118,7 +118,7 @@ class Rows(Generic[V]):
         """Microseconds for which a row is kept after its last change."""
         self.cache_max = max(1, cache)
         self.codec = codec
-        # These three are never replaced: generated code holds them.
+        # These three objects are never replaced, because generated code refers to them.
         self.rows: dict[str, Any] = {}
         """Rows that are known; none for a key without a row."""
         self.touched: dict[str, Any] = {}

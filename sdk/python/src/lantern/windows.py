@@ -102,7 +102,7 @@ def _escaped(part: str) -> str:
 
 
 def _row_key(tenant: str, rest: str) -> str:
-    """The key of a row with all values of an owner."""
+    """The key of the row that has all values of an owner."""
     return f"{_escaped(tenant)}/{rest}"
 
 

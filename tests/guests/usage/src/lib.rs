@@ -92,7 +92,7 @@ impl Projection for Usage {
         row.readings += 1;
         row.late += u64::from(late > 0);
         row.wh = wh;
-        // Fails after a write, so that the host must discard a write.
+        // This fails after a row was written, so that the host must discard the write.
         if wh < 0 && row.readings < ENOUGH {
             return Err(Error::new("a negative reading of a new meter"));
         }

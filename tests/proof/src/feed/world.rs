@@ -282,9 +282,10 @@ impl World {
         }
     }
 
-    /// Returns the server dies, and some or all of the commits without a sync are lost. Their
-    /// events are committed again under numbers that were never used; one new commit may contain
-    /// the events of several lost ones. `below` returns a random number below its argument.
+    /// Simulates that the server dies, and that some or all of the commits without a sync are lost.
+    /// Their events are committed again under numbers that were never used. One new commit may
+    /// contain the events of several lost commits. `below` returns a random number below its
+    /// argument.
     pub fn crash(&self, below: &mut dyn FnMut(usize) -> usize) {
         let mut state = self.state.lock();
         let state = &mut *state;

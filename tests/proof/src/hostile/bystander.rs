@@ -32,7 +32,7 @@ pub enum Window {
     Baseline = 0,
     /// A hostile guest is loaded and runs.
     Hostile = 1,
-    /// More hostile guests than the server has threads run.
+    /// More hostile guests run than the server has threads.
     Many = 2,
 }
 

@@ -1,4 +1,4 @@
-//! Tests damage, and of disks that fail or lose power.
+//! Tests damage, and disks that fail or lose power.
 
 use std::io;
 use std::sync::Mutex;
