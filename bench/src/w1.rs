@@ -22,7 +22,7 @@ pub(crate) enum Phase {
     Prepare,
     /// Fold with Lantern, into tables that are empty.
     Fold,
-    /// Fold once more with Lantern, in place of what [`Phase::Fold`] left.
+    /// Rebuild with Lantern: fold the log again, and replace the tables of [`Phase::Fold`].
     Rebuild,
     /// Fold with plain Rust.
     Native,

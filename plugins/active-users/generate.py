@@ -31,7 +31,8 @@ def events():
 
 
 def hash_of(user):
-    """An account of each user; two users share one."""
+    """Returns the number of a user's account. Every two users share an
+    account."""
     return int(user[1:]) // 2
 
 

@@ -45,7 +45,8 @@ def generate():
 
 
 def expected():
-    """Folds the events one by one, and looks at all sales of a product each time."""
+    """Computes the expected rows and alerts. For each event it adds up all
+    recent sales of the product again."""
     rows, sales, alerts, parked = {}, {}, [], 0
     newest = watermark = None
     rank = {"ok": 0, "low": 1, "out": 2}

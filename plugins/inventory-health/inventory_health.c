@@ -69,7 +69,7 @@ static struct week read_week(lantern_text product, int64_t day) {
     return week;
 }
 
-/* Moves the week on, so that it ends with `day` or later. */
+/* Moves the seven days forward, so that the last of them is `day` or later. */
 static void advance(struct week *week, int64_t day) {
     for (int left = DAYS; week->day < day && left; left--) week->sold[slot(++week->day)] = 0;
     if (week->day < day) week->day = day;
@@ -104,7 +104,8 @@ static void warn(const struct product *row, lantern_time time) {
     lantern_emit(ALERT, row->product, time, lantern_written(&data));
 }
 
-/* Sets what follows from stock and sales, and emits an event if the status is worse. */
+/* Sets the columns that are computed from stock and sales. Emits an event if the status is now
+ * worse. */
 static void judge(struct product *row, lantern_time time) {
     int before = severity(row->status);
     row->days_left.set = row->sold_7d > 0;
@@ -153,7 +154,7 @@ static void apply(const lantern_event *event) {
     judge(row, event->time);
 }
 
-/* A day is over: the oldest one leaves the week. */
+/* A day is over: the sales of the oldest of the seven days no longer count. */
 static void on_timer(const lantern_timer *timer) {
     int64_t day = day_of(timer->watermark);
     struct week week = read_week(timer->key, day);

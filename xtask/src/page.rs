@@ -1,4 +1,4 @@
-//! The web page: builds its files, which the server's build puts into the binary.
+//! Builds the files of the web page, which the server's build puts into the binary.
 
 use std::path::PathBuf;
 

@@ -30,7 +30,7 @@ pub(super) async fn next_to(options: &Options, of: &Fold) -> Result<Figures> {
     Ok(figures)
 }
 
-/// Folds the events of `log` that follow after each key occurred once.
+/// Folds the events of `log`, without the first ones, which have each key once.
 fn fold(log: &KeyedLog) -> Result<Figures> {
     let mut sums = Sums::default();
     fold_range(log, 0..log.fill(), &mut sums)?;

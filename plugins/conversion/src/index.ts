@@ -83,7 +83,8 @@ export default projection({
       reach(own, 0, 0, 0);
       return;
     }
-    // A step again changes nothing; one that is too early is outside.
+    // A repeated step changes nothing. A step that comes too early counts in
+    // `outside`.
     if (step <= journey.step) return;
     if (step !== journey.step + 1) {
       totals.row(journey.group).outside += 1;

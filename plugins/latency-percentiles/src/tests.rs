@@ -15,14 +15,15 @@ fn request(time: &str, duration_ms: Value) -> TestEvent {
     TestEvent::new("request.completed").at(time).json(&data)
 }
 
-/// Returns the value such that `percent` of 100 of the sorted values are not greater.
+/// Returns the percentile of the sorted values: the smallest value such that at least `percent` per
+/// cent of the values are not greater.
 fn exact(sorted: &[i64], percent: usize) -> i64 {
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
     sorted[rank - 1]
 }
 
-/// Compares every row with percentiles of the sorted durations, which are read from the
-/// text of the sample. A sketch states an error of 1/128 of the value.
+/// Compares every row with percentiles of the sorted durations, which are read from the text of the
+/// sample. A percentile of a sketch may differ by 1/128 of its value.
 fn check_sample(parameters: &str, length: usize, rest: &str) -> usize {
     let mut durations: BTreeMap<String, Vec<i64>> = BTreeMap::new();
     let mut failures: BTreeMap<String, u64> = BTreeMap::new();
@@ -84,7 +85,7 @@ fn a_window_is_written_once_and_later_requests_are_late() {
     host.feed([
         request("2026-03-01T12:00:10Z", json!(10)),
         request("2026-03-01T12:01:05Z", json!(30)),
-        // In time: the newest request is less than 10 s past the end.
+        // This request is in time: the newest one is less than 10 s past the end of its window.
         request("2026-03-01T12:00:59Z", json!(20)),
     ]);
     assert!(host.rows("latencies").is_empty());

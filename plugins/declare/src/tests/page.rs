@@ -11,7 +11,7 @@ use crate::expression::functions::FUNCTIONS;
 
 const PAGE: &str = include_str!("../../../../docs/guide/declarations.md");
 
-/// Returns the code blocks of the page in a language: the texts between ` ``` ` and the language.
+/// Returns the texts of all code blocks of the page that are marked with this language.
 fn blocks<'a>(language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     let after = PAGE.split(fence.as_str()).skip(1);

@@ -159,7 +159,8 @@ fn table() -> impl Strategy<Value = Table> {
             columns: columns
                 .into_iter()
                 .map(|(it, filter)| match it {
-                    // All columns with `last` in a row have the value of the same event.
+                    // All columns of a row with the aggregate `last` must have the value of the
+                    // same event, so they get no filter of their own.
                     Aggregate::Last(_) => (it, None),
                     it => (it, filter),
                 })
@@ -411,8 +412,8 @@ impl Table {
         rows.into_iter().map(|(key, events)| (key, row(events))).collect()
     }
 
-    /// Returns whether the event has a value for each part of the key, if it passes the conditions
-    /// before.
+    /// Returns whether the event is not parked: it does not pass the filter, or it has a value for
+    /// each part of the key.
     fn accepts(&self, facts: &Facts) -> bool {
         !Condition::holds(self.filter.as_ref(), facts)
             || self.key.iter().all(|part| part.value(facts).is_some())
