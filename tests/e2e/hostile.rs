@@ -87,7 +87,8 @@ async fn parked_events_are_retried_in_order_and_dropped_by_request_only() {
     let server = rogue(r#"{"by_subject":true}"#).await;
     server.events(probes("fail")).await.unwrap();
     server.caught_up("rogue").await.unwrap();
-    // From event 120 on, the events of the subject s0 wait: 16 of its 40 events.
+    // Event 120 of the subject `s0` fails, and the later events of `s0` wait. So 16 of its 40
+    // events are parked.
     let parked = server.get("/v1/projections/rogue/parked?limit=100").await.unwrap();
     assert_eq!(parked["total"], 16);
     let kinds: Vec<_> =

@@ -2,9 +2,11 @@
 
 /** The bounds of pauses, in milliseconds. */
 export interface Pauses {
-  /** The longest first pause. It doubles with every failure. */
+  /**
+   * The upper limit of the pause after the first failure. It doubles with every further failure.
+   */
   minMs: number;
-  /** The longest pause. */
+  /** The maximum of this limit. */
   maxMs: number;
 }
 

@@ -119,9 +119,12 @@ export interface Options {
   idleMs?: number;
   /** How long connecting may take, from the ticket to the server's `welcome`; 10,000 by default. */
   connectMs?: number;
-  /** The longest first pause before a reconnect, which doubles with every failure; 250 by default. */
+  /**
+   * The longest pause before the first try to reconnect. It doubles with every failure; 250 by
+   * default.
+   */
   backoffMinMs?: number;
-  /** The longest pause before a reconnect; 30,000 by default. */
+  /** The longest pause before any try to reconnect; 30,000 by default. */
   backoffMaxMs?: number;
   /** When the server shuts down, its clients reconnect at random times within this period; 2,000 by default. */
   shutdownSpreadMs?: number;

@@ -1,11 +1,12 @@
-//! For a topic whose query has a filter or columns: keeps the newest commits, each with only the
-//! changes that the topic's readers can see. These changes are computed once for all readers, in
-//! the order of the commits.
+//! Keeps the newest commits of a topic whose query has a filter or selects columns. Each commit is
+//! kept with only those changes that the topic's readers can see. These changes are computed once
+//! for all readers, in the order of the commits.
 //!
-//! To leave out changes that no reader can see, this module remembers what readers have for the
-//! keys that changed last. It does not know what readers have for a key before it sees the first
-//! change of the key, so it always passes this change on. If the query does not select the row, the
-//! change is passed on as a deletion, which has no effect for a reader that does not have the row.
+//! To leave out changes that no reader can see, this module remembers which rows readers have under
+//! the keys that changed last. Before the first change of a key, it does not know which row readers
+//! have under the key, so it always passes this change on. If the query does not select the row,
+//! the change is passed on as a deletion, which has no effect for a reader that does not have the
+//! row.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, RandomState};

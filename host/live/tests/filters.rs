@@ -1,4 +1,4 @@
-//! Subscriptions with a filter and columns.
+//! Tests subscriptions whose queries have a filter or select columns.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 

@@ -1,5 +1,5 @@
-//! Tests tokens, ETags, cursors, offsets and ids that could be mistaken for those of another
-//! history of the log.
+//! Tests that tokens, ETags, cursors, offsets and ids of one history of the log are not mistaken
+//! for those of another, for instance after a backup was restored.
 
 use std::path::Path;
 
