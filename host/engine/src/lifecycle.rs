@@ -553,7 +553,7 @@ impl Engine {
     }
 }
 
-/// Stops the shards of a build permanently. It waits for their steps to end, and drops the shards.
+/// Stops the shards of `build` permanently. It waits for their steps to end, and drops the shards.
 pub(crate) fn lock_and_close(build: &VersionBuild) -> Vec<MutexGuard<'_, Option<Shard>>> {
     build.handles.iter().for_each(|handle| handle.deleted.store(true, Ordering::Release));
     let mut guards: Vec<_> = build.handles.iter().map(|handle| handle.shard.lock()).collect();

@@ -41,8 +41,8 @@ impl Engine {
         let fresh = record.version(version).expect("just changed").clone();
         let fresh = Arc::new(VersionBuild::open(&self.ports, &record, &fresh));
         fresh.plugin.lock().clone_from(&build.plugin.lock());
-        // The record and the build are replaced together, because the old tables must not be read
-        // under the new epoch.
+        // The record of the projection and the shards of the version are replaced together, because
+        // the old tables must not be read under the new epoch.
         if let Some(p) = self.registry.write().get_mut(projection) {
             p.record = record.clone();
             p.builds.insert(version.clone(), fresh.clone());
@@ -55,9 +55,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Prepares the states for the next rebuild of `build`. If the log does not have all events
-    /// that the build has emitted, the missing events are copied into these states. Returns the
-    /// offsets from which the rebuild must emit events again.
+    /// Prepares the states for the rebuild that replaces `build`. If the log does not have all
+    /// events that `build` has emitted, the missing events are copied into these states. Returns
+    /// the offsets from which the rebuild must emit events again.
     fn unsent_of_previous_build(
         &self,
         build: &VersionBuild,

@@ -48,7 +48,8 @@ impl Projection {
     }
 }
 
-/// One build of a version: its shards, with their states since the last rebuild.
+/// The shards of a version, with their states since the version was last rebuilt. A rebuild
+/// replaces this value by another one.
 pub(crate) struct VersionBuild {
     pub(crate) version: VersionRecord,
     pub(crate) manifest: Arc<Manifest>,
@@ -64,8 +65,8 @@ impl VersionBuild {
         self.handles.iter().fold(0, |all, handle| all.rotate_left(7) ^ handle.born)
     }
 
-    /// Returns the feed's epoch, if this build belongs to the active version of `record`; otherwise
-    /// an empty text.
+    /// Returns the feed's epoch, if these shards are those of the active version of `record`;
+    /// otherwise an empty text.
     pub(crate) fn epoch(&self, record: &ProjectionRecord) -> String {
         record.epoch(self.born())
     }

@@ -25,8 +25,8 @@ use crate::sync_policy::{CommitSync, NextCommit};
 use crate::ticks::Ticker;
 use crate::{EngineConfig, log_check};
 
-/// While a commit is in progress, the fold may apply this many times `commit_bytes` before the next
-/// commit is due.
+/// While a commit is in progress, the next commit is due when the fold has written `commit_bytes`
+/// multiplied by this factor.
 const COMMIT_AHEAD: usize = 4;
 
 /// The parts from which a shard is created.
@@ -138,8 +138,8 @@ impl Shard {
     }
 
     /// Returns whether a commit is due although there are more events to fold. It is due if enough
-    /// was applied, or if the last commit was long ago. While a commit is in progress, the fold
-    /// first applies up to [`COMMIT_AHEAD`] times as much.
+    /// was applied, or if the last commit was long ago. While a commit is in progress, the next one
+    /// is due only when the fold has written [`COMMIT_AHEAD`] times `commit_bytes`.
     fn commit_is_due(&self, now: Duration) -> bool {
         let (config, bytes) = (&self.state.config, self.state.buffer.bytes());
         let due = self.commits.age(now) >= Duration::from_millis(config.commit_ms);

@@ -201,7 +201,8 @@ fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
     )))
 }
 
-/// Deletes the folder of a build. If the folder of the projection is empty then, it is deleted too.
+/// Deletes a folder that contains the states of a version. If the folder of the projection is empty
+/// then, it is deleted too.
 fn delete_build(on: &dyn Disk, dir: &Path) -> io::Result<()> {
     let aside = dir.with_extension(REMOVED);
     // The folder is renamed first. Otherwise a crash could leave only some of its files, and these

@@ -92,13 +92,13 @@ pub struct Model {
     live: bool,
     /// The offsets at which the version begins or stops to serve readers.
     switches: VecDeque<(Offset, bool)>,
-    /// After a rebuild, the offset from which this build emits events. The previous build has
-    /// emitted the earlier ones.
+    /// After a rebuild, the offset from which the version emits events again. It emitted the
+    /// earlier ones before the rebuild.
     pub emit_from: Offset,
-    /// If the previous build had fired only some of the timers at `emit_from`: the number
-    /// of events that those timers had emitted.
+    /// If only some of the timers at `emit_from` had fired before the rebuild: the number of events
+    /// that those timers had emitted.
     pub tick_sent: Option<u64>,
-    /// As `tick_sent`, but for this build, when a rebuild replaced it.
+    /// The same as `tick_sent`, at the moment when the next rebuild replaces these tables.
     pub half_tick: Option<u64>,
     /// How many events the timers of the current tick have emitted.
     in_tick: u64,

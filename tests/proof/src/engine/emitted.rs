@@ -95,8 +95,8 @@ pub(super) struct Account<'a> {
 impl Account<'_> {
     /// Checks that each emitted event is in at most one place. If `whole`, each expected event must
     /// be in exactly one place, and each event must be expected. Otherwise, events may be missing
-    /// or unexpected, because some builds may be in the middle of a tick, which is not a state of
-    /// the model.
+    /// or unexpected, because some versions may be in the middle of a tick, and the model has no
+    /// states within a tick.
     pub(super) fn check(&self, events: &[Event], whole: bool) -> Result<()> {
         let perhaps = |id: &str| self.perhaps.and_then(|perhaps| perhaps.get(id));
         let gone = |id: &String| self.gone.is_some_and(|gone| gone.contains(id));

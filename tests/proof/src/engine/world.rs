@@ -858,7 +858,8 @@ impl Shown {
     }
 
     fn commit(&mut self, commit: &PublishedCommit) -> Result<()> {
-        // The commit may have been published before the build began to serve readers.
+        // The commit may have been published before these tables became the active ones. Then it
+        // has another epoch.
         if commit.epoch != self.epoch {
             return Ok(());
         }

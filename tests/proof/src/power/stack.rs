@@ -434,7 +434,7 @@ impl Stack {
                 _ => None,
             });
             check_shown(&id, &meta, marks)?;
-            // A build with this id may have been deleted and created again, so its numbers may
+            // A version with this id may have been deleted and created again, so its numbers may
             // begin again.
             let committed = committed.next_back().unwrap_or(0);
             let context = || format!("shard {id:?} at {}", meta.next);
