@@ -86,14 +86,14 @@ impl ShardPoint {
     }
 }
 
-/// Identifies a shard's history up to a point: two histories with equal proofs folded the same
-/// events and took the same decisions.
+/// Identifies a shard's history up to a point: two histories with equal proofs have folded the same
+/// events, with the same retries and drops of parked events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardProof {
     /// The incarnation of the log that wrote the last event before the point; see
     /// [`crate::Log::incarnation_at`].
     pub incarnation: u64,
-    /// The digest of all decisions up to the point; see [`crate::DecisionRecord::digest`].
+    /// The digest of all retries and drops up to the point; see [`crate::DecisionRecord::digest`].
     pub decided: u64,
 }
 
@@ -126,8 +126,8 @@ impl Checkpoint {
         Self::new(metas.into_iter().map(|meta| (ShardPoint::of(meta), ShardProof::of(meta))))
     }
 
-    /// Returns a copy that contains only offsets and decisions, and therefore has fewer bytes when
-    /// it is encoded. It is for readers that do not resume from it.
+    /// Returns a copy whose points contain only the next offset and the number of retries and
+    /// drops. It has fewer bytes when it is encoded. It is for readers that do not resume from it.
     #[must_use]
     pub fn coarse(&self) -> Self {
         let coarse = |point: &ShardPoint| {

@@ -300,7 +300,8 @@ pub struct ShardMeta {
     /// event was folded, or if the log does not know its incarnation.
     #[serde(default)]
     pub incarnation: u64,
-    /// The digest ([`DecisionRecord::digest`]) of the last decision; 0 if there was none.
+    /// The digest ([`DecisionRecord::digest`]) of the last retry or drop of parked events; 0 if
+    /// there was none.
     #[serde(default)]
     pub decided: u64,
     /// The upper bound of the commits without a sync, which the last durable commit stored for the

@@ -220,7 +220,7 @@ impl View {
     /// it does.
     ///
     /// # Errors
-    /// Returns [`StoreError`] if the decisions cannot be read.
+    /// Returns [`StoreError`] if the records of retries and drops cannot be read.
     pub fn checkpoint_at(&self, points: &[ShardPoint]) -> Result<Option<Checkpoint>, StoreError> {
         if points.len() != self.shards.len() {
             return Ok(None);

@@ -1,11 +1,10 @@
 //! Folds the log of one shard again, in a separate state.
 //!
-//! A shard's state is a function of the log and of the retries and drops of parked events.
-//! So the fold repeats the decisions that the live state has stored, at the same offsets.
-//! The live shard continues meanwhile, and is only read. The fold follows its committed
-//! offset. When it is close to that offset, it takes a snapshot of the live state and folds
-//! up to the snapshot's next offset. It takes the snapshot no earlier, because snapshots
-//! keep old pages in use.
+//! A shard's state is a function of the log and of the retries and drops of parked events. So the
+//! fold repeats the retries and drops that the live state has stored, at the same offsets. The live
+//! shard continues meanwhile, and is only read. The fold follows its committed offset. When it is
+//! close to that offset, it takes a snapshot of the live state and folds up to the snapshot's next
+//! offset. It takes the snapshot no earlier, because snapshots keep old pages in use.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -68,7 +67,7 @@ pub(crate) type FoldPace<'a> = &'a mut dyn FnMut(&FoldStep) -> bool;
 /// Another fold of one shard.
 pub(crate) struct ReferenceFold {
     pub(crate) shard: Shard,
-    /// How many decisions were repeated.
+    /// How many retries and drops were repeated.
     pub(crate) decisions: u64,
     log: Arc<dyn Log>,
     handle: Arc<ShardHandle>,
@@ -163,7 +162,7 @@ impl ReferenceFold {
         Ok(snapshot)
     }
 
-    /// Folds up to `target`, and repeats the decisions that `live` has stored for offsets
+    /// Folds up to `target`, and repeats the retries and drops that `live` has stored for offsets
     /// up to `target`.
     fn fold_to(
         &mut self,

@@ -71,8 +71,8 @@ fn retries_and_drops_are_repeated_at_the_same_offsets() {
     world.log.append_to(P0, (400..450).map(|n| event(n, &format!("s{}", n % 7), "ok")));
     world.settle();
     assert_eq!(is_same(&world).partitions[0].decisions, 4);
-    // Missing records of decisions give the verdict `unverifiable`, because they do not prove
-    // damage.
+    // Missing records of retries and drops give the verdict `unverifiable`, because they do not
+    // prove damage.
     tamper(&world, Space::Meta, &lantern_core::DecisionRecord::key(1), None);
     assert_eq!(verify(&world).verdict, Verdict::Unverifiable);
 }

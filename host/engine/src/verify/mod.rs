@@ -1,11 +1,10 @@
 //! Folds the log again next to a live state, and compares the results.
 //!
-//! A shard's state is a function of the log and of the retries and drops of parked events,
-//! and of nothing else. So another fold of the whole log, with the same decisions at the
-//! same offsets, must give the same state. If the states differ, the state or the log is
-//! damaged, or the plugin is not deterministic. If the log cannot be folded again (its
-//! beginning is deleted, or limits have changed), the verdict is `unverifiable`, which is
-//! neither `same` nor `differs`.
+//! A shard's state is a function of the log and of the retries and drops of parked events, and of
+//! nothing else. So another fold of the whole log, with the same retries and drops at the same
+//! offsets, must give the same state. If the states differ, the state or the log is damaged, or the
+//! plugin is not deterministic. If the log cannot be folded again (its beginning is deleted, or
+//! limits have changed), the verdict is `unverifiable`, which is neither `same` nor `differs`.
 
 mod compare;
 mod status;

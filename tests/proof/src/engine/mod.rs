@@ -1,8 +1,8 @@
 //! Tests invariant 5 of `docs/proof.md`: state is the fold of the log up to the next offset.
 //!
-//! The engine runs on one thread, and all its ports are fakes. A random history consists of
-//! events, faults, restarts, versions and an operator's decisions. After each step everything
-//! that the engine committed, published and emitted is compared with the model.
+//! The engine runs on one thread, and all its ports are fakes. A random history consists of events,
+//! faults, restarts, versions, and an operator's retries and drops. After each step everything that
+//! the engine committed, published and emitted is compared with the model.
 
 mod cases;
 mod emitted;

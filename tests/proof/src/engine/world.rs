@@ -524,7 +524,7 @@ impl World {
 
     /// Retries or drops parked events, in the engine and in the model.
     fn decide(&mut self, choice: &Choice, retry: bool) -> Result<()> {
-        // A decision that fails in the middle may or may not have been carried out. Both are
+        // A retry or drop that fails in the middle may or may not have had its effect. Both are
         // correct.
         self.call_faults.store(0, Ordering::SeqCst);
         self.mend();
