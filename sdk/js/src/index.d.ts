@@ -421,7 +421,10 @@ export interface Advanced<V> {
 export interface Recent<V> {
   /** Adds an event's value and returns the window that ends with the key's newest event; null if the event is too late. */
   add(event: Event<any, any>, size: Duration, key: Key, value: Partial<V>): Slide<V> | null;
-  /** Advances the window of the key to which a timer belongs; null if it is not one of this table's. */
+  /**
+   * Advances the window of the key to which a timer belongs; null if the timer is not one of this
+   * table.
+   */
   advance(timer: Timer): Advanced<V> | null;
 }
 
