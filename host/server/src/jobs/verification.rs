@@ -139,7 +139,8 @@ fn log_result(projection: &str, status: &VerifyStatus) {
                 "the tables differ from the log"
             );
         }
-        // Retention has deleted the beginning of the log, as the settings require.
+        // This is no warning, because it can be as configured: for instance, retention has deleted
+        // the beginning of the log.
         Verdict::Unverifiable => {
             tracing::info!(projection, version, reason, "a projection cannot be verified")
         }

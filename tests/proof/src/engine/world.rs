@@ -51,15 +51,17 @@ pub struct Planted {
     pub model: Option<Flaw>,
 }
 
-/// Identifies a build: its version, and how often that version was rebuilt.
+/// Identifies the tables of a version between two rebuilds, which the code calls a build: the
+/// version, and how often it was rebuilt before.
 type BuildId = (String, u64);
 
 /// Something that the engine published to the readers.
 #[derive(Debug)]
 enum Published {
     Committed(Arc<PublishedCommit>),
-    /// The engine activated a build: the epoch (`None` if no version is active any more), the next
-    /// offset of the activated build at that moment, and the rows that a client sees first.
+    /// Readers now get other tables, of another version or rebuilt ones: their epoch (`None` if no
+    /// version is active any more), their next offset at that moment, and the rows that a client
+    /// sees first.
     Activated(Option<String>, Offset, Shown),
 }
 
@@ -128,9 +130,9 @@ pub struct World {
     /// The models at the last durable commit. A crash undoes everything after that commit.
     durable_models: BTreeMap<BuildId, Model>,
     serving: Option<BuildId>,
-    /// The prefix with which the ids of a build's emitted events begin, by build.
+    /// The prefixes with which the ids of emitted events begin.
     names: BTreeMap<BuildId, String>,
-    /// The events that deleted builds emitted.
+    /// The events that were emitted by versions, or before rebuilds, whose tables are deleted now.
     emitted_before: ById,
     /// The events that the log may or may not contain.
     perhaps: ById,
@@ -144,7 +146,8 @@ pub struct World {
     reconnects: Option<Before>,
     /// How often the projection was deleted.
     creation: u64,
-    /// For each epoch that a reader saw, the creation and the build that the epoch named.
+    /// For each epoch that a reader saw, what it identified: how often the projection had been
+    /// deleted before, and the tables.
     epochs: BTreeMap<String, (u64, BuildId)>,
     /// The bug that is planted in models.
     flaw: Option<Flaw>,
@@ -364,14 +367,15 @@ impl World {
         for build in gone {
             self.bury(&build);
         }
-        // The outboxes may also have contained emitted events of earlier builds.
+        // The outboxes may also have contained events that were emitted before a rebuild.
         let all = std::mem::take(&mut self.emitted_before);
         self.take_account(all, &events);
         self.creation += 1;
         Ok(Ok(()))
     }
 
-    /// Records which of the events `all`, which deleted builds emitted, are in the log.
+    /// Records which of the events `all` are in the log. The tables of the versions that emitted
+    /// them are deleted.
     fn take_account(&mut self, all: ById, events: &[Event]) {
         for (id, what) in all {
             if events.iter().any(|event| event.id == id) {
@@ -394,8 +398,8 @@ impl World {
         Ok(())
     }
 
-    /// Returns the model of the active build of `version`, if a fault interrupted the build in the
-    /// middle of a tick; otherwise `None`. The model has the events that the build had emitted by
+    /// Returns the model of `version`, if the version is active and a fault interrupted it in the
+    /// middle of a tick; otherwise `None`. The model has the events that the version had emitted by
     /// then.
     fn half_ticked(&mut self, version: &VersionId) -> Option<(BuildId, Model)> {
         let build = self.serving.clone().filter(|build| build.0 == version.0)?;
@@ -637,7 +641,7 @@ impl World {
         model
     }
 
-    /// Records that another build serves readers from offset `next` on.
+    /// Records that readers get other tables, whose next offset is `next`.
     fn activated(&mut self, epoch: Option<String>, next: Offset) -> Result<()> {
         let Some(epoch) = epoch else {
             self.serving = None;
@@ -650,10 +654,10 @@ impl World {
         let before = self.serving.replace(build.clone());
         let changed = [Some(build.clone()), before.clone()];
         match before {
-            // The engine could not open the build's state at first, and has opened it now.
+            // The engine could not open the state at first, and has opened it now.
             Some(old) if old == build => (),
-            // A rebuild starts from scratch, and emits only the events that the previous build
-            // had not emitted.
+            // A rebuild starts from scratch, and emits only the events that were not emitted before
+            // it.
             Some(old) if old.0 == build.0 => {
                 let old = self.model(&old);
                 let (from, sent) = match old.next.cmp(&old.emit_from) {
@@ -689,7 +693,8 @@ impl World {
         Ok(())
     }
 
-    /// Keeps the events that a build emitted before it was deleted.
+    /// Removes the model of tables that are deleted, but keeps the events that were emitted with
+    /// them.
     fn bury(&mut self, build: &BuildId) {
         self.durable_models.remove(build);
         if let Some(model) = self.models.remove(build) {
@@ -698,7 +703,7 @@ impl World {
         }
     }
 
-    /// Returns the events that `build` put into the log according to `model`, by id.
+    /// Returns the events that were emitted to the log according to `model`, by id.
     fn emitted_of(&self, build: &BuildId, model: &Model) -> ById {
         let name = self.names.get(build).cloned().unwrap_or_default();
         let numbered = (0_u64..).zip(&model.emitted).filter(|(_, emitted)| emitted.live);
