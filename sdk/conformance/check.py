@@ -124,7 +124,8 @@ def fold(lantern, plugin, events, batch, checked):
     parameters = events.with_suffix(".parameters.json")
     if parameters.exists():
         command += ["--parameters", str(parameters)]
-    # The whole check of determinism is the same for all batches: it is made once.
+    # The complete check of determinism does not depend on `batch`, so it is made
+    # only once.
     if batch != BATCHES[-1] or not checked:
         command += ["--check-events", "0"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8")

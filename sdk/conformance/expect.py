@@ -2,9 +2,9 @@
 """Computes the expected results of the conformance suite from its definition in
 `README.md`.
 
-It shares no code with the host or an SDK, and goes about it in another way: it has no
-batches, timers only where the definition has them, windows from the watermark alone, and
-sketches from all values at the end.
+It shares no code with the host or an SDK, and computes in another way: it has
+no batches, and timers only where the definition has them. It computes windows
+from the watermark alone, and each sketch from all values at the end.
 
     python3 expect.py            writes expected/NAME.txt for every event file
     python3 expect.py --check    fails if a file differs from what it would write

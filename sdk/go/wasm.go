@@ -173,9 +173,9 @@ func witReject(cause uint32, message address, messageBytes uint32)
 //go:wasmimport lantern:projection/logging@0.2.0 log
 func witLog(cause, level uint32, message address, messageBytes uint32)
 
-// These variables keep values that are passed by address referenced during a call, because the
-// collector may run while the host allocates memory for its answer. They are global because the
-// memory of a stack could move.
+// These variables refer to the values that a call passes by their addresses, so that the collector
+// does not free them. It may run while the host allocates memory for its answer. They are global
+// because the memory of a stack could move.
 var (
 	passed  [4]any
 	results struct {

@@ -482,7 +482,7 @@ async fn a_client_returns_when_there_is_room_for_its_session() {
     server.restart(full);
     let refused = within(Client::connect(&server.url, options())).await;
     assert!(matches!(refused, Err(Error::Refused { code: 4429, .. })));
-    // These are the attempts of the client with the table, which the server refuses.
+    // Each attempt of the first client to reconnect is a session here, which the server refuses.
     let attempts = || server.sessions.lock().len();
     within(async {
         while attempts() < 4 {

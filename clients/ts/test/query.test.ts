@@ -1,4 +1,5 @@
-// Filters, columns and roll-ups: equal queries, resuming, errors, and the types of rows.
+// Tests filters, columns and roll-ups: equal queries, resuming, errors, and the types of
+// rows.
 import { afterEach, describe, expect, expectTypeOf, test } from "vitest";
 import WebSocket from "ws";
 import { type Client, connect } from "../src/index.js";

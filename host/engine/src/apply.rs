@@ -52,7 +52,7 @@ impl Applier<'_> {
         if outcome.is_err() {
             // Finds the last tick before the next offset at which nothing is due (no timer, and no
             // expiry of a row), and sets the watermark of this tick. A batch can span several
-            // ticks. If every batch ended at a tick, the shard would have the same watermark.
+            // ticks. So the shard gets the same watermark as if a batch had ended at every tick.
             let ShardState { meta, due_from, .. } = &mut *self.state;
             let passed =
                 |(offset, mark): &&(Offset, Timestamp)| *offset <= meta.next && *mark < *due_from;

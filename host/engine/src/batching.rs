@@ -288,7 +288,8 @@ impl Gatherer {
         let before = std::mem::replace(&mut gathered.watermark, mark);
         gathered.ticks.push((gathered.next, mark));
         // The batch always ends at the first watermark, and at a watermark that is lower than the
-        // one before. Only at such a tick is it known which timers and rows are due.
+        // one before. `limits.due` does not apply to these; what is due is found after the batch
+        // has ended.
         before == Timestamp::MIN
             || mark < before
             || mark >= limits.due

@@ -122,8 +122,8 @@ impl Engine {
             if let Some(p) = self.registry.write().get_mut(projection) {
                 p.builds.insert(version.id.clone(), fresh.clone());
             }
-            // Before its first commit, a state draws its random part of the epoch again each time
-            // it is opened.
+            // Until its first commit, a state gets another random part of its epoch each time it is
+            // opened.
             let readable = fresh.handles.iter().all(|handle| handle.store.is_some());
             if readable && record.active.as_ref() == Some(&version.id) {
                 self.ports.publish.activated(projection, Some(&fresh.epoch(&record)));

@@ -219,10 +219,10 @@ impl RecoveryTarget {
         Self(meta.ceiling)
     }
 
-    /// Returns whether all events are folded whose results readers may have seen. This is so if the
-    /// next offset in `meta` has reached the ceiling (the offset up to which readers may have seen
-    /// results), or if the shard is `at_end` of the log. The timers that are due at that offset
-    /// must also have fired (`ticked`).
+    /// Returns whether all events whose results readers may have seen are folded again. This is so
+    /// if the next offset in `meta` has reached the ceiling (the offset up to which readers may
+    /// have seen results), or if the shard is `at_end` of the log. The timers that are due at that
+    /// offset must also have fired (`ticked`).
     pub(crate) fn is_reached(&self, meta: &ShardMeta, ticked: bool, at_end: bool) -> bool {
         ticked && (at_end || meta.next >= self.0.next)
     }

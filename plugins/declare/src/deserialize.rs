@@ -178,7 +178,8 @@ impl<'de> Deserializer<'de> for &'de Node {
         }
     }
 
-    /// Returns a type that can have several forms gets a scalar as a list of one.
+    /// Reads a value whose type can have several forms. If the value is a scalar, the type gets it
+    /// as a list of one element, which still has its place.
     fn deserialize_tuple_struct<V: Visitor<'de>>(
         self,
         _name: &'static str,

@@ -168,7 +168,8 @@ macro_rules! visitor {
 
                     $($visit)*
                 }
-                // A form of its own, so that a scalar comes with its place.
+                // Our deserializer then passes a scalar as a list of one element, which still has
+                // its place.
                 deserializer.deserialize_tuple_struct("$forms", 0, Forms)
             }
         }

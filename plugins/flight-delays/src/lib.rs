@@ -1,5 +1,5 @@
-//! Counts departures, cancellations and delays of flights, by carrier, by origin and by hour, with
-//! the hour's weather joined in.
+//! Counts departures, cancellations and delays of flights, by carrier, by origin and by hour,
+//! together with the weather of the hour.
 //!
 //! Rows have sums and counts, which can be added over partitions, but no means, which
 //! cannot: a mean is `delay_min_sum / delays_known`. A departure with an unknown delay

@@ -33,7 +33,7 @@ fn second(second: i64) -> String {
 #[test]
 fn a_drop_is_raised_as_an_event_once() {
     let mut host = Harness::<RateAlerts>::with_parameters(SMALL);
-    // Four events in each of three windows, then two, then four again.
+    // Three windows have four events each, the next one has two, and the one after that four again.
     host.feed(orders((0..30).step_by(5).flat_map(|time| [time, time])));
     host.feed(orders([31, 32, 41, 42, 43, 44, 52]));
     assert_eq!(alerts(&host), [(second(30), json!("drop"), json!(2))]);
@@ -50,13 +50,14 @@ fn silence_is_a_drop_if_a_clock_goes_on() {
     host.feed(orders(0..30));
     assert_eq!(alerts(&host), []);
     host.feed((30..100).map(view));
-    // After that there is nothing left to compare with.
+    // After three empty windows there is nothing left to compare with, so there is no fourth alert.
     let raised = alerts(&host);
     let expected = [30, 40, 50].map(|time| (second(time), json!("drop"), json!(0)));
     assert_eq!(raised, expected);
     assert!(host.timers().is_empty());
 
-    // The next event starts again; the silence before it raises no alert.
+    // The next event starts the comparison again. The windows without events before it raise no
+    // alert.
     host.feed(orders([205]));
     host.feed([view(210)]);
     assert_eq!(alerts(&host).len(), 3);

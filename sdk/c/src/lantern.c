@@ -410,7 +410,8 @@ static lantern_event event_at(uint32_t i) {
     };
 }
 
-/* Undoes what the event in progress did, and rejects it; otherwise the call fails. */
+/* Undoes what the event in progress did, and rejects the event. If its changes cannot be undone,
+ * the call fails. */
 static void reject(size_t outbox_before) {
     if (ln_call.fault || !ln_undo_rows()) return;
     outbox_count = outbox_before;

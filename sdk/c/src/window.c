@@ -183,7 +183,7 @@ size_t lantern_close_sessions(const lantern_timer *timer, lantern_table *open, c
 
 /* ---- Sliding windows ----------------------------------------------------------------------------- */
 
-/* The most values of a key; a further event fails. */
+/* The maximum number of values of a key. With more, the event fails. */
 #define RECENT_MAX 16384
 
 typedef struct { int64_t armed, size, settled; } recent;

@@ -259,7 +259,7 @@ fn fold(
     plugins: &[Named],
     way: FoldVariant,
 ) -> Result<BTreeMap<(String, u32), String>> {
-    // Other experiments test that states survive a crash; here they may be in memory.
+    // Other experiments test that states survive a crash. Here the states may be in memory.
     let memory = Path::new("/dev/shm");
     let folder = match memory.is_dir() {
         true => tempfile::tempdir_in(memory)?,

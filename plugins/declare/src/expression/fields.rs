@@ -316,8 +316,8 @@ impl Fields {
             Returns::Same => wanted,
             Returns::Of(_) => None,
         };
-        // The first pass collects what the arguments say about each other, and the second pass uses
-        // it.
+        // The arguments may have to have the same kind. The first pass finds this kind, and the
+        // second pass also gives it to the arguments before the one that determined it.
         for _ in 0..2 {
             for (index, arg) in args.iter().enumerate() {
                 let known = match signature.parameter(index) {

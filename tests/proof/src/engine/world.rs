@@ -51,8 +51,8 @@ pub struct Planted {
     pub model: Option<Flaw>,
 }
 
-/// Identifies the tables of a version between two rebuilds, which the code calls a build: the
-/// version, and how often it was rebuilt before.
+/// Identifies a *build*: the tables of a version between two rebuilds. Consists of the version, and
+/// of how often it was rebuilt before.
 type BuildId = (String, u64);
 
 /// Something that the engine published to the readers.

@@ -16,9 +16,8 @@ use tokio::task::JoinHandle;
 
 /// The time between the arrival of an event and the next event.
 const PAUSE: Duration = Duration::from_millis(4);
-/// If the projection takes longer than this for an event, the events that should have been sent in
-/// the meantime, one for each such period, count as slow, too. Otherwise a stall of several seconds
-/// would be one slow event among thousands.
+/// If an event takes longer than this, it counts as several slow events, one for each period of
+/// this length. Otherwise a stall of several seconds would be one slow event among thousands.
 const STALL: Duration = Duration::from_millis(20);
 /// How many of the slowest events the report lists.
 const TOLD: usize = 8;

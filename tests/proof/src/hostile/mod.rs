@@ -311,8 +311,9 @@ impl AttackRun {
         self.judge(run, ("hostile plugins", "p99_hostile_ms", UNNOTICED)).await
     }
 
-    /// Compares the latencies, and ends the server. `hostile` names what has run in
-    /// parallel and its figure, and has the latency that always counts as acceptable.
+    /// Compares the latencies, and ends the server. `hostile` consists of a name for what has run
+    /// in parallel, the name of the figure that is reported, and the latency that is always
+    /// acceptable.
     async fn judge(self, run: &mut crate::Run<'_>, hostile: (&str, &str, Duration)) -> Result<()> {
         let (attack, figure, unnoticed) = hostile;
         self.victim.check().await?;
