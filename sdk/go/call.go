@@ -10,8 +10,8 @@ import (
 // problem is the reason why an event cannot be applied.
 type problem struct {
 	message string
-	// fault is set if the event in progress alone may not be the reason, or if its changes
-	// cannot be undone: the whole call then fails.
+	// fault is set if the reason may be something other than the event in progress, or if the
+	// changes of this event cannot be undone. The whole call then fails.
 	fault bool
 }
 

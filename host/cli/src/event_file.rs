@@ -157,7 +157,8 @@ impl EventFile {
     }
 }
 
-/// Replaces a line that `lantern events tail --json` has printed by the event in it.
+/// If the line at `from` is an output line of `lantern events tail --json`, keeps only the event
+/// that the line contains.
 fn unwrap(bytes: &mut Vec<u8>, from: usize) {
     #[derive(serde::Deserialize)]
     struct Tailed<'a> {
@@ -170,7 +171,8 @@ fn unwrap(bytes: &mut Vec<u8>, from: usize) {
     }
     let Ok(tailed) = serde_json::from_slice::<Tailed<'_>>(&bytes[from..]) else { return };
     let event = tailed.event.get().as_bytes().to_vec();
-    // A CloudEvent has no member `event` whose value is an object, so this line is a CloudEvent.
+    // In the output of `tail`, the member `event` is an object. Here it is not, so the line itself
+    // is a CloudEvent, with an extension attribute `event`.
     if !event.starts_with(b"{") {
         return;
     }
