@@ -39,6 +39,6 @@ pub fn encode_cursor(epoch: &str, key: &str, at: &Checkpoint) -> String {
 }
 
 fn uri(query: &str) -> Result<Uri, Problem> {
-    // The HTTP library refuses other text before it reaches the API.
+    // The HTTP library refuses a text that cannot be part of a URI, before it reaches the API.
     format!("/?{query}").parse().map_err(|e| Problem::new("LAN-0403", format!("`{query}`: {e}")))
 }
