@@ -193,3 +193,32 @@ async fn a_server_started_on_a_full_disk_is_not_ready_until_there_is_room() {
         tokio::time::sleep(std::time::Duration::from_millis(200)).await;
     }
 }
+
+/// Without the cache of compiled code, a server compiles the interpreters in the background at its
+/// start, which takes longer than anybody waits for a server to stop.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_compiles_interpreters_stops_before_they_are_compiled() {
+    let home = tempfile::tempdir().unwrap();
+    let cache = home.path().join("cache");
+    let settings = [
+        "plugin.compile_interpreters=true".to_owned(),
+        format!(
+            "plugin.interpreters_dir={:?}",
+            lantern_tests::interpreters().display().to_string()
+        ),
+        format!("plugin.cache_dir={:?}", cache.display().to_string()),
+    ];
+    let settings: Vec<&str> = settings.iter().map(String::as_str).collect();
+    let mut server = Server::start_in(&home.path().join("data"), "127.0.0.1:0", &settings).unwrap();
+    let child = format!("pgrep -P {} -f __compile", server.pid());
+    let started = Instant::now();
+    while !Command::new("sh").args(["-c", &child]).output().unwrap().status.success() {
+        assert!(started.elapsed() < PATIENCE, "nothing is compiled");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert!(server.stop().unwrap().success());
+    let compiled = std::fs::read_dir(&cache).map_or(0, |files| files.count());
+    assert!(compiled < 3, "the server stopped after all three interpreters were compiled");
+    server.restart().unwrap();
+    assert!(server.text("/healthz").await.unwrap().contains("ok"));
+}

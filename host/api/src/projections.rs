@@ -163,8 +163,8 @@ pub struct ShardStatus {
     /// The number of events that the shard has not read yet; `null` while the log's end is
     /// unknown. An upper bound if offsets have gaps.
     pub lag_events: Option<u64>,
-    /// Event time that is not applied yet, in milliseconds; 0 when caught up, `null`
-    /// while the log's end is unknown.
+    /// Event time that is not applied yet, in milliseconds, and at most the time since the
+    /// shard had read the whole log; 0 when caught up, `null` while the log's end is unknown.
     pub lag_ms: Option<u64>,
     /// The number of the last commit.
     pub commit: u64,

@@ -62,7 +62,9 @@ pub enum ViewError {
     #[error("there is no projection `{0}`")]
     NoProjection(String),
     /// The projection has no active version yet.
-    #[error("projection `{0}` serves no version yet: its first one is still catching up")]
+    #[error(
+        "projection `{0}` serves no version yet: `lantern plugin status {0}` shows whether its first one is still catching up or has stopped"
+    )]
     NotActive(String),
     /// The projection has no such version.
     #[error("projection `{0}` has no version `{1}`")]

@@ -104,8 +104,8 @@ pub struct EngineConfig {
     pub log_lines_max: usize,
     /// The number of events of the log that the determinism check of an upload folds.
     pub check_events: usize,
-    /// The maximum fuel that one fold of the determinism check may use. A plugin that
-    /// uses more is refused.
+    /// The maximum fuel that one fold of the determinism check may use. If a plugin uses
+    /// more, it is checked with fewer events, and refused if they would be fewer than 100.
     pub check_fuel: u64,
     /// The wait after the first fault of the host (a full disk, a log that cannot be
     /// read), in milliseconds. Each further fault doubles it, up to

@@ -7,7 +7,7 @@ use std::time::Duration;
 use lantern_core::{
     AppendDone, Chunk, Events, KeyRange, Log, LogError, LogRead, Manifest, Offset, Offsets,
     OutboxEvent, PartitionBounds, PartitionId, Plugin, ReadStore, ShardId, ShardStore, Space,
-    StateStores, Timestamp, TypeFilter, VersionId, View, Waker, dump,
+    StateStores, StoreError, Timestamp, TypeFilter, VersionId, View, Waker, dump,
 };
 use parking_lot::Mutex;
 
@@ -25,16 +25,22 @@ const CHUNK_EVENTS: usize = 4_096;
 const VARIED_SEED: u64 = 4;
 /// The maximum number of events in one batch if batch sizes vary.
 pub(crate) const VARIED_EVENTS_MAX: usize = 1_024;
-/// If instances are dropped, one is dropped after about one step in this number.
+/// If instances are dropped, the first are dropped after about one step in this number.
 pub(crate) const DROP_EVERY: u64 = 3;
+/// After this many dropped instances, instances are dropped a little less often. To start an
+/// interpreter takes as much fuel as hundreds of events.
+const DROPS_AT_FIRST: u64 = 8;
+/// A plugin is refused if the determinism check runs out of fuel within twice this number of
+/// events.
+const CHECKED_EVENTS_MIN: usize = 100;
 
 /// Options for a fold. The result must be the same for all options.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FoldOptions {
     /// The maximum number of events in one call of the plugin.
     pub batch_events: usize,
-    /// If set, the plugin's instance is dropped after about one step in three. The value is the
-    /// seed that decides after which steps.
+    /// If set, the plugin's instance is dropped after about one step in three, and less and less
+    /// often after that. The value is the seed that decides after which steps.
     pub drop_instances: Option<u64>,
     /// Whether the size of each batch is chosen from 1, 7, 64 and 1,024 events, up to
     /// `batch_events`. The seed in `drop_instances` decides which size; without a seed the sizes do
@@ -96,7 +102,7 @@ pub fn fold(
     progress: FoldProgress<'_>,
 ) -> Result<FoldResult, EngineError> {
     let bounds = Within { fuel_max: None, progress };
-    fold_within(plugin, log, partition, stores, config, options, bounds)
+    fold_within(plugin, log, partition, stores, config, options, bounds).map_err(Into::into)
 }
 
 /// Limits a fold, and reports its progress.
@@ -104,6 +110,39 @@ struct Within<'a> {
     /// The fold fails if the plugin uses more fuel than this.
     fuel_max: Option<u64>,
     progress: FoldProgress<'a>,
+}
+
+/// Why a fold did not end.
+enum FoldError {
+    /// The plugin used more fuel than [`Within::fuel_max`].
+    Spent {
+        /// The offset of the first event that was not applied.
+        next: Offset,
+        /// A sentence for the author of the plugin.
+        reason: String,
+    },
+    Other(EngineError),
+}
+
+impl From<EngineError> for FoldError {
+    fn from(error: EngineError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<StoreError> for FoldError {
+    fn from(error: StoreError) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+impl From<FoldError> for EngineError {
+    fn from(error: FoldError) -> Self {
+        match error {
+            FoldError::Spent { reason, .. } => Self::Plugin(reason),
+            FoldError::Other(error) => error,
+        }
+    }
 }
 
 /// Opens a shard with the state `store`, which has applied no events yet.
@@ -147,7 +186,7 @@ fn fold_within(
     config: &EngineConfig,
     options: FoldOptions,
     within: Within<'_>,
-) -> Result<FoldResult, EngineError> {
+) -> Result<FoldResult, FoldError> {
     let Within { fuel_max, progress } = within;
     let store = stores.scratch()?;
     let lines = Arc::new(Mutex::new(Vec::new()));
@@ -155,7 +194,7 @@ fn fold_within(
     let mut shard = open_shard(plugin, partition, store.clone(), config, logs)?;
     shard.runner.fuel_max = fuel_max;
     let mut pattern = options.drop_instances;
-    let mut halted = None;
+    let (mut halted, mut dropped) = (None, 0);
     loop {
         let batch_events = options.next_batch(pattern);
         let limits =
@@ -174,15 +213,18 @@ fn fold_within(
                 let spent = fuel_max.is_some_and(|most| shard.runner.usage.fuel > most);
                 // If the plugin used too much fuel, the plugin is the reason; all other faults are
                 // faults of the machine.
-                let error = if spent { EngineError::Plugin } else { EngineError::Host };
-                return Err(error(reason));
+                return Err(match spent {
+                    true => FoldError::Spent { next: shard.state.meta.next, reason },
+                    false => EngineError::Host(reason).into(),
+                });
             }
         }
         progress(shard.state.meta.next);
         if let Some(seed) = &mut pattern {
             *seed = next_pattern(*seed);
-            if seed.is_multiple_of(DROP_EVERY) {
+            if seed.is_multiple_of(DROP_EVERY + dropped / DROPS_AT_FIRST) {
                 shard.runner.drop_instance();
+                dropped += 1;
             }
         }
     }
@@ -226,7 +268,8 @@ pub fn sample(
 
 /// Checks whether a plugin is deterministic. It folds each partition of a sample with batches of
 /// 1,000, 7 and 1 events, with and without dropped instances, and compares the results. Returns the
-/// number of events in the sample.
+/// number of events in these folds. A plugin that uses much fuel is checked with fewer events than
+/// the sample has: with half of those that [`EngineConfig::check_fuel`] is enough for.
 ///
 /// # Errors
 /// Returns [`EngineError::Nondeterministic`] with the first difference, or an error of [`fold`].
@@ -236,38 +279,53 @@ pub fn determinism(
     stores: &dyn StateStores,
     config: &EngineConfig,
 ) -> Result<u64, EngineError> {
+    let mut compared = 0;
     for events in sample.iter().filter(|events| events.len() > 0) {
-        compare(plugin, events, stores, config)?;
+        compared += compare(plugin, events, stores, config)?;
     }
-    Ok(sample.iter().map(|events| events.len() as u64).sum())
+    Ok(compared)
 }
 
+/// Compares the folds of one partition. Returns the number of events in them.
 fn compare(
     plugin: &Arc<dyn Plugin>,
     sample: &EventList,
     stores: &dyn StateStores,
     config: &EngineConfig,
-) -> Result<(), EngineError> {
-    let folded = |batch_events, drop_instances| {
+) -> Result<u64, EngineError> {
+    let folded = |sample: &EventList, batch_events, drop_instances| {
         let options = FoldOptions { batch_events, drop_instances, vary_batches: false };
         let within = Within { fuel_max: Some(config.check_fuel), progress: &mut |_| () };
         fold_within(plugin, sample, sample.partition, stores, config, options, within)
     };
-    let first = folded(1_000, None)?;
+    let shorter;
+    // This fold makes the most calls and starts the most instances, so it uses the most fuel.
+    let (sample, singly) = match folded(sample, 1, Some(3)) {
+        Err(FoldError::Spent { next, .. }) if sample.before(next) >= 2 * CHECKED_EVENTS_MIN => {
+            shorter = sample.first(sample.before(next) / 2);
+            let singly = folded(&shorter, 1, Some(3));
+            (&shorter, singly)
+        }
+        folded => (sample, folded),
+    };
+    let singly = singly?;
+    let first = folded(sample, 1_000, None)?;
+    let how = "one by one instead of in batches of 1,000";
+    same(plugin, &first, &singly, sample.len(), how)?;
+    drop(singly);
     let others = [
         (7, Some(1), "in batches of 7 instead of 1,000, with instances dropped in between"),
         (1_000, Some(2), "a second time, with instances dropped in between"),
-        (1, Some(3), "one by one instead of in batches of 1,000"),
         // No instance is dropped in this fold. Some plugins deviate only after many calls of one
         // instance. In a small sample, an instance may not get that many calls before it is
         // dropped.
         (1, None, "one by one on one instance instead of in batches of 1,000"),
     ];
     for (batch_events, drops, how) in others {
-        let other = folded(batch_events, drops)?;
+        let other = folded(sample, batch_events, drops)?;
         same(plugin, &first, &other, sample.len(), how)?;
     }
-    Ok(())
+    Ok(sample.len() as u64)
 }
 
 /// Folds the partition `partition` of `log` again, in batches of varied sizes and with dropped
@@ -443,6 +501,39 @@ impl EventList {
             }
         }
         Ok(list)
+    }
+
+    /// Returns how many events are before the offset `next`.
+    fn before(&self, next: Offset) -> usize {
+        let offsets =
+            self.chunks.iter().flat_map(|chunk| (0..chunk.events.len()).map(|at| chunk.offset(at)));
+        offsets.take_while(|offset| *offset < next).count()
+    }
+
+    /// Returns a list of the first `events` events.
+    fn first(&self, events: usize) -> Self {
+        let (mut chunks, mut left) = (Vec::new(), events);
+        for chunk in &self.chunks {
+            if left == 0 {
+                break;
+            }
+            let taken = chunk.events.len().min(left);
+            left -= taken;
+            if taken == chunk.events.len() {
+                chunks.push(chunk.clone());
+                continue;
+            }
+            let mut part = Events::new();
+            part.extend_from(&chunk.events, 0..taken, lantern_core::Attributes::all());
+            let offsets = match &chunk.offsets {
+                Offsets::Dense { first } => Offsets::Dense { first: *first },
+                Offsets::Sparse(all) => Offsets::Sparse(all[..taken].to_vec()),
+            };
+            let appended = chunk.appended.iter().copied().take(taken).collect();
+            let partition = chunk.partition;
+            chunks.push(Arc::new(Chunk { partition, offsets, events: part, appended }));
+        }
+        Self { partition: self.partition, chunks }
     }
 
     /// Returns the chunks with the events, in order.

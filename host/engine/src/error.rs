@@ -103,7 +103,9 @@ pub enum EngineError {
     #[error("projection `{0}` has no public table `{1}`")]
     NoTable(String, String),
     /// No version serves readers yet.
-    #[error("projection `{0}` serves no version yet: its first one is still catching up")]
+    #[error(
+        "projection `{0}` serves no version yet: `lantern plugin status {0}` shows whether its first one is still catching up or has stopped"
+    )]
     NotActive(String),
     /// The version has not caught up with the log.
     #[error(

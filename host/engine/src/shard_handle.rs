@@ -92,6 +92,8 @@ pub(crate) struct ShardSnapshot {
     pub(crate) meta: ShardMeta,
     pub(crate) usage: Usage,
     pub(crate) idle: bool,
+    /// When the shard had last read the whole log.
+    pub(crate) read_all_at: Option<Duration>,
     pub(crate) halted: Option<String>,
     pub(crate) fault: Option<Fault>,
     pub(crate) rate: EventRate,
@@ -305,8 +307,19 @@ impl ShardHandle {
             |bounds: PartitionBounds| bounds.end.0.saturating_sub(meta.next.max(bounds.start).0);
         let behind = |bounds: PartitionBounds| {
             let known = lag(bounds) > 0 && meta.max_time != Timestamp::MIN;
+            if !known {
+                return 0;
+            }
             let behind = bounds.max_time.0.saturating_sub(meta.max_time.0);
-            if known { u64::try_from(behind / 1_000).unwrap_or_default() } else { 0 }
+            let behind = u64::try_from(behind / 1_000).unwrap_or_default();
+            // The newest event that the shard has applied may be old, because few events are of a
+            // type to which the plugin subscribes. All events that the shard has not read were
+            // appended since it had read the whole log.
+            snapshot.read_all_at.map_or(behind, |read_all_at| {
+                behind.min(
+                    u64::try_from(now.saturating_sub(read_all_at).as_millis()).unwrap_or(u64::MAX),
+                )
+            })
         };
         ShardStatus {
             partition: self.id.partition.0,

@@ -137,8 +137,9 @@ pub struct ShardStatus {
     /// The number of events that the shard has not read yet; `null` while the log's end is not
     /// known. It is an upper bound if offsets have gaps.
     pub lag_events: Option<u64>,
-    /// How far the shard's event time is behind that of the log, in milliseconds; 0 when it
-    /// has caught up, `null` while the log's end is not known.
+    /// How far the shard's event time is behind that of the log, in milliseconds, and at most the
+    /// time since the shard had read the whole log; 0 when it has caught up, `null` while the
+    /// log's end is not known.
     pub lag_ms: Option<u64>,
     /// The number of commits that the shard has made.
     pub commit: u64,

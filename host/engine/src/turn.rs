@@ -103,6 +103,9 @@ impl Engine {
         {
             let mut snapshot = handle.snapshot.lock();
             (snapshot.fault, snapshot.idle) = (None, idle);
+            if idle {
+                snapshot.read_all_at = Some(self.ports.clock.monotonic());
+            }
         }
         if handle.active.load(Ordering::Acquire) {
             self.registry.followers_of(handle).iter().for_each(|f| self.scheduler.queues.wake(f));

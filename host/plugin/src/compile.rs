@@ -5,8 +5,8 @@
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -25,6 +25,8 @@ const CODE_BYTES_MAX: u64 = 256 << 20;
 const END_MAX: Duration = Duration::from_secs(2);
 /// The interval at which the parent checks whether the child has exited.
 const END_POLL: Duration = Duration::from_millis(1);
+/// The interval at which the parent checks whether compilations are stopped.
+const STOP_POLL: Duration = Duration::from_millis(100);
 /// The beginning of the message that Rust's standard library writes to standard error if it gets no
 /// memory.
 const NO_MEMORY: &str = "memory allocation of";
@@ -59,6 +61,7 @@ pub(crate) struct Compilers {
     queue: Mutex<QueueCounts>,
     freed: Condvar,
     started: AtomicU64,
+    stopped: AtomicBool,
 }
 
 /// Whether a compilation has to wait for others.
@@ -91,12 +94,25 @@ impl Compilers {
             queue: Mutex::default(),
             freed: Condvar::new(),
             started: AtomicU64::new(0),
+            stopped: AtomicBool::new(false),
         }
     }
 
     /// Returns the number of compilations that were started.
     pub(crate) fn started(&self) -> u64 {
         self.started.load(Ordering::Relaxed)
+    }
+
+    /// Ends the compilations that are running or waiting, and refuses all others. A compilation in
+    /// this process goes on until it is finished.
+    pub(crate) fn stop(&self) {
+        let _queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        self.stopped.store(true, Ordering::Release);
+        self.freed.notify_all();
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::Acquire)
     }
 
     /// Checks and compiles the upload `bytes` for `engine`. Converts a core module to a component
@@ -112,6 +128,9 @@ impl Compilers {
             CompileOrder::Queued => Some(self.wait_for_permit()?),
             CompileOrder::AtOnce => None,
         };
+        if self.is_stopped() {
+            return Err(stopped());
+        }
         self.started.fetch_add(1, Ordering::Relaxed);
         let started = Instant::now();
         let result = match &self.compiler {
@@ -137,7 +156,7 @@ impl Compilers {
                 return Err(LoadError::CompileQueue { waiting: queue.waiting });
             }
             queue.waiting += 1;
-            while queue.running >= self.at_once {
+            while queue.running >= self.at_once && !self.is_stopped() {
                 queue = self.freed.wait(queue).unwrap_or_else(PoisonError::into_inner);
             }
             queue.waiting -= 1;
@@ -193,7 +212,7 @@ impl Compilers {
             let errors = scope.spawn(move || read(stderr, STDERR_BYTES_MAX));
             let (sender, receiver) = mpsc::channel();
             scope.spawn(move || sender.send(read(stdout, CODE_BYTES_MAX)));
-            let stdout = receiver.recv_timeout(self.wall);
+            let stdout = self.reply(&receiver);
             // A child that has closed its output normally exits soon, and its exit status then
             // shows whether it failed. The child is killed if its time has passed, or if it
             // continues to run after it has closed its output. This closes its pipes, so the
@@ -202,10 +221,24 @@ impl Compilers {
                 let _ = child.kill();
             }
             let stderr = errors.join().unwrap_or_default();
-            stdout
-                .map(|stdout| CompileReply { stdout, stderr })
-                .map_err(|_| LoadError::CompileWall { limit_s: self.wall.as_secs() })
+            stdout.map(|stdout| CompileReply { stdout, stderr })
         })
+    }
+
+    /// Waits for the output of the child, until its time has passed or compilations are stopped.
+    fn reply(&self, stdout: &mpsc::Receiver<Vec<u8>>) -> Result<Vec<u8>, LoadError> {
+        let started = Instant::now();
+        loop {
+            let left = self.wall.saturating_sub(started.elapsed());
+            if self.is_stopped() {
+                return Err(stopped());
+            }
+            match stdout.recv_timeout(left.min(STOP_POLL)) {
+                Ok(stdout) => return Ok(stdout),
+                Err(RecvTimeoutError::Timeout) if left > STOP_POLL => {}
+                Err(_) => return Err(LoadError::CompileWall { limit_s: self.wall.as_secs() }),
+            }
+        }
     }
 
     fn out_of_memory(&self) -> LoadError {
@@ -233,6 +266,10 @@ impl Compilers {
             None => LoadError::CompilerBroke { reason: format!("it ended with {status}: {words}") },
         }
     }
+}
+
+fn stopped() -> LoadError {
+    host("the server stops, so nothing more is compiled".to_owned())
 }
 
 /// Returns whether a child that has closed its output exits within [`END_MAX`].
@@ -361,5 +398,27 @@ mod tests {
         assert!(matches!(error, LoadError::CompileQueue { waiting: 0 }), "{error}");
         drop(turn);
         assert!(compilers.wait_for_permit().is_ok());
+    }
+
+    #[test]
+    fn a_compilation_that_waits_ends_when_compilations_are_stopped() {
+        let config = PluginConfig {
+            compiles_at_once: 1,
+            compiler: Compiler::InProcess,
+            ..PluginConfig::default()
+        };
+        let compilers = Compilers::new(&config);
+        let engine = engine::new().expect("an engine");
+        let turn = compilers.wait_for_permit().expect("no other compiles");
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| compilers.compile(&engine, b"", CompileOrder::Queued));
+            while compilers.queue.lock().unwrap_or_else(PoisonError::into_inner).waiting == 0 {
+                std::thread::yield_now();
+            }
+            compilers.stop();
+            let error = waits.join().expect("no panic").expect_err("the server stops");
+            assert!(error.to_string().contains("the server stops"), "{error}");
+        });
+        drop(turn);
     }
 }

@@ -141,6 +141,12 @@ impl PluginHost {
         Ok(self.compiled() > before)
     }
 
+    /// Ends all compilations, and refuses uploads that must be compiled from now on. A server calls
+    /// this when it stops.
+    pub fn stop_compiling(&self) {
+        self.compilers.stop();
+    }
+
     /// Returns the number of uploads that were compiled since the start. It does not include
     /// uploads whose code was already in use or in the cache.
     #[must_use]

@@ -267,7 +267,7 @@ pub const CODES: &[Code] = &[
         "LAN-0203",
         409,
         "no version serves readers yet",
-        "wait until the first version has caught up; its status shows the progress",
+        "wait until the first version has caught up; its status shows the progress, or why it has stopped",
     ),
     code(
         "LAN-0204",

@@ -16,6 +16,7 @@ use lantern_plugin::{Language, LoadError, PluginHost};
 use lantern_store::PluginFiles;
 use parking_lot::RwLock;
 use sha2::{Digest as _, Sha256};
+use tokio_util::sync::CancellationToken;
 
 use crate::problem::Problem;
 
@@ -86,9 +87,14 @@ impl Plugins {
         Ok((wasm, plugin))
     }
 
-    /// Compiles those interpreters that are not in the cache yet. A failure is only logged, because
-    /// the next upload of source code reports it again.
-    pub(crate) fn compile_interpreters(&self) {
+    /// Ends all compilations, because the server stops.
+    pub(crate) fn stop_compiling(&self) {
+        self.host.stop_compiling();
+    }
+
+    /// Compiles those interpreters that are not in the cache yet, until `stopping` is cancelled. A
+    /// failure is only logged, because the next upload of source code reports it again.
+    pub(crate) fn compile_interpreters(&self, stopping: &CancellationToken) {
         for language in Language::ALL {
             let (file, started) = (language.file(), Instant::now());
             match self.host.compile_interpreter(language) {
@@ -97,6 +103,7 @@ impl Plugins {
                     tracing::info!(file, seconds, "compiled an interpreter");
                 }
                 Ok(false) => {}
+                Err(_) if stopping.is_cancelled() => return,
                 Err(error) => tracing::warn!(file, %error, "an interpreter cannot be used"),
             }
         }

@@ -100,9 +100,9 @@ export default function DeclareScreen(): JSX.Element {
         <Kinds here="declaration" />
         <p class="soft about">A projection without code: which events change which rows. The file can do more than this form: several tables, parameters, kinds of fields.</p>
       </header>
-      <div class="beside">
+      <div class="form-columns">
         <Fields form={now} events={events} wrong={wrongField(text, verdict)} />
-        <div class="beside-text">
+        <div class="form-text">
           <Text text={text.text} lacks={lacks} verdict={verdict} name={now.name} />
           <Upload form={now} verdict={verdict} text={text.text} />
         </div>

@@ -145,13 +145,26 @@ pub(crate) async fn in_order(api: &Api, request: &Request<'_>, json: bool) -> Ou
             break (page.fields, page.commit);
         }
     };
-    if !json {
+    if json {
+        note_more(cursor.is_some(), request.rows_max);
+    } else {
         output::line(table(&fields, &rows));
         let more = if cursor.is_some() { "; there are more: use --limit or --all" } else { "" };
         let count = output::count(rows.len() as u64);
         output::note(false, format!("{count} rows at commit {commit}{more}"));
     }
     Ok(())
+}
+
+/// Reports on standard error that the output lacks rows, if there are `more` than the `limit` rows
+/// that were printed. Without this, a script would take them for all rows.
+pub(super) fn note_more(more: bool, limit: u64) {
+    if more {
+        output::error(format!(
+            "the first {} rows; there are more: use --limit or --all",
+            output::count(limit)
+        ));
+    }
 }
 
 /// Prints rows or groups as CSV.
@@ -164,6 +177,7 @@ pub(crate) async fn csv(api: &Api, request: &Request<'_>) -> Outcome {
         left = left.saturating_sub(request.page_rows);
         (cursor, first) = (next, false);
         if left == 0 || cursor.is_none() {
+            note_more(cursor.is_some(), request.rows_max);
             return Ok(());
         }
     }

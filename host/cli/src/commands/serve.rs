@@ -18,7 +18,7 @@ Examples:
   lantern serve --data /var/lib/lantern --listen 127.0.0.1:7420
   lantern serve --config lantern.toml --log-format json
   lantern serve --log kafka://localhost:9092/orders
-  lantern serve --set engine.threads=2 --set log.retention_days=30
+  lantern serve --set engine.threads=2 --set log.retention_age_seconds=2592000
   LANTERN_HTTP__LISTEN=127.0.0.1:8000 lantern serve
 
 Settings come from flags, then the environment (LANTERN_SECTION__KEY), then

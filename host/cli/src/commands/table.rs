@@ -182,7 +182,9 @@ pub(crate) async fn scan(args: &ScanArgs, global: &Global) -> Outcome {
             break;
         }
     }
-    if !json {
+    if json {
+        super::query::note_more(cursor.is_some(), rows_max);
+    } else {
         output::line(rows(&fields(all.fields), in_order(&all.rows, desc)));
         let more = if cursor.is_some() { "; there are more: use --limit or --all" } else { "" };
         let count = output::count(all.rows.len() as u64);

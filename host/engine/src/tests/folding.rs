@@ -160,6 +160,38 @@ fn a_plugin_that_is_slow_on_every_event_is_refused_by_the_checks_fuel() {
 }
 
 #[test]
+fn a_plugin_with_expensive_events_is_checked_with_fewer_events() {
+    let world = World::new(EngineConfig { check_fuel: 10_000_000, ..EngineConfig::default() });
+    world.log.append_to(P0, readings(1, 1_000));
+    let counts =
+        NativePlugin::new(manifest(OnFailure::ParkEvent), |_: &Batch, _, (): &mut ()| Ok(()));
+    counts.set_event_fuel(20_000);
+    let plugin: Arc<dyn Plugin> = Arc::new(counts);
+    let config = EngineConfig { check_fuel: 10_000_000, ..EngineConfig::default() };
+    let log: &dyn lantern_core::Log = &*world.log;
+    let sample = crate::sample(plugin.manifest(), log, &config).unwrap();
+    let checked = crate::determinism(&plugin, &sample, &MemoryStores::default(), &config).unwrap();
+    // The fuel is enough for almost 500 events: those that fail are applied twice.
+    assert!((200..=250).contains(&checked), "half of them: {checked}");
+}
+
+#[test]
+fn a_shard_that_reads_few_of_the_events_is_behind_by_the_time_since_it_had_read_all() {
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(P0, readings(1, 10));
+    world.push("m", meter(OnFailure::ParkEvent, Bad::Name));
+    world.settle();
+    world.clock.advance(Duration::from_secs(3));
+    let mut other = event(200_000, "s", "ok");
+    other.kind = "of.no.interest".into();
+    world.log.append_to(P0, vec![other]);
+    let shard = world.shard();
+    assert_eq!((shard.lag_events, shard.lag_ms), (Some(1), Some(3_000)), "not days of event time");
+    world.settle();
+    assert_eq!(world.shard().lag_ms, Some(0));
+}
+
+#[test]
 fn a_failed_commit_is_tried_again_and_loses_nothing() {
     let world = World::new(EngineConfig::default());
     world.log.append_to(P0, readings(3, 200));

@@ -33,9 +33,7 @@ pub(crate) fn start(tasks: &TaskTracker, app: &Arc<App>, data: &DataDir) {
     }
     if app.config.plugin.compile_interpreters {
         let app = Arc::clone(app);
-        // A server that stops does not wait for this thread. The compiler's child process ends with
-        // the server.
-        drop(tokio::task::spawn_blocking(move || app.plugins.compile_interpreters()));
+        tasks.spawn_blocking(move || app.plugins.compile_interpreters(&app.tasks.stopping));
     }
     if app.config.upkeep.heartbeats {
         tasks.spawn(heartbeats::append(Arc::clone(app)));

@@ -80,6 +80,7 @@ impl Server {
         shutdown.await;
         tracing::info!("the server is shutting down");
         app.tasks.stopping.cancel();
+        app.plugins.stop_compiling();
         if serving.await.is_err() {
             tracing::error!("the HTTP server panicked");
         }
