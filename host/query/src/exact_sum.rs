@@ -169,7 +169,7 @@ mod tests {
             let bits = match near {
                 // A value of a similar size, so that bits are cancelled and rounded.
                 Some(near) if rng.bool() => near.to_bits() ^ rng.u64(..) >> rng.u32(8..64),
-                _ => rng.u64(..) & !(u64::from(rng.bool()) * 0x7ff << 52),
+                _ => rng.u64(..) & !((u64::from(rng.bool()) * 0x7ff) << 52),
             };
             let value = f64::from_bits(bits);
             if value.is_finite() {
