@@ -72,8 +72,7 @@ pub struct TableOptions {
     /// The fields of the rows; all if `None`.
     pub columns: Option<Vec<String>>,
     /// Mirrors groups of rows in place of rows. The key of a group is a JSON array of its
-    /// bucket and its values of `by`. A server that does not support roll-ups refuses the
-    /// subscription with the code `not_supported`.
+    /// bucket and its values of `by`.
     pub roll_up: Option<RollUp>,
     /// Whether changes may be merged.
     pub mode: Mode,

@@ -3,104 +3,29 @@
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
+mod server;
 #[path = "../../../tests/proof/src/feed/world.rs"]
 mod world;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use lantern_client::{Change, Client, Error, Options, Resume, Status, Table, TableOptions};
-use lantern_live::{Hub, LiveConfig, accept_key};
-use parking_lot::Mutex;
+use lantern_live::LiveConfig;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use server::{Server, options, upgrade, within};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::JoinHandle;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
 use world::World;
 
-/// The maximum time that a test waits for something.
-const PATIENCE: Duration = Duration::from_secs(20);
-
 #[derive(Debug, Deserialize, PartialEq)]
 struct Row {
     k: String,
     n: i64,
-}
-
-/// A server on loopback. A test can replace its feed, and its connections can be cut.
-struct Server {
-    url: String,
-    hub: Arc<Mutex<Arc<Hub>>>,
-    sessions: Arc<Mutex<Vec<JoinHandle<()>>>>,
-}
-
-impl Server {
-    async fn start(hub: Arc<Hub>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("ws://{}/v1/feed", listener.local_addr().unwrap());
-        let hub = Arc::new(Mutex::new(hub));
-        let sessions = Arc::new(Mutex::new(Vec::new()));
-        let (of, all) = (hub.clone(), sessions.clone());
-        tokio::spawn(async move {
-            while let Ok((socket, _)) = listener.accept().await {
-                let hub = of.lock().clone();
-                all.lock().push(tokio::spawn(async move {
-                    if let Some(socket) = upgrade(socket).await {
-                        hub.serve(socket, std::future::pending()).await;
-                    }
-                }));
-            }
-        });
-        Self { url, hub, sessions }
-    }
-
-    /// Cuts every connection without a close frame.
-    fn cut(&self) {
-        self.sessions.lock().drain(..).for_each(|session| session.abort());
-    }
-
-    /// Replaces the hub, which has the same effect as a restart of the server.
-    fn restart(&self, hub: Arc<Hub>) {
-        *self.hub.lock() = hub;
-        self.cut();
-    }
-}
-
-/// Accepts the upgrade of a connection to WebSocket, as a server does.
-async fn upgrade(mut socket: TcpStream) -> Option<TcpStream> {
-    let mut request = Vec::new();
-    while !request.ends_with(b"\r\n\r\n") {
-        request.push(socket.read_u8().await.ok()?);
-    }
-    let request = String::from_utf8(request).unwrap();
-    let header = |name: &str| {
-        let line = request.lines().find(|line| line.to_lowercase().starts_with(name));
-        line.map(|line| line.split_once(": ").unwrap().1.to_owned())
-    };
-    assert_eq!(header("sec-websocket-protocol").as_deref(), Some(lantern_live::SUBPROTOCOL));
-    let accept = accept_key(header("sec-websocket-key").unwrap().as_bytes());
-    let answer = format!(
-        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Protocol: {}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n",
-        lantern_live::SUBPROTOCOL
-    );
-    socket.write_all(answer.as_bytes()).await.ok()?;
-    Some(socket)
-}
-
-fn options() -> Options {
-    Options {
-        backoff_min: Duration::from_millis(1),
-        backoff_max: Duration::from_millis(20),
-        shutdown_spread: Duration::from_millis(5),
-        ..Options::default()
-    }
 }
 
 fn config() -> LiveConfig {
@@ -137,10 +62,6 @@ fn check(world: &World, table: &Table, filtered: bool) {
         }
         assert_eq!(rows, expected, "at {epoch} {pos}");
     }
-}
-
-async fn within<T>(future: impl Future<Output = T>) -> T {
-    tokio::time::timeout(PATIENCE, future).await.expect("it happens in time")
 }
 
 #[tokio::test]

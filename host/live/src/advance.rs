@@ -52,10 +52,12 @@ async fn run(feed: Weak<ProjectionFeed>, wake: Arc<Notify>, resources: Weak<Reso
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
             feed.wake_sessions(&resources.config);
+            feed.wake_roll_ups();
             drop(feed);
             tokio::time::sleep(Duration::from_millis(resources.config.partitions_ms)).await;
         } else {
             feed.wake_sessions(&resources.config);
+            feed.wake_roll_ups();
         }
     }
 }
@@ -111,6 +113,7 @@ fn advance(resources: &Resources, feed: &ProjectionFeed) -> Result<(), String> {
         // it to the feed, which then wakes the sessions.
         Ok(_) | Err(SubscribeError::NoTable | SubscribeError::NotActive(_)) => Ok(()),
         Err(SubscribeError::BadQuery(error)) => Err(error.to_string()),
+        Err(SubscribeError::RollUp(error)) => Err(error.to_string()),
         Err(
             SubscribeError::Failed(error)
             | SubscribeError::NotSupported(error)

@@ -74,6 +74,19 @@ pub struct LiveConfig {
     /// The pause between two reads of merged rows of a projection over several
     /// partitions, in milliseconds. Default 10.
     pub partitions_ms: u64,
+    /// The pause after each update of a projection's roll-ups, in milliseconds. The pause is at
+    /// least as long as the update took. Default 20.
+    pub roll_up_ms: u64,
+    /// How often the whole table is read for a roll-up that cannot be computed from the changes
+    /// alone, such as a `max` whose largest value was deleted, in milliseconds. At most a fifth of
+    /// the time is spent on these reads. Default 1,000.
+    pub roll_up_scan_ms: u64,
+    /// The maximum number of different roll-ups that have subscribers at a time. Equal roll-ups
+    /// count once. A subscription to a further one is refused. Default 256.
+    pub roll_ups_max: usize,
+    /// The maximum size of all roll-ups in memory together, with their newest changes and
+    /// snapshots, in bytes. If a roll-up would exceed it, its subscriptions end. Default 256 MiB.
+    pub roll_up_bytes_max: usize,
     /// The WebSocket read buffer of a session, in bytes. It is small because clients
     /// send only short messages. Default 1,024.
     pub read_buffer_bytes: usize,
@@ -106,6 +119,10 @@ impl Default for LiveConfig {
             ring_commits_max: 1_024,
             ring_bytes_max: 8 << 20,
             partitions_ms: 10,
+            roll_up_ms: 20,
+            roll_up_scan_ms: 1_000,
+            roll_ups_max: 256,
+            roll_up_bytes_max: 256 << 20,
             read_buffer_bytes: 1_024,
             write_buffer_bytes: 4_096,
         }

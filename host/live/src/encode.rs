@@ -48,6 +48,19 @@ impl BudgetLease {
             .ok()?;
         Some(Self { budget: budget.clone(), bytes })
     }
+
+    /// Reserves `bytes` instead of the bytes that are reserved now. Returns `false`, and changes
+    /// nothing, if more bytes are needed and more than `max` bytes would then be reserved.
+    pub(crate) fn resize(&mut self, bytes: usize, max: usize) -> bool {
+        let resized = self.budget.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+            let used = used - self.bytes + bytes;
+            (bytes <= self.bytes || used <= max).then_some(used)
+        });
+        if resized.is_ok() {
+            self.bytes = bytes;
+        }
+        resized.is_ok()
+    }
 }
 
 impl Drop for BudgetLease {
@@ -224,6 +237,12 @@ mod tests {
         let lease = BudgetLease::take(&budget, 60, 100).unwrap();
         assert!(BudgetLease::take(&budget, 60, 100).is_none());
         drop(lease);
-        assert!(BudgetLease::take(&budget, 60, 100).is_some());
+        let mut lease = BudgetLease::take(&budget, 60, 100).unwrap();
+        for (bytes, resized) in [(90, true), (101, false), (10, true), (100, true)] {
+            assert_eq!(lease.resize(bytes, 100), resized, "{bytes}");
+        }
+        assert!(lease.resize(99, 50), "less memory is always possible");
+        drop(lease);
+        assert_eq!(budget.load(Ordering::Relaxed), 0);
     }
 }

@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
-use lantern_core::{CommitSink, PublishedCommit, Views};
+use lantern_core::{CommitSink, PublishedCommit, RollUps, Views};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::LiveConfig;
@@ -21,11 +21,27 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Creates a feed that reads tables from `views`. The caller must have checked `config` with
-    /// [`LiveConfig::check`].
+    /// Creates a feed that reads tables from `views` and refuses roll-ups. The caller must have
+    /// checked `config` with [`LiveConfig::check`].
     #[must_use]
     pub fn new(views: Arc<dyn Views>, lag: LagSource, config: LiveConfig) -> Arc<Self> {
-        let resources = Arc::new(Resources::new(views, lag, config));
+        Self::of(Resources::new(views, None, lag, config))
+    }
+
+    /// Like [`Hub::new`], for a feed whose clients can subscribe to roll-ups, which `roll_ups`
+    /// creates.
+    #[must_use]
+    pub fn with_roll_ups(
+        views: Arc<dyn Views>,
+        roll_ups: Arc<dyn RollUps>,
+        lag: LagSource,
+        config: LiveConfig,
+    ) -> Arc<Self> {
+        Self::of(Resources::new(views, Some(roll_ups), lag, config))
+    }
+
+    fn of(resources: Resources) -> Arc<Self> {
+        let resources = Arc::new(resources);
         Arc::new(Self { resources, feeds: Arc::default(), sessions: AtomicUsize::new(0) })
     }
 
@@ -53,6 +69,12 @@ impl Hub {
     #[must_use]
     pub fn merged_bytes(&self) -> usize {
         self.resources.merge_budget.load(Ordering::Relaxed)
+    }
+
+    /// Returns the number of bytes that the roll-ups with subscribers take in memory.
+    #[must_use]
+    pub fn roll_up_bytes(&self) -> usize {
+        self.resources.roll_up_budget.load(Ordering::Relaxed)
     }
 
     fn feed(&self, projection: &str) -> Option<Arc<ProjectionFeed>> {

@@ -20,6 +20,9 @@
 //! - If a projection has several partitions, a row is merged from the rows of all partitions. After
 //!   commits, the merged rows are read from a view and added to the ring. Clients get only the
 //!   commits at which a view was read.
+//! - The groups of a roll-up are computed once for all subscribers. A task of the projection
+//!   brings all its roll-ups from one committed state to the next ([`roll_up_task`]), so that
+//!   neither the engine nor a session waits for them.
 //!
 //! Where the protocol leaves a choice, this crate does the following:
 //!
@@ -47,6 +50,7 @@
 //! [`Hub::serve`].
 
 mod advance;
+mod committed_state;
 mod config;
 mod delta;
 mod encode;
@@ -60,12 +64,15 @@ mod query;
 mod resources;
 mod resume;
 mod ring;
+mod roll_up_start;
+mod roll_up_task;
 mod schedule;
 mod selected_commits;
 mod session;
 mod session_end;
 mod session_signal;
 mod shape;
+mod shared_roll_up;
 mod snapshot_reader;
 mod socket;
 mod subscribe_error;

@@ -6,6 +6,7 @@
 //! the cost of a commit for the engine does not depend on the number of readers.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -36,7 +37,17 @@ pub(crate) struct ProjectionFeed {
     pub(crate) advance: Mutex<()>,
     topics: Mutex<HashMap<Query, Weak<Topic>>>,
     pub(crate) wake: Arc<Notify>,
+    /// The task that keeps the roll-ups up to date.
+    pub(crate) roll_ups: RollUpTask,
     feeds: ProjectionFeeds,
+}
+
+/// The task that keeps the roll-ups of a projection up to date.
+#[derive(Default)]
+pub(crate) struct RollUpTask {
+    pub(crate) wake: Arc<Notify>,
+    /// Whether the task has started.
+    pub(crate) started: AtomicBool,
 }
 
 struct State {
@@ -127,6 +138,7 @@ impl ProjectionFeed {
             advance: Mutex::new(()),
             topics: Mutex::default(),
             wake: Arc::default(),
+            roll_ups: RollUpTask::default(),
             feeds: feeds.clone(),
         });
         by_name.insert(name.to_owned(), Arc::downgrade(&feed));
@@ -284,14 +296,19 @@ impl ProjectionFeed {
         table: &str,
     ) -> Option<Continuation> {
         let state = self.state.lock();
-        let known = state.epoch.as_ref().filter(|known| ***known == *epoch && !state.deleted)?;
-        Some(Continuation {
-            commit: state.ring.holds(at)?,
-            epoch: known.clone(),
-            generation: state.generation,
-            table: state.tables.iter().find(|info| info.spec.name == table)?.clone(),
-            many: state.partitions == Partitions::Many,
-        })
+        state.continuation(epoch, state.ring.holds(at)?, table)
+    }
+
+    /// Like [`Self::continues_from`], for a subscription to a roll-up: the roll-up has every
+    /// change after `commit`.
+    pub(crate) fn continues_roll_up(
+        &self,
+        epoch: &str,
+        commit: u64,
+        table: &str,
+    ) -> Option<Continuation> {
+        let state = self.state.lock();
+        state.continuation(epoch, commit, table)
     }
 
     /// Returns `None` if there was no activation since `generation`. Otherwise returns the new
@@ -355,7 +372,13 @@ impl ProjectionFeed {
         }
     }
 
-    fn topics(&self) -> Vec<Arc<Topic>> {
+    /// Notes that there may be new commits for roll-ups.
+    pub(crate) fn wake_roll_ups(&self) {
+        self.roll_ups.wake.notify_one();
+    }
+
+    /// Returns the topics that have subscriptions.
+    pub(crate) fn topics(&self) -> Vec<Arc<Topic>> {
         let mut live = Vec::new();
         self.topics.lock().retain(|_, topic| {
             let topic = topic.upgrade();
@@ -412,10 +435,23 @@ impl Drop for ProjectionFeed {
         }
         drop(feeds);
         self.wake.notify_one();
+        self.wake_roll_ups();
     }
 }
 
 impl State {
+    /// The commit `commit` of `epoch` of `table`, if the epoch is the present one.
+    fn continuation(&self, epoch: &str, commit: u64, table: &str) -> Option<Continuation> {
+        let known = self.epoch.as_ref().filter(|known| ***known == *epoch && !self.deleted)?;
+        Some(Continuation {
+            commit,
+            epoch: known.clone(),
+            generation: self.generation,
+            table: self.tables.iter().find(|info| info.spec.name == table)?.clone(),
+            many: self.partitions == Partitions::Many,
+        })
+    }
+
     fn new(config: &LiveConfig) -> Self {
         Self {
             epoch: None,

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 
 pub(crate) use lantern_api::feed::{
     BadSubscribe, ClientMessage, Condition, Ended, Field, FrameLimits, Mode, Refused, Reset,
-    ResetReason, ServerMessage, Subscribe, Subscribed, Welcome,
+    ResetReason, RollUp, ServerMessage, Subscribe, Subscribed, Welcome,
 };
 pub use lantern_api::feed::{SUBPROTOCOL, close};
 
@@ -35,6 +35,11 @@ pub(crate) fn welcome(config: &LiveConfig) -> ServerMessage {
 
 /// The code of a `sub` with a member that is wrong.
 pub(crate) const BAD_QUERY: &str = "LAN-0426";
+
+/// The code of a roll-up that exceeds a limit.
+pub(crate) const OVER_LIMIT: &str = "LAN-0427";
+/// The code of a roll-up with a number that cannot be written.
+pub(crate) const OUT_OF_RANGE: &str = "LAN-0428";
 
 /// The refusal of a subscription for good.
 pub(crate) fn refused(id: u64, code: &'static str, msg: impl Into<String>) -> Refused {

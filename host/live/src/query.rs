@@ -8,9 +8,10 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use lantern_core::RollUpRequest;
 use sha2::{Digest, Sha256};
 
-use crate::protocol::{Condition, Subscribe};
+use crate::protocol::{Condition, RollUp, Subscribe};
 
 /// Selects rows of one public table. Clones share their content.
 #[derive(Clone, Debug)]
@@ -26,6 +27,7 @@ struct Selected {
     name_bytes: usize,
     conditions: Vec<Condition>,
     columns: Option<Vec<String>>,
+    roll_up: Option<RollUp>,
 }
 
 impl Query {
@@ -45,7 +47,15 @@ impl Query {
             text.push_str(&json(&(&conditions, &columns, &sub.rollup)));
         }
         let name_bytes = sub.table.len();
-        Some(Self(Arc::new(Selected { text, projection_bytes, name_bytes, conditions, columns })))
+        let roll_up = sub.rollup.clone();
+        Some(Self(Arc::new(Selected {
+            text,
+            projection_bytes,
+            name_bytes,
+            conditions,
+            columns,
+            roll_up,
+        })))
     }
 
     /// Returns the name of the projection.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use lantern_api::feed::Lag;
-use lantern_core::Views;
+use lantern_core::{RollUps, Views};
 use tokio::sync::Semaphore;
 
 use crate::LiveConfig;
@@ -18,17 +18,36 @@ pub type LagSource = Arc<dyn Fn(&str) -> Option<Lag> + Send + Sync>;
 /// The settings and limits that all sessions share.
 pub(crate) struct Resources {
     pub(crate) views: Arc<dyn Views>,
+    /// Creates the roll-ups of subscriptions; `None` if the feed does not support them.
+    pub(crate) roll_ups: Option<Arc<dyn RollUps>>,
     pub(crate) lag: LagSource,
     pub(crate) config: LiveConfig,
     /// Limits how many reads of the store run at the same time.
     pub(crate) readers: Arc<Semaphore>,
     /// The number of bytes of merged changes that are in memory now.
     pub(crate) merge_budget: Arc<AtomicUsize>,
+    /// The number of roll-ups that have subscribers now.
+    pub(crate) roll_ups_open: Arc<AtomicUsize>,
+    /// The number of bytes that all roll-ups take now.
+    pub(crate) roll_up_budget: Arc<AtomicUsize>,
 }
 
 impl Resources {
-    pub(crate) fn new(views: Arc<dyn Views>, lag: LagSource, config: LiveConfig) -> Self {
-        let readers = Arc::new(Semaphore::new(config.snapshot_readers.max(1)));
-        Self { views, lag, readers, config, merge_budget: Arc::default() }
+    pub(crate) fn new(
+        views: Arc<dyn Views>,
+        roll_ups: Option<Arc<dyn RollUps>>,
+        lag: LagSource,
+        config: LiveConfig,
+    ) -> Self {
+        Self {
+            views,
+            roll_ups,
+            lag,
+            readers: Arc::new(Semaphore::new(config.snapshot_readers.max(1))),
+            config,
+            merge_budget: Arc::default(),
+            roll_ups_open: Arc::default(),
+            roll_up_budget: Arc::default(),
+        }
     }
 }

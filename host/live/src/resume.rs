@@ -85,18 +85,23 @@ pub(crate) fn from_memory(
     topic: &Topic,
     request: &ReadRequest,
 ) -> Option<SubscriptionStart> {
+    let continues = |epoch: &str, at: &Checkpoint| match &topic.roll_up {
+        None => feed.continues_from(epoch, at, request.query.table()),
+        Some(roll_up) => {
+            feed.continues_roll_up(epoch, roll_up.holds(epoch, at)?, request.query.table())
+        }
+    };
     let (reached, start) = match &request.resume {
         Resume::Token(text) => {
             let query = request.query.token_hash();
             let token = token::decode(text).filter(|token| token.query == query)?;
-            let reached = feed.continues_from(&token.epoch, &token.at, request.query.table())?;
+            let reached = continues(&token.epoch, &token.at)?;
             let (commit, at) = (reached.commit, Arc::new(token.at));
             (reached, StartKind::Resumed { commit, at, ready: Vec::new() })
         }
         Resume::No { shown } => {
             let snapshot = topic.snapshot()?;
-            let reached =
-                feed.continues_from(&snapshot.epoch, &snapshot.at, request.query.table())?;
+            let reached = continues(&snapshot.epoch, &snapshot.at)?;
             if shown
                 .as_ref()
                 .is_some_and(|(e, commit)| *e == snapshot.epoch && *commit >= snapshot.commit)
@@ -163,6 +168,45 @@ pub(crate) fn from_change_log(
         Err(LogError::Delta(DeltaError::TooMuch)) => Ok(Err(Some(ResetReason::Overflow))),
         Err(LogError::Delta(DeltaError::TooLarge(error))) => Err(error.into()),
         Err(LogError::Store(error)) => Err(error.into()),
+    }
+}
+
+/// The point from which a subscription wants to continue.
+pub(crate) struct Point {
+    /// The number of the commit that the client has. It cannot be derived from the commits after
+    /// `at`: the change log omits commits without changes, and after a crash a commit can begin
+    /// before `at`.
+    from: u64,
+    pub(crate) at: Arc<Checkpoint>,
+    /// Why the subscription needs a snapshot if the changes after the point are gone.
+    pub(crate) too_old: ResetReason,
+}
+
+/// Returns the point from which `request` wants to continue. Otherwise the reason why the
+/// subscription needs a snapshot; `None` if `request` has no point.
+pub(crate) fn point_of(
+    opened: &OpenView,
+    request: &ReadRequest,
+) -> Result<Point, Option<ResetReason>> {
+    match &request.resume {
+        Resume::No { .. } => Err(None),
+        Resume::Token(text) => match token::decode(text) {
+            Some(token) if token.query != request.query.token_hash() => {
+                Err(Some(ResetReason::Fields))
+            }
+            None => Err(Some(ResetReason::Fields)),
+            Some(token) if token.epoch != *opened.agreed.epoch => Err(Some(ResetReason::Epoch)),
+            // Commit numbers never go back within an epoch.
+            Some(token) if token.commit > opened.view.pos() => Err(Some(ResetReason::History)),
+            Some(token) => {
+                let (from, at) = (token.commit, Arc::new(token.at));
+                Ok(Point { from, at, too_old: ResetReason::TooOld })
+            }
+        },
+        Resume::Own { epoch, .. } if *epoch != opened.agreed.epoch => Err(Some(ResetReason::Epoch)),
+        Resume::Own { commit, at, .. } => {
+            Ok(Point { from: *commit, at: at.clone(), too_old: ResetReason::Overflow })
+        }
     }
 }
 

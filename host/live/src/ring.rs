@@ -92,6 +92,8 @@ pub(crate) fn table_bit(table: TableId) -> u64 {
 /// The newest commits of a projection, without gaps.
 pub(crate) struct Ring {
     commits: VecDeque<Arc<RingCommit>>,
+    /// The commit before the oldest one in `commits`, if its checkpoint is known.
+    start: Option<NewestCommit>,
     bytes: usize,
     /// The newest commit; `None` if there was no commit or view yet.
     head: Option<NewestCommit>,
@@ -150,6 +152,7 @@ impl Ring {
     pub(crate) fn new(config: &LiveConfig) -> Self {
         Self {
             commits: VecDeque::new(),
+            start: None,
             bytes: 0,
             head: None,
             commits_max: config.ring_commits_max,
@@ -161,17 +164,22 @@ impl Ring {
         self.head.as_ref()
     }
 
+    /// The approximate memory of the commits, in bytes.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Removes all commits, also the newest one.
     pub(crate) fn clear(&mut self) {
         self.commits.clear();
         self.bytes = 0;
-        self.head = None;
+        (self.start, self.head) = (None, None);
     }
 
     /// Removes all commits. The next commit must follow `head`.
     pub(crate) fn start(&mut self, head: NewestCommit) {
         self.clear();
-        self.head = Some(head);
+        (self.start, self.head) = (Some(head.clone()), Some(head));
     }
 
     /// Adds a commit, unless the ring has already reached it through a view. If the commit does not
@@ -189,6 +197,7 @@ impl Ring {
         while self.commits.len() > self.commits_max || self.bytes > self.bytes_max {
             let Some(oldest) = self.commits.pop_front() else { break };
             self.bytes -= oldest.bytes;
+            self.start = Some(NewestCommit { commit: oldest.to, at: oldest.at.clone() });
         }
     }
 
@@ -219,15 +228,11 @@ impl Ring {
     /// Returns the commit that belongs to the checkpoint `at`, if the ring has every change after
     /// it.
     pub(crate) fn holds(&self, at: &Checkpoint) -> Option<u64> {
-        let head = self.head.as_ref()?;
-        if *head.at == *at {
-            return Some(head.commit);
-        }
-        self.commits
-            .iter()
-            .rev()
-            .find(|ring_commit| *ring_commit.at == *at)
-            .map(|ring_commit| ring_commit.to)
+        let commits = self.commits.iter().rev();
+        let commits = commits.map(|ring_commit| (ring_commit.to, &ring_commit.at));
+        let ends = [&self.head, &self.start].into_iter().flatten();
+        let ends = ends.map(|end| (end.commit, &end.at));
+        ends.chain(commits).find(|(_, of)| ***of == *at).map(|(commit, _)| commit)
     }
 }
 
@@ -271,8 +276,8 @@ mod tests {
         assert_eq!(found(&ring, 4), "1 to 5");
         assert_eq!(found(&ring, 2), "3 to 5");
         assert_eq!(found(&ring, 1), "gone");
-        let held = [2, 3, 5, 6].map(|commit| ring.holds(&at(commit)));
-        assert_eq!(held, [None, Some(3), Some(5), None]);
+        let held = [1, 2, 3, 5, 6].map(|commit| ring.holds(&at(commit)));
+        assert_eq!(held, [None, Some(2), Some(3), Some(5), None]);
         match ring.since(2, TableId(1), 10) {
             RingRange::Commits { commits, to: 5, .. } => assert!(commits.is_empty()),
             _ => panic!("another table's commits only move the commit number"),

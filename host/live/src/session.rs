@@ -245,8 +245,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             self.sent += 1;
         }
         if frame.moved && self.subs.len() > 1 {
-            let (feed, commit) = self.subs[index].reached();
-            self.subs.iter_mut().for_each(|sub| sub.follow(&feed, commit));
+            let reached = self.subs[index].reached();
+            self.subs.iter_mut().for_each(|sub| sub.follow(&reached));
         }
         metrics::counter!("lantern_feed_frames_total", "t" => frame.kind).increment(1);
         let pieces = [frame.head.as_bytes(), &frame.body, frame.tail.as_bytes()];
@@ -369,10 +369,6 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             let msg = format!("there are already {max} subscriptions, the limit of a session");
             return Err(refused(id, "too_many_subs", msg));
         }
-        if sub.rollup.is_some() {
-            let msg = "`rollup` is not supported yet: leave it out";
-            return Err(refused_member(id, "not_supported", msg, "rollup"));
-        }
         if let Some(member) = sub.unknown.keys().next() {
             let msg = format!("`{member}` is not supported by this server: leave it out");
             return Err(refused_member(id, "not_supported", msg, member.clone()));
@@ -384,6 +380,15 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                 refused_member(id, "not_supported", msg, "mode")
             })?,
         };
+        if sub.rollup.is_some() && mode == Mode::Changes {
+            let msg = "a roll-up does not have a state for each commit: use mode `state`";
+            return Err(refused_member(id, "not_supported", msg, "mode"));
+        }
+        if sub.rollup.is_some() && sub.cols.is_some() {
+            let msg =
+                "`cols`: a roll-up has the columns of `bucket`, `by` and `agg`: leave `cols` out";
+            return Err(refused_member(id, BAD_QUERY, msg, "cols"));
+        }
         let Some(query) = Query::of(&sub) else {
             let msg = "a table is named `projection/table`";
             return Err(refused_member(id, "no_such_table", msg, "table"));

@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use lantern_core::{FieldSpans, RequestError, RowShape, TableChanges, TableId};
+use lantern_core::{FieldSpans, FieldSpec, RequestError, RowShape, TableChanges, TableId};
 
 use crate::delta::rows_of;
 use crate::protocol::Field;
 use crate::query::Query;
-use crate::table_info::TableInfo;
+use crate::table_info::{TableInfo, described};
 
 /// The table of a subscription, and what the subscription selects from the table.
 #[derive(Clone)]
@@ -40,6 +40,11 @@ impl Shape {
         let fields = rows.fields(table.fields.len());
         let fields = fields.into_iter().map(|field| table.fields[field].clone()).collect();
         Ok(Self { fields, rows: Some(rows) })
+    }
+
+    /// The form of the groups of a roll-up, which have these `columns`.
+    pub(crate) fn of_groups(columns: &[FieldSpec]) -> Self {
+        Self { fields: columns.iter().map(described).collect(), rows: None }
     }
 
     /// Returns `changes` for a reader that may have any of the changed rows. A row that the query

@@ -14,6 +14,7 @@ use crate::projection_feed::ProjectionFeed;
 use crate::protocol::{Mode, ResetReason};
 use crate::resources::Resources;
 use crate::resume::{self, ReadRequest, SnapshotPart, SnapshotRows, StartKind, SubscriptionStart};
+use crate::roll_up_start;
 use crate::session_signal::SessionSignal;
 use crate::shape::SelectedTable;
 use crate::subscribe_error::SubscribeError;
@@ -108,6 +109,10 @@ impl PendingRead {
     }
 
     fn start(&self) -> Result<Started, SubscribeError> {
+        if let Some(roll_up) = &self.topic.roll_up {
+            let shared = (&*self.resources, &*self.feed, &*self.topic);
+            return roll_up_start::start(roll_up, shared, &self.request).map(Started::Ready);
+        }
         let opened = open_view(&self.resources, &self.feed)?;
         // While this read waited, another subscriber may have created the same snapshot.
         if let Some(opened) = resume::from_memory(&self.feed, &self.topic, &self.request) {
@@ -145,7 +150,7 @@ impl PendingRead {
             Err(error) => return drop(answer.send(Err(error))),
         };
         if whole {
-            let snapshot = Arc::new(Snapshot { epoch, commit, at, parts });
+            let snapshot = Arc::new(Snapshot { epoch, commit, at, parts, _lease: None });
             self.topic.keep_snapshot(snapshot.clone());
             let start = StartKind::Snapshot { why, rows: SnapshotRows::Shared(snapshot) };
             return drop(answer.send(Ok(start_of(opened, table, start))));

@@ -16,15 +16,13 @@ use crate::config::ms;
 use crate::delta::ReadyDelta;
 use crate::frame::{Frame, FrameState};
 use crate::projection_feed::{ProjectionFeed, ProjectionFeeds, SubscriptionEnd, TopicListener};
-use crate::protocol::{
-    BAD_QUERY, Ended, Field, Mode, Refused, Reset, ResetReason, ServerMessage, Subscribed, close,
-    refused, refused_member,
-};
+use crate::protocol::{Ended, Field, Mode, Reset, ResetReason, ServerMessage, Subscribed, close};
 use crate::query::Query;
 use crate::resources::Resources;
 use crate::resume::{
     ReadRequest, Resume, SnapshotPart, SnapshotRows, StartKind, SubscriptionStart,
 };
+use crate::roll_up_task;
 use crate::schedule::Schedule;
 use crate::session_end::SessionStop;
 use crate::session_signal::SessionSignal;
@@ -59,6 +57,14 @@ struct ShownState {
     epoch: Arc<str>,
     commit: u64,
     at: Arc<Checkpoint>,
+}
+
+/// The commit that a subscription shows.
+pub(crate) struct ReachedState {
+    feed: Arc<ProjectionFeed>,
+    commit: u64,
+    /// Whether the subscription is one to a roll-up.
+    roll_up: bool,
 }
 
 /// What a subscription has to send.
@@ -126,6 +132,9 @@ impl Subscription {
         let feed = advance::feed_of(context.resources, context.feeds, query.projection());
         // The listener is registered before any row is read, so that no commit is missed.
         let listener = feed.listen(&query, context.signal);
+        if listener.topic.roll_up.is_some() {
+            roll_up_task::start(context.resources, &feed);
+        }
         let resume = resume.map_or(Resume::No { shown }, Resume::Token);
         metrics::gauge!("lantern_feed_subscriptions").increment(1.0);
         let query_hash = query.token_hash();
@@ -157,15 +166,23 @@ impl Subscription {
         (!epoch.is_empty()).then(|| (epoch.clone(), *commit))
     }
 
-    /// Returns the projection's feed, and the commit that the client shows.
-    pub(crate) fn reached(&self) -> (Arc<ProjectionFeed>, u64) {
-        (self.listener.feed.clone(), self.shown.commit)
+    /// Returns the state that the client shows, for the session's other subscriptions.
+    pub(crate) fn reached(&self) -> ReachedState {
+        let (feed, commit) = (self.listener.feed.clone(), self.shown.commit);
+        ReachedState { feed, commit, roll_up: self.is_roll_up() }
     }
 
-    /// Notes that another subscription of the session has reached `commit` of `feed`. If this
-    /// subscription has the same feed and shows an older commit, a tick becomes due.
-    pub(crate) fn follow(&mut self, feed: &Arc<ProjectionFeed>, commit: u64) {
-        if Arc::ptr_eq(&self.listener.feed, feed) && self.shown.commit < commit {
+    fn is_roll_up(&self) -> bool {
+        self.listener.topic.roll_up.is_some()
+    }
+
+    /// Notes that another subscription of the session has reached a state. If this subscription
+    /// has the same feed and shows an older commit, a tick becomes due.
+    pub(crate) fn follow(&mut self, other: &ReachedState) {
+        // Roll-ups reach a commit later than tables, and together with each other.
+        let comparable = other.roll_up || !self.is_roll_up();
+        let same_feed = Arc::ptr_eq(&self.listener.feed, &other.feed);
+        if comparable && same_feed && self.shown.commit < other.commit {
             self.schedule.tick_now = true;
         }
     }
@@ -281,38 +298,19 @@ impl Subscription {
         self.table = Some(opened.table);
     }
 
-    fn refused(&mut self, error: SubscribeError, first: bool) -> Result<String, SessionStop> {
-        let (code, msg, retry): (_, Cow<'_, str>, _) = match error {
-            SubscribeError::BadQuery(error) => {
-                let msg = error.to_string();
-                if first {
-                    let refused = refused_member(self.id, BAD_QUERY, msg, error.parameter);
-                    return Ok(ServerMessage::Err(refused).text());
-                }
-                return Ok(self.end_with(&msg, Some(BAD_QUERY)));
-            }
-            SubscribeError::NoTable => {
-                let msg = format!("there is no public table `{}`", self.query());
-                ("no_such_table", msg.into(), false)
-            }
-            SubscribeError::NotActive(msg) => ("not_active", msg.into(), true),
-            SubscribeError::NotSupported(msg) => ("not_supported", msg.into(), false),
-            SubscribeError::Unsendable(msg) => ("too_large", msg.into(), false),
-            SubscribeError::Failed(msg) if first => ("unavailable", msg.into(), true),
-            SubscribeError::Failed(msg) => {
-                tracing::warn!(
-                    projection = self.query().projection(),
-                    error = msg,
-                    "a feed lost its table"
-                );
-                return Err(SessionStop::close(close::ERROR, "the table could not be read"));
-            }
-        };
+    /// Returns the last message of a subscription that cannot start or go on.
+    fn refused(&self, error: SubscribeError, first: bool) -> Result<String, SessionStop> {
+        if let (SubscribeError::Failed(error), false) = (&error, first) {
+            tracing::warn!(projection = self.query().projection(), error, "a feed lost its table");
+            return Err(SessionStop::close(close::ERROR, "the table could not be read"));
+        }
+        let refused = error.refused(self.id, self.query());
         if first {
-            let refused = Refused { retry, ..refused(self.id, code, msg) };
             return Ok(ServerMessage::Err(refused).text());
         }
-        Ok(self.end(&msg))
+        // The reasons that have a code in `end` are those of the HTTP API.
+        let code = Some(refused.code).filter(|code| code.starts_with("LAN-"));
+        Ok(self.end_with(&refused.msg, code))
     }
 
     /// Returns the `end` message, which is the last message of a subscription.
@@ -320,8 +318,7 @@ impl Subscription {
         self.end_with(why, None)
     }
 
-    fn end_with(&self, why: &str, code: Option<&'static str>) -> String {
-        let code = code.map(Cow::Borrowed);
+    fn end_with(&self, why: &str, code: Option<Cow<'static, str>>) -> String {
         ServerMessage::End(Ended { id: self.id, why: why.to_owned(), code }).text()
     }
 
@@ -433,6 +430,9 @@ impl Subscription {
                     return self.next(context);
                 }
                 NextAction::Unsendable(why) => return Ok(SubscriptionAction::Over(self.end(&why))),
+                NextAction::RollUpEnded(error) => {
+                    return self.refused(error.into(), false).map(SubscriptionAction::Over);
+                }
             }
         }
         Ok(SubscriptionAction::Frame(self.ready_part(context)))
@@ -455,6 +455,10 @@ impl Subscription {
         let ShownState { epoch, commit, .. } = &self.shown;
         let config = &context.resources.config;
         let range = topic.since(&**feed, (epoch, *commit), table, config, commits_max);
+        let range = match range {
+            Ok(range) => range,
+            Err(error) => return NextAction::RollUpEnded(error),
+        };
         let of = (table.id, self.mode);
         topic.next_action(context.resources, (epoch, *commit), range, of)
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use lantern_core::{TableId, TableSpec, View};
+use lantern_core::{FieldSpec, TableId, TableSpec, View};
 
 use crate::protocol::Field;
 
@@ -21,12 +21,13 @@ pub(crate) fn tables_of(view: &View) -> Arc<[TableInfo]> {
     view.manifest()
         .public_tables()
         .map(|(id, table)| {
-            let fields = table.fields.iter().map(|field| Field {
-                name: field.name.clone(),
-                kind: field.kind.name().into(),
-                unit: field.unit.clone(),
-            });
-            TableInfo { id, fields: fields.collect(), spec: Arc::new(table.clone()) }
+            let fields = table.fields.iter().map(described).collect();
+            TableInfo { id, fields, spec: Arc::new(table.clone()) }
         })
         .collect()
+}
+
+/// Returns the field as the protocol describes it.
+pub(crate) fn described(field: &FieldSpec) -> Field {
+    Field { name: field.name.clone(), kind: field.kind.name().into(), unit: field.unit.clone() }
 }

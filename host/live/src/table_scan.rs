@@ -81,10 +81,7 @@ impl<'a> TableScan<'a> {
                 };
                 self.rows_sent += 1;
                 if self.rows_sent > self.rows_max {
-                    let max = self.rows_max;
-                    return Err(SubscribeError::Unsendable(format!(
-                        "the snapshot has more than {max} rows: raise `snapshot_rows_max`, select fewer rows with `where`, or read the table by pages"
-                    )));
+                    return Err(SubscribeError::too_many_rows(self.rows_max));
                 }
                 if let Some(part) = self.parts.push(&row.key, &value)? {
                     return Ok((part, false));

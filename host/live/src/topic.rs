@@ -8,12 +8,12 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use lantern_core::{Checkpoint, RequestError, TableId};
+use lantern_core::{Checkpoint, RequestError, RollUpError, TableId};
 use parking_lot::Mutex;
 
 use crate::LiveConfig;
 use crate::delta::{DeltaChain, DeltaEncoder, DeltaError, EncodedChanges, ReadyDelta};
-use crate::encode::DeltaParts;
+use crate::encode::{BudgetLease, DeltaParts};
 use crate::protocol::Mode;
 use crate::query::Query;
 use crate::resources::Resources;
@@ -21,6 +21,7 @@ use crate::ring::{RingCommit, RingRange, RingSource};
 use crate::selected_commits::SelectedCommits;
 use crate::session_signal::Listeners;
 use crate::shape::{SelectedTable, Shape};
+use crate::shared_roll_up::SharedRollUp;
 use crate::table_info::TableInfo;
 
 /// The data that subscribers with equal queries share.
@@ -29,6 +30,8 @@ pub(crate) struct Topic {
     pub(crate) listeners: Listeners,
     /// Locked before the state of the projection's feed, which is locked before `shared`.
     selected: Mutex<SelectedCommits>,
+    /// The groups, if the query is a roll-up.
+    pub(crate) roll_up: Option<SharedRollUp>,
     shared: Mutex<Shared>,
 }
 
@@ -58,6 +61,8 @@ pub(crate) struct Snapshot {
     pub(crate) commit: u64,
     pub(crate) at: Arc<Checkpoint>,
     pub(crate) parts: Vec<Bytes>,
+    /// Counts the bytes of the snapshot of a roll-up as long as the snapshot exists.
+    pub(crate) _lease: Option<BudgetLease>,
 }
 
 /// What a subscriber should do next.
@@ -74,6 +79,8 @@ pub(crate) enum NextAction {
     Overflow,
     /// End: a row does not fit into a frame. Contains a text for people.
     Unsendable(String),
+    /// End: the roll-up cannot go on.
+    RollUpEnded(RollUpError),
 }
 
 impl From<DeltaError> for NextAction {
@@ -93,7 +100,9 @@ const MERGE_KEPT_BYTES: usize = 256 << 10;
 impl Topic {
     pub(crate) fn new(query: Query, epoch: Option<Arc<str>>) -> Self {
         let shared = Mutex::new(Shared { epoch, ..Shared::default() });
-        Self { query, listeners: Listeners::default(), selected: Mutex::default(), shared }
+        let roll_up = query.roll_up().map(SharedRollUp::new);
+        let (listeners, selected) = (Listeners::default(), Mutex::default());
+        Self { query, listeners, selected, roll_up, shared }
     }
 
     /// Returns what subscribers get of `table`, which is a table of `epoch`.
@@ -105,17 +114,30 @@ impl Topic {
         epoch: &str,
         table: &TableInfo,
     ) -> Result<SelectedTable, RequestError> {
-        if let Some(kept) = self.share(epoch, |shared| shared.table.clone()).flatten() {
+        if let Some(kept) = self.selected_table(epoch) {
             return Ok(kept);
         }
         let shape = Arc::new(Shape::new(&self.query, table)?);
         let selected = SelectedTable { id: table.id, shape };
-        self.share(epoch, |shared| shared.table = Some(selected.clone()));
+        self.keep_table(epoch, selected.clone());
         Ok(selected)
+    }
+
+    /// What subscribers get of the table of `epoch`; `None` before the first read.
+    pub(crate) fn selected_table(&self, epoch: &str) -> Option<SelectedTable> {
+        self.share(epoch, |shared| shared.table.clone()).flatten()
+    }
+
+    /// Keeps what subscribers get of the table of `epoch`.
+    pub(crate) fn keep_table(&self, epoch: &str, table: SelectedTable) {
+        self.share(epoch, |shared| shared.table = Some(table));
     }
 
     /// Returns at most `max` commits that come after `commit` of `epoch` and change rows of the
     /// query.
+    ///
+    /// # Errors
+    /// [`RollUpError`] if the query is a roll-up that cannot go on.
     pub(crate) fn since(
         &self,
         feed: &dyn RingSource,
@@ -123,11 +145,14 @@ impl Topic {
         table: &SelectedTable,
         config: &LiveConfig,
         max: usize,
-    ) -> RingRange {
-        match &table.shape.rows {
+    ) -> Result<RingRange, RollUpError> {
+        if let Some(roll_up) = &self.roll_up {
+            return roll_up.since(shown, table.id);
+        }
+        Ok(match &table.shape.rows {
             None => feed.since(shown.0, shown.1, table.id, max),
             Some(rows) => self.selected.lock().since(feed, shown, (rows, table.id), config, max),
-        }
+        })
     }
 
     /// Returns whether the commits since the last call change rows of the query, or may change
@@ -136,6 +161,10 @@ impl Topic {
         // Every commit of the table changes rows of this query, so no lock is needed.
         if self.query.is_whole_table() {
             return true;
+        }
+        // The task of the roll-ups wakes the sessions when groups have changed.
+        if self.roll_up.is_some() {
+            return false;
         }
         let (epoch, table) = {
             let shared = self.shared.lock();
@@ -281,7 +310,7 @@ mod tests {
     }
 
     fn resources() -> Resources {
-        Resources::new(Arc::new(NoViews), Arc::new(|_: &str| None), LiveConfig::default())
+        Resources::new(Arc::new(NoViews), None, Arc::new(|_: &str| None), LiveConfig::default())
     }
 
     fn topic(epoch: &str) -> Topic {

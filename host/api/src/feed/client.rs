@@ -1,7 +1,10 @@
 //! Defines the messages that a client sends.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -60,7 +63,7 @@ pub struct Subscribe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cols: Option<Vec<String>>,
     /// Sends groups of rows in place of rows.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "roll_up")]
     pub rollup: Option<RollUp>,
     /// Whether changes may be merged; `state` if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -113,6 +116,32 @@ pub struct RollUp {
     pub tz: Option<String>,
 }
 
+/// A roll-up that is read from an object. Serde alone would also accept an array of the values of
+/// its members.
+struct RollUpObject(RollUp);
+
+impl<'de> Deserialize<'de> for RollUpObject {
+    fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = RollUp;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<RollUp, A::Error> {
+                RollUp::deserialize(MapAccessDeserializer::new(members))
+            }
+        }
+        json.deserialize_map(Object).map(Self)
+    }
+}
+
+fn roll_up<'de, D: Deserializer<'de>>(json: D) -> Result<Option<RollUp>, D::Error> {
+    Ok(Option::<RollUpObject>::deserialize(json)?.map(|object| object.0))
+}
+
 /// A `sub` that cannot be read although its `id` can.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadSubscribe {
@@ -160,7 +189,7 @@ impl Subscribe {
             (
                 "rollup",
                 "write an object with `bucket`, `by` and `agg`, such as `{\"by\": [\"country\"], \"agg\": {\"n\": [\"count\"], \"sum\": [\"sum\", \"cents\"]}}`",
-                read::<Option<RollUp>>(&members, "rollup").err(),
+                read::<Option<RollUpObject>>(&members, "rollup").err(),
             ),
             ("mode", "write `state` or `changes`", read::<Option<String>>(&members, "mode").err()),
             (
@@ -304,6 +333,7 @@ mod tests {
             (r#""id":1,"table":"a/b","where":[["a","=",1e999]]"#, "where"),
             (r#""id":1,"table":"a/b","cols":"a""#, "cols"),
             (r#""id":1,"table":"a/b","rollup":[1]"#, "rollup"),
+            (r#""id":1,"table":"a/b","rollup":[null]"#, "rollup"),
             (r#""id":1,"table":"a/b","rollup":{"agg":{"n":"count"}}"#, "rollup"),
             (r#""id":1,"table":"a/b","rollup":{"having":1}"#, "rollup"),
             (r#""id":1,"table":"a/b","mode":1"#, "mode"),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lantern_engine::Engine;
 use lantern_live::{Hub, Lag};
+use lantern_query::LiveRollUps;
 
 use crate::commits::Commits;
 use crate::config::ServerConfig;
@@ -14,7 +15,9 @@ pub(super) fn connect(config: &ServerConfig, engine: &Arc<Engine>, commits: &Com
         let engine = Arc::clone(engine);
         move |name: &str| engine.lag(name).map(|(events, ms)| Lag { events, ms })
     };
-    let hub = Hub::new(Arc::<Engine>::clone(engine), Arc::new(lag), config.live.clone());
+    let roll_ups = Arc::new(LiveRollUps::new(config.query.clone()));
+    let views = Arc::<Engine>::clone(engine);
+    let hub = Hub::with_roll_ups(views, roll_ups, Arc::new(lag), config.live.clone());
     commits.connect(&hub);
     hub
 }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use lantern_core::fake::MemoryShard;
 use lantern_core::{
     Checkpoint, CommitSink as _, FieldKind, FieldSpec, KeyRange, Manifest, Merge, Offset,
-    PartitionId, PublishedCommit, ReadStore, ShardMeta, ShardPoint, ShardStore as _, Space,
-    TableChanges, TableId, TableSpec, Timestamp, VersionId, View, ViewError, Views, Writes,
+    PartitionId, PublishedCommit, ReadStore, RollUps, ShardMeta, ShardPoint, ShardStore as _,
+    Space, TableChanges, TableId, TableSpec, Timestamp, VersionId, View, ViewError, Views, Writes,
 };
 use lantern_live::{Hub, Lag, LiveConfig};
 use parking_lot::{Mutex, MutexGuard};
@@ -121,9 +121,22 @@ impl World {
 
     /// Starts a feed over this world. From now on commits are published to it.
     pub fn serve(self: &Arc<Self>, config: LiveConfig) -> Arc<Hub> {
+        self.serve_with(config, None)
+    }
+
+    /// Like [`Self::serve`], for a feed whose clients can subscribe to the roll-ups that `roll_ups`
+    /// creates.
+    pub fn serve_with(
+        self: &Arc<Self>,
+        config: LiveConfig,
+        roll_ups: Option<Arc<dyn RollUps>>,
+    ) -> Arc<Hub> {
         config.check().expect("the settings can work");
         let lag = Arc::new(|_: &str| Some(Lag { events: 3, ms: 12 }));
-        let hub = Hub::new(self.clone(), lag, config);
+        let hub = match roll_ups {
+            Some(roll_ups) => Hub::with_roll_ups(self.clone(), roll_ups, lag, config),
+            None => Hub::new(self.clone(), lag, config),
+        };
         *self.hub.lock() = Some(hub.clone());
         hub
     }
