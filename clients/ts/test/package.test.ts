@@ -9,7 +9,7 @@ import { build } from "esbuild";
 import { expect, test } from "vitest";
 import { event } from "./judge.js";
 import { until } from "./patience.js";
-import { missing, plugin, rollUps, Server } from "./server.js";
+import { missing, plugin, Server } from "./server.js";
 
 const path = (of: string): string => fileURLToPath(new URL(`../${of}`, import.meta.url));
 
@@ -96,14 +96,10 @@ test.skipIf(missing)("the examples in the README run, in the packed package", as
       run.stdout.on("data", (text) => (output += text));
       run.stderr.on("data", (text) => (output += text));
       await until(
-        () => /\d|not_supported/.test(output) || run.exitCode !== null,
+        () => /\d/.test(output) || run.exitCode !== null,
         () => [code, output],
       );
       run.kill();
-      if (!rollUps && code.includes("client.rollup(")) {
-        expect(output, code).toMatch(/not_supported/);
-        continue;
-      }
       expect(output, code).not.toMatch(/Error/);
       expect(output, code).toMatch(/\d/);
     }

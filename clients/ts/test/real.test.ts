@@ -15,7 +15,7 @@ import type { Table } from "../src/table.js";
 import { event, Judge, type Tables } from "./judge.js";
 import { show, sleep, until } from "./patience.js";
 import { Proxy, random } from "./proxy.js";
-import { changed, lantern, missing, plugin, rollUps, Server } from "./server.js";
+import { changed, lantern, missing, plugin, Server } from "./server.js";
 
 const QUICK: Options = { WebSocket, backoffMinMs: 5, backoffMaxMs: 100, shutdownSpreadMs: 20 };
 const SETTINGS = ["live.heartbeat_ms=500", "live.tick_ms=20", "engine.sync_ms=20"];
@@ -268,10 +268,6 @@ describe.skipIf(missing)("with a real server", () => {
       agg: { minutes: ["count"], cents: ["sum", "cents"] },
     });
     const many = client.rollup("revenue/by_product", { where: [["orders", "<", 4]], by: ["orders"], agg: { n: ["count"] } });
-    if (!rollUps) {
-      await expect(hours.ready()).rejects.toMatchObject({ name: "LanternError", code: "not_supported", retry: false });
-      return;
-    }
     const errors: unknown[] = [];
     const counts = { states: 0, gone: 0 };
     let before = new Set<string>();

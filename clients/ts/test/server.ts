@@ -22,9 +22,6 @@ const CACHE = root("target/tests-cache/servers");
 export const missing: string | undefined =
   existsSync(LANTERN) || process.env.CI ? undefined : `${LANTERN} is missing: run \`cargo xtask test\``;
 
-/** Whether the server supports live roll-ups: docs/feed.md says if it does not. */
-export const rollUps = !readFileSync(root("docs/feed.md"), "utf8").includes("The server does not support `rollup` yet");
-
 /** Whether a program is missing that a test starts. `cargo xtask test` sets the list. */
 export const without = (program: string): boolean => (process.env.LANTERN_WITHOUT ?? "").split(",").includes(program);
 
