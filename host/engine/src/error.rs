@@ -7,6 +7,8 @@ use lantern_core::{
 };
 use thiserror::Error;
 
+use crate::PluginError;
+
 /// Describes the first difference between two folds of the same events.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error(
@@ -207,6 +209,15 @@ impl EngineError {
             Self::Closed => "LAN-0215",
             Self::Verifying => "LAN-0216",
             Self::AppliesLess(_) => "LAN-0220",
+        }
+    }
+}
+
+impl From<PluginError> for EngineError {
+    fn from(error: PluginError) -> Self {
+        match error {
+            PluginError::Host(reason) => Self::Host(reason),
+            PluginError::Unfit(reason) => Self::Plugin(reason),
         }
     }
 }

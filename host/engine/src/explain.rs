@@ -19,7 +19,7 @@ use crate::row_change::{ChangeCause, RowChange};
 use crate::row_watch::RowWatch;
 use crate::shard_handle::ShardHandle;
 use crate::status_queries::halted;
-use crate::{Engine, EngineError, PluginError};
+use crate::{Engine, EngineError};
 
 /// The number of entries of the change log that are read at a time.
 const CHANGES_PAGE: usize = 64;
@@ -208,10 +208,7 @@ impl Explanation {
     /// [`EngineError::Plugin`] or [`EngineError::Host`] if the plugin cannot be loaded, or
     /// an error of the log or the store.
     pub fn run(&self, pace: ExplainPace<'_>) -> Result<ExplainedRow, EngineError> {
-        let plugin = self.engine.plugin_of(&self.build).map_err(|error| match error {
-            PluginError::Host(reason) => EngineError::Host(reason),
-            PluginError::Unfit(reason) => EngineError::Plugin(reason),
-        })?;
+        let plugin = self.engine.plugin_of(&self.build)?;
         let mut explained = ExplainedRow::default();
         let mut changes = Vec::new();
         for index in 0..self.build.handles.len() {
@@ -221,7 +218,16 @@ impl Explanation {
                 break;
             }
         }
-        explained.changes = self.newest_first(changes)?;
+        let events = explained.events;
+        // If the fold has reached a limit, the changes before it are still returned.
+        let is_limited = explained.incomplete.is_some();
+        let mut pace = || match pace(&ExplainProgress { events, percent: 100.0 }) {
+            Err(_) if is_limited => Ok(()),
+            paced => paced,
+        };
+        let (newest, ended) = self.newest_first(changes, &mut pace)?;
+        explained.changes = newest;
+        explained.incomplete = explained.incomplete.or(ended);
         Ok(explained)
     }
 
@@ -268,17 +274,22 @@ impl Explanation {
     }
 
     /// Merges the changes of all partitions by the append time of their events, and reads
-    /// these events.
+    /// these events. `pace` is called before each read. If it returns a reason to end, the changes
+    /// that were found until then are returned with this reason.
     fn newest_first(
         &self,
         mut shards: Vec<VecDeque<RowChange>>,
-    ) -> Result<Vec<(RowChange, Option<ExplainedEvent>)>, EngineError> {
+        pace: &mut dyn FnMut() -> Result<(), String>,
+    ) -> Result<(Vec<(RowChange, Option<ExplainedEvent>)>, Option<String>), EngineError> {
         let mut heads = Vec::with_capacity(shards.len());
         for changes in &mut shards {
             heads.push(self.next_newest(changes)?);
         }
         let mut merged = Vec::new();
         while merged.len() < self.request.changes_max {
+            if let Err(reason) = pace() {
+                return Ok((merged, Some(reason)));
+            }
             let times = heads.iter().enumerate();
             let times = times.filter_map(|(index, head)| Some((head.as_ref()?.0, index)));
             let Some((_, index)) = times.max() else { break };
@@ -287,7 +298,7 @@ impl Explanation {
                 merged.push((change, event));
             }
         }
-        Ok(merged)
+        Ok((merged, None))
     }
 
     /// The newest of `changes`, with its event and the time by which changes of several

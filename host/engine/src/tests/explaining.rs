@@ -223,6 +223,25 @@ fn an_explanation_ends_on_request_and_never_changes_the_live_state() {
 }
 
 #[test]
+fn the_events_of_changes_are_read_at_the_pace_of_the_fold() {
+    let world = World::new(EngineConfig::default());
+    world.log.append_to(P0, (0..40).map(|n| event(n, "s1", "ok")));
+    world.push("a", meter(OnFailure::ParkEvent, Bad::Apply));
+    world.settle();
+    let explained = world.engine.explain(request("totals", "s1")).unwrap();
+    let mut after_fold = 0;
+    let row = explained.run(&mut |progress| {
+        after_fold += u32::from(progress.percent >= 100.0);
+        if after_fold > 10 { Err("enough".into()) } else { Ok(()) }
+    });
+    let row = row.unwrap();
+    assert_eq!((row.incomplete.as_deref(), row.partitions[0].agrees), (Some("enough"), true));
+    let changes = offsets(&row);
+    assert!((1..=10).contains(&changes.len()), "{changes:?}");
+    assert_eq!(changes.last(), Some(&39), "the newest come first");
+}
+
+#[test]
 fn a_table_that_differs_from_the_log_is_reported() {
     let world = World::new(EngineConfig::default());
     world.log.append_to(P0, (0..30).map(|n| event(n, "s1", "ok")));
