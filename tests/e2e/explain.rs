@@ -84,3 +84,35 @@ async fn explain_that_reaches_its_limit_says_so_and_shows_the_newest_commits() {
     let rows = server.rows("rogue/seen").await.unwrap();
     assert_eq!(answer["commits"][0]["row"]["events"], rows[0].1["events"], "{answer}");
 }
+
+/// Appends `count` events of 10 subjects.
+async fn fill(server: &Server, count: usize) {
+    let lines: String =
+        (0..count).map(|n| line(n, "probe.sent", &format!("s{}", n % 10), "{}")).collect();
+    server.events(lines).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn diff_finds_exactly_the_rows_that_differ_between_two_versions() {
+    let server = Server::start(&["upkeep.heartbeats=false"]).unwrap();
+    fill(&server, 500).await;
+    let good = r#"{"fixed":true}"#;
+    server.project("rogue", &guest("rogue"), good).await.unwrap();
+    // The same rows: this version only parks differently.
+    let same = r#"{"fixed":true,"by_subject":true}"#;
+    let second = server.project("rogue", &guest("rogue"), same).await.unwrap();
+    let second = second["version"].as_str().unwrap();
+    let (diff, code) = asked(&server, &["table", "diff", "rogue/seen", "previous", "active"]);
+    assert_eq!((code, &diff["same"], &diff["right"]), (0, &10.into(), &second.into()), "{diff}");
+    // An event that fails in a version without `fixed`: its row lacks it there.
+    server.events(line("f", "probe.sent", "s3", r#"{"do":"fail"}"#)).await.unwrap();
+    let bad = r#"{"by_subject":false}"#;
+    let (_, third) = server.push("rogue", &guest("rogue"), bad).await.unwrap();
+    let third = third["version"].as_str().unwrap();
+    let (diff, code) =
+        asked(&server, &["table", "diff", "rogue/seen", "active", third, "--wait", "30s"]);
+    assert_eq!((code, &diff["same"], &diff["changed"]), (1, &9.into(), &1.into()), "{diff}");
+    let row = &diff["differences"][0];
+    assert_eq!(row["key"], "s3");
+    assert_eq!((&row["left"]["events"], &row["right"]["events"]), (&51.into(), &50.into()));
+}

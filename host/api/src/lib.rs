@@ -9,6 +9,7 @@
 //! Schemas of the feed.
 
 mod boards;
+mod diff;
 mod events;
 mod explain;
 pub mod feed;
@@ -22,6 +23,7 @@ mod tables;
 mod verify;
 
 pub use boards::{BoardList, BoardSummary};
+pub use diff::{FieldChange, RowDifference, TableDiff};
 pub use events::{
     AppendResult, AppendedLocation, EventRejection, EventsPage, LoggedEvent, OffsetRange,
 };

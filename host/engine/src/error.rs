@@ -167,6 +167,11 @@ pub enum EngineError {
     /// The log cannot be read.
     #[error(transparent)]
     Log(#[from] LogError),
+    /// Two versions are at different offsets, and the projection is paused.
+    #[error(
+        "projection `{0}` is paused, and its versions are at different offsets: resume it, and compare them again"
+    )]
+    NotAligned(String),
     /// Another verification is running, and only one may run at a time.
     #[error("a verification is running: wait until it ends; `lantern verify` shows its progress")]
     Verifying,
@@ -207,6 +212,7 @@ impl EngineError {
             Self::Log(_) => "LAN-0214",
             Self::Recovering(_) => "LAN-0224",
             Self::Closed => "LAN-0215",
+            Self::NotAligned(_) => "LAN-0441",
             Self::Verifying => "LAN-0216",
             Self::AppliesLess(_) => "LAN-0220",
         }

@@ -7,6 +7,7 @@
 //! and run the whole engine through crashes and reordering under one seed.
 
 mod activation;
+mod aligned_views;
 mod apply;
 mod batching;
 mod blocked_subjects;

@@ -455,7 +455,7 @@ impl Engine {
     }
 
     /// Folds a shard up to the next offset of its leader, and no further.
-    fn level(
+    pub(crate) fn level(
         &self,
         handle: &Arc<ShardHandle>,
         guard: &mut Option<Shard>,
@@ -514,7 +514,7 @@ impl Engine {
         Ok(())
     }
 
-    fn not_ready(&self, handle: &ShardHandle) -> EngineError {
+    pub(crate) fn not_ready(&self, handle: &ShardHandle) -> EngineError {
         EngineError::NotReady {
             projection: handle.id.projection.clone(),
             version: handle.id.version.clone(),

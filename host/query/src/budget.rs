@@ -89,8 +89,11 @@ impl<'c> Budget<'c> {
     }
 
     /// Counts a row that the query reads.
+    ///
+    /// # Errors
+    /// [`QueryError::Limit`] and [`QueryError::Cancelled`].
     #[inline]
-    pub(crate) fn row(&mut self) -> Result<(), QueryError> {
+    pub fn row(&mut self) -> Result<(), QueryError> {
         self.rows += 1;
         if self.rows > self.rows_max {
             return Err(limit("reads more rows than allowed", self.rows_max, "rows_scanned_max"));

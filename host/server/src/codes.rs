@@ -718,6 +718,12 @@ pub const CODES: &[Code] = &[
         "the server folds the log again for other requests",
         "try again when they have ended, or raise `replay.at_once_max`",
     ),
+    code(
+        "LAN-0441",
+        409,
+        "the versions are at different offsets",
+        "resume the projection with `lantern plugin resume`, and compare the versions again",
+    ),
 ];
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ mod log_services;
 mod plugins;
 mod problem;
 mod process;
+mod row_diff;
 mod rows;
 mod start_error;
 mod telemetry;

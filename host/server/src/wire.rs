@@ -265,7 +265,7 @@ fn change_log(it: engine::ChangeLogLine) -> api::ChangeLog {
 }
 
 /// A row of a public table, which is a JSON object, on one line.
-fn row(value: Option<&[u8]>) -> Option<api::RawJson> {
+pub(crate) fn row(value: Option<&[u8]>) -> Option<api::RawJson> {
     let text = String::from_utf8_lossy(value?).replace(['\n', '\r'], " ");
     Some(api::RawJson::new(&text))
 }

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use lantern_api::{
     ActivateBody, AppendResult, EventsPage, ExplainLine, LogLine, Logs, ParkedOutcome, ParkedPage,
     ParkedSelection, ParkedSummary, ProjectionStatus, Projections, QueryPage, RawJson,
-    ResendResult, ServerStatus, TablePage, Uploaded, VerifyStatus,
+    ResendResult, ServerStatus, TableDiff, TablePage, Uploaded, VerifyStatus,
 };
 use reqwest::Method;
 
@@ -273,6 +273,21 @@ impl Api {
         take: impl FnMut(ExplainLine),
     ) -> Answer<()> {
         self.get_as(&table_path(table, "/explain", query), NDJSON).await?.json_lines(take).await
+    }
+
+    /// How a table differs between two versions; `query` contains parameters under the
+    /// API's names.
+    pub(crate) async fn diff(
+        &self,
+        (projection, table): (&str, &str),
+        query: &[(&str, String)],
+    ) -> Answer<TableDiff> {
+        let path = format!("/v1/tables/{}/{}/diff", escaped(projection), escaped(table));
+        let mut path = Path::new(&path);
+        for (name, value) in query {
+            path.add(name, value);
+        }
+        self.get(&path).await
     }
 
     /// Rows of a table; `query` contains parameters under the API's names.

@@ -27,6 +27,8 @@ pub(crate) enum Command {
     Get(GetArgs),
     /// Print rows in key order.
     Scan(Box<ScanArgs>),
+    /// Compare a table in two versions at the same offsets.
+    Diff(super::diff::Args),
     /// Show a table live.
     Watch(super::watch::Args),
 }
@@ -106,6 +108,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
     match command {
         Command::Get(args) => get(&args, global).await,
         Command::Scan(args) => scan(&args, global).await,
+        Command::Diff(args) => super::diff::run(&args, global).await,
         Command::Watch(args) => super::watch::run(args, global).await,
     }
 }

@@ -1,5 +1,6 @@
 //! Tests the engine with fakes for all ports, on one thread.
 
+mod comparing;
 mod explaining;
 mod folding;
 mod identity;

@@ -9,6 +9,7 @@ mod conditional;
 mod connection;
 mod content_encoding;
 mod cors;
+mod diff;
 mod drain_body;
 pub(crate) mod events;
 mod explain;
@@ -107,6 +108,7 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(queries::show))
         .routes(routes!(boards::list))
         .routes(routes!(boards::show, boards::store, boards::delete))
+        .routes(routes!(diff::diff))
         .routes(routes!(feed::connect))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

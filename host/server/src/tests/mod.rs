@@ -14,6 +14,7 @@ mod packed;
 mod queries;
 mod running;
 mod tables;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,0 +1,85 @@
+use super::*;
+use crate::cloudevents::NDJSON;
+
+const DIFF: &str = "/v1/tables/counts/by_subject/diff";
+
+/// Like [`counts`], but each event counts twice.
+fn doubled() -> Arc<dyn Plugin> {
+    let manifest = counts().manifest().clone();
+    Arc::new(NativePlugin::new(manifest, |batch, host, _: &mut ()| {
+        for (index, event) in batch.events.iter().enumerate() {
+            let cause = batch.cause_of_event(index);
+            let before = host.get(TableId(0), event.subject).map_err(host_error)?;
+            let before: Value =
+                before.map_or(Value::Null, |row| serde_json::from_slice(&row).unwrap_or_default());
+            let count = before["count"].as_u64().unwrap_or_default() + 2;
+            let row = serde_json::json!({"subject": event.subject, "count": count});
+            let row = row.to_string();
+            host.put(cause, TableId(0), event.subject, row.as_bytes()).map_err(host_error)?;
+        }
+        Ok(())
+    }))
+}
+
+/// Adds `doubled` as a version that is not activated.
+async fn add_doubled(fixture: &Fixture) -> String {
+    let engine = Arc::clone(&fixture.app.engine);
+    let upload = Upload {
+        activate: Activation::Never,
+        check: false,
+        ..Upload::new(doubled(), "11".repeat(32))
+    };
+    tokio::task::spawn_blocking(move || engine.upload(upload)).await.unwrap().unwrap().version
+}
+
+#[tokio::test]
+async fn two_versions_are_compared_at_the_same_offsets() {
+    let fixture = super::tables::filled().await;
+    let other = add_doubled(&fixture).await;
+    let path = format!("{DIFF}?right={other}&wait=20s");
+    let diff = fixture.get(&path).await.expect_ok().json();
+    assert_eq!(diff["changed"], 10, "{diff}");
+    assert_eq!(
+        (&diff["same"], &diff["added"], &diff["removed"]),
+        (&0.into(), &0.into(), &0.into())
+    );
+    assert_eq!(diff["right"], other);
+    let first = &diff["differences"][0];
+    assert_eq!((&first["key"], &first["left"]["count"]), (&"s0".into(), &2.into()));
+    assert_eq!(first["right"]["count"], 4);
+    assert_eq!(diff["more"], false);
+    let few = fixture.get(&format!("{path}&limit=3")).await.expect_ok().json();
+    assert_eq!((few["differences"].as_array().unwrap().len(), &few["more"]), (3, &true.into()));
+    assert_eq!(few["changed"], 10, "all are counted");
+    let same = fixture.get(&format!("{path}&cols=subject")).await.expect_ok().json();
+    assert_eq!((&same["same"], &same["changed"]), (&10.into(), &0.into()));
+    let one = fixture.get(&format!("{path}&prefix=s3")).await.expect_ok().json();
+    assert_eq!(one["changed"], 1);
+    let own = diff["left"].as_str().unwrap();
+    let own = fixture.get(&format!("{DIFF}?left={own}&right={own}")).await.expect_ok().json();
+    assert_eq!((&own["same"], &own["changed"]), (&10.into(), &0.into()));
+    // More events: the versions follow, and are compared at the new offsets.
+    let body: String = (0..200).map(|n| event(&format!("more{n}"), "t", "s1") + "\n").collect();
+    fixture.post("/v1/events", NDJSON, body).await.expect_ok();
+    let now = format!("/v1/tables/counts/by_subject?key=s1&min_offset=0:{}&wait=20s", 210);
+    fixture.get(&now).await.expect_ok();
+    let diff = fixture.get(&path).await.expect_ok().json();
+    assert!(diff["offsets"]["0"].as_u64() >= Some(211), "{diff}");
+    let s1 = diff["differences"].as_array().unwrap().iter().find(|it| it["key"] == "s1").unwrap();
+    assert_eq!((&s1["left"]["count"], &s1["right"]["count"]), (&201.into(), &402.into()));
+}
+
+#[tokio::test]
+async fn wrong_comparisons_are_refused_with_the_reason() {
+    let fixture = super::tables::filled().await;
+    let check = async |path: &str, code: &str, words: &str| {
+        fixture.get(path).await.is_problem(code, words);
+    };
+    let other = add_doubled(&fixture).await;
+    check(DIFF, "LAN-0403", "right").await;
+    check(&format!("{DIFF}?right=abc"), "LAN-0202", "`abc`").await;
+    check(&format!("{DIFF}?right={other}&cols=subject,cnt&wait=20s"), "LAN-0403", "`cnt`").await;
+    check(&format!("{DIFF}?right=abc&x=1"), "LAN-0403", "`x`").await;
+    check("/v1/tables/none/x/diff?right=a", "LAN-0201", "`none`").await;
+    check(&format!("/v1/tables/counts/x/diff?right={other}&wait=20s"), "LAN-0404", "`x`").await;
+}
