@@ -116,3 +116,25 @@ async fn diff_finds_exactly_the_rows_that_differ_between_two_versions() {
     assert_eq!(row["key"], "s3");
     assert_eq!((&row["left"]["events"], &row["right"]["events"]), (&51.into(), &50.into()));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn path_shows_what_each_projection_has_done_with_an_event() {
+    let server = Server::start(&["upkeep.heartbeats=false"]).unwrap();
+    server.project("rogue", &guest("rogue"), "{}").await.unwrap();
+    server.events(line("f", "probe.sent", "s3", r#"{"do":"fail"}"#)).await.unwrap();
+    server.events(line("o", "other.sent", "s3", "{}")).await.unwrap();
+    server.caught_up("rogue").await.unwrap();
+    let outcome = |offset: &str| {
+        let (path, code) = asked(&server, &["events", "path", offset]);
+        assert_eq!(code, 0, "{path}");
+        path["versions"][0].clone()
+    };
+    let parked = outcome("0:0");
+    assert_eq!((&parked["outcome"], &parked["attempts"]), (&"parked".into(), &1.into()));
+    assert!(!parked["reason"].as_str().unwrap().is_empty(), "{parked}");
+    let skipped = outcome("0:1");
+    assert_eq!(skipped["outcome"], "skipped", "{skipped}");
+    let at = ["--server", server.url.as_str()];
+    let missing = run(&[&["events", "path", "0:99"], &at[..]].concat()).unwrap();
+    assert_eq!(missing.status.code(), Some(4));
+}

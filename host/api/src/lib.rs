@@ -10,6 +10,7 @@
 
 mod boards;
 mod diff;
+mod event_path;
 mod events;
 mod explain;
 pub mod feed;
@@ -24,6 +25,7 @@ mod verify;
 
 pub use boards::{BoardList, BoardSummary};
 pub use diff::{FieldChange, RowDifference, TableDiff};
+pub use event_path::{EventOutcome, EventPath, EventStep};
 pub use events::{
     AppendResult, AppendedLocation, EventRejection, EventsPage, LoggedEvent, OffsetRange,
 };

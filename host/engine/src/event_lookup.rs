@@ -16,6 +16,9 @@ pub(crate) fn event_at(
     offset: Offset,
 ) -> Result<Option<(Event, Option<Timestamp>)>, LogError> {
     let all = TypeFilter::everything().and(HEARTBEAT_TYPE).and(UNREADABLE_TYPE);
+    if offset >= log.bounds(partition)?.end {
+        return Ok(None);
+    }
     let mut next = offset;
     while next <= offset {
         match read_or_wait(log, partition, next, &all)? {

@@ -23,6 +23,7 @@ mod emit_quota;
 mod engine;
 mod error;
 mod event_lookup;
+mod event_path;
 mod explain;
 mod key_index;
 mod layered_read;
@@ -72,6 +73,7 @@ pub use determinism_check::{
 };
 pub use engine::Engine;
 pub use error::{ActivationRefused, EngineError, Nondeterminism};
+pub use event_path::{EventOutcome, EventPath, EventStep};
 pub use explain::{
     CommittedRow, ExplainPace, ExplainProgress, ExplainRequest, ExplainedEvent, ExplainedRow,
     ExplainedShard, Explanation,

@@ -2,8 +2,8 @@
 //! and knows the subjects whose later events wait.
 
 use lantern_core::{
-    ApplyError, Event, KeyRange, OnFailure, Pairs, ParkedKind, ParkedRecord, ReadStore, ShardMeta,
-    ShardStore, Space, StoreError, UNREADABLE_TYPE,
+    ApplyError, Event, KeyRange, Offset, OnFailure, Pairs, ParkedKind, ParkedRecord, ReadStore,
+    ShardMeta, ShardStore, Space, StoreError, UNREADABLE_TYPE,
 };
 
 use crate::EngineConfig;
@@ -57,10 +57,9 @@ impl Parking {
         buffer: &mut WriteBuffer,
     ) {
         let timer = matches!(record.kind, ParkedKind::Timer(..));
-        let mut by_offset = record.offset.0.to_be_bytes().to_vec();
         // Several timers can have the same offset. The number makes their keys distinct.
         let number = if timer { meta.timers_fired } else { 0 };
-        by_offset.extend_from_slice(&number.to_be_bytes());
+        let by_offset = parked_key(record.offset, number);
         buffer.set(Space::Parked, &by_offset, Some(&record.encode()));
         meta.parked_total += 1;
         meta.parked_now += 1;
@@ -226,6 +225,15 @@ pub(crate) fn after(key: &[u8]) -> Vec<u8> {
     let mut next = key.to_vec();
     next.push(0);
     next
+}
+
+/// The key of a parked event in [`Space::Parked`].
+pub(crate) fn event_key(offset: Offset) -> Vec<u8> {
+    parked_key(offset, 0)
+}
+
+fn parked_key(offset: Offset, number: u64) -> Vec<u8> {
+    [offset.0.to_be_bytes(), number.to_be_bytes()].concat()
 }
 
 #[cfg(test)]

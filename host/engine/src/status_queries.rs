@@ -332,13 +332,7 @@ impl Engine {
             }),
             plugin_version: version.manifest.version.clone(),
             description: version.manifest.description.clone(),
-            state: match record.state {
-                VersionState::Backfilling => "backfilling",
-                VersionState::Ready => "ready",
-                VersionState::Active => "active",
-                VersionState::Retired => "retired",
-            }
-            .into(),
+            state: state_name(record.state).into(),
             activity: worst.copied().unwrap_or("idle").into(),
             reason: shards.iter().find_map(|s| s.reason.clone()),
             created_us: version.created.0,
@@ -414,4 +408,14 @@ fn stopped(handle: &ShardHandle, stop: StopReason) -> EngineError {
 pub(crate) fn halted(handle: &ShardHandle) -> EngineError {
     let reason = handle.snapshot.lock().halted.clone().unwrap_or_default();
     EngineError::Halted(handle.id.projection.clone(), handle.id.version.clone(), reason)
+}
+
+/// The name of a stage of a version's life in the API.
+pub(crate) fn state_name(state: VersionState) -> &'static str {
+    match state {
+        VersionState::Backfilling => "backfilling",
+        VersionState::Ready => "ready",
+        VersionState::Active => "active",
+        VersionState::Retired => "retired",
+    }
 }

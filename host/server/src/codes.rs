@@ -724,6 +724,12 @@ pub const CODES: &[Code] = &[
         "the versions are at different offsets",
         "resume the projection with `lantern plugin resume`, and compare the versions again",
     ),
+    code(
+        "LAN-0442",
+        404,
+        "no event at this offset",
+        "`GET /v1/events` lists events with their offsets, and `GET /v1/status` the ends of the partitions",
+    ),
 ];
 
 #[cfg(test)]

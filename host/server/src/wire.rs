@@ -269,3 +269,30 @@ pub(crate) fn row(value: Option<&[u8]>) -> Option<api::RawJson> {
     let text = String::from_utf8_lossy(value?).replace(['\n', '\r'], " ");
     Some(api::RawJson::new(&text))
 }
+
+/// The path of an event.
+pub(crate) fn event_path(partition: u32, offset: u64, it: engine::EventPath) -> api::EventPath {
+    let engine::EventPath { event, versions } = it;
+    let versions = versions.into_iter().map(event_step).collect();
+    api::EventPath { partition, offset, event: change_event(event), versions }
+}
+
+fn event_step(it: engine::EventStep) -> api::EventStep {
+    use api::EventOutcome as Outcome;
+    let engine::EventStep { projection, version, state, next, outcome } = it;
+    let (outcome, reason, attempts, dropped_at) = match outcome {
+        engine::EventOutcome::Pending => (Outcome::Pending, None, None, None),
+        engine::EventOutcome::Skipped(reason) => (Outcome::Skipped, Some(reason), None, None),
+        engine::EventOutcome::Applied => (Outcome::Applied, None, None, None),
+        engine::EventOutcome::Parked { waits: true, .. } => (Outcome::Waiting, None, None, None),
+        engine::EventOutcome::Parked { reason, attempts, .. } => {
+            (Outcome::Parked, Some(reason), Some(attempts), None)
+        }
+        engine::EventOutcome::AppliedOrDropped { at } => {
+            (Outcome::AppliedOrDropped, None, None, Some(at.0))
+        }
+        engine::EventOutcome::Unreadable(why) => (Outcome::Unreadable, Some(why), None, None),
+    };
+    let state = state.to_owned();
+    api::EventStep { projection, version, state, next, outcome, reason, attempts, dropped_at }
+}

@@ -11,8 +11,8 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use lantern_api::{
-    ActivateBody, AppendResult, EventsPage, ExplainLine, LogLine, Logs, ParkedOutcome, ParkedPage,
-    ParkedSelection, ParkedSummary, ProjectionStatus, Projections, QueryPage, RawJson,
+    ActivateBody, AppendResult, EventPath, EventsPage, ExplainLine, LogLine, Logs, ParkedOutcome,
+    ParkedPage, ParkedSelection, ParkedSummary, ProjectionStatus, Projections, QueryPage, RawJson,
     ResendResult, ServerStatus, TableDiff, TablePage, Uploaded, VerifyStatus,
 };
 use reqwest::Method;
@@ -288,6 +288,11 @@ impl Api {
             path.add(name, value);
         }
         self.get(&path).await
+    }
+
+    /// What each version has done with an event.
+    pub(crate) async fn event_path(&self, partition: u32, offset: u64) -> Answer<EventPath> {
+        self.get(&Path::new(&format!("/v1/events/{partition}/{offset}/path"))).await
     }
 
     /// Rows of a table; `query` contains parameters under the API's names.

@@ -36,6 +36,8 @@ pub(crate) enum Command {
     Generate(super::generate::Args),
     /// Print events of the log, and new events when they arrive.
     Tail(TailArgs),
+    /// Show what each version of each projection has done with an event.
+    Path(super::event_path::Args),
 }
 
 #[derive(clap::Args)]
@@ -116,6 +118,7 @@ pub(crate) async fn run(command: Command, global: &Global) -> Outcome {
         Command::Import(args) => super::import::run(args, global).await,
         Command::Generate(args) => super::generate::run(&args, global).await,
         Command::Tail(args) => tail(args, global).await,
+        Command::Path(args) => super::event_path::run(&args, global).await,
     }
 }
 

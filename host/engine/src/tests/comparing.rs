@@ -1,7 +1,16 @@
-//! Two versions are compared at the same offsets.
+//! Two versions are compared at the same offsets, and the path of an event shows what each
+//! version has done with it.
+
+use lantern_core::Offset;
 
 use super::*;
-use crate::EngineError;
+use crate::{EngineError, EventOutcome, EventStep, ParkedSelection};
+
+fn step(world: &World, offset: u64, version: &str) -> EventStep {
+    let path = world.engine.event_path(P0, Offset(offset)).unwrap().unwrap();
+    let id = world.id(version).0;
+    path.versions.into_iter().find(|step| step.version == id).unwrap()
+}
 
 #[test]
 fn versions_are_read_at_the_same_offsets_while_events_arrive() {
@@ -52,4 +61,39 @@ fn a_version_that_is_far_behind_is_not_compared() {
     world.push_as("b", meter(OnFailure::ParkEvent, Bad::Apply), Activation::Never);
     let refused = world.engine.aligned_views("meter", [&world.id("a"), &world.id("b")]);
     assert!(matches!(refused.err(), Some(EngineError::NotReady { .. })));
+}
+
+#[test]
+fn the_path_of_an_event_shows_what_each_version_has_done_with_it() {
+    let world = World::new(EngineConfig::default());
+    world.push("a", meter(OnFailure::ParkSubject, Bad::Name));
+    world.settle();
+    let other = Event { kind: "other".into(), ..event(3, "s2", "ok") };
+    let events = [event(0, "s1", "ok"), event(1, "s1", "bad"), event(2, "s1", "ok"), other];
+    world.log.append_to(P0, events);
+    assert_eq!(step(&world, 0, "a").outcome, EventOutcome::Pending);
+    world.settle();
+    assert_eq!(step(&world, 0, "a").outcome, EventOutcome::Applied);
+    let EventOutcome::Parked { waits: false, reason, attempts: 1 } = step(&world, 1, "a").outcome
+    else {
+        panic!("{:?}", step(&world, 1, "a"));
+    };
+    assert_eq!(reason, "bad data");
+    assert!(matches!(step(&world, 2, "a").outcome, EventOutcome::Parked { waits: true, .. }));
+    let EventOutcome::Skipped(reason) = step(&world, 3, "a").outcome else { panic!() };
+    assert!(reason.contains("`other`"));
+    world.push_as("b", meter(OnFailure::ParkEvent, Bad::Apply), Activation::Never);
+    let behind = step(&world, 1, "b");
+    assert_eq!((behind.outcome, behind.state), (EventOutcome::Pending, "backfilling"));
+    world.settle();
+    let ready = step(&world, 1, "b");
+    assert_eq!((ready.outcome, ready.state), (EventOutcome::Applied, "ready"));
+    assert_eq!(ready.next, 4);
+    // After a drop nothing tells whether the event was applied, except that it was selected.
+    let dropped = ParkedSelection { offsets: vec![1], ..ParkedSelection::default() };
+    world.engine.drop_parked("meter", None, &dropped).unwrap();
+    let at = Offset(4);
+    assert_eq!(step(&world, 1, "a").outcome, EventOutcome::AppliedOrDropped { at });
+    assert_eq!(step(&world, 0, "a").outcome, EventOutcome::Applied);
+    assert_eq!(world.engine.event_path(P0, Offset(9)).unwrap(), None);
 }

@@ -11,6 +11,7 @@ mod content_encoding;
 mod cors;
 mod diff;
 mod drain_body;
+mod event_path;
 pub(crate) mod events;
 mod explain;
 mod export_attributes;
@@ -83,6 +84,7 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Api::openapi())
         .merge(uploads)
         .routes(routes!(ingest::append, events::read))
+        .routes(routes!(event_path::path))
         .routes(routes!(projections::list))
         .routes(routes!(projections::show, projections::delete))
         .routes(routes!(projections::show_version, projections::delete_version))

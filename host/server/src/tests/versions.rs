@@ -83,3 +83,16 @@ async fn wrong_comparisons_are_refused_with_the_reason() {
     check("/v1/tables/none/x/diff?right=a", "LAN-0201", "`none`").await;
     check(&format!("/v1/tables/counts/x/diff?right={other}&wait=20s"), "LAN-0404", "`x`").await;
 }
+
+#[tokio::test]
+async fn the_path_of_an_event_names_each_version_and_what_it_has_done() {
+    let fixture = super::tables::filled().await;
+    let path = fixture.get("/v1/events/0/10/path").await.expect_ok().json();
+    assert_eq!(path["event"]["id"], "again", "{path}");
+    assert_eq!(path["versions"][0]["projection"], "counts");
+    assert_eq!(path["versions"][0]["outcome"], "applied");
+    assert_eq!(path["versions"][0]["state"], "active");
+    fixture.get("/v1/events/0/999/path").await.is_problem("LAN-0442", "999");
+    fixture.get("/v1/events/7/0/path").await.is_problem("LAN-0321", "7");
+    fixture.get("/v1/events/x/0/path").await.is_problem("LAN-0403", "x");
+}
