@@ -138,3 +138,38 @@ async fn path_shows_what_each_projection_has_done_with_an_event() {
     let missing = run(&[&["events", "path", "0:99"], &at[..]].concat()).unwrap();
     assert_eq!(missing.status.code(), Some(4));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_shows_what_a_version_would_write_and_stores_nothing() {
+    let server = Server::start(&["upkeep.heartbeats=false"]).unwrap();
+    server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
+    fill(&server, 400).await;
+    server.events(line("f", "probe.sent", "s3", r#"{"do":"fail"}"#)).await.unwrap();
+    server.caught_up("rogue").await.unwrap();
+    let before = server.get("/v1/projections/rogue").await.unwrap();
+    let wasm = guest("rogue");
+    let push = ["plugin", "push", wasm.to_str().unwrap(), "--name", "rogue", "--dry-run"];
+    let (dry, code) = asked(&server, &[&push[..], &["--events", "101"]].concat());
+    // This version fails on the last event, which the active one applies.
+    assert_eq!((code, &dry["new"]["parked"]), (1, &1.into()), "{dry}");
+    assert_eq!(dry["new"]["first_parked"][0]["id"], "f");
+    assert_eq!((&dry["new"]["applied"], &dry["active"]["applied"]), (&100.into(), &101.into()));
+    assert_eq!((&dry["events"], &dry["sample"][0]["to"]), (&101.into(), &401.into()));
+    let table = &dry["tables"][0];
+    assert_eq!((&table["same"], &table["changed"]), (&9.into(), &1.into()), "{table}");
+    let row = &table["differences"][0];
+    assert_eq!((&row["left"]["events"], &row["right"]["events"]), (&11.into(), &10.into()));
+    let after = server.get("/v1/projections/rogue").await.unwrap();
+    assert_eq!(after["versions"].as_array().unwrap().len(), 1);
+    assert_eq!(after["active"], before["active"]);
+    // The upload of the same version is a new one.
+    let same = r#"{"fixed":true,"by_subject":true}"#;
+    let (clean, code) = asked(&server, &[&push[..], &["--parameters", same]].concat());
+    assert_eq!((code, &clean["tables"][0]["same"]), (0, &10.into()), "{clean}");
+    // It refuses what an upload refuses.
+    let at = ["--server", server.url.as_str(), "--json"];
+    let cheat = r#"{"cheat_from":0}"#;
+    let refused = run(&[&push[..], &["--parameters", cheat], &at[..]].concat()).unwrap();
+    let error = String::from_utf8_lossy(&refused.stderr);
+    assert!(error.contains("LAN-0208"), "{error}");
+}

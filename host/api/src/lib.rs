@@ -10,6 +10,7 @@
 
 mod boards;
 mod diff;
+mod dry_run;
 mod event_path;
 mod events;
 mod explain;
@@ -25,6 +26,7 @@ mod verify;
 
 pub use boards::{BoardList, BoardSummary};
 pub use diff::{FieldChange, RowDifference, TableDiff};
+pub use dry_run::{DryFold, DryRun, DryTable, SampleRange};
 pub use event_path::{EventOutcome, EventPath, EventStep};
 pub use events::{
     AppendResult, AppendedLocation, EventRejection, EventsPage, LoggedEvent, OffsetRange,

@@ -101,15 +101,20 @@ pub fn fold(
     options: FoldOptions,
     progress: FoldProgress<'_>,
 ) -> Result<FoldResult, EngineError> {
-    let bounds = Within { fuel_max: None, progress };
+    let mut progress = |next: Offset| {
+        progress(next);
+        Ok(())
+    };
+    let bounds = Within { fuel_max: None, progress: &mut progress };
     fold_within(plugin, log, partition, stores, config, options, bounds).map_err(Into::into)
 }
 
 /// Limits a fold, and reports its progress.
-struct Within<'a> {
+pub(crate) struct Within<'a> {
     /// The fold fails if the plugin uses more fuel than this.
-    fuel_max: Option<u64>,
-    progress: FoldProgress<'a>,
+    pub(crate) fuel_max: Option<u64>,
+    /// Is called between steps with the next offset to fold. An error ends the fold.
+    pub(crate) progress: &'a mut dyn FnMut(Offset) -> Result<(), EngineError>,
 }
 
 /// Why a fold did not end.
@@ -178,7 +183,7 @@ fn open_shard(
     Ok(shard)
 }
 
-fn fold_within(
+pub(crate) fn fold_within(
     plugin: &Arc<dyn Plugin>,
     log: &dyn Log,
     partition: PartitionId,
@@ -219,7 +224,7 @@ fn fold_within(
                 });
             }
         }
-        progress(shard.state.meta.next);
+        progress(shard.state.meta.next)?;
         if let Some(seed) = &mut pattern {
             *seed = next_pattern(*seed);
             if seed.is_multiple_of(DROP_EVERY + dropped / DROPS_AT_FIRST) {
@@ -295,7 +300,7 @@ fn compare(
 ) -> Result<u64, EngineError> {
     let folded = |sample: &EventList, batch_events, drop_instances| {
         let options = FoldOptions { batch_events, drop_instances, vary_batches: false };
-        let within = Within { fuel_max: Some(config.check_fuel), progress: &mut |_| () };
+        let within = Within { fuel_max: Some(config.check_fuel), progress: &mut |_| Ok(()) };
         fold_within(plugin, sample, sample.partition, stores, config, options, within)
     };
     let shorter;
@@ -443,6 +448,17 @@ pub(crate) fn varied_batch(pattern: u64) -> usize {
     [1, 7, 64, MOST, MOST, MOST, MOST, MOST][(pattern >> 61) as usize]
 }
 
+/// A part of a partition.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SampleRange {
+    /// The partition.
+    pub partition: PartitionId,
+    /// The first offset.
+    pub from: Offset,
+    /// The offset after the last one.
+    pub to: Offset,
+}
+
 /// A fixed list of events of one partition, which can be folded like a log.
 pub struct EventList {
     partition: PartitionId,
@@ -579,6 +595,19 @@ impl Log for EventList {
 }
 
 impl EventList {
+    /// Creates a list of the events of `chunks`, which are in order and belong to `partition`.
+    pub(crate) fn of(partition: PartitionId, chunks: Vec<Arc<Chunk>>) -> Self {
+        Self { partition, chunks }
+    }
+
+    /// Returns where the events are in their partition.
+    #[must_use]
+    pub fn range(&self) -> SampleRange {
+        let from = self.chunks.first().map_or(Offset(0), |chunk| chunk.offset(0));
+        let to = self.chunks.last().map_or(Offset(0), |chunk| chunk.end());
+        SampleRange { partition: self.partition, from, to }
+    }
+
     /// Returns the partition to which the events belong.
     #[must_use]
     pub fn partition(&self) -> PartitionId {

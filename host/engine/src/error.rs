@@ -172,6 +172,9 @@ pub enum EngineError {
         "projection `{0}` is paused, and its versions are at different offsets: resume it, and compare them again"
     )]
     NotAligned(String),
+    /// A fold for a request was ended. Contains the reason.
+    #[error("the fold was ended: {0}")]
+    Ended(String),
     /// Another verification is running, and only one may run at a time.
     #[error("a verification is running: wait until it ends; `lantern verify` shows its progress")]
     Verifying,
@@ -213,6 +216,7 @@ impl EngineError {
             Self::Recovering(_) => "LAN-0224",
             Self::Closed => "LAN-0215",
             Self::NotAligned(_) => "LAN-0441",
+            Self::Ended(_) => "LAN-0443",
             Self::Verifying => "LAN-0216",
             Self::AppliesLess(_) => "LAN-0220",
         }

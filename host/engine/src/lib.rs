@@ -46,6 +46,7 @@ mod row_watch;
 mod run_queues;
 mod runner;
 mod sample_check;
+mod sample_fold;
 mod scheduler;
 mod second_fold;
 mod shard;
@@ -60,6 +61,7 @@ mod tests;
 mod ticks;
 mod timed_keys;
 mod turn;
+mod upload_check;
 mod verify;
 mod write_buffer;
 
@@ -69,7 +71,8 @@ pub use outbox::fuzzing;
 pub use activation::Activation;
 pub use config::EngineConfig;
 pub use determinism_check::{
-    EventList, FoldOptions, FoldProgress, FoldResult, determinism, fold, fold_again, sample,
+    EventList, FoldOptions, FoldProgress, FoldResult, SampleRange, determinism, fold, fold_again,
+    sample,
 };
 pub use engine::Engine;
 pub use error::{ActivationRefused, EngineError, Nondeterminism};
@@ -83,6 +86,7 @@ pub use parked_summary::{ParkedReason, ParkedSummary};
 pub use ports::{PluginError, PluginSource, Ports};
 pub use row_change::{ChangeCause, ChangeLogLine, RowChange};
 pub use sample_check::sample_warnings;
+pub use sample_fold::{SampleFold, fold_sample, newest_events};
 pub use status::{
     AheadStatus, FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
     ProjectionStatus, ShardStatus, SourceStatus, TableStatus, Uploaded, VersionStatus,

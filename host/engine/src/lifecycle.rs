@@ -75,7 +75,7 @@ pub fn version_id(sha256: &str, parameters: &str, source: Option<&VersionSource>
 impl Engine {
     /// Returns the record of the projection `name`, or a new record. Returns an error if the
     /// projection already has the maximum number of versions.
-    fn record_with_room(&self, name: &str) -> Result<ProjectionRecord, EngineError> {
+    pub(crate) fn record_with_room(&self, name: &str) -> Result<ProjectionRecord, EngineError> {
         let record = match self.registry.read().get(name) {
             Some(projection) => projection.record.clone(),
             None => ProjectionRecord { name: name.to_owned(), ..ProjectionRecord::default() },
@@ -589,7 +589,7 @@ fn set_state(record: &mut ProjectionRecord, version: &VersionId, state: VersionS
 }
 
 /// Checks the rules for a version with the manifest `manifest` and the name `name`.
-fn check_upload(name: &str, manifest: &Manifest) -> Result<(), EngineError> {
+pub(crate) fn check_upload(name: &str, manifest: &Manifest) -> Result<(), EngineError> {
     Manifest { name: name.to_owned(), ..manifest.clone() }.check()?;
     Ok(())
 }

@@ -730,6 +730,12 @@ pub const CODES: &[Code] = &[
         "no event at this offset",
         "`GET /v1/events` lists events with their offsets, and `GET /v1/status` the ends of the partitions",
     ),
+    code(
+        "LAN-0443",
+        503,
+        "the fold of a sample was ended",
+        "fold fewer events with `events`, or raise the setting that the message names",
+    ),
 ];
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod config_error;
 mod data;
 mod disk_probe;
 pub mod doctor;
+mod dry_run;
 mod durations;
 #[doc(hidden)]
 pub mod fuzzing;

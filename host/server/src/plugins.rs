@@ -75,6 +75,11 @@ impl Plugins {
         Ok(engine.upload(Upload { plugin, sha256, parameters, source, name, activate, check })?)
     }
 
+    /// Returns the stores of the states in which checks fold.
+    pub(crate) fn stores(&self) -> &dyn StateStores {
+        &*self.stores
+    }
+
     /// Loads the plugin of an upload. Also returns the plugin's component.
     fn load(&self, content: &Content) -> Result<(Bytes, Arc<dyn Plugin>), LoadError> {
         let Content { wasm, parameters, source } = content;
@@ -116,6 +121,16 @@ impl Plugins {
         log: &dyn Log,
         config: &EngineConfig,
     ) -> Result<Checked, Problem> {
+        Ok(self.checked(content, log, config)?.0)
+    }
+
+    /// As [`Plugins::check`], with the plugin.
+    pub(crate) fn checked(
+        &self,
+        content: &Content,
+        log: &dyn Log,
+        config: &EngineConfig,
+    ) -> Result<(Checked, Arc<dyn Plugin>), Problem> {
         let (wasm, plugin) = self.load(content)?;
         let manifest = plugin.manifest().clone();
         manifest.check().map_err(lantern_engine::EngineError::from)?;
@@ -124,7 +139,7 @@ impl Plugins {
         let warnings = sample_warnings(&manifest, &sample);
         let sha256 = hex::encode(Sha256::digest(&wasm));
         let version = version_id(&sha256, &content.parameters, content.source.as_ref());
-        Ok(Checked { sha256, version, events, warnings, manifest })
+        Ok((Checked { sha256, version, events, warnings, manifest }, plugin))
     }
 
     /// Removes the files that no version needs. It does nothing while an upload is in progress.

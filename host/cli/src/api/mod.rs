@@ -11,9 +11,9 @@ use std::sync::atomic::AtomicU64;
 
 use bytes::Bytes;
 use lantern_api::{
-    ActivateBody, AppendResult, EventPath, EventsPage, ExplainLine, LogLine, Logs, ParkedOutcome,
-    ParkedPage, ParkedSelection, ParkedSummary, ProjectionStatus, Projections, QueryPage, RawJson,
-    ResendResult, ServerStatus, TableDiff, TablePage, Uploaded, VerifyStatus,
+    ActivateBody, AppendResult, DryRun, EventPath, EventsPage, ExplainLine, LogLine, Logs,
+    ParkedOutcome, ParkedPage, ParkedSelection, ParkedSummary, ProjectionStatus, Projections,
+    QueryPage, RawJson, ResendResult, ServerStatus, TableDiff, TablePage, Uploaded, VerifyStatus,
 };
 use reqwest::Method;
 
@@ -150,6 +150,22 @@ impl Api {
         }
         upload.plugin.source_name.as_ref().map(|name| path.add("source_name", name));
         let body = component(upload.plugin, upload.parameters.as_deref(), upload.sent);
+        self.send(Method::POST, &path.0, Some(body)).await?.json().await
+    }
+
+    /// What an upload would write; `query` contains parameters under the API's names.
+    pub(crate) async fn dry_run(
+        &self,
+        plugin: PluginFile,
+        parameters: Option<&str>,
+        query: &[(&str, String)],
+    ) -> Answer<DryRun> {
+        let mut path = Path::new("/v1/versions/dry-run");
+        for (name, value) in query {
+            path.add(name, value);
+        }
+        plugin.source_name.as_ref().map(|name| path.add("source_name", name));
+        let body = component(plugin, parameters, Arc::default());
         self.send(Method::POST, &path.0, Some(body)).await?.json().await
     }
 

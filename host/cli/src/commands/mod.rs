@@ -6,6 +6,7 @@ pub(crate) mod demo;
 pub(crate) mod dev;
 mod diff;
 pub(crate) mod doctor;
+mod dry_run;
 mod event_path;
 pub(crate) mod events;
 pub(crate) mod explain;

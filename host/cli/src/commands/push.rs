@@ -27,6 +27,7 @@ Examples:
   lantern plugin push totals.py --wait
   lantern plugin push revenue.wasm --name revenue-eu --parameters '{\"region\":\"EU\"}'
   lantern plugin push revenue.wasm --wait --force
+  lantern plugin push totals.py --dry-run            # stores nothing
   lantern plugin push revenue.wasm --no-activate --wait && lantern plugin activate revenue ID
 
 With --wait, the exit code is 1 if the version does not become active: because it is
@@ -52,11 +53,29 @@ pub(crate) struct Args {
     /// applied; also if it was pushed before and not activated for that reason.
     #[arg(long, conflicts_with = "no_activate")]
     force: bool,
+    /// Store nothing: check the plugin, fold the newest events, and print what the version
+    /// would write, compared with the active version.
+    #[arg(long, conflicts_with_all = ["wait", "no_activate", "force"])]
+    dry_run: bool,
+    /// With --dry-run: fold this many of the newest events.
+    #[arg(
+        long, value_name = "COUNT", default_value_t = 10_000, requires = "dry_run",
+        value_parser = clap::value_parser!(u64).range(1..=100_000)
+    )]
+    events: u64,
 }
 
 /// Uploads the plugin, and waits for the version if that was requested.
 pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
     let api = global.api();
+    if args.dry_run {
+        let parameters = args.parameters.as_deref().map(super::parameters).transpose()?;
+        let mut query = vec![("events", args.events.to_string())];
+        query.extend(args.name.clone().map(|name| ("name", name)));
+        let plugin = read_plugin(&args.file)?;
+        let dry = api.dry_run(plugin, parameters.as_deref(), &query).await?;
+        return super::dry_run::show(&dry, global);
+    }
     let uploaded = upload(args, &api, global).await?;
     if !global.json {
         output::line(said(&uploaded, args.force));

@@ -1,10 +1,10 @@
 //! Two versions are compared at the same offsets, and the path of an event shows what each
 //! version has done with it.
 
-use lantern_core::Offset;
+use lantern_core::{Offset, TypeFilter};
 
 use super::*;
-use crate::{EngineError, EventOutcome, EventStep, ParkedSelection};
+use crate::{EngineError, EventOutcome, EventStep, ParkedSelection, fold_sample, newest_events};
 
 fn step(world: &World, offset: u64, version: &str) -> EventStep {
     let path = world.engine.event_path(P0, Offset(offset)).unwrap().unwrap();
@@ -96,4 +96,43 @@ fn the_path_of_an_event_shows_what_each_version_has_done_with_it() {
     assert_eq!(step(&world, 1, "a").outcome, EventOutcome::AppliedOrDropped { at });
     assert_eq!(step(&world, 0, "a").outcome, EventOutcome::Applied);
     assert_eq!(world.engine.event_path(P0, Offset(9)).unwrap(), None);
+}
+
+#[test]
+fn a_sample_has_the_newest_wanted_events_and_its_fold_ends_on_request() {
+    let world = World::new(EngineConfig::default());
+    let kind = |n: i64| if n % 5 == 0 { "m.read" } else { "other" };
+    world.log.append_to(
+        P0,
+        (0..500).map(|n| Event { kind: kind(n).into(), ..event(n, "s1", &n.to_string()) }),
+    );
+    let filters = [TypeFilter::new(&["m.*".to_owned()])];
+    let sample = newest_events(&*world.log, &filters, 20, 1 << 20).unwrap();
+    let range = sample[0].range();
+    assert_eq!((range.from, range.to, sample[0].len()), (Offset(400), Offset(496), 20));
+    // Larger events than fit are left out, the oldest first.
+    let size = sample[0].chunks()[0].events.get(0).bytes();
+    let few = newest_events(&*world.log, &filters, 20, size * 3 + size / 2).unwrap();
+    assert_eq!((few[0].range().from, few[0].len()), (Offset(485), 3));
+    assert_eq!(newest_events(&*world.log, &filters, 20, 1).unwrap()[0].len(), 0);
+    let plugin: Arc<dyn Plugin> = Arc::new(meter(OnFailure::ParkEvent, Bad::Apply));
+    let (id, config) = (world.id("a"), EngineConfig::default());
+    let fold = |pace: &mut dyn FnMut(u64) -> Result<(), String>| {
+        fold_sample(&plugin, &id, &sample, &*world.stores, &config, pace)
+    };
+    let folded = fold(&mut |_| Ok(())).unwrap();
+    assert_eq!(folded.applied, 20);
+    let row = folded.view.get(TableId(0), "s1").unwrap().unwrap();
+    assert_eq!(String::from_utf8(row).unwrap(), r#"{"last":"495","n":20}"#);
+    let ended = fold(&mut |_| Err("enough".into())).err().unwrap();
+    assert_eq!(ended.code(), "LAN-0443");
+    // If few events are wanted, the sample spans a bounded number of offsets.
+    let none = [TypeFilter::new(&["never".to_owned()])];
+    assert_eq!(newest_events(&*world.log, &none, 20, 1 << 20).unwrap()[0].len(), 0);
+    let rare = newest_events(&*world.log, &filters, 2, 1 << 20).unwrap();
+    assert_eq!((rare[0].range().from, rare[0].len()), (Offset(490), 2));
+    let others = (500..540).map(|n| Event { kind: "other".into(), ..event(n, "s1", "ok") });
+    world.log.append_to(P0, others);
+    let span = newest_events(&*world.log, &filters, 2, 1 << 20).unwrap();
+    assert_eq!(span[0].len(), 0, "the newest wanted event is 45 offsets away, more than 16 * 2");
 }

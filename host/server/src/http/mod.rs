@@ -11,6 +11,7 @@ mod content_encoding;
 mod cors;
 mod diff;
 mod drain_body;
+mod dry_run;
 mod event_path;
 pub(crate) mod events;
 mod explain;
@@ -80,6 +81,7 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(upload::upload_named))
         .routes(routes!(upload::upload))
         .routes(routes!(upload::check))
+        .routes(routes!(dry_run::dry_run))
         .layer(DefaultBodyLimit::disable());
     OpenApiRouter::with_openapi(Api::openapi())
         .merge(uploads)

@@ -163,7 +163,12 @@ fn media(paths: &mut Value) {
             NDJSON: {"schema": {"type": "string", "description": lines}},
         },
     });
-    for path in ["/v1/projections/{name}/versions", "/v1/versions", "/v1/plugins/check"] {
+    for path in [
+        "/v1/projections/{name}/versions",
+        "/v1/versions",
+        "/v1/versions/dry-run",
+        "/v1/plugins/check",
+    ] {
         let content = &mut paths[path]["post"]["requestBody"]["content"];
         let bytes = json!({"schema": {"type": "string", "format": "binary"}});
         content["application/wasm"] = bytes;

@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::{FromRequest, Multipart, Request, State};
 use http::StatusCode;
 use http::header::CONTENT_TYPE;
-use lantern_api::{CheckResult, RawJson, Uploaded};
+use lantern_api::{CheckResult, Uploaded};
 use lantern_engine::Activation;
 use lantern_plugin::Language;
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use utoipa::IntoParams;
 
 use super::Shared;
 use super::params::{Names, Params, body, essence};
+use crate::dry_run::check_result;
 use crate::plugins::Content;
 use crate::problem::Problem;
 use crate::wire;
@@ -131,16 +132,7 @@ pub(crate) async fn check(
     let content = content(&app, source_name, request).await?;
     let check = move |app: &super::App| {
         let checked = app.plugins.check(&content, &*app.log, &app.config.engine)?;
-        Ok(CheckResult {
-            ok: true,
-            sha256: checked.sha256,
-            version: checked.version.0,
-            checked_events: checked.events,
-            warnings: checked.warnings,
-            manifest: RawJson::new(
-                &serde_json::to_string(&checked.manifest).expect("a manifest always encodes"),
-            ),
-        })
+        Ok(check_result(checked))
     };
     app.blocking(check).await.map(Json)
 }
@@ -169,7 +161,11 @@ async fn add(
 
 /// Returns the content of an upload: the plugin or source code, and the parameters. `name` is the
 /// name of the source file in the query.
-async fn content(app: &Shared, name: Option<String>, request: Request) -> Result<Content, Problem> {
+pub(super) async fn content(
+    app: &Shared,
+    name: Option<String>,
+    request: Request,
+) -> Result<Content, Problem> {
     let media = request.headers().get(CONTENT_TYPE).and_then(|v| v.to_str().ok());
     let media = media.unwrap_or_default().to_owned();
     let (parts, content) = request.into_parts();

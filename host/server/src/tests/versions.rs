@@ -96,3 +96,20 @@ async fn the_path_of_an_event_names_each_version_and_what_it_has_done() {
     fixture.get("/v1/events/7/0/path").await.is_problem("LAN-0321", "7");
     fixture.get("/v1/events/x/0/path").await.is_problem("LAN-0403", "x");
 }
+
+#[tokio::test]
+async fn wrong_dry_runs_are_refused_with_the_reason() {
+    let fixture = super::tables::filled().await;
+    let check = async |query: &str, media: &str, code: &str, words: &str| {
+        let path = format!("/v1/versions/dry-run{query}");
+        fixture.post(&path, media, "no component").await.is_problem(code, words);
+    };
+    let wasm = "application/wasm";
+    for events in ["0", "100001"] {
+        check(&format!("?events={events}"), wasm, "LAN-0403", "1 to 100000").await;
+    }
+    check("?x=1", wasm, "LAN-0403", "`x`").await;
+    check("", "text/html", "LAN-0411", "text/html").await;
+    let broken = fixture.post("/v1/versions/dry-run", wasm, "no component").await;
+    assert_eq!(broken.status, 422, "{broken:?}");
+}
