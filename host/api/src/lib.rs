@@ -21,6 +21,7 @@ mod parked;
 mod projections;
 mod query;
 mod server;
+mod settings;
 mod tables;
 mod verify;
 
@@ -47,6 +48,7 @@ pub use projections::{
 };
 pub use query::{Aggregates, QueryBody, QueryPage};
 pub use server::{ErrorCode, PartitionStatus, Problem, Ready, ServerStatus};
+pub use settings::{ServerSettings, Setting};
 pub use tables::{PageField, TablePage};
 pub use verify::{
     FieldDifference, Verdict, VerifiedShard, VerifiedTable, VerifyDifference, VerifyStatus,

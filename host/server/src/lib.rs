@@ -27,6 +27,7 @@ mod problem;
 mod process;
 mod row_diff;
 mod rows;
+mod settings;
 mod start_error;
 mod telemetry;
 #[cfg(test)]

@@ -7,7 +7,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
-use lantern_api::{ErrorCode, PartitionStatus, Ready, ServerStatus};
+use lantern_api::{ErrorCode, PartitionStatus, Ready, ServerSettings, ServerStatus};
 use lantern_core::PartitionId;
 use lantern_engine::ProjectionStatus;
 
@@ -161,6 +161,18 @@ pub(crate) async fn status(State(app): State<Shared>) -> Result<Json<ServerStatu
         })
     };
     app.blocking(status).await.map(Json)
+}
+
+/// Lists the settings with which the server runs.
+///
+/// Values that may be secret are not shown.
+#[utoipa::path(get, path = "/v1/settings", tag = "server",
+    responses((status = 200, body = ServerSettings)))]
+pub(crate) async fn settings(State(app): State<Shared>) -> Result<Json<ServerSettings>, Problem> {
+    match crate::settings::list(&app.config) {
+        Ok(settings) => Ok(Json(ServerSettings { settings })),
+        Err(error) => Err(Problem::new("LAN-0413", format!("a setting cannot be shown: {error}"))),
+    }
 }
 
 /// Explains an error code.

@@ -118,6 +118,7 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(health::status))
+        .routes(routes!(health::settings))
         .routes(routes!(health::error_page))
         .split_for_parts()
 }

@@ -352,3 +352,15 @@ async fn the_page_may_load_nothing_from_elsewhere() {
     }
     assert!(files > 10, "{files} sources");
 }
+
+#[tokio::test]
+async fn the_settings_of_the_server_are_listed_with_their_defaults() {
+    let fixture = Fixture::with(|config| config.http.queries_max = 5);
+    let answer = fixture.get("/v1/settings").await.expect_ok().json();
+    let settings = answer["settings"].as_array().unwrap();
+    let setting = settings.iter().find(|setting| setting["key"] == "http.queries_max").unwrap();
+    let expected = serde_json::json!(
+        {"key": "http.queries_max", "value": 5, "default": 16, "changed": true}
+    );
+    assert_eq!(*setting, expected);
+}

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use figment::Figment;
 pub use lantern_kafka::KafkaConfig as KafkaSettings;
 use lantern_kafka::{KafkaLog, OpenError};
+use serde_json::Value;
 
 use super::configured_log::ConfiguredLog;
 use crate::config_error::ConfigError;
@@ -15,7 +16,9 @@ use crate::start_error::StartError;
 
 /// The section with the settings of the log on Kafka topics. It is within the section of the
 /// embedded log.
-const SECTION: &str = "log.kafka";
+pub(crate) const SECTION: &str = "log.kafka";
+/// What is shown in place of a value that may be secret.
+const NOT_SHOWN: &str = "(not shown)";
 
 /// Reads the settings of Kafka from `figment`.
 pub(crate) fn settings_of(figment: &Figment) -> Result<KafkaSettings, ConfigError> {
@@ -23,6 +26,15 @@ pub(crate) fn settings_of(figment: &Figment) -> Result<KafkaSettings, ConfigErro
         return Ok(KafkaSettings::default());
     }
     Ok(figment.extract_inner(SECTION).map_err(in_section)?)
+}
+
+/// Returns the settings of Kafka for operators. The values of `properties` are not shown, because
+/// any of them may be secret.
+pub(crate) fn shown(settings: &KafkaSettings) -> Result<Option<Value>, serde_json::Error> {
+    let mut shown = serde_json::to_value(settings)?;
+    let properties = shown.get_mut("properties").and_then(Value::as_object_mut);
+    properties.into_iter().flatten().for_each(|(_, value)| *value = NOT_SHOWN.into());
+    Ok(Some(shown))
 }
 
 /// Puts the section before the setting in `error`, because the library puts it after the setting.

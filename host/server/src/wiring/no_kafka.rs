@@ -2,6 +2,7 @@
 //! no log on Kafka is ever opened.
 
 use figment::Figment;
+use serde_json::Value;
 
 use super::configured_log::ConfiguredLog;
 use crate::config_error::ConfigError;
@@ -18,6 +19,15 @@ pub(crate) fn settings_of(figment: &Figment) -> Result<KafkaSettings, ConfigErro
         return Err(ConfigError("this build has no Kafka (`log.kafka`)".into()));
     }
     Ok(KafkaSettings)
+}
+
+/// The section with the settings of Kafka.
+pub(crate) const SECTION: &str = "log.kafka";
+
+/// Returns `None`, because there are no settings to show.
+#[expect(clippy::unnecessary_wraps, reason = "the same signature as with Kafka")]
+pub(crate) fn shown(_: &KafkaSettings) -> Result<Option<Value>, serde_json::Error> {
+    Ok(None)
 }
 
 /// Accepts the settings, because there are none to check.
