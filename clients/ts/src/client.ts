@@ -136,10 +136,9 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
   }
 
   /**
-   * A table whose rows are groups of the rows of `projection/table`, and change when these do. The
-   * key of a group is the JSON text of an array with the start of the bucket and the values of
-   * `by`. A server that does not support roll-ups refuses them with the code `not_supported`.
-   * Everything else is as in `table`.
+   * Groups of the rows of the table `projection/table`, which change as the rows do: a
+   * table whose keys are the JSON texts of arrays, with the start of the bucket and the
+   * values of `by`. Everything else is as in `table`.
    */
   rollup<
     T extends FieldOf<S>,

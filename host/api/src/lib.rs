@@ -15,6 +15,7 @@ mod event_path;
 mod events;
 mod explain;
 pub mod feed;
+mod feed_clients;
 mod json;
 mod named_queries;
 mod parked;
@@ -36,6 +37,7 @@ pub use explain::{
     ChangeCause, ChangeEvent, ChangeLog, ChangeTimer, CommittedRow, ExplainLine,
     ExplainedPartition, Explanation, RowChange,
 };
+pub use feed_clients::{FeedClient, FeedClients, FeedSubscription};
 pub use json::RawJson;
 pub use named_queries::{NamedQueries, NamedQuery, ParameterKind, QueryDefinition, QueryParameter};
 pub use parked::{

@@ -1,6 +1,7 @@
 //! Passes the engine's commits on to the feeds of the projections, and counts the
 //! sessions.
 
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 
@@ -8,6 +9,7 @@ use lantern_core::{CommitSink, PublishedCommit, RollUps, Views};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::LiveConfig;
+use crate::open_sessions::{OpenSessions, SessionEntry, SessionStatus};
 use crate::projection_feed::{ProjectionFeed, ProjectionFeeds};
 use crate::resources::{LagSource, Resources};
 use crate::session;
@@ -18,6 +20,7 @@ pub struct Hub {
     resources: Arc<Resources>,
     feeds: ProjectionFeeds,
     sessions: AtomicUsize,
+    open: OpenSessions,
 }
 
 impl Hub {
@@ -42,21 +45,43 @@ impl Hub {
 
     fn of(resources: Resources) -> Arc<Self> {
         let resources = Arc::new(resources);
-        Arc::new(Self { resources, feeds: Arc::default(), sessions: AtomicUsize::new(0) })
+        let (sessions, open) = (AtomicUsize::new(0), OpenSessions::default());
+        Arc::new(Self { resources, feeds: Arc::default(), sessions, open })
     }
 
-    /// Runs one session until it ends. `io` is a connection that was upgraded to
-    /// WebSocket with the subprotocol [`crate::SUBPROTOCOL`]. When `shutdown` completes,
-    /// the session is closed with 4501. Spawn this as a task: if the client is slow, only
-    /// this future waits.
-    pub async fn serve<I, S>(self: Arc<Self>, io: I, shutdown: S) -> SessionEnd
+    /// Runs one session like [`Hub::serve_from`], without the address of the client.
+    pub fn serve<I, S>(self: Arc<Self>, io: I, shutdown: S) -> impl Future<Output = SessionEnd>
     where
         I: AsyncRead + AsyncWrite + Unpin + Send,
         S: Future<Output = ()> + Send,
     {
-        let permit = SessionPermit::new(&self);
+        self.serve_from(None, io, shutdown)
+    }
+
+    /// Runs one session until it ends. `address` is the address of the client. `io` is a connection that was upgraded to
+    /// WebSocket with the subprotocol [`crate::SUBPROTOCOL`]. When `shutdown` completes,
+    /// the session is closed with 4501. Spawn this as a task: if the client is slow, only
+    /// this future waits.
+    pub async fn serve_from<I, S>(
+        self: Arc<Self>,
+        address: Option<SocketAddr>,
+        io: I,
+        shutdown: S,
+    ) -> SessionEnd
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send,
+        S: Future<Output = ()> + Send,
+    {
+        let permit = SessionPermit::new(&self, address);
         let room = permit.index <= self.resources.config.sessions_max;
-        session::run(&self.resources, &self.feeds, io, shutdown, room).await
+        session::run(&self.resources, &self.feeds, io, shutdown, room.then_some(&permit.entry))
+            .await
+    }
+
+    /// Returns the open sessions, in the order in which they were opened.
+    #[must_use]
+    pub fn open_sessions(&self) -> Vec<SessionStatus> {
+        self.open.list()
     }
 
     /// Returns the number of sessions that are open.
@@ -102,18 +127,22 @@ struct SessionPermit<'a> {
     hub: &'a Hub,
     /// The number of sessions when this one began, including this one.
     index: usize,
+    id: u64,
+    entry: Arc<SessionEntry>,
 }
 
 impl<'a> SessionPermit<'a> {
-    fn new(hub: &'a Hub) -> Self {
+    fn new(hub: &'a Hub, address: Option<SocketAddr>) -> Self {
         let index = hub.sessions.fetch_add(1, Ordering::Relaxed) + 1;
         metrics::gauge!("lantern_feed_sessions").increment(1.0);
-        Self { hub, index }
+        let (id, entry) = hub.open.add(address);
+        Self { hub, index, id, entry }
     }
 }
 
 impl Drop for SessionPermit<'_> {
     fn drop(&mut self) {
+        self.hub.open.remove(self.id);
         self.hub.sessions.fetch_sub(1, Ordering::Relaxed);
         metrics::gauge!("lantern_feed_sessions").decrement(1.0);
     }

@@ -58,6 +58,7 @@ mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
 mod hub;
+mod open_sessions;
 mod projection_feed;
 mod protocol;
 mod query;
@@ -85,6 +86,7 @@ mod topic;
 pub use config::{LiveConfig, LiveConfigError};
 pub use hub::Hub;
 pub use lantern_api::feed::Lag;
+pub use open_sessions::{SessionStatus, SubscriptionStatus};
 pub use protocol::{SUBPROTOCOL, accept_key, close};
 pub use resources::LagSource;
 pub use session_end::SessionEnd;

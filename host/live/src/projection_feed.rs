@@ -250,6 +250,13 @@ impl ProjectionFeed {
         })
     }
 
+    /// Returns the newest commit of the ring if the feed has the epoch `epoch`.
+    pub(crate) fn newest_commit(&self, epoch: &str) -> Option<u64> {
+        let state = self.state.lock();
+        let is_current = state.epoch.as_deref() == Some(epoch);
+        state.ring.head().filter(|_| is_current).map(|head| head.commit)
+    }
+
     /// For several partitions: returns the newest commit of the ring, and marks the feed as no
     /// longer behind. The caller must then read all commits that were made before this call.
     pub(crate) fn begin_advance(&self) -> Option<NewestCommit> {

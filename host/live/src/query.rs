@@ -78,7 +78,15 @@ impl Query {
         self.0.columns.as_deref()
     }
 
-    /// Returns whether the query selects all rows of the table, unchanged.
+    /// The roll-up whose groups take the place of the rows, if there is one.
+    pub(crate) fn roll_up(&self) -> Option<RollUpRequest> {
+        let RollUp { time, start, end, bucket, by, agg, fill, tz } = self.0.roll_up.clone()?;
+        let conditions = self.0.conditions.clone();
+        let aggregates = agg.0;
+        Some(RollUpRequest { conditions, time, start, end, bucket, by, aggregates, fill, tz })
+    }
+
+    /// Whether it selects all rows of the table, unchanged.
     pub(crate) fn is_whole_table(&self) -> bool {
         self.0.text.len() == self.0.name_bytes
     }

@@ -113,8 +113,11 @@ pub(crate) fn from_memory(
         Resume::Own { .. } => return None,
     };
     let Continuation { epoch, generation, table, many, .. } = reached;
-    // If the query does not suit the table, the read that follows returns the error.
-    let table = topic.select(&epoch, &table).ok()?;
+    let table = match &topic.roll_up {
+        // If the query does not suit the table, the read returns the error.
+        None => topic.select(&epoch, &table).ok()?,
+        Some(_) => topic.selected_table(&epoch)?,
+    };
     let start = SubscriptionStart { epoch, generation, table, start };
     (!many || request.mode == Mode::State).then_some(start)
 }
@@ -128,30 +131,9 @@ pub(crate) fn from_change_log(
     table: &SelectedTable,
     request: &ReadRequest,
 ) -> Result<Result<StartKind, Option<ResetReason>>, SubscribeError> {
-    // `from` is the number of the commit that the client has. It cannot be derived from
-    // the commits after `at`: the change log omits commits without changes, and after a
-    // crash a commit can begin before `at`.
-    let (from, at, too_old) = match &request.resume {
-        Resume::No { .. } => return Ok(Err(None)),
-        Resume::Token(text) => match token::decode(text) {
-            Some(token) if token.query != request.query.token_hash() => {
-                return Ok(Err(Some(ResetReason::Fields)));
-            }
-            None => return Ok(Err(Some(ResetReason::Fields))),
-            Some(token) if token.epoch != *opened.agreed.epoch => {
-                return Ok(Err(Some(ResetReason::Epoch)));
-            }
-            // The client has a newer commit than the server. Commit numbers never go back within an
-            // epoch, so the commit belongs to another history.
-            Some(token) if token.commit > opened.view.pos() => {
-                return Ok(Err(Some(ResetReason::History)));
-            }
-            Some(token) => (token.commit, Arc::new(token.at), ResetReason::TooOld),
-        },
-        Resume::Own { epoch, .. } if *epoch != opened.agreed.epoch => {
-            return Ok(Err(Some(ResetReason::Epoch)));
-        }
-        Resume::Own { commit, at, .. } => (*commit, at.clone(), ResetReason::Overflow),
+    let Point { from, at, too_old } = match point_of(opened, request) {
+        Ok(point) => point,
+        Err(why) => return Ok(Err(why)),
     };
     let commits = match opened.view.changes_since(&at)? {
         ChangesSince::OtherHistory => return Ok(Err(Some(ResetReason::History))),

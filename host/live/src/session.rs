@@ -14,6 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::config::ms;
 use crate::frame::Frame;
+use crate::open_sessions::SessionEntry;
 use crate::projection_feed::ProjectionFeeds;
 use crate::protocol::{
     BAD_QUERY, BadSubscribe, ClientMessage, Mode, Refused, ServerMessage, Subscribe, close,
@@ -26,13 +27,14 @@ use crate::session_signal::SessionSignal;
 use crate::socket::{Inbound, Socket};
 use crate::subscription::{ParsedSub, SessionContext, Subscription, SubscriptionAction};
 
-/// Runs a session until it ends. If there are too many sessions, it closes this one at once.
+/// Runs a session until it ends. `entry` describes it to operators. It is `None` if there are too
+/// many sessions; then this one is closed at once.
 pub(crate) async fn run<I, S>(
     resources: &Arc<Resources>,
     feeds: &ProjectionFeeds,
     io: I,
     shutdown: S,
-    room: bool,
+    entry: Option<&Arc<SessionEntry>>,
 ) -> SessionEnd
 where
     I: AsyncRead + AsyncWrite + Unpin + Send,
@@ -41,8 +43,8 @@ where
     let config = &resources.config;
     let mut socket = Socket::new(io, config).await;
     let mut shutdown = pin!(shutdown);
-    let stop = if room {
-        let mut session = Session::new(resources, feeds, &mut socket);
+    let stop = if let Some(entry) = entry {
+        let mut session = Session::new(resources, feeds, entry, &mut socket);
         tokio::select! {
             stop = session.live() => stop,
             // This can interrupt the writing of a frame. The socket remembers that it must not
@@ -72,6 +74,7 @@ where
 struct Session<'a, I> {
     resources: &'a Arc<Resources>,
     feeds: &'a ProjectionFeeds,
+    entry: &'a SessionEntry,
     socket: &'a mut Socket<I>,
     signal: Arc<SessionSignal>,
     subs: Vec<Subscription>,
@@ -103,11 +106,13 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     fn new(
         resources: &'a Arc<Resources>,
         feeds: &'a ProjectionFeeds,
+        entry: &'a SessionEntry,
         socket: &'a mut Socket<I>,
     ) -> Self {
         Self {
             resources,
             feeds,
+            entry,
             socket,
             signal: Arc::default(),
             subs: Vec::new(),
@@ -224,7 +229,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                 match self.subs[index].next(&context)? {
                     SubscriptionAction::Idle => {}
                     SubscriptionAction::Over(last) => {
-                        self.subs.swap_remove(index);
+                        let sub = self.subs.swap_remove(index);
+                        self.entry.unsubscribed(sub.id);
                         self.send(&last).await?;
                         progress = true;
                     }
@@ -241,15 +247,18 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     }
 
     async fn write(&mut self, frame: &Frame, index: usize) -> Result<(), SessionStop> {
+        let pieces = [frame.head.as_bytes(), &frame.body, frame.tail.as_bytes()];
         if frame.data {
             self.sent += 1;
+            let bytes = pieces.iter().map(|piece| piece.len()).sum();
+            let moved = frame.moved || frame.kind == "tick";
+            self.entry.sending(&self.subs[index], bytes, moved);
         }
         if frame.moved && self.subs.len() > 1 {
             let reached = self.subs[index].reached();
             self.subs.iter_mut().for_each(|sub| sub.follow(&reached));
         }
         metrics::counter!("lantern_feed_frames_total", "t" => frame.kind).increment(1);
-        let pieces = [frame.head.as_bytes(), &frame.body, frame.tail.as_bytes()];
         Ok(self.socket.write(pieces).await?)
     }
 
@@ -295,6 +304,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                 if let Some(index) = self.subs.iter().position(|sub| sub.id == id) {
                     let sub = self.subs.swap_remove(index);
                     self.remember(&sub);
+                    self.entry.unsubscribed(sub.id);
                     self.send(&sub.end("unsubscribed")).await?;
                 }
                 Ok(())
@@ -305,6 +315,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             }
             ClientMessage::Ack { n } => {
                 self.acked = self.acked.max(n);
+                self.entry.acknowledged(self.sent - self.acked);
                 Ok(())
             }
             // The feed does not check access yet, so a new token has no effect.
@@ -332,7 +343,9 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     async fn subscribe(&mut self, sub: Subscribe) -> Result<(), SessionStop> {
         match self.check(sub) {
             Ok(parsed) => {
-                self.subs.push(Subscription::open(&self.context(Instant::now()), parsed));
+                let sub = Subscription::open(&self.context(Instant::now()), parsed);
+                self.entry.subscribed(&sub);
+                self.subs.push(sub);
                 self.ch += 1;
                 Ok(())
             }

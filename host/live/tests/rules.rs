@@ -415,6 +415,45 @@ async fn no_more_than_the_window_is_under_way_and_the_rest_is_merged() {
 }
 
 #[tokio::test]
+async fn open_sessions_are_listed_with_their_subscriptions_and_what_waits() {
+    let world = World::new(1);
+    let hub = world.serve(LiveConfig { window: 2, ..quiet() });
+    assert_eq!(hub.open_sessions(), []);
+    let mut wire = Wire::subscribed(&hub, "shop/a").await;
+    let snap = wire.hear().await;
+    let session = || hub.open_sessions().remove(0);
+    let shown = || {
+        let sub = session().subscriptions.remove(0);
+        assert_eq!((sub.id, sub.table.as_str()), (1, "shop/a"));
+        (sub.commit, sub.commits_behind)
+    };
+    assert_eq!((shown(), session().frames_waiting), ((snap["commit"].as_u64(), Some(0)), 1));
+    assert!(session().bytes_waiting >= 50, "{:?}", session());
+    for n in 1..=5 {
+        world.commit(0, &[(0, "k", Some(n))]);
+        if n == 1 {
+            assert_eq!(wire.hear().await["to"], 1);
+        }
+    }
+    // The window is full, and the client is four commits behind.
+    assert_eq!((shown(), session().frames_waiting), ((Some(1), Some(4)), 2));
+    wire.say(json!({"t":"ack","n":2})).await;
+    assert_eq!(wire.hear().await["to"], 5);
+    assert_eq!((shown(), session().frames_waiting), ((Some(5), Some(0)), 1));
+    wire.say(json!({"t":"ack","n":3})).await;
+    wire.say(json!({"t":"unsub","id":1})).await;
+    assert_eq!(wire.hear().await["t"], "end");
+    let status = session();
+    assert_eq!((status.frames_waiting, status.bytes_waiting, status.waiting_ms), (0, 0, 0));
+    assert_eq!((status.id, status.subscriptions, status.address), (1, vec![], None));
+    let _second = Wire::open(&hub).await;
+    assert_eq!(hub.open_sessions().len(), 2);
+    wire.ws.close(None).await.unwrap();
+    wire.session.await.unwrap();
+    assert_eq!(session().id, 2, "the session that has ended is no longer listed");
+}
+
+#[tokio::test]
 async fn past_the_limits_of_merging_a_slow_client_gets_a_snapshot_when_it_is_ready() {
     let few = LiveConfig { merge_keys_max: 2, window: 1, ..quiet() };
     let small = LiveConfig { merge_bytes_max: 20, window: 1, ..quiet() };

@@ -1,6 +1,7 @@
 //! Accepts connections, and answers HTTP requests on them.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{AnswerBody, Connection, ConnectionTimeouts, RequestProgress};
+use super::feed;
 use super::reserved_connections::Reserved;
 use crate::config::HttpConfig;
 
@@ -132,9 +134,11 @@ fn connection(
     if reserved {
         timeouts.headers = timeouts.headers.min(RESERVED_HEADERS);
     }
+    let address = stream.peer_addr().ok();
     let progress = Arc::<RequestProgress>::default();
     let io = TokioIo::new(Connection::new(stream, Arc::clone(&progress), timeouts));
-    let requests = Requests { router: TowerToHyperService::new(router), progress, reserved };
+    let router = TowerToHyperService::new(router);
+    let requests = Requests { router, progress, reserved, address };
     let mut http = http1::Builder::new();
     // hyper's own time limit is off, because `Connection` enforces the time limits.
     http.header_read_timeout(None).max_buf_size(BUFFER_BYTES_MAX).keep_alive(!reserved);
@@ -159,6 +163,7 @@ struct Requests {
     router: TowerToHyperService<Router>,
     progress: Arc<RequestProgress>,
     reserved: bool,
+    address: Option<SocketAddr>,
 }
 
 impl Service<http::Request<Incoming>> for Requests {
@@ -170,6 +175,9 @@ impl Service<http::Request<Incoming>> for Requests {
         self.progress.begin();
         if self.reserved {
             request.extensions_mut().insert(Reserved);
+        }
+        if let Some(address) = self.address.filter(|_| request.uri().path() == feed::PATH) {
+            request.extensions_mut().insert(feed::ClientAddress(address));
         }
         let (answer, progress) = (self.router.call(request), Arc::clone(&self.progress));
         Box::pin(async move { Ok(progress.follow(answer.await?)) })

@@ -1,5 +1,7 @@
 //! Opens the feed: accepts a WebSocket and passes it to the hub.
 
+use std::net::SocketAddr;
+
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
@@ -17,6 +19,13 @@ use crate::problem::Problem;
 
 /// The length of the key that a client sends (RFC 6455, section 4.1), in bytes.
 const KEY_BYTES: usize = 16;
+
+/// The address of the feed.
+pub(super) const PATH: &str = "/v1/feed";
+
+/// The address from which the client of a request to the feed has connected.
+#[derive(Clone, Copy)]
+pub(super) struct ClientAddress(pub(super) SocketAddr);
 
 /// Opens the feed, a WebSocket. See the page about the feed for the protocol.
 #[utoipa::path(
@@ -36,13 +45,14 @@ pub(crate) async fn connect(State(app): State<Shared>, mut request: Request) -> 
         return Problem::new("LAN-0412", "this connection cannot become a WebSocket")
             .into_response();
     };
+    let address = request.extensions().get::<ClientAddress>().map(|address| address.0);
     app.tasks.feeds.clone().spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
                 let shutdown = app.tasks.stopping.clone().cancelled_owned();
                 let hub = std::sync::Arc::clone(&app.hub);
                 drop(app);
-                let end = hub.serve(TokioIo::new(upgraded), shutdown).await;
+                let end = hub.serve_from(address, TokioIo::new(upgraded), shutdown).await;
                 tracing::debug!(?end, "a feed session ended");
             }
             Err(error) => tracing::debug!(%error, "opening a WebSocket failed"),

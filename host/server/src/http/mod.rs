@@ -17,6 +17,7 @@ pub(crate) mod events;
 mod explain;
 mod export_attributes;
 mod feed;
+mod feed_clients;
 mod health;
 mod ingest;
 mod ndjson_stream;
@@ -114,6 +115,7 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(boards::show, boards::store, boards::delete))
         .routes(routes!(diff::diff))
         .routes(routes!(feed::connect))
+        .routes(routes!(feed_clients::list))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))

@@ -364,3 +364,10 @@ async fn the_settings_of_the_server_are_listed_with_their_defaults() {
     );
     assert_eq!(*setting, expected);
 }
+
+#[tokio::test]
+async fn the_clients_of_the_feed_are_listed_up_to_a_limit() {
+    let fixture = Fixture::new();
+    assert_eq!(fixture.get("/v1/feed/clients").await.text, "{\"open\":0,\"clients\":[]}");
+    fixture.get("/v1/feed/clients?limit=0").await.is_problem("LAN-0403", "`limit`");
+}

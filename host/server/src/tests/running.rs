@@ -17,6 +17,10 @@ async fn raw(address: std::net::SocketAddr, request: &str) -> String {
     answer
 }
 
+/// Lists the clients of the feed.
+const CLIENTS: &str =
+    "GET /v1/feed/clients HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+
 fn push(body: &str) -> String {
     format!(
         "POST /v1/events HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\
@@ -95,6 +99,7 @@ async fn a_feed_shows_rows_as_they_come_and_ends_with_4501_at_shutdown() {
     let subprotocol = lantern_live::SUBPROTOCOL.parse().unwrap();
     request.headers_mut().insert("sec-websocket-protocol", subprotocol);
     let stream = TcpStream::connect(address).await.unwrap();
+    let own = stream.local_addr().unwrap().to_string();
     let (mut socket, response) = tokio_tungstenite::client_async(request, stream).await.unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], lantern_live::SUBPROTOCOL);
     let hello = r#"{"t":"hello"}"#;
@@ -122,6 +127,14 @@ async fn a_feed_shows_rows_as_they_come_and_ends_with_4501_at_shutdown() {
                     if keys.contains("second")
                         && let Some(stop) = stop.take()
                     {
+                        let listed = raw(address, CLIENTS).await;
+                        for words in [
+                            format!("\"address\":\"{own}\""),
+                            "\"open\":1".to_owned(),
+                            "\"table\":\"counts/by_subject\"".to_owned(),
+                        ] {
+                            assert!(listed.contains(&words), "{listed} does not say {words}");
+                        }
                         stop.send(()).unwrap();
                     }
                 }

@@ -1,0 +1,49 @@
+//! The clients that are connected to the feed.
+
+use serde::{Deserialize, Serialize};
+
+/// The open sessions of the feed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FeedClients {
+    /// How many sessions are open.
+    pub open: usize,
+    /// The sessions, at most `limit`. Those with the most bytes waiting come first.
+    pub clients: Vec<FeedClient>,
+}
+
+/// A client that is connected to the feed.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FeedClient {
+    /// The number of the session, which no other session since the start of the server has.
+    pub id: u64,
+    /// Address and port from which the client, or the proxy in front of the server, has connected;
+    /// `null` if unknown.
+    pub address: Option<String>,
+    /// How long the session has been open, in milliseconds.
+    pub open_ms: u64,
+    /// Its subscriptions.
+    pub subscriptions: Vec<FeedSubscription>,
+    /// How many data frames the client has not acknowledged. At `live.window` frames the server
+    /// sends no more, and merges the changes.
+    pub frames_waiting: u64,
+    /// The size of these frames in bytes.
+    pub bytes_waiting: u64,
+    /// How long the oldest of these frames has waited, in milliseconds; 0 if there is none.
+    pub waiting_ms: u64,
+}
+
+/// A subscription of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct FeedSubscription {
+    /// The number that the client has chosen.
+    pub id: u64,
+    /// `PROJECTION/TABLE`.
+    pub table: String,
+    /// The newest commit that was sent; `null` before the end of the first snapshot.
+    pub commit: Option<u64>,
+    /// How many commits the projection has made after `commit`; `null` if that is unknown.
+    pub commits_behind: Option<u64>,
+}
