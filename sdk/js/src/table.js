@@ -184,6 +184,8 @@ export class Table {
   }
 
   _load(key) {
+    // A map reads the whole of a key, so a key that is too long is refused before that.
+    if (key.length > KEY_BYTES_MAX) this._checkKey(key);
     const known = this.entries.get(key);
     if (known !== undefined) return known;
     this._checkKey(key);

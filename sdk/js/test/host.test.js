@@ -15,6 +15,9 @@ import { buildComponent } from "../src/node/build.js";
 const lantern = process.env.LANTERN_BIN;
 if (!lantern && process.env.CI) throw new Error("CI tests with the real host, and LANTERN_BIN is not set");
 const skip = lantern ? false : "LANTERN_BIN is not set: the real host is not tried";
+// The suite compares the bytes of rows with a script in Python. CI has it.
+const python = process.env.CI || spawnSync("python3", ["--version"]).status === 0;
+const noPython = python ? false : "python3 is not installed: the conformance suite is not run";
 const folder = mkdtempSync(join(tmpdir(), "lantern-host-"));
 const repository = new URL("../../../", import.meta.url);
 const pathOf = (name) => fileURLToPath(new URL(name, repository));
@@ -51,6 +54,15 @@ test("a component gives the same tables as its source in the harness", { skip },
   assert.equal(name, "conversion");
   assert.ok(bytes < 4_000_000, `${bytes} bytes`);
   agree(out, source, pathOf("plugins/funnel/events.ndjson"), "conversion");
+});
+
+test("the conformance projection as a component gives the expected bytes, and is deterministic", { skip: skip || noPython }, async () => {
+  const component = join(folder, "conformance.wasm");
+  await buildComponent(pathOf("sdk/conformance/js/conformance.js"), component);
+  const check = [pathOf("sdk/conformance/check.py"), component, "--lantern", lantern];
+  const { status, stdout, stderr, error } = spawnSync("python3", check, { encoding: "utf8" });
+  assert.equal(status, 0, `${error ?? ""}${stdout}${stderr}`);
+  assert.match(stdout, /15 of 15 files as expected/);
 });
 
 test("an endless loop and too much memory park their events with a message", { skip }, () => {

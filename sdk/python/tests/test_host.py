@@ -105,6 +105,23 @@ def test_a_component_passes_the_conformance_suite(tmp_path):
     assert result.returncode == 0, result.stdout + result.stderr
 
 
+@pytest.mark.parametrize("name", ["active-users", "retention-cohorts"])
+def test_a_plugin_folds_as_the_harness_does(lantern, name):
+    folder = ROOT / "plugins" / name
+    script = folder / f"{name.replace('-', '_')}.py"
+    code, output = lantern("test", folder / "events.ndjson", script, "--json")
+    assert code == 0, output
+    report = json.loads(output)
+    assert report["difference"] is None and report["checked_events"] > 0
+    harness = Harness(script)
+    harness.feed(read_ndjson(folder / "events.ndjson"))
+    for table in harness.manifest.tables:
+        if table.public:
+            found = {key: json.dumps(row, sort_keys=True) for key, row in report["tables"].get(table.name, {}).items()}
+            expected = {key: json.dumps(json.loads(row), sort_keys=True) for key, row in harness.raw_rows(table.name).items()}
+            assert found == expected, table.name
+
+
 @pytest.mark.parametrize(("name", "text", "line", "part"), broken.REFUSED, ids=[it[0] for it in broken.REFUSED])
 def test_a_broken_script_is_refused_with_file_and_line(lantern, tmp_path, name, text, line, part):
     code, output = lantern("plugin", "check", write(tmp_path, text))

@@ -37,11 +37,10 @@ class RowError(LanternError):
     is_at_end: bool = False
     """Whether the row was checked after the projection's function has returned."""
 
-    def locate(self, place: str, field: str = "") -> None:
+    def locate(self, place: str) -> None:
         """Puts the place of the error in front of its text. The caller raises the error
         again, which takes less time than another error would."""
         self.args = (place + str(self),)
-        self.field = self.field or field
 
 
 class ManifestError(LanternError):

@@ -348,6 +348,8 @@ class StructCodec:
     def __init__(self, fields: dict[str, Field]) -> None:
         self.fields = fields
         self._known = ", ".join(f"`{name}`" for name in fields)
+        self.checked = ""
+        """The field that :meth:`check` has checked last."""
         for name, field in fields.items():
             if field.kind not in _WRITERS:
                 raise ManifestError(f"the field `{name}` cannot be of the kind `{field.kind}`")
@@ -431,7 +433,8 @@ class StructCodec:
         return f"def copy(row): return {{**row, {', '.join(values)}}}\n" if values else ""
 
     def check(self, row: Any) -> dict[str, Any]:
-        """Converts a row in place to the row that is read back, or raises."""
+        """Converts a row in place to the row that is read back, or raises. The caller adds
+        the table, the key and :attr:`checked` to the error."""
         for name in row:
             if name not in self.fields:
                 error = RowError(
@@ -439,13 +442,10 @@ class StructCodec:
                 )
                 error.field = name
                 raise error
-        try:
-            for name, check in self._checks:
-                value = row.get(name)
-                row[name] = None if value is None else check(value)
-        except RowError as error:
-            error.locate(f"field `{name}` ", name)
-            raise
+        for name, check in self._checks:
+            value = row.get(name)
+            self.checked = name
+            row[name] = None if value is None else check(value)
         return row
 
 

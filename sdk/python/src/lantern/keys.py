@@ -29,6 +29,9 @@ Key = Any
 
 NUL = "U+0000 cannot be part of a key"
 
+NO_KEYS = frozenset((float, bool, type(None), list, dict, set, bytes))
+"""Types whose values are often taken for keys by mistake."""
+
 
 class Narrow(int):
     """An integer as a short key that sorts as integers do.
@@ -117,9 +120,13 @@ def key_text(key: Key) -> str:
     text = getattr(key, "key_text", None)
     if isinstance(text, str):
         return text
-    raise KeyRefused(
-        f"{key!r} is a {kind.__name__}; a key is text, a time, an integer, or a tuple of these"
-    )
+    raise KeyRefused(no_key(key))
+
+
+def no_key(key: Any) -> str:
+    """Why a value cannot be a key."""
+    name = type(key).__name__
+    return f"{key!r} is a {name}; a key is text, a time, an integer, or a tuple of these"
 
 
 def key_part(part: str) -> str:

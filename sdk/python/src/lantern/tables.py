@@ -13,7 +13,7 @@ from . import _host
 from ._host import call
 from .errors import FlushError, KeyRefused, ManifestError, RowError
 from .fields import Field, StructCodec, ValueCodec, check_fields, json
-from .keys import InTenant, Key, end_of_prefix, key_text
+from .keys import NO_KEYS, NUL, InTenant, Key, end_of_prefix, key_text, no_key
 from .program import current
 from .times import Duration, Timestamp, micros_of
 
@@ -27,6 +27,7 @@ CACHE_ROWS = 32_768
 _SCAN_PAGE = 1_000
 _KEY_BYTES_MAX = 1_024
 """The longest key that the host takes."""
+_TOO_LONG = f"a key has at most {_KEY_BYTES_MAX} bytes"
 _KEY_SHOWN_MAX = 64
 """How much of a key a message shows."""
 _MEMO_MAX = 4_096
@@ -144,32 +145,44 @@ class Rows(Generic[V]):
                 raise self._refused(
                     key, "the tenant is empty; handle events without a tenant separately"
                 )
+        if type(key) in NO_KEYS:
+            # Checked here, because each function that an exception leaves takes a tenth of
+            # the time of an event, and most events may fail.
+            raise KeyRefused(f"table `{self.name}`: {no_key(key)}")
         try:
             return key_text(key)
         except KeyRefused as error:
-            raise KeyRefused(f"table `{self.name}`: {error}") from None
+            error.args = (f"table `{self.name}`: {error}",)
+            raise
 
     def _refused(self, key: Key, why: str) -> KeyRefused:
-        shown = key_text(key) if isinstance(key, (str, tuple)) else key
+        shown = key_text(key) if isinstance(key, tuple) else key
         if isinstance(shown, str) and len(shown) > _KEY_SHOWN_MAX:
             shown = shown[:_KEY_SHOWN_MAX] + "…"
         return KeyRefused(f"table `{self.name}`: key {shown!r}: {why}")
 
-    def _check_key(self, key: str) -> None:
+    def _key_fault(self, key: str) -> str:
+        """Why the text of a key cannot be one; empty if it can. The host would end the call
+        for it, which takes far longer than to park the event."""
         if not key:
-            raise self._refused(key, "a key cannot be empty")
+            return "a key cannot be empty"
+        if len(key) > _KEY_BYTES_MAX:
+            return _TOO_LONG
         nul = key.find("\0")
         if self.per_tenant:
             nul = key.find("\0", nul + 1)
         if nul >= 0:
-            raise self._refused(key, "U+0000 cannot be part of a key")
+            return NUL
         try:
             encoded = key.encode()
         except UnicodeEncodeError:
-            raise self._refused(key, "half of a surrogate pair cannot be part of a key") from None
-        if len(encoded) > _KEY_BYTES_MAX:
-            # The host would end the call, which takes far longer than to park the event.
-            raise self._refused(key, f"a key has at most {_KEY_BYTES_MAX} bytes")
+            return "half of a surrogate pair cannot be part of a key"
+        return _TOO_LONG if len(encoded) > _KEY_BYTES_MAX else ""
+
+    def _check_key(self, key: str) -> None:
+        fault = self._key_fault(key)
+        if fault:
+            raise self._refused(key, fault)
 
     def _check_tenant(self, key: str) -> None:
         if call.tenant is None or not key.startswith(f"{call.tenant}\0"):
@@ -178,8 +191,7 @@ class Rows(Generic[V]):
     # Reading.
 
     def _load(self, key: str) -> Any:
-        """The row under ``key``, from the host; none if there is none."""
-        self._check_key(key)
+        """The row under ``key``, which was checked, from the host; none if there is none."""
         host = _host.host()
         data = host.get(self.id, key)
         row = None if data is None else self._decode(key, data)
@@ -197,6 +209,7 @@ class Rows(Generic[V]):
     def _read(self, key: str) -> Any:
         row = self.rows.get(key)
         if row is None and key not in self.rows:
+            self._check_key(key)
             row = self._load(key)
         return row
 
@@ -204,6 +217,9 @@ class Rows(Generic[V]):
         """The row under ``key`` to change, which is not in memory or does not exist."""
         row = None
         if key not in self.rows:
+            fault = self._key_fault(key)
+            if fault:
+                raise self._refused(key, fault)
             row = self._load(key)
         self._touch(key, row)
         if row is None:
@@ -473,10 +489,15 @@ class Table(Rows[dict[str, Any]]):
         return row
 
     def _convert(self, key: str, row: Any) -> None:
+        codec = self.codec
         try:
-            self.codec.check(row)
+            codec.check(row)
         except RowError as error:
-            error.locate(f"table `{self.name}`: row {key!r}: ")
+            field = ""
+            if not error.field:
+                error.field = codec.checked
+                field = f"field `{codec.checked}` "
+            error.args = (f"table `{self.name}`: row {key!r}: {field}{error}",)
             error.is_at_end = True
             raise
 
