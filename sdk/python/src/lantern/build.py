@@ -3,7 +3,6 @@ lantern-sdk[build]``."""
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
@@ -53,10 +52,11 @@ def _run(world: str, entry: str, folders: list[Path], out: Path) -> None:
             command += ["-p", str(folder)]
         partial = out.with_name(out.name + ".partial")
         command += ["-o", str(partial), "lantern_entry"]
-        # A fixed seed: the order of sets is then the same in all builds.
-        environment = {**os.environ, "PYTHONHASHSEED": "0"}
+        # Two builds of the same files differ, for example in the hash seed and so in the order
+        # of sets: componentize-py passes neither a seed nor a clock to the Python that it
+        # initializes (bytecodealliance/componentize-py#247).
         result = subprocess.run(
-            command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
         if result.returncode != 0:
             raise BuildError(f"componentize-py failed:\n{result.stdout.strip()}")
