@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lantern_tests::{
-    Server, build_project, go, interpreter_settings, lantern, lantern_with_interpreters, root,
-    with_interpreters, without,
+    Launch, Server, build_project, fresh_log, go, interpreter_settings, lantern,
+    lantern_with_interpreters, root, with_interpreters, without,
 };
 use serde_json::{Value, json};
 
@@ -28,6 +28,11 @@ fn created(folder: &Path, arguments: &[&str]) -> PathBuf {
 
 /// Folds the sample events with `plugin`, first without a server and then on one.
 async fn folds(folder: &Path, plugin: &Path) {
+    folds_on(folder, plugin, &[]).await;
+}
+
+/// Like [`folds`], with a server that runs under the program `under`, with its arguments.
+async fn folds_on(folder: &Path, plugin: &Path, under: &[&str]) {
     let plugin = plugin.to_str().unwrap();
     let mut test = lantern_with_interpreters();
     let out = finish_in(folder, test.args(["test", "events.ndjson", plugin, "--json"]));
@@ -36,7 +41,16 @@ async fn folds(folder: &Path, plugin: &Path) {
     assert_eq!(orders(&report["tables"]["by_type"]), 2, "{report}");
     assert_eq!(report["parked"], json!([]), "{report}");
 
-    let server = Server::start(&interpreter_settings().each_ref().map(String::as_str)).unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::launch(Launch {
+        folder: data.path().join("data"),
+        address: "127.0.0.1:0".into(),
+        log: fresh_log().unwrap(),
+        settings: interpreter_settings().into(),
+        under: under.iter().map(|&word| word.into()).collect(),
+        ..Launch::default()
+    })
+    .unwrap();
     let at = ["--server", server.url.as_str()];
     let mut push = lantern_with_interpreters();
     finish_in(folder, push.args(["plugin", "push", plugin, "--wait"]).args(at));
@@ -66,7 +80,8 @@ async fn a_script_in_each_language_and_a_declaration_need_no_tools() {
     ] {
         let dir = tempfile::tempdir().unwrap();
         let folder = created(dir.path(), &["--script", script]);
-        folds(&folder, &folder.join(file)).await;
+        // The environment of the server is empty: without PATH it finds no other program.
+        folds_on(&folder, &folder.join(file), &["/usr/bin/env", "-i"]).await;
     }
 }
 

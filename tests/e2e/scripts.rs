@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use lantern_tests::{Server, guest, lantern};
+use lantern_tests::{Server, guest, lantern, lantern_with_interpreters, root};
 use reqwest::Method;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -238,4 +238,32 @@ async fn the_command_line_takes_a_source_like_a_plugin() {
         assert_eq!(code, Some(5), "{out}{err}");
         assert!(err.contains("LAN-0129") && err.contains("totals.py:2:1: `total`"), "{out}{err}");
     }
+}
+
+/// The same declarations as in the tests of `plugins/declare`, through the command line and the
+/// compiled interpreter.
+#[test]
+fn each_broken_declaration_is_refused_by_the_host_with_its_place() {
+    let folder = root().join("plugins/declare/src/tests/broken");
+    let scratch = TempDir::new().unwrap();
+    let mut refused = 0;
+    for entry in std::fs::read_dir(&folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|ending| ending != "yaml") {
+            continue;
+        }
+        // The messages there begin with this name.
+        let source = scratch.path().join("test.yaml");
+        std::fs::copy(&path, &source).unwrap();
+        let mut check = lantern_with_interpreters();
+        let output = check.args(["plugin", "check"]).arg(&source).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(5), "{}: {told}", path.display());
+        let expected = std::fs::read_to_string(path.with_extension("txt")).unwrap();
+        let place = expected.split(": ").next().unwrap();
+        assert!(place.starts_with("test.yaml:"), "{expected}");
+        assert!(told.contains("LAN-0129") && told.contains(place), "{}: {told}", path.display());
+        refused += 1;
+    }
+    assert!(refused >= 90, "{refused}");
 }
