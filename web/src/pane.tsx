@@ -5,7 +5,7 @@ import { useLocation } from "preact-iso";
 import { useEffect, useMemo, useRef } from "preact/hooks";
 import { figure, filled, type Pane } from "./board.js";
 import { Grid } from "./grid.js";
-import { Dialog, Empty, Failure, FreshnessMark, PolledMark } from "./parts.js";
+import { ConnectedMark, Dialog, Empty, Failure, FreshnessMark, PolledMark } from "./parts.js";
 import { path } from "./problem.js";
 import { inAddress, nextOrder, type TableQuery } from "./query.js";
 import { BARS_MAX, type ChartQuery } from "./rollup.js";
@@ -159,7 +159,7 @@ function TablePane({ pane, place, where }: PlacedProps): JSX.Element {
   const range = falling ? ([rows.keys.length - length, rows.keys.length] as const) : ([0, length] as const);
   const address = addressOf(place, { ...pane, order: order.value }, where);
   return (
-    <Framed pane={pane} mark={<FreshnessMark state={state.status} at={state.at} />} href={address}>
+    <Framed pane={pane} mark={<ConnectedMark state={state.status} at={state.at} />} href={address}>
       {state.error && <Failure error={state.error} />}
       {state.status !== "loading" && length === 0 && state.error === null ? (
         <Empty title={where.length > 0 ? "No row fulfils the filter" : "No rows yet"} />

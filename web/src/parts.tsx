@@ -5,7 +5,7 @@ import { useEffect, useRef } from "preact/hooks";
 import { counted, duration } from "./format.js";
 import { type Freshness, now, type Polled, useFreshness } from "./polled.js";
 import { type Problem, problem } from "./problem.js";
-import { type Condition, STALE_MS } from "./server.js";
+import { type Condition, overview, STALE_MS } from "./server.js";
 
 /**
  * A word with a mark. Each tone has its own form of the mark, so that its meaning does not depend
@@ -30,6 +30,14 @@ function freshnessText(state: Freshness, at: number, time: number): string {
 export function FreshnessMark({ state, at }: { state: Freshness; at: number }): JSX.Element {
   const tone = state === "live" ? "good" : state === "loading" || state === "stale" ? "busy" : "bad";
   return <Badge tone={tone} text={freshnessText(state, at, now.value)} />;
+}
+
+/** The freshness of what a connection brings. If the server has stopped to answer, the connection may notice it much later. */
+export function ConnectedMark({ state, at }: { state: Freshness; at: number }): JSX.Element {
+  const { value } = overview.value;
+  const server = useFreshness(value, STALE_MS);
+  const silent = state === "live" && server !== "live" && server !== "loading";
+  return <FreshnessMark state={silent ? (server === "offline" ? "offline" : "stale") : state} at={silent ? value.at : at} />;
 }
 
 /** The freshness of a polled value. */

@@ -99,6 +99,32 @@ describe.skipIf(skipped)("the page", () => {
     expect(errors).toEqual([]);
   });
 
+  test("a server that stops to answer, with its connections open, is stale on the table and on the events", async () => {
+    server = await Server.start();
+    await server.push(plugin("revenue"));
+    await server.append(Array.from({ length: 20 }, (_, n) => event(n)));
+    await server.caughtUp("revenue");
+    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);
+    const mark = page.locator(".bar .badge").first();
+    const says = (word: string): Promise<unknown> =>
+      until(
+        async () => new RegExp(`^\\W*${word}`).test((await mark.textContent()) ?? ""),
+        () => mark.textContent(),
+      );
+    for (const address of ["/t/revenue/by_product", "/events"]) {
+      await page.goto(server.url + address);
+      await says("live");
+      server.signal("SIGSTOP");
+      const began = Date.now();
+      await says("stale");
+      // The feed itself notices it after twice its heartbeat of 15 s at the latest.
+      expect(Date.now() - began, address).toBeLessThan(14_000);
+      server.signal("SIGCONT");
+      await says("live");
+    }
+    expect(errors).toEqual([]);
+  });
+
   test("a table is held still, filtered, ordered, opened, downloaded and shared by its address", async () => {
     server = await Server.start();
     await server.push(plugin("revenue"));

@@ -98,6 +98,11 @@ export class Server {
     await ended;
   }
 
+  /** Sends the process a signal: after SIGSTOP it keeps its connections, and answers nothing until SIGCONT. */
+  signal(signal: "SIGSTOP" | "SIGCONT"): void {
+    this.#process?.kill(signal);
+  }
+
   async restart(signal: "SIGTERM" | "SIGKILL"): Promise<void> {
     await this.end(signal);
     await this.launch();

@@ -6,8 +6,8 @@ import { useEffect } from "preact/hooks";
 import { stringify } from "../../../clients/ts/src/json.js";
 import type { EventsPage, LoggedEvent } from "../api-types.js";
 import { count, moment, pretty, shown, zoneName } from "../format.js";
-import { Badge, Code, Dialog, Empty, HoldButton, Missing, Pane, PolledMark } from "../parts.js";
-import type { Polled } from "../polled.js";
+import { Badge, Code, ConnectedMark, Dialog, Empty, HoldButton, Missing, Pane } from "../parts.js";
+import { type Polled, useFreshness } from "../polled.js";
 import { type Problem, problem, read } from "../problem.js";
 import { overview } from "../server.js";
 
@@ -118,7 +118,7 @@ function Events({ partition, from, types }: { partition: number; from: number; t
   return (
     <>
       <div class="bar">
-        {held.value === null ? <PolledMark of={tail.value} staleMs={TAIL_STALE_MS} /> : <Badge tone="busy" text="held still" />}
+        {held.value === null ? <TailMark of={tail.value} /> : <Badge tone="busy" text="held still" />}
         <span>
           {count(listed.length)} events, the newest first, times in {zoneName()}
         </span>
@@ -174,6 +174,11 @@ function Events({ partition, from, types }: { partition: number; from: number; t
       )}
     </>
   );
+}
+
+/** The freshness of events: a request that waits for the next one may be waiting for a server that is gone. */
+function TailMark({ of }: { of: Tail }): JSX.Element {
+  return <ConnectedMark state={useFreshness(of, TAIL_STALE_MS)} at={of.at} />;
 }
 
 function text(of: unknown): string {

@@ -8,7 +8,7 @@ import { NEW_PANE, type Pane as BoardPane } from "../board.js";
 import { download, FORMATS, type Format, save } from "../download.js";
 import { count, keyText, moment, pretty, rate, shown as visible, zoneName } from "../format.js";
 import { type Column, Grid, member, rowsText } from "../grid.js";
-import { behindText, Badge, Code, Dialog, Empty, Fact, Failure, FreshnessMark, HoldButton, Pane, percentText, Progress, say, sayFailed } from "../parts.js";
+import { behindText, Badge, Code, ConnectedMark, Dialog, Empty, Fact, Failure, HoldButton, Pane, percentText, Progress, say, sayFailed } from "../parts.js";
 import { now } from "../polled.js";
 import { path } from "../problem.js";
 import { condition, fromAddress, inAddress, nextOrder, operators, type TableQuery } from "../query.js";
@@ -133,7 +133,7 @@ function RowsView({ place, query, go }: { place: Place; query: TableQuery; go: (
       <Filters place={place} query={query} go={go} />
       <div class="bar">
         <span role="status" class="status">
-          {held.value === null ? <FreshnessMark state={state.status} at={state.at} /> : <Badge tone="busy" text="held still" />}
+          {held.value === null ? <ConnectedMark state={state.status} at={state.at} /> : <Badge tone="busy" text="held still" />}
         </span>
         <dl aria-label="The rows">
           <Fact name="rows">{rowsText(total, state.more)}</Fact>
