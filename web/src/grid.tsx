@@ -189,7 +189,8 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
                 <span role="columnheader" key={name} class={isNumber(kind) ? "number" : ""} aria-sort={sorted(order, name)}>
                   <button type="button" class="plain" tabIndex={-1} onClick={() => onOrder(name)}>
                     {name}
-                    {unit && <small> {unit}</small>} <span aria-hidden="true">{arrow(order, name)}</span>
+                    {unit && <small> {unit}</small>}
+                    <span aria-hidden="true">{arrow(order, name)}</span>
                   </button>
                 </span>
               ))}
@@ -216,7 +217,7 @@ function sorted(order: string, name: string): "ascending" | "descending" | "none
 }
 
 function arrow(order: string, name: string): string {
-  return { ascending: "▲", descending: "▼", none: "" }[sorted(order, name)];
+  return { ascending: " ▲", descending: " ▼", none: "" }[sorted(order, name)];
 }
 
 interface LineProps {

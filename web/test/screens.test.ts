@@ -57,6 +57,16 @@ describe.skipIf(skipped)("the page", () => {
     await shows(page, hostile);
     expect(await page.locator("main img").count()).toBe(0);
     expect(await page.title()).toBe("rogue/seen – Lantern");
+    // The list fits a window of any width, also while the server is away.
+    await page.goto(server.url);
+    await shows(page, "2 parked");
+    await server.end("SIGKILL");
+    await shows(page, "Shown as it was");
+    for (const width of [1400, 1290, 1100, 1030, 700, 390]) {
+      await page.setViewportSize({ width, height: 900 });
+      const wide = await page.evaluate(() => [...document.querySelectorAll("main, .list, .list .row, .list .row > *")].filter((one) => one.scrollWidth > one.clientWidth + 1 && one.clientWidth > 0).map((one) => one.className || one.tagName));
+      expect(wide, String(width)).toEqual([]);
+    }
     expect(errors).toEqual([]);
   });
 
@@ -260,6 +270,8 @@ describe.skipIf(skipped)("the page", () => {
     await drop(page, join(mkdtempSync(join(tmpdir(), "lantern-web-")), "broken.wasm"), Buffer.from("not a component"));
     await shows(page, /LAN-\d{4}/);
     await accessible(page, "upload-refused");
+    await drop(page, "notes.txt", Buffer.from("notes"));
+    await shows(page, "Choose a file that ends with .wasm, .py, .js, .mjs, .ts, .yaml, .yml, .json.");
     await drop(page, "revenue.wasm", readFileSync(plugin("revenue")));
     await shows(page, "The check passed");
     await accessible(page, "upload-checked");

@@ -284,6 +284,9 @@ function CodeButton({ place: { projection, table, status }, query }: { place: Pl
       </button>
       {open.value && (
         <Dialog title="These rows in code" onClose={() => (open.value = false)}>
+          <p class="soft">
+            A request returns at most 1,000 rows; with <code>limit</code> up to 10,000, and with <code>export=1</code> all.
+          </p>
           <h3>curl</h3>
           <Code label="curl" text={curl(origin, projection, table, query)} />
           <h3>TypeScript</h3>

@@ -6,7 +6,7 @@ import { useEffect } from "preact/hooks";
 import type { CheckResult } from "../api-types.js";
 import { bytes, count, counted } from "../format.js";
 import { Failure, say } from "../parts.js";
-import { type Problem, path, problem } from "../problem.js";
+import { Problem, path, problem } from "../problem.js";
 import { overview } from "../server.js";
 import { ACCEPTED, check, dropped, kindOf, nameOf, push } from "../upload.js";
 
@@ -41,6 +41,10 @@ export default function UploadScreen(): JSX.Element {
     const chosen = file.value;
     if (!chosen) return;
     failed.value = null;
+    if (!kindOf(chosen.name)) {
+      step.value = { at: "refused", error: new Problem("page", `${chosen.name} is not a kind of file that Lantern folds events with.`, `Choose a file that ends with ${ACCEPTED.replaceAll(",", ", ")}.`) };
+      return;
+    }
     step.value = { at: "checking" };
     try {
       const result = await check(chosen, parameters.value);
