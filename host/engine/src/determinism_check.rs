@@ -118,7 +118,7 @@ pub(crate) struct Within<'a> {
 }
 
 /// Why a fold did not end.
-enum FoldError {
+pub(crate) enum FoldError {
     /// The plugin used more fuel than [`Within::fuel_max`].
     Spent {
         /// The offset of the first event that was not applied.

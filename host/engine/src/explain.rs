@@ -21,6 +21,9 @@ use crate::shard_handle::ShardHandle;
 use crate::status_queries::halted;
 use crate::{Engine, EngineError};
 
+/// A change of a row, and the event that made it if the log still has it.
+type ChangeWithEvent = (RowChange, Option<ExplainedEvent>);
+
 /// The number of entries of the change log that are read at a time.
 const CHANGES_PAGE: usize = 64;
 
@@ -280,7 +283,7 @@ impl Explanation {
         &self,
         mut shards: Vec<VecDeque<RowChange>>,
         pace: &mut dyn FnMut() -> Result<(), String>,
-    ) -> Result<(Vec<(RowChange, Option<ExplainedEvent>)>, Option<String>), EngineError> {
+    ) -> Result<(Vec<ChangeWithEvent>, Option<String>), EngineError> {
         let mut heads = Vec::with_capacity(shards.len());
         for changes in &mut shards {
             heads.push(self.next_newest(changes)?);

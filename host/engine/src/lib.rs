@@ -91,6 +91,7 @@ pub use status::{
     AheadStatus, FieldStatus, LogLine, ParkedOutcome, ParkedPage, ParkedSelection, ParkedStatus,
     ProjectionStatus, ShardStatus, SourceStatus, TableStatus, Uploaded, VersionStatus,
 };
+pub use upload_check::VersionPlugin;
 pub use verify::{
     FieldDifference, Verdict, Verification, VerifiedShard, VerifiedTable, VerifyDifference,
     VerifyStatus,

@@ -7,6 +7,9 @@ use lantern_core::{Manifest, Plugin, VersionId};
 use crate::lifecycle::check_upload;
 use crate::{Engine, EngineError};
 
+/// A version, and its plugin.
+pub type VersionPlugin = (VersionId, Arc<dyn Plugin>);
+
 impl Engine {
     /// Checks the rules that an upload of a version with `manifest` must fulfil, and returns
     /// the projection's name: `name`, or the name in the manifest.
@@ -29,10 +32,7 @@ impl Engine {
     ///
     /// # Errors
     /// [`EngineError::Plugin`] or [`EngineError::Host`] if the plugin cannot be loaded.
-    pub fn active_plugin(
-        &self,
-        projection: &str,
-    ) -> Result<Option<(VersionId, Arc<dyn Plugin>)>, EngineError> {
+    pub fn active_plugin(&self, projection: &str) -> Result<Option<VersionPlugin>, EngineError> {
         let Ok((build, _)) = self.registry.active_build(projection) else { return Ok(None) };
         let plugin = self.plugin_of(&build)?;
         Ok(Some((build.version.id.clone(), plugin)))

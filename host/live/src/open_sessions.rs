@@ -108,8 +108,7 @@ struct SubscriptionEntry {
 impl SessionEntry {
     /// Adds a subscription.
     pub(crate) fn subscribed(&self, sub: &Subscription) {
-        let (feed, _) = sub.reached();
-        let (id, query, feed) = (sub.id, sub.query().clone(), Arc::downgrade(&feed));
+        let (id, query, feed) = (sub.id, sub.query().clone(), Arc::downgrade(sub.feed()));
         let entry = SubscriptionEntry { id, query, feed, shown: None };
         self.progress.lock().subscriptions.push(entry);
     }

@@ -172,6 +172,11 @@ impl Subscription {
         ReachedState { feed, commit, roll_up: self.is_roll_up() }
     }
 
+    /// The feed of the projection.
+    pub(crate) fn feed(&self) -> &Arc<ProjectionFeed> {
+        &self.listener.feed
+    }
+
     fn is_roll_up(&self) -> bool {
         self.listener.topic.roll_up.is_some()
     }
