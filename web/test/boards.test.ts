@@ -1,6 +1,12 @@
 // Boards in Chromium, over a real server.
+import { spawn } from "node:child_process";
+import { mkdtempSync, rmSync } from "node:fs";
+import { tmpdir } from "node:os";
+import { dirname, join } from "node:path";
+import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { LANTERN } from "../../clients/ts/test/server.js";
 import { accessible, event, launch, open, plugin, Server, shownRows, shows, skipped, until } from "./page.js";
 
 /** A server with 400 orders, and a board of them. */
@@ -22,7 +28,7 @@ async function withBoard(): Promise<Server> {
 
 /** The number that the pane of a title shows. */
 async function numberOf(page: Page, title: string): Promise<string> {
-  return (await page.getByRole("article", { name: title }).locator(".figure").textContent())!.trim();
+  return (await page.getByRole("article", { name: title, exact: true }).locator(".figure").textContent())!.trim();
 }
 
 /** Waits until the number pane has the sum of all orders, or of those of a product. */
@@ -218,5 +224,50 @@ describe.skipIf(skipped)("boards", () => {
     await page.waitForResponse(/\/v1\/status$/);
     expect(await still()).toBe("again");
     expect(errors).toEqual([]);
+  });
+
+  test("the demo opens on a board without an error, which moves within five seconds", async () => {
+    const root = (path: string): string => fileURLToPath(new URL(`../../${path}`, import.meta.url));
+    const folder = mkdtempSync(join(tmpdir(), "lantern-demo-"));
+    const args = ["demo", "--data", join(folder, "data"), "--listen", "127.0.0.1:0", "--log-filter", "error", "--plugins", dirname(plugin("revenue")), "--flights", root("tests/data/flights-2013-h1.ndjson.zst")];
+    const settings = [`plugin.cache_dir=${root("target/tests-cache/servers")}`, "plugin.compile_interpreters=false"].flatMap((setting) => ["--set", setting]);
+    const demo = spawn(LANTERN, [...args, ...settings], { cwd: folder, stdio: ["ignore", "pipe", "pipe"] });
+    try {
+      // It compiles the plugins first.
+      const address = await new Promise<string>((resolve, reject) => {
+        let output = "";
+        const read = (text: Buffer): void => {
+          output += text;
+          const found = /http\S+\/boards\/demo/.exec(output);
+          if (found) resolve(found[0]);
+        };
+        demo.stdout.on("data", read);
+        demo.stderr.on("data", read);
+        demo.once("exit", () => reject(new Error(output)));
+      });
+      // Without animations: a flash that runs while the test changes the theme has colours of both.
+      const { page, errors } = await open(browser, address, { reducedMotion: "reduce" });
+      const panes = page.getByRole("article");
+      await panes.nth(9).waitFor();
+      // The first flight departs four hours of the demo's clock later; the shop has orders at once.
+      await until(
+        async () => (await page.locator(".figure").count()) === 4 && (await page.locator(".plot canvas, .bars").count()) >= 2,
+        () => panes.allTextContents(),
+      );
+      expect(await page.locator(".pane-frame .bad, .failure").allTextContents()).toEqual([]);
+      const before = await numberOf(page, "Orders");
+      const began = Date.now();
+      await until(
+        async () => (await numberOf(page, "Orders")) !== before,
+        () => before,
+      );
+      expect(Date.now() - began).toBeLessThan(5000);
+      console.log(`the board of the demo has moved after ${Date.now() - began} ms`);
+      await accessible(page, "demo");
+      expect(errors).toEqual([]);
+    } finally {
+      demo.kill("SIGKILL");
+      rmSync(folder, { recursive: true, force: true, maxRetries: 5 });
+    }
   });
 });

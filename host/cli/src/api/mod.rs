@@ -1,6 +1,7 @@
 //! Implements the client for Lantern's HTTP API. It has a function for each request that commands
 //! send.
 
+mod boards;
 mod component;
 mod error;
 mod queries;

@@ -35,6 +35,11 @@ const WINDOW_EVENTS: u64 = 5_000;
 /// milliseconds.
 const DISORDER_MS: u64 = 2_000;
 
+/// The name of the demo's board.
+const BOARD_NAME: &str = "demo";
+/// The demo's board, which shows the tables of the example plugins.
+const BOARD: &str = include_str!("demo-board.json");
+
 #[derive(clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -90,9 +95,14 @@ pub(crate) fn run(args: Args, global: &Global) -> Outcome {
         let api = Api::new(&address);
         if let Some(folder) = &args.plugins {
             push_plugins(&api, folder, json).await?;
+            // A board that the user has changed stays as it is.
+            api.add_board(BOARD_NAME, BOARD).await?;
         }
         let mut feeder = Feeder::ready(&args, api).await?;
-        output::note(json, format!("watch it at {address}/"));
+        if args.plugins.is_some() {
+            output::note(json, format!("watch it at {address}/boards/{BOARD_NAME}"));
+        }
+        output::note(json, format!("all projections are at {address}/"));
         output::note(json, "Ctrl-C stops it; the next start continues where it stopped");
         feeder.run(json).await
     })
@@ -370,6 +380,21 @@ mod tests {
         assert!(!text.contains("\"f1\"") && !text.contains("\"f11\""));
         assert_eq!(feeder.clock_ms, 1_010_000);
         assert_eq!(feeder.next_shop, 12);
+    }
+
+    #[test]
+    fn the_board_of_the_demo_shows_tables_of_the_example_plugins() {
+        let board: serde_json::Value = serde_json::from_str(BOARD).unwrap();
+        assert_eq!(board["format"], 1);
+        let plugins = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../plugins"));
+        let panes = board["panes"].as_array().unwrap();
+        assert!(!panes.is_empty());
+        for pane in panes {
+            let (projection, table) = pane["table"].as_str().unwrap().split_once('/').unwrap();
+            let source = std::fs::read_to_string(plugins.join(projection).join("src/lib.rs"));
+            let declared = format!("    {table}: Table<");
+            assert!(source.unwrap().contains(&declared), "{projection}/{table}");
+        }
     }
 
     #[test]
