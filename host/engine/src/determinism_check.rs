@@ -5,12 +5,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_core::{
-    AppendDone, Chunk, Events, KeyRange, Log, LogError, LogRead, Manifest, Offset, Offsets,
-    OutboxEvent, PartitionBounds, PartitionId, Plugin, ReadStore, ShardId, ShardStore, Space,
-    StateStores, StoreError, Timestamp, TypeFilter, VersionId, View, Waker, dump,
+    KeyRange, Log, Manifest, Offset, OutboxEvent, PartitionId, Plugin, ReadStore, ShardId,
+    ShardStore, Space, StateStores, StoreError, VersionId, View, dump,
 };
 use parking_lot::Mutex;
 
+use crate::event_list::EventList;
 use crate::outbox_writer;
 use crate::parked_actions::status_of;
 use crate::runner::LogSink;
@@ -19,8 +19,6 @@ use crate::shard::{Shard, ShardParts, StepLimits, StepOutcome};
 use crate::stop_reason::StopReason;
 use crate::{EngineConfig, EngineError, LogLine, Nondeterminism, ParkedStatus};
 
-/// The maximum number of events in one chunk of an [`EventList`].
-const CHUNK_EVENTS: usize = 4_096;
 /// The seed of the sequence that varies the second fold of [`fold_again`].
 const VARIED_SEED: u64 = 4;
 /// The maximum number of events in one batch if batch sizes vary.
@@ -301,7 +299,7 @@ fn compare(
     let folded = |sample: &EventList, batch_events, drop_instances| {
         let options = FoldOptions { batch_events, drop_instances, vary_batches: false };
         let within = Within { fuel_max: Some(config.check_fuel), progress: &mut |_| Ok(()) };
-        fold_within(plugin, sample, sample.partition, stores, config, options, within)
+        fold_within(plugin, sample, sample.partition(), stores, config, options, within)
     };
     let shorter;
     // This fold makes the most calls and starts the most instances, so it uses the most fuel.
@@ -351,7 +349,7 @@ pub fn fold_again(
         drop_instances: Some(VARIED_SEED),
         vary_batches: true,
     };
-    let again = fold(plugin, log, log.partition, stores, config, options, progress)?;
+    let again = fold(plugin, log, log.partition(), stores, config, options, progress)?;
     let how = "again, in batches of varied sizes and with instances dropped in between";
     same(plugin, first, &again, log.len(), how)
 }
@@ -446,171 +444,4 @@ pub(crate) fn varied_batch(pattern: u64) -> usize {
     // These bits of the number do not decide which instances are dropped. Most batches are large,
     // because small ones take the most time.
     [1, 7, 64, MOST, MOST, MOST, MOST, MOST][(pattern >> 61) as usize]
-}
-
-/// A part of a partition.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SampleRange {
-    /// The partition.
-    pub partition: PartitionId,
-    /// The first offset.
-    pub from: Offset,
-    /// The offset after the last one.
-    pub to: Offset,
-}
-
-/// A fixed list of events of one partition, which can be folded like a log.
-pub struct EventList {
-    partition: PartitionId,
-    chunks: Vec<Arc<Chunk>>,
-}
-
-impl EventList {
-    /// Creates a list of `events` in partition 0, from offset 0 on. The append time of each event
-    /// is the highest event time so far.
-    #[must_use]
-    pub fn new(events: &Events) -> Self {
-        let all = lantern_core::Attributes::all();
-        let mut newest = Timestamp::MIN;
-        let chunks = (0..events.len()).step_by(CHUNK_EVENTS).map(|first| {
-            let mut part = Events::new();
-            part.extend_from(events, first..(first + CHUNK_EVENTS).min(events.len()), all);
-            let appended = part.times().iter().map(|time| {
-                newest = newest.max(*time);
-                newest
-            });
-            let appended = appended.collect();
-            Arc::new(Chunk {
-                partition: PartitionId(0),
-                offsets: Offsets::Dense { first: Offset(first as u64) },
-                events: part,
-                appended,
-            })
-        });
-        Self { partition: PartitionId(0), chunks: chunks.collect() }
-    }
-
-    /// Creates a list from the chunks of `log` that contain the first `events` events that match
-    /// `types`.
-    fn sample(
-        log: &dyn Log,
-        partition: PartitionId,
-        types: &TypeFilter,
-        events: usize,
-    ) -> Result<Self, EngineError> {
-        let mut list = Self { partition, chunks: Vec::new() };
-        let mut next = log.bounds(partition)?.start;
-        let mut sampled = 0;
-        while sampled < events {
-            match lantern_core::read_or_wait(log, partition, next, types)? {
-                // A read of this log is never pending.
-                LogRead::End | LogRead::Pending => break,
-                LogRead::Skipped { next: after } => next = after,
-                LogRead::Chunk(chunk) => {
-                    let handed: Vec<_> =
-                        chunk.events.type_names().iter().map(|k| types.matches(k)).collect();
-                    let types = chunk.events.types().iter();
-                    sampled += types.filter(|kind| handed[usize::from(**kind)]).count();
-                    next = chunk.end();
-                    list.chunks.push(chunk);
-                }
-            }
-        }
-        Ok(list)
-    }
-
-    /// Returns how many events are before the offset `next`.
-    fn before(&self, next: Offset) -> usize {
-        let offsets =
-            self.chunks.iter().flat_map(|chunk| (0..chunk.events.len()).map(|at| chunk.offset(at)));
-        offsets.take_while(|offset| *offset < next).count()
-    }
-
-    /// Returns a list of the first `events` events.
-    fn first(&self, events: usize) -> Self {
-        let (mut chunks, mut left) = (Vec::new(), events);
-        for chunk in &self.chunks {
-            if left == 0 {
-                break;
-            }
-            let taken = chunk.events.len().min(left);
-            left -= taken;
-            if taken == chunk.events.len() {
-                chunks.push(chunk.clone());
-                continue;
-            }
-            let mut part = Events::new();
-            part.extend_from(&chunk.events, 0..taken, lantern_core::Attributes::all());
-            let offsets = match &chunk.offsets {
-                Offsets::Dense { first } => Offsets::Dense { first: *first },
-                Offsets::Sparse(all) => Offsets::Sparse(all[..taken].to_vec()),
-            };
-            let appended = chunk.appended.iter().copied().take(taken).collect();
-            let partition = chunk.partition;
-            chunks.push(Arc::new(Chunk { partition, offsets, events: part, appended }));
-        }
-        Self { partition: self.partition, chunks }
-    }
-
-    /// Returns the chunks with the events, in order.
-    pub(crate) fn chunks(&self) -> &[Arc<Chunk>] {
-        &self.chunks
-    }
-
-    /// Returns how many events there are.
-    #[must_use]
-    #[expect(clippy::len_without_is_empty, reason = "a count of events, not a collection")]
-    pub fn len(&self) -> usize {
-        self.chunks.iter().map(|chunk| chunk.events.len()).sum()
-    }
-}
-
-impl Log for EventList {
-    fn partitions(&self) -> u32 {
-        1
-    }
-
-    fn bounds(&self, _: PartitionId) -> Result<PartitionBounds, LogError> {
-        Ok(PartitionBounds {
-            start: self.chunks.first().map_or(Offset(0), |chunk| chunk.offset(0)),
-            end: self.chunks.last().map_or(Offset(0), |chunk| chunk.end()),
-            max_time: Timestamp::MIN,
-        })
-    }
-
-    fn read(&self, _: PartitionId, from: Offset, _: &TypeFilter) -> Result<LogRead, LogError> {
-        let index = self.chunks.partition_point(|chunk| chunk.end() <= from);
-        Ok(self.chunks.get(index).map_or(LogRead::End, |chunk| LogRead::Chunk(chunk.clone())))
-    }
-
-    fn offset_at(&self, _: PartitionId, _: Timestamp) -> Result<Offset, LogError> {
-        Err(LogError::Unavailable("a list of events is not sought by time".into()))
-    }
-
-    fn append(&self, _: Events, done: AppendDone) {
-        done(Err(LogError::Closed));
-    }
-
-    fn on_append(&self, _: Waker) {}
-}
-
-impl EventList {
-    /// Creates a list of the events of `chunks`, which are in order and belong to `partition`.
-    pub(crate) fn of(partition: PartitionId, chunks: Vec<Arc<Chunk>>) -> Self {
-        Self { partition, chunks }
-    }
-
-    /// Returns where the events are in their partition.
-    #[must_use]
-    pub fn range(&self) -> SampleRange {
-        let from = self.chunks.first().map_or(Offset(0), |chunk| chunk.offset(0));
-        let to = self.chunks.last().map_or(Offset(0), |chunk| chunk.end());
-        SampleRange { partition: self.partition, from, to }
-    }
-
-    /// Returns the partition to which the events belong.
-    #[must_use]
-    pub fn partition(&self) -> PartitionId {
-        self.partition
-    }
 }

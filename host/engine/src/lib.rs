@@ -22,6 +22,7 @@ mod emit_limits;
 mod emit_quota;
 mod engine;
 mod error;
+mod event_list;
 mod event_lookup;
 mod event_path;
 mod explain;
@@ -71,11 +72,11 @@ pub use outbox::fuzzing;
 pub use activation::Activation;
 pub use config::EngineConfig;
 pub use determinism_check::{
-    EventList, FoldOptions, FoldProgress, FoldResult, SampleRange, determinism, fold, fold_again,
-    sample,
+    FoldOptions, FoldProgress, FoldResult, determinism, fold, fold_again, sample,
 };
 pub use engine::Engine;
 pub use error::{ActivationRefused, EngineError, Nondeterminism};
+pub use event_list::{EventList, SampleRange};
 pub use event_path::{EventOutcome, EventPath, EventStep};
 pub use explain::{
     CommittedRow, ExplainPace, ExplainProgress, ExplainRequest, ExplainedEvent, ExplainedRow,

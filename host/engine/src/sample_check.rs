@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use lantern_core::{FieldKind, Manifest, Member, decode_members};
 use serde_json::{Map, Value};
 
-use crate::determinism_check::EventList;
+use crate::event_list::EventList;
 
 /// The maximum number of event types that a warning names.
 const TYPES_MAX: usize = 3;

@@ -10,7 +10,8 @@ use lantern_core::{
     read_or_wait,
 };
 
-use crate::determinism_check::{EventList, FoldOptions, Within, fold_within};
+use crate::determinism_check::{FoldOptions, Within, fold_within};
+use crate::event_list::EventList;
 use crate::{EngineConfig, EngineError, LogLine, ParkedStatus};
 
 /// If few events have wanted types, at most this many times as many offsets are read as the sample
