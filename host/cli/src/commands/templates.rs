@@ -44,7 +44,7 @@ pub(super) enum Language {
     Ts,
     /// C; needs make and `pip install ziglang`, or clang with wasi-libc.
     C,
-    /// Go, experimental; needs Go 1.24 or newer.
+    /// Go; needs Go 1.24 or newer.
     Go,
     /// Rust; needs cargo.
     Rust,
