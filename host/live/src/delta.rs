@@ -170,8 +170,9 @@ impl<'a> DeltaEncoder<'a> {
         MergedChanges::of(changes, self.config.merge_keys_max).ok_or(DeltaError::TooMuch)
     }
 
-    /// Encodes the changes of one commit. They do not count towards the memory budget,
-    /// because the ring keeps the commit in memory anyway.
+    /// Encodes the changes of one commit. The encoded changes do not count towards the memory
+    /// budget of merged changes: they are kept next to the commit, and only as long as the ring has
+    /// it.
     pub(crate) fn commit(&self, changes: &TableChanges) -> EncodedChanges {
         DeltaParts::encode(rows_of(changes), self.part_bytes, None).map(Arc::new)
     }

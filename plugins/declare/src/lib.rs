@@ -1,10 +1,10 @@
 //! Implements the interpreter for projections without code. It folds events by a declaration in
 //! YAML or JSON.
 //!
-//! `docs/guide/declarations.md` describes declarations. This plugin reads one in `setup`, checks it
-//! completely, and converts it to a plan. In the plan, names become indexes, fields become typed
-//! columns that the host decodes, and expressions become trees of known kinds. So no name is looked
-//! up while events are folded.
+//! `docs/guide/declarations.md` describes declarations. In `setup`, this plugin reads its
+//! declaration, checks it completely, and converts it to a plan. In the plan, names become indexes,
+//! fields become typed columns that the host decodes, and an expression becomes a tree in which the
+//! kind of each value is known. So no name is looked up while events are folded.
 #![forbid(unsafe_code)]
 
 mod deserialize;
