@@ -68,6 +68,12 @@ impl Settings {
         self.set.insert(0, ("plugin.compile_interpreters".to_owned(), "false".to_owned()));
     }
 
+    /// Checks the determinism of an upload with `events` events, unless `--set` requires another
+    /// number.
+    pub(super) fn check_events(&mut self, events: u32) {
+        self.set.insert(0, ("engine.check_events".to_owned(), events.to_string()));
+    }
+
     /// Keeps compiled plugins in `folder`, unless `--set` names another folder.
     pub(super) fn keep_compiled_in(&mut self, folder: &Path) {
         self.set.insert(0, ("plugin.cache_dir".to_owned(), quoted(&folder.to_string_lossy())));

@@ -33,6 +33,9 @@ const LOGS: Duration = Duration::from_millis(500);
 const LOGS_MAX: usize = 200;
 /// The maximum number of reasons for parked events that are printed.
 const REASONS_MAX: usize = 5;
+/// The number of events for which a saved plugin is checked for determinism. A server checks more,
+/// which takes seconds for a script.
+const CHECK_EVENTS: u32 = 500;
 /// The name of the file with sample events in a project's folder.
 const EVENTS: &str = "events.ndjson";
 
@@ -89,6 +92,7 @@ pub(crate) fn run(mut args: Args, global: &Global) -> Outcome {
     args.server.log_warnings_only();
     // The command needs only the interpreter of its plugin.
     args.server.compile_only_when_needed();
+    args.server.check_events(CHECK_EVENTS);
     // It takes many seconds to compile an interpreter. The compiled code is kept for later runs.
     if let Some(folder) = super::user_cache().filter(|_| args.data.is_none()) {
         args.server.keep_compiled_in(&folder);
