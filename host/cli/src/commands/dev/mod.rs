@@ -29,6 +29,8 @@ use crate::sender::{PIECE_BYTES, Sender, TRIES};
 
 /// The interval at which the plugin's log messages are requested.
 const LOGS: Duration = Duration::from_millis(500);
+/// After this time, a message tells what an upload waits for.
+const LONG_UPLOAD: Duration = Duration::from_secs(2);
 /// The number of log messages that are requested at a time.
 const LOGS_MAX: usize = 200;
 /// The maximum number of reasons for parked events that are printed.
@@ -244,7 +246,14 @@ impl Session<'_> {
             force: false,
             sent: Arc::default(),
         };
-        Ok(self.api.upload(upload).await?)
+        let mut uploading = std::pin::pin!(self.api.upload(upload));
+        tokio::select! {
+            uploaded = &mut uploading => return Ok(uploaded?),
+            () = tokio::time::sleep(LONG_UPLOAD) => self.note(
+                "the server compiles and checks the plugin; the first script in a language takes longest"
+            ),
+        }
+        Ok(uploading.await?)
     }
 
     /// Prints the changes of version `new` for readers of `active`, and activates `new`. Returns
