@@ -43,6 +43,21 @@ async fn with_a_bad_event(server: &Server) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_new_version_that_halts_is_a_warning_while_the_active_one_serves_readers() {
+    let server = Server::start(&["engine.parked_in_a_row_max=3"]).unwrap();
+    let fail = |n| line(n, "probe.sent", &format!("s{n}"), r#"{"do":"fail"}"#);
+    server.events((0..10).map(fail).collect::<String>()).await.unwrap();
+    server.project("rogue", &guest("rogue"), FIXED).await.unwrap();
+    let (status, answer) = server.push("rogue", &guest("rogue"), BROKEN).await.unwrap();
+    assert!((200..300).contains(&status), "{answer}");
+    server.until("rogue", |s| s["versions"][1]["activity"] == "halted").await.unwrap();
+    let ready = server.get("/readyz").await.unwrap();
+    assert_eq!(ready["ready"], true);
+    let warnings = ready["warnings"].to_string();
+    assert!(warnings.contains("is halted and does not become active"), "{ready}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broken_version_is_reported_everywhere_and_not_activated_without_force() {
     let server = Server::start(&[]).unwrap();
     with_a_bad_event(&server).await;

@@ -9,7 +9,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, StatusCode};
 use lantern_api::{ErrorCode, PartitionStatus, Ready, ServerSettings, ServerStatus};
 use lantern_core::PartitionId;
-use lantern_engine::ProjectionStatus;
+use lantern_engine::{ProjectionStatus, VersionStatus};
 
 use super::params::Names;
 use super::{App, Shared, shard_metrics};
@@ -62,6 +62,11 @@ fn warnings(app: &App) -> Vec<String> {
             if let Some(why) = &version.not_activated {
                 warnings.push(format!("`{name}` version {id} was not activated: {why}"));
             }
+            if let Some(reason) = halted_candidate(&projection, version) {
+                warnings.push(format!(
+                    "`{name}` version {id} is halted and does not become active: {reason}"
+                ));
+            }
             for why in &version.differs {
                 warnings.push(format!("`{name}` version {id}: {why}"));
             }
@@ -74,6 +79,19 @@ fn warnings(app: &App) -> Vec<String> {
         }
     }
     warnings
+}
+
+/// Returns why `version` is halted, if it is the newest version and would take the place of the
+/// active one. A halt of the active version, or of any version if none is active, is a reason why
+/// the server is not ready.
+fn halted_candidate<'v>(
+    projection: &ProjectionStatus,
+    version: &'v VersionStatus,
+) -> Option<&'v str> {
+    let newest = projection.versions.iter().all(|other| other.created_us <= version.created_us);
+    let halted = version.shards.iter().find(|shard| shard.activity == "halted")?;
+    (projection.active.is_some() && version.state == "backfilling" && newest)
+        .then(|| halted.reason.as_deref().or(version.reason.as_deref()).unwrap_or_default())
 }
 
 fn troubles(app: &App) -> Vec<String> {
