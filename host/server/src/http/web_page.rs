@@ -31,8 +31,18 @@ const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/page_files.r
 const INDEX: &str = "/index.html";
 
 /// The paths of the screens. They match paths of the script, `web/src/app.tsx`.
-const SCREENS: [&str; 7] =
-    ["/", "/upload", "/events", "/server", "/parked", "/p/{*rest}", "/t/{*rest}"];
+const SCREENS: [&str; 10] = [
+    "/",
+    "/upload",
+    "/upload/declaration",
+    "/boards",
+    "/boards/{*rest}",
+    "/events",
+    "/server",
+    "/parked",
+    "/p/{*rest}",
+    "/t/{*rest}",
+];
 
 /// The answer at `/` if the page was not built.
 const NOT_BUILT: &str = "This server was built without its web page.\n\n\
@@ -119,6 +129,22 @@ mod tests {
     use http::header::ACCEPT_ENCODING;
 
     use super::*;
+
+    #[test]
+    fn every_screen_of_the_script_has_a_path() {
+        let script = include_str!("../../../../web/src/app.tsx");
+        let paths =
+            script.split("<Route path=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        let paths: Vec<_> = paths.collect();
+        assert!(paths.len() > 8, "{paths:?}");
+        for path in paths {
+            let served = SCREENS.iter().any(|screen| match screen.strip_suffix("{*rest}") {
+                Some(prefix) => path.len() > prefix.len() && path.starts_with(prefix),
+                None => *screen == path,
+            });
+            assert!(served, "the server answers `{path}` with 404");
+        }
+    }
 
     #[test]
     fn gzip_is_sent_only_to_clients_that_accept_it() {
