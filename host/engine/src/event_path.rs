@@ -1,13 +1,13 @@
 //! What each version of each projection has done with an event.
 
 use lantern_core::{
-    DecisionRecord, HEARTBEAT_TYPE, Manifest, Offset, ParkedKind, ParkedRecord, PartitionId,
-    ReadStore, ShardMeta, Space, StoreError, UNREADABLE_TYPE,
+    DecisionRecord, HEARTBEAT_TYPE, Manifest, Offset, ParkedKind, PartitionId, ReadStore,
+    ShardMeta, Space, StoreError, UNREADABLE_TYPE,
 };
 
 use crate::batching::claimed_type;
 use crate::event_lookup::event_at;
-use crate::parked_events::event_key;
+use crate::parked_events::parked_event;
 use crate::registry::VersionBuild;
 use crate::status_queries::state_name;
 use crate::{Engine, EngineError, ExplainedEvent, ParkedSelection};
@@ -119,7 +119,7 @@ fn outcome(
     let outcome = match skipped(&build.manifest, event) {
         Some(reason) => EventOutcome::Skipped(reason),
         None if offset >= meta.next => EventOutcome::Pending,
-        None => folded(&**store, &meta, offset, event)?,
+        None => folded(&**store, &meta, partition, offset, event)?,
     };
     Ok((meta.next.0, outcome))
 }
@@ -145,12 +145,11 @@ fn skipped(manifest: &Manifest, event: &ExplainedEvent) -> Option<String> {
 fn folded(
     store: &dyn ReadStore,
     meta: &ShardMeta,
+    partition: PartitionId,
     offset: Offset,
     event: &ExplainedEvent,
 ) -> Result<EventOutcome, StoreError> {
-    if let Some(bytes) = store.get(Space::Parked, &event_key(offset))? {
-        let record = ParkedRecord::decode(&bytes)
-            .ok_or_else(|| StoreError::Damaged("a parked event".into()))?;
+    if let Some(record) = parked_event(store, offset)? {
         return Ok(EventOutcome::Parked {
             waits: record.kind == ParkedKind::Waiting,
             reason: record.reason,
@@ -165,13 +164,7 @@ fn folded(
         if decision.next <= offset {
             break;
         }
-        let selection = ParkedSelection {
-            all: decision.all,
-            offsets: decision.offsets,
-            partition: 0,
-            tenant: decision.tenant,
-            subject: decision.subject,
-        };
+        let selection = ParkedSelection::of(&decision, partition);
         let (tenant, subject) = (&event.event.tenant, &event.event.subject);
         if !decision.retry && selection.names(offset, tenant, subject) {
             return Ok(EventOutcome::AppliedOrDropped { at: decision.next });

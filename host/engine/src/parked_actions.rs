@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use lantern_core::{
-    Batch, DecisionRecord, Events, Offset, ParkedKind, ParkedRecord, Space, UNREADABLE_TYPE,
+    Batch, DecisionRecord, Events, Offset, ParkedKind, ParkedRecord, PartitionId, Space,
+    UNREADABLE_TYPE,
 };
 
 use crate::outbox_writer::{post, traceparent};
@@ -55,13 +56,7 @@ impl Decider<'_> {
     /// Repeats a stored decision in another fold, at the offset at which it was made. Returns
     /// `false` if the outcome differs.
     pub(crate) fn replay_decision(&mut self, record: &DecisionRecord) -> Result<bool, StopReason> {
-        let selection = ParkedSelection {
-            all: record.all,
-            offsets: record.offsets.clone(),
-            partition: self.state.id.partition.0,
-            tenant: record.tenant.clone(),
-            subject: record.subject.clone(),
-        };
+        let selection = ParkedSelection::of(record, self.state.id.partition);
         let mut outcome = ParkedOutcome::default();
         self.act(&selection, record.retry, record.handled, &mut outcome)?;
         self.keep_decision(record);
@@ -222,6 +217,17 @@ fn selects(selection: &ParkedSelection, record: &ParkedRecord) -> bool {
 }
 
 impl ParkedSelection {
+    /// Returns the selection of a stored decision about parked events of `partition`.
+    pub(crate) fn of(record: &DecisionRecord, partition: PartitionId) -> Self {
+        Self {
+            all: record.all,
+            offsets: record.offsets.clone(),
+            partition: partition.0,
+            tenant: record.tenant.clone(),
+            subject: record.subject.clone(),
+        }
+    }
+
     /// Returns whether the selection contains the event of this tenant and subject at `offset`, or
     /// an emitted event that this event has caused.
     pub(crate) fn names(&self, offset: Offset, tenant: &str, subject: &str) -> bool {

@@ -227,10 +227,17 @@ pub(crate) fn after(key: &[u8]) -> Vec<u8> {
     next
 }
 
-/// The key of a parked event in [`Space::Parked`].
-pub(crate) fn event_key(offset: Offset) -> Vec<u8> {
-    parked_key(offset, 0)
+/// Reads the record of the event at `offset`; `None` if the event is not parked.
+pub(crate) fn parked_event(
+    store: &dyn ReadStore,
+    offset: Offset,
+) -> Result<Option<ParkedRecord>, StoreError> {
+    let key = parked_key(offset, 0);
+    let Some(value) = store.get(Space::Parked, &key)? else { return Ok(None) };
+    decode_parked((key, value)).map(|(_, record)| Some(record))
 }
+
+/// The key of a parked event or timer in [`Space::Parked`].
 
 fn parked_key(offset: Offset, number: u64) -> Vec<u8> {
     [offset.0.to_be_bytes(), number.to_be_bytes()].concat()
