@@ -1,10 +1,11 @@
 //! Lists of events that can be folded like a log.
 
+use std::ops::Range;
 use std::sync::Arc;
 
 use lantern_core::{
-    AppendDone, Chunk, Events, Log, LogError, LogRead, Offset, Offsets, PartitionBounds,
-    PartitionId, Timestamp, TypeFilter, Waker,
+    AppendDone, Attributes, Chunk, Events, Log, LogError, LogRead, Offset, Offsets,
+    PartitionBounds, PartitionId, Timestamp, TypeFilter, Waker,
 };
 
 use crate::EngineError;
@@ -34,7 +35,7 @@ impl EventList {
     /// is the highest event time so far.
     #[must_use]
     pub fn new(events: &Events) -> Self {
-        let all = lantern_core::Attributes::all();
+        let all = Attributes::all();
         let mut newest = Timestamp::MIN;
         let chunks = (0..events.len()).step_by(CHUNK_EVENTS).map(|first| {
             let mut part = Events::new();
@@ -52,6 +53,11 @@ impl EventList {
             })
         });
         Self { partition: PartitionId(0), chunks: chunks.collect() }
+    }
+
+    /// Creates a list of the events of `chunks`, which are in order and belong to `partition`.
+    pub(crate) fn of(partition: PartitionId, chunks: Vec<Arc<Chunk>>) -> Self {
+        Self { partition, chunks }
     }
 
     /// Creates a list from the chunks of `log` that contain the first `events` events that match
@@ -103,15 +109,7 @@ impl EventList {
                 chunks.push(chunk.clone());
                 continue;
             }
-            let mut part = Events::new();
-            part.extend_from(&chunk.events, 0..taken, lantern_core::Attributes::all());
-            let offsets = match &chunk.offsets {
-                Offsets::Dense { first } => Offsets::Dense { first: *first },
-                Offsets::Sparse(all) => Offsets::Sparse(all[..taken].to_vec()),
-            };
-            let appended = chunk.appended.iter().copied().take(taken).collect();
-            let partition = chunk.partition;
-            chunks.push(Arc::new(Chunk { partition, offsets, events: part, appended }));
+            chunks.extend(part(chunk, 0..taken, &|_| true));
         }
         Self { partition: self.partition, chunks }
     }
@@ -119,6 +117,20 @@ impl EventList {
     /// Returns the chunks with the events, in order.
     pub(crate) fn chunks(&self) -> &[Arc<Chunk>] {
         &self.chunks
+    }
+
+    /// Returns where the events are in their partition.
+    #[must_use]
+    pub fn range(&self) -> SampleRange {
+        let from = self.chunks.first().map_or(Offset(0), |chunk| chunk.offset(0));
+        let to = self.chunks.last().map_or(Offset(0), |chunk| chunk.end());
+        SampleRange { partition: self.partition, from, to }
+    }
+
+    /// Returns the partition to which the events belong.
+    #[must_use]
+    pub fn partition(&self) -> PartitionId {
+        self.partition
     }
 
     /// Returns how many events there are.
@@ -135,11 +147,8 @@ impl Log for EventList {
     }
 
     fn bounds(&self, _: PartitionId) -> Result<PartitionBounds, LogError> {
-        Ok(PartitionBounds {
-            start: self.chunks.first().map_or(Offset(0), |chunk| chunk.offset(0)),
-            end: self.chunks.last().map_or(Offset(0), |chunk| chunk.end()),
-            max_time: Timestamp::MIN,
-        })
+        let SampleRange { from, to, .. } = self.range();
+        Ok(PartitionBounds { start: from, end: to, max_time: Timestamp::MIN })
     }
 
     fn read(&self, _: PartitionId, from: Offset, _: &TypeFilter) -> Result<LogRead, LogError> {
@@ -158,23 +167,22 @@ impl Log for EventList {
     fn on_append(&self, _: Waker) {}
 }
 
-impl EventList {
-    /// Creates a list of the events of `chunks`, which are in order and belong to `partition`.
-    pub(crate) fn of(partition: PartitionId, chunks: Vec<Arc<Chunk>>) -> Self {
-        Self { partition, chunks }
+/// The events of `chunk` at `indices` whose types `is_kept` accepts; `None` if there are none.
+pub(crate) fn part(
+    chunk: &Chunk,
+    indices: Range<usize>,
+    is_kept: &dyn Fn(&str) -> bool,
+) -> Option<Arc<Chunk>> {
+    let (mut events, mut offsets, mut appended) = (Events::new(), Vec::new(), Vec::new());
+    for index in indices.filter(|index| is_kept(chunk.events.kind(*index))) {
+        let fits = events.extend_from(&chunk.events, index..index + 1, Attributes::all());
+        assert!(fits, "a part has no more types than the whole");
+        offsets.push(chunk.offset(index).0);
+        appended.push(chunk.appended(index).unwrap_or(Timestamp::MIN));
     }
-
-    /// Returns where the events are in their partition.
-    #[must_use]
-    pub fn range(&self) -> SampleRange {
-        let from = self.chunks.first().map_or(Offset(0), |chunk| chunk.offset(0));
-        let to = self.chunks.last().map_or(Offset(0), |chunk| chunk.end());
-        SampleRange { partition: self.partition, from, to }
-    }
-
-    /// Returns the partition to which the events belong.
-    #[must_use]
-    pub fn partition(&self) -> PartitionId {
-        self.partition
-    }
+    let offsets = match offsets.is_empty() {
+        true => return None,
+        false => Offsets::Sparse(offsets),
+    };
+    Some(Arc::new(Chunk { partition: chunk.partition, offsets, events, appended }))
 }

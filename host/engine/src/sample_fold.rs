@@ -5,13 +5,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lantern_core::{
-    Attributes, Chunk, Events, HEARTBEAT_TYPE, Log, LogRead, Offset, Offsets, PartitionBounds,
-    PartitionId, Plugin, StateStores, Timestamp, TypeFilter, UNREADABLE_TYPE, VersionId, View,
-    read_or_wait,
+    Chunk, HEARTBEAT_TYPE, Log, LogRead, Offset, PartitionBounds, PartitionId, Plugin, StateStores,
+    TypeFilter, UNREADABLE_TYPE, VersionId, View, read_or_wait,
 };
 
 use crate::determinism_check::{FoldOptions, Within, fold_within};
-use crate::event_list::EventList;
+use crate::event_list::{EventList, part};
 use crate::{EngineConfig, EngineError, LogLine, ParkedStatus};
 
 /// If few events have wanted types, at most this many times as many offsets are read as the sample
@@ -120,26 +119,6 @@ fn read(
         }
     }
     Ok(())
-}
-
-/// The events of `chunk` at `indices` whose types `is_kept` accepts; `None` if there are none.
-fn part(
-    chunk: &Chunk,
-    indices: Range<usize>,
-    is_kept: &dyn Fn(&str) -> bool,
-) -> Option<Arc<Chunk>> {
-    let (mut events, mut offsets, mut appended) = (Events::new(), Vec::new(), Vec::new());
-    for index in indices.filter(|index| is_kept(chunk.events.kind(*index))) {
-        let fits = events.extend_from(&chunk.events, index..index + 1, Attributes::all());
-        assert!(fits, "a part has no more types than the whole");
-        offsets.push(chunk.offset(index).0);
-        appended.push(chunk.appended(index).unwrap_or(Timestamp::MIN));
-    }
-    let offsets = match offsets.is_empty() {
-        true => return None,
-        false => Offsets::Sparse(offsets),
-    };
-    Some(Arc::new(Chunk { partition: chunk.partition, offsets, events, appended }))
 }
 
 /// Folds a sample with `plugin`, beginning with empty tables. `pace` is called between
