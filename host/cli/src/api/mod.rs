@@ -296,15 +296,10 @@ impl Api {
     /// API's names.
     pub(crate) async fn diff(
         &self,
-        (projection, table): (&str, &str),
+        table: (&str, &str),
         query: &[(&str, String)],
     ) -> Answer<TableDiff> {
-        let path = format!("/v1/tables/{}/{}/diff", escaped(projection), escaped(table));
-        let mut path = Path::new(&path);
-        for (name, value) in query {
-            path.add(name, value);
-        }
-        self.get(&path).await
+        self.get(&table_path(table, "/diff", query)).await
     }
 
     /// What each version has done with an event.

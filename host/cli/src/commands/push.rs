@@ -165,7 +165,7 @@ pub(super) async fn caught_up(
             let message = format!("version {version} of `{projection}` was deleted");
             return Err(Failure::new(Exit::NotFound, message));
         };
-        bar.set_position(per_mille(now.percent));
+        bar.set_position(output::per_mille(now.percent));
         bar.set_message(pace(now));
         let settled = settled(&status, now, activate);
         if let Some(settled) = settled {
@@ -230,12 +230,6 @@ pub(super) fn report(version: &VersionStatus, projection: &str) {
 /// Returns the number of events that a version has applied.
 pub(super) fn applied(version: &VersionStatus) -> u64 {
     version.shards.iter().map(|shard| shard.applied).sum()
-}
-
-fn per_mille(percent: f64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped")]
-    let per_mille = (percent.clamp(0.0, 100.0) * 10.0) as u64;
-    per_mille
 }
 
 /// Returns the speed at which a version folds, and the remaining time, as text.

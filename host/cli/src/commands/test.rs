@@ -124,8 +124,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
 /// Returns the tables that are printed: the named table, or all public tables.
 fn wanted(manifest: &lantern_core::Manifest, name: Option<&str>) -> Outcome<Vec<TableId>> {
     let Some(name) = name else {
-        let all = (0..).map(TableId).zip(&manifest.tables);
-        return Ok(all.filter(|(_, table)| table.public).map(|(id, _)| id).collect());
+        return Ok(manifest.public_tables().map(|(id, _)| id).collect());
     };
     match manifest.table(name) {
         Some((id, _)) => Ok(vec![id]),
