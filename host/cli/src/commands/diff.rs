@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lantern_api::{ProjectionStatus, RowDifference, TableDiff};
+use lantern_api::{FieldChange, ProjectionStatus, RowDifference, TableDiff};
 
 use super::explain::differences;
 use crate::Global;
@@ -112,34 +112,39 @@ impl Versions {
 
 fn print(args: &Args, diff: &TableDiff) {
     let (projection, table) = &args.table;
-    output::line(format!(
-        "{projection}/{table}, {} -> {}: {} rows added, {} removed, {} changed, {} the same",
-        diff.left,
-        diff.right,
-        output::count(diff.added),
-        output::count(diff.removed),
-        output::count(diff.changed),
-        output::count(diff.same)
-    ));
+    let counts = counts(diff.added, diff.removed, diff.changed, diff.same);
+    output::line(format!("{projection}/{table}, {} -> {}: {counts}", diff.left, diff.right));
     let offsets = diff.offsets.iter().map(|(partition, next)| format!("{partition}:{next}"));
     output::line(format!("both at offsets {}", offsets.collect::<Vec<_>>().join(",")));
-    for field in &diff.fields {
-        let kind = |kind: &Option<String>| kind.clone().unwrap_or_else(|| "not declared".into());
-        let (left, right) = (kind(&field.left), kind(&field.right));
-        output::data(format!("field {}: {left} -> {right}", field.name));
-    }
-    for row in &diff.differences {
-        print_row(row);
-    }
+    print_differences("", &diff.fields, &diff.differences);
     if diff.more {
         output::note(false, "there are more differences: use --limit");
     }
 }
 
-fn print_row(row: &RowDifference) {
-    output::data(row.key.replace('\0', " · "));
-    for line in differences(row.left.as_ref(), row.right.as_ref()) {
-        output::data(format!("  {line}"));
+/// Returns the numbers of rows that a comparison of tables has counted, as text.
+pub(super) fn counts(added: u64, removed: u64, changed: u64, same: u64) -> String {
+    format!(
+        "{} rows added, {} removed, {} changed, {} the same",
+        output::count(added),
+        output::count(removed),
+        output::count(changed),
+        output::count(same)
+    )
+}
+
+/// Prints the declared fields and the rows that differ. Each line begins with `indent`.
+pub(super) fn print_differences(indent: &str, fields: &[FieldChange], rows: &[RowDifference]) {
+    for field in fields {
+        let kind = |kind: &Option<String>| kind.clone().unwrap_or_else(|| "not declared".into());
+        let (left, right) = (kind(&field.left), kind(&field.right));
+        output::data(format!("{indent}field {}: {left} -> {right}", field.name));
+    }
+    for row in rows {
+        output::data(format!("{indent}{}", row.key.replace('\0', " · ")));
+        for line in differences(row.left.as_ref(), row.right.as_ref()) {
+            output::data(format!("{indent}  {line}"));
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use lantern_api::{DryFold, DryRun, DryTable};
 
-use super::explain::differences;
+use super::diff;
 use crate::Global;
 use crate::error::{Exit, Failure, Outcome};
 use crate::output;
@@ -68,27 +68,7 @@ fn counts(fold: &DryFold) -> String {
 }
 
 fn print_table(table: &DryTable) {
-    output::line(format!(
-        "{}: {} rows added, {} removed, {} changed, {} the same",
-        table.name,
-        output::count(table.added),
-        output::count(table.removed),
-        output::count(table.changed),
-        output::count(table.same)
-    ));
-    for field in &table.fields {
-        let kind = |kind: &Option<String>| kind.clone().unwrap_or_else(|| "not declared".into());
-        output::data(format!(
-            "  field {}: {} -> {}",
-            field.name,
-            kind(&field.left),
-            kind(&field.right)
-        ));
-    }
-    for row in &table.differences {
-        output::data(format!("  {}", row.key.replace('\0', " · ")));
-        for line in differences(row.left.as_ref(), row.right.as_ref()) {
-            output::data(format!("    {line}"));
-        }
-    }
+    let counts = diff::counts(table.added, table.removed, table.changed, table.same);
+    output::line(format!("{}: {counts}", table.name));
+    diff::print_differences("  ", &table.fields, &table.differences);
 }
