@@ -30,10 +30,11 @@ pub(crate) async fn run(args: &Args, global: &Global) -> Outcome {
 
 fn print(path: &EventPath) {
     let EventPath { partition, offset, event, versions } = path;
-    output::line(format!(
+    let text = format!(
         "partition {partition}, offset {offset}: {} `{}` of {}, {}",
         event.kind, event.id, event.source, event.time
-    ));
+    );
+    output::line(output::printable(&text));
     let mut table = output::table(["projection", "version", "state", "outcome", "reason"]);
     for step in versions {
         let cells = [

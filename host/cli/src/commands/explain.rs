@@ -144,7 +144,7 @@ fn print_change(change: &RowChange) {
         .into_iter()
         .for_each(|line| output::data(format!("  {line}")));
     for log in &change.logs {
-        output::data(format!("  {}: {}", log.level, output::printable(&log.message)));
+        output::data(format!("  {}: {}", log.level, log.message));
     }
 }
 
