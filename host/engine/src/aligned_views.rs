@@ -63,7 +63,6 @@ impl Engine {
         for (build, guards) in followers.iter().zip(&mut guards) {
             for (index, handle) in build.handles.iter().enumerate() {
                 let ahead = leading.get(index).zip(leading_guards.get_mut(index));
-                let ahead = ahead.filter(|(ahead, _)| ahead.store.is_some());
                 self.level(handle, &mut guards[index], ahead, now)?;
                 if let Some(shard) = guards[index].as_mut() {
                     if shard.is_dirty() {

@@ -399,8 +399,6 @@ impl Engine {
         let now = self.ports.clock.monotonic();
         for (index, handle) in new.handles.iter().enumerate() {
             let leader = old_handles.get(index).zip(old_guards.get_mut(index));
-            // A shard whose state cannot be read cannot be a leader.
-            let leader = leader.filter(|(ahead, _)| ahead.store.is_some());
             self.level(handle, &mut new_guards[index], leader, now)?;
         }
         if let Some(old) = old.as_ref().filter(|_| !force) {
@@ -478,6 +476,8 @@ impl Engine {
             *guard = Some(self.open_shard(handle).map_err(stopped)?);
         }
         let shard = guard.as_mut().expect("just opened");
+        // A shard whose state cannot be read cannot be a leader.
+        let leader = leader.filter(|(ahead, _)| ahead.store.is_some());
         let Some((ahead, leading)) = leader else {
             let ticked = shard.state.watermark_due().is_none();
             return if handle.caught_up.load(Ordering::Acquire) && ticked {
