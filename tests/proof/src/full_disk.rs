@@ -272,15 +272,13 @@ async fn start_again(
         Background::KilledAndStarted => server.kill()?,
         Background::StoppedAndStarted => drop(server.stop()?),
     }
-    let mut logged = fs::read_to_string(said)?;
-    let before = logged.len();
+    let logged = fs::read_to_string(said)?;
     // A stop makes the state of each shard durable. On a full disk this can fail, and the
     // server must then log a warning.
     let not_durable = meanwhile == Background::KilledAndStarted
         || logged.contains("last commit before the shutdown failed");
     if server.restart().is_err() {
-        logged = fs::read_to_string(said)?;
-        let words = logged.split_off(before).to_lowercase();
+        let words = fs::read_to_string(said)?.split_off(logged.len()).to_lowercase();
         let clear = ["full", "no space", "free"].iter().any(|word| words.contains(word));
         ensure!(clear && words.contains("lan-0005"), "a start on a full disk says: {words}");
         run.add("starts refused on a full disk", 1.0);
