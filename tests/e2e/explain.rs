@@ -162,7 +162,7 @@ async fn a_dry_run_shows_what_a_version_would_write_and_stores_nothing() {
     let after = server.get("/v1/projections/rogue").await.unwrap();
     assert_eq!(after["versions"].as_array().unwrap().len(), 1);
     assert_eq!(after["active"], before["active"]);
-    // The upload of the same version is a new one.
+    // A version with the same rows: it only parks differently.
     let same = r#"{"fixed":true,"by_subject":true}"#;
     let (clean, code) = asked(&server, &[&push[..], &["--parameters", same]].concat());
     assert_eq!((code, &clean["tables"][0]["same"]), (0, &10.into()), "{clean}");

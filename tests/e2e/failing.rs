@@ -10,8 +10,8 @@ use crate::{finish, line};
 /// The maximum ratio of the fuel of a failing event to that of a good event.
 const TIMES_MAX: f64 = 3.0;
 
-/// The same for a script that changes one row for each event. A good event of it takes so little
-/// that the goal of three times is missed: most of the rest is the interpreters' own work.
+/// The same ratio for a script that changes one row for each event. A good event takes so little
+/// fuel there that the goal of 3 is missed. Most of the rest is the interpreters' own work.
 const TIMES_MAX_ONE_ROW: f64 = 3.5;
 
 const EVENTS: usize = 1_000;

@@ -9,8 +9,8 @@ use crate::output;
 /// The numbers in a sketch of percentiles, in the order of `docs/sketches.md`.
 const PERCENTILES: [&str; 8] = ["count", "min", "p50", "p75", "p90", "p95", "p99", "max"];
 
-/// Returns a JSON value as the text of a cell. Strings have no quotes. Of a sketch only its numbers
-/// are shown: the estimate of a distinct count, or the percentiles.
+/// Returns a JSON value as the text of a cell. Strings have no quotes. The text of a sketch contains
+/// only its numbers: the estimate of a distinct count, or the percentiles.
 pub(crate) fn cell(value: Option<&&RawValue>) -> String {
     match value.map(|value| value.get()) {
         None | Some("null") => String::new(),
@@ -21,7 +21,7 @@ pub(crate) fn cell(value: Option<&&RawValue>) -> String {
     }
 }
 
-/// Returns the numbers of a sketch; `None` if `json` is no sketch.
+/// Returns the numbers of a sketch; `None` if `json` is not a sketch.
 fn sketch(json: &str) -> Option<String> {
     let json = json.starts_with('{').then(|| RawJson::new(json))?;
     let members = json.members();

@@ -13,8 +13,8 @@ use crate::determinism_check::{FoldOptions, Within, fold_within};
 use crate::event_list::{EventList, part};
 use crate::{EngineConfig, EngineError, LogLine, ParkedStatus};
 
-/// If few events have wanted types, at most this many times as many offsets are read as the sample
-/// should have events.
+/// The maximum number of offsets that are read for each event of the requested sample. It limits
+/// the read if few events have wanted types.
 const SPAN_RATIO_MAX: u64 = 16;
 
 /// The result of [`fold_sample`].

@@ -29,7 +29,7 @@ use crate::sender::{PIECE_BYTES, Sender, TRIES};
 
 /// The interval at which the plugin's log messages are requested.
 const LOGS: Duration = Duration::from_millis(500);
-/// After this time, a message tells what an upload waits for.
+/// If an upload takes longer than this, a message explains why.
 const LONG_UPLOAD: Duration = Duration::from_secs(2);
 /// The number of log messages that are requested at a time.
 const LOGS_MAX: usize = 200;
