@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use lantern_core::{VersionId, View};
+use lantern_core::{VersionId, View, Views as _};
 
 use crate::registry::VersionBuild;
 use crate::{Engine, EngineError};
@@ -95,12 +95,12 @@ impl Engine {
         }
     }
 
-    fn views(&self, projection: &str, versions: [&VersionId; 2]) -> Result<[View; 2], EngineError> {
-        let view = |version: &VersionId| {
-            let (build, epoch) = self.registry.shadow_build(projection, version)?;
-            build.view(&self.ports, projection, epoch)
-        };
-        Ok([view(versions[0])?, view(versions[1])?])
+    fn views(
+        &self,
+        projection: &str,
+        [left, right]: [&VersionId; 2],
+    ) -> Result<[View; 2], EngineError> {
+        Ok([self.view_version(projection, left)?, self.view_version(projection, right)?])
     }
 }
 
