@@ -112,8 +112,7 @@ fn outcome(
         return Ok((0, EventOutcome::Unreadable("it has no such partition".into())));
     };
     let Some(store) = &handle.store else {
-        let reason = handle.snapshot.lock().halted.clone().unwrap_or_default();
-        return Ok((0, EventOutcome::Unreadable(reason)));
+        return Ok((0, EventOutcome::Unreadable(handle.halt_reason())));
     };
     let meta = ShardMeta::of(&**store)?;
     let outcome = match skipped(&build.manifest, event) {

@@ -313,10 +313,8 @@ impl VersionBuild {
         }
         let mut snapshots = Vec::with_capacity(self.handles.len());
         for handle in &self.handles {
-            let store = handle.store.as_ref().ok_or_else(|| {
-                let reason = handle.snapshot.lock().halted.clone().unwrap_or_default();
-                StoreError::Damaged(reason)
-            })?;
+            let store = handle.store.as_ref();
+            let store = store.ok_or_else(|| StoreError::Damaged(handle.halt_reason()))?;
             snapshots.push((handle.id.partition, store.snapshot()?));
         }
         let version = self.version.id.clone();

@@ -232,6 +232,11 @@ impl ShardHandle {
         Offset(self.next.load(Ordering::Acquire))
     }
 
+    /// Returns the reason why the shard is halted; empty if it is not halted.
+    pub(crate) fn halt_reason(&self) -> String {
+        self.snapshot.lock().halted.clone().unwrap_or_default()
+    }
+
     /// Returns whether the shard may run: it is not deleted, paused or halted.
     pub(crate) fn may_run(&self) -> bool {
         !self.deleted.load(Ordering::Acquire)

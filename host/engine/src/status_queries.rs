@@ -406,8 +406,8 @@ fn stopped(handle: &ShardHandle, stop: StopReason) -> EngineError {
 }
 
 pub(crate) fn halted(handle: &ShardHandle) -> EngineError {
-    let reason = handle.snapshot.lock().halted.clone().unwrap_or_default();
-    EngineError::Halted(handle.id.projection.clone(), handle.id.version.clone(), reason)
+    let id = &handle.id;
+    EngineError::Halted(id.projection.clone(), id.version.clone(), handle.halt_reason())
 }
 
 /// The name of a stage of a version's life in the API.

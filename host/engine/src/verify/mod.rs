@@ -144,10 +144,8 @@ impl Verification {
         pace: ContinueFn<'_>,
     ) -> Result<(), EndReason> {
         let handle = Arc::clone(&self.build.handles[index]);
-        let live = handle.store.clone().ok_or_else(|| {
-            let reason = handle.snapshot.lock().halted.clone().unwrap_or_default();
-            EndReason::Verdict(Verdict::Failed, reason)
-        })?;
+        let live = handle.store.clone();
+        let live = live.ok_or_else(|| EndReason::Verdict(Verdict::Failed, handle.halt_reason()))?;
         let scratch = self.engine.ports.stores.temporary()?;
         let mut fold = ReferenceFold::open(&self.engine, &handle, plugin, &scratch, None)?;
         let snapshot = fold.follow(&live, &mut |step| {
