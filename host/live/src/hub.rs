@@ -58,9 +58,9 @@ impl Hub {
         self.serve_from(None, io, shutdown)
     }
 
-    /// Runs one session until it ends. `address` is the address of the client. `io` is a connection that was upgraded to
-    /// WebSocket with the subprotocol [`crate::SUBPROTOCOL`]. When `shutdown` completes,
-    /// the session is closed with 4501. Spawn this as a task: if the client is slow, only
+    /// Runs one session until it ends. `address` is the address of the client. `io` is a connection
+    /// that was upgraded to WebSocket with the subprotocol [`crate::SUBPROTOCOL`]. When `shutdown`
+    /// completes, the session is closed with 4501. Spawn this as a task: if the client is slow, only
     /// this future waits.
     pub async fn serve_from<I, S>(
         self: Arc<Self>,

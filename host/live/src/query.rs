@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::protocol::{Condition, RollUp, Subscribe};
 
-/// Selects rows of one public table. Clones share their content.
+/// Selects rows of one public table, or groups of them. Clones share their content.
 #[derive(Clone, Debug)]
 pub(crate) struct Query(Arc<Selected>);
 
@@ -39,15 +39,14 @@ impl Query {
         // equal.
         conditions.sort_by_cached_key(json);
         conditions.dedup();
-        let columns = sub.cols.clone();
+        let (columns, roll_up) = (sub.cols.clone(), sub.rollup.clone());
         let mut text = sub.table.clone();
-        if !conditions.is_empty() || columns.is_some() || sub.rollup.is_some() {
+        if !conditions.is_empty() || columns.is_some() || roll_up.is_some() {
             // No name of a table contains a line break.
             text.push('\n');
-            text.push_str(&json(&(&conditions, &columns, &sub.rollup)));
+            text.push_str(&json(&(&conditions, &columns, &roll_up)));
         }
         let name_bytes = sub.table.len();
-        let roll_up = sub.rollup.clone();
         Some(Self(Arc::new(Selected {
             text,
             projection_bytes,
@@ -78,7 +77,7 @@ impl Query {
         self.0.columns.as_deref()
     }
 
-    /// The roll-up whose groups take the place of the rows, if there is one.
+    /// Returns the roll-up whose groups take the place of the rows, if there is one.
     pub(crate) fn roll_up(&self) -> Option<RollUpRequest> {
         let RollUp { time, start, end, bucket, by, agg, fill, tz } = self.0.roll_up.clone()?;
         let conditions = self.0.conditions.clone();
@@ -86,7 +85,7 @@ impl Query {
         Some(RollUpRequest { conditions, time, start, end, bucket, by, aggregates, fill, tz })
     }
 
-    /// Whether it selects all rows of the table, unchanged.
+    /// Returns whether the query selects all rows of the table, unchanged.
     pub(crate) fn is_whole_table(&self) -> bool {
         self.0.text.len() == self.0.name_bytes
     }

@@ -114,7 +114,7 @@ pub(crate) fn from_memory(
     };
     let Continuation { epoch, generation, table, many, .. } = reached;
     let table = match &topic.roll_up {
-        // If the query does not suit the table, the read returns the error.
+        // If the query does not suit the table, the read that follows returns the error.
         None => topic.select(&epoch, &table).ok()?,
         Some(_) => topic.selected_table(&epoch)?,
     };
@@ -164,8 +164,9 @@ pub(crate) struct Point {
     pub(crate) too_old: ResetReason,
 }
 
-/// Returns the point from which `request` wants to continue. Otherwise the reason why the
-/// subscription needs a snapshot; `None` if `request` has no point.
+/// Returns the point from which `request` wants to continue. If there is none, or the subscription
+/// cannot continue from it, returns the reason why it needs a snapshot. The reason is `None` if
+/// `request` has no point.
 pub(crate) fn point_of(
     opened: &OpenView,
     request: &ReadRequest,
@@ -178,7 +179,8 @@ pub(crate) fn point_of(
             }
             None => Err(Some(ResetReason::Fields)),
             Some(token) if token.epoch != *opened.agreed.epoch => Err(Some(ResetReason::Epoch)),
-            // Commit numbers never go back within an epoch.
+            // The client has a newer commit than the server. Commit numbers never go back within an
+            // epoch, so the commit belongs to another history.
             Some(token) if token.commit > opened.view.pos() => Err(Some(ResetReason::History)),
             Some(token) => {
                 let (from, at) = (token.commit, Arc::new(token.at));
