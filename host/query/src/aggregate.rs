@@ -284,12 +284,7 @@ pub(crate) fn positive_zero(value: FieldValue<'_>) -> FieldValue<'_> {
     }
 }
 
-pub(crate) fn add_distinct(
-    sketch: &mut Distinct,
-    spec: AccumulatorSpec,
-    field: usize,
-    row: &RowFields<'_>,
-) {
+fn add_distinct(sketch: &mut Distinct, spec: AccumulatorSpec, field: usize, row: &RowFields<'_>) {
     if spec.kind == FieldKind::Distinct {
         let other = row.json(field).and_then(|json| serde_json::from_slice::<Distinct>(json).ok());
         if let Some(other) = other {
@@ -312,7 +307,7 @@ pub(crate) fn add_distinct(
     }
 }
 
-pub(crate) fn add_percentile(
+fn add_percentile(
     sketch: &mut Percentiles,
     spec: AccumulatorSpec,
     field: usize,

@@ -4,9 +4,7 @@ use std::cmp::Ordering;
 
 use lantern_core::{FieldValue, RowFields};
 
-use crate::aggregate::{
-    Accumulator, AccumulatorSpec, Function, add_distinct, add_percentile, positive_zero, text_bytes,
-};
+use crate::aggregate::{Accumulator, AccumulatorSpec, Function, positive_zero, text_bytes};
 use crate::{Budget, QueryError};
 
 /// A row of the group, with its value in the field of `time`.
@@ -93,27 +91,11 @@ impl Accumulator {
                     return Ok(false);
                 }
                 if let Some(after) = after {
-                    self.add_to_sketch(spec, field, after.row, budget)?;
+                    self.add(spec, after.row, after.time, budget)?;
                 }
             }
         }
         Ok(true)
-    }
-
-    fn add_to_sketch(
-        &mut self,
-        spec: AccumulatorSpec,
-        field: usize,
-        row: &RowFields<'_>,
-        budget: &mut Budget<'_>,
-    ) -> Result<(), QueryError> {
-        let heap = self.heap_bytes();
-        match self {
-            Self::Distinct(sketch) => add_distinct(sketch, spec, field, row),
-            Self::Percentiles(sketch) => add_percentile(sketch, spec, field, row)?,
-            _ => {}
-        }
-        budget.take(self.heap_bytes().saturating_sub(heap))
     }
 
     /// The memory outside of this value, in bytes.
