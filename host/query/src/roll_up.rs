@@ -141,9 +141,8 @@ impl<'p> Groups<'p> {
         if self.groups.is_empty() && self.roll_up.is_one_group() {
             self.groups.push(Group::new(self.roll_up, None, None));
         }
-        let groups = self.groups.iter().map(|group| group.row(self.roll_up));
+        let groups = self.groups.into_iter().map(|group| group.into_row(self.roll_up));
         let rows = groups.collect::<Result<Vec<_>, _>>()?;
-        drop(self.groups);
         fill(self.roll_up, &mut self.keys.zone, rows, budget)
     }
 }
@@ -240,15 +239,29 @@ impl Group {
         Ok(())
     }
 
-    /// The values of all columns.
+    /// Returns the values of all columns.
     pub(crate) fn row(&self, roll_up: &RollUp) -> Result<Vec<GroupValue>, QueryError> {
-        let mut row = self.key.clone();
-        for aggregate in &roll_up.aggregates {
-            let spec = roll_up.accumulators[aggregate.accumulator];
-            row.push(aggregate.result(spec, &self.accumulators[aggregate.accumulator])?);
-        }
-        Ok(row)
+        row_of(roll_up, self.key.clone(), &self.accumulators)
     }
+
+    /// Returns the values of all columns, and drops the accumulators.
+    fn into_row(self, roll_up: &RollUp) -> Result<Vec<GroupValue>, QueryError> {
+        row_of(roll_up, self.key, &self.accumulators)
+    }
+}
+
+/// Appends the results of `accumulators` to the key of a group.
+fn row_of(
+    roll_up: &RollUp,
+    key: Vec<GroupValue>,
+    accumulators: &[Accumulator],
+) -> Result<Vec<GroupValue>, QueryError> {
+    let mut row = key;
+    for aggregate in &roll_up.aggregates {
+        let spec = roll_up.accumulators[aggregate.accumulator];
+        row.push(aggregate.result(spec, &accumulators[aggregate.accumulator])?);
+    }
+    Ok(row)
 }
 
 /// Appends bytes that represent a value. Different values have different bytes.
