@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
+use hashbrown::hash_map::EntryRef;
 use lantern_core::{
     FieldSpans, FieldSpec, KeyRange, RequestError, RollUp as LiveRollUp, RollUpError,
     RollUpRequest, RollUps, RowFields, RowSource, TableChanges, TableSpec,
@@ -112,13 +113,15 @@ struct LiveGroup {
     stale: bool,
 }
 
+type GroupsByKey = HashMap<Box<[u8]>, LiveGroup, RandomState>;
+
 /// The groups of a table.
 struct LiveGroups {
     plan: Plan,
     config: QueryConfig,
     keys: GroupKeys,
     /// The groups by the bytes of their keys.
-    groups: HashMap<Box<[u8]>, LiveGroup, RandomState>,
+    groups: GroupsByKey,
     /// The number of stale groups.
     stale: usize,
     /// The groups that changed since the last `publish`: the bytes of the key, and the key in
@@ -146,7 +149,7 @@ impl LiveRollUp for LiveGroups {
         // All groups may have changed. Those that do not exist any more are deleted.
         self.touched.extend(self.groups.drain().map(|(key, live)| (key, live.name)));
         let published = self.published.iter();
-        let published = published.map(|(name, row)| PUBLISHED_BYTES + name.len() + row.len());
+        let published = published.map(|(name, row)| published_bytes(name, row));
         (self.stale, self.memory_bytes) = (0, published.sum());
         self.read(rows, |_| true)
     }
@@ -205,13 +208,8 @@ impl LiveGroups {
         let mut budget = Budget::resumed(config, *memory_bytes);
         let read = plan.each_match(rows, &KeyRange::all(), &mut budget, |_, row, budget| {
             let place = keys.find(roll_up, row);
-            if !groups.contains_key(keys.key.as_slice()) {
-                budget.groups(groups.len() + 1)?;
-                budget.take(group_bytes(roll_up, keys.key.len()))?;
-                let live = LiveGroup::new(plan, roll_up, place, row);
-                groups.insert(keys.key.as_slice().into(), live);
-            }
-            let live = groups.get_mut(keys.key.as_slice()).expect("it was inserted");
+            let create = || LiveGroup::new(plan, roll_up, place, row);
+            let live = find_or_create(groups, &keys.key, roll_up, budget, create)?;
             if wanted(live) {
                 if live.rows == 0 {
                     touched.insert(keys.key.as_slice().into(), live.name.clone());
@@ -272,12 +270,8 @@ impl LiveGroups {
             }
         }
         if let (Some((place, key)), Some(row)) = (to, &after) {
-            if !groups.contains_key(&key) {
-                budget.groups(groups.len() + 1)?;
-                budget.take(group_bytes(roll_up, key.len()))?;
-                groups.insert(key.clone(), LiveGroup::new(plan, roll_up, place, row));
-            }
-            let live = groups.get_mut(&key).expect("it was inserted");
+            let create = || LiveGroup::new(plan, roll_up, place, row);
+            let live = find_or_create(groups, &key, roll_up, budget, create)?;
             live.rows += 1;
             live.follow(roll_up, (None, Some(at(row, place))), stale, budget)?;
             touched.insert(key, live.name.clone());
@@ -337,9 +331,8 @@ impl LiveGroups {
         if before == row.as_ref() {
             return Ok(());
         }
-        let bytes = |row: &Vec<u8>| PUBLISHED_BYTES + name.len() + row.len();
-        let freed = before.map_or(0, bytes);
-        let taken = row.as_ref().map_or(0, bytes);
+        let freed = before.map_or(0, |row| published_bytes(&name, row));
+        let taken = row.as_ref().map_or(0, |row| published_bytes(&name, row));
         let mut budget = Budget::resumed(&self.config, self.memory_bytes);
         budget.release(freed);
         budget.take(taken)?;
@@ -373,6 +366,29 @@ impl LiveGroups {
 
 /// The memory of a published group in addition to its key and its row.
 const PUBLISHED_BYTES: usize = 96;
+
+fn published_bytes(name: &str, row: &[u8]) -> usize {
+    PUBLISHED_BYTES + name.len() + row.len()
+}
+
+/// Returns the group with the key `key`. If there is none, it is created with `create`.
+fn find_or_create<'g>(
+    groups: &'g mut GroupsByKey,
+    key: &[u8],
+    roll_up: &RollUp,
+    budget: &mut Budget<'_>,
+    create: impl FnOnce() -> LiveGroup,
+) -> Result<&'g mut LiveGroup, QueryError> {
+    let count = groups.len();
+    Ok(match groups.entry_ref(key) {
+        EntryRef::Occupied(group) => group.into_mut(),
+        EntryRef::Vacant(place) => {
+            budget.groups(count + 1)?;
+            budget.take(group_bytes(roll_up, key.len()))?;
+            place.insert_with_key(key.into(), create())
+        }
+    })
+}
 
 impl LiveGroup {
     fn new(plan: &Plan, roll_up: &RollUp, place: RowPlace, row: &RowFields<'_>) -> Self {
