@@ -1,8 +1,8 @@
 //! The roll-up of a topic: its groups, which are computed once for all subscribers, and their
 //! newest changes.
 //!
-//! The groups are always those of one committed state. A task of the projection brings them to newer
-//! states. Subscribers only read the changes that were published.
+//! The groups are always those of one committed state. A task of the projection brings them to
+//! newer states. Subscribers only read the changes that were published.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -129,12 +129,10 @@ impl SharedRollUp {
         };
         let mut roll_up = roll_ups.roll_up(&table.spec, &self.request)?;
         let open = BudgetLease::take(&resources.roll_ups_open, 1, config.roll_ups_max);
-        let open = open.ok_or_else(|| over("there are more roll-ups", Limit::RollUps, config))?;
-        let memory = BudgetLease::take(&resources.roll_up_budget, 0, usize::MAX);
-        let mut memory = memory.expect("no byte is within every limit");
+        let open = open.ok_or_else(|| over(Limit::RollUps, config))?;
         roll_up.restart(&view.rows(table.id))?;
         roll_up.publish()?;
-        resize(&mut memory, roll_up.memory_bytes(), config)?;
+        let memory = take_bytes(resources, roll_up.memory_bytes())?;
         let shape = Arc::new(Shape::of_groups(&roll_up.columns()));
         let state = CommittedState::new(view);
         let mut ring = Ring::new(config);
@@ -174,18 +172,15 @@ impl SharedRollUp {
             parts.extend(encoder.push(key, row)?);
         }
         parts.push(encoder.finish());
-        let bytes = parts.iter().map(Bytes::len).sum();
-        let max = config.roll_up_bytes_max;
-        let lease = BudgetLease::take(&resources.roll_up_budget, bytes, max);
-        let lease = lease.ok_or_else(|| over(TOO_MANY_BYTES, Limit::Bytes, config))?;
+        let lease = take_bytes(resources, parts.iter().map(Bytes::len).sum())?;
         Ok(EncodedGroups { commit, at, parts, lease })
     }
 
     /// Brings the groups to the state `new`, and publishes their changes.
     ///
     /// # Errors
-    /// [`RollUpError::Store`] if the table cannot be read: the roll-up must be advanced again. After
-    /// another error the roll-up has ended, and subscribers must be woken.
+    /// [`RollUpError::Store`] if the table cannot be read: the roll-up must be advanced again.
+    /// After another error the roll-up has ended, and subscribers must be woken.
     pub(crate) fn advance(
         &self,
         config: &LiveConfig,
@@ -237,8 +232,8 @@ impl LiveGroups {
         *self.epoch == *epoch && !self.incomplete
     }
 
-    /// Brings the groups to the state `new`. Returns when the whole table may be read, if the groups
-    /// are not known before.
+    /// Brings the groups to the state `new`. If the whole table must be read for that but was read
+    /// too recently, returns the time at which it may be read again.
     fn follow(
         &mut self,
         config: &LiveConfig,
@@ -294,21 +289,29 @@ enum Limit {
     Bytes,
 }
 
-const TOO_MANY_BYTES: &str = "all roll-ups together need more bytes of memory";
-
-fn over(what: &str, limit: Limit, config: &LiveConfig) -> RollUpError {
-    let (setting, max) = match limit {
-        Limit::RollUps => ("live.roll_ups_max", config.roll_ups_max),
-        Limit::Bytes => ("live.roll_up_bytes_max", config.roll_up_bytes_max),
+fn over(limit: Limit, config: &LiveConfig) -> RollUpError {
+    let (what, setting, max) = match limit {
+        Limit::RollUps => ("there are more roll-ups", "live.roll_ups_max", config.roll_ups_max),
+        Limit::Bytes => (
+            "all roll-ups together need more bytes of memory",
+            "live.roll_up_bytes_max",
+            config.roll_up_bytes_max,
+        ),
     };
     let detail = format!("{what} than allowed: the limit is {max} (`{setting}`)");
     RollUpError::Limit { detail, setting: setting.into() }
+}
+
+fn take_bytes(resources: &Resources, bytes: usize) -> Result<BudgetLease, RollUpError> {
+    let max = resources.config.roll_up_bytes_max;
+    let lease = BudgetLease::take(&resources.roll_up_budget, bytes, max);
+    lease.ok_or_else(|| over(Limit::Bytes, &resources.config))
 }
 
 fn resize(memory: &mut BudgetLease, bytes: usize, config: &LiveConfig) -> Result<(), RollUpError> {
     if memory.resize(bytes, config.roll_up_bytes_max) {
         Ok(())
     } else {
-        Err(over(TOO_MANY_BYTES, Limit::Bytes, config))
+        Err(over(Limit::Bytes, config))
     }
 }
