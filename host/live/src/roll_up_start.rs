@@ -7,10 +7,10 @@ use crate::advance::open_view;
 use crate::projection_feed::ProjectionFeed;
 use crate::protocol::ResetReason;
 use crate::resources::Resources;
-use crate::resume::{self, ReadRequest, SnapshotRows, StartKind, SubscriptionStart};
-use crate::shared_roll_up::{EncodedGroups, LiveGroups, SharedRollUp};
+use crate::resume::{self, Point, ReadRequest, SnapshotRows, StartKind, SubscriptionStart};
+use crate::shared_roll_up::SharedRollUp;
 use crate::subscribe_error::SubscribeError;
-use crate::topic::{Snapshot, Topic};
+use crate::topic::Topic;
 
 /// Starts a subscription to `roll_up`, the roll-up of `topic`. If there are no groups yet, they are
 /// read from the table. Blocks.
@@ -26,10 +26,12 @@ pub(crate) fn start(
         return Ok(start);
     }
     let table = opened.agreed.table(request.query.table()).ok_or(SubscribeError::NoTable)?;
-    let point = resume::point_of(&opened, request);
-    let in_history = match &point {
-        Ok(point) => opened.view.continues(&point.at)?,
-        Err(_) => true,
+    let (point, why) = match resume::point_of(&opened, request) {
+        Ok(Point { at, too_old, .. }) => {
+            let in_history = opened.view.continues(&at)?;
+            (Some(at), Some(if in_history { too_old } else { ResetReason::History }))
+        }
+        Err(why) => (None, why),
     };
     let (epoch, generation) = (opened.agreed.epoch, opened.agreed.generation);
     if groups.as_ref().is_none_or(|live| !live.serves(&epoch)) {
@@ -42,27 +44,15 @@ pub(crate) fn start(
         feed.wake_roll_ups();
     }
     let live = groups.as_ref().expect("the groups were read");
-    let snapshot = |why| snapshot(roll_up, (resources, topic), (&epoch, live), why);
-    let start = match point.map(|point| (roll_up.holds(&epoch, &point.at), point)) {
-        Ok((Some(commit), point)) => StartKind::Resumed { commit, at: point.at, ready: Vec::new() },
-        Ok((None, point)) if in_history => snapshot(Some(point.too_old))?,
-        Ok((None, _)) => snapshot(Some(ResetReason::History))?,
-        Err(why) => snapshot(why)?,
+    let resumed = point.and_then(|at| Some((roll_up.holds(&epoch, &at)?, at)));
+    let start = match resumed {
+        Some((commit, at)) => StartKind::Resumed { commit, at, ready: Vec::new() },
+        None => {
+            let snapshot = Arc::new(roll_up.snapshot(resources, live)?);
+            topic.keep_snapshot(snapshot.clone());
+            StartKind::Snapshot { why, rows: SnapshotRows::Shared(snapshot) }
+        }
     };
     let table = live.table.clone();
     Ok(SubscriptionStart { epoch, generation, table, start })
-}
-
-/// Creates a snapshot of the groups, and keeps it for the next subscribers.
-fn snapshot(
-    roll_up: &SharedRollUp,
-    (resources, topic): (&Resources, &Topic),
-    (epoch, live): (&Arc<str>, &LiveGroups),
-    why: Option<ResetReason>,
-) -> Result<StartKind, SubscribeError> {
-    let EncodedGroups { commit, at, parts, lease } = roll_up.encode(resources, live)?;
-    let (epoch, _lease) = (epoch.clone(), Some(lease));
-    let snapshot = Arc::new(Snapshot { epoch, commit, at, parts, _lease });
-    topic.keep_snapshot(snapshot.clone());
-    Ok(StartKind::Snapshot { why, rows: SnapshotRows::Shared(snapshot) })
 }

@@ -20,6 +20,7 @@ use crate::ring::{NewestCommit, Ring, RingCommit, RingRange};
 use crate::shape::{SelectedTable, Shape};
 use crate::subscribe_error::SubscribeError;
 use crate::table_info::TableInfo;
+use crate::topic::Snapshot;
 
 /// Reading the whole table for a roll-up may take one part of this many of the time.
 const SCAN_SHARE: u32 = 5;
@@ -57,15 +58,6 @@ pub(crate) struct LiveGroups {
     scan_at: Instant,
     memory: BudgetLease,
     _open: BudgetLease,
-}
-
-/// The groups of a roll-up at one commit, as the parts of a snapshot.
-pub(crate) struct EncodedGroups {
-    pub(crate) commit: u64,
-    pub(crate) at: Arc<Checkpoint>,
-    pub(crate) parts: Vec<Bytes>,
-    /// Counts the bytes of the parts.
-    pub(crate) lease: BudgetLease,
 }
 
 /// What [`SharedRollUp::advance`] has done.
@@ -150,12 +142,12 @@ impl SharedRollUp {
         })
     }
 
-    /// Encodes the groups at the newest commit that was published.
-    pub(crate) fn encode(
+    /// Creates a snapshot of the groups at the newest commit that was published.
+    pub(crate) fn snapshot(
         &self,
         resources: &Resources,
         live: &LiveGroups,
-    ) -> Result<EncodedGroups, SubscribeError> {
+    ) -> Result<Snapshot, SubscribeError> {
         let config = &resources.config;
         let head = match &*self.published.lock() {
             Published::Changes { ring, .. } => ring.head().cloned(),
@@ -173,7 +165,7 @@ impl SharedRollUp {
         }
         parts.push(encoder.finish());
         let lease = take_bytes(resources, parts.iter().map(Bytes::len).sum())?;
-        Ok(EncodedGroups { commit, at, parts, lease })
+        Ok(Snapshot { epoch: live.epoch.clone(), commit, at, parts, _lease: Some(lease) })
     }
 
     /// Brings the groups to the state `new`, and publishes their changes.
