@@ -2,7 +2,7 @@
 //! sessions.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use lantern_core::{CommitSink, PublishedCommit, RollUps, Views};
@@ -19,7 +19,6 @@ use crate::session_end::SessionEnd;
 pub struct Hub {
     resources: Arc<Resources>,
     feeds: ProjectionFeeds,
-    sessions: AtomicUsize,
     open: OpenSessions,
 }
 
@@ -45,8 +44,7 @@ impl Hub {
 
     fn of(resources: Resources) -> Arc<Self> {
         let resources = Arc::new(resources);
-        let (sessions, open) = (AtomicUsize::new(0), OpenSessions::default());
-        Arc::new(Self { resources, feeds: Arc::default(), sessions, open })
+        Arc::new(Self { resources, feeds: Arc::default(), open: OpenSessions::default() })
     }
 
     /// Runs one session like [`Hub::serve_from`], without the address of the client.
@@ -87,7 +85,7 @@ impl Hub {
     /// Returns the number of sessions that are open.
     #[must_use]
     pub fn sessions(&self) -> usize {
-        self.sessions.load(Ordering::Relaxed)
+        self.open.count()
     }
 
     /// Returns the number of bytes of merged changes that are in memory for slow sessions.
@@ -127,23 +125,20 @@ struct SessionPermit<'a> {
     hub: &'a Hub,
     /// The number of sessions when this one began, including this one.
     index: usize,
-    id: u64,
     entry: Arc<SessionEntry>,
 }
 
 impl<'a> SessionPermit<'a> {
     fn new(hub: &'a Hub, address: Option<SocketAddr>) -> Self {
-        let index = hub.sessions.fetch_add(1, Ordering::Relaxed) + 1;
+        let (entry, index) = hub.open.add(address);
         metrics::gauge!("lantern_feed_sessions").increment(1.0);
-        let (id, entry) = hub.open.add(address);
-        Self { hub, index, id, entry }
+        Self { hub, index, entry }
     }
 }
 
 impl Drop for SessionPermit<'_> {
     fn drop(&mut self) {
-        self.hub.open.remove(self.id);
-        self.hub.sessions.fetch_sub(1, Ordering::Relaxed);
+        self.hub.open.remove(&self.entry);
         metrics::gauge!("lantern_feed_sessions").decrement(1.0);
     }
 }

@@ -58,32 +58,36 @@ struct Entries {
 }
 
 impl OpenSessions {
-    /// Adds an entry, and returns it with its number.
-    pub(crate) fn add(&self, address: Option<SocketAddr>) -> (u64, Arc<SessionEntry>) {
-        let progress = Mutex::default();
-        let entry = Arc::new(SessionEntry { address, opened: Instant::now(), progress });
+    /// Adds an entry. Returns it with the number of sessions that are now open.
+    pub(crate) fn add(&self, address: Option<SocketAddr>) -> (Arc<SessionEntry>, usize) {
         let mut entries = self.0.lock();
         entries.last += 1;
-        let id = entries.last;
+        let (id, opened, progress) = (entries.last, Instant::now(), Mutex::default());
+        let entry = Arc::new(SessionEntry { id, address, opened, progress });
         entries.by_id.insert(id, Arc::clone(&entry));
-        (id, entry)
+        (entry, entries.by_id.len())
     }
 
-    pub(crate) fn remove(&self, id: u64) {
-        self.0.lock().by_id.remove(&id);
+    pub(crate) fn remove(&self, entry: &SessionEntry) {
+        self.0.lock().by_id.remove(&entry.id);
+    }
+
+    /// The number of sessions.
+    pub(crate) fn count(&self) -> usize {
+        self.0.lock().by_id.len()
     }
 
     /// The sessions, in the order in which they were opened.
     pub(crate) fn list(&self) -> Vec<SessionStatus> {
-        let entries: Vec<_> =
-            self.0.lock().by_id.iter().map(|(id, entry)| (*id, Arc::clone(entry))).collect();
+        let entries: Vec<_> = self.0.lock().by_id.values().cloned().collect();
         let now = Instant::now();
-        entries.into_iter().map(|(id, entry)| entry.status(id, now)).collect()
+        entries.iter().map(|entry| entry.status(now)).collect()
     }
 }
 
 /// The entry of one session.
 pub(crate) struct SessionEntry {
+    id: u64,
     address: Option<SocketAddr>,
     opened: Instant,
     progress: Mutex<SessionProgress>,
@@ -138,12 +142,12 @@ impl SessionEntry {
         frames.drain(..frames.len().saturating_sub(waiting));
     }
 
-    fn status(&self, id: u64, now: Instant) -> SessionStatus {
+    fn status(&self, now: Instant) -> SessionStatus {
         let progress = self.progress.lock();
         let frames = &progress.unacknowledged;
         let oldest = frames.front().map_or(now, |(sent, _)| *sent);
         SessionStatus {
-            id,
+            id: self.id,
             address: self.address,
             open_ms: since(self.opened, now),
             subscriptions: progress.subscriptions.iter().map(SubscriptionEntry::status).collect(),
