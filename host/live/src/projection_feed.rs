@@ -447,7 +447,8 @@ impl Drop for ProjectionFeed {
 }
 
 impl State {
-    /// The commit `commit` of `epoch` of `table`, if the epoch is the present one.
+    /// Returns what a subscription to `table` needs to continue after `commit`, if `epoch` is the
+    /// current epoch and has the table.
     fn continuation(&self, epoch: &str, commit: u64, table: &str) -> Option<Continuation> {
         let known = self.epoch.as_ref().filter(|known| ***known == *epoch && !self.deleted)?;
         Some(Continuation {

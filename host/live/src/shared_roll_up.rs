@@ -22,7 +22,7 @@ use crate::subscribe_error::SubscribeError;
 use crate::table_info::TableInfo;
 use crate::topic::Snapshot;
 
-/// Reading the whole table for a roll-up may take one part of this many of the time.
+/// Limits reads of the whole table for a roll-up to 1/`SCAN_SHARE` of the time.
 const SCAN_SHARE: u32 = 5;
 
 /// The roll-up that the subscribers of a topic share.

@@ -276,7 +276,8 @@ fn replaces(
     }
 }
 
-/// 0 for -0: which of the two equal values is read first must not matter.
+/// Returns 0 for -0, and any other value unchanged. The two are equal, so a result must not depend
+/// on which of them is read first.
 pub(crate) fn positive_zero(value: FieldValue<'_>) -> FieldValue<'_> {
     match value {
         FieldValue::Number(number) => FieldValue::Number(number + 0.0),

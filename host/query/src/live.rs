@@ -197,7 +197,7 @@ impl LiveRollUp for LiveGroups {
 }
 
 impl LiveGroups {
-    /// Reads all rows, and adds those to their groups for whose group `wanted` holds.
+    /// Reads all rows. Adds each row to its group if `wanted` holds for the group.
     fn read(
         &mut self,
         rows: &dyn RowSource,

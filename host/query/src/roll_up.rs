@@ -152,7 +152,7 @@ pub(crate) struct GroupKeys {
     pub(crate) zone: Zone,
     /// The bucket that was found last: its start and the start of the next one.
     last_bucket: Option<(i64, i64)>,
-    /// The bytes of the group's key that was found last.
+    /// The bytes of the key of the group that was found last.
     pub(crate) key: Vec<u8>,
 }
 

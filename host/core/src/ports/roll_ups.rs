@@ -66,7 +66,7 @@ pub trait RollUp: Send {
     /// [`RollUp::read_stale`] before [`RollUp::publish`].
     fn is_stale(&self) -> bool;
 
-    /// Computes the groups again that could not follow the changes. `rows` are the rows after
+    /// Computes the groups that could not follow the changes from `rows`, which are the rows after
     /// the last change.
     ///
     /// # Errors
