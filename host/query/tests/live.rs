@@ -2,38 +2,20 @@
 //! changes of rows, for random roll-ups. Prints its seed.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod rows;
+
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
 use lantern_core::{
-    FieldKind, FieldSpec, KeyRange, RollUp, RollUpError, RollUpRequest, RollUps as _, RowSource,
-    StoreError, TableSpec,
+    FieldKind, FieldSpec, KeyRange, RollUp, RollUpError, RollUpRequest, RollUps as _, TableSpec,
 };
 use lantern_query::{
     AggregateRequest, Budget, Cancel, ConditionRequest, LiveRollUps, PageSize, Plan, QueryConfig,
     QueryRequest,
 };
+use rows::Rows;
 use serde_json::json;
-
-/// The rows of a table.
-#[derive(Clone, Default)]
-struct Rows(BTreeMap<String, String>);
-
-impl RowSource for Rows {
-    fn each_row(
-        &self,
-        _: &KeyRange,
-        _: bool,
-        take: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), StoreError> {
-        for (key, row) in &self.0 {
-            if !take(key.as_bytes(), row.as_bytes()) {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
 
 fn table() -> TableSpec {
     let field = |name: &str, kind| FieldSpec { name: name.into(), kind, ..FieldSpec::default() };

@@ -1,42 +1,19 @@
 //! Compares the results of random queries over random rows with those of SQLite.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
+mod rows;
+
 use std::collections::BTreeMap;
 
 use fastrand::Rng;
-use lantern_core::{FieldKind, FieldSpec, FieldValue, KeyRange, RowSource, StoreError, TableSpec};
+use lantern_core::{FieldKind, FieldSpec, FieldValue, KeyRange, TableSpec};
 use lantern_query::{
     AggregateRequest, Budget, Cancel, ConditionRequest, GroupValue, PageSize, Plan, QueryConfig,
     QueryRequest,
 };
+use rows::Rows;
 use rusqlite::Connection;
 use rusqlite::types::Value;
-
-/// A table for the tests: rows as JSON, by key.
-struct Rows(BTreeMap<String, String>);
-
-impl RowSource for Rows {
-    fn each_row(
-        &self,
-        range: &KeyRange,
-        reverse: bool,
-        take: &mut dyn FnMut(&[u8], &[u8]) -> bool,
-    ) -> Result<(), StoreError> {
-        let within = |key: &[u8]| {
-            key >= range.start.as_slice() && range.end.as_deref().is_none_or(|end| key < end)
-        };
-        let mut rows: Vec<_> = self.0.iter().filter(|(key, _)| within(key.as_bytes())).collect();
-        if reverse {
-            rows.reverse();
-        }
-        for (key, value) in rows {
-            if !take(key.as_bytes(), value.as_bytes()) {
-                break;
-            }
-        }
-        Ok(())
-    }
-}
 
 const FIELDS: [(&str, FieldKind); 6] = [
     ("n", FieldKind::Integer),
