@@ -103,8 +103,7 @@ fn tables(
     active: Option<&SampleFold>,
     options: &DryRunOptions,
 ) -> Result<Vec<DryTable>, Problem> {
-    let manifest = new.view.manifest();
-    let tables = (0..).map(TableId).zip(&manifest.tables).filter(|(_, table)| table.public);
+    let tables = new.view.manifest().public_tables();
     tables.map(|(id, table)| compared(new, (id, table), active, options)).collect()
 }
 
@@ -115,7 +114,7 @@ fn compared(
     options: &DryRunOptions,
 ) -> Result<DryTable, Problem> {
     let other = active.and_then(|active| {
-        let found = active.view.manifest().table(&table.name).filter(|(_, table)| table.public);
+        let found = active.view.manifest().public_table(&table.name);
         found.map(|(id, table)| (&active.view, id, table))
     });
     let left = TableSide::new(other.map(|(view, id, _)| (view, id)), KeyRange::all())?;

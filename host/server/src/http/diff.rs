@@ -177,8 +177,7 @@ impl Comparison {
     }
 
     fn table_of<'v>(&self, view: &'v View) -> Result<(TableId, &'v TableSpec), Problem> {
-        let found = view.manifest().table(&self.table).filter(|(_, table)| table.public);
-        found.ok_or_else(|| {
+        view.manifest().public_table(&self.table).ok_or_else(|| {
             let (projection, table) = (&self.projection, &self.table);
             let version = view.version();
             let detail =
