@@ -11,7 +11,7 @@ use crate::app::App;
 use crate::jobs::replay::Replay;
 use crate::plugins::{Checked, Content, Plugins};
 use crate::problem::Problem;
-use crate::row_diff::{DiffOptions, RowDiff, TableSide, field_changes};
+use crate::row_diff::{DiffOptions, RowDiff, field_changes};
 use crate::wire;
 
 /// The most parked events and messages of a fold that an answer contains.
@@ -117,11 +117,10 @@ fn compared(
         let found = active.view.manifest().public_table(&table.name);
         found.map(|(id, table)| (&active.view, id, table))
     });
-    let left = TableSide::new(other.map(|(view, id, _)| (view, id)), KeyRange::all())?;
-    let right = TableSide::new(Some((&new.view, id)), KeyRange::all())?;
+    let sides = [other.map(|(view, id, _)| (view, id)), Some((&new.view, id))];
     let DryRunOptions { rows_max, bytes_max, .. } = *options;
     let options = DiffOptions { columns: None, rows_max, bytes_max };
-    let rows = RowDiff::compare(left, right, &options, || Ok::<_, StoreError>(()))?;
+    let rows = RowDiff::compare(sides, &KeyRange::all(), &options, || Ok::<_, StoreError>(()))?;
     let RowDiff { same, added, removed, changed, differences, more, .. } = rows;
     let fields = other.map(|(_, _, other)| field_changes(other, table)).unwrap_or_default();
     let name = table.name.clone();

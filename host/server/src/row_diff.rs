@@ -10,10 +10,13 @@ use crate::wire;
 /// The number of rows read from a view at a time.
 const PAGE_ROWS: usize = 500;
 
+/// A table in a view.
+pub(crate) type ViewTable<'a> = (&'a View, TableId);
+
 /// One side of a comparison: the rows of a table, in key order.
-pub(crate) struct TableSide<'a> {
+struct TableSide<'a> {
     /// The table; `None` for one without rows.
-    source: Option<(&'a View, TableId)>,
+    source: Option<ViewTable<'a>>,
     range: KeyRange,
     page: std::vec::IntoIter<Row>,
     next: Option<Row>,
@@ -22,13 +25,7 @@ pub(crate) struct TableSide<'a> {
 
 impl<'a> TableSide<'a> {
     /// The rows of a table in `range`; none if there is no `source`.
-    ///
-    /// # Errors
-    /// [`StoreError`] if they cannot be read.
-    pub(crate) fn new(
-        source: Option<(&'a View, TableId)>,
-        range: KeyRange,
-    ) -> Result<Self, StoreError> {
+    fn new(source: Option<ViewTable<'a>>, range: KeyRange) -> Result<Self, StoreError> {
         let page = Vec::new().into_iter();
         let is_last_page = source.is_none() || range.is_empty();
         let mut side = Self { source, range, page, next: None, is_last_page };
@@ -79,16 +76,19 @@ pub(crate) struct DiffOptions {
 }
 
 impl RowDiff {
-    /// Compares all rows of both sides. `count` is called for each key.
+    /// Compares the rows in `range` of two tables; a missing table has no rows. `count` is called
+    /// for each key.
     ///
     /// # Errors
     /// The error of `count` or of a store.
     pub(crate) fn compare<E: From<StoreError>>(
-        mut left: TableSide<'_>,
-        mut right: TableSide<'_>,
+        [left, right]: [Option<ViewTable<'_>>; 2],
+        range: &KeyRange,
         options: &DiffOptions,
         mut count: impl FnMut() -> Result<(), E>,
     ) -> Result<Self, E> {
+        let mut left = TableSide::new(left, range.clone())?;
+        let mut right = TableSide::new(right, range.clone())?;
         let mut diff = Self::default();
         loop {
             let order = match (&left.next, &right.next) {

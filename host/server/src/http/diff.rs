@@ -9,7 +9,7 @@ use axum::extract::State;
 use lantern_api::TableDiff;
 use lantern_core::{KeyRange, TableId, TableSpec, VersionId, View};
 use lantern_engine::EngineError;
-use lantern_query::{Budget, Cancel, QueryError};
+use lantern_query::{Budget, Cancel};
 use serde::Deserialize;
 use tokio::time::Instant;
 use utoipa::IntoParams;
@@ -17,7 +17,7 @@ use utoipa::IntoParams;
 use super::params::{Names, Params, limit, wait};
 use super::{App, Shared};
 use crate::problem::Problem;
-use crate::row_diff::{DiffOptions, RowDiff, TableSide, field_changes};
+use crate::row_diff::{DiffOptions, RowDiff, field_changes};
 
 /// The number of differences in an answer if `limit` is not given.
 const LIMIT_DEFAULT: usize = 100;
@@ -133,14 +133,9 @@ impl Comparison {
         let (left_id, left_table) = self.table_of(left)?;
         let (right_id, right_table) = self.table_of(right)?;
         self.check_columns([left_table, right_table])?;
-        let sides = (
-            TableSide::new(Some((left, left_id)), self.range.clone())?,
-            TableSide::new(Some((right, right_id)), self.range.clone())?,
-        );
-        let count = || budget.row();
-        let rows: Result<RowDiff, QueryError> =
-            RowDiff::compare(sides.0, sides.1, &self.options, count);
-        let RowDiff { same, added, removed, changed, differences, more, .. } = rows?;
+        let sides = [Some((left, left_id)), Some((right, right_id))];
+        let rows = RowDiff::compare(sides, &self.range, &self.options, || budget.row())?;
+        let RowDiff { same, added, removed, changed, differences, more, .. } = rows;
         let offsets = left.offsets().into_iter().map(|(partition, next)| (partition.0, next.0));
         Ok(TableDiff {
             left: left.version().0.clone(),
