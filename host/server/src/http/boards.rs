@@ -10,7 +10,7 @@ use lantern_api::{BoardList, BoardSummary};
 
 use super::conditional::{Conditions, Verdict};
 use super::params::{self, Names};
-use super::queries::{NAME_BYTES_MAX, is_name};
+use super::queries::check_name;
 use super::{App, Shared};
 use crate::problem::Problem;
 
@@ -72,13 +72,7 @@ pub(crate) async fn store(
     body: Body,
 ) -> Result<Response, Problem> {
     app.check_open()?;
-    if !is_name(&name) {
-        let name: String = name.chars().take(NAME_BYTES_MAX).collect();
-        let detail = format!(
-            "the name of a board must consist of 1 to {NAME_BYTES_MAX} letters, digits, `-` and `_`: `{name}`"
-        );
-        return Err(Problem::new("LAN-0434", detail));
-    }
+    check_name("board", &name, "LAN-0434")?;
     let max = app.config.boards.bytes_max;
     let body = params::body(&app, &headers, body, max).await.map_err(|problem| {
         if problem.code != params::BODY_TOO_LARGE {

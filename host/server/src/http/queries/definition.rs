@@ -12,7 +12,7 @@ use super::binding::{Given, RESERVED, UsedParameter, used_parameters, values};
 use crate::problem::Problem;
 
 /// The most bytes of a name.
-pub(in crate::http) const NAME_BYTES_MAX: usize = 64;
+const NAME_BYTES_MAX: usize = 64;
 
 fn refused(detail: String) -> Problem {
     Problem::new(DEFINITION, detail)
@@ -32,20 +32,26 @@ pub(super) fn read(body: &[u8]) -> Result<QueryDefinition, Problem> {
 }
 
 /// Whether `name` consists of letters, digits, `-` and `_`.
-pub(in crate::http) fn is_name(name: &str) -> bool {
+fn is_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 
-pub(super) fn check_name(name: &str) -> Result<(), Problem> {
+/// Checks the name under which a document is stored. `kind` is the kind of the document in the
+/// problem, and `code` the code of the problem.
+pub(in crate::http) fn check_name(
+    kind: &str,
+    name: &str,
+    code: &'static str,
+) -> Result<(), Problem> {
     if is_name(name) {
         return Ok(());
     }
     let detail = format!(
-        "the name of a query must consist of 1 to {NAME_BYTES_MAX} letters, digits, `-` and `_`: `{}`",
+        "the name of a {kind} must consist of 1 to {NAME_BYTES_MAX} letters, digits, `-` and `_`: `{}`",
         name.chars().take(NAME_BYTES_MAX).collect::<String>()
     );
-    Err(refused(detail))
+    Err(Problem::new(code, detail))
 }
 
 /// The projection and the table.

@@ -15,7 +15,7 @@ use http::{HeaderMap, StatusCode, Uri, Version};
 use lantern_api::{NamedQueries, NamedQuery, QueryDefinition};
 use lantern_core::Views as _;
 
-pub(super) use self::definition::{NAME_BYTES_MAX, is_name};
+pub(super) use self::definition::check_name;
 
 use self::binding::{RunParameters, bind};
 use super::conditional::Conditions;
@@ -59,7 +59,7 @@ pub(crate) async fn define(
     SmallBody(body): SmallBody,
 ) -> Result<(StatusCode, Json<NamedQuery>), Problem> {
     app.check_open()?;
-    definition::check_name(&name)?;
+    check_name("query", &name, DEFINITION)?;
     let query = definition::read(&body)?;
     let save = move |app: &App| {
         definition::check(&query)?;
