@@ -9,7 +9,7 @@ use lantern_engine::{SampleFold, fold_sample, newest_events};
 
 use crate::app::App;
 use crate::jobs::replay::Replay;
-use crate::plugins::{Checked, Content, Plugins};
+use crate::plugins::{Checked, Content};
 use crate::problem::Problem;
 use crate::row_diff::{DiffOptions, RowDiff, field_changes};
 use crate::wire;
@@ -32,55 +32,52 @@ pub(crate) struct DryRunOptions {
     pub(crate) bytes_max: usize,
 }
 
-impl Plugins {
-    /// Checks `content` as an upload does, folds the newest events with it and with the
-    /// active version, and compares the tables. Stores nothing.
-    pub(crate) fn dry_run(
-        &self,
-        app: &App,
-        content: &Content,
-        options: &DryRunOptions,
-        mut replay: Replay,
-    ) -> Result<DryRun, Problem> {
-        let (engine, log, config) = (&app.engine, &*app.log, &app.config.engine);
-        let (checked, plugin) = self.checked(content, log, config)?;
-        let projection = engine.check_version(options.name.as_deref(), &checked.manifest)?;
-        let active = engine.active_plugin(&projection)?;
-        let manifests = [Some(&*plugin), active.as_ref().map(|(_, plugin)| &**plugin)];
-        let filters = manifests.into_iter().flatten().map(|plugin| plugin.manifest().filter());
-        let filters: Vec<_> = filters.collect();
-        let sample = newest_events(log, &filters, options.events, SAMPLE_BYTES_MAX)?;
-        let mut folded = 0;
-        let mut fold = |plugin: &Arc<dyn Plugin>, version: &VersionId| {
-            let before = folded;
-            let mut pace = |events: u64| {
-                folded = before + events;
-                replay.pace(folded)
-            };
-            fold_sample(plugin, version, &sample, self.stores(), config, &mut pace)
+/// Checks `content` as an upload does, folds the newest events with it and with the active
+/// version, and compares the tables. Stores nothing.
+pub(crate) fn dry_run(
+    app: &App,
+    content: &Content,
+    options: &DryRunOptions,
+    mut replay: Replay,
+) -> Result<DryRun, Problem> {
+    let (engine, log, config) = (&app.engine, &*app.log, &app.config.engine);
+    let (checked, new_plugin) = app.plugins.check(content, log, config)?;
+    let projection = engine.check_version(options.name.as_deref(), &checked.manifest)?;
+    let active = engine.active_plugin(&projection)?;
+    let plugins = [Some(&new_plugin), active.as_ref().map(|(_, plugin)| plugin)];
+    let filters = plugins.into_iter().flatten().map(|plugin| plugin.manifest().filter());
+    let filters: Vec<_> = filters.collect();
+    let sample = newest_events(log, &filters, options.events, SAMPLE_BYTES_MAX)?;
+    let mut folded = 0;
+    let mut fold = |plugin: &Arc<dyn Plugin>, version: &VersionId| {
+        let before = folded;
+        let mut pace = |events: u64| {
+            folded = before + events;
+            replay.pace(folded)
         };
-        let new = fold(&plugin, &checked.version)?;
-        let active = match &active {
-            Some((version, plugin)) => Some(fold(plugin, version)?),
-            None => None,
-        };
-        let ranges = sample.iter().map(|events| events.range());
-        Ok(DryRun {
-            projection,
-            sample: ranges
-                .map(|range| SampleRange {
-                    partition: range.partition.0,
-                    from: range.from.0,
-                    to: range.to.0,
-                })
-                .collect(),
-            events: sample.iter().map(|events| events.len() as u64).sum(),
-            tables: tables(&new, active.as_ref(), options)?,
-            new: dry_fold(new),
-            active: active.map(dry_fold),
-            check: check_result(checked),
-        })
-    }
+        fold_sample(plugin, version, &sample, app.plugins.stores(), config, &mut pace)
+    };
+    let new = fold(&new_plugin, &checked.version)?;
+    let active = match &active {
+        Some((version, plugin)) => Some(fold(plugin, version)?),
+        None => None,
+    };
+    let ranges = sample.iter().map(|events| events.range());
+    Ok(DryRun {
+        projection,
+        sample: ranges
+            .map(|range| SampleRange {
+                partition: range.partition.0,
+                from: range.from.0,
+                to: range.to.0,
+            })
+            .collect(),
+        events: sample.iter().map(|events| events.len() as u64).sum(),
+        tables: tables(&new, active.as_ref(), options)?,
+        new: dry_fold(new),
+        active: active.map(dry_fold),
+        check: check_result(checked),
+    })
 }
 
 /// The answer to a check.

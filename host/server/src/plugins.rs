@@ -114,18 +114,8 @@ impl Plugins {
         }
     }
 
-    /// Does the same as an upload, but stores nothing.
+    /// Does the same as an upload, but stores nothing. Also returns the plugin.
     pub(crate) fn check(
-        &self,
-        content: &Content,
-        log: &dyn Log,
-        config: &EngineConfig,
-    ) -> Result<Checked, Problem> {
-        Ok(self.checked(content, log, config)?.0)
-    }
-
-    /// As [`Plugins::check`], with the plugin.
-    pub(crate) fn checked(
         &self,
         content: &Content,
         log: &dyn Log,

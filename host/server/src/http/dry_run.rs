@@ -9,7 +9,7 @@ use utoipa::IntoParams;
 use super::Shared;
 use super::params::{Params, limit};
 use super::upload::content;
-use crate::dry_run::DryRunOptions;
+use crate::dry_run::{self, DryRunOptions};
 use crate::jobs::replay::Replay;
 use crate::problem::Problem;
 
@@ -67,8 +67,8 @@ pub(crate) async fn dry_run(
     let content = content(&app, query.source_name, request).await?;
     let (replay, guard) = Replay::begin(&app)?;
     let options = DryRunOptions { name: query.name, events, rows_max, bytes_max };
-    let dry_run = move |replay| app.plugins.dry_run(&app, &content, &options, replay);
-    let answer = replay.run(dry_run).await?;
+    let run = move |replay| dry_run::dry_run(&app, &content, &options, replay);
+    let answer = replay.run(run).await?;
     drop(guard);
     Ok(Json(answer))
 }

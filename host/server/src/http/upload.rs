@@ -131,7 +131,7 @@ pub(crate) async fn check(
     app.check_open()?;
     let content = content(&app, source_name, request).await?;
     let check = move |app: &super::App| {
-        let checked = app.plugins.check(&content, &*app.log, &app.config.engine)?;
+        let (checked, _) = app.plugins.check(&content, &*app.log, &app.config.engine)?;
         Ok(check_result(checked))
     };
     app.blocking(check).await.map(Json)
