@@ -182,13 +182,3 @@ export function boardName(title: string): string {
   const name = title.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").toLowerCase().replace(/[^a-z0-9_]+/g, "-");
   return name.replace(/^-+|-+$/g, "").slice(0, 64) || "board";
 }
-
-const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
-const fraction = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
-
-/** A number as a large figure: all digits of an integer, two of a fraction. */
-export function figure(value: unknown): string {
-  if (typeof value === "bigint" || (typeof value === "number" && Number.isInteger(value))) return whole.format(value);
-  if (typeof value === "number") return Number.isFinite(value) ? fraction.format(value) : "beyond a double";
-  return value === null || value === undefined ? "–" : typeof value === "string" ? value : stringify(value);
-}

@@ -86,6 +86,14 @@ export function cell(kind: string, value: unknown): string {
   return shown(text.length > CELL_CHARS_MAX ? `${text.slice(0, CELL_CHARS_MAX)}…` : text);
 }
 
+const fraction = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
+
+/** A value as a large figure: like a cell, but with two digits of a fraction. */
+export function figure(value: unknown): string {
+  const isFraction = typeof value === "number" && Number.isFinite(value) && !Number.isInteger(value);
+  return isFraction ? fraction.format(value) : cell("integer", value);
+}
+
 /** A key. In a table by tenant, U+0000 separates the tenant from the rest. */
 export function keyText(key: string): string {
   return shown(key.replaceAll("\u0000", " · "));

@@ -1,10 +1,10 @@
 // The logic of the page, without a browser.
 import { describe, expect, test, vi } from "vitest";
-import { boardName, boardOf, figure, filled, firstPanes, moved, NEW_PANE, storeBoard, valuesOf } from "../src/board.js";
+import { boardName, boardOf, filled, firstPanes, moved, NEW_PANE, storeBoard, valuesOf } from "../src/board.js";
 import { type DeclarationForm, missing, NEW_FORM, NO_COLUMN, partName, refusal, suggested, written } from "../src/declaration.js";
 import { withoutHead } from "../src/download.js";
 import { stringify } from "../../clients/ts/src/json.js";
-import { cell, keyText, pretty } from "../src/format.js";
+import { cell, figure, keyText, pretty } from "../src/format.js";
 import { parseMetrics } from "../src/metrics.js";
 import { alike } from "../src/parked.js";
 import { freshness, Poll } from "../src/polled.js";
@@ -334,6 +334,7 @@ describe("boards", () => {
   test("panes are moved, figures keep every digit, and titles give names", () => {
     expect([moved(["a", "b", "c"], 0, 1), moved(["a", "b", "c"], 2, 0)]).toEqual([["b", "a", "c"], ["c", "a", "b"]]);
     expect([9007199254740993n, 1234, 12.3456, null, "x"].map(figure)).toEqual(["9,007,199,254,740,993", "1,234", "12.35", "–", "x"]);
+    expect([Infinity, "\u202Eevil"].map(figure)).toEqual(["beyond a double", "⟨U+202E⟩evil"]);
     expect(["Umsatz für Ü & Co.", "   ", "日本"].map(boardName)).toEqual(["umsatz-fur-u-co", "board", "board"]);
     const table = (name: string, of: object[], hidden = false): object => ({ name, public: !hidden, fields: of });
     const projection = { name: "shop", active: "1", versions: [{ id: "1", tables: [table("by_product", fields), table("raw", [{ name: "data", kind: "json" }]), table("own", fields, true)] }] };
