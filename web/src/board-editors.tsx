@@ -4,12 +4,11 @@ import type { FieldStatus } from "./api-types.js";
 import { KINDS, NEW_VARIABLE, type Pane, paneFor, ROWS_MAX, type Variable } from "./board.js";
 import { Dialog } from "./parts.js";
 import { Choose } from "./screens/chart.js";
-import { overview, served, tables } from "./server.js";
+import { allTables, overview } from "./server.js";
 
-/** The public tables with their fields, by `projection/table`. */
-function allTables(): Map<string, readonly FieldStatus[]> {
-  const projections = overview.value.value.data?.projections ?? [];
-  return new Map(projections.flatMap((projection) => tables(served(projection)).map((table) => [`${projection.name}/${table.name}`, table.fields] as const)));
+/** The tables that can be chosen, with their fields. */
+function offeredTables(): Map<string, readonly FieldStatus[]> {
+  return allTables(overview.value.value.data?.projections ?? []);
 }
 
 /** A choice of a table. A table that does not exist at the moment stays chosen. */
@@ -32,7 +31,7 @@ function TableChoice({ label, value, names, none, change }: { label: string; val
 const KIND_NAMES: { readonly [kind: string]: string } = { number: "a number", chart: "a chart", table: "rows" };
 
 export function PaneEditor({ pane, change, onClose }: { pane: Pane; change: (by: Partial<Pane>) => void; onClose: () => void }): JSX.Element {
-  const all = allTables();
+  const all = offeredTables();
   const fields = all.get(pane.table) ?? [];
   const take = (table: string): void => {
     const { agg, time, by, kind } = paneFor(table, all.get(table) ?? []);
@@ -116,7 +115,7 @@ function RowsOf({ pane, fields, change }: { pane: Pane; fields: readonly FieldSt
 
 /** The variables of a board: conditions of panes name them as `$name`. */
 export function VariableEditor({ variables, change }: { variables: readonly Variable[]; change: (variables: readonly Variable[]) => void }): JSX.Element {
-  const all = allTables();
+  const all = offeredTables();
   return (
     <details open={variables.length > 0}>
       <summary>Variables</summary>

@@ -4,7 +4,7 @@ import type { FieldStatus, ProjectionStatus } from "./api-types.js";
 import { Problem, path, read, send } from "./problem.js";
 import { condition, operators } from "./query.js";
 import { usual } from "./rollup.js";
-import { served, tables } from "./server.js";
+import { allTables } from "./server.js";
 
 /** The version of the document's form. A page refuses documents of a later form. */
 export const FORMAT = 1;
@@ -132,10 +132,11 @@ export function paneFor(table: string, fields: readonly FieldStatus[]): Pane {
   return { ...NEW_PANE, ...chart, kind, table };
 }
 
+const FIRST_PANES_MAX = 4;
+
 /** The first panes of a new board: one for each of the first tables. */
-export function firstPanes(projections: readonly ProjectionStatus[], most = 4): Pane[] {
-  const all = projections.flatMap((projection) => tables(served(projection)).map((table) => ({ name: `${projection.name}/${table.name}`, fields: table.fields })));
-  return all.slice(0, most).map(({ name, fields }) => paneFor(name, fields));
+export function firstPanes(projections: readonly ProjectionStatus[]): Pane[] {
+  return [...allTables(projections)].slice(0, FIRST_PANES_MAX).map(([name, fields]) => paneFor(name, fields));
 }
 
 /** A board as the server lists it. */

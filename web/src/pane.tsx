@@ -11,7 +11,7 @@ import { path } from "./problem.js";
 import { inAddress, nextOrder, type TableQuery } from "./query.js";
 import { BARS_MAX, type ChartQuery } from "./rollup.js";
 import { Behind, CHART_STALE_MS, Drawn, TooMany, useChart } from "./screens/chart.js";
-import { findTable, overview, type Place } from "./server.js";
+import { findTable, overview, type Place, splitName } from "./server.js";
 import { FeedRows, useSource } from "./source.js";
 
 interface PaneProps {
@@ -25,8 +25,7 @@ interface PaneProps {
 /** A pane's title, its age, and what is in it. */
 export function PaneView({ pane, values, kiosk }: PaneProps): JSX.Element {
   const { data } = overview.value.value;
-  const at = pane.table.indexOf("/");
-  const [projection, table] = [pane.table.slice(0, at), pane.table.slice(at + 1)];
+  const [projection, table] = splitName(pane.table);
   const place = data && findTable(data, projection, table, "");
   if (place === null) return <Framed pane={pane} mark={<FreshnessMark state="loading" at={0} />} />;
   if (typeof place === "string") {

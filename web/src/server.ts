@@ -1,6 +1,6 @@
 // The state of the server that every screen shows: its projections and its log.
 import { effect, signal } from "@preact/signals";
-import type { ProjectionStatus, Projections, Ready, ServerStatus, TableStatus, VersionStatus } from "./api-types.js";
+import type { FieldStatus, ProjectionStatus, Projections, Ready, ServerStatus, TableStatus, VersionStatus } from "./api-types.js";
 import { count } from "./format.js";
 import { Poll } from "./polled.js";
 import { read, send } from "./problem.js";
@@ -82,6 +82,17 @@ export function served(projection: ProjectionStatus): VersionStatus | undefined 
 /** A version's public tables. */
 export function tables(version: VersionStatus | undefined): TableStatus[] {
   return (version?.tables ?? []).filter((table) => table.public);
+}
+
+/** The public tables of the served versions with their fields, by `projection/table`. */
+export function allTables(projections: readonly ProjectionStatus[]): Map<string, readonly FieldStatus[]> {
+  return new Map(projections.flatMap((projection) => tables(served(projection)).map((table) => [`${projection.name}/${table.name}`, table.fields] as const)));
+}
+
+/** The projection and the table in `projection/table`. */
+export function splitName(name: string): [projection: string, table: string] {
+  const [projection = "", ...rest] = name.split("/");
+  return [projection, rest.join("/")];
 }
 
 /** The bytes that a version stores. */

@@ -12,7 +12,7 @@ import { copy, Empty, Failure, FreshnessMark, Missing, PolledMark, say } from ".
 import { useFreshness, usePoll } from "../polled.js";
 import { type Problem, path, problem, read } from "../problem.js";
 import type { Group } from "../rollup.js";
-import { overview, STALE_MS, upgraded } from "../server.js";
+import { overview, splitName, STALE_MS, upgraded } from "../server.js";
 
 /** How often the document is requested: another user may change it. */
 const BOARD_MS = 10_000;
@@ -201,9 +201,8 @@ function VariableChoice({ variable, value }: { variable: Variable; value: string
 
 function OfferedChoice({ variable, value, choose }: { variable: Variable; value: string; choose: (value: string) => void }): JSX.Element {
   const { table, field } = variable;
-  const [projection = "", ...rest] = table.split("/");
   const params = new URLSearchParams({ by: field, agg: "count()", limit: String(VALUES_MAX) });
-  const address = `/v1/tables${path(projection, rest.join("/"))}?${params}`;
+  const address = `/v1/tables${path(...splitName(table))}?${params}`;
   const poll = usePoll(address, async (stop) => (await read<QueryPage>(address, { signal: stop })).rows as unknown as Group[], VALUES_MS);
   const { data, error } = poll.value.value;
   const found = (data ?? []).map((group) => group[field]).filter((one) => one !== null && one !== undefined).map(String);
