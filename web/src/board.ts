@@ -2,7 +2,7 @@
 import { parse, stringify } from "../../clients/ts/src/json.js";
 import type { FieldStatus, ProjectionStatus } from "./api-types.js";
 import { Problem, path, read, send } from "./problem.js";
-import { condition, operators } from "./query.js";
+import { condition, conditionParts, operators } from "./query.js";
 import { usual } from "./rollup.js";
 import { allTables } from "./server.js";
 
@@ -115,13 +115,14 @@ export function valuesOf(variables: readonly Variable[], search: { readonly [nam
  */
 export function filled(where: readonly string[], values: ReadonlyMap<string, string>, fields: readonly Pick<FieldStatus, "name" | "kind">[]): string[] {
   return where.flatMap((text) => {
-    const [, name = "", operator = "", variable = ""] = /^\s*([A-Za-z0-9_-]+)\s*(!=|<=|>=|=|<|>|\sin\s|\sprefix\s)\s*\$(\w+)\s*$/.exec(text) ?? [];
-    const value = values.get(variable);
-    if (value === undefined) return [text];
+    const parts = conditionParts(text);
+    const variable = parts && /^\$(\w+)$/.exec(parts.value)?.[1];
+    const value = variable ? values.get(variable) : undefined;
+    if (!parts || value === undefined) return [text];
     if (value === "") return [];
+    const { name, operator } = parts;
     const kind = fields.find((field) => field.name === name)?.kind ?? "text";
-    const word = operator.trim();
-    return [operators(kind).includes(word) ? condition({ name, kind }, word, value) : `${name} ${word} ${value}`];
+    return [operators(kind).includes(operator) ? condition({ name, kind }, operator, value) : `${name} ${operator} ${value}`];
   });
 }
 

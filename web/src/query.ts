@@ -66,12 +66,18 @@ export function feedQuery({ where, order, cols, version }: TableQuery, fields: r
   return { ...(conditions.length > 0 && { where: conditions }), ...(cols.length > 0 && { cols }) };
 }
 
+/** The field, the operator and the value in the text of a condition; `null` if it has another form. */
+export function conditionParts(text: string): { name: string; operator: string; value: string } | null {
+  const found = /^\s*([A-Za-z0-9_-]+)\s*(!=|<=|>=|=|<|>|\sin\s|\sprefix\s)\s*(.*?)\s*$/s.exec(text);
+  return found && { name: found[1]!, operator: found[2]!.trim(), value: found[3]! };
+}
+
 /** A condition of an address as the feed takes it; `null` if this page cannot read it. */
 export function parsed(text: string, fields: readonly Kinded[]): Condition | null {
-  const [, name, operator, of] = /^\s*([A-Za-z0-9_-]+)\s*(!=|<=|>=|=|<|>|\sin\s|\sprefix\s)\s*(.*?)\s*$/s.exec(text) ?? [];
-  const field = fields.find((one) => one.name === name);
-  if (!field || of === undefined || of === "") return null;
-  const word = operator!.trim();
+  const found = conditionParts(text);
+  const field = fields.find((one) => one.name === found?.name);
+  if (!found || !field || found.value === "") return null;
+  const { operator: word, value: of } = found;
   if (of === "null") return word === "=" || word === "!=" ? [field.name, word, null] : null;
   if (!operators(field.kind).includes(word)) return null;
   if (word !== "in") {

@@ -329,6 +329,8 @@ describe("boards", () => {
     expect(valuesOf(variables, {}).get("p")).toBe("p1");
     // An empty value in the address is chosen, and is not the board's.
     expect(filled(["product = $p"], valuesOf(variables, { "var-p": "" }), fields)).toEqual([]);
+    // A variable that has no name yet changes no condition.
+    expect(filled(["cents >= 100"], valuesOf([{ name: "", value: "" } as never], {}), fields)).toEqual(["cents >= 100"]);
   });
 
   test("panes are moved, figures keep every digit, and titles give names", () => {
