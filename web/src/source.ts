@@ -274,7 +274,7 @@ export function rowsOf(text: string): Map<string, Row> {
 export function useSource({ projection, table, status }: Place, query: TableQuery, limit?: number): { source: Source; refused: boolean } {
   const refused = useSignal(false);
   const feed = refused.value ? null : feedQuery(query, status.fields);
-  const text = stringify(feed ?? { ...query, cols: [] });
+  const text = stringify(feed ?? { ...query, cols: [], limit });
   const source = useMemo<Source>(
     () => (feed ? new FeedRows(`${projection}/${table}`, feed) : new QueriedRows(projection, table, status.fields, query, limit)),
     [projection, table, feed === null, text],
