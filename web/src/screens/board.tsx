@@ -9,7 +9,7 @@ import { type Board, COLUMNS, HEIGHT_MAX, loadBoard, moved, NEW_PANE, type Pane,
 import { PaneEditor, VariableEditor } from "../board-editors.js";
 import { PaneView, titleOf } from "../pane.js";
 import { copy, Empty, Failure, FreshnessMark, Missing, PolledMark, say } from "../parts.js";
-import { useFreshness, usePoll } from "../polled.js";
+import { type Polled, useFreshness, usePoll } from "../polled.js";
 import { type Problem, path, problem, read } from "../problem.js";
 import type { Group } from "../rollup.js";
 import { overview, splitName, STALE_MS, upgraded } from "../server.js";
@@ -62,7 +62,7 @@ function BoardOf({ name }: { name: string }): JSX.Element {
   const values = valuesOf(board?.variables ?? [], search);
   return (
     <section class={`board-screen ${kiosk ? "kiosk" : ""}`} aria-labelledby="title">
-      <Head name={name} title={board?.title || name} editing={editing} kiosk={kiosk} of={value} />
+      <Head title={board?.title || name} editing={editing} kiosk={kiosk} of={value} />
       <Missing of={value} />
       {board && (
         <>
@@ -88,11 +88,10 @@ function BoardOf({ name }: { name: string }): JSX.Element {
 }
 
 interface HeadProps {
-  readonly name: string;
   readonly title: string;
   readonly editing: boolean;
   readonly kiosk: boolean;
-  readonly of: Parameters<typeof PolledMark>[0]["of"];
+  readonly of: Polled<unknown>;
 }
 
 function Head({ title, editing, kiosk, of }: HeadProps): JSX.Element {
