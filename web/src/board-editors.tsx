@@ -2,6 +2,7 @@
 import type { JSX } from "preact";
 import type { FieldStatus } from "./api-types.js";
 import { KINDS, NEW_VARIABLE, type Pane, paneFor, ROWS_MAX, type Variable } from "./board.js";
+import { ColumnChoice } from "./grid.js";
 import { Dialog } from "./parts.js";
 import { Choose } from "./screens/chart.js";
 import { allTables, overview } from "./server.js";
@@ -76,11 +77,6 @@ export function PaneEditor({ pane, change, onClose }: { pane: Pane; change: (by:
 }
 
 function RowsOf({ pane, fields, change }: { pane: Pane; fields: readonly FieldStatus[]; change: (by: Partial<Pane>) => void }): JSX.Element {
-  const shown = pane.cols.length === 0 ? fields.map(({ name }) => name) : pane.cols;
-  const choose = (name: string, on: boolean): void => {
-    const cols = fields.map((field) => field.name).filter((other) => (other === name ? on : shown.includes(other)));
-    if (cols.length > 0) change({ cols: cols.length === fields.length ? [] : cols });
-  };
   return (
     <>
       <label>
@@ -101,14 +97,7 @@ function RowsOf({ pane, fields, change }: { pane: Pane; fields: readonly FieldSt
       <label>
         at most <input type="number" min={1} max={ROWS_MAX} value={pane.limit} onChange={({ currentTarget }) => change({ limit: Number(currentTarget.value) || 1 })} /> rows
       </label>
-      <fieldset>
-        <legend>Columns</legend>
-        {fields.map(({ name }) => (
-          <label key={name}>
-            <input type="checkbox" checked={shown.includes(name)} onChange={({ currentTarget }) => choose(name, currentTarget.checked)} /> {name}{" "}
-          </label>
-        ))}
-      </fieldset>
+      <ColumnChoice fields={fields} cols={pane.cols} change={(cols) => change({ cols })} />
     </>
   );
 }

@@ -1,6 +1,6 @@
 // A table with any number of rows, of which only the visible ones exist as elements.
 import { Component, type ComponentChildren, type JSX } from "preact";
-import { useEffect, useId, useLayoutEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
 import { cell, count, counted, keyText } from "./format.js";
 import type { Row } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
@@ -15,6 +15,42 @@ const CARD_FIELDS = 3;
 const phone = matchMedia("(max-width: 40rem)");
 
 export type Column = Pick<FieldStatus, "name" | "kind"> & { unit?: string };
+
+/**
+ * The fields that are shown: those in `cols`, or all. It is the same list until its content
+ * changes, because rows are drawn again for another one.
+ */
+export function useColumns(fields: readonly Column[], cols: readonly string[]): readonly Column[] {
+  return useMemo(() => (cols.length === 0 ? fields : fields.filter(({ name }) => cols.includes(name))), [JSON.stringify([fields, cols])]);
+}
+
+interface ColumnChoiceProps {
+  readonly fields: readonly Column[];
+  /** The shown fields; empty for all. */
+  readonly cols: readonly string[];
+  readonly change: (cols: string[]) => void;
+  /** Whether each field is shown with its kind. */
+  readonly kinds?: boolean;
+}
+
+/** A choice of the shown fields. The last one stays shown. */
+export function ColumnChoice({ fields, cols, change, kinds = false }: ColumnChoiceProps): JSX.Element {
+  const shown = cols.length === 0 ? fields.map(({ name }) => name) : cols;
+  const choose = (name: string, on: boolean): void => {
+    const wanted = fields.map((field) => field.name).filter((other) => (other === name ? on : shown.includes(other)));
+    if (wanted.length > 0) change(wanted.length === fields.length ? [] : wanted);
+  };
+  return (
+    <fieldset>
+      <legend>Columns</legend>
+      {fields.map(({ name, kind }) => (
+        <label key={name}>
+          <input type="checkbox" checked={shown.includes(name)} onChange={({ currentTarget }) => choose(name, currentTarget.checked)} /> {name} {kinds && <small>{kind}</small>}
+        </label>
+      ))}
+    </fieldset>
+  );
+}
 
 interface GridProps {
   readonly label: string;

@@ -2,10 +2,10 @@
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { useLocation } from "preact-iso";
-import { useEffect, useMemo, useRef } from "preact/hooks";
+import { useEffect, useRef } from "preact/hooks";
 import { filled, type Pane } from "./board.js";
 import { figure } from "./format.js";
-import { Grid } from "./grid.js";
+import { Grid, useColumns } from "./grid.js";
 import { ConnectedMark, Dialog, Empty, Failure, FreshnessMark, PolledMark } from "./parts.js";
 import { path } from "./problem.js";
 import { inAddress, nextOrder, type TableQuery } from "./query.js";
@@ -150,8 +150,7 @@ function TablePane({ pane, place, where }: PlacedProps): JSX.Element {
   }, [pane.order]);
   const query: TableQuery = { where, order: order.value, cols: pane.cols, prefix: "", version: "" };
   const { source } = useSource(place, query, pane.limit);
-  const { fields } = place.status;
-  const columns = useMemo(() => (pane.cols.length === 0 ? fields : fields.filter(({ name }) => pane.cols.includes(name))), [JSON.stringify([fields, pane.cols])]);
+  const columns = useColumns(place.status.fields, pane.cols);
   const { rows, state } = source;
   const live = source instanceof FeedRows;
   const falling = live && order.value === "-key";

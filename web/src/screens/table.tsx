@@ -7,7 +7,7 @@ import { AddToBoard } from "../add-to-board.js";
 import { NEW_PANE, type Pane as BoardPane } from "../board.js";
 import { download, FORMATS, type Format, save } from "../download.js";
 import { count, keyText, moment, pretty, rate, shown as visible, zoneName } from "../format.js";
-import { type Column, Grid, member, rowsText } from "../grid.js";
+import { type Column, ColumnChoice, Grid, member, rowsText, useColumns } from "../grid.js";
 import { behindText, Badge, Code, ConnectedMark, Dialog, Empty, Fact, Failure, HoldButton, Pane, percentText, Progress, say, sayFailed } from "../parts.js";
 import { now } from "../polled.js";
 import { path } from "../problem.js";
@@ -118,7 +118,7 @@ function RowsView({ place, query, go }: { place: Place; query: TableQuery; go: (
     };
   }, [source]);
   const fields: readonly Column[] = place.status.fields;
-  const columns = useMemo(() => (query.cols.length === 0 ? fields : fields.filter(({ name }) => query.cols.includes(name))), [fields, query.cols.join()]);
+  const columns = useColumns(fields, query.cols);
   const rows = held.value?.rows ?? source.rows;
   const live = source instanceof FeedRows;
   const range = live ? withPrefix(rows.keys, query.prefix) : ([0, rows.keys.length] as const);
@@ -250,25 +250,13 @@ function Filters({ place, query, go }: { place: Place; query: TableQuery; go: (q
 }
 
 function Columns({ fields, query, go }: { fields: readonly Column[]; query: TableQuery; go: (query: TableQuery) => void }): JSX.Element {
-  const shown = query.cols.length === 0 ? fields.map(({ name }) => name) : query.cols;
-  const change = (name: string, on: boolean): void => {
-    const wanted = fields.map((field) => field.name).filter((other) => (other === name ? on : shown.includes(other)));
-    if (wanted.length > 0) go({ ...query, cols: wanted.length === fields.length ? [] : wanted });
-  };
   return (
     <>
       <button type="button" popovertarget="columns">
         Columns
       </button>
       <div id="columns" popover="auto" class="menu">
-        <fieldset>
-          <legend>Columns</legend>
-          {fields.map(({ name, kind }) => (
-            <label key={name}>
-              <input type="checkbox" checked={shown.includes(name)} onChange={({ currentTarget }) => change(name, currentTarget.checked)} /> {name} <small>{kind}</small>
-            </label>
-          ))}
-        </fieldset>
+        <ColumnChoice fields={fields} cols={query.cols} change={(cols) => go({ ...query, cols })} kinds />
       </div>
     </>
   );
