@@ -4,7 +4,7 @@ import type { JSX } from "preact";
 import { useLocation } from "preact-iso";
 import { useEffect, useMemo } from "preact/hooks";
 import type { CheckResult, EventsPage, LoggedEvent } from "../api-types.js";
-import { AGGREGATES, type ColumnForm, type DeclarationForm, type KeyPart, missing, NEW_FORM, NO_COLUMN, NO_PART, partName, refusal, suggested, WINDOWS, type WindowForm, type Written, written } from "../declaration.js";
+import { AGGREGATES, type ColumnForm, type DeclarationForm, type KeyPart, missing, NEW_FORM, NO_COLUMN, NO_PART, partName, type Refusal, refusal, suggested, WINDOWS, type WindowForm, type Written, written } from "../declaration.js";
 import { save } from "../download.js";
 import { Badge, copy, Failure, say } from "../parts.js";
 import { type Problem, path, problem, read } from "../problem.js";
@@ -89,6 +89,7 @@ export default function DeclareScreen(): JSX.Element {
   const text = useMemo(() => written(now), [now]);
   const lacks = missing(now);
   const verdict = useVerdict(text.text, lacks === null);
+  const found = verdict.is === "refused" ? refusal(verdict.error.message) : null;
   const events = useEvents();
   useEffect(() => {
     if (query.name) form.value = { ...form.value, name: query.name };
@@ -101,9 +102,9 @@ export default function DeclareScreen(): JSX.Element {
         <p class="soft about">A projection without code: which events change which rows. The file can do more than this form: several tables, parameters, kinds of fields.</p>
       </header>
       <div class="form-columns">
-        <Fields form={now} events={events} wrong={wrongField(text, verdict)} />
+        <Fields form={now} events={events} wrong={found && wrongField(text, found)} />
         <div class="form-text">
-          <Text text={text.text} lacks={lacks} verdict={verdict} name={now.name} />
+          <Text text={text.text} lacks={lacks} verdict={verdict} found={found} name={now.name} />
           <Upload form={now} verdict={verdict} text={text.text} />
         </div>
       </div>
@@ -117,9 +118,7 @@ interface Wrong {
   readonly text: string;
 }
 
-function wrongField(text: Written, verdict: Verdict): Wrong | null {
-  const found = verdict.is === "refused" ? refusal(verdict.error.message) : null;
-  if (found === null) return null;
+function wrongField(text: Written, found: Refusal): Wrong {
   const help = found.help === "" ? "" : ` (${found.help})`;
   return { field: text.fieldAt(found.line, found.column) ?? "", text: `Line ${found.line}, column ${found.column}: ${found.message}${help}` };
 }
@@ -152,12 +151,18 @@ function Field({ id, label, value, wrong, onText, list, placeholder }: FieldProp
           onInput={({ currentTarget }) => onText(currentTarget.value)}
         />
       </label>
-      {bad && (
-        <p id="wrong" class="bad">
-          {wrong.text}
-        </p>
-      )}
+      <Reason wrong={wrong} id={id} />
     </div>
+  );
+}
+
+/** Why the server refuses a field, which names this text as its description. */
+function Reason({ wrong, id }: { wrong: Wrong | null; id: string }): JSX.Element | null {
+  if (wrong?.field !== id) return null;
+  return (
+    <p id="wrong" class="bad">
+      {wrong.text}
+    </p>
   );
 }
 
@@ -186,7 +191,7 @@ function Fields({ form: now, events, wrong }: { form: DeclarationForm; events: r
       </fieldset>
       <WindowFields window={now.window} wrong={wrong} set={(window) => set({ window })} />
       <Columns columns={now.columns} wrong={wrong} set={(columns) => set({ columns })} />
-      {wrong?.field === "" && <p class="bad">{wrong.text}</p>}
+      <Reason wrong={wrong} id="" />
       <p class="actions">
         <button type="button" onClick={() => (form.value = NEW_FORM)}>
           Clear the form
@@ -257,7 +262,7 @@ function WindowFields({ window, wrong, set }: { window: WindowForm; wrong: Wrong
           <label>
             <input type="checkbox" checked={window.final} onChange={({ currentTarget }) => set({ ...window, final: currentTarget.checked })} /> Write a row once, when its window is over
           </label>
-          {wrong?.field === "window.final" && <p class="bad">{wrong.text}</p>}
+          <Reason wrong={wrong} id="window.final" />
         </>
       )}
     </fieldset>
@@ -286,11 +291,7 @@ function Columns({ columns, wrong, set }: { columns: readonly ColumnForm[]; wron
                   ))}
                 </select>
               </label>
-              {bad && (
-                <p id="wrong" class="bad">
-                  {wrong.text}
-                </p>
-              )}
+              <Reason wrong={wrong} id={`${id}.fn`} />
             </div>
             {column.fn !== "count" && <Field id={`${id}.of`} label="of" value={column.of} wrong={wrong} list="members" placeholder="data.cents" onText={(of) => change({ of })} />}
             {column.fn !== "expression" && <Field id={`${id}.where`} label="where (optional)" value={column.where} wrong={wrong} list="members" onText={(where) => change({ where })} />}
@@ -311,8 +312,7 @@ function Columns({ columns, wrong, set }: { columns: readonly ColumnForm[]; wron
 }
 
 /** The declaration with numbered lines, and what the server says of it. */
-function Text({ text, lacks, verdict, name }: { text: string; lacks: string | null; verdict: Verdict; name: string }): JSX.Element {
-  const found = verdict.is === "refused" ? refusal(verdict.error.message) : null;
+function Text({ text, lacks, verdict, found, name }: { text: string; lacks: string | null; verdict: Verdict; found: Refusal | null; name: string }): JSX.Element {
   return (
     <>
       <p role="status">
