@@ -7,14 +7,12 @@ import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { LANTERN } from "../../clients/ts/test/server.js";
-import { accessible, event, launch, open, plugin, Server, shownRows, shows, skipped, until } from "./page.js";
+import { accessible, event, launch, open, plugin, Server, shownRows, shows, skipped, until, withOrders } from "./page.js";
 
 /** A server with 400 orders, and a board of them. */
 async function withBoard(): Promise<Server> {
   const server = await Server.start();
-  await server.push(plugin("revenue"));
-  await server.append(Array.from({ length: 400 }, (_, n) => event(n)));
-  await server.caughtUp("revenue");
+  await withOrders(server, 400);
   const panes = [
     { kind: "number", title: "Orders", table: "revenue/by_product", agg: "sum(orders)", where: ["product = $product"], width: 3, height: 2 },
     { kind: "chart", title: "Orders by minute", table: "revenue/by_minute", agg: "sum(orders)", time: "minute", width: 9, height: 3 },
@@ -56,9 +54,7 @@ describe.skipIf(skipped)("boards", () => {
 
   test("a board is created, filled, arranged, stored and deleted", async () => {
     server = await Server.start();
-    await server.push(plugin("revenue"));
-    await server.append(Array.from({ length: 400 }, (_, n) => event(n)));
-    await server.caughtUp("revenue");
+    await withOrders(server, 400);
     const { page, errors } = await open(browser, `${server.url}/boards`);
     await shows(page, "No board yet");
     await accessible(page, "boards-empty");

@@ -4,11 +4,11 @@ import { extname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
 import { expect } from "vitest";
-import { missing, Server, without } from "../../clients/ts/test/server.js";
+import { event } from "../../clients/ts/test/judge.js";
+import { missing, plugin, Server, without } from "../../clients/ts/test/server.js";
 
-export { Server };
-export { event } from "../../clients/ts/test/judge.js";
-export { lantern, plugin } from "../../clients/ts/test/server.js";
+export { event, plugin, Server };
+export { lantern } from "../../clients/ts/test/server.js";
 export { until } from "../../clients/ts/test/patience.js";
 
 /** Why tests with a browser cannot run. */
@@ -64,6 +64,13 @@ export async function violations(page: Page): Promise<string[]> {
     const { violations } = await (globalThis as any).axe.run(document, { resultTypes: ["violations"] });
     return violations.flatMap(({ id, help, nodes }: any) => nodes.map((node: any) => `${id}: ${help}: ${node.html.slice(0, 200)} ${node.any[0]?.message ?? ""}`));
   });
+}
+
+/** Uploads `revenue`, and appends orders that its tables then contain. */
+export async function withOrders(server: Server, orders: number): Promise<void> {
+  await server.push(plugin("revenue"));
+  await server.append(Array.from({ length: orders }, (_, n) => event(n)));
+  await server.caughtUp("revenue");
 }
 
 /** Where pictures of the screens are kept. */

@@ -6,7 +6,7 @@ import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { changed } from "../../clients/ts/test/server.js";
-import { accessible, event, launch, open, plugin, Server, shownRows, shows, skipped, storedRows, until } from "./page.js";
+import { accessible, event, launch, open, plugin, Server, shownRows, shows, skipped, storedRows, until, withOrders } from "./page.js";
 
 const GUESTS = process.env.LANTERN_GUESTS ?? fileURLToPath(new URL("../../target/guests", import.meta.url));
 const INTERPRETERS = process.env.LANTERN_INTERPRETERS ?? fileURLToPath(new URL("../../target/interpreters", import.meta.url));
@@ -72,9 +72,7 @@ describe.skipIf(skipped)("the page", () => {
 
   test("rows change as they are written, and equal the server's after it was killed; until then they are stale", async () => {
     server = await Server.start();
-    await server.push(plugin("revenue"));
-    await server.append(Array.from({ length: 200 }, (_, n) => event(n)));
-    await server.caughtUp("revenue");
+    await withOrders(server, 200);
     const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);
     const equal = async (): Promise<void> => {
       await server.caughtUp("revenue");
@@ -111,9 +109,7 @@ describe.skipIf(skipped)("the page", () => {
 
   test("a server that stops to answer, with its connections open, is stale on the table and on the events", async () => {
     server = await Server.start();
-    await server.push(plugin("revenue"));
-    await server.append(Array.from({ length: 20 }, (_, n) => event(n)));
-    await server.caughtUp("revenue");
+    await withOrders(server, 20);
     const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);
     const mark = page.locator(".bar .badge").first();
     const says = (word: string): Promise<unknown> =>
@@ -137,9 +133,7 @@ describe.skipIf(skipped)("the page", () => {
 
   test("a table is held still, filtered, ordered, opened, downloaded and shared by its address", async () => {
     server = await Server.start();
-    await server.push(plugin("revenue"));
-    await server.append(Array.from({ length: 400 }, (_, n) => event(n)));
-    await server.caughtUp("revenue");
+    await withOrders(server, 400);
     const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);
     await page.locator(".status", { hasText: "live" }).waitFor();
     await page.getByRole("button", { name: "Hold still" }).click();
@@ -220,9 +214,7 @@ describe.skipIf(skipped)("the page", () => {
 
   test("filtered rows with chosen columns come over the feed, and times are in the chosen zone", async () => {
     server = await Server.start();
-    await server.push(plugin("revenue"));
-    await server.append(Array.from({ length: 400 }, (_, n) => event(n)));
-    await server.caughtUp("revenue");
+    await withOrders(server, 400);
     const where = "where=orders%20%3E%3D%2010&cols=product,orders";
     const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product?${where}`, { timezoneId: "Asia/Kolkata" });
     const requests: string[] = [];
@@ -347,9 +339,7 @@ describe.skipIf(skipped)("the page", () => {
 
   test("charts have the values of the server's roll-ups, and events appear as they are appended", async () => {
     server = await Server.start();
-    await server.push(plugin("revenue"));
-    await server.append(Array.from({ length: 600 }, (_, n) => event(n)));
-    await server.caughtUp("revenue");
+    await withOrders(server, 600);
     const { page, errors } = await open(browser, `${server.url}/t/revenue/by_minute?view=chart`);
     await page.locator(".plot canvas").waitFor();
     await page.getByLabel("in buckets of").selectOption("5m");
@@ -427,9 +417,7 @@ describe.skipIf(skipped)("the page", () => {
 
   test("a table that is too large for the feed is requested instead, and this is shown", async () => {
     server = await Server.start("live.snapshot_rows_max=10");
-    await server.push(plugin("revenue"));
-    await server.append(Array.from({ length: 400 }, (_, n) => event(n)));
-    await server.caughtUp("revenue");
+    await withOrders(server, 400);
     const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);
     await shows(page, "too many rows for the feed");
     const stored = await storedRows(server, "revenue/by_product");
