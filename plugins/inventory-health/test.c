@@ -37,8 +37,8 @@ static void cases(void) {
            EVENT("stock.counted", "01T12:00:00", "{\"product\":\"cup\",\"quantity\":8}"),
            "{\"product\":\"cup\",\"on_hand\":8,\"received\":10,\"sold\":0,\"corrected\":-2,\"sold_7d\":0,\"days_left\":null,\"status\":\"ok\",\"stockouts\":0,\"out_since\":null,\"changed\":\"2026-03-01T12:00:00Z\"}",
            0, 2);
-    /* After seven days a product's sales no longer count, even if the product has no further event.
-     * */
+    /* After seven days a product's sales no longer count, even if the product has no further
+     * event. */
     expect(EVENT("stock.received", "01T10:00:00", "{\"product\":\"cup\",\"quantity\":10}")
            EVENT("order.placed", "01T11:00:00", "{\"product\":\"cup\",\"quantity\":7}")
            EVENT("order.placed", "08T02:00:00", "{\"product\":\"pen\",\"quantity\":1}"),

@@ -75,8 +75,7 @@ function width(kind: string): readonly [rem: number, share: number] {
   return kind === "timestamp" ? [12, 1] : [8, 1.4];
 }
 
-/**
- * The width of a digit, and of the space at both sides of a cell. */
+/** The width of a digit, and of the space at both sides of a cell. */
 const DIGIT_REM = 0.53;
 const SIDES_REM = 1.6;
 
@@ -91,9 +90,7 @@ function longest(before: ReadonlyMap<string, number>, columns: readonly Column[]
   return result;
 }
 
-/** The widths of the columns, and of all together. Of the rows, they depend only on the longest numbers, so that columns
- * do not jump.
- */
+/** The widths of the columns, and of all together. Of the rows, they depend only on the longest numbers, so that columns do not jump. */
 function widths(columns: readonly Column[], digits: ReadonlyMap<string, number>): { "--columns": string; "--width": string } {
   const all = [
     [11, 1.4] as const,

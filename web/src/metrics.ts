@@ -7,9 +7,7 @@ export interface Metric {
   readonly help: string;
 }
 
-/**
- * The samples in a text in the format of Prometheus, without the buckets of histograms.
- */
+/** The samples in a text in the format of Prometheus, without the buckets of histograms. */
 export function parseMetrics(text: string): Metric[] {
   const help = new Map<string, string>();
   const metrics: Metric[] = [];

@@ -32,7 +32,7 @@ export function FreshnessMark({ state, at }: { state: Freshness; at: number }): 
   return <Badge tone={tone} text={freshnessText(state, at, now.value)} />;
 }
 
-/** The freshness of what a connection brings. If the server has stopped to answer, the connection may notice it much later. */
+/** The freshness of what a connection brings. If the server has stopped answering, the connection may notice it much later. */
 export function ConnectedMark({ state, at }: { state: Freshness; at: number }): JSX.Element {
   const { value } = overview.value;
   const server = useFreshness(value, STALE_MS);
@@ -169,8 +169,7 @@ export function Dialog({ title, onClose, sheet = false, children }: { title: str
   );
 }
 
-/** A button that freezes the shown data, and tells how many changes are waiting meanwhile.
- * */
+/** A button that freezes the shown data, and tells how many changes are waiting meanwhile. */
 export function HoldButton({ held, waiting, onClick }: { held: boolean; waiting: string; onClick: () => void }): JSX.Element {
   return (
     <button type="button" aria-pressed={held} onClick={onClick}>
@@ -198,9 +197,7 @@ export function Fact({ name, children, tone = "" }: { name: string; children: Co
   );
 }
 
-/**
- * The minimum number of values for a sparkline: a line of two or three values says nothing.
- */
+/** The minimum number of values for a sparkline: a line of two or three values says nothing. */
 const SPARKLINE_MIN = 10;
 
 /** The last values as a small line. The newest value is in the text next to it. */

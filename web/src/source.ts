@@ -258,8 +258,7 @@ export class QueriedRows implements Source {
   }
 }
 
-/** The rows in `text`, which is NDJSON, in their order. The keys are the same as in the feed.
- * */
+/** The rows in `text`, which is NDJSON, in their order. The keys are the same as in the feed. */
 export function rowsOf(text: string): Map<string, Row> {
   const rows = new Map<string, Row>();
   for (const line of text.split("\n")) {

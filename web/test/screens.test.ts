@@ -107,7 +107,7 @@ describe.skipIf(skipped)("the page", () => {
     expect(errors).toEqual([]);
   });
 
-  test("a server that stops to answer, with its connections open, is stale on the table and on the events", async () => {
+  test("a server that stops answering, with its connections open, is stale on the table and on the events", async () => {
     server = await Server.start();
     await withOrders(server, 20);
     const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);

@@ -40,8 +40,7 @@ export class Together<T extends readonly Table<any>[]> {
     };
   };
 
-  /** Takes over the tables' states if all have the same commit, otherwise only their statuses.
-   * */
+  /** Takes over the tables' states if all have the same commit, otherwise only their statuses. */
   #look(): boolean {
     const [first] = this.tables;
     const same = this.tables.every((t) => t.commit !== null && t.commit === first?.commit && t.epoch === first.epoch);

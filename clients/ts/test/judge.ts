@@ -97,8 +97,7 @@ export class Judge {
     sums.push((sums.at(-1)! - (before ? hash(key, before) : 0) + hash(key, after)) | 0);
   }
 
-  /** Fails if the state was never committed, or if it is older than the reader's previous state.
-   * */
+  /** Fails if the state was never committed, or if it is older than the reader's previous state. */
   check(reader: object, seen: Seen): void {
     const { table, epoch, commit, offset, rows } = seen;
     const at = `${table} at ${epoch} ${commit}, offset ${offset}`;

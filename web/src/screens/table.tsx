@@ -316,8 +316,7 @@ function Download({ place: { projection, table }, query }: { place: Place; query
   );
 }
 
-/** A row at one moment while its sheet (the panel with its details) was open.
- * */
+/** A row at one moment while its sheet (the panel with its details) was open. */
 interface Seen {
   readonly at: number;
   readonly row: object | undefined;
