@@ -1,7 +1,7 @@
 // The state of the server that every screen shows: its projections and its log.
 import { effect, signal } from "@preact/signals";
 import type { FieldStatus, ProjectionStatus, Projections, Ready, ServerStatus, TableStatus, VersionStatus } from "./api-types.js";
-import { count } from "./format.js";
+import { count, shown } from "./format.js";
 import { Poll } from "./polled.js";
 import { read, send } from "./problem.js";
 
@@ -135,11 +135,13 @@ export function condition(projection: ProjectionStatus): Condition {
 
 /** Sentences about what is wrong with a projection. */
 export function troubles(projection: ProjectionStatus): string[] {
-  return projection.versions.flatMap((version) => [
+  const found = projection.versions.flatMap((version) => [
     ...(version.reason ? [version.reason] : []),
     ...(version.not_activated ? [`Not activated: ${version.not_activated}`] : []),
     ...(version.differs ?? []).map((why) => `Differs from the log: ${why}`),
   ]);
+  // Reasons contain texts of events.
+  return found.map(shown);
 }
 
 /** A table with its projection's version. */

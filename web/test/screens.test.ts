@@ -209,6 +209,11 @@ describe.skipIf(skipped)("the page", () => {
     );
     await page.getByRole("gridcell", { name: "⟨U+202E⟩evil", exact: true }).first().waitFor();
     expect(await page.locator("main").textContent()).not.toContain("\u202E");
+    await project(server, "rogue", {});
+    await server.append([probe(1, "\u202Elive", { do: "fail" })]);
+    await page.goto(`${server.url}/p/rogue/parked`);
+    await shows(page, "⟨U+202E⟩live");
+    expect(await page.locator("main").textContent()).not.toContain("\u202E");
     expect(errors).toEqual([]);
   });
 

@@ -7,6 +7,7 @@ import { parse, stringify } from "../../../clients/ts/src/json.js";
 import type { QueryPage } from "../api-types.js";
 import { type Board, COLUMNS, HEIGHT_MAX, loadBoard, moved, NEW_PANE, type Pane, parameterOf, sized, type Stored, storeBoard, type Variable, valuesOf } from "../board.js";
 import { PaneEditor, VariableEditor } from "../board-editors.js";
+import { shown } from "../format.js";
 import { PaneView, titleOf } from "../pane.js";
 import { copy, Empty, Failure, FreshnessMark, Missing, PolledMark, say } from "../parts.js";
 import { type Polled, useFreshness, usePoll } from "../polled.js";
@@ -170,7 +171,7 @@ function Variables({ board, values, kiosk }: { board: Board; values: ReadonlyMap
         {board.variables.map(({ name }) => (
           <div key={name}>
             <dt>{name}</dt>
-            <dd>{values.get(name) || "all"}</dd>
+            <dd>{shown(values.get(name) || "all")}</dd>
           </div>
         ))}
       </dl>
@@ -214,7 +215,7 @@ function OfferedChoice({ variable, value, choose }: { variable: Variable; value:
         <option value="">all</option>
         {offered.map((one) => (
           <option key={one} value={one}>
-            {one}
+            {shown(one)}
           </option>
         ))}
       </select>

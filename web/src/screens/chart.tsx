@@ -216,7 +216,7 @@ function Line({ moments, series, label, fill }: { moments: number[]; series: rea
           // values.
           scales: { y: { range: (_, min, max) => uPlot.rangeNum(Math.min(0, min ?? 0), Math.max(0, max ?? 1), 0.1, true) } },
           axes: [{ ...axis, space: 90, values: (_, splits, __, ___, step) => splits.map((seconds) => tick(seconds, step)) }, { ...axis, size: 80 }],
-          series: [{ label: zoneName(), value: (_, seconds) => (seconds == null ? "–" : moment(seconds * 1e6)) }, ...series.map(({ name }, at) => ({ label: name, stroke: strokes[at % COLORS]!, width: 2, points: { show: moments.length < 60 }, dash: at % 2 === 0 ? [] : [8, 4] }))],
+          series: [{ label: zoneName(), value: (_, seconds) => (seconds == null ? "–" : moment(seconds * 1e6)) }, ...series.map(({ name }, at) => ({ label: shown(name), stroke: strokes[at % COLORS]!, width: 2, points: { show: moments.length < 60 }, dash: at % 2 === 0 ? [] : [8, 4] }))],
         },
         data,
         element,

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import type { JSX } from "preact";
 import { useLocation } from "preact-iso";
 import type { ParkedOutcome, ParkedPage, ParkedReason, ParkedStatus, ParkedSummary } from "../api-types.js";
-import { count, counted, moment, zoneName } from "../format.js";
+import { count, counted, moment, shown, zoneName } from "../format.js";
 import { type Deed, outcome, withAll, withGroup, withOne, withSubject } from "../parked.js";
 import { Code, Dialog, Empty, EventLink, Failure, Pane, PolledMark, say, sayFailed } from "../parts.js";
 import { usePoll } from "../polled.js";
@@ -136,7 +136,7 @@ function Summary({ name }: { name: string }): JSX.Element {
 function Group({ name, group, done }: { name: string; group: ParkedReason; done: () => void }): JSX.Element {
   return (
     <li class="card">
-      <p class="reason">{group.reason}</p>
+      <p class="reason">{shown(group.reason)}</p>
       <p class="soft">
         {counted(group.failed, "event")} failed, {count(group.waiting)} waiting. The first is{" "}
         <EventLink partition={group.partition} offset={group.offset} />
@@ -194,15 +194,15 @@ function One({ name, event, done }: { name: string; event: ParkedStatus; done: (
     <li class="card">
       <header>
         <h3>
-          {event.type || event.kind} <small>{event.subject}</small>
+          {shown(event.type || event.kind)} <small>{shown(event.subject)}</small>
         </h3>
         <EventLink partition={event.partition} offset={event.offset} />
         <span class="soft">
           {moment(event.time_us)}, {event.kind}, tried {counted(event.attempts, "time")}
-          {event.tenant && `, tenant ${event.tenant}`}
+          {event.tenant && `, tenant ${shown(event.tenant)}`}
         </span>
       </header>
-      <p class="reason">{event.reason}</p>
+      <p class="reason">{shown(event.reason)}</p>
       <Deeds what="this one" number={1} run={(deed) => withOne(name, deed, event)} done={done} />
       {event.subject && event.kind === "event" && (
         <button type="button" onClick={() => void retrySubject(name, event, done)}>

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { useLocation, useRoute } from "preact-iso";
 import type { Logs, ProjectionStatus, VersionStatus } from "../api-types.js";
-import { bytes, count, counted, moment, rate, zoneName } from "../format.js";
+import { bytes, count, counted, moment, rate, shown, zoneName } from "../format.js";
 import { ActionButton } from "../confirm.js";
 import { Badge, behindText, Empty, EventLink, Fact, HoldButton, Pane, PolledMark, Progress, say, sayFailed, Sparkline } from "../parts.js";
 import { usePoll } from "../polled.js";
@@ -215,7 +215,7 @@ function Version({ version, projection }: { version: VersionStatus; projection: 
             <Fact name={`partition ${shard.partition}`} key={shard.partition}>
               next offset {count(shard.next)}
               {shard.end != null && ` of ${count(shard.end)}`}, {shard.activity}
-              {shard.reason && `: ${shard.reason}`}
+              {shard.reason && `: ${shown(shard.reason)}`}
             </Fact>
           ))}
         </dl>
@@ -338,7 +338,7 @@ function LogsOf({ name }: { name: string }): JSX.Element {
                   <tr key={`${line.time_us} ${line.partition} ${line.offset} ${at}`}>
                     <td class="nowrap">{moment(line.time_us)}</td>
                     <td>{line.level}</td>
-                    <td class="text">{line.message}</td>
+                    <td class="text">{shown(line.message)}</td>
                     <td class="nowrap">
                       <EventLink partition={line.partition} offset={line.offset} />
                     </td>
