@@ -17,7 +17,7 @@ export const ROWS_MAX = 1000;
 
 export const KINDS = ["number", "chart", "table"] as const;
 
-/** A part of a board. It has the members of all kinds, so that its kind can be changed and back. */
+/** A part of a board. It has the members of all kinds, so that no member is lost if its kind is changed and changed back. */
 export interface Pane {
   /** One of `KINDS`; another text is of a later page. */
   readonly kind: string;

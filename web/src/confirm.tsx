@@ -1,11 +1,11 @@
-// Questions before something is done that cannot be undone, or that others notice.
+// Dialogs that ask before an action that cannot be undone, or that affects other users.
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { Dialog, Failure, say } from "./parts.js";
 import { type Problem, problem } from "./problem.js";
 import { overview } from "./server.js";
 
-/** Something to confirm, and what it touches. */
+/** An action to confirm, and what it affects. */
 export interface Action {
   readonly title: string;
   readonly does: string;

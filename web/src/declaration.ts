@@ -139,7 +139,7 @@ export function written(form: DeclarationForm): Written {
   return { text: `${lines.map((segments) => segments.map((one) => one.text).join("")).join("\n")}\n`, fieldAt: (at, column) => fieldAt(lines[at - 1] ?? [], column) };
 }
 
-/** The field of the last segment with one that begins at or before the column; otherwise the first one of the line. */
+/** The field of the last segment that has a field and begins at or before the column; otherwise the first field of the line. */
 function fieldAt(segments: readonly Segment[], column: number): string | null {
   let found: string | null = null;
   let start = 1;

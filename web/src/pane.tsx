@@ -1,4 +1,4 @@
-// The panes of a board: a number, a chart or rows, each with what is known of its age.
+// The panes of a board: a number, a chart or rows, each with its age.
 import { useSignal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { useLocation } from "preact-iso";
@@ -22,7 +22,7 @@ interface PaneProps {
   readonly kiosk: boolean;
 }
 
-/** A pane's title, its age, and what is in it. */
+/** A pane with its title, its age and its content. */
 export function PaneView({ pane, values, kiosk }: PaneProps): JSX.Element {
   const { data } = overview.value.value;
   const [projection, table] = splitName(pane.table);
@@ -46,7 +46,7 @@ export function PaneView({ pane, values, kiosk }: PaneProps): JSX.Element {
   );
 }
 
-/** The title of a pane without one of its own. */
+/** The title of a pane: its own, otherwise one that names its content. */
 export function titleOf({ title, kind, table, agg, by, time }: Pane): string {
   if (title !== "") return title;
   if (kind === "table") return table;

@@ -32,7 +32,7 @@ export function FreshnessMark({ state, at }: { state: Freshness; at: number }): 
   return <Badge tone={tone} text={freshnessText(state, at, now.value)} />;
 }
 
-/** The freshness of what a connection brings. If the server has stopped answering, the connection may notice it much later. */
+/** The freshness of data that arrives over a connection. If the server has stopped answering, the connection may notice it much later. */
 export function ConnectedMark({ state, at }: { state: Freshness; at: number }): JSX.Element {
   const { value } = overview.value;
   const server = useFreshness(value, STALE_MS);

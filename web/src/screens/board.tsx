@@ -127,7 +127,7 @@ function Head({ title, editing, kiosk, of }: HeadProps): JSX.Element {
   );
 }
 
-/** What a board on a wall says of its server. It loads the page again if the server has another one. */
+/** How current the server's state is, on a board on a wall. Reloads the page if the server is of another release. */
 function KioskState({ leave }: { leave: string }): JSX.Element {
   const { value } = overview.value;
   const state = useFreshness(value, STALE_MS);
@@ -145,13 +145,13 @@ function KioskState({ leave }: { leave: string }): JSX.Element {
   );
 }
 
-/** Keeps the screen on where the browser can. The browser ends it with every hiding of the page. */
+/** Keeps the screen on, if the browser can. The browser releases the lock whenever the page is hidden. */
 function stayAwake(): () => void {
   let lock: WakeLockSentinel | undefined;
   let ended = false;
   const ask = async (): Promise<void> => {
     if (document.hidden) return;
-    // Without a secure context there is none; the device's own settings decide then.
+    // A page without a secure context has no lock; then the settings of the device decide.
     lock = await navigator.wakeLock?.request("screen").catch(() => undefined);
     if (ended) void lock?.release();
   };
@@ -248,7 +248,7 @@ function EditBar({ name, stored, done }: { name: string; stored: Stored | null; 
       route(here);
     } catch (error) {
       failed.value = problem(error);
-      // Another user has stored the board: which one it is now.
+      // Another user has stored the board in the meantime: requests that version.
       if (failed.value.status === 412) done();
     }
   };
