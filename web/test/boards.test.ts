@@ -177,6 +177,20 @@ describe.skipIf(skipped)("boards", () => {
     expect(pane(await server.get("/v1/boards/shop"))).toEqual(["table", "revenue/by_product", ["orders >= 12"], "-orders", "count()", ""]);
     expect((await server.get("/v1/boards/shop")).panes).toHaveLength(4);
     expect(pane(await server.get("/v1/boards/second"))).toEqual(["chart", "revenue/by_product", ["orders >= 12"], "", "count()", "product"]);
+    // Rows in the order of a field are requested: a pane that may have more of them gets them.
+    const largest = [{ kind: "table", table: "revenue/by_product", order: "-orders", limit: 2, width: 12, height: 4 }];
+    await fetch(`${server.url}/v1/boards/largest`, { method: "PUT", body: JSON.stringify({ format: 1, title: "Largest", panes: largest }) });
+    await page.goto(`${server.url}/boards/largest?edit=1`);
+    const rows = (number: number): Promise<unknown> =>
+      until(
+        async () => (await shownRows(page)).size === number,
+        () => shownRows(page),
+      );
+    await rows(2);
+    await page.getByRole("button", { name: "Change: revenue/by_product" }).click();
+    await page.getByRole("spinbutton", { name: "at most" }).fill("5");
+    await page.getByRole("button", { name: "Done" }).click();
+    await rows(5);
     expect(errors).toEqual([]);
   });
 
