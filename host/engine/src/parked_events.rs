@@ -238,7 +238,6 @@ pub(crate) fn parked_event(
 }
 
 /// The key of a parked event or timer in [`Space::Parked`].
-
 fn parked_key(offset: Offset, number: u64) -> Vec<u8> {
     [offset.0.to_be_bytes(), number.to_be_bytes()].concat()
 }

@@ -21,7 +21,7 @@
 //!   commits, the merged rows are read from a view and added to the ring. Clients get only the
 //!   commits at which a view was read.
 //! - The groups of a roll-up are computed once for all subscribers. A task of the projection
-//!   brings all its roll-ups from one committed state to the next ([`roll_up_task`]), so that
+//!   brings all its roll-ups from one committed state to the next (`roll_up_task.rs`), so that
 //!   neither the engine nor a session waits for them.
 //!
 //! Where the protocol leaves a choice, this crate does the following:
@@ -74,6 +74,7 @@ mod session_end;
 mod session_signal;
 mod shape;
 mod shared_roll_up;
+mod snapshot;
 mod snapshot_reader;
 mod socket;
 mod subscribe_error;

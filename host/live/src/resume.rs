@@ -14,9 +14,10 @@ use crate::protocol::{Mode, ResetReason};
 use crate::query::Query;
 use crate::resources::Resources;
 use crate::shape::{SelectedTable, select_rows};
+use crate::snapshot::Snapshot;
 use crate::subscribe_error::SubscribeError;
 use crate::token;
-use crate::topic::{Snapshot, Topic};
+use crate::topic::Topic;
 
 /// A request for the data with which a subscription starts or continues.
 pub(crate) struct ReadRequest {

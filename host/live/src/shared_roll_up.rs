@@ -18,9 +18,9 @@ use crate::encode::{BudgetLease, SnapshotParts};
 use crate::resources::Resources;
 use crate::ring::{NewestCommit, Ring, RingCommit, RingRange};
 use crate::shape::{SelectedTable, Shape};
+use crate::snapshot::Snapshot;
 use crate::subscribe_error::SubscribeError;
 use crate::table_info::TableInfo;
-use crate::topic::Snapshot;
 
 /// Limits reads of the whole table for a roll-up to 1/`SCAN_SHARE` of the time.
 const SCAN_SHARE: u32 = 5;

@@ -17,9 +17,10 @@ use crate::resume::{self, ReadRequest, SnapshotPart, SnapshotRows, StartKind, Su
 use crate::roll_up_start;
 use crate::session_signal::SessionSignal;
 use crate::shape::SelectedTable;
+use crate::snapshot::Snapshot;
 use crate::subscribe_error::SubscribeError;
 use crate::table_scan::TableScan;
-use crate::topic::{Snapshot, Topic};
+use crate::topic::Topic;
 
 /// The number of parts of a large snapshot that are encoded before the session has sent them.
 const PARTS_AHEAD: usize = 2;

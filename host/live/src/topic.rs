@@ -7,13 +7,12 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
-use bytes::Bytes;
-use lantern_core::{Checkpoint, RequestError, RollUpError, TableId};
+use lantern_core::{RequestError, RollUpError, TableId};
 use parking_lot::Mutex;
 
 use crate::LiveConfig;
 use crate::delta::{DeltaChain, DeltaEncoder, DeltaError, EncodedChanges, ReadyDelta};
-use crate::encode::{BudgetLease, DeltaParts};
+use crate::encode::DeltaParts;
 use crate::protocol::Mode;
 use crate::query::Query;
 use crate::resources::Resources;
@@ -22,6 +21,7 @@ use crate::selected_commits::SelectedCommits;
 use crate::session_signal::Listeners;
 use crate::shape::{SelectedTable, Shape};
 use crate::shared_roll_up::SharedRollUp;
+use crate::snapshot::Snapshot;
 use crate::table_info::TableInfo;
 
 /// The data that subscribers with equal queries share.
@@ -53,16 +53,6 @@ struct MergedDelta {
     from: u64,
     to: u64,
     parts: Arc<DeltaParts>,
-}
-
-/// The encoded rows of a query at one commit.
-pub(crate) struct Snapshot {
-    pub(crate) epoch: Arc<str>,
-    pub(crate) commit: u64,
-    pub(crate) at: Arc<Checkpoint>,
-    pub(crate) parts: Vec<Bytes>,
-    /// Counts the bytes of the snapshot of a roll-up as long as the snapshot exists.
-    pub(crate) _lease: Option<BudgetLease>,
 }
 
 /// What a subscriber should do next.
@@ -288,7 +278,8 @@ impl Topic {
 
 #[cfg(test)]
 mod tests {
-    use lantern_core::{TableChanges, ViewError};
+    use bytes::Bytes;
+    use lantern_core::{Checkpoint, TableChanges, ViewError};
 
     use super::*;
     use crate::query::tests::query;

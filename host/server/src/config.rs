@@ -41,7 +41,8 @@ pub struct ServerConfig {
     pub upkeep: UpkeepConfig,
     /// Folding the log again, to compare the result with the tables.
     pub verify: VerifyConfig,
-    /// Folding the log again for a request, which is the explanation of a row.
+    /// Folding the log again for a request: the explanation of a row, or the dry run of an
+    /// upload.
     pub replay: ReplayConfig,
     /// The embedded log.
     pub log: LogConfig,
