@@ -1,6 +1,6 @@
 //! Decides whether a version becomes active. A broken version must not silently replace a working
-//! one. So this module compares the events that the new version has parked with the events that the
-//! active version has applied.
+//! one, so this module looks for events that the new version has parked although the active version
+//! has applied them.
 
 use std::collections::BTreeSet;
 
@@ -39,12 +39,15 @@ impl Activation {
 /// A version and its locked shards. A shard that is not open is `None`.
 pub(crate) type LockedVersion<'a> = (&'a VersionBuild, &'a [MutexGuard<'a, Option<Shard>>]);
 
-/// Fails if `new` has parked events that `old` has applied. Both versions have the same next
-/// offsets. The check ignores unreadable records, and events that `old` does not subscribe to. If
-/// an operator has dropped an event that `old` had parked, the event counts as applied by `old`.
+/// Compares the events that two versions have parked, before `new` replaces `old`. Both versions
+/// must have the same next offsets.
+///
+/// The comparison ignores unreadable records, and events that `old` does not subscribe to. If an
+/// operator has dropped an event that `old` had parked, that event counts as applied by `old`.
 ///
 /// # Errors
-/// Returns [`EngineError::AppliesLess`] if `new` has parked such events, or the error of a store.
+/// Returns [`EngineError::AppliesLess`] if `new` has parked events that `old` has applied, or the
+/// error of a store.
 pub(crate) fn check(
     projection: &str,
     old: LockedVersion<'_>,
@@ -79,10 +82,12 @@ pub(crate) fn check(
 }
 
 impl Engine {
-    /// Handles an upload of a version that exists already. If `activate` is
-    /// [`Activation::Forced`], activates this version as soon as it has caught up. A
-    /// version that has caught up already is activated at once, but only if its activation
-    /// was refused before.
+    /// Handles an upload of a version that exists already. Without [`Activation::Forced`] it does
+    /// nothing. With it, the version is activated as follows:
+    ///
+    /// * A version that has not caught up is activated as soon as it has.
+    /// * A version that has caught up is activated at once, but only if its activation was refused
+    ///   before.
     pub(crate) fn force_existing(
         &self,
         projection: &str,
@@ -114,8 +119,8 @@ impl Engine {
     }
 }
 
-/// Returns what a parked event or timer has in common in two versions: its offset, or the time and
-/// key of the timer.
+/// Returns what identifies a parked event or timer in every version: the offset and, for a timer,
+/// its time and key.
 fn identity(record: &ParkedRecord) -> (u64, Option<String>) {
     match &record.kind {
         // The offset at which a timer was due may differ between versions.

@@ -9,14 +9,13 @@ use crate::registry::VersionBuild;
 use crate::{Engine, EngineError};
 
 impl Engine {
-    /// The tables of two versions at the same next offsets. Versions that follow the active
-    /// one are at most a few batches behind it: if their offsets differ, this locks the
-    /// shards, as an activation does, and folds those that are behind up to the offset of
-    /// the active version.
+    /// Returns the tables of two versions at the same next offsets. A version that follows the
+    /// active one is at most a few batches behind it. If the offsets differ, this locks the shards
+    /// and folds those that are behind up to the offset of the active version.
     ///
     /// # Errors
-    /// [`EngineError::NotReady`] if a version has not caught up, [`EngineError::NotAligned`]
-    /// if the projection is paused, or the error for a version that cannot be read.
+    /// [`EngineError::NotReady`] if a version has not caught up, [`EngineError::NotAligned`] if the
+    /// projection is paused, or the error for a version that cannot be read.
     pub fn aligned_views(
         &self,
         projection: &str,
@@ -44,8 +43,8 @@ impl Engine {
         self.level_all(active.as_deref(), &followers, || self.views(projection, versions))
     }
 
-    /// Folds the shards of `followers` up to the offsets of `leader`, and calls `read` while
-    /// none of these shards can fold further. The lock of the lifecycle must be held.
+    /// Folds the shards of `followers` up to the offsets of `leader`, and then calls `read`. All
+    /// these shards stay locked until `read` returns. The caller must hold the lock `lifecycle`.
     fn level_all(
         &self,
         leader: Option<&VersionBuild>,

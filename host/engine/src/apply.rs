@@ -31,8 +31,8 @@ pub(crate) struct Applier<'a> {
 }
 
 impl Applier<'_> {
-    /// Applies a gathered batch, and parks the events that cannot be applied. If it returns an
-    /// error, the changes of the events before the state's next offset are kept.
+    /// Applies a gathered batch, and parks the events that cannot be applied. On an error, the
+    /// state's next offset tells how far the batch was applied; the changes up to there are kept.
     pub(crate) fn apply_gathered(
         &mut self,
         gathered: &mut GatheredBatch,
@@ -50,9 +50,9 @@ impl Applier<'_> {
         };
         time.store(&mut self.state.meta);
         if outcome.is_err() {
-            // Finds the last tick before the next offset at which nothing is due (no timer, and no
-            // expiry of a row), and sets the watermark of this tick. A batch can span several
-            // ticks. So the shard gets the same watermark as if a batch had ended at every tick.
+            // Sets the watermark to that of the last tick before the next offset at which nothing
+            // is due (no timer, and no expiry of a row). A batch can span several ticks. With this
+            // watermark the shard is in the same state as if a batch had ended at every tick.
             let ShardState { meta, due_from, .. } = &mut *self.state;
             let passed =
                 |(offset, mark): &&(Offset, Timestamp)| *offset <= meta.next && *mark < *due_from;
@@ -67,8 +67,8 @@ impl Applier<'_> {
         let batch = Arc::new(std::mem::take(&mut gathered.batch));
         let mut waiting: VecDeque<_> = std::mem::take(&mut gathered.waiting).into();
         let total = batch.len();
-        // The ranges of the batch that are not applied yet. The first of them is at the top of the
-        // stack.
+        // The ranges of the batch that are not applied yet. The vector is a stack with the first
+        // range on top.
         let mut work: Vec<Range<usize>> =
             std::iter::once(0..total).filter(|r| !r.is_empty()).collect();
         let blocked_before = self.state.parking.blocked().len();
@@ -84,7 +84,7 @@ impl Applier<'_> {
             }
             self.apply_range(gathered, &batch, ready, &mut work, &mut waiting)?;
             if let Some(due) = self.due_within(gathered)? {
-                // Timers and expiries of rows that are due at a tick come before the events after
+                // What is due at a tick (timers and expiries of rows) comes before the events after
                 // that tick.
                 gathered.end_at_tick(due);
                 cut(&batch, &mut work, gathered.next);
@@ -117,9 +117,9 @@ impl Applier<'_> {
         work: &mut Vec<Range<usize>>,
         waiting: &mut VecDeque<WaitingEvent>,
     ) -> Result<(), StopReason> {
-        // The waiting events before the range are parked first. Then the range is cut before the
-        // first waiting event that can no longer be parked. The shard halts at that event and must
-        // not have applied events after it.
+        // First, the waiting events before the range are parked. Then the range is cut before the
+        // first waiting event that cannot be parked because too many are. The shard halts at that
+        // event, so it must not apply events after it.
         self.skip_to(Offset(batch.offsets[range.start]), waiting)?;
         let range = self.up_to_room(batch, range, work, waiting);
         let part = part_of(batch, range.clone());
@@ -224,9 +224,9 @@ impl Applier<'_> {
         self.state.meta.late += times.zip(marks).filter(|(time, mark)| time < mark).count() as u64;
     }
 
-    /// Returns the front part of `range`, which ends before the first event that must now wait
-    /// because an event of its subject was parked since the batch was gathered. This event is added
-    /// to `waiting`, and the events after it are added to `work`.
+    /// Cuts `range` before the first event that must now wait, because an event of its subject was
+    /// parked after the batch was gathered, and returns the part before it. That event is added to
+    /// `waiting`, and the events after it are added to `work`.
     fn up_to_blocked(
         &self,
         gathered: &GatheredBatch,
@@ -252,8 +252,8 @@ impl Applier<'_> {
         range
     }
 
-    /// Returns the front part of `range`. It ends where the waiting events can no longer be parked
-    /// because too many events are parked. The rest is added to `work`.
+    /// Cuts `range` before the first waiting event that can no longer be parked because too many
+    /// events are parked. Returns the part before it, and adds the part after it to `work`.
     fn up_to_room(
         &self,
         batch: &Batch,
@@ -329,10 +329,10 @@ impl Applier<'_> {
         Ok(())
     }
 
-    /// Parks an unreadable record. The manifest's `on-failure` does not apply, and the record is
-    /// not counted as one of the consecutive failures that halt a projection, because the plugin
-    /// has not failed. A record of unknown type may belong to any projection, so it never halts
-    /// this projection.
+    /// Parks an unreadable record. The plugin has not failed, so the manifest's `on-failure` does
+    /// not apply, and the record does not count towards the number of consecutive failures that
+    /// halts a projection. If the record's type is unknown it may belong to any projection, so it
+    /// never halts this one.
     fn park_unreadable(&mut self, record: WaitingEvent) {
         let meta = &mut self.state.meta;
         if is_of_unknown_type(&record.event) && meta.unreadable_now >= UNREADABLE_KEPT_MAX {

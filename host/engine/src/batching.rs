@@ -14,9 +14,9 @@ use crate::EngineConfig;
 use crate::blocked_subjects::BlockedSubjects;
 use crate::log_time::{self, LogTime, TimedEvent};
 
-/// The minimum number of events in the first part that is tried after an error that names an event.
-/// The events after the named event are tried in parts. The first part has this many events, or
-/// twice the number of events before the named event, if that is more.
+/// The minimum size of the part that is tried first after an error that names an event. The events
+/// after the named event are split into two parts. The first part has this many events, or twice
+/// the number of events before the named event, whichever is more.
 const PIECE_MIN: usize = 16;
 
 /// Gathers the batches of a shard from the log: it selects events by type, and limits the size of a
@@ -32,8 +32,8 @@ pub(crate) struct Gatherer {
     types: TypeFilter,
     /// The value of [`crate::EngineConfig::ahead_max_s`] in microseconds.
     ahead_max_us: i64,
-    /// A batch that was applied, whose memory the next batch uses again. Memory that is new to the
-    /// process takes longer to fill than the events take to copy.
+    /// The memory of an applied batch, for the next batch. Filling memory that is new to the
+    /// process takes longer than copying the events.
     spare: Batch,
     /// How many ticks a batch may span. The number is lowered after a call that had to be repeated.
     ticks: usize,
@@ -69,8 +69,8 @@ pub(crate) struct GatheredBatch {
     pub(crate) time: LogTime,
     /// Whether a call with this batch was repeated because a timer was due within the batch.
     pub(crate) is_repeated: bool,
-    /// Whether events at the end were removed from the batch after it was gathered. In this case
-    /// `time` includes events that are not in the batch.
+    /// Whether events at the end were removed from the batch after it was gathered. If so, `time`
+    /// also counts the removed events.
     pub(crate) is_cut: bool,
     /// Whether there are no more events to gather: the end of the log or the limit `before` was
     /// reached.
@@ -116,7 +116,7 @@ impl Gatherer {
     }
 
     /// Gathers events from `meta.next` on. It stops after an event that moves the watermark to
-    /// `limits.due` or later, or after `limits.ticks` moves of the watermark.
+    /// `limits.due` or later, and after `limits.ticks` moves of the watermark.
     pub(crate) fn gather(
         &mut self,
         log: &dyn Log,
@@ -166,9 +166,8 @@ impl Gatherer {
         self.ticks.clamp(1, config.batch_ticks_max.max(1))
     }
 
-    /// Lowers the number of ticks that the next batches span. This is called if a timer or the
-    /// expiry of a row was due within a batch, so that the batch had to end at an earlier tick.
-    /// `ticks` is the number of ticks in the shortened batch.
+    /// Lowers the number of ticks that the next batches span. The caller has shortened a batch to
+    /// `ticks` ticks, because a timer or the expiry of a row was due within it.
     pub(crate) fn span_fewer_ticks(&mut self, ticks: usize) {
         self.ticks = ticks.min(self.ticks / 2).max(1);
     }
@@ -219,8 +218,8 @@ impl Gatherer {
         let timed = self.manifest.event_time.is_some();
         let blocking = self.manifest.on_failure == OnFailure::ParkSubject && !blocked.is_empty();
         let mut index = chunk.index_of(gathered.next);
-        // The index of the first event that is to be copied next, and the approximate size in bytes
-        // of the events from there on.
+        // The index of the first event that is not copied yet, and the approximate size in bytes of
+        // the events from there up to the current one.
         let (mut run, mut run_bytes) = (index, 0);
         let data = &events.columns().data;
         let mut full = false;
@@ -228,8 +227,8 @@ impl Gatherer {
             let offset = chunk.offset(index);
             if let Some(before) = limits.before.filter(|before| offset >= *before) {
                 // `next` moves to `before` even if the whole chunk is after `before`. All events
-                // before `before` have been read, and another read from `next` would return this
-                // chunk again.
+                // before `before` have been read, so another read from the old `next` would only
+                // return this chunk again.
                 gathered.next = gathered.next.max(before);
                 break;
             }
@@ -271,8 +270,8 @@ impl Gatherer {
         full
     }
 
-    /// Returns whether the projection may subscribe to the type of an unreadable record: the type
-    /// is unknown, or matches a subscription.
+    /// Returns whether the projection may subscribe to the type that an unreadable record claims.
+    /// This is so if the type matches a subscription, and also if the type is unknown.
     fn may_want(&self, record: &EventRef<'_>) -> bool {
         claimed_type(record.extensions).is_none_or(|kind| self.filter.matches(&kind))
     }
@@ -287,17 +286,17 @@ impl Gatherer {
         }
         let before = std::mem::replace(&mut gathered.watermark, mark);
         gathered.ticks.push((gathered.next, mark));
-        // The batch always ends at the first watermark, and at a watermark that is lower than the
-        // one before. `limits.due` does not apply to these; what is due is found after the batch
-        // has ended.
+        // The batch always ends at the first watermark of the shard, and at a watermark that is
+        // lower than the one before. At these two, `limits.due` says nothing about what is due:
+        // that is found after the batch has ended.
         before == Timestamp::MIN
             || mark < before
             || mark >= limits.due
             || gathered.ticks.len() >= limits.ticks
     }
 
-    /// Returns the highest event time at the offset `to`, calculated from `time` at the offset
-    /// `from`. It is used if only a part of a batch was applied.
+    /// Returns the log time (highest event time) at the offset `to`. It is calculated from `time`,
+    /// the log time at the offset `from`. It is needed if only a part of a batch was applied.
     pub(crate) fn time_until(
         &self,
         gathered: &GatheredBatch,
@@ -352,9 +351,9 @@ impl GatheredBatch {
         before_end.map(|(_, mark)| *mark)
     }
 
-    /// Removes the second half of the ticks after the event at `start`, and the events of these
-    /// ticks, from the batch. Otherwise calls would be repeated too often for a plugin that sets
-    /// timers which are due within the batch.
+    /// Removes the second half of the ticks after the event at `start` from the batch, with their
+    /// events. Without this, a plugin whose timers are due within the batch in which it sets them
+    /// would have its calls repeated too often.
     pub(crate) fn halve_ticks(&mut self, start: Offset) {
         let first = self.ticks.partition_point(|(offset, _)| *offset <= start);
         let remaining = first + (self.ticks.len().saturating_sub(first) / 2).max(1);
@@ -413,10 +412,10 @@ pub(crate) fn claimed_type(extensions: &str) -> Option<String> {
     members.get(UNREADABLE_KIND)?.as_str().map(str::to_owned)
 }
 
-/// Adds the parts of the range `range`, whose call failed with `error`, to `work`. If the error
-/// names the event that caused it, the parts are the events before that event, the event alone, and
-/// two parts of the events after it. If the error names no event, the parts are the two halves of
-/// the range.
+/// Divides `range`, whose call failed with `error`, and adds the parts to `work`. If the error
+/// names the event that caused it, there are four parts: the events before that event, the event
+/// alone, and two parts of the events after it. If the error names no event, the parts are the two
+/// halves of `range`.
 pub(crate) fn split(range: Range<usize>, error: &ApplyError, work: &mut Vec<Range<usize>>) {
     let blamed = match error {
         ApplyError::Failed { cause: Some(cause), .. } => Some(cause.0 as usize),

@@ -1,5 +1,5 @@
-//! Keeps the subjects that have parked events. Later events of the same tenant and subject wait
-//! behind the parked events.
+//! Keeps the subjects that have parked events. Later events of such a subject (and tenant) wait
+//! until the parked events are retried or dropped.
 
 use std::collections::BTreeMap;
 

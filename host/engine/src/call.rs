@@ -89,9 +89,9 @@ impl CallHost {
         }
     }
 
-    /// Returns the due time of a timer that the call set too late: the timer should have fired
-    /// before a later event of the batch. If there are several, it is the earliest. The call must
-    /// then be repeated with fewer events.
+    /// Returns the earliest due time of the timers that the call set too late: such a timer should
+    /// have fired before a later event of the batch. `None` if there is no such timer. Otherwise
+    /// the call must be repeated with fewer events.
     pub(crate) fn missed_due(&self) -> Option<Timestamp> {
         self.due.missed()
     }
@@ -213,10 +213,10 @@ impl CallHost {
         }
     }
 
-    /// Returns the time from which the retention of a written row is counted. It is the watermark
-    /// or, before the first watermark, the watermark that would follow from the event's time. If
-    /// that time is too far in the future to move the watermark, the latest time that can move it
-    /// is used instead.
+    /// Returns the time from which the retention of a written row is counted. It is the watermark.
+    /// Before the first watermark, it is the watermark that would follow from the event's time. An
+    /// event time that is too far in the future to move the watermark is limited to the latest time
+    /// that can.
     fn retention_base(&self, occasion: Trigger<'_>) -> Timestamp {
         match (self.watermark_at(occasion), self.manifest.event_time, occasion) {
             (Timestamp::MIN, Some(rules), Trigger::Event(index)) => {
@@ -288,8 +288,8 @@ impl CallHost {
         Ok(())
     }
 
-    /// Stores the time at which the row under `key` expires. If the time is `None`, the row is
-    /// deleted and the stored time is removed.
+    /// Stores the time at which the row under `key` expires. `None` removes the stored time,
+    /// because the row is deleted.
     fn set_expiry(
         &mut self,
         table: TableId,
@@ -318,9 +318,9 @@ impl CallHost {
         Ok(())
     }
 
-    /// Returns the due time of the timer with the key `key`; `None` if it is not set. A timer that
-    /// is due at the tick of this call counts as not set, because it fires in this call or in a
-    /// later call of the same tick.
+    /// Returns the due time of the timer with the key `key`; `None` if it is not set. If this call
+    /// fires timers, a timer that is due at its tick counts as not set, because it fires in this
+    /// call or in a later call of the same tick.
     fn due_of(&self, key: &str) -> Result<Option<Vec<u8>>, HostError> {
         let due = self.read(Space::TimersByKey, key.as_bytes())?;
         let fired = time_key(self.batch.watermark);
@@ -473,9 +473,9 @@ impl Host for CallHost {
         let (watermark, offset) = (self.watermark_at(occasion), self.offset_of(occasion));
         let (index, depth) = (cause.0 as usize, self.depth_of(occasion));
         self.due.used(key, index, watermark);
-        // If a plugin sets a timer to the time that it already has, the timer keeps the offset of
-        // the event that set it first. So the state does not depend on whether a plugin remembers
-        // that it has set the timer.
+        // A plugin may set a timer to the time that the timer already has. The timer then keeps the
+        // offset of the event that set it first. So the state does not depend on whether a plugin
+        // remembers that it has set the timer.
         let due = at.max(watermark.saturating_add(1));
         if self.is_set(at, key)? {
             self.due.set(key, index, due);
@@ -558,8 +558,8 @@ impl Host for CallHost {
     fn log(&mut self, cause: Option<Cause>, level: Level, message: &str) -> Result<(), HostError> {
         let occasion = cause.map(|cause| self.trigger(cause)).transpose()?;
         let offset = occasion.map(|occasion| self.offset_of(occasion));
-        // If the log text exceeds the limit, it is cut. This is not an error, because logging must
-        // not decide whether an event is parked.
+        // Log text over the limit is cut off. This is not an error, because a log message must not
+        // decide whether an event is parked.
         let room = self.config.call_log_bytes_max.saturating_sub(self.logged_bytes);
         if room > 0 {
             let message = &message[..message.floor_char_boundary(room)];

@@ -1,5 +1,5 @@
-//! Keeps changes in memory: those of a call, those that are applied but not part of a commit, and
-//! those of a pending commit.
+//! Keeps changes in memory: the changes of a call, the changes that are applied but not yet part of
+//! a commit, and the changes of a pending commit.
 
 use std::collections::BTreeMap;
 use std::ops::{Bound, RangeBounds};
@@ -10,13 +10,13 @@ use lantern_core::{KeyRange, PairSpan, Space, SpaceWrites, Writes};
 use crate::key_index::{KeyIndex, hash};
 use crate::layered_read::{Layer, OrderedChanges, SortedChanges, SpaceLookup};
 
-/// The memory that a change takes in addition to its key and value, in bytes. If it was not
-/// counted, small rows would take several times the memory that is counted for them.
+/// The memory that a change takes in addition to its key and value, in bytes. Without it, small
+/// rows would take several times the memory that is counted for them.
 pub(crate) const PAIR_BYTES: usize = 64;
 
-/// Decides how sorted changes are added to a map. If the map has at least this many entries for
-/// each change, the changes are inserted one by one. Otherwise the changes and the map are merged,
-/// which visits all entries of both.
+/// Decides how sorted changes are added to a map. If the map has at least this many entries per
+/// change, the changes are inserted one by one. Otherwise the map and the changes are merged, which
+/// visits every entry of both.
 const INSERT_RATIO: usize = 8;
 
 /// How many pairs are looked up before the first of them is set.
@@ -37,9 +37,9 @@ enum SpaceChanges {
     Ordered(OrderedChanges),
 }
 
-/// Changes that are found by the hash of their key. All bytes are in one buffer, so that no change
-/// needs an allocation. If a pair changes again, its old bytes may stay in the buffer. They are
-/// counted as well.
+/// Changes that are found by the hash of their key. All bytes are in one buffer, so a change needs
+/// no allocation. If a key changes again, its old bytes may stay in the buffer; they still count
+/// towards the size.
 #[derive(Clone, Debug, Default)]
 struct HashedChanges {
     index: KeyIndex,
@@ -59,8 +59,8 @@ impl HashedChanges {
         }
     }
 
-    /// Adds all changes of `over`. It looks up a group of keys before it sets their values, so that
-    /// the memory accesses overlap.
+    /// Adds all changes of `over`. It first looks up a group of keys and then sets their values, so
+    /// that the memory accesses of the lookups overlap.
     fn add_all(&mut self, over: &Self) {
         for pairs in over.index.pairs().chunks(SET_AT_ONCE) {
             let alike = pairs.iter().filter(|(hash, _)| self.index.has_alike(*hash));
@@ -106,8 +106,8 @@ impl SpaceChanges {
         }
     }
 
-    /// Moves all changes of `over` into `self`. `over` is empty afterwards and keeps memory for
-    /// later changes.
+    /// Moves all changes of `over` into `self`. `over` is empty afterwards, but keeps its memory
+    /// for later changes.
     fn merge_from(&mut self, over: &mut Self) {
         match (&mut *self, over) {
             (below, over) if below.is_empty() && !below.has_more_memory(over) => {
@@ -136,8 +136,8 @@ impl SpaceChanges {
         }
     }
 
-    /// Returns whether both change sets are found by hash and `self` has memory for more changes
-    /// than `other`.
+    /// Returns whether both store their changes by hash and `self` has memory for more changes than
+    /// `other`.
     fn has_more_memory(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Hashed(this), Self::Hashed(other)) => {
@@ -192,8 +192,8 @@ impl ChangeSet {
         changes.set(key, value);
     }
 
-    /// Moves all changes of `over` into `self`. `over` is empty afterwards and keeps memory for
-    /// later changes.
+    /// Moves all changes of `over` into `self`. `over` is empty afterwards, but keeps its memory
+    /// for later changes.
     pub(crate) fn merge(&mut self, over: &mut Self) {
         self.bytes += std::mem::take(&mut over.bytes);
         for (space, pairs) in &mut over.spaces {
@@ -333,8 +333,8 @@ impl Layer for PendingChanges {
     }
 }
 
-/// Sorts `pairs` by key. The eight bytes after the prefix that all keys share are compared first,
-/// because most keys differ in them and they can be compared without reading the keys from memory.
+/// Sorts `pairs` by key. It first compares the eight bytes after the prefix that all keys share.
+/// Most keys differ in these bytes, and comparing them needs no access to the keys in memory.
 fn in_order(pairs: &[(u64, PairSpan)], bytes: &[u8]) -> Vec<PairSpan> {
     let common = pairs.first().map_or(0, |(_, first)| {
         let first = first.key(bytes);

@@ -147,8 +147,8 @@ fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
 /// The threads that run commits in parallel to the fold.
 #[derive(Default)]
 pub(crate) struct CommitThreads {
-    /// The maximum number of commits that run at the same time on threads of their own. It is 0 as
-    /// long as the engine has no threads. In this case the caller that waits for a commit runs it.
+    /// The maximum number of commits that run at the same time on threads of their own. It is 0
+    /// until the engine starts its threads; the caller that waits for a commit then runs it.
     most: AtomicUsize,
     running: Arc<AtomicUsize>,
 }
@@ -213,8 +213,7 @@ impl PendingCommit {
     pub(crate) fn wait(mut self) -> Result<CommitOutcome, StoreError> {
         match self.execution.take() {
             Some(Execution::Thread(thread)) => thread.join().unwrap_or_else(|_| {
-                // It is not known whether the commit is durable. Committing the same changes again
-                // does no harm.
+                // The commit may be durable or not. Committing the same changes again does no harm.
                 Err(StoreError::Io("a commit panicked".into()))
             }),
             Some(Execution::OnWait(commit)) => commit.run(),
@@ -226,15 +225,14 @@ impl PendingCommit {
 impl Drop for PendingCommit {
     fn drop(&mut self) {
         if let Some(Execution::Thread(thread)) = self.execution.take() {
-            // The result is ignored, because the code that opens the state next reads what was
-            // committed.
+            // The result is ignored: the next reader of the state sees what was committed.
             let _ = thread.join();
         }
     }
 }
 
-/// The commits of one shard: the one in progress, the last durable one, and those that
-/// are not published to readers yet.
+/// The commits of one shard: the one in progress, the last durable one, and those that readers do
+/// not see yet.
 pub(crate) struct CommitPipeline {
     /// The threads that run commits in parallel to the fold; `None` if the fold runs each commit
     /// itself.
@@ -270,8 +268,8 @@ impl CommitPipeline {
         }
     }
 
-    /// Returns whether these are the commits of a shard that serves the engine, and not those of a
-    /// fold for a determinism check or a verification.
+    /// Returns whether this shard serves the engine. It does not if it belongs to a fold for a
+    /// determinism check or a verification.
     pub(crate) fn is_live(&self) -> bool {
         self.committers.is_some()
     }
@@ -291,8 +289,8 @@ impl CommitPipeline {
         now.saturating_sub(self.last)
     }
 
-    /// Returns the next offset that the last commit contains, whether it is durable or in progress
-    /// or neither.
+    /// Returns the next offset that the newest commit contains. That commit may be in progress, and
+    /// need not be durable.
     pub(crate) fn in_commit(&self) -> Offset {
         self.in_commit.max(self.committed.0)
     }
@@ -317,8 +315,9 @@ impl CommitPipeline {
         commit.run()
     }
 
-    /// Begins `commit` in parallel to the fold and returns `None`. If it cannot run in parallel, it
-    /// runs on the caller's thread, and its result is returned. No other commit may be in progress.
+    /// Begins `commit` in parallel to the fold and returns `None`. If no thread is free, it runs
+    /// the commit on the caller's thread and returns the result. No other commit of the shard may
+    /// be in progress.
     pub(crate) fn begin(
         &mut self,
         commit: Commit,

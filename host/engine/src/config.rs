@@ -10,13 +10,12 @@ use sha2::{Digest, Sha256};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
-    /// The number of threads that fold; 0 means one per core. The same number of extra
-    /// threads, at a lower priority, fold only projections that use much fuel or are
+    /// The number of threads that fold; 0 means one per core. The engine starts the same number of
+    /// extra threads with a lower priority. These fold only projections that use much fuel or are
     /// new, so that slow plugins cannot delay the others.
     pub threads: usize,
-    /// The maximum number of events in one call of a plugin. A batch contains all
-    /// events that are waiting, up to this number: few when the projection is up to
-    /// date, many when it catches up.
+    /// The maximum number of events in one call of a plugin. A call contains all events that are
+    /// waiting, up to this number: few if the projection is up to date, many while it catches up.
     pub batch_events_max: usize,
     /// The maximum size of the events in one call of a plugin, in bytes.
     pub batch_bytes_max: usize,
@@ -26,13 +25,13 @@ pub struct EngineConfig {
     /// if a timer or the retention of a row is due. 1 ends each call at the next tick.
     /// The tables are the same with any value.
     pub batch_ticks_max: usize,
-    /// The fuel limit of one event, about one unit per WebAssembly instruction. A batch
-    /// gets half as much for all its events. If that is not enough, the batch is split,
-    /// down to single events with the full limit, so whether an event exceeds the limit
-    /// does not depend on its batch.
+    /// The fuel limit of one event, about one unit per WebAssembly instruction. A batch with
+    /// several events gets half of this limit for all of them together. If that is not enough, the
+    /// batch is split into smaller ones, down to single events with the full limit. So whether an
+    /// event exceeds the limit does not depend on its batch.
     pub fuel_event: u64,
-    /// The longest time between commits while a projection catches up, in milliseconds.
-    /// The next commit also waits until the previous one has ended.
+    /// The longest time between commits while a projection catches up, in milliseconds. A commit
+    /// also waits until the one before it has ended.
     pub commit_ms: u64,
     /// The maximum number of changed bytes between commits while a projection catches
     /// up. While the previous commit is in progress, four times as many are allowed.
@@ -42,15 +41,14 @@ pub struct EngineConfig {
     /// are folded again from the log, and reads wait for that. 0 syncs every commit.
     /// Default 1,000.
     pub sync_ms: u64,
-    /// The maximum number of events and commits of a shard without a sync. If there are
-    /// more, the shard syncs at once. This limits how long reads wait after a crash.
-    /// Default 16,384.
+    /// The maximum number of events and commits of a shard without a sync. At this number the shard
+    /// syncs at once. This limits how long reads wait after a crash. Default 16,384.
     pub unsynced_events_max: u64,
-    /// How far an event's time may be ahead of its append time, in seconds, and still
-    /// move the watermark. In Kafka topics of type `CreateTime`, the time is compared
-    /// with the events before it instead, and it moves the watermark if the next 5
-    /// events are as far ahead. An event that is further ahead is applied; the status
-    /// counts it and shows the latest one.
+    /// How far an event's time may be ahead of its append time, in seconds, and still move the
+    /// watermark. In Kafka topics of type `CreateTime`, the time is compared with the times of
+    /// earlier events instead. There, an event that is further ahead moves the watermark only if
+    /// the next 5 events are as far ahead. Every event is applied; the status counts the events
+    /// that are too far ahead and shows the latest one.
     pub ahead_max_s: u64,
     /// The maximum number of emitted events of one projection that are not in the log
     /// yet. At this number, the projection stops folding until the log has accepted
@@ -59,16 +57,16 @@ pub struct EngineConfig {
     /// The maximum number of events per second that one projection may emit into the
     /// log, all its partitions together. Further events wait in its outbox.
     pub emit_per_s_max: u64,
-    /// The maximum emit depth of an emitted event (the extension attribute
-    /// `lanterndepth`). If an event makes the plugin emit a deeper one, it is parked. A
-    /// manifest's `cycle-depth-max` can lower this limit.
+    /// The maximum emit depth of an emitted event (the extension attribute `lanterndepth`). If a
+    /// plugin emits a deeper event, the event that caused it is parked. A manifest's
+    /// `cycle-depth-max` can lower this limit.
     pub emit_depth_max: u32,
-    /// The maximum size of an emitted event, in bytes. If an event makes the plugin
-    /// emit a larger one, it is parked.
+    /// The maximum size of an emitted event, in bytes. If a plugin emits a larger event, the event
+    /// that caused it is parked.
     pub emit_bytes_max: usize,
-    /// To detect plugins that are not deterministic, one live batch in this number is
-    /// folded a second time, by a fresh instance over the same state, and the results
-    /// are compared. 0 turns this off.
+    /// How often live batches are checked for plugins that are not deterministic. One live batch in
+    /// this number is folded a second time, by a fresh instance over the same state, and the
+    /// results are compared. 0 turns this off.
     pub second_fold_every: u64,
     /// Whether a projection halts if the second fold of a batch gives a different
     /// result.
@@ -88,8 +86,8 @@ pub struct EngineConfig {
     pub scan_bytes_max: usize,
     /// The maximum number of timers that are set in a shard.
     pub timers_max: u64,
-    /// The maximum number of parked events of a shard. One more halts the projection.
-    /// Unreadable records of unknown type do not count.
+    /// The maximum number of parked events of a shard. One more halts the projection. Unreadable
+    /// records whose type is unknown do not count.
     pub parked_max: u64,
     /// The maximum number of consecutive events that are parked. One more halts the
     /// projection, because the plugin probably fails on every event.
@@ -104,8 +102,8 @@ pub struct EngineConfig {
     pub log_lines_max: usize,
     /// The number of events of the log that the determinism check of an upload folds.
     pub check_events: usize,
-    /// The maximum fuel that one fold of the determinism check may use. If a plugin uses
-    /// more, it is checked with fewer events, and refused if they would be fewer than 100.
+    /// The maximum fuel that one fold of the determinism check may use. A plugin that uses more is
+    /// checked with fewer events. If fewer than 100 events are left, it is refused.
     pub check_fuel: u64,
     /// The wait after the first fault of the host (a full disk, a log that cannot be
     /// read), in milliseconds. Each further fault doubles it, up to
@@ -121,8 +119,8 @@ impl EngineConfig {
         i64::try_from(self.ahead_max_s.saturating_mul(1_000_000)).unwrap_or(i64::MAX)
     }
 
-    /// Returns a number that identifies the limits on which it depends whether an event is parked;
-    /// never 0. If these limits change, the same log may fold to another state.
+    /// Returns a number that identifies the limits that decide whether an event is parked; never 0.
+    /// If one of these limits changes, the same log may fold to another state.
     pub(crate) fn limits(&self) -> u64 {
         let deciding = [
             self.fuel_event,

@@ -25,11 +25,11 @@ const VARIED_SEED: u64 = 4;
 pub(crate) const VARIED_EVENTS_MAX: usize = 1_024;
 /// If instances are dropped, the first are dropped after about one step in this number.
 pub(crate) const DROP_EVERY: u64 = 3;
-/// After this many dropped instances, instances are dropped a little less often. To start an
-/// interpreter takes as much fuel as hundreds of events.
+/// Each time this many instances were dropped, instances are dropped a little less often. Starting
+/// an interpreter takes as much fuel as hundreds of events.
 const DROPS_AT_FIRST: u64 = 8;
-/// A plugin is refused if the determinism check runs out of fuel within twice this number of
-/// events.
+/// Half of the events that the fuel of the determinism check must be enough for. If it is not
+/// enough for twice this number, the plugin is refused.
 const CHECKED_EVENTS_MIN: usize = 100;
 
 /// Options for a fold. The result must be the same for all options.
@@ -37,8 +37,8 @@ const CHECKED_EVENTS_MIN: usize = 100;
 pub struct FoldOptions {
     /// The maximum number of events in one call of the plugin.
     pub batch_events: usize,
-    /// If set, the plugin's instance is dropped after about one step in three, and less and less
-    /// often after that. The value is the seed that decides after which steps.
+    /// If set, the plugin's instance is dropped after about one step in three, and less often as
+    /// the fold goes on. The value is the seed that decides after which steps.
     pub drop_instances: Option<u64>,
     /// Whether the size of each batch is chosen from 1, 7, 64 and 1,024 events, up to
     /// `batch_events`. The seed in `drop_instances` decides which size; without a seed the sizes do
@@ -203,9 +203,9 @@ pub(crate) fn fold_within(
         let limits =
             StepLimits { now: Duration::ZERO, before: None, batch_events: Some(batch_events) };
         match shard.step(log, &limits) {
-            // `Idle` means that the whole log is folded. `Wait` would mean that a read is pending,
-            // which does not happen here, because every caller folds an `EventList`, whose reads
-            // are never pending.
+            // `Idle` means that the whole log is folded. `Wait` means that a read of the log is
+            // pending. That does not happen here: every caller folds an `EventList`, which is in
+            // memory.
             Ok(StepOutcome::Idle | StepOutcome::Wait) => break,
             Ok(StepOutcome::More) => {}
             Err(StopReason::Halt(reason)) => {
@@ -214,8 +214,8 @@ pub(crate) fn fold_within(
             }
             Err(StopReason::Fault(reason)) => {
                 let spent = fuel_max.is_some_and(|most| shard.runner.usage.fuel > most);
-                // If the plugin used too much fuel, the plugin is the reason; all other faults are
-                // faults of the machine.
+                // If the fuel was used up, the plugin is the cause. Every other fault is a fault of
+                // the machine.
                 return Err(match spent {
                     true => FoldError::Spent { next: shard.state.meta.next, reason },
                     false => EngineError::Host(reason).into(),
@@ -271,8 +271,10 @@ pub fn sample(
 
 /// Checks whether a plugin is deterministic. It folds each partition of a sample with batches of
 /// 1,000, 7 and 1 events, with and without dropped instances, and compares the results. Returns the
-/// number of events in these folds. A plugin that uses much fuel is checked with fewer events than
-/// the sample has: with half of those that [`EngineConfig::check_fuel`] is enough for.
+/// number of events in these folds.
+///
+/// If [`EngineConfig::check_fuel`] is not enough for the whole sample, the plugin is checked with
+/// half of the events that it is enough for.
 ///
 /// # Errors
 /// Returns [`EngineError::Nondeterministic`] with the first difference, or an error of [`fold`].
@@ -319,9 +321,9 @@ fn compare(
     let others = [
         (7, Some(1), "in batches of 7 instead of 1,000, with instances dropped in between"),
         (1_000, Some(2), "a second time, with instances dropped in between"),
-        // No instance is dropped in this fold. Some plugins deviate only after many calls of one
-        // instance. In a small sample, an instance may not get that many calls before it is
-        // dropped.
+        // No instance is dropped in this fold, because some plugins deviate only after many calls
+        // of one instance. In a small sample with dropped instances, none might get that many
+        // calls.
         (1, None, "one by one on one instance instead of in batches of 1,000"),
     ];
     for (batch_events, drops, how) in others {
@@ -354,8 +356,8 @@ pub fn fold_again(
     same(plugin, first, &again, log.len(), how)
 }
 
-/// Returns an error if `other` differs from `first`. Both are folds of the same `events` events;
-/// `how` describes how `other` was folded.
+/// Compares two folds of the same `events` events, and returns an error if they differ. `how`
+/// describes how `other` was folded.
 fn same(
     plugin: &Arc<dyn Plugin>,
     first: &FoldResult,
@@ -369,8 +371,7 @@ fn same(
     Err(EngineError::Nondeterministic(Box::new(difference)))
 }
 
-/// Returns the first difference between two folds. Contains the space, the key and both values, as
-/// text.
+/// Returns the first difference between two folds as text: the space, the key and both values.
 fn difference(
     plugin: &Arc<dyn Plugin>,
     first: &FoldResult,
@@ -441,7 +442,7 @@ pub(crate) fn next_pattern(seed: u64) -> u64 {
 /// Returns the size of a batch, chosen by a number of the sequence of [`next_pattern`].
 pub(crate) fn varied_batch(pattern: u64) -> usize {
     const MOST: usize = VARIED_EVENTS_MAX;
-    // These bits of the number do not decide which instances are dropped. Most batches are large,
-    // because small ones take the most time.
+    // These bits of the number do not also decide which instances are dropped. Most batches are
+    // large, because small ones take more time.
     [1, 7, 64, MOST, MOST, MOST, MOST, MOST][(pattern >> 61) as usize]
 }

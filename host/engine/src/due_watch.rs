@@ -1,20 +1,20 @@
-//! Finds timers that a call sets and that are due within its batch. A batch spans several ticks as
-//! long as nothing is due. So if a call sets such a timer, it must be repeated with fewer events.
+//! Finds timers that a call sets and that are due before the end of its batch. A batch may span
+//! several ticks only if nothing is due at them, so such a call must be repeated with fewer events.
 
 use std::collections::BTreeMap;
 
 use lantern_core::{Batch, Timestamp};
 
-/// Tracks timers that a call sets and that are due within its batch. If every batch ended
-/// at a tick, such timers would fire before later events of this batch.
+/// Tracks timers that a call sets and that are due before the end of its batch. If a batch ended at
+/// every tick, these timers would fire before the later events of the batch.
 #[derive(Default)]
 pub(crate) struct DueWatch {
     /// The watermark at the batch's last event.
     last: Timestamp,
     /// For each key, the index of the event that set the timer, and the timer's due time.
     set: BTreeMap<String, (usize, Timestamp)>,
-    /// The due time of a timer that should have fired before the call set or cancelled it again. If
-    /// there are several, it is the earliest.
+    /// The earliest due time of the timers that should have fired before the call set or cancelled
+    /// them again.
     missed: Option<Timestamp>,
     /// The time of the first timer or expiry of a row that the call set.
     pub(crate) earliest: Timestamp,
@@ -44,8 +44,7 @@ impl DueWatch {
         }
     }
 
-    /// Returns the due time of a timer that should have fired within the batch. If there are
-    /// several, it is the earliest.
+    /// Returns the earliest due time of the timers that should have fired within the batch.
     pub(crate) fn missed(&self) -> Option<Timestamp> {
         let left = self.set.values().map(|(_, due)| *due);
         left.chain(self.missed).min()

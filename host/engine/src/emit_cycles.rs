@@ -1,6 +1,6 @@
 //! Finds cycles of projections. In a cycle, each projection emits an event type to which the next
-//! one subscribes. A cycle could run without end, so it is refused unless every manifest in it sets
-//! `cycle-depth-max`.
+//! one subscribes. A cycle could run without end. So it is allowed only if every manifest in it
+//! sets `cycle-depth-max`.
 
 use std::collections::VecDeque;
 
@@ -34,9 +34,10 @@ impl ProjectionNode {
 }
 
 impl Engine {
-    /// Checks that a version of `projection` with `manifest` completes no cycle, except one that
-    /// every manifest in it allows. The check includes the active versions of other projections. If
-    /// `upcoming` is set, it also includes their versions that backfill or are ready.
+    /// Checks that a version of `projection` with `manifest` does not complete a forbidden cycle. A
+    /// cycle is allowed if every manifest in it allows it. The check includes the active versions
+    /// of other projections. If `upcoming` is set, it also includes their versions that backfill or
+    /// are ready.
     ///
     /// # Errors
     /// Returns [`EngineError::Cycle`], which names the cycle.
@@ -62,8 +63,8 @@ impl Engine {
     }
 }
 
-/// Returns the manifests of those versions of a projection that the check includes: the active one
-/// and, with `upcoming`, those that backfill or are ready.
+/// Returns the manifests of a projection that the check includes: that of the active version and,
+/// if `upcoming` is set, those of versions that backfill or are ready.
 fn counted(record: &ProjectionRecord, upcoming: bool) -> impl Iterator<Item = &Manifest> {
     let counts = move |state: VersionState| match state {
         VersionState::Active => true,
@@ -73,8 +74,8 @@ fn counted(record: &ProjectionRecord, upcoming: bool) -> impl Iterator<Item = &M
     record.versions.iter().filter(move |v| counts(v.state)).map(|v| &v.manifest)
 }
 
-/// Returns the first cycle through node 0 that a manifest in it does not allow, as text; `None` if
-/// there is no such cycle.
+/// Returns the first forbidden cycle through node 0, as text; `None` if there is none. A cycle is
+/// forbidden if a manifest in it does not allow cycles.
 fn find_forbidden_cycle(nodes: &[ProjectionNode]) -> Option<String> {
     (0..nodes.len()).filter(|&index| !nodes[index].allows).find_map(|index| {
         let mut cycle = path(nodes, 0, index)?;

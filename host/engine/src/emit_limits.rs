@@ -1,6 +1,6 @@
-//! Defines the limits for emitted events. They ensure that every log can store an emitted event and
-//! read it back. Kafka topics have the same limits for the events of other producers. An emitted
-//! event over these limits would be read back as an unreadable record.
+//! Defines the limits for emitted events, which ensure that every log can store an emitted event
+//! and read it back. Records of other producers in Kafka topics have the same limits. An emitted
+//! event over a limit would be read back as an unreadable record.
 
 use lantern_core::{NewEvent, Timestamp};
 use serde::de::IgnoredAny;

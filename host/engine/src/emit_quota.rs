@@ -14,17 +14,17 @@ pub(crate) struct EmitQuota(Mutex<TokenBucket>);
 struct TokenBucket {
     /// How many events could be appended at the time `at`.
     events: f64,
-    /// The time at which `events` was calculated. `None` if the bucket has not been used yet and is
+    /// The time for which `events` was calculated. `None` before the first use, when the bucket is
     /// full.
     at: Option<Duration>,
 }
 
 impl EmitQuota {
-    /// Takes up to `requested` events from the bucket, into which `per_s` events per second flow
-    /// until `now`. Returns how many events may be appended, which is at least one.
+    /// Takes up to `requested` events from the bucket, which is refilled with `per_s` events per
+    /// second until `now`. Returns how many events may be appended, at least one.
     ///
     /// # Errors
-    /// Returns the time until events may be appended.
+    /// Returns the time to wait until events may be appended.
     #[expect(
         clippy::cast_precision_loss,
         clippy::cast_possible_truncation,

@@ -24,8 +24,8 @@ pub struct Engine {
     pub(crate) ports: Ports,
     pub(crate) registry: Registry,
     pub(crate) scheduler: Scheduler,
-    /// Locked during every change of the catalogue. A thread that also locks shards must lock this
-    /// first.
+    /// Locked during every change of the catalogue. A thread that needs this lock and locks of
+    /// shards must take this one first.
     pub(crate) lifecycle: Mutex<()>,
     /// Whether a verification is running. Only one may run at a time.
     pub(crate) verifying: AtomicBool,
@@ -36,9 +36,10 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Creates an engine. It reads the catalogue and opens every shard's state, but folds nothing
-    /// before [`Engine::start`]. A shard with a damaged state is halted with the reason. A state
-    /// that cannot be opened for another reason is tried again. The other shards are not affected.
+    /// Creates an engine. It reads the catalogue and opens every shard's state. It folds nothing
+    /// before [`Engine::start`]. If the state of a shard is damaged, the shard is halted with the
+    /// reason. If the state cannot be opened for another reason, opening is tried again later. The
+    /// other shards are not affected.
     ///
     /// # Errors
     /// Returns [`EngineError::Store`] if the catalogue cannot be read.

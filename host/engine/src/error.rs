@@ -29,8 +29,8 @@ pub struct Nondeterminism {
     pub right: String,
 }
 
-/// Why a version was not activated: at the same offset, the active version has applied events that
-/// this version has not.
+/// Why a version was not activated: it has parked events that the active version has applied. Both
+/// versions had the same next offset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ActivationRefused {
     /// The name of the projection.
@@ -41,8 +41,8 @@ pub struct ActivationRefused {
     pub active: VersionId,
     /// How many events and timers failed in the version and not in the active version.
     pub failed: u64,
-    /// How many events the active version has applied that wait in the version behind a failed
-    /// event of their subject.
+    /// How many of the events in question wait behind a failed event of their subject: the active
+    /// version has applied them.
     pub waiting: u64,
     /// The first event or timer that failed: its partition, its offset and the reason.
     pub first: Option<(u32, u64, String)>,
@@ -181,8 +181,8 @@ pub enum EngineError {
     /// The active version has applied events that the version to be activated has not applied.
     #[error("{0}")]
     AppliesLess(Box<ActivationRefused>),
-    /// After a crash, readers must wait until the events whose results they may have seen are
-    /// folded again.
+    /// A crash has undone commits that readers may have seen. Reads wait until the events of these
+    /// commits are folded again.
     #[error(transparent)]
     Recovering(#[from] Recovering),
     /// The engine is shutting down.

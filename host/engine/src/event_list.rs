@@ -60,8 +60,8 @@ impl EventList {
         Self { partition, chunks }
     }
 
-    /// Creates a list from the chunks of `log` that contain the first `events` events that match
-    /// `types`.
+    /// Creates a list of the first events of `log` that match `types`. It keeps the whole chunks
+    /// that contain the first `events` of them.
     pub(crate) fn sample(
         log: &dyn Log,
         partition: PartitionId,

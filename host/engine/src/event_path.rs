@@ -54,8 +54,8 @@ pub enum EventOutcome {
         /// How often it was tried.
         attempts: u32,
     },
-    /// It has applied the event, or parked it and then dropped it: a drop of parked events
-    /// selected it.
+    /// The version has applied the event, or has parked it and dropped it later by a drop that
+    /// selected several parked events.
     AppliedOrDropped {
         /// The next offset at the drop.
         at: Offset,

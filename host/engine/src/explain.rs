@@ -1,8 +1,8 @@
 //! Explains a row: which events, timers and expiries have changed it.
 //!
-//! The log is folded again in a scratch state, as a verification does, and each change of
-//! the row is recorded. The live shards are only read. Newer changes can be shown before
-//! the fold ends: the change log contains the commits that changed the row.
+//! The log is folded again in a scratch state, as a verification does, and each change of the row
+//! is recorded. The live shards are only read. The newest changes can be shown before that fold
+//! ends, because the change log contains the commits that changed the row.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -142,8 +142,8 @@ impl Explanation {
         self.build.manifest.tables.get(self.table.0 as usize)
     }
 
-    /// The newest commits in the change log that changed the row, newest first in each
-    /// partition, at most `limit` of each.
+    /// Returns the newest commits in the change log that changed the row: at most `limit` of each
+    /// partition, newest first.
     ///
     /// # Errors
     /// [`EngineError::Store`] if the change log cannot be read.
@@ -203,13 +203,13 @@ impl Explanation {
         changes.del.binary_search(key).is_ok().then_some(None)
     }
 
-    /// Folds every partition, and returns the newest changes of the row. `pace` is called
-    /// between steps. It may block, and ends the work with an error that gives the reason;
-    /// the result then contains what was found until then.
+    /// Folds every partition, and returns the newest changes of the row. `pace` is called between
+    /// steps, and may block. If it returns an error, the fold ends. The result then contains the
+    /// changes that were found so far, and the error as the reason.
     ///
     /// # Errors
-    /// [`EngineError::Plugin`] or [`EngineError::Host`] if the plugin cannot be loaded, or
-    /// an error of the log or the store.
+    /// [`EngineError::Plugin`] or [`EngineError::Host`] if the plugin cannot be loaded, or an error
+    /// of the log or the store.
     pub fn run(&self, pace: ExplainPace<'_>) -> Result<ExplainedRow, EngineError> {
         let plugin = self.engine.plugin_of(&self.build)?;
         let mut explained = ExplainedRow::default();
@@ -276,9 +276,9 @@ impl Explanation {
         Ok(kept)
     }
 
-    /// Merges the changes of all partitions by the append time of their events, and reads
-    /// these events. `pace` is called before each read. If it returns a reason to end, the changes
-    /// that were found until then are returned with this reason.
+    /// Merges the changes of all partitions by the append time of their events, and reads these
+    /// events. `pace` is called before each read. If it returns an error, the merge ends. The
+    /// result then contains the changes that were found so far, and the error as the reason.
     fn newest_first(
         &self,
         mut shards: Vec<VecDeque<RowChange>>,
@@ -304,8 +304,8 @@ impl Explanation {
         Ok((merged, None))
     }
 
-    /// The newest of `changes`, with its event and the time by which changes of several
-    /// partitions are ordered.
+    /// Returns the newest of `changes`, with its event and the time that orders changes of several
+    /// partitions.
     fn next_newest(
         &self,
         changes: &mut VecDeque<RowChange>,

@@ -40,8 +40,8 @@ impl KeyIndex {
         self.slots.find(hash, same).map(|(_, index)| *index as usize)
     }
 
-    /// Returns whether the index may contain a pair whose key has this hash. It may return `true`
-    /// although there is no such pair.
+    /// Returns whether the index may contain a pair whose key has this hash. `false` is certain;
+    /// `true` is not.
     pub(crate) fn has_alike(&self, hash: u64) -> bool {
         self.slots.find(hash, |(part, _)| *part == half(hash)).is_some()
     }

@@ -1,5 +1,5 @@
-//! Reads through layers of changes. The top layer contains the writes of a call, the next ones the
-//! changes that are applied and not committed yet. Below them is the committed state.
+//! Reads through layers of changes. The top layer contains the writes of a call. The layers below
+//! contain changes that are applied but not committed yet. At the bottom is the committed state.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, btree_map};
@@ -62,8 +62,8 @@ pub(crate) enum SpaceLookup<'a> {
 }
 
 impl<'a> SpaceLookup<'a> {
-    /// Returns the change to `key`, whose hash is `hash`. It is `Some(None)` if the key is deleted,
-    /// and `None` if the key is unchanged.
+    /// Returns the change to `key`, whose hash is `hash`: `Some(None)` if the change deletes the
+    /// key, `None` if there is no change.
     #[inline]
     pub(crate) fn find(self, hash: u64, key: &[u8]) -> Option<Option<&'a [u8]>> {
         match self {
@@ -115,9 +115,11 @@ pub(crate) fn get_many(
     if unknown { store.get_many(space, keys, values) } else { Ok(()) }
 }
 
-/// Returns up to `limit` pairs of `range` in key order; the last pairs first if `reverse` is set.
-/// The changes of `layers` (topmost first) replace pairs of the store. The time does not grow with
-/// the number of changes in the layers, except with that of deleted keys within the range.
+/// Returns up to `limit` pairs of `range` in key order, or in reverse order if `reverse` is set.
+/// The changes of `layers` (topmost first) replace pairs of the store.
+///
+/// The time does not grow with the number of changes in the layers. It grows with the number of
+/// deleted keys within the range.
 pub(crate) fn scan(
     layers: &[&dyn Layer],
     store: &dyn ReadStore,
@@ -202,7 +204,7 @@ impl<'a> MergedChanges<'a> {
 }
 
 /// The pairs of the store, in order. They are read in pages, because layers may delete any number
-/// of these keys.
+/// of them and more must then be read.
 struct StoredPages<'a> {
     store: &'a dyn ReadStore,
     space: Space,
@@ -259,9 +261,8 @@ mod tests {
     use super::*;
     use crate::change_set::ChangeSet;
 
-    /// Compares scans with the merged map, in both directions and with every limit. It does this
-    /// for every combination in which five keys can be set or deleted in the store and in two
-    /// layers.
+    /// Compares scans with a scan of the merged map, in both directions and with every limit. Five
+    /// keys are set or deleted in the store and in two layers, in every combination.
     #[test]
     fn a_scan_through_layers_equals_a_scan_of_the_merged_map() {
         let key = |i: u32| vec![b'a' + u8::try_from(i).expect("small")];

@@ -43,9 +43,9 @@ pub struct Upload {
 }
 
 impl Upload {
-    /// Creates an upload without parameters and under the manifest's name. It includes the
-    /// determinism check. The version becomes active unless it has parked events that the active
-    /// version has applied.
+    /// Creates an upload without parameters and under the manifest's name. The determinism check
+    /// runs. The version becomes active unless it has parked events that the active version has
+    /// applied.
     #[must_use]
     pub fn new(plugin: Arc<dyn Plugin>, sha256: impl Into<String>) -> Self {
         let (sha256, parameters, name) = (sha256.into(), String::new(), None);
@@ -60,7 +60,7 @@ impl Upload {
 pub fn version_id(sha256: &str, parameters: &str, source: Option<&VersionSource>) -> VersionId {
     let mut hash = Sha256::new();
     if let Some(VersionSource { name, text, .. }) = source {
-        // No SHA-256 in hexadecimal begins with this text, so this id differs from the ids
+        // No SHA-256 in hexadecimal begins with the text `source`. So this id differs from the ids
         // of all versions without source code.
         hash.update(format!("source {} {} ", name.len(), text.len()));
         hash.update(name);
@@ -87,11 +87,13 @@ impl Engine {
         Ok(record)
     }
 
-    /// Creates a version from `upload` and folds the log with it in the background; the
-    /// active version continues to serve readers. The same plugin with the same parameters
-    /// and the same source code is the same version. If it exists already, nothing changes,
-    /// except that [`Activation::Forced`] activates a version whose activation was refused,
-    /// or that has not caught up yet (as soon as it has).
+    /// Creates a version from `upload` and folds the log with it in the background. Meanwhile the
+    /// active version continues to serve readers.
+    ///
+    /// The same plugin with the same parameters and the same source code is the same version. If
+    /// this version exists already, nothing changes, with one exception: [`Activation::Forced`]
+    /// activates a version whose activation was refused, and one that has not caught up yet as soon
+    /// as it has.
     ///
     /// # Errors
     /// Returns [`EngineError::Manifest`], [`EngineError::Nondeterministic`],
@@ -167,14 +169,14 @@ impl Engine {
         Ok(uploaded)
     }
 
-    /// Activates `version`. It folds events up to the next offset of the active version, and then
-    /// switches readers to it in one step. With `force`, `version` is activated even if it has
-    /// parked events that the active version has applied.
+    /// Activates `version`. First `version` folds events up to the next offset of the active
+    /// version. Then readers are switched to it in one step. With `force`, it is activated even if
+    /// it has parked events that the active version has applied.
     ///
     /// # Errors
     /// Returns [`EngineError::NotReady`] if `version` has not caught up,
-    /// [`EngineError::AppliesLess`], [`EngineError::Halted`], or the error of a store. If there is
-    /// an error, the active version stays active.
+    /// [`EngineError::AppliesLess`], [`EngineError::Halted`], or the error of a store. On an error,
+    /// the active version stays active.
     pub fn activate(
         &self,
         projection: &str,
@@ -214,8 +216,8 @@ impl Engine {
         Ok(())
     }
 
-    /// Continues the folds of all versions of a projection. Versions that were halted try
-    /// again at the offset at which they stopped.
+    /// Continues the folds of all versions of a projection. Halted versions try again at the offset
+    /// at which they stopped.
     ///
     /// # Errors
     /// Returns [`EngineError::NoProjection`], or the error of the catalogue.
@@ -258,10 +260,9 @@ impl Engine {
                     handle.store.clone().map_or_else(|| self.ports.stores.open(&handle.id), Ok);
                 has_unsent(&*store?)
             };
-            // A version with unsent events is not deleted. The state is read a second time if the
-            // first read fails, because a disk error may be temporary. If the second read fails as
-            // well, the version is deleted, although unsent events may be lost: they cannot be
-            // read any more.
+            // A version with unsent events is not deleted. If the first read of the state fails,
+            // the state is read once more, because a disk error may be temporary. If that read
+            // fails too, the version is deleted: its unsent events cannot be read any more.
             if waiting().or_else(|_| waiting()).is_ok_and(|waiting| waiting) {
                 return Err(EngineError::Unsent(projection.into(), version.clone()));
             }
@@ -486,8 +487,9 @@ impl Engine {
                 Err(self.not_ready(handle))
             };
         };
-        // The timers of the old version for its next offset must have fired before the switch,
-        // because only the active version's emitted events are appended to the log.
+        // Before the switch, the old version's timers for its next offset must have fired.
+        // Afterwards the events that these timers emit would not be appended to the log, because
+        // only the active version's emitted events are.
         let halted = ahead.snapshot.lock().halted.is_some();
         let ticks = leading.as_ref().is_some_and(|leading| leading.state.watermark_due().is_some());
         if ticks && !halted {
@@ -561,8 +563,9 @@ pub(crate) fn lock_and_close(build: &VersionBuild) -> Vec<MutexGuard<'_, Option<
     guards
 }
 
-/// Copies to the new version the offsets from which the old version appends its emitted events.
-/// After a rebuild, the old version may not have reached these offsets yet.
+/// Copies to the new version the offsets from which the old version sends its emitted events. A
+/// rebuilt version may not have reached these offsets yet: the events that it emitted before them
+/// are already in the log.
 fn transfer_unsent(
     record: &mut ProjectionRecord,
     old: Option<&VersionBuild>,

@@ -1,4 +1,4 @@
-//! Checks that the log is still the one from which a state was folded. An offset alone does not
+//! Checks that the log is still the one that a state was folded from. An offset alone does not
 //! prove this: a log that was recreated or restored has other events at the same offsets.
 
 use lantern_core::{Log, Offset};
@@ -15,8 +15,8 @@ pub(crate) fn check_history(state: &mut ShardState, log: &dyn Log) -> Result<(),
     check_incarnation(state, log)
 }
 
-/// Checks that the log was not restored from a copy after the shard had folded later events. In
-/// that case it has other events at offsets that the shard has already folded.
+/// Checks that the log was not restored from a backup that is older than the shard's state. Such a
+/// log has other events at offsets that the shard has already folded.
 fn check_incarnation(state: &ShardState, log: &dyn Log) -> Result<(), StopReason> {
     let (was, next) = (state.meta.incarnation, state.meta.next);
     match log.incarnation_at(state.id.partition, next) {

@@ -1,23 +1,24 @@
-//! Determines the *log time* of a shard: the highest event time so far, without events that are too
-//! far in the future. The watermark follows from it. Which events move the log time depends on the
-//! log alone.
+//! Determines the *log time* of a shard, from which the watermark follows: the highest event time
+//! so far, without events that are too far in the future. Which events move the log time depends on
+//! the log alone.
 //!
-//! One event far in the future must not make all later events late. The embedded log and Kafka
-//! topics of type `LogAppendTime` have append times. There, an event moves the log time if its own
-//! time is at most `engine.ahead_max_s` ahead of its append time. Kafka topics of type `CreateTime`
-//! have no append times, only times of the producers' clocks. There, an event that is more than
-//! `engine.ahead_max_s` ahead of the log time is a *jump*: at first it does not move the log time.
-//! If the next [`CONFIRMATIONS`] events are jumps as well, the log time moves to the earliest of
-//! these jumps.
+//! One event far in the future must not make all later events late. The rule depends on the log:
+//!
+//! * The embedded log and Kafka topics of type `LogAppendTime` have append times. An event moves
+//!   the log time if its own time is at most `engine.ahead_max_s` ahead of its append time.
+//! * Kafka topics of type `CreateTime` have only times of the producers' clocks. An event that is
+//!   more than `engine.ahead_max_s` ahead of the log time is a *jump*. A jump does not move the log
+//!   time at first. If the next [`CONFIRMATIONS`] events are jumps as well, the log time moves to
+//!   the earliest of these jumps.
 //!
 //! A heartbeat moves the log time to its own append time at most. If the log's clock was ahead and
-//! was set back, the log time is set back too. Otherwise all events would be late until the clock
-//! reached its earlier value again.
+//! was set back, a heartbeat sets the log time back too. Otherwise all events would be late until
+//! the clock reached its earlier value again.
 
 use lantern_core::{AheadEvent, AheadEvents, Chunk, ShardMeta, Timestamp};
 
-/// How many further jumps must follow a jump directly in order to confirm it. This is used if the
-/// log does not know append times.
+/// How many further jumps must directly follow a jump (see the module's description) to confirm it.
+/// Jumps exist only if the log does not know append times.
 pub(crate) const CONFIRMATIONS: usize = 5;
 
 /// The log time of one shard (see the module's description), with the events on which it depends.
@@ -226,12 +227,12 @@ mod tests {
         let night = [100, 5_000, 5_001, 5_002, 5_003, 5_004];
         assert_eq!(unstamped(&night), (100, 0, None));
         assert_eq!(unstamped(&[&night[..], &[5_005]].concat()), (5_005, 0, None));
-        // An event that is ahead of all others is reported once the other events have moved the log
+        // An event far ahead of all others is reported once the later events have moved the log
         // time.
         let mixed = [100, 5_000, 99_998, 5_001, 5_002, 5_003, 5_004, 5_005];
         assert_eq!(unstamped(&mixed), (5_005, 1, Some(2)));
-        // If there are few events, the log time is behind by the number of events that confirm a
-        // jump.
+        // With few events, the log time is behind the newest event by the number of events that
+        // confirm a jump.
         let sparse: Vec<_> = (0..20).map(|n| n * 300).collect();
         assert_eq!(unstamped(&sparse), (14 * 300, 0, None));
     }

@@ -1,5 +1,5 @@
-//! Implements maintenance, which is work on shards that is done at intervals and does not depend on
-//! their steps.
+//! Implements maintenance: work on shards that runs at intervals, independently of the shards'
+//! steps.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -28,10 +28,10 @@ impl Engine {
         dropped
     }
 
-    /// Commits the next offset of each shard that has applied no event but skipped at least
-    /// `behind_min` offsets since its last durable commit. Without this, the durable offset would
-    /// not advance. Retention would keep the skipped events, and the consumer groups would show old
-    /// offsets. Returns the number of shards that committed.
+    /// Commits the next offset of shards that have applied no event since their last durable
+    /// commit, but have skipped at least `behind_min` offsets. Without this, their durable offsets
+    /// would not advance: retention would keep the skipped events, and Kafka's consumer groups
+    /// would show old offsets. Returns the number of shards that committed.
     pub fn commit_offsets(&self, behind_min: u64) -> usize {
         let now = self.ports.clock.monotonic();
         let mut committed = 0;

@@ -1,8 +1,8 @@
-//! Implements the outbox, which contains emitted events that wait to be appended to the log. The
-//! commit that contains a call also makes the events that the call emitted durable. After that they
-//! are appended to the log, and once the log has them, they are removed from the outbox. If an
-//! append is repeated after a crash, the log recognizes the events, because the id of an emitted
-//! event never changes.
+//! Implements the outbox, which contains emitted events that wait to be appended to the log. An
+//! emitted event becomes durable in the same commit as the call that emitted it. Then it is
+//! appended to the log, and once the log has it, it is removed from the outbox. If an append is
+//! repeated after a crash, the log recognizes the event as a duplicate, because the id of an
+//! emitted event never changes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -28,11 +28,12 @@ pub(crate) struct OutboxRecord {
     pub(crate) refused: String,
 }
 
-/// The first key in the outbox of events that the log has refused. The key of such an event is this
-/// value plus the event's number, so refused events come after the events that will still be sent.
-/// They stay until an operator retries or drops them. They are not stored with the parked events,
-/// because the events that caused them were applied, and because a refusal does not depend on the
-/// log's events alone.
+/// The first key in the outbox of events that the log has refused. Such an event has the key
+/// `REFUSED_FIRST` plus its number, so refused events come after the events that will still be
+/// sent. They stay until an operator retries or drops them.
+///
+/// They are not stored with the parked events for two reasons: the events that caused them were
+/// applied, and a refusal does not depend on the log's events alone.
 pub(crate) const REFUSED_FIRST: u64 = 1 << 63;
 
 /// Returns the range of keys of the events that will be sent, from number `from` on.
@@ -175,9 +176,8 @@ impl Outbox {
     }
 }
 
-/// Creates the writes with which the first commit of a new state takes over the outbox of `store`.
-/// So the emitted events are still appended after `store` is deleted. `None` if the outbox is
-/// empty.
+/// Creates the writes that copy the outbox of `store` into the first commit of a new state. So the
+/// emitted events are still appended after `store` is deleted. `None` if the outbox is empty.
 pub(crate) fn carried_over(
     store: &dyn ReadStore,
     meta: &ShardMeta,
