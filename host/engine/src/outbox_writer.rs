@@ -43,8 +43,8 @@ pub(crate) struct SendLimits<'a> {
     pub(crate) quota: &'a EmitQuota,
 }
 
-/// Returns how many of the events that the plugin emits for the next event are already in the log,
-/// because the version emitted them before a rebuild. It is all (`u64::MAX`) or none (0).
+/// Returns how many of the events that the plugin emits for the next event are in the log already,
+/// because the version emitted them before a rebuild: all (`u64::MAX`) or none (0).
 pub(crate) fn sent_by_events(state: &ShardState) -> u64 {
     if state.meta.next < state.outbox.emit_from.events { u64::MAX } else { 0 }
 }
@@ -60,9 +60,9 @@ pub(crate) fn sent_by_timers(state: &ShardState) -> u64 {
     }
 }
 
-/// Gives the emitted events their numbers. If this version is active, adds them to the outbox, each
-/// with the trace of the event that caused it. The first `sent` emitted events are not added,
-/// because the log has had them since before a rebuild.
+/// Numbers the emitted events. If this version is active, adds them to the outbox, each with the
+/// trace of the event that caused it. The first `sent` of them are not added, because the log has
+/// had them since before a rebuild.
 pub(crate) fn post(
     state: &mut ShardState,
     emitted: Vec<OutboxEvent>,
@@ -93,8 +93,8 @@ pub(crate) fn post(
     }
 }
 
-/// Removes events that the log has from the outbox. If the log refuses an event permanently, it
-/// sets this event aside.
+/// Removes from the outbox the events that are now in the log. If the log refuses an event
+/// permanently, this event is moved to the refused events.
 pub(crate) fn clear_sent(state: &mut ShardState) -> Result<(), StopReason> {
     let refused = state.outbox.sent.lock().refused.take();
     if let Some((number, reason)) = refused {
@@ -161,8 +161,8 @@ pub(crate) fn decide_refused(
     Ok(done)
 }
 
-/// Appends events to the log that are committed and not sent yet. `wake` is called when the log has
-/// answered. After each failure in a row, the wait before the next try is longer.
+/// Appends to the log the emitted events that are committed and not sent yet. `wake` is called when
+/// the log has answered. After each failure in a row, the wait before the next try is longer.
 pub(crate) fn send(
     state: &mut ShardState,
     log: &dyn Log,

@@ -23,8 +23,8 @@ pub(crate) struct Decider<'a> {
 }
 
 impl Decider<'_> {
-    /// Retries or drops the selected parked events, and stores this decision with the state.
-    /// Returns the outcome even if an error ended the work early.
+    /// Retries or drops the selected parked events, and stores this decision with the state. If an
+    /// error ends the work early, the outcome of the work so far is returned too.
     pub(crate) fn decide(
         &mut self,
         selection: &ParkedSelection,
@@ -32,7 +32,8 @@ impl Decider<'_> {
     ) -> (ParkedOutcome, Result<(), StopReason>) {
         let mut outcome = ParkedOutcome::default();
         // After a fault, the timers for the next offset may not have fired yet. They must fire
-        // first, because a fold from the beginning also fires them before it repeats this decision.
+        // before the decision, because a fold from the beginning also fires them before it repeats
+        // this decision.
         let ended = Ticker { state: self.state, runner: self.runner }
             .tick()
             .and_then(|()| self.act(selection, retry, u64::MAX, &mut outcome));
@@ -53,7 +54,7 @@ impl Decider<'_> {
         (outcome, ended)
     }
 
-    /// Repeats a stored decision in another fold, at the offset at which it was made. Returns
+    /// Repeats a stored decision in another fold, at the same offset as in the live shard. Returns
     /// `false` if the outcome differs.
     pub(crate) fn replay_decision(&mut self, record: &DecisionRecord) -> Result<bool, StopReason> {
         let selection = ParkedSelection::of(record, self.state.id.partition);
@@ -87,9 +88,9 @@ impl Decider<'_> {
         self.state.meta.decisions += 1;
     }
 
-    /// Applies the selected parked events again, oldest first. An event that succeeds is
-    /// no longer parked. An event that fails stays parked with its new reason, and the
-    /// later events of its subject stay parked behind it.
+    /// Applies the selected parked events again, oldest first. If an event succeeds, it is no
+    /// longer parked. If it fails, it stays parked with the new reason, and the later events of its
+    /// subject stay parked behind it.
     fn retry_parked(
         &mut self,
         selection: &ParkedSelection,
@@ -168,13 +169,13 @@ impl Decider<'_> {
             return Ok(false);
         }
         let batch = Arc::new(self.batch_of(&record));
-        // Whether an event stays parked is decided by a call with this event alone, on a fresh
+        // Whether an event stays parked must depend on a call with this event alone, on a fresh
         // instance.
         self.runner.drop_instance();
         match self.runner.call(self.state, &batch, &[], record.offset) {
             Ok(emitted) => {
-                // These events are always sent. The retry is a new decision, so the log cannot have
-                // them from before a rebuild.
+                // Events that a retry emits are always sent. The retry is a new decision, so they
+                // cannot be in the log from before a rebuild.
                 post(self.state, emitted, 0, |_| traceparent(&record.event.extensions));
                 if !matches!(record.kind, ParkedKind::Timer(..)) {
                     self.state.meta.applied += 1;
@@ -228,8 +229,8 @@ impl ParkedSelection {
         }
     }
 
-    /// Returns whether the selection contains the event of this tenant and subject at `offset`, or
-    /// an emitted event that this event has caused.
+    /// Returns whether the selection contains the event of this tenant and subject at `offset`. If
+    /// it contains the event, it also contains the emitted events that the event has caused.
     pub(crate) fn names(&self, offset: Offset, tenant: &str, subject: &str) -> bool {
         let Self { all, offsets, partition: _, tenant: of, subject: about } = self;
         let of_tenant = of.as_ref().is_none_or(|of| *of == tenant);

@@ -1,5 +1,5 @@
-//! Manages the parked events of a shard. This module adds, removes, counts and reads their records,
-//! and knows the subjects whose later events wait.
+//! Manages the parked events of a shard. This module adds, removes, counts and reads their records.
+//! It also knows the subjects with parked events, whose later events must wait.
 
 use lantern_core::{
     ApplyError, Event, KeyRange, Offset, OnFailure, Pairs, ParkedKind, ParkedRecord, ReadStore,
@@ -15,9 +15,8 @@ use crate::write_buffer::WriteBuffer;
 /// The number of parked events that are read at once.
 const PAGE: usize = 256;
 
-/// The maximum number of unreadable records of unknown type that a shard keeps parked. If
-/// that many records are parked, the shard only counts further ones. This is not a setting,
-/// because a verification must use the same value.
+/// The maximum number of unreadable records of unknown type that a shard keeps parked. Further ones
+/// are only counted. This is not a setting, because a verification must use the same value.
 pub(crate) const UNREADABLE_KEPT_MAX: u64 = 10_000;
 
 /// The parked events of one shard.
@@ -39,9 +38,9 @@ impl Parking {
         &self.blocked
     }
 
-    /// Returns whether later events of the record's tenant and subject wait behind it. No event
-    /// waits behind an unreadable record, whose subject is unknown, or behind a timer, which has no
-    /// subject.
+    /// Returns whether later events of the record's tenant and subject wait until the record is
+    /// retried or dropped. No event waits for an unreadable record, whose subject is unknown, or
+    /// for a timer, which has no subject.
     pub(crate) fn blocks(&self, record: &ParkedRecord) -> bool {
         self.on_failure == OnFailure::ParkSubject
             && !matches!(record.kind, ParkedKind::Timer(..))
@@ -182,9 +181,9 @@ pub(crate) fn explain(error: &ApplyError) -> (String, String) {
     }
 }
 
-/// Reads a page of parked records with their keys, from the key `from` on. It includes changes that
-/// are not committed yet. Moves `from` to the key after the page. The page is empty if there are no
-/// more records.
+/// Reads a page of parked records with their keys, from the key `from` on, including changes that
+/// are not committed yet. Moves `from` to the key after the page. An empty page means that there
+/// are no more records.
 pub(crate) fn parked_page(
     buffer: &WriteBuffer,
     from: &mut Vec<u8>,

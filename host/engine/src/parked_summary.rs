@@ -1,5 +1,5 @@
-//! Groups the parked events of a version by reason. It counts how many events failed for each
-//! reason, and how many wait behind them.
+//! Groups the parked events of a version by reason. For each reason it counts the events that
+//! failed, and the events that wait behind them.
 
 use std::collections::BTreeMap;
 
@@ -47,7 +47,7 @@ pub struct ParkedReason {
 }
 
 impl Engine {
-    /// Groups the parked events of a version by reason. If `version` is `None`, it is the active
+    /// Groups the parked events of a version by reason. `None` as `version` means the active
     /// version.
     ///
     /// # Errors

@@ -13,9 +13,9 @@ use crate::state::watermark_due;
 use crate::{Engine, EngineError};
 
 impl Engine {
-    /// Deletes a version's state and folds the log from the beginning. If the version is active,
-    /// its readers get a reset and see how the tables fill again. Events that the version has
-    /// emitted before are not appended again.
+    /// Deletes a version's state and folds the log from the beginning. Events that the version has
+    /// already emitted are not appended again. If the version is active, its readers get a reset
+    /// and then see the tables fill again.
     ///
     /// # Errors
     /// Returns [`EngineError::NoVersion`], or the error of a store.
@@ -41,8 +41,8 @@ impl Engine {
         let fresh = record.version(version).expect("just changed").clone();
         let fresh = Arc::new(VersionBuild::open(&self.ports, &record, &fresh));
         fresh.plugin.lock().clone_from(&build.plugin.lock());
-        // The record of the projection and the shards of the version are replaced together, because
-        // the old tables must not be read under the new epoch.
+        // The projection's record and the version's shards are replaced under one lock. Otherwise a
+        // reader could get the old tables with the new epoch.
         if let Some(p) = self.registry.write().get_mut(projection) {
             p.record = record.clone();
             p.builds.insert(version.clone(), fresh.clone());
@@ -55,9 +55,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Prepares the states for the rebuild that replaces `build`. If the log does not have all
-    /// events that `build` has emitted, the missing events are copied into these states. Returns
-    /// the offsets from which the rebuild must emit events again.
+    /// Prepares the states for the rebuild that replaces `build`. Events that `build` has emitted
+    /// and that are not in the log yet are copied into these states. Returns the offsets from which
+    /// the rebuild must emit events again.
     fn unsent_of_previous_build(
         &self,
         build: &VersionBuild,
@@ -91,9 +91,9 @@ impl Engine {
                         partition = %id.partition, %reason,
                         "the state to be rebuilt cannot be read: its last emitted events may be missing in the log"
                     );
-                    // The next offset of the damaged state is unknown. No events are emitted for
-                    // events that are in the log now: a missing event is better than one that is
-                    // appended twice.
+                    // The next offset of the damaged state is unknown, so the rebuild emits nothing
+                    // for the events that are in the log now. A missing event is better than an
+                    // event that is appended twice.
                     let end = self.ports.log.bounds(id.partition)?.end;
                     (ShardMeta { next: end, ..ShardMeta::default() }, None)
                 }
@@ -122,8 +122,8 @@ impl Engine {
             if let Some(p) = self.registry.write().get_mut(projection) {
                 p.builds.insert(version.id.clone(), fresh.clone());
             }
-            // Until its first commit, a state gets another random part of its epoch each time it is
-            // opened.
+            // The random part of a state's epoch changes each time the state is opened, until its
+            // first commit.
             let readable = fresh.handles.iter().all(|handle| handle.store.is_some());
             if readable && record.active.as_ref() == Some(&version.id) {
                 self.ports.publish.activated(projection, Some(&fresh.epoch(&record)));

@@ -1,10 +1,12 @@
 //! Folds the log of one shard again, in a separate state.
 //!
-//! A shard's state is a function of the log and of the retries and drops of parked events. So the
-//! fold repeats the retries and drops that the live state has stored, at the same offsets. The live
-//! shard continues meanwhile, and is only read. The fold follows its committed offset. When it is
-//! close to that offset, it takes a snapshot of the live state and folds up to the snapshot's next
-//! offset. It takes the snapshot no earlier, because snapshots keep old pages in use.
+//! A shard's state is a function of the log and of the retries and drops of parked events. So this
+//! fold repeats the retries and drops that the live state has stored, at the same offsets.
+//!
+//! The live shard continues meanwhile, and is only read. The fold follows the committed offset of
+//! the live shard. Once it is close to that offset, it takes a snapshot of the live state and folds
+//! up to the snapshot's next offset. It takes the snapshot that late because a snapshot keeps old
+//! pages of the state file in use.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -82,8 +84,8 @@ pub(crate) struct ReferenceFold {
 }
 
 impl ReferenceFold {
-    /// Opens a fold of the shard of `handle` in the empty state `scratch`, without the
-    /// limits that could halt it: an operator may have resumed the live shard after such a
+    /// Opens a fold of the shard of `handle` in the empty state `scratch`. The limits that could
+    /// halt the fold are off, because an operator may have resumed the live shard after such a
     /// halt. If there is a `watch`, it records the changes of a row.
     pub(crate) fn open(
         engine: &Engine,
@@ -260,8 +262,8 @@ impl ReferenceFold {
         Ok(())
     }
 
-    /// How many events the next batch has at most, and whether the instance is dropped
-    /// before it.
+    /// Returns the maximum number of events in the next batch, and whether the instance is dropped
+    /// before that batch.
     fn next_batch(&mut self) -> (usize, bool) {
         if let Some(watch) = &mut self.shard.state.watch {
             return (watch.next_batch(), false);
@@ -287,8 +289,8 @@ impl ReferenceFold {
         }
     }
 
-    /// The verdict for a difference: `differs`, or `unverifiable` if the difference has a
-    /// known cause that is no damage.
+    /// The verdict if the states differ: `differs`, or `unverifiable` if the difference has a known
+    /// cause other than damage.
     pub(crate) fn verdict_of(&self, actual: Option<&ShardMeta>) -> (Verdict, Option<String>) {
         let live = self.handle.store.as_ref().and_then(|store| meta_of(&**store).ok());
         let actual = actual.or(live.as_ref());

@@ -21,8 +21,8 @@ use crate::{EngineError, LogLine, VerifyStatus};
 #[derive(Default)]
 pub(crate) struct Registry(RwLock<BTreeMap<String, Projection>>);
 
-/// Decides whether an operator must act because a state could not be opened. This is so if the
-/// state is damaged; other errors may be temporary.
+/// Decides how a shard stops if its state cannot be opened: a damaged state needs an operator
+/// (halt), other errors may be temporary (fault).
 pub(crate) fn stop_of_open_error(error: StoreError) -> StopReason {
     match error {
         StoreError::Damaged(_) => {
@@ -48,8 +48,8 @@ impl Projection {
     }
 }
 
-/// The shards of a version, with their states since the version was last rebuilt. A rebuild
-/// replaces this value by another one.
+/// The shards of a version, with their states since the last rebuild of the version. A rebuild
+/// replaces this value by a new one.
 pub(crate) struct VersionBuild {
     pub(crate) version: VersionRecord,
     pub(crate) manifest: Arc<Manifest>,
@@ -65,8 +65,8 @@ impl VersionBuild {
         self.handles.iter().fold(0, |all, handle| all.rotate_left(7) ^ handle.born)
     }
 
-    /// Returns the feed's epoch, if these shards are those of the active version of `record`;
-    /// otherwise an empty text.
+    /// Returns the feed's epoch if these shards belong to the active version of `record`, otherwise
+    /// an empty text.
     pub(crate) fn epoch(&self, record: &ProjectionRecord) -> String {
         record.epoch(self.born())
     }
@@ -151,8 +151,8 @@ impl Registry {
         builds.flat_map(|build| build.handles.iter().cloned()).collect()
     }
 
-    /// Returns the shard of the active version that `handle` must not overtake; `None` if there is
-    /// none.
+    /// Returns the leader of `handle`: the active version's shard on the same partition, which
+    /// `handle` must not overtake. `None` if there is none.
     pub(crate) fn leader_of(&self, handle: &ShardHandle) -> Option<Arc<ShardHandle>> {
         if handle.active.load(Ordering::Acquire) {
             return None;
@@ -203,8 +203,8 @@ impl Registry {
         Ok((build.clone(), build.epoch(&entry.record)))
     }
 
-    /// Returns the shards of a version, active or not. Also returns the epoch under which the
-    /// version's tables are read while it is not active.
+    /// Returns the shards of a version, active or not, and the epoch under which the version's
+    /// tables are read while it is not active.
     ///
     /// # Errors
     /// Returns [`ViewError`] if there is no such version.
@@ -275,8 +275,8 @@ impl VersionBuild {
         }
     }
 
-    /// Returns why the tables of the version cannot be read after a crash. `None` if they can be
-    /// read.
+    /// Returns the reason if the tables of the version cannot be read yet after a crash, otherwise
+    /// `None`.
     pub(crate) fn recovering(&self, projection: &str) -> Option<Recovering> {
         let handle = self.handles.iter().find(|handle| handle.recovery.is_pending())?;
         let (activity, why) = handle.activity(true);

@@ -1,5 +1,5 @@
-//! Implements rejections. During a call, a plugin can reject single events and apply the others;
-//! the call does not fail.
+//! Implements rejections. During a call, a plugin can reject single events and apply the others.
+//! The call then still succeeds, and the rejected events are parked.
 
 use lantern_core::{Batch, Cause, HostError, OnFailure};
 
@@ -47,8 +47,8 @@ impl Rejections {
     /// Notes that the plugin wrote a row, set a timer or emitted an event for `cause`.
     ///
     /// # Errors
-    /// Returns [`HostError::Guest`] if the event `cause` was rejected, or comes after the rejected
-    /// event that ends the call.
+    /// Returns [`HostError::Guest`] if the event `cause` was rejected, or if an earlier rejection
+    /// has ended the call before `cause`.
     pub(crate) fn note_write(&mut self, cause: Cause) -> Result<(), HostError> {
         let index = cause.0 as usize;
         if let Some(wrote) = self.wrote.get_mut(index) {
@@ -110,8 +110,8 @@ pub(crate) struct RejectionRoom {
 }
 
 impl RejectionRoom {
-    /// Returns the first of the events in `rejected` that cannot be parked. The plugin is called
-    /// again with this event alone.
+    /// Returns the first event of `rejected` that exceeds this room, so it cannot be parked. The
+    /// plugin is then called again with this event alone.
     pub(crate) fn first_without(self, rejected: &[Rejected]) -> Option<&Rejected> {
         let (mut in_a_row, mut next) = (self.in_a_row, 0);
         (0..).zip(rejected).find_map(|(count, rejected)| {

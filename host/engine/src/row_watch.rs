@@ -1,10 +1,9 @@
-//! Records the changes of one row while a shard folds, each with the event or timer that
-//! caused it.
+//! Records the changes of one row while a shard folds, each with the event or timer that caused it.
 //!
-//! A plugin may write a row once for several events of a call. So if a call with more than
-//! one event or timer has written the row, its result is dropped, and its parts are tried
-//! alone. The fold's result does not depend on this, because a state does not depend on
-//! where batches end.
+//! A plugin may write a row once for several events of a call. So if a call with several events or
+//! timers has written the row, its result is dropped, and smaller calls are tried until the row is
+//! written by a call with one event or timer. The state at the end is the same, because a state
+//! does not depend on where batches end.
 
 use std::collections::VecDeque;
 
@@ -33,8 +32,8 @@ pub(crate) struct RowWatch {
     bytes: usize,
     /// How many changes there were in total.
     total: u64,
-    /// How many events the next batch has. Halved if a call of a batch was split, so that a
-    /// row that changes often does not cause many calls whose results are dropped.
+    /// The maximum number of events in the next batch. It is halved after a batch whose call was
+    /// split, so that a row that changes often does not cause many calls whose results are dropped.
     batch_events: usize,
 }
 
@@ -89,8 +88,8 @@ impl RowWatch {
 }
 
 impl RowWatch {
-    /// Whether a call that has written `written` for `events` events and timers must be
-    /// split, to find out which of them has changed the row.
+    /// Whether a call with `events` events and timers that has written `written` must be split, to
+    /// find out which of them has changed the row.
     pub(crate) fn must_split(&mut self, written: &ChangeSet, events: usize) -> bool {
         if events < 2 || !self.is_written(written) {
             return false;
@@ -99,8 +98,8 @@ impl RowWatch {
         true
     }
 
-    /// Records the change of the row by a call with one event or timer. `buffer` is the
-    /// state without the call's writes, and `next` its next offset.
+    /// Records the change of the row by a call with one event or timer. `buffer` is the state
+    /// before the call's writes, and `next` is the next offset of that state.
     ///
     /// # Errors
     /// [`StoreError`] if the state cannot be read.
@@ -141,7 +140,8 @@ impl RowWatch {
     }
 
     /// Records that the row under `key` of `table` is deleted because its retention ends at
-    /// `watermark`. `buffer` is the state before that, and `next` its next offset.
+    /// `watermark`. `buffer` is the state before the deletion, and `next` is the next offset of
+    /// that state.
     ///
     /// # Errors
     /// [`StoreError`] if the state cannot be read.

@@ -1,9 +1,13 @@
-//! Implements the run queues. A fixed number of threads run the steps of shards; each thread runs
-//! one step at a time. There are two classes of shards: quick shards, and slow or new shards. Each
-//! class has its own threads, so quick shards never wait for slow ones. In each class, shards that
-//! serve readers run first; every few turns, a shard that catches up in the background runs first
-//! instead. In the slow class, shards whose plugins use much fuel run after all others, except
-//! every few turns. So a new shard waits for at most one step of such a plugin.
+//! Implements the run queues, which decide in which order a fixed number of threads run the steps
+//! of shards. Each thread runs one step at a time.
+//!
+//! There are two classes of shards: quick shards, and slow or new shards. Each class has its own
+//! threads, so quick shards never wait for slow ones. Within a class:
+//!
+//! * Shards that serve readers run first. Every few turns, a shard that catches up in the
+//!   background runs first instead.
+//! * In the slow class, shards whose plugins use much fuel run after all others, except every few
+//!   turns. So a new shard waits for at most one step of such a plugin.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -18,21 +22,23 @@ use crate::shard_handle::{IDLE, QUEUED, RUNNING, RUNNING_WOKEN, ShardHandle};
 /// One turn in this number goes to the shards that otherwise run last.
 const LAST_EVERY: u32 = 4;
 
-/// The fuel limit of a quick step. If the plugin uses more in a step (about ten milliseconds'
-/// worth), the step counts as slow. Fuel does not depend on what else the machine is doing.
+/// The fuel limit of a quick step. If the plugin uses more in a step, the step counts as slow. This
+/// amount of fuel takes about ten milliseconds. Unlike time, fuel does not depend on what else the
+/// machine is doing.
 const SLOW_FUEL: u64 = 1 << 24;
 
-/// The limit for the CPU time of a quick step. A step that takes more is slow too, because its
-/// plugin has caused work of the host that fuel does not measure. Wall time cannot be used for
-/// this: on a machine with six busy processes per processor, a step that uses almost no CPU time
-/// can take a second.
+/// The limit for the CPU time of a quick step. A step that takes more is slow as well: its plugin
+/// has caused work of the host that fuel does not measure.
+///
+/// Wall time cannot be used here. On a machine with six busy processes per processor, a step that
+/// uses almost no CPU time can take a second.
 const SLOW_CPU: Duration = Duration::from_millis(50);
 
 /// The longest time that a shard waits after events of types to which it does not subscribe.
 const LAZY: Duration = Duration::from_millis(250);
 
-/// After this many cheap calls in a row, a slow shard becomes quick. So a shard that uses much fuel
-/// only in some calls stays slow.
+/// After this many cheap calls in a row, a slow shard becomes quick. A shard that uses much fuel
+/// only in some calls therefore stays slow.
 const QUICK_CALLS: u8 = 8;
 
 /// When a shard runs again after its step.
@@ -55,8 +61,8 @@ pub(crate) struct StepCost {
     pub(crate) fuel: u64,
 }
 
-/// The wall time after which a thread reads its CPU time. It is not read after each short step,
-/// because each read takes the kernel a microsecond.
+/// The wall time after which a thread reads its CPU time. A read takes the kernel a microsecond, so
+/// several short steps share one read.
 const UNMETERED: Duration = Duration::from_millis(5);
 
 /// Measures the CPU time of a thread's steps.
@@ -74,8 +80,8 @@ impl CpuMeter {
     }
 
     /// Returns the CPU time of a step that has just ended and took `time` of wall time. The result
-    /// differs from the true time by less than [`UNMETERED`]. For a long step the result may be too
-    /// low, because the wall time of the steps before it is subtracted.
+    /// differs from the true time by less than [`UNMETERED`]. It may be too low after several short
+    /// steps, because their wall time is subtracted in place of their CPU time.
     pub(crate) fn step(&mut self, clock: &dyn Clock, time: Duration) -> Duration {
         let before = self.since;
         self.since += time;
@@ -116,8 +122,8 @@ struct QueueState {
     slow_turns: u32,
     /// The shards that run again at a certain time. They are few, so they are not sorted.
     delayed: Vec<(Duration, Arc<ShardHandle>)>,
-    /// The shards that have only events of types to which they do not subscribe. All of them wait
-    /// for the same time, so the first in the queue is due first.
+    /// The shards whose only new events are of types to which they do not subscribe. All of them
+    /// wait for the same time, so the first in the queue is due first.
     lazy: VecDeque<(Duration, Arc<ShardHandle>)>,
     /// The shards that must make their commits durable, sorted by time and by a running number.
     syncs: BTreeMap<(Duration, u64), Arc<ShardHandle>>,
@@ -157,8 +163,8 @@ impl RunQueues {
         }
     }
 
-    /// Runs `handle` at the time `due`, so that it makes its commits durable. Does nothing if such
-    /// a run is already queued.
+    /// Queues a run of `handle` at the time `due`, in which the shard makes its commits durable.
+    /// Does nothing if such a run is already queued.
     pub(crate) fn wake_to_sync(&self, handle: &Arc<ShardHandle>, due: Duration) {
         if handle.wakes.sync.swap(true, Ordering::AcqRel) {
             return;
@@ -260,8 +266,8 @@ impl RunQueues {
         self.ready[class as usize].notify_one();
     }
 
-    /// Queues the shards whose time has come. Returns how long the next of the other shards has to
-    /// wait.
+    /// Queues the shards whose time has come. Returns how long the next of the waiting shards still
+    /// has to wait.
     fn release(&self, queues: &mut QueueState, now: Duration) -> Option<Duration> {
         let (due, waiting): (Vec<_>, Vec<_>) =
             std::mem::take(&mut queues.delayed).into_iter().partition(|d| d.0 <= now);
@@ -397,8 +403,8 @@ mod tests {
             queues.pop(class).map(|handle| handle.id.projection.clone())
         };
         let endless = ["a", "b", "c", "d", "e", "f"].map(handle);
-        // The steps of these shards use so much fuel that they end before their CPU time alone
-        // would make them slow.
+        // The steps of these shards use so much fuel that they end before their CPU time reaches
+        // the limit of a quick step.
         endless.iter().for_each(|handle| ran(&pool, handle, &ENDLESS));
         let quick = handle("quick");
         ran(&pool, &quick, &SMALL);

@@ -1,5 +1,5 @@
-//! Runs the plugin of a shard, one call at a time. If a call succeeds, its writes are applied. If
-//! it fails, its writes and the instance are dropped.
+//! Runs the plugin of a shard, one call at a time. If a call succeeds, its writes are applied. If a
+//! call fails, its writes and the plugin's instance are dropped.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,8 +14,7 @@ use crate::state::ShardState;
 use crate::stop_reason::{CallError, StopReason};
 use crate::{EngineConfig, row_watch, second_fold};
 
-/// The maximum number of events in the first batches, while it is not known how much fuel an event
-/// needs.
+/// The maximum number of events in the first batches, before the fuel that an event needs is known.
 const EVENTS_FIRST: usize = 256;
 /// A batch has as many events as need about the batch's fuel divided by this number.
 const FUEL_HEADROOM: f64 = 2.0;
@@ -48,8 +47,8 @@ pub(crate) struct Runner {
     pub(crate) usage: Usage,
     /// The maximum fuel that the plugin may use over all calls. Only a determinism check sets it.
     pub(crate) fuel_max: Option<u64>,
-    /// Whether a sample of the batches is folded a second time. It is `false` in determinism checks
-    /// and verifications, which compare two folds themselves.
+    /// Whether some batches are folded a second time as a sample. It is `false` in determinism
+    /// checks and verifications, because these compare two folds themselves.
     sampled: bool,
     /// The time at which the last step that used the plugin began.
     last_used: Duration,
@@ -124,9 +123,9 @@ impl Runner {
         Ok(applied.emitted)
     }
 
-    /// Calls the plugin like [`Runner::call`], but the plugin may reject as many events as can be
-    /// parked (`room`). If it rejects one more event, the call counts as failed because of this
-    /// event.
+    /// Calls the plugin like [`Runner::call`], but the plugin may reject events, up to the number
+    /// that can be parked (`room`). If it rejects one event more, the call counts as failed because
+    /// of that event.
     pub(crate) fn call_with_room(
         &mut self,
         state: &mut ShardState,
@@ -160,8 +159,8 @@ impl Runner {
         self.count(batch.offsets.len(), applied.fuel, applied.elapsed, applied.memory_bytes);
         self.check_fuel(at)?;
         if applied.result.is_ok() {
-            // On an error the instance is dropped as well: its memory may contain what it
-            // wrote.
+            // On an error the instance is dropped as well, because its memory may still contain the
+            // writes of the failed call.
             check_result(state, &call, batch, room)?;
         }
         for (offset, level, message) in &call.logged {

@@ -1,6 +1,6 @@
-//! Compares the members of event data that a plugin declares with a sample of the log.
+//! Looks for the members of event data that a plugin declares in a sample of the log.
 //!
-//! A misspelled member is not an error: it is missing in every event, and a sum over it stays 0.
+//! A misspelled member causes no error: it is missing in every event, and a sum over it stays 0.
 //! Therefore the answer to an upload contains a warning if a declared member has no value in any
 //! event of the sample.
 
@@ -25,8 +25,8 @@ struct MemberCounts {
     mismatched: BTreeMap<String, u64>,
 }
 
-/// Warnings for those members declared in `manifest` that have no value in any event of `sample`.
-/// Each is a sentence for the person who uploads the plugin.
+/// Returns a warning for each member declared in `manifest` that has no value in any event of
+/// `sample`. Each is a sentence for the person who uploads the plugin.
 #[must_use]
 pub fn sample_warnings(manifest: &Manifest, sample: &[EventList]) -> Vec<String> {
     if manifest.members.is_empty() {

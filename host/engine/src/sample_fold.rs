@@ -14,7 +14,7 @@ use crate::event_list::{EventList, part};
 use crate::{EngineConfig, EngineError, LogLine, ParkedStatus};
 
 /// The maximum number of offsets that are read for each event of the requested sample. It limits
-/// the read if few events have wanted types.
+/// the reading if few events have one of the wanted types.
 const SPAN_RATIO_MAX: u64 = 16;
 
 /// The result of [`fold_sample`].
@@ -35,9 +35,9 @@ pub struct SampleFold {
     pub fuel: u64,
 }
 
-/// The newest events of every partition whose types one of `filters` matches: about `events` events
-/// of about `bytes_max` bytes in all, and from each partition the same share. The sample also has
-/// the heartbeats and unreadable records between them.
+/// Returns a sample of the newest events whose types match one of `filters`: about `events` events
+/// of about `bytes_max` bytes in total, divided equally among the partitions. The sample also has
+/// the heartbeats and unreadable records between these events.
 ///
 /// # Errors
 /// Returns an error if the log cannot be read.
@@ -63,8 +63,8 @@ pub fn newest_events(
     (0..log.partitions()).map(PartitionId).map(newest).collect()
 }
 
-/// The offset of the oldest event that belongs to the newest `events` wanted events of at most
-/// `bytes_max` bytes.
+/// Returns the offset of the oldest event of the sample. The sample has the newest `events` wanted
+/// events, or fewer if they have more than `bytes_max` bytes.
 fn first_offset(
     log: &dyn Log,
     (partition, bounds): (PartitionId, &PartitionBounds),
@@ -121,14 +121,13 @@ fn read(
     Ok(())
 }
 
-/// Folds a sample with `plugin`, beginning with empty tables. `pace` is called between
-/// steps with the number of offsets folded. It may block, and ends the fold with an error
-/// that gives the reason.
+/// Folds a sample with `plugin`, beginning with empty tables. `pace` is called between steps with
+/// the number of offsets folded, and may block. If it returns an error, the fold ends with that
+/// reason.
 ///
 /// # Errors
-/// [`EngineError::Ended`] with that reason, [`EngineError::Plugin`] or
-/// [`EngineError::Host`] if the plugin or the machine prevents the fold, or an error of the
-/// store.
+/// [`EngineError::Ended`] with that reason, [`EngineError::Plugin`] or [`EngineError::Host`] if the
+/// plugin or the machine prevents the fold, or an error of the store.
 pub fn fold_sample(
     plugin: &Arc<dyn Plugin>,
     version: &VersionId,

@@ -1,7 +1,7 @@
-//! Implements second folds. A fresh instance folds a sample of live batches again over the same
-//! state, before the result of the first fold is merged. This detects a plugin that passed the
-//! determinism check at its upload and is no longer deterministic. The results of the second fold
-//! are dropped.
+//! Implements second folds, which detect a plugin that passed the determinism check at its upload
+//! but is not deterministic. Before the result of a sampled live batch is merged, a fresh instance
+//! folds the batch again over the same state. The results are compared, and the second one is
+//! dropped.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -36,8 +36,8 @@ pub(crate) fn fold_again(
     let Ok(mut instance) = plugin.instantiate() else { return Ok(()) };
     let offset = batch.offsets.first().copied().unwrap_or_default();
     let call = state.begin_call(batch, dues).map_err(CallError::Stop)?;
-    // The call gets the full fuel of a single event, because a fresh instance has no cache
-    // and must read rows again.
+    // The second call gets the full fuel of a single event. It may need more than the first one: a
+    // fresh instance has no cache and must read rows again.
     let applied = instance.apply(batch, Box::new(call), state.config.fuel_event);
     let call = applied.host.into_any().downcast::<CallHost>().map_err(|_| {
         CallError::Stop(StopReason::Fault("the plugin host gave back another call".into()))

@@ -1,5 +1,5 @@
 //! Implements a shard, which is one version on one partition. A shard reads events, applies them
-//! and commits the changes. It does not know threads or other shards. A step depends only on the
+//! and commits the changes. It knows nothing of threads or other shards. A step depends only on the
 //! log, the state and the plugin's answers.
 //!
 //! A shard only coordinates its parts: [`ShardState`] (rows, parked events, outbox), [`Runner`]
@@ -25,8 +25,8 @@ use crate::sync_policy::{CommitSync, NextCommit};
 use crate::ticks::Ticker;
 use crate::{EngineConfig, log_check};
 
-/// While a commit is in progress, the next commit is due when the fold has written `commit_bytes`
-/// multiplied by this factor.
+/// How far the fold may be ahead of a commit in progress: the next commit is due when
+/// `commit_bytes` times this factor are written.
 const COMMIT_AHEAD: usize = 4;
 
 /// The parts from which a shard is created.
@@ -137,9 +137,10 @@ impl Shard {
         }
     }
 
-    /// Returns whether a commit is due although there are more events to fold. It is due if enough
-    /// was applied, or if the last commit was long ago. While a commit is in progress, the next one
-    /// is due only when the fold has written [`COMMIT_AHEAD`] times `commit_bytes`.
+    /// Returns whether a commit is due although there are more events to fold. It is due if the
+    /// write buffer is large enough, or if the last commit was long ago. While a commit is in
+    /// progress, the next one is due only when the fold has written [`COMMIT_AHEAD`] times
+    /// `commit_bytes`.
     fn commit_is_due(&self, now: Duration) -> bool {
         let (config, bytes) = (&self.state.config, self.state.buffer.bytes());
         let due = self.commits.age(now) >= Duration::from_millis(config.commit_ms);
@@ -150,7 +151,7 @@ impl Shard {
     }
 
     /// Returns whether the next commit needs no sync. This is so if the version serves readers, and
-    /// nothing outside of the state depends on the commit.
+    /// nothing outside of the state depends on the commit being durable.
     fn may_wait(&self, log: &dyn Log, now: Duration) -> bool {
         let state = &self.state;
         let serves = self.commits.is_live() && state.epoch.is_some();
@@ -212,8 +213,8 @@ impl Shard {
         log_check::record_incarnation(&mut self.state, log);
         applied?;
         self.tick()?;
-        // If reading stopped only at the offset from which a rebuild emits events, there are more
-        // events to fold.
+        // If reading stopped at the offset from which a rebuild emits events, and not at the
+        // leader, there are more events to fold.
         let emits = gather.before.is_some() && gather.before != limits.before;
         Ok(if gathered.end && !emits { StepOutcome::Idle } else { StepOutcome::More })
     }
@@ -222,9 +223,11 @@ impl Shard {
         Ticker { state: &mut self.state, runner: &mut self.runner }.tick()
     }
 
-    /// Returns the offset at which reading stops. It is the leader's next offset, or the offset
-    /// from which a rebuild emits events, so that no batch contains events from both sides of that
-    /// offset.
+    /// Returns the offset before which a batch must end, the lower one of two:
+    ///
+    /// * the next offset of the leader, which the shard must not overtake;
+    /// * the offset from which a rebuild emits events, because its batches must not have events on
+    ///   both sides of it.
     fn read_before(&self, leader: Option<Offset>) -> Option<Offset> {
         let from = self.state.outbox.emit_from.events;
         let emits = (self.state.meta.next < from).then_some(from);
@@ -236,8 +239,8 @@ impl Shard {
         Decider { state: &mut self.state, runner: &mut self.runner }
     }
 
-    /// Applies no events until the log has accepted emitted events. It commits the applied changes,
-    /// so that their emitted events can be sent.
+    /// Pauses the fold until the log has accepted emitted events. Commits the applied changes, so
+    /// that their emitted events can be sent.
     pub(crate) fn hold(&mut self, now: Duration) -> Result<StepOutcome, StopReason> {
         self.wait_for_commit()?;
         outbox_writer::clear_sent(&mut self.state)?;
@@ -267,16 +270,16 @@ impl Shard {
         dropped
     }
 
-    /// Returns whether there are changes that are not committed. A new watermark counts as a
-    /// change, even if nothing was due.
+    /// Returns whether there are changes that are not committed. A new watermark is a change even
+    /// if nothing was due.
     pub(crate) fn is_dirty(&self) -> bool {
         self.commits.is_pending()
             || !self.state.buffer.is_empty()
             || self.commits.is_behind(self.state.meta.watermark)
     }
 
-    /// Writes the applied changes and the next offset in one durable transaction. If this fails,
-    /// the changes stay in the write buffer for the next commit.
+    /// Writes the applied changes and the next offset in one durable transaction. On an error, the
+    /// changes stay in the write buffer for the next commit.
     pub(crate) fn commit(&mut self, now: Duration) -> Result<(), StoreError> {
         let sync = self.commits.sync.durable_sync(now);
         self.commit_as(sync, now)
@@ -289,8 +292,8 @@ impl Shard {
         self.run_commit(sync, is_new, now)
     }
 
-    /// Makes everything that is applied durable before the shard stops, like [`Shard::sync`].
-    /// Readers then do not have to wait if the server crashes.
+    /// Makes all applied changes durable before the shard stops, like [`Shard::sync`]. If the
+    /// server then crashes, readers do not have to wait at the next start.
     pub(crate) fn close(&mut self, now: Duration) -> Result<(), StoreError> {
         self.wait_for_commit()?;
         let is_new = self.is_new();
@@ -323,9 +326,9 @@ impl Shard {
         !self.state.buffer.is_empty() || self.commits.has_moved(&self.state.meta)
     }
 
-    /// Begins a commit in parallel to the fold. No other commit may be in progress. The commit is
-    /// durable, and no commit without a sync is allowed after it, because the next commit will
-    /// probably be durable, too.
+    /// Begins a durable commit in parallel to the fold. No other commit may be in progress. This
+    /// commit allows no commit without a sync after it: the next one will probably run in parallel
+    /// too, and so be durable.
     fn commit_in_parallel(&mut self, now: Duration) -> Result<(), StoreError> {
         let commit = self.begin_commit(CommitSync::Close, true);
         match self.commits.begin(commit, now) {
@@ -396,8 +399,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Begins to serve readers (`Some`) or stops it (`None`). It commits first, so that the change
-    /// log begins at this point.
+    /// Sets the epoch under which the shard serves readers; `None` ends this. Commits first, so
+    /// that the change log begins at this point.
     pub(crate) fn set_epoch(
         &mut self,
         epoch: Option<String>,

@@ -34,15 +34,14 @@ pub(crate) const RUNNING_WOKEN: u8 = 3;
 pub(crate) struct ShardHandle {
     pub(crate) id: ShardId,
     pub(crate) store: Option<Arc<dyn ShardStore>>,
-    /// The value of [`ShardMeta::born`]. If the state is new, it is drawn when the handle is
-    /// created.
+    /// The value of [`ShardMeta::born`]. For a new state it is drawn when the handle is created.
     pub(crate) born: u64,
     /// The shard. Its first step opens it, on a thread of the scheduler.
     pub(crate) shard: Mutex<Option<Shard>>,
     /// One of [`IDLE`], [`QUEUED`], [`RUNNING`] and [`RUNNING_WOKEN`].
     pub(crate) run: AtomicU8,
-    /// How many further cheap calls the shard needs in a row until it counts as quick; 1 at first.
-    /// Only the run queues change it, and never while the shard is queued.
+    /// The number of further cheap calls in a row after which the shard counts as quick; 1 at
+    /// first. Only the run queues change it, and never while the shard is queued.
     pub(crate) slow: AtomicU8,
     /// The delayed runs of the shard that are queued.
     pub(crate) wakes: Wakes,
@@ -60,16 +59,16 @@ pub(crate) struct ShardHandle {
     pub(crate) recovery: Recovery,
 }
 
-/// The delayed runs of a shard that are queued, so that none is queued twice. Only
-/// [`crate::run_queues`] changes this.
+/// Which delayed runs of a shard are queued. It prevents that one is queued twice. Only
+/// [`crate::run_queues`] changes it.
 #[derive(Default)]
 pub(crate) struct Wakes {
     pub(crate) lazy: AtomicBool,
     pub(crate) sync: AtomicBool,
 }
 
-/// Whether a shard must still fold events again because readers may have seen their results before
-/// a crash.
+/// Whether a shard must still fold events again after a crash. Readers may have seen the results of
+/// these events before the crash.
 pub(crate) struct Recovery {
     pub(crate) target: RecoveryTarget,
     pub(crate) pending: AtomicBool,
@@ -117,7 +116,7 @@ pub(crate) struct OutboxSnapshot {
 }
 
 /// The rate at which a count of events grows, per second. It is measured over the last full
-/// [`RATE_WINDOW`]. It is 0 if the count has not changed for longer than that.
+/// [`RATE_WINDOW`]. If the count has not changed for longer than that, the rate is 0.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct EventRate {
     /// The time at which the window began, and the count at that time.
@@ -158,8 +157,8 @@ impl EventRate {
     }
 }
 
-/// How many events per second are appended to a partition of the log. The rate is unknown until the
-/// end of the partition was read twice.
+/// The number of events per second that are appended to a partition of the log. The rate is unknown
+/// until the end of the partition was read twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct IntakeRate(Option<EventRate>);
 
@@ -273,8 +272,8 @@ impl ShardHandle {
         snapshot.outbox.rate.count(now, shard.state.meta.emitted);
     }
 
-    /// Returns what the shard is doing, and why it cannot continue. `behind` tells whether the log
-    /// has events that the shard has not applied.
+    /// Returns what the shard is doing and, if it cannot continue, why. `behind` tells whether the
+    /// log has events that the shard has not applied.
     pub(crate) fn activity(&self, behind: bool) -> (&'static str, Option<String>) {
         let snapshot = self.snapshot.lock();
         if let Some(reason) = &snapshot.halted {
@@ -317,9 +316,9 @@ impl ShardHandle {
             }
             let behind = bounds.max_time.0.saturating_sub(meta.max_time.0);
             let behind = u64::try_from(behind / 1_000).unwrap_or_default();
-            // The newest event that the shard has applied may be old, because few events are of a
-            // type to which the plugin subscribes. All events that the shard has not read were
-            // appended since it had read the whole log.
+            // If few events are of a type to which the plugin subscribes, the newest event that the
+            // shard has applied may be old. But the events that it has not read cannot be older
+            // than the time at which it last had read the whole log.
             snapshot.read_all_at.map_or(behind, |read_all_at| {
                 behind.min(
                     u64::try_from(now.saturating_sub(read_all_at).as_millis()).unwrap_or(u64::MAX),

@@ -84,9 +84,10 @@ impl ShardState {
         self.parking.remove(key, record, &mut self.meta, &mut self.buffer);
     }
 
-    /// Returns the watermark at which the next batch must end: the time at which the first timer or
-    /// expiry in the state is due, or the earliest time at which a row that the batch writes may
-    /// expire.
+    /// Returns the watermark at which the next batch must end, the earlier one of two times:
+    ///
+    /// * the time at which the first timer or expiry in the state is due;
+    /// * the earliest time at which a row that the batch writes may expire.
     ///
     /// # Errors
     /// Returns [`StoreError`] if the state cannot be read.
@@ -148,8 +149,8 @@ impl ShardState {
         Ok(call)
     }
 
-    /// Returns the watermark that follows from the events applied so far; `None` if it is equal to
-    /// the current watermark. If it differs, timers may still have to fire.
+    /// Returns the watermark that follows from the events applied so far, or `None` if it is equal
+    /// to the current watermark. If it is not equal, timers may still have to fire.
     pub(crate) fn watermark_due(&self) -> Option<Timestamp> {
         watermark_due(&self.manifest, &self.meta)
     }

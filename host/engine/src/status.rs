@@ -18,7 +18,7 @@ pub struct ProjectionStatus {
     /// All versions, oldest first.
     pub versions: Vec<VersionStatus>,
     /// The verification against the log that is in progress, or the last one; `null` if there is
-    /// none. The result for the active version is kept when the server restarts.
+    /// none. The last result for the active version is kept when the server restarts.
     pub verified: Option<VerifyStatus>,
 }
 
@@ -64,9 +64,9 @@ pub struct VersionStatus {
     pub late: u64,
     /// Why the version did not become active by itself although it has caught up.
     pub not_activated: Option<String>,
-    /// Why its tables may differ from the result of folding the log, one sentence for each finding:
-    /// a second fold of a batch gave another result, or the last verification found a difference.
-    /// The findings are kept when the server restarts.
+    /// Why its tables may differ from the result of folding the log, with one sentence for each
+    /// finding. A finding is a second fold of a batch that gave another result, or a verification
+    /// that found a difference. The findings are kept when the server restarts.
     pub differs: Vec<String>,
     /// The tables of the version.
     pub tables: Vec<TableStatus>,
@@ -135,10 +135,10 @@ pub struct ShardStatus {
     /// The log's end; `null` while it is not known.
     pub end: Option<u64>,
     /// The number of events that the shard has not read yet; `null` while the log's end is not
-    /// known. It is an upper bound if offsets have gaps.
+    /// known. If offsets have gaps, it is an upper bound.
     pub lag_events: Option<u64>,
-    /// How far the shard's event time is behind that of the log, in milliseconds, and at most the
-    /// time since the shard had read the whole log; 0 when it has caught up, `null` while the
+    /// How far the shard's event time is behind that of the log, in milliseconds. It is at most the
+    /// time since the shard had read the whole log. 0 if the shard has caught up, `null` while the
     /// log's end is not known.
     pub lag_ms: Option<u64>,
     /// The number of commits that the shard has made.
@@ -151,8 +151,8 @@ pub struct ShardStatus {
     pub parked: u64,
     /// How many of the parked events wait behind a failed event of their subject.
     pub waiting: u64,
-    /// The number of unreadable records that were skipped and not parked, because 10,000 are parked
-    /// already. Only records of unknown type are skipped.
+    /// The number of unreadable records that were not parked, because 10,000 of unknown type are
+    /// parked already. Only records of unknown type are left out.
     pub unreadable_left_out: u64,
     /// The number of timers that have fired.
     pub timers_fired: u64,
@@ -165,16 +165,16 @@ pub struct ShardStatus {
     /// The number of emitted events that the log has refused permanently, for example because they
     /// are too large for a topic. They count as parked, and can be retried or dropped.
     pub refused: u64,
-    /// Whether the shard does not fold until the log has accepted some of its emitted
-    /// events (`engine.emit_unsent_max`).
+    /// Whether the shard waits until the log has accepted some of its emitted events
+    /// (`engine.emit_unsent_max`). Until then it does not fold.
     pub held_by_unsent: bool,
-    /// The highest emit depth of an event that the shard has emitted
-    /// (`engine.emit_depth_max` is the limit).
+    /// The highest emit depth of the events that the shard has emitted (`engine.emit_depth_max` is
+    /// the limit).
     pub emit_depth: u32,
     /// The number of batches that were folded a second time (`engine.second_fold_every`).
     pub second_folds: u64,
-    /// The number of batches for which the second fold gave another result, which means that the
-    /// plugin is not deterministic.
+    /// The number of batches whose second fold gave another result. If it is not 0, the plugin is
+    /// not deterministic.
     pub second_fold_differences: u64,
     /// The last difference that a second fold found, as text.
     pub second_fold_last: Option<String>,
@@ -266,8 +266,8 @@ pub struct ParkedSelection {
     pub offsets: Vec<u64>,
     /// The partition to which `offsets` belong.
     pub partition: u32,
-    /// Selects only events of this tenant. If neither `offsets` nor `subject` is given,
-    /// selects all events of this tenant. An empty text means events without a tenant.
+    /// Selects only events of this tenant; an empty text means events without a tenant. If neither
+    /// `offsets` nor `subject` is given, selects all events of the tenant.
     pub tenant: Option<String>,
     /// Selects the events of this subject.
     pub subject: Option<String>,
@@ -302,8 +302,8 @@ pub struct LogLine {
     pub version: String,
     /// The partition that the plugin was folding.
     pub partition: u32,
-    /// The offset of the event to which the message belongs. If this event is not known, the offset
-    /// of its batch.
+    /// The offset of the event to which the message belongs. If the event is not known, it is the
+    /// offset of the batch.
     pub offset: u64,
     /// The severity: `trace`, `debug`, `info`, `warn` or `error`.
     pub level: String,

@@ -92,8 +92,8 @@ impl Engine {
         Ok(lines.iter().skip(lines.len().saturating_sub(limit)).cloned().collect())
     }
 
-    /// Returns the parked records of the active version on one partition whose keys are after
-    /// `key`, with their keys and in their order.
+    /// Returns parked records of the active version on one partition, with their keys and in their
+    /// order: those whose keys are after `key`.
     ///
     /// # Errors
     /// Returns [`EngineError`] if there is no active version, or if its state cannot be read.
@@ -111,9 +111,9 @@ impl Engine {
         Ok(committed_page(&**store, &mut from, limit)?)
     }
 
-    /// Returns the parked events of a version, by partition and offset. If no version is given, it
-    /// is the active one. If `subject` is given, only its events are returned. `cursor` is the
-    /// `next` of the previous page.
+    /// Returns the parked events of a version, ordered by partition and offset. If no version is
+    /// given, it is the active one. If `subject` is given, only events of this subject are
+    /// returned. `cursor` is the `next` of the previous page.
     ///
     /// # Errors
     /// Returns [`EngineError`] if there is no such version, or if its state cannot be read.

@@ -1,4 +1,4 @@
-//! Describes why a shard stops: because of a fault of the host, which is temporary, or because of a
+//! Describes why a shard stops. There are two kinds: a fault of the host, which is temporary, and a
 //! halt, which needs an operator.
 
 use std::time::Duration;
@@ -38,8 +38,8 @@ pub(crate) enum CallError {
 }
 
 impl CallError {
-    /// Returns the reason to stop if a call whose batch spans no tick reports [`CallError::Due`],
-    /// which should not happen.
+    /// Returns a reason to stop for [`CallError::Due`] from a call whose batch spans no tick. This
+    /// should not happen.
     pub(crate) fn due_is_a_fault(due: Timestamp) -> StopReason {
         StopReason::Fault(format!(
             "a timer is due at {due}, before the last event of the call that set it"

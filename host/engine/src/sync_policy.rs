@@ -1,9 +1,12 @@
 //! Decides which commits are durable at once, and which become durable with a later commit.
 //!
 //! The log stores the events durably. So after a crash, the events after the last durable commit
-//! can be folded again. A commit needs no sync under three conditions: nothing outside of the state
-//! depends on the commit; folding its events again takes little time; and after a crash readers can
-//! be made to wait until the state is as new as what they may have seen.
+//! can be folded again. A commit needs no sync if all of this is true:
+//!
+//! * nothing outside of the state depends on the commit;
+//! * folding its events again takes little time;
+//! * after a crash, readers can be made to wait until the state is as new as what they may have
+//!   seen.
 
 use std::time::Duration;
 
@@ -14,11 +17,11 @@ use crate::EngineConfig;
 /// Whether a commit waits until it is on the disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CommitSync {
-    /// The commit is durable when it has ended. Commits without a sync may follow, up to
-    /// the [`Ceiling`] that this commit stores.
+    /// The commit is durable when it has ended. Commits without a sync may follow, up to the
+    /// [`Ceiling`] that this commit stores: the offset and commit that they may reach.
     Now,
-    /// The commit is durable when it has ended, and no commit without a sync may follow (the
-    /// ceiling is closed). So readers do not have to wait after a crash.
+    /// The commit is durable when it has ended. It closes the ceiling: no commit without a sync may
+    /// follow before the next durable commit. So readers do not have to wait after a crash.
     Close,
     /// The commit becomes durable with the next durable commit.
     Later,
@@ -32,13 +35,13 @@ pub(crate) struct SyncPolicy {
     /// The next offset of the last durable commit.
     durable: Offset,
     ceiling: Ceiling,
-    /// Whether the last durable commit allows commits without a sync after it: its ceiling is
-    /// higher than the commit itself.
+    /// Whether the last durable commit allows commits without a sync after it. This is so if the
+    /// ceiling that it stores is above the commit itself.
     open: bool,
     /// The time of the last commit; `None` if it was made before the process started.
     last: Option<Duration>,
-    /// Whether readers still have to wait after a crash, until the shard has reached the stored
-    /// ceiling.
+    /// Whether readers still have to wait after a crash, until the shard has reached the ceiling:
+    /// the stored limit of what they may have seen.
     recovers: bool,
     external: External,
     unsynced: Option<Unsynced>,
@@ -52,8 +55,8 @@ struct Unsynced {
     bytes: usize,
 }
 
-/// Counters on which something outside of the state depends. A commit that changes one of them is
-/// durable.
+/// Counters whose changes something outside of the state depends on. A commit that changes one of
+/// them is durable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct External {
     parked_total: u64,
@@ -113,8 +116,9 @@ impl SyncPolicy {
         self.unsynced.is_some()
     }
 
-    /// Returns the time at which a durable commit is due. It makes commits without a sync durable
-    /// or, after a time without commits, closes the ceiling. `None` if no such commit is needed.
+    /// Returns the time at which a durable commit is due, or `None` if none is needed. This commit
+    /// makes the commits without a sync durable. If there are none, it closes the ceiling (the
+    /// limit that the last durable commit set for them) after a time without commits.
     pub(crate) fn due(&self) -> Option<Duration> {
         match (&self.unsynced, self.last) {
             (Some(unsynced), _) => Some(unsynced.since + self.sync),
@@ -124,8 +128,8 @@ impl SyncPolicy {
     }
 
     /// Returns how a durable commit is made at the time `now`. If the last commit was long ago, the
-    /// next commit will probably also come late. So a shard with few events syncs each commit and
-    /// allows no commit without a sync, and its readers never wait after a crash.
+    /// next one will probably also come late. The commit then allows no commit without a sync after
+    /// it. So a shard with few events syncs each commit, and its readers never wait after a crash.
     pub(crate) fn durable_sync(&self, now: Duration) -> CommitSync {
         let quiet = self.last.is_none_or(|last| now >= last + self.sync);
         if quiet { CommitSync::Close } else { CommitSync::Now }
@@ -150,8 +154,8 @@ impl SyncPolicy {
     pub(crate) fn may_wait(&self, next: &NextCommit<'_>) -> bool {
         let NextCommit { meta, bytes, log_start, now } = next;
         let waiting = self.unsynced.as_ref().map_or(0, |unsynced| unsynced.bytes);
-        // After a crash, the log must still have the events after the durable offset, although it
-        // deletes old events.
+        // The log deletes old events. After a crash it must still have the events after the durable
+        // offset.
         let near_start = log_start.is_some_and(|start| {
             start > Offset(0) && self.durable.0 < start.0.saturating_add(self.events_max)
         });
@@ -165,8 +169,8 @@ impl SyncPolicy {
             && !near_start
     }
 
-    /// Returns the ceiling that a durable commit with the record `meta` stores. `serves` is true if
-    /// the version serves readers.
+    /// Returns the ceiling that a durable commit with the record `meta` stores: how far later
+    /// commits without a sync may go. `serves` is true if the version serves readers.
     pub(crate) fn ceiling(&self, meta: &ShardMeta, sync: CommitSync, serves: bool) -> Ceiling {
         let more =
             if serves && sync == CommitSync::Now && self.is_on() { self.events_max } else { 0 };
@@ -184,8 +188,8 @@ impl SyncPolicy {
         }
     }
 
-    /// Notes that a commit that began at `now` has succeeded. If the commit is not new, it only
-    /// made the previous commit durable.
+    /// Notes that a commit that began at `now` has succeeded. A commit that is not new only made
+    /// the previous commit durable.
     pub(crate) fn committed(
         &mut self,
         meta: &ShardMeta,
@@ -219,10 +223,10 @@ impl RecoveryTarget {
         Self(meta.ceiling)
     }
 
-    /// Returns whether all events whose results readers may have seen are folded again. This is so
-    /// if the next offset in `meta` has reached the ceiling (the offset up to which readers may
-    /// have seen results), or if the shard is `at_end` of the log. The timers that are due at that
-    /// offset must also have fired (`ticked`).
+    /// Returns whether all events whose results readers may have seen before a crash are folded
+    /// again. For this, the next offset in `meta` must have reached the ceiling (the highest offset
+    /// whose results readers may have seen), or the shard must be `at_end` of the log. In both
+    /// cases the timers that are due there must also have fired (`ticked`).
     pub(crate) fn is_reached(&self, meta: &ShardMeta, ticked: bool, at_end: bool) -> bool {
         ticked && (at_end || meta.next >= self.0.next)
     }

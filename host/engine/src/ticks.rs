@@ -1,6 +1,5 @@
-//! Implements ticks, which are what happens when the watermark moves. First the timers that are due
-//! fire, in calls of their own. Then the rows whose retention ends are deleted, and the watermark
-//! moves.
+//! Implements ticks, the steps in which the watermark moves. At a tick, first the due timers fire,
+//! in calls of their own. Then the rows whose retention ends are deleted, and the watermark moves.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -65,8 +64,8 @@ impl Ticker<'_> {
     }
 
     /// Lowers the watermark to `target`, because the log time was set back (see
-    /// [`crate::log_time`]). Timers that were set for a time before the old watermark are due right
-    /// after that watermark. Their due times are lowered too.
+    /// [`crate::log_time`]). A timer that was set for a time before the old watermark is due right
+    /// after the old watermark. The due time of such a timer is lowered too.
     fn lower_watermark(&mut self, target: Timestamp) -> Result<(), StopReason> {
         self.state.due_from = Timestamp::MIN;
         let mut range = KeyRange::all();

@@ -35,8 +35,8 @@ impl Engine {
         }
         let leader = self.registry.leader_of(handle);
         let now = self.ports.clock.monotonic();
-        // This is set before the log is read, because the log may wake the shard before this step
-        // has ended.
+        // This is set before the log is read, because the log may wake the shard even before this
+        // step ends.
         handle.awaits_log.store(true, Ordering::Release);
         let mut guard = handle.shard.lock();
         let outcome = self.step(handle, &mut guard, leader.as_ref().map(|l| l.next()), now);
@@ -172,8 +172,8 @@ impl Engine {
         outcome.map(|step| StepReport { step, sending })
     }
 
-    /// Ends the wait of readers after a crash, once the shard has folded all events whose results
-    /// they may have seen. The shard commits first.
+    /// Lets readers read again after a crash, once the shard has folded all events whose results
+    /// they may have seen before it. The shard commits first.
     fn end_recovery(
         &self,
         handle: &ShardHandle,

@@ -11,8 +11,8 @@ use crate::{Engine, EngineError};
 pub type VersionPlugin = (VersionId, Arc<dyn Plugin>);
 
 impl Engine {
-    /// Checks the rules that an upload of a version with `manifest` must fulfil, and returns
-    /// the projection's name: `name`, or the name in the manifest.
+    /// Checks the rules for an upload of a version with `manifest`. Returns the projection's name:
+    /// `name`, or the name in the manifest.
     ///
     /// # Errors
     /// [`EngineError::Manifest`], [`EngineError::Cycle`].

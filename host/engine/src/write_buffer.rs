@@ -1,7 +1,9 @@
-//! Implements the write buffer, which contains changes of a shard that are applied and not
-//! committed, on top of the committed state. The changes of a commit in progress stay separate
-//! until the commit has ended. So reads return the same before, during and after the commit. If the
-//! commit fails, its changes are put back below the changes that were applied since.
+//! Implements the write buffer: changes of a shard that are applied and not committed, on top of
+//! the committed state.
+//!
+//! The changes of a commit in progress stay separate until the commit has ended, so reads return
+//! the same before, during and after the commit. If the commit fails, its changes are put back,
+//! below the changes that were applied since.
 
 use std::sync::Arc;
 
@@ -20,8 +22,8 @@ pub(crate) struct WriteBuffer {
     applied: ChangeSet,
     /// An empty change set, whose memory the writes of the next call use.
     call_memory: ChangeSet,
-    /// An empty change set, whose memory is used for the changes that are applied during the next
-    /// commit.
+    /// An empty change set that keeps memory. The changes that are applied during the next commit
+    /// use it.
     spare: ChangeSet,
 }
 

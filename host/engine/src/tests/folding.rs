@@ -76,8 +76,8 @@ fn events_far_ahead_give_the_same_state_whatever_the_cuts() {
             let mut world = World::with_log(config, MemoryLog::new(1, chunk));
             for (n, mut event) in (0..).zip(readings(seed, 400)) {
                 let now = Timestamp((n + 40) * SECOND / 4);
-                // The clock is ahead for a while, some events are ahead, and there is a night
-                // without events.
+                // For a while the clock is ahead. Some events are ahead of it. There is also a
+                // night without events.
                 let now = if (100..110).contains(&n) { Timestamp(now.0 * 100) } else { now };
                 let clock = if stamped { AppendClock::At(now) } else { AppendClock::Unknown };
                 world.log.set_append_clock(clock);
@@ -278,7 +278,7 @@ fn emitted_events_reach_the_log_once_although_appends_fail_and_the_process_dies(
     world.log.append_to(P0, (0..900).map(|n| event(n, "s", "ok")));
     world.settle();
     world.clock.advance(Duration::from_secs(1));
-    // The process dies after the log has the events and before the log's answer reaches the
+    // The process dies after the events are in the log, but before the log's answer reaches the
     // outbox.
     world.log.hold_appends();
     world.engine.turn_once();

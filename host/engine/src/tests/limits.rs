@@ -197,8 +197,8 @@ fn a_plugin_that_sets_a_timer_for_the_last_tick_of_each_batch_has_few_calls_repe
 
 #[test]
 fn failures_between_due_timers_do_not_make_batches_longer() {
-    // Every second event fails, and each of the others sets a timer for the next tick. So
-    // a batch is applied up to the tick, and the events gathered after it are dropped.
+    // Every second event fails, and each of the other events sets a timer for the next tick. So a
+    // batch is applied only up to the tick, and its later events are dropped.
     use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
     let events = 2_000;

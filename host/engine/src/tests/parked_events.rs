@@ -267,8 +267,8 @@ fn unreadable_records_halt_no_projection_and_block_no_subject() {
 fn unreadable_records_of_unknown_type_do_not_count_for_the_halt_and_others_do() {
     let config = EngineConfig { parked_max: 5, ..EngineConfig::default() };
     let world = World::new(config);
-    // There are more unreadable records than may be parked. The failed events among them stay
-    // within the limit.
+    // There are more unreadable records than may be parked, but they do not count. The failed
+    // events among them stay within the limit.
     let records = (0..40).map(|n| match n % 10 {
         9 => event(n, "s2", "bad"),
         8 => event(n, "s1", "ok"),
@@ -286,8 +286,8 @@ fn unreadable_records_of_unknown_type_do_not_count_for_the_halt_and_others_do() 
     let shard = world.shard();
     assert_eq!((shard.activity.as_str(), shard.parked), ("halted", 37), "{shard:?}");
     assert!(shard.reason.unwrap().contains("engine.parked_max"));
-    // Dropping a record of unknown type does not allow another event to be parked. Dropping a
-    // failed event does.
+    // If a record of unknown type is dropped, this does not make room for another parked event. If
+    // a failed event is dropped, it does.
     let drop = |offset| {
         let selection = ParkedSelection { offsets: vec![offset], ..ParkedSelection::default() };
         assert_eq!(world.engine.drop_parked("meter", None, &selection).unwrap().done, 1);
@@ -413,8 +413,9 @@ fn a_row_that_breaks_its_declaration_parks_its_event_and_names_the_field() {
     assert_eq!(world.rows("totals").keys().collect::<Vec<_>>(), ["a", "c"]);
 }
 
-/// Returns a plugin that counts each event in the row of the tenant that its data names, sets a
-/// timer of its own tenant and emits an event. A timer that fires writes a row of its tenant.
+/// Returns a plugin that may write rows of another tenant: for each event, it counts the event in
+/// the row of the tenant that the event's data names, sets a timer of the event's tenant and emits
+/// an event. A timer that fires writes a row of its own tenant.
 fn writes_rows_of_the_tenant_in_its_data(manifest: Manifest) -> impl Plugin {
     NativePlugin::new(manifest, |batch: &Batch, host, _: &mut ()| {
         for (index, event) in batch.events.iter().enumerate() {

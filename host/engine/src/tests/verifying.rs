@@ -1,5 +1,6 @@
-//! Tests verifications. A verification folds the whole log again and must get the same state as the
-//! live shard, whatever happened to that shard. If the states differ, the difference is reported.
+//! Tests verifications. A verification folds the whole log again. It must get the same state as the
+//! live shard, whatever happened to that shard. If the states differ, it must report the
+//! difference.
 
 use lantern_core::{Offset, ShardId, Space, Writes};
 
@@ -226,8 +227,7 @@ fn a_verification_drops_instances_and_what_it_finds_stays_known_over_restarts() 
     let mut world = World::new(config);
     world.push("a", turning());
     world.settle();
-    // The same instance folds all events, so the state is right as long as this instance is not
-    // dropped.
+    // One instance folds all events, so the state is right until this instance is dropped.
     world.log.append_to(P0, (0..9_000).map(|n| event(n, "s1", if n == 5 { "turn" } else { "ok" })));
     world.settle();
     let status = verify(&world);

@@ -82,8 +82,8 @@ fn versions_that_follow_one_another_emit_each_event_once() {
     windows.sort();
     windows.dedup();
     assert_eq!(windows.len(), all, "no window closed twice");
-    // No window may be missing from the first activation on. The 300 readings, four per second,
-    // take 75 seconds. The first version became active after 50 readings.
+    // From the first activation on, no window may be missing. The 300 readings take 75 seconds,
+    // with four readings per second. The first version became active after 50 readings.
     let seconds: Vec<i64> =
         windows.iter().map(|w| w[..20].parse::<i64>().unwrap() / SECOND).collect();
     let from = seconds[0];

@@ -55,8 +55,7 @@ struct Digests {
 }
 
 /// Compares all entries that depend on the log alone. It calls `pace` with the number of entries
-/// that were compared since the previous call. If `pace` returns `false`, the comparison ends and
-/// the result is `None`.
+/// compared since the previous call. If `pace` returns `false`, the comparison ends with `None`.
 pub(super) fn compare(
     manifest: &Manifest,
     expected: &dyn ReadStore,
@@ -110,8 +109,8 @@ fn order(left: Option<&dump::Entry>, right: Option<&dump::Entry>) -> Option<Orde
     }
 }
 
-/// Compares the emitted events that wait in the outbox with those that the fold has emitted, and
-/// returns the first difference.
+/// Compares the emitted events in the outbox with the events that the fold has emitted, and returns
+/// the first difference.
 pub(super) fn outbox(
     found: &dyn ReadStore,
     retained: &VecDeque<(String, OutboxEvent)>,
@@ -207,8 +206,8 @@ impl From<Comparison<'_>> for Compared {
     }
 }
 
-/// Returns a parked event without the text of its reason, which may differ between releases.
-/// Damaged bytes are returned unchanged.
+/// Returns a parked event without its reason as text, because that text may differ between
+/// releases. Damaged bytes are returned unchanged.
 fn comparable_fields(bytes: &[u8]) -> Vec<u8> {
     match ParkedRecord::decode(bytes) {
         Some(mut record) => {

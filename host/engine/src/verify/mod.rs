@@ -3,8 +3,10 @@
 //! A shard's state is a function of the log and of the retries and drops of parked events, and of
 //! nothing else. So another fold of the whole log, with the same retries and drops at the same
 //! offsets, must give the same state. If the states differ, the state or the log is damaged, or the
-//! plugin is not deterministic. If the log cannot be folded again (its beginning is deleted, or
-//! limits have changed), the verdict is `unverifiable`, which is neither `same` nor `differs`.
+//! plugin is not deterministic.
+//!
+//! The log cannot be folded again if its beginning is deleted or limits have changed. The verdict
+//! is then `unverifiable`, which means neither `same` nor `differs`.
 
 mod compare;
 mod status;
@@ -98,9 +100,8 @@ impl Verification {
         &self.status
     }
 
-    /// Folds and compares every partition. `pace` is called between steps with the
-    /// progress. It may block to slow the verification down, and ends it by returning
-    /// `false`.
+    /// Folds and compares every partition. `pace` is called between steps with the progress. It may
+    /// block to slow the verification down, and may return `false` to end it.
     #[must_use]
     pub fn run(mut self, pace: ContinueFn<'_>) -> VerifyStatus {
         match self.engine.plugin_of(&self.build) {

@@ -42,7 +42,7 @@ pub struct VerifyStatus {
     /// The number of steps of the second fold. Its batches have at most 1, 7, 64 or 1,024 events.
     #[serde(default)]
     pub steps: u64,
-    /// How many times the plugin's instance was dropped after a step, and a fresh one
+    /// How many times the plugin's instance was dropped after a step. Each time, a fresh instance
     /// continued.
     #[serde(default)]
     pub instances_dropped: u64,
