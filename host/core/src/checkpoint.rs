@@ -1,29 +1,28 @@
 //! Defines points in the history of a version's shards, and proofs that a point belongs to this
-//! history. Resume tokens, cursors and `ETag`s contain them.
+//! history. Resume tokens, cursors and `ETag`s contain points and proofs.
 //!
-//! Points and proofs do not depend on where commits were made. A shard that folds the log
-//! again, on this node or another one, passes the same points. So checkpoints that were issued
-//! before this fold remain valid.
+//! They do not depend on where commits were made. A shard that folds the log again, on this node or
+//! another one, passes the same points. So checkpoints that were issued before this fold remain
+//! valid.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::{Offset, ShardMeta, Timestamp};
 
-/// A point in a shard's history. With every change of the shard's tables, at least one of its
-/// numbers increases. The same events and the same decisions about parked events lead to the same
+/// A point in a shard's history. Each change of the shard's tables increases at least one of its
+/// numbers. The same events with the same retries and drops of parked events lead to the same
 /// point.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ShardPoint {
     /// The first offset that the tables do not contain yet.
     pub next: Offset,
-    /// The watermark of the shard. It distinguishes states before and after timers fire and rows
-    /// expire at the same offset.
+    /// The watermark of the shard. When timers fire and rows expire, the watermark changes while
+    /// the offset stays the same.
     #[serde(with = "short")]
     pub watermark: Timestamp,
-    /// The number of events applied, events parked, timers fired and rows expired so far. This
-    /// number distinguishes states before and after parked events are applied at the same offset
-    /// and watermark.
+    /// The number of events applied, events parked, timers fired and rows expired so far. When a
+    /// parked event is applied, this number changes while offset and watermark stay the same.
     pub steps: u64,
     /// The number of retries and drops of parked events so far.
     pub decisions: u64,
@@ -86,8 +85,8 @@ impl ShardPoint {
     }
 }
 
-/// Identifies a shard's history up to a point: two histories with equal proofs have folded the same
-/// events, with the same retries and drops of parked events.
+/// Identifies a shard's history up to a point. If two histories have equal proofs, they have folded
+/// the same events, with the same retries and drops of parked events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ShardProof {
     /// The incarnation of the log that wrote the last event before the point; see
@@ -127,7 +126,7 @@ impl Checkpoint {
     }
 
     /// Returns a copy whose points contain only the next offset and the number of retries and
-    /// drops. It has fewer bytes when it is encoded. It is for readers that do not resume from it.
+    /// drops. The copy is shorter when it is encoded. It is for readers that do not resume from it.
     #[must_use]
     pub fn coarse(&self) -> Self {
         let coarse = |point: &ShardPoint| {
@@ -170,8 +169,8 @@ impl ShardProof {
     }
 }
 
-/// Derives a number from the identity of a partition (see [`crate::Log::identity`]). It is used as
-/// the incarnation of a log that does not know its incarnation.
+/// Derives a number from the identity of a partition (see [`crate::Log::identity`]). If a log has
+/// no incarnations, this number takes their place.
 #[must_use]
 pub fn incarnation_of(identity: &str) -> u64 {
     digest(Sha256::new().chain_update(identity))

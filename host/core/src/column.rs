@@ -2,9 +2,9 @@
 
 use thiserror::Error;
 
-/// Byte strings stored one after another: value `i` is `bytes[ends[i - 1]..ends[i]]`,
-/// where `ends[-1]` is 0. This is Apache Arrow's variable-size binary layout without its
-/// leading zero. The contract's `column` has the same layout.
+/// Byte strings stored one after another: value `i` is `bytes[ends[i - 1]..ends[i]]`, where
+/// `ends[-1]` is 0. This is Apache Arrow's variable-size binary layout without the leading zero of
+/// its offsets. The `column` of the plugin contract has the same layout.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Column {
     ends: Vec<u32>,

@@ -1,6 +1,8 @@
-//! Implements the deduplication window, which remembers the identities of the newest events in
-//! memory, and finds an event by its identity. It consists of a ring with one entry for each event,
-//! and a hash table that finds the entry of an identity. It takes about 40 bytes per event.
+//! Implements the deduplication window. It remembers the identities of the newest events in memory,
+//! and finds an event by its identity.
+//!
+//! The window consists of a ring with one entry for each event, and a hash table that finds the
+//! entry of an identity. It takes about 40 bytes per event.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -10,18 +12,18 @@ use sha2::{Digest, Sha256};
 
 use crate::{EventRef, Offset, PartitionId};
 
-/// The identity of an event, and a short hash of its content. Two identities are equal if
-/// tenant, `source` and `id` of the events are equal.
+/// The identity of an event, and a short hash of its content. Two values are equal if tenant,
+/// `source` and `id` of the events are equal, even if the content differs.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Identity {
     /// The first 128 bits of a SHA-256 of three values: the event's tenant and `source`, each after
-    /// its length, and its `id`. The hash is cryptographic. Otherwise a sender could construct an
-    /// event with the same hash as another one, and the log would take the other event for a
-    /// duplicate.
+    /// its length, and its `id`. The hash is cryptographic, because otherwise a sender could
+    /// construct an event with the same hash as another event. The log would then take that other
+    /// event for a duplicate.
     pub hash: [u8; 16],
     /// A checksum of type, subject, data, data type and schema, and extensions. It leaves out the
-    /// time and the trace attributes, because a sender may set them again when it sends the same
-    /// event a second time.
+    /// time and the trace attributes, because a sender that repeats an event may set these to new
+    /// values.
     pub content: u32,
 }
 
@@ -70,8 +72,8 @@ fn content_hash(event: &EventRef<'_>) -> u32 {
                 continue;
             }
             add(name.as_bytes());
-            // Kafka stores all values as text. So an attribute must give the same hash whether
-            // its value is a number or the text of this number.
+            // Kafka stores all values as text. So an attribute must have the same hash as a number
+            // and as the text of this number.
             match value {
                 serde_json::Value::String(text) => add(text.as_bytes()),
                 other => add(other.to_string().as_bytes()),
@@ -115,9 +117,9 @@ impl DeduplicationWindow {
     /// Creates a window that remembers the newest `limit` events; no events if `limit` is 0.
     #[must_use]
     pub fn new(limit: u32) -> Self {
-        // Two entries must never have the same number, even when the events of a pending append
-        // exceed the limit. Therefore the limit is at most a quarter of the range of numbers, which
-        // is far more than any window needs.
+        // Two entries must never have the same number, even if the events of a pending append
+        // exceed the limit. Therefore the limit is at most a quarter of the range of numbers. No
+        // window needs that many.
         let limit = limit.min(u32::MAX / 4) as usize;
         Self { limit, ring: VecDeque::new(), base: 0, numbers: HashTable::new() }
     }

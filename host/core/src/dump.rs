@@ -1,11 +1,11 @@
-//! Reads and writes a shard's state in canonical form. Checks use it to hash a state, to write it
-//! to a file, and to find the first difference of two states.
+//! Reads and writes a shard's state in canonical form. Checks use this form to hash a state, to
+//! write it to a file, and to find the first difference of two states.
 //!
 //! The canonical dump contains the parts of a state that depend on the log alone: rows, timers,
 //! parked events, times at which rows expire and, from [`ShardMeta`], the next offset and counters.
 //! It leaves out the parts that depend on when commits happened: the number of commits, the feed's
-//! change log and the outbox. So two shards that folded the same events have equal dumps, however
-//! the events were divided into batches and commits, and however often the server restarted.
+//! change log and the outbox. So two shards that folded the same events have equal dumps, whatever
+//! their batches, commits and restarts were.
 //!
 //! States may be larger than memory, so they are read in pages. If a shard is being written to,
 //! pass a snapshot of it ([`crate::ShardStore::snapshot`]); otherwise the pages come from different
@@ -31,8 +31,9 @@ const MAGIC: &[u8] = b"lantern-dump 1\n";
 /// The byte that follows the last entry of a dump. The number of entries follows this byte.
 const END: u8 = 0xFF;
 
-/// One entry of the canonical dump: a key and a value of a space. In [`Space::Meta`] the key is the
-/// name of a field of [`ShardMeta`] and the value a decimal number.
+/// One entry of the canonical dump: the key and the value of one pair in a space. In
+/// [`Space::Meta`], the key is the name of a field of [`ShardMeta`], and the value is a decimal
+/// number.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// The space that the entry belongs to.
@@ -306,8 +307,8 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// Those fields of the shard's record that depend on the log alone, in order of key. A shard that
-/// never committed has the fields of an empty record.
+/// Returns the fields of the shard's record that depend on the log alone, in order of key. A shard
+/// that never committed has the fields of an empty record.
 fn meta(store: &dyn ReadStore) -> Result<Pairs, StoreError> {
     let meta = ShardMeta::of(store)?;
     let fields = [

@@ -5,8 +5,8 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// Why an operation failed: a text for people and, if another error caused the failure, this error.
-/// The text already includes the other error's text.
+/// Why an operation failed: a text for people and, if another error caused the failure, that error.
+/// The text already includes the text of that error.
 #[derive(Clone, Debug)]
 pub struct ErrorCause {
     text: String,
@@ -34,8 +34,8 @@ impl fmt::Display for ErrorCause {
 }
 
 impl Error for ErrorCause {
-    // `source` is not derived, because `thiserror` would return the `Arc` around the error, and a
-    // caller cannot downcast an `Arc` to the error's type.
+    // `source` is not derived: `thiserror` would return the `Arc` around the error, which a caller
+    // cannot downcast to the error's type.
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.source.as_deref().map(|error| error as _)
     }

@@ -96,8 +96,8 @@ impl EventRef<'_> {
         }
     }
 
-    /// Returns the emit depth: 0 for an event from outside, and for an emitted event one more than
-    /// the depth of the event that caused it.
+    /// Returns the emit depth. It is 0 for an event from outside. For an emitted event, it is one
+    /// more than the depth of the event that caused it.
     #[must_use]
     pub fn depth(&self) -> u32 {
         if !crate::is_host_source(self.source) || self.extensions.is_empty() {
@@ -146,8 +146,8 @@ pub struct Events {
     columns: Columns,
 }
 
-/// The byte columns of [`Events`]. A column is either empty, if it was not requested, or has one
-/// value for each event.
+/// The byte columns of [`Events`]. A column that was requested has one value for each event; any
+/// other column is empty.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Columns {
     /// The values of the attribute `id`.
@@ -384,8 +384,8 @@ impl Events {
     }
 
     fn intern(&mut self, kind: &str) -> Option<u16> {
-        // Most events have the same type as the event before them, and most logs have few types. So
-        // the last type is compared first.
+        // The last type is compared first, because most events have the same type as the event
+        // before them. Then all types are searched; most logs have few.
         if let Some(&last) = self.types.last()
             && self.type_names[usize::from(last)] == kind
         {

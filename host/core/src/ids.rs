@@ -34,9 +34,9 @@ pub struct PartitionId(pub u32);
 #[serde(transparent)]
 pub struct TableId(pub u32);
 
-/// The timer or event that is the reason why a plugin writes a row, sets or cancels a timer, emits
-/// an event or logs a message. The number is an index into the batch of the call: the timers come
-/// first and the events after them.
+/// The timer or event on whose behalf a plugin acts: it writes a row, sets or cancels a timer,
+/// emits an event or logs a message. The number is an index into the batch of the call, where the
+/// timers come first and then the events.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Cause(pub u32);
 
@@ -52,8 +52,8 @@ impl Timestamp {
     pub const MIN: Self = Self(i64::MIN);
     /// The first time that an event may have: 0001-01-01T00:00:00Z.
     ///
-    /// Between [`Self::FIRST`] and [`Self::LAST`], years have four digits in every time zone. So
-    /// RFC 3339 texts in UTC sort by day, and every time can be written in every time zone.
+    /// From [`Self::FIRST`] to [`Self::LAST`], years have four digits in every time zone. So RFC
+    /// 3339 texts in UTC sort by time, and every time can be written in every time zone.
     pub const FIRST: Self = Self(-62_135_596_800_000_000);
     /// The last time that an event may have: 9999-12-30T21:59:59.999999Z.
     pub const LAST: Self = Self(253_402_207_199_999_999);
@@ -67,15 +67,15 @@ impl Timestamp {
         Self(self.0.saturating_add(us))
     }
 
-    /// Returns whether an event may have this time, that is, whether it is between [`Self::FIRST`]
-    /// and [`Self::LAST`].
+    /// Returns whether an event may have this time, from [`Self::FIRST`] to [`Self::LAST`].
     #[must_use]
     pub fn is_in_range(self) -> bool {
         (Self::FIRST..=Self::LAST).contains(&self)
     }
 
-    /// Returns the watermark if this is the highest event time: this time minus `lateness_us`,
-    /// rounded down to a multiple of `tick_us` (0 counts as 1). Both are in microseconds.
+    /// Returns the watermark for this time as the highest event time. The watermark is this time
+    /// minus `lateness_us`, rounded down to a multiple of `tick_us` (0 counts as 1). Both are in
+    /// microseconds.
     #[must_use]
     pub fn watermark(self, lateness_us: u64, tick_us: u64) -> Self {
         if self == Self::MIN {

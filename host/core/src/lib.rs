@@ -84,15 +84,17 @@ pub use row_source::RowSource;
 pub use view::{ChangesSince, Recovering, ShardChanges, View, ViewError, Views};
 pub use writes::{ChangedPairs, PairSpan, SpaceWrites, Writes};
 
-/// The event type of heartbeats: events that the host itself appends to an idle partition so that
-/// event time advances. Projections whose manifest has settings of event time read heartbeats, but
-/// no plugin receives them.
+/// The event type of heartbeats, which are events that the host appends to an idle partition so
+/// that event time advances. A projection reads heartbeats if its manifest has settings of event
+/// time. No plugin receives them.
 pub const HEARTBEAT_TYPE: &str = "lantern.heartbeat";
 
-/// The event type of an unreadable record: a record of the log that is not an event. Projections
-/// park it, unless [`UNREADABLE_KIND`] shows that they do not subscribe to its type, and no plugin
-/// receives it. Its subject is unknown and therefore empty, so no other event has to wait for it.
-/// Its extension attribute [`UNREADABLE_REASON`] contains the reason.
+/// The event type of an unreadable record: a record of the log that is not an event. No plugin
+/// receives it; instead, projections park it. If [`UNREADABLE_KIND`] names an event type, only
+/// projections that subscribe to this type park it.
+///
+/// Its subject is unknown and therefore empty, so no other event has to wait for it. Its extension
+/// attribute [`UNREADABLE_REASON`] contains the reason.
 pub const UNREADABLE_TYPE: &str = "lantern.unreadable";
 /// The extension attribute that contains why a record is unreadable; see [`UNREADABLE_TYPE`].
 pub const UNREADABLE_REASON: &str = "reason";

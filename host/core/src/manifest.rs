@@ -28,7 +28,7 @@ pub struct Manifest {
     pub tables: Vec<TableSpec>,
     /// The types of the events that the plugin may emit.
     pub emits: Vec<String>,
-    /// Allows the projection to be part of a cycle: projections of which each emits events that the
+    /// Allows the projection to be part of a cycle, in which each projection emits events that the
     /// next one receives. The value is the maximum emit depth of these events.
     pub cycle_depth_max: Option<u32>,
     /// The settings of event time. `None` if the projection does not use event time.
@@ -140,8 +140,8 @@ pub struct TableSpec {
     pub per_tenant: bool,
     /// The fields of the table's rows, if the table is public.
     pub fields: Vec<FieldSpec>,
-    /// The timestamp field that decides which partition's value is used for fields with merge
-    /// `newest`.
+    /// The timestamp field that orders the rows of several partitions. Fields with the merge
+    /// `newest` take their value from the row with the latest time in it.
     pub newest_by: Option<String>,
     /// How long a row is kept after its last change, in microseconds.
     pub retention_us: Option<u64>,
@@ -298,8 +298,8 @@ pub enum ManifestError {
         /// The name of the field in `newest_by`.
         field: String,
     },
-    /// Sketches must have the merge `sketch`, and other fields must not have it; this field breaks
-    /// the rule.
+    /// A field breaks this rule: sketches must have the merge `sketch`, and other fields must not
+    /// have it.
     #[error(
         "field `{field}` of table `{table}`: declare merge `sketch` for the kinds `distinct` and `percentiles`, and for no other kind"
     )]

@@ -13,14 +13,17 @@ use crate::{Column, FieldKind, Member, parse_rfc3339};
 /// The values that one member of the payload has in all events of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberColumn {
-    /// A bit for each event: 1 if the event has the member with a value of the declared kind.
-    /// The bit of event `i` is bit `i % 8` of byte `i / 8`, counted from the least significant
-    /// bit.
+    /// One bit for each event. It is 1 if the event has the member with a value of the declared
+    /// kind. The bit of event `i` is bit `i % 8` of byte `i / 8`, counted from the least
+    /// significant bit.
     pub validity: Vec<u8>,
     /// A value for each event. If event `i` has no valid value, it is 0, false or empty.
     pub values: MemberValues,
-    /// The indexes, in order, of the events whose payload is not a JSON object, has the member
-    /// more than once, or has it with a value of another kind.
+    /// The indexes, in order, of the events from which the member cannot be read. This is so if:
+    ///
+    /// * the payload is not a JSON object;
+    /// * the payload has the member more than once;
+    /// * the value is of another kind.
     pub mismatched: Vec<u32>,
 }
 

@@ -6,9 +6,9 @@ use serde_json::{Map, Number, Value};
 
 use crate::{FieldKind, Merge, TableSpec, parse_rfc3339};
 
-/// Merges `rows`, the rows that the partitions have under one key of `table`, by the rule of each
-/// field. `rows` are JSON objects in order of partition. Members that are not declared are taken
-/// from the first row. A value that does not have its field's kind counts as absent.
+/// Merges `rows`, the rows of one key of `table` in several partitions, by the rule of each field.
+/// `rows` are JSON objects in order of partition. Members that are not declared are taken from the
+/// first row. A value that does not have its field's kind counts as absent.
 ///
 /// The result depends only on the rows, so it changes only if one of the rows changes. Integers are
 /// added exactly; a sum outside of 64 bits is set to the bound.
@@ -41,8 +41,8 @@ pub fn merge_rows(table: &TableSpec, rows: &[&[u8]]) -> Vec<u8> {
     serde_json::to_vec(&merged).expect("a JSON object of strings always encodes")
 }
 
-/// Returns the row that has the latest time in `field`. If several rows have this time, it is the
-/// row of the highest partition among them. A row without a time counts as the oldest.
+/// Returns the row with the latest time in `field`. A row without a time counts as the oldest. If
+/// several rows have the latest time, it is the row of the highest partition among them.
 fn newest<'a>(rows: &'a [Map<String, Value>], field: &str) -> Option<&'a Map<String, Value>> {
     rows.iter().max_by_key(|row| row.get(field).and_then(Value::as_str).and_then(parse_rfc3339))
 }

@@ -6,15 +6,17 @@ use sha2::{Digest, Sha256};
 /// a hash instead.
 const TENANT_BYTES_MAX: usize = 80;
 
-/// Returns the key of the projection `name` of `tenant`. It identifies the projection in the
+/// Returns the key of the projection `name` of `tenant`. The key identifies the projection in the
 /// catalogue, in the names of state folders, in the sources and ids of emitted events, and in the
 /// labels of metrics. Without a tenant the key is the name.
 ///
-/// No two pairs of tenant and name have the same key. A name contains only `a-z`, `0-9`, `-` and
-/// `_`, so it ends before the first dot of a key. In a tenant, every character other than `a-z`,
-/// `0-9` and `-` is escaped, also a dot: each byte of the character becomes `_` and two hexadecimal
-/// digits. If an escaped tenant is longer than 80 bytes, the key contains the tenant's hash
-/// instead. Two dots precede this hash, so it never equals an escaped tenant.
+/// No two pairs of tenant and name have the same key:
+///
+/// * A name contains only `a-z`, `0-9`, `-` and `_`, so it ends before the first dot of a key.
+/// * In a tenant, every character other than `a-z`, `0-9` and `-` is escaped, also a dot: each byte
+///   of the character becomes `_` and two hexadecimal digits.
+/// * If an escaped tenant is longer than 80 bytes, the key contains the tenant's hash instead,
+///   after two dots. So it never equals a key with an escaped tenant.
 #[must_use]
 pub fn projection_key(tenant: &str, name: &str) -> String {
     if tenant.is_empty() {

@@ -2,8 +2,8 @@
 
 use std::ops::Range;
 
-/// The values for a list of keys, each found by its index in this list. The bytes of all values are
-/// in one buffer, so that no value needs an allocation.
+/// The values for a list of keys, found by the index of the key in the list. The bytes of all
+/// values are in one buffer, so a value needs no allocation.
 #[derive(Clone, Debug, Default)]
 pub struct ReadValues {
     bytes: Vec<u8>,
@@ -44,7 +44,7 @@ impl ReadValues {
         };
     }
 
-    /// Calls `get` for each of the `keys` that has not been looked up yet, and stores the result.
+    /// Calls `get` for each of the `keys` that was not looked up yet, and stores the result.
     ///
     /// # Errors
     /// Returns the first error of `get`.

@@ -25,8 +25,8 @@ impl fmt::Display for VersionId {
     }
 }
 
-/// A projection's entry in the catalogue. Each projection has only one record, so every change of a
-/// projection, such as an activation, is a single write.
+/// A projection's entry in the catalogue. A projection has a single record, so every change of it,
+/// such as an activation, is a single write.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectionRecord {
     /// The name of the projection.
@@ -114,8 +114,8 @@ pub struct VersionRecord {
     pub rebuilds: u64,
     /// Whether the version becomes active by itself once it has caught up with the log.
     pub activate_when_ready: bool,
-    /// Whether the version becomes active by itself even if it has parked events that the
-    /// active version has applied.
+    /// Whether the version becomes active by itself without the check of its parked events: even if
+    /// it has parked events that the active version has applied.
     #[serde(default)]
     pub activate_forced: bool,
     /// The reason why the version was halted; `None` if it is not halted.
@@ -127,9 +127,8 @@ pub struct VersionRecord {
     /// The reason why the version did not become active by itself when it had caught up.
     #[serde(default)]
     pub not_activated: Option<String>,
-    /// After a rebuild: for each partition, the offsets from which emitted events are appended to
-    /// the log. Before the rebuild, the version already appended the events that were emitted
-    /// before these offsets.
+    /// For each partition, the offsets from which emitted events are appended to the log after a
+    /// rebuild. What the version emitted before these offsets is already in the log.
     #[serde(default)]
     pub emit_from: Vec<EmitFrom>,
 }
@@ -137,22 +136,21 @@ pub struct VersionRecord {
 /// The offsets from which a shard's emitted events are appended to the log after a rebuild.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EmitFrom {
-    /// Events that the plugin emits for an event are appended if that event is at or after this
-    /// offset.
+    /// Events that the plugin emits for an event at or after this offset are appended.
     pub events: Offset,
     /// Events that the plugin emits for a timer are appended if the timer fires at or after this
-    /// offset. A timer that fires after an event fires at the next offset.
+    /// offset. The offset of a timer is the next offset at the time when it fires.
     pub timers: Offset,
-    /// How many events the timers at the offset `timers` had already emitted when a fault kept the
-    /// remaining timers of this offset from firing.
+    /// How many events the timers at the offset `timers` had already emitted when a fault
+    /// interrupted these timers.
     #[serde(default)]
     pub timers_emitted: u64,
 }
 
 impl EmitFrom {
-    /// Returns the offsets from which a rebuild must emit events. `meta` is the record of the state
-    /// that is rebuilt. No offset is before the one in `self`. `ticked` tells whether all timers
-    /// that are due at the state's next offset had fired.
+    /// Returns the offsets from which a rebuild must emit events; none is lower than in `self`.
+    /// `meta` is the record of the state that is rebuilt. `ticked` tells whether all timers that
+    /// are due at that state's next offset have fired.
     #[must_use]
     pub fn behind(self, meta: &ShardMeta, ticked: bool) -> Self {
         let timers = if ticked { meta.next.next() } else { meta.next };
@@ -181,8 +179,8 @@ impl VersionRecord {
     }
 
     /// Returns the prefix of the ids of events that this version emits. Each upload and each
-    /// rebuild of a plugin has another prefix. Otherwise the log would take the events that it
-    /// emits for duplicates of those that it emitted before.
+    /// rebuild of a plugin has another prefix. With the same prefix, the log would take newly
+    /// emitted events for duplicates of those that were emitted before.
     #[must_use]
     pub fn emits_as(&self) -> String {
         format!("{}.{:x}.{}", self.id, self.created.0, self.rebuilds)
@@ -200,7 +198,7 @@ pub enum VersionState {
     Ready,
     /// The version serves readers.
     Active,
-    /// The version was active before. It is kept up to date so that a rollback can activate it at
+    /// The version was active before. It still folds the log, so that a rollback can activate it at
     /// once.
     Retired,
 }
@@ -226,12 +224,12 @@ pub struct ShardMeta {
     /// How many of the parked events wait behind an earlier parked event of their subject.
     #[serde(default)]
     pub waiting_now: u64,
-    /// How many of the events that are parked now are unreadable records of unknown type. They may
-    /// belong to other projections, so they do not count towards `engine.parked_max`.
+    /// How many unreadable records of unknown type are parked now. They may belong to other
+    /// projections, so they do not count towards `engine.parked_max`.
     #[serde(default)]
     pub unreadable_now: u64,
-    /// How many unreadable records of unknown type were skipped and not parked, because too
-    /// many of them were parked already.
+    /// How many unreadable records of unknown type were not parked, because too many of them were
+    /// parked already.
     #[serde(default)]
     pub unreadable_left_out: u64,
     /// The greatest emit depth of an event that the shard has emitted; see
@@ -261,8 +259,8 @@ pub struct ShardMeta {
     pub emitted: u64,
     /// The number that the next event in the outbox gets.
     pub outbox_next: u64,
-    /// The highest event time of the events applied. Events too far in the future do not change it;
-    /// see [`AheadEvents`].
+    /// The log time: the highest event time applied, without events that are too far in the future
+    /// (see [`AheadEvents`]).
     pub max_time: Timestamp,
     /// Events that were too far ahead of their append time to move the watermark.
     #[serde(default)]
@@ -273,8 +271,8 @@ pub struct ShardMeta {
     pub changes_from: ShardPoint,
     /// The number of bytes in the change log.
     pub changes_bytes: u64,
-    /// The number of retries and drops of parked events. The first [`DecisionRecord::KEPT_MAX`] of
-    /// them are stored as a [`DecisionRecord`] each.
+    /// The number of retries and drops of parked events. Each of the first
+    /// [`DecisionRecord::KEPT_MAX`] is stored as a [`DecisionRecord`].
     #[serde(default)]
     pub decisions: u64,
     /// A number that identifies the limits under which the shard has applied events; 0 if they are
@@ -284,16 +282,17 @@ pub struct ShardMeta {
     /// Whether the limits that `limits` identifies were changed since the first event.
     #[serde(default)]
     pub limits_changed: bool,
-    /// The number of the rebuild in which the numbering of the outbox began at 0. If a rebuild can
-    /// read the state that it replaces, it continues that state's numbering.
+    /// The rebuild in which the numbering of the outbox began at 0. A rebuild that can read the
+    /// state that it replaces continues the numbering of that state.
     #[serde(default)]
     pub outbox_of: u64,
     /// The identity ([`crate::Log::identity`]) of the partition that was folded; `None` if the
     /// shard does not know it yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub folded: Option<String>,
-    /// A random number that was drawn when this state was created without an earlier state to
-    /// continue. The feed's epoch contains it. It is 0 before the first commit.
+    /// A random number that identifies this state. It is drawn when the state is created, except if
+    /// the state continues an earlier one. The feed's epoch contains it. It is 0 before the first
+    /// commit.
     #[serde(default)]
     pub born: u64,
     /// The incarnation of the log ([`crate::Log::incarnation_at`]) at the offset `next`; 0 if no
@@ -304,14 +303,15 @@ pub struct ShardMeta {
     /// there was none.
     #[serde(default)]
     pub decided: u64,
-    /// The upper bound of the commits without a sync, which the last durable commit stored for the
-    /// commits after it. It depends not only on the log, but also on when commits happened.
+    /// The upper bound for commits without a sync after the last durable commit, which has stored
+    /// it. It depends not only on the log, but also on when commits happened.
     #[serde(default)]
     pub ceiling: Ceiling,
 }
 
 /// An upper bound for the commits without a sync that may follow a durable commit. The durable
-/// commit stores it. After a crash, the server learns from it which commits readers may have seen.
+/// commit stores it. After a crash, it tells the server how new the state may be that readers have
+/// seen.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ceiling {
     /// The highest next offset that a later commit without a sync may have.
@@ -329,8 +329,8 @@ pub struct AheadEvents {
     /// The last of these events.
     pub last: Option<AheadEvent>,
     /// Events that are far ahead of the events before them, oldest first. They move the watermark
-    /// once later events are as far ahead. The list is used only if the log does not know append
-    /// times.
+    /// only if enough later events are as far ahead. The list is used only if the log does not know
+    /// append times.
     pub unconfirmed: Vec<AheadEvent>,
 }
 
@@ -389,7 +389,7 @@ impl ShardMeta {
     }
 
     /// Returns whether readers may have seen a later state than this one. This is possible after a
-    /// crash, because only the state of the last durable commit is left.
+    /// crash, because then only the state of the last durable commit is left.
     #[must_use]
     pub fn may_be_behind(&self) -> bool {
         self.ceiling.next > self.next || self.ceiling.commit > self.pos
@@ -483,7 +483,7 @@ impl DecisionRecord {
         [b"decision/".as_slice(), &number.to_be_bytes()].concat()
     }
 
-    /// Returns the same decision with the digest that it has if `before` is the digest of the
+    /// Returns the decision with its digest, which also depends on `before`, the digest of the
     /// previous decision.
     #[must_use]
     pub fn after(&self, before: u64) -> Self {
@@ -512,8 +512,8 @@ impl DecisionRecord {
 /// An emitted event that is not in the log yet.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct OutboxEvent {
-    /// The offset of the event that caused this event. If a timer caused it, this is the offset of
-    /// the event that set the timer.
+    /// The offset of the event that caused this event. If a timer caused it, the offset of the
+    /// event that set the timer.
     pub cause: Offset,
     /// The type of the emitted event.
     #[serde(rename = "type")]
@@ -543,7 +543,7 @@ pub enum ParkedKind {
 }
 
 /// A parked event or timer, as it is stored. The record contains the complete event, because the
-/// log may delete the original.
+/// log may delete its copy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ParkedRecord {
     /// Whether the record contains an event or a timer.

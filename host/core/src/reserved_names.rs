@@ -31,8 +31,8 @@ pub fn emitted_id(emits_as: &str, partition: u32, cause: u64, count: u64) -> Str
 
 /// Returns whether `source` and `id` have the form that the host gives emitted events.
 ///
-/// This does not prove that the host wrote the event: every program that may write to a Kafka topic
-/// can write events of this form. So nothing may rely on it.
+/// This does not prove that the host wrote the event, and nothing may rely on it: every program
+/// that may write to a Kafka topic can write events of this form.
 #[must_use]
 pub fn has_emitted_form(source: &str, id: &str) -> bool {
     let Some(projection) = source.strip_prefix(EMITTED_SOURCE_PREFIX) else { return false };

@@ -41,8 +41,8 @@ fn two(b: &[u8], at: usize) -> Option<u8> {
     (high < 10 && low < 10).then(|| high * 10 + low)
 }
 
-/// Splits a fraction of a second from the text: its value in microseconds (0 if there is no
-/// fraction), and the rest of the text.
+/// Splits a fraction of a second from the text. Returns its value in microseconds (0 if there is no
+/// fraction), and the text after it.
 fn fraction(b: &[u8]) -> Option<(i64, &[u8])> {
     if b.first() != Some(&b'.') {
         return Some((0, b));

@@ -2,8 +2,8 @@
 //! rules:
 //!
 //! * A row is a JSON object (UTF-8) that is nested at most [`DEPTH_MAX`] deep.
-//! * Each member is a declared field and occurs once. A field may be missing or `null`,
-//!   which both mean that it has no value.
+//! * Each member is a declared field and occurs once. A field that is missing or `null` has no
+//!   value.
 //! * A value has its field's kind, see [`is_of_kind`].
 
 use std::borrow::Cow;
@@ -42,9 +42,9 @@ pub fn check_row(fields: &[FieldSpec], value: &[u8]) -> Result<(), RowError> {
     check_whole(fields, value).map_err(RowError)
 }
 
-/// Checks a row in a fifth of the time that a parser needs. Returns `None` for invalid rows, and
-/// also for valid rows that it cannot check: those with white space, escapes, text that is not
-/// ASCII, exponents, long numbers, arrays or objects. A parser must check these.
+/// Checks a row in a fifth of the time that a parser needs. `None` means that a parser must check
+/// the row: it is invalid, or it contains something that this function cannot check. That is white
+/// space, escapes, text that is not ASCII, exponents, long numbers, arrays or objects.
 #[inline]
 fn glance(fields: &[FieldSpec], value: &[u8]) -> Option<()> {
     let mut remaining = value.strip_prefix(b"{")?;

@@ -33,8 +33,8 @@ pub struct RowFields<'r> {
 }
 
 impl FieldReader {
-    /// Creates a reader of the fields with the indexes `chosen`, for a table that declares
-    /// `fields`.
+    /// Creates a reader for a table that declares `fields`. It reads the fields with the indexes
+    /// `chosen`.
     #[must_use]
     pub fn new(fields: &[FieldSpec], chosen: impl IntoIterator<Item = usize>) -> Self {
         let mut reader = Self {
@@ -52,8 +52,8 @@ impl FieldReader {
         reader
     }
 
-    /// Finds the chosen fields in `row`, a JSON object. If `row` is not a JSON object, the
-    /// fields after the first error have no value.
+    /// Finds the chosen fields in `row`, a JSON object. If `row` has a syntax error, the fields
+    /// after the error have no value.
     pub fn read<'r>(&'r self, row: &'r [u8], spans: &'r mut FieldSpans) -> RowFields<'r> {
         spans.0.clear();
         spans.0.resize(self.chosen, Span::default());
@@ -98,9 +98,9 @@ impl FieldReader {
         }
     }
 
-    /// Returns the field whose name begins at the quote at `at` (`None` if this field is not
-    /// declared), and the index after the name. The name is compared with the field `expected`
-    /// first, because most rows have their fields in the order of the manifest.
+    /// Reads the name that begins at the quote at `at`. Returns the field with this name (`None` if
+    /// it is not declared), and the index after the name. The field `expected` is tried first,
+    /// because most rows have their fields in the order of the manifest.
     fn name_at(&self, row: &[u8], at: usize, expected: usize) -> Option<(Option<usize>, usize)> {
         if let Some(name) = self.names.get(expected) {
             let end = at + 1 + name.len();
@@ -122,7 +122,7 @@ impl FieldReader {
 
 impl<'r> RowFields<'r> {
     /// Returns the value of the field with the index `field`, as JSON text. `None` if the row has
-    /// no value for the field, if the value is `null`, or if the field was not chosen.
+    /// no value for it, if the value is `null`, or if the field was not chosen.
     #[must_use]
     pub fn json(&self, field: usize) -> Option<&'r [u8]> {
         let Span { start, end } = self.spans.0[(*self.reader.slots.get(field)?)?];

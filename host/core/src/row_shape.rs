@@ -101,8 +101,8 @@ pub struct RowShape {
 }
 
 impl RowShape {
-    /// Selects the rows that fulfil all `conditions` (field, operator and value), and their fields
-    /// `columns`; all fields if it is `None`.
+    /// Selects the rows that fulfil all `conditions` (field, operator and value), and of these rows
+    /// the fields `columns`. `None` selects all fields.
     ///
     /// # Errors
     /// [`RequestError`] that names the field and the fix.
@@ -127,8 +127,8 @@ impl RowShape {
         self.choice.as_ref().map_or_else(|| (0..all).collect(), |choice| choice.indexes().collect())
     }
 
-    /// Returns what a reader gets of `row`; `None` if the row does not fulfil the filter. `spans`
-    /// is reused for many rows.
+    /// Returns the selected fields of `row`, or `None` if the row does not fulfil the filter.
+    /// `spans` is a buffer to be reused for many rows.
     pub fn apply<'r>(&self, row: &'r [u8], spans: &mut FieldSpans) -> Option<Cow<'r, [u8]>> {
         if self.filter.is_empty() && self.choice.is_none() {
             return Some(Cow::Borrowed(row));

@@ -193,8 +193,8 @@ mod tests {
         let field =
             |name: &str, merge| FieldSpec { name: name.into(), merge, ..FieldSpec::default() };
         let spec = TableSpec { fields: vec![field("n", Merge::Sum)], ..TableSpec::default() };
-        // The shard with the number `n` has each key that `n` divides. So some keys are in all
-        // shards, and there are more rows than are read at a time.
+        // Shard `n` has each key that `n` divides. So some keys are in all shards, and there are
+        // more rows than are read at a time.
         let stores = [1, 2, 3].map(|shard| {
             let keys = (0..3_000_u32).filter(|key| key % shard == 0);
             let row = |key| (format!("k{key:05}").into_bytes(), b"{\"n\":1}".to_vec());

@@ -1,5 +1,5 @@
-//! Implements views, which are what readers see of a version. A view is one committed state of a
-//! version with all its shards.
+//! Implements views. A view is one committed state of a version with all its shards; readers get
+//! their rows from it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,16 +28,16 @@ pub trait Views: Send + Sync {
     /// Returns [`ViewError`] if there is no view.
     fn view_version(&self, projection: &str, version: &VersionId) -> Result<View, ViewError>;
 
-    /// Returns the reason why the active version cannot be read after a crash. `None` if it can be
-    /// read, or if it cannot be read for another reason. Does not block.
+    /// Returns the reason if the active version cannot be read yet after a crash. `None` if it can
+    /// be read, or if there is another reason. Does not block.
     fn recovering(&self, _projection: &str) -> Option<Recovering> {
         None
     }
 }
 
-/// The state of a version that cannot be read after a crash. The last commits before the crash were
-/// not durable, so the version folds their events again. Readers may have seen the results of these
-/// events before the crash. Therefore the tables cannot be read until the version has folded them.
+/// Why a version cannot be read after a crash. The last commits before the crash were not durable,
+/// and readers may have seen their results. So the version first folds the events of these commits
+/// again, and only then its tables can be read.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
 #[error("projection `{projection}` recovers from a crash: {reason}")]
 pub struct Recovering {
@@ -90,9 +90,9 @@ pub struct View {
 /// What [`View::changes_since`] returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangesSince {
-    /// The checkpoint belongs to the history of this view. Contains the commits that changed a
-    /// public table and end after the checkpoint, up to the view. The commits of each shard are in
-    /// order. After a crash the first commit may begin before the checkpoint.
+    /// The commits after the checkpoint, up to the view, as far as they changed a public table. The
+    /// commits of each shard are in order. The first commit after a crash may begin before the
+    /// checkpoint. The checkpoint belongs to the history of this view.
     Commits(Vec<ShardChanges>),
     /// The change log does not contain all changes since the checkpoint.
     TooOld,
@@ -135,7 +135,7 @@ impl View {
     }
 
     /// Sets the log from which the state was folded. The view then compares the incarnations in
-    /// checkpoints with those of the log.
+    /// checkpoints with those in this log.
     #[must_use]
     pub fn of_log(mut self, log: Arc<dyn Log>) -> Self {
         self.log = Some(log);
@@ -178,8 +178,8 @@ impl View {
         Checkpoint::of(self.shards.iter().map(|(_, meta, _)| meta))
     }
 
-    /// Returns the checkpoint of the last change of `table`. If two states of one epoch have the
-    /// same checkpoint of the table, the table is the same in both.
+    /// Returns the checkpoint of the last change of `table`. If it is the same in two states of one
+    /// epoch, the table is the same in both.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be read.
@@ -194,7 +194,7 @@ impl View {
                     proven.push((ShardPoint::default(), ShardProof::default()));
                     continue;
                 }
-                // The state was written by a release that did not store the last change of each
+                // An older release has written this state. It did not store the last change of each
                 // table.
                 None => ShardPoint::of(meta),
             };
@@ -217,9 +217,8 @@ impl View {
         self.shards.iter().map(|(partition, meta, _)| (*partition, meta.next)).collect()
     }
 
-    /// Creates the checkpoint that consists of `points`, one for each shard, in the history of this
-    /// view. `None` if the history does not contain these points, or if the view cannot prove that
-    /// it does.
+    /// Creates the checkpoint with these `points` (one for each shard) in the history of this view.
+    /// `None` if the history does not contain the points, or if the view cannot prove that it does.
     ///
     /// # Errors
     /// Returns [`StoreError`] if the records of retries and drops cannot be read.
@@ -275,8 +274,8 @@ impl View {
         self.shards.iter().map(|(partition, meta, _)| (*partition, meta))
     }
 
-    /// Returns the highest event time applied. Events too far in the future (`engine.ahead_max_s`)
-    /// are left out.
+    /// Returns the highest event time applied, without events too far in the future
+    /// (`engine.ahead_max_s`).
     #[must_use]
     pub fn event_time(&self) -> Timestamp {
         self.shards.iter().map(|(_, meta, _)| meta.max_time).max().unwrap_or(Timestamp::MIN)

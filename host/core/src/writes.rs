@@ -11,8 +11,8 @@ use crate::{KeyRange, Space};
 pub type Writes = BTreeMap<Space, SpaceWrites>;
 
 /// The changes of one space: keys in order, each with its new value, or without a value if the key
-/// is deleted. The bytes of all keys and values are in one buffer. The change set from which they
-/// come may share this buffer.
+/// is deleted. The bytes of all keys and values are in one buffer, which may be shared with the
+/// change set that they come from.
 #[derive(Clone, Default)]
 pub struct SpaceWrites {
     bytes: Arc<Vec<u8>>,
@@ -50,8 +50,8 @@ impl PairSpan {
         &bytes[self.start..self.start + self.key as usize]
     }
 
-    /// Returns the value in `bytes`, the buffer that the pair was appended to; `None` if the key is
-    /// deleted.
+    /// Returns the value; `None` if the key is deleted. `bytes` must be the buffer to which the
+    /// pair was appended.
     #[must_use]
     pub fn value<'a>(&self, bytes: &'a [u8]) -> Option<&'a [u8]> {
         let start = self.start + self.key as usize;

@@ -10,12 +10,16 @@ use crate::{
     LogRead, Offset, Offsets, PartitionBounds, PartitionId, Timestamp, TypeFilter, Waker,
 };
 
-/// A log in memory, for tests. Each chunk has the number of events that the test chose, and an
-/// append finishes at once, on the caller's thread. The partition of an event is a hash of its
-/// subject. An event's append time is the highest event time so far, as if each event was appended
-/// when it happened, unless [`MemoryLog::set_append_clock`] sets another clock. Duplicates (equal
-/// tenant, `source` and `id`, with an `id` that is not empty) are found regardless of their age.
-/// Events without a time get the highest time of the partition.
+/// A log in memory, for tests:
+///
+/// * Each chunk has the number of events that the test chose.
+/// * An append finishes at once, on the caller's thread.
+/// * The partition of an event is a hash of its subject.
+/// * An event's append time is the highest event time so far, as if each event was appended when it
+///   happened. [`MemoryLog::set_append_clock`] sets another clock.
+/// * Duplicates (equal tenant, `source` and `id`, with an `id` that is not empty) are found
+///   regardless of their age.
+/// * Events without a time get the highest time of the partition.
 pub struct MemoryLog {
     chunk_events: usize,
     inner: Mutex<LogState>,
@@ -119,14 +123,14 @@ impl MemoryLog {
         partition.start = start.0.min(partition.end);
     }
 
-    /// Sets which incarnation wrote the events from each of the given offsets on, in all
-    /// partitions.
+    /// Sets, for all partitions, which incarnation wrote the events from each of the given offsets
+    /// on.
     pub fn set_incarnations(&self, incarnations: &[(Offset, u64)]) {
         *lock(&self.incarnations) = incarnations.to_vec();
     }
 
-    /// Begins another incarnation, as if the log was closed and opened again. It writes all later
-    /// events.
+    /// Begins another incarnation, as if the log was closed and opened again. All later events
+    /// belong to it.
     pub fn begin_incarnation(&self) {
         let end = lock(&self.inner).partitions.iter().map(|partition| partition.end).max();
         let mut incarnations = lock(&self.incarnations);
@@ -134,8 +138,8 @@ impl MemoryLog {
         incarnations.push((Offset(end.unwrap_or_default()), number));
     }
 
-    /// Makes a later `read` fail with `error`. Each call of this method affects one `read`, in
-    /// order.
+    /// Makes a later `read` fail with `error`. If this is called several times, the errors apply to
+    /// consecutive reads.
     pub fn fail_next_read(&self, error: LogError) {
         lock(&self.inner).read_faults.push_back(error);
     }
@@ -192,9 +196,9 @@ impl MemoryLog {
         chunks.flat_map(|chunk| chunk.appended.clone()).collect()
     }
 
-    /// Appends `events` to partition `to` or, without `to`, each event to the partition of its
-    /// subject. After [`MemoryLog::hold_appends`] the events wait. The append fails if the test has
-    /// set an error, or if the log is closed.
+    /// Appends `events` to the partition `to`. Without `to`, each event goes to the partition of
+    /// its subject. After [`MemoryLog::hold_appends`] the events wait. The append fails if the test
+    /// has set an error, or if the log is closed.
     pub(super) fn append_or_hold(&self, events: Events, to: Option<PartitionId>, done: AppendDone) {
         let mut inner = lock(&self.inner);
         if inner.closed {

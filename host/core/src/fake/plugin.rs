@@ -138,8 +138,8 @@ impl<S: Send> Instance for NativeInstance<S> {
     }
 }
 
-/// Returns the error of a call in which a host call failed with `error`. It is the same as with a
-/// real plugin.
+/// Returns the error that `apply` returns if a host call failed with `error`. A real plugin returns
+/// the same.
 #[must_use]
 pub fn host_error(error: HostError) -> ApplyError {
     match error {

@@ -13,7 +13,7 @@ use crate::{
 type Tables = BTreeMap<Space, BTreeMap<Vec<u8>, Vec<u8>>>;
 
 /// The states of shards in memory. When a shard is opened again, it has the state of its last
-/// commit. So a test simulates a crash of the engine by dropping it and creating another one.
+/// commit. So a test can simulate a crash: it drops the engine and creates another one.
 #[derive(Default)]
 pub struct MemoryStores {
     shards: Mutex<BTreeMap<ShardId, Arc<MemoryShard>>>,
@@ -45,8 +45,8 @@ impl MemoryStores {
         lock(&self.shards).values().for_each(|shard| shard.crash());
     }
 
-    /// Makes a later `open` fail with `error`. Each call of this method affects one `open`, in
-    /// order.
+    /// Makes a later `open` fail with `error`. If this is called several times, the errors apply to
+    /// consecutive calls.
     pub fn fail_next_open(&self, error: StoreError) {
         lock(&self.open_faults).push_back(error);
     }
@@ -96,7 +96,7 @@ struct Faults {
 }
 
 impl MemoryShard {
-    /// Makes a commit fail with `error` and write nothing. The `before` commits before it succeed;
+    /// Makes a commit fail with `error` and write nothing. First, `before` further commits succeed;
     /// with 0, the next commit fails.
     pub fn fail_commit(&self, before: u64, error: StoreError) {
         let mut faults = lock(&self.faults);

@@ -1,7 +1,7 @@
-//! Implements filters. A filter has conditions on declared fields that a row must fulfil.
-//!
-//! A condition compares a field with a value: `cents >= 100`. A row fulfils a filter if all
+//! Implements filters. A filter has conditions on declared fields. A row fulfils a filter if all
 //! conditions of the filter hold. Filters act on merged rows.
+//!
+//! A condition compares a field with a value: `cents >= 100`.
 //!
 //! | operators | kinds |
 //! |---|---|
@@ -10,12 +10,11 @@
 //! | `prefix` | `text` |
 //! | `= null`, `!= null` | all |
 //!
-//! A field that is missing or `null` has no value. A condition on such a field does not hold,
-//! with any operator: `country != DE` finds no row without a country. There are two exceptions:
-//! `= null` finds the rows without a value, and `!= null` the rows with a value.
+//! A field that is missing or `null` has no value. A condition on such a field does not hold, with
+//! any operator: `country != DE` finds no row without a country. There are two exceptions: `= null`
+//! finds the rows without a value, and `!= null` the rows with a value.
 //!
-//! Times are compared as times and numbers as doubles. Text is compared by its bytes in
-//! UTF-8.
+//! Times are compared as times and numbers as doubles. Text is compared by its bytes in UTF-8.
 
 mod literal;
 mod parse;
@@ -33,8 +32,8 @@ pub const FILTER_CONDITIONS_MAX: usize = 64;
 /// The maximum number of values after the operator `in`.
 pub const FILTER_VALUES_MAX: usize = 1_000;
 
-/// A list of conditions. A row fulfils the filter if all of them hold; every row fulfils the
-/// default, which has none.
+/// A list of conditions. A row fulfils the filter if all conditions hold. The default has no
+/// conditions, so every row fulfils it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Filter {
     conditions: Vec<Condition>,
@@ -159,8 +158,8 @@ pub fn field_named(fields: &[FieldSpec], name: &str) -> Result<usize, UnknownFie
     })
 }
 
-/// Returns the name in `known` that is most similar to `name`, which the user has probably
-/// misspelled. `None` if each name in `known` differs in more than a third of the characters, or in
+/// Returns the name in `known` that is most similar to `name`, for the case that a user has
+/// misspelled it. `None` if every known name differs in more than a third of the characters or in
 /// more than three.
 pub fn similar<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let most = (name.chars().count() / 3).clamp(1, 3);
@@ -216,8 +215,8 @@ impl Condition {
         Self { field, test: Test::Present }
     }
 
-    /// Returns the conditions that the time in a timestamp field is at or after `start` and before
-    /// `end`, in microseconds. `field` is the field's index.
+    /// Returns the conditions for a range of times: the time in the timestamp field with the index
+    /// `field` must be at or after `start` and before `end`, in microseconds.
     pub fn times(field: usize, start: Option<i64>, end: Option<i64>) -> impl Iterator<Item = Self> {
         let bounds = [(Operator::GreaterOrEqual, start), (Operator::Less, end)];
         bounds.into_iter().filter_map(move |(operator, time)| {

@@ -1,12 +1,12 @@
-//! Defines dead letters, which are copies of parked events outside of Lantern, for operators who
-//! monitor several systems in one place. A copied event stays parked.
+//! Defines dead letters, which are copies of parked events outside of Lantern. They are for
+//! operators who monitor several systems in one place. A copied event stays parked.
 
 use std::ops::ControlFlow;
 
 use crate::{LogError, Offset, ParkedRecord, PartitionId};
 
-/// A store for copies of parked events. An operator can also read the copies back in order to retry
-/// the events.
+/// A store for copies of parked events. An operator can also let Lantern read the copies back, to
+/// retry the events.
 pub trait DeadLetters: Send + Sync {
     /// Stores a copy of each dead letter. Blocks until all of them are durable.
     ///
@@ -19,8 +19,8 @@ pub trait DeadLetters: Send + Sync {
     /// `page`, a bounded number at a time. It reads the copies that no earlier call has read, or
     /// all copies if `from_beginning` is set.
     ///
-    /// A page counts as read once `page` has returned [`ControlFlow::Continue`]; so each copy is
-    /// passed at least once. If `page` returns [`ControlFlow::Break`], the call ends, and this page
+    /// A page counts as read once `page` has returned [`ControlFlow::Continue`], so each copy is
+    /// passed at least once. If `page` returns [`ControlFlow::Break`], the call ends and this page
     /// does not count as read. The call blocks. Concurrent calls run one after another.
     ///
     /// # Errors

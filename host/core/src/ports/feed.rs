@@ -16,8 +16,8 @@ pub trait CommitSink: Send + Sync {
     fn activated(&self, projection: &str, epoch: Option<&str>);
 }
 
-/// The clock that the engine uses to wait between tries and to limit its speed. Its times must
-/// never affect a table.
+/// The clock that the engine uses to wait between tries and to limit its speed. The tables must
+/// never depend on its times.
 pub trait Clock: Send + Sync {
     /// Returns the time since a fixed moment that the implementation chooses. It never decreases.
     fn monotonic(&self) -> Duration;

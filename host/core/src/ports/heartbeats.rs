@@ -3,12 +3,13 @@
 
 use crate::{AppendDone, EventRef, Events, HEARTBEAT_TYPE, HOST_SOURCE, PartitionId, Timestamp};
 
-/// A log to which the host can append heartbeats. A heartbeat advances the event time of an idle
-/// partition.
+/// A log to which the host can append heartbeats, which advance the event time of idle partitions.
 pub trait Heartbeats: Send + Sync {
-    /// Returns whether heartbeats may be appended to `partition`. Returns `false` if the partition
-    /// does not exist, if the log is read only, or if other programs that may not accept
-    /// CloudEvents read the log.
+    /// Returns whether heartbeats may be appended to `partition`. They may not in these cases:
+    ///
+    /// * The partition does not exist.
+    /// * The log is read only.
+    /// * Other programs read the log, and they may not accept CloudEvents.
     fn accepts_heartbeats(&self, partition: PartitionId) -> bool;
 
     /// Appends a heartbeat with the event time `time` to `partition`, and calls `done` once it is

@@ -18,9 +18,9 @@ pub trait Log: Send + Sync {
     /// Returns [`LogError`] if they cannot be read.
     fn bounds(&self, partition: PartitionId) -> Result<PartitionBounds, LogError>;
 
-    /// Returns the chunk with the first event at or after `from` that matches `types`. If the log
-    /// knows only that no event before some later offset matches, it returns this offset. A chunk
-    /// may begin before `from`, and may contain events of other types.
+    /// Reads the chunk with the first event at or after `from` that matches `types`. The chunk may
+    /// begin before `from`, and may contain events of other types. If the log knows only that no
+    /// event before some later offset matches, it returns this offset instead.
     ///
     /// # Errors
     /// Returns [`LogError::OutOfRange`] if retention has deleted the event at `from`.
@@ -48,16 +48,16 @@ pub trait Log: Send + Sync {
         done(Err(LogError::NoImport("this log sets append times itself".into())));
     }
 
-    /// Returns the partition to which an event like this one is appended. `None` if the partition
-    /// does not depend on the event alone.
+    /// Returns the partition to which this event would be appended. `None` if the partition does
+    /// not depend on the event alone.
     fn partition_of(&self, _event: &EventRef<'_>) -> Option<PartitionId> {
         None
     }
 
-    /// Appends events that a shard has emitted. Each event is appended only once, even if it is
-    /// passed again after a crash. In all other respects this method is equal to [`Log::append`].
-    /// The default implementation calls `append`; this is sufficient for a log that recognizes
-    /// duplicates by `source` and `id`.
+    /// Appends events that a shard has emitted. It differs from [`Log::append`] in one respect:
+    /// each event is appended only once, even if it is passed again after a crash. The default
+    /// implementation calls `append`. That is sufficient for a log that recognizes duplicates by
+    /// `source` and `id`.
     fn emit(&self, emitted: Emitted, done: AppendDone) {
         self.append(emitted.events, done);
     }
@@ -76,29 +76,29 @@ pub trait Log: Send + Sync {
         None
     }
 
-    /// Returns the identity of the partition. A partition that was deleted and recreated under the
-    /// same name has another identity, although it may have the same offsets. `None` if the log has
-    /// no identities, or does not know that of this partition at present.
+    /// Returns the identity of the partition. If a partition was deleted and recreated under the
+    /// same name, the new one has another identity, although it may have the same offsets. `None`
+    /// if the log has no identities, or cannot find out this one now.
     fn identity(&self, _partition: PartitionId) -> Option<Arc<str>> {
         None
     }
 
-    /// Returns the incarnation of the log that wrote the last event before `offset`: a random
-    /// number that is drawn each time the log is opened. It distinguishes the original log from one
-    /// that was restored from a copy and then got other events. `None` if the incarnation is not
-    /// known.
+    /// Returns the incarnation of the log that wrote the last event before `offset`, or `None` if
+    /// it is not known. An incarnation is a random number that is drawn each time the log is
+    /// opened. If a log was restored from a copy and then got other events, these have another
+    /// incarnation than in the original.
     fn incarnation_at(&self, partition: PartitionId, _offset: Offset) -> Option<u64> {
         self.identity(partition).map(|identity| crate::incarnation_of(&identity))
     }
 
-    /// Returns the reasons why results are less reliable than usual although the log works. Each is
-    /// one sentence.
+    /// Returns warnings: reasons why results are less reliable than usual although the log works.
+    /// Each is one sentence.
     fn warnings(&self) -> Vec<String> {
         Vec::new()
     }
 
-    /// Returns the reasons why a part of the log does not work, if no other method reports them.
-    /// Each is one sentence.
+    /// Returns failures of parts of the log that no other method reports. Each is one sentence with
+    /// the reason.
     fn troubles(&self) -> Vec<String> {
         Vec::new()
     }
@@ -123,10 +123,9 @@ pub struct PartitionBounds {
     pub start: Offset,
     /// The offset that the next event gets.
     pub end: Offset,
-    /// The highest event time. It leaves out events that were further ahead of their append time
-    /// than [`AHEAD_MAX_US`], and is [`Timestamp::MIN`] if there are no others. It is used for
-    /// heartbeats and the status. The watermark of a projection does not depend on it, but on
-    /// `engine.ahead_max_s`.
+    /// The highest event time, without events that were further ahead of their append time than
+    /// [`AHEAD_MAX_US`]. It is [`Timestamp::MIN`] if there are no other events. Heartbeats and the
+    /// status use it. The watermark of a projection follows from `engine.ahead_max_s` instead.
     pub max_time: Timestamp,
 }
 
@@ -142,8 +141,8 @@ pub enum LogRead {
     },
     /// The requested offset is the partition's end, so there is nothing to read.
     End,
-    /// The events are not available yet. Once another read may return them, the log calls the
-    /// waker, and [`Log::wait`] returns.
+    /// The events are not available yet. Once a read from the same offset may return them, the log
+    /// calls the waker, and [`Log::wait`] returns.
     Pending,
 }
 
@@ -179,8 +178,8 @@ pub struct AppendedEvent {
     /// Whether the deduplication window already had an event of this tenant, `source` and `id`.
     /// In this case the new event was not appended.
     pub duplicate: bool,
-    /// For a duplicate: whether its content differs from that of the event that the log already
-    /// had.
+    /// For a duplicate: whether its content differs from the content of the event that the log
+    /// already had.
     pub differs: bool,
 }
 
@@ -200,7 +199,7 @@ pub enum LogError {
         /// The oldest offset that is kept.
         start: Offset,
     },
-    /// The log ends before an offset that existed earlier. Either events were lost, or this is
+    /// The log ends before an offset that it had earlier. Either it has lost events, or it is
     /// another log.
     #[error(
         "offset {from} of partition {partition} is not in the log, which ends at {end}: the log has lost events, or it is another log"
@@ -216,9 +215,9 @@ pub enum LogError {
     /// There is no such partition.
     #[error("the log has no partition {0}")]
     NoPartition(PartitionId),
-    /// The log refuses one of the events permanently: repeating the append cannot succeed. If
+    /// The log refuses one of the events permanently, so repeating the append cannot succeed. If
     /// [`Log::emit`] returns this, nothing was appended. If [`Log::append`] over Kafka returns
-    /// this, some of the other events were appended; `appended` is their number.
+    /// this, `appended` of the other events were appended.
     #[error("{reason}{}", others(*.appended))]
     Rejected {
         /// The index of the refused event in the append.

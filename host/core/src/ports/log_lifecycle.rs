@@ -2,17 +2,19 @@
 
 use crate::{LogError, Offset, PartitionId, Timestamp};
 
-/// Returns the first offset of a partition that must be kept although the retention has passed;
-/// `None` if there is no such bound.
+/// A function that protects events from retention. For a partition, it returns the first offset
+/// that must be kept, or `None` if there is no such bound.
 pub type RetentionFloor<'a> = &'a dyn Fn(PartitionId) -> Option<Offset>;
 
 /// A log from which Lantern itself deletes old events. A log on Kafka does not implement this
-/// trait, because there the broker deletes old events.
+/// trait, because its broker deletes old events.
 pub trait LogMaintenance: Send + Sync {
-    /// Deletes the events that are too old at `now` or make the log too large, by the log's
-    /// settings of retention. It keeps the events at or after the `floor` of their partition. One
-    /// call does a bounded amount of work, and blocks until this is done. If
-    /// [`MaintenanceReport::more`] is true, call it again at once, otherwise after an interval.
+    /// Deletes events by the log's settings of retention: those that are too old at `now`, and the
+    /// oldest ones if the log is too large. It keeps the events at or after the `floor` of their
+    /// partition.
+    ///
+    /// The call blocks, but does a bounded amount of work. If [`MaintenanceReport::more`] is true,
+    /// call it again at once, otherwise after an interval.
     ///
     /// # Errors
     /// Returns [`LogError`] if the events could not be deleted. Then no event was deleted.
@@ -48,8 +50,7 @@ pub struct TrimmedPartition {
     pub start: Offset,
 }
 
-/// A log that can be closed before it is dropped, so that its owner knows when the last
-/// event is durable.
+/// A log that can be closed before it is dropped. When it is closed, all its events are durable.
 pub trait CloseLog: Send + Sync {
     /// Stops accepting appends, waits until the pending appends are durable and answered, and
     /// releases files, connections and threads. Afterwards reads and appends fail with

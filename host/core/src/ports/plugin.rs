@@ -15,8 +15,8 @@ pub trait Plugin: Send + Sync {
     /// Creates an instance and calls its `setup`.
     ///
     /// # Errors
-    /// Returns [`InstantiateError`] if there is no instance; [`InstantiateError::Changed`] if
-    /// `setup` returned another manifest than at upload.
+    /// Returns [`InstantiateError`] if no instance could be created, or
+    /// [`InstantiateError::Changed`] if `setup` returned another manifest than at the upload.
     fn instantiate(&self) -> Result<Box<dyn Instance>, InstantiateError>;
 }
 
@@ -37,9 +37,8 @@ pub enum InstantiateError {
 
 /// A running instance of a plugin. The host may drop it at any time, so its memory is only a cache.
 pub trait Instance: Send {
-    /// Applies `batch`. `host` executes the host calls of the plugin, and the outcome returns it to
-    /// the caller. The plugin may use at most `fuel` units of fuel. After any error the instance
-    /// must not be used again.
+    /// Applies `batch` with at most `fuel` units of fuel. `host` executes the plugin's host calls,
+    /// and is returned in the outcome. After any error the instance must not be used again.
     fn apply(&mut self, batch: &Batch, host: Box<dyn Host>, fuel: u64) -> ApplyOutcome;
 }
 
@@ -70,10 +69,10 @@ pub struct Batch {
     pub offsets: Vec<u64>,
     /// The watermark before each event is applied.
     pub watermarks: Vec<Timestamp>,
-    /// For each event, the time from which the retention of its rows is counted while the shard has
-    /// no watermark. Once the shard has a watermark, the list is empty. The time is that of the
-    /// event. If the event is too far in the future, it is the latest time with which the event
-    /// could still move the watermark. The plugin does not receive this list.
+    /// For each event, the time from which the retention of its rows is counted. The list is used
+    /// only before the shard's first watermark; afterwards it is empty. The time is normally that
+    /// of the event. If the event is too far in the future, it is the latest time that could still
+    /// move the watermark. The plugin does not receive this list.
     pub times_before_watermark: Vec<Timestamp>,
     /// The emit depth of each event. The list is empty if the plugin emits no events. The plugin
     /// does not receive it.
@@ -163,8 +162,8 @@ pub enum TrapKind {
 
 /// The host calls that a plugin may make while it applies a batch. Writes go to a buffer of this
 /// call of `apply`. A read returns the value in this buffer or, if the buffer has none, the value
-/// before the call. Each write names its cause, which is a timer or an event. Only the cause
-/// decides whether the write is allowed.
+/// before the call. Each write names its cause, a timer or an event of the batch. Whether the write
+/// is allowed depends on its cause alone.
 pub trait Host: Send + Any {
     /// Returns the value under `key` of `table`.
     ///
@@ -172,9 +171,8 @@ pub trait Host: Send + Any {
     /// Returns [`HostError`], which ends the plugin's call.
     fn get(&mut self, table: TableId, key: &str) -> Result<Option<Vec<u8>>, HostError>;
 
-    /// Looks up in `table` those `keys` that have no value in `values` yet, and adds the values
-    /// found to `values`. All of them are in memory at the same time, so pass only a few keys:
-    /// values may be large.
+    /// Looks up the `keys` that have no value in `values` yet, and adds the values found. All
+    /// values are in memory at the same time and may be large, so pass only a few keys.
     ///
     /// # Errors
     /// Returns the errors of [`Host::get`].
@@ -238,8 +236,8 @@ pub trait Host: Send + Any {
     /// Returns [`HostError`], which ends the call.
     fn emit(&mut self, event: NewEvent) -> Result<(), HostError>;
 
-    /// Rejects the event `cause`: the host parks it with `message`. No other result of the call
-    /// depends on it.
+    /// Rejects the event `cause`: the host parks it with `message`, and applies the other results
+    /// of the call.
     ///
     /// # Errors
     /// Returns [`HostError`], which ends the call. The default implementation does not support
@@ -251,8 +249,9 @@ pub trait Host: Send + Any {
         )))
     }
 
-    /// Logs a message of the plugin. `cause` is `None` if the host does not know which timer or
-    /// event the message belongs to, for instance if the plugin writes it to its standard output.
+    /// Logs a message of the plugin. `cause` is the timer or event to which the message belongs. It
+    /// is `None` if the host does not know that, for instance if the plugin writes to its standard
+    /// output.
     ///
     /// # Errors
     /// Returns [`HostError`], which ends the call.

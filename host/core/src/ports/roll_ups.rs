@@ -9,7 +9,7 @@ use crate::{FieldSpec, RequestError, RowSource, StoreError, TableChanges, TableS
 
 /// Creates live roll-ups.
 pub trait RollUps: Send + Sync {
-    /// A roll-up of `table`, empty until [`RollUp::restart`].
+    /// Creates a roll-up of `table`, which is empty until [`RollUp::restart`].
     ///
     /// # Errors
     /// [`RequestError`] that names the parameter, the field and the fix.
@@ -43,8 +43,8 @@ pub struct RollUpRequest {
     pub tz: Option<String>,
 }
 
-/// The groups of a table's rows. After an error it must not be used any more, except for
-/// [`RollUp::restart`].
+/// The groups of a table's rows, kept up to date as the rows change. After an error, only
+/// [`RollUp::restart`] may be called.
 pub trait RollUp: Send {
     /// The columns of the groups.
     fn columns(&self) -> Vec<FieldSpec>;
@@ -55,19 +55,19 @@ pub trait RollUp: Send {
     /// [`RollUpError`].
     fn restart(&mut self, rows: &dyn RowSource) -> Result<(), RollUpError>;
 
-    /// Follows the change of a row from `before` to `after`; `None` means that there is no
-    /// row.
+    /// Updates the groups for a row that changed from `before` to `after`; `None` means that there
+    /// is no row.
     ///
     /// # Errors
     /// [`RollUpError`].
     fn change(&mut self, before: Option<&[u8]>, after: Option<&[u8]>) -> Result<(), RollUpError>;
 
-    /// Whether some groups cannot be known without reading the table: call
+    /// Whether some groups can be computed only from the rows of the table. If so, call
     /// [`RollUp::read_stale`] before [`RollUp::publish`].
     fn is_stale(&self) -> bool;
 
-    /// Computes the groups that could not follow the changes from `rows`, which are the rows after
-    /// the last change.
+    /// Computes the stale groups (see [`RollUp::is_stale`]) from `rows`, the rows after the last
+    /// change.
     ///
     /// # Errors
     /// [`RollUpError`].

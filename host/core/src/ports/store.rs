@@ -1,5 +1,5 @@
-//! Defines the ports through which the states of shards and the catalogue are stored. Together with
-//! the log, this is all that must survive a restart.
+//! Defines the ports that store the states of shards and the catalogue. Only these and the log must
+//! survive a restart.
 
 use std::sync::Arc;
 
@@ -21,8 +21,8 @@ pub struct ShardId {
     pub partition: PartitionId,
 }
 
-/// One of the ordered maps that a shard's file consists of. Keys and values are bytes. The
-/// canonical dump is sorted by the order of these variants.
+/// One of the ordered maps in a shard's file. Keys and values are bytes. The canonical dump is
+/// sorted by the order of these variants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Space {
     /// The shard's record ([`crate::ShardMeta`]) under [`crate::ShardMeta::KEY`], and each
@@ -30,28 +30,31 @@ pub enum Space {
     Meta,
     /// The rows of a table; keys are UTF-8.
     Table(TableId),
-    /// Timers by due time, at which they fire. The key is the due time (8 bytes big-endian, sign
-    /// bit flipped) and the timer's key. The value is the time for which the plugin set the timer
-    /// (8 bytes), the offset of the event that set the timer (8 bytes) and the emit depth of this
-    /// event (4 bytes), all big-endian.
+    /// Timers, sorted by due time.
+    ///
+    /// * The key is the time at which the timer is due (8 bytes big-endian, sign bit flipped) and
+    ///   the timer's key.
+    /// * The value is the time for which the plugin set the timer (8 bytes), the offset of the
+    ///   event that set it (8 bytes) and the emit depth of this event (4 bytes), all big-endian.
     TimersByTime,
     /// Timers by key; the value is the due time as in `TimersByTime`.
     TimersByKey,
     /// Parked events. The key consists of the event's offset and a running number, 8 bytes
     /// big-endian each.
     Parked,
-    /// The subjects that have parked events. The key is the subject, and the value is the number of
-    /// its parked events (8 bytes big-endian).
+    /// The subjects that have parked events. The key is the subject. The value is the number of its
+    /// parked events (8 bytes big-endian).
     ParkedSubjects,
     /// Emitted events that are not in the log yet. The key is the event's number in the outbox.
     Outbox,
     /// The feed's change log. [`crate::TableChanges::key`] creates its keys, and
     /// [`crate::TableChanges::encode`] its values.
     Changes,
-    /// The times at which rows of tables with retention expire. Each row has two entries. The key
-    /// of the first is a 0 byte, the time (8 bytes as in `TimersByTime`), the table (4 bytes) and
-    /// the row's key. The key of the second is a 1 byte, the table and the row's key; its value is
-    /// the time.
+    /// The times at which rows of tables with retention expire. Each row has two entries:
+    ///
+    /// * The key of the first is a 0 byte, the time (8 bytes as in `TimersByTime`), the table (4
+    ///   bytes) and the row's key.
+    /// * The key of the second is a 1 byte, the table and the row's key; its value is the time.
     Expiry,
 }
 
@@ -110,8 +113,7 @@ pub trait ReadStore: Send {
     /// Returns [`StoreError`] if it cannot be read.
     fn get(&self, space: Space, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
 
-    /// Looks up those `keys` that have no value in `values` yet, and adds the values found to
-    /// `values`.
+    /// Looks up the `keys` that have no value in `values` yet, and adds the values found.
     ///
     /// # Errors
     /// Returns the errors of [`ReadStore::get`].
@@ -167,13 +169,13 @@ pub trait ShardStore: ReadStore + Sync {
     /// Writes all of `writes`, durably, or nothing. Also makes all earlier commits durable.
     ///
     /// # Errors
-    /// Returns [`StoreError`] if the writes failed. Then nothing was written. The state is that of
-    /// the last commit, even if that commit is not durable yet.
+    /// Returns [`StoreError`] if the writes failed. Then nothing was written, and the state is
+    /// still that of the last commit, durable or not.
     fn commit(&self, writes: &Writes) -> Result<(), StoreError>;
 
-    /// Writes all of `writes` or nothing, without waiting for the disk. If the process
-    /// or the machine dies before the next durable commit, the state is that of the
-    /// last durable commit.
+    /// Writes all of `writes` or nothing, without waiting for the disk. If the process or the
+    /// machine dies before the next durable commit, the state afterwards is that of the last
+    /// durable commit.
     ///
     /// # Errors
     /// Returns the errors of [`ShardStore::commit`].
@@ -216,8 +218,7 @@ pub trait StateStores: Send + Sync {
         self.scratch()
     }
 
-    /// Deletes the states of all shards that one rebuild of a version has written. `rebuild` is the
-    /// number of this rebuild.
+    /// Deletes the states of all shards of a version that belong to the rebuild number `rebuild`.
     ///
     /// # Errors
     /// Returns [`StoreError`] if files cannot be deleted.
