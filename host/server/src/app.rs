@@ -128,8 +128,8 @@ impl App {
     }
 
     /// Runs a query of a table on a thread that may block. At most `query.threads` queries run at
-    /// the same time, and `query.waiting_max` wait. The query is cancelled when the returned future
-    /// is dropped.
+    /// the same time, and at most `query.waiting_max` wait. If the returned future is dropped, the
+    /// query is cancelled.
     pub(crate) async fn query<T: Send + 'static>(
         self: &Arc<Self>,
         read: impl FnOnce(&Self, &Cancel) -> Result<T, Problem> + Send + 'static,

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use lantern_core::LogError;
 use parking_lot::Mutex;
 
-/// How long the server reports that it is not ready after a failed append. Without this
-/// limit, a server to which no client appends would never become ready again.
+/// How long the server reports that it is not ready after a failed append. Without this limit, a
+/// server would stay unready until a client appends again, which no client may do.
 const FAULT_LASTS: Duration = Duration::from_secs(30);
 
 /// When and why the log last refused events; `None` once it has accepted events again.

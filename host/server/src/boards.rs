@@ -28,8 +28,8 @@ type MayWrite<'a> = &'a dyn Fn(Option<&str>) -> bool;
 pub(crate) struct Boards {
     documents: Arc<dyn Documents>,
     config: BoardsConfig,
-    /// Is held from the check of a write's conditions to the end of the write. Only this process
-    /// has the catalogue open.
+    /// The lock for writes. A write holds it from the check of its conditions to its end. Only this
+    /// process has the catalogue open, so this is sufficient.
     writing: Mutex<()>,
 }
 

@@ -6,14 +6,16 @@ use lantern_core::{CommitSink, CommittedOffsets, PublishedCommit};
 use lantern_live::Hub;
 use tokio::sync::watch;
 
-/// Receives the commits that the engine publishes. It passes each commit to the feed, and wakes the
-/// requests that wait for an offset. If other programs can read offsets in the log, it notes the
-/// commit's offset there.
+/// Receives the commits that the engine publishes. For each commit it does three things:
 ///
-/// The hub of the feed reads tables from the engine, and the engine publishes commits through
-/// this type to the hub. So this type is created without a hub, and is connected to it before
-/// anything runs. The reference to the hub is weak. With a strong one, engine and hub would
-/// keep each other in memory, and the data folder in use, forever.
+/// * It passes the commit to the feed.
+/// * It wakes the requests that wait for an offset.
+/// * If other programs can read offsets in the log, it notes the commit's offset there.
+///
+/// The hub of the feed reads tables from the engine, and the engine publishes commits to the hub
+/// through this type. So this type is created without a hub, and is connected to the hub before
+/// anything runs. Its reference to the hub is weak: with a strong one, engine and hub would keep
+/// each other in memory, and the data folder in use, forever.
 pub(crate) struct Commits {
     hub: OnceLock<Weak<Hub>>,
     offsets: Option<Arc<dyn CommittedOffsets>>,
@@ -40,8 +42,8 @@ impl CommitSink for Commits {
         if let Some(hub) = self.hub.get().and_then(Weak::upgrade) {
             hub.committed(commit);
         }
-        // Only durable commits are noted. Otherwise the broker could delete events that the state
-        // needs after a crash.
+        // Only durable commits are noted. The broker may delete events before a noted offset, and
+        // after a crash the state may need the events of a commit that was not durable.
         if let Some(offsets) = self.offsets.as_ref().filter(|_| commit.durable) {
             offsets.note_offset(&commit.projection, commit.partition, commit.next);
         }

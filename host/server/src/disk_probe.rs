@@ -13,7 +13,7 @@ const HOLDS: Duration = Duration::from_secs(2);
 /// The time after which a write that has not ended means that the disk does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The number of bytes that are written. Some file systems store the content of a small file
-/// together with the file's metadata, and then need no free block. So this number is larger.
+/// together with its metadata and need no free block for it. This number is too large for that.
 const BYTES: usize = 8 << 10;
 
 /// Tests whether a folder can be written by writing a file.

@@ -1,9 +1,10 @@
-//! Implements `lantern doctor`, which checks every file of a data folder, and reports which files
-//! are damaged and how to repair each of them. No server may use the folder at the same time.
+//! Implements `lantern doctor`, which checks every file of a data folder. It reports which files
+//! are damaged, and how to repair each of them. No server may use the folder at the same time.
 //!
 //! A check changes nothing. A repair (`--repair`) moves damaged state files into the folder
-//! `damaged`, and the server folds their versions again from the log when it starts. A repair
-//! deletes nothing. It never changes the log, because no other file contains the log's events.
+//! `damaged`. When the server starts, it folds the versions of these files again from the log. A
+//! repair deletes nothing. It never changes the log, because no other file contains the log's
+//! events.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -75,7 +76,7 @@ impl Report {
 pub type ProgressFn<'a> = &'a mut dyn FnMut(&str, u64, u64);
 
 /// Checks all files in `folder`. With `repair`, moves damaged state files into the folder
-/// `damaged`, so that the server folds their versions again from the log.
+/// `damaged`; the server then folds their versions again from the log.
 ///
 /// # Errors
 /// Returns [`StartError`] if a server uses the folder, or the folder does not exist.
@@ -384,9 +385,9 @@ impl Doctor {
         }
     }
 
-    /// Prepares the catalogue so that the server folds each damaged version again at its next
-    /// start, into new files. As after any rebuild, readers get a reset, and no event is emitted
-    /// twice.
+    /// Prepares the catalogue for a rebuild of each damaged version: at its next start, the server
+    /// folds these versions again into new files. As after any rebuild, readers get a reset, and no
+    /// event is emitted twice.
     fn repair(&mut self, records: &[ProjectionRecord], damaged: &[DamagedState]) {
         if self.log.unfit.is_some() || damaged.is_empty() {
             return;
@@ -441,16 +442,16 @@ impl Doctor {
         let at = |next| ShardMeta { next, ..ShardMeta::default() };
         let emit_from = (0..self.log.bounds.len()).map(|partition| {
             // The new fold must not append the events that the lost state has emitted, because the
-            // log already contains them. If the offset of the lost state is unknown, it is assumed
-            // that the state had folded the whole log.
+            // log already has them. If the next offset of the lost state is unknown, the repair
+            // assumes that the state had folded the whole log.
             let end = self.log.bounds[partition].map_or(Offset(0), |bounds| bounds.end);
             let next = damaged.next.get(partition).copied().flatten().unwrap_or(end).min(end);
             version.emit_from.get(partition).copied().unwrap_or_default().behind(&at(next), true)
         });
         let emit_from = emit_from.collect();
         version.rebuild(emit_from);
-        // The catalogue is saved first. If the next step fails, the old files are left, but no
-        // version uses them.
+        // The catalogue is saved before the old files are moved. If the move fails, the old files
+        // stay, but no version uses them.
         catalog.save(&record)?;
         Ok(self.quarantine(&record.key(), &old)?)
     }
@@ -475,8 +476,8 @@ fn health(error: &StoreError) -> Health {
     }
 }
 
-/// Returns the reason why a fold from the beginning is not possible although the log is not
-/// damaged: its first events are deleted. `None` if it is possible.
+/// Returns a reason if the log is not damaged but cannot be folded from the beginning, because its
+/// first events are deleted. `None` if it can be folded.
 fn begins_later(partitions: &[Option<PartitionBounds>]) -> Option<String> {
     let later =
         |(_, bounds): &(usize, &Option<PartitionBounds>)| bounds.is_some_and(|b| b.start.0 > 0);
@@ -521,7 +522,7 @@ fn has_entries(folder: &Path) -> bool {
 }
 
 /// Returns the number of partitions that have a file in `folder`, the state folder of a version.
-/// This does not use the log, because the log may be unreadable.
+/// The number does not come from the log, because the log may be unreadable.
 fn files(folder: &Path) -> usize {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let number = |path: PathBuf| path.file_stem()?.to_str()?.parse::<usize>().ok();

@@ -7,9 +7,9 @@ use jiff::{Span, SpanRelativeTo};
 /// The forms of a duration that are accepted, for error texts.
 pub const DURATION_FORMS: &str = "write it as `250ms`, `5s`, `90 minutes`, `14d` or `1 week`";
 
-/// Parses a duration: a whole number of seconds, or numbers with units as in jiff's
-/// "friendly" format and ISO 8601. A day has 24 hours. Months and years are refused
-/// because they have no fixed length.
+/// Parses a duration: a whole number of seconds, a duration in ISO 8601, or numbers with units as
+/// in jiff's "friendly" format. A day has 24 hours. Months and years are refused because they have
+/// no fixed length.
 #[must_use]
 pub fn parse_duration(text: &str) -> Option<Duration> {
     let text = text.trim();

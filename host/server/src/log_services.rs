@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use lantern_core::{CloseLog, CommittedOffsets, DeadLetters, Heartbeats, LogMaintenance};
 
-/// The optional services of the log. A service is `None` if this kind of log does not have it, or
-/// if it is not configured.
+/// The optional services of the log. A service is `None` if this kind of log does not have it or if
+/// it is not configured.
 #[derive(Clone)]
 pub(crate) struct LogServices {
     /// Closes the log when the server shuts down.

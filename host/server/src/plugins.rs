@@ -45,10 +45,10 @@ pub(crate) struct Plugins {
     files: PluginFiles,
     host: PluginHost,
     stores: Arc<dyn StateStores>,
-    /// A lock that keeps the removal of unused files from running during an upload. An upload
-    /// shares the lock while it stores a file for a version that is not in the catalogue yet. The
-    /// removal needs the lock alone. Uploads share it, so that the check of a slow plugin does not
-    /// delay other uploads. The engine never takes the lock.
+    /// A lock that keeps the removal of unused files from running during an upload. An upload holds
+    /// it while it stores a file for a version that is not in the catalogue yet. Uploads hold it
+    /// together, so that the check of a slow plugin does not delay other uploads. The removal must
+    /// hold it alone. The engine never takes it.
     changing: RwLock<()>,
 }
 
@@ -97,7 +97,7 @@ impl Plugins {
         self.host.stop_compiling();
     }
 
-    /// Compiles those interpreters that are not in the cache yet, until `stopping` is cancelled. A
+    /// Compiles the interpreters that are not in the cache yet, until `stopping` is cancelled. A
     /// failure is only logged, because the next upload of source code reports it again.
     pub(crate) fn compile_interpreters(&self, stopping: &CancellationToken) {
         for language in Language::ALL {

@@ -120,8 +120,9 @@ impl From<LogError> for Problem {
                 RejectedEvent::TooLarge { .. } => "LAN-0326",
                 _ => "LAN-0327",
             };
-            // The text identifies the event by its id and source. Its index among the parsed events
-            // may differ from that in the request, because invalid events may have been left out.
+            // The text identifies the event by its id and source. Its index is not used: invalid
+            // events may have been left out, so the index among the parsed events may differ from
+            // that in the request.
             return Self::new(code, error.to_string()).with("appended", *appended);
         }
         let code = match error {

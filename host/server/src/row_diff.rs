@@ -76,8 +76,8 @@ pub(crate) struct DiffOptions {
 }
 
 impl RowDiff {
-    /// Compares the rows in `range` of two tables; a missing table has no rows. `count` is called
-    /// for each key.
+    /// Compares the rows in `range` of two tables. `None` as a table means a table without rows.
+    /// `count` is called for each key.
     ///
     /// # Errors
     /// The error of `count` or of a store.

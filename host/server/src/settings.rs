@@ -6,7 +6,7 @@ use serde_json::Value;
 use crate::config::ServerConfig;
 use crate::wiring::kafka::{self, KafkaSettings};
 
-/// The settings by key.
+/// Returns all settings, in order of their keys.
 ///
 /// # Errors
 /// Returns an error if a setting cannot be written as JSON, such as a path that is not UTF-8.
@@ -22,8 +22,9 @@ pub(crate) fn list(config: &ServerConfig) -> Result<Vec<Setting>, serde_json::Er
     Ok(settings)
 }
 
-/// Adds the settings in the section `key` to `settings`, or the setting `key`. A section has
-/// members in the defaults; a setting whose value is a map has none there.
+/// Adds the settings in the section `key` to `settings` or, if `key` is a setting, that setting. In
+/// the defaults, a section has members, and a setting whose value is a map is empty. So the two can
+/// be distinguished.
 fn flatten(key: &str, value: &Value, default: &Value, settings: &mut Vec<Setting>) {
     match (value, default) {
         (Value::Object(values), Value::Object(defaults)) if !defaults.is_empty() => {

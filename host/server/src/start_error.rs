@@ -28,8 +28,8 @@ pub enum StartError {
         /// The id of the process, if it is known.
         pid: Option<u32>,
     },
-    /// Other machines could reach the server, but it has no authentication, so each of them could
-    /// do everything.
+    /// The server would listen on an address that other machines can reach. It has no
+    /// authentication, so each of these machines could do everything.
     #[error(
         "`{0}` can be reached from other machines, and this server has no authentication: \
          it listens on loopback addresses only"

@@ -40,8 +40,8 @@ pub enum TracingError {
     Twice,
 }
 
-/// Sets up logging: writes log lines of the process to standard error if `filter` accepts them. A
-/// filter is a level such as `info`, or a list such as `warn,lantern_engine=debug`.
+/// Sets up logging: writes log lines of the process to standard error, as far as `filter` accepts
+/// them. A filter is a level such as `info`, or a list such as `warn,lantern_engine=debug`.
 ///
 /// # Errors
 /// Returns [`TracingError`] if the filter is invalid or logging is already set up.
@@ -61,9 +61,9 @@ pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError>
     subscriber.try_init().map_err(|_| TracingError::Twice)
 }
 
-/// A writer to standard error. It replaces characters with which a sender's text could make a log
-/// line look different: characters that change the writing direction, and control characters that
-/// the formatter does not escape.
+/// A writer to standard error that replaces some characters. With them, a sender's text could make
+/// a log line look different. They are characters that change the writing direction, and control
+/// characters that the formatter does not escape.
 struct EscapedStderr<W>(W);
 
 impl<W: Write> Write for EscapedStderr<W> {
@@ -84,8 +84,8 @@ impl<W: Write> Write for EscapedStderr<W> {
     }
 }
 
-/// Returns whether `c` is replaced in log lines. ESC is not replaced, because the formatter itself
-/// writes it for colours; the formatter escapes it in values.
+/// Returns whether `c` is replaced in log lines. ESC is not replaced, because the formatter writes
+/// it for colours; in values the formatter escapes it.
 fn hides(c: char) -> bool {
     let control = c.is_control() && !matches!(c, '\n' | '\t' | '\u{1b}');
     let direction = matches!(
@@ -107,7 +107,7 @@ pub(crate) enum MetricKind {
     Histogram,
 }
 
-/// Describes the metrics of this crate, and those of crates that do not describe their metrics
+/// The descriptions of the metrics of this crate, and of crates that do not describe their metrics
 /// themselves. A test checks that every metric has a description.
 pub(crate) const FAMILIES: &[(MetricKind, &str, &str)] = &[
     (Counter, "lantern_dead_letters_total", "Parked events copied to the dead-letter topic."),

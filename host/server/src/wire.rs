@@ -1,16 +1,16 @@
 //! Converts the engine's reports to the wire types of [`lantern_api`]. The engine itself does not
 //! use the wire types.
 //!
-//! A call of `convert!` lists each member once and uses the list for both types. So if only one of
-//! the types has a member, the compiler reports an error.
+//! A call of `convert!` lists each member once, and the list is used for both types. So if only one
+//! of the types has a member, the compiler reports an error.
 
 use lantern_api as api;
 use lantern_engine as engine;
 
 use crate::cloudevents::format_time;
 
-/// Converts a struct of the engine to the struct of the same name in the API. A call first
-/// lists the members that stay as they are and, after `;`, those that are converted.
+/// Converts a struct of the engine to the struct of the same name in the API. A call first lists
+/// the members that are copied and, after `;`, the members that are converted.
 macro_rules! convert {
     ($it:ident, $Type:ident { $($same:ident),* $(; $($other:ident = $value:expr),* $(,)?)? }) => {{
         let engine::$Type { $($same,)* $($($other,)*)? } = $it;

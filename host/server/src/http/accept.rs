@@ -28,12 +28,12 @@ const BUFFER_BYTES_MAX: usize = 64 << 10;
 /// The wait after the system could not accept a connection, for example because there are too many
 /// open files.
 const ACCEPT_WAIT: Duration = Duration::from_millis(100);
-/// The time limit for the headers of a request on a reserved connection. It is short, because such
-/// a connection must soon be free for another client.
+/// The time limit for the headers of a request on a reserved connection. It is short, so that such
+/// a connection is soon free for another client.
 const RESERVED_HEADERS: Duration = Duration::from_secs(1);
 
-/// Answers requests with `router` until `stopping` is cancelled. Then requests in progress may
-/// continue for the time that `config` allows. After this time their connections are closed.
+/// Answers requests with `router` until `stopping` is cancelled. Requests in progress may then
+/// continue for the time that `config` allows, before their connections are closed.
 pub(crate) async fn serve(
     listener: TcpListener,
     router: Router,
@@ -124,8 +124,8 @@ fn connection(
     config: &HttpConfig,
     stopping: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
-    // Answers and deltas are small. Without this, the system would delay them in order to send
-    // several together.
+    // Without this, the system would delay answers and deltas, which are small, in order to send
+    // several of them together.
     let _ = stream.set_nodelay(true);
     let mut timeouts = ConnectionTimeouts {
         headers: Duration::from_millis(config.headers_ms_max),

@@ -7,7 +7,7 @@ use serde_json::Value;
 use utoipa::IntoParams;
 
 /// The maximum size of a batch that is parsed on the thread of the request, in bytes. A larger
-/// batch is parsed elsewhere, because it would delay other requests on this thread.
+/// batch would delay other requests on this thread, so another thread parses it.
 pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
 
 /// Options for an append.
@@ -17,15 +17,15 @@ pub(super) const INLINE_BYTES_MAX: usize = 32 << 10;
 pub(crate) struct AppendQuery {
     /// Whether valid events are appended if others are invalid.
     pub(crate) partial: bool,
-    /// Appends events that were exported from another log with `types=*` exactly as they
-    /// were, including the host's own events and append times. The body must be NDJSON. The
-    /// log must be empty and have the same number of partitions, and there must be no
+    /// Appends events that were exported from another log with `types=*` exactly as they were,
+    /// including the host's own events and append times. The body must be NDJSON. The log must be
+    /// empty and have the same number of partitions as the other one, and there must be no
     /// projection yet.
     pub(crate) exact: bool,
 }
 
-/// Adds the counts of one append to `result` and to the metrics. It is called after every append.
-/// So if a stream stops with an error, the events that were appended before are counted too.
+/// Adds the counts of one append to `result` and to the metrics. It is called after every append of
+/// a stream, so the events before an error are counted too.
 pub(super) fn count(result: &mut AppendResult, appended: &Appended) {
     let (before, duplicates, differing) = (result.appended, result.duplicates, result.differs);
     add(result, appended);

@@ -24,7 +24,7 @@ pub(crate) async fn list(State(app): State<Shared>) -> Result<Json<BoardList>, P
 
 /// Returns the document of a board, byte for byte as it was stored.
 ///
-/// With `If-None-Match`, a document that has not changed is not sent again.
+/// If `If-None-Match` contains the board's tag, the document is not sent again.
 #[utoipa::path(get, path = "/v1/boards/{name}", tag = "boards",
     params(("name" = String, Path),
            ("If-None-Match" = Option<String>, Header, description = "`ETag` of an earlier answer")),
@@ -53,9 +53,9 @@ pub(crate) async fn show(
 
 /// Stores a board, or replaces it.
 ///
-/// The body is a JSON object, which is stored as it is. With `If-Match: ETAG` the board is replaced
-/// only if it still has this tag, and with `If-None-Match: *` only a new board is stored;
-/// otherwise the answer is 412.
+/// The body is a JSON object, which is stored as it is. With `If-Match: ETAG`, the board is
+/// replaced only if it still has this tag. With `If-None-Match: *`, it is stored only if there is
+/// no board of this name. Otherwise the answer is 412.
 #[utoipa::path(put, path = "/v1/boards/{name}", tag = "boards",
     params(("name" = String, Path, description = "letters, digits, `-` and `_`, at most 64"),
            ("If-Match" = Option<String>, Header, description = "`ETag` of the board to replace"),
@@ -95,7 +95,8 @@ pub(crate) async fn store(
 
 /// Deletes a board.
 ///
-/// With `If-Match: ETAG` it is deleted only if it still has this tag; otherwise the answer is 412.
+/// With `If-Match: ETAG`, the board is deleted only if it still has this tag; otherwise the answer
+/// is 412.
 #[utoipa::path(delete, path = "/v1/boards/{name}", tag = "boards",
     params(("name" = String, Path),
            ("If-Match" = Option<String>, Header, description = "`ETag` of the board to delete")),

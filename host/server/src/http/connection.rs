@@ -1,8 +1,8 @@
 //! Carries the bytes of one HTTP connection, between its socket and hyper.
 //!
-//! This module does two things that hyper cannot do. If hyper cannot parse a request, the module
-//! replaces hyper's answer by a problem with a code. It also enforces separate time limits for the
-//! headers of a request and for the idle time between two requests.
+//! This module does two things that hyper cannot do. If hyper refuses a request that it cannot
+//! parse, the module replaces hyper's answer by a problem with a code. It also enforces separate
+//! time limits for the headers of a request and for the idle time between two requests.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -20,8 +20,8 @@ use tokio::time::{Instant, Sleep};
 
 use crate::problem::{PROBLEM, Problem};
 
-/// How long the server reads from a client after it has refused a request. If it closed the
-/// connection while the client sends, the client would not see the answer.
+/// How long the server reads from a client after it has refused a request. If the server closed the
+/// connection while the client still sends, the client would not see the answer.
 const DRAIN: Duration = Duration::from_secs(2);
 /// The maximum size of the head of an answer that hyper writes by itself. The heads are smaller.
 const OWN_HEAD_BYTES_MAX: usize = 1_024;
@@ -29,20 +29,20 @@ const OWN_HEAD_BYTES_MAX: usize = 1_024;
 /// The time limits of a connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ConnectionTimeouts {
-    /// The time limit for receiving the headers of a request. It begins with their first byte. For
-    /// the first request of a connection, it begins with the connection.
+    /// The time limit for receiving the headers of a request. It begins with the first byte of the
+    /// headers or, for the first request of a connection, when the connection is opened.
     pub(super) headers: Duration,
     /// The time limit for waiting for the next request.
     pub(super) idle: Duration,
 }
 
-/// The progress of the current request. The code that answers the request sets it, and the code
-/// that writes to the socket reads it.
+/// The progress of the current request. The code that answers requests sets it, and the code that
+/// writes to the socket reads it.
 #[derive(Debug, Default)]
 pub(super) struct RequestProgress(AtomicU8);
 
-/// No request was read completely. A response that hyper writes in this state is hyper's own
-/// refusal of the request.
+/// No request was read completely. A response that hyper writes in this state is its own refusal of
+/// a request.
 const AWAITING: u8 = 0;
 /// A request is being answered.
 const ANSWERING: u8 = 1;
@@ -102,8 +102,8 @@ impl Drop for AnswerBody {
     }
 }
 
-/// The socket of a connection, with the two additional functions that the description of this
-/// module lists.
+/// The socket of a connection. It adds a code to hyper's refusals, and enforces separate time
+/// limits for the headers of a request and for the idle time.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: S,
@@ -122,8 +122,8 @@ pub(super) struct Connection<S> {
 struct FinalAnswer {
     bytes: Vec<u8>,
     written: usize,
-    /// Whether the server has closed its side of the connection. Then the client knows that nothing
-    /// follows.
+    /// Whether the server has closed its side of the connection, so that the client knows that
+    /// nothing follows.
     closed: bool,
 }
 
@@ -154,8 +154,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let _ = self.timer.as_mut().poll(cx);
     }
 
-    /// Keeps back the bytes that hyper writes by itself, so that a problem can be sent in their
-    /// place.
+    /// Keeps back the bytes of hyper's own answer. A problem is sent in their place.
     fn withhold<'a>(&mut self, slices: impl Iterator<Item = &'a [u8]>) -> usize {
         let mut bytes = 0;
         for slice in slices {
@@ -223,7 +222,7 @@ fn answer(problem: &Problem) -> Vec<u8> {
     bytes
 }
 
-/// Returns the problem that is sent if hyper refused a request. `head` is the head of hyper's
+/// Returns the problem to send if hyper has refused a request. `head` is the head of hyper's
 /// answer.
 fn own_refusal(head: &[u8]) -> Problem {
     match head.get(9..12) {

@@ -1,6 +1,6 @@
-//! Unpacks compressed bodies (`Content-Encoding`, RFC 9110, section 8.4) while they are read. A
-//! small body that unpacks to a very large one, or that requires a large window, cannot use more
-//! memory than the limits allow.
+//! Unpacks compressed bodies (`Content-Encoding`, RFC 9110, section 8.4) while they are read. The
+//! memory for this is limited, even for a small body that unpacks to a very large one or requires a
+//! large window.
 
 use std::fmt;
 use std::io;
@@ -60,8 +60,8 @@ struct UnpackLimit {
     ratio: u64,
 }
 
-/// Passes the body on unpacked. The layers after this one see neither
-/// `Content-Encoding` nor the packed length.
+/// Unpacks the body and passes it on. The layers after this one see neither `Content-Encoding` nor
+/// the packed length.
 pub(super) async fn unpack(
     app: &App,
     request: Request,

@@ -1,9 +1,9 @@
-//! Answers cross-origin requests (the Fetch standard) of the pages in `http.origins`, the method
-//! `OPTIONS`, and the handshake of CloudEvents web hooks.
+//! Answers cross-origin requests (the Fetch standard) of the pages in `http.origins`, requests with
+//! the method `OPTIONS`, and the handshake of CloudEvents web hooks. [`super::origin_check`] runs
+//! before this module and decides which pages may call.
 //!
-//! `tower-http` has a layer for this, but that layer answers every `OPTIONS` as a preflight,
-//! with 200, even if it is the handshake of a web hook. [`super::origin_check`] runs before
-//! this module and decides which pages may call.
+//! `tower-http` has a layer for this, but it answers every `OPTIONS` request as a preflight, with
+//! 200. The handshake of a web hook is an `OPTIONS` request too, and needs another answer.
 
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
@@ -41,7 +41,7 @@ pub(super) async fn share(
     headers.append(VARY, HeaderValue::from_static("Origin"));
     if let Some(origin) = origin {
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);
-        // By the Fetch standard, `*` means all headers if the request has no credentials such as
+        // By the Fetch standard, `*` means all headers, unless the request has credentials such as
         // cookies. This server uses no such credentials.
         headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*"));
     }

@@ -45,9 +45,9 @@ pub(crate) struct DiffQuery {
 
 /// Compares the rows of a table in two versions at the same offsets.
 ///
-/// A version that is not active follows the active one, a few events behind. The server
-/// folds it up to the offset of the active version, as an activation does, and reads both.
-/// A version that has not caught up yet is refused.
+/// A version that is not active follows the active one, a few events behind. The server folds this
+/// version up to the offset of the active one, as an activation does, and then reads both. A
+/// version that has not caught up yet is refused.
 #[utoipa::path(
     get, path = "/v1/tables/{projection}/{table}/diff", tag = "tables",
     params(("projection" = String, Path), ("table" = String, Path), DiffQuery),
@@ -109,8 +109,8 @@ struct Comparison {
 }
 
 impl Comparison {
-    /// The differences. The inner error means that a version has not caught up, so a later
-    /// try may succeed.
+    /// The differences. The inner error means that a version has not caught up, so the caller may
+    /// try again.
     fn run(&self, app: &App, cancel: &Cancel) -> Result<Result<TableDiff, EngineError>, Problem> {
         let active = || {
             let active = app.engine.status_of(&self.projection)?.active;

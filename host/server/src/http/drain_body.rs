@@ -1,5 +1,5 @@
 //! Reads the rest of a body after the request was answered. If the server closed the connection
-//! while the client sends, the client would not see the answer.
+//! while the client still sends, the client would not see the answer.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -18,8 +18,8 @@ use parking_lot::Mutex;
 /// How long the server reads from a client after the answer.
 const DRAIN: Duration = Duration::from_secs(2);
 
-/// Sends the answer only after the body has arrived completely, after its sender has aborted
-/// it, or when [`DRAIN`] has passed since the body was last read.
+/// Sends the answer only after one of these: the body has arrived completely, its sender has
+/// aborted it, or the unread rest of the body was read for [`DRAIN`].
 pub(super) async fn drain(
     request: Request,
     next: impl AsyncFnOnce(Request) -> Response,
@@ -47,7 +47,7 @@ pub(super) async fn drain(
 /// A body that was not read to its end. The flag tells whether any of it was read.
 type UnreadBody = Arc<Mutex<Option<(Body, bool)>>>;
 
-/// A body that is being read. When this is dropped, the unread rest of the body is put back into
+/// A body that is being read. If it is dropped before its end, its unread rest is put back into
 /// `slot`.
 struct TrackedBody {
     body: Option<Body>,

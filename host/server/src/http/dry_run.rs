@@ -38,10 +38,10 @@ pub(crate) struct DryRunQuery {
 
 /// Shows what an upload would write, and stores nothing.
 ///
-/// The body and the checks are those of an upload. Then the newest events of the log are
-/// folded with the new version and with the active version, both beginning with empty
-/// tables. The answer compares the resulting tables. The settings in section `replay` limit
-/// the folds, and they end when the client disconnects.
+/// The body and the checks are those of an upload. Then the newest events of the log are folded
+/// with the new version and with the active version. Both begin with empty tables, and the answer
+/// compares the resulting tables. The settings in section `replay` limit the folds. If the client
+/// disconnects, they end.
 #[utoipa::path(
     post, path = "/v1/versions/dry-run", tag = "projections", params(DryRunQuery),
     request_body(content = Vec<u8>, content_type = "application/wasm"),

@@ -11,8 +11,8 @@ use super::params::Names;
 use crate::problem::Problem;
 use crate::wire;
 
-/// Shows what each version of each projection has done with an event: applied, skipped or
-/// parked, or that it has not reached the event yet.
+/// Shows what each version of each projection has done with an event. A version has applied,
+/// skipped or parked the event, or has not reached it yet.
 #[utoipa::path(
     get, path = "/v1/events/{partition}/{offset}/path", tag = "events",
     params(("partition" = u32, Path), ("offset" = u64, Path)),

@@ -20,8 +20,8 @@ use crate::problem::Problem;
 
 /// The number of events in an answer if the request has no `limit`.
 const LIMIT_DEFAULT: usize = 100;
-/// The maximum number of chunks that are searched in one pass. If few events match the filter, a
-/// pass would otherwise search a large part of the log.
+/// The maximum number of chunks that are searched in one pass. If few events match the filter, this
+/// keeps a pass from searching a large part of the log.
 const CHUNKS_MAX: usize = 1_000;
 
 /// Which events to read.
@@ -31,17 +31,17 @@ const CHUNKS_MAX: usize = 1_000;
 pub(crate) struct EventsQuery {
     /// The partition; 0 if left out.
     partition: u32,
-    /// The first offset, or `end` for events appended after this request; the oldest
-    /// kept offset if left out.
+    /// The offset of the first event, or `end` for events appended after this request. If left out,
+    /// it is the oldest kept offset.
     from: Option<String>,
-    /// In place of `from`: the first event appended with a time at or after
-    /// this one, RFC 3339.
+    /// In place of `from`: returns events from the first one on that was appended at or after this
+    /// time, RFC 3339.
     time: Option<String>,
     /// The maximum number of events; 100 if left out.
     limit: Option<usize>,
-    /// Event types, separated by commas: exact, or a prefix ending in `*`. `*` returns
-    /// the whole log: also host events, and for each event its append time and its
-    /// partition, for `POST /v1/events?exact=true` on another server.
+    /// Event types, separated by commas: exact, or a prefix ending in `*`. `*` exports the whole
+    /// log for `POST /v1/events?exact=true` on another server: it also returns host events, and for
+    /// each event its append time and its partition.
     types: Option<String>,
     /// How long to wait for the first event if there is none yet: `5s`.
     wait: Option<String>,
@@ -50,10 +50,10 @@ pub(crate) struct EventsQuery {
 /// Reads events.
 ///
 /// Answers JSON. With `Accept: application/x-ndjson` (one event per line) or
-/// `application/cloudevents-batch+json` (an array) the answer contains only the events,
-/// in the form that `POST /v1/events` accepts. Then the header `Lantern-Next` tells
-/// where to continue, and `Lantern-Decisions` how many retries and drops of parked
-/// events the tables here depend on in addition to the log.
+/// `application/cloudevents-batch+json` (an array), the answer contains only the events, in the
+/// form that `POST /v1/events` accepts. Two headers then contain the rest: `Lantern-Next` tells
+/// where to continue, and `Lantern-Decisions` is the number of retries and drops of parked events.
+/// The tables on this server depend on these in addition to the log.
 #[utoipa::path(
     get, path = "/v1/events", tag = "events", params(EventsQuery),
     responses(

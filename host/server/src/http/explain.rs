@@ -47,14 +47,13 @@ pub(crate) struct ExplainQuery {
 
 /// Lists the events, timers and ends of retention that have changed a row.
 ///
-/// The log is folded again in a separate state, and the tables are only read. This may take
-/// long: the settings in section `replay` limit it, and it ends when the client disconnects.
-/// If a limit is reached, or if retention has deleted the beginning of the log, the answer
-/// has `complete: false` and the reason.
+/// The log is folded again in a separate state; the tables are only read. This may take long. The
+/// settings in section `replay` limit it, and it ends if the client disconnects. If a limit is
+/// reached, or if retention has deleted the beginning of the log, the answer has `complete: false`
+/// and the reason.
 ///
-/// Answers JSON. With `Accept: application/x-ndjson` the answer is a stream of lines:
-/// first the newest commits that changed the row, then the progress, and at last the
-/// explanation.
+/// Answers JSON. With `Accept: application/x-ndjson` the answer is a stream of lines: first the
+/// newest commits that changed the row, then the progress, and at last the explanation.
 #[utoipa::path(
     get, path = "/v1/tables/{projection}/{table}/explain", tag = "tables",
     params(("projection" = String, Path), ("table" = String, Path), ExplainQuery),
@@ -143,8 +142,8 @@ fn stream_lines(mut prepared: Prepared, replay: Replay, guard: DropGuard) -> Res
         });
         Ok(())
     });
-    // The fold reports its errors in the last line. It ends when the guard is dropped with
-    // the body.
+    // The task is not awaited: it reports its errors in the last line, and it ends when the guard
+    // is dropped with the body.
     drop(tokio::spawn(folding));
     let body = stream::unfold((receiver, guard), |(mut receiver, guard)| async move {
         let line = receiver.recv().await?;

@@ -1,6 +1,6 @@
 //! Defines the extension attributes that an exact export adds to each event: its append time and
-//! its partition. With these attributes, another server can import the events so that its log is
-//! the same. They have reserved names and come before the event's own attributes.
+//! its partition. With them, another server can import the events into a log that equals the first
+//! one. The attributes have reserved names and come before the event's own attributes.
 
 use lantern_core::{Event, EventRef, Events, Log, PartitionId, Timestamp};
 
@@ -61,8 +61,8 @@ pub(super) fn without_export_attributes(
     Ok((bare, times))
 }
 
-/// Removes the member `name` from a JSON object of extension attributes that a server has exported.
-/// Returns the rest, and the value of the member.
+/// Removes the member `name` from `object`, the extension attributes of an event as a server has
+/// exported them. Returns the remaining JSON object, and the value of the member.
 fn take(object: &str, name: &str) -> (String, Option<String>) {
     let key = format!("\"{name}\":");
     // This cannot match within a string, because each quote in a string has a backslash before it.

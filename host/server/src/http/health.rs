@@ -26,8 +26,8 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Reports whether the server accepts events and every active version keeps up; if not,
-/// 503 with the reasons.
+/// Reports whether the server accepts events and every active version keeps up. If not, the answer
+/// is 503 with the reasons.
 #[utoipa::path(get, path = "/readyz", tag = "server",
     responses((status = 200, body = Ready), (status = 503, body = Ready)))]
 pub(crate) async fn readyz(State(app): State<Shared>) -> Result<Response, Problem> {
@@ -81,9 +81,9 @@ fn warnings(app: &App) -> Vec<String> {
     warnings
 }
 
-/// Returns why `version` is halted, if it is the newest version and would take the place of the
-/// active one. A halt of the active version, or of any version if none is active, is a reason why
-/// the server is not ready.
+/// Returns why `version` is halted, if it is the newest version and would replace the active one.
+/// Such a halt is only reported. It does not make the server unready, unlike a halt of the active
+/// version, or of any version if none is active.
 fn halted_candidate<'v>(
     projection: &ProjectionStatus,
     version: &'v VersionStatus,
@@ -113,8 +113,8 @@ fn troubles(app: &App) -> Vec<String> {
     troubles
 }
 
-/// Adds the reasons why `projection` is not ready. A halted version does no harm unless readers use
-/// it. So only the active version is checked. If no version is active, all versions are checked.
+/// Adds the reasons why `projection` is not ready. Only the active version is checked, because no
+/// reader sees a halt of the other versions. If no version is active, all versions are checked.
 fn add_reasons(projection: &ProjectionStatus, reasons: &mut Vec<String>) {
     let serving = projection.active.as_ref();
     let watched = projection.versions.iter().filter(|v| serving.is_none_or(|id| *id == v.id));

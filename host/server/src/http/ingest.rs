@@ -16,17 +16,17 @@ use crate::problem::Problem;
 
 /// Appends events.
 ///
-/// Takes one event (`application/cloudevents+json`, or binary mode with `ce-*`
-/// headers), a batch (`application/cloudevents-batch+json`) or a stream of any length
-/// with one event per line (`application/x-ndjson`). The answer is sent when the events
-/// are durable. Sending an event again is safe: the log recognizes it by tenant,
-/// `source` and `id`. `differs` counts the duplicates whose content is not that of the
-/// event in the log.
+/// Takes one event (`application/cloudevents+json`, or binary mode with `ce-*` headers), a batch
+/// (`application/cloudevents-batch+json`) or a stream of any length with one event per line
+/// (`application/x-ndjson`). The answer is sent when the events are durable.
 ///
-/// If a batch contains an invalid event, nothing is appended, unless `partial=true`. A
-/// stream is appended in groups of lines, each group completely or not at all. Without
-/// `partial=true` it stops at the first group with an invalid line, and the answer
-/// names the line up to which every event is in the log.
+/// Sending an event again is safe: the log recognizes it by tenant, `source` and `id`. `differs`
+/// counts the duplicates whose content differs from the event in the log.
+///
+/// If a batch contains an invalid event, nothing is appended, unless `partial=true`. A stream is
+/// appended in groups of lines, each group completely or not at all. Without `partial=true` it
+/// stops at the first group with an invalid line. The answer then names the line up to which every
+/// event is in the log.
 #[utoipa::path(
     post, path = "/v1/events", tag = "events", params(AppendQuery),
     request_body(content = Value, content_type = "application/cloudevents+json"),
@@ -128,8 +128,8 @@ async fn batch(app: &Shared, json: FullBody, partial: bool) -> Result<AppendResu
     Ok(result)
 }
 
-/// Returns, for each event of a batch in the order sent, its place in the log or the reason why it
-/// was refused.
+/// Returns a result for each event of a batch, in the order sent: its place in the log, or the
+/// reason why it was refused.
 fn in_order(appended: &Appended, bad: &[(usize, EventError)]) -> Vec<AppendedLocation> {
     let mut good = appended.events.iter().map(location_of);
     let mut bad = bad.iter().peekable();

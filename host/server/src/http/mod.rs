@@ -76,8 +76,8 @@ struct Api;
 
 /// Returns the routes of the API, and the description of these routes.
 fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
-    // axum's own limit for bodies does not apply to uploads. The whole upload is read before a form
-    // is split into parts, and this read has the limit `http.upload_bytes_max`.
+    // axum's own limit for bodies does not apply to uploads. A form is read completely before it is
+    // split into parts, with the limit `http.upload_bytes_max`.
     let uploads = OpenApiRouter::new()
         .routes(routes!(upload::upload_named))
         .routes(routes!(upload::upload))
@@ -150,8 +150,8 @@ pub(crate) fn router(app: Shared) -> Router {
 }
 
 /// Runs the functions that surround the handler of every request, the outermost first. They are
-/// plain functions in one layer of axum. With a layer for each function, axum would allocate and
-/// copy the inner layers at every layer of a request, which for seven layers cost more than the
+/// plain functions in one layer of axum. If each function was a layer, axum would allocate and copy
+/// the inner layers at every layer of a request. With seven layers, this cost more than the
 /// handler.
 async fn every_request(State(app): State<Shared>, request: Request, next: Next) -> Response {
     let app = &*app;

@@ -1,5 +1,5 @@
 //! Appends the events of an NDJSON stream of any length. It reads lines as the body arrives, and
-//! appends them in groups. The body is read no faster than the log accepts the events.
+//! appends them in groups. It reads the body only as fast as the log accepts the events.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -107,7 +107,7 @@ impl Stream<'_> {
     }
 
     /// Returns the next piece of the body. `lines_wait` tells whether complete lines wait to be
-    /// appended. If so, and if no piece arrives within the linger time, the result is `None`.
+    /// appended. If they do, and no piece arrives within the linger time, the result is `None`.
     async fn frame(&self, body: &mut Body, lines_wait: bool) -> Result<Option<Frame>, Problem> {
         let config = &self.app.config;
         let next = async {
@@ -150,8 +150,7 @@ impl Stream<'_> {
         let (mut limits, first) = (self.app.config.ingest.limits(), self.line);
         let (partial, exact) = (self.partial, self.exact);
         if exact {
-            // The times are not checked again, because the log from which the events were exported
-            // has accepted them.
+            // The times are not checked again, because the exporting log has accepted them.
             limits.time_ahead_s_max = u64::MAX;
         }
         let small = block.len() <= INLINE_BYTES_MAX;
@@ -198,7 +197,7 @@ impl Stream<'_> {
                 Ok(appended) => appended,
                 Err(error) => {
                     // Later groups may be in the log already, but the reported number of lines must
-                    // not include lines after a gap. If the client sends these lines again, the log
+                    // end before the first gap. If the client sends the later lines again, the log
                     // recognizes them as duplicates.
                     self.waiting.clear();
                     return Err(error.into());
@@ -253,8 +252,8 @@ fn rejection(bad: &LineError) -> EventRejection {
     }
 }
 
-/// Returns where the first group of `lines` ends: after the line with which the group has at least
-/// `bytes` bytes.
+/// Returns where the first group of `lines` ends. A group ends after the first line that brings it
+/// to at least `bytes` bytes.
 fn cut(lines: &[u8], bytes: usize) -> usize {
     let rest = lines.get(bytes.saturating_sub(1)..).unwrap_or_default();
     match rest.iter().position(|&b| b == b'\n') {

@@ -1,8 +1,8 @@
-//! Generates the description of the API (OpenAPI 3.1). This module adds the parts that are the same
-//! for every address: names of operations, problems, limits, and media types.
+//! Generates the description of the API (OpenAPI 3.1). This module adds what is the same for every
+//! address: names of operations, problems, limits, and media types.
 //!
-//! The JSON is changed once when the server starts, because the macros on the functions support
-//! only one media type for each answer, and do not know the settings.
+//! It changes the JSON once, when the server starts. The macros on the functions cannot do this:
+//! they support only one media type for each answer, and do not know the settings.
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
@@ -56,8 +56,8 @@ fn operation_id(method: &str, path: &str) -> String {
     words.filter(|word| !word.is_empty()).fold(method.to_owned(), |id, word| id + "_" + word)
 }
 
-/// Describes the keys of maps as strings, because the keys of a JSON object are strings even if
-/// they are numbers.
+/// Describes the keys of maps as strings. The keys of a JSON object are strings even if they are
+/// numbers in Rust.
 fn name_members(schema: &mut Value) {
     match schema {
         Value::Object(members) => {

@@ -1,5 +1,5 @@
-//! Protects a server without authentication from web pages of other sites. Such a page can send
-//! requests to the loopback address, even under the page's own host name (DNS rebinding).
+//! Protects a server without authentication from web pages of other sites. A browser lets such a
+//! page send requests to the loopback address, even under the page's own host name (DNS rebinding).
 
 use axum::extract::Request;
 use axum::response::{IntoResponse, Response};
@@ -11,8 +11,8 @@ use crate::cloudevents::percent_decode;
 use crate::config::HttpConfig;
 use crate::problem::Problem;
 
-/// Answers a request only if its host is this server, and if it comes from a page that may call the
-/// server or does not come from a page at all.
+/// Answers a request only if both of this is true: its `Host` names this server, and it comes from
+/// a page that may call the server or from no page at all.
 pub(super) async fn check(
     app: &App,
     request: Request,
@@ -47,8 +47,7 @@ fn allowed(headers: &HeaderMap, uri: &Uri, config: &HttpConfig) -> Result<(), Pr
 }
 
 /// Returns the host that the request names (RFC 9112, section 3.2): the host in its target or, if
-/// the target has none, the host in its `Host` header. A request must have exactly one `Host`
-/// header.
+/// the target has none, in the `Host` header. A request must have exactly one `Host` header.
 fn host<'a>(headers: &'a HeaderMap, uri: &'a Uri) -> Result<&'a str, Problem> {
     let bad = |detail: &str| Problem::new("LAN-0415", detail);
     let mut hosts = headers.get_all(HOST).iter();

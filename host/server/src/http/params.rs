@@ -78,8 +78,7 @@ pub(super) const BODY_TOO_LARGE: &str = "LAN-0313";
 /// The maximum size of a body that is not counted for `http.bodies_max`, in bytes.
 const UNCOUNTED_BYTES_MAX: u64 = 64 << 10;
 
-/// A complete body. A large one holds a permit of `http.bodies_max` until it is
-/// dropped.
+/// A complete body. If it is large, it holds a permit of `http.bodies_max` until it is dropped.
 pub(crate) struct FullBody {
     /// The bytes of the body.
     pub(crate) bytes: Bytes,
@@ -197,7 +196,7 @@ impl AnswerFormat {
             Self::Arrow => &[ARROW],
             Self::Parquet => &[PARQUET],
             // Clients can select this format only with the parameter `format`. Its media type,
-            // `text/plain`, in `Accept` would also match clients that expect another text.
+            // `text/plain`, is no choice: a client that accepts it may expect any text.
             Self::Prometheus => &[],
         }
     }
@@ -243,14 +242,14 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
     }
 }
 
-/// Weight in thousandths, and how specifically a range names a media type: 2 by name, 1
+/// The weight of a range in thousandths, and how exactly the range names a media type: 2 by name, 1
 /// by its type alone (`text/*`), 0 as `*/*`.
 type AcceptWeight = (u16, u8);
 
-/// Returns the format with the highest weight in `Accept` (RFC 9110, section 12.5.1). If weights
-/// are equal, the format that is named more exactly is chosen, and after that the one named first.
-/// If the client accepts none of the formats in `offered`, it is the first of them, because the
-/// client may be able to use it nevertheless.
+/// Returns the format with the highest weight in `Accept` (RFC 9110, section 12.5.1). Among formats
+/// with equal weights, it is the one that is named most exactly, and then the one named first. If
+/// the client accepts none of the formats in `offered`, it is the first of them, which the client
+/// may be able to use nevertheless.
 pub(crate) fn answer_format(headers: &HeaderMap, offered: &[AnswerFormat]) -> AnswerFormat {
     let mut best: Option<(AcceptWeight, AnswerFormat)> = None;
     let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
@@ -265,8 +264,12 @@ pub(crate) fn answer_format(headers: &HeaderMap, offered: &[AnswerFormat]) -> An
     best.map_or(offered[0], |(_, format)| format)
 }
 
-/// Returns the weight that the range `range` of `Accept` gives `format`. `None` if the range does
-/// not include the format or refuses it, or if another range names the format more exactly.
+/// Returns the weight that the range `range` of `Accept` gives `format`. It is `None` in these
+/// cases:
+///
+/// * The range does not include the format.
+/// * The range refuses the format (weight 0).
+/// * Another range names the format more exactly.
 fn accept_weight(range: &str, format: AnswerFormat, headers: &HeaderMap) -> Option<AcceptWeight> {
     let closeness = |range: &str| {
         let range = essence(range);

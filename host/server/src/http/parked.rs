@@ -32,8 +32,8 @@ pub(crate) struct ParkedQuery {
     subject: Option<String>,
     /// Only the events of this tenant; an empty text for events without a tenant.
     tenant: Option<String>,
-    /// `true` for only the events that wait behind a failed event of their subject,
-    /// `false` for only the events that failed.
+    /// `true` returns only the events that wait behind a failed event of their subject, `false`
+    /// only the events that failed.
     waiting: Option<bool>,
     /// `next` of the previous page.
     cursor: Option<String>,
@@ -76,8 +76,7 @@ pub(crate) async fn list(
     app.read(list).await.map(Json)
 }
 
-/// Counts parked events by the reason of their failure, together with the events that
-/// wait behind them.
+/// Counts parked events by the reason of their failure, and the events that wait behind them.
 #[utoipa::path(get, path = "/v1/projections/{name}/parked/reasons", tag = "projections",
     params(("name" = String, Path), VersionQuery),
     responses((status = 200, body = ParkedSummary), (status = 404, body = Problem)))]
@@ -152,8 +151,7 @@ pub(crate) struct ResendQuery {
     from_beginning: bool,
 }
 
-/// Retries the parked events that the dead-letter topic names. Events that fail again
-/// stay parked.
+/// Retries the parked events that the dead-letter topic names. Events that fail again stay parked.
 #[utoipa::path(post, path = "/v1/dead-letters/resend", tag = "projections",
     params(ResendQuery),
     responses((status = 200, body = ResendResult), (status = 409, body = Problem),

@@ -24,7 +24,7 @@ const LINES_DEFAULT: usize = 100;
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ActivateQuery {
-    /// Activate it also if it has parked events that the active version has
+    /// Whether to activate the version even if it has parked events that the active version has
     /// applied.
     force: bool,
 }
@@ -163,8 +163,7 @@ pub(crate) async fn rebuild_version(
     act(app, name, move |engine, name| engine.rebuild(name, &VersionId(id))).await
 }
 
-/// Activates the previously active version again, at once, even if it has parked
-/// events.
+/// Activates the previously active version again, at once, even if it has parked events.
 #[utoipa::path(post, path = "/v1/projections/{name}/rollback", tag = "projections",
     params(("name" = String, Path)),
     responses((status = 200, body = ProjectionStatus), (status = 404, body = Problem),
@@ -224,7 +223,7 @@ pub(crate) struct VerifyQuery {
     version: Option<String>,
 }
 
-/// Begins to fold the log again in the background and to compare the result with the
+/// Begins a verification in the background: it folds the log again and compares the result with the
 /// tables. The projection's status shows the progress and the result.
 #[utoipa::path(post, path = "/v1/projections/{name}/verify", tag = "projections",
     params(("name" = String, Path), VerifyQuery),

@@ -12,8 +12,8 @@ pub(super) async fn request(
     request: Request,
     next: impl AsyncFnOnce(Request) -> Response,
 ) -> Response {
-    // Metrics and spans get the route's pattern and not the path. Paths contain names that clients
-    // choose, so they would create an unlimited number of metrics.
+    // Metrics and spans get the route's pattern and not the path. Clients choose the names in a
+    // path, so paths would create an unlimited number of metrics.
     let route = request
         .extensions()
         .get::<MatchedPath>()

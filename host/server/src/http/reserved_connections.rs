@@ -1,6 +1,6 @@
-//! Manages the connections beyond `http.connections_max`: a few are still accepted for
-//! administrators. So they can see that the server runs, and can act, while clients use all other
-//! connections.
+//! Manages the few connections that are accepted beyond `http.connections_max`. They are reserved
+//! for administrators, who can then see that the server runs, and can act, while clients use all
+//! other connections.
 
 use axum::body::HttpBody as _;
 use axum::extract::Request;
@@ -12,8 +12,8 @@ use crate::problem::Problem;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Reserved;
 
-/// On a reserved connection, answers only requests for which [`is_administration`] is true. Other
-/// requests get a 503.
+/// Restricts reserved connections to requests for which [`is_administration`] is true. Other
+/// requests on them get a 503.
 pub(super) async fn check(
     request: Request,
     next: impl AsyncFnOnce(Request) -> Response,
@@ -25,8 +25,8 @@ pub(super) async fn check(
     next(request).await
 }
 
-/// Returns whether the request is for health, metrics, or the administration of projections, and
-/// has no body. A body that does not end would keep the connection in use.
+/// Returns whether the request has no body and is for health, metrics, or the administration of
+/// projections. A request with a body could keep the connection in use without end.
 fn is_administration(request: &Request) -> bool {
     let path = request.uri().path();
     let known = matches!(path, "/healthz" | "/readyz" | "/metrics" | "/v1/status")

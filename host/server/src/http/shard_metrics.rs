@@ -78,9 +78,8 @@ const METRICS: [Metric; 22] = [
     }),
 ];
 
-/// The metric that has the state of each version as a label. The other metrics do not have this
-/// label. Otherwise every activation would end the time series of their counters and begin new
-/// ones.
+/// The metric that has the state of each version as a label. The other metrics have no such label,
+/// because then every activation would end the time series of their counters and begin new ones.
 const VERSION_INFO: &str = "lantern_version_info";
 
 /// Appends the metrics of all shards of all versions.
@@ -122,8 +121,8 @@ fn write_versions(projections: &[ProjectionStatus], out: &mut String) {
     }
 }
 
-/// Converts a count to the value of a metric. An unknown count is NaN, because 0 would mean that
-/// there is no problem.
+/// Converts a count to the value of a metric. An unknown count is NaN, because 0 would look like a
+/// good value.
 #[expect(clippy::cast_precision_loss, reason = "metrics are floating-point numbers")]
 fn known(count: Option<u64>) -> f64 {
     count.map_or(f64::NAN, |count| count as f64)

@@ -18,8 +18,8 @@ use crate::plugins::Content;
 use crate::problem::Problem;
 use crate::wire;
 
-/// The media types of source code. If an upload does not name the source file, it gets the name in
-/// this list.
+/// The media types of source code, each with the file name that a source gets if its upload names
+/// none.
 const SOURCES: [(&str, &str); 11] = [
     ("text/x-python", "projection.py"),
     ("text/python", "projection.py"),
@@ -41,12 +41,11 @@ const SOURCES: [(&str, &str); 11] = [
 pub(crate) struct UploadQuery {
     /// Whether it is activated automatically when it has caught up.
     activate: bool,
-    /// Whether it is activated even if it has parked events that the active version has
-    /// applied. This also applies to a version that was uploaded before and not
-    /// activated for that reason. No effect with `activate=false`.
+    /// Whether the version is activated even if it has parked events that the active version has
+    /// applied. This also applies to a version that was uploaded before and was not activated for
+    /// that reason. No effect with `activate=false`.
     force: bool,
-    /// Whether the determinism check runs first: it folds a sample of the log several
-    /// times.
+    /// Whether the determinism check runs first. It folds a sample of the log several times.
     check: bool,
     /// The file name of a source, such as `totals.py`. Its extension selects the
     /// interpreter; messages about the source begin with it.
@@ -70,14 +69,18 @@ pub(crate) struct CheckQuery {
 
 /// Uploads a plugin, a script or a declaration as a version of the projection `name`.
 ///
-/// The body is a component (`application/wasm`), a script (`text/x-python`,
-/// `text/javascript`, `text/typescript`) or a declaration (`application/yaml`,
-/// `application/json`). Scripts and declarations are *sources*: the interpreter for their
-/// language runs them. The body can also be a form (`multipart/form-data`) with the parts
-/// `plugin` (a component), `source` and `parameters`. If it has both a plugin and a source,
-/// the plugin is the interpreter of the source. The answer is sent when the plugin is
-/// compiled, set up and checked. The log is then folded in the background while the active
-/// version serves readers.
+/// The body is one of these:
+///
+/// * a component (`application/wasm`);
+/// * a *source*, which the interpreter for its language runs: a script (`text/x-python`,
+///   `text/javascript`, `text/typescript`) or a declaration (`application/yaml`,
+///   `application/json`);
+/// * a form (`multipart/form-data`) with the parts `plugin` (a component), `source` and
+///   `parameters`. If a form has both a plugin and a source, the plugin is the interpreter of the
+///   source.
+///
+/// The answer is sent when the plugin is compiled, set up and checked. The log is then folded in
+/// the background while the active version serves readers.
 #[utoipa::path(
     post, path = "/v1/projections/{name}/versions", tag = "projections",
     params(("name" = String, Path), UploadQuery),

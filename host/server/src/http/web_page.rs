@@ -1,7 +1,7 @@
-//! The web page: its built files, which are compiled into the binary, compressed.
+//! Serves the web page: its built files, which are compressed and compiled into the binary.
 //!
-//! The page shows different screens at different paths. All of them are the same file,
-//! `index.html`, whose script reads the path.
+//! The page shows different screens at different paths. At each of these paths the server returns
+//! the same file, `index.html`, whose script reads the path.
 
 use async_compression::tokio::bufread::GzipDecoder;
 use axum::Router;
@@ -18,13 +18,13 @@ use super::Shared;
 use super::coding_weights::CodingWeights;
 
 /// The content security policy. The page runs only its own script and connects only to its own
-/// server. So even if text from a projection was inserted as HTML by mistake, it could do no harm.
+/// server. So text from a projection does no harm even if it is inserted as HTML by mistake.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-/// The built files: the path of each, and its content in gzip. Empty if the page was not
-/// built before the server.
+/// The built files: the path of each, and its content in gzip. The list is empty if the page was
+/// not built before the server.
 const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/page_files.rs"));
 
 /// The file of all screens.

@@ -1,7 +1,9 @@
 //! Copies each parked event at least once to the log's dead letters. The progress is stored in a
-//! file next to the state. On request, this job also reads the copies, and retries the parked
-//! events that they name in the shard that parked them. A retry does not append the event to the
-//! log again, so other readers of the log do not get the event twice.
+//! file next to the state.
+//!
+//! On request, this job also reads the copies. It then retries the parked events that they name, in
+//! the shards that parked them. A retry does not append the event to the log again, so other
+//! readers of the log do not get the event twice.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
@@ -113,7 +115,7 @@ fn copy_new(app: &App, to: &dyn DeadLetters, file: &Path) -> Result<(), CopyErro
 /// call has read, or all dead letters if `from_beginning` is set. The call blocks.
 ///
 /// # Errors
-/// Returns why the dead letters cannot be read, or why a retry failed. Events that were retried
+/// Returns the reason if the dead letters cannot be read or a retry fails. Events that were retried
 /// before the error stay retried.
 pub(crate) fn resend(app: &App, from_beginning: bool) -> Result<ResendResult, Problem> {
     let Some(letters) = &app.log_services.dead_letters else {
@@ -188,7 +190,7 @@ fn read(file: &Path) -> Result<CopyProgress, CopyError> {
     }
 }
 
-/// Writes a temporary file and renames it. If a power loss undoes this, some events are copied
+/// Writes a temporary file and renames it. A power loss may undo this; then some events are copied
 /// again.
 fn write(file: &Path, progress: &CopyProgress) -> Result<(), CopyError> {
     let failed = |source| CopyError::Progress { path: file.to_path_buf(), source };
@@ -208,7 +210,7 @@ mod tests {
 
     const PARKED: &str = "/v1/projections/counts/parked";
 
-    /// Returns the projection `counts`, but it parks each event while its table does not have the
+    /// Returns the projection `counts`, changed so that it parks each event until its table has the
     /// row `needed`. The event with the subject `needed` writes this row.
     fn needy() -> Arc<dyn Plugin> {
         Arc::new(NativePlugin::<()>::new(counts().manifest().clone(), |batch, host, ()| {

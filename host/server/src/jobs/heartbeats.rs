@@ -79,7 +79,7 @@ async fn append_one(app: &App, partition: PartitionId, time: Timestamp) -> Resul
 }
 
 /// Returns the event time of a heartbeat. While no events arrive, event time advances as fast as
-/// the clock. It never gets ahead of the clock, because a heartbeat moves the watermark at most to
+/// the clock. It is never ahead of the clock, because a heartbeat moves the watermark at most to
 /// the heartbeat's append time.
 fn heartbeat_time(bounds: &PartitionBounds, idle: Duration, now: Timestamp) -> Timestamp {
     let idle_us = i64::try_from(idle.as_micros()).unwrap_or(i64::MAX);

@@ -1,5 +1,4 @@
-//! Runs maintenance, which deletes old events from the log, and removes unused plugins and
-//! instances.
+//! Runs maintenance: it deletes old events from the log, and removes unused plugins and instances.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +10,9 @@ use super::{every, until};
 use crate::app::App;
 use crate::clock::now;
 
-/// How many events the durable offset of a projection may be behind if the projection does not
-/// subscribe to them. Each commit of the offset needs a sync, so it is committed only in steps of
-/// this size. Until then retention keeps these events, although the projection no longer needs
-/// them.
+/// How many events the durable offset of a projection may be behind if the projection only skips
+/// events. Each commit of the offset needs a sync, so the offset is committed only in steps of this
+/// size. Until then retention keeps the skipped events, although the projection does not need them.
 const RETENTION_LAG_EVENTS: u64 = 8_192;
 
 /// Deletes old events and unused plugins at intervals, until the server stops.
@@ -65,8 +63,9 @@ fn apply_retention(app: &App, log: &dyn LogMaintenance) {
     }
 }
 
-/// For each partition, the first offset that must be kept. An event is never deleted before it is
-/// in the durable state of every version, because after a crash the tables would be wrong.
+/// For each partition, the first offset that retention must keep: the lowest durable offset of all
+/// versions. After a crash, a version folds the events from its durable offset on again, so
+/// deleting one of them would make its tables wrong.
 fn floors(engine: &Engine, partitions: u32) -> Vec<Option<Offset>> {
     let mut floors = vec![None; partitions as usize];
     let projections = engine.status();

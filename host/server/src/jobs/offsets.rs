@@ -1,7 +1,8 @@
-//! Notes the next offsets of projections in the log, so that other programs can read them. It would
-//! not be enough to note the offset of each commit. Events to which a projection does not subscribe
-//! advance its offset without a commit, and the activation of a version that has folded the whole
-//! log needs no commit.
+//! Notes the next offsets of projections in the log, so that other programs can read them.
+//!
+//! Noting the offset of each commit would not be enough. Events to which a projection does not
+//! subscribe advance its offset without a commit. And the activation of a version that has folded
+//! the whole log needs no commit.
 
 use std::sync::Arc;
 

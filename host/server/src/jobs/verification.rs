@@ -1,5 +1,5 @@
-//! Runs verifications in parallel with all other work. It limits their speed as the settings
-//! require, and reports their results.
+//! Runs verifications in parallel with all other work, limits their speed as the settings require,
+//! and reports their results.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,8 +68,8 @@ pub(crate) async fn at_times(app: Arc<App>) {
     }
 }
 
-/// Returns how long the last verification took, if this is too long to repeat it every `every`;
-/// otherwise `None`.
+/// Returns how long the last verification took, if it is too long for one verification in each
+/// interval `every`; otherwise `None`.
 fn takes_too_long(projection: &ProjectionStatus, every: Duration) -> Option<Duration> {
     let last = projection.verified.as_ref()?;
     let took = Duration::from_millis(last.took_ms);
@@ -139,8 +139,8 @@ fn log_result(projection: &str, status: &VerifyStatus) {
                 "the tables differ from the log"
             );
         }
-        // This is no warning, because it can be as configured: for instance, retention has deleted
-        // the beginning of the log.
+        // This is no warning, because the settings may cause it: for instance, retention has
+        // deleted the beginning of the log.
         Verdict::Unverifiable => {
             tracing::info!(projection, version, reason, "a projection cannot be verified")
         }

@@ -172,7 +172,7 @@ async fn a_reader_that_waits_is_woken_by_the_next_event() {
     let waiting = fixture.get("/v1/events?from=end&types=b&wait=1s");
     let sending = async {
         // The request with `from=end` reads the end of the log before the append. So it must return
-        // the event, whether it begins to wait before or after the append.
+        // the event, even if the append is done before the request begins to wait.
         tokio::task::yield_now().await;
         fixture.post("/v1/events", STRUCTURED, event("1", "a", "s")).await.expect_ok();
         fixture.post("/v1/events", STRUCTURED, event("2", "b", "s")).await.expect_ok();

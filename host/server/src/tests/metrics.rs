@@ -1,5 +1,5 @@
-//! Tests the metrics by Prometheus' rules (those that promlint checks). The test reads the source
-//! code, so that it also checks metrics that no other test creates.
+//! Tests that the metrics follow Prometheus' rules, as promlint checks them. The test reads the
+//! source code, so it also finds metrics that no other test creates.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

@@ -148,9 +148,9 @@ impl Fixture {
         VersionId(uploaded.version)
     }
 
-    /// Repeats the request until `wanted` accepts the answer. It repeats it after each commit, and
-    /// also at intervals, because some answers (such as that of a retry) change shortly after the
-    /// commit.
+    /// Repeats the request until `wanted` accepts the answer. It repeats the request after each
+    /// commit and also at intervals, because some answers (such as that of a retry) change shortly
+    /// after the commit.
     pub(super) async fn until(&self, path: &str, wanted: impl Fn(&Answer) -> bool) -> Answer {
         let mut committed = self.app.signals.committed.clone();
         let asking = async {

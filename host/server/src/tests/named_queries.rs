@@ -42,8 +42,8 @@ async fn a_named_query_runs_with_its_parameters_and_survives_a_restart() {
     assert_eq!(keys(&run(&format!("least=1&limit=9&cursor={next}")).await).len(), 6);
     let csv = run("format=csv&export=1").await;
     assert_eq!(csv.text, "key,subject,count\r\ns0,s0,2\r\n");
-    // A client that has the answer gets 304. With another value of the parameter it gets another
-    // answer.
+    // A client that has the current answer gets 304. With another value of the parameter it gets a
+    // new answer.
     let tag = run("least=1").await.headers["etag"].to_str().unwrap().to_owned();
     let seen = [("if-none-match", tag.as_str())];
     let again = |query: &str| request(Method::GET, &format!("{PATH}?{query}"), &seen, "");

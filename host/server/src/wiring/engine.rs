@@ -12,9 +12,8 @@ use crate::config::ServerConfig;
 use crate::plugins::Plugins;
 use crate::start_error::StartError;
 
-/// The niceness of threads that fold slow projections. It is the priority that the system gives to
-/// a thread; 19 is the lowest. Even if other threads could use the whole processor, these threads
-/// get about a tenth of it.
+/// The niceness (priority) of threads that fold slow projections; 19 is the lowest priority. With
+/// 10, these threads get about a tenth of a processor while other threads could use all of it.
 #[cfg(target_os = "linux")]
 const NICE: i32 = 10;
 
@@ -52,9 +51,9 @@ pub(super) fn start(engine: &Arc<Engine>) {
     engine.start_with(lower_priority);
 }
 
-/// Lowers the priority of the calling thread, which folds slow projections. Otherwise each of its
-/// steps would take a processor for milliseconds from the threads that answer requests, sync
-/// commits and serve readers.
+/// Lowers the priority of the calling thread, which folds slow projections. Its steps could
+/// otherwise keep threads that answer requests, sync commits and serve readers from a processor for
+/// milliseconds.
 #[cfg(target_os = "linux")]
 fn lower_priority() {
     if let Err(error) = rustix::process::nice(NICE) {

@@ -1,5 +1,5 @@
 //! Configures the log on Kafka topics: its settings, and how it is opened. A build without the
-//! feature `kafka` uses `no_kafka.rs` instead of this module.
+//! feature `kafka` has `no_kafka.rs` instead of this module.
 
 use std::sync::Arc;
 

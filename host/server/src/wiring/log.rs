@@ -12,8 +12,8 @@ use crate::data::DataDir;
 use crate::log_services::LogServices;
 use crate::start_error::StartError;
 
-/// Opens the log that the settings name. It fails if the data folder was created with another log,
-/// because the state files contain offsets of that log.
+/// Opens the log that the settings name. State files contain offsets of a log, so this fails if the
+/// data folder was created with another log.
 pub(super) fn open(config: &ServerConfig, data: &DataDir) -> Result<ConfiguredLog, StartError> {
     if let Some(log) = kafka::open(&config.kafka, data)? {
         return Ok(log);

@@ -1,5 +1,5 @@
 //! Connects the parts of the server, starts them, and stops them in order. Each part is opened by a
-//! module of its own. No other code names an implementation of a port.
+//! module of its own. Only these modules name the implementations of the ports.
 
 mod configured_log;
 mod engine;
@@ -35,8 +35,8 @@ pub struct Server {
     app: Arc<App>,
     listener: TcpListener,
     address: SocketAddr,
-    // This is the last field, so that the folder is unlocked only after everything in it was
-    // closed.
+    // The last field, which is dropped last. So the folder is unlocked only after everything in it
+    // is closed.
     data: DataDir,
 }
 

@@ -1,5 +1,5 @@
-//! Replaces `kafka.rs` in a build without the feature `kafka`: there are no settings, and
-//! no log on Kafka is ever opened.
+//! Replaces `kafka.rs` in a build without the feature `kafka`: it has no settings, and never opens
+//! a log on Kafka.
 
 use figment::Figment;
 use serde_json::Value;

@@ -43,8 +43,8 @@ pub(crate) struct RunParameters {
 }
 
 impl RunParameters {
-    /// Returns the parameters of a request: those that every named query has, and those of this
-    /// query's definition.
+    /// Reads the parameters of a request. Returns those that every named query has, and those that
+    /// this query defines.
     pub(super) fn read(uri: &Uri) -> Result<(Self, Given), Problem> {
         let (mut of_run, mut given) = (Vec::new(), Given::new());
         for part in uri.query().unwrap_or_default().split('&') {
@@ -85,8 +85,8 @@ pub(super) struct UsedParameter<'q> {
 }
 
 impl UsedParameter<'_> {
-    /// Returns whether a definition can be checked only with the parameter's default, because the
-    /// member does not accept a sample value such as `a` or `1`.
+    /// Returns whether only the parameter's default can be used to check a definition. This is so
+    /// if the member does not accept a sample value such as `a` or `1`.
     pub(super) fn needs_default(&self) -> bool {
         ["bucket", "order", "tz"].contains(&self.member)
     }

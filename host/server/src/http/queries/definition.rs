@@ -126,8 +126,8 @@ fn check_parameter(name: &str, parameter: &QueryParameter) -> Result<(), Problem
     }
 }
 
-/// Returns two sets of sample values with which the query is checked: one with all parameters, and
-/// one without the optional parameters.
+/// Returns two sets of sample values to check a query with: one with all parameters, and one
+/// without the optional parameters.
 pub(super) fn samples(query: &QueryDefinition) -> [Given; 2] {
     let sample = |parameter: &QueryParameter| match parameter.kind {
         ParameterKind::Text => "a",

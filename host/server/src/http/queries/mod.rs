@@ -45,7 +45,7 @@ pub(crate) async fn list(State(app): State<Shared>) -> Result<Json<NamedQueries>
 
 /// Stores a named query, or replaces it.
 ///
-/// The query is checked against its table, whose projection must serve a version.
+/// The query is checked against its table. So the table's projection must have an active version.
 #[utoipa::path(put, path = "/v1/queries/{name}", tag = "queries",
     params(("name" = String, Path, description = "letters, digits, `-` and `_`, at most 64")),
     request_body = QueryDefinition,
@@ -122,7 +122,8 @@ pub(crate) async fn delete(
 
 /// Runs a named query.
 ///
-/// Takes the parameters of its definition. The answer is that of the table, in every format.
+/// Takes the parameters that the query defines. The answer has the same formats and members as a
+/// read of the query's table.
 #[utoipa::path(get, path = "/v1/queries/{name}", tag = "queries",
     params(("name" = String, Path), RunParameters),
     responses((status = 200, body = TableAnswer),

@@ -7,8 +7,8 @@ use lantern_core::{Checkpoint, View};
 
 use super::table_read::TableRead;
 
-/// Returns a tag that identifies the last change of the table, and the query. Answers with equal
-/// tags have equal rows.
+/// Returns a tag for conditional requests. It identifies the last change of the table, and the
+/// query. Answers with equal tags have equal rows.
 pub(super) fn etag(
     view: &View,
     last_change: &Checkpoint,

@@ -27,8 +27,8 @@ use crate::problem::Problem;
 /// The result of a read.
 pub(super) enum ReadOutcome {
     Answer(Box<Response>),
-    /// The tables cannot be read after a crash, because they are older than the tables that readers
-    /// may have seen.
+    /// The tables cannot be read yet after a crash: they are older than the tables that readers may
+    /// have seen.
     Recovering(Recovering),
     /// The tables do not contain an offset yet that the request requires.
     Behind {
@@ -127,7 +127,7 @@ impl TableRead {
             request: self.request.as_ref(),
             rows_max: app.config.query.prometheus_rows_max,
         };
-        // Metrics have no pages: if the request has a limit, these rows are the whole result, and
+        // Metrics have no pages. If the request has a limit, these rows are the whole result, so
         // the cursor is dropped.
         let next = next
             .filter(|_| self.form.format != AnswerFormat::Prometheus || self.which.limit.is_none());

@@ -1,8 +1,8 @@
 //! Exports: the whole result of a read, streamed from one committed state.
 //!
-//! A thread writes the result into a queue of a few pieces, from which the connection takes them:
-//! if the client is slow, the thread waits. The result is complete if the body ends normally. After
-//! an error, the server closes the connection in the middle of the body.
+//! A thread writes the result into a queue of a few pieces, and the connection takes the pieces
+//! from it. If the client is slow, the thread waits. If the body ends normally, the result is
+//! complete. After an error, the server closes the connection in the middle of the body.
 
 use std::io::{self, Write};
 use std::time::Instant;

@@ -65,8 +65,8 @@ impl<'a, W: Write + Send> ResultWriter<'a, W> {
             }
             (AnswerFormat::Arrow, _) => shape.columns(ColumnFormat::Arrow, to)?,
             (AnswerFormat::Parquet, _) => shape.columns(ColumnFormat::Parquet, to)?,
-            // This format cannot be written row by row, because it contains all samples of one
-            // metric before the next metric.
+            // The text format of Prometheus has all samples of one metric together, so it cannot be
+            // written row by row.
             (AnswerFormat::Prometheus, _) => {
                 return Err(io::Error::from(io::ErrorKind::Unsupported).into());
             }

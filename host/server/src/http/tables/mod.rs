@@ -45,16 +45,21 @@ pub(in crate::http) use self::query::TableQuery;
 
 /// Reads rows of a public table, or groups of them, all from one committed state.
 ///
-/// Answers JSON, or by `format` or `Accept` NDJSON (one `{"key":…,"value":{…}}` per line,
-/// with `tenant` for a table by tenant; of a roll-up an object per group), CSV, an Arrow IPC
-/// stream or Parquet. With `export=1` the answer is the whole result, from one committed
-/// state; an export that cannot be completed breaks off within its body.
-/// `Lantern-Epoch`, `Lantern-Commit`, `Lantern-Offsets` (`PARTITION:OFFSET`, the first
-/// offset that the rows do not contain) and `Lantern-Lag-Ms` tell how fresh the rows are.
-/// `ETag` and `If-None-Match` avoid sending an answer that has not changed.
+/// Answers JSON. `format` or `Accept` selects another format:
 ///
-/// Rows in key order are an object by key. Rows in the order of a field, and the groups
-/// of a roll-up (`bucket`, `by`, `agg`) are an array.
+/// * NDJSON: one `{"key":…,"value":{…}}` per line, with `tenant` for a table by tenant. For a
+///   roll-up, one object per group.
+/// * CSV, an Arrow IPC stream, or Parquet.
+///
+/// Rows in key order are an object by key. Rows in the order of a field, and the groups of a
+/// roll-up (`bucket`, `by`, `agg`), are an array.
+///
+/// With `export=1` the answer is the whole result, from one committed state. If an export cannot be
+/// completed, it breaks off within its body.
+///
+/// `Lantern-Epoch`, `Lantern-Commit`, `Lantern-Offsets` (`PARTITION:OFFSET`, the first offset that
+/// the rows do not contain) and `Lantern-Lag-Ms` tell how fresh the rows are. With `ETag` and
+/// `If-None-Match`, an answer that has not changed is not sent again.
 #[utoipa::path(
     get, path = "/v1/tables/{projection}/{table}", tag = "tables",
     params(("projection" = String, Path), ("table" = String, Path), TableQuery),
@@ -86,8 +91,8 @@ pub(crate) async fn read(
 
 /// Runs a query of a public table.
 ///
-/// Each member of the body is the parameter of the same name of `GET`, and the answer is
-/// the same, without an `ETag`.
+/// Each member of the body means the same as the parameter of this name of `GET`. The answer is the
+/// same too, but has no `ETag`.
 #[utoipa::path(
     post, path = "/v1/tables/{projection}/{table}/query", tag = "tables",
     params(("projection" = String, Path), ("table" = String, Path)),
@@ -121,7 +126,7 @@ fn form(headers: &HeaderMap, which: &TableQuery) -> AnswerForm {
     AnswerForm { format, coding: ResponseCoding::accepted(headers) }
 }
 
-/// Answers a request that runs a query but does not have the path of a table, such as a named
+/// Answers a request that runs a query under another path than that of the table, such as a named
 /// query.
 pub(super) async fn answer_query(
     app: Shared,

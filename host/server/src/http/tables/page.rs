@@ -1,4 +1,4 @@
-//! Reads pages of rows in key order: the rows of a page, and the cursor with which the next page
+//! Reads pages of rows in key order. A page has rows, and the cursor with which the next page
 //! begins.
 
 use base64::Engine as _;
@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::query::TableQuery;
 use crate::problem::Problem;
 
-/// The number of rows that are read from the store at a time. An answer with large rows can end
-/// before more of them are in memory.
+/// The number of rows that are read from the store at a time. It is small, so that an answer with
+/// large rows reaches its limit before many more of them are in memory.
 const PAGE_ROWS: usize = 500;
 
 /// Returns the range of keys that the query `which` requests.

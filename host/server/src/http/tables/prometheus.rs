@@ -1,4 +1,4 @@
-//! Rows and groups as metrics: the text format of Prometheus.
+//! Writes rows and groups as metrics, in the text format of Prometheus.
 //!
 //! Each field or column with numbers becomes a metric, and each one with text becomes a label. The
 //! name of a metric is `PROJECTION_TABLE_FIELD`.
@@ -120,8 +120,8 @@ fn samples(
     labels: &[usize],
 ) -> Vec<Sample> {
     let mut names = BTreeSet::new();
-    // Labels of text fields keep the names of the fields. If such a field is named `key` or
-    // `tenant`, the label of the key or tenant gets another name.
+    // The label of a text field has the name of the field. If a field is named `key` or `tenant`,
+    // the label of the key or tenant gets another name.
     let fields: Vec<String> =
         labels.iter().map(|place| unused(sanitised(&columns[*place].name), &mut names)).collect();
     match (shape, rows) {
@@ -180,8 +180,9 @@ fn braced(pairs: &[(&str, String)]) -> String {
     format!("{{{}}}", pairs.join(","))
 }
 
-/// Replaces characters of `name` so that it has only letters, digits and underscores, and does not
-/// begin with a digit or with two underscores, which are reserved.
+/// Replaces characters of `name` until it has only letters, digits and underscores, and begins
+/// neither with a digit nor with two underscores. Names that begin with two underscores are
+/// reserved.
 fn sanitised(name: &str) -> String {
     let plain: String =
         name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '_' }).collect();

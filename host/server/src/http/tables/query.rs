@@ -35,8 +35,8 @@ pub(crate) struct TableQuery {
     pub(super) cols: Option<String>,
     /// The maximum number of rows or groups; 1,000 if left out, or all with `export`.
     pub(in crate::http) limit: Option<usize>,
-    /// `key` (the default) or a field, of a roll-up a column; with `-` before it, the
-    /// largest comes first. `asc` and `desc` order by key.
+    /// The order of the answer: `key` (the default) or a field; for a roll-up, a column. With `-`
+    /// before it, the largest comes first. `asc` and `desc` order by key.
     pub(super) order: Option<String>,
     /// `next` of the previous page.
     pub(in crate::http) cursor: Option<String>,
@@ -47,8 +47,8 @@ pub(crate) struct TableQuery {
     /// The format of the answer, in place of `Accept`.
     #[param(inline)]
     pub(in crate::http) format: Option<FormatName>,
-    /// The timestamp field to which `start`, `end` and `bucket` refer. May be left out if
-    /// the table has one such field.
+    /// The timestamp field to which `start`, `end` and `bucket` refer. If the table has only one
+    /// such field, it may be left out.
     pub(super) time: Option<String>,
     /// Rows at or after this time.
     pub(super) start: Option<String>,
@@ -59,19 +59,19 @@ pub(crate) struct TableQuery {
     pub(super) bucket: Option<String>,
     /// Groups rows by these fields, separated by commas.
     pub(super) by: Option<String>,
-    /// The aggregates of each group, separated by commas: `count()`, or `sum`, `avg`,
-    /// `min`, `max`, `first`, `last`, `distinct` or `p1` to `p99` of a field, such as
-    /// `sum(cents) as revenue`.
+    /// The aggregates of each group, separated by commas, such as `sum(cents) as revenue`. An
+    /// aggregate is `count()`, or `sum`, `avg`, `min`, `max`, `first`, `last`, `distinct` or `p1`
+    /// to `p99` of a field.
     pub(super) agg: Option<String>,
-    /// What buckets without rows contain: `zero`, `null` or `previous`. Without it they
-    /// are left out.
+    /// What buckets without rows contain: `zero`, `null` or `previous`. If this is left out, such
+    /// buckets are missing in the answer.
     pub(super) fill: Option<String>,
     /// The time zone of buckets and of times without an offset, such as `Europe/Berlin`;
     /// UTC if left out.
     pub(super) tz: Option<String>,
-    /// Answer with a state that contains the events at these offsets, in the form that
-    /// an append returns: `PARTITION:OFFSET`, several separated by commas. The request
-    /// waits for that state up to `wait`.
+    /// Answers with a state that contains the events at these offsets. They have the form that an
+    /// append returns: `PARTITION:OFFSET`, several separated by commas. The request waits for such
+    /// a state, at most for `wait`.
     pub(in crate::http) min_offset: Option<String>,
     /// How long to wait for `min_offset`: `5s`.
     pub(in crate::http) wait: Option<String>,
@@ -124,8 +124,8 @@ impl TableQuery {
         Ok(())
     }
 
-    /// Refuses an export over HTTP/1.0, in which the end of the connection is the end of the
-    /// body: the client could not know whether the export is complete.
+    /// Refuses an export over HTTP/1.0. In this version a body ends when the connection ends, so
+    /// the client could not know whether the export is complete.
     pub(in crate::http) fn check_version(&self, version: Version) -> Result<(), Problem> {
         if self.export && version < Version::HTTP_11 {
             let detail = "`export` needs HTTP/1.1: HTTP/1.0 cannot tell an incomplete body";

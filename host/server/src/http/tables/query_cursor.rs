@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use super::page::check_history;
 use crate::problem::Problem;
 
-/// The beginning of such a cursor. The cursor of a read by keys never contains a dot, so the two
-/// can be distinguished.
+/// The beginning of the cursor of a query. The cursor of a read by keys contains no dot, so the two
+/// kinds can be distinguished.
 const PREFIX: &str = "q.";
 
 /// A cursor: the place where a page of a query ended.
