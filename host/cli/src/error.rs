@@ -201,8 +201,8 @@ impl Refusal {
     }
 }
 
-/// Parameters of the HTTP API that the server's texts name, each with the flag of a command that
-/// has the same meaning.
+/// Parameters of the HTTP API that occur in the server's texts. For each, the flag of a command
+/// with the same meaning, which replaces it.
 const FLAGS: &[(&str, &str)] = &[
     ("`?partial=true`", "`--partial`"),
     ("`activate=true`", "without `--no-activate`"),
@@ -274,8 +274,8 @@ mod tests {
         for code in lantern_server::CODES.iter().filter(|code| code.status >= 400) {
             let refusal = Refusal { help: Some(code.help.into()), ..Refusal::default() };
             let help = refusal.into_failure(code.status).help.unwrap_or_default();
-            // For codes that this program's own requests never cause, the server's help is used
-            // unchanged.
+            // This program's requests never cause these codes, so the server's help text for them
+            // needs no change.
             let own = ["LAN-0212", "LAN-0320", "LAN-04"];
             if own.iter().any(|own| code.code.starts_with(own)) {
                 continue;

@@ -1,5 +1,5 @@
-//! Reads files of events. A file is read from a path or from standard input, may be compressed, and
-//! is returned in pieces of complete lines.
+//! Reads files of events, from a path or from standard input. A file may be compressed. It is
+//! returned in pieces of complete lines.
 
 use std::ffi::OsStr;
 use std::fs::File;
@@ -95,9 +95,8 @@ impl EventFile {
         Ok(())
     }
 
-    /// Returns the next lines of the file. A piece ends after `events_max` lines that are not
-    /// blank, or after the line with which the lines reach `bytes_max` bytes. `None` at the file's
-    /// end.
+    /// Returns the next lines of the file, or `None` at its end. A piece ends with the line that
+    /// brings it to `events_max` lines (without blank ones) or to `bytes_max` bytes.
     pub(crate) fn piece(&mut self, bytes_max: usize, events_max: u64) -> Outcome<Option<FilePart>> {
         let mut piece = FilePart { first_line: self.lines + 1, ..FilePart::default() };
         while piece.bytes.len() < bytes_max && piece.events < events_max {
@@ -157,8 +156,8 @@ impl EventFile {
     }
 }
 
-/// If the line at `from` is an output line of `lantern events tail --json`, keeps only the event
-/// that the line contains.
+/// Replaces an output line of `lantern events tail --json` by the event that it contains. The line
+/// begins at `from`. Any other line is kept as it is.
 fn unwrap(bytes: &mut Vec<u8>, from: usize) {
     #[derive(serde::Deserialize)]
     struct Tailed<'a> {
@@ -172,7 +171,7 @@ fn unwrap(bytes: &mut Vec<u8>, from: usize) {
     let Ok(tailed) = serde_json::from_slice::<Tailed<'_>>(&bytes[from..]) else { return };
     let event = tailed.event.get().as_bytes().to_vec();
     // In the output of `tail`, the member `event` is an object. Here it is not, so the line itself
-    // is a CloudEvent, with an extension attribute `event`.
+    // is a CloudEvent with an extension attribute `event`.
     if !event.starts_with(b"{") {
         return;
     }

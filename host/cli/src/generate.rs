@@ -4,10 +4,10 @@
 //! again, in any order, without the events before it. The generator never reads a clock or a source
 //! of randomness.
 //!
-//! The shop has 100,000 users of 1,000 tenants in 40 countries and 5,000 products; a
-//! few of each are much busier than the rest. 60 % of all events are `page.viewed`, 20
-//! % `cart.added` and 20 % `order.placed`. A `cart.added` usually follows a recent view
-//! of the same user and product, and an `order.placed` a recent `cart.added`.
+//! The shop has 5,000 products and 100,000 users, who belong to 1,000 tenants in 40 countries. A
+//! few of each are much busier than the others. 60 % of all events are `page.viewed`, 20 %
+//! `cart.added` and 20 % `order.placed`. A `cart.added` usually follows a recent view of the same
+//! user and product, and an `order.placed` follows a recent `cart.added`.
 
 use lantern_core::{EventRef, Events, Timestamp};
 
@@ -19,8 +19,8 @@ pub const PRODUCTS: u64 = 5_000;
 pub const USERS: u64 = 100_000;
 /// The number of tenants: `t0` to `t999`. A user belongs to one of them.
 pub const TENANTS: u64 = 1_000;
-/// How far back, in events, the generator looks for the view that an addition to a cart follows,
-/// and for the addition that an order follows.
+/// How many events back the generator looks for an earlier event: for the view before an addition
+/// to a cart, and for the addition before an order.
 pub const LOOK_BACK: u64 = 500;
 
 /// The codes (ISO 3166-1) of the users' countries, the busiest first.
@@ -38,15 +38,14 @@ pub const LINE_BYTES: usize = 256;
 pub struct Options {
     /// The seed; another seed gives another sequence with other ids.
     pub seed: u64,
-    /// The number of events within [`Options::span_ms`]. The sequence continues after them, at the
-    /// same rate of event time.
+    /// The number of events within [`Options::span_ms`]. The sequence continues after them, with as
+    /// many events per unit of event time.
     pub events: u64,
     /// The time of the first event, in whole milliseconds.
     pub start: Timestamp,
     /// The event time between the first and the last event, in milliseconds.
     pub span_ms: u64,
-    /// How much older than an earlier event in the sequence an event may be, in
-    /// milliseconds.
+    /// How much older an event may be than an event before it in the sequence, in milliseconds.
     pub disorder_ms: u64,
 }
 
@@ -165,8 +164,8 @@ impl Shop {
         out.extend_from_slice(b"}\n");
     }
 
-    /// Adds the events in `range` to `events`, in columns. The result is the same as if their lines
-    /// were sent to a server. `scratch` is overwritten; passing the same one again saves
+    /// Adds the events in `range` to `events`, in columns. The result is the same as if a server
+    /// had read their lines. `scratch` is overwritten; passing the same buffer again saves
     /// allocations.
     pub fn fill(&self, range: std::ops::Range<u64>, events: &mut Events, scratch: &mut Vec<u8>) {
         for index in range {
@@ -218,7 +217,7 @@ impl Shop {
             Kind::OrderPlaced => self.recent(index, Kind::CartAdded),
         };
         match followed {
-            // An order refers to an addition, and an addition to a view. So the recursion
+            // An order refers to an addition to a cart, and an addition to a view. So the recursion
             // has at most two levels.
             Some((before, kind)) => self.visit(before, kind),
             None => (

@@ -19,13 +19,13 @@ use clap::{Parser, Subcommand};
 use crate::api::Api;
 use crate::error::{Failure, Outcome};
 
-// Folding allocates many small rows on several threads at the same time, for which this allocator
-// is fast.
+// An allocator that is fast for many small allocations on several threads at the same time, which
+// folding makes.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// The first argument with which the server starts this binary as a separate process that compiles
-/// a plugin.
+/// The first argument of the process that compiles a plugin. The server starts this binary with it
+/// as a separate process.
 const COMPILE_CHILD: &str = "__compile";
 
 const AFTER_HELP: &str = "\
@@ -104,8 +104,8 @@ enum Command {
     /// Read tables, once or live.
     #[command(subcommand)]
     Table(commands::table::Command),
-    /// Filter, order and group the rows of a table, as `table scan` does; or store such a
-    /// query under a name, and run it.
+    /// Filter, order and group the rows of a table, as `table scan` does. Also stores such a query
+    /// under a name, and runs it.
     Query(Box<commands::named_query::QueryArgs>),
     /// Show which events have changed a row, and how.
     Explain(commands::explain::Args),

@@ -2,12 +2,12 @@
 
 /// Turns transparent huge pages off for this process and its children.
 ///
-/// The allocator asks for them. Then the kernel clears 2 MiB whenever a small part of them
-/// is used for the first time. A projection host allocates and frees in many places, so this
-/// takes more time than large pages save: W1 takes a fifth less CPU time and memory
-/// without them (`bench/RESULTS.md`).
+/// The allocator asks for huge pages. With them, the kernel clears 2 MiB whenever a small part of
+/// them is used for the first time. A projection host allocates and frees memory in many places, so
+/// the clearing takes more time than large pages save: without them, W1 takes a fifth less CPU time
+/// and memory (`bench/RESULTS.md`).
 ///
-/// Other systems than Linux have no such switch.
+/// Systems other than Linux have no such switch.
 pub fn without_huge_pages() {
     // An old kernel refuses. Then the process is slower, and nothing else changes.
     #[cfg(target_os = "linux")]

@@ -19,8 +19,8 @@ pub(crate) fn line(text: impl AsRef<str>) {
     raw(text.as_bytes());
 }
 
-/// Prints a text of several lines. If the output is a terminal, the characters that a terminal
-/// would interpret are replaced.
+/// Prints a text of several lines. On a terminal, it replaces the characters that the terminal
+/// would interpret.
 pub(crate) fn text(text: &str) {
     match width(&std::io::stdout()) {
         Some(_) => raw(lines(text).as_bytes()),
@@ -51,7 +51,7 @@ pub(crate) fn raw(bytes: &[u8]) {
 pub(crate) fn json(value: &impl Serialize) {
     let text = serde_json::to_string(value).expect("what commands print is JSON");
     // If the output is a file or another program, the text is written exactly as the server sent
-    // it. So if the output is imported, the bytes are the same.
+    // it. So imported output has the same bytes as the original events.
     let mut text = if is_terminal() { escaped(&text) } else { one_line(&text) };
     text.push('\n');
     raw(text.as_bytes());
@@ -159,11 +159,10 @@ pub(crate) fn escaped(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
     for c in json.chars() {
         match c {
-            // In JSON, these characters can be only white space between values. In a string they
-            // are always escaped.
+            // In JSON, these characters can occur unescaped only as white space between values.
             '\t' | '\n' | '\r' => out.push(' '),
-            // These characters occur only in strings, and the code of each has at most four
-            // hexadecimal digits.
+            // These characters occur only in strings. The code of each has at most four hexadecimal
+            // digits.
             c if is_unsafe(c) => {
                 let _ = write!(out, "\\u{:04x}", u32::from(c));
             }

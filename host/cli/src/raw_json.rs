@@ -9,8 +9,8 @@ use crate::output;
 /// The numbers in a sketch of percentiles, in the order of `docs/sketches.md`.
 const PERCENTILES: [&str; 8] = ["count", "min", "p50", "p75", "p90", "p95", "p99", "max"];
 
-/// Returns a JSON value as the text of a cell. Strings have no quotes. The text of a sketch contains
-/// only its numbers: the estimate of a distinct count, or the percentiles.
+/// Returns a JSON value as the text of a cell. A string has no quotes. A sketch is shown by its
+/// numbers alone: the estimate of a distinct count, or the percentiles.
 pub(crate) fn cell(value: Option<&&RawValue>) -> String {
     match value.map(|value| value.get()) {
         None | Some("null") => String::new(),

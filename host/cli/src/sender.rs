@@ -1,7 +1,7 @@
-//! Sends events in pieces and in order. There is one request at a time, and the rate can be
-//! limited. While the server is busy or cannot be reached, requests are repeated after waits that
-//! become longer. It does no harm to send a piece twice: the log recognizes events by tenant,
-//! `source` and `id`.
+//! Sends events in pieces and in order, one request at a time. The rate can be limited. While the
+//! server is busy or cannot be reached, requests are repeated after increasing waits.
+//!
+//! It does no harm to send a piece twice: the log recognizes events by tenant, `source` and `id`.
 
 use std::time::Duration;
 
@@ -47,8 +47,8 @@ pub(crate) struct Sender {
     partial: bool,
     exact: bool,
     tries: u32,
-    /// Whether the server has ever answered. If not, it is probably not running, so the sender does
-    /// not wait for it.
+    /// Whether the server has ever answered. If it has not, it is probably not running, so the
+    /// sender does not wait for it.
     answered: bool,
     /// The result of the requests so far.
     pub(crate) sent: Sent,
@@ -57,8 +57,8 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    /// Creates a sender to `api`, which tries each piece `tries` times. With `partial`, events that
-    /// are refused are left out.
+    /// Creates a sender to `api`. It tries each piece up to `tries` times. With `partial`, it
+    /// leaves out events that the server refuses.
     pub(crate) fn new(api: Api, partial: bool, tries: u32) -> Self {
         Self {
             api,
@@ -97,7 +97,7 @@ impl Sender {
                 Ok(pushed) => break pushed,
                 Err(error) => {
                     // Some events of the piece may be in the log already. At the next try the
-                    // server reports them as duplicates, so they are counted here.
+                    // server will report them as duplicates, so they are counted here.
                     let part = PartialAppend::of(&error);
                     before += part.appended;
                     let there = self.answered || !matches!(error, ApiError::Unreachable { .. });
@@ -128,8 +128,8 @@ impl Sender {
     }
 }
 
-/// Returns the wait before the try number `tries + 1`. It varies randomly by up to a tenth, so that
-/// many senders do not repeat their requests at the same time.
+/// Returns the wait before the try number `tries + 1`. It varies randomly by up to a tenth.
+/// Otherwise many senders would repeat their requests at the same time.
 fn backoff(tries: u32) -> Duration {
     let doubled = WAIT_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);
     doubled.mul_f64(0.9 + fastrand::f64() * 0.2)
@@ -153,8 +153,8 @@ impl PartialAppend {
     }
 }
 
-/// Replaces the line numbers in `error`, which are those of the request, by line numbers of the
-/// file.
+/// Replaces the line numbers in `error` by those of the file. The server counts the lines of each
+/// request.
 fn in_file(mut error: ApiError, first_line: u64) -> Failure {
     if let ApiError::Refused { refusal, .. } = &mut error {
         for entry in &mut refusal.errors {
@@ -171,8 +171,8 @@ fn in_file(mut error: ApiError, first_line: u64) -> Failure {
     Failure::from(error)
 }
 
-/// Replaces the number of the line by that in the file. The server counts the lines of a request
-/// from 1.
+/// Replaces the line number by that of the file, in which the request begins at `first_line`. The
+/// server counts the lines of a request from 1.
 fn with_line_number(mut error: EventRejection, first_line: u64) -> EventRejection {
     if let Some(line) = error.line {
         error.line = Some(line + first_line - 1);
@@ -207,8 +207,8 @@ impl RateLimiter {
         piece
     }
 
-    /// Waits until `events` more events may be sent. If the server could not be reached for a
-    /// while, at most the events of one second are sent at once after that.
+    /// Waits until `events` more events may be sent at this rate. If sending was interrupted, only
+    /// the events of one second may be sent at once afterwards.
     pub(crate) async fn wait(&mut self, events: u64) {
         #[expect(clippy::cast_precision_loss, reason = "exact far beyond any count here")]
         let events = events as f64;

@@ -1,5 +1,5 @@
-//! Prints tables for people. They have columns or, if the terminal is too narrow for columns, one
-//! field on each line.
+//! Prints tables for people. A table has columns. If the terminal is too narrow for them, it has
+//! one field on each line.
 
 use std::fmt;
 

@@ -1,5 +1,5 @@
-//! Reads events in a binary mode. In this mode the carrier of an event (an HTTP request or a Kafka
-//! record) has each attribute in a header, and the payload as its body.
+//! Reads events in a binary mode. In such a mode, an HTTP request or a Kafka record carries each
+//! attribute of the event in a header, and the payload in its body.
 
 use std::borrow::Cow;
 
@@ -28,8 +28,8 @@ pub struct Attributes<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    /// Creates a reader of attributes with the rules for records of a log: an extension attribute
-    /// that is not allowed is left out, and an empty attribute counts as absent.
+    /// Creates a reader of attributes with the tolerant rules for records of a log. An extension
+    /// attribute that is not allowed is left out, and an empty attribute counts as absent.
     #[must_use]
     pub fn of_log() -> Self {
         Self { tolerant: true, ..Self::default() }
@@ -117,8 +117,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// Writes the extension attributes as a JSON object. They are sorted by name, so the order in
-    /// which they were sent does not matter. All values are JSON strings, because headers have no
-    /// types.
+    /// which they were sent does not matter. Headers have no types, so all values are JSON strings.
     fn write_extensions(&mut self, strips: impl Fn(&str) -> bool, object: &mut String) {
         self.extensions.sort_unstable_by_key(|(name, _)| *name);
         for (name, value) in self.extensions.iter().filter(|(name, _)| !strips(name)) {
@@ -132,8 +131,8 @@ impl<'a> Attributes<'a> {
 }
 
 impl Reader {
-    /// Reads an event in a binary mode: checks `attributes`, and adds the event with
-    /// `payload`, which is not checked.
+    /// Reads an event in a binary mode: checks `attributes`, and adds the event. `payload` becomes
+    /// its data and is not checked.
     ///
     /// # Errors
     /// Returns [`EventError`] if the event is invalid. Then nothing was added to `into`.

@@ -32,8 +32,8 @@ impl Reader {
                 let text = String::from_utf8_lossy(value.as_bytes());
                 value.to_str().map_err(|_| header_error("content-type", &text))?
             }
-            // A payload without a media type counts as JSON, but these bytes were not checked to be
-            // JSON. So they get a media type.
+            // The payload was not checked to be JSON. It gets a media type, because a payload
+            // without one counts as JSON.
             None if body.is_empty() => "",
             None => "application/octet-stream",
         };
@@ -56,8 +56,8 @@ fn attributes(headers: &HeaderMap) -> Result<Attributes<'_>, EventError> {
         if attribute == "datacontenttype" {
             return Err(EventError::Name("ce-datacontenttype (use `content-type`)".into()));
         }
-        // In structured mode, an attribute `data` would become a second member `data` next to the
-        // payload.
+        // In structured mode, an attribute `data` would be a second member `data` next to that of
+        // the payload.
         if attribute == "data" {
             return Err(EventError::Name("ce-data (the body is the data)".into()));
         }
@@ -73,8 +73,8 @@ fn header_error(name: &str, value: &str) -> EventError {
     EventError::Header { name: quote(name), value: quote(value) }
 }
 
-/// Decodes the text of a header's value (HTTP binding 1.0.2, section 3.1.3.2). It first removes the
-/// quotes of a quoted string, which earlier versions of the binding wrote, and then decodes
+/// Decodes the text of a header's value (HTTP binding 1.0.2, section 3.1.3.2). Earlier versions of
+/// the binding wrote quoted strings, so it first removes the quotes. Then it decodes
 /// percent-encoded bytes once.
 fn header_decode(value: &[u8]) -> Option<String> {
     let value = value.trim_ascii();

@@ -25,8 +25,8 @@ pub(super) fn check_reserved(event: &EventRef<'_>) -> Result<(), EventError> {
     Ok(())
 }
 
-/// Returns the size of an event to which the limit applies: the bytes of its payload and its
-/// attributes, however they were sent.
+/// Returns the size of an event, which the size limit applies to: the bytes of its payload and its
+/// attributes, in whatever form they were sent.
 pub(super) fn event_bytes(event: &EventRef<'_>) -> usize {
     let attributes = [
         event.id,
@@ -100,9 +100,9 @@ pub fn check_text(name: &str, value: &str, max: usize) -> Result<(), EventError>
     if value.len() > max {
         return Err(EventError::TooLong { name: quote(name), bytes: value.len(), max });
     }
-    // All bytes are tested at once first, without a branch for each byte, because nearly every
-    // value is plain ASCII. Control characters are refused because U+0000 separates the tenant from
-    // the key, so a tenant must not contain it.
+    // All bytes are first tested together, without a branch for each byte, because nearly every
+    // value is plain ASCII. Control characters are refused because of tenants: in keys, U+0000
+    // separates the tenant from the rest.
     let suspicious = value.bytes().fold(false, |found, b| found | !(0x20..0x7F).contains(&b));
     if suspicious && value.chars().any(char::is_control) {
         return Err(EventError::Control { name: quote(name), value: quote(value) });
@@ -121,12 +121,11 @@ pub(super) fn not_json(text: &str) -> EventError {
     }
 }
 
-/// Refuses JSON that is nested deeper than `max`. Most texts have no more than `max` opening
-/// brackets in total, so it is usually enough to count the brackets.
+/// Refuses JSON that is nested deeper than `max`. It first counts the opening brackets. Most texts
+/// have at most `max` of them, so they cannot be nested deeper.
 pub(super) fn check_depth(text: &str, max: usize) -> Result<(), EventError> {
     // The codes of `[` and `{` differ in one bit, so one comparison finds both. Each piece is so
-    // short that its count fits into one byte. The compiler can then process 16 or more bytes at a
-    // time.
+    // short that its count fits one byte. So the compiler can process 16 or more bytes at a time.
     let opening = |piece: &[u8]| piece.iter().fold(0, |n, b| n + u8::from(b | 0x20 == b'{'));
     let open: usize = text.as_bytes().chunks(255).map(|piece| usize::from(opening(piece))).sum();
     if open <= max {

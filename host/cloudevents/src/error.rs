@@ -190,8 +190,8 @@ impl EventError {
     }
 }
 
-/// Returns the beginning of `value`, short enough for a message. The value comes from a sender, so
-/// characters that would change how a terminal shows the text are escaped.
+/// Returns the beginning of `value`, short enough for a message. The value comes from a sender. So
+/// characters that a terminal would interpret are escaped.
 pub(super) fn quote(value: &str) -> String {
     let mut quoted = String::new();
     let mut chars = value.chars();

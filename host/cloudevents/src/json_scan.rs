@@ -1,20 +1,21 @@
 //! Implements a scanner that finds the members of a JSON object, or the elements of an array, in
 //! one pass. It accepts no text that `serde_json` refuses, and returns the slices that `serde_json`
-//! would return. It does not handle names with escapes, deep nesting and invalid JSON. The caller
-//! must pass such texts to `serde_json`, which also returns the error.
+//! would return.
+//!
+//! It does not handle names with escapes, deep nesting and invalid JSON. The caller must pass such
+//! texts to `serde_json`, which also returns the error.
 //!
 //! Strings are read eight bytes at a time, because most of a text consists of strings.
 
-/// The maximum depth of nesting that the scanner handles: [`Scanner::value`] has one bit for each
+/// The maximum depth of nesting that the scanner handles. [`Scanner::value`] has one bit for each
 /// level.
 const DEPTH_MAX: usize = 64;
 
-/// Calls `member` with the name and the JSON of each member of the object `text`, in order, until
-/// `member` returns `false`. `depth_max` is the maximum depth of nesting; the object itself is one
-/// level.
+/// Calls `member` with the name and the JSON of each member of the object `text`, in order. Stops
+/// when `member` returns `false`. `depth_max` is the maximum depth of nesting, in which the object
+/// itself is one level.
 ///
-/// Returns `None` if `text` is not an object that this scanner handles, or if `member`
-/// returned `false`.
+/// Returns `None` if this scanner does not handle `text`, or if `member` returned `false`.
 pub(super) fn members<'a>(
     text: &'a str,
     depth_max: usize,
@@ -258,14 +259,14 @@ impl Scanner<'_> {
     }
 }
 
-/// Finds the first special byte of `word`: a quote, a backslash or a byte below 0x20. In the
-/// result, the lowest bit that is set is the highest bit of this byte. Higher bits have no meaning.
-/// The result is 0 if there is no special byte.
+/// Finds the first special byte of `word`: a quote, a backslash or a byte below 0x20. It is the
+/// byte whose highest bit is the lowest set bit of the result. Higher bits have no meaning. The
+/// result is 0 if there is no special byte.
 fn special(word: u64) -> u64 {
     const ONES: u64 = u64::from_le_bytes([1; 8]);
     const HIGH: u64 = ONES << 7;
-    // The subtraction sets the highest bit of each byte that is too small. It borrows from the
-    // next higher byte, so it can also set the highest bit of that byte.
+    // The subtraction sets the highest bit of each byte that is too small. It then borrows from the
+    // next higher byte, whose highest bit it can set wrongly.
     let zero = |word: u64| word.wrapping_sub(ONES) & !word;
     let control = word.wrapping_sub(ONES * 0x20) & !word;
     (zero(word ^ (ONES * u64::from(b'"'))) | zero(word ^ (ONES * u64::from(b'\\'))) | control)

@@ -1,15 +1,18 @@
 //! Converts CloudEvents 1.0 from bytes to [`lantern_core::Events`] and back.
 //!
-//! A [`Reader`] checks everything on which the rest of the host relies: that required attributes
-//! are present, the types and lengths of attributes, that the text is UTF-8 and JSON, the depth of
-//! the JSON, and that the time is plausible. It never changes a payload: `data` is kept byte for
-//! byte.
+//! A [`Reader`] checks everything on which the rest of the host relies:
 //!
-//! A client gets an error if its event is invalid. But a record of a log on Kafka cannot be
+//! * Required attributes are present, and attributes have allowed types and lengths.
+//! * Text is UTF-8, and JSON is valid and not nested too deep.
+//! * The time is plausible.
+//!
+//! It never changes a payload: `data` is kept byte for byte.
+//!
+//! A client gets an error if its event is invalid. A record of a log on Kafka, however, cannot be
 //! corrected and sent again. So the reader that [`Reader::of_log`] creates accepts faults in parts
 //! on which Lantern does not depend. For example, an extension attribute never makes a record
-//! unreadable. This reader converts the records that it accepts into a form that a client may send,
-//! so that an exported event can be imported again.
+//! unreadable. This reader converts the records into a form that a client may send, so an exported
+//! event can be imported again.
 
 mod attributes;
 mod binary;
@@ -48,10 +51,10 @@ pub const NAME_CHARS_MAX: usize = 255;
 /// The maximum number of extension attributes of one event, without those that the host adds.
 pub const EXTENSIONS_MAX: usize = 64;
 /// The maximum number of extension attributes that the host adds to one event. An exported event
-/// has them in addition to the extension attributes with which it was sent.
+/// has these in addition to the attributes of its sender.
 pub const HOST_EXTENSIONS_MAX: usize = 8;
-/// The extension attribute of an exported event whose data is JSON without a media type and is
-/// written as base64.
+/// The extension attribute that marks an exported event whose data is written as base64, but is
+/// JSON without a media type.
 const UNTYPED: &str = "lanternuntyped";
 /// The maximum number of bytes that the extension attributes of the host add to an event.
 const HOST_EXTENSIONS_BYTES: usize = 512;
@@ -63,14 +66,15 @@ pub struct EventLimits {
     pub event_bytes_max: usize,
     /// How deep JSON may be nested.
     pub json_depth_max: usize,
-    /// How far ahead of the server's clock an event's time may be, in seconds. An event
-    /// further in the future would move the watermark too far, so it is refused.
+    /// How far ahead of the server's clock an event's time may be, in seconds. An event further in
+    /// the future is refused, because it would move the watermark too far.
     pub time_ahead_s_max: u64,
 }
 
 impl EventLimits {
-    /// Returns the maximum size of the JSON of an event that is within the limits. Base64 makes the
-    /// payload a third larger, and a character of an attribute can take six bytes.
+    /// Returns the maximum size of the JSON of an event that is within the limits. The JSON can be
+    /// longer than the event: base64 makes the payload a third larger, and a character of an
+    /// attribute can take six bytes.
     #[must_use]
     pub fn written_bytes_max(&self) -> usize {
         const ATTRIBUTES_BYTES: usize = 256 << 10;

@@ -44,8 +44,8 @@ impl<'a> Members<'a> {
     }
 
     /// Finds the members of `text`, which may be nested `depth_max` deep. Returns `None` if the
-    /// scanner does not handle `text`. In this case [`Members::parse`] must read it, and returns
-    /// the error if there is one.
+    /// scanner does not handle `text`. Then [`Members::parse`] must read it; if `text` is invalid,
+    /// that returns the error.
     pub(super) fn scan(text: &'a str, depth_max: usize, tolerant: bool) -> Option<Self> {
         let mut members = Self { tolerant, ..Self::default() };
         json_scan::members(text, depth_max, |name, value| {
@@ -125,8 +125,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Returns whether an event with the extension attributes `names` already has the maximum number,
-/// so that `name` cannot be added.
+/// Returns whether `name` cannot be added to an event with the extension attributes `names`,
+/// because these are the maximum number already.
 pub(super) fn is_full<'n>(names: impl ExactSizeIterator<Item = &'n str>, name: &str) -> bool {
     if names.len() < HOST_EXTENSIONS_MAX {
         return false;
@@ -136,8 +136,8 @@ pub(super) fn is_full<'n>(names: impl ExactSizeIterator<Item = &'n str>, name: &
     names.filter(|known| of_host(known) == of_host(name)).count() >= max
 }
 
-/// Returns the JSON of an extension attribute. In a record of a log, a number that is not an
-/// integer by the rules of CloudEvents becomes a text with the same characters.
+/// Returns the JSON of an extension attribute. CloudEvents allows only certain integers as numbers.
+/// In a record of a log, any other number becomes a text with the same characters.
 fn extension<'a>(name: &str, value: &'a str, tolerant: bool) -> Result<Cow<'a, str>, EventError> {
     let json = value;
     match json.as_bytes().first() {
@@ -259,8 +259,8 @@ fn wrong_type(name: &str, json: &str, expected: &'static str) -> EventError {
     EventError::Type { name: quote(name), value: quote(json), expected }
 }
 
-/// Returns the bytes of the payload. They are JSON unchanged, the content of a string if the media
-/// type is not JSON, or decoded base64.
+/// Returns the bytes of the payload: JSON unchanged, decoded base64, or, if the media type is not
+/// JSON, the content of a string.
 pub(super) fn payload<'a>(
     m: &Members<'a>,
     datacontenttype: &str,

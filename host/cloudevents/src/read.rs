@@ -1,7 +1,7 @@
 //! Reads events in structured mode, in batches and in lines.
 //!
-//! One pass takes the members of an event as raw slices of the input; only strings with
-//! escapes are copied before they go into their columns.
+//! One pass takes the members of an event as slices of the input. Only strings with escapes are
+//! copied before they go into their columns.
 
 use lantern_core::{EventRef, Events, HOST_EXTENSION_PREFIX, Timestamp};
 use serde_json::value::RawValue;
@@ -28,8 +28,8 @@ pub struct Reader {
     time_default: Timestamp,
     /// Whether the host's own types, sources and extension attributes are accepted.
     host_events: bool,
-    /// Whether this reads records of a log, which cannot be sent again, and therefore accepts some
-    /// faults.
+    /// Whether this reads records of a log. Such records cannot be sent again, so some faults in
+    /// them are accepted.
     pub(super) tolerant: bool,
     /// The number of extension attributes that were left out since the last [`Self::take_ignored`].
     pub(super) ignored: u64,
@@ -63,24 +63,26 @@ impl Reader {
         }
     }
 
-    /// Creates a reader for records of a log. The same bytes always give the same result; neither
-    /// the current time nor a setting has an influence.
+    /// Creates a reader for records of a log. The same bytes always give the same result: it
+    /// depends neither on the current time nor on a setting.
     #[must_use]
     pub fn of_log() -> Self {
         let limits = EventLimits { event_bytes_max: usize::MAX, ..EventLimits::default() };
         Self { time_max: Timestamp(i64::MAX), tolerant: true, ..Self::new(limits, Timestamp(0)) }
     }
 
-    /// Sets whether events of the host are accepted. With `true`, reserved types and sources
-    /// are accepted, and the host's extension attributes are kept. With `false`, the default,
-    /// events with reserved types or sources are refused, and the host's extension attributes
-    /// are removed.
+    /// Sets whether events of the host are accepted.
+    ///
+    /// * With `true`, reserved types and sources are accepted, and the host's extension attributes
+    ///   are kept.
+    /// * With `false`, the default, events with reserved types or sources are refused, and the
+    ///   host's extension attributes are removed.
     pub fn set_host_events(&mut self, taken: bool) {
         self.host_events = taken;
     }
 
-    /// Returns how many extension attributes were left out since the last call because they are not
-    /// allowed in an event. Only a reader for records of a log leaves extension attributes out.
+    /// Returns how many extension attributes were left out since the last call, because an event
+    /// may not have them. Only a reader for records of a log leaves attributes out.
     pub fn take_ignored(&mut self) -> u64 {
         std::mem::take(&mut self.ignored)
     }
@@ -146,9 +148,9 @@ impl Reader {
         Ok(())
     }
 
-    /// Reads lines, each with one event. Empty lines are skipped. `first` is the number of the
-    /// first line. `bad` is called for each invalid line, and returns whether to continue. The
-    /// events of the other lines are added to `into`. Returns the number of lines read.
+    /// Reads lines, each with one event, and adds the events to `into`. Empty lines are skipped.
+    /// `first` is the number of the first line. `bad` is called for each invalid line, and returns
+    /// whether to continue. Returns the number of lines read.
     pub fn lines(
         &mut self,
         block: &[u8],
@@ -166,8 +168,8 @@ impl Reader {
             line += 1;
             read.map_or_else(|error| bad(LineError { line: line - 1, error }), |()| true)
         };
-        // If a block is UTF-8, it is checked as a whole and split as text. This is several times
-        // faster than checking each line.
+        // If a whole block is UTF-8, it is split as text without further checks. This is several
+        // times faster than a check of each line.
         match std::str::from_utf8(block) {
             Ok(text) => text.split('\n').all(|json| read(Ok(json), self)),
             Err(_) => block.split(|&b| b == b'\n').all(|json| read(Err(json), self)),
@@ -216,8 +218,8 @@ impl Reader {
         self.limits.json_depth_max.saturating_add(1)
     }
 
-    /// Parses `text`, which [`Members::scan`] does not handle. Returns the members of `text`, and
-    /// an error if the event cannot be used with them.
+    /// Parses `text` if [`Members::scan`] does not handle it. Returns its members and, if they do
+    /// not make a valid event, an error.
     fn parse<'a>(
         &self,
         text: &'a str,
@@ -246,8 +248,8 @@ impl Reader {
             Some(subject) => subject,
             None => optional("subject", m.subject)?,
         };
-        // In CloudEvents `tenant` is an extension attribute. So in JSON it can be an integer or
-        // a boolean, which becomes the text that a header would have.
+        // In CloudEvents `tenant` is an extension attribute, so in JSON it can be an integer or a
+        // boolean. It is converted to the text that a header would have.
         let whole_max = if self.tolerant { i64::MAX } else { i64::from(i32::MAX) };
         let tenant = match m.tenant.and_then(|tenant| scalar(tenant, whole_max)) {
             Some(tenant) => tenant,
@@ -288,7 +290,7 @@ impl Reader {
     }
 
     /// Adds an event whose attributes and payload the caller has read. It checks all attributes,
-    /// but not the payload. `time` is the time as text, if the event has its time in this form.
+    /// but not the payload. `time` is the time as text, if the event has it as text.
     ///
     /// # Errors
     /// Returns [`EventError`] if the event is invalid. Then nothing was added to `into`.
@@ -332,8 +334,8 @@ impl Reader {
         if into.push(&event) { Ok(()) } else { Err(EventError::TooManyTypes) }
     }
 
-    /// Returns whether to check rules of syntax that records of a topic may violate. They are not
-    /// checked for records of a log, nor for imported events that come from a log.
+    /// Returns whether to check the rules of syntax that records of a topic may violate. They are
+    /// not checked for records of a log, nor for imported events, which may come from such a log.
     pub(super) fn is_strict(&self) -> bool {
         !self.tolerant && !self.host_events
     }

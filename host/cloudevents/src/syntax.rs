@@ -96,8 +96,8 @@ fn quoted(text: &str) -> Option<&str> {
     None
 }
 
-/// Returns the first escape in `json` of only half a character, such as `\ud800`. UTF-8 cannot
-/// represent it, and most JSON readers refuse it.
+/// Returns the first escape in `json` that is only half of a character, such as `\ud800`. UTF-8
+/// cannot represent it, and most JSON readers refuse it.
 pub(crate) fn lone_surrogate(json: &str) -> Option<&str> {
     let bytes = json.as_bytes();
     let mut at = 0;
@@ -119,7 +119,7 @@ pub(crate) fn lone_surrogate(json: &str) -> Option<&str> {
 }
 
 /// Returns the text of a JSON string; `None` if `json` is not a string. An escape of half a
-/// character becomes U+FFFD, so that every row can be shown.
+/// character becomes U+FFFD, so every row can be shown.
 #[must_use]
 pub fn json_text(json: &str) -> Option<Cow<'_, str>> {
     let inner = json.strip_prefix('"')?.strip_suffix('"')?;

@@ -450,8 +450,7 @@ proptest! {
         let mut taken = Events::new();
         let mut client = Reader::new(limits, NOW);
         prop_assert_eq!(client.add(event.as_ref(), None, &mut taken), Ok(()));
-        // These are the attributes that an export adds, and those that the host gives to an emitted
-        // event.
+        // The attributes that an export adds, and those that the host gives to an emitted event.
         let stamps = r#""lanternpartition":3,"lanternappended":"2023-11-14T22:13:20.123456Z","lanterndepth":7"#;
         let stamped = match event.extensions.strip_prefix('{') {
             Some(own) => format!("{{{stamps},{own}"),
@@ -467,7 +466,8 @@ proptest! {
         prop_assert_eq!(import.structured(&json, &mut read), Ok(()));
         prop_assert_eq!(read.get(0).to_owned(), exported.clone());
         // A reader that removes the attributes of the host accepts the event too, and its data is
-        // still JSON. The reader may add a media type, for which an event at the limit has no room.
+        // still JSON. This reader may add a media type, so it cannot read an event that is at the
+        // limit.
         if full {
             return Ok(());
         }

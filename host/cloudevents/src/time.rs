@@ -8,11 +8,11 @@ use super::error::quote;
 
 /// Microseconds in a second.
 const SECOND_US: i64 = 1_000_000;
-/// The earliest time that a number may mean: 1971-01-01T00:00:00Z. If a present-day number of
-/// seconds is read as milliseconds, the time is earlier than this, so the number is refused.
+/// The earliest time that a number may mean: 1971-01-01T00:00:00Z. A present-day number of seconds
+/// that is read as milliseconds is earlier than this, so it is refused.
 const NUMBERS_FROM: Timestamp = Timestamp(31_536_000 * SECOND_US);
-/// The time 2200-01-01T00:00:00Z. If a number is refused, the error suggests a unit only if the
-/// time in this unit is earlier.
+/// The time 2200-01-01T00:00:00Z. The error about a refused number suggests another unit only if
+/// the time is earlier than this in that unit.
 const PLAUSIBLE_BEFORE: Timestamp = Timestamp(7_258_118_400 * SECOND_US);
 
 /// The unit of a time that is written as a number.
@@ -60,10 +60,10 @@ impl TimeUnit {
     }
 }
 
-/// Converts `number`, which is a JSON number as text, to the time that it means in `unit`.
+/// Converts `number`, a JSON number as text, to the time that it means in `unit`.
 ///
-/// Numbers for a time before 1971 or after [`Timestamp::LAST`] are refused. They nearly always have
-/// another unit, or mean "no time", as 0 and -1 do.
+/// Numbers for a time before 1971 or after [`Timestamp::LAST`] are refused. Nearly always such a
+/// number is in another unit, or means "no time", as 0 and -1 do.
 ///
 /// # Errors
 /// Returns [`EventError::TimeNumber`] if the number is refused. It suggests a plausible unit.
@@ -98,7 +98,7 @@ fn unit_that_fits(
 }
 
 /// Returns the error that `text` is not an RFC 3339 time. If `text` is a number, the error contains
-/// the text that should be written.
+/// the RFC 3339 text to write instead.
 pub(super) fn not_a_time(text: &str) -> EventError {
     let unit = text.parse::<f64>().ok().and_then(|value| {
         let whole = text.parse().ok();
@@ -110,9 +110,9 @@ pub(super) fn not_a_time(text: &str) -> EventError {
     EventError::Time { value: quote(text), hint }
 }
 
-/// Parses `text` as microseconds since 1970; `None` if it is not RFC 3339, or not from
-/// [`Timestamp::FIRST`] to [`Timestamp::LAST`]. Digits below a microsecond are cut off, and a leap
-/// second counts as the second before it.
+/// Parses `text` as microseconds since 1970. Digits below a microsecond are cut off, and a leap
+/// second counts as the second before it. `None` if `text` is not RFC 3339, or is not within
+/// [`Timestamp::FIRST`] and [`Timestamp::LAST`].
 #[must_use]
 pub fn parse_time(text: &str) -> Option<Timestamp> {
     parse_rfc3339(text).filter(|time| time.is_in_range())

@@ -12,8 +12,8 @@ pub fn write_event(event: &EventRef<'_>, out: &mut Vec<u8>) {
     write(event, false, out);
 }
 
-/// Appends `event` like [`write_event`], but so that a [`Reader`](super::Reader) with
-/// [`set_host_events`](super::Reader::set_host_events) reads exactly the same event. JSON with line
+/// Appends `event` like [`write_event`], but exactly: a [`Reader`](super::Reader) with
+/// [`set_host_events`](super::Reader::set_host_events) reads the same event from it. JSON with line
 /// ends, or with white space around it, is written as base64.
 pub fn write_exact(event: &EventRef<'_>, out: &mut Vec<u8>) {
     write(event, true, out);
@@ -82,8 +82,8 @@ fn is_spaced(json: &[u8]) -> bool {
     json.trim_ascii().len() < json.len() || json.iter().any(|b| matches!(b, b'\n' | b'\r'))
 }
 
-/// Base64 makes a text a third longer. If escapes would make it longer by more than a third
-/// plus this number of bytes, the text is written as base64 instead.
+/// How many bytes escapes may add to a text, in addition to a third of its length. If they would
+/// add more, the text is written as base64, which adds a third.
 const ESCAPES_BYTES: usize = 1_024;
 
 /// Returns the number of bytes that escapes add to `text` in JSON.

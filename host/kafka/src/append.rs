@@ -1,9 +1,9 @@
 //! Appends events with an idempotent producer. One thread keeps the deduplication window.
 //!
-//! An event is acknowledged when the broker has stored it. If it is not known whether the broker
-//! has stored an event, the event is not acknowledged, and the end of the topic is read again
-//! before anything else is appended. So if the client sends the event again, the duplicate is
-//! recognized even though the first one was never acknowledged.
+//! An event is acknowledged when the broker has stored it. If it is unknown whether the broker has
+//! stored an event, it is not acknowledged, and the end of the topic is read again before anything
+//! else is appended. So if the client sends the event again, the log recognizes the duplicate, even
+//! though the first event was never acknowledged.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -101,8 +101,8 @@ impl Appender {
     pub(crate) fn append(&self, events: Events, to: Option<PartitionId>, done: AppendDone) {
         let bytes = events.bytes() + events.len() * RECORD_BYTES;
         let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
-        // If no other append is waiting, an append is accepted whatever its size is. Otherwise an
-        // append that is larger than the limit could never be accepted.
+        // If no other append is waiting, an append of any size is accepted. Otherwise an append
+        // that is larger than the limit could never be accepted.
         if before > 0 && before + bytes > self.limit {
             self.bytes.fetch_sub(bytes, Ordering::AcqRel);
             let waiting = format!(
@@ -140,9 +140,9 @@ struct AppendWorker {
     bytes: Arc<AtomicUsize>,
     /// The deduplication window; `None` until the end of the topic was read.
     window: Option<DeduplicationWindow>,
-    /// The events that were sent and are not yet answered. Later appends of the same event wait for
-    /// the answer. Each is stored as the number of its call, the event's index in the call, and a
-    /// checksum of the event's content.
+    /// The events that were sent and are not answered yet. Later appends of the same event wait for
+    /// the answer. An event is stored as three values: the number of its call, its index in the
+    /// call, and a checksum of its content.
     pending: HashMap<Identity, Vec<(u64, usize, u32)>>,
     calls: HashMap<u64, PendingAppend>,
     next_call: u64,
@@ -248,8 +248,8 @@ impl AppendWorker {
         }
     }
 
-    /// Begins to read the end of the topic if there is no window. It does nothing while an append
-    /// is pending, because the window would not contain the events of that append.
+    /// Begins to read the end of the topic, if there is no deduplication window. It does nothing
+    /// while an append is pending, because the window would not contain the events of that append.
     fn read_tail(&mut self) {
         if self.window.is_some() || !self.calls.is_empty() || self.closing {
             return;
@@ -416,8 +416,8 @@ impl AppendWorker {
         }
         self.set_outcome(delivery.call, delivery.index, &outcome, None);
         let first = delivery.identity.map(|identity| identity.content);
-        // Events with the same identity can have different content. So if one is refused, the
-        // others are not refused; their senders are asked to send them again.
+        // Events with the same identity can have different content. So the refusal of one says
+        // nothing about the others: their senders are asked to send them again.
         let outcome = outcome.map_err(|failure| match failure {
             RecordFailure::Rejected(_) => RecordFailure::Unavailable("send it again".into()),
             other => other,
@@ -512,8 +512,9 @@ impl AppendWorker {
         });
     }
 
-    /// Returns the number of a partition of the ingest topic. If the partition was added since the
-    /// server started, it gets its number now. It is read only after the next start.
+    /// Returns the number of a partition of the ingest topic. A partition that was added since the
+    /// server started gets its number now. The log reads such a partition only after the next
+    /// start.
     fn number(&self, partition: i32) -> PartitionId {
         let topic: Box<str> = self.shared.config.ingest_topic().into();
         let mut table = self.table.lock();

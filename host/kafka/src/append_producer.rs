@@ -49,8 +49,8 @@ pub(crate) struct ReplaceableProducer {
     /// How the producer puts records into batches.
     pub(crate) batching: Batching,
     /// Is set if the broker refused a batch as too large although each of its records was small
-    /// enough. It contains the topic's size limit at that time (`None` if it was not known). As
-    /// long as the topic has this limit, records are sent one by one.
+    /// enough. Its value is the topic's size limit at that time (`None` if it was not known). While
+    /// the topic has this limit, records are sent one by one.
     pub(crate) alone_at: Option<Option<usize>>,
     /// Whether the producer must be replaced before anything else is sent.
     pub(crate) renewing: bool,

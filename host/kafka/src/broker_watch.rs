@@ -36,14 +36,14 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
     let refresh = Duration::from_millis(shared.config.refresh_ms);
     let (mut whole, mut counted) = (None::<Instant>, Instant::now());
     while !shared.is_closed() {
-        // This client reads no records. Polling it removes other events from its queue, which would
-        // grow otherwise.
+        // This client reads no records. It is polled to remove other events from its queue, which
+        // would otherwise grow.
         while consumer.poll(Duration::ZERO).is_some() {}
         let requested = std::mem::take(&mut *shared.bounds_requests.lock());
         if whole.is_none_or(|at| at.elapsed() >= refresh) {
-            // The id is queried before the bounds. If the topic is recreated in between, the bounds
-            // are those of the new topic. In the other order, the bounds of the old topic could be
-            // stored with the id of the new one.
+            // The id is queried before the bounds. If the topic is recreated between the two
+            // queries, the bounds are those of the new topic. In the other order, bounds of the old
+            // topic could be stored with the id of the new one.
             identify(shared, consumer);
             let all: Vec<&Partition> = shared.parts.iter().collect();
             ask(shared, consumer, &all);
@@ -130,8 +130,8 @@ fn ask(shared: &Shared, consumer: &BaseConsumer<Context>, parts: &[&Partition]) 
     }
 }
 
-/// Handles a query for `parts` that failed. If one topic is missing, the query fails for all
-/// partitions. So after a failure each topic is queried alone.
+/// Handles a failed query for `parts`. One missing topic makes the query fail for all partitions,
+/// so each topic is then queried alone.
 fn report_refusal(
     shared: &Shared,
     consumer: &BaseConsumer<Context>,
@@ -176,8 +176,8 @@ fn fault(shared: &Shared, part: &Partition, error: &KafkaError) {
     }
 }
 
-/// Makes each cursor that stopped before the partition's `end` read once more. Otherwise the cursor
-/// would not learn that there are no more records before `end`.
+/// Makes each cursor that stopped before the partition's `end` read once more. Without this, the
+/// cursor would not learn that there are no more records before `end`.
 fn confirm(shared: &Shared, part: &Partition, end: u64) {
     let mut state = part.state.lock();
     for (number, buffer) in state.buffers.iter_mut().enumerate() {

@@ -99,9 +99,9 @@ impl ClientContext for Context {
 
 impl ConsumerContext for Context {}
 
-/// The context of a producer. It consists of the context that every client has, and of a receiver
-/// for the broker's answers about records. Each kind of producer implements
-/// [`rdkafka::producer::ProducerContext`] for its own `Outcomes`.
+/// The context of a producer: the context that every client has, and a receiver for the broker's
+/// answers about records. Each kind of producer implements [`rdkafka::producer::ProducerContext`]
+/// for its own `Outcomes`.
 pub(crate) struct DeliveryContext<Outcomes> {
     base: Context,
     pub(crate) outcomes: Outcomes,
@@ -132,8 +132,8 @@ impl<Outcomes: Send + Sync> ClientContext for DeliveryContext<Outcomes> {
     }
 }
 
-/// Logs a message of the library, almost always at debug level. If a fault is important for an
-/// operator, Lantern reports it with a message of its own.
+/// Logs a message of the library, almost always at debug level. For faults that an operator must
+/// know, Lantern logs a message of its own.
 pub(crate) fn log(level: RDKafkaLogLevel, facility: &str, message: &str) {
     match level {
         RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical => {
@@ -181,8 +181,8 @@ pub(crate) fn apply_properties(config: &KafkaConfig, client: &mut ClientConfig) 
     }
 }
 
-/// Creates a consumer to which partitions are assigned by this program, and which commits offsets
-/// only when this program asks it to.
+/// Creates a consumer that does nothing by itself: this program assigns its partitions, and asks it
+/// to commit offsets.
 pub(crate) fn consumer(
     config: &KafkaConfig,
     group: &str,
@@ -192,7 +192,7 @@ pub(crate) fn consumer(
     consumer_with(config, group, prefetch_bytes, context, &[])
 }
 
-/// Creates a consumer like [`consumer`], with the additional settings `more`. They replace
+/// Creates a consumer like [`consumer`], with the additional settings `more`, which replace
 /// configured settings.
 pub(crate) fn consumer_with(
     config: &KafkaConfig,
@@ -226,9 +226,9 @@ pub(crate) fn consumer_with(
     Ok(client)
 }
 
-/// Calls `poll`, so that a client can request its token. The library requests a client's token only
-/// while that client is polled. So a client that is not polled for records needs this call after it
-/// is created and before each use.
+/// Calls `poll`, so that a client can request its token. The library requests the token of a client
+/// only while the client is polled. A client that is not polled for records needs this call after
+/// it is created and before each use.
 pub(crate) fn poll_for_token(config: &KafkaConfig, poll: impl FnOnce(Duration)) {
     if shows_tokens(config) {
         poll(TOKEN_WAIT);

@@ -25,8 +25,7 @@ const FIXED: [&str; 10] = [
     "transactional.id",
 ];
 
-/// A log on Kafka topics. It replaces the embedded log if `topics` names at least one
-/// topic.
+/// A log on Kafka topics. If `topics` names at least one topic, it replaces the embedded log.
 // Long because each field is a setting.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
@@ -34,8 +33,8 @@ pub struct KafkaConfig {
     /// Brokers to connect to first, as `host:9092,host2:9092`. Default
     /// `localhost:9092`.
     pub servers: String,
-    /// The topics. The log consists of all their partitions. Topics can be added at
-    /// the end later, but not removed. Default none: the embedded log is used.
+    /// The topics. The log consists of all their partitions. Topics can be added at the end later,
+    /// but not removed. Default none: the embedded log is used.
     pub topics: Vec<String>,
     /// The topic to which events sent over HTTP are appended. Not set: the first topic.
     pub ingest_topic: Option<String>,
@@ -45,23 +44,23 @@ pub struct KafkaConfig {
     /// The topic to which parked events are copied, with the reason in headers.
     /// Not set: they are not copied.
     pub dead_letter_topic: Option<String>,
-    /// A missing topic is created with this number of partitions. If it is 0, a
-    /// missing topic is an error. Default 0.
+    /// The number of partitions with which a missing topic is created. If it is 0, a missing topic
+    /// is an error. Default 0.
     pub create_partitions: u32,
     /// Whether the server may write to the topics: events sent over HTTP, emitted
     /// events and heartbeats. Default true.
     pub writable: bool,
-    /// Whether heartbeats are written into idle partitions that projections with
-    /// timers read, so that windows close. Topics with a `json` section get no
-    /// heartbeats. Default true.
+    /// Whether heartbeats are written into idle partitions, so that windows close. Only partitions
+    /// that projections with timers read get heartbeats. Topics with a `json` section get none.
+    /// Default true.
     pub heartbeats: bool,
-    /// Which attribute becomes the key of a record: `subject`, `source`, `type`,
-    /// `tenant`, `id` or `none`. If an event has the extension attribute
-    /// `partitionkey`, that is the key instead. Default `subject`.
+    /// The attribute that becomes the key of a record: `subject`, `source`, `type`, `tenant`, `id`
+    /// or `none`. If an event has the extension attribute `partitionkey`, that is the key instead.
+    /// Default `subject`.
     pub key: KeyOf,
-    /// How records that are not CloudEvents become events, by topic. `*` applies to
-    /// every topic without a section of its own. If no section applies to a topic, its
-    /// records without CloudEvents headers are read as CloudEvents in structured mode.
+    /// How records that are not CloudEvents become events, by topic. The section `*` applies to
+    /// every topic without a section of its own. If no section applies to a topic, its records
+    /// without CloudEvents headers are read as CloudEvents in structured mode.
     pub json: BTreeMap<String, Mapping>,
     /// Settings passed to librdkafka unchanged, for TLS, SASL and tuning:
     /// `security.protocol = "SASL_SSL"`. Settings that the log sets itself are
@@ -71,9 +70,9 @@ pub struct KafkaConfig {
     /// A file with the token for SASL OAUTHBEARER, a JWT. It is read again before the
     /// token expires.
     pub oauth_token_file: Option<PathBuf>,
-    /// The prefix of consumer group names. The next offsets of a projection are
-    /// committed to the group named by this prefix and the projection's name, so that
-    /// Kafka's tools can show its lag. Default `lantern.`.
+    /// The prefix of consumer group names. The next offsets of a projection are committed to the
+    /// group whose name is this prefix and the projection's name. So Kafka's tools can show its
+    /// lag. Default `lantern.`.
     pub group_prefix: String,
     /// The interval at which offsets are committed to the groups, in milliseconds.
     /// They are also committed when the server stops. Default 5,000.
@@ -90,19 +89,18 @@ pub struct KafkaConfig {
     pub prefetch_bytes: usize,
     /// The most events in one chunk, 1 to 16,384. Default 8,192.
     pub chunk_events_max: u32,
-    /// The size of the deduplication window: the number of newest events of
-    /// `ingest_topic` in which duplicates are recognized by tenant, `source` and `id`.
-    /// It is read from the topic's end at the start. 0 turns it off. It takes about 40
-    /// bytes of memory per event. Default 100,000.
+    /// The size of the deduplication window: the number of newest events of `ingest_topic` in which
+    /// duplicates are recognized by tenant, `source` and `id`. At the start, the window is read
+    /// from the topic's end. It takes about 40 bytes of memory per event. 0 turns it off. Default
+    /// 100,000.
     pub dedup_window_events: u32,
-    /// The bytes of events that may wait for the broker. An append that exceeds it is
-    /// refused at once. The sender can send it again later. Default 64 MiB.
+    /// The maximum size of the events that wait for the broker, in bytes. An append that exceeds it
+    /// is refused at once; the sender can send it again later. Default 64 MiB.
     pub queue_bytes: usize,
-    /// How long an append waits for the broker, in milliseconds, before it is
-    /// refused. Default 30,000.
+    /// The time after which an append that waits for the broker is refused, in milliseconds.
+    /// Default 30,000.
     pub delivery_ms_max: u64,
-    /// How long a record waits for others to be sent with it, in milliseconds.
-    /// Default 2.
+    /// How long a record waits for other records to be sent with it, in milliseconds. Default 2.
     pub linger_ms: u64,
     /// How often the broker is asked for the ends of partitions, in milliseconds.
     /// Default 1,000.

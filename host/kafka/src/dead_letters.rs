@@ -1,7 +1,8 @@
-//! Writes and reads dead letters: copies of parked events in a topic, for operators who monitor
-//! several systems in one place. An event that is copied stays parked. To retry dead letters,
-//! Lantern reads from each copy only which event was parked (projection, partition and offset), and
-//! retries that event.
+//! Writes and reads dead letters: copies of parked events in a topic. They are for operators who
+//! monitor several systems in one place. A copied event stays parked.
+//!
+//! To retry dead letters, Lantern reads from each copy only which event was parked (projection,
+//! partition and offset). Then it retries that event.
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
@@ -29,8 +30,8 @@ use crate::{record, record_decoding, record_encoding, topics};
 /// The time within which the broker must have stored the copies of one call.
 const STEP: Duration = Duration::from_secs(15);
 
-/// The name of the consumer group for retries, without the prefix. Its offset in each partition of
-/// the topic is that of the first dead letter that was not yet read for a retry.
+/// The name of the consumer group for retries, without the prefix. In each partition of the topic,
+/// its offset is that of the first dead letter that was not read for a retry yet.
 const GROUP: &str = "dead-letters";
 /// The memory for dead letters that are fetched before they are needed, in bytes.
 const PREFETCH_BYTES: usize = 4 << 20;
@@ -159,7 +160,7 @@ pub(crate) fn read_copies(
 }
 
 /// Makes `consumer` begin at the committed offsets or, with `whole`, at the beginning. Returns the
-/// ends of those partitions that have records to read.
+/// ends of the partitions that have records to read.
 fn assign(
     consumer: &BaseConsumer<Context>,
     topic: &str,
@@ -214,7 +215,7 @@ fn key(event: &Event) -> Option<String> {
     (!event.subject.is_empty()).then(|| event.subject.clone())
 }
 
-/// Returns the headers of a copy. Those that begin with `lantern_` say which event is parked and
+/// Returns the headers of a copy. Headers that begin with `lantern_` say which event is parked and
 /// why. The headers of the event follow, unless it is an unreadable record or a timer.
 fn headers(letter: &DeadLetter, topic_partition: Option<TopicPartition>) -> OwnedHeaders {
     let ParkedRecord { kind, offset, event, reason, attempts, .. } = &letter.record;

@@ -1,11 +1,12 @@
 //! Appends emitted events exactly once.
 //!
 //! A shard's outbox is stored in its state file, and the events in it are numbered. Each outbox has
-//! a producer with a transactional id of its own. A Kafka transaction writes events, and also
-//! commits the number of the next event to a consumer group of the outbox. After a crash, the next
-//! producer of the outbox first fences the previous producer: the broker completes or aborts the
-//! transaction that was open. Then the new producer reads the committed number and skips the events
-//! below it, so no event is sent twice.
+//! a producer with a transactional id of its own. A Kafka transaction writes events. It also
+//! commits the number of the next event to a consumer group of the outbox.
+//!
+//! After a crash, the next producer of the outbox first fences the previous one: the broker
+//! completes or aborts the open transaction. Then the new producer reads the committed number and
+//! skips the events below it. So no event is sent twice.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -58,8 +59,8 @@ struct Outboxes {
     instance: String,
     senders: Mutex<HashMap<String, LastUse>>,
     /// Is set if the broker refused a batch as too large although each of its records was small
-    /// enough. It contains the topic's size limit at that time. [`crate::append_producer`] uses the
-    /// same rule.
+    /// enough. Its value is the topic's size limit at that time. [`crate::append_producer`] uses
+    /// the same rule.
     alone_at: Mutex<Option<Option<usize>>>,
 }
 
@@ -69,13 +70,12 @@ type LastUse = (Instant, Arc<Mutex<OutboxSender>>);
 /// Sends the events of one outbox.
 struct OutboxSender {
     producer: BaseProducer<Outgoing>,
-    /// The consumer of the outbox's group. With it the sender reads the number that the group has
-    /// committed.
+    /// The consumer of the outbox's group, which reads the number that the group has committed.
     group: BaseConsumer<Context>,
     /// The number of the first event that was not sent.
     next: u64,
     /// The newest events of the topic. They are read only if the broker has lost the number that
-    /// the group committed, so that it is unknown which events were sent.
+    /// the group committed. Then only the topic shows which events were sent.
     known: Option<DeduplicationWindow>,
 }
 
@@ -94,8 +94,8 @@ impl From<KafkaError> for Fault {
     }
 }
 
-/// The context of a producer. It stores the first record of the current transaction that was not
-/// delivered, with the index of its event. If there is such a record, the whole transaction fails.
+/// The context of a producer. It stores the first undelivered record of the current transaction,
+/// with the index of its event. If there is such a record, the whole transaction fails.
 type Outgoing = DeliveryContext<Mutex<Option<(usize, Undelivered)>>>;
 
 impl ProducerContext for Outgoing {
@@ -178,8 +178,8 @@ impl Outboxes {
         let sender = self.sender(emitted).map_err(|error| unavailable(&error))?;
         let sent = sender.lock().send(&self.shared, emitted, &check);
         if matches!(sent, Err(Fault::Kafka(_) | Fault::Record(..))) {
-            // It is not known whether the transaction was committed. The next producer of the
-            // outbox reads this from the broker.
+            // The transaction may be committed or not. The next producer of the outbox asks the
+            // broker.
             self.senders.lock().remove(&emitted.outbox);
         }
         match sent {
@@ -275,8 +275,7 @@ impl Outboxes {
             _ => None,
         };
         let known = match next {
-            // Events were sent before, but the broker no longer has the number that the group
-            // committed.
+            // Events were sent before, but the broker has lost the number that the group committed.
             None if emitted.first > 0 => {
                 Some(recent_events::read(&self.shared, &self.context, config.emit_topic())?)
             }
@@ -286,7 +285,7 @@ impl Outboxes {
     }
 
     /// Returns the partition of the consumer group under which the number of the outbox is
-    /// committed. It is the partition of the shard.
+    /// committed. Its number is that of the shard's partition.
     fn topic_partition(
         &self,
         emitted: &Emitted,
@@ -328,8 +327,8 @@ impl OutboxSender {
         self.producer.begin_transaction()?;
         let transaction = self.transact(shared, emitted, end);
         if let Err(error) = transaction {
-            // If the transaction cannot be aborted now, the broker aborts it after its timeout, or
-            // the next producer does.
+            // If the transaction cannot be aborted now, it is aborted later: by the broker after
+            // its timeout, or by the next producer.
             if let Err(error) = self.producer.abort_transaction(STEP) {
                 tracing::debug!(%error, "a transaction with emitted events could not be aborted");
             }

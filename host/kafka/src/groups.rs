@@ -1,6 +1,6 @@
-//! Commits the next offsets of projections to consumer groups, so that Kafka's own
-//! tools and lag exporters can show them. Lantern never reads these offsets back: the
-//! offsets in the shards' state files are authoritative.
+//! Commits the next offsets of projections to consumer groups, so that Kafka's own tools and lag
+//! exporters can show them. Lantern never reads these offsets back: the offsets in the shards'
+//! state files are authoritative.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -113,7 +113,7 @@ impl OffsetCommitter {
     }
 
     /// Keeps `offsets` for the next attempt after a commit has failed. If a partition already has a
-    /// newer offset that is not committed, the newer one is kept instead.
+    /// newer offset to commit, that one is kept instead.
     fn keep_for_retry(&self, projection: String, offsets: BTreeMap<u32, u64>) {
         let mut pending = self.pending.0.lock();
         let known = pending.offsets.entry(projection).or_default();
@@ -134,8 +134,8 @@ impl OffsetCommitter {
             )?;
         }
         let client = self.client(projection)?;
-        // This client reads no records. Polling it removes other events from its queue, which would
-        // grow otherwise.
+        // This client reads no records. It is polled to remove other events from its queue, which
+        // would otherwise grow.
         while client.poll(Duration::ZERO).is_some() {}
         client.commit(&list, CommitMode::Sync)
     }

@@ -1,13 +1,16 @@
 //! Implements the log on Kafka topics: [`KafkaLog`] is a [`lantern_core::Log`] whose partitions are
-//! those of one or more topics.
+//! those of one or more topics. Offsets are those of Kafka, and there may be gaps between them.
 //!
-//! Offsets are those of Kafka, and there may be gaps between them. Cursors (`reader`) are threads
-//! that poll librdkafka and turn records directly into columns (`record_decoding`). The newest
-//! chunks of each cursor are kept in a read buffer (`read_buffer`), so that shards at about the
-//! same offset share them. Appends use an idempotent producer (`append`). Emitted events use
-//! transactions (`emit`). The next offsets of projections are committed to consumer groups
-//! (`groups`) only so that Kafka's tools can show them. The offsets in the shards' state files are
-//! authoritative. No other crate of the host uses the Kafka client.
+//! * `reader`: cursors, which are threads that poll librdkafka.
+//! * `record_decoding`: turns records directly into columns.
+//! * `read_buffer`: keeps the newest chunks of each cursor, so that shards at about the same offset
+//!   share them.
+//! * `append`: appends events with an idempotent producer.
+//! * `emit`: appends emitted events in transactions.
+//! * `groups`: commits the next offsets of projections to consumer groups, only so that Kafka's
+//!   tools can show them. The offsets in the shards' state files are authoritative.
+//!
+//! No other crate of the host uses the Kafka client.
 
 mod append;
 mod append_producer;

@@ -1,6 +1,8 @@
-//! Calls functions of librdkafka that its Rust crate does not offer. They return records in
-//! batches, and the ids that the broker has given to topics (KIP-516). If a topic was deleted and
-//! recreated under the same name, it has another id.
+//! Calls functions of librdkafka that its Rust crate does not offer:
+//!
+//! * They return records in batches.
+//! * They return the ids that the broker has given to topics (KIP-516). If a topic was deleted and
+//!   recreated under the same name, it has another id.
 //!
 //! This file contains the only unsafe code of the crate. Several threads read records. Each has a
 //! client of its own, and a [`RecordQueue`] is used only on the thread that created it.
@@ -24,16 +26,16 @@ use crate::record::Header;
 /// The maximum number of records that one call takes from a queue.
 const BATCH_RECORDS: usize = 128;
 
-/// The records of one partition that a consumer has fetched. They are taken in batches. For a
-/// single record, librdkafka would create an event object, which costs more than the record itself.
+/// The records of one partition that a consumer has fetched. They are taken in batches, because
+/// librdkafka creates an event object for a single record, which costs more than the record itself.
 pub(crate) struct RecordQueue {
-    /// The records that were taken from the queue of librdkafka. Those before the index `next` were
-    /// returned to the caller, which may still borrow the last of them.
+    /// The records that were taken from the queue of librdkafka. Records before the index `next`
+    /// were returned to the caller, which may still borrow the last of them.
     records: Vec<NonNull<sys::rd_kafka_message_t>>,
     next: usize,
     native: NonNull<sys::rd_kafka_queue_t>,
-    /// While this exists, the records are not in the queue of the consumer itself, and new records
-    /// are signalled.
+    /// While this exists, the records of the partition do not go to the queue of the consumer
+    /// itself, and new records are signalled.
     _partition: PartitionQueue<Context>,
     /// This is the last field, so it is dropped after the fields that use it.
     _consumer: Arc<BaseConsumer<Context>>,
@@ -93,8 +95,8 @@ impl RecordQueue {
         self.records.extend(messages.into_iter().take(count).filter_map(NonNull::new));
     }
 
-    /// Drops all records that were taken from the queue. After a seek, these are records that were
-    /// not returned yet and belong to the previous offset.
+    /// Drops all records that were taken from the queue. A seek needs this: the records that were
+    /// not returned yet belong to the previous offset.
     pub(crate) fn clear(&mut self) {
         self.next = 0;
         for message in self.records.drain(..) {

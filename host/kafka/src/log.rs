@@ -55,8 +55,10 @@ pub struct KafkaLog {
 
 impl KafkaLog {
     /// Opens the log that `config` names. The file `table` contains the numbers of the log's
-    /// partitions, and is created if it is missing. If the broker does not answer, a log that was
-    /// opened in an earlier run can be opened nevertheless, and waits for the broker.
+    /// partitions, and is created if it is missing.
+    ///
+    /// If the broker does not answer, the log can still be opened if it was opened in an earlier
+    /// run. It then waits for the broker.
     ///
     /// # Errors
     /// Returns [`OpenError`] if the log cannot be opened.
@@ -235,8 +237,8 @@ impl Log for KafkaLog {
         self.shared.read(partition, from, wanted)
     }
 
-    /// Uses the timestamps of the records. They are append times if the topic has `LogAppendTime`,
-    /// and otherwise the times that producers have set.
+    /// Returns an offset by the timestamps of the records. They are append times if the topic has
+    /// `LogAppendTime`, and otherwise the times that producers have set.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
         let topic_partition = &self.shared.part(partition)?.topic_partition;
         let unavailable = |error: KafkaError| LogError::Unavailable(ErrorCause::of(error));
@@ -316,7 +318,7 @@ impl Log for KafkaLog {
 }
 
 /// Gives every partition of the topics a number in `table`. Returns whether the broker answers.
-/// Fails if the log is not the one with which `table` was created.
+/// Fails if `table` was created with another log.
 fn number(
     table: &mut PartitionTable,
     asking: &BaseConsumer<Context>,

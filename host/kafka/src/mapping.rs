@@ -20,10 +20,15 @@ const DATA: usize = ATTRIBUTES.len();
 
 /// How records that are not CloudEvents become events.
 ///
-/// Each value names the source of an attribute: `field:a.b` is a member of the record's
-/// JSON, `header:NAME` a header, `key` the record's key, `topic` its topic, and
-/// `constant:TEXT` that text. An empty value means the default, which is documented
-/// below.
+/// Each value names where an attribute comes from:
+///
+/// * `field:a.b`: a member of the record's JSON;
+/// * `header:NAME`: a header of the record;
+/// * `key`: the record's key;
+/// * `topic`: the record's topic;
+/// * `constant:TEXT`: this text.
+///
+/// An empty value means the default, which is documented below.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct Mapping {
@@ -38,8 +43,8 @@ pub struct Mapping {
     pub source: String,
     /// The tenant. Default none.
     pub tenant: String,
-    /// The time, as RFC 3339 or as a number of `time_unit` since 1970. Default the
-    /// record's own timestamp, which is also used if a record has no such value.
+    /// The time, as RFC 3339 or as a number of `time_unit` since 1970. If a record has no such
+    /// value, its own timestamp is used, which is also the default.
     pub time: String,
     /// The unit of a number in `time`: `s`, `ms`, `us` or `ns`. If the number is a time
     /// before 1971 or after 9999 in this unit, the record is unreadable. Default `ms`.
@@ -131,8 +136,8 @@ impl Mapping {
         ]
     }
 
-    /// Checks the texts of the mapping. The error is about the first wrong one: its name, its value
-    /// and the rule that it breaks.
+    /// Checks the texts of the mapping. The error describes the first wrong text: its name, its
+    /// value and the rule that it breaks.
     pub(crate) fn check(&self) -> Result<(), (&'static str, String, String)> {
         let names = ATTRIBUTES.into_iter().chain(["data"]);
         for (name, text) in names.zip(self.texts()) {
@@ -195,8 +200,8 @@ fn parse_source(text: &str, paths: &mut Vec<Vec<String>>) -> Option<AttributeSou
 }
 
 impl CompiledMapping {
-    /// Converts `raw` to an event by this mapping, and adds it. Stores the event's type
-    /// in `kind` as soon as it is known.
+    /// Converts `raw` to an event by this mapping, and adds the event. As soon as the event's type
+    /// is known, it is stored in `kind`.
     ///
     /// # Errors
     /// Returns [`EventError`] if `raw` cannot be converted to an event. Then nothing was added.

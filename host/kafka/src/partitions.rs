@@ -1,6 +1,6 @@
-//! Implements the table with the numbers that the partitions of the topics have in the log. It is a
-//! file in the data folder. Entries are only added. So a number means the same partition as long as
-//! the data folder exists, even if topics get more partitions.
+//! Implements the table of partition numbers: the numbers that the partitions of the topics have in
+//! the log. It is a file in the data folder. Entries are only added, so a number means the same
+//! partition as long as the data folder exists, even if topics get more partitions.
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -126,7 +126,7 @@ impl PartitionTable {
         same
     }
 
-    /// Gives numbers to those of the first `count` partitions of `topic` that have none. Returns
+    /// Gives a number to each of the first `count` partitions of `topic` that has none. Returns
     /// whether a partition got a number.
     pub(crate) fn extend(&mut self, topic: &str, count: i32) -> bool {
         let before = self.index.len();

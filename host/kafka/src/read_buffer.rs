@@ -35,8 +35,8 @@ pub(crate) struct ReadBuffer {
     read_to: u64,
     /// The time at which a reader last used the buffer.
     pub(crate) used: Option<Instant>,
-    /// An empty chunk with the memory of an evicted chunk. The next chunk uses this memory, because
-    /// allocating memory costs more than filling it.
+    /// An empty chunk with the memory of an evicted chunk, for the next chunk. Allocating memory
+    /// costs more than filling it.
     spare: Option<Events>,
 }
 
@@ -107,7 +107,7 @@ impl ReadBuffer {
         BufferLookup::Skipped(self.next)
     }
 
-    /// Adds a chunk that the cursor has read. After that, the cursor has read all offsets before
+    /// Adds a chunk that the cursor has read. With it, the cursor has read all offsets before
     /// `end`.
     pub(crate) fn push(&mut self, chunk: Chunk, end: u64, limit: usize) {
         let bytes = chunk.events.bytes() + CHUNK_BYTES;
@@ -130,8 +130,8 @@ impl ReadBuffer {
         }
     }
 
-    /// Evicts the oldest chunks that readers have read, until the buffer has at most `limit` bytes.
-    /// Sets `full` if the chunks that were not read already reach the limit.
+    /// Evicts the oldest chunks that readers have already read, until the buffer has at most
+    /// `limit` bytes. If the unread chunks alone reach the limit, sets `full`.
     pub(crate) fn trim(&mut self, limit: usize) {
         while self.bytes > limit
             && let Some(first) = self.chunks.front()

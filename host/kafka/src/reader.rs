@@ -27,7 +27,7 @@ const IDLE: Duration = Duration::from_millis(100);
 const SEEK: Duration = Duration::from_secs(10);
 
 /// If a cursor receives nothing for this time although the broker has more records, it seeks its
-/// offset again. With each such attempt the time is doubled. The client may have to read many
+/// offset again. With each such attempt the time is doubled: the client may have to read many
 /// aborted transactions, whose records it does not return, and each seek makes it begin again.
 const STUCK: Duration = Duration::from_secs(5);
 /// The maximum number of times that this time is doubled.
@@ -73,7 +73,7 @@ struct CursorAssignment {
     moved: Option<Instant>,
     /// The number of times that the cursor has sought its offset again since the last record.
     replaced: u32,
-    /// If it is set, the cursor reads once more to check that there are no more records before this
+    /// If it is set, the cursor reads once more, to check that no more records come before this
     /// offset.
     confirming: Option<u64>,
 }
@@ -265,8 +265,8 @@ impl Cursor {
             let offset = u64::try_from(record.offset()).unwrap_or(0);
             let assignment = &mut self.assignments[number];
             if offset < assignment.next {
-                // A compressed batch can begin before the requested offset. Its first records are
-                // skipped.
+                // A compressed batch can begin before the requested offset. Records before that
+                // offset are skipped.
                 continue;
             }
             let decoder = &mut self.decoder;
@@ -296,7 +296,7 @@ impl Cursor {
     }
 
     /// Passes the records that were read to the buffer, as a chunk. Returns whether the cursor must
-    /// stop reading, because the buffer is full or closed, or was moved to another offset.
+    /// stop reading: the buffer is full or closed, or was moved to another offset.
     fn finish_chunk(&mut self, part: &Partition, number: usize, quiet: bool) -> bool {
         let assignment = &mut self.assignments[number];
         if assignment.offsets.is_empty() {
@@ -357,10 +357,13 @@ impl Cursor {
     }
 
     /// Handles that the client has reached the end of the partition. The end that the broker last
-    /// reported may be later, for two reasons: the offsets in between may be transaction markers,
-    /// or the client's request may have been answered before the broker reported its end. So the
-    /// cursor reads once more from the same offset. It then gets either the missing records, or an
-    /// end that is certainly not before the reported one.
+    /// reported may be later, for two reasons:
+    ///
+    /// * The offsets in between are transaction markers.
+    /// * The broker answered the client's request before it reported its end.
+    ///
+    /// So the cursor reads once more from the same offset. It then gets either the missing records,
+    /// or an end that is certainly not before the reported one.
     fn end(&mut self, part: &Partition, number: usize) {
         self.finish_chunk(part, number, true);
         let assignment = &mut self.assignments[number];
@@ -423,8 +426,8 @@ impl Cursor {
         true
     }
 
-    /// Stops reading the partition, because the cursor's offset does not exist any more or cannot
-    /// be read. The bounds of the partition must then be queried again.
+    /// Stops reading the partition, because the cursor's offset no longer exists or cannot be read.
+    /// The bounds of the partition must then be queried again.
     fn fail_cursor(&mut self, part: &Partition, number: usize, error: &KafkaError) {
         tracing::info!(%error, partition = %part.topic_partition, "a Kafka cursor cannot read its offset any more");
         self.unassign(part, number);
@@ -483,7 +486,8 @@ fn decode(
 }
 
 /// Returns the highest event time among `events`. It leaves out unreadable records, and events that
-/// are too far ahead of their append time. If an append time is not known, `now` is used instead.
+/// are too far ahead of their append time. If an append time is not known, the event is compared
+/// with `now`.
 fn newest(events: &Events, appended: &[Timestamp], now: Timestamp) -> Timestamp {
     let unreadable = events.type_names().iter().position(|kind| kind == UNREADABLE_TYPE);
     let times = events.times().iter().zip(events.types()).zip(appended);

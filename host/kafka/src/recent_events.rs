@@ -1,5 +1,5 @@
-//! Reads the end of a topic into a deduplication window, so that events that are sent again are
-//! recognized.
+//! Reads the end of a topic into a deduplication window, which then recognizes events that are sent
+//! again.
 
 use std::time::{Duration, Instant};
 
@@ -23,9 +23,9 @@ const TRANSACTIONS: Duration = Duration::from_secs(28);
 /// The memory into which records are fetched before they are needed, in bytes.
 const PREFETCH_BYTES: usize = 4 << 20;
 
-/// Waits until all transactions that began before `ends` have ended. A crash of this server can
-/// leave a transaction open, and no record after its start can be read until it ends. Returns
-/// whether all of them have ended in time.
+/// Waits until all transactions that began before `ends` have ended. Returns whether they ended in
+/// time. A crash of this server can leave a transaction open. Until it ends, no record after its
+/// start can be read.
 fn settled(
     shared: &Shared,
     committed: &BaseConsumer<Context>,
@@ -89,8 +89,8 @@ pub(crate) fn read(
     Ok(window)
 }
 
-/// Reads each of the partitions `parts` up to its end. Events that arrive later are not needed,
-/// because this server sends them only after this read.
+/// Reads each of the partitions `parts` up to its end. Later events are not needed, because this
+/// server sends no events before this read has ended.
 fn collect(
     shared: &Shared,
     consumer: &BaseConsumer<Context>,

@@ -1,7 +1,9 @@
-//! Converts Kafka records to events in columns. A record is a CloudEvent in one of the two modes of
-//! CloudEvents' Kafka binding, or is converted by a mapping. A record that is not an event becomes
-//! an event of [`UNREADABLE_TYPE`]. A record without a value is a tombstone of a compacted topic,
-//! and is skipped. The same record always gives the same event.
+//! Converts Kafka records to events in columns. The same record always gives the same event.
+//!
+//! * A record is a CloudEvent in one of the two modes of CloudEvents' Kafka binding, or is
+//!   converted by a mapping.
+//! * A record that is not an event becomes an event of [`UNREADABLE_TYPE`].
+//! * A record without a value is a tombstone of a compacted topic, and is skipped.
 //!
 //! Anyone who may write to a topic can write any headers, so nothing in a record proves that this
 //! server wrote it. The description of [`Decoder::binary`] says which records are accepted as
@@ -26,8 +28,8 @@ use crate::record::{RawRecord, not_text, without_mark};
 
 /// The prefix of the headers that contain attributes.
 const PREFIX: &str = "ce_";
-/// The headers that show that a record is in binary mode. It must have at least one of them. Other
-/// headers that begin with `ce_` do not decide the mode.
+/// The headers that show that a record is in binary mode. Such a record has at least one of them.
+/// Other headers that begin with `ce_` do not decide the mode.
 const BINARY: [&str; 4] = ["ce_specversion", "ce_id", "ce_source", "ce_type"];
 /// The attributes that must be text. If one is not text, the record is unreadable.
 const CORE: [&str; 8] =
@@ -139,12 +141,16 @@ impl Decoder {
         read
     }
 
-    /// Reads a record in binary mode. This server writes events only in this mode. An event whose
-    /// `source` is `lantern` or begins with `lantern/` must have exactly one of the two forms that
-    /// the host writes. One is a heartbeat; its time is limited to the time of the record. The
-    /// other is an emitted event; its type must not be one of the host's own types. A forged record
-    /// in these forms can do no more than any other event of the topic. Every other record that
-    /// claims to come from the host is unreadable.
+    /// Reads a record in binary mode, the only mode in which this server writes events.
+    ///
+    /// An event whose `source` is `lantern` or begins with `lantern/` must have exactly one of the
+    /// two forms that the host writes:
+    ///
+    /// * A heartbeat. Its time is limited to the time of the record.
+    /// * An emitted event. Its type must not be one of the host's own types.
+    ///
+    /// Every other record that claims to come from the host is unreadable. A forged record in one
+    /// of these forms can do no more than any other event of the topic.
     fn binary(
         &mut self,
         media: Option<&str>,
@@ -238,8 +244,9 @@ fn unreadable(raw: &RawRecord<'_>, reason: &str, kind: &str, into: &mut Events) 
     if let Some(key) = key {
         extensions[UNREADABLE_KEY] = key.into();
     }
-    // Only projections that subscribe to the type that a record claims are affected by the record.
-    // A type that is reserved for the host is not stored, so such a record affects all projections.
+    // A record with a claimed type affects only projections that subscribe to this type. If the
+    // claimed type is reserved for the host, it is not stored, so the record affects all
+    // projections.
     let clean = !kind.is_empty() && check_text("type", kind, TYPE_BYTES_MAX).is_ok();
     if clean && !is_host_type(kind) {
         extensions[UNREADABLE_KIND] = kind.into();

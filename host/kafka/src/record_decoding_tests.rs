@@ -252,8 +252,7 @@ fn an_unreadable_record_is_kept_with_its_offset_and_the_reason() {
     let check = |headers: Pairs<'_>, payload: &[u8], word: &str| {
         let event = read(None, Some("k1"), headers, payload);
         assert_eq!(event.kind, UNREADABLE_TYPE);
-        // The record has no subject, because its subject is not known, so no other event waits for
-        // it.
+        // The subject of the record is unknown and therefore empty, so no other event waits for it.
         assert_eq!((event.subject.as_str(), &*event.data), ("", payload));
         assert_eq!((event.id.as_str(), event.source.as_str()), ("3-1841", "kafka/orders"));
         let reason = reason(&event);

@@ -53,8 +53,8 @@ fn extensions(event: &EventRef<'_>) -> Map<String, Value> {
     serde_json::from_str(event.extensions).unwrap_or_default()
 }
 
-/// Returns the key of the record for `event`. It is the extension attribute `partitionkey` if the
-/// event has one, and otherwise the configured attribute; `None` if that is empty.
+/// Returns the key of the record for `event`: the extension attribute `partitionkey` if the event
+/// has one, otherwise the configured attribute. `None` if that is empty.
 pub(crate) fn key(event: &EventRef<'_>, of: KeyOf) -> Option<String> {
     if event.extensions.contains("\"partitionkey\"")
         && let Some(Value::String(key)) = extensions(event).remove("partitionkey")

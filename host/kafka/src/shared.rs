@@ -66,8 +66,8 @@ pub(crate) struct Shared {
     settings: RwLock<HashMap<String, TopicSettings>>,
     /// Partitions that were added to topics since the start. They are read after the next start.
     pub(crate) unread: Mutex<Vec<TopicPartition>>,
-    /// Whether the ingest topic was recreated. If so, it does not contain the events that were sent
-    /// before.
+    /// Whether the ingest topic was recreated. If so, the events that were sent before are not in
+    /// it.
     pub(crate) recreated: AtomicBool,
     wakers: RwLock<Vec<Waker>>,
 }
@@ -83,18 +83,18 @@ pub(crate) struct Partition {
 /// What is known about a partition.
 #[derive(Default)]
 pub(crate) struct PartitionState {
-    /// The start and the end, as the broker last reported them. Records that were read since then
-    /// can have raised the end.
+    /// The start and the end, as the broker last reported them. The end is higher than reported if
+    /// later records were read since then.
     pub(crate) bounds: Option<(u64, u64)>,
-    /// The end that the broker last reported. No more records will appear before it, not even those
-    /// of a transaction that is still open.
+    /// The end that the broker last reported. No more records will appear before it, not even
+    /// records of a transaction that is still open.
     pub(crate) stable: u64,
     /// The time when the broker last reported the bounds.
     answered_at: Option<Instant>,
     /// Whether the bounds must be queried again before the next read, for instance because the
     /// offset of a cursor no longer exists.
     pub(crate) doubtful: bool,
-    /// Whether a reader has requested an offset after the end, so that the end must be queried
+    /// Whether a reader has requested an offset after the end. If so, the end must be queried
     /// again.
     past_end: bool,
     /// Why the broker does not have this partition; `None` if it has it.
@@ -107,7 +107,7 @@ pub(crate) struct PartitionState {
     /// Whether a reader waits for a cursor.
     pub(crate) starving: bool,
     /// Whether a reader got [`LogRead::Pending`] since the bounds were last queried. The next
-    /// answer of the broker wakes such readers, so that none of them waits forever.
+    /// answer of the broker then wakes all such readers, so none of them waits forever.
     pub(crate) waited_for: bool,
 }
 
@@ -215,8 +215,8 @@ impl Shared {
         }
     }
 
-    /// Returns why nothing can be written now; `None` unless the broker has answered before and
-    /// does not answer any more.
+    /// Returns the reason if the broker has answered before and does not answer any more, so
+    /// nothing can be written now. `None` otherwise.
     pub(crate) fn is_away(&self) -> Option<String> {
         let part =
             self.parts.iter().find(|p| *p.topic_partition.topic == *self.config.ingest_topic())?;
@@ -300,7 +300,7 @@ enum AfterRead {
 }
 
 impl PartitionState {
-    /// Returns what a reader at the offset `from` gets, and which thread must do something for this
+    /// Returns what a reader at the offset `from` gets, and what another thread must do for this
     /// reader.
     fn read(
         &mut self,
@@ -325,7 +325,7 @@ impl PartitionState {
                 let (from, end) = (Offset(from), Offset(end));
                 return Err(LogError::Lost { partition, from, end });
             }
-            // [`LogError::Lost`] is the worst fault of a log, so it is returned only if a second
+            // [`LogError::Lost`] is the worst fault of a log. So it is returned only if a second
             // answer of the broker confirms that the log ends before `from`.
             (self.past_end, self.doubtful) = (true, true);
             return Ok((LogRead::Pending, AfterRead::Bounds));
@@ -340,8 +340,8 @@ impl PartitionState {
         ))
     }
 
-    /// Reads from the buffers. If two buffers have reached the same offset, one of them is closed,
-    /// because otherwise both cursors would read the same records. The buffer that contains more
+    /// Reads from the buffers. If two buffers have reached the same offset, both cursors would read
+    /// the same records from there on, so one of the two is closed. The buffer that contains more
     /// stays open, because a slow reader may still need its chunks.
     fn held(&mut self, from: u64, end: u64, types: &TypeFilter, now: Instant) -> Option<LogRead> {
         let (mut found, mut at_next) = (None, Vec::new());
@@ -373,9 +373,9 @@ impl PartitionState {
         Some(read.unwrap_or(if at_end && from >= end { LogRead::End } else { LogRead::Pending }))
     }
 
-    /// Moves a cursor to the offset `from`. It chooses a free cursor, or the one that was not used
-    /// for the longest time. The cursor with the highest offset is not moved, because it follows
-    /// new events.
+    /// Moves a cursor to the offset `from`: a free cursor, or the one that was not used for the
+    /// longest time. The cursor with the highest offset is never moved, because it follows new
+    /// events.
     fn move_cursor(&mut self, from: u64, now: Instant) -> Option<usize> {
         // Only one cursor is protected. If several cursors are at the end, the others can be moved.
         let open = self.buffers.iter().enumerate().filter(|(_, buffer)| buffer.open);
@@ -400,8 +400,8 @@ impl PartitionState {
         Some(number)
     }
 
-    /// Stores the topic's id that the broker reported. Returns `true` if the id has changed. In
-    /// this case everything that was known about the previous topic is dropped.
+    /// Stores the id of the topic as the broker reported it. If the id has changed, everything that
+    /// was known about the previous topic is dropped, and the result is `true`.
     pub(crate) fn set_topic_id(&mut self, id: Arc<str>) -> bool {
         let other = self.topic_id.as_ref().is_some_and(|known| *known != id);
         self.topic_id = Some(id);
@@ -417,9 +417,9 @@ impl PartitionState {
     /// Stores the bounds that the broker has reported. `before` is the end that was known when the
     /// broker was asked.
     pub(crate) fn set_bounds(&mut self, start: u64, end: u64, before: Option<u64>) {
-        // `bounds` can contain a later end than the answer, because records were read since the
-        // broker was asked. In this case the later end is kept. If no record was read since, the
-        // answer replaces the end, even by a lower one: a topic that was recreated can be shorter.
+        // If records were read after the broker was asked, `bounds` may contain a later end than
+        // the answer. Then the later end is kept. Otherwise the answer replaces the end, even by a
+        // lower one, because a recreated topic can be shorter.
         self.stable = end;
         let known = self.bounds.map(|(_, end)| end);
         let end = if known == before { end } else { end.max(known.unwrap_or(0)) };

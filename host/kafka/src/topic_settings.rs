@@ -1,5 +1,5 @@
-//! Determines which records a topic accepts. It reads the settings of the topic from the broker,
-//! and distinguishes failures that the record itself causes from all other failures.
+//! Determines which records a topic accepts. It reads the settings of the topic from the broker. It
+//! also distinguishes failures that the record itself causes from all other failures.
 //!
 //! Whether a record is refused permanently must not depend on the records that are sent with it. A
 //! topic limits the size of *batches* of records. The producer builds batches below this limit, so
@@ -44,8 +44,7 @@ pub(crate) struct SettingsClient {
 }
 
 impl SettingsClient {
-    /// Creates the client. With OAUTHBEARER it returns `None`, because this client cannot get a
-    /// token.
+    /// Creates the client. Returns `None` with OAUTHBEARER, because this client cannot get a token.
     pub(crate) fn new(config: &KafkaConfig, context: &Context) -> KafkaResult<Option<Self>> {
         if shows_tokens(config) {
             return Ok(None);
@@ -168,10 +167,12 @@ pub(crate) enum RecordFailure {
 
 /// Decides why a record was not delivered to `topic`, whose settings are `settings`.
 ///
-/// Only two failures are caused by the record itself: it is too large, or the topic refuses it as
-/// invalid. The record does not cause the others. A timestamp outside of the topic's bounds comes
-/// from the clock of this machine. An operator must correct access rules and unknown topics. A
-/// record that was in a batch with an invalid one is sent again.
+/// The record itself causes only two failures: it is too large, or the topic refuses it as invalid.
+/// All others have another cause:
+///
+/// * The clock of this machine causes a timestamp outside of the topic's bounds.
+/// * An operator must correct access rules and unknown topics.
+/// * A record that was in a batch with an invalid one is sent again.
 pub(crate) fn verdict(
     undelivered: &Undelivered,
     topic: &str,
@@ -197,8 +198,8 @@ pub(crate) fn verdict(
     }
 }
 
-/// Checks all events of a request before the first of them is sent. If one cannot be sent, none is
-/// sent.
+/// Checks all events of a request before the first one is sent. If one of them cannot be sent, none
+/// is sent.
 pub(crate) struct EventCheck<'a> {
     config: &'a KafkaConfig,
     topic: &'a str,

@@ -1,5 +1,5 @@
-//! Builds the body of a request that uploads a plugin. The body is sent in parts, so that the
-//! command can show progress.
+//! Builds the body of a request that uploads a plugin. The body is sent in pieces, so the command
+//! can show progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,8 +30,8 @@ impl PluginFile {
     }
 }
 
-/// Returns the body of a request with a plugin. Without parameters it is the plugin alone; with
-/// parameters it is a form with both.
+/// Returns the body of a request with a plugin. Without parameters, it is the plugin alone. With
+/// parameters, it is a form with both.
 pub(super) fn component(
     plugin: PluginFile,
     parameters: Option<&str>,
@@ -65,8 +65,8 @@ pub(super) fn component(
     Body { media, length, content: counted(form.into(), sent) }
 }
 
-/// Returns a text that separates the parts of a form. It occurs neither in `content` nor in
-/// `parameters`.
+/// Returns the boundary, a text that separates the parts of a form. It occurs neither in `content`
+/// nor in `parameters`.
 fn boundary(content: &[u8], parameters: &str) -> String {
     (0_u32..)
         .map(|n| format!("lantern-part-{n:08x}"))

@@ -32,8 +32,8 @@ pub(crate) enum ApiError {
 }
 
 impl ApiError {
-    /// Returns whether the same request may succeed later. If so, the result is `Some`, with the
-    /// wait before the next try if the server names one.
+    /// Returns `Some` if the same request may succeed later. It then contains the wait before the
+    /// next try, if the server names one.
     pub(crate) fn passing(&self) -> Option<Option<Duration>> {
         match self {
             Self::Unreachable { .. } => Some(None),

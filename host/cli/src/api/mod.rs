@@ -281,8 +281,8 @@ impl Api {
         self.post(&path, None::<&()>).await
     }
 
-    /// Explains a row. `query` contains parameters under the API's names; `take` gets each
-    /// line of the answer as soon as it arrives.
+    /// Explains a row. `query` contains parameters by their names in the API. `take` gets each line
+    /// of the answer as soon as it arrives.
     pub(crate) async fn explain(
         &self,
         table: (&str, &str),
@@ -292,8 +292,8 @@ impl Api {
         self.get_as(&table_path(table, "/explain", query), NDJSON).await?.json_lines(take).await
     }
 
-    /// How a table differs between two versions; `query` contains parameters under the
-    /// API's names.
+    /// Returns how a table differs between two versions. `query` contains parameters by their names
+    /// in the API.
     pub(crate) async fn diff(
         &self,
         table: (&str, &str),
@@ -346,8 +346,8 @@ fn table_path((projection, table): (&str, &str), rest: &str, query: &[(&str, Str
     path
 }
 
-/// Puts the rows of all tenants into one map. U+0000 separates the tenant from the key, as in the
-/// store.
+/// Puts the rows of all tenants into one map. In its keys, U+0000 separates the tenant from the
+/// rest of the key, as in the store.
 fn flattened(mut page: TablePage) -> TablePage {
     if page.per_tenant {
         let tenants = std::mem::take(&mut page.rows);

@@ -97,8 +97,8 @@ impl Api {
     }
 
     fn broken(&self, error: &reqwest::Error) -> ApiError {
-        // The texts of the HTTP library repeat the address of the server, so only the innermost
-        // cause is shown.
+        // Only the innermost cause is shown, because the texts of the HTTP library repeat the
+        // address of the server.
         let mut cause: &dyn std::error::Error = error;
         while let Some(source) = cause.source() {
             cause = source;
@@ -136,7 +136,7 @@ impl Received {
     /// Writes the body to `target` while it arrives.
     ///
     /// # Errors
-    /// An error also if the body breaks off.
+    /// Returns an error if a read or a write fails, and also if the body breaks off.
     pub(super) async fn write_to(mut self, target: &mut dyn Write) -> Answer<()> {
         let incomplete = |error: reqwest::Error| ApiError::Incomplete(error.to_string());
         while let Some(piece) = self.response.chunk().await.map_err(incomplete)? {

@@ -1,9 +1,9 @@
 //! Implements `lantern demo`, which runs the server with real flights and generated shop events.
 //!
-//! Flights and shop events are in the same log and move the same watermark, so both take their
-//! times from one clock that runs faster than real time. When the demo starts, it reads the log to
-//! find which events it has sent already. So it continues at the event where it stopped, also after
-//! a crash.
+//! Flights and shop events are in the same log and move the same watermark. So both take their
+//! times from one clock, which runs faster than real time. When the demo starts, it reads the log
+//! to find out which events it has sent already. It then continues at the event where it stopped,
+//! even after a crash.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -25,7 +25,7 @@ use crate::sender::{Sender, TRIES};
 /// The interval at which events are sent.
 const TICK: Duration = Duration::from_millis(100);
 /// The longest step of the demo's clock. If a step took longer because the server was busy, the
-/// clock does not make up for it, and all later events are delayed.
+/// rest of that time is left out, and all later events are delayed by it.
 const MADE_UP_FOR_MAX: Duration = Duration::from_secs(1);
 /// The maximum number of events in one request.
 const PIECE_EVENTS_MAX: u64 = 20_000;
@@ -373,8 +373,8 @@ mod tests {
         let (bytes, events) = feeder.piece(Duration::from_millis(100)).unwrap();
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(text.lines().count() as u64, events);
-        // In 100 ms at 100 times the speed, the clock advances by 10 s. The file has flights 2 to
-        // 10 in this time, and 5 shop events are due.
+        // In 100 ms at 100 times the speed, the clock advances by 10 s. For these 10 s, the file
+        // has flights 2 to 10, and 5 shop events are due.
         assert_eq!(events, 9 + 5);
         assert!(text.contains("\"s1-0000000007\"") && text.contains("\"f10\""), "{text}");
         assert!(!text.contains("\"f1\"") && !text.contains("\"f11\""));

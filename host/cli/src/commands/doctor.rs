@@ -30,8 +30,8 @@ pub(crate) struct Args {
     /// The settings file [default: lantern.toml, if it exists].
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Move damaged states of projections aside, so that the server folds them again
-    /// from the log. Deletes nothing, and never changes the log.
+    /// Move damaged states of projections aside, so that the server folds their versions again from
+    /// the log. This deletes nothing, and never changes the log.
     #[arg(long)]
     repair: bool,
 }

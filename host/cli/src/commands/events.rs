@@ -1,5 +1,5 @@
 //! Implements `lantern events`, which sends a few events, imports many, generates some, or prints
-//! those of the log.
+//! events of the log.
 
 use std::path::PathBuf;
 
@@ -64,8 +64,8 @@ Examples:
   lantern events tail --from 81000 --limit 5 --json
   lantern events tail --from 2026-11-20T10:00:00Z    # appended since then")]
 pub(crate) struct TailArgs {
-    /// Where to begin: `start`, `end`, an offset, `-N` for the last N events, or a time
-    /// (RFC 3339) for the first event appended at or after it.
+    /// Where to begin: `start`, `end`, an offset, `-N` for the last N events, or a time (RFC 3339)
+    /// for the first event appended at or after that time.
     #[arg(long, default_value = "-10", allow_hyphen_values = true, value_parser = begin)]
     from: Begin,
     /// Only events of these types: exact, by prefix (`order.*`) or `*`.
@@ -173,8 +173,7 @@ pub(super) fn refused(rejected: u64, errors: Vec<EventRejection>) -> Outcome {
     Err(Refusal { detail, errors, ..Refusal::default() }.into_failure(400))
 }
 
-/// Returns the media type of `body`. It is an array of events, a single event, or an event on each
-/// line.
+/// Returns the media type of `body`: an array of events, a single event, or one event on each line.
 fn media(body: &[u8]) -> &'static str {
     let text = body.trim_ascii_start();
     if text.starts_with(b"[") {
@@ -195,8 +194,8 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
         ..LogQuery::default()
     };
     if global.json && query.types.is_empty() {
-        // All types are requested, including those of host events, so that the output can be
-        // imported unchanged.
+        // All types are requested, including those of host events. So the output can be imported
+        // unchanged.
         query.types.push("*".into());
     }
     place(&api, &args.from, &mut query).await?;
@@ -207,8 +206,9 @@ async fn tail(args: TailArgs, global: &Global) -> Outcome {
         query.wait_s = if args.no_follow { 0 } else { TAIL_WAIT_S };
         let page = match api.events(&query).await {
             Ok(page) => page,
-            // If the first request fails, the command ends, because the address may be wrong. Later
-            // requests are repeated, so `tail` continues after a restart of the server.
+            // If the first request fails, the command ends, because the address may be wrong. If a
+            // later request fails, it is repeated, so `tail` continues after a restart of the
+            // server.
             Err(error)
                 if tries < TAIL_TRIES && query.time.is_none() && error.passing().is_some() =>
             {

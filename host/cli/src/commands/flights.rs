@@ -43,7 +43,7 @@ pub(super) struct Flights {
 }
 
 impl Flights {
-    /// Returns the events in `file` that follow the one with the id `last`. If no event has this
+    /// Returns the events in `file` that follow the event with the id `last`. If no event has this
     /// id, it returns all events.
     pub(super) fn after(file: &Path, last: Option<&str>) -> Outcome<Self> {
         let open = || -> Outcome<Self> {

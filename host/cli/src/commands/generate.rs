@@ -35,8 +35,8 @@ pub(crate) struct Args {
     /// The seed; another seed gives other events.
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// The target: a file (compressed if its name ends in `.zst`), `-` for standard
-    /// output; the server if left out.
+    /// Where to write: a file (compressed if its name ends in `.zst`), or `-` for standard output.
+    /// If left out, the events are sent to the server.
     #[arg(long, value_name = "FILE")]
     to: Option<PathBuf>,
     /// Events per second, such as `500/s`; as fast as possible if left out.
@@ -45,9 +45,9 @@ pub(crate) struct Args {
     /// The first event's time, RFC 3339, or `now`.
     #[arg(long, value_name = "TIME", default_value = "2026-01-01T00:00:00Z", value_parser = start)]
     start: Start,
-    /// The span of event time over which the events are spread, such as `6h`, `14d` or `1
-    /// week`. If left out, it is six hours, or with `--rate` and `--start now` the time
-    /// that sending takes.
+    /// The span of event time over which the events are spread, such as `6h`, `14d` or `1 week`. If
+    /// left out, it is six hours. With `--rate` and `--start now`, it is the time that sending
+    /// takes.
     #[arg(long, value_parser = span)]
     span: Option<Duration>,
     /// Skip this many events of the sequence.

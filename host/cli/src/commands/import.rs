@@ -59,10 +59,10 @@ pub(crate) struct Args {
     /// Wait until the tables of all projections contain the imported events.
     #[arg(long)]
     wait: bool,
-    /// Append the events of another log exactly as they were, with their append times and
-    /// the host's own events. The file is the output of `lantern events tail --json` or
-    /// `GET /v1/events?types=*`. The log must be empty and have the same number of
-    /// partitions, and no plugin may be pushed yet.
+    /// Append the events of another log exactly as they were, with their append times and the
+    /// host's own events. The file is the output of `lantern events tail --json` or `GET
+    /// /v1/events?types=*`. The log must be empty and have the same number of partitions as the
+    /// other one, and no plugin may be pushed yet.
     #[arg(long, conflicts_with_all = ["partial", "limit", "rate"])]
     exact: bool,
     /// How often a request is retried while the server is busy or unreachable.
@@ -141,7 +141,7 @@ pub(super) struct Effect {
 }
 
 /// Finds out what the imported events have changed. With `wait`, it first waits until the tables
-/// contain them.
+/// contain these events.
 async fn effect(api: &Api, lateness: &Lateness, wait: bool, global: &Global) -> Outcome<Effect> {
     let ends = super::lateness::ends(api).await?;
     let now = if wait {
@@ -165,11 +165,11 @@ enum ImportProgress<'a> {
     /// The number of events sent so far.
     Sent(u64),
     /// The server is busy or cannot be reached. Contains the time until the next try, and the
-    /// reason.
+    /// reason for the wait.
     Waits(Duration, &'a str),
 }
 
-/// Sends the pieces that `ahead` has read from the file, until there are no more. `lines` is set to
+/// Sends the pieces that `ahead` has read from the file, until there are no more. Sets `lines` to
 /// the number of lines whose events are in the log.
 async fn feed(
     ahead: &mut mpsc::Receiver<FilePart>,

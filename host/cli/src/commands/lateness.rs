@@ -1,5 +1,5 @@
 //! Determines the effect of an import on projections that use event time: how many of its events
-//! were late, and when the tables contain them.
+//! were late, and from when on the tables contain its events.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -32,8 +32,8 @@ impl Lateness {
     }
 
     /// Returns the number of late events since the import began, for each projection that had some.
-    /// A version that was not active when the import began is left out, because it folds the whole
-    /// log.
+    /// A version that became active since then is left out: it folds the whole log, so its late
+    /// events need not be from the import.
     pub(super) fn since(&self, now: &[ProjectionStatus]) -> BTreeMap<String, u64> {
         let active = now.iter().filter_map(|p| Some((p, active(p)?)));
         active
@@ -92,8 +92,8 @@ pub(super) async fn ends(api: &Api) -> Answer<Vec<u64>> {
     Ok(partitions.into_iter().map(|partition| partition.end.unwrap_or(0)).collect())
 }
 
-/// Waits until the tables of all active versions contain the log up to `ends`. Returns the status
-/// of the projections after that.
+/// Waits until the tables of all active versions contain the log up to `ends`. Then it returns the
+/// status of the projections.
 pub(super) async fn wait(
     api: &Api,
     ends: &[u64],

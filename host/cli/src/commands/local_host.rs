@@ -1,5 +1,5 @@
-//! Folds events with a plugin without a server. The plugin host, the engine and the store are the
-//! same as in a server, but the state is only in memory.
+//! Folds events with a plugin, but without a server. It uses the plugin host, the engine and the
+//! store of a server, with a state that is only in memory.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -32,15 +32,15 @@ const WRONG_MAX: usize = 10;
 const PIECE_BYTES: usize = 1 << 20;
 /// The maximum number of bytes of events in memory.
 const EVENTS_BYTES_MAX: usize = 2 << 30;
-/// How many of the first events of a file are also folded one by one. It would take too long to
-/// fold a whole file one by one.
+/// The number of events at the beginning of a file that are also folded one by one. To fold a whole
+/// file one by one would take too long.
 const FIRST_EVENTS: usize = 5_000;
-/// The number of events in one call while the file is folded in order to find events that would be
+/// The number of events in one call when a file is folded only to find the events that would be
 /// parked.
 const CHECK_BATCH: usize = 1_000;
 
-/// A plugin host, the settings of an engine and a store, with which events are folded without a
-/// server.
+/// What is needed to fold events without a server: a plugin host, the settings of an engine, and a
+/// store.
 pub(super) struct LocalHost {
     host: PluginHost,
     config: EngineConfig,
@@ -126,7 +126,7 @@ impl LocalHost {
         determinism(plugin, &sample, &self.stores, &config).map_err(failed)
     }
 
-    /// Returns the warnings that an upload would return, if the first of `events` do not match
+    /// Returns the warnings that an upload would return: it compares the first of `events` with
     /// `manifest`.
     pub(super) fn warnings(
         &self,
@@ -137,9 +137,9 @@ impl LocalHost {
         Ok(sample_warnings(plugin.manifest(), &sample))
     }
 
-    /// Folds all `events` again in batches of varied sizes and with dropped instances, and compares
-    /// the result with `first`. It also folds the first events one by one. Returns the number of
-    /// events compared.
+    /// Folds all `events` again in batches of varied sizes and with dropped instances. It also
+    /// folds the first events one by one. Both results are compared with `first`. Returns the
+    /// number of events compared.
     pub(super) fn determinism(
         &self,
         plugin: &Arc<dyn Plugin>,
@@ -163,8 +163,8 @@ fn failed(error: EngineError) -> Failure {
     refused(error.code(), error.to_string())
 }
 
-/// Returns the failure of the command because of an error with the code `code`. It contains the
-/// help text of the code.
+/// Returns the failure of the command for an error with the code `code`, with the help text of this
+/// code.
 fn refused(code: &'static str, message: String) -> Failure {
     let failure = Failure::new(Exit::Refused, message).code(code);
     match lantern_server::find_code(code) {

@@ -60,8 +60,8 @@ fn confirm(question: &str, yes: bool) -> Outcome {
     }
 }
 
-/// Returns the folder for this user's compiled plugins. Commands without the data folder of a
-/// server use it. It is `lantern/compiled` in `XDG_CACHE_HOME` or, without this variable, in
+/// Returns the folder for this user's compiled plugins, for commands that have no data folder of a
+/// server. It is `lantern/compiled` in `XDG_CACHE_HOME` or, if this variable is not set, in
 /// `~/.cache`. `None` if the user has no home folder either.
 fn user_cache() -> Option<std::path::PathBuf> {
     let folder = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());

@@ -1,5 +1,5 @@
-//! `lantern query save`, `list`, `show`, `delete` and `run`: queries that are stored on the
-//! server.
+//! Implements `lantern query save`, `list`, `show`, `delete` and `run`, for queries that are stored
+//! on the server.
 
 use std::io::{Read as _, Write};
 use std::path::{Path, PathBuf};
@@ -72,8 +72,8 @@ struct RunArgs {
     /// Values of parameters.
     #[arg(value_name = "NAME=VALUE", value_parser = assignment)]
     parameters: Vec<(String, String)>,
-    /// Print at most this many rows or groups; by default those of the definition, and all
-    /// of them in other formats than `table`.
+    /// Print at most this many rows or groups. If left out, the limit is that of the definition;
+    /// formats other than `table` print all rows.
     #[arg(long, value_parser = clap::value_parser!(u64).range(1..))]
     limit: Option<u64>,
     /// How to print the rows; `json` with --json, `table` otherwise.

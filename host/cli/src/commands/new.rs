@@ -34,8 +34,8 @@ pub(crate) struct Args {
     /// The folder to create; named like the plugin if left out.
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
-    /// The folder of the language's SDK. If left out, it is searched for in the parent
-    /// folders and in the folder where this command was built.
+    /// The folder of the language's SDK. If left out, it is searched for in the parent folders, and
+    /// then in the folder where this command was built.
     #[arg(long, value_name = "FOLDER", requires = "lang")]
     sdk: Option<PathBuf>,
 }
@@ -162,7 +162,7 @@ fn sdk(given: Option<&Path>, folder: &str, dir: &Path) -> Outcome<String> {
     let found = found.canonicalize().map_err(anyhow::Error::from)?;
     match found.to_str() {
         // The path is written into TOML, JSON and a Makefile without escapes, so it must not
-        // contain special characters.
+        // contain their special characters.
         Some(path) if !path.contains(['"', '\\', '\n', '$', '#']) => Ok(path.to_owned()),
         _ => {
             let message = format!("the path `{}` contains special characters", found.display());

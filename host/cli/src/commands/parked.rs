@@ -321,8 +321,8 @@ async fn act(name: &str, action: &str, which: &ParkedSelector, global: &Global) 
     none_failed(failed, name)
 }
 
-/// Returns an error if events have failed again. `name` is the projection whose events the user
-/// should look at.
+/// Returns an error if events have failed again. It tells the user to look at the parked events of
+/// the projection `name`.
 fn none_failed(failed: u64, name: &str) -> Outcome {
     if failed > 0 {
         return Err(Failure::new(

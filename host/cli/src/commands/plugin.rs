@@ -60,8 +60,8 @@ pub(crate) struct CheckArgs {
     /// The parameters for the plugin's `setup`: JSON, or the name of a JSON file.
     #[arg(long, value_name = "JSON|FILE")]
     parameters: Option<String>,
-    /// Fold these events several times, in other batches and with dropped instances,
-    /// and compare the results.
+    /// Fold these events several times, in different batches and with dropped instances, and
+    /// compare the results.
     #[arg(long, value_name = "FILE", conflicts_with = "remote")]
     events: Option<PathBuf>,
     /// Let the server check the plugin, with the server's limits.
@@ -278,8 +278,8 @@ fn list(projections: &[ProjectionStatus], json: bool) -> Outcome {
         "tables",
     ]);
     for projection in projections {
-        // The active version and all versions that are not retired are printed, for example one
-        // that is still folding the log.
+        // Prints the active version, and all other versions that are not retired. One of these may
+        // still fold the log.
         let shown = projection
             .versions
             .iter()

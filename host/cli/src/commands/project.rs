@@ -1,4 +1,4 @@
-//! Finds the files from which a plugin is built on the developer's machine. They are a script, a
+//! Finds the files from which a plugin is built on the developer's machine: a script, a
 //! declaration, a component, or a folder that the tool of its language builds.
 
 use std::io::ErrorKind;
@@ -55,8 +55,8 @@ enum Plugin {
 }
 
 impl Project {
-    /// Finds the project at `path`. It is a file, or a folder that contains either a file by which
-    /// its tool is recognized or exactly one script.
+    /// Finds the project at `path`. It is a file or a folder. A folder must contain either a file
+    /// that shows which tool builds it, or exactly one script.
     ///
     /// # Errors
     /// Fails if `path` does not exist, or if it is not clear which file is meant.
@@ -175,8 +175,8 @@ impl Project {
             let what: &[&str] = if named { &["-r", "requirements.txt"] } else { &["."] };
             let pip = [&["-m", "pip", "install", "--quiet"], what].concat();
             if let Err(failure) = self.run(&python, &pip, install) {
-                // An incomplete environment is removed, because the next build would take it for a
-                // complete one.
+                // An incomplete environment is removed. Otherwise the next build would take it for
+                // a complete one.
                 let _ = std::fs::remove_dir_all(self.folder.join(".venv"));
                 return Err(failure);
             }
@@ -191,8 +191,9 @@ impl Project {
         let name = go_name(&self.folder.join("go.mod"))?;
         let (module, file) = (folder.join("module"), folder.join(format!("{name}.{COMPONENT}")));
         std::fs::create_dir_all(&folder).map_err(anyhow::Error::from)?;
-        // Paths of this machine and the state of a repository are no part of a plugin. The
-        // linker leaves out names for debuggers; panics still name files and lines.
+        // The plugin must not depend on paths of this machine or on the state of a repository, so
+        // these are left out. The linker also leaves out names for debuggers; panics still name
+        // files and lines.
         let mut arguments = vec!["build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false"];
         let written = module.to_string_lossy();
         arguments.extend(["-ldflags=-s -w", "-o", &written, "."]);
@@ -285,8 +286,7 @@ impl Project {
     }
 }
 
-/// Returns the path of `folder` without symbolic links, because reports of changes have paths
-/// without them.
+/// Returns the path of `folder` without symbolic links. Reports of changed files have such paths.
 fn absolute(folder: &Path) -> Outcome<PathBuf> {
     Ok(folder.canonicalize().map_err(anyhow::Error::from)?)
 }
@@ -306,8 +306,8 @@ fn scripts(folder: &Path) -> Outcome<Vec<PathBuf>> {
     for entry in std::fs::read_dir(folder).map_err(cannot)? {
         let path = entry.map_err(cannot)?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        // The tests of a script are in the same folder, and JSON files can also contain parameters.
-        // These files are left out.
+        // Some files in the folder are no scripts of the project, and are left out: tests, and JSON
+        // files, which may contain parameters.
         let other = name.starts_with("test_") || name.contains(".test.") || name.ends_with(".json");
         if path.is_file() && !other && language(&path).is_some() {
             found.push(path);

@@ -14,8 +14,8 @@ use crate::error::{Exit, Failure, Outcome};
 use crate::event_file::read_plugin;
 use crate::output::{self, Progress};
 
-/// The wait before the status of a backfill is requested for the first time. It is short, so that
-/// the command ends soon after a short backfill. Later waits are longer.
+/// The wait before the first request for the status of a backfill. It is short, so that the command
+/// ends soon after a short backfill. Later waits are longer.
 const POLL: Duration = Duration::from_millis(20);
 /// The longest wait before the status of a backfill is requested again.
 const POLL_MAX: Duration = Duration::from_millis(500);
@@ -49,12 +49,12 @@ pub(crate) struct Args {
     /// Do not activate the version; `lantern plugin activate` does it later.
     #[arg(long)]
     no_activate: bool,
-    /// Activate the version even if it has parked events that the active version has
-    /// applied; also if it was pushed before and not activated for that reason.
+    /// Activate the version even if it has parked events that the active version has applied. This
+    /// also applies if it was pushed before and was not activated for that reason.
     #[arg(long, conflicts_with = "no_activate")]
     force: bool,
-    /// Store nothing: check the plugin, fold the newest events, and print what the version
-    /// would write, compared with the active version.
+    /// Store nothing: check the plugin, fold the newest events, and print what the version would
+    /// write, compared with the active version.
     #[arg(long, conflicts_with_all = ["wait", "no_activate", "force"])]
     dry_run: bool,
     /// With --dry-run: fold this many of the newest events.
@@ -208,8 +208,7 @@ fn settled(status: &ProjectionStatus, now: &VersionStatus, activate: bool) -> Op
     None
 }
 
-/// Prints the number of events that a version has applied, and the number of those that it could
-/// not apply.
+/// Prints how many events a version has applied, and how many it could not apply.
 pub(super) fn report(version: &VersionStatus, projection: &str) {
     let mut text = format!("{} applied", output::events(applied(version)));
     if version.late > 0 {

@@ -50,8 +50,8 @@ pub(crate) struct QueryOptions {
     /// Order by this field or column; `-FIELD` begins with the largest value.
     #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
     order: Option<String>,
-    /// The timestamp field of --start, --end and --bucket; may be left out if there is
-    /// only one.
+    /// The timestamp field of --start, --end and --bucket. If the table has only one such field, it
+    /// may be left out.
     #[arg(long, value_name = "FIELD")]
     time: Option<String>,
     /// Rows at or after this time, such as `2026-03-01` or `2026-03-01T12:00:00Z`.
@@ -156,8 +156,8 @@ pub(crate) async fn in_order(api: &Api, request: &Request<'_>, json: bool) -> Ou
     Ok(())
 }
 
-/// Reports on standard error that the output lacks rows, if there are `more` than the `limit` rows
-/// that were printed. Without this, a script would take them for all rows.
+/// If only `limit` rows were printed although there are `more`, reports this on standard error.
+/// Otherwise a script would take the printed rows for all rows.
 pub(super) fn note_more(more: bool, limit: u64) {
     if more {
         output::error(format!(
@@ -183,8 +183,8 @@ pub(crate) async fn csv(api: &Api, request: &Request<'_>) -> Outcome {
     }
 }
 
-/// Returns the lines of `csv` after the first one. The first line ends at the first line end,
-/// because no name of a column contains one.
+/// Returns the lines of `csv` after the first one. The first line has the names of the columns,
+/// which contain no line ends.
 fn after_header(csv: &str) -> &str {
     csv.split_once("\r\n").map_or("", |(_, rows)| rows)
 }

@@ -1,7 +1,7 @@
-//! Shows a table that changes on the whole terminal.
+//! Shows a changing table on the whole terminal.
 //!
-//! [`Screen`] holds rows and converts them into lines; it does not use a terminal.
-//! [`Terminal`] shows lines and restores the terminal afterwards, also after a panic.
+//! [`Screen`] holds rows and converts them into lines; it does not use a terminal. [`Terminal`]
+//! shows lines. At the end it restores the terminal, even after a panic.
 
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
@@ -47,8 +47,8 @@ pub(super) struct Screen {
     rows: BTreeMap<String, RawJson>,
     changed: HashMap<String, Instant>,
     changes: u64,
-    /// The index of the field by which rows are sorted, with the largest value first; `None` to
-    /// sort by key.
+    /// The index of the field that the rows are sorted by, the largest value first; `None` if they
+    /// are sorted by key.
     sort: Option<usize>,
     scroll: usize,
 }
@@ -298,8 +298,8 @@ fn read_keys(keys: &mpsc::Sender<Key>) {
             Ok(false) => {}
             Ok(true) => {
                 let key = event::read().ok().and_then(|event| meaning(&event));
-                // If the channel is full, keys are pressed faster than they can be handled. Further
-                // keys are dropped.
+                // If the channel is full, the user presses keys faster than they are handled.
+                // Further keys are dropped.
                 if let Some(key) = key {
                     let _ = keys.try_send(key);
                 }

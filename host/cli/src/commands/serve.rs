@@ -62,14 +62,14 @@ impl Settings {
         self.log_filter.get_or_insert_with(|| "warn".to_owned());
     }
 
-    /// Compiles interpreters only when source code needs them, unless `--set` requires something
-    /// else.
+    /// Sets that interpreters are compiled only when source code needs them. `--set` has priority
+    /// over this.
     pub(super) fn compile_only_when_needed(&mut self) {
         self.set.insert(0, ("plugin.compile_interpreters".to_owned(), "false".to_owned()));
     }
 
-    /// Checks the determinism of an upload with `events` events, unless `--set` requires another
-    /// number.
+    /// Sets that the determinism check of an upload uses `events` events. `--set` has priority over
+    /// this.
     pub(super) fn check_events(&mut self, events: u32) {
         self.set.insert(0, ("engine.check_events".to_owned(), events.to_string()));
     }
@@ -103,8 +103,8 @@ pub(crate) fn run(args: Args, json: bool) -> Outcome {
     with_server(&args.settings, args.data.as_deref(), json, async |_| std::future::pending().await)
 }
 
-/// Starts the server, and calls `work` with its address. It waits until `work` fails or the process
-/// receives a signal to end. Then it stops the server in an orderly way.
+/// Starts the server, and calls `work` with its address. The server runs until `work` fails or the
+/// process receives a signal to end. Then it stops in an orderly way.
 pub(super) fn with_server(
     settings: &Settings,
     data: Option<&Path>,

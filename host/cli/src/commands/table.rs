@@ -68,8 +68,8 @@ Examples:
   lantern table scan revenue/by_minute --from 2026-01-01T05:00 --to 2026-01-01T06:00 --json
   lantern query revenue/by_product --where 'cents >= 100' --order=-cents --limit 10
   lantern query flights/by_hour --bucket 1d --tz Europe/Berlin --agg 'sum(departures)' --format csv")]
-// `lantern query` takes these arguments or a command, and recognizes them by this group. clap
-// leaves the group of a struct with a flattened part empty.
+// `lantern query` takes either these arguments or a command, and distinguishes the two by this
+// group. A struct with a flattened part would get an empty group from clap.
 #[group(args = ["table"])]
 pub(crate) struct ScanArgs {
     /// PROJECTION/TABLE.
@@ -124,8 +124,8 @@ async fn get(args: &GetArgs, global: &Global) -> Outcome {
     }
     let page = global.api().rows((projection, table), &query).await?;
     let Some((key, row)) = page.rows.iter().next() else {
-        // The server answers 404 if the row does not exist, so an answer without the row is an
-        // error.
+        // If the row does not exist, the server answers 404. So a successful answer without the row
+        // is an error.
         return Err(Failure::new(Exit::Failure, "the server's answer has no row"));
     };
     if global.json {
@@ -237,8 +237,8 @@ struct State<'a> {
     offsets: &'a BTreeMap<u32, u64>,
 }
 
-/// Returns the rows of a page in the order of their keys; descending if `desc` is set. The pages
-/// come in this order too.
+/// Returns the rows of a page in the order of their keys, or in reverse order if `desc` is set. The
+/// pages of an answer come in the same order.
 fn in_order(
     rows: &BTreeMap<String, RawJson>,
     desc: bool,

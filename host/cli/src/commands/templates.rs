@@ -1,4 +1,4 @@
-//! Contains the templates of `lantern new`. A template is a script that needs no tools, or a
+//! Contains the templates of `lantern new`. A template is a script, which needs no tools, or a
 //! project for the tools of a language.
 
 use clap::ValueEnum;

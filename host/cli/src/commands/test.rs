@@ -62,8 +62,8 @@ pub(crate) struct Args {
     /// Do not fail if events were parked.
     #[arg(long)]
     allow_parked: bool,
-    /// Check determinism with the first EVENTS events only, as an upload does; 0 skips
-    /// the check. By default it covers the whole file.
+    /// Check determinism with the first EVENTS events only, as an upload does. 0 skips the check.
+    /// If left out, the check covers the whole file.
     #[arg(long, value_name = "EVENTS")]
     check_events: Option<u32>,
 }
@@ -237,8 +237,8 @@ fn print_json(folded: &FoldResult, tables: &[PrintedTable], events: usize, check
         data: RawJson::new(&String::from_utf8_lossy(&event.data)),
     });
     let rows = |table: &PrintedTable| table.rows.iter().cloned().collect();
-    // This part contains texts of the plugin and of events, which are printed unchanged. `own`
-    // contains only texts of this program.
+    // This part contains texts of the plugin and of events, which are printed unchanged. All texts
+    // in `own` are from this program.
     let written = WriteSummary {
         tables: tables.iter().map(|table| (table.name.clone(), rows(table))).collect(),
         emitted: emitted.collect(),

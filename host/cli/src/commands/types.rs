@@ -36,7 +36,7 @@ pub(crate) struct Args {
     /// The language.
     #[arg(long, value_enum, default_value_t = Lang::Ts)]
     lang: Lang,
-    /// The tables of this plugin, without a server: a component or core module, a script
+    /// Take the tables from this plugin, without a server: a component or core module, a script
     /// (.py, .js, .ts) or a declaration (.yaml, .json).
     #[arg(long, value_name = "FILE")]
     plugin: Option<PathBuf>,

@@ -1,5 +1,5 @@
-//! Implements `lantern verify`, which lets the server fold the log again in parallel to its tables,
-//! and prints the result.
+//! Implements `lantern verify`. The server folds the log again, in parallel with its other work,
+//! and compares the result with its tables. The command prints the outcome.
 
 use std::time::Duration;
 

@@ -18,8 +18,8 @@ use crate::output;
 
 /// The shortest time between two redraws of the screen.
 const DRAW: Duration = Duration::from_millis(100);
-/// The maximum number of changes that wait while the terminal is slow. If there are more, they are
-/// dropped, and the whole table is shown again.
+/// The maximum number of changes that wait while the terminal is slow. If there are more, the
+/// changes are dropped and the whole table is shown again.
 const CHANGES_MAX: usize = 4_096;
 
 #[derive(clap::Args)]
@@ -35,8 +35,8 @@ pub(crate) struct Args {
     /// PROJECTION/TABLE.
     #[arg(value_parser = super::table_name)]
     table: (String, String),
-    /// Show each commit separately. Without this, changes of one key in several commits may
-    /// be merged.
+    /// Show each commit separately. Without this, changes of one key in several commits may be
+    /// merged into one.
     #[arg(long)]
     every: bool,
     /// Print lines even on a terminal.

@@ -136,7 +136,7 @@ fn a_producer_that_takes_over_an_outbox_fences_the_previous_one() {
     // first process does not exit.
     let after = fixture.open(1);
     done(|told| after.emit(emitted("o", 5..10), told)).unwrap();
-    // `before` is fenced now. When `before` tries again, it takes the outbox back, and finds the
+    // `before` is fenced now. When `before` tries again, it fences `after` in turn, and finds the
     // events that `after` has sent.
     let mut tries = 0;
     while done(|told| before.emit(emitted("o", 5..12), told)).is_err() {

@@ -1,5 +1,5 @@
 //! Tests events that a topic never accepts. The answer names each of them with the reason, and says
-//! what happened to the others.
+//! what happened to the other events.
 
 use lantern_core::{Emitted, RejectedEvent};
 use rdkafka::admin::{AlterConfig, ResourceSpecifier};
@@ -116,8 +116,8 @@ fn an_emitted_event_that_cannot_fit_leaves_no_transaction_behind() {
             // The topic contains only the first event and the marker of its transaction.
             assert_eq!(end(), 2);
         }
-        // The events before and after the refused one can be sent. The next event gets the number
-        // that follows that of the refused event.
+        // The events before and after the refused one can be sent. The number of the next event
+        // follows the number of the refused event.
         emit(1, vec![event(1, "s")]).unwrap();
         emit(3, vec![event(3, "s"), event(4, "s")]).unwrap();
         emit(3, vec![event(3, "s"), event(4, "s")]).unwrap();

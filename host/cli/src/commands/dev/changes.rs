@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 use super::super::project::Project;
 use crate::error::{Exit, Failure, Outcome};
 
-/// A file counts as saved when it has not changed for this time, because editors write a
-/// file in several steps.
+/// The time after which an unchanged file counts as saved. Editors write a file in several steps,
+/// and there is a report of a change for each step.
 const QUIET: Duration = Duration::from_millis(50);
 /// The maximum number of reports of changed files that wait to be read. Further reports are
 /// dropped, because a single report is enough to start a build.
@@ -75,7 +75,7 @@ impl Changes {
         Ok(())
     }
 
-    /// Waits until the source or the events were saved. If the returned future is dropped, the
+    /// Waits until the source or the events were saved. The returned future may be dropped: the
     /// next call continues its wait, so no change is missed.
     pub(super) async fn saved(&mut self, project: &Project, events: Option<&Path>) -> Saved {
         while let Some(path) = self.next().await {
@@ -85,8 +85,8 @@ impl Changes {
                 self.pending.source |= project.concerns(&path);
             }
         }
-        // The error is ignored here. At the next start, a folder that cannot be watched is
-        // reported.
+        // An error is ignored here. If a folder cannot be watched, the next start of the command
+        // reports it.
         let _ = self.add_folders(project);
         std::mem::take(&mut self.pending)
     }
@@ -125,8 +125,8 @@ mod tests {
         std::fs::write(&script, "changed").unwrap();
         std::fs::write(&events, "{}").unwrap();
         let saved = loop {
-            // This time is shorter than the quiet time, so every wait except the last one is
-            // dropped.
+            // This time is shorter than the quiet time. So every wait is dropped, except the last
+            // one.
             let wait = changes.saved(&project, Some(&events));
             if let Ok(saved) = tokio::time::timeout(QUIET / 5, wait).await {
                 break saved;

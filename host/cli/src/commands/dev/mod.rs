@@ -1,5 +1,6 @@
 //! Implements `lantern dev`, which runs a server for one plugin that is being developed. Each saved
-//! change is built, folded next to the active version, compared with it and activated.
+//! change is built and folded next to the active version. Then the new version is compared with the
+//! active one and activated.
 
 mod changes;
 mod plan;
@@ -58,8 +59,8 @@ pub(crate) struct Args {
     /// A script, a declaration, a component, or the folder of a project.
     #[arg(default_value = ".")]
     project: PathBuf,
-    /// Sample events, one CloudEvent per line; sent again when the file is saved
-    /// [default: events.ndjson in the project's folder, if it exists].
+    /// Sample events, one CloudEvent per line. They are sent again when the file is saved [default:
+    /// events.ndjson in the project's folder, if it exists].
     #[arg(long, value_name = "FILE")]
     events: Option<PathBuf>,
     /// Send this many generated shop events per second, such as `20/s`.
@@ -68,8 +69,8 @@ pub(crate) struct Args {
     /// The parameters for the plugin's `setup`: JSON, or the name of a JSON file.
     #[arg(long, value_name = "JSON|FILE")]
     parameters: Option<String>,
-    /// Activate a version that removes fields or tables, or gives them another kind or
-    /// unit. Otherwise such a version is built and folded, but the old one stays active.
+    /// Activate a version even if it removes fields or tables, or gives them another kind or unit.
+    /// Without this, such a version is built and folded, but the old one stays active.
     #[arg(long)]
     break_clients: bool,
     /// Store the server's data in this folder and keep it for the next start. Without this,
@@ -163,8 +164,8 @@ impl Session<'_> {
         }
     }
 
-    /// Sends the events and pushes the plugin if they were saved. A failure is only printed,
-    /// because the user can correct it and save again.
+    /// Sends the events and pushes the plugin, if they were saved. A failure is only printed: the
+    /// user can correct the file and save it again.
     async fn apply(&mut self, saved: Saved) {
         let events = self.args.events.clone().filter(|_| saved.events);
         if let Some(events) = events
@@ -180,8 +181,8 @@ impl Session<'_> {
         }
     }
 
-    /// Sends the events in `file`. The log recognizes events that it already has, and does not
-    /// append them again.
+    /// Sends the events in `file`. Events that the log already has are recognized and not appended
+    /// again.
     async fn send(&self, file: &Path) -> Outcome {
         let mut source = EventFile::open(file)?;
         let mut sender = Sender::new(self.api.clone(), false, TRIES);
@@ -256,8 +257,8 @@ impl Session<'_> {
         Ok(uploading.await?)
     }
 
-    /// Prints the changes of version `new` for readers of `active`, and activates `new`. Returns
-    /// whether `new` was activated.
+    /// Prints how the new version `new` differs from `active` for readers, and activates `new`.
+    /// Returns whether it was activated.
     async fn replace(
         &self,
         name: &str,

@@ -13,8 +13,8 @@ use crate::output;
 
 /// The maximum number of rows that are printed for one change.
 const ROWS_MAX: usize = 20;
-/// The maximum number of updates that wait to be printed. If there are more, the table's updates
-/// wait.
+/// The maximum number of updates that wait to be printed. Once it is reached, no more updates are
+/// read from the tables.
 const UPDATES_MAX: usize = 64;
 
 /// An update of one table.
