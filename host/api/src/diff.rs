@@ -14,8 +14,8 @@ pub struct TableDiff {
     pub left: String,
     /// The other version.
     pub right: String,
-    /// Each partition's next offset in both versions: the first one that the rows do not
-    /// contain.
+    /// The next offset of each partition: the first offset that the rows do not contain. It is the
+    /// same in both versions.
     pub offsets: BTreeMap<u32, u64>,
     /// How many rows are the same in both.
     pub same: u64,

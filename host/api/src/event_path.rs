@@ -28,8 +28,8 @@ pub struct EventStep {
     pub version: String,
     /// `backfilling`, `ready`, `active` or `retired`.
     pub state: String,
-    /// The first offset of the event's partition that the version has not folded. If it is
-    /// greater than the event's offset, the version has folded the event.
+    /// The first offset of the event's partition that the version has not folded. If it is greater
+    /// than the event's offset, the version has folded the event.
     pub next: u64,
     /// What it has done.
     pub outcome: EventOutcome,
@@ -59,8 +59,8 @@ pub enum EventOutcome {
     Parked,
     /// It has parked the event, which waits behind a parked event of its subject.
     Waiting,
-    /// It has applied the event, or parked it and then dropped it: a drop of parked events
-    /// selected the event.
+    /// The version has applied the event, or has parked it and dropped it later by a drop that
+    /// selected several parked events.
     AppliedOrDropped,
     /// Its state cannot be read.
     Unreadable,

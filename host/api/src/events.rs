@@ -14,13 +14,13 @@ pub struct AppendResult {
     pub appended: u64,
     /// How many were in the log already, by tenant, `source` and `id`.
     pub duplicates: u64,
-    /// How many of the duplicates differ in content from the event in the log. In this
-    /// case a sender has used an `id` twice, and the second event is lost.
+    /// How many of the duplicates differ in content from the event in the log. In this case a
+    /// sender has used the same `id` for two events, and the second event is lost.
     pub differs: u64,
     /// How many were refused.
     pub rejected: u64,
-    /// For NDJSON: every event up to this line is in the log, or was refused and is
-    /// named in `errors`.
+    /// For NDJSON: the number of the line up to which every event is in the log, or was refused and
+    /// is named in `errors`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lines: Option<u64>,
     /// The offsets of the events, by partition.
@@ -95,9 +95,9 @@ pub struct EventsPage {
     pub end: u64,
     /// Where to continue: pass it as `from`.
     pub next: u64,
-    /// The number of retries and drops of parked events on which this server's tables
-    /// depend. They are not events of the log, so another server that folds an export of
-    /// the log can get different tables.
+    /// The number of retries and drops of parked events. This server's tables depend on them, but
+    /// they are not events of the log. So another server that folds an export of the log can get
+    /// different tables.
     pub decisions: u64,
     /// The events, in order.
     pub events: Vec<LoggedEvent>,

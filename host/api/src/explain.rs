@@ -10,16 +10,16 @@ use crate::RawJson;
 pub struct Explanation {
     /// The version whose row is explained.
     pub version: String,
-    /// Whether the log was folded to its end. If not, `changes` has only the changes up to
-    /// `next` of each partition, and `commits` the newest ones.
+    /// Whether the log was folded to its end. If not, `changes` has only the changes before the
+    /// `next` of each partition. `commits` always has the newest commits.
     pub complete: bool,
     /// Why it is not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How many offsets were folded.
     pub events: u64,
-    /// One entry per partition that was folded. Each has a row of its own under this key; a
-    /// read of the table merges them.
+    /// One entry for each partition that was folded. Each partition has its own row under this key;
+    /// a read of the table merges these rows.
     pub partitions: Vec<ExplainedPartition>,
     /// The newest changes, newest first. Changes of several partitions are ordered by the
     /// append time of their events.
@@ -42,8 +42,8 @@ pub struct ExplainedPartition {
     /// The row at this offset as the fold gives it; `null` if there is none.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub row: Option<RawJson>,
-    /// Whether the table has the same row at this offset. `false` if the fold was ended
-    /// early, or if the table or the log is damaged: `lantern verify` tells.
+    /// Whether the table has the same row at this offset. If `false`, the fold was ended early, or
+    /// the table or the log is damaged; `lantern verify` shows which.
     pub agrees: bool,
 }
 
@@ -53,8 +53,8 @@ pub struct ExplainedPartition {
 pub struct RowChange {
     /// The partition.
     pub partition: u32,
-    /// The event's offset. For a timer or the end of a retention, the first offset that was
-    /// not applied then.
+    /// The event's offset. For a timer or the end of a retention, it is the first offset that was
+    /// not applied at that time.
     pub offset: u64,
     /// What has changed the row.
     pub cause: ChangeCause,
@@ -150,8 +150,8 @@ pub struct CommittedRow {
     pub row: Option<RawJson>,
 }
 
-/// A line of an explanation in NDJSON, an object with one member. The last line is
-/// `explanation` or `problem`.
+/// A line of an explanation in NDJSON: an object with one member. The last line is `explanation` or
+/// `problem`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]

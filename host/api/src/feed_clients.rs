@@ -18,15 +18,15 @@ pub struct FeedClients {
 pub struct FeedClient {
     /// The number of the session, which no other session since the start of the server has.
     pub id: u64,
-    /// Address and port from which the client, or the proxy in front of the server, has connected;
-    /// `null` if unknown.
+    /// The address and port of the client or, if there is a proxy in front of the server, of the
+    /// proxy; `null` if unknown.
     pub address: Option<String>,
     /// How long the session has been open, in milliseconds.
     pub open_ms: u64,
     /// Its subscriptions.
     pub subscriptions: Vec<FeedSubscription>,
     /// How many data frames the client has not acknowledged. At `live.window` frames the server
-    /// sends no more, and merges the changes.
+    /// stops sending, and merges further changes.
     pub frames_waiting: u64,
     /// The size of these frames in bytes.
     pub bytes_waiting: u64,

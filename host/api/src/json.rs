@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-/// A JSON value as it was written. Rows and events are passed on unchanged: if they
-/// were parsed into numbers and strings of a program, `1e400` or a number of twenty
-/// digits would change.
+/// A JSON value as it was written. Rows and events are passed on unchanged. Parsing them into
+/// numbers and strings of a program would change `1e400`, or a number of twenty digits.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(transparent)]
 pub struct RawJson(Box<RawValue>);

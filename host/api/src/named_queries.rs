@@ -20,9 +20,9 @@ pub struct QueryDefinition {
     /// The parameters by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub parameters: BTreeMap<String, QueryParameter>,
-    /// The query. A value of a condition, and the members `prefix`, `from`, `to`, `start`,
-    /// `end`, `bucket`, `order` and `tz`, may be `"$NAME"`: the value of this parameter. A
-    /// text that begins with a dollar sign is written with two of them.
+    /// The query. A value of a condition, and the members `prefix`, `from`, `to`, `start`, `end`,
+    /// `bucket`, `order` and `tz`, may be `"$NAME"`, which means the value of the parameter `NAME`.
+    /// A text that begins with a dollar sign must be written with two of them.
     #[serde(default)]
     pub query: QueryBody,
 }
@@ -40,8 +40,8 @@ pub struct QueryParameter {
     /// The value if a request does not give one, written as in a request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default: Option<String>,
-    /// Whether it may be left out or empty. The conditions and members that use it are then
-    /// left out too.
+    /// Whether the parameter may be left out or empty. In that case, the conditions and members
+    /// that use it are left out too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
     /// What it is, for people.

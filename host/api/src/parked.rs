@@ -11,8 +11,8 @@ pub struct ParkedStatus {
     pub partition: u32,
     /// The event's offset.
     pub offset: u64,
-    /// `event`, `waiting` (behind another of its subject), `timer`, or `emitted` (an
-    /// event that the log has refused; `offset` is that of the event that caused it).
+    /// What is parked: `event`, `waiting` (an event behind another one of its subject), `timer`, or
+    /// `emitted` (an event that the log has refused; `offset` is that of the event that caused it).
     pub kind: String,
     /// CloudEvents `id`; for a timer, its key.
     pub id: String,
@@ -64,8 +64,8 @@ pub struct ParkedSelection {
     pub offsets: Vec<u64>,
     /// The partition that `offsets` are of.
     pub partition: u32,
-    /// Selects only events of this tenant, and all of them if no other member is given. An
-    /// empty text selects the events without a tenant.
+    /// Selects only events of this tenant. If no other member is given, selects all of them. An
+    /// empty text means events without a tenant.
     pub tenant: Option<String>,
     /// The events of this subject.
     pub subject: Option<String>,

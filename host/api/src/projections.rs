@@ -30,8 +30,8 @@ pub struct ProjectionStatus {
     pub epoch: String,
     /// All versions, oldest first.
     pub versions: Vec<VersionStatus>,
-    /// The verification against the log that is running, or the last one; `null` if
-    /// there was none since the server started.
+    /// The verification against the log that is running, or the last one; `null` if there is none.
+    /// The last result for the active version is kept when the server restarts.
     #[serde(default)]
     pub verified: Option<VerifyStatus>,
 }
@@ -85,9 +85,9 @@ pub struct VersionStatus {
     /// Why it did not become active by itself although it has caught up.
     #[serde(default)]
     pub not_activated: Option<String>,
-    /// Why its tables may differ from the log, one sentence for each finding: a batch
-    /// that was folded a second time gave another result, or the last verification
-    /// found a difference. Kept when the server restarts.
+    /// Why its tables may differ from the log, one sentence for each finding. A finding is a batch
+    /// that was folded a second time with another result, or a verification that found a
+    /// difference. Findings are kept when the server restarts.
     #[serde(default)]
     pub differs: Vec<String>,
     /// The tables.
@@ -98,8 +98,8 @@ pub struct VersionStatus {
     pub shards: Vec<ShardStatus>,
 }
 
-/// The source of a version. `GET /v1/projections/{name}/versions/{id}/source` returns its
-/// text.
+/// The source of a version, without its text. `GET /v1/projections/{name}/versions/{id}/source`
+/// returns the text.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SourceStatus {
@@ -160,11 +160,12 @@ pub struct ShardStatus {
     pub durable: u64,
     /// The log's end; `null` while it is unknown.
     pub end: Option<u64>,
-    /// The number of events that the shard has not read yet; `null` while the log's end is
-    /// unknown. An upper bound if offsets have gaps.
+    /// The number of events that the shard has not read yet; `null` while the log's end is unknown.
+    /// If offsets have gaps, it is an upper bound.
     pub lag_events: Option<u64>,
-    /// Event time that is not applied yet, in milliseconds, and at most the time since the
-    /// shard had read the whole log; 0 when caught up, `null` while the log's end is unknown.
+    /// How far the shard's event time is behind that of the log, in milliseconds. It is at most the
+    /// time since the shard had read the whole log. 0 if it has caught up, `null` while the log's
+    /// end is unknown.
     pub lag_ms: Option<u64>,
     /// The number of the last commit.
     pub commit: u64,
@@ -177,8 +178,8 @@ pub struct ShardStatus {
     /// Parked events that wait behind a failed event of their subject.
     #[serde(default)]
     pub waiting: u64,
-    /// Unreadable records of the log that were skipped and not parked, because 10,000
-    /// of them are parked. This only happens to records of unknown type.
+    /// Unreadable records of the log that were not parked, because 10,000 of them are parked
+    /// already. Only records of unknown type are left out.
     #[serde(default)]
     pub unreadable_left_out: u64,
     /// Timers fired.
@@ -192,11 +193,11 @@ pub struct ShardStatus {
     /// Emitted events that the log has refused permanently, for example because they
     /// are too large for a topic. They count as parked and can be retried or dropped.
     pub refused: u64,
-    /// Whether the shard does not fold until the log has accepted some of its emitted
-    /// events (`engine.emit_unsent_max`).
+    /// Whether the shard waits until the log has accepted some of its emitted events
+    /// (`engine.emit_unsent_max`). Until then it does not fold.
     pub held_by_unsent: bool,
-    /// The highest emit depth of an event that the shard has emitted
-    /// (`engine.emit_depth_max` is the limit).
+    /// The highest emit depth of the events that the shard has emitted (`engine.emit_depth_max` is
+    /// the limit).
     pub emit_depth: u32,
     /// Batches that were folded a second time (`engine.second_fold_every`).
     pub second_folds: u64,
@@ -287,8 +288,8 @@ pub struct Uploaded {
     pub existed: bool,
     /// How many events of the log the determinism check folded.
     pub checked_events: u64,
-    /// Warnings from a comparison of the manifest with a sample of the log, for example
-    /// that no event has a member of the data that the manifest declares.
+    /// Warnings from a comparison of the manifest with a sample of the log. For example, the
+    /// manifest declares a member of the data that no event has.
     #[serde(default)]
     pub warnings: Vec<String>,
 }

@@ -1,5 +1,5 @@
-//! Defines the query of a table: the body of `POST /v1/tables/{projection}/{table}/query`, and the
-//! answer of queries whose result is an ordered list.
+//! Defines the query of a table, which is the body of `POST /v1/tables/{projection}/{table}/query`.
+//! Also defines the answer of queries whose result is an ordered list.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,8 +11,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use crate::RawJson;
 use crate::feed::Field;
 
-/// A query of a table. Each member is the parameter of the same name of
-/// `GET /v1/tables/{projection}/{table}`.
+/// A query of a table. Each member means the same as the parameter of this name of `GET
+/// /v1/tables/{projection}/{table}`.
 // Long because its members are the parameters of one request.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -27,8 +27,8 @@ pub struct QueryBody {
     /// Rows before this key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
-    /// Conditions that must all hold, each as `[FIELD, OPERATOR, VALUE]`: `["cents", ">=",
-    /// 100]`. The value of `in` is an array.
+    /// Conditions that must all hold, each as `[FIELD, OPERATOR, VALUE]`: `["cents", ">=", 100]`.
+    /// The value of `in` is an array.
     #[serde(rename = "where", skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Vec<serde_json::Value>>))]
     pub conditions: Vec<(String, String, RawJson)>,
@@ -62,8 +62,8 @@ pub struct QueryBody {
     /// The fields by which rows are grouped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub by: Vec<String>,
-    /// The aggregates of each group by the names of their columns: `{"n": ["count"],
-    /// "revenue": ["sum", "cents"]}`.
+    /// The aggregates of each group, by the names of their columns: `{"n": ["count"], "revenue":
+    /// ["sum", "cents"]}`.
     #[serde(rename = "agg", skip_serializing_if = "Aggregates::is_empty")]
     #[cfg_attr(feature = "openapi", schema(value_type = BTreeMap<String, Vec<String>>))]
     pub aggregates: Aggregates,
@@ -73,8 +73,8 @@ pub struct QueryBody {
     /// The time zone of buckets and of times without an offset.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tz: Option<String>,
-    /// Answer with a state that contains the events at these offsets:
-    /// `PARTITION:OFFSET`.
+    /// Offsets whose events the answer must contain: `PARTITION:OFFSET`, several separated by
+    /// commas.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub min_offset: Option<String>,
     /// How long to wait for `min_offset`: `5s`.
@@ -85,7 +85,7 @@ pub struct QueryBody {
     pub version: Option<String>,
 }
 
-/// Aggregates in the order of their columns: each has a name, a function and, if the function needs
+/// Aggregates in the order of their columns. Each has a name, a function and, if the function needs
 /// one, a field.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Aggregates(pub Vec<(String, Vec<String>)>);
@@ -144,8 +144,7 @@ impl<'de> Visitor<'de> for AggregatesVisitor {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct QueryPage {
-    /// Identifies one history of the table; commits of different epochs cannot be
-    /// compared.
+    /// Identifies one history of the table. Commits of different epochs cannot be compared.
     pub epoch: String,
     /// The number of the commit that was read.
     pub commit: u64,
@@ -153,8 +152,8 @@ pub struct QueryPage {
     pub offsets: BTreeMap<u32, u64>,
     /// The fields of the rows, or the columns of the groups.
     pub fields: Vec<Field>,
-    /// The rows in order, each as `{"key": …, "value": {…}}`, in a table by tenant with
-    /// `tenant`; or the groups in order, each an object with a member for each column.
+    /// The rows or groups, in order. A row is `{"key": …, "value": {…}}`, in a table by tenant with
+    /// a member `tenant`. A group is an object with a member for each column.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
     pub rows: Vec<RawJson>,
     /// Pass this as `cursor` to get the next page; `null` on the last page.

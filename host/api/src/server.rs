@@ -16,7 +16,7 @@ pub struct Ready {
     pub ready: bool,
     /// Why the server is not ready.
     pub reasons: Vec<String>,
-    /// Conditions that need attention although the server is ready: parked events,
+    /// Conditions that need attention although the server is ready, such as parked events or
     /// versions that were not activated.
     pub warnings: Vec<String>,
 }
@@ -48,11 +48,11 @@ pub struct PartitionStatus {
     pub start: Option<u64>,
     /// The offset that the next appended event gets; `null` if unknown.
     pub end: Option<u64>,
-    /// The highest event time in microseconds since 1970, if there is one. Events whose
-    /// time is far ahead of their append time do not count.
+    /// The highest event time in microseconds since 1970, if there is one. It leaves out events
+    /// whose time is far ahead of their append time.
     pub event_time_us: Option<i64>,
-    /// The latest event whose time was too far ahead of its append time to move the
-    /// watermark of some projection (`engine.ahead_max_s`); `null` if there was none.
+    /// The latest event that could not move the watermark of some projection, because its time was
+    /// too far ahead of its append time (`engine.ahead_max_s`); `null` if there was none.
     pub ahead: Option<AheadStatus>,
 }
 

@@ -11,8 +11,7 @@ use crate::feed::Field;
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct TablePage {
-    /// Identifies one history of the table; commits of different epochs cannot be
-    /// compared.
+    /// Identifies one history of the table. Commits of different epochs cannot be compared.
     pub epoch: String,
     /// The number of the commit that was read.
     pub commit: u64,
@@ -22,10 +21,9 @@ pub struct TablePage {
     pub fields: Vec<PageField>,
     /// Whether each row belongs to a tenant.
     pub per_tenant: bool,
-    /// The rows by key, as the feed sends them. The JSON text has them in the requested
-    /// order, but some JSON parsers do not keep the order of members; NDJSON and CSV always
-    /// keep it. In a per-tenant table: an object for each tenant with the tenant's rows by
-    /// key.
+    /// The rows by key, as the feed sends them. In a per-tenant table, each tenant has an object
+    /// with its rows by key. The JSON text has the rows in the requested order, but some JSON
+    /// parsers do not keep the order of members. NDJSON and CSV always keep it.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]
     pub rows: BTreeMap<String, RawJson>,
     /// Pass this as `cursor` to get the next page; `null` on the last page.

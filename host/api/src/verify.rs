@@ -1,5 +1,5 @@
-//! Defines what the API reports about verifications, which are comparisons of a version's state
-//! with a second fold of the log.
+//! Defines what the API reports about verifications. A verification compares a version's state with
+//! a second fold of the log.
 
 use serde::{Deserialize, Serialize};
 

@@ -125,8 +125,8 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Returns whether `name` cannot be added to an event with the extension attributes `names`,
-/// because these are the maximum number already.
+/// Returns whether an event with the extension attributes `names` has no room for `name`.
+/// Attributes of the host and those of the sender are counted separately.
 pub(super) fn is_full<'n>(names: impl ExactSizeIterator<Item = &'n str>, name: &str) -> bool {
     if names.len() < HOST_EXTENSIONS_MAX {
         return false;

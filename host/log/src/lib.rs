@@ -1,7 +1,7 @@
 //! Implements the embedded log, which is a [`lantern_core::Log`].
 //!
 //! [`EmbeddedLog`] stores everything in one redb file in the data folder. The log on Kafka topics
-//! is a crate of its own. No other crate uses redb for the log, and this crate does not know
+//! is a crate of its own. No other crate uses redb for the log, and this crate knows nothing of
 //! projections.
 
 mod embedded;

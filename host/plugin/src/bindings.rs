@@ -13,8 +13,7 @@ pub(crate) mod v0_2 {
     wasmtime::component::bindgen!({
         path: "../../wit",
         world: "interpreter",
-        // A batch is passed to the guest directly from the host's columns, without
-        // another copy.
+        // A batch is passed to the guest directly from the host's columns, without another copy.
         ownership: Borrowing { duplicate_if_necessary: true },
         // A host call may end the call of the guest with an error.
         imports: { default: trappable },

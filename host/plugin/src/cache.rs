@@ -1,6 +1,6 @@
-//! Implements the cache of compiled code on disk. Compiled code is native code: if another program
-//! had written it, it could do anything. So a file is loaded only if a keyed hash proves that this
-//! installation created it, for this engine and this upload.
+//! Implements the cache of compiled code on disk. Compiled code is native code, which could do
+//! anything if another program had written it. So a file is loaded only if a keyed hash proves that
+//! this installation created it, for this engine and this upload.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -18,9 +18,9 @@ use wasmtime::component::Component;
 /// The SHA-256 of an upload.
 pub(crate) type UploadHash = [u8; 32];
 
-/// The last bytes of a file in the cache. They follow the code and its keyed hash. The code is an
-/// ELF image whose header states the positions of all its parts, so bytes after the image are not
-/// loaded as code.
+/// The last bytes of a file in the cache, after the code and its keyed hash. The code is an ELF
+/// image. Its header states the positions of all its parts, so bytes after the image are not loaded
+/// as code.
 const MAGIC: &[u8; 8] = b"LNCODE2\n";
 const TAG_BYTES: usize = 32;
 const END_BYTES: usize = TAG_BYTES + MAGIC.len();
@@ -33,8 +33,8 @@ const SUFFIX: &str = "cwasm";
 const ASIDE_SUFFIX: &str = "tmp";
 
 /// Code that this installation has compiled. Only [`CodeCache::load`] and
-/// [`CompiledCode::from_compiler`] create values of this type. [`CompiledCode::deserialize`] relies
-/// on this.
+/// [`CompiledCode::from_compiler`] create values of this type, which [`CompiledCode::deserialize`]
+/// relies on.
 pub(crate) struct CompiledCode(CachedCode);
 
 enum CachedCode {
@@ -139,8 +139,8 @@ impl CodeCache {
             metrics::counter!("lantern_plugin_cache_refused_total").increment(1);
             return None;
         }
-        // The time shows later which files are in use and must not be evicted. If it cannot be set,
-        // the worst result is that the code is compiled again.
+        // This time later shows which files are in use and must not be evicted. If it cannot be
+        // set, at worst the code is compiled again.
         let _ = file.set_modified(SystemTime::now());
         // The file is mapped into memory, so only code that runs takes memory.
         Some(CompiledCode(CachedCode::File(file)))
@@ -156,8 +156,8 @@ impl CodeCache {
             file.write_all(code)?;
             file.write_all(&self.tag(sha, code).finalize().into_bytes())?;
             file.write_all(MAGIC)?;
-            // The file is not synced: if it is incomplete after a power failure, its hash
-            // does not match, and the code is compiled again.
+            // The file is not synced. If it is incomplete after a power failure, its hash does not
+            // match, and the code is compiled again.
             fs::rename(&aside, self.path(sha))
         })();
         if written.is_err() {
@@ -171,11 +171,11 @@ impl CodeCache {
         self.dir.join(hex::encode(sha)).with_extension(SUFFIX)
     }
 
-    /// Returns the keyed hash of `code`, before it is finished: `finalize` returns its bytes, and
+    /// Returns the keyed hash of `code` before its last step: `finalize` returns its bytes, and
     /// `verify_slice` compares it in constant time.
     fn tag(&self, sha: &UploadHash, code: &[u8]) -> Hmac<Sha256> {
-        // The hash covers parts of fixed length, the engine's name after its length, and the code
-        // at the end. So different inputs give different sequences of bytes.
+        // The hash covers parts of fixed length, then the engine's name after its length, and at
+        // the end the code. So different inputs give different sequences of bytes.
         let engine = u64::try_from(self.engine.len()).expect("a short name").to_le_bytes();
         let mut hash = Hmac::new_from_slice(&self.key).expect("a key of any length is fine");
         for part in [&engine[..], self.engine.as_bytes(), sha, code] {
@@ -184,8 +184,8 @@ impl CodeCache {
         hash
     }
 
-    /// Deletes files, for whatever engine, until the rest is within the limit. It begins with those
-    /// that were not used for the longest time.
+    /// Deletes files until the others are within the limit. Files of every engine count. Those that
+    /// were not used for the longest time are deleted first.
     fn evict(&self) -> io::Result<()> {
         let mut files = Vec::new();
         let mut total = 0;
@@ -235,8 +235,8 @@ fn read(path: &Path) -> io::Result<(File, Vec<u8>)> {
     Ok((file, bytes))
 }
 
-/// Reads the key of the cache, or creates one. A key that other users can read is not safe, so it
-/// is replaced. No cached file then matches the new key, and all code is compiled again.
+/// Reads the key of the cache, or creates one. If other users can read the key, it is not safe and
+/// is replaced. Then no cached file matches the new key, and all code is compiled again.
 fn open_key(path: &Path) -> io::Result<[u8; KEY_BYTES]> {
     if let Some(key) = read_key(path)? {
         return Ok(key);
@@ -291,8 +291,8 @@ mod tests {
 
     use super::*;
 
-    /// Checks the form of the keyed hash, because files that earlier releases wrote must stay
-    /// valid.
+    /// Checks that the form of the keyed hash does not change. The files of earlier releases must
+    /// stay valid.
     #[test]
     fn the_keyed_hash_covers_engine_upload_and_code_in_this_order() {
         let root = tempfile::tempdir().unwrap();

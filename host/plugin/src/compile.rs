@@ -1,6 +1,6 @@
-//! Compiles plugins in a separate process, with limits for time and memory and without environment
-//! variables and secrets. A limit for the size of an upload is not sufficient: compiling one valid
-//! function of 255 KiB can take minutes and gigabytes.
+//! Compiles plugins in a separate process, which has limits for time and memory, and no environment
+//! variables or secrets. A limit for the size of an upload would not be sufficient: compiling one
+//! valid function of 255 KiB can take minutes and gigabytes.
 
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
@@ -27,8 +27,8 @@ const END_MAX: Duration = Duration::from_secs(2);
 const END_POLL: Duration = Duration::from_millis(1);
 /// The interval at which the parent checks whether compilations are stopped.
 const STOP_POLL: Duration = Duration::from_millis(100);
-/// The beginning of the message that Rust's standard library writes to standard error if it gets no
-/// memory.
+/// The beginning of the message that Rust's standard library writes to standard error when an
+/// allocation fails.
 const NO_MEMORY: &str = "memory allocation of";
 /// How many bytes of a child's standard error are read.
 const STDERR_BYTES_MAX: u64 = 16 << 10;
@@ -50,7 +50,7 @@ struct CompileRequest {
     memory_bytes: u64,
 }
 
-/// Compiles uploads. Only a limited number are compiled at the same time; the others wait in a
+/// Compiles uploads. A limited number are compiled at the same time; further uploads wait in a
 /// queue.
 pub(crate) struct Compilers {
     compiler: Compiler,
@@ -103,8 +103,8 @@ impl Compilers {
         self.started.load(Ordering::Relaxed)
     }
 
-    /// Ends the compilations that are running or waiting, and refuses all others. A compilation in
-    /// this process goes on until it is finished.
+    /// Ends the compilations that are running or waiting, and refuses new ones. A compilation that
+    /// runs in this process cannot be ended, and goes on until it is finished.
     pub(crate) fn stop(&self) {
         let _queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         self.stopped.store(true, Ordering::Release);
@@ -115,9 +115,9 @@ impl Compilers {
         self.stopped.load(Ordering::Acquire)
     }
 
-    /// Checks and compiles the upload `bytes` for `engine`. Converts a core module to a component
-    /// first. With [`CompileOrder::Queued`] it waits while the maximum number of compilations is
-    /// running. This wait ends, because each compilation has a time limit.
+    /// Checks and compiles the upload `bytes` for `engine`. A core module is first converted to a
+    /// component. With [`CompileOrder::Queued`], the call waits while the maximum number of
+    /// compilations is running. Each compilation has a time limit, so the wait ends.
     pub(crate) fn compile(
         &self,
         engine: &Engine,
@@ -197,15 +197,15 @@ impl Compilers {
         }
     }
 
-    /// Sends the upload to the child and reads its answer, until the child closes its output or its
-    /// time has passed.
+    /// Sends the upload to the child and reads its answer. Ends when the child closes its output or
+    /// its time has passed.
     fn converse(&self, child: &mut Child, bytes: &[u8]) -> Result<CompileReply, LoadError> {
         let mut stdin = child.stdin.take().expect("piped");
         let stdout = child.stdout.take().expect("piped");
         let stderr = child.stderr.take().expect("piped");
         std::thread::scope(|scope| {
-            // If the child exits before it has read everything, this write fails. The error is
-            // ignored, because the exit status of the child is examined later.
+            // This write fails if the child exits before it has read everything. The error is
+            // ignored: the exit status of the child is examined later.
             scope.spawn(move || {
                 let _ = stdin.write_all(bytes);
             });
@@ -213,8 +213,8 @@ impl Compilers {
             let (sender, receiver) = mpsc::channel();
             scope.spawn(move || sender.send(read(stdout, CODE_BYTES_MAX)));
             let stdout = self.reply(&receiver);
-            // A child that has closed its output normally exits soon, and its exit status then
-            // shows whether it failed. The child is killed if its time has passed, or if it
+            // A child that has closed its output normally exits soon. Its exit status then shows
+            // whether it failed. The child is killed in two cases: its time has passed, or it
             // continues to run after it has closed its output. This closes its pipes, so the
             // threads of this scope end.
             if stdout.is_err() || !ends_by_itself(child) {
@@ -255,8 +255,8 @@ impl Compilers {
                 LoadError::CompileCpu { limit_s: self.request.cpu_s }
             }
             Some(signal) if signal == Signal::KILL.as_raw() => LoadError::CompilerKilled,
-            // If the allocator of a Rust process gets no memory, the process aborts. Stable Rust
-            // cannot call a function before it aborts, so the message is the only sign of this.
+            // A Rust process aborts if an allocation fails. Stable Rust cannot call a function
+            // before the abort, so the message is the only sign of the reason.
             Some(signal) if signal == Signal::ABORT.as_raw() && words.contains(NO_MEMORY) => {
                 self.out_of_memory()
             }
@@ -299,9 +299,8 @@ impl Drop for CompilePermit<'_> {
     }
 }
 
-/// Returns the main function of a compiling child. It reads an upload from standard input, and
-/// writes the code or an error to standard output. A program whose first argument is `__compile`
-/// must call it at once.
+/// Runs the compiling child: reads an upload from standard input, and writes the code or an error
+/// to standard output. A program must call this at once if its first argument is `__compile`.
 #[must_use]
 pub fn compile_child_main() -> ExitCode {
     let request = std::env::args().nth(2).and_then(|json| serde_json::from_str(&json).ok());
@@ -351,16 +350,16 @@ fn limit_this_process(request: &CompileRequest) -> rustix::io::Result<()> {
     rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
     limit(Resource::Core, 0, 0)?;
     limit(Resource::Fsize, 0, 0)?;
-    // At the first limit the child gets the signal `XCPU`, which shows the reason. If it survives
-    // this signal, it gets `KILL` at the second limit, which it cannot catch.
+    // At the first limit the child gets the signal `XCPU`, whose number shows the reason. If it
+    // survives this signal, it gets `KILL` at the second limit, which it cannot catch.
     limit(Resource::Cpu, request.cpu_s, request.cpu_s + 1)?;
     limit(Resource::As, request.memory_bytes, request.memory_bytes)?;
     rustix::process::nice(NICE)?;
     Ok(())
 }
 
-/// Returns the path of the running program. On Linux it is a path that stays valid if the program's
-/// file is replaced while it runs.
+/// Returns the path of the running program. On Linux, the path stays valid even if the program's
+/// file is replaced.
 fn this_program() -> Result<PathBuf, LoadError> {
     let running = Path::new("/proc/self/exe");
     if cfg!(target_os = "linux") && running.exists() {

@@ -10,17 +10,15 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct PluginConfig {
-    /// The folder in which compiled plugins are kept, in a folder for each engine. Not
-    /// set: they are kept in memory only. It can be deleted while the server is
-    /// stopped.
+    /// The folder in which compiled plugins are kept, in a folder for each engine. Not set: they
+    /// are kept in memory only. The folder can be deleted while the server is stopped.
     pub cache_dir: Option<PathBuf>,
     /// The maximum size of the cache on disk, in bytes. If it is exceeded, the plugins
     /// that were not used for the longest time are removed. Default 4 GiB.
     pub cache_bytes_max: u64,
     /// Whether a plugin may import WASI 0.2, which some languages need. The host's WASI is
-    /// deterministic: its clock shows the watermark while timers fire and 1970 while events
-    /// are applied, its random numbers have a fixed seed, and it has no files and no
-    /// network. Default true.
+    /// deterministic. Its clock shows the watermark while timers fire, and 1970 while events are
+    /// applied. Its random numbers have a fixed seed. It has no files and no network. Default true.
     pub allow_wasi: bool,
     /// The number of plugins that are compiled at the same time. Each uses a core and
     /// up to `plugin.limits.compile_memory_bytes`. Default 1.
@@ -29,13 +27,11 @@ pub struct PluginConfig {
     /// refused. Default 64.
     pub compile_queue_max: u32,
     /// The folder with the interpreters for scripts and declarations: `python.wasm`,
-    /// `javascript.wasm` and `declare.wasm`. If one is missing, uploads of its kind are
-    /// refused. Not set: the folder `interpreters` next to the program, or
-    /// `../share/lantern/interpreters`.
+    /// `javascript.wasm` and `declare.wasm`. If one is missing, uploads that need it are refused.
+    /// Not set: the folder `interpreters` next to the program, or `../share/lantern/interpreters`.
     pub interpreters_dir: Option<PathBuf>,
-    /// Whether the interpreters are compiled in the background when the server starts,
-    /// unless they are in the cache, so that the first script does not wait for that.
-    /// Default true.
+    /// Whether interpreters that are not in the cache are compiled in the background when the
+    /// server starts. The first script then does not wait for this. Default true.
     pub compile_interpreters: bool,
     /// Where plugins are compiled.
     #[serde(skip)]
@@ -60,8 +56,8 @@ impl Default for PluginConfig {
     }
 }
 
-/// Where a plugin is compiled. Hostile code can take minutes and gigabytes to compile, so
-/// it is compiled in a separate process, with limits.
+/// Where a plugin is compiled. Hostile code can take minutes and gigabytes to compile, so it is
+/// compiled in a separate process with limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Compiler {
     /// A child process that is started as `command __compile …`. Its `main` must call
@@ -103,18 +99,18 @@ pub struct PluginLimits {
     pub compile_memory_bytes: u64,
     /// The maximum wall time for compiling a plugin, in seconds. Default 600.
     pub compile_wall_s: u64,
-    /// The fuel limit for creating an instance and running its `setup`, about one unit
-    /// per WebAssembly instruction. It is high because interpreters load their
-    /// libraries in this time. Default 2,000 million.
+    /// The fuel limit for creating an instance and running its `setup`, about one unit per
+    /// WebAssembly instruction. It is high because interpreters load their libraries then. Default
+    /// 2,000 million.
     pub fuel_setup: u64,
     /// The maximum linear memory of an instance, all its memories together, in bytes.
     /// Default 64 MiB.
     pub memory_bytes_max: usize,
-    /// The maximum number of elements in all WebAssembly tables of an instance
-    /// together. Default 200,000.
+    /// The maximum number of elements in all WebAssembly tables of an instance together. Default
+    /// 200,000.
     pub table_elements_max: usize,
-    /// The maximum number of core instances in a component. Each of Python's shared
-    /// libraries is one. Default 100.
+    /// The maximum number of core instances in a component. In a Python plugin, each shared library
+    /// is one. Default 100.
     pub core_instances_max: usize,
     /// The maximum number of memories in a component. Default 16.
     pub memories_max: usize,
@@ -131,16 +127,16 @@ pub struct PluginLimits {
     /// The maximum number of bytes that one `get`, `get-many` or `scan` may return.
     /// Default 16 MiB.
     pub read_bytes_max: usize,
-    /// The maximum size of the messages that one call may log, in bytes. Further
-    /// messages are dropped, and a note reports this. Default 64 KiB.
+    /// The maximum size of the messages that one call may log, in bytes. Further messages are
+    /// dropped, and a note takes their place. Default 64 KiB.
     pub log_bytes_max: usize,
     /// The maximum length of one log message or error message of a plugin, in bytes.
     /// Longer ones are cut. Default 4 KiB.
     pub message_bytes_max: usize,
-    /// The maximum wall time of one call, in milliseconds. Fuel limits the work of a
-    /// plugin; this limit is for what fuel does not count, such as a host call that
-    /// hangs. A call that exceeds it is a fault of the host: its events are tried again
-    /// and never parked. Default 30 s.
+    /// The maximum wall time of one call, in milliseconds. Fuel limits the work of a plugin. This
+    /// limit is for time that fuel does not count, such as a host call that hangs. A call that
+    /// exceeds it is a fault of the host: its events are tried again and never parked. Default 30
+    /// s.
     pub apply_ms: u64,
 }
 

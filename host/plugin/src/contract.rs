@@ -1,5 +1,5 @@
 //! Checks whether a component follows the plugin contract, before it is compiled. The error names
-//! the function or version that differs, and what to do.
+//! the function or version that differs, and says what to do.
 
 use std::fmt::Write as _;
 use std::sync::LazyLock;
@@ -19,8 +19,8 @@ pub(crate) const PACKAGE: &str = "lantern:projection";
 const PROJECTOR: &str = "lantern:projection/projector";
 /// The interface that an interpreter imports.
 const SOURCE: &str = "lantern:projection/source";
-/// The maximum length of the text for a type, in bytes. It is limited because types can be nested
-/// without limit.
+/// The maximum length of the text for a type, in bytes. Types can be nested without limit, so their
+/// texts need one.
 const TYPE_BYTES_MAX: usize = 2_000;
 /// The maximum number of names that an error lists.
 const NAMES_MAX: usize = 8;
@@ -49,7 +49,7 @@ impl Contract {
         Self { resolve, world, version }
     }
 
-    /// Returns the interface of the contract with the name `name` (without a version), if the world
+    /// Returns the interface `name` (without a version) of the contract, if the contract's world
     /// imports or exports it.
     fn interface(&self, name: &str) -> Option<InterfaceId> {
         let world = &self.resolve.worlds[self.world];
@@ -64,7 +64,7 @@ impl Contract {
 }
 
 /// Adds a description of the contract's world to a core module that has none. So a module that was
-/// written by hand for the contract can be uploaded without another tool.
+/// written by hand can be uploaded without another tool.
 ///
 /// # Errors
 /// Fails if the description cannot be encoded.
@@ -75,12 +75,11 @@ pub(crate) fn describe_module(module: &mut Vec<u8>) -> Result<(), String> {
         .map_err(|error| format!("{error:#}"))
 }
 
-/// Checks the imports and exports of the component whose bytes are `component`.
+/// Checks the imports and exports of the component whose bytes are `component`. A component that
+/// cannot be decoded passes this check; the linker later refuses it with an error of its own.
 ///
 /// # Errors
-/// Returns [`LoadError`] for the first import, export or function that does not match. A component
-/// that cannot be decoded passes this check, because the linker refuses it with an error of its
-/// own.
+/// Returns [`LoadError`] for the first import, export or function that does not match.
 pub(crate) fn check(component: &[u8], allow_wasi: bool) -> Result<(), LoadError> {
     let Ok(wit_component::DecodedWasm::Component(resolve, world)) =
         wit_component::decode(component)
@@ -200,8 +199,8 @@ fn check_version(
     })
 }
 
-/// Checks every function of the interface that the plugin exports: the contract must have it, with
-/// the same signature.
+/// Checks every function of an interface that the plugin exports. The contract must have a function
+/// of the same name and signature.
 fn check_functions(
     contract: &Contract,
     resolve: &Resolve,
@@ -282,8 +281,8 @@ fn split(name: &str) -> (&str, Option<&str>) {
     name.split_once('@').map_or((name, None), |(stem, version)| (stem, Some(version)))
 }
 
-/// Returns the numbers that compatible versions of the contract share: the major version and,
-/// before 1.0, the minor version.
+/// Returns the numbers of `version` that all compatible versions of the contract share: the major
+/// version and, before 1.0, the minor version.
 fn track(version: &str) -> Option<(u64, u64)> {
     let mut numbers = version.split(['.', '-', '+']).map(str::parse);
     match (numbers.next()?.ok()?, numbers.next()?.ok()?) {

@@ -11,16 +11,17 @@ use wasmtime::{
     WasmBacktraceDetails,
 };
 
-/// The interval at which the engine's epoch advances. The time limit of a call
+/// The interval at which the engine's epoch, a counter of time, advances. The time limit of a call
 /// (`plugin.limits.apply_ms`) is measured in these steps.
 pub(crate) const EPOCH_TICK: Duration = Duration::from_millis(100);
 
-/// The address space that is reserved for each linear memory, in bytes. It is the whole 4 GiB of
-/// 32-bit addresses. With the guard that follows, compiled code needs no checks of bounds. In a
-/// measurement with Rust guests that parse JSON, calls took 15 % less time than with a reservation
-/// of 64 MiB; creating an instance took the same time (20 µs) and the same memory (10 KB and the
-/// pages that the instance uses). An address space of 47 bits has room for 30,000 reservations of
-/// this size.
+/// The address space that is reserved for each linear memory, in bytes: all 4 GiB that 32-bit
+/// addresses can reach. With the guard that follows it, compiled code needs no checks of bounds.
+///
+/// In a measurement with Rust guests that parse JSON, calls took 15 % less time than with a
+/// reservation of 64 MiB. Creating an instance took the same time (20 µs) and the same memory (10
+/// KB and the pages that the instance uses). An address space of 47 bits has room for 30,000 such
+/// reservations.
 const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
 /// The address space after each linear memory in which every access traps, in bytes.
 const MEMORY_GUARD_BYTES: u64 = 32 << 20;
@@ -28,8 +29,9 @@ const MEMORY_GUARD_BYTES: u64 = 32 << 20;
 /// by default, so at least half of it is left for host calls.
 const WASM_STACK_BYTES: usize = 1 << 20;
 /// The fuel that an instruction uses to grow a memory or a table, even if it fails. Such an
-/// instruction calls the engine and takes half a microsecond (measured). If it used one unit like
-/// other instructions, a loop of them would exceed the limit of wall time before the limit of fuel.
+/// instruction calls the engine, which takes half a microsecond (measured). If it used one unit
+/// like other instructions, a loop of them would exceed the limit of wall time before the limit of
+/// fuel.
 const GROW_FUEL: u8 = 250;
 /// The fuel that an instruction uses to copy, fill or initialize memory or tables, in addition to
 /// one unit for each byte. Such instructions call the engine, like those that grow a memory.
@@ -37,8 +39,8 @@ const BULK_FUEL: u8 = 20;
 /// The maximum number of frames in a backtrace.
 const BACKTRACE_FRAMES_MAX: NonZeroUsize = NonZeroUsize::new(32).expect("not zero");
 
-/// A part of the name of every cache folder. It must be changed if a change of this program leads
-/// to other code for the same upload.
+/// A part of the name of every cache folder. It must be changed together with any change of this
+/// program that leads to other code for the same upload.
 const BUILD: &str = concat!("lantern-plugin ", env!("CARGO_PKG_VERSION"), " build 1");
 
 /// Creates the engine. The host and the compiling child must use the same settings, so both call
@@ -51,8 +53,8 @@ pub(crate) fn new() -> wasmtime::Result<Engine> {
     config
         .strategy(Strategy::Cranelift)
         .cranelift_opt_level(OptLevel::Speed)
-        // Guests would not become faster by inlining, because the compilers of their languages have
-        // already inlined functions. It would also double the time to compile a plugin.
+        // Inlining would double the time to compile a plugin. It would not make guests faster,
+        // because the compilers of their languages have already inlined functions.
         .compiler_inlining(Inlining::No)
         .wasm_component_model(true)
         // Calls run on the caller's thread and stack.
@@ -68,8 +70,8 @@ pub(crate) fn new() -> wasmtime::Result<Engine> {
         .memory_init_cow(true);
     // With these settings, floating-point results are the same on every machine.
     config.cranelift_nan_canonicalization(true).relaxed_simd_deterministic(true);
-    // Each feature of WebAssembly gives attackers more possibilities. So features that no supported
-    // language needs are off.
+    // Features that no supported language needs are off, because each feature of WebAssembly gives
+    // attackers more possibilities.
     config
         .wasm_relaxed_simd(false)
         .wasm_simd(true)
@@ -126,7 +128,7 @@ pub(crate) fn id(engine: &Engine) -> String {
 }
 
 /// Starts a thread that advances the engine's epoch as long as the engine exists. The epoch is a
-/// counter with which wasmtime interrupts calls that take too long.
+/// counter that wasmtime uses to interrupt calls that take too long.
 ///
 /// # Errors
 /// Fails if the system cannot create a thread.

@@ -285,8 +285,8 @@ pub enum LoadError {
 }
 
 impl LoadError {
-    /// Returns whether the same plugin may load later, because the machine lacks a resource or is
-    /// busy. All other errors are caused by the plugin or by a limit.
+    /// Returns whether the same plugin may load later: the machine lacks a resource or is busy. The
+    /// plugin or a limit causes all other errors.
     #[must_use]
     pub fn may_pass(&self) -> bool {
         matches!(

@@ -30,8 +30,8 @@ pub struct PluginHost {
     bare: Linker<GuestState>,
     /// Links plugins that use the contract and WASI.
     with_wasi: Linker<GuestState>,
-    /// The code that is loaded, by upload. While the code of an upload is compiled, its entry is
-    /// locked. So if the same upload is loaded several times at once, it is compiled only once.
+    /// The loaded code, by upload. An entry is locked while its upload is compiled. So if the same
+    /// upload is loaded several times at once, it is compiled only once.
     slots: Mutex<HashMap<UploadHash, Arc<SharedCode>>>,
 }
 
@@ -73,9 +73,9 @@ impl PluginHost {
         })
     }
 
-    /// Loads a plugin from `bytes`, which are a component or a core module that an SDK has built.
-    /// Passes `parameters` to its `setup`. The call blocks while the code is compiled, for as long
-    /// as the limits allow.
+    /// Loads a plugin from `bytes`, a component or a core module that an SDK has built. Passes
+    /// `parameters` to its `setup`. The call blocks while the code is compiled, at most for the
+    /// time that the limits allow.
     ///
     /// # Errors
     /// Returns a [`LoadError`] with the reason and what to do.
@@ -83,8 +83,8 @@ impl PluginHost {
         self.load_with(bytes, parameters, None)
     }
 
-    /// Loads a plugin like [`PluginHost::load`]. If the plugin is an interpreter, `source` is the
-    /// source code that it runs.
+    /// Loads a plugin like [`PluginHost::load`]. `source` is the source code that the plugin runs
+    /// if it is an interpreter.
     ///
     /// # Errors
     /// Returns the errors of [`PluginHost::load`], and [`LoadError::SourceRefused`] if the
@@ -124,8 +124,8 @@ impl PluginHost {
     }
 
     /// Compiles the interpreter of `language` and stores its code in the cache. Other compilations
-    /// do not wait for it. Returns whether the interpreter was compiled. It is not compiled if this
-    /// host does not have it, if the cache already has its code, or if there is no cache.
+    /// do not wait for it. Returns `false` if nothing was compiled: this host does not have the
+    /// interpreter, the cache already has its code, or there is no cache.
     ///
     /// # Errors
     /// Returns the errors of [`PluginHost::load`].
@@ -141,21 +141,21 @@ impl PluginHost {
         Ok(self.compiled() > before)
     }
 
-    /// Ends all compilations, and refuses uploads that must be compiled from now on. A server calls
-    /// this when it stops.
+    /// Ends all compilations. From now on, uploads that must be compiled are refused. A server
+    /// calls this when it stops.
     pub fn stop_compiling(&self) {
         self.compilers.stop();
     }
 
-    /// Returns the number of uploads that were compiled since the start. It does not include
-    /// uploads whose code was already in use or in the cache.
+    /// Returns the number of uploads that were compiled since the start. Uploads whose code was
+    /// already in use or in the cache are not counted.
     #[must_use]
     pub fn compiled(&self) -> u64 {
         self.compilers.started()
     }
 
-    /// Returns the linked code of an upload. It is the code in use, the code in the cache or, if
-    /// there is neither, code that is compiled now.
+    /// Returns the linked code of an upload: code that is already in use, otherwise code from the
+    /// cache. If there is neither, it compiles the upload.
     fn linked(&self, bytes: &[u8], order: CompileOrder) -> Result<Arc<Linked>, LoadError> {
         let sha = Sha256::digest(bytes).into();
         let slot = self.slot(sha);

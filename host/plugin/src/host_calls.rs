@@ -46,8 +46,8 @@ impl tables::Host for GuestState {
         reverse: bool,
     ) -> Result<Vec<types::Row>> {
         let rows_max = self.limits.scan_rows_max;
-        // One row more than allowed is requested. It shows whether the result has exactly the
-        // allowed size or is too large.
+        // One row more than allowed is requested. It shows whether the result is larger than
+        // allowed.
         let ask = limit.min(rows_max.saturating_add(1));
         let host = self.call("tables.scan", start.len() + end.len())?;
         let rows = host.scan(TableId(table), &start, &end, ask, reverse).map_err(CallEnd::from)?;
@@ -237,7 +237,7 @@ struct Keys {
 impl Keys {
     fn check(call: &str, raw: types::ColumnResult) -> Result<Self, CallEnd> {
         let column = column(call, "keys", raw)?;
-        // All bytes are checked at once first. Then each end is checked to be between two
+        // All bytes are checked together first. Then each end is checked to be between two
         // characters.
         let text = std::str::from_utf8(column.bytes()).map_err(|error| {
             CallEnd::Guest(format!(

@@ -224,8 +224,8 @@ struct RunningInstance {
     /// The times of the events in a batch, as integers.
     times: Vec<i64>,
     watermarks: Vec<i64>,
-    /// Whether a call has failed. If so, the content of the guest's memory is unknown and the
-    /// instance must not be used.
+    /// Whether a call has failed. If so, the content of the guest's memory is unknown, and the
+    /// instance must not be used again.
     over: bool,
 }
 
@@ -333,10 +333,11 @@ impl RunningInstance {
     }
 }
 
-/// Returns the watermark that makes the timers of `batch` due, in microseconds; [`Timestamp::MIN`]
-/// if there are no timers. A guest must not see a watermark while it applies events: a batch may
-/// span several ticks, so the watermark at its beginning depends on how events were divided into
-/// batches.
+/// Returns the watermark at which the timers of `batch` are due, in microseconds;
+/// [`Timestamp::MIN`] if there are no timers.
+///
+/// A guest must not see a watermark while it applies events. A batch may span several ticks, so the
+/// watermark at its beginning depends on how events were divided into batches.
 fn watermark_of(batch: &Batch) -> i64 {
     if batch.timers.is_empty() { Timestamp::MIN.0 } else { batch.watermark.0 }
 }

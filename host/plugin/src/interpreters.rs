@@ -10,7 +10,7 @@ use lantern_core::VersionSource;
 use crate::LoadError;
 
 /// The folders in which interpreters can be, relative to the folder of the program. The first one
-/// that exists is used. Installed packages use the second one.
+/// that exists is used. The second one is for installed packages.
 const FOLDERS: [&str; 2] = ["interpreters", "../share/lantern/interpreters"];
 /// The maximum length of the name of a source file, in bytes.
 const NAME_BYTES_MAX: usize = 128;

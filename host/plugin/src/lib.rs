@@ -7,8 +7,8 @@
 //! [`lantern_core::Plugin`].
 //!
 //! Only this crate depends on wasmtime. It does not decide what happens to events, and stores no
-//! state of projections. If a guest fails, the host never panics. The limits that can lead to a
-//! parked event (fuel, memory, sizes) have the same effect on every machine.
+//! state of projections. The failure of a guest never makes the host panic. The limits that can
+//! lead to a parked event (fuel, memory, sizes) have the same effect on every machine.
 
 mod bindings;
 mod cache;

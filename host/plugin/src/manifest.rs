@@ -7,11 +7,11 @@ use lantern_core::{
 
 use crate::bindings::v0_2::lantern::projection::types;
 
-/// Converts `manifest` and checks it.
+/// Converts `manifest` and checks it. No option is defined yet, so every option in a manifest is an
+/// error.
 ///
 /// # Errors
-/// Returns [`ManifestError`] for the rule that is broken. No option is defined yet, so every option
-/// in a manifest is an error.
+/// Returns [`ManifestError`] for the rule that is broken.
 pub(crate) fn convert(manifest: types::Manifest) -> Result<Manifest, ManifestError> {
     if let Some((name, _)) = manifest.options.first() {
         return Err(ManifestError::Option(name.clone()));

@@ -66,8 +66,8 @@ fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     })
 }
 
-/// Converts a core module to the component that its metadata describes. If a module has no metadata
-/// but exports the functions of the contract, it gets the metadata of the contract.
+/// Converts a core module to the component that its metadata describes. If it has no metadata but
+/// exports the functions of the contract, it gets the metadata of the contract.
 fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     let described = check_module(module)?;
     let wrap_error =
@@ -84,8 +84,8 @@ fn wrap(module: &[u8]) -> Result<Vec<u8>, LoadError> {
     })?
 }
 
-/// Checks whether a core module can be converted to a component, as far as the reason is simple to
-/// explain. Returns whether the module has metadata.
+/// Checks a core module for problems that have a simple explanation and would prevent its
+/// conversion to a component. Returns whether the module has metadata.
 fn check_module(module: &[u8]) -> Result<bool, LoadError> {
     let invalid = |error: wasmparser::BinaryReaderError| LoadError::Invalid {
         reason: reason(&error.to_string()),
@@ -127,8 +127,8 @@ fn check_module(module: &[u8]) -> Result<bool, LoadError> {
     }
 }
 
-/// Returns the probable reason why a module imports from `module`, if components cannot have such
-/// an import.
+/// Returns the probable reason why a core module imports from `module`, if components cannot have
+/// such an import. Otherwise `None`.
 fn foreign_to_components(module: &str) -> Option<&'static str> {
     match module {
         "wasi_snapshot_preview1" | "wasi_unstable" => {
@@ -145,7 +145,7 @@ fn foreign_to_components(module: &str) -> Option<&'static str> {
 
 fn validate(component: &[u8]) -> Result<(), LoadError> {
     // All features are allowed here, because this validation only ensures that the next steps can
-    // decode the input. The engine validates it again, with only the enabled features.
+    // decode the input. The engine later validates it with only the enabled features.
     wasmparser::Validator::new_with_features(wasmparser::WasmFeatures::all())
         .validate_all(component)
         .map(|_| ())

@@ -1,10 +1,12 @@
-//! Makes a component of a core module that imports WASI preview 1, as the compiler of Go
-//! writes it. The component contains an implementation of these functions ([`ADAPTER`]) that
-//! reaches nothing outside of the component. So it imports only the contract, and the host
-//! needs to know nothing about WASI preview 1.
+//! Converts a core module that imports WASI preview 1 to a component. The compiler of Go writes
+//! such modules.
 //!
-//! This happens on the developer's machine, not at an upload: what a version does must not
-//! depend on the host that runs it.
+//! The component contains an implementation of these imports ([`ADAPTER`]) that reaches nothing
+//! outside of the component. So the component imports only the contract, and the host needs no code
+//! for WASI preview 1.
+//!
+//! The conversion takes place on the developer's machine and not at an upload, because the
+//! behaviour of a version must not depend on the host that runs it.
 
 use std::sync::LazyLock;
 
@@ -35,10 +37,9 @@ static DESCRIBED_ADAPTER: LazyLock<Vec<u8>> = LazyLock::new(|| {
     adapter
 });
 
-/// Makes a component of a core module that has the exports of the contract and may import
-/// WASI preview 1. The functions of WASI have constant results: no files, no arguments, a
-/// clock that is always at 1970, the same random bytes at each call. Output goes to the
-/// plugin's log.
+/// Converts a core module to a component. The module has the exports of the contract and may import
+/// WASI preview 1. The functions of WASI have constant results: no files, no arguments, a clock
+/// that is always at 1970, and the same random bytes at each call. Output goes to the plugin's log.
 ///
 /// # Errors
 /// Returns [`LoadError::Wrap`] if `module` lacks the exports of the contract, or imports something

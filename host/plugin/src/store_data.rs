@@ -1,5 +1,5 @@
 //! Defines the data that the engine stores with an instance: the host that executes the instance's
-//! calls, the resources that the instance has used so far, and its memory.
+//! calls, what the instance has used so far, and its memory.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,7 +10,7 @@ use thiserror::Error;
 use crate::PluginLimits;
 use crate::wasi::Wasi;
 
-/// The fuel that one host call uses, because it takes about as long as this many WebAssembly
+/// The fuel that one host call uses. A host call takes about as long as this many WebAssembly
 /// instructions.
 pub(crate) const HOST_CALL_FUEL: u64 = 200;
 
@@ -37,9 +37,10 @@ impl From<HostError> for CallEnd {
     }
 }
 
-/// Counts the fuel that the host's work uses during a call. It has the same limit as the guest's
-/// fuel but is counted separately, because the engine does not allow the guest's fuel to be changed
-/// during a call. All code that uses fuel has a handle to this counter, on the thread of the call.
+/// Counts the fuel that the host's work uses during a call. Its limit is the same as that of the
+/// guest's fuel. It is counted separately, because the engine does not allow the guest's fuel to be
+/// changed during a call. All code that uses fuel has a handle to this counter, on the thread of
+/// the call.
 #[derive(Debug, Default)]
 pub(crate) struct HostFuel {
     used: AtomicU64,
@@ -112,7 +113,7 @@ impl GuestState {
         }
     }
 
-    /// Ends a call. Logs what the guest wrote with WASI. Returns the host, and the fuel that the
+    /// Ends a call: logs what the guest wrote with WASI, and returns the host and the fuel that the
     /// host's work has used.
     pub(crate) fn end(&mut self) -> (Option<Box<dyn Host>>, u64) {
         if let Some(output) = self.wasi.as_mut().map(|wasi| wasi.take_output()) {
@@ -128,8 +129,8 @@ impl GuestState {
         (self.host.take(), self.host_fuel.used())
     }
 
-    /// Begins the host call `what`, in which the guest passes `bytes` bytes: subtracts its fuel and
-    /// returns the host.
+    /// Begins the host call `what`, in which the guest passes `bytes` bytes. Subtracts the fuel of
+    /// the call and returns the host.
     pub(crate) fn call(&mut self, what: &str, bytes: usize) -> Result<&mut dyn Host, CallEnd> {
         self.charge(HOST_CALL_FUEL, bytes)?;
         self.host(what)
@@ -151,8 +152,8 @@ impl GuestState {
         self.host_fuel.charge(fuel, bytes)
     }
 
-    /// Passes a log message on, and cuts it if it is too long. If the messages of a call exceed
-    /// their limit together, a single note replaces this message and all further ones.
+    /// Passes a log message on, and cuts it if it is too long. If all messages of a call together
+    /// exceed their limit, one note replaces this message and all further ones.
     pub(crate) fn log(
         &mut self,
         cause: Option<Cause>,
@@ -205,15 +206,15 @@ pub(crate) struct MemoryMeter {
     core_instances_max: usize,
     memories_max: usize,
     tables_max: usize,
-    /// The sizes of the last growth (memory and tables). They are subtracted again if the growth
-    /// fails.
+    /// The sizes of the last growth (memory and tables). If the growth fails, they are subtracted
+    /// again.
     pending: (usize, usize),
     /// Whether the last growth exceeded the maximum that the memory itself declares.
     past_maximum: bool,
     /// The last request of this call that was refused, as text.
     pub(crate) refused: Option<String>,
-    /// What the machine could not provide in this call although the limits allow it. The call then
-    /// fails with a fault of the host, and no event is parked.
+    /// A resource that the machine could not provide in this call although the limits allow it. The
+    /// call then fails with a fault of the host, and no event is parked.
     pub(crate) shortage: Option<String>,
 }
 

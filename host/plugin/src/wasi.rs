@@ -1,8 +1,11 @@
-//! Implements WASI 0.2 for languages that need it, with deterministic results. The clock shows the
-//! watermark while timers fire, and 1970 while events are applied. Random numbers have a fixed
-//! seed, and waiting takes no time. There are no arguments, environment variables or files. What
-//! the guest writes to standard output is logged. There are no interfaces to the outside, such as
-//! sockets and HTTP.
+//! Implements WASI 0.2 for languages that need it, with deterministic results:
+//!
+//! * The clock shows the watermark while timers fire, and 1970 while events are applied. Waiting
+//!   takes no time.
+//! * Random numbers have a fixed seed.
+//! * There are no arguments, environment variables or files.
+//! * Output to standard output and standard error is logged.
+//! * There are no interfaces to the outside, such as sockets and HTTP.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -47,7 +50,7 @@ const SEED: u64 = 0x6C61_6E74_6572_6E21;
 const RANDOM_BYTES_MAX: u64 = 1 << 20;
 /// The maximum number of bytes that one write to standard output accepts.
 const WRITE_BYTES_MAX: usize = 64 << 10;
-/// The fuel that a wait or a write to standard output uses. A write also uses one unit for each
+/// The fuel that a wait or a write to standard output uses; a write also uses one unit for each
 /// byte. Both are expensive in the WASI library: a write of 4 KiB takes more than a microsecond.
 const STREAM_FUEL: u64 = 2_000;
 /// The maximum number of resources, such as streams, that an instance may have.
@@ -144,8 +147,8 @@ impl HasData for WasiIo {
 struct GuestClock {
     /// The time of day, in microseconds since 1970.
     wall_us: u64,
-    /// The monotonic time, in nanoseconds. It begins at 1 and increases by one each time it is
-    /// read. Go treats 0 as a broken clock, and a loop that waits for time to pass must end.
+    /// The monotonic time, in nanoseconds. It begins at 1, because Go treats 0 as a broken clock.
+    /// Each read increases it by one, so that a loop which waits for time to pass ends.
     monotonic_ns: u64,
 }
 
@@ -175,8 +178,7 @@ impl clocks::monotonic_clock::Host for Wasi {
         Ok(1)
     }
 
-    /// Sets the clock to the end of the wait at once, because nothing else can happen during the
-    /// wait.
+    /// Sets the clock to the end of the wait at once. Nothing else can happen during the wait.
     fn subscribe_instant(&mut self, when: u64) -> wasmtime::Result<Resource<DynPollable>> {
         self.fuel.charge(STREAM_FUEL, 0)?;
         self.clock.monotonic_ns = self.clock.monotonic_ns.max(when);

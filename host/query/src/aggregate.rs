@@ -25,7 +25,7 @@ pub(crate) struct Aggregate {
 }
 
 /// What an accumulator computes: a function of a field. Aggregates with equal specifications share
-/// one accumulator: `p50(ms)` and `p95(ms)` need only one sketch.
+/// one accumulator. For example, `p50(ms)` and `p95(ms)` need only one sketch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct AccumulatorSpec {
     pub(crate) function: Function,
@@ -51,7 +51,7 @@ pub(crate) enum Function {
 const FUNCTIONS: &str =
     "`count`, `sum`, `avg`, `min`, `max`, `first`, `last`, `distinct` and `p1` to `p99`";
 
-/// Reads the aggregates that a query requests, and adds the accumulators that they need to
+/// Reads the aggregates that a query requests. Adds the accumulators that they need to
 /// `accumulators`.
 pub(crate) fn plan(
     fields: &[FieldSpec],
@@ -197,8 +197,8 @@ impl Accumulator {
         }
     }
 
-    /// Adds a row to the accumulator. `time` is the row's value in the query's time field, or 0 if
-    /// the query has none.
+    /// Adds a row to the accumulator. `time` is the row's time in the query's time field; 0 if the
+    /// query has no such field.
     #[inline]
     pub(crate) fn add(
         &mut self,
@@ -257,9 +257,9 @@ pub(crate) fn text_bytes(value: &FieldValue<'_>) -> usize {
     if let FieldValue::Text(text) = value { text.len() } else { 0 }
 }
 
-/// Returns whether `candidate` replaces `known`, the value that the accumulator has. Rows are read
-/// in key order. So if several rows have the same time, the function `first` returns the value of
-/// the first of them in key order, and `last` that of the last.
+/// Returns whether `candidate` replaces `known`, the current value of the accumulator. Rows are
+/// read in key order. Among rows with the same time, `first` therefore returns the value of the
+/// first one in key order, and `last` that of the last one.
 fn replaces(
     function: Function,
     known: Option<&FieldValue<'_>>,
@@ -276,7 +276,7 @@ fn replaces(
     }
 }
 
-/// Returns 0 for -0, and any other value unchanged. The two are equal, so a result must not depend
+/// Returns 0 for -0, and any other value unchanged. 0 and -0 are equal, so a result must not depend
 /// on which of them is read first.
 pub(crate) fn positive_zero(value: FieldValue<'_>) -> FieldValue<'_> {
     match value {
@@ -299,8 +299,8 @@ fn add_distinct(sketch: &mut Distinct, spec: AccumulatorSpec, field: usize, row:
             Ok(value) => sketch.add_integer(value),
             Err(_) => sketch.add(&value.to_string()),
         },
-        // Adding 0 turns -0 into 0, and the text is the same for 1.0 and 1. So equal numbers are
-        // counted once.
+        // Equal numbers must be counted once: adding 0 turns -0 into 0, and 1.0 and 1 have the same
+        // text.
         Some(FieldValue::Number(value)) => sketch.add(&(value + 0.0).to_string()),
         Some(FieldValue::Boolean(value)) => sketch.add(if value { "true" } else { "false" }),
         Some(FieldValue::Timestamp(time)) => sketch.add_integer(time),

@@ -1,8 +1,8 @@
 //! Computes buckets of time: the start of the bucket that contains a time, in a time zone.
 //!
 //! Buckets follow the clock of the time zone: days begin at midnight, weeks on Monday. So a day on
-//! which the clock changes has 23 or 25 hours. The first bucket of several units begins at
-//! 1970-01-01T00:00, and the first bucket of several weeks on the Monday before that day.
+//! which the clock changes has 23 or 25 hours. Buckets of several units are counted from
+//! 1970-01-01T00:00, and buckets of several weeks from the Monday before that day.
 //!
 //! If the clock is put back, it may show the start of a bucket twice. A bucket begins each time, so
 //! an hour that occurs twice has two buckets. If the clock skips the start of a bucket, the bucket
@@ -66,8 +66,8 @@ impl BucketLength {
         }
     }
 
-    /// Returns the start of the bucket that follows the one that starts at `start`, as the clock
-    /// shows it.
+    /// Returns the start of the bucket after the bucket that starts at `start`. Both are times as
+    /// the clock shows them.
     fn after(self, start: i64) -> i64 {
         match self {
             Self::Micros { length, .. } => start + length,
@@ -161,8 +161,8 @@ impl Zone {
     /// Returns the start of the bucket after the one that starts at `start`.
     pub(crate) fn next_bucket(&mut self, length: BucketLength, start: i64) -> i64 {
         let mut period = self.period(start);
-        // `start` is rounded down first. If the clock skips the start of a bucket, the bucket
-        // starts later than the clock shows.
+        // `start` is rounded down first: if the clock skips the start of a bucket, the bucket
+        // starts later than its regular start.
         let next = length.after(length.floor(start + period.offset_us));
         loop {
             let end = next - period.offset_us;
@@ -177,8 +177,8 @@ impl Zone {
         }
     }
 
-    /// Parses a time. It is a time in RFC 3339, or a date with or without a time of day as the
-    /// zone's clock shows it.
+    /// Parses a time: RFC 3339, or a date with or without a time of day. A date means the time that
+    /// the zone's clock shows.
     pub(crate) fn parse(&self, text: &str) -> Option<i64> {
         if let Some(time) = parse_rfc3339(text) {
             return Some(time.0);

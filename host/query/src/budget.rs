@@ -26,8 +26,8 @@ impl Cancel {
     }
 }
 
-/// The limits of one query, and what it has used so far. The time of the query is counted from the
-/// creation of the budget.
+/// The limits of one query, and how much of them it has used so far. The time of the query is
+/// counted from the creation of the budget.
 #[derive(Debug)]
 pub struct Budget<'c> {
     config: &'c QueryConfig,

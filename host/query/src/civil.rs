@@ -5,8 +5,8 @@ pub(crate) const SECOND_US: i64 = 1_000_000;
 pub(crate) const DAY_US: i64 = 86_400 * SECOND_US;
 
 /// Returns the year, month and day that is `days` days after 1970-01-01, in the proleptic Gregorian
-/// calendar. The calculation counts years from March, so that the leap day is the last day of a
-/// year. This is the inverse of [`days_since_1970`](lantern_core::days_since_1970).
+/// calendar. The calculation counts years from March, so the leap day is the last day of a year.
+/// This is the inverse of [`days_since_1970`](lantern_core::days_since_1970).
 pub(crate) fn date_of(days: i64) -> (i64, i64, i64) {
     let shifted = days + 719_468;
     let era = shifted.div_euclid(146_097);

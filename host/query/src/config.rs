@@ -4,8 +4,8 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// Section `query` of `lantern.toml`: filters, orders by a field and roll-ups of tables.
-/// Reads by key, prefix and range alone are not queries.
+/// Section `query` of `lantern.toml`, for filters, orders by a field and roll-ups of tables. Reads
+/// by key, prefix and range alone are not queries.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct QueryConfig {
@@ -14,22 +14,22 @@ pub struct QueryConfig {
     pub threads: usize,
     /// The number of queries that wait until another one ends; more get 503. Default 64.
     pub waiting_max: usize,
-    /// The most rows that a query reads, also those that its filter leaves out. Default
-    /// 10,000,000.
+    /// The maximum number of rows that a query reads, including rows that its filter leaves out.
+    /// Default 10,000,000.
     pub rows_scanned_max: u64,
     /// The most groups of a roll-up, filled ones included. Default 100,000.
     pub groups_max: usize,
     /// The most memory of a query for its groups or rows, in bytes. Default 64 MiB.
     pub memory_bytes_max: usize,
-    /// The longest time that a query runs, in milliseconds; waiting for another query
-    /// does not count. Default 10,000.
+    /// The maximum time that a query runs, in milliseconds. The wait for other queries is not
+    /// counted. Default 10,000.
     pub run_ms_max: u64,
-    /// Exports (`export=1`) that run at a time; more get 503. Each runs on a thread of its
-    /// own. Default 4.
+    /// The maximum number of exports (`export=1`) that run at a time; further ones get 503. Each
+    /// runs on a thread of its own. Default 4.
     pub exports_max: usize,
-    /// The longest time of an export, in milliseconds. Until an export ends, the disk space
-    /// of rows that are overwritten in the meantime is not reused. An export that is not
-    /// complete by then ends with an error. Default 300,000.
+    /// The maximum time of an export, in milliseconds. An export that is not complete by then ends
+    /// with an error. The limit exists because an export keeps the disk space of overwritten rows
+    /// in use until it ends. Default 300,000.
     pub export_ms_max: u64,
     /// The most sets of labels of an answer with `format=prometheus`. Default 10,000.
     pub prometheus_rows_max: usize,

@@ -1,9 +1,9 @@
-//! Exact sums of doubles. A sum is rounded once, when it is read. So it does not depend on the
-//! order of the values, and a value that was added can be subtracted again.
+//! Computes exact sums of doubles. A sum is rounded once, when it is read. So it does not depend on
+//! the order of the values, and a value that was added can be subtracted again.
 //!
-//! Each finite double is a whole number of units of 2^-1074. The sum of these numbers is kept
-//! in limbs of 32 bits. A limb has 64 bits and a sign, so carries need to be passed on only
-//! rarely.
+//! Each finite double is a whole number of units of 2^-1074. The sum of these numbers is kept in
+//! limbs (digits) of 32 bits. A limb is stored in 64 bits with a sign, so carries must be passed on
+//! only rarely.
 
 /// The exponent of the unit.
 const UNIT: i32 = -1074;
@@ -71,8 +71,8 @@ impl ExactSum {
         }
     }
 
-    /// The double that is nearest to the sum; if two are, the even one. Infinite if the sum is
-    /// larger than any double.
+    /// Returns the double that is nearest to the sum. If two are equally near, it is the even one.
+    /// If the sum is larger than any double, it is infinite.
     pub(crate) fn value(&self) -> f64 {
         let mut limbs = self.limbs.clone();
         carry(&mut limbs);
@@ -97,7 +97,7 @@ impl ExactSum {
     }
 }
 
-/// Passes carries on, so that all limbs but the last are from 0 to 2^32 - 1. The last is
+/// Passes carries on. Afterwards all limbs except the last are from 0 to 2^32 - 1. The last one is
 /// negative if the number is.
 fn carry(limbs: &mut Vec<i64>) {
     let mut carried = 0;

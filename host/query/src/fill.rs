@@ -8,9 +8,9 @@ use crate::plan::{Fill, RollUp};
 use crate::{Budget, QueryError};
 
 /// Adds the buckets without rows to `rows`, for each combination of values in the fields of `by`.
-/// The first bucket is the one that contains `start`, and the last one begins before `end`. If
-/// `start` or `end` is not given, the first or the last bucket with rows takes its place. `rows`
-/// may be in any order.
+/// The first bucket is the one that contains `start`, and the last one begins before `end`. Without
+/// `start` or `end`, the first or the last bucket with rows takes its place. `rows` may be in any
+/// order.
 pub(crate) fn fill(
     roll_up: &RollUp,
     zone: &mut Zone,

@@ -21,9 +21,9 @@ impl<'r> RowAt<'r> {
 }
 
 impl Accumulator {
-    /// Follows the change of a row of the group from `before` to `after`; `None` means that
-    /// the row is not in the group. Returns `false` if the result is not known without the
-    /// other rows of the group.
+    /// Updates the accumulator for a row of the group that changed from `before` to `after`; `None`
+    /// means that the row is not in the group. Returns `false` if the new result depends on other
+    /// rows of the group and must be computed from all of them.
     pub(crate) fn follow(
         &mut self,
         spec: AccumulatorSpec,

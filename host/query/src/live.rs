@@ -1,10 +1,9 @@
-//! Roll-ups that follow the changes of a table. Their groups always equal those that a query
-//! of the same rows returns.
+//! Keeps roll-ups up to date with the changes of a table. Their groups always equal those that a
+//! query of the same rows returns.
 //!
-//! A change takes a row out of its group and adds it to the group where it belongs now. Counts
-//! and sums are exact, so they follow every change. Other aggregates follow as long as the
-//! change proves what the new result is; otherwise the group is *stale* until the rows are
-//! read again.
+//! A change removes a row from its group and adds it to the group where it belongs now. Counts and
+//! sums are exact, so each change updates them. Each other aggregate is updated too, if the change
+//! alone decides the new result. Otherwise the group is *stale* until the rows are read again.
 
 use std::collections::BTreeMap;
 
@@ -124,8 +123,8 @@ struct LiveGroups {
     groups: GroupsByKey,
     /// The number of stale groups.
     stale: usize,
-    /// The groups that changed since the last `publish`: the bytes of the key, and the key in
-    /// the feed.
+    /// The groups that changed since the last `publish`. Each has the bytes of its key, and its key
+    /// in the feed.
     touched: BTreeMap<Box<[u8]>, String>,
     /// The groups as of the last `publish`, as rows by their keys.
     published: BTreeMap<String, Vec<u8>>,

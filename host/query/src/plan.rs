@@ -29,9 +29,8 @@ pub struct Plan {
 /// The order of the result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Order {
-    /// The index of the column by which the result is ordered. It is a field or, in a roll-up, a
-    /// column of the roll-up. With `None`, rows are ordered by key, and groups by bucket and then
-    /// by the fields of `by`.
+    /// The index of the column that orders the result: a field or, in a roll-up, a column of the
+    /// roll-up. `None` orders rows by key, and groups by bucket and then by the fields of `by`.
     pub(crate) column: Option<usize>,
     pub(crate) descending: bool,
 }

@@ -7,8 +7,8 @@ use crate::civil::write_time;
 use crate::group_value::GroupValue;
 
 impl Plan {
-    /// Appends a group as a JSON object with a member for each column. The start of the bucket has
-    /// the offset of the query's time zone; other times are in UTC.
+    /// Appends a group as a JSON object with a member for each column. The start of a bucket is
+    /// written with the offset of the query's time zone; other times are in UTC.
     pub fn write_group(&self, group: &[GroupValue], out: &mut Vec<u8>) {
         out.push(b'{');
         for (index, (column, value)) in self.columns().iter().zip(group).enumerate() {

@@ -52,8 +52,8 @@ pub enum ConditionRequest {
 /// An aggregate that a query requests.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AggregateRequest {
-    /// The name of the column in the result. If it is `None`, the name consists of the function and
-    /// the field: `sum_cents`.
+    /// The name of the column in the result. With `None`, it is composed of the function and the
+    /// field: `sum_cents`.
     pub name: Option<String>,
     /// The name of the function.
     pub function: String,

@@ -43,8 +43,8 @@ pub(crate) struct Group {
 }
 
 impl Plan {
-    /// Groups those rows of `source` that are within `range` and match the filter, and returns a
-    /// page of the groups. The page begins after the group `after`.
+    /// Groups the rows of `source` that are within `range` and match the filter, and returns a page
+    /// of the groups. The page begins after the group `after`.
     ///
     /// # Errors
     /// Returns [`QueryError`] if the query ends without a result.

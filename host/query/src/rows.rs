@@ -40,9 +40,9 @@ pub struct PageSize {
 }
 
 impl Plan {
-    /// Returns a page of those rows of `source` that are within `range` and match the filter. The
-    /// page begins after the row `after`. If rows are in key order, `after` is not used, and
-    /// `range` must begin after that row.
+    /// Returns a page of the rows of `source` that are within `range` and match the filter. In the
+    /// order of a field, the page begins after the row `after`. In key order, `after` is not used;
+    /// `range` must begin after that row instead.
     ///
     /// # Errors
     /// Returns [`QueryError`] if the query ends without a result.
@@ -129,9 +129,8 @@ impl Plan {
         Ok(page)
     }
 
-    /// Passes the rows of `source` that are within `range` and match the filter to `take`, in
-    /// key order and with the chosen fields, until `take` returns `false`. Needs the memory of
-    /// one row.
+    /// Passes rows of `source` to `take` until it returns `false`: the rows that are within `range`
+    /// and match the filter, in key order and with the chosen fields. Needs the memory of one row.
     ///
     /// # Errors
     /// [`QueryError`].
@@ -211,8 +210,8 @@ impl Order {
     }
 }
 
-/// Collects the rows that come first in an order. All rows are passed to it, but at most twice
-/// `limit` rows are in memory.
+/// Collects the rows that come first in an order. It receives all rows, but keeps at most twice
+/// `limit` rows in memory.
 struct FirstRows {
     order: Order,
     limit: usize,

@@ -142,7 +142,7 @@ fn an_arrow_stream_has_the_values_and_types_of_the_rows() {
                 })
                 .collect();
             // The buffers are in this order: validity bits, starts and bytes of the key; validity
-            // bits and values of the integer; then those of the number and of the text.
+            // bits and values of the integer; then the same for the number and for the text.
             let bit = |bits: &[u8], at: usize| bits.is_empty() || bits[at / 8] >> (at % 8) & 1 == 1;
             let long = |bytes: &[u8], at: usize| {
                 i64::from_le_bytes(bytes[at * 8..][..8].try_into().unwrap())

@@ -1,6 +1,6 @@
-//! Tests the limits of a query: it ends with an error at each limit, and the error names the
-//! setting. It also ends when it is cancelled. A query that cannot run is refused with an error
-//! that names the parameter and says what to do.
+//! Tests the limits of a query. At each limit the query ends with an error that names the setting.
+//! It also ends when it is cancelled. A query that cannot run is refused with an error that names
+//! the parameter and says what to do.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 use lantern_core::{FieldKind, FieldSpec, FieldValue, KeyRange, RowSource, StoreError, TableSpec};
@@ -9,7 +9,7 @@ use lantern_query::{
     QueryRequest,
 };
 
-/// A source of `count` rows, which are created while they are read. The time of row `i` is `i`
+/// A source of `count` rows, which are generated while they are read. The time of row `i` is `i`
 /// minutes after 2026-03-01.
 struct Generated(u32);
 

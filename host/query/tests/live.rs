@@ -1,5 +1,5 @@
-//! A live roll-up always has the groups that a query of the same rows returns: after random
-//! changes of rows, for random roll-ups. Prints its seed.
+//! Checks live roll-ups: after random changes of rows, a roll-up always has the groups that a query
+//! of the same rows returns. The roll-ups are random too. Prints its seed.
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod rows;

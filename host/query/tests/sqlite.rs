@@ -250,8 +250,8 @@ fn aggregate(rng: &mut Rng, by: &[&str], bucketed: bool) -> (AggregateRequest, S
     };
     let any = FIELDS[rng.usize(0..FIELDS.len())].0;
     let number = ["n", "small", "x"][rng.usize(0..3)];
-    // A condition that selects the rows of the same group. It is used where SQLite has no function
-    // for the aggregate.
+    // A condition that selects the rows of the same group. It is needed for aggregates for which
+    // SQLite has no function.
     let mut group: Vec<String> = by.iter().map(|field| format!("g.{field} is f.{field}")).collect();
     if bucketed {
         group.push("g.bucket = f.bucket".into());
@@ -313,8 +313,8 @@ fn roll_ups_are_those_of_sqlite() {
         });
         let mut fields: Vec<&str> = FIELDS.map(|(name, _)| name).into();
         rng.shuffle(&mut fields);
-        // The column of the bucket has the name of the time field, so this field is not a column of
-        // its own.
+        // The column of the bucket has the name of the time field, so this field cannot be a column
+        // of its own.
         fields.retain(|field| *field != "at" || bucket.is_none());
         let by: Vec<&str> = fields.into_iter().take(rng.usize(0..3)).collect();
         let (mut aggregates, mut columns) =
@@ -351,8 +351,8 @@ fn roll_ups_are_those_of_sqlite() {
             columns.join(","),
             order.join(","),
         );
-        // `count(*)` is not compared. It is there because SQLite then groups rows even if there is
-        // no other aggregate.
+        // `count(*)` is not compared. It is there because it makes SQLite group rows even if there
+        // is no other aggregate.
         let expected = answers(&db, &sql, columns.len());
         let mut request = QueryRequest {
             conditions,

@@ -9,8 +9,8 @@ use redb::{Database, Durability, TransactionError, WriteTransaction};
 
 use crate::catch_panic;
 
-/// An open database. When redb closes a file it writes to the file, and panics on some damaged
-/// files. Dropping an [`OpenFile`] catches such a panic, so that the thread survives.
+/// An open database. When redb closes a file, it writes to the file, and panics on some damaged
+/// files. Dropping an [`OpenFile`] catches such a panic, so the thread continues.
 #[derive(Debug)]
 pub struct OpenFile(Option<Database>);
 
@@ -43,8 +43,8 @@ impl Drop for OpenFile {
     }
 }
 
-/// Begins a transaction whose commit survives power loss. With `quick_repair`, redb can open the
-/// file after a crash without reading the whole file; commits then take a little longer.
+/// Begins a transaction whose commit survives power loss. With `quick_repair`, redb need not read
+/// the whole file to open it after a crash, but commits take a little longer.
 ///
 /// # Errors
 /// Returns the error of redb.
@@ -64,9 +64,9 @@ pub fn begin_durable_write(
     Ok(transaction)
 }
 
-/// Drops the operating system's cached pages of `file`, on Linux. After a failed sync these pages
-/// can contain data that never reached the disk but is marked as written. Without these pages the
-/// file is read from the disk, and redb finds the last complete commit by its checksums.
+/// Drops the operating system's cached pages of `file`, on Linux. After a failed sync, these pages
+/// can contain data that is marked as written but never reached the disk. Without them, the file is
+/// read from the disk, and redb finds the last complete commit by its checksums.
 ///
 /// # Errors
 /// Returns the error of the operating system.

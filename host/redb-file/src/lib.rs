@@ -1,6 +1,9 @@
-//! Implements what the log and the store do in the same way with redb files: they catch redb's
-//! panics, write so that a commit survives power loss, open a file again after a disk error, and
-//! read a file without changing it.
+//! Implements what the log and the store do in the same way with redb files:
+//!
+//! * They catch redb's panics.
+//! * They write so that a commit survives power loss.
+//! * They open a file again after a disk error.
+//! * They read a file without changing it.
 //!
 //! This crate knows no table, and does not decide what happens after an error.
 

@@ -13,12 +13,12 @@ pub struct RedbPanic {
     pub message: String,
 }
 
-/// Runs `task` on a redb file, and catches panics. redb panics on some damaged files, and
-/// such a panic must not end the calling thread.
+/// Runs `task` on a redb file, and catches panics. redb panics on some damaged files, and such a
+/// panic must not end the calling thread.
 ///
 /// # Errors
-/// Returns [`RedbPanic`] if `task` panicked. The caller must not use the transaction or the file
-/// any more, because the panic may have left their state in memory half changed.
+/// Returns [`RedbPanic`] if `task` panicked. The panic may have left the transaction and the file
+/// half changed in memory. So the caller must not use them any more.
 pub fn catch_panic<R>(task: impl FnOnce() -> R) -> Result<R, RedbPanic> {
     catch_unwind(AssertUnwindSafe(task))
         .map_err(|panic| RedbPanic { message: message(&*panic).to_owned() })

@@ -1,6 +1,6 @@
-//! Reads redb files without changing them. When redb opens or repairs a file, it writes to it; this
-//! module keeps these writes in memory. It is used to check files that may be damaged and may be
-//! the only copy.
+//! Reads redb files without changing them. It is for checks of files that may be damaged and may be
+//! the only copy. redb itself writes to a file when it opens or repairs it; this module keeps such
+//! writes in memory.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -62,7 +62,7 @@ struct ReadOnlyBackend {
 #[derive(Debug)]
 struct PageOverlay {
     len: u64,
-    /// The length of the file's valid bytes. It is less than the file's length if redb has
+    /// The number of valid bytes of the file. It is less than the file's length if redb has
     /// truncated the file since it was opened.
     stored: u64,
     written: BTreeMap<u64, Vec<u8>>,

@@ -14,12 +14,12 @@ use crate::error::{StoreFailure, guarded};
 use crate::file::{CATALOG, DatabaseFile, set_format};
 use crate::read_only_file::check_catalog_on;
 
-/// The size of redb's cache for the catalogue, in bytes. It is small, because the catalogue is
-/// always read completely, and rarely.
+/// The size of redb's cache for the catalogue, in bytes. It is small: the catalogue is read rarely,
+/// and then completely.
 const CACHE_BYTES: usize = 256 << 10;
 
-/// The file `catalog.redb`. Its commits are two-phase, so an incomplete record never counts as
-/// committed after a crash, in whatever order the pages reached the disk.
+/// The file `catalog.redb`. Its commits are two-phase. So after a crash an incomplete record never
+/// counts as committed, in whatever order the pages reached the disk.
 #[derive(Debug)]
 pub struct CatalogFile {
     inner: Mutex<CatalogState>,
@@ -50,8 +50,8 @@ impl CatalogFile {
     pub fn open_on(on: Arc<dyn Disk>, path: impl Into<PathBuf>) -> Result<Self, StoreError> {
         let mut file = DatabaseFile::new(path.into(), CATALOG, CACHE_BYTES, on);
         let db = Some(file.open_or_create()?);
-        // redb does not verify checksums when it reads, and nothing else checks the content of a
-        // record. The file is small, so its checksums are all verified once, here.
+        // The file is small, so all its checksums are verified here, once. redb does not verify
+        // checksums when it reads, and nothing else checks the content of a record.
         check_catalog_on(&*file.disk, &file.path)?;
         Ok(Self { inner: Mutex::new(CatalogState { file, db }) })
     }

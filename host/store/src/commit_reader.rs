@@ -144,8 +144,8 @@ impl CommitReader {
         }
     }
 
-    /// Writes all of `writes` in one transaction on top of this commit, which must be the last
-    /// commit of `db`. Returns the number of bytes of keys and values written.
+    /// Writes all of `writes` in one transaction on top of this commit. This commit must be the
+    /// last one of `db`. Returns the number of bytes of keys and values written.
     pub(crate) fn write(
         &self,
         db: &Database,

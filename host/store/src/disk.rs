@@ -12,8 +12,8 @@ use lantern_redb_file::forget_cached_pages;
 use redb::backends::FileBackend;
 use redb::{BackendError, DatabaseError, StorageBackend};
 
-/// The file system operations that the store needs. The effect of a call is durable only after a
-/// sync of the file or folder that it changes.
+/// The file system operations that the store needs. The effect of an operation is durable only
+/// after a sync of the file or folder that it changes.
 pub trait Disk: Debug + Send + Sync {
     /// Opens the file at `path` for reading and writing. With `uncached`, it first drops
     /// the operating system's cached pages of the file.
@@ -177,15 +177,15 @@ pub(crate) fn unless_missing(done: io::Result<()>) -> io::Result<()> {
 }
 
 /// Returns the number of bytes that a file takes on disk. It can be less than the file's length,
-/// because redb extends its files before it writes to them.
+/// because redb extends a file before it writes to it.
 #[cfg(unix)]
 fn allocated(meta: &fs::Metadata) -> u64 {
     use std::os::unix::fs::MetadataExt;
     meta.blocks() * 512
 }
 
-/// Returns the length of a file. This system does not report the number of bytes that a file takes
-/// on disk.
+/// Returns the length of a file. It stands for the number of bytes that the file takes on disk,
+/// which this system does not report.
 #[cfg(not(unix))]
 fn allocated(meta: &fs::Metadata) -> u64 {
     meta.len()

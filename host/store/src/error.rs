@@ -57,8 +57,8 @@ pub(crate) fn guarded<R, E>(
 where
     E: Into<redb::Error>,
 {
-    // The panic may have left data in memory half changed. It is not used again, because the file
-    // is closed.
+    // The panic may have left data in memory half changed. The file is closed after this error, so
+    // the data is not used again.
     match catch_panic(task) {
         Ok(result) => result.map_err(|e| failure(path, e)),
         Err(panic) => {

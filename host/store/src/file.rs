@@ -20,8 +20,8 @@ use crate::error::{disk, failure, guarded};
 /// The redb table that states the `kind` and `format` of a file. Every file of the store has it.
 const ABOUT: TableDefinition<&str, &str> = TableDefinition::new("lantern");
 
-/// How long the store waits before it tries again to open a file that could not be opened. Calls in
-/// this time get the same error. This limits the cost of a disk that keeps failing.
+/// The minimum time between two tries to open a file that could not be opened. Calls in this time
+/// get the same error. This limits the cost of a disk that keeps failing.
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
 
 /// A kind of file, with the formats that this release reads.
@@ -36,12 +36,12 @@ pub(crate) struct FileKind {
 }
 
 /// The kind of a shard's state. Since format 3, the file contains a random number that identifies
-/// the state, a digest of the decisions about parked events, and the incarnation of the log from
-/// which the state was folded.
+/// the state, a digest of the retries and drops of parked events, and the incarnation of the log
+/// that the state was folded from.
 pub(crate) const STATE: FileKind = FileKind { name: "state", format: 3, earliest: 3 };
 
-/// The kind of the catalogue. Since format 3, a version can have source code. A file of format 2 is
-/// read as it is. It gets format 3 with the first record that has source code.
+/// The kind of the catalogue. Since format 3, a version can have source code. A file of format 2
+/// stays as it is until a record with source code is written; then it gets format 3.
 pub(crate) const CATALOG: FileKind = FileKind { name: "catalog", format: 3, earliest: 2 };
 
 /// A redb file: its path, its kind, how it is opened, and whether the last use failed.

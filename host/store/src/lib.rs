@@ -1,12 +1,15 @@
-//! Stores everything that Lantern keeps on disk except the log: the state of every shard,
-//! the catalogue of projections, and the uploaded plugins. State and catalogue are redb
-//! files.
+//! Stores everything that Lantern keeps on disk except the log: the state of every shard, the
+//! catalogue of projections, and the uploaded plugins. State and catalogue are redb files.
 //!
-//! Invariants: A commit that fails is stored either completely or not at all. A durable commit is
-//! on disk when the call that writes it returns. Every redb file contains its kind and format. A
-//! file that is damaged, foreign or of a later format is refused with an error that names its path.
-//! A name that comes from a user becomes part of a path only after a check. Disk errors are
-//! returned to the caller. Once the disk works again, the store works without a restart.
+//! Invariants:
+//!
+//! * A failed commit is stored either completely or not at all.
+//! * A durable commit is on disk when the call that writes it returns.
+//! * Every redb file contains its kind and format. A file that is damaged, foreign or of a later
+//!   format is refused with an error that names its path.
+//! * A name that comes from a user becomes part of a path only after a check.
+//! * Disk errors are returned to the caller. Once the disk works again, the store works without a
+//!   restart.
 
 mod catalog;
 mod catalog_documents;

@@ -73,8 +73,8 @@ impl<S: CloseIdle> OpenFiles<S> {
         self.open.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Closes a file if the limit of open files is reached. It chooses a file that was not used
-    /// recently or, if all were, any file that is not in use.
+    /// Makes room for another open file: if the limit is reached, closes a file that was not used
+    /// recently. If all were used recently, closes any file that is not in use now.
     pub(crate) fn make_room(&self) {
         if self.count() < self.config.open_files_max {
             return;
@@ -99,8 +99,8 @@ impl<S: CloseIdle> OpenFiles<S> {
         }
     }
 
-    /// Closes files of shards that were not used since the last call, up to a fixed number. Returns
-    /// the number of files closed.
+    /// Closes files of shards that were not used since the last call, a limited number of them.
+    /// Returns how many files it closed.
     pub(crate) fn close_idle(&self) -> usize {
         let shards = self.known();
         let idle = shards.iter().filter(|shard| !shard.take_used());

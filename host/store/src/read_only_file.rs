@@ -29,8 +29,8 @@ pub struct StateChecked {
     pub rows: u64,
     /// The number of parked events.
     pub parked: u64,
-    /// The number of retries and drops of parked events. If the file is lost, they are lost,
-    /// because no other file contains them.
+    /// The number of retries and drops of parked events. No other file contains them, so they are
+    /// lost with this file.
     pub decisions: u64,
 }
 

@@ -1,22 +1,25 @@
-//! Stores rows in large pieces of memory, so that millions of rows do not need one allocation each,
-//! and can be freed together.
+//! Stores rows in large pieces of memory. So millions of rows do not need an allocation each, and
+//! can be freed together.
 
 use std::collections::BTreeMap;
 
 /// Rows begin at multiples of this many bytes.
 const UNIT: usize = 8;
-/// The size of the header of a row, in bytes. The header contains the length of the key (16 bits),
-/// the number of units of [`UNIT`] bytes that are reserved for the row (16 bits; 0 if the row has a
-/// piece of memory of its own), and the length of the value (32 bits), all little-endian.
+/// The size of the header of a row, in bytes. The header contains three little-endian numbers:
+///
+/// * the length of the key (16 bits);
+/// * the number of units of [`UNIT`] bytes that are reserved for the row (16 bits); 0 if the row
+///   has a piece of memory of its own;
+/// * the length of the value (32 bits).
 const HEAD: usize = 8;
-/// The size of the first piece of memory, in bytes. Each further piece is twice as large as the one
-/// before, up to [`PIECE_MOST`].
+/// The size of the first piece of memory, in bytes. Each further piece is twice as large as the
+/// piece before it, up to [`PIECE_MOST`].
 const PIECE_LEAST: usize = 4 << 10;
 /// The maximum size of a piece that several rows share, in bytes. A row of at least a quarter of
 /// this size gets a piece of its own.
 const PIECE_MOST: usize = 1 << 20;
-/// The number of low bits of an address that contain the index of the unit within the piece. The
-/// high bits contain the number of the piece.
+/// The number of low bits of an address that contain the index of the unit within the piece of
+/// memory. The high bits contain the number of the piece.
 const UNIT_BITS: u32 = (PIECE_MOST / UNIT).ilog2();
 
 /// The address of a row in a [`RowArena`].
@@ -30,9 +33,9 @@ pub(crate) struct RowArena {
     /// The index of the piece that is being filled, and the number of bytes used in it.
     filled: Option<(usize, usize)>,
     bytes: usize,
-    /// The addresses of removed rows, whose space can be used again, by the size of the space in
-    /// units. The entry for size 0 contains the addresses of rows that had a piece of their own;
-    /// the memory of these pieces is already freed.
+    /// The addresses of removed rows, by the size of their space in units. New rows use them again.
+    /// The entry for size 0 contains the addresses of rows that had a piece of memory of their own,
+    /// which is already freed.
     free: BTreeMap<u16, Vec<RowAddress>>,
 }
 

@@ -2,8 +2,8 @@
 //! their key. Without the cache, a read must search several runs.
 //!
 //! The cache contains rows as of the last commit. If there is room, it contains all rows of a
-//! table. In this case, a row that is not in the cache does not exist. Otherwise it contains the
-//! rows that were read or written recently.
+//! table: a row that is not in the cache then does not exist. Otherwise it contains the rows that
+//! were read or written recently.
 
 use std::collections::BTreeMap;
 use std::hash::BuildHasher;
@@ -16,8 +16,8 @@ use lantern_core::{ReadValues, TableId};
 
 use crate::row_arena::{RowAddress, RowArena};
 
-/// After `rows / 32` misses the whole table is loaded. Up to then, the misses have taken about as
-/// long as one scan of the whole table.
+/// Decides when the whole table is loaded: after `rows / 32` misses. Up to then, the misses have
+/// taken about as long as one scan of the whole table.
 const READ_BEFORE_ALL: u64 = 32;
 
 /// The memory limit for the row caches of all states together.
@@ -49,12 +49,12 @@ pub(crate) enum RowKnowledge {
     /// The row does not exist.
     Absent,
     /// The cache does not know whether the row exists. If the caller reads the row from the file,
-    /// it can add the row to the cache with this stamp.
+    /// it can use this stamp to add the row to the cache.
     Unknown(CommitStamp),
 }
 
-/// Identifies the commit at which a value was read: the number of commits so far. If there was a
-/// later commit, the value may be outdated.
+/// Identifies the commit at which a value was read: the number of commits until then. After a later
+/// commit the value may be outdated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct CommitStamp(u64);
 
@@ -74,8 +74,8 @@ struct CacheEntries {
     whole: bool,
     /// The number of rows that were read from the file because the cache did not contain them.
     misses: u64,
-    /// Whether the whole table, or one of its rows, did not fit into the cache. If so, the cache
-    /// does not try again to load the whole table.
+    /// Whether the table, or one of its rows, did not fit into the cache. If so, the cache does not
+    /// try again to load the whole table.
     too_large: bool,
 }
 
@@ -86,8 +86,8 @@ struct RowLocation {
     address: RowAddress,
 }
 
-/// Spreads a hash of 32 bits over 64 bits. The hash table chooses the bucket by the low bits, and a
-/// tag by the high bits.
+/// Spreads a hash of 32 bits over 64 bits. The hash table needs both ends: it chooses the bucket by
+/// the low bits, and a tag by the high bits.
 fn spread(hash: u32) -> u64 {
     u64::from(hash).wrapping_mul(0x9E37_79B9_7F4A_7C15)
 }
@@ -109,9 +109,9 @@ impl RowCache {
         }
     }
 
-    /// Sets `values` for those of `keys` that have no value there yet and whose rows are cached.
-    /// Each lookup waits for memory three times. The rows are looked up together, so that the waits
-    /// of several lookups overlap.
+    /// Sets the values of those `keys` that have no value in `values` yet and whose rows are
+    /// cached. Each lookup waits for memory three times. The rows are looked up together, so the
+    /// waits of several lookups overlap.
     pub(crate) fn get_many(&self, table: TableId, keys: &[&[u8]], values: &mut ReadValues) {
         let Some(entries) = self.tables.get(&table) else { return };
         let sought: Vec<(usize, u32)> = keys
@@ -138,8 +138,8 @@ impl RowCache {
     }
 
     /// Adds a row that was read from the file to the cache, unless there was a commit since
-    /// `stamp`. The table has at most `rows_most` rows. Returns whether the whole table should be
-    /// loaded.
+    /// `stamp`. `rows_most` is an upper bound for the number of rows of the table. Returns whether
+    /// the whole table should be loaded.
     pub(crate) fn read(
         &mut self,
         table: TableId,
@@ -188,9 +188,8 @@ impl RowCache {
         self.commits += 1;
     }
 
-    /// Applies `changes`, which the last commit made, to the cached rows of `table`. Returns
-    /// `false` if there was nothing to apply. The rows are looked up together, as in
-    /// [`RowCache::get_many`].
+    /// Applies `changes` of the last commit to the cached rows of `table`. Returns `false` if there
+    /// was nothing to apply. The rows are looked up together, as in [`RowCache::get_many`].
     pub(crate) fn committed<'a>(
         &mut self,
         table: TableId,
@@ -248,8 +247,8 @@ impl CacheEntries {
         self.index.find(spread(hash), same).map(|row| row.address)
     }
 
-    /// Notes that a row could not be cached. After this, the absence of a row in the cache no
-    /// longer proves that the row does not exist.
+    /// Notes that a row could not be cached. After this an absent key no longer proves that the row
+    /// does not exist.
     fn mark_incomplete(&mut self) {
         (self.whole, self.too_large) = (false, true);
     }
@@ -260,8 +259,8 @@ impl CacheEntries {
         self.index.find(spread(hash), |row| row.hash == hash).map(|row| row.address)
     }
 
-    /// Reads `rows` once, so that the processor's cache contains them. The reads overlap, so all of
-    /// them wait about as long for memory as a single read.
+    /// Reads `rows` once, which loads them into the processor's cache. The reads overlap, so all of
+    /// them together wait about as long for memory as a single read.
     fn touch(&self, rows: impl Iterator<Item = RowAddress>) {
         std::hint::black_box(rows.map(|row| self.rows.key(row).len()).sum::<usize>());
     }

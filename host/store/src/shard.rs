@@ -1,10 +1,12 @@
-//! Implements the state of one shard, which is a redb file that is opened when it is used and
-//! closed when it is idle.
+//! Implements the state of one shard. It is a redb file that is opened when it is used and closed
+//! when it is idle.
 //!
-//! A read does not begin a transaction of its own. Each commit creates a [`CommitReader`], which is
-//! a read transaction with its tables opened, and all reads use it until the next commit. The file
-//! can be closed while no reader uses it. It is also closed after a disk error, because redb
-//! refuses all operations after such an error. The next use opens it again.
+//! A read does not begin a transaction of its own. Each commit creates a [`CommitReader`], a read
+//! transaction with its tables opened, and all reads use it until the next commit. The file can be
+//! closed while no reader uses it.
+//!
+//! After a disk error, redb refuses all operations on the file, so the file is closed. The next use
+//! opens it again.
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -29,8 +31,8 @@ pub(crate) struct Shard {
     /// The disk on which the file is; `None` if the state is only in memory.
     disk: Option<Arc<dyn Disk>>,
     writing: CommitOptions,
-    /// Locked by the thread that commits, or that opens or closes the file. `open` changes only
-    /// under this lock.
+    /// The lock of threads that commit, or that open or close the file. `open` changes only under
+    /// this lock.
     writer: Mutex<WriterState>,
     open: RwLock<Option<OpenShard>>,
     /// Whether the shard was used since the last search for idle files.
@@ -186,8 +188,8 @@ impl Shard {
         }
     }
 
-    /// Closes the file after a disk error. It does nothing if, since `reader` was created, there
-    /// was a new commit or the file was opened again.
+    /// Closes the file after a disk error of `reader`. Does nothing if there was a new commit since
+    /// `reader` was created, or if the file was opened again.
     fn fail(&self, reader: &Arc<CommitReader>, why: &StoreError) {
         let mut writer = self.writer.lock();
         let same = self.open.read().as_ref().is_some_and(|open| Arc::ptr_eq(&open.view, reader));
@@ -211,8 +213,8 @@ impl Shard {
         let pinned = || {
             let open = self.open.read();
             let view = open.as_ref().map(|open| Arc::clone(&open.view))?;
-            // The reader is counted while `open` is locked. So no other thread can close the file
-            // in between.
+            // `pins` is increased while `open` is locked, so no other thread can close the file in
+            // between.
             self.pins.fetch_add(1, Ordering::SeqCst);
             Some(view)
         };
@@ -250,7 +252,7 @@ impl Shard {
         Ok(value)
     }
 
-    /// Sets `values` for those of `keys` that have no value there yet, to the rows as of the last
+    /// Looks up the `keys` that have no value in `values` yet, and adds the values as of the last
     /// commit.
     pub(crate) fn get_many(
         &self,
@@ -319,8 +321,8 @@ impl Shard {
         })
     }
 
-    /// Applies the changes of a commit to the row cache. Until it returns, reads can return rows as
-    /// they were before the commit. A caller that must not see such rows has to know the changes
+    /// Applies the changes of a commit to the row cache. Until this returns, reads may return rows
+    /// as they were before the commit. A caller that must not see such rows must have the changes
     /// itself.
     fn follow(&self, writes: &Writes) {
         for (space, changes) in writes {
@@ -375,8 +377,8 @@ impl Shard {
             Ok((bytes, Ok(view))) => {
                 if let Some(open) = &mut *self.open.write() {
                     open.view = Arc::new(view);
-                    // Rows that are read from an older commit must not be added to the cache any
-                    // more.
+                    // From now on, rows that are read from an older commit must not be added to the
+                    // cache.
                     if let Some(rows) = &mut open.rows {
                         rows.get_mut().begin_commit();
                     }
@@ -468,11 +470,11 @@ impl CloseIdle for Shard {
     }
 }
 
-/// The number of changes that are applied to the row cache at a time. A fold in parallel waits
-/// until at most this many changes are applied.
+/// The number of changes that are applied to the row cache at a time. A fold in parallel waits for
+/// at most this many changes.
 const FOLLOWED_AT_ONCE: usize = 256;
 
-/// Returns the error that the file is not open although it was just opened. This cannot happen,
+/// Returns the error that a file is not open although it was just opened. This cannot happen,
 /// because the caller holds the writer's lock.
 fn not_open() -> StoreError {
     StoreError::Io("the file was just opened and is closed again".into())

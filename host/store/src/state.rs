@@ -20,14 +20,14 @@ use crate::shard::Shard;
 use crate::shard_handle::ShardHandle;
 use crate::temporary::TemporaryShard;
 
-/// The maximum length of a projection's key or a version's id that becomes the name of a folder, in
-/// bytes.
+/// The maximum length of a folder name in bytes. Such a name is a projection's key or a version's
+/// id.
 const NAME_BYTES_MAX: usize = 128;
-/// The extension of a folder that is being deleted. The names of other folders contain no dot in
-/// this place.
+/// The extension of the folder of a version's state while it is deleted. Otherwise the names of
+/// such folders contain no dot.
 const REMOVED: &str = "removed";
-/// The folder with the states of single tasks. Its name differs from all keys of projections, which
-/// do not begin with a dot.
+/// The folder with the states of single tasks. Keys of projections do not begin with a dot, so this
+/// name differs from all of them.
 const TEMPORARY: &str = ".temporary";
 
 /// The folder `state`. The file of a shard in it is `<projection
@@ -45,8 +45,8 @@ pub struct StateDir {
 }
 
 impl StateDir {
-    /// Opens the folder, and creates it if it is missing. Deletes temporary states, and the rest of
-    /// removed versions, that were left by a crash.
+    /// Opens the folder, and creates it if it is missing. Deletes what a crash has left: temporary
+    /// states, and parts of removed versions.
     ///
     /// # Errors
     /// Returns [`StoreError`] if the folder cannot be read or written.
@@ -79,9 +79,9 @@ impl StateDir {
         })
     }
 
-    /// Closes files of shards that were not used since the last call, up to a fixed number. Returns
-    /// the number of files closed. Commits also do this from time to time. Call it if there may be
-    /// no commits for a long time.
+    /// Closes files of shards that were not used since the last call, a limited number of them.
+    /// Returns how many files it closed. Commits also do this from time to time. Call it if there
+    /// may be no commits for a long time.
     pub fn close_idle(&self) -> usize {
         self.files.close_idle()
     }
@@ -128,8 +128,8 @@ impl StateDir {
     ) -> Result<PathBuf, StoreError> {
         check_key(projection)?;
         check_name("version", &version.0)?;
-        // Without this check, the version `v-r1` and the first rebuild of `v` would have the same
-        // folder.
+        // Without this check, the version `v-r1` and the first rebuild of the version `v` would
+        // have the same folder.
         let suffix = version.0.rsplit_once("-r").map(|(_, digits)| digits);
         if suffix.is_some_and(|s| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit())) {
             return Err(StoreError::Io(format!(
@@ -201,12 +201,12 @@ fn check_name(what: &str, name: &str) -> Result<(), StoreError> {
     )))
 }
 
-/// Deletes a folder that contains the states of a version. If the folder of the projection is empty
-/// then, it is deleted too.
+/// Deletes a folder with the states of a version. If the projection's folder is empty afterwards,
+/// it is deleted too.
 fn delete_build(on: &dyn Disk, dir: &Path) -> io::Result<()> {
     let aside = dir.with_extension(REMOVED);
-    // The folder is renamed first. Otherwise a crash could leave only some of its files, and these
-    // would look like a complete state.
+    // The folder is renamed before its files are deleted. Otherwise a crash could leave some of the
+    // files, and these would look like a complete state.
     unless_missing(on.rename(dir, &aside))?;
     let Some(parent) = dir.parent() else {
         return Ok(());

@@ -6,7 +6,7 @@ use redb::Database;
 use crate::commit_reader::{CommitOptions, CommitReader, Sync};
 
 /// The commits since the last durable commit. After a disk error, the file contains only the last
-/// durable commit. The store then opens the file again and repeats the later commits.
+/// durable commit. The store then opens the file again and repeats these commits.
 #[derive(Default)]
 pub(crate) struct Unsynced {
     commits: Vec<Writes>,
@@ -20,8 +20,8 @@ impl Unsynced {
         self.commits.is_empty()
     }
 
-    /// Sets the record of the durable commit on top of which the commits are made. It must be
-    /// called before the first of them.
+    /// Sets the record of the durable commit that precedes these commits. It must be called before
+    /// the first of them.
     pub(crate) fn start(&mut self, durable: Option<Vec<u8>>) {
         self.durable = durable;
     }
@@ -53,9 +53,10 @@ impl Unsynced {
         Ok(())
     }
 
-    /// Compares these commits with a file whose record is `record`. Returns the index of the first
-    /// commit that the file does not contain. Returns `None` if the file has a later commit, which
-    /// is durable although it returned an error. That commit contains all of these commits.
+    /// Returns the index of the first commit that a file with the record `record` does not contain.
+    ///
+    /// `None` means that the file has a later commit, which contains all of these. That commit has
+    /// returned an error, but is durable nevertheless.
     fn lacking(&self, record: Option<&[u8]>) -> Option<usize> {
         if record == self.durable.as_deref() {
             return Some(0);

@@ -75,8 +75,8 @@ pub struct Subscribe {
     /// The last `tok` that the client received for this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
-    /// Members that this release does not know. A server refuses them: if it ignored
-    /// them, it would send other rows than the client asked for.
+    /// Members that this release does not know. A server refuses a message with such members: if it
+    /// ignored them, it would send other rows than the client asked for.
     #[serde(flatten)]
     #[cfg_attr(feature = "schema", schemars(skip))]
     pub unknown: Map<String, Value>,
@@ -87,8 +87,8 @@ pub struct Subscribe {
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct RollUp {
-    /// The timestamp field to which `start`, `end` and `bucket` refer. May be left out if
-    /// the table has one such field.
+    /// The timestamp field to which `start`, `end` and `bucket` refer. If the table has only one
+    /// such field, it may be left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
     /// Rows at or after this time.
@@ -103,8 +103,8 @@ pub struct RollUp {
     /// The fields by which rows are grouped.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub by: Vec<String>,
-    /// The aggregates of each group by the names of their columns: `{"n": ["count"],
-    /// "revenue": ["sum", "cents"]}`.
+    /// The aggregates of each group, by the names of their columns: `{"n": ["count"], "revenue":
+    /// ["sum", "cents"]}`.
     #[serde(skip_serializing_if = "Aggregates::is_empty")]
     #[cfg_attr(feature = "schema", schemars(with = "BTreeMap<String, Vec<String>>"))]
     pub agg: Aggregates,
@@ -116,8 +116,8 @@ pub struct RollUp {
     pub tz: Option<String>,
 }
 
-/// A roll-up that is read from an object. Serde alone would also accept an array of the values of
-/// its members.
+/// A roll-up that must be an object. Serde alone would also accept an array of the values of its
+/// members.
 struct RollUpObject(RollUp);
 
 impl<'de> Deserialize<'de> for RollUpObject {
@@ -157,8 +157,8 @@ pub struct BadSubscribe {
 type RawMembers = BTreeMap<String, Box<RawValue>>;
 
 impl Subscribe {
-    /// Finds out why `text`, which is not a [`ClientMessage`], cannot be read. `None` if it
-    /// is not a `sub` with an `id`.
+    /// Finds out why `text` is not a valid [`ClientMessage`]. `None` if it is not a `sub` with an
+    /// `id`.
     #[must_use]
     pub fn diagnose(text: &str) -> Option<BadSubscribe> {
         let members: RawMembers = serde_json::from_str(text).ok()?;
@@ -223,12 +223,11 @@ fn read<T: serde::de::DeserializeOwned>(
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
-    /// The newest state: changes of one key are merged if they come faster than they
-    /// can be sent.
+    /// The newest state. If changes of one key come faster than they can be sent, they are merged.
     #[default]
     State,
-    /// Every change separately. A reader that is too slow is disconnected, and
-    /// continues where it stopped.
+    /// Every change separately. If a reader is too slow, it is disconnected; it then continues
+    /// where it stopped.
     Changes,
 }
 

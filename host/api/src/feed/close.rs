@@ -1,6 +1,6 @@
-//! Lists the codes with which the server closes a session. A code below 4500 means that the client
-//! must not reconnect with the same request. A code from 4500 on means that it should reconnect
-//! after a random pause.
+//! Lists the codes with which the server closes a session. After a code below 4500, the client must
+//! not repeat the same request. After a code from 4500 on, it should reconnect after a random
+//! pause.
 
 /// The client does not follow the WebSocket protocol (RFC 6455, section 7.4.1).
 pub const PROTOCOL: u16 = 1002;
@@ -16,8 +16,8 @@ pub const UNAUTHORIZED: u16 = 4401;
 pub const FORBIDDEN: u16 = 4403;
 /// A message of the client is larger than the limit.
 pub const TOO_LARGE: u16 = 4413;
-/// There are too many sessions. Unlike with other codes below 4500, a client may repeat the same
-/// request, but only after a long pause.
+/// There are too many sessions. After this code, unlike after others below 4500, a client may
+/// repeat the same request, but only after a long pause.
 pub const TOO_MANY: u16 = 4429;
 /// The server failed.
 pub const ERROR: u16 = 4500;

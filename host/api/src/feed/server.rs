@@ -66,8 +66,8 @@ pub struct Subscribed {
     pub ch: u64,
     /// The fields of the rows, in order.
     pub fields: Vec<Field>,
-    /// Whether the token was accepted. If so, the client keeps its rows; otherwise a
-    /// snapshot follows.
+    /// Whether the token was accepted. If so, the client keeps its rows; if not, a snapshot
+    /// follows.
     pub resumed: bool,
     /// Only if resumed: the commit of the client's rows, which the next frame continues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,8 +95,7 @@ pub struct Field {
 pub struct Snapshot {
     /// The channel.
     pub ch: u64,
-    /// Identifies one history of the table; commits of different epochs cannot be
-    /// compared.
+    /// Identifies one history of the table. Commits of different epochs cannot be compared.
     pub epoch: String,
     /// The commit of the rows; the same in all parts.
     pub commit: u64,
@@ -105,8 +104,8 @@ pub struct Snapshot {
     pub rows: BTreeMap<String, RawJson>,
     /// Whether another part follows.
     pub more: bool,
-    /// Only in the last part: for each partition the next offset that the rows do not
-    /// contain yet.
+    /// The next offset of each partition: the first offset that the rows do not contain. Only in
+    /// the last part.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "schema", schemars(with = "Offsets"))]
     pub offsets: BTreeMap<u32, u64>,
@@ -130,15 +129,14 @@ pub struct Delta {
     pub up: BTreeMap<String, RawJson>,
     /// Keys that were deleted.
     pub del: Vec<String>,
-    /// Whether another part with the same `from` and `to` follows; missing in the last
-    /// part.
+    /// Whether another part with the same `from` and `to` follows. Missing in the last part.
     #[serde(default, skip_serializing_if = "is_false")]
     pub more: bool,
     /// Whether several commits were merged; missing if not. Only in the last part.
     #[serde(default, skip_serializing_if = "is_false")]
     pub merged: bool,
-    /// Only in the last part: for each partition the next offset that the rows do not
-    /// contain yet.
+    /// The next offset of each partition: the first offset that the rows do not contain. Only in
+    /// the last part.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "schema", schemars(with = "Offsets"))]
     pub offsets: BTreeMap<u32, u64>,
@@ -234,9 +232,9 @@ impl ResetReason {
 pub struct Refused {
     /// The subscription's `id`.
     pub id: u64,
-    /// A stable identifier: `no_such_table`, `not_active`, `unavailable`,
-    /// `not_supported`, `too_large`, `id_in_use`, `too_many_subs`, or the code of the HTTP
-    /// API: `LAN-0426`, `LAN-0427` or `LAN-0428`.
+    /// A stable identifier: `no_such_table`, `not_active`, `unavailable`, `not_supported`,
+    /// `too_large`, `id_in_use` or `too_many_subs`. It can also be a code of the HTTP API:
+    /// `LAN-0426`, `LAN-0427` or `LAN-0428`.
     pub code: Cow<'static, str>,
     /// A sentence for people.
     pub msg: String,
@@ -258,8 +256,7 @@ pub struct Ended {
     pub id: u64,
     /// A sentence for people; `unsubscribed` after `unsub`.
     pub why: String,
-    /// If the query is the reason, the code of the HTTP API: `LAN-0426`, `LAN-0427` or
-    /// `LAN-0428`.
+    /// The code of the HTTP API if the query is the reason: `LAN-0426`, `LAN-0427` or `LAN-0428`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Cow<'static, str>>,
 }
@@ -284,8 +281,8 @@ impl ServerMessage {
         serde_json::to_string(self).expect("strings and numbers always encode")
     }
 
-    /// Reads the text of a frame. Returns `None` if this release does not know the kind of the
-    /// message, so that a client can ignore it. Unknown members are ignored too.
+    /// Reads the text of a frame. If this release does not know the kind of the message, it returns
+    /// `None`, and a client can ignore the message. Unknown members are ignored too.
     ///
     /// # Errors
     /// Fails if the text is not a message of the protocol.
@@ -315,8 +312,8 @@ fn kind(text: &str) -> Result<Cow<'_, str>, serde_json::Error> {
         t: Cow<'a, str>,
     }
 
-    // The server writes `t` first. If it is first, the rows that follow are not read here, and so
-    // are read only once.
+    // The server writes `t` first. In such a message, the rows are not read here to find the kind,
+    // but only once, later.
     let first = text.strip_prefix("{\"t\":\"").and_then(|rest| rest.split_once('"'));
     match first {
         Some((kind, _)) if !kind.contains('\\') => Ok(Cow::Borrowed(kind)),

@@ -1,11 +1,13 @@
 //! Decides how new events are divided into chunks. This is done in memory, before anything is
 //! written.
 //!
-//! Appends that are smaller than a chunk leave small chunks at the end of a partition. These are
-//! called its *run*. When the run and the new events together fill a chunk, the transaction that
-//! appends the new events replaces the chunks of the run by full chunks, with the same events at
-//! the same offsets. So each event is written about twice at most, even if appends are small, and
-//! nothing is merged in the background.
+//! Appends that are smaller than a chunk leave small chunks at the end of a partition, which are
+//! called its *run*. If the run and the new events together fill a chunk, both are merged: the
+//! transaction that appends the new events replaces the run by full chunks, with the same events at
+//! the same offsets.
+//!
+//! So each event is written about twice at most, even if appends are small, and nothing is merged
+//! in the background.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -19,13 +21,14 @@ use super::LogConfig;
 use super::chunk_meta::{ChunkMeta, PartitionRow};
 use super::codec::{Encoded, Encoder, ToEncode};
 
-/// The maximum number of small chunks at the end of a partition. If there are more, they are merged
-/// even if they do not fill a chunk, so that readers do not have to read many small chunks.
+/// The maximum number of small chunks at the end of a partition. At this number, the next append
+/// merges them even if they do not fill a chunk, because readers should not have to read many small
+/// chunks.
 pub(crate) const RUN_CHUNKS_MAX: usize = 256;
 /// The maximum number of distinct types in one [`Events`].
 pub(crate) const TYPES_MAX: usize = u16::MAX as usize;
-/// The maximum number of event types of a partition that are counted by name. Events of all
-/// other types are counted together under the empty name.
+/// The maximum number of event types of a partition that are counted by name. Events of further
+/// types are counted together under the empty name.
 const TYPES_COUNTED_MAX: usize = 1_000;
 /// The maximum number of uncompressed bytes in a chunk, as a multiple of the target size of a
 /// chunk. It limits chunks of events that compress very well.
@@ -59,8 +62,8 @@ pub(crate) struct AppendPlan {
     pub(crate) row: PartitionRow,
     /// The new counts of those event types whose count changes.
     pub(crate) types: BTreeMap<String, u64>,
-    /// The number of chunks at the end of `written` that are small and therefore become part of the
-    /// run.
+    /// The number of small chunks at the end of `written`. They become part of the run, which is
+    /// the small chunks at the end of the partition.
     open: usize,
     /// Whether the run ends here. If so, its chunks are never merged.
     ends_run: bool,
@@ -83,8 +86,8 @@ impl PartitionState {
         Self { partition, row, types, run, ratio: CompressionRatio::default() }
     }
 
-    /// Plans how `fresh` is appended. `fresh` is not empty. It has several elements only if one
-    /// [`Events`] cannot hold all event types.
+    /// Plans how the events `fresh` are appended. The list is not empty. It has several elements
+    /// only if one [`Events`] cannot hold all event types.
     pub(crate) fn plan(
         &mut self,
         partition_index: usize,
@@ -137,8 +140,8 @@ impl PartitionState {
         plan
     }
 
-    /// Applies a plan that was committed to the state in memory. If chunks were replaced, it
-    /// returns the offset of the first of them.
+    /// Applies a committed plan to the state in memory. If the plan has replaced chunks, it returns
+    /// the offset of the first one.
     pub(crate) fn committed(&mut self, plan: AppendPlan) -> Option<Offset> {
         let replaced_from = plan.absorbs.then(|| self.run[0].first);
         if plan.absorbs || plan.ends_run || plan.open == 0 {
@@ -242,7 +245,8 @@ impl PartitionState {
     }
 
     /// Returns the latest append time before the chunk that begins at `first`. If that chunk
-    /// replaces the run, the first chunk of the run contains this time.
+    /// replaces the run (the small chunks at the end of the partition), the first chunk of the run
+    /// contains this time.
     fn appended_so_far(&self, first: Offset, plan: &AppendPlan) -> Timestamp {
         match (plan.written.last(), self.run.first()) {
             (Some(written), _) => written.meta.appended_max_so_far,
@@ -317,9 +321,9 @@ struct StampedEvents {
     appended: Vec<Timestamp>,
 }
 
-/// Returns the append time for events that arrive at `now`. If the clock was set back a little,
-/// this was a correction, and append times do not go back. If the clock was set back further, it
-/// was wrong before, and append times go back with it.
+/// Returns the append time for events that arrive at `now`. Append times do not go back if the
+/// clock was set back a little, which is a correction. If it was set back further, it was wrong
+/// before, and append times go back with it.
 fn append_time(now: Timestamp, row: &PartitionRow) -> Timestamp {
     let back_us = row.appended_last.0.saturating_sub(now.0);
     if (1..=CLOCK_BACK_MAX_US).contains(&back_us) { row.appended_last } else { now }
@@ -336,8 +340,8 @@ fn appended_at(row: &PartitionRow, now: Timestamp) -> PartitionRow {
     row
 }
 
-/// Divides events into ranges so that each range except the last has about `target` bytes or
-/// `events_max` events.
+/// Divides events into ranges. Each range except the last has about `target` bytes or `events_max`
+/// events.
 fn pieces(events: &Events, target: usize, events_max: usize) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
     let mut start = 0;
@@ -387,9 +391,9 @@ struct CompressionRatio {
 }
 
 impl CompressionRatio {
-    /// Returns the number of uncompressed bytes that a chunk should have so that its encoded size
-    /// is just below the target size. A chunk above the target size could take twice the space,
-    /// because the file rounds the size of large values up to powers of two.
+    /// Returns the number of uncompressed bytes for a chunk whose encoded size should be just below
+    /// the target size. A chunk above the target size could take twice the space, because the file
+    /// rounds the size of large values up to powers of two.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few megabytes")]
     fn target(&self, config: &LogConfig) -> usize {
         let aim = f64::from(config.chunk_bytes);

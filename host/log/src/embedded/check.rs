@@ -19,8 +19,8 @@ const PLACES_MAX: usize = 1_000;
 pub struct LogDamage {
     /// The partition in which the damage is; `None` if it does not belong to a partition.
     pub partition: Option<PartitionId>,
-    /// The offsets that cannot be read: the first of them, and the first one after them. `None` if
-    /// no event is lost.
+    /// The range of offsets that cannot be read: its first offset, and the first offset after it.
+    /// `None` if no event is lost.
     pub offsets: Option<(Offset, Offset)>,
     /// What is damaged in the file.
     pub what: String,
@@ -177,7 +177,7 @@ fn count_types(events: &Events, listed: bool, counts: &mut BTreeMap<String, u64>
     }
 }
 
-/// Reads one partition from its start to its end, and checks that no offset is missing and that the
+/// Reads one partition from its start to its end. Checks that no offset is missing, and that the
 /// index, the chunks and the record of the partition agree.
 fn partition(
     transaction: &ReadTransaction,

@@ -1,5 +1,5 @@
-//! Implements a cache of decoded chunks, which all readers share. The chunks that were not used for
-//! the longest time are evicted.
+//! Implements a cache of decoded chunks, which all readers share. If the cache is full, the chunks
+//! that were not used for the longest time are evicted.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +7,9 @@ use std::sync::Arc;
 use lantern_core::{Chunk, Offset, PartitionId};
 use parking_lot::{Mutex, MutexGuard};
 
-/// The maximum number of chunks that are decoded at the same time, each under a lock. Two readers
-/// of the same chunk use the same lock, so they never both decode it.
+/// The number of locks under which chunks are decoded, and so the maximum number of chunks that are
+/// decoded at the same time. Readers of the same chunk use the same lock, so they do not decode it
+/// twice.
 const DECODERS: usize = 64;
 
 type Key = (PartitionId, Offset);
@@ -59,9 +60,8 @@ impl ChunkCache {
         Some(chunk)
     }
 
-    /// Locks the decoding of the chunk that begins at `first`. After this call the caller must look
-    /// for the chunk in the cache again, because another reader may have decoded it in the
-    /// meantime.
+    /// Locks the decoding of the chunk that begins at `first`. Another reader may have decoded the
+    /// chunk while this call waited, so the caller must look for it in the cache again.
     pub(crate) fn decoding(&self, partition: PartitionId, first: Offset) -> MutexGuard<'_, ()> {
         let mixed = first.0.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ u64::from(partition.0);
         self.decoding[usize::try_from(mixed >> 58).expect("six bits")].lock()

@@ -1,6 +1,9 @@
-//! Defines the small records that the file contains in addition to the chunks: an index entry for
-//! each chunk, from which readers learn whether they can skip it; a record for each partition; and
-//! the identities of the newest events. Each of them has a checksum.
+//! Defines the small records that the file contains in addition to the chunks. Each of them has a
+//! checksum:
+//!
+//! * an index entry for each chunk, which tells readers whether they can skip the chunk;
+//! * a record for each partition;
+//! * the identities of the newest events.
 
 use lantern_core::{Identity, Offset, PartitionBounds, PartitionId, Timestamp, TypeFilter};
 
@@ -26,12 +29,12 @@ pub(crate) struct ChunkMeta {
     pub(crate) appended_max: Timestamp,
     /// The highest event time in the chunk.
     pub(crate) time_max: Timestamp,
-    /// The latest append time in the partition up to the end of this chunk, including deleted
-    /// chunks. It never decreases from one chunk to the next, so a binary search finds the chunk
-    /// for a time.
+    /// The latest append time of all events in the partition up to the end of this chunk, also of
+    /// deleted ones. It never decreases from one chunk to the next, so a binary search finds the
+    /// chunk for a time.
     pub(crate) appended_max_so_far: Timestamp,
-    /// The event types in the chunk with their numbers of events; `None` if there are too many
-    /// types to list.
+    /// The event types in the chunk, each with the number of its events. `None` if there are too
+    /// many types to list.
     pub(crate) types: Option<Vec<(String, u32)>>,
 }
 

@@ -1,8 +1,10 @@
-//! Encodes and decodes chunks. An encoded chunk is a header with a checksum, followed by the events
-//! in columns, compressed together. Decoding detects damage. The checksum covers all bytes after
-//! the first eight, which are a fixed mark and the checksum itself. Because the checksum covers the
-//! partition and the first offset, decoding detects not only changed bits and missing bytes, but
-//! also a chunk that is stored under the key of another chunk.
+//! Encodes and decodes chunks. An encoded chunk is a header with a checksum, and the events in
+//! columns, compressed together.
+//!
+//! Decoding detects damage. The checksum covers all bytes after the first eight, which are a fixed
+//! mark and the checksum itself. These bytes include the partition and the first offset. So
+//! decoding detects changed bits and missing bytes, and also a chunk that is stored under the key
+//! of another chunk.
 //!
 //! The layout is as follows. Numbers are little-endian, and `LNC2` means format 2.
 //!
@@ -19,12 +21,21 @@
 //! | 8 | highest event time |
 //! | … | body: types, times, append times, eight columns |
 //!
-//! The types consist of their number (16 bits); each name as a length (16 bits, or `FFFF` and 32
-//! bits) and bytes; the number of bytes of an index (one byte: 0, 1 or 2); and for each event the
-//! index of its type. Times and append times each consist of the lowest time (64 bits); a unit in
-//! µs (32 bits); the number of bytes of a difference (one byte); and for each event the difference
-//! from the lowest time in this unit. A column consists of a byte for its kind, and of what
-//! [`ColumnEncoding`] describes.
+//! The types consist of:
+//!
+//! * the number of types (16 bits);
+//! * each name, as a length (16 bits, or `FFFF` and 32 bits) and bytes;
+//! * the number of bytes of an index (one byte: 0, 1 or 2);
+//! * for each event, the index of its type.
+//!
+//! Times, and also append times, consist of:
+//!
+//! * the lowest time (64 bits);
+//! * a unit in µs (32 bits);
+//! * the number of bytes of a difference (one byte);
+//! * for each event, the difference from the lowest time in this unit.
+//!
+//! A column consists of a byte for its kind, and of what [`ColumnEncoding`] describes.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -37,9 +48,10 @@ use super::{CHUNK_EVENTS_LIMIT, Compression};
 
 const MARK: [u8; 4] = *b"LNC2";
 const HEADER_BYTES: usize = 56;
-/// The maximum number of bytes that the header of a chunk may state for its body. It is also the
-/// limit for the total size to which columns of the kinds [`ColumnEncoding::Constant`] and
-/// [`ColumnEncoding::Fixed`] expand. Chunks that a log writes are far smaller.
+/// The maximum number of bytes that the header of a chunk may state for its body. Columns of the
+/// kinds [`ColumnEncoding::Constant`] and [`ColumnEncoding::Fixed`] are shorter than their values;
+/// the same limit applies to the total size of these values. Chunks that a log writes are far
+/// smaller.
 const BODY_BYTES_MAX: u32 = 1 << 30;
 /// The maximum size of a buffer that a thread keeps for the next body, in bytes.
 const BODY_BYTES_KEPT: usize = 4 << 20;
@@ -55,8 +67,8 @@ enum ColumnEncoding {
     Constant = 1,
     /// All values have the same length. The length (32 bits) and the bytes of all values follow.
     Fixed = 2,
-    /// The values differ in length. The length of each (8 bits), the number of bytes in total (32
-    /// bits) and the bytes follow.
+    /// The values differ in length. Three parts follow: the length of each value (8 bits), the
+    /// number of bytes in total (32 bits), and the bytes.
     Lengths8 = 3,
     /// The same as `Lengths8`, but each length has 16 bits.
     Lengths16 = 4,
@@ -227,8 +239,8 @@ fn unpacked(
     unpack: impl FnOnce(&mut [u8]) -> Option<usize>,
 ) -> Option<(Events, Vec<Timestamp>)> {
     thread_local! {
-        // The buffer is used again for each chunk, because memory that is new to the process costs
-        // more than decompressing into it.
+        // The same buffer is used for each chunk. Memory that is new to the process costs more than
+        // decompressing into it.
         static BODY: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
     }
     let mut body = BODY.take();
@@ -328,9 +340,9 @@ fn decode_types(reader: &mut Reader<'_>, count: usize) -> Option<(Vec<String>, V
     Some((names, types))
 }
 
-/// Stores times as differences from the lowest time. The unit is the largest one that divides all
-/// differences, and a difference takes as few bytes as possible. Returns the lowest and the highest
-/// time.
+/// Stores times as differences from the lowest time, and returns the lowest and the highest time.
+/// The unit is the largest one that divides all differences, and a difference takes as few bytes as
+/// possible.
 fn encode_times(body: &mut Vec<u8>, times: &[Timestamp]) -> (Timestamp, Timestamp) {
     let low = times.iter().map(|t| t.0).min().unwrap_or_default();
     let high = times.iter().map(|t| t.0).max().unwrap_or_default();

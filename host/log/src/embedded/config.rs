@@ -20,13 +20,13 @@ const CHUNK_BYTES: std::ops::RangeInclusive<u32> = 4_096..=8 * 1024 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogConfig {
-    /// The number of partitions, 1 to 1,024. It cannot be changed once the log exists.
-    /// With more than one partition several cores can fold one projection, but then the
-    /// order of events is kept only within a subject.
+    /// The number of partitions, 1 to 1,024. It cannot be changed once the log exists. With more
+    /// than one partition, several cores can fold one projection, but the order of events is kept
+    /// only within a subject.
     ///
     /// An event's partition is the 64-bit FNV-1a hash of its `subject`, finished by
-    /// xor-shift-multiply, modulo the number of partitions. If the subject is empty, the
-    /// hash is of `source`, a zero byte and `id`.
+    /// xor-shift-multiply, modulo the number of partitions. If the subject is empty, `source`, a
+    /// zero byte and `id` are hashed instead.
     pub partitions: u32,
     /// The target size of an encoded chunk in bytes, 4 KiB to 8 MiB. The file rounds
     /// large values up to powers of two, so choose a size just below one. The default is
@@ -37,35 +37,34 @@ pub struct LogConfig {
     /// How new chunks are compressed. Existing chunks keep their compression and stay
     /// readable.
     pub compression: Compression,
-    /// The size of the deduplication window: the number of newest events in which
-    /// duplicates are recognized by tenant, `source` and `id`. Duplicates are not
-    /// appended. 0 turns it off. It takes about 40 bytes of memory and 20 bytes of disk
-    /// per event.
+    /// The size of the deduplication window: the number of newest events in which duplicates are
+    /// recognized by tenant, `source` and `id`. Duplicates are not appended. The window takes about
+    /// 40 bytes of memory and 20 bytes of disk per event. 0 turns it off.
     pub dedup_window_events: u32,
-    /// Events that were appended longer ago than this, in seconds, are deleted, a chunk
-    /// at a time. Not set: events are kept forever.
+    /// The age at which events are deleted, in seconds since they were appended. They are deleted a
+    /// chunk at a time. Not set: events are kept forever.
     pub retention_age_seconds: Option<u64>,
-    /// If the chunks take more bytes on disk than this, the oldest are deleted. The
-    /// newest chunk of a partition is kept. The file does not shrink, but its free space
-    /// is used again. Not set: no limit.
+    /// The maximum size of all chunks on disk, in bytes. If they take more, the oldest chunks are
+    /// deleted, except the newest chunk of each partition. The file does not shrink, but its free
+    /// space is used again. Not set: no limit.
     pub retention_bytes: Option<u64>,
-    /// The bytes of events that may wait to become durable. An append that exceeds it is
-    /// refused at once. The sender can send it again later. A single append that is
-    /// larger than this is always refused.
+    /// The maximum size of the events that wait to become durable, in bytes. An append that exceeds
+    /// it is refused at once; the sender can send it again later. A single append that is larger
+    /// than this is always refused.
     pub queue_bytes: usize,
-    /// Memory for decoded chunks, in bytes. All readers share it, so that each chunk is
-    /// decoded once even if many projections follow the log. 0 turns it off.
+    /// Memory for decoded chunks, in bytes. All readers share it, so each chunk is decoded once
+    /// even if many projections follow the log. 0 turns it off.
     pub cache_bytes: usize,
     /// Memory for pages of the file, in bytes.
     pub page_cache_bytes: usize,
-    /// Appends are refused while the disk has fewer bytes free than this, so that there
-    /// is always room to open the file again and to delete old events.
+    /// The free space that appends leave on the disk, in bytes. If less is free, appends are
+    /// refused. This space is needed to open the file again and to delete old events.
     pub disk_reserve_bytes: u64,
-    /// While the chunks take at most this many bytes, each commit also stores a list of the
-    /// free pages of the file. The log then opens at once after a crash. If the chunks take
-    /// more, there is no list, and the whole file is read after a crash, which takes about a
-    /// second per gigabyte. The list takes about 64 KiB per gigabyte of the file. In an empty
-    /// log, commits of a single event were 17 % slower with the list than without it.
+    /// The maximum size of all chunks, in bytes, up to which the log opens at once after a crash.
+    /// Up to this size, each commit also stores a list of the file's free pages. If the chunks take
+    /// more, there is no list. The whole file is then read after a crash, which takes about a
+    /// second per gigabyte. The list takes about 64 KiB per gigabyte of the file. In an empty log,
+    /// commits of a single event were 17 % slower with the list than without it.
     pub fast_recovery_bytes: u64,
     /// The settings of a log on Kafka are in this section too. This crate ignores them.
     /// The server reads them to choose between the two logs.
@@ -78,14 +77,19 @@ fn passed_over<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Erro
     IgnoredAny::deserialize(deserializer).map(|_| ())
 }
 
-/// How a chunk is compressed.
+/// How a chunk is compressed. Events are read far more often than they are written, so LZ4 is the
+/// default.
 ///
-/// Measured with chunks of 128 KiB on 339,850 real events (flights). The figures are
-/// bytes on disk, CPU time to append and CPU time to scan, each per event: none 207 B,
-/// 850 ns, 60 ns; LZ4 51 B, 910 ns, 120 ns; Zstandard 31 B, 970 ns, 150 ns. On events
-/// that consist half of random digits: none 189 B, 680 ns, 60 ns; LZ4 131 B, 860 ns,
-/// 80 ns; Zstandard 72 B, 1,000 ns, 140 ns. Events are read far more often than they are
-/// written, so LZ4 is the default.
+/// Measured with chunks of 128 KiB; all figures are per event:
+///
+/// | events | compression | bytes on disk | CPU time to append | CPU time to scan |
+/// |---|---|---|---|---|
+/// | 339,850 real ones (flights) | none | 207 | 850 ns | 60 ns |
+/// | | LZ4 | 51 | 910 ns | 120 ns |
+/// | | Zstandard | 31 | 970 ns | 150 ns |
+/// | half of each random digits | none | 189 | 680 ns | 60 ns |
+/// | | LZ4 | 131 | 860 ns | 80 ns |
+/// | | Zstandard | 72 | 1,000 ns | 140 ns |
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Compression {

@@ -30,8 +30,8 @@ pub fn encode_chunk(
     (!events.is_empty()).then(|| Encoder::new(compression).encode(&chunk).bytes)
 }
 
-/// Replaces the mark, the partition, the first offset and the checksum in `bytes` by valid ones, so
-/// that decoding continues to the faults in the rest.
+/// Makes the header of `bytes` valid: mark, partition, first offset and checksum. Decoding then
+/// continues to the faults in the rest of `bytes`.
 #[must_use]
 pub fn forge_chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Vec<u8> {
     let mut forged = bytes.to_vec();
@@ -45,8 +45,8 @@ pub fn forge_chunk(bytes: &[u8], partition: PartitionId, first: Offset) -> Vec<u
     forged
 }
 
-/// Decodes `bytes` as the record of a chunk, as that of a partition and as a record of
-/// identities, and encodes each result again.
+/// Decodes `bytes` in three ways: as the record of a chunk, of a partition, and of identities.
+/// Encodes each result again.
 #[must_use]
 pub fn record(bytes: &[u8]) -> [Option<Vec<u8>>; 3] {
     [

@@ -1,15 +1,16 @@
-//! Records the incarnation of events, which identifies the opening of the log that wrote them.
+//! Records the incarnations of the log. An incarnation identifies the opening of the log that wrote
+//! an event.
 //!
-//! Each opening of the log chooses a random number. It stores the number in the transaction that
+//! Each opening of the log draws a random number. It stores the number in the transaction that
 //! appends its first events to a partition. If a log is restored from a copy and then gets other
-//! events than the original, it has other numbers at the offsets of these events. A reader that has
-//! stored the original's number notices this.
+//! events than the original, the numbers at the offsets of these events differ from those in the
+//! original. A reader that has stored the original's number notices this.
 
 use lantern_core::Offset;
 
 /// The maximum number of incarnations that are kept for each partition. If there are more, the
-/// oldest are removed. An offset that a reader has stored with a removed incarnation is then
-/// refused, as if it belonged to another log.
+/// oldest are removed. A reader may have stored an offset with a removed incarnation. This offset
+/// is refused, as if it belonged to another log.
 pub(crate) const INCARNATIONS_MAX: usize = 4_096;
 
 /// The incarnations of one partition, oldest first, each with the first offset that it wrote.
@@ -17,8 +18,8 @@ pub(crate) const INCARNATIONS_MAX: usize = 4_096;
 pub(crate) struct Incarnations(Vec<(Offset, u64)>);
 
 impl Incarnations {
-    /// Adds an incarnation that begins at the offset `start`. If the oldest incarnation was removed
-    /// to make room, it returns the offset at which that one began.
+    /// Adds an incarnation that begins at the offset `start`. If it removes the oldest one to make
+    /// room, it returns the offset at which that one began.
     pub(crate) fn push(&mut self, start: Offset, incarnation: u64) -> Option<Offset> {
         self.0.push((start, incarnation));
         (self.0.len() > INCARNATIONS_MAX).then(|| self.0.remove(0).0)
@@ -29,8 +30,8 @@ impl Incarnations {
         self.0.last().map(|(_, incarnation)| *incarnation)
     }
 
-    /// Returns the incarnation that wrote the event before `offset`; `None` before the first event,
-    /// or if the incarnation was removed.
+    /// Returns the incarnation that wrote the event before `offset`. `None` if there is no event
+    /// before it, or if the incarnation was removed.
     pub(crate) fn before(&self, offset: Offset) -> Option<u64> {
         let index = self.0.partition_point(|(start, _)| *start < offset);
         index.checked_sub(1).map(|index| self.0[index].1)

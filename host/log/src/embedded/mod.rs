@@ -1,11 +1,12 @@
 //! Implements the embedded log, which stores partitions of chunks in one redb file.
 //!
 //! A single thread writes. Appends wait for it in a bounded queue. The thread takes all waiting
-//! appends, drops duplicates, gives each event its partition and offset, and writes the events in
-//! one durable transaction ([`writer`], [`append_plan`]). Readers look up chunks in an index that
-//! lists the event types of each chunk, so they can skip chunks without reading them. All readers
-//! share the decoded chunks ([`read`], [`chunk_cache`]). The file's tables are in [`tables`], the
-//! formats in [`codec`] and [`chunk_meta`].
+//! appends, drops duplicates, and gives each event its partition and offset. Then it writes the
+//! events in one durable transaction ([`writer`], [`append_plan`]).
+//!
+//! Readers look up chunks in an index. It lists the event types of each chunk, so readers can skip
+//! chunks without reading them. All readers share the decoded chunks ([`read`], [`chunk_cache`]).
+//! The file's tables are in [`tables`], the formats in [`codec`] and [`chunk_meta`].
 
 mod append_plan;
 mod check;
@@ -50,9 +51,9 @@ use queue::{PendingAppend, Shared, WallClock};
 use tables::{Fault, TYPES, caught};
 use writer::Writer;
 
-/// The maximum number of names that are tried for a heartbeat. The hash of an event's identity,
-/// which contains the name, decides the event's partition. So with `n` partitions a name leads to
-/// the wanted partition with a probability of `1/n`. A log has at most 1,024 partitions.
+/// The maximum number of names that are tried for a heartbeat. An event's partition depends on its
+/// identity, which contains the name. With `n` partitions, a name leads to the wanted partition
+/// with a probability of `1/n`. A log has at most 1,024 partitions, so this number is enough.
 const HEARTBEAT_NAMES_MAX: u32 = 100_000;
 
 /// A log in one file. Dropping it closes it, like [`CloseLog::close`].
@@ -84,27 +85,29 @@ pub struct PartitionStats {
     /// The number of bytes that the chunks take on disk. The file rounds large sizes up.
     pub bytes: u64,
     /// The number of events of each type, by name of the type. The first 1,000 types have an entry
-    /// each. Events of later types, and events in chunks with more than 256 types, are counted
-    /// under the empty name.
+    /// each. Two kinds of events are counted under the empty name: events of later types, and
+    /// events in chunks with more than 256 types.
     pub types: Vec<(String, u64)>,
 }
 
 impl EmbeddedLog {
-    /// Opens the log in the file at `path`, and creates it if it is missing. The folder
-    /// must exist.
+    /// Opens the log in the file at `path`, and creates it if it is missing. The folder must exist.
     ///
     /// # Errors
-    /// Returns [`OpenError`] if a setting is out of bounds, if another process has the file open,
-    /// or if the file has another format or number of partitions, is not a log, is damaged, or
-    /// cannot be read or written.
+    /// Returns [`OpenError`] in these cases:
+    ///
+    /// * A setting is out of bounds.
+    /// * Another process has the file open.
+    /// * The file is not a log, or has another format or number of partitions.
+    /// * The file is damaged, or cannot be read or written.
     pub fn open(path: impl AsRef<Path>, config: LogConfig) -> Result<Self, OpenError> {
         config.check()?;
         let path = path.as_ref().to_path_buf();
         let io = |error: std::io::Error| tables::open_error(Fault::Redb(error.into()), &path);
         match std::fs::metadata(&path) {
             Ok(file) if file.len() == 0 => {
-                // redb would treat an empty file as a new database. But a new log is created under
-                // another name, so an empty file under this name is a damaged log.
+                // An empty file is a damaged log, because a new log is created under another name.
+                // redb would treat it as a new database.
                 return Err(OpenError::Damaged { path, what: "the file is empty".into() });
             }
             Ok(_) => {}
@@ -143,7 +146,7 @@ impl EmbeddedLog {
     }
 
     /// Opens the log in the database that `open` returns. After each fault, `open` is called again.
-    /// Tests use this to simulate power loss and disk failures.
+    /// So tests can simulate power loss and disk failures.
     ///
     /// # Errors
     /// Returns the errors of [`EmbeddedLog::open`].
@@ -183,8 +186,8 @@ impl EmbeddedLog {
         PartitionId(u32::try_from(place).expect("partitions are few"))
     }
 
-    /// Creates a heartbeat for `partition`. The identity of an event decides its partition, so this
-    /// function searches for a name whose identity belongs to `partition`.
+    /// Creates a heartbeat for `partition`. The partition of an event depends on its identity. So
+    /// this function tries names until one leads to `partition`.
     fn heartbeat_for(&self, partition: PartitionId, time: Timestamp) -> Option<Events> {
         if !self.accepts_heartbeats(partition) {
             return None;
@@ -237,8 +240,8 @@ impl Drop for EmbeddedLog {
 }
 
 impl CloseLog for EmbeddedLog {
-    /// If the log's own thread calls `close`, the call returns at once, and the thread ends by
-    /// itself.
+    /// Closes the log. If the log's own thread calls this, the call returns at once, and the thread
+    /// ends by itself.
     fn close(&self) {
         self.shared.close();
         let Some(thread) = self.writer.lock().take() else {
@@ -284,8 +287,8 @@ impl Log for EmbeddedLog {
         full.map(|error| error.to_string()).into_iter().collect()
     }
 
-    /// Warns if the machine's clock is behind the append times in the log. Events of senders
-    /// with a correct clock then seem to come from the future.
+    /// Warns if the machine's clock is behind the append times in the log. Events of senders with a
+    /// correct clock then seem to come from the future.
     fn warnings(&self) -> Vec<String> {
         let now = (self.shared.now)();
         let newest = self.shared.rows.read().iter().map(|row| row.appended_last).max();

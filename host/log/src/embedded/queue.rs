@@ -1,5 +1,5 @@
-//! Holds the queue of appends, and other state that the writer's thread, the readers and the
-//! callers of appends share.
+//! Holds the queue of appends, and other state that is shared by the writer's thread, the readers
+//! and the callers of appends.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -69,8 +69,7 @@ pub(crate) struct PendingAppend {
     pub(crate) events: Events,
     /// The identity of each event; empty if deduplication is off.
     pub(crate) identities: Vec<Identity>,
-    /// For an import: the append time of each event in the log that it comes from. Otherwise
-    /// `None`.
+    /// The append times of the events, if they are imported from another log; otherwise `None`.
     pub(crate) appended: Option<Vec<Timestamp>>,
     pub(crate) bytes: usize,
     pub(crate) done: AppendDone,
@@ -93,8 +92,8 @@ pub(crate) enum WriterWork {
 }
 
 impl Shared {
-    /// Checks that the disk has room for `bytes` of events, and for the reserve
-    /// (`log.disk_reserve_bytes`) in addition.
+    /// Checks that the disk has room for `bytes` of events in addition to the reserve
+    /// (`log.disk_reserve_bytes`).
     pub(super) fn check_room(&self, bytes: usize) -> Result<(), LogError> {
         let Some(path) = &self.path else {
             return Ok(());
@@ -103,8 +102,8 @@ impl Shared {
             return Ok(()); // If the disk is full, writing fails.
         };
         let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        // Twice the number of bytes is needed, because the file writes changed pages to new places
-        // and rounds the size of large values up.
+        // Twice the number of bytes is needed: the file writes changed pages to new places, and
+        // rounds the size of large values up.
         let need = self.config.disk_reserve_bytes + 2 * bytes as u64;
         if free >= need {
             return Ok(());
@@ -235,7 +234,7 @@ impl Shared {
         metrics::gauge!("lantern_log_queue_bytes").set(left as f64);
     }
 
-    /// Answers all waiting commands and all later appends with the error `why`, until
+    /// Answers all waiting commands with the error `why`. Later appends get the same error, until
     /// [`Self::come_up`] is called.
     pub(crate) fn go_down(&self, why: &LogError) {
         let commands = {

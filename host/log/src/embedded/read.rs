@@ -21,8 +21,9 @@ impl Shared {
     }
 
     /// Reads from the offset `from` on, up to the published end of the partition. A commit is in
-    /// the file and in the cache a moment before it is published. Until then, readers know neither
-    /// the incarnation of its events nor the new end of the partition.
+    /// the file and in the cache a moment before it is published. Readers must not see its events
+    /// earlier, because they know neither the incarnation of these events nor the new end of the
+    /// partition.
     pub(crate) fn read(
         &self,
         partition: PartitionId,
@@ -42,8 +43,8 @@ impl Shared {
         })
     }
 
-    /// Reads from the offset `from` on, if `from` is before `end`. The result may contain events at
-    /// or after `end`.
+    /// Reads from the offset `from` on, without the limit of the published end: the result may
+    /// contain events at or after `end`. `from` must be before `end`.
     fn read_committed(
         &self,
         partition: PartitionId,
@@ -67,7 +68,7 @@ impl Shared {
         Ok(if next == from { LogRead::End } else { LogRead::Skipped { next } })
     }
 
-    /// Reads like [`Shared::read_committed`] if the chunk is not in the cache. `skipped` tells
+    /// Reads like [`Shared::read_committed`], for a chunk that is not in the cache. `skipped` tells
     /// whether the call has already skipped chunks before `from`.
     fn read_stored(
         &self,
@@ -101,14 +102,14 @@ impl Shared {
             }
             (first, meta) = (following, its);
         }
-        // If the last chunk is wanted, the next call continues before it and returns it. Otherwise
-        // this call skips it too.
+        // If the last chunk is wanted, the next call begins with it and returns it. Otherwise this
+        // call skips it too.
         let next = if meta.may_match(wanted) { first } else { meta.end };
         Ok(LogRead::Skipped { next })
     }
 
-    /// Returns the answer if no chunk contains `from`. Either retention has deleted the event at
-    /// `from` in the meantime, or the event is lost.
+    /// Returns the answer if no chunk contains `from`. There are two reasons: retention has deleted
+    /// the event at `from` in the meantime, or the event is lost.
     fn trimmed_error(
         &self,
         snapshot: &Snapshot,
@@ -164,8 +165,8 @@ impl Shared {
         Ok(row.end)
     }
 
-    /// Returns a chunk, from the cache or decoded. If several readers need the same chunk, it is
-    /// decoded once.
+    /// Returns a decoded chunk, from the cache or from the file. If several readers need the same
+    /// chunk, it is decoded once.
     fn chunk(
         &self,
         snapshot: &Snapshot,

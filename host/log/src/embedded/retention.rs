@@ -17,8 +17,7 @@ use super::tables::{self, CHUNKS, Fault, INDEX, PARTITIONS, State, TYPES};
 /// The maximum number of chunks that one call, which is one transaction, deletes.
 const DROPPED_MAX: usize = 1_024;
 
-/// The maximum number of chunks that are searched for one whose append time comes from a correct
-/// clock.
+/// The maximum number of chunks that are searched for a chunk with a correct append time.
 const LOOKED_MAX: usize = 1_024;
 
 /// The oldest chunk of a partition.
@@ -88,8 +87,8 @@ pub(crate) fn maintain(
                 count => drop(partition.types.insert(name, count)),
             }
         }
-        // The records are updated before the cache. Otherwise a reader could request deleted chunks
-        // that are no longer in the cache.
+        // The records are updated before the cache. In the other order, a reader could request
+        // deleted chunks that are no longer in the cache.
         shared.rows.write()[partition_index] = row;
         shared.cache.forget(partition.partition, old.start, row.start);
     }
@@ -98,8 +97,8 @@ pub(crate) fn maintain(
     Ok(MaintenanceReport { trimmed, more })
 }
 
-/// Chooses the chunks to delete, by the index of the partition. Also returns whether there are more
-/// chunks to delete.
+/// Chooses the chunks to delete, and returns them by the index of their partition. Also returns
+/// whether there are more chunks to delete.
 fn choose(
     database: &Database,
     shared: &Shared,
@@ -163,9 +162,9 @@ fn front(
     Ok(Some(OldestChunk { first, meta, appended }))
 }
 
-/// Returns a time at or after the append times of the chunk. Append times that are too far ahead of
-/// `now` come from a wrong clock. In this case, it is the append time of a later chunk with a
-/// plausible time, or `now` if there is none.
+/// Returns the append time of the chunk for retention, which is not before the append times of its
+/// events. An append time that is too far ahead of `now` comes from a wrong clock. Then it is the
+/// append time of a later chunk with a plausible time, or `now` if there is none.
 fn appended_by(
     index: &ReadOnlyTable<(u32, u64), &'static [u8]>,
     partition: PartitionId,

@@ -1,4 +1,4 @@
-//! Defines the redb file of the log. This module defines its tables, opens the file and loads it.
+//! Defines the redb file of the log: its tables, and how it is opened and loaded.
 //!
 //! | table | key | value |
 //! |---|---|---|
@@ -286,7 +286,7 @@ fn check_ends(
 }
 
 /// Returns the chunk with the highest first offset that is not above `offset`. If the partition
-/// contains `offset`, it is in this chunk.
+/// contains `offset`, this chunk contains it.
 pub(crate) fn last_chunk(
     index: &impl ReadableTable<(u32, u64), &'static [u8]>,
     partition: PartitionId,
@@ -331,8 +331,8 @@ pub(crate) fn read_chunk(
     Ok(chunk)
 }
 
-/// Loads the small chunks at the end of the partition (the run), which are merged when they fill a
-/// chunk. If one of them is damaged, the run is not merged, and readers of the damaged chunk get an
+/// Loads the run: the small chunks at the end of the partition, which are merged when they fill a
+/// chunk. If one of them is damaged, they are not merged, and readers of the damaged chunk get an
 /// error.
 fn load_run(
     chunks: &impl ReadableTable<(u32, u64), &'static [u8]>,
@@ -381,8 +381,8 @@ fn load_window(
     for pair in table.iter()?.rev() {
         let (key, value) = pair?;
         let Some(identities) = EventIdentities::decode(value.value()) else {
-            // The log is opened nevertheless. The only loss is that some duplicates may not be
-            // recognized.
+            // The log is opened nevertheless. The only effect of this damage is that some
+            // duplicates may not be recognized.
             error!(record = key.value(), "a record of event identities is damaged");
             metrics::counter!("lantern_log_identities_damaged_total").increment(1);
             continue;

@@ -1,11 +1,13 @@
 //! Implements the writer, the only thread that writes to the file. It writes several appends in one
 //! commit, and recovers from faults.
 //!
-//! An append is acknowledged only after its transaction is on disk. After a fault of the file,
-//! waiting appends are refused, the cached pages of the file are dropped, and the file is opened
-//! and loaded again, with backoff. After that, the file may or may not contain the events of the
-//! commit that failed. These events were never acknowledged. If a client sends them again, the
-//! deduplication window, which is loaded from the file, recognizes those that are stored.
+//! An append is acknowledged only after its transaction is on disk. After a fault of the file, the
+//! writer refuses waiting appends and drops the cached pages of the file. Then it opens and loads
+//! the file again, with backoff.
+//!
+//! After that, the file may or may not contain the events of the failed commit. These events were
+//! never acknowledged. If a client sends them again, the deduplication window recognizes those that
+//! are stored, because it is loaded from the file.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -48,8 +50,8 @@ struct RoutedAppends {
     duplicates: u64,
     /// The number of duplicates whose content differs from that of the stored event.
     differing: u64,
-    /// For an import: the append times of the new events of each partition, as they are in the log
-    /// that the events come from. Otherwise `None`.
+    /// The append times of the new events of each partition, if the events are imported from
+    /// another log; otherwise `None`.
     kept_times: Option<Vec<Vec<Timestamp>>>,
 }
 
@@ -157,7 +159,7 @@ impl Writer {
         fault
     }
 
-    /// Returns the error if the group contains an import although the log has events that were not
+    /// Returns an error if the group contains an import, but the log has events that were not
     /// imported.
     fn refuse_import(&self, group: &[PendingAppend]) -> Option<LogError> {
         if group.iter().all(|pending| pending.appended.is_none()) {
@@ -173,7 +175,7 @@ impl Writer {
         })
     }
 
-    /// Gives each event its partition and offset. If the event is a duplicate, it finds the event
+    /// Gives each event its partition and offset. For a duplicate, these are the ones of the event
     /// that the log already has.
     fn route(
         &mut self,
@@ -377,8 +379,8 @@ impl Writer {
         Ok((next, stored))
     }
 
-    /// Stores the incarnation of this opening of the log, in the transaction that appends its first
-    /// events to a partition.
+    /// Stores the incarnation of this opening of the log. This is part of the transaction that
+    /// appends its first events to a partition.
     fn write_incarnation(
         &self,
         to: &WriteTransaction,
@@ -412,7 +414,7 @@ impl Writer {
         }
     }
 
-    /// Opens the file again after a fault. It repeats this until it succeeds. Returns `false` if
+    /// Opens the file again after a fault, and repeats this until it succeeds. Returns `false` if
     /// the log is closed in the meantime.
     fn reopen(&mut self, why: &LogError) -> bool {
         self.shared.go_down(why);
@@ -464,7 +466,7 @@ fn publish_rows(shared: &Shared, state: &State) {
 }
 
 /// Drops the cached pages of the file. After a failed sync, the operating system may have pages
-/// that never reached the disk but are marked as written. These pages must not be read again.
+/// that are marked as written but never reached the disk. Such pages must not be read.
 fn drop_cached_pages(path: &std::path::Path) -> std::io::Result<()> {
     let file = std::fs::OpenOptions::new().read(true).write(true).open(path)?;
     file.sync_all()?;

@@ -1,7 +1,8 @@
-//! Runs the compiling child as a separate program, for the tests of this crate. The compiling child
-//! is the process that compiles a plugin. The `lantern` program starts itself as the compiling
-//! child. A test program cannot do this, because its `main` belongs to the test harness and does
-//! not call [`lantern_plugin::compile_child_main`].
+//! Runs the compiling child, the process that compiles a plugin, as a program of its own for the
+//! tests of this crate.
+//!
+//! The `lantern` program starts itself as the compiling child. A test program cannot do this: its
+//! `main` belongs to the test harness and does not call [`lantern_plugin::compile_child_main`].
 
 use std::process::ExitCode;
 

@@ -183,9 +183,9 @@ fn fuel_runs_out_at_the_same_point_in_every_run() {
     let plugin = load(&putting());
     let (whole, _) = apply(&*plugin, &batch(10), FUEL);
     whole.result.unwrap();
-    // The limit applies separately to the fuel of the guest and to that of the host's work. So the
-    // call can succeed with less fuel than the sum of the two. This searches the smallest limit
-    // with which it succeeds.
+    // The limit applies separately to the fuel of the guest and to the fuel of the host's work. So
+    // the call can succeed with less fuel than their sum. This searches the smallest limit with
+    // which it succeeds.
     let (mut low, mut high) = (0, whole.fuel);
     while low + 1 < high {
         let middle = u64::midpoint(low, high);
@@ -327,8 +327,8 @@ fn stack_and_bounds_are_guarded() {
     trapped(applied.result.unwrap_err(), TrapKind::Trap, &["out of bounds memory access"]);
 }
 
-/// Calls `put-many` with columns of the given ends and texts. Returns the call's error. If there is
-/// none, it returns the rows that were written, as the text of a fault.
+/// Calls `put-many` with columns of the given ends and texts. Returns the error of the call. If the
+/// call succeeds, it returns the rows that were written, as the text of a fault.
 fn put_many(causes: usize, ends: [&[u32]; 2], texts: [&str; 2]) -> ApplyError {
     let mut guest = Guest::new().import(
         "tables",

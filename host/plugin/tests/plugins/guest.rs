@@ -1,5 +1,5 @@
-//! Creates guests for the tests. They are core modules in text form, and their manifest is encoded
-//! by hand. A test sets the bodies of `setup` and `apply`.
+//! Creates guests for the tests. They are core modules in text form. Their manifest is encoded by
+//! hand. A test sets the bodies of `setup` and `apply`.
 
 use std::fmt::Write as _;
 

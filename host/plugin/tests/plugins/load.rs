@@ -172,8 +172,8 @@ fn wasi_is_refused_where_it_is_off_and_the_network_always() {
     let off = PluginConfig { allow_wasi: false, ..config(None, PluginLimits::default()) };
     let error = refused(&PluginHost::new(off).unwrap(), &guest.build());
     says(&error, "LAN-0110", &["`wasi:clocks/wall-clock@0.2.0`", "wasm32-unknown-unknown"]);
-    // The real `now` returns a date, and this one returns nothing. A check of names does not find
-    // this difference, but linking does.
+    // The contract's `now` returns a date, and this one returns nothing. A check of names does not
+    // find this difference, but linking does.
     says(&refused(&host(), &guest.build()), "LAN-0113", &["wall-clock"]);
 
     let guest = world_with(
@@ -324,8 +324,8 @@ fn interpreter() -> Guest {
     let mut guest = Guest::new().import("source", "text", "(param i32)");
     guest.world = Some("interpreter");
     guest.setup(
-        // The source is read to another address, so that an empty source does not change the
-        // manifest.
+        // The source is read to another address than the manifest, so an empty source does not
+        // change the manifest.
         "(call $text (i32.const 512))
          (if (i32.load (i32.const 516)) (then
            (i32.store8 (i32.const 1024) (i32.const 1))
@@ -503,8 +503,8 @@ fn handles_past_their_limit_trap() {
     );
 }
 
-/// Returns a guest with one function that takes very long to compile, because it has nested blocks,
-/// and many locals that must be merged at the end of each block.
+/// Returns a guest with one function that takes very long to compile: it has nested blocks, and
+/// many locals that must be merged at the end of each block.
 fn bomb() -> Vec<u8> {
     const LOCALS: usize = 800;
     const BLOCKS: usize = 1_500;

@@ -1,5 +1,5 @@
-//! Arrow's IPC streaming format: a message with the schema, one for each batch, and an end.
-//! The specification is <https://arrow.apache.org/docs/format/Columnar.html>.
+//! Writes Arrow's IPC streaming format: a message with the schema, one message for each batch, and
+//! an end. The specification is <https://arrow.apache.org/docs/format/Columnar.html>.
 
 use std::io::{self, Write};
 

@@ -165,7 +165,7 @@ impl ColumnData {
     fn push_text(&mut self, text: &[u8]) {
         if let Self::Texts { starts, bytes } = self {
             bytes.extend_from_slice(text);
-            // The number fits: a batch ends long before 2 GiB, and one row is far smaller than
+            // The number fits: a batch ends long before 2 GiB, and a single row is far smaller than
             // that.
             starts.push(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
         }

@@ -1,7 +1,7 @@
-//! Results as columns: Arrow's IPC stream, and Parquet.
+//! Writes results as columns: Arrow's IPC stream, and Parquet.
 //!
-//! Rows are collected into batches, and a complete batch is written before the next one
-//! begins, so that a result of any size needs the memory of one batch.
+//! Rows are collected into batches. A complete batch is written before the next one begins, so a
+//! result of any size needs the memory of one batch.
 
 mod arrow;
 mod batch;
@@ -30,9 +30,9 @@ pub enum ColumnFormat {
 
 /// Writes rows or groups to `W` as columns.
 ///
-/// Columns have these types: `integer` is Int64, `number` Float64, `boolean` Boolean,
-/// `timestamp` Timestamp in microseconds and UTC, and all others Utf8; documents and sketches
-/// are text with their JSON. A missing value is null.
+/// The types of the columns are: Int64 for `integer`, Float64 for `number`, Boolean for `boolean`,
+/// Timestamp in microseconds and UTC for `timestamp`, and Utf8 for all others. JSON values and
+/// sketches are text with their JSON. A missing value is null.
 pub struct ColumnWriter<W: Write + Send> {
     /// Decodes the fields of rows. It is not used for groups, whose values are decoded already.
     reader: FieldReader,

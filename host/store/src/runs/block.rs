@@ -1,10 +1,9 @@
 //! Implements the blocks of a run. A block contains rows in key order, and is searched by a binary
 //! search. Blocks are part of the file's format.
 //!
-//! The layout is: the rows; the index at which each row begins (`u32` each); the number
-//! of rows (`u32`). A row consists of the length of its key (`u32`), the length of its
-//! value (`u32`; all bits set if the row is deleted), the key and the value. All numbers
-//! are little-endian.
+//! A block consists of the rows, the index at which each row begins (`u32` each), and the number of
+//! rows (`u32`). A row consists of the length of its key (`u32`), the length of its value (`u32`;
+//! all bits set if the row is deleted), the key and the value. All numbers are little-endian.
 
 use redb::StorageError;
 
@@ -26,8 +25,8 @@ pub(super) struct Builder {
 }
 
 impl Builder {
-    /// Returns the size that the block would have, in bytes, if a row with `row_bytes` bytes of key
-    /// and value was added.
+    /// Returns the size of the block with one more row, in bytes. This row has `row_bytes` bytes of
+    /// key and value.
     pub(super) fn bytes_with(&self, row_bytes: usize) -> usize {
         self.bytes.len() + LENGTHS + row_bytes + NUMBER * (self.starts.len() + 2)
     }

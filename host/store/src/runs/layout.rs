@@ -8,8 +8,8 @@ use redb::{StorageError, TableDefinition};
 pub(crate) type BlockBytes = &'static [u8];
 pub(crate) type RunError = StorageError;
 
-/// The redb table with the list of runs of each table that is stored in runs. The key is the number
-/// of the table, the value is JSON.
+/// The redb table that contains the list of runs for each table stored in runs. The key is the
+/// number of the table; the value is JSON.
 pub(crate) const LISTS: TableDefinition<'_, u32, &[u8]> = TableDefinition::new("runs");
 
 /// Returns the name of the redb table that contains the blocks of a table's runs.
@@ -18,7 +18,7 @@ pub(crate) fn runs_name(table: TableId) -> String {
 }
 
 /// Returns the name of the redb table that contains the recent rows of a table. The first byte of
-/// each value is 1, or 0 if the row is deleted.
+/// each value is 1 for a row, and 0 for a deleted row.
 pub(crate) fn recent_name(table: TableId) -> String {
     format!("recent/{table}")
 }
@@ -33,8 +33,8 @@ pub(crate) fn definition(name: &str) -> TableDefinition<'_, BlockBytes, BlockByt
     TableDefinition::new(name)
 }
 
-/// Returns the key of that block of `run` whose first row has the key `key`. It begins with the
-/// run, so that the blocks of a run are next to each other.
+/// Returns the key of a block: the block of `run` whose first row has the key `key`. The block's
+/// key begins with the number of the run, so the blocks of a run are next to each other.
 pub(super) fn block_key(run: u64, key: &[u8]) -> Vec<u8> {
     [run.to_be_bytes().as_slice(), key].concat()
 }

@@ -58,7 +58,7 @@ impl RunCursor {
         reverse: bool,
     ) -> Result<Self, RunError> {
         // The first row of the range can be in the middle of a block. So the search starts at the
-        // last block whose first row is at or before the start of the range.
+        // last block that begins at or before the start of the range.
         let (first, start) = (block_key(run, &[]), block_key(run, &range.start));
         let before = blocks.range::<&[u8]>(first.as_slice()..=start.as_slice())?.next_back();
         let start = before.transpose()?.map_or(first, |(key, _)| key.value().to_vec());
@@ -209,8 +209,8 @@ impl<'a> Merge<'a> {
         Ok(())
     }
 
-    /// Finds the sources that are at the next key. It searches all sources: there are few, so this
-    /// takes half the time that a sorted structure would take.
+    /// Finds the sources that are at the next key. It searches all sources, because there are few:
+    /// this takes half the time of a sorted structure.
     fn choose(&mut self) {
         self.next.clear();
         let mut first: Option<&[u8]> = None;

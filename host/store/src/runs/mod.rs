@@ -1,12 +1,12 @@
 //! Stores a large table as a few sorted runs of rows. Small tables are stored as trees.
 //!
-//! If a table is stored as a tree that has far more pages than a commit has changed rows, each
-//! changed row modifies another page. So kilobytes are written for a row of fifty bytes. With runs,
-//! a commit adds its changes to a small tree of recent rows. If that tree is full, the commit
-//! writes the rows of the tree and its changes as a new run, which is a sequence of blocks. Runs
-//! are merged as their number grows, so each row is written about four times in total. A row in a
-//! newer run, or its mark that the row is deleted, replaces the row in older runs. This is the
-//! log-structured merge-tree of O'Neil et al., 1996.
+//! In a large tree, each changed row modifies another page. So kilobytes are written for a row of
+//! fifty bytes. With runs, a commit adds its changes to a small tree of recent rows. If that tree
+//! is full, the commit writes its rows and the changes as a new run, which is a sequence of blocks.
+//! Runs are merged as their number grows, so each row is written about four times in total.
+//!
+//! If several runs have a row under the same key, the newest run counts. It may also mark the row
+//! as deleted. This is the log-structured merge-tree of O'Neil et al., 1996.
 //!
 //! Runs and trees are both stored in redb. So a commit is still one transaction, and a view still
 //! has the runs that existed at its commit. The names of the tables ([`runs_name`],
@@ -30,8 +30,8 @@ pub(crate) use layout::{BlockBytes, LISTS, RunError, definition, is_part, recent
 
 /// The number of runs of similar size that are merged into one run.
 const FAN: usize = 8;
-/// The maximum size of a block in bytes, unless a single row is larger. It is a little less than a
-/// page size of redb, which is a power of two, because the page also contains the key and a header.
+/// The maximum size of a block in bytes, unless a single row is larger. redb's pages have powers of
+/// two as sizes. A page also contains the key and a header, so the block must be a little smaller.
 const BLOCK_BYTES: usize = (32 << 10) - 2_048;
 
 /// The list of runs of a table, oldest first.
@@ -44,8 +44,8 @@ struct RunList {
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Run {
-    /// The number of the run. The key of each of its blocks begins with this number (8 bytes,
-    /// big-endian). The rest of the block's key is the key of the block's first row.
+    /// The number of the run. The key of a block consists of this number (8 bytes, big-endian) and
+    /// the key of the block's first row.
     id: u64,
     /// The number of rows in the run, including deleted rows.
     rows: u64,
@@ -148,8 +148,8 @@ impl Runs {
         Ok(sources)
     }
 
-    /// Returns an upper bound for the number of rows. A row is counted once for each run that
-    /// contains it, and once if it is a recent row, even if it is deleted there.
+    /// Returns an upper bound for the number of rows. Each run that contains a row counts it, and
+    /// so do the recent rows, even if the row is deleted there.
     pub(crate) fn rows_most(&self) -> Result<u64, RunError> {
         Ok(self.recent_rows()? + self.list.runs.iter().map(|run| run.rows).sum::<u64>())
     }
@@ -225,7 +225,7 @@ fn add_recent(
 }
 
 impl RunList {
-    /// Returns the index of the first run that is merged with a new run of `rows` rows. All later
+    /// Returns the index of the first run that is merged with a new run of `rows` rows; all later
     /// runs are merged too. `run_rows` is the number of rows in a small run.
     fn merged_from(&self, rows: u64, run_rows: u64) -> usize {
         // The approximate size of a run, as an exponent of `FAN`.
@@ -240,8 +240,8 @@ impl RunList {
             merged += self.runs[from - like..from].iter().map(|run| run.rows).sum::<u64>();
             from -= like;
         }
-        // The newer runs together stay smaller than the oldest run. This limits the space that
-        // replaced rows take.
+        // All newer runs together stay smaller than the oldest run. This limits the space of rows
+        // that were replaced by newer ones.
         let newer: u64 = self.runs.iter().skip(1).map(|run| run.rows).sum();
         match self.runs.first() {
             Some(oldest) if newer + rows >= oldest.rows => 0,
@@ -276,8 +276,8 @@ impl RunList {
     }
 }
 
-/// Writes the rows of `sources` as run `id`, and returns their number. Deleted rows are
-/// written only if `deleted` is set, that is, if there are older runs.
+/// Writes the rows of `sources` as run `id`, and returns their number. Deleted rows are written
+/// only if `deleted` is set. It must be set if there are older runs.
 fn write_run_blocks(
     blocks: &mut Table<'_, BlockBytes, BlockBytes>,
     id: u64,

@@ -163,7 +163,7 @@ proptest! {
     }
 }
 
-/// Simulates that a commit of `rows` rows appends a run of this size or merges runs. Returns the
+/// Simulates a commit of `rows` rows, which appends a run of this size or merges runs. Returns the
 /// number of rows written.
 fn appended(list: &mut RunList, rows: u64, run_rows: u64) -> u64 {
     let from = list.merged_from(rows, run_rows);
@@ -191,8 +191,8 @@ fn runs_stay_few_and_a_row_is_written_few_times() {
     }
 }
 
-/// Measures how many bytes the operating system gets when a few of many rows change. Compares
-/// tables in runs with tables as trees.
+/// Measures how many bytes are passed to the operating system when a few of many rows change.
+/// Compares tables in runs with tables as trees.
 #[test]
 fn a_changed_row_among_many_writes_little() {
     let written = |run_rows| {

@@ -124,8 +124,8 @@ impl Disk {
         Ok(())
     }
 
-    /// Creates the disk as it is after a power loss. It contains a random part of the writes that
-    /// were not synced, and only a part of the last of them.
+    /// Creates the disk as it is after a power loss. Of the writes that were not synced, it
+    /// contains a random part; of the last of these, it contains only some bytes.
     fn after_power_loss(&self, rng: &mut fastrand::Rng) -> Self {
         let contents = self.bytes.lock().unwrap().clone();
         let mut synced = contents.synced;
@@ -227,8 +227,8 @@ fn no_event_is_acknowledged_after_a_failed_sync_and_the_log_recovers() {
     assert!(matches!(append(&log, &numbered(20..21)), Err(LogError::Unavailable(_))));
     assert_eq!(log.bounds(P0).unwrap().end, Offset(10), "nothing of it can be read");
     disk.syncs_fail.store(false, Ordering::SeqCst);
-    // Refused events are sent again. Each of them must be in the log once, whether or not the
-    // commit that failed has stored it.
+    // Refused events are sent again. Each of them must be in the log once, whether the failed
+    // commit has stored it or not.
     for n in 10..21 {
         until_taken(&log, &numbered(n..n + 1));
     }

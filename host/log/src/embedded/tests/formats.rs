@@ -23,8 +23,7 @@ fn encode_appended(
     Encoder::new(compression).encode(&chunk).bytes
 }
 
-/// Returns the append time of the event at `index`. The times rise, except that the clock is set
-/// back once.
+/// Returns the append time of the event at `index`. The times rise, but the clock is set back once.
 fn append_time(index: usize) -> Timestamp {
     let seconds = i64::try_from(index / 3).unwrap();
     Timestamp(if index == 7 { -1 } else { seconds * 1_000_000 })
@@ -147,8 +146,7 @@ fn stored(hex: &str) -> Vec<u8> {
     pairs.iter().map(|[high, low]| digit(*high) << 4 | digit(*low)).collect()
 }
 
-/// Decodes a chunk in the form in which the first release writes it. Files of every release must
-/// stay readable.
+/// Decodes a chunk as the first release has written it. Files of every release must stay readable.
 #[test]
 fn a_chunk_of_the_first_release_is_read() {
     let chunk = decode(&stored(include_str!("chunk-2.hex"))).unwrap();

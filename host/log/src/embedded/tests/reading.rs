@@ -173,7 +173,7 @@ fn retention_by_age_deletes_whole_chunks_up_to_the_floor() {
     assert_eq!(log.maintain(now, &|_| None).unwrap(), Default::default());
     assert_eq!(log.stats().unwrap().partitions[0].types, [("t".to_owned(), 50)]);
     drop(log);
-    // All events can be deleted. Offsets still continue, and old ids are still
+    // All events can be deleted. The offsets of new events still continue, and old ids are still
     // recognized.
     let log = folder.open(&config);
     log.maintain(Timestamp(10_000 * 1_000_000), &|_| None).unwrap();
@@ -336,10 +336,10 @@ fn readers_at_all_offsets_agree_while_appends_and_retention_go_on() {
     assert!(log.bounds(P0).unwrap().start.0 > 0);
 }
 
-/// Checks that readers see the events of a commit only once the commit is published. The writer
-/// publishes a commit after the commit is in the file. If a shard could read the new events before
-/// that, it would record the incarnation of the events before them, and its next offset would be
-/// past the published end of the log.
+/// Checks that readers see the events of a commit only once the commit is published, which is after
+/// the commit is in the file. A shard that reads them earlier would record a wrong incarnation
+/// (that of the events before them), and its next offset would be past the published end of the
+/// log.
 #[test]
 fn events_of_a_commit_are_read_once_the_commit_is_published() {
     for cache_bytes in [0, 1 << 20] {
