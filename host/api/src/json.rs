@@ -1,4 +1,4 @@
-//! Keeps JSON values as the text in which they were written.
+//! Keeps JSON values as the text that was written.
 
 use std::collections::BTreeMap;
 

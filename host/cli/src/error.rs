@@ -137,7 +137,7 @@ impl From<anyhow::Error> for Failure {
     }
 }
 
-/// The body of the server's answer that reports an error, with members that only some errors have.
+/// The body of an answer that reports an error. Only some errors have all members.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Refusal {
     /// What went wrong, in a few words.

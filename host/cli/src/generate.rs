@@ -356,8 +356,7 @@ fn write_time(time_ms: i64, out: &mut Vec<u8>) {
 /// Returns the year, month and day that is `day` days after 1970-01-01, in the Gregorian calendar.
 /// For dates before the year 0, the year is 0.
 fn civil(day: i64) -> (u64, u64, u64) {
-    // The calculation counts from 1 March of the year 0, so that the leap day is at the end of a
-    // year.
+    // The calculation counts from 1 March of the year 0. So the leap day is at the end of a year.
     const TO_MARCH_OF_YEAR_0: i64 = 719_468;
     const DAYS_OF_400_YEARS: u64 = 146_097;
     let days = u64::try_from(day.saturating_add(TO_MARCH_OF_YEAR_0)).unwrap_or(0);

@@ -13,7 +13,7 @@ use tokio::time::Instant;
 use crate::api::{Api, ApiError, NDJSON};
 use crate::error::{Failure, Outcome};
 
-/// The size of one request in bytes, unless a limit of the rate requires a smaller one.
+/// The size of one request in bytes. If the rate is limited, requests may be smaller.
 pub(crate) const PIECE_BYTES: usize = 2 << 20;
 /// The wait before a piece is sent a second time. Each further wait is twice as long.
 const WAIT_FIRST: Duration = Duration::from_millis(250);
@@ -52,7 +52,7 @@ pub(crate) struct Sender {
     answered: bool,
     /// The result of the requests so far.
     pub(crate) sent: Sent,
-    /// How many lines of a piece that failed are in the log nevertheless.
+    /// How many lines of a failed piece are in the log nevertheless.
     pub(crate) lines_of_failed: u64,
 }
 

@@ -35,7 +35,7 @@ impl<'a> Attributes<'a> {
         Self { tolerant: true, ..Self::default() }
     }
 
-    /// Returns the values of `source`, `type` and `id`, as far as they are present.
+    /// Returns the values of `source`, `type` and `id`. A missing value is empty.
     #[must_use]
     pub fn names(&self) -> [&str; 3] {
         [&self.source, &self.kind, &self.id].map(|text| text.as_deref().unwrap_or_default())
@@ -117,7 +117,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// Writes the extension attributes as a JSON object. They are sorted by name, so the order in
-    /// which they were sent does not matter. Headers have no types, so all values are JSON strings.
+    /// the request does not matter. Headers have no types, so all values are JSON strings.
     fn write_extensions(&mut self, strips: impl Fn(&str) -> bool, object: &mut String) {
         self.extensions.sort_unstable_by_key(|(name, _)| *name);
         for (name, value) in self.extensions.iter().filter(|(name, _)| !strips(name)) {

@@ -65,7 +65,7 @@ pub(super) fn check_unicode(json: &str) -> Result<(), EventError> {
     }
 }
 
-/// Checks the syntax of those attributes that are URIs or media types.
+/// Checks the syntax of the attributes that are URIs or media types.
 pub(super) fn check_syntax(event: &EventRef<'_>) -> Result<(), EventError> {
     let wrong = |name: &str, value: &str, expected| {
         Err(EventError::Type { name: name.to_owned(), value: quote(value), expected })

@@ -139,8 +139,7 @@ impl Scanner<'_> {
                         return None;
                     }
                     self.skip_space();
-                    // In ASCII, the code of a closing bracket is that of its opening bracket plus
-                    // 2.
+                    // In ASCII, a closing bracket has the code of its opening bracket plus 2.
                     if self.peek()? == first + 2 {
                         self.next += 1;
                     } else {

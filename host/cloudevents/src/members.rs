@@ -54,7 +54,7 @@ impl<'a> Members<'a> {
         Some(members)
     }
 
-    /// Finds the members of any `text`, and returns them with an error if they cannot be used.
+    /// Finds the members of any `text`. Also returns an error if they do not make a valid event.
     pub(super) fn parse(text: &'a str, tolerant: bool) -> (Self, Result<(), EventError>) {
         let mut members = Self { tolerant, ..Self::default() };
         let mut json = serde_json::Deserializer::from_str(text);

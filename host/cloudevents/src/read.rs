@@ -345,7 +345,7 @@ impl Reader {
         !self.tolerant && self.host_events
     }
 
-    /// Refuses JSON that is larger than that of any event within the limit.
+    /// Refuses JSON that is larger than the JSON of any event within the limit.
     fn check_written(&self, bytes: usize) -> Result<(), EventError> {
         let max = self.limits.event_bytes_max;
         let too_large = bytes > self.limits.written_bytes_max();

@@ -87,7 +87,7 @@ pub fn time_of_number(number: &str, unit: TimeUnit) -> Result<Timestamp, EventEr
     }
 }
 
-/// Returns the unit in which the number is a plausible time, and this time.
+/// Returns the unit in which the number is a plausible time, and the time in this unit.
 fn unit_that_fits(
     in_unit: impl Fn(TimeUnit) -> Option<Timestamp>,
 ) -> Option<(TimeUnit, Timestamp)> {

@@ -77,7 +77,7 @@ fn data(event: &EventRef<'_>, exact: bool, out: &mut Vec<u8>) {
     }
 }
 
-/// Returns whether JSON would lose white space if it was written as a member on one line.
+/// Returns whether writing `json` as a member on one line would change its white space.
 fn is_spaced(json: &[u8]) -> bool {
     json.trim_ascii().len() < json.len() || json.iter().any(|b| matches!(b, b'\n' | b'\r'))
 }

@@ -75,7 +75,7 @@ impl ShardPoint {
         }
     }
 
-    /// Returns whether every component of `self` is at least that of `other`.
+    /// Returns whether each number in `self` is at least as high as in `other`.
     #[must_use]
     pub fn reaches(&self, other: &Self) -> bool {
         self.next >= other.next

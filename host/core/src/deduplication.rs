@@ -124,7 +124,7 @@ impl DeduplicationWindow {
         Self { limit, ring: VecDeque::new(), base: 0, numbers: HashTable::new() }
     }
 
-    /// Returns whether the window remembers events, which it does unless its limit is 0.
+    /// Returns whether the window is used. It is not used if its limit is 0.
     #[must_use]
     pub fn is_on(&self) -> bool {
         self.limit > 0

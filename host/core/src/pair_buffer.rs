@@ -1,9 +1,9 @@
 //! Implements a buffer for pairs of keys and values that are read from a store together. It does
 //! not allocate memory for each pair.
 
-/// The number of pairs with which a buffer counts as full.
+/// The number of pairs at which a buffer counts as full.
 const PAIRS_MAX: usize = 1_024;
-/// The number of bytes with which a buffer counts as full.
+/// The number of bytes at which a buffer counts as full.
 const BYTES_MAX: usize = 256 << 10;
 
 /// Keys and values, one after another in one allocation.

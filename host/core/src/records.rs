@@ -339,7 +339,7 @@ pub struct AheadEvents {
 pub struct SecondFolds {
     /// The number of batches that were folded a second time.
     pub batches: u64,
-    /// The number of batches for which the second fold gave another result.
+    /// The number of batches whose second fold gave another result.
     pub differences: u64,
     /// The last difference that a second fold found.
     pub last: Option<FoldDifference>,
@@ -492,7 +492,7 @@ impl DecisionRecord {
         record
     }
 
-    /// Returns the bytes in which a shard's file stores the record.
+    /// Returns the record as bytes, in the form that a shard's file stores.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![Self::FORMAT];
@@ -575,7 +575,7 @@ impl ParkedRecord {
         }
     }
 
-    /// Returns the bytes in which a shard's file stores the record.
+    /// Returns the record as bytes, in the form that a shard's file stores.
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![Self::FORMAT];

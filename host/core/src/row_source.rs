@@ -72,7 +72,7 @@ impl RowSource for ShardRows<'_> {
     }
 }
 
-/// Sets `held` to the indexes of the cursors that are at the next key, in order of partition.
+/// Sets `held` to the cursors that are at the next key: their indexes, in order of partition.
 fn first_key(cursors: &[ShardCursor<'_>], reverse: bool, held: &mut Vec<usize>) {
     let mut first: Option<&[u8]> = None;
     for (index, cursor) in cursors.iter().enumerate() {

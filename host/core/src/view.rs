@@ -90,9 +90,9 @@ pub struct View {
 /// What [`View::changes_since`] returns.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChangesSince {
-    /// The commits after the checkpoint, up to the view, as far as they changed a public table. The
-    /// commits of each shard are in order. The first commit after a crash may begin before the
-    /// checkpoint. The checkpoint belongs to the history of this view.
+    /// The commits after the checkpoint, up to the view. The checkpoint belongs to the history of
+    /// this view. Commits that changed no public table are left out. The commits of each shard are
+    /// in order. The first commit after a crash may begin before the checkpoint.
     Commits(Vec<ShardChanges>),
     /// The change log does not contain all changes since the checkpoint.
     TooOld,

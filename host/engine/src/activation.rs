@@ -57,7 +57,7 @@ pub(crate) fn check(
     let filter = old.0.manifest.filter();
     for (index, handle) in new.0.handles.iter().enumerate() {
         let Some(ahead) = old.0.handles.get(index) else { continue };
-        // A version whose state is unreadable counts as one that has applied nothing.
+        // A version with an unreadable state counts as a version that has applied nothing.
         if ahead.store.is_none() {
             continue;
         }

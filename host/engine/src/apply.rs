@@ -42,7 +42,7 @@ impl Applier<'_> {
         let time = match outcome {
             Ok(()) if !gathered.is_cut => std::mem::take(&mut gathered.time),
             // Only a part of the batch was applied, so the highest event time must not include the
-            // events of the other part.
+            // other events.
             _ => {
                 let before = LogTime::of(&self.state.meta);
                 self.gatherer.time_until(gathered, before, from, self.state.meta.next)
@@ -352,7 +352,7 @@ impl Applier<'_> {
     }
 }
 
-/// Returns the event at `index` of `batch`, in the form in which it is parked.
+/// Returns the event at `index` of `batch` as it is parked.
 fn event_at(gathered: &GatheredBatch, batch: &Batch, index: usize) -> WaitingEvent {
     let offset = Offset(batch.offsets[index]);
     let event = gathered.event(offset).expect("gathered from these chunks");

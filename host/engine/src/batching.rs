@@ -286,9 +286,9 @@ impl Gatherer {
         }
         let before = std::mem::replace(&mut gathered.watermark, mark);
         gathered.ticks.push((gathered.next, mark));
-        // The batch always ends at the first watermark of the shard, and at a watermark that is
-        // lower than the one before. At these two, `limits.due` says nothing about what is due:
-        // that is found after the batch has ended.
+        // The batch always ends at two kinds of ticks: the first one of the shard, and one that
+        // lowers the watermark. `limits.due` is not valid at these; what is due is found after the
+        // batch has ended.
         before == Timestamp::MIN
             || mark < before
             || mark >= limits.due
@@ -352,8 +352,8 @@ impl GatheredBatch {
     }
 
     /// Removes the second half of the ticks after the event at `start` from the batch, with their
-    /// events. Without this, a plugin whose timers are due within the batch in which it sets them
-    /// would have its calls repeated too often.
+    /// events. Without this, a call would be repeated too often if the plugin sets timers that are
+    /// due within the batch.
     pub(crate) fn halve_ticks(&mut self, start: Offset) {
         let first = self.ticks.partition_point(|(offset, _)| *offset <= start);
         let remaining = first + (self.ticks.len().saturating_sub(first) / 2).max(1);

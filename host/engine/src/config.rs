@@ -64,9 +64,9 @@ pub struct EngineConfig {
     /// The maximum size of an emitted event, in bytes. If a plugin emits a larger event, the event
     /// that caused it is parked.
     pub emit_bytes_max: usize,
-    /// How often live batches are checked for plugins that are not deterministic. One live batch in
-    /// this number is folded a second time, by a fresh instance over the same state, and the
-    /// results are compared. 0 turns this off.
+    /// How many live batches are checked for plugins that are not deterministic: one in this
+    /// number. A checked batch is folded a second time, by a fresh instance over the same state,
+    /// and the results are compared. 0 turns this off.
     pub second_fold_every: u64,
     /// Whether a projection halts if the second fold of a batch gives a different
     /// result.

@@ -11,7 +11,7 @@ use lantern_core::{Batch, Timestamp};
 pub(crate) struct DueWatch {
     /// The watermark at the batch's last event.
     last: Timestamp,
-    /// For each key, the index of the event that set the timer, and the timer's due time.
+    /// For each key of a timer, the index of the event that set the timer, and the due time.
     set: BTreeMap<String, (usize, Timestamp)>,
     /// The earliest due time of the timers that should have fired before the call set or cancelled
     /// them again.

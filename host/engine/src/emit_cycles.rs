@@ -8,7 +8,7 @@ use lantern_core::{Manifest, ProjectionRecord, VersionState};
 
 use crate::{Engine, EngineError};
 
-/// A version of a projection, as a node of the graph in which cycles are searched.
+/// A version of a projection, as a node of a graph. Cycles are searched in this graph.
 #[derive(Clone)]
 struct ProjectionNode {
     name: String,

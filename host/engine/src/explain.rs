@@ -21,7 +21,7 @@ use crate::shard_handle::ShardHandle;
 use crate::status_queries::halted;
 use crate::{Engine, EngineError};
 
-/// A change of a row, and the event that made it if the log still has it.
+/// A change of a row, with the event that made it. The event is missing if the log has deleted it.
 type ChangeWithEvent = (RowChange, Option<ExplainedEvent>);
 
 /// The number of entries of the change log that are read at a time.

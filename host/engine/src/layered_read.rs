@@ -15,7 +15,7 @@ const SCAN_CAPACITY: usize = 64;
 
 /// A set of changes. Its values replace those of the layers and of the store below it.
 pub(crate) trait Layer {
-    /// Returns the changes of `space`, in which a key can be looked up.
+    /// Returns the changes of `space`, for lookups by key.
     fn changes(&self, space: Space) -> SpaceLookup<'_>;
 
     /// Returns the changes of `space` whose keys are in `range`, in key order.
@@ -92,7 +92,7 @@ pub(crate) fn get(
     }
 }
 
-/// Reads like [`get`], for those of `keys` that have no value in `values` yet.
+/// Reads like [`get`], for the `keys` that have no value in `values` yet.
 pub(crate) fn get_many(
     layers: &[&dyn Layer],
     store: &dyn ReadStore,
@@ -293,7 +293,7 @@ mod tests {
                 }
             }
             stored.commit(&rows).unwrap();
-            // The lower layer may be sorted, and may be that of a commit in progress.
+            // The lower layer may be sorted, and may belong to a commit in progress.
             if pattern % 3 == 0 {
                 low.put_in_order(space);
             }

@@ -500,7 +500,8 @@ impl Engine {
             ahead.record_step(leading, now);
         }
         let target = ahead.next();
-        // If the shard is far behind, folding the rest would block the active version for too long.
+        // If the shard is far behind, folding the events up to `target` would block the active
+        // version for too long.
         let far = target.0.saturating_sub(shard.state.meta.next.0)
             > self.config.batch_events_max as u64 * 4;
         if far || shard.state.meta.next > target {
@@ -563,9 +564,9 @@ pub(crate) fn lock_and_close(build: &VersionBuild) -> Vec<MutexGuard<'_, Option<
     guards
 }
 
-/// Copies to the new version the offsets from which the old version sends its emitted events. A
-/// rebuilt version may not have reached these offsets yet: the events that it emitted before them
-/// are already in the log.
+/// Copies to the new version the offsets from which the old version sends its emitted events. If
+/// the old version was rebuilt, it may not have reached these offsets yet: the events that it
+/// emitted before them are already in the log.
 fn transfer_unsent(
     record: &mut ProjectionRecord,
     old: Option<&VersionBuild>,

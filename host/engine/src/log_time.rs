@@ -21,7 +21,8 @@ use lantern_core::{AheadEvent, AheadEvents, Chunk, ShardMeta, Timestamp};
 /// Jumps exist only if the log does not know append times.
 pub(crate) const CONFIRMATIONS: usize = 5;
 
-/// The log time of one shard (see the module's description), with the events on which it depends.
+/// The log time of one shard (see the module's description), and what is needed to calculate it
+/// further.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LogTime {
     /// The highest event time so far, without events that are too far in the future.
@@ -71,7 +72,7 @@ impl LogTime {
     ) {
         let latest = appended.saturating_add(bound_us);
         if self.max_time > latest {
-            // The clock from which the append times come was set back.
+            // The log's clock was set back.
             self.max_time = appended;
         }
         if !self.ahead.unconfirmed.is_empty() {

@@ -296,7 +296,7 @@ pub(crate) fn has_outbox(state: &ShardState) -> bool {
     state.outbox.first < state.meta.outbox_next
 }
 
-/// Those committed events in the outbox that the log has not refused, in order.
+/// Returns the committed events in the outbox, in order, without those that the log has refused.
 pub(crate) fn emitted_events(state: &ShardState) -> Result<Vec<OutboxEvent>, StoreError> {
     let pairs = state.buffer.store().scan(Space::Outbox, &unsent_from(0), usize::MAX, false)?;
     pairs.into_iter().map(|(_, value)| decode(&value).map(|record| record.event)).collect()

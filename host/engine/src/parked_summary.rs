@@ -13,7 +13,8 @@ use crate::{Engine, EngineError};
 const PAGE: usize = 1_000;
 /// The maximum number of groups in an answer.
 const REASONS_MAX: usize = 100;
-/// How many characters of the reasons must be equal for two events to be in the same group.
+/// The number of characters of two reasons that are compared. If they are equal, the events are in
+/// the same group.
 const REASON_CHARS_MAX: usize = 400;
 
 /// The parked events of a version, in groups.

@@ -17,7 +17,7 @@ pub struct Ports {
     pub catalog: Arc<dyn Catalog>,
     /// Receives the commits that readers may see.
     pub publish: Arc<dyn CommitSink>,
-    /// The clock, from which waits and limits of speed are counted.
+    /// The clock for waits and limits of speed.
     pub clock: Arc<dyn Clock>,
     /// Draws the random part of epochs.
     pub random: Arc<dyn Random>,

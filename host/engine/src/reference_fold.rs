@@ -32,7 +32,7 @@ const CLOSE_EVENTS: u64 = 4 * VARIED_EVENTS_MAX as u64;
 const ROUNDS_MAX: u32 = 64;
 /// How many faults of the host at one offset the fold tolerates. It waits after each of them.
 const FAULTS_MAX: u32 = 20;
-/// How many times, and how long each time, the fold waits for a pending read of the log.
+/// How many times the fold waits for a pending read of the log, for [`WAIT`] each time.
 const WAITS_MAX: u32 = 60;
 const WAIT: Duration = Duration::from_secs(1);
 

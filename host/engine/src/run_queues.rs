@@ -34,7 +34,8 @@ const SLOW_FUEL: u64 = 1 << 24;
 /// uses almost no CPU time can take a second.
 const SLOW_CPU: Duration = Duration::from_millis(50);
 
-/// The longest time that a shard waits after events of types to which it does not subscribe.
+/// The longest time that a shard waits if its only new events are of types to which it does not
+/// subscribe.
 const LAZY: Duration = Duration::from_millis(250);
 
 /// After this many cheap calls in a row, a slow shard becomes quick. A shard that uses much fuel
@@ -81,7 +82,7 @@ impl CpuMeter {
 
     /// Returns the CPU time of a step that has just ended and took `time` of wall time. The result
     /// differs from the true time by less than [`UNMETERED`]. It may be too low after several short
-    /// steps, because their wall time is subtracted in place of their CPU time.
+    /// steps: their wall time is subtracted, although their CPU time may be less.
     pub(crate) fn step(&mut self, clock: &dyn Clock, time: Duration) -> Duration {
         let before = self.since;
         self.since += time;
@@ -174,7 +175,8 @@ impl RunQueues {
         let key = (due, queues.sync_number);
         queues.syncs.insert(key, handle.clone());
         if queues.syncs.first_key_value().is_some_and(|(first, _)| *first == key) {
-            // The threads of the quick class are never busy for long, so they wait for this time.
+            // The threads of the quick class wait for this time, because they are never busy for
+            // long.
             self.ready[QueueClass::Quick as usize].notify_one();
         }
     }

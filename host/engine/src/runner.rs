@@ -93,7 +93,7 @@ impl Runner {
         true
     }
 
-    /// Returns the number of events that a batch should have so that its fuel is sufficient.
+    /// Returns the number of events for which the fuel of a batch is probably sufficient.
     pub(crate) fn batch_events(&self, config: &EngineConfig) -> usize {
         let most = config.batch_events_max;
         let Some(each) = self.usage.fuel_per_event else {

@@ -21,7 +21,7 @@ struct MemberCounts {
     valid: u64,
     /// For each event type, the number of events in which the member is missing or null.
     missing: BTreeMap<String, u64>,
-    /// For each event type, the number of events in which the member has a value of another kind.
+    /// For each event type, the number of events whose member is of another kind than declared.
     mismatched: BTreeMap<String, u64>,
 }
 
@@ -39,7 +39,7 @@ pub fn sample_warnings(manifest: &Manifest, sample: &[EventList]) -> Vec<String>
 
 struct Sample<'a> {
     manifest: &'a Manifest,
-    /// For each event type, the number of events in the sample to which the plugin subscribes.
+    /// For each event type to which the plugin subscribes, the number of events in the sample.
     events: BTreeMap<String, u64>,
     counts: Vec<MemberCounts>,
     /// The names of all members that occur in the sample.

@@ -65,7 +65,7 @@ pub(crate) enum StepOutcome {
 
 /// The limits of a step.
 pub(crate) struct StepLimits {
-    /// The monotonic time, from which the interval of commits is counted.
+    /// The monotonic time, for the interval between commits.
     pub(crate) now: Duration,
     /// Do not read the event at this offset, or later events.
     pub(crate) before: Option<Offset>,

@@ -96,8 +96,9 @@ pub(crate) struct ShardSnapshot {
     pub(crate) halted: Option<String>,
     pub(crate) fault: Option<Fault>,
     pub(crate) rate: EventRate,
-    /// The next offset of the last durable commit, and that of the last commit that was begun.
+    /// The next offset of the last durable commit.
     pub(crate) durable: Offset,
+    /// The next offset of the last commit that was begun.
     pub(crate) in_commit: Offset,
     pub(crate) outbox: OutboxSnapshot,
 }
@@ -316,9 +317,9 @@ impl ShardHandle {
             }
             let behind = bounds.max_time.0.saturating_sub(meta.max_time.0);
             let behind = u64::try_from(behind / 1_000).unwrap_or_default();
-            // If few events are of a type to which the plugin subscribes, the newest event that the
-            // shard has applied may be old. But the events that it has not read cannot be older
-            // than the time at which it last had read the whole log.
+            // The newest event that the shard has applied may be old, if few events are of a type
+            // to which the plugin subscribes. But the events that it has not read are at most as
+            // old as the time at which it last had read the whole log.
             snapshot.read_all_at.map_or(behind, |read_all_at| {
                 behind.min(
                     u64::try_from(now.saturating_sub(read_all_at).as_millis()).unwrap_or(u64::MAX),

@@ -23,7 +23,7 @@ pub struct ProjectionStatus {
 }
 
 /// One version of a projection.
-// Long because it has a field for each member of a version's status in the HTTP API.
+// This struct is long because it has a field for each member of a version's status in the HTTP API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VersionStatus {
     /// The id of the version.
@@ -115,7 +115,8 @@ pub struct FieldStatus {
 }
 
 /// A shard: one version on one partition.
-// Long because it has a field for each member of a partition's status in the HTTP API.
+// This struct is long because it has a field for each member of a partition's status in the HTTP
+// API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShardStatus {
     /// The partition.
@@ -278,7 +279,8 @@ pub struct ParkedSelection {
 pub struct ParkedOutcome {
     /// The number of parked events that were selected.
     pub selected: u64,
-    /// The number of events that are now in the tables (after a retry) or removed (after a drop).
+    /// The number of events for which the retry or drop succeeded: they are now applied, or
+    /// removed.
     pub done: u64,
     /// The number of events that were tried and are still parked, with a new reason.
     pub failed: u64,

@@ -92,8 +92,8 @@ impl Engine {
         Ok(lines.iter().skip(lines.len().saturating_sub(limit)).cloned().collect())
     }
 
-    /// Returns parked records of the active version on one partition, with their keys and in their
-    /// order: those whose keys are after `key`.
+    /// Returns the parked records of the active version on one partition that come after the key
+    /// `key`. They have their keys, and are in the order of the keys.
     ///
     /// # Errors
     /// Returns [`EngineError`] if there is no active version, or if its state cannot be read.

@@ -1,4 +1,4 @@
-//! Encodes the keys and values with which timers and the expiry of rows are stored.
+//! Encodes the keys and values of timers and of expiring rows.
 
 use lantern_core::{Offset, TableId, Timer, Timestamp};
 

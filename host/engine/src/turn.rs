@@ -71,7 +71,7 @@ impl Engine {
         }
     }
 
-    /// Tries again to open a state that could not be opened because the machine lacked a resource.
+    /// Tries again to open a state. The machine lacked a resource when it was first opened.
     fn open_store(&self, handle: &ShardHandle) -> NextTurn {
         let opened = self.ports.stores.open(&handle.id).map(drop).map_err(stop_of_open_error);
         let reason = match opened {
@@ -229,7 +229,7 @@ impl Engine {
         Ok(shard.send(&*self.ports.log, &limits, wake)?)
     }
 
-    /// Notes the end of the log, from which the remaining time of the fold is estimated.
+    /// Notes the end of the log. The remaining time of the fold is estimated from it.
     fn count_intake(&self, partition: PartitionId, now: Duration) {
         let Some(intake) = self.intake.get(partition.0 as usize) else { return };
         if let Ok(bounds) = self.ports.log.bounds(partition) {

@@ -226,7 +226,7 @@ pub struct ConfigError {
 }
 
 impl KafkaConfig {
-    /// Returns whether the settings name topics, so that the log is on Kafka.
+    /// Returns whether the settings name topics. If so, the log is on Kafka.
     #[must_use]
     pub fn is_on(&self) -> bool {
         !self.topics.is_empty()

@@ -297,7 +297,7 @@ impl Outboxes {
 }
 
 impl OutboxSender {
-    /// Those events of `emitted` that are not in the topic yet, with their indexes.
+    /// Returns the events of `emitted` that are not in the topic yet, with their indexes.
     fn unsent<'e>(&self, emitted: &'e Emitted) -> impl Iterator<Item = (usize, EventRef<'e>)> {
         let skip = usize::try_from(self.next.saturating_sub(emitted.first)).unwrap_or(usize::MAX);
         emitted.events.iter().enumerate().skip(skip).filter(|(_, event)| {

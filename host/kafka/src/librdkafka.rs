@@ -34,8 +34,8 @@ pub(crate) struct RecordQueue {
     records: Vec<NonNull<sys::rd_kafka_message_t>>,
     next: usize,
     native: NonNull<sys::rd_kafka_queue_t>,
-    /// While this exists, the records of the partition do not go to the queue of the consumer
-    /// itself, and new records are signalled.
+    /// The partition's own queue. While it exists, the records of the partition do not go to the
+    /// queue of the consumer itself, and new records are signalled.
     _partition: PartitionQueue<Context>,
     /// This is the last field, so it is dropped after the fields that use it.
     _consumer: Arc<BaseConsumer<Context>>,
@@ -159,11 +159,10 @@ impl<'q> Record<'q> {
 
     pub(crate) fn headers(&self) -> RecordHeaders<'q> {
         let mut native = ptr::null_mut();
-        // SAFETY: the message is valid, and `native` outlives the call. The headers belong
-        // to the message. If there are none, the pointer stays null. The call may parse
-        // the headers, which changes the message behind the shared reference: this is
-        // sound because only this thread has the message, and `Record` reads none of the
-        // changed fields.
+        // SAFETY: the message is valid, and `native` outlives the call. The headers belong to the
+        // message. If there are none, the pointer stays null. The call may parse the headers, which
+        // changes the message behind the shared reference. This is sound, because only this thread
+        // has the message, and `Record` reads none of the changed fields.
         unsafe { sys::rd_kafka_message_headers(self.message, &raw mut native) };
         RecordHeaders { native: NonNull::new(native), record: PhantomData }
     }
@@ -228,14 +227,18 @@ fn ask(consumer: &BaseConsumer<Context>, names: &[CString]) -> Vec<(String, u128
     let client = consumer.client().native_ptr();
     let mut names: Vec<_> = names.iter().map(|name| name.as_ptr()).collect();
     let mut ids = Vec::new();
-    // SAFETY: `client` lives as long as `consumer`, which outlives this call, and
-    // librdkafka's clients may be used by several threads. `names` holds as many pointers
-    // as its length says, to texts that end in NUL and outlive the call, which copies
-    // them. Collection, queue and event are created here; each that may be null is
-    // compared with null, used only before it is destroyed, and destroyed once. If an
-    // answer arrives after the queue was destroyed, the library drops the answer. Null
-    // options mean defaults. The `count` descriptions, with their names and ids, belong to
-    // the event, and are copied before the event is destroyed.
+    // SAFETY:
+    //
+    // * `client` lives as long as `consumer`, which outlives this call. Several threads may use a
+    //   client of librdkafka.
+    // * `names` holds as many pointers as its length says. They point to texts that end in NUL and
+    //   outlive the call, which copies them.
+    // * Collection, queue and event are created here. Each of them is compared with null if it may
+    //   be null. It is used only before it is destroyed, and destroyed once.
+    // * If an answer arrives after the queue was destroyed, the library drops the answer.
+    // * Null options mean defaults.
+    // * The `count` descriptions, with their names and ids, belong to the event. They are copied
+    //   before the event is destroyed.
     unsafe {
         let queue = sys::rd_kafka_queue_new(client);
         let topics = sys::rd_kafka_TopicCollection_of_topic_names(names.as_mut_ptr(), names.len());

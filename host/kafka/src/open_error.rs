@@ -1,4 +1,4 @@
-//! Lists the errors with which a log on Kafka cannot be opened.
+//! Lists the errors of opening a log on Kafka.
 
 use std::path::PathBuf;
 
@@ -35,7 +35,7 @@ pub enum OpenError {
     /// A thread cannot be started.
     #[error("a thread cannot be started: {0}")]
     Thread(#[source] std::io::Error),
-    /// The topics are missing, or differ from those with which the data folder was created.
+    /// The topics are missing, or are not the topics that the data folder was created with.
     #[error("{0}")]
     Other(String),
 }

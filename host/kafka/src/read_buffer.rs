@@ -42,7 +42,8 @@ pub(crate) struct ReadBuffer {
 
 struct BufferedChunk {
     chunk: Arc<Chunk>,
-    /// The offset up to which this chunk and those before it contain all events.
+    /// The end of the chunk: up to this offset, this chunk and the chunks before it contain all
+    /// events.
     end: u64,
     bytes: usize,
 }

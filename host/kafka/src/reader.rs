@@ -79,7 +79,7 @@ struct CursorAssignment {
 }
 
 impl CursorAssignment {
-    /// Drops the records that were read or taken from the queue, and not passed to the buffer.
+    /// Drops the records that were not passed to the buffer, read or still in the queue.
     fn clear(&mut self) {
         self.events.clear();
         self.offsets.clear();
@@ -383,7 +383,7 @@ impl Cursor {
         if next < stable {
             self.confirm(part, number, stable);
         } else {
-            // The partition may have more records than those that are known.
+            // The partition may have more records than are known.
             self.shared.want_bounds(part);
         }
         self.shared.wake(part);

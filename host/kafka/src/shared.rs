@@ -20,7 +20,7 @@ use crate::topic_settings::TopicSettings;
 const CACHE_LEAST: usize = 256 << 10;
 /// The minimum time that a cursor stays at an offset before another reader may move it.
 const QUANTUM: Duration = Duration::from_millis(50);
-/// The age from which the bounds of a partition count as not known.
+/// The age at which the bounds of a partition no longer count as known.
 const FRESH: Duration = Duration::from_secs(10);
 
 /// A signal that wakes a thread.
@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     pub(crate) watcher: ThreadSignal,
     pub(crate) closed: AtomicBool,
     pub(crate) report: Arc<ClientReport>,
-    /// The settings of the topics, as far as they are known.
+    /// The known settings of the topics.
     settings: RwLock<HashMap<String, TopicSettings>>,
     /// Partitions that were added to topics since the start. They are read after the next start.
     pub(crate) unread: Mutex<Vec<TopicPartition>>,
@@ -149,7 +149,7 @@ impl Shared {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// Returns the settings of `topic`, as far as they are known.
+    /// Returns the known settings of `topic`.
     pub(crate) fn settings(&self, topic: &str) -> TopicSettings {
         self.settings.read().get(topic).cloned().unwrap_or_default()
     }

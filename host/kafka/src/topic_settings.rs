@@ -19,21 +19,21 @@ use crate::record::last;
 use crate::record_encoding;
 use crate::topics::block_on;
 
-/// The number of bytes that a batch with a single record has in addition to the record.
+/// The number of bytes of a batch with a single record, without the record.
 const BATCH_BYTES: usize = 61;
 /// The maximum size of a batch that a producer builds, in bytes.
 const BATCH_BYTES_MAX: usize = 512 << 10;
 /// The maximum number of characters of an id or a source that a message quotes.
 const QUOTE_CHARS_MAX: usize = 80;
 
-/// The settings of a topic, as far as they are known.
+/// The known settings of a topic.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TopicSettings {
     /// The maximum size of a batch that the topic accepts, in bytes.
     pub(crate) batch_bytes_max: Option<usize>,
-    /// Whether the broker sets the time of records to the time at which it appends them.
+    /// Whether the broker sets the time of each record to its append time.
     pub(crate) log_append_time: Option<bool>,
-    /// Whether the topic is compacted, so that it accepts only records with a key.
+    /// Whether the topic is compacted. If so, it accepts only records with a key.
     pub(crate) compacted: bool,
 }
 

@@ -60,15 +60,19 @@ impl CompiledCode {
                   either our own compiler's answer or was read under a keyed hash of ours"
     )]
     pub(crate) fn deserialize(&self, engine: &Engine) -> wasmtime::Result<Component> {
-        // SAFETY: both functions require output of `precompile_component`;
-        // `deserialize_file` also requires that no process changes the file.
-        // `from_compiler` gets its bytes from the compiling child, which calls
-        // `precompile_component`. For a file, `CodeCache::load` has checked an HMAC over
-        // exactly these bytes, with a key that only this user can read. The path names the
-        // open descriptor, so this is the file that was checked, even if another file has
-        // its name now. Files of the cache are private to this user. They are written
-        // under a temporary name, renamed and deleted, and never written to again. The
-        // engine itself rejects output of another version or setting.
+        // SAFETY: both functions require output of `precompile_component`. `deserialize_file` also
+        // requires that no process changes the file.
+        //
+        // * `from_compiler` gets its bytes from the compiling child, which calls
+        //   `precompile_component`.
+        // * For a file, `CodeCache::load` has checked an HMAC over exactly these bytes, with a key
+        //   that only this user can read.
+        // * The path names the open descriptor. So this is the file that was checked, even if
+        //   another file has its name now.
+        // * Files of the cache are private to this user. They are written under a temporary name,
+        //   renamed and deleted, and never written to again.
+        //
+        // The engine itself rejects output of another version or setting.
         unsafe {
             match &self.0 {
                 CachedCode::Bytes(bytes) => Component::deserialize(engine, bytes),

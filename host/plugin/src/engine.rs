@@ -23,7 +23,7 @@ pub(crate) const EPOCH_TICK: Duration = Duration::from_millis(100);
 /// KB and the pages that the instance uses). An address space of 47 bits has room for 30,000 such
 /// reservations.
 const MEMORY_RESERVATION_BYTES: u64 = 4 << 30;
-/// The address space after each linear memory in which every access traps, in bytes.
+/// The address space after each linear memory, in bytes. Every access to it traps.
 const MEMORY_GUARD_BYTES: u64 = 32 << 20;
 /// The stack that WebAssembly may use on the calling thread, in bytes. Threads of a pool have 2 MiB
 /// by default, so at least half of it is left for host calls.

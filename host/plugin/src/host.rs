@@ -18,7 +18,7 @@ use crate::store_data::GuestState;
 use crate::upload_format::detect_format;
 use crate::{LoadError, PluginConfig, PluginHostError, PluginLimits, contract, engine, wasi};
 
-/// Loads plugins, and contains the engine in which they run and the code that they share.
+/// Loads plugins. Contains the engine that runs them, and the code that they share.
 pub struct PluginHost {
     engine: Engine,
     limits: Arc<PluginLimits>,
@@ -171,7 +171,7 @@ impl PluginHost {
 
     fn slot(&self, sha: UploadHash) -> Arc<SharedCode> {
         let mut slots = lock(&self.slots);
-        // Removes the entries that no caller uses and whose code is not in use.
+        // Removes the entries that have no caller and no code in use.
         slots.retain(|_, slot| Arc::strong_count(slot) > 1 || lock(slot).strong_count() > 0);
         Arc::clone(slots.entry(sha).or_default())
     }

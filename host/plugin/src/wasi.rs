@@ -148,7 +148,7 @@ struct GuestClock {
     /// The time of day, in microseconds since 1970.
     wall_us: u64,
     /// The monotonic time, in nanoseconds. It begins at 1, because Go treats 0 as a broken clock.
-    /// Each read increases it by one, so that a loop which waits for time to pass ends.
+    /// Each read increases it by one, so a loop that waits for time to pass ends.
     monotonic_ns: u64,
 }
 

@@ -52,7 +52,8 @@ impl BucketLength {
         })
     }
 
-    /// Returns the start of the bucket that contains the local time `local`, as the clock shows it.
+    /// Returns the start of the bucket that contains `local`. Both are times as the clock shows
+    /// them.
     fn floor(self, local: i64) -> i64 {
         match self {
             Self::Micros { length, origin } => {

@@ -9,7 +9,7 @@ use crate::{QueryConfig, QueryError};
 /// The number of rows after which the clock and the cancellation are checked again.
 const CHECK_ROWS: u64 = 4_096;
 
-/// A handle with which the caller ends a query from another thread.
+/// A handle that lets a caller end a query from another thread.
 #[derive(Clone, Debug, Default)]
 pub struct Cancel(Arc<AtomicBool>);
 

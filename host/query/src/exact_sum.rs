@@ -56,7 +56,7 @@ impl ExactSum {
         self.limbs.len() * size_of::<i64>()
     }
 
-    /// Adds limbs of 0, so that there are `count` limbs from `place` on.
+    /// Adds limbs of 0 until there are `count` limbs from `place` on.
     fn cover(&mut self, place: usize, count: usize) {
         if self.limbs.is_empty() {
             self.base = place;

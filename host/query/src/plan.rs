@@ -12,7 +12,7 @@ use crate::{QueryError, RequestError};
 
 /// The maximum number of columns in a roll-up.
 const COLUMNS_MAX: usize = 64;
-/// The name with which a query orders rows by their key.
+/// The name that a query uses to order rows by their key.
 const KEY: &str = "key";
 
 /// A query that was checked against its table and can run.

@@ -29,7 +29,7 @@ pub struct GroupsPage {
 /// The group after which a page begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GroupPosition {
-    /// The value of the group in the column by which the result is ordered.
+    /// The value of the group in the column that orders the result.
     value: GroupValue,
     /// The bucket of the group, and its values in the fields of `by`.
     key: Vec<GroupValue>,
@@ -79,7 +79,8 @@ impl Plan {
     }
 }
 
-/// Compares two groups by the column of the order, and then by the bucket and the fields of `by`.
+/// Compares two groups by the column of the order. Equal ones are compared by the bucket and the
+/// fields of `by`.
 fn compare(order: Order, keys: usize, a: &[GroupValue], b: &[GroupValue]) -> Ordering {
     let by_column = order.column.map_or(Ordering::Equal, |column| {
         order.compare_values(a[column].as_ref(), b[column].as_ref())

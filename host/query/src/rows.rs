@@ -24,7 +24,7 @@ pub struct RowsPage {
 /// The row after which a page begins.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RowPosition {
-    /// The value of the row in the field by which the result is ordered.
+    /// The value of the row in the field that orders the result.
     pub value: Option<FieldValue<'static>>,
     /// The key of the row.
     pub key: String,

@@ -38,7 +38,7 @@ pub(crate) struct App {
     pub(crate) tasks: Tasks,
 }
 
-/// The form in which the functions that answer requests get the state.
+/// The state, as the functions that answer requests get it.
 pub(crate) type Shared = Arc<App>;
 
 /// Signals that wake requests which wait for new events or commits.

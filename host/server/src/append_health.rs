@@ -1,4 +1,4 @@
-//! Remembers whether the log accepts events, so that readiness can report it.
+//! Remembers whether the log accepts events. The readiness of the server depends on it.
 
 use std::time::{Duration, Instant};
 

@@ -96,7 +96,8 @@ impl Boards {
         let encoded = serde_json::to_string(&header).expect("a header always encodes");
         let _writing = self.writing.lock();
         let current = self.find(name);
-        // A board that cannot be read can be replaced, unless the request names its state.
+        // If the stored board cannot be read, a request may replace it, unless the request names a
+        // tag.
         let current = match current {
             Err(_) if may_write(None) => None,
             current => current?,

@@ -10,10 +10,10 @@ use parking_lot::Mutex;
 
 /// How long the result of a test is used. So frequent requests do not cause frequent writes.
 const HOLDS: Duration = Duration::from_secs(2);
-/// The time after which a write that has not ended means that the disk does not answer.
+/// The time limit for a write. If a write has not ended by then, the disk does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The number of bytes that are written. Some file systems store the content of a small file
-/// together with its metadata and need no free block for it. This number is too large for that.
+/// together with its metadata, without a free block. A file of this size always needs a free block.
 const BYTES: usize = 8 << 10;
 
 /// Tests whether a folder can be written by writing a file.

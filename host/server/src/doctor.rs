@@ -319,7 +319,7 @@ impl Doctor {
         (!damaged.findings.is_empty()).then_some(damaged)
     }
 
-    /// Returns the damage that is reported if the state contains events that the log does not have.
+    /// Returns damage if the state contains events that the log does not have.
     fn ahead(&self, partition: usize, state: &StateChecked) -> Option<String> {
         let bounds = self.log.bounds.get(partition).copied().flatten()?;
         (state.next > bounds.end).then(|| {

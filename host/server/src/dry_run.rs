@@ -94,7 +94,7 @@ pub(crate) fn check_result(checked: Checked) -> CheckResult {
     }
 }
 
-/// Compares each public table of the new version with that of the active one.
+/// Compares the public tables of the new version with those of the active version.
 fn tables(
     new: &SampleFold,
     active: Option<&SampleFold>,

@@ -22,7 +22,7 @@ use crate::codes::{UNKNOWN, find};
 
 /// The media type of a problem.
 pub const PROBLEM: &str = "application/problem+json";
-/// The time after which a client should repeat a request that was answered with 503, in seconds.
+/// The wait after which a client should repeat a request that got a 503, in seconds.
 const RETRY_AFTER_S: &str = "2";
 /// The code of the problem that the coding of a body is not known.
 pub(crate) const CONTENT_CODING: &str = "LAN-0419";

@@ -38,7 +38,7 @@ pub(crate) struct CommitReader {
     spaces: BTreeMap<Space, RowStorage>,
 }
 
-/// The way in which the rows of a space are stored in the file.
+/// How the rows of a space are stored in the file.
 enum RowStorage {
     Tree(ReadOnlyTable<BlockBytes, BlockBytes>),
     Runs(Runs),

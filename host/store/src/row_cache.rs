@@ -215,7 +215,7 @@ impl RowCache {
         self.tables.entry(table).or_default()
     }
 
-    /// Removes the largest tables from the cache until the others fit into the share of this state.
+    /// Removes tables from the cache, the largest first, until this state is within its share.
     fn evict(&mut self) {
         let share = self.budget.share();
         while self.tables.values().map(CacheEntries::all_bytes).sum::<usize>() > share {
@@ -253,7 +253,7 @@ impl CacheEntries {
         (self.whole, self.too_large) = (false, true);
     }
 
-    /// Returns a row whose key has this hash. In nearly all cases it is the row that is searched.
+    /// Returns a row whose key has this hash. In nearly all cases it is the wanted row.
     #[inline]
     fn find_alike(&self, hash: u32) -> Option<RowAddress> {
         self.index.find(spread(hash), |row| row.hash == hash).map(|row| row.address)

@@ -435,7 +435,7 @@ fn while_the_disk_stays_full_reads_say_so_and_recover() {
     shard.commit(&writes([("a", Some("1"))])).unwrap();
     bench.disk().full.store(true, Ordering::SeqCst);
     assert!(shard.commit(&writes([("a", Some("2"))])).is_err());
-    // The file was closed in the middle of a commit, so redb must write to it to open it again.
+    // The file was closed in the middle of a commit. To open it again, redb must write to it.
     assert!(matches!(shard.get(ROWS, b"a"), Err(StoreError::Full(_))));
     bench.disk().full.store(false, Ordering::SeqCst);
     let deadline = Instant::now() + Duration::from_secs(10);
@@ -484,7 +484,7 @@ fn a_failed_read_closes_the_file_and_the_next_opens_it_again() {
     let bench = Bench::with(config);
     let shard = bench.open(0);
     let row = |i: u32| (format!("k{i}").into_bytes(), Some(vec![0; 100]));
-    // There are more rows than fit into the one page that redb keeps in memory for each table.
+    // There are more rows than redb keeps in memory, which is one page for each table.
     shard.commit(&Writes::from([(ROWS, (0..1_000).map(row).collect())])).unwrap();
     shard.commit(&writes([("a", Some("1"))])).unwrap();
     let snapshot = shard.snapshot().unwrap();

@@ -153,7 +153,7 @@ pub struct BadSubscribe {
     pub detail: String,
 }
 
-/// The members of a [`Subscribe`] in the form in which they are sent, unread.
+/// The members of a [`Subscribe`] as JSON texts that are not parsed yet.
 type RawMembers = BTreeMap<String, Box<RawValue>>;
 
 impl Subscribe {

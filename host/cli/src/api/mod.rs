@@ -26,7 +26,7 @@ pub(crate) use queries::QueryAnswer;
 use component::component;
 use transport::{Body, Path, escaped, projection};
 
-/// The media type of events of which each is on a line of its own.
+/// The media type of a text with one event on each line.
 pub(crate) const NDJSON: &str = "application/x-ndjson";
 /// The media type of one event as JSON.
 pub(crate) const STRUCTURED: &str = "application/cloudevents+json";

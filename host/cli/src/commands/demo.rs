@@ -163,7 +163,7 @@ struct PreviousRun {
 }
 
 impl PreviousRun {
-    /// Reads the log backwards until it has found a flight and a shop event, or up to its start.
+    /// Reads the log backwards, up to its start, until it has found a flight and a shop event.
     async fn find(api: &Api, seed: u64) -> Outcome<Self> {
         let look = LogQuery { limit: 1, ..LogQuery::default() };
         let bounds = api.events(&look).await?;

@@ -75,7 +75,7 @@ pub(super) fn applied(now: &[ProjectionStatus], ends: &[u64]) -> bool {
     now.iter().filter_map(active).all(|version| behind(version, ends) == 0)
 }
 
-/// Returns the number of offsets before `ends` whose events are not in the tables of a version.
+/// Returns how many offsets before `ends` the tables of a version do not contain.
 fn behind(version: &VersionStatus, ends: &[u64]) -> u64 {
     let behind = version.shards.iter().map(|shard| {
         let end = ends.get(shard.partition as usize).copied().unwrap_or(0);

@@ -72,7 +72,7 @@ fn user_cache() -> Option<std::path::PathBuf> {
     std::fs::create_dir_all(&compiled).ok().map(|()| compiled)
 }
 
-/// Reads parameters from the command line, which contains JSON or the name of a file with JSON.
+/// Reads parameters from the command line: JSON, or the name of a file with JSON.
 fn parameters(text: &str) -> Outcome<String> {
     let inline = text.trim_start().starts_with(['{', '[', '"']);
     let json = if inline {

@@ -38,7 +38,7 @@ Examples:
 
 Reads the dead letters that no earlier call has read, of all projections, and retries their events in order, as `lantern parked retry` does. It does not write the events to the log again.")]
 pub(crate) struct ResendArgs {
-    /// Read all dead letters of the topic, also those that an earlier call has read.
+    /// Read all dead letters of the topic, including those that an earlier call has read.
     #[arg(long)]
     from_beginning: bool,
 }

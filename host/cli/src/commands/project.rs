@@ -29,7 +29,7 @@ enum Tool {
     Make,
 }
 
-/// The files by which a folder's tool is recognised, in this order.
+/// The files that show which tool builds a folder, in order of priority.
 const MARKS: [(&str, Tool); 6] = [
     ("Cargo.toml", Tool::Cargo),
     ("package.json", Tool::Npm),
@@ -192,7 +192,7 @@ impl Project {
         let (module, file) = (folder.join("module"), folder.join(format!("{name}.{COMPONENT}")));
         std::fs::create_dir_all(&folder).map_err(anyhow::Error::from)?;
         // The plugin must not depend on paths of this machine or on the state of a repository, so
-        // these are left out. The linker also leaves out names for debuggers; panics still name
+        // both are left out. The linker also leaves out names for debuggers; panics still name
         // files and lines.
         let mut arguments = vec!["build", "-buildmode=c-shared", "-trimpath", "-buildvcs=false"];
         let written = module.to_string_lossy();

@@ -246,7 +246,7 @@ fn pascal(name: &str) -> String {
         .collect()
 }
 
-/// Changes `name` so that it is an identifier and is not used yet.
+/// Makes `name` an identifier that is not used yet.
 fn unused(name: &str, used: &mut BTreeSet<String>) -> String {
     let start = if name.starts_with(|c: char| c.is_ascii_alphabetic()) { "" } else { "T" };
     let name = format!("{start}{name}");

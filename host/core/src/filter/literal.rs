@@ -86,7 +86,7 @@ impl Literal {
         }
     }
 
-    /// Returns whether `value`, a field's value in a row, is a text that begins with this text.
+    /// Returns whether the field's value `value` is a text that begins with this text.
     pub(super) fn is_prefix_of(&self, value: &FieldValue<'_>) -> bool {
         match (self, value) {
             (Self::Text(prefix), FieldValue::Text(text)) => text.starts_with(prefix.as_str()),

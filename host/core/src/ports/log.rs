@@ -160,7 +160,7 @@ pub struct Emitted {
     pub events: Events,
 }
 
-/// Where events were appended, in the order in which they were passed.
+/// Where events were appended. The places have the order of the events in the call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Appended {
     /// The place of each event.

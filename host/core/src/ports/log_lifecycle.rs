@@ -1,4 +1,4 @@
-//! Defines the ports with which the owner of a log deletes old events and closes the log.
+//! Defines the ports for the owner of a log: deleting old events, and closing the log.
 
 use crate::{LogError, Offset, PartitionId, Timestamp};
 

@@ -126,7 +126,7 @@ pub enum ApplyError {
     /// The plugin returned an error.
     #[error("{message}")]
     Failed {
-        /// The timer or event that the plugin reports as the cause of the error, if it reports one.
+        /// The timer or event that caused the error, if the plugin reports one.
         cause: Option<Cause>,
         /// The error message that the plugin returned.
         message: String,

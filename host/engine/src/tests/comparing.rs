@@ -24,7 +24,7 @@ fn versions_are_read_at_the_same_offsets_while_events_arrive() {
     let mut unequal = 0;
     for n in 40..90 {
         world.log.append_to(P0, [event(n, "s1", "ok")]);
-        // Only some turns, so that the versions are often at different offsets.
+        // Runs only some turns, so that the versions are often at different offsets.
         for _ in 0..n % 3 {
             world.engine.turn_once();
         }

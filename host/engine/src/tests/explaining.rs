@@ -29,7 +29,7 @@ fn offsets(row: &ExplainedRow) -> Vec<u64> {
     row.changes.iter().rev().map(|(change, _)| change.offset.0).collect()
 }
 
-/// Returns whether each change begins with the row with which the previous change ended.
+/// Returns whether each change begins with the row at which the previous change ended.
 fn is_a_chain(row: &ExplainedRow) -> bool {
     let changes: Vec<&RowChange> = row.changes.iter().rev().map(|(change, _)| change).collect();
     changes.first().is_none_or(|first| first.before.is_none())

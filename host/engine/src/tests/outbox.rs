@@ -35,7 +35,7 @@ fn a_log_that_takes_no_emitted_events_is_tried_less_and_less_often_and_reported(
         world.clock.advance(Duration::from_secs(1));
         world.settle();
     }
-    // The waits are 0.1 s, 0.2 s and so on up to 6.4 s, and then 10 s each.
+    // The waits are 0.1 s, 0.2 s and so on up to 6.4 s. All later waits are 10 s.
     let tries = before - failures_left(&world);
     assert!((9..=13).contains(&tries), "{tries}");
     world.settle_through_faults();

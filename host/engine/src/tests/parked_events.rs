@@ -118,8 +118,8 @@ fn later_events_of_a_parked_subject_wait_behind_it_in_order() {
     assert!(page.parked[1..].iter().all(|p| p.kind == "waiting"));
     assert_eq!(world.rows("totals")["s1"], r#"{"last":"ok","n":3}"#);
     assert_eq!(world.rows("totals")["s2"], r#"{"last":"ok","n":30}"#);
-    // If the retry of the first event fails, all events stay parked, and the attempts of
-    // the first event are counted.
+    // If the retry of the first event fails, all events stay parked, and the attempt counts for the
+    // first event alone.
     let outcome = world.engine.retry("meter", None, &all()).unwrap();
     assert_eq!((outcome.selected, outcome.done, outcome.failed, outcome.waiting), (27, 0, 1, 26));
     let page = world.engine.parked("meter", None, None, None, 5).unwrap();

@@ -34,7 +34,8 @@ const TYPES_COUNTED_MAX: usize = 1_000;
 /// chunk. It limits chunks of events that compress very well.
 const RATIO_MAX: f64 = 8.0;
 
-/// How far the clock may be set back, in microseconds, before append times are set back too.
+/// The limit for corrections of the clock, in microseconds. If the clock is set back further,
+/// append times are set back too.
 pub(crate) const CLOCK_BACK_MAX_US: i64 = AHEAD_MAX_US;
 
 /// What the writer knows about a partition in memory.
@@ -60,7 +61,7 @@ pub(crate) struct AppendPlan {
     pub(crate) absorbs: bool,
     pub(crate) written: Vec<PlannedChunk>,
     pub(crate) row: PartitionRow,
-    /// The new counts of those event types whose count changes.
+    /// The new counts by event type, for the types whose count changes.
     pub(crate) types: BTreeMap<String, u64>,
     /// The number of small chunks at the end of `written`. They become part of the run, which is
     /// the small chunks at the end of the partition.

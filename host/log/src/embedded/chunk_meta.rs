@@ -209,7 +209,7 @@ impl EventIdentities {
 /// fit into one page of 4 KiB, redb rounds the number of its pages up to a power of two.
 pub(crate) fn disk_bytes(len: usize) -> u64 {
     const PAGE: usize = 4096;
-    /// The number of bytes that the key and the page header take in a page with one value.
+    /// The number of bytes of a page with one value that the key and the header take.
     const OVERHEAD: usize = 32;
     let bytes = match len + OVERHEAD {
         small if small <= PAGE => small,

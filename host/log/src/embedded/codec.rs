@@ -117,7 +117,7 @@ pub(crate) struct Encoder {
     zstd: Option<zstd::bulk::Compressor<'static>>,
 }
 
-/// A chunk in the form in which the file stores it.
+/// A chunk as the file stores it.
 pub(crate) struct Encoded {
     pub(crate) bytes: Vec<u8>,
     pub(crate) header: Header,

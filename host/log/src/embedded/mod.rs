@@ -178,7 +178,7 @@ impl EmbeddedLog {
         Ok(Self { shared, writer: Mutex::new(Some(thread)) })
     }
 
-    /// Returns the partition to which an event like this one is appended.
+    /// Returns the partition to which an event with this identity is appended.
     #[must_use]
     pub fn partition_of(&self, event: &EventRef<'_>) -> PartitionId {
         let count = self.shared.config.partitions;

@@ -21,9 +21,9 @@ impl Shared {
     }
 
     /// Reads from the offset `from` on, up to the published end of the partition. A commit is in
-    /// the file and in the cache a moment before it is published. Readers must not see its events
-    /// earlier, because they know neither the incarnation of these events nor the new end of the
-    /// partition.
+    /// the file and in the cache a moment before it is published. Until then, readers know neither
+    /// the incarnation of its events nor the new end of the partition, so they must not see these
+    /// events.
     pub(crate) fn read(
         &self,
         partition: PartitionId,
@@ -212,7 +212,7 @@ impl Shared {
     }
 }
 
-/// Those events of `chunk` that are before `end`, the published end of the partition.
+/// Returns the events of `chunk` before `end`, the published end of the partition.
 fn published_part(chunk: &Arc<Chunk>, end: Offset) -> LogRead {
     let count = chunk.index_of(end);
     if count == chunk.events.len() {

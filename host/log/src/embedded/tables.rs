@@ -257,7 +257,7 @@ fn load_state(database: &Database, config: &LogConfig) -> Result<State, Fault> {
     })
 }
 
-/// Returns the key under which the end of the imported events of a partition is stored.
+/// Returns the key of the end of the imported events of a partition.
 pub(crate) fn imported_key(partition: u32) -> String {
     format!("imported/{partition}")
 }

@@ -13,13 +13,13 @@ pub(crate) const WIT: &str = include_str!("../../../../wit/projection.wit");
 const ANSWER: u32 = 512;
 /// The address of the manifest that `setup` returns.
 const MANIFEST: u32 = 1024;
-/// The address at which the memory that the guest's allocator uses begins.
+/// The address of the memory that the guest's allocator uses.
 const HEAP: u32 = 1 << 16;
 
-/// The parts of a guest, from which [`Guest::build`] makes a plugin.
+/// The parts of a guest. [`Guest::build`] makes a plugin of them.
 pub(crate) struct Guest {
     pub(crate) manifest: Manifest,
-    /// The WIT of the guest's world. It is that of the contract unless a test changes it.
+    /// The WIT of the guest's world. Unless a test changes it, it is the WIT of the contract.
     pub(crate) wit: String,
     pub(crate) world: Option<&'static str>,
     /// The imports of the module, in text form.
@@ -28,7 +28,7 @@ pub(crate) struct Guest {
     pub(crate) fields: String,
     /// The instructions of `setup`, whose parameters are `$ptr` and `$len`.
     pub(crate) setup: String,
-    /// The instructions of `apply`, whose parameter `$batch` is the address of the batch.
+    /// The instructions of `apply`. Their parameter `$batch` is the address of the batch.
     pub(crate) apply: String,
     /// The texts in the guest's memory, with their addresses; see [`Guest::text`].
     texts: Vec<(u32, String)>,
@@ -166,7 +166,8 @@ impl Guest {
     }
 }
 
-/// Instructions with which `apply` returns an error with the message `text` and the cause `cause`.
+/// Returns instructions that make `apply` return an error with the message `text` and the cause
+/// `cause`.
 pub(crate) fn fail(cause: Option<u32>, text: &str) -> String {
     let mut code = format!("(i32.store8 (i32.const {ANSWER}) (i32.const 1))");
     if let Some(cause) = cause {

@@ -1,4 +1,4 @@
-//! Tests loading: which uploads are accepted, the errors for the others, and the cache.
+//! Tests loading: which uploads are accepted, the errors for all others, and the cache.
 
 use std::fs;
 use std::path::{Path, PathBuf};

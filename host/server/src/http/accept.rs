@@ -97,7 +97,7 @@ struct ConnectionPermit {
 }
 
 impl ConnectionLimits {
-    /// Waits for a permit and returns it. It is a reserved one only if all others are in use.
+    /// Waits for a permit and returns it. If no other permit is free, it may be a reserved one.
     async fn free(&self) -> ConnectionPermit {
         let (usual, reserved) = (Arc::clone(&self.usual), Arc::clone(&self.reserved));
         let (permit, reserved) = tokio::select! {

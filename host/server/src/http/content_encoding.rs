@@ -92,7 +92,7 @@ pub(super) async fn unpack(
     next(Request::from_parts(parts, Body::from_stream(pieces))).await
 }
 
-/// Returns the codings of the body, in the order in which they were applied.
+/// Returns the codings of the body, in order of their application.
 fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
     let mut codings = Vec::new();
     for value in headers.get_all(CONTENT_ENCODING) {

@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 const DRAIN: Duration = Duration::from_secs(2);
 
 /// Sends the answer only after one of these: the body has arrived completely, its sender has
-/// aborted it, or the unread rest of the body was read for [`DRAIN`].
+/// aborted it, or the server has read the unread rest of the body for [`DRAIN`].
 pub(super) async fn drain(
     request: Request,
     next: impl AsyncFnOnce(Request) -> Response,

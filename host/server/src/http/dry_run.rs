@@ -63,7 +63,8 @@ pub(crate) async fn dry_run(
     }
     let rows_max = limit(query.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
     let bytes_max = app.config.http.query_bytes_max;
-    // A slow client must not keep others from folding, so the body is read first.
+    // The body is read before a fold is permitted. Otherwise a slow client would keep others from
+    // folding.
     let content = content(&app, query.source_name, request).await?;
     let (replay, guard) = Replay::begin(&app)?;
     let options = DryRunOptions { name: query.name, events, rows_max, bytes_max };

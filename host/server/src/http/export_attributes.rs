@@ -10,7 +10,7 @@ use crate::problem::Problem;
 const APPENDED: &str = "lanternappended";
 const PARTITION: &str = "lanternpartition";
 
-/// Returns the extension attributes of `event`, after those that an export adds.
+/// Returns the attributes that an export adds, followed by the extension attributes of `event`.
 pub(super) fn with_export_attributes(
     event: &EventRef<'_>,
     partition: PartitionId,

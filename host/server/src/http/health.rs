@@ -113,8 +113,8 @@ fn troubles(app: &App) -> Vec<String> {
     troubles
 }
 
-/// Adds the reasons why `projection` is not ready. Only the active version is checked, because no
-/// reader sees a halt of the other versions. If no version is active, all versions are checked.
+/// Adds the reasons why `projection` is not ready. Only the active version is checked, because
+/// readers use no other. If no version is active, all versions are checked.
 fn add_reasons(projection: &ProjectionStatus, reasons: &mut Vec<String>) {
     let serving = projection.active.as_ref();
     let watched = projection.versions.iter().filter(|v| serving.is_none_or(|id| *id == v.id));

@@ -11,8 +11,8 @@ use crate::cloudevents::percent_decode;
 use crate::config::HttpConfig;
 use crate::problem::Problem;
 
-/// Answers a request only if both of this is true: its `Host` names this server, and it comes from
-/// a page that may call the server or from no page at all.
+/// Answers a request only under two conditions: its `Host` names this server, and it comes from a
+/// page that may call the server or from no page at all.
 pub(super) async fn check(
     app: &App,
     request: Request,

@@ -147,7 +147,7 @@ async fn decide(
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct ResendQuery {
-    /// Read all dead letters of the topic, also those that an earlier call has read.
+    /// Read all dead letters of the topic, including those that an earlier call has read.
     from_beginning: bool,
 }
 

@@ -133,7 +133,7 @@ pub(super) fn escaped(label: &str) -> String {
     escaped_help(label).replace('"', "\\\"")
 }
 
-/// Escapes a help text, in which quotes stay as they are.
+/// Escapes a help text. Quotes in it stay as they are.
 pub(super) fn escaped_help(text: &str) -> String {
     text.replace('\\', "\\\\").replace('\n', "\\n")
 }

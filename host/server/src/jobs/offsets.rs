@@ -31,7 +31,7 @@ pub(crate) fn note_all(app: &App) {
     }
 }
 
-/// Notes, for each active version, the offset up to which it is durable.
+/// Notes the durable offset of each active version.
 fn note_once(engine: &Engine, offsets: &dyn CommittedOffsets) {
     for projection in engine.status() {
         let serving =

@@ -94,7 +94,7 @@ async fn an_export_is_of_one_commit_while_events_are_folded() {
     let offsets = response.headers()["lantern-offsets"].to_str().unwrap().to_owned();
     let mut body = response.into_body().into_data_stream();
     let mut text = body.next().await.unwrap().unwrap().to_vec();
-    // The rest of the table changes while the client has only the first rows.
+    // The client has only the first rows. Now the other rows of the table change.
     append(&fixture, 10_000..25_000, "second").await;
     while let Some(piece) = body.next().await {
         text.extend(piece.unwrap());

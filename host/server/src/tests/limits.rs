@@ -1,4 +1,4 @@
-//! Tests limits for which a socket, or several requests at the same time, are needed.
+//! Tests limits that need a socket or several requests at the same time.
 
 use std::net::SocketAddr;
 

@@ -89,7 +89,7 @@ impl RunCursor {
         self.find()
     }
 
-    /// Moves to the next block that has a row within the range, and there to the first such row.
+    /// Moves to the first row within the range in the following blocks.
     fn next_block(&mut self) -> Result<(), RunError> {
         loop {
             self.span = None;

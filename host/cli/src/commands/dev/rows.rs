@@ -44,7 +44,7 @@ impl Tables {
         Self { client, projection, rows: BTreeMap::new(), sender, updates, json }
     }
 
-    /// Returns the name of the projection to which the tables belong.
+    /// Returns the name of the projection that the tables belong to.
     pub(super) fn projection(&self) -> &str {
         &self.projection
     }

@@ -25,7 +25,7 @@ pub(super) type Given = BTreeMap<String, String>;
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct RunParameters {
-    /// The maximum number of rows or groups, in place of that of the definition.
+    /// The maximum number of rows or groups. It replaces the limit in the definition.
     limit: Option<usize>,
     /// `next` of the previous page.
     cursor: Option<String>,

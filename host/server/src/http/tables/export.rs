@@ -59,7 +59,7 @@ enum ExportError {
 }
 
 impl Export {
-    /// The answer, whose body is written while the client reads it.
+    /// Returns the answer. Its body is written while the client reads it.
     pub(super) fn respond(self) -> Response {
         let (sender, pieces) = mpsc::channel(PIECES_MAX);
         let mut response = Response::new(body(pieces));

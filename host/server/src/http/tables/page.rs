@@ -96,7 +96,7 @@ pub(super) fn rows(
     }
 }
 
-/// Reduces `range` to the keys that follow a page whose last key is `key`.
+/// Reduces `range` to the keys after a page that ends with `key`.
 pub(super) fn continue_after(range: &mut KeyRange, key: &str, reverse: bool) {
     let mut key = key.as_bytes().to_vec();
     if reverse {

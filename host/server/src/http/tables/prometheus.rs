@@ -48,7 +48,7 @@ pub(super) fn write(
         return Err(wrong("a metric has one value now: leave `bucket` out, or use another format"));
     }
     let columns = columns(shape);
-    // The fields of `by` are labels, of whatever kind they are.
+    // The fields of `by` are labels, even if they are not text.
     let by = match shape {
         ResultShape::Groups(_) => source.request.map_or(0, |request| request.by.len()),
         ResultShape::ByKey(_) | ResultShape::InOrder(..) => 0,
