@@ -13,7 +13,8 @@ fn main() -> io::Result<()> {
     let mut list = String::from("&[\n");
     if let Some(target) = target_folder(&out) {
         let folder = target.join("web");
-        // If the folder were missing, cargo would run this script in every build.
+        // The folder is created if it is missing. Otherwise cargo would run this script in every
+        // build.
         fs::create_dir_all(&folder)?;
         println!("cargo::rerun-if-changed={}", folder.display());
         let mut files = Vec::new();

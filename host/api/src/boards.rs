@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct BoardSummary {
     /// Its name.
     pub name: String,
-    /// The first 200 characters of the document's member `title`; absent if this is not a text.
+    /// The first 200 characters of the document's member `title`; absent if the member is not a
+    /// text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub title: Option<String>,
     /// When the document was stored, in microseconds since 1970.

@@ -39,9 +39,9 @@ pub struct TableDiff {
 pub struct FieldChange {
     /// The field.
     pub name: String,
-    /// Its kind in `left`; `null` if `left` does not declare it.
+    /// The field's kind in `left`; `null` if `left` does not declare the field.
     pub left: Option<String>,
-    /// Its kind in `right`; `null` if `right` does not declare it.
+    /// The field's kind in `right`; `null` if `right` does not declare the field.
     pub right: Option<String>,
 }
 
@@ -51,10 +51,10 @@ pub struct FieldChange {
 pub struct RowDifference {
     /// The key. In a table by tenant, the tenant, U+0000 and the key.
     pub key: String,
-    /// The row in `left`; `null` if there is none.
+    /// The row in `left`; `null` if `left` has no such row.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub left: Option<RawJson>,
-    /// The row in `right`; `null` if there is none.
+    /// The row in `right`; `null` if `right` has no such row.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub right: Option<RawJson>,
 }

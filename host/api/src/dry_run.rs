@@ -54,7 +54,7 @@ pub struct DryFold {
     pub first_parked: Vec<ParkedStatus>,
     /// The first messages of the plugin.
     pub logs: Vec<LogLine>,
-    /// Why the fold stopped before the end of the sample, if it did.
+    /// If the fold stopped before the end of the sample: the reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub halted: Option<String>,
     /// Fuel used.

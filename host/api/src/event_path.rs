@@ -49,15 +49,16 @@ pub struct EventStep {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "kebab-case")]
 pub enum EventOutcome {
-    /// It has not reached the event yet.
+    /// The version has not reached the event yet.
     Pending,
     /// It does not receive the event.
     Skipped,
     /// It has applied the event.
     Applied,
-    /// It has parked the event, which it could not apply.
+    /// The version has parked the event, because it could not apply it.
     Parked,
-    /// It has parked the event, which waits behind a parked event of its subject.
+    /// The version has parked the event, because the event waits behind a parked event of its
+    /// subject.
     Waiting,
     /// The version has applied the event, or has parked it and dropped it later by a drop that
     /// selected several parked events.

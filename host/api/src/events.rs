@@ -109,7 +109,7 @@ pub struct EventsPage {
 pub struct LoggedEvent {
     /// The offset.
     pub offset: u64,
-    /// When the log took it, if known.
+    /// The append time of the event, if the log knows it.
     pub appended: Option<String>,
     /// The event in structured mode.
     #[cfg_attr(feature = "openapi", schema(value_type = Object))]

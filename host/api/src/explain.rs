@@ -39,7 +39,7 @@ pub struct ExplainedPartition {
     pub next: u64,
     /// How often the row was changed before this offset.
     pub changes: u64,
-    /// The row at this offset as the fold gives it; `null` if there is none.
+    /// The row that the fold gives at this offset; `null` if there is none.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
     pub row: Option<RawJson>,
     /// Whether the table has the same row at this offset. If `false`, the fold was ended early, or
@@ -103,13 +103,13 @@ pub struct ChangeEvent {
     /// The type.
     #[serde(rename = "type")]
     pub kind: String,
-    /// The subject; empty if it has none.
+    /// The subject; empty if the event has none.
     pub subject: String,
-    /// The tenant; empty if it has none.
+    /// The tenant; empty if the event has none.
     pub tenant: String,
     /// The time, RFC 3339.
     pub time: String,
-    /// When it was appended, RFC 3339; `null` if the log does not know it.
+    /// The append time of the event, RFC 3339; `null` if the log does not know it.
     pub appended: Option<String>,
 }
 
@@ -119,9 +119,9 @@ pub struct ChangeEvent {
 pub struct ChangeTimer {
     /// The key.
     pub key: String,
-    /// The time that it was set to, RFC 3339.
+    /// The time for which the timer was set, RFC 3339.
     pub time: String,
-    /// The offset of the event that set it.
+    /// The offset of the event that set the timer.
     pub set_by: u64,
 }
 

@@ -16,7 +16,7 @@ pub struct FeedClients {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct FeedClient {
-    /// The number of the session, which no other session since the start of the server has.
+    /// The number of the session. It is unique since the start of the server.
     pub id: u64,
     /// The address and port of the client or, if there is a proxy in front of the server, of the
     /// proxy; `null` if unknown.

@@ -34,7 +34,7 @@ pub struct QueryDefinition {
 pub struct QueryParameter {
     /// The kind of its values.
     pub kind: ParameterKind,
-    /// Whether it has several values, separated by commas, for the operator `in`.
+    /// Whether the parameter has several values, separated by commas, for the operator `in`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub list: bool,
     /// The value if a request does not give one, written as in a request.

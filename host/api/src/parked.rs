@@ -21,7 +21,7 @@ pub struct ParkedStatus {
     /// CloudEvents `type`.
     #[serde(rename = "type")]
     pub event_type: String,
-    /// The tenant; empty if it has none.
+    /// The tenant; empty if the event has none.
     #[serde(default)]
     pub tenant: String,
     /// CloudEvents `subject`.
@@ -77,11 +77,11 @@ pub struct ParkedSelection {
 pub struct ParkedOutcome {
     /// Parked events that were selected.
     pub selected: u64,
-    /// How many of them are now in the tables (retry) or deleted (drop).
+    /// How many of the selected events are now in the tables (retry) or deleted (drop).
     pub done: u64,
-    /// How many were tried and stay parked, with a new reason.
+    /// How many of the selected events were tried and stay parked, with a new reason.
     pub failed: u64,
-    /// How many were not tried because an event before them failed.
+    /// How many of the selected events were not tried, because an event before them failed.
     pub waiting: u64,
 }
 
@@ -91,9 +91,9 @@ pub struct ParkedOutcome {
 pub struct ParkedSummary {
     /// All events that are parked now.
     pub total: u64,
-    /// How many of them, events and timers, failed.
+    /// How many of the parked events, and timers, failed.
     pub failed: u64,
-    /// How many of them wait behind a failed event of their subject.
+    /// How many of the parked events wait behind a failed event of their subject.
     pub waiting: u64,
     /// Groups by reason, the largest first; at most 100.
     pub reasons: Vec<ParkedReason>,
@@ -101,19 +101,19 @@ pub struct ParkedSummary {
     pub more_reasons: u64,
 }
 
-/// Parked events with one reason. Reasons that differ only in numbers are the same.
+/// Parked events with the same reason, apart from the numbers in it.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ParkedReason {
-    /// The reason of the first of them.
+    /// The reason of the first event of the group.
     pub reason: String,
-    /// Events and timers that failed for it.
+    /// The number of events and timers that failed for this reason.
     pub failed: u64,
-    /// Events that wait behind those.
+    /// The number of events that wait behind the failed ones.
     pub waiting: u64,
-    /// The partition of the first.
+    /// The partition of the first event of the group.
     pub partition: u32,
-    /// The offset of the first.
+    /// The offset of the first event of the group.
     pub offset: u64,
 }
 
@@ -121,15 +121,15 @@ pub struct ParkedReason {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct ResendResult {
-    /// Letters read.
+    /// The number of dead letters that were read.
     pub letters: u64,
-    /// Records among them that are not copies of this log's parked events.
+    /// How many of the dead letters read are not copies of parked events of this log.
     pub foreign: u64,
     /// Parked events that are now applied to the tables.
     pub applied: u64,
-    /// Events that were retried and failed again; they stay parked with a new reason.
+    /// Events that were retried and failed again. They stay parked with a new reason.
     pub failed: u64,
-    /// Events that were not retried because an event before them failed.
+    /// Events that were not retried, because an event before them failed.
     pub waiting: u64,
     /// Events that are not parked, or no longer parked, in the active version.
     pub gone: u64,

@@ -61,13 +61,13 @@ pub struct VersionStatus {
     pub activity: String,
     /// Why it is halted or faulted.
     pub reason: Option<String>,
-    /// When it was uploaded, in microseconds since 1970.
+    /// When the version was uploaded, in microseconds since 1970.
     pub created_us: i64,
-    /// How much of the log it has folded, 0 to 100.
+    /// How much of the log the version has folded, 0 to 100.
     pub percent: f64,
     /// Events applied per second over the last seconds.
     pub events_per_s: f64,
-    /// Events per second that the log has taken over the last seconds.
+    /// Events per second that were appended to the log over the last seconds.
     #[serde(default)]
     pub intake_per_s: f64,
     /// The number of seconds until the version has caught up, at the rates `events_per_s`
@@ -82,7 +82,7 @@ pub struct VersionStatus {
     /// Events that were older than the watermark when they were applied.
     #[serde(default)]
     pub late: u64,
-    /// Why it did not become active by itself although it has caught up.
+    /// Why the version did not become active by itself although it has caught up.
     #[serde(default)]
     pub not_activated: Option<String>,
     /// Why its tables may differ from the log, one sentence for each finding. A finding is a batch
@@ -119,7 +119,7 @@ pub struct TableStatus {
     pub name: String,
     /// A sentence for people.
     pub description: String,
-    /// Whether it can be read and subscribed to.
+    /// Whether clients can read the table and subscribe to it.
     pub public: bool,
     /// Whether each row belongs to a tenant.
     pub per_tenant: bool,
@@ -201,7 +201,8 @@ pub struct ShardStatus {
     pub emit_depth: u32,
     /// Batches that were folded a second time (`engine.second_fold_every`).
     pub second_folds: u64,
-    /// How many of them gave another result: the plugin is not deterministic.
+    /// How many of the batches folded a second time gave another result. If it is not 0, the plugin
+    /// is not deterministic.
     pub second_fold_differences: u64,
     /// The last difference, for people.
     pub second_fold_last: Option<String>,
@@ -268,7 +269,7 @@ pub struct LogLine {
     pub version: String,
     /// The partition.
     pub partition: u32,
-    /// The offset of the batch in which it was logged.
+    /// The offset of the batch in which the message was logged.
     pub offset: u64,
     /// `trace`, `debug`, `info`, `warn` or `error`.
     pub level: String,
@@ -306,7 +307,7 @@ pub struct CheckResult {
     pub version: String,
     /// How many events of the log the determinism check folded.
     pub checked_events: u64,
-    /// As in an answer to an upload.
+    /// Warnings, as in the answer to an upload.
     #[serde(default)]
     pub warnings: Vec<String>,
     /// The plugin's manifest.

@@ -62,7 +62,7 @@ pub struct PartitionStatus {
 pub struct ErrorCode {
     /// The stable code: `LAN-` and four digits.
     pub code: Cow<'static, str>,
-    /// The HTTP status of its answers; 0 if it never answers a request.
+    /// The HTTP status of answers with this code; 0 if no answer has it.
     pub status: u16,
     /// What went wrong, in a few words.
     pub title: Cow<'static, str>,

@@ -13,13 +13,14 @@ pub enum Verdict {
     Running,
     /// Folding the log again gives the same state.
     Same,
-    /// Folding the log again gives another state: one of the two is damaged.
+    /// Folding the log again gives another state: the state or the log is damaged, or the plugin is
+    /// not deterministic.
     Differs,
-    /// It cannot be determined; the reason says why.
+    /// There is no verdict, for the given reason.
     Unverifiable,
     /// The host could not fold or read; the reason says why.
     Failed,
-    /// It was ended before it had a result.
+    /// The verification was ended before it had a result.
     Stopped,
 }
 
@@ -29,13 +30,13 @@ pub enum Verdict {
 pub struct VerifyStatus {
     /// The version.
     pub version: String,
-    /// The worst verdict of all partitions; `running` until it ends.
+    /// The worst verdict of all partitions; `running` until the verification ends.
     pub verdict: Verdict,
-    /// Why there is no other verdict, if that needs a reason.
+    /// The reason for the verdict, if it needs an explanation.
     pub reason: Option<String>,
-    /// When it began, in microseconds since 1970.
+    /// When the verification began, in microseconds since 1970.
     pub started_us: i64,
-    /// How long it has taken, in milliseconds, including pauses.
+    /// How long the verification has taken, in milliseconds, including pauses.
     pub took_ms: u64,
     /// How much of the work is done, 0 to 100.
     pub percent: f64,
@@ -44,7 +45,7 @@ pub struct VerifyStatus {
     /// Steps of the second fold, in batches of at most 1, 7, 64 and 1,024 events.
     #[serde(default)]
     pub steps: u64,
-    /// After how many of them the plugin's instance was replaced by a new one.
+    /// After how many of the steps the plugin's instance was replaced by a new one.
     #[serde(default)]
     pub instances_dropped: u64,
     /// Rows, timers, parked events and counters that were compared.
@@ -99,11 +100,11 @@ pub struct VerifyDifference {
     pub table: String,
     /// The row's key.
     pub key: String,
-    /// The value that the log gives; `null` for no row. Long values are cut.
+    /// The value that the fold of the log gives; `null` if it gives no row. Long values are cut.
     pub expected: Option<String>,
-    /// The value that the state has; `null` for no row. Long values are cut.
+    /// The value in the state; `null` if the state has no row. Long values are cut.
     pub found: Option<String>,
-    /// If the rows are JSON objects on both sides: the fields that differ.
+    /// The fields that differ, if both values are JSON objects.
     pub fields: Vec<FieldDifference>,
 }
 
@@ -113,8 +114,8 @@ pub struct VerifyDifference {
 pub struct FieldDifference {
     /// The field.
     pub name: String,
-    /// The value that the log gives, as JSON; `null` if the row lacks it.
+    /// The value that the fold of the log gives, as JSON; `null` if its row lacks the field.
     pub expected: Option<String>,
-    /// The value that the state has, as JSON; `null` if the row lacks it.
+    /// The value in the state, as JSON; `null` if its row lacks the field.
     pub found: Option<String>,
 }

@@ -33,7 +33,7 @@ pub(crate) enum Exit {
 /// The reason why a command failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
-    /// The stable code `LAN-…`, if the server or the host has reported one.
+    /// The exit code of the command.
     pub(crate) exit: Exit,
     /// The stable code `LAN-…`, if the server or the host gave one.
     pub(crate) code: Option<String>,

@@ -160,7 +160,8 @@ fn in_file(mut error: ApiError, first_line: u64) -> Failure {
         for entry in &mut refusal.errors {
             *entry = with_line_number(entry.clone(), first_line);
         }
-        // The help names a parameter of the API, which is replaced by the command's flag.
+        // The server's help names a parameter of the API. It is replaced by the flag of this
+        // command.
         refusal.help = refusal.help.take().map(|help| help.replace("?partial=true", "--partial"));
         // If only one line is invalid, its error is the whole message.
         if let [EventRejection { line: Some(line), detail, .. }] = refusal.errors.as_slice() {

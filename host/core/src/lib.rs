@@ -96,7 +96,7 @@ pub const HEARTBEAT_TYPE: &str = "lantern.heartbeat";
 /// Its subject is unknown and therefore empty, so no other event has to wait for it. Its extension
 /// attribute [`UNREADABLE_REASON`] contains the reason.
 pub const UNREADABLE_TYPE: &str = "lantern.unreadable";
-/// The extension attribute that contains why a record is unreadable; see [`UNREADABLE_TYPE`].
+/// The extension attribute with the reason why a record is unreadable; see [`UNREADABLE_TYPE`].
 pub const UNREADABLE_REASON: &str = "reason";
 /// The extension attribute with the event type that an unreadable record claims to have, if this
 /// type can be read. A projection that does not subscribe to this type does not park the record.

@@ -212,7 +212,7 @@ impl FieldKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Merge {
-    /// The values must be equal; that of the lowest partition is used.
+    /// The values must be equal. If they are not, the value of the lowest partition is used.
     #[default]
     Same,
     /// The sum of the values.
@@ -321,7 +321,7 @@ pub enum ManifestError {
     /// The manifest exceeds a limit.
     #[error("the manifest has {count} {what}, and the limit is {limit}")]
     TooMany {
-        /// The parts of the manifest that are too many.
+        /// Which parts of the manifest are too many.
         what: &'static str,
         /// How many of these parts the manifest has.
         count: usize,

@@ -20,8 +20,7 @@ use crate::{FieldKind, FieldSpec, parse_rfc3339};
 const DEPTH_MAX: usize = 64;
 /// The maximum number of fields for which [`glance`] can check that each occurs once.
 const GLANCE_FIELDS_MAX: usize = 64;
-/// The maximum number of digits that [`glance`] accepts. Every whole number with this many digits
-/// fits 64 bits.
+/// Why a row is invalid. The text continues a sentence that begins with the row's name.
 const SAFE_DIGITS: usize = 18;
 /// The number of characters of a value that an error shows.
 const SHOWN_CHARS: usize = 60;

@@ -360,7 +360,8 @@ fn event_at(gathered: &GatheredBatch, batch: &Batch, index: usize) -> WaitingEve
 }
 
 impl WaitingEvent {
-    /// Returns the record with which this event is parked. The plugin is not called with the event.
+    /// Returns the record of this event for the parked events. The plugin is not called with the
+    /// event.
     fn parked(self, kind: ParkedKind, reason: String) -> ParkedRecord {
         let Self { offset, watermark, event } = self;
         let (backtrace, attempts) = (String::new(), 0);

@@ -65,7 +65,8 @@ pub(crate) struct GatheredBatch {
     pub(crate) next: Offset,
     /// The watermark at `next`.
     watermark: Timestamp,
-    /// The highest event time before `next`, with what decides it.
+    /// The log time at `next`: the highest event time before it, with what later events need to
+    /// update it.
     pub(crate) time: LogTime,
     /// Whether a call with this batch was repeated because a timer was due within the batch.
     pub(crate) is_repeated: bool,

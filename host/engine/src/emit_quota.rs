@@ -79,7 +79,7 @@ mod tests {
                 Err(wait) => now += wait,
             }
         }
-        // The bucket is full at the start, and fills at the given rate afterwards.
+        // The bucket is full at the start. Afterwards it fills at the given rate.
         assert!((54_000..=55_000).contains(&accepted), "{accepted}");
     }
 

@@ -39,9 +39,9 @@ pub struct EventStep {
 /// What a version has done with an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EventOutcome {
-    /// It has not reached the event yet.
+    /// The version has not reached the event yet.
     Pending,
-    /// It does not receive the event; the text is the reason.
+    /// The version does not receive the event; the text is the reason.
     Skipped(String),
     /// It has applied the event.
     Applied,
@@ -60,7 +60,7 @@ pub enum EventOutcome {
         /// The next offset at the drop.
         at: Offset,
     },
-    /// Its state cannot be read; the text is the reason.
+    /// The version's state cannot be read; the text is the reason.
     Unreadable(String),
 }
 
@@ -123,7 +123,7 @@ fn outcome(
     Ok((meta.next.0, outcome))
 }
 
-/// Why a version does not receive an event; `None` if it does.
+/// Why a version does not receive an event; `None` if it receives it.
 fn skipped(manifest: &Manifest, event: &ExplainedEvent) -> Option<String> {
     let kind = event.event.kind.as_str();
     match kind {

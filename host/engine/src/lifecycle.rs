@@ -477,7 +477,7 @@ impl Engine {
             *guard = Some(self.open_shard(handle).map_err(stopped)?);
         }
         let shard = guard.as_mut().expect("just opened");
-        // A shard whose state cannot be read cannot be a leader.
+        // If the leader's state cannot be read, the shard has no leader.
         let leader = leader.filter(|(ahead, _)| ahead.store.is_some());
         let Some((ahead, leading)) = leader else {
             let ticked = shard.state.watermark_due().is_none();

@@ -99,7 +99,8 @@ impl LogTime {
         }
     }
 
-    /// Handles a jump. Enough jumps in a row confirm the earliest of them.
+    /// Handles a jump (an event far ahead of the log time). Enough jumps in a row confirm the
+    /// earliest one.
     fn jump(&mut self, event: AheadEvent, bound_us: i64) {
         self.ahead.unconfirmed.push(event);
         if self.ahead.unconfirmed.len() <= CONFIRMATIONS {
@@ -110,7 +111,8 @@ impl LogTime {
         self.absorb(bound_us);
     }
 
-    /// Uses the time of each jump that is no longer too far ahead.
+    /// Uses the time of each jump (event far ahead of the log time) that is no longer too far
+    /// ahead.
     fn absorb(&mut self, bound_us: i64) {
         let waiting = &mut self.ahead.unconfirmed;
         waiting.sort_by_key(|event| event.time);
@@ -124,7 +126,8 @@ impl LogTime {
         waiting.sort_by_key(|event| event.offset);
     }
 
-    /// Ends a row of jumps. Those that are still too far ahead are left out.
+    /// Ends a row of jumps (events far ahead of the log time). Jumps that are still too far ahead
+    /// are left out.
     fn settle_unconfirmed(&mut self, bound_us: i64) {
         self.absorb(bound_us);
         for event in std::mem::take(&mut self.ahead.unconfirmed) {
@@ -223,8 +226,8 @@ mod tests {
     fn without_append_times_a_jump_counts_once_later_events_confirm_it() {
         // The next event shows that the jump was wrong.
         assert_eq!(unstamped(&[100, 9_998, 101]), (101, 1, Some(1)));
-        // After a night without events, the events are jumps at first. The sixth one confirms the
-        // first jump.
+        // After a night without events, the events are jumps at first: they are far ahead of the
+        // log time. The sixth event confirms the first jump.
         let night = [100, 5_000, 5_001, 5_002, 5_003, 5_004];
         assert_eq!(unstamped(&night), (100, 0, None));
         assert_eq!(unstamped(&[&night[..], &[5_005]].concat()), (5_005, 0, None));

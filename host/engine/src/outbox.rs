@@ -22,9 +22,9 @@ use crate::stop_reason::Fault;
 pub(crate) struct OutboxRecord {
     pub(crate) id: String,
     pub(crate) event: OutboxEvent,
-    /// The trace of the event that caused this one. The emitted event continues the trace.
+    /// The trace of the event that caused this event. The emitted event continues the trace.
     pub(crate) traceparent: Option<String>,
-    /// Why the log refuses the event permanently; empty if it does not.
+    /// Why the log refuses the event permanently; empty if the log does not refuse it.
     pub(crate) refused: String,
 }
 

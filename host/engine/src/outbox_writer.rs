@@ -29,13 +29,13 @@ pub(crate) enum SendOutcome {
     Nothing,
     /// An append is pending. The log's answer wakes the shard.
     Pending,
-    /// There are events to send after this time has passed.
+    /// There are events to send, but not before this time has passed.
     After(Duration),
 }
 
 /// What limits the sending of emitted events.
 pub(crate) struct SendLimits<'a> {
-    /// The monotonic time, from which waits are counted.
+    /// The monotonic time, for waits.
     pub(crate) now: Duration,
     /// The current time of day.
     pub(crate) wall: Timestamp,

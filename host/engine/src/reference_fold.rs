@@ -28,7 +28,7 @@ use crate::{Engine, Verdict};
 
 /// The fold takes a snapshot once it is this close to the live shard, in events.
 const CLOSE_EVENTS: u64 = 4 * VARIED_EVENTS_MAX as u64;
-/// How many times the fold tries to get close to a shard that moves ahead of it.
+/// How many times the fold tries to get close to the live shard, which moves ahead of it.
 const ROUNDS_MAX: u32 = 64;
 /// How many faults of the host at one offset the fold tolerates. It waits after each of them.
 const FAULTS_MAX: u32 = 20;
@@ -275,7 +275,7 @@ impl ReferenceFold {
         (varied_batch(self.pattern), self.pattern.is_multiple_of(DROP_EVERY))
     }
 
-    /// The reason to end if this fold is halted and the live shard was not.
+    /// Returns the reason to end if this fold is halted but the live shard was not.
     fn halted(&self, reason: String) -> EndReason {
         match self.log_start() {
             Err(ended) => ended,

@@ -43,7 +43,7 @@ pub enum ChangeCause {
     Timer {
         /// Its key.
         key: String,
-        /// The time that it was set to.
+        /// The time for which the timer was set.
         at: Timestamp,
         /// The offset of the event that set the timer.
         set_by: Offset,

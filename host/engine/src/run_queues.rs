@@ -55,7 +55,7 @@ pub(crate) enum NextTurn {
 
 /// What a step has cost.
 pub(crate) struct StepCost {
-    /// The CPU time of the thread that ran the step, used by the plugin and the host.
+    /// The CPU time that the thread has used for the step, in the plugin and the host.
     pub(crate) cpu: Duration,
     /// The fuel that the plugin used. 0 means that the plugin was not called, so the step does not
     /// show how much its calls cost.
@@ -108,7 +108,7 @@ pub(crate) enum QueueClass {
 #[derive(Default)]
 pub(crate) struct RunQueues {
     queues: Mutex<QueueState>,
-    /// For each class, the signal that a shard of the class waits.
+    /// For each class, the signal that a shard waits for a turn.
     ready: [Condvar; 2],
 }
 

@@ -16,7 +16,8 @@ use crate::{EngineConfig, row_watch, second_fold};
 
 /// The maximum number of events in the first batches, before the fuel that an event needs is known.
 const EVENTS_FIRST: usize = 256;
-/// A batch has as many events as need about the batch's fuel divided by this number.
+/// Decides how large batches are. A batch gets as many events as probably use its fuel limit
+/// divided by this number.
 const FUEL_HEADROOM: f64 = 2.0;
 
 /// A function that receives a message of a plugin, with its offset and level.
@@ -68,7 +69,7 @@ impl Runner {
         }
     }
 
-    /// Returns whether there is no instance, so that the next call runs on a fresh one.
+    /// Returns whether the next call runs on a fresh instance, because there is none.
     pub(crate) fn is_fresh(&self) -> bool {
         self.instance.is_none()
     }

@@ -10,7 +10,7 @@ use crate::commit::CommitThreads;
 use crate::run_queues::{CpuMeter, NextTurn, QueueClass, RunQueues, StepCost};
 use crate::shard_handle::ShardHandle;
 
-/// A function that runs one step of a shard. It returns when the shard runs again.
+/// A function that runs one step of a shard. Its result tells when the shard runs again.
 pub(crate) type RunTurn = Arc<dyn Fn(&Arc<ShardHandle>) -> NextTurn + Send + Sync>;
 
 /// The run queues and their threads.

@@ -32,7 +32,8 @@ pub(crate) fn fold_again(
     (batch, dues): (&Arc<Batch>, &[Timestamp]),
     first: &CallHost,
 ) -> Result<(), CallError> {
-    // A machine that lacks a resource does not show that the plugin is faulty.
+    // If the machine lacks a resource, this says nothing about the plugin, so there is no second
+    // fold.
     let Ok(mut instance) = plugin.instantiate() else { return Ok(()) };
     let offset = batch.offsets.first().copied().unwrap_or_default();
     let call = state.begin_call(batch, dues).map_err(CallError::Stop)?;

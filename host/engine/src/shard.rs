@@ -374,7 +374,8 @@ impl Shard {
             }
         };
         let (meta, tables) = (&outcome.meta, std::mem::take(&mut outcome.tables));
-        // The other members of the record have changed since the commit began.
+        // Only these members are taken from the commit's record. The others have changed since the
+        // commit began.
         state.meta.pos = meta.pos;
         state.meta.ceiling = meta.ceiling;
         state.meta.changes_from = meta.changes_from;

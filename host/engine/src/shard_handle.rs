@@ -48,7 +48,7 @@ pub(crate) struct ShardHandle {
     /// Whether the shard serves readers. If so, it goes first in the queue.
     pub(crate) active: AtomicBool,
     pub(crate) paused: AtomicBool,
-    /// Whether the shard waits for a pending read of the log, or may be about to.
+    /// Whether the shard waits for a pending read of the log, or is about to.
     pub(crate) awaits_log: AtomicBool,
     pub(crate) deleted: AtomicBool,
     /// Whether the shard has ever reached the log's end, or its leader's next offset.

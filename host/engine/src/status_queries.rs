@@ -341,7 +341,7 @@ impl Engine {
             intake_per_s: intake,
             eta_s: lag.and_then(|lag| match lag {
                 0 => Some(0.0),
-                // The version has caught up. Events that arrived since then are folded in a moment.
+                // The version has caught up. It folds newer events in a moment.
                 _ if worst == Some(&"idle") => Some(0.0),
                 lag => (rate > intake).then(|| lag as f64 / (rate - intake)),
             }),

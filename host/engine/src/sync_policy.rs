@@ -27,7 +27,7 @@ pub(crate) enum CommitSync {
     Later,
 }
 
-/// What is durable of a shard, and what was committed after that.
+/// What is durable of a shard, and what was committed since then.
 pub(crate) struct SyncPolicy {
     sync: Duration,
     events_max: u64,

@@ -434,7 +434,8 @@ impl AppendWorker {
         let settings = self.shared.settings(topic);
         let failure = verdict(undelivered, topic, &settings, self.producer.batching);
         match &failure {
-            // The record is certainly not in the topic, so the window is still correct.
+            // The record is certainly not in the topic, so the deduplication window is still
+            // correct.
             RecordFailure::Rejected(_) => {}
             RecordFailure::Together => {
                 (self.producer.alone_at, self.producer.renewing) =
@@ -481,7 +482,7 @@ impl AppendWorker {
         self.complete(number);
     }
 
-    /// Answers an append if all of its events were answered.
+    /// Answers an append once all its events are answered.
     fn complete(&mut self, number: u64) {
         if self.calls.get(&number).is_none_or(|call| call.left > 0) {
             return;

@@ -53,7 +53,7 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
             ask(shared, consumer, &some.collect::<Vec<_>>());
         }
         if counted.elapsed() >= PARTITIONS_EVERY {
-            // If the broker does not answer the first query, the second one is left out.
+            // The second query is left out if the broker does not answer the first one.
             if let (true, Some(settings)) = (count(shared, consumer), settings) {
                 refresh_settings(shared, settings);
             }
@@ -190,7 +190,7 @@ fn confirm(shared: &Shared, part: &Partition, end: u64) {
 
 type BoundsReply = KafkaResult<u64>;
 
-/// Returns the first offsets of the partitions `parts`, or the next ones.
+/// Returns the first offsets or the next offsets of the partitions `parts`, as `which` requires.
 fn offsets(
     consumer: &BaseConsumer<Context>,
     parts: &[&Partition],

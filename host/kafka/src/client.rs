@@ -19,7 +19,7 @@ use crate::config::KafkaConfig;
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 /// How long a client is polled so that it can request a token.
 const TOKEN_WAIT: Duration = Duration::from_millis(10);
-/// How long a token is used that has no expiry time, in milliseconds.
+/// How long a token without an expiry time is used, in milliseconds.
 const TOKEN_MS: i64 = 300_000;
 
 /// The newest fault that any of the clients has reported.
@@ -59,7 +59,7 @@ impl Context {
 
     /// Stores a fault that a client reports, and logs it.
     pub(crate) fn record_error(&self, error: &KafkaError, reason: &str) {
-        // It is not a fault if the end of a partition is reached.
+        // Reaching the end of a partition is not a fault.
         if matches!(error, KafkaError::PartitionEOF(_)) {
             return;
         }

@@ -64,7 +64,7 @@ struct Outboxes {
     alone_at: Mutex<Option<Option<usize>>>,
 }
 
-/// The sender of an outbox, and the time when it was last used.
+/// The sender of an outbox, with the time of its last use.
 type LastUse = (Instant, Arc<Mutex<OutboxSender>>);
 
 /// Sends the events of one outbox.

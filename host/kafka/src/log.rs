@@ -33,7 +33,7 @@ use crate::{broker_watch, dead_letters, reader, topics};
 
 /// How long the opening of the log waits for the bounds of the partitions.
 const FIRST_BOUNDS: Duration = Duration::from_secs(5);
-/// How long a client that gets no answer is polled, in order to learn the reason.
+/// How long a client without an answer is polled to learn the reason.
 const FAULTS: Duration = Duration::from_millis(100);
 /// The minimum memory into which one cursor fetches records of one partition, in bytes.
 const PREFETCH_LEAST: usize = 256 << 10;

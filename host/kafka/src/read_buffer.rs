@@ -15,7 +15,7 @@ const SPARE_BYTES_MAX: usize = 2 << 20;
 /// The chunks of one partition that one cursor has read.
 #[derive(Default)]
 pub(crate) struct ReadBuffer {
-    /// The offset at which the cursor must begin again; `None` once it has done so.
+    /// The offset at which the cursor must begin again; `None` once the cursor has begun there.
     pub(crate) requested: Option<u64>,
     /// Whether the cursor reads this partition, or will begin to.
     pub(crate) open: bool,
@@ -62,7 +62,7 @@ pub(crate) enum BufferLookup {
 }
 
 impl ReadBuffer {
-    /// Empties the buffer, lets it begin at `from`, and asks the cursor to do the same.
+    /// Empties the buffer and lets it begin at `from`. Asks the cursor to begin there too.
     pub(crate) fn request(&mut self, from: u64, now: Instant) {
         *self = Self {
             requested: Some(from),
@@ -161,7 +161,7 @@ impl ReadBuffer {
         self.spare.take().unwrap_or_default()
     }
 
-    /// Returns the number of bytes of chunks that no reader has requested yet.
+    /// Returns the size in bytes of the chunks that no reader has requested yet.
     fn ahead(&self) -> usize {
         let unread = self.chunks.iter().rev().take_while(|chunk| chunk.end > self.read_to);
         unread.map(|chunk| chunk.bytes).sum()

@@ -320,7 +320,7 @@ impl Cursor {
         state.raise_end(next);
         state.set_newest_time(newest);
         let buffer = &mut state.buffers[self.number];
-        // If the buffer was moved in the meantime, it does not need this chunk.
+        // If the buffer was moved to another offset in the meantime, this chunk is not needed.
         let wanted = buffer.open && buffer.requested.is_none();
         if wanted {
             buffer.push(chunk, next, limit);

@@ -48,7 +48,7 @@ pub(crate) const UNREADABLE_KEY: &str = "kafkakey";
 pub(crate) enum DecodedRecord {
     /// The record is an event, which was added.
     Event,
-    /// The record is unreadable for this reason, and was added as an unreadable record.
+    /// The record is unreadable for this reason. It was added as an unreadable record.
     Unreadable(String),
     /// The record is a tombstone, which has no value. Nothing was added.
     Tombstone,

@@ -290,7 +290,7 @@ impl Shared {
     }
 }
 
-/// Which thread must do something after a read.
+/// The thread that must do something after a read.
 enum AfterRead {
     Nothing,
     /// The watcher must query the bounds of the partition.
@@ -428,7 +428,7 @@ impl PartitionState {
         (self.doubtful, self.missing) = (false, None);
     }
 
-    /// Raises the known end to `end`. Returns whether this has changed it.
+    /// Raises the known end to `end`. Returns whether the end has changed.
     pub(crate) fn raise_end(&mut self, end: u64) -> bool {
         match &mut self.bounds {
             Some((_, known)) if *known < end => {

@@ -209,7 +209,7 @@ pub(crate) struct EventCheck<'a> {
 
 impl<'a> EventCheck<'a> {
     pub(crate) fn new(config: &'a KafkaConfig, topic: &'a str, settings: &TopicSettings) -> Self {
-        // A compressed record may be smaller than its event, so only the broker can decide.
+        // A compressed record may be smaller than its event. So only the broker can decide.
         let limit = settings.batch_bytes_max.filter(|_| !compresses(config));
         let bytes_max = limit.unwrap_or(usize::MAX);
         Self { config, topic, compacted: settings.compacted, bytes_max }

@@ -25,7 +25,7 @@ const MAGIC: &[u8; 8] = b"LNCODE2\n";
 const TAG_BYTES: usize = 32;
 const END_BYTES: usize = TAG_BYTES + MAGIC.len();
 const KEY_BYTES: usize = 32;
-/// The age after which a temporary file must have been left by a crash.
+/// The age from which a temporary file counts as left behind by a crash.
 const ASIDE_MAX: Duration = Duration::from_secs(3600);
 /// The extension of files with compiled code.
 const SUFFIX: &str = "cwasm";
@@ -338,7 +338,7 @@ mod tests {
             fs::write(&path, &good[..cut]).unwrap();
             assert!(again.load(&sha).is_none(), "cut to {cut}");
         }
-        // The keyed hash is correct for another upload, so it must be refused here.
+        // The keyed hash is that of another upload, so the file must be refused.
         fs::write(again.path(&[8; 32]), &good).unwrap();
         assert!(again.load(&[8; 32]).is_none());
     }

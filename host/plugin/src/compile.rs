@@ -137,7 +137,7 @@ impl Compilers {
             Compiler::InProcess => {
                 prepare(engine, bytes, self.request.allow_wasi).map_err(|error| match error {
                     PrepareError::Load(error) => error,
-                    // There is no limit for memory here, so it is the machine that lacks memory.
+                    // This compilation has no limit for memory, so the machine lacks memory.
                     PrepareError::NoMemory => host(error.to_string()),
                 })
             }

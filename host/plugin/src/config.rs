@@ -63,7 +63,7 @@ pub enum Compiler {
     /// A child process that is started as `command __compile …`. Its `main` must call
     /// [`crate::compile_child_main`].
     Child {
-        /// The program; `None` for the running one.
+        /// The program; `None` means the running program.
         command: Option<PathBuf>,
     },
     /// The running process, without limits. For tests only.

@@ -72,7 +72,7 @@ pub enum LoadError {
     /// The upload is a core module that cannot be converted to a component.
     #[error("the module cannot be turned into a component: {reason}")]
     Wrap {
-        /// The reason why it cannot be converted.
+        /// The reason why the module cannot be converted.
         reason: String,
     },
     /// The upload is damaged, or uses a WebAssembly feature that is not enabled.
@@ -227,7 +227,7 @@ pub enum LoadError {
         "`{name}` is not the name of a source: a name has at most 128 bytes and no folders, and ends in .py, .js, .mjs, .ts, .mts, .yaml, .yml or .json"
     )]
     SourceName {
-        /// The name, shortened if it is long.
+        /// The name; if it is long, only its beginning.
         name: String,
     },
     /// The source code is not text.
@@ -243,7 +243,7 @@ pub enum LoadError {
     NoInterpreter {
         /// The name of the source file.
         name: String,
-        /// The file in which the host looks for the interpreter.
+        /// The path at which the host looks for the interpreter.
         path: String,
     },
     /// The plugin's `setup` trapped or exceeded a limit.
@@ -264,7 +264,7 @@ pub enum LoadError {
         /// The plugin's call stack; may be empty.
         backtrace: String,
     },
-    /// When `setup` was called a second time, it returned another manifest.
+    /// The second call of `setup` returned another manifest.
     #[error(
         "setup returned two different manifests for the same parameters: they differ in the {field}"
     )]

@@ -199,7 +199,7 @@ impl PluginHost {
             tracing::warn!(%error, "a compiled plugin could not be stored in the cache");
             return Ok(linked);
         }
-        // Code that is loaded from its file takes less memory.
+        // Code takes less memory if it is loaded from its file.
         self.cached(sha).map_or(Ok(linked), |component| self.link(&component))
     }
 

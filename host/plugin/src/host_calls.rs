@@ -203,7 +203,7 @@ impl source::Host for GuestState {
 }
 
 impl GuestState {
-    /// Returns a part of the source code to the guest, and charges fuel for it.
+    /// Returns a part of the source code to the guest, for fuel.
     fn source(&mut self, part: fn(&VersionSource) -> &String) -> Result<String> {
         let source = self.source.as_deref().map(part).cloned();
         let part = source.ok_or_else(|| CallEnd::Guest("it has no source".into()))?;

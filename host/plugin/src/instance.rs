@@ -197,7 +197,7 @@ fn start_error(store: &Store<GuestState>, error: &wasmtime::Error) -> SetupError
         return SetupError::Start(format!("at its start it needs {what}"));
     }
     let (text, limits) = (format!("{error:#}"), &store.data().limits);
-    // The engine has no error types for these limits, so the host checks them itself.
+    // The host checks these limits itself, because the engine has no error types for them.
     let counted = [
         ("instance count", "core instances", limits.core_instances_max, "core_instances_max"),
         ("memory count", "memories", limits.memories_max, "memories_max"),
@@ -443,7 +443,7 @@ impl Ending {
         if let Some(ResourceTableError::Full) = error.downcast_ref() {
             return Self::Resources;
         }
-        // The engine reports these two limits only as text, not as public error types.
+        // The engine has no public error types for these two limits, only texts.
         let text = error.root_cause().to_string();
         if text.starts_with("too much data is being copied between the host and the guest") {
             Self::HostCallBytes
@@ -499,7 +499,7 @@ fn kind_name(kind: TrapKind) -> &'static str {
 
 fn backtrace(trace: &WasmBacktrace) -> String {
     let text = trace.to_string();
-    // The first line of the engine's text contains nothing else that is useful.
+    // Nothing else in the first line of the engine's text is useful.
     let frames = text.split_once('\n').map_or("", |(_, frames)| frames);
     frames[..frames.floor_char_boundary(BACKTRACE_BYTES_MAX)].to_owned()
 }

@@ -99,7 +99,7 @@ pub(crate) struct Interpreters {
 }
 
 impl Interpreters {
-    /// Uses the configured folder, or one near the program if none is configured.
+    /// Uses the configured folder. If none is configured, uses one near the program.
     pub(crate) fn new(folder: Option<&Path>) -> Self {
         let folder = folder.map(Path::to_owned).unwrap_or_else(|| {
             let program = std::env::current_exe().unwrap_or_default();

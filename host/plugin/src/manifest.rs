@@ -44,7 +44,7 @@ pub(crate) fn convert(manifest: types::Manifest) -> Result<Manifest, ManifestErr
 
 /// Returns the name of the first field in which two manifests differ; `None` if they are equal.
 pub(crate) fn difference(a: &Manifest, b: &Manifest) -> Option<&'static str> {
-    // All fields are listed. So if a field is added that is not compared, the compiler reports it.
+    // All fields are listed. If a new field is not compared, the compiler reports it.
     let Manifest {
         name,
         version,

@@ -25,7 +25,7 @@ pub(crate) enum PrepareError {
     /// The upload is not a valid plugin.
     #[error(transparent)]
     Load(#[from] LoadError),
-    /// The operating system had no memory. It is not known whether the upload is valid.
+    /// The operating system had no memory, so it is unknown whether the upload is valid.
     #[error("the operating system refused memory")]
     NoMemory,
 }
@@ -57,7 +57,7 @@ pub(crate) fn prepare(
     })
 }
 
-/// Returns whether the error is that the engine got no memory, or could not map memory.
+/// Returns whether `error` means that the engine got no memory or could not map memory.
 fn is_out_of_memory(error: &wasmtime::Error) -> bool {
     error.chain().any(|cause| {
         let errno = cause.downcast_ref::<Errno>().copied();

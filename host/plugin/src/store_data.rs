@@ -118,7 +118,7 @@ impl GuestState {
     pub(crate) fn end(&mut self) -> (Option<Box<dyn Host>>, u64) {
         if let Some(output) = self.wasi.as_mut().map(|wasi| wasi.take_output()) {
             for line in output.lines().filter(|line| !line.trim().is_empty()) {
-                // The call has ended, so its result does not change if logging fails.
+                // The call has ended, so a failure of logging does not change its result.
                 let _ = self.log(None, Level::Info, line);
             }
             if self.last_error.is_none() {
@@ -262,7 +262,7 @@ impl wasmtime::ResourceLimiter for MemoryMeter {
             ));
             return Ok(false);
         }
-        // A growth beyond the maximum that the memory declares fails later, and is subtracted then.
+        // A growth beyond the memory's declared maximum fails later. It is subtracted then.
         debug_assert!(maximum.is_none_or(|maximum| current <= maximum));
         self.bytes += more;
         self.pending = (more, 0);

@@ -20,7 +20,7 @@ pub(crate) struct Aggregate {
     pub(crate) accumulator: usize,
     /// The percentile that is shown, if the accumulator is a sketch of percentiles.
     percent: u8,
-    /// Whether the result is 0 if there are no rows.
+    /// Whether the result without any rows is 0.
     pub(crate) counts: bool,
 }
 

@@ -113,7 +113,7 @@ impl Accumulator {
 /// What the change of a row means for a smallest, largest, first or last value.
 enum ValuePlace {
     Unchanged,
-    /// The value after the change is the new result.
+    /// What a row's change means for a smallest, largest, first or last value.
     Replaced,
     /// Another row may have the new result.
     Unknown,
@@ -131,14 +131,14 @@ fn place(
     let Some(known) = known else {
         return if after.is_some() { ValuePlace::Replaced } else { ValuePlace::Unchanged };
     };
-    // `Less`: it comes before the known one, so it is the result.
+    // `Less` means that the value comes before the known one, so it is the new result.
     let compare = |(value, time): &Timed<'_>| match function {
         Function::Min => value.compare(known.0),
         Function::Max => known.0.compare(value),
         Function::First => time.cmp(&known.1),
         _ => known.1.cmp(time),
     };
-    // Of rows with equal times, the order of the keys decides which is first or last.
+    // Among rows with equal times, the order of the keys decides which is first or last.
     let by_time = matches!(function, Function::First | Function::Last);
     match (before.map(compare), after.map(compare)) {
         (_, Some(Ordering::Less)) => ValuePlace::Replaced,

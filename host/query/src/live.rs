@@ -145,7 +145,7 @@ impl LiveRollUp for LiveGroups {
     }
 
     fn restart(&mut self, rows: &dyn RowSource) -> Result<(), RollUpError> {
-        // All groups may have changed. Those that do not exist any more are deleted.
+        // All groups may have changed. Groups that no longer exist are deleted.
         self.touched.extend(self.groups.drain().map(|(key, live)| (key, live.name)));
         let published = self.published.iter();
         let published = published.map(|(name, row)| published_bytes(name, row));
@@ -181,7 +181,8 @@ impl LiveRollUp for LiveGroups {
 
     fn publish(&mut self) -> Result<TableChanges, RollUpError> {
         let roll_up = self.roll_up();
-        // A change of one group can change buckets without rows, and one group exists always.
+        // Two kinds of roll-ups publish all groups: with `fill`, a change of one group can change
+        // buckets without rows; and without `bucket` and `by`, the one group always exists.
         let all = roll_up.fill.is_some() || roll_up.is_one_group();
         Ok(if all { self.publish_all()? } else { self.publish_touched()? })
     }
@@ -319,7 +320,7 @@ impl LiveGroups {
         Ok(changes)
     }
 
-    /// Publishes the row of a group, or that the group does not exist any more.
+    /// Publishes the row of a group, or its deletion if the group no longer exists.
     fn show(
         &mut self,
         name: String,
@@ -400,7 +401,7 @@ impl LiveGroup {
         self.group.accumulators.iter().map(Accumulator::heap_bytes).sum()
     }
 
-    /// Follows the change of a row. Counts the group in `stale` if it becomes stale.
+    /// Updates the groups for a changed row. If a group becomes stale, counts it in `stale`.
     fn follow(
         &mut self,
         roll_up: &RollUp,

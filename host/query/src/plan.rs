@@ -38,7 +38,7 @@ pub(crate) struct Order {
 /// The parts that the result of a query has.
 #[derive(Clone, Debug)]
 pub(crate) enum Shape {
-    /// Rows, with these fields; `None` is all of them, unchanged.
+    /// The rows, with only these fields; `None` means all fields, unchanged.
     Rows(Option<FieldChoice>),
     Groups(RollUp),
 }

@@ -186,7 +186,7 @@ fn text(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
 }
 
-/// What decides the place of a row in an order by a field: its value in the field, and its key.
+/// What decides the place of a row in an order by a field: its value in this field, and its key.
 type Place<'a> = (Option<&'a FieldValue<'a>>, &'a [u8]);
 
 impl Order {

@@ -188,7 +188,7 @@ fn empty_buckets_are_filled() {
     assert!(fill("previous", start, end).contains(
         r#""count":1,"s":1,"m":1}{"at":"2026-03-01T02:00:00+01:00","count":1,"s":1,"m":1}"#
     ));
-    // Before the first value there is no previous one.
+    // Before the first value, there is no previous value.
     assert!(fill("previous", "2026-02-28", "2026-02-28T01:00").contains(r#""count":null"#));
     assert!(
         fill("zero", "2026-02-28", "2026-02-28T02:00").contains(r#"01:00:00+01:00","count":0"#)

@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use thiserror::Error;
 
-/// The error that redb panicked. The file is damaged, and must be opened again before its next use.
+/// The error of a panic in redb. The file is damaged, and must be opened again before its next use.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("redb panicked: {message}")]
 pub struct RedbPanic {

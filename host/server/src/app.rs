@@ -57,7 +57,7 @@ pub(crate) struct Permits {
     pub(crate) queries: Arc<Semaphore>,
     /// Permits for exports of tables.
     pub(crate) exports: Arc<Semaphore>,
-    /// Permits to wait for one of `queries`.
+    /// Permits to wait for a permit of `queries`.
     pub(crate) waiting_queries: Semaphore,
     /// Permits for large bodies in memory.
     pub(crate) bodies: Arc<Semaphore>,

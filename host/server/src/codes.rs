@@ -5,7 +5,7 @@
 pub struct Code {
     /// The stable code: `LAN-` and four digits.
     pub code: &'static str,
-    /// The HTTP status of its answers; 0 if it never answers a request.
+    /// The HTTP status of answers with this code; 0 if no answer has it.
     pub status: u16,
     /// What went wrong, in a few words.
     pub title: &'static str,

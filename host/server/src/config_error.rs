@@ -13,7 +13,8 @@ impl From<figment::Error> for ConfigError {
     }
 }
 
-/// Returns the error in the format of this project: the setting first, and then where it was set.
+/// Returns the error in the format of this project: first the setting, and then the place where it
+/// was set.
 fn explain(error: &figment::Error) -> String {
     use figment::error::Kind;
     let key = error.path.join(".");
@@ -22,7 +23,8 @@ fn explain(error: &figment::Error) -> String {
         .as_ref()
         .map(|m| match &m.source {
             Some(source) => format!(" ({} {source})", m.name),
-            // The library names a flag by the types that contain it, which users do not know.
+            // The library names a flag by its types, which users do not know. So only `a flag` is
+            // shown.
             None if m.name.starts_with('(') => " (a flag)".to_owned(),
             None => format!(" ({})", m.name),
         })

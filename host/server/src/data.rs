@@ -70,7 +70,7 @@ impl DataDir {
         self.root.join("dead-letters.json")
     }
 
-    /// Returns the file that is written to test whether the folder can be written.
+    /// Returns the path of the file that tests whether the folder can be written.
     pub(crate) fn probe(&self) -> PathBuf {
         self.root.join("probe")
     }

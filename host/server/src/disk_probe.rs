@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// How long the result of a test is used. So frequent requests do not cause frequent writes.
+/// How long the result of a test is used. Frequent requests then do not cause frequent writes.
 const HOLDS: Duration = Duration::from_secs(2);
 /// The time limit for a write. If a write has not ended by then, the disk does not answer.
 const PATIENCE: Duration = Duration::from_secs(2);

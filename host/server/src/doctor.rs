@@ -48,7 +48,8 @@ pub struct Finding {
     pub what: String,
     /// The condition of the file.
     pub health: Health,
-    /// What the file contains, or what is damaged in it: partition, offset, row.
+    /// The parts of the file or, if it is damaged, the places of the damage: partition, offset,
+    /// row.
     pub places: Vec<String>,
     /// What to do about it; empty if the file is sound.
     pub way_out: String,
@@ -115,12 +116,12 @@ enum RepairError {
     Move(#[from] io::Error),
 }
 
-/// What is known about the log, and whether states can be folded from it again.
+/// What is known about the log. States can be folded again only from an undamaged and complete log.
 #[derive(Default)]
 struct Log {
     /// The bounds of each partition, if they are known.
     bounds: Vec<Option<PartitionBounds>>,
-    /// The reason why no state can be folded from the log again; `None` if states can.
+    /// The reason why no state can be folded from the log again; `None` if this is possible.
     unfit: Option<String>,
 }
 
@@ -529,7 +530,7 @@ fn files(folder: &Path) -> usize {
     entries.filter_map(|entry| number(entry.path())).max().map_or(0, |last| last + 1)
 }
 
-/// Returns the folders in `folder`, except those that the store uses for itself.
+/// Returns the folders in `folder`, without those that the store uses for itself.
 fn folders(folder: &Path) -> Vec<PathBuf> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let own =

@@ -137,7 +137,7 @@ impl Plugins {
     /// # Errors
     /// Returns [`StoreError`] if they cannot be listed or removed.
     pub(crate) fn sweep(&self, engine: &Engine) -> Result<(), StoreError> {
-        // If this call waited for the lock, all later uploads would have to wait behind it.
+        // If this call waited for the lock, all later uploads would have to wait for it.
         let Some(_changing) = self.changing.try_write() else { return Ok(()) };
         let stored = self.files.list()?;
         let projections = engine.status();

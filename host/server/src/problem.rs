@@ -24,7 +24,7 @@ use crate::codes::{UNKNOWN, find};
 pub const PROBLEM: &str = "application/problem+json";
 /// The wait after which a client should repeat a request that got a 503, in seconds.
 const RETRY_AFTER_S: &str = "2";
-/// The code of the problem that the coding of a body is not known.
+/// The code of the problem for a body with an unknown coding.
 pub(crate) const CONTENT_CODING: &str = "LAN-0419";
 
 /// The answer to a request that failed. The [`lantern_api::Problem`] is in a box so that results

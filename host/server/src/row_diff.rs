@@ -15,7 +15,7 @@ pub(crate) type ViewTable<'a> = (&'a View, TableId);
 
 /// One side of a comparison: the rows of a table, in key order.
 struct TableSide<'a> {
-    /// The table; `None` for one without rows.
+    /// The table; `None` means a table without rows.
     source: Option<ViewTable<'a>>,
     range: KeyRange,
     page: std::vec::IntoIter<Row>,
@@ -128,7 +128,7 @@ impl RowDiff {
 }
 
 impl DiffOptions {
-    /// Whether two rows have the same fields. The order of their fields does not count.
+    /// Returns whether two rows have the same fields and values, in any order.
     fn are_equal(&self, left: &[u8], right: &[u8]) -> bool {
         if left == right {
             return true;

@@ -97,7 +97,7 @@ impl StartError {
         }
     }
 
-    /// Returns what to do about it, in one sentence.
+    /// Returns what to do about the error, in one sentence.
     #[must_use]
     pub fn help(&self) -> &'static str {
         codes::find(self.code()).map_or("", |code| code.help)

@@ -245,7 +245,7 @@ fn write_rows(
     tree: &mut Table<'_, BlockBytes, BlockBytes>,
     changes: &SpaceWrites,
 ) -> Result<(), redb::Error> {
-    // A key after the last key of the tree need not be searched. A cursor appends it.
+    // A key after the last key of the tree can be appended by a cursor, without a search.
     let last = tree.last()?.map(|(key, _)| key.value().to_vec());
     let (within, after) = match &last {
         Some(last) => changes.split_after(last),

@@ -105,7 +105,7 @@ impl RowArena {
         Some(address)
     }
 
-    /// Replaces the value of a row if the new one fits. Returns whether it does.
+    /// Replaces the value of a row if the new value fits. Returns whether it fits.
     pub(crate) fn replace(&mut self, address: RowAddress, value: &[u8]) -> bool {
         let row = self.row_mut(address);
         let head = RowHeader::read(row);

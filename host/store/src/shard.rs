@@ -480,7 +480,7 @@ fn not_open() -> StoreError {
     StoreError::Io("the file was just opened and is closed again".into())
 }
 
-/// A reader in use. While it exists, the shard's file is not closed as idle.
+/// A reader in use. While a lease exists, the shard's file is not closed as idle.
 struct FileLease<'a> {
     shard: &'a Shard,
     view: Arc<CommitReader>,

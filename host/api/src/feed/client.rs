@@ -149,7 +149,7 @@ pub struct BadSubscribe {
     pub id: u64,
     /// The member that is wrong.
     pub member: &'static str,
-    /// What is wrong with it, and its form.
+    /// What is wrong with the `sub`, and its correct form.
     pub detail: String,
 }
 

@@ -19,7 +19,7 @@ pub enum ServerMessage {
     Ok(Subscribed),
     /// Rows of the table; all parts together replace all rows that the client has.
     Snap(Snapshot),
-    /// Changes that lead from one commit to another.
+    /// The changes of the table from one commit to another.
     Delta(Delta),
     /// Nothing changed in this table, but the commit moved or the subscription is idle.
     Tick(Tick),
@@ -62,7 +62,7 @@ pub struct FrameLimits {
 pub struct Subscribed {
     /// The subscription's `id`.
     pub id: u64,
-    /// The channel: the frames of this subscription contain it in place of `id`.
+    /// The channel of the subscription. The subscription's frames contain it in place of `id`.
     pub ch: u64,
     /// The fields of the rows, in order.
     pub fields: Vec<Field>,
@@ -171,7 +171,7 @@ pub struct Tick {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
 pub struct Lag {
-    /// Events in the log that it has not applied.
+    /// Events in the log that the projection has not applied.
     pub events: u64,
     /// Milliseconds.
     pub ms: u64,
@@ -240,7 +240,7 @@ pub struct Refused {
     pub msg: String,
     /// Whether the same subscription can succeed later.
     pub retry: bool,
-    /// Only with `LAN-0426`: the member of `sub` or of its `rollup` that is wrong.
+    /// The wrong member of `sub` or of its `rollup`. Only with `LAN-0426`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameter: Option<Cow<'static, str>>,
     /// Only with `LAN-0427`: the setting of the limit.

@@ -25,7 +25,7 @@ pub(crate) struct PluginFile {
 impl PluginFile {
     fn media(&self) -> &'static str {
         let Some(name) = &self.source_name else { return WASM };
-        // The server refuses names without a known extension, so this type is not used.
+        // The server refuses names without a known extension, so this default is never used.
         source_media_type(name).unwrap_or("application/yaml")
     }
 }

@@ -29,7 +29,7 @@ const TICK: Duration = Duration::from_millis(100);
 const MADE_UP_FOR_MAX: Duration = Duration::from_secs(1);
 /// The maximum number of events in one request.
 const PIECE_EVENTS_MAX: u64 = 20_000;
-/// The number of events that are read at a time to find where the demo stopped.
+/// The number of events that are read at a time to find the place where the demo stopped.
 const WINDOW_EVENTS: u64 = 5_000;
 /// The maximum time by which a shop event is older than the demo's clock when it is sent, in
 /// milliseconds.

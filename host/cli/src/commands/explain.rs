@@ -33,7 +33,7 @@ pub(crate) struct Args {
     /// Print at most this many changes, the newest ones.
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
-    /// Explain the row of this version; of the active one if left out.
+    /// The version whose row to explain. If left out, the active version.
     #[arg(long, value_name = "ID")]
     version_id: Option<String>,
 }

@@ -431,7 +431,7 @@ fn shards(version: &VersionStatus) -> TextTable {
     table
 }
 
-/// Returns a count as text, or a text that it is not known.
+/// Returns a count as text, or a text for an unknown count.
 fn known(count: Option<u64>) -> String {
     count.map_or_else(|| "?".to_owned(), output::count)
 }

@@ -238,7 +238,8 @@ impl Terminal {
     pub(super) fn take() -> io::Result<Self> {
         terminal::enable_raw_mode()?;
         let (send, keys) = mpsc::channel(KEYS_MAX);
-        // This is created before the other steps, so that they are undone if one of them fails.
+        // Created before the other steps. If one of these fails, dropping it undoes the steps
+        // before.
         let this = Self { keys };
         queue!(io::stdout(), terminal::EnterAlternateScreen, cursor::Hide)?;
         io::stdout().flush()?;

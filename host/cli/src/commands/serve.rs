@@ -132,7 +132,7 @@ pub(super) fn with_server(
         .block_on(serve(config, json, work))
 }
 
-/// Returns the settings to which the address of a log is converted.
+/// Converts the address of a log to settings, and returns these.
 fn of_log(address: &str) -> Outcome<Vec<(String, String)>> {
     let (servers, topics) = lantern_server::kafka_address(address)
         .map_err(|error| failed(StartError::Config(error)))?;

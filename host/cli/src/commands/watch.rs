@@ -95,7 +95,7 @@ pub(super) struct WatchedTable {
 
 /// An update of the table that will be shown.
 pub(super) enum WatchUpdate {
-    /// All rows of the table. It comes first, and after changes were lost.
+    /// All rows of the table. This update comes first, and again after changes were lost.
     Rows { epoch: String, commit: u64, rows: BTreeMap<String, Row> },
     /// The rows that commits have changed, and the keys of the rows that they have deleted.
     Delta { from: u64, to: u64, up: Vec<(String, Row)>, del: Vec<String>, merged: bool },

@@ -318,7 +318,8 @@ impl LogState {
         self.partitions.get(partition.0 as usize).ok_or(LogError::NoPartition(partition))
     }
 
-    /// Returns the FNV-1a hash of the subject, because it is the same in every run.
+    /// Returns the partition of a subject. It is the same in every run, because it is an FNV-1a
+    /// hash.
     fn partition_of(&self, subject: &str) -> usize {
         let step = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         let hash = subject.bytes().fold(0xcbf2_9ce4_8422_2325, step);

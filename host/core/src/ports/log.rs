@@ -154,7 +154,7 @@ pub struct Emitted {
     pub outbox: String,
     /// The partition that the shard folds.
     pub partition: PartitionId,
-    /// The number of the first event; the numbers of the others follow without gaps.
+    /// The number of the first event. The next events have the next numbers, without gaps.
     pub first: u64,
     /// The events that were read.
     pub events: Events,

@@ -82,7 +82,7 @@ pub trait RollUp: Send {
     /// All groups as of the last [`RollUp::publish`].
     fn groups(&self) -> &BTreeMap<String, Vec<u8>>;
 
-    /// The memory that it uses, in bytes.
+    /// The memory that the roll-up uses, in bytes.
     fn memory_bytes(&self) -> usize;
 }
 
@@ -93,7 +93,7 @@ pub enum RollUpError {
     /// It exceeded a limit.
     #[error("{detail}")]
     Limit {
-        /// What it did, the limit and its setting.
+        /// What the roll-up did, the limit, and the setting of the limit.
         detail: String,
         /// The setting of the limit.
         setting: String,

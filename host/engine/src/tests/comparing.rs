@@ -89,7 +89,8 @@ fn the_path_of_an_event_shows_what_each_version_has_done_with_it() {
     let ready = step(&world, 1, "b");
     assert_eq!((ready.outcome, ready.state), (EventOutcome::Applied, "ready"));
     assert_eq!(ready.next, 4);
-    // After a drop nothing tells whether the event was applied, except that it was selected.
+    // After a drop, nothing shows whether the event was applied. It is only known that the drop
+    // selected it.
     let dropped = ParkedSelection { offsets: vec![1], ..ParkedSelection::default() };
     world.engine.drop_parked("meter", None, &dropped).unwrap();
     let at = Offset(4);

@@ -101,7 +101,7 @@ fn events_of_failed_calls_are_left_out_and_retries_are_named() {
     assert!(is_a_chain(&row) && row.partitions[0].agrees);
 }
 
-/// Sets `last` of the subject's row; fails on `bad` while the flag is set.
+/// Returns a plugin that sets `last` in the subject's row. It fails on `bad` while the flag is set.
 fn failing_once(fails: Arc<std::sync::atomic::AtomicBool>) -> NativePlugin {
     let manifest = Manifest { event_time: None, emits: vec![], ..manifest(OnFailure::ParkEvent) };
     NativePlugin::new(manifest, move |batch, host, _: &mut ()| {
@@ -117,7 +117,8 @@ fn failing_once(fails: Arc<std::sync::atomic::AtomicBool>) -> NativePlugin {
     })
 }
 
-/// Writes a row for each event, deletes it with a timer 3 seconds later, and logs both.
+/// Returns a plugin that writes a row for each event, deletes it with a timer 3 seconds later, and
+/// logs both.
 fn alarm(retention_us: Option<u64>) -> NativePlugin {
     let mut manifest = Manifest { emits: vec![], ..manifest(OnFailure::ParkEvent) };
     manifest.tables[0].retention_us = retention_us;

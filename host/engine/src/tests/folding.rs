@@ -171,7 +171,7 @@ fn a_plugin_with_expensive_events_is_checked_with_fewer_events() {
     let log: &dyn lantern_core::Log = &*world.log;
     let sample = crate::sample(plugin.manifest(), log, &config).unwrap();
     let checked = crate::determinism(&plugin, &sample, &MemoryStores::default(), &config).unwrap();
-    // The fuel is enough for almost 500 events: those that fail are applied twice.
+    // The fuel is enough for almost 500 events. Events that fail are applied twice.
     assert!((200..=250).contains(&checked), "half of them: {checked}");
 }
 

@@ -4,7 +4,7 @@ use lantern_core::{LogError, RejectedEvent};
 
 use super::*;
 
-/// Creates events of which each closes a window: one for each 5 seconds and subject.
+/// Creates events that each close a window: one for each 5 seconds and subject.
 fn closing(count: i64) -> Vec<Event> {
     (0..count).map(|n| Event { time: Timestamp(n * 10 * SECOND), ..event(n, "s1", "ok") }).collect()
 }

@@ -450,7 +450,8 @@ fn writes_rows_of_the_tenant_in_its_data(manifest: Manifest) -> impl Plugin {
     })
 }
 
-/// Checks for every division into batches that a row must belong to the tenant of its own event.
+/// Checks that a row must belong to the tenant of its own event, for every division of events into
+/// batches.
 #[test]
 fn a_row_is_judged_by_the_tenant_of_its_own_event_for_every_cut() {
     let run = |batch_events_max| {

@@ -312,7 +312,7 @@ pub(crate) fn new_counts(
 pub(crate) enum AppendTimes {
     /// All events get this time.
     Now(Timestamp),
-    /// Each event keeps the append time that it has in the log from which it is imported.
+    /// The events are imported. Each keeps the append time of the log that it comes from.
     Kept(Vec<Timestamp>),
 }
 
@@ -334,7 +334,8 @@ fn append_time(now: Timestamp, row: &PartitionRow) -> Timestamp {
 fn appended_at(row: &PartitionRow, now: Timestamp) -> PartitionRow {
     let mut row = PartitionRow { appended_max: row.appended_max.max(now), ..*row };
     if now < row.appended_last {
-        // Event times that were accepted while the clock was ahead are no longer used.
+        // While the clock was ahead, event times in the future were accepted. They are no longer
+        // used.
         row.time_max = row.time_max.min(now);
     }
     row.appended_last = now;

@@ -69,7 +69,7 @@ pub fn check(path: &Path, progress: &mut dyn FnMut(u64, u64)) -> Result<LogCheck
     if let Err(fault) = walked {
         checked.report_damage(None, None, fault.to_string());
     }
-    // This needs a database without readers, so it is the last step.
+    // This is the last step, because it needs a database without readers.
     match caught(|| Ok(database.check_integrity()?)) {
         Ok(true) => {}
         Ok(false) => {

@@ -445,7 +445,7 @@ fn decode_column(reader: &mut Reader<'_>, count: usize, unfolded: &mut u32) -> O
         return Column::from_parts((1..=u32_of(count)).map(|i| i * len).collect(), bytes).ok();
     }
     let mut end = 0_u32;
-    // `from_parts` compares the sum of the lengths with the number of bytes.
+    // `from_parts` checks that the sum of the lengths is the number of bytes.
     let mut add = |len: u32| {
         end = end.wrapping_add(len);
         end

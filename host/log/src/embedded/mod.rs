@@ -337,7 +337,7 @@ impl Log for EmbeddedLog {
             return done(Err(LogError::NoImport("an event lacks its append time".into())));
         }
         let events = with_all_columns(events);
-        // The identities are needed to recognize duplicates if a part of the import is sent again.
+        // The identities are needed if a part of the import is sent again: they show duplicates.
         let identities = events.iter().map(|event| lantern_core::identity(&event)).collect();
         let (bytes, appended) = (events.bytes(), Some(appended));
         self.shared.enqueue(PendingAppend { events, identities, appended, bytes, done });

@@ -1,4 +1,4 @@
-//! Lists the errors with which a log cannot be opened.
+//! Lists the errors of opening a log.
 
 use std::path::PathBuf;
 

@@ -140,7 +140,7 @@ impl Shared {
         }
         let snapshot = self.snapshot()?;
         let (mut low, mut high) = (row.start, row.end);
-        // Finds the first chunk that ends with a latest append time of `time` or later.
+        // Finds the first chunk whose latest append time so far is at or after `time`.
         while low < high {
             let middle = Offset(u64::midpoint(low.0, high.0));
             match self.guard(caught(|| snapshot.find(partition, middle)))? {
@@ -151,7 +151,7 @@ impl Shared {
                 None => low = middle.next(),
             }
         }
-        // If the event with that append time was deleted, the result is in a later chunk.
+        // The event with that append time may be deleted. Then the result is in a later chunk.
         let mut metas = self.guard(caught(|| snapshot.metas(partition, low)))?;
         while let Some((first, meta)) = self.guard(caught(|| metas.next().transpose()))? {
             if meta.appended_max < time {
@@ -258,7 +258,7 @@ impl Snapshot {
         row.map(|row| row.start).ok_or_else(damaged)
     }
 
-    /// Returns the index entries of the chunks that begin at or after `from`, in order.
+    /// Returns the index entries of the chunks from `from` on, in order.
     fn metas(
         &self,
         partition: PartitionId,

@@ -141,7 +141,7 @@ pub(crate) fn load(
     caught(|| load_state(database, config)).map_err(fault)
 }
 
-/// Returns the error that the log at `path` has another format than this release reads.
+/// Returns an error: the log at `path` has another format than this release reads.
 pub(crate) fn other_format(path: &std::path::Path, found: u64) -> OpenError {
     let (path, known) = (path.into(), FORMAT);
     if found < known {

@@ -69,7 +69,7 @@ fn every_call_of_the_contract_arrives() {
     let [a, b, c] = ["alpha", "beta", "gamma"].map(|text| guest.text(text));
     let (key, len) = a.split_once(") (").unwrap();
     let (key, len) = (format!("{key})"), format!("({len}"));
-    // After the scan, the key of the second row is written as the value of a row.
+    // After the scan, the value of a row is written: the key of the second row.
     guest.apply = format!(
         "(call $put (i32.const 1) (i32.const 0) {a} {b})
          (call $put (i32.const 0) (i32.const 0) {c} {a})

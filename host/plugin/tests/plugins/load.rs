@@ -425,7 +425,7 @@ fn a_restart_finds_the_code_and_a_tampered_file_is_compiled_again() {
     assert_eq!(third.compiled(), 1);
     assert_ne!(fs::read(&path).unwrap(), code, "the damaged file was replaced");
 
-    // The code comes from another host. It is not damaged, but its hash has another key.
+    // The code comes from another host. It is not damaged, but its hash was made with another key.
     fs::write(cache.path().join("key"), [1; 32]).unwrap();
     let fourth = open();
     fourth.load(&bytes, "").unwrap();

@@ -140,7 +140,7 @@ fn connection(
     let router = TowerToHyperService::new(router);
     let requests = Requests { router, progress, reserved, address };
     let mut http = http1::Builder::new();
-    // hyper's own time limit is off, because `Connection` enforces the time limits.
+    // hyper's own time limit is off: `Connection` enforces all time limits.
     http.header_read_timeout(None).max_buf_size(BUFFER_BYTES_MAX).keep_alive(!reserved);
     let connection = http.serve_connection(io, requests).with_upgrades();
     async move {

@@ -75,7 +75,7 @@ impl Tags {
         tags
     }
 
-    /// Adds the tags in one line of a header. Text that is not a tag matches no state.
+    /// Adds the tags in one line of a header. A text that is not a tag matches no state.
     fn add(&mut self, mut line: &str) {
         loop {
             line = line.trim_start_matches([' ', '\t', ',']);

@@ -23,7 +23,7 @@ use crate::problem::{PROBLEM, Problem};
 /// How long the server reads from a client after it has refused a request. If the server closed the
 /// connection while the client still sends, the client would not see the answer.
 const DRAIN: Duration = Duration::from_secs(2);
-/// The maximum size of the head of an answer that hyper writes by itself. The heads are smaller.
+/// The maximum size of the head of hyper's own answers, whose heads are smaller.
 const OWN_HEAD_BYTES_MAX: usize = 1_024;
 
 /// The time limits of a connection.

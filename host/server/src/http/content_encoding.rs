@@ -166,7 +166,7 @@ fn pieces(
 /// Returns the answer to a request whose body could not be read to its end. `place` says how much
 /// was read, for example ` after line 3`.
 pub(super) fn broken(error: axum::Error, place: &str) -> Problem {
-    // Each layer that passes the body on wraps the error in an error of its own.
+    // Each layer that passes the body on wraps the error, so the innermost error is searched.
     let mut error = error.into_inner();
     let error = loop {
         match error.downcast::<axum::Error>() {

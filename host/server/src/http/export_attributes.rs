@@ -65,7 +65,7 @@ pub(super) fn without_export_attributes(
 /// exported them. Returns the remaining JSON object, and the value of the member.
 fn take(object: &str, name: &str) -> (String, Option<String>) {
     let key = format!("\"{name}\":");
-    // This cannot match within a string, because each quote in a string has a backslash before it.
+    // This cannot match within a string: there, a backslash comes before each quote.
     let found = ["{", ","].iter().find_map(|before| object.find(&format!("{before}{key}")));
     let Some(start) = found.map(|at| at + 1) else { return (object.to_owned(), None) };
     let value = &object[start + key.len()..];

@@ -96,7 +96,7 @@ fn halted_candidate<'v>(
 
 fn troubles(app: &App) -> Vec<String> {
     let mut troubles = app.log.troubles();
-    // A broker that cannot be reached is reported as one trouble, however many partitions it has.
+    // If a broker cannot be reached, all its partitions together are one trouble.
     let mut faults: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for partition in (0..app.log.partitions()).map(PartitionId) {
         if let Err(error) = app.log.bounds(partition) {

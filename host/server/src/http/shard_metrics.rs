@@ -67,7 +67,7 @@ const METRICS: [Metric; 22] = [
         "lantern_shard_event_timestamp_seconds",
         "gauge",
         "Highest event time applied, in seconds since 1970.",
-        // NaN means that there was no event. 0 would mean the year 1970.
+        // NaN means that there was no event yet. 0 would mean the year 1970.
         |s| s.event_time_us.map_or(f64::NAN, |us| us as f64 / 1e6),
     ),
     ("lantern_shard_halted", "gauge", "1 if the shard is halted until an operator acts.", |s| {

@@ -39,7 +39,7 @@ const SOURCES: [(&str, &str); 11] = [
 #[serde(deny_unknown_fields, default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct UploadQuery {
-    /// Whether it is activated automatically when it has caught up.
+    /// Whether the version is activated automatically when it has caught up.
     activate: bool,
     /// Whether the version is activated even if it has parked events that the active version has
     /// applied. This also applies to a version that was uploaded before and was not activated for

@@ -171,7 +171,8 @@ fn resend_page(
         counts.applied += outcome.done;
         counts.failed += outcome.failed;
         counts.waiting += outcome.waiting;
-        // Several parked timers may have the same offset, so more may be selected than were named.
+        // Several parked timers may have the same offset, so a retry may select more than the dead
+        // letters name.
         counts.gone += named.saturating_sub(outcome.selected);
     }
     Ok(())

@@ -24,7 +24,7 @@ pub(super) async fn append(app: Arc<App>) {
     }
 }
 
-/// A partition, and the time since which it has had no event.
+/// A partition without events, and the time since when it has had none.
 struct IdlePartition {
     partition: PartitionId,
     end: Option<Offset>,

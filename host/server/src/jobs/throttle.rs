@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
 
-/// Pauses that are shorter than this are added up until they reach it.
+/// The minimum length of a pause. Shorter pauses are added up until they reach it.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// The longest pause. The work between two pauses rarely needs a longer one.
 const PAUSE_MAX: Duration = Duration::from_secs(5);

@@ -167,7 +167,7 @@ fn log_result(projection: &str, status: &VerifyStatus) {
     gauge("lantern_verify_last_run_seconds", ended_us / 1e6);
     gauge("lantern_verify_last_took_seconds", *took_ms as f64 / 1e3);
     gauge("lantern_verify_last_events", *events as f64);
-    // If there is no verdict, the previous one is kept.
+    // Without a verdict, the previous one is kept.
     if matches!(status.verdict, Verdict::Same | Verdict::Differs) {
         gauge("lantern_verify_last_same", f64::from(u8::from(status.verdict == Verdict::Same)));
     }

@@ -58,7 +58,8 @@ async fn two_editors_do_not_overwrite_each_other() {
     refused.is_problem("LAN-0437", "it is stored with the tag");
     assert_eq!((refused.status.as_u16(), &refused.json()["etag"]), (412, &tag(&first).into()));
 
-    // Both have read the first document; the second one to store hers sees the other's change.
+    // Two editors have read the first document. The one that stores second must not overwrite the
+    // change of the first, so the request is refused.
     let read = tag(&first);
     let condition = [("if-match", read.as_str())];
     let second = put(&fixture, PATH, &condition, "{\"by\":\"one\"}").await;

@@ -30,7 +30,7 @@ async fn large(rows: usize, change: impl FnOnce(&mut ServerConfig)) -> Fixture {
     fixture
 }
 
-/// Appends an event of each subject, and waits until the table contains them.
+/// Appends an event for each subject, and waits until the table contains all of them.
 async fn append(fixture: &Fixture, subjects: std::ops::Range<usize>, id: &str) {
     let line = |i: usize| event(&format!("{id}{i}"), "t", &format!("subject-{i:06}")) + "\n";
     let body: String = subjects.map(line).collect();

@@ -29,7 +29,7 @@ async fn serve(change: impl FnOnce(&mut ServerConfig)) -> (SocketAddr, oneshot::
     (address, stop)
 }
 
-/// Reads everything that arrives until the server closes the connection.
+/// Reads everything that arrives, until the server closes the connection.
 async fn rest(stream: &mut TcpStream) -> String {
     let mut answer = Vec::new();
     let read = timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
@@ -170,7 +170,7 @@ async fn a_pending_request_is_cut_off_at_the_end_of_a_shutdown() {
     let (address, stop) = serve(|config| config.http.shutdown_ms_max = 100).await;
     let mut half = TcpStream::connect(address).await.unwrap();
     half.write_all(format!("{}{{", head(1_000)).as_bytes()).await.unwrap();
-    // If a later connection gets an answer, this one was accepted.
+    // A later connection gets an answer, so this one was accepted.
     let mut other = TcpStream::connect(address).await.unwrap();
     let ask = "GET /healthz HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     other.write_all(ask.as_bytes()).await.unwrap();

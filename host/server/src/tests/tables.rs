@@ -158,7 +158,8 @@ async fn tokens_of_a_deleted_projection_are_refused_by_the_next_one_of_its_name(
     assert_eq!(again.json()["rows"], page["rows"]);
 }
 
-/// A projection with two public tables: an event changes the one that its type names.
+/// Returns a projection with two public tables. The type of an event names the table that it
+/// changes.
 fn two_tables() -> Arc<dyn Plugin> {
     let table = |name: &str| TableSpec {
         name: name.into(),

@@ -21,7 +21,7 @@ fn doubled() -> Arc<dyn Plugin> {
     }))
 }
 
-/// Adds `doubled` as a version that is not activated.
+/// Adds `doubled` as a version, but does not activate it.
 async fn add_doubled(fixture: &Fixture) -> String {
     let engine = Arc::clone(&fixture.app.engine);
     let upload = Upload {

@@ -1,4 +1,4 @@
-//! Represents the log in use, whether it is the embedded one or one on Kafka.
+//! Represents the log in use, either the embedded log or the log on Kafka.
 
 use std::sync::Arc;
 

@@ -37,7 +37,7 @@ pub(crate) fn shown(settings: &KafkaSettings) -> Result<Option<Value>, serde_jso
     Ok(Some(shown))
 }
 
-/// Puts the section before the setting in `error`, because the library puts it after the setting.
+/// Moves the section in `error` before the setting, because the library puts it after the setting.
 fn in_section(mut error: figment::Error) -> figment::Error {
     let path = error.path.join(".");
     if !path.starts_with(SECTION) {

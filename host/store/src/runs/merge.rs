@@ -110,7 +110,7 @@ impl RunCursor {
         }
     }
 
-    /// Finds the place of the current row. It is `None` if the row is out of the range.
+    /// Finds the place of the current row. `None` if the row is out of the range.
     fn find(&mut self) -> Result<(), RunError> {
         let Some(guard) = &self.block else { return Ok(()) };
         let block = guard.value();

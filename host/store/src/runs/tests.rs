@@ -132,7 +132,7 @@ proptest! {
                     let sought: Vec<_> = keys.iter().map(Vec::as_slice).collect();
                     let mut values = ReadValues::default();
                     values.begin(keys.len());
-                    // The test sets some values in advance. They must not be looked up.
+                    // The test sets some values in advance, which must not be looked up.
                     (0..keys.len()).step_by(7).for_each(|index| values.set(index, Some(b"known")));
                     shard.get_many(TABLE, &sought, &mut values).unwrap();
                     for (index, key) in keys.iter().enumerate() {

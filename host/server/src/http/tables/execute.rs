@@ -30,7 +30,7 @@ pub(super) enum ReadOutcome {
     /// The tables cannot be read yet after a crash: they are older than the tables that readers may
     /// have seen.
     Recovering(Recovering),
-    /// The tables do not contain an offset yet that the request requires.
+    /// The request requires an offset that the tables do not contain yet.
     Behind {
         partition: PartitionId,
         next: Offset,
@@ -216,8 +216,7 @@ impl TableRead {
     }
 }
 
-/// Returns the public table named `table` of `projection`, or the answer for a table that does not
-/// exist or is private.
+/// Rows in key order, up to the given number. They are read while they are sent.
 pub(super) fn public_table<'m>(
     manifest: &'m Manifest,
     projection: &str,

@@ -120,7 +120,8 @@ enum Piece {
     End,
 }
 
-/// The body of `pieces`. If they end without [`Piece::End`], it ends with an error.
+/// Returns the body of `pieces`. If the pieces end without [`Piece::End`], the body ends with an
+/// error.
 fn body(pieces: mpsc::Receiver<Piece>) -> Body {
     Body::from_stream(stream::unfold(Some(pieces), |pieces| async {
         let mut pieces = pieces?;

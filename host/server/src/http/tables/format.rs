@@ -213,7 +213,7 @@ fn respond(form: AnswerForm, body: Vec<u8>, next: Option<String>) -> Result<Resp
     });
     let mut response = encoded.map_err(unwritten)?.into_response();
     form.describe(response.headers_mut());
-    // NDJSON and the formats of columns have no place for the cursor, so it is sent in a header.
+    // NDJSON and the formats of columns have no place for the cursor. It is sent in a header.
     if let Some(cursor) = next.and_then(|cursor| HeaderValue::try_from(cursor).ok()) {
         response.headers_mut().insert("lantern-next", cursor);
     }

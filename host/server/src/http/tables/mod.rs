@@ -146,7 +146,7 @@ pub(super) fn check_query(view: &View, table: &str, request: &QueryRequest) -> R
     Ok(Plan::new(table, request).map(drop)?)
 }
 
-/// The answer of a query. It has one of two forms.
+/// The answer of a query, in one of two forms.
 #[derive(Serialize, ToSchema)]
 #[serde(untagged)]
 #[expect(dead_code, reason = "it describes the answer, which is written as text")]

@@ -16,7 +16,7 @@ pub(super) struct TableRead {
     pub(super) request: Option<QueryRequest>,
     pub(super) limit: usize,
     pub(super) form: AnswerForm,
-    /// `None` if the answer has no tag.
+    /// The conditions of the request; `None` if the answer has no tag.
     pub(super) conditions: Option<Conditions>,
     pub(super) least: MinOffsets,
 }
