@@ -60,8 +60,8 @@ pub enum EventOutcome {
     /// The version has parked the event, because the event waits behind a parked event of its
     /// subject.
     Waiting,
-    /// The version has applied the event, or has parked it and dropped it later by a drop that
-    /// selected several parked events.
+    /// The version has either applied the event, or has parked it and dropped it later. A drop of
+    /// parked events has selected this event, and nothing shows whether it was parked.
     AppliedOrDropped,
     /// Its state cannot be read.
     Unreadable,

@@ -54,8 +54,8 @@ pub enum EventOutcome {
         /// How often it was tried.
         attempts: u32,
     },
-    /// The version has applied the event, or has parked it and dropped it later by a drop that
-    /// selected several parked events.
+    /// The version has either applied the event, or has parked it and dropped it later. A drop of
+    /// parked events has selected this event, and nothing shows whether it was parked.
     AppliedOrDropped {
         /// The next offset at the drop.
         at: Offset,

@@ -1,5 +1,5 @@
-//! Catches panics of the client library. Records of other programs can cause such panics, so they
-//! are not logged: otherwise everyone who may write to a topic could flood the server's output.
+//! Catches panics of the client library. Records of other programs can cause them, so a panic is
+//! not logged: otherwise everyone who may write to a topic could flood the server's output.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, set_hook, take_hook};

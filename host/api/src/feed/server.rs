@@ -312,8 +312,8 @@ fn kind(text: &str) -> Result<Cow<'_, str>, serde_json::Error> {
         t: Cow<'a, str>,
     }
 
-    // The server writes `t` first. In such a message, the rows are not read here to find the kind,
-    // but only once, later.
+    // The server writes `t` as the first member. Then the kind is known before the rows, so the
+    // rows are read only once, later.
     let first = text.strip_prefix("{\"t\":\"").and_then(|rest| rest.split_once('"'));
     match first {
         Some((kind, _)) if !kind.contains('\\') => Ok(Cow::Borrowed(kind)),

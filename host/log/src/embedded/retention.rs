@@ -162,9 +162,10 @@ fn front(
     Ok(Some(OldestChunk { first, meta, appended }))
 }
 
-/// Returns the append time of the chunk for retention, which is not before the append times of its
-/// events. An append time that is too far ahead of `now` comes from a wrong clock. Then it is the
-/// append time of a later chunk with a plausible time, or `now` if there is none.
+/// Returns the append time that retention uses for the chunk. It is at or after the append times of
+/// the chunk's events. If the chunk has an append time that is too far ahead of `now`, it comes
+/// from a wrong clock. The result is then the append time of a later chunk with a plausible time,
+/// or `now` if there is none.
 fn appended_by(
     index: &ReadOnlyTable<(u32, u64), &'static [u8]>,
     partition: PartitionId,
