@@ -104,8 +104,8 @@ enum Command {
     /// Read tables, once or live.
     #[command(subcommand)]
     Table(commands::table::Command),
-    /// Filter, order and group the rows of a table, as `table scan` does. Also stores such a query
-    /// under a name, and runs it.
+    /// Filter, order and group the rows of a table, as `table scan` does. Also store such a query
+    /// under a name, and run it.
     Query(Box<commands::named_query::QueryArgs>),
     /// Show which events have changed a row, and how.
     Explain(commands::explain::Args),

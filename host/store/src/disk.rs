@@ -184,8 +184,8 @@ fn allocated(meta: &fs::Metadata) -> u64 {
     meta.blocks() * 512
 }
 
-/// Returns the length of a file. It stands for the number of bytes that the file takes on disk,
-/// which this system does not report.
+/// Returns the length of a file, in place of the number of bytes that the file takes on disk. This
+/// system does not report that number.
 #[cfg(not(unix))]
 fn allocated(meta: &fs::Metadata) -> u64 {
     meta.len()

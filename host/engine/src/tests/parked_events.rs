@@ -124,7 +124,7 @@ fn later_events_of_a_parked_subject_wait_behind_it_in_order() {
     assert_eq!((outcome.selected, outcome.done, outcome.failed, outcome.waiting), (27, 0, 1, 26));
     let page = world.engine.parked("meter", None, None, None, 5).unwrap();
     assert_eq!((page.total, page.parked[0].attempts), (27, 2));
-    // An event from the middle cannot be retried before those in front of it.
+    // An event from the middle cannot be retried before the events before it.
     let middle = ParkedSelection { offsets: vec![13], ..ParkedSelection::default() };
     assert_eq!(world.engine.retry("meter", None, &middle).unwrap().waiting, 1);
     // After the bad event is dropped, the others are applied in order, and later events

@@ -269,8 +269,8 @@ fn a_version_that_parks_what_the_active_one_has_applied_is_not_activated_without
     let status = &world.engine.status()[0];
     assert_eq!(status.active, Some(b.0.clone()));
     assert!(status.versions.iter().all(|v| v.not_activated.is_none()));
-    // A rollback to a version that has applied more events is always possible, and so is the way
-    // back.
+    // A rollback to a version that has applied more events is always possible, and so is another
+    // rollback after it.
     assert_eq!(world.engine.rollback("meter").unwrap(), a);
     assert_eq!(world.engine.rollback("meter").unwrap(), b);
 }

@@ -9,7 +9,7 @@ use redb::StorageError;
 
 use super::layout::RunError;
 
-/// The length that stands for a deleted row. A block contains it in place of a value's length.
+/// The length that marks a deleted row. A block contains it in place of a value's length.
 const DELETED: u32 = u32::MAX;
 const LENGTHS: usize = 8;
 const NUMBER: usize = 4;
