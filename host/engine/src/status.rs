@@ -23,7 +23,7 @@ pub struct ProjectionStatus {
 }
 
 /// One version of a projection.
-// This struct is long because it has a field for each member of a version's status in the HTTP API.
+// Long because it has a field for each member of a version's status in the HTTP API.
 #[derive(Clone, Debug, PartialEq)]
 pub struct VersionStatus {
     /// The id of the version.
@@ -115,7 +115,7 @@ pub struct FieldStatus {
 }
 
 /// A shard: one version on one partition.
-// This struct is long because it has a field for each member of a partition's status in the HTTP
+// Long because it has a field for each member of a partition's status in the HTTP
 // API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShardStatus {
