@@ -115,8 +115,7 @@ pub struct FieldStatus {
 }
 
 /// A shard: one version on one partition.
-// Long because it has a field for each member of a partition's status in the HTTP
-// API.
+// Long because it has a field for each member of a partition's status in the HTTP API.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ShardStatus {
     /// The partition.
