@@ -2,8 +2,9 @@
 //! the method `OPTIONS`, and the handshake of CloudEvents web hooks. [`super::origin_check`] runs
 //! before this module and decides which pages may call.
 //!
-//! `tower-http` has a layer for this, but it answers every `OPTIONS` request as a preflight, with
-//! 200. The handshake of a web hook is an `OPTIONS` request too, and needs another answer.
+//! `tower-http` has a layer for this. But that layer answers every `OPTIONS` request as a preflight,
+//! with status 200. The handshake of a web hook is an `OPTIONS` request too, and needs another
+//! answer.
 
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
