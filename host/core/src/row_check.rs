@@ -20,7 +20,8 @@ use crate::{FieldKind, FieldSpec, parse_rfc3339};
 const DEPTH_MAX: usize = 64;
 /// The maximum number of fields for which [`glance`] can check that each occurs once.
 const GLANCE_FIELDS_MAX: usize = 64;
-/// Why a row is invalid. The text continues a sentence that begins with the row's name.
+/// The maximum number of digits that [`glance`] accepts. Every whole number with this many digits
+/// fits 64 bits.
 const SAFE_DIGITS: usize = 18;
 /// The number of characters of a value that an error shows.
 const SHOWN_CHARS: usize = 60;

@@ -29,7 +29,7 @@ pub(crate) struct Fault {
 
 /// Why a call did not apply its batch.
 pub(crate) enum CallError {
-    /// Why a call did not apply its batch.
+    /// An event or timer of the batch caused the error.
     Event(ApplyError),
     /// The call set a timer that is due at this time, before the batch's last event.
     Due(Timestamp),

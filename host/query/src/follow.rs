@@ -113,7 +113,7 @@ impl Accumulator {
 /// What the change of a row means for a smallest, largest, first or last value.
 enum ValuePlace {
     Unchanged,
-    /// What a row's change means for a smallest, largest, first or last value.
+    /// The value after the change is the new result.
     Replaced,
     /// Another row may have the new result.
     Unknown,

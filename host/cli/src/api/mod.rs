@@ -182,7 +182,7 @@ impl Api {
         self.send(Method::POST, &path.0, Some(body)).await?.json().await
     }
 
-    /// Lets the server check a plugin without storing it.
+    /// Requests the source code of a version.
     pub(crate) async fn source(&self, name: &str, version: &str) -> Answer<String> {
         let path = projection(name, &format!("/versions/{}/source", escaped(version)));
         self.send(Method::GET, &path.0, None).await?.text().await

@@ -216,7 +216,8 @@ impl TableRead {
     }
 }
 
-/// Rows in key order, up to the given number. They are read while they are sent.
+/// Returns the public table `table` of `projection`. If the table does not exist or is private,
+/// returns the answer for this.
 pub(super) fn public_table<'m>(
     manifest: &'m Manifest,
     projection: &str,
