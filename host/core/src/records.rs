@@ -303,8 +303,9 @@ pub struct ShardMeta {
     /// there was none.
     #[serde(default)]
     pub decided: u64,
-    /// The upper bound for commits without a sync after the last durable commit, which has stored
-    /// it. It depends not only on the log, but also on when commits happened.
+    /// The upper bound for commits without a sync that follow the last durable commit. That commit
+    /// has stored the bound. The bound depends not only on the log, but also on when commits
+    /// happened.
     #[serde(default)]
     pub ceiling: Ceiling,
 }

@@ -59,8 +59,8 @@ pub(crate) struct ShardHandle {
     pub(crate) recovery: Recovery,
 }
 
-/// Which delayed runs of a shard are queued. It prevents that one is queued twice. Only
-/// [`crate::run_queues`] changes it.
+/// Which delayed runs of a shard are queued, so that no run is queued twice. Only
+/// [`crate::run_queues`] changes these flags.
 #[derive(Default)]
 pub(crate) struct Wakes {
     pub(crate) lazy: AtomicBool,

@@ -36,8 +36,8 @@ fn run(shared: &Shared, consumer: &BaseConsumer<Context>, settings: Option<&Sett
     let refresh = Duration::from_millis(shared.config.refresh_ms);
     let (mut whole, mut counted) = (None::<Instant>, Instant::now());
     while !shared.is_closed() {
-        // This client reads no records. It is polled to remove other events from its queue, which
-        // would otherwise grow.
+        // This client reads no records, but its queue also receives other events. It is polled to
+        // remove these events, because the queue would grow otherwise.
         while consumer.poll(Duration::ZERO).is_some() {}
         let requested = std::mem::take(&mut *shared.bounds_requests.lock());
         if whole.is_none_or(|at| at.elapsed() >= refresh) {

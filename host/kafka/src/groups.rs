@@ -134,8 +134,8 @@ impl OffsetCommitter {
             )?;
         }
         let client = self.client(projection)?;
-        // This client reads no records. It is polled to remove other events from its queue, which
-        // would otherwise grow.
+        // This client reads no records, but its queue also receives other events. It is polled to
+        // remove these events, because the queue would grow otherwise.
         while client.poll(Duration::ZERO).is_some() {}
         client.commit(&list, CommitMode::Sync)
     }

@@ -226,8 +226,8 @@ struct Feeder {
     clock_ms: i64,
     speed: f64,
     rate: f64,
-    /// Shop events are sent as whole events. This is the fraction of an event that is left for the
-    /// next step.
+    /// The fraction of a shop event that is left for the next step, because only whole events are
+    /// sent.
     due: f64,
     sender: Sender,
 }
