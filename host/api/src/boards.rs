@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BoardSummary {
-    /// Its name.
+    /// The name of the board.
     pub name: String,
     /// The first 200 characters of the document's member `title`; absent if the member is not a
     /// text.

@@ -50,7 +50,7 @@ pub struct DryFold {
     pub emitted: u64,
     /// How many events would be parked.
     pub parked: u64,
-    /// The first of them.
+    /// The first events that would be parked.
     pub first_parked: Vec<ParkedStatus>,
     /// The first messages of the plugin.
     pub logs: Vec<LogLine>,

@@ -31,12 +31,12 @@ pub struct EventStep {
     /// The first offset of the event's partition that the version has not folded. If it is greater
     /// than the event's offset, the version has folded the event.
     pub next: u64,
-    /// What it has done.
+    /// What the version has done with the event.
     pub outcome: EventOutcome,
     /// Why the event is skipped or parked; why the state cannot be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// For a parked event: how often it was tried.
+    /// For a parked event: how many times the version has tried to apply it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attempts: Option<u32>,
     /// For `applied-or-dropped`: the first offset that was not folded at the drop.
@@ -51,9 +51,9 @@ pub struct EventStep {
 pub enum EventOutcome {
     /// The version has not reached the event yet.
     Pending,
-    /// It does not receive the event.
+    /// The version does not receive the event.
     Skipped,
-    /// It has applied the event.
+    /// The version has applied the event.
     Applied,
     /// The version has parked the event, because it could not apply it.
     Parked,
@@ -63,6 +63,6 @@ pub enum EventOutcome {
     /// The version has either applied the event, or has parked it and dropped it later. A drop of
     /// parked events has selected this event, and nothing shows whether it was parked.
     AppliedOrDropped,
-    /// Its state cannot be read.
+    /// The version's state cannot be read.
     Unreadable,
 }

@@ -48,19 +48,19 @@ pub struct OffsetRange {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 pub enum AppendedLocation {
-    /// It is in the log.
+    /// The event is in the log.
     InLog {
         /// The partition.
         partition: u32,
         /// The offset; for a duplicate, the offset of the first copy.
         offset: u64,
-        /// Whether it was there before.
+        /// Whether the log had the event before.
         duplicate: bool,
         /// For a duplicate: whether the event in the log has other content.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         differs: bool,
     },
-    /// It was refused.
+    /// The event was refused.
     Refused {
         /// The error code, which `errors` explains.
         code: String,

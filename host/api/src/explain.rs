@@ -13,7 +13,7 @@ pub struct Explanation {
     /// Whether the log was folded to its end. If not, `changes` has only the changes before the
     /// `next` of each partition. `commits` always has the newest commits.
     pub complete: bool,
-    /// Why it is not complete.
+    /// Why the explanation is not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How many offsets were folded.

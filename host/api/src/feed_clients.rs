@@ -23,7 +23,7 @@ pub struct FeedClient {
     pub address: Option<String>,
     /// How long the session has been open, in milliseconds.
     pub open_ms: u64,
-    /// Its subscriptions.
+    /// The subscriptions of the session.
     pub subscriptions: Vec<FeedSubscription>,
     /// How many data frames the client has not acknowledged. At `live.window` frames the server
     /// stops sending, and merges further changes.

@@ -14,7 +14,7 @@ pub struct QueryDefinition {
     /// `PROJECTION/TABLE`.
     #[cfg_attr(feature = "openapi", schema(example = "revenue/by_product"))]
     pub table: String,
-    /// What it returns, for people.
+    /// What the query returns, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The parameters by name.
@@ -32,7 +32,7 @@ pub struct QueryDefinition {
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct QueryParameter {
-    /// The kind of its values.
+    /// The kind of the parameter's values.
     pub kind: ParameterKind,
     /// Whether the parameter has several values, separated by commas, for the operator `in`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -44,7 +44,7 @@ pub struct QueryParameter {
     /// that use it are left out too.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub optional: bool,
-    /// What it is, for people.
+    /// What the parameter is, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
 }
@@ -85,11 +85,11 @@ impl ParameterKind {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct NamedQuery {
-    /// Its name.
+    /// The name of the query.
     pub name: String,
     /// `PROJECTION/TABLE`.
     pub table: String,
-    /// What it returns, for people.
+    /// What the query returns, for people.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub description: String,
     /// The parameters by name.

@@ -30,11 +30,11 @@ pub struct ParkedStatus {
     pub time_us: i64,
     /// The payload as text; bytes that are not UTF-8 are replaced.
     pub data: String,
-    /// Why it could not be applied.
+    /// Why the event could not be applied.
     pub reason: String,
-    /// Where in the plugin.
+    /// The place in the plugin, as a call stack.
     pub backtrace: String,
-    /// How often it was tried.
+    /// How many times the plugin was called with the event.
     pub attempts: u32,
 }
 
@@ -58,7 +58,7 @@ pub struct ParkedPage {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields, default)]
 pub struct ParkedSelection {
-    /// All of them.
+    /// All parked events.
     pub all: bool,
     /// The events at these offsets of partition `partition`.
     pub offsets: Vec<u64>,

@@ -20,7 +20,7 @@ pub struct Projections {
 pub struct ProjectionStatus {
     /// The name.
     pub name: String,
-    /// Whether an operator paused it.
+    /// Whether an operator has paused the projection.
     pub paused: bool,
     /// The version that serves readers.
     pub active: Option<String>,
@@ -59,7 +59,7 @@ pub struct VersionStatus {
     /// `running`, `idle` (caught up), `paused`, `halted` (an operator must act) or
     /// `faulted` (an error of the host, which retries).
     pub activity: String,
-    /// Why it is halted or faulted.
+    /// Why the version is halted or faulted.
     pub reason: Option<String>,
     /// When the version was uploaded, in microseconds since 1970.
     pub created_us: i64,
@@ -92,7 +92,7 @@ pub struct VersionStatus {
     pub differs: Vec<String>,
     /// The tables.
     pub tables: Vec<TableStatus>,
-    /// The event types it subscribes to.
+    /// The event types that the version subscribes to.
     pub subscribes: Vec<String>,
     /// One shard per partition.
     pub shards: Vec<ShardStatus>,
@@ -103,11 +103,11 @@ pub struct VersionStatus {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct SourceStatus {
-    /// The name of its file.
+    /// The name of the source's file.
     pub name: String,
     /// The size in bytes.
     pub bytes: u64,
-    /// SHA-256 of its text, in hexadecimal.
+    /// SHA-256 of the source's text, in hexadecimal.
     pub sha256: String,
 }
 
@@ -123,7 +123,7 @@ pub struct TableStatus {
     pub public: bool,
     /// Whether each row belongs to a tenant.
     pub per_tenant: bool,
-    /// The fields of its rows.
+    /// The fields of the table's rows.
     pub fields: Vec<FieldStatus>,
 }
 
@@ -149,7 +149,7 @@ pub struct ShardStatus {
     pub partition: u32,
     /// `running`, `idle`, `paused`, `halted` or `faulted`.
     pub activity: String,
-    /// Why it is halted or faulted.
+    /// Why the shard is halted or faulted.
     pub reason: Option<String>,
     /// The next offset: events before it are applied, at least in memory.
     pub next: u64,
@@ -209,7 +209,7 @@ pub struct ShardStatus {
     /// Events whose time was too far ahead of their append time to move the watermark
     /// (`engine.ahead_max_s`).
     pub ahead: u64,
-    /// The latest of them.
+    /// The latest of the events that `ahead` counts.
     pub ahead_last: Option<AheadStatus>,
     /// The watermark in microseconds since 1970; `null` before the first.
     pub watermark_us: Option<i64>,

@@ -66,7 +66,7 @@ pub struct ErrorCode {
     pub status: u16,
     /// What went wrong, in a few words.
     pub title: Cow<'static, str>,
-    /// What to do about it.
+    /// What to do about the error.
     pub help: Cow<'static, str>,
 }
 
@@ -86,7 +86,7 @@ pub struct Problem {
     pub detail: String,
     /// The stable code.
     pub code: String,
-    /// What to do about it.
+    /// What to do about the error.
     pub help: String,
     /// Further members of some errors.
     #[serde(flatten)]

@@ -50,7 +50,7 @@ pub struct VerifyStatus {
     pub instances_dropped: u64,
     /// Rows, timers, parked events and counters that were compared.
     pub rows: u64,
-    /// How many of them differ.
+    /// How many of these differ.
     pub differences: u64,
     /// One entry per partition.
     pub partitions: Vec<VerifiedShard>,
@@ -62,9 +62,9 @@ pub struct VerifyStatus {
 pub struct VerifiedShard {
     /// The partition.
     pub partition: u32,
-    /// How its state compares.
+    /// How the partition's state compares with the second fold.
     pub verdict: Verdict,
-    /// Why, in a sentence.
+    /// The reason for the verdict, in a sentence.
     pub reason: Option<String>,
     /// The next offset at which both states were compared.
     pub next: u64,

@@ -39,7 +39,7 @@ pub(crate) struct Failure {
     pub(crate) code: Option<String>,
     /// What has happened, as a text for people.
     pub(crate) message: String,
-    /// What to do about it.
+    /// What to do about the error.
     pub(crate) help: Option<String>,
     /// Further lines, each about a single error.
     pub(crate) details: Vec<String>,
@@ -146,7 +146,7 @@ pub(crate) struct Refusal {
     pub(crate) detail: String,
     /// The stable code of the error.
     pub(crate) code: String,
-    /// What to do about it.
+    /// What to do about the error.
     pub(crate) help: Option<String>,
     /// The events that were refused.
     pub(crate) errors: Vec<EventRejection>,

@@ -32,7 +32,7 @@ pub struct EventStep {
     pub state: &'static str,
     /// The version's next offset in the event's partition, as its readers see it.
     pub next: u64,
-    /// What it has done.
+    /// What the version has done with the event.
     pub outcome: EventOutcome,
 }
 
@@ -43,15 +43,15 @@ pub enum EventOutcome {
     Pending,
     /// The version does not receive the event; the text is the reason.
     Skipped(String),
-    /// It has applied the event.
+    /// The version has applied the event.
     Applied,
-    /// It has parked the event.
+    /// The version has parked the event.
     Parked {
         /// Whether the event waits behind a parked event of its subject.
         waits: bool,
         /// Why the event could not be applied.
         reason: String,
-        /// How often it was tried.
+        /// How many times the plugin was called with the event.
         attempts: u32,
     },
     /// The version has either applied the event, or has parked it and dropped it later. A drop of

@@ -40,7 +40,7 @@ pub struct ExplainRequest {
     pub key: String,
     /// The most changes that are returned.
     pub changes_max: usize,
-    /// The most bytes of their rows.
+    /// The maximum number of bytes of the rows in the returned changes.
     pub bytes_max: usize,
 }
 

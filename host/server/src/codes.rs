@@ -9,7 +9,7 @@ pub struct Code {
     pub status: u16,
     /// What went wrong, in a few words.
     pub title: &'static str,
-    /// What to do about it.
+    /// What to do about the error.
     pub help: &'static str,
 }
 

@@ -51,7 +51,7 @@ pub struct Finding {
     /// The parts of the file or, if it is damaged, the places of the damage: partition, offset,
     /// row.
     pub places: Vec<String>,
-    /// What to do about it; empty if the file is sound.
+    /// What to do about the damage; empty if the file is sound.
     pub way_out: String,
 }
 

@@ -145,7 +145,7 @@ fn roll_up<'de, D: Deserializer<'de>>(json: D) -> Result<Option<RollUp>, D::Erro
 /// A `sub` that cannot be read although its `id` can.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadSubscribe {
-    /// The `id` in it.
+    /// The `id` in the `sub`.
     pub id: u64,
     /// The member that is wrong.
     pub member: &'static str,

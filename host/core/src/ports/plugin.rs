@@ -134,7 +134,7 @@ pub enum ApplyError {
     /// The plugin trapped or exceeded a limit.
     #[error("{message}")]
     Trapped {
-        /// What kind of trap it was.
+        /// The kind of the trap.
         kind: TrapKind,
         /// The reason as text. If a limit was exceeded, the text names it.
         message: String,
@@ -284,7 +284,7 @@ pub struct Row {
 /// An event that a plugin emits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NewEvent {
-    /// The timer or event that caused it.
+    /// The timer or event that caused the emitted event.
     pub cause: Cause,
     /// The type of the event that the plugin emits.
     pub kind: String,

@@ -90,7 +90,7 @@ pub trait RollUp: Send {
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum RollUpError {
-    /// It exceeded a limit.
+    /// The roll-up exceeded a limit.
     #[error("{detail}")]
     Limit {
         /// What the roll-up did, the limit, and the setting of the limit.
