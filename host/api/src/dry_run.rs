@@ -46,7 +46,7 @@ pub struct DryFold {
     pub version: String,
     /// Events applied.
     pub applied: u64,
-    /// Events emitted. They are not appended to the log.
+    /// The number of emitted events. These events are not appended to the log.
     pub emitted: u64,
     /// How many events would be parked.
     pub parked: u64,

@@ -29,7 +29,8 @@ pub enum EventError {
     /// The event has more bytes than allowed.
     #[error("the event has {bytes} bytes, but the limit is {max}")]
     TooLarge {
-        /// The size in bytes. For a line that did not end, it is the number of bytes read so far.
+        /// The size in bytes. If a line did not end, this is the number of its bytes that were
+        /// read.
         bytes: usize,
         /// The maximum size, in bytes.
         max: usize,

@@ -42,7 +42,8 @@ pub fn merge_rows(table: &TableSpec, rows: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Returns the row with the latest time in `field`. A row without a time counts as the oldest. If
-/// several rows have the latest time, it is the row of the highest partition among them.
+/// several rows have the latest time, the function returns the row of the highest partition among
+/// them.
 fn newest<'a>(rows: &'a [Map<String, Value>], field: &str) -> Option<&'a Map<String, Value>> {
     rows.iter().max_by_key(|row| row.get(field).and_then(Value::as_str).and_then(parse_rfc3339))
 }

@@ -566,7 +566,7 @@ pub struct ParkedRecord {
 impl ParkedRecord {
     const FORMAT: u8 = 2;
 
-    /// Returns the tenant of the event. For a timer, it is the part of the timer's key before
+    /// Returns the tenant of the event. For a timer, returns the part of the timer's key before
     /// U+0000.
     #[must_use]
     pub fn tenant(&self) -> &str {

@@ -296,8 +296,9 @@ impl Gatherer {
             || gathered.ticks.len() >= limits.ticks
     }
 
-    /// Returns the log time (highest event time) at the offset `to`. It is calculated from `time`,
-    /// the log time at the offset `from`. It is needed if only a part of a batch was applied.
+    /// Returns the log time (highest event time) at the offset `to`. The result is calculated from
+    /// `time`, the log time at the offset `from`. The result is needed if only a part of a batch
+    /// was applied.
     pub(crate) fn time_until(
         &self,
         gathered: &GatheredBatch,
@@ -353,8 +354,8 @@ impl GatheredBatch {
     }
 
     /// Removes the second half of the ticks after the event at `start` from the batch, with their
-    /// events. Without this, a call would be repeated too often if the plugin sets timers that are
-    /// due within the batch.
+    /// events. Without this reduction, a call would be repeated too often if the plugin sets timers
+    /// that are due within the batch.
     pub(crate) fn halve_ticks(&mut self, start: Offset) {
         let first = self.ticks.partition_point(|(offset, _)| *offset <= start);
         let remaining = first + (self.ticks.len().saturating_sub(first) / 2).max(1);

@@ -163,7 +163,7 @@ impl CallHost {
         )))
     }
 
-    /// Returns the tenant of `occasion`. For a timer, it is the part of the timer's key before
+    /// Returns the tenant of `occasion`. For a timer, returns the part of the timer's key before
     /// U+0000, or `None` if the key has no U+0000.
     fn tenant_of<'a>(&'a self, occasion: Trigger<'a>) -> Option<&'a str> {
         match occasion {
@@ -213,10 +213,10 @@ impl CallHost {
         }
     }
 
-    /// Returns the time from which the retention of a written row is counted. It is the watermark.
-    /// Before the first watermark, it is the watermark that would follow from the event's time. An
-    /// event time that is too far in the future to move the watermark is limited to the latest time
-    /// that can.
+    /// Returns the time from which the retention of a written row is counted. This time is the
+    /// watermark. Before the first watermark, it is the watermark that would follow from the
+    /// event's time. An event time that is too far in the future to move the watermark is limited
+    /// to the latest time that can.
     fn retention_base(&self, occasion: Trigger<'_>) -> Timestamp {
         match (self.watermark_at(occasion), self.manifest.event_time, occasion) {
             (Timestamp::MIN, Some(rules), Trigger::Event(index)) => {

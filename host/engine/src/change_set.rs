@@ -10,8 +10,8 @@ use lantern_core::{KeyRange, PairSpan, Space, SpaceWrites, Writes};
 use crate::key_index::{KeyIndex, hash};
 use crate::layered_read::{Layer, OrderedChanges, SortedChanges, SpaceLookup};
 
-/// The memory that a change takes in addition to its key and value, in bytes. Without it, small
-/// rows would take several times the memory that is counted for them.
+/// The memory that a change takes in addition to its key and value, in bytes. If only keys and
+/// values were counted, small rows would take several times the counted memory.
 pub(crate) const PAIR_BYTES: usize = 64;
 
 /// Decides how sorted changes are added to a map. If the map has at least this many entries per

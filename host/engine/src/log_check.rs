@@ -60,8 +60,9 @@ fn check_identity(state: &mut ShardState, log: &dyn Log) -> Result<(), StopReaso
     }
 }
 
-/// Checks that the log does not end before the shard's next offset. If it does, it has lost events.
-/// New events would get offsets that the shard has already passed, and the shard would skip them.
+/// Checks that the log does not end before the shard's next offset. If the log ends earlier, it has
+/// lost events. New events would get offsets that the shard has already passed, and the shard would
+/// skip them.
 ///
 /// # Errors
 /// Returns [`StopReason::Halt`] if events were lost, [`StopReason::Fault`] if the log cannot be

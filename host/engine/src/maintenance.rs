@@ -29,9 +29,9 @@ impl Engine {
     }
 
     /// Commits the next offset of shards that have applied no event since their last durable
-    /// commit, but have skipped at least `behind_min` offsets. Without this, their durable offsets
-    /// would not advance: retention would keep the skipped events, and Kafka's consumer groups
-    /// would show old offsets. Returns the number of shards that committed.
+    /// commit, but have skipped at least `behind_min` offsets. Without these commits, the durable
+    /// offsets of such shards would not advance: retention would keep the skipped events, and
+    /// Kafka's consumer groups would show old offsets. Returns the number of shards that committed.
     pub fn commit_offsets(&self, behind_min: u64) -> usize {
         let now = self.ports.clock.monotonic();
         let mut committed = 0;

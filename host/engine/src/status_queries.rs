@@ -112,8 +112,8 @@ impl Engine {
     }
 
     /// Returns the parked events of a version, ordered by partition and offset. If no version is
-    /// given, it is the active one. If `subject` is given, only events of this subject are
-    /// returned. `cursor` is the `next` of the previous page.
+    /// given, the parked events of the active version are returned. If `subject` is given, only
+    /// events of this subject are returned. `cursor` is the `next` of the previous page.
     ///
     /// # Errors
     /// Returns [`EngineError`] if there is no such version, or if its state cannot be read.
@@ -363,7 +363,8 @@ fn differs(record: &VersionRecord, shards: &[ShardStatus]) -> Vec<String> {
         .iter()
         .find_map(|shard| shard.second_fold_last.as_ref())
         .map(|why| format!("it is not deterministic, the plugin is the first suspect: {why}"));
-    // Another release may have stored a result that this release cannot read. It is ignored.
+    // Another release may have stored a result that this release cannot read. Such a result is
+    // ignored.
     let verified = record.verified.as_deref().and_then(|json| serde_json::from_str(json).ok());
     let verified = verified.filter(|found: &VerifyStatus| found.verdict == Verdict::Differs);
     let verified = verified.map(|found| {

@@ -203,7 +203,7 @@ impl AppendWorker {
     }
 
     /// Replaces the producer if it has failed permanently (for instance because the broker lost
-    /// acknowledged records), or if records must be put into batches in another way. It does
+    /// acknowledged records), or if records must be put into batches in another way. The call does
     /// nothing while an append is pending.
     fn renew(&mut self) {
         if !self.calls.is_empty() {
@@ -248,8 +248,9 @@ impl AppendWorker {
         }
     }
 
-    /// Begins to read the end of the topic, if there is no deduplication window. It does nothing
-    /// while an append is pending, because the window would not contain the events of that append.
+    /// Begins to read the end of the topic, if there is no deduplication window. The call does
+    /// nothing while an append is pending, because the window would not contain the events of that
+    /// append.
     fn read_tail(&mut self) {
         if self.window.is_some() || !self.calls.is_empty() || self.closing {
             return;

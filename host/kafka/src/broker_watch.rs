@@ -176,7 +176,7 @@ fn fault(shared: &Shared, part: &Partition, error: &KafkaError) {
     }
 }
 
-/// Makes each cursor that stopped before the partition's `end` read once more. Without this, the
+/// Makes each cursor that stopped before the partition's `end` read once more. Otherwise such a
 /// cursor would not learn that there are no more records before `end`.
 fn confirm(shared: &Shared, part: &Partition, end: u64) {
     let mut state = part.state.lock();

@@ -74,8 +74,9 @@ struct OutboxSender {
     group: BaseConsumer<Context>,
     /// The number of the first event that was not sent.
     next: u64,
-    /// The newest events of the topic. They are read only if the broker has lost the number that
-    /// the group committed. Then only the topic shows which events were sent.
+    /// The newest events of the topic. The consumer group stores the number of the next event to
+    /// send. If the broker has lost this number, only the topic shows which events were sent, so
+    /// the newest events are read.
     known: Option<DeduplicationWindow>,
 }
 

@@ -11,7 +11,7 @@ const LIMB_BITS: u32 = 32;
 const LIMB: i64 = 1 << LIMB_BITS;
 /// The bits of a double's mantissa.
 const MANTISSA_BITS: u32 = 53;
-/// Carries are passed on after this many additions. Each adds less than 2^32 to a limb.
+/// Carries are passed on after this many additions. Each addition adds less than 2^32 to a limb.
 const ADDITIONS_MAX: u32 = 1 << 30;
 
 /// An exact sum of doubles.
@@ -71,8 +71,8 @@ impl ExactSum {
         }
     }
 
-    /// Returns the double that is nearest to the sum. If two are equally near, it is the even one.
-    /// If the sum is larger than any double, it is infinite.
+    /// Returns the double that is nearest to the sum. If two doubles are equally near, returns the
+    /// even one. If the sum is larger than any double, returns an infinite value.
     pub(crate) fn value(&self) -> f64 {
         let mut limbs = self.limbs.clone();
         carry(&mut limbs);

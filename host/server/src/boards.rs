@@ -21,7 +21,8 @@ const TITLE_CHARS_MAX: usize = 200;
 /// The bytes of a document's hash in its tag.
 const TAG_BYTES: usize = 16;
 
-/// Whether a request may replace or delete the board with this tag; `None` is no board.
+/// Whether a request may replace or delete the board with this tag; `None` means that there is no
+/// such board.
 type MayWrite<'a> = &'a dyn Fn(Option<&str>) -> bool;
 
 /// The boards of the server.

@@ -38,8 +38,8 @@ impl Clock for SystemClock {
 mod tests {
     use super::*;
 
-    /// Checks that the CPU time of a thread does not include waits. If it did, a step that waits
-    /// for the disk would count as one that needs much CPU time.
+    /// Checks that the CPU time of a thread does not include waits. If the CPU time included waits,
+    /// a step that waits for the disk would count as one that needs much CPU time.
     #[test]
     fn cpu_time_is_that_of_the_thread_and_leaves_waiting_out() {
         let clock = SystemClock::new();

@@ -30,8 +30,8 @@ impl PluginFile {
     }
 }
 
-/// Returns the body of a request with a plugin. Without parameters, it is the plugin alone. With
-/// parameters, it is a form with both.
+/// Returns the body of a request with a plugin. Without parameters, the body is the plugin alone.
+/// With parameters, the body is a form that contains both.
 pub(super) fn component(
     plugin: PluginFile,
     parameters: Option<&str>,

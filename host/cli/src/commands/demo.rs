@@ -25,7 +25,7 @@ use crate::sender::{Sender, TRIES};
 /// The interval at which events are sent.
 const TICK: Duration = Duration::from_millis(100);
 /// The longest step of the demo's clock. If a step took longer because the server was busy, the
-/// rest of that time is left out, and all later events are delayed by it.
+/// time beyond this limit is left out, and all later events are delayed by it.
 const MADE_UP_FOR_MAX: Duration = Duration::from_secs(1);
 /// The maximum number of events in one request.
 const PIECE_EVENTS_MAX: u64 = 20_000;

@@ -46,8 +46,8 @@ pub(crate) struct Args {
     #[arg(long, value_name = "TIME", default_value = "2026-01-01T00:00:00Z", value_parser = start)]
     start: Start,
     /// The span of event time over which the events are spread, such as `6h`, `14d` or `1 week`. If
-    /// left out, it is six hours. With `--rate` and `--start now`, it is the time that sending
-    /// takes.
+    /// left out, the span is six hours. With `--rate` and `--start now`, the span is the time that
+    /// sending takes.
     #[arg(long, value_parser = span)]
     span: Option<Duration>,
     /// Skip this many events of the sequence.

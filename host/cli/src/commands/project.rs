@@ -55,8 +55,8 @@ enum Plugin {
 }
 
 impl Project {
-    /// Finds the project at `path`. It is a file or a folder. A folder must contain either a file
-    /// that shows which tool builds it, or exactly one script.
+    /// Finds the project at `path`. The path names a file or a folder. A folder must contain either
+    /// a file that shows which tool builds it, or exactly one script.
     ///
     /// # Errors
     /// Fails if `path` does not exist, or if it is not clear which file is meant.

@@ -238,8 +238,8 @@ impl Terminal {
     pub(super) fn take() -> io::Result<Self> {
         terminal::enable_raw_mode()?;
         let (send, keys) = mpsc::channel(KEYS_MAX);
-        // Created before the other steps. If one of these fails, dropping it undoes the steps
-        // before.
+        // This value is created before the other steps. If one of these steps fails, dropping the
+        // value undoes the steps before.
         let this = Self { keys };
         queue!(io::stdout(), terminal::EnterAlternateScreen, cursor::Hide)?;
         io::stdout().flush()?;

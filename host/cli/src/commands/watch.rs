@@ -35,8 +35,8 @@ pub(crate) struct Args {
     /// PROJECTION/TABLE.
     #[arg(value_parser = super::table_name)]
     table: (String, String),
-    /// Show each commit separately. Without this, changes of one key in several commits may be
-    /// merged into one.
+    /// Show each commit separately. Without this option, changes of one key in several commits may
+    /// be merged into one.
     #[arg(long)]
     every: bool,
     /// Print lines even on a terminal.

@@ -7,8 +7,8 @@ use crate::{PublishedCommit, Timestamp};
 
 /// Receives the commits of active versions and sends them to readers.
 pub trait CommitSink: Send + Sync {
-    /// Reports that a shard of an active version has committed. The engine calls it in the
-    /// order of `pos` for each shard. It must return quickly and must not block.
+    /// Reports that a shard of an active version has committed. The engine calls it in the order of
+    /// `pos` for each shard. The method must return quickly and must not block.
     fn committed(&self, commit: &Arc<PublishedCommit>);
 
     /// Reports that the active version of `projection` has changed, or that its state was

@@ -70,9 +70,9 @@ pub struct Batch {
     /// The watermark before each event is applied.
     pub watermarks: Vec<Timestamp>,
     /// For each event, the time from which the retention of its rows is counted. The list is used
-    /// only before the shard's first watermark; afterwards it is empty. The time is normally that
-    /// of the event. If the event is too far in the future, it is the latest time that could still
-    /// move the watermark. The plugin does not receive this list.
+    /// only before the shard's first watermark; afterwards the list is empty. The time is normally
+    /// that of the event. If the event is too far in the future, the time is the latest one that
+    /// could still move the watermark. The plugin does not receive this list.
     pub times_before_watermark: Vec<Timestamp>,
     /// The emit depth of each event. The list is empty if the plugin emits no events. The plugin
     /// does not receive it.

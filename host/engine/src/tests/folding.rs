@@ -76,8 +76,8 @@ fn events_far_ahead_give_the_same_state_whatever_the_cuts() {
             let mut world = World::with_log(config, MemoryLog::new(1, chunk));
             for (n, mut event) in (0..).zip(readings(seed, 400)) {
                 let now = Timestamp((n + 40) * SECOND / 4);
-                // For a while the clock is ahead. Some events are ahead of it. There is also a
-                // night without events.
+                // For a while the clock is ahead. The times of some events are ahead of the clock.
+                // There is also a night without events.
                 let now = if (100..110).contains(&n) { Timestamp(now.0 * 100) } else { now };
                 let clock = if stamped { AppendClock::At(now) } else { AppendClock::Unknown };
                 world.log.set_append_clock(clock);

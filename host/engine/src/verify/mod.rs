@@ -45,7 +45,7 @@ type ContinueFn<'a> = &'a mut dyn FnMut(&VerifyStatus) -> bool;
 
 impl Engine {
     /// Starts to verify a version, and shows the verification in the version's status. If no
-    /// version is given, it is the active one. Only one verification may run at a time.
+    /// version is given, the active one is verified. Only one verification may run at a time.
     ///
     /// # Errors
     /// Returns [`EngineError::Verifying`] if one is running, or the error for a projection or
@@ -100,8 +100,8 @@ impl Verification {
         &self.status
     }
 
-    /// Folds and compares every partition. `pace` is called between steps with the progress. It may
-    /// block to slow the verification down, and may return `false` to end it.
+    /// Folds and compares every partition. `pace` is called between steps with the progress. `pace`
+    /// may block to slow the verification down, and may return `false` to end it.
     #[must_use]
     pub fn run(mut self, pace: ContinueFn<'_>) -> VerifyStatus {
         match self.engine.plugin_of(&self.build) {

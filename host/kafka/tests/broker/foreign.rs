@@ -11,8 +11,8 @@ const P0: PartitionId = PartitionId(0);
 /// The time 2001-09-09 in milliseconds since 1970.
 const OLD_MS: i64 = 1_000_000_000_000;
 
-/// Sends records with the key `k` and with a timestamp that the producer sets. The value `None` is
-/// a tombstone.
+/// Sends records with the key `k` and with a timestamp that the producer sets. For the value
+/// `None`, a tombstone is sent.
 fn produce(fixture: &Fixture, values: &[Option<&str>]) {
     let producer = fixture.producer("none");
     for value in values {

@@ -139,7 +139,8 @@ impl EmbeddedLog {
         tables::load(&database, config, &aside)?;
         drop(database);
         std::fs::rename(&aside, path).map_err(io)?;
-        // Without this, a power loss could remove the name of the file, and with it the log.
+        // The folder is synced, because otherwise a power loss could remove the name of the file,
+        // and with it the log.
         let folder = path.parent().filter(|p| !p.as_os_str().is_empty());
         let folder = folder.unwrap_or(Path::new("."));
         std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)

@@ -19,7 +19,8 @@ const HEAP: u32 = 1 << 16;
 /// The parts of a guest. [`Guest::build`] makes a plugin of them.
 pub(crate) struct Guest {
     pub(crate) manifest: Manifest,
-    /// The WIT of the guest's world. Unless a test changes it, it is the WIT of the contract.
+    /// The WIT of the guest's world. This is the WIT of the contract, except in tests that change
+    /// it.
     pub(crate) wit: String,
     pub(crate) world: Option<&'static str>,
     /// The imports of the module, in text form.

@@ -124,8 +124,8 @@ fn connection(
     config: &HttpConfig,
     stopping: CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
-    // Without this, the system would delay answers and deltas, which are small, in order to send
-    // several of them together.
+    // Without this option, the operating system would delay answers and deltas, which are small, in
+    // order to send several of them together.
     let _ = stream.set_nodelay(true);
     let mut timeouts = ConnectionTimeouts {
         headers: Duration::from_millis(config.headers_ms_max),

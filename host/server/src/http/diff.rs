@@ -37,7 +37,8 @@ pub(crate) struct DiffQuery {
     prefix: Option<String>,
     /// Compare only these fields, separated by commas.
     cols: Option<String>,
-    /// The maximum number of differences in the answer; 100 if left out. All are counted.
+    /// The maximum number of differences in the answer; 100 if left out. All differences are
+    /// counted.
     limit: Option<usize>,
     /// How long to wait until both versions have folded the same offsets: `5s`.
     wait: Option<String>,

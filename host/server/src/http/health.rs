@@ -26,8 +26,8 @@ pub(crate) async fn healthz() -> &'static str {
     "ok\n"
 }
 
-/// Reports whether the server accepts events and every active version keeps up. If not, the answer
-/// is 503 with the reasons.
+/// Reports whether the server accepts events and every active version keeps up. Otherwise the
+/// answer is 503 with the reasons.
 #[utoipa::path(get, path = "/readyz", tag = "server",
     responses((status = 200, body = Ready), (status = 503, body = Ready)))]
 pub(crate) async fn readyz(State(app): State<Shared>) -> Result<Response, Problem> {

@@ -247,9 +247,9 @@ pub(super) fn flag<'de, D: Deserializer<'de>>(deserializer: D) -> Result<bool, D
 type AcceptWeight = (u16, u8);
 
 /// Returns the format with the highest weight in `Accept` (RFC 9110, section 12.5.1). Among formats
-/// with equal weights, it is the one that is named most exactly, and then the one named first. If
-/// the client accepts none of the formats in `offered`, it is the first of them, which the client
-/// may be able to use nevertheless.
+/// with equal weights, the one that is named most exactly comes first, and then the one that is
+/// named first. If the client accepts none of the formats in `offered`, the function returns the
+/// first of them, which the client may be able to use nevertheless.
 pub(crate) fn answer_format(headers: &HeaderMap, offered: &[AnswerFormat]) -> AnswerFormat {
     let mut best: Option<(AcceptWeight, AnswerFormat)> = None;
     let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());

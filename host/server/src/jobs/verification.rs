@@ -139,8 +139,8 @@ fn log_result(projection: &str, status: &VerifyStatus) {
                 "the tables differ from the log"
             );
         }
-        // This is no warning, because the settings may cause it: for instance, retention has
-        // deleted the beginning of the log.
+        // This is not logged as a warning, because it may be an effect of the settings: for
+        // instance, retention has deleted the beginning of the log.
         Verdict::Unverifiable => {
             tracing::info!(projection, version, reason, "a projection cannot be verified")
         }

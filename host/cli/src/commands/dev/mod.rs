@@ -70,10 +70,10 @@ pub(crate) struct Args {
     #[arg(long, value_name = "JSON|FILE")]
     parameters: Option<String>,
     /// Activate a version even if it removes fields or tables, or gives them another kind or unit.
-    /// Without this, such a version is built and folded, but the old one stays active.
+    /// Without this option, such a version is built and folded, but the old one stays active.
     #[arg(long)]
     break_clients: bool,
-    /// Store the server's data in this folder and keep it for the next start. Without this,
+    /// Store the server's data in this folder and keep it for the next start. Without this option,
     /// nothing is kept.
     #[arg(long, value_name = "FOLDER")]
     data: Option<PathBuf>,
