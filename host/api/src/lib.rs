@@ -2,7 +2,7 @@
 //!
 //! Server, command line and Rust client share these definitions. The OpenAPI document and the JSON
 //! Schema of the feed are generated from them. Clients use this crate too, so it depends on no
-//! other crate of the host. It does not check whether a request is valid; the server does.
+//! other crate of the host. The crate does not check whether a request is valid; the server does.
 //!
 //! With the feature `openapi` the crate derives OpenAPI schemas, and with the feature `schema` JSON
 //! Schemas of the feed.

@@ -30,8 +30,9 @@ pub struct ProjectionStatus {
     pub epoch: String,
     /// All versions, oldest first.
     pub versions: Vec<VersionStatus>,
-    /// The verification against the log that is running, or the last one; `null` if there is none.
-    /// The last result for the active version is kept when the server restarts.
+    /// The running verification of one of the versions against the log. If none is running, the
+    /// last one; `null` if there was none. The last result for the active version is kept when the
+    /// server restarts.
     #[serde(default)]
     pub verified: Option<VerifyStatus>,
 }
@@ -85,8 +86,8 @@ pub struct VersionStatus {
     /// Why the version did not become active by itself although it has caught up.
     #[serde(default)]
     pub not_activated: Option<String>,
-    /// Why its tables may differ from the log, one sentence for each finding. A finding is a batch
-    /// that was folded a second time with another result, or a verification that found a
+    /// Why the version's tables may differ from the log, one sentence for each finding. A finding
+    /// is a batch that was folded a second time with another result, or a verification that found a
     /// difference. Findings are kept when the server restarts.
     #[serde(default)]
     pub differs: Vec<String>,
@@ -163,9 +164,9 @@ pub struct ShardStatus {
     /// The number of events that the shard has not read yet; `null` while the log's end is unknown.
     /// If offsets have gaps, it is an upper bound.
     pub lag_events: Option<u64>,
-    /// How far the shard's event time is behind that of the log, in milliseconds. It is at most the
-    /// time since the shard had read the whole log. 0 if it has caught up, `null` while the log's
-    /// end is unknown.
+    /// How far the shard's event time is behind that of the log, in milliseconds. This delay is at
+    /// most the time since the shard had read the whole log. 0 if the shard has caught up, `null`
+    /// while the log's end is unknown.
     pub lag_ms: Option<u64>,
     /// The number of the last commit.
     pub commit: u64,

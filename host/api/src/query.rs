@@ -152,8 +152,8 @@ pub struct QueryPage {
     pub offsets: BTreeMap<u32, u64>,
     /// The fields of the rows, or the columns of the groups.
     pub fields: Vec<Field>,
-    /// The rows or groups, in order. A row is `{"key": …, "value": {…}}`, in a table by tenant with
-    /// a member `tenant`. A group is an object with a member for each column.
+    /// The rows or groups, in order. A row is `{"key": …, "value": {…}}`. In a table by tenant, a
+    /// row also has the member `tenant`. A group is an object with a member for each column.
     #[cfg_attr(feature = "openapi", schema(value_type = Vec<Object>))]
     pub rows: Vec<RawJson>,
     /// Pass this as `cursor` to get the next page; `null` on the last page.

@@ -121,8 +121,8 @@ pub(super) fn not_json(text: &str) -> EventError {
     }
 }
 
-/// Refuses JSON that is nested deeper than `max`. It first counts the opening brackets. Most texts
-/// have at most `max` of them, so they cannot be nested deeper.
+/// Refuses JSON that is nested deeper than `max`. The function first counts the opening brackets. A
+/// text with at most `max` of them cannot be nested deeper, and most texts are like this.
 pub(super) fn check_depth(text: &str, max: usize) -> Result<(), EventError> {
     // The codes of `[` and `{` differ in one bit, so one comparison finds both. Each piece is so
     // short that its count fits one byte. So the compiler can process 16 or more bytes at a time.

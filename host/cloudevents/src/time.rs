@@ -11,8 +11,8 @@ const SECOND_US: i64 = 1_000_000;
 /// The earliest time that a number may mean: 1971-01-01T00:00:00Z. A present-day number of seconds
 /// that is read as milliseconds is earlier than this, so it is refused.
 const NUMBERS_FROM: Timestamp = Timestamp(31_536_000 * SECOND_US);
-/// The time 2200-01-01T00:00:00Z. The error about a refused number suggests another unit only if
-/// the time is earlier than this in that unit.
+/// The time 2200-01-01T00:00:00Z. If a number is refused as a time, the error suggests another unit
+/// only if the number, read in that unit, is a time before this one.
 const PLAUSIBLE_BEFORE: Timestamp = Timestamp(7_258_118_400 * SECOND_US);
 
 /// The unit of a time that is written as a number.

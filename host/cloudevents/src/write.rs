@@ -82,8 +82,8 @@ fn is_spaced(json: &[u8]) -> bool {
     json.trim_ascii().len() < json.len() || json.iter().any(|b| matches!(b, b'\n' | b'\r'))
 }
 
-/// How many bytes escapes may add to a text, in addition to a third of its length. If they would
-/// add more, the text is written as base64, which adds a third.
+/// How many bytes escapes may add to a text, in addition to a third of its length. If the escapes
+/// would add more, the text is written as base64, which adds a third.
 const ESCAPES_BYTES: usize = 1_024;
 
 /// Returns the number of bytes that escapes add to `text` in JSON.

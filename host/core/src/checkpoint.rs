@@ -1,9 +1,9 @@
 //! Defines points in the history of a version's shards, and proofs that a point belongs to this
 //! history. Resume tokens, cursors and `ETag`s contain points and proofs.
 //!
-//! They do not depend on where commits were made. A shard that folds the log again, on this node or
-//! another one, passes the same points. So checkpoints that were issued before this fold remain
-//! valid.
+//! Points and proofs do not depend on where commits were made. A shard that folds the log again, on
+//! this node or another one, passes the same points. So checkpoints that were issued before this
+//! fold remain valid.
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

@@ -13,8 +13,8 @@ use crate::{Column, FieldKind, Member, parse_rfc3339};
 /// The values that one member of the payload has in all events of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct MemberColumn {
-    /// One bit for each event. It is 1 if the event has the member with a value of the declared
-    /// kind. The bit of event `i` is bit `i % 8` of byte `i / 8`, counted from the least
+    /// One bit for each event. The bit is 1 if the event has the member with a value of the
+    /// declared kind. The bit of event `i` is bit `i % 8` of byte `i / 8`, counted from the least
     /// significant bit.
     pub validity: Vec<u8>,
     /// A value for each event. If event `i` has no valid value, it is 0, false or empty.

@@ -6,7 +6,7 @@ use crate::{KeyRange, PairBuffer, ReadStore, Space, StoreError, TableId, TableSp
 /// The rows of a table as of one commit. Rows of several partitions under one key are merged.
 pub trait RowSource {
     /// Passes the key and the value of each row of `range` to `take` in key order, until `take`
-    /// returns `false`. If `reverse` is set, it begins with the last row.
+    /// returns `false`. If `reverse` is set, the read begins with the last row.
     ///
     /// # Errors
     /// Returns [`StoreError`] if the rows cannot be read.

@@ -82,8 +82,8 @@ pub(crate) fn check(
 }
 
 impl Engine {
-    /// Handles an upload of a version that exists already. Without [`Activation::Forced`] it does
-    /// nothing. With it, the version is activated as follows:
+    /// Handles an upload of a version that exists already. Without [`Activation::Forced`] the call
+    /// does nothing. With [`Activation::Forced`], the version is activated as follows:
     ///
     /// * A version that has not caught up is activated as soon as it has.
     /// * A version that has caught up is activated at once, but only if its activation was refused

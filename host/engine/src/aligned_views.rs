@@ -10,8 +10,8 @@ use crate::{Engine, EngineError};
 
 impl Engine {
     /// Returns the tables of two versions at the same next offsets. A version that follows the
-    /// active one is at most a few batches behind it. If the offsets differ, this locks the shards
-    /// and folds those that are behind up to the offset of the active version.
+    /// active one is at most a few batches behind it. If the offsets differ, the function locks the
+    /// shards and folds those that are behind up to the offset of the active version.
     ///
     /// # Errors
     /// [`EngineError::NotReady`] if a version has not caught up, [`EngineError::NotAligned`] if the

@@ -225,8 +225,8 @@ impl Applier<'_> {
     }
 
     /// Cuts `range` before the first event that must now wait, because an event of its subject was
-    /// parked after the batch was gathered, and returns the part before it. That event is added to
-    /// `waiting`, and the events after it are added to `work`.
+    /// parked after the batch was gathered, and returns the part before this event. The event is
+    /// added to `waiting`, and the events after it are added to `work`.
     fn up_to_blocked(
         &self,
         gathered: &GatheredBatch,

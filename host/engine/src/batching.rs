@@ -288,8 +288,8 @@ impl Gatherer {
         let before = std::mem::replace(&mut gathered.watermark, mark);
         gathered.ticks.push((gathered.next, mark));
         // The batch always ends at two kinds of ticks: the first one of the shard, and one that
-        // lowers the watermark. `limits.due` is not valid at these; what is due is found after the
-        // batch has ended.
+        // lowers the watermark. At these two kinds, `limits.due` is not valid; what is due is found
+        // after the batch has ended.
         before == Timestamp::MIN
             || mark < before
             || mark >= limits.due

@@ -1,6 +1,6 @@
 //! Implements commits. A commit writes the applied changes and the next offset in one transaction.
-//! If there is more to fold, it runs on a thread of its own in parallel to the fold. A shard has at
-//! most one commit in progress.
+//! If there is more to fold, the commit runs on a thread of its own in parallel to the fold. A
+//! shard has at most one commit in progress.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -147,8 +147,9 @@ fn public_changes(manifest: &Manifest, writes: &Writes) -> Vec<TableChanges> {
 /// The threads that run commits in parallel to the fold.
 #[derive(Default)]
 pub(crate) struct CommitThreads {
-    /// The maximum number of commits that run at the same time on threads of their own. It is 0
-    /// until the engine starts its threads; the caller that waits for a commit then runs it.
+    /// The maximum number of commits that run at the same time on threads of their own. The number
+    /// is 0 until the engine starts its threads. Until then, the caller that waits for a commit
+    /// runs the commit.
     most: AtomicUsize,
     running: Arc<AtomicUsize>,
 }
@@ -315,9 +316,9 @@ impl CommitPipeline {
         commit.run()
     }
 
-    /// Begins `commit` in parallel to the fold and returns `None`. If no thread is free, it runs
-    /// the commit on the caller's thread and returns the result. No other commit of the shard may
-    /// be in progress.
+    /// Begins `commit` in parallel to the fold and returns `None`. If no thread is free, runs the
+    /// commit on the caller's thread and returns the result. No other commit of the shard may be in
+    /// progress.
     pub(crate) fn begin(
         &mut self,
         commit: Commit,

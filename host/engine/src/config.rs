@@ -66,7 +66,7 @@ pub struct EngineConfig {
     pub emit_bytes_max: usize,
     /// How many live batches are checked for plugins that are not deterministic: one in this
     /// number. A checked batch is folded a second time, by a fresh instance over the same state,
-    /// and the results are compared. 0 turns this off.
+    /// and the results are compared. 0 turns these checks off.
     pub second_fold_every: u64,
     /// Whether a projection halts if the second fold of a batch gives a different
     /// result.
@@ -103,7 +103,7 @@ pub struct EngineConfig {
     /// The number of events of the log that the determinism check of an upload folds.
     pub check_events: usize,
     /// The maximum fuel that one fold of the determinism check may use. A plugin that uses more is
-    /// checked with fewer events. If fewer than 100 events are left, it is refused.
+    /// checked with fewer events. If fewer than 100 events are left, the plugin is refused.
     pub check_fuel: u64,
     /// The wait after the first fault of the host (a full disk, a log that cannot be
     /// read), in milliseconds. Each further fault doubles it, up to

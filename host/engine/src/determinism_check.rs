@@ -442,7 +442,7 @@ pub(crate) fn next_pattern(seed: u64) -> u64 {
 /// Returns the size of a batch, chosen by a number of the sequence of [`next_pattern`].
 pub(crate) fn varied_batch(pattern: u64) -> usize {
     const MOST: usize = VARIED_EVENTS_MAX;
-    // These bits of the number do not also decide which instances are dropped. Most batches are
-    // large, because small ones take more time.
+    // Other bits of the number decide which instances are dropped. Most batches are large, because
+    // small ones take more time.
     [1, 7, 64, MOST, MOST, MOST, MOST, MOST][(pattern >> 61) as usize]
 }

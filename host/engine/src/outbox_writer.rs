@@ -61,8 +61,8 @@ pub(crate) fn sent_by_timers(state: &ShardState) -> u64 {
 }
 
 /// Numbers the emitted events. If this version is active, adds them to the outbox, each with the
-/// trace of the event that caused it. The first `sent` of them are not added, because the log has
-/// had them since before a rebuild.
+/// trace of the event that caused it. The first `sent` of them are not added, because they were
+/// appended to the log before a rebuild.
 pub(crate) fn post(
     state: &mut ShardState,
     emitted: Vec<OutboxEvent>,

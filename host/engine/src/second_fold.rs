@@ -24,8 +24,8 @@ pub(crate) fn is_sampled(offset: u64, every: u64) -> bool {
     every > 0 && mixed(offset).is_multiple_of(every)
 }
 
-/// Folds `batch` again and compares the result with `first`. If they differ, it stores the
-/// difference in the state and logs it. `dues` are the due times of the batch's timers.
+/// Folds `batch` again and compares the result with `first`. If the results differ, the difference
+/// is stored in the state and logged. `dues` are the due times of the batch's timers.
 pub(crate) fn fold_again(
     plugin: &dyn Plugin,
     state: &mut ShardState,
@@ -37,8 +37,8 @@ pub(crate) fn fold_again(
     let Ok(mut instance) = plugin.instantiate() else { return Ok(()) };
     let offset = batch.offsets.first().copied().unwrap_or_default();
     let call = state.begin_call(batch, dues).map_err(CallError::Stop)?;
-    // The second call gets the full fuel of a single event. It may need more than the first one: a
-    // fresh instance has no cache and must read rows again.
+    // The second call gets the full fuel of a single event. This call may need more than the first
+    // one: a fresh instance has no cache and must read rows again.
     let applied = instance.apply(batch, Box::new(call), state.config.fuel_event);
     let call = applied.host.into_any().downcast::<CallHost>().map_err(|_| {
         CallError::Stop(StopReason::Fault("the plugin host gave back another call".into()))

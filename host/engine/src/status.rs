@@ -17,8 +17,9 @@ pub struct ProjectionStatus {
     pub epoch: String,
     /// All versions, oldest first.
     pub versions: Vec<VersionStatus>,
-    /// The verification against the log that is in progress, or the last one; `null` if there is
-    /// none. The last result for the active version is kept when the server restarts.
+    /// The running verification of one of the versions against the log. If none is running, the
+    /// last one; `null` if there was none. The last result for the active version is kept when the
+    /// server restarts.
     pub verified: Option<VerifyStatus>,
 }
 
@@ -64,9 +65,9 @@ pub struct VersionStatus {
     pub late: u64,
     /// Why the version did not become active by itself although it has caught up.
     pub not_activated: Option<String>,
-    /// Why its tables may differ from the result of folding the log, with one sentence for each
-    /// finding. A finding is a second fold of a batch that gave another result, or a verification
-    /// that found a difference. The findings are kept when the server restarts.
+    /// Why the version's tables may differ from the result of folding the log, with one sentence
+    /// for each finding. A finding is a second fold of a batch that gave another result, or a
+    /// verification that found a difference. The findings are kept when the server restarts.
     pub differs: Vec<String>,
     /// The tables of the version.
     pub tables: Vec<TableStatus>,
@@ -137,9 +138,9 @@ pub struct ShardStatus {
     /// The number of events that the shard has not read yet; `null` while the log's end is not
     /// known. If offsets have gaps, it is an upper bound.
     pub lag_events: Option<u64>,
-    /// How far the shard's event time is behind that of the log, in milliseconds. It is at most the
-    /// time since the shard had read the whole log. 0 if the shard has caught up, `null` while the
-    /// log's end is not known.
+    /// How far the shard's event time is behind that of the log, in milliseconds. This delay is at
+    /// most the time since the shard had read the whole log. 0 if the shard has caught up, `null`
+    /// while the log's end is not known.
     pub lag_ms: Option<u64>,
     /// The number of commits that the shard has made.
     pub commit: u64,

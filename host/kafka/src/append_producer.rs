@@ -48,9 +48,9 @@ pub(crate) struct ReplaceableProducer {
     pub(crate) settings: ClientConfig,
     /// How the producer puts records into batches.
     pub(crate) batching: Batching,
-    /// Is set if the broker refused a batch as too large although each of its records was small
-    /// enough. Its value is the topic's size limit at that time (`None` if it was not known). While
-    /// the topic has this limit, records are sent one by one.
+    /// The topic's size limit at the time when the broker refused a batch as too large although
+    /// each of its records was small enough; `None` if there was no such refusal, `Some(None)` if
+    /// the limit was not known. While the topic has this limit, records are sent one by one.
     pub(crate) alone_at: Option<Option<usize>>,
     /// Whether the producer must be replaced before anything else is sent.
     pub(crate) renewing: bool,

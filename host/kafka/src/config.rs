@@ -91,8 +91,8 @@ pub struct KafkaConfig {
     pub chunk_events_max: u32,
     /// The size of the deduplication window: the number of newest events of `ingest_topic` in which
     /// duplicates are recognized by tenant, `source` and `id`. At the start, the window is read
-    /// from the topic's end. It takes about 40 bytes of memory per event. 0 turns it off. Default
-    /// 100,000.
+    /// from the topic's end. It takes about 40 bytes of memory per event. 0 turns the window off.
+    /// Default 100,000.
     pub dedup_window_events: u32,
     /// The maximum size of the events that wait for the broker, in bytes. An append that exceeds it
     /// is refused at once; the sender can send it again later. Default 64 MiB.

@@ -58,9 +58,9 @@ struct Outboxes {
     context: Context,
     instance: String,
     senders: Mutex<HashMap<String, LastUse>>,
-    /// Is set if the broker refused a batch as too large although each of its records was small
-    /// enough. Its value is the topic's size limit at that time. [`crate::append_producer`] uses
-    /// the same rule.
+    /// The topic's size limit at the time when the broker refused a batch as too large although
+    /// each of its records was small enough; `None` if there was no such refusal, `Some(None)` if
+    /// the limit was not known. [`crate::append_producer`] uses the same rule.
     alone_at: Mutex<Option<Option<usize>>>,
 }
 

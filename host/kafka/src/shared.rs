@@ -215,8 +215,8 @@ impl Shared {
         }
     }
 
-    /// Returns the reason if the broker has answered before and does not answer any more, so
-    /// nothing can be written now. `None` otherwise.
+    /// Returns the reason why nothing can be written now, if the broker has answered before and
+    /// does not answer any more. `None` otherwise.
     pub(crate) fn is_away(&self) -> Option<String> {
         let part =
             self.parts.iter().find(|p| *p.topic_partition.topic == *self.config.ingest_topic())?;

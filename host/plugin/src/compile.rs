@@ -215,8 +215,8 @@ impl Compilers {
             let stdout = self.reply(&receiver);
             // A child that has closed its output normally exits soon. Its exit status then shows
             // whether it failed. The child is killed in two cases: its time has passed, or it
-            // continues to run after it has closed its output. This closes its pipes, so the
-            // threads of this scope end.
+            // continues to run after it has closed its output. Once the child is dead, its pipes
+            // are closed, so the threads of this scope end.
             if stdout.is_err() || !ends_by_itself(child) {
                 let _ = child.kill();
             }

@@ -37,10 +37,10 @@ impl From<HostError> for CallEnd {
     }
 }
 
-/// Counts the fuel that the host's work uses during a call. Its limit is the same as that of the
-/// guest's fuel. It is counted separately, because the engine does not allow the guest's fuel to be
-/// changed during a call. All code that uses fuel has a handle to this counter, on the thread of
-/// the call.
+/// Counts the fuel that the host's work uses during a call. The limit is the same as that of the
+/// guest's fuel. The two are counted separately, because the engine does not allow the guest's fuel
+/// to be changed during a call. All code that uses fuel has a handle to this counter, on the thread
+/// of the call.
 #[derive(Debug, Default)]
 pub(crate) struct HostFuel {
     used: AtomicU64,

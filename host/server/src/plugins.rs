@@ -46,9 +46,9 @@ pub(crate) struct Plugins {
     host: PluginHost,
     stores: Arc<dyn StateStores>,
     /// A lock that keeps the removal of unused files from running during an upload. An upload holds
-    /// it while it stores a file for a version that is not in the catalogue yet. Uploads hold it
-    /// together, so that the check of a slow plugin does not delay other uploads. The removal must
-    /// hold it alone. The engine never takes it.
+    /// the lock while it stores a file for a version that is not in the catalogue yet. Uploads
+    /// share the lock, so the check of a slow plugin does not delay other uploads. The removal
+    /// holds the lock exclusively. The engine never takes the lock.
     changing: RwLock<()>,
 }
 

@@ -22,9 +22,9 @@ pub(crate) fn list(config: &ServerConfig) -> Result<Vec<Setting>, serde_json::Er
     Ok(settings)
 }
 
-/// Adds the settings in the section `key` to `settings` or, if `key` is a setting, that setting.
-/// Both sections and settings that are maps are objects. In the defaults, only sections have
-/// members.
+/// Adds the settings in the section `key` to `settings` or, if `key` is a setting, that setting. A
+/// section is a JSON object, and so is a setting whose value is a map. The defaults distinguish
+/// them: only sections have members there.
 fn flatten(key: &str, value: &Value, default: &Value, settings: &mut Vec<Setting>) {
     match (value, default) {
         (Value::Object(values), Value::Object(defaults)) if !defaults.is_empty() => {

@@ -61,9 +61,9 @@ pub fn init_tracing(format: LogFormat, filter: &str) -> Result<(), TracingError>
     subscriber.try_init().map_err(|_| TracingError::Twice)
 }
 
-/// A writer to standard error that replaces some characters. With them, a sender's text could make
-/// a log line look different. They are characters that change the writing direction, and control
-/// characters that the formatter does not escape.
+/// A writer to standard error that replaces some characters. Otherwise a sender's text could make a
+/// log line look different. The replaced characters are those that change the writing direction,
+/// and control characters that the formatter does not escape.
 struct EscapedStderr<W>(W);
 
 impl<W: Write> Write for EscapedStderr<W> {

@@ -21,7 +21,7 @@ pub struct StoreConfig {
     /// milliseconds. Default 60,000.
     pub idle_close_ms: u64,
     /// Whether a file can be opened at once after a crash. This makes each commit a little slower.
-    /// If it is off, the whole file is read after a crash. Default true.
+    /// If this is off, the whole file is read after a crash. Default true.
     pub quick_repair: bool,
     /// The minimum number of rows in a sorted run. A table with eight times as many rows is stored
     /// as runs instead of a tree: commits append runs, and runs are merged when there are many. A

@@ -321,9 +321,9 @@ impl Shard {
         })
     }
 
-    /// Applies the changes of a commit to the row cache. Until this returns, reads may return rows
-    /// as they were before the commit. A caller that must not see such rows must have the changes
-    /// itself.
+    /// Applies the changes of a commit to the row cache. Until this call returns, reads may return
+    /// rows as they were before the commit. A caller that must not see such rows must have the
+    /// changes itself.
     fn follow(&self, writes: &Writes) {
         for (space, changes) in writes {
             let Space::Table(table) = space else { continue };

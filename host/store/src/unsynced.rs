@@ -55,8 +55,8 @@ impl Unsynced {
 
     /// Returns the index of the first commit that a file with the record `record` does not contain.
     ///
-    /// `None` means that the file has a later commit, which contains all of these. That commit has
-    /// returned an error, but is durable nevertheless.
+    /// `None` means that the file has a later commit, which contains all of these commits. The
+    /// later commit has returned an error, but is durable nevertheless.
     fn lacking(&self, record: Option<&[u8]>) -> Option<usize> {
         if record == self.durable.as_deref() {
             return Some(0);

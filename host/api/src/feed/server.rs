@@ -281,8 +281,9 @@ impl ServerMessage {
         serde_json::to_string(self).expect("strings and numbers always encode")
     }
 
-    /// Reads the text of a frame. If this release does not know the kind of the message, it returns
-    /// `None`, and a client can ignore the message. Unknown members are ignored too.
+    /// Reads the text of a frame. If this release does not know the kind of the message, the
+    /// function returns `None`, and a client can ignore the message. Unknown members are ignored
+    /// too.
     ///
     /// # Errors
     /// Fails if the text is not a message of the protocol.

@@ -62,7 +62,7 @@ pub(crate) struct Args {
     /// Append the events of another log exactly as they were, with their append times and the
     /// host's own events. The file is the output of `lantern events tail --json` or `GET
     /// /v1/events?types=*`. The log must be empty and have the same number of partitions as the
-    /// other one, and no plugin may be pushed yet.
+    /// other log, and no plugin may be pushed yet.
     #[arg(long, conflicts_with_all = ["partial", "limit", "rate"])]
     exact: bool,
     /// How often a request is retried while the server is busy or unreachable.

@@ -50,7 +50,7 @@ pub(crate) struct Args {
     #[arg(long)]
     no_activate: bool,
     /// Activate the version even if it has parked events that the active version has applied. This
-    /// also applies if it was pushed before and was not activated for that reason.
+    /// also applies to a version that was pushed before and was not activated for that reason.
     #[arg(long, conflicts_with = "no_activate")]
     force: bool,
     /// Store nothing: check the plugin, fold the newest events, and print what the version would

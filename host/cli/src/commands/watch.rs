@@ -1,5 +1,5 @@
 //! Implements `lantern table watch`, which shows a table live, on the whole screen of a terminal.
-//! If the output is not a terminal, it prints each change on a line.
+//! If the output is not a terminal, the command prints each change on a line.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};

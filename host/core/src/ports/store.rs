@@ -140,7 +140,7 @@ pub trait ReadStore: Send {
     ) -> Result<Pairs, StoreError>;
 
     /// Adds pairs of `range` to `pairs` in key order until `pairs` is full or the range ends. If
-    /// `reverse` is set, it begins with the last pair.
+    /// `reverse` is set, the scan begins with the last pair.
     ///
     /// # Errors
     /// Returns [`StoreError`] if they cannot be read.
@@ -209,8 +209,8 @@ pub trait StateStores: Send + Sync {
     /// Returns [`StoreError`] if it cannot be created.
     fn scratch(&self) -> Result<Arc<dyn ShardStore>, StoreError>;
 
-    /// Creates a state for one large task. It is deleted when its last handle is dropped. If the
-    /// store has a disk, the state may be larger than memory.
+    /// Creates a state for one large task. The state is deleted when its last handle is dropped. If
+    /// the store has a disk, the state may be larger than memory.
     ///
     /// # Errors
     /// Returns [`StoreError`] if it cannot be created.

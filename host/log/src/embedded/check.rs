@@ -42,8 +42,8 @@ pub struct LogChecked {
 }
 
 /// Reads the whole log at `path`: every chunk, the index, the records of the partitions, and the
-/// checksums of the file. Calls `progress` with the number of events read and their total. It does
-/// not change the file.
+/// checksums of the file. Calls `progress` with the number of events read and their total. The
+/// check does not change the file.
 ///
 /// # Errors
 /// Returns [`OpenError`] if the log cannot be opened.

@@ -39,7 +39,7 @@ pub struct LogConfig {
     pub compression: Compression,
     /// The size of the deduplication window: the number of newest events in which duplicates are
     /// recognized by tenant, `source` and `id`. Duplicates are not appended. The window takes about
-    /// 40 bytes of memory and 20 bytes of disk per event. 0 turns it off.
+    /// 40 bytes of memory and 20 bytes of disk per event. 0 turns the window off.
     pub dedup_window_events: u32,
     /// The age at which events are deleted, in seconds since they were appended. They are deleted a
     /// chunk at a time. Not set: events are kept forever.

@@ -19,7 +19,7 @@ pub(crate) struct AppendQuery {
     pub(crate) partial: bool,
     /// Appends events that were exported from another log with `types=*` exactly as they were,
     /// including the host's own events and append times. The body must be NDJSON. The log must be
-    /// empty and have the same number of partitions as the other one, and there must be no
+    /// empty and have the same number of partitions as the other log, and there must be no
     /// projection yet.
     pub(crate) exact: bool,
 }

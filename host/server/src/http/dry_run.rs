@@ -41,7 +41,7 @@ pub(crate) struct DryRunQuery {
 /// The body and the checks are those of an upload. Then the newest events of the log are folded
 /// with the new version and with the active version. Both begin with empty tables, and the answer
 /// compares the resulting tables. The settings in section `replay` limit the folds. If the client
-/// disconnects, they end.
+/// disconnects, the folds end.
 #[utoipa::path(
     post, path = "/v1/versions/dry-run", tag = "projections", params(DryRunQuery),
     request_body(content = Vec<u8>, content_type = "application/wasm"),

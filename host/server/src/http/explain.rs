@@ -47,10 +47,10 @@ pub(crate) struct ExplainQuery {
 
 /// Lists the events, timers and ends of retention that have changed a row.
 ///
-/// The log is folded again in a separate state; the tables are only read. This may take long. The
-/// settings in section `replay` limit it, and it ends if the client disconnects. If a limit is
-/// reached, or if retention has deleted the beginning of the log, the answer has `complete: false`
-/// and the reason.
+/// The log is folded again in a separate state; the tables are only read. This fold may take long.
+/// The settings in section `replay` limit the fold, and it ends if the client disconnects. If a
+/// limit is reached, or if retention has deleted the beginning of the log, the answer has
+/// `complete: false` and the reason.
 ///
 /// Answers JSON. With `Accept: application/x-ndjson` the answer is a stream of lines: first the
 /// newest commits that changed the row, then the progress, and at last the explanation.

@@ -1,8 +1,8 @@
 //! Generates the description of the API (OpenAPI 3.1). This module adds what is the same for every
 //! address: names of operations, problems, limits, and media types.
 //!
-//! It changes the JSON once, when the server starts. The macros on the functions cannot do this:
-//! they support only one media type for each answer, and do not know the settings.
+//! The module changes the JSON once, when the server starts. The macros on the functions cannot do
+//! this: they support only one media type for each answer, and do not know the settings.
 
 use serde_json::{Map, Value, json};
 use utoipa::openapi::OpenApi;
