@@ -28,8 +28,8 @@ pub struct EventStep {
     pub version: String,
     /// `backfilling`, `ready`, `active` or `retired`.
     pub state: String,
-    /// The first offset of the event's partition that the version has not folded. If it is greater
-    /// than the event's offset, the version has folded the event.
+    /// The first offset of the event's partition that the version has not folded. If this offset is
+    /// greater than the event's offset, the version has folded the event.
     pub next: u64,
     /// What the version has done with the event.
     pub outcome: EventOutcome,

@@ -11,7 +11,7 @@ pub struct Explanation {
     /// The version whose row is explained.
     pub version: String,
     /// Whether the log was folded to its end. If not, `changes` has only the changes before the
-    /// `next` of each partition. `commits` always has the newest commits.
+    /// offset `next` of each partition. `commits` always has the newest commits.
     pub complete: bool,
     /// Why the explanation is not complete.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,7 +53,7 @@ pub struct ExplainedPartition {
 pub struct RowChange {
     /// The partition.
     pub partition: u32,
-    /// The event's offset. For a timer or the end of a retention, it is the first offset that was
+    /// The event's offset. For a timer or the end of a retention, this is the first offset that was
     /// not applied at that time.
     pub offset: u64,
     /// What has changed the row.

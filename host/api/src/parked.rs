@@ -64,8 +64,8 @@ pub struct ParkedSelection {
     pub offsets: Vec<u64>,
     /// The partition that `offsets` are of.
     pub partition: u32,
-    /// Selects only events of this tenant. If no other member is given, selects all of them. An
-    /// empty text means events without a tenant.
+    /// Selects only events of this tenant. If no other member is given, selects all events of the
+    /// tenant. An empty text means events without a tenant.
     pub tenant: Option<String>,
     /// The events of this subject.
     pub subject: Option<String>,

@@ -156,13 +156,13 @@ pub struct ShardStatus {
     pub next: u64,
     /// Events before this offset are part of a commit, which may be pending.
     pub committed: u64,
-    /// Events before this offset are durable in the state. Retention and the offsets of
-    /// Kafka consumer groups follow it.
+    /// Events before this offset are durable in the state. Retention and the offsets of Kafka
+    /// consumer groups follow this offset.
     pub durable: u64,
     /// The log's end; `null` while it is unknown.
     pub end: Option<u64>,
     /// The number of events that the shard has not read yet; `null` while the log's end is unknown.
-    /// If offsets have gaps, it is an upper bound.
+    /// If offsets have gaps, this is an upper bound.
     pub lag_events: Option<u64>,
     /// How far the shard's event time is behind that of the log, in milliseconds. This delay is at
     /// most the time since the shard had read the whole log. 0 if the shard has caught up, `null`
@@ -195,15 +195,15 @@ pub struct ShardStatus {
     /// are too large for a topic. They count as parked and can be retried or dropped.
     pub refused: u64,
     /// Whether the shard waits until the log has accepted some of its emitted events
-    /// (`engine.emit_unsent_max`). Until then it does not fold.
+    /// (`engine.emit_unsent_max`). Until then the shard does not fold.
     pub held_by_unsent: bool,
     /// The highest emit depth of the events that the shard has emitted (`engine.emit_depth_max` is
     /// the limit).
     pub emit_depth: u32,
     /// Batches that were folded a second time (`engine.second_fold_every`).
     pub second_folds: u64,
-    /// How many of the batches folded a second time gave another result. If it is not 0, the plugin
-    /// is not deterministic.
+    /// How many of the batches folded a second time gave another result. If this number is not 0,
+    /// the plugin is not deterministic.
     pub second_fold_differences: u64,
     /// The last difference, for people.
     pub second_fold_last: Option<String>,

@@ -100,7 +100,8 @@ pub struct VerifyDifference {
     pub table: String,
     /// The row's key.
     pub key: String,
-    /// The value that the fold of the log gives; `null` if it gives no row. Long values are cut.
+    /// The value that the fold of the log gives; `null` if the fold gives no row. Long values are
+    /// cut.
     pub expected: Option<String>,
     /// The value in the state; `null` if the state has no row. Long values are cut.
     pub found: Option<String>,

@@ -201,8 +201,8 @@ impl Refusal {
     }
 }
 
-/// Parameters of the HTTP API that occur in the server's texts. For each, the flag of a command
-/// with the same meaning, which replaces it.
+/// Pairs of a parameter of the HTTP API and the flag of a command with the same meaning. In texts
+/// of the server, the parameter is replaced by the flag.
 const FLAGS: &[(&str, &str)] = &[
     ("`?partial=true`", "`--partial`"),
     ("`activate=true`", "without `--no-activate`"),

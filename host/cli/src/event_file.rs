@@ -1,5 +1,5 @@
-//! Reads files of events, from a path or from standard input. A file may be compressed. It is
-//! returned in pieces of complete lines.
+//! Reads files of events, from a path or from standard input. A file may be compressed. The content
+//! is returned in pieces of complete lines.
 
 use std::ffi::OsStr;
 use std::fs::File;

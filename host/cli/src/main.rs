@@ -19,8 +19,8 @@ use clap::{Parser, Subcommand};
 use crate::api::Api;
 use crate::error::{Failure, Outcome};
 
-// An allocator that is fast for many small allocations on several threads at the same time, which
-// folding makes.
+// Folding makes many small allocations on several threads at the same time. This allocator is fast
+// in that case.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

@@ -47,8 +47,8 @@ pub(crate) struct Sender {
     partial: bool,
     exact: bool,
     tries: u32,
-    /// Whether the server has ever answered. If it has not, it is probably not running, so the
-    /// sender does not wait for it.
+    /// Whether the server has ever answered. A server that has never answered is probably not
+    /// running, so the sender does not wait for it.
     answered: bool,
     /// The result of the requests so far.
     pub(crate) sent: Sent,
@@ -128,7 +128,7 @@ impl Sender {
     }
 }
 
-/// Returns the wait before the try number `tries + 1`. It varies randomly by up to a tenth.
+/// Returns the wait before the try number `tries + 1`. The wait varies randomly by up to a tenth.
 /// Otherwise many senders would repeat their requests at the same time.
 fn backoff(tries: u32) -> Duration {
     let doubled = WAIT_FIRST.saturating_mul(1 << tries.saturating_sub(1).min(16)).min(WAIT_MAX);

@@ -28,8 +28,8 @@ pub struct Reader {
     time_default: Timestamp,
     /// Whether the host's own types, sources and extension attributes are accepted.
     host_events: bool,
-    /// Whether this reads records of a log. Such records cannot be sent again, so some faults in
-    /// them are accepted.
+    /// Whether this reader reads records of a log. Such records cannot be sent again, so some
+    /// faults in them are accepted.
     pub(super) tolerant: bool,
     /// The number of extension attributes that were left out since the last [`Self::take_ignored`].
     pub(super) ignored: u64,

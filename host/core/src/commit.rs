@@ -60,8 +60,8 @@ impl TableChanges {
         Some((ShardPoint::from_key(point), u64::from_be_bytes(commit.try_into().ok()?)))
     }
 
-    /// The key of a table's last change in [`crate::Space::Meta`]. Under it, a shard stores its
-    /// point (see [`ShardPoint::to_key`]) after the last commit that changed `table`.
+    /// The key of a table's last change in [`crate::Space::Meta`]. Under this key, a shard stores
+    /// its point (see [`ShardPoint::to_key`]) after the last commit that changed `table`.
     #[must_use]
     pub fn last_key(table: TableId) -> Vec<u8> {
         [b"changed/".as_slice(), &table.0.to_be_bytes()].concat()

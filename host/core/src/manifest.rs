@@ -12,8 +12,8 @@ pub struct Manifest {
     /// The projection's name: 1 to 64 lower-case letters, digits, `-` or `_`, beginning
     /// with a letter.
     pub name: String,
-    /// The version that the plugin's author gave it, for people to read. Lantern identifies the
-    /// code by a hash instead.
+    /// The version that the author gave the plugin, for people to read. Lantern identifies the code
+    /// by a hash instead.
     pub version: String,
     /// A description in one sentence.
     pub description: String,

@@ -240,12 +240,12 @@ pub struct ShardMeta {
     /// interrupted the tick.
     #[serde(default)]
     pub tick_emitted: u64,
-    /// Batches that were folded a second time, and the differences found. This does not depend on
-    /// the log alone.
+    /// Batches that were folded a second time, and the differences found. These numbers do not
+    /// depend on the log alone.
     #[serde(default)]
     pub second_folds: SecondFolds,
     /// How many emitted events the log has refused permanently. They wait for an operator. This
-    /// does not depend on the log alone.
+    /// number does not depend on the log alone.
     #[serde(default)]
     pub refused_now: u64,
     /// The number of timers that have fired.
@@ -549,7 +549,8 @@ pub enum ParkedKind {
 pub struct ParkedRecord {
     /// Whether the record contains an event or a timer.
     pub kind: ParkedKind,
-    /// The offset of the event. For a timer, it is the shard's next offset when the timer was due.
+    /// The offset of the event. For a timer, this is the shard's next offset when the timer was
+    /// due.
     pub offset: Offset,
     /// The parked event. For a timer, it is an empty event.
     pub event: Event,

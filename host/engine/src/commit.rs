@@ -33,7 +33,7 @@ pub(crate) struct Commit {
     /// The maximum number of bytes in the change log.
     pub(crate) changes_bytes_max: u64,
     /// Whether the shard has changed since the last commit. If so, this commit gets a number of its
-    /// own. Otherwise it only makes the last commit durable.
+    /// own. Otherwise this commit only makes the last commit durable.
     pub(crate) is_new: bool,
     pub(crate) sync: CommitSync,
     /// The ceiling that this commit stores if it is durable.
@@ -269,8 +269,8 @@ impl CommitPipeline {
         }
     }
 
-    /// Returns whether this shard serves the engine. It does not if it belongs to a fold for a
-    /// determinism check or a verification.
+    /// Returns whether this shard serves the engine. A shard in a fold for a determinism check or a
+    /// verification does not.
     pub(crate) fn is_live(&self) -> bool {
         self.committers.is_some()
     }

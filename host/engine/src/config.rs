@@ -86,10 +86,10 @@ pub struct EngineConfig {
     pub scan_bytes_max: usize,
     /// The maximum number of timers that are set in a shard.
     pub timers_max: u64,
-    /// The maximum number of parked events of a shard. One more halts the projection. Unreadable
-    /// records whose type is unknown do not count.
+    /// The maximum number of parked events of a shard. One more parked event halts the projection.
+    /// Unreadable records whose type is unknown do not count.
     pub parked_max: u64,
-    /// The maximum number of consecutive events that are parked. One more halts the
+    /// The maximum number of consecutive events that are parked. One more such event halts the
     /// projection, because the plugin probably fails on every event.
     pub parked_in_a_row_max: u64,
     /// The maximum size of a shard's state on disk, in bytes. A larger state halts the

@@ -1,5 +1,5 @@
 //! Folds events into a separate state in memory. The determinism check of an upload and `lantern
-//! test` use this.
+//! test` use these folds.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,8 +28,8 @@ pub(crate) const DROP_EVERY: u64 = 3;
 /// Each time this many instances were dropped, instances are dropped a little less often. Starting
 /// an interpreter takes as much fuel as hundreds of events.
 const DROPS_AT_FIRST: u64 = 8;
-/// Half of the events that the fuel of the determinism check must be enough for. If it is not
-/// enough for twice this number, the plugin is refused.
+/// The minimum number of events with which a plugin is checked. If the fuel of the check is not
+/// enough for twice this number of events, the plugin is refused.
 const CHECKED_EVENTS_MIN: usize = 100;
 
 /// Options for a fold. The result must be the same for all options.

@@ -25,7 +25,7 @@ pub struct Engine {
     pub(crate) registry: Registry,
     pub(crate) scheduler: Scheduler,
     /// Locked during every change of the catalogue. A thread that needs this lock and locks of
-    /// shards must take this one first.
+    /// shards must take this lock first.
     pub(crate) lifecycle: Mutex<()>,
     /// Whether a verification is running. Only one may run at a time.
     pub(crate) verifying: AtomicBool,

@@ -41,8 +41,8 @@ pub struct ActivationRefused {
     pub active: VersionId,
     /// How many events and timers failed in the version and not in the active version.
     pub failed: u64,
-    /// How many of the events in question wait behind a failed event of their subject: the active
-    /// version has applied them.
+    /// How many events wait in the version behind a failed event of their subject, although the
+    /// active version has applied them.
     pub waiting: u64,
     /// The first event or timer that failed: its partition, its offset and the reason.
     pub first: Option<(u32, u64, String)>,

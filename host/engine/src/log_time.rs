@@ -141,8 +141,8 @@ impl LogTime {
     }
 }
 
-/// Returns the time of event `index` of `chunk`. If the log knows append times, it is at most
-/// `bound_us` after the append time.
+/// Returns the time of event `index` of `chunk`. If the log knows append times, the result is at
+/// most `bound_us` after the append time.
 pub(crate) fn bounded(chunk: &Chunk, index: usize, bound_us: i64) -> Timestamp {
     let time = chunk.events.times()[index];
     chunk.appended(index).map_or(time, |appended| time.min(appended.saturating_add(bound_us)))

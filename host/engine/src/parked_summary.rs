@@ -13,8 +13,8 @@ use crate::{Engine, EngineError};
 const PAGE: usize = 1_000;
 /// The maximum number of groups in an answer.
 const REASONS_MAX: usize = 100;
-/// The number of characters of two reasons that are compared. If they are equal, the events are in
-/// the same group.
+/// The number of characters of two reasons that are compared. If these characters are equal, the
+/// events are in the same group.
 const REASON_CHARS_MAX: usize = 400;
 
 /// The parked events of a version, in groups.

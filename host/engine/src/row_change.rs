@@ -7,8 +7,8 @@ use lantern_core::{Offset, PartitionId, Timestamp};
 pub struct RowChange {
     /// The partition.
     pub partition: PartitionId,
-    /// The offset of the event. For a timer or an expiry, it is the next offset at the time of the
-    /// change.
+    /// The offset of the event. For a timer or an expiry, this is the next offset at the time of
+    /// the change.
     pub offset: Offset,
     /// What has changed the row.
     pub cause: ChangeCause,

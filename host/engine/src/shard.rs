@@ -401,8 +401,8 @@ impl Shard {
         Ok(())
     }
 
-    /// Sets the epoch under which the shard serves readers; `None` ends this. Commits first, so
-    /// that the change log begins at this point.
+    /// Sets the epoch under which the shard serves readers; with `None`, the shard no longer serves
+    /// readers. The function commits first, so that the change log begins at this point.
     pub(crate) fn set_epoch(
         &mut self,
         epoch: Option<String>,

@@ -131,12 +131,12 @@ pub struct ShardStatus {
     /// The next offset of the last commit, durable or in progress.
     pub committed: u64,
     /// The next offset of the last durable commit. The retention of the log and the offsets of
-    /// Kafka consumer groups follow it.
+    /// Kafka consumer groups follow this offset.
     pub durable: u64,
     /// The log's end; `null` while it is not known.
     pub end: Option<u64>,
     /// The number of events that the shard has not read yet; `null` while the log's end is not
-    /// known. If offsets have gaps, it is an upper bound.
+    /// known. If offsets have gaps, this is an upper bound.
     pub lag_events: Option<u64>,
     /// How far the shard's event time is behind that of the log, in milliseconds. This delay is at
     /// most the time since the shard had read the whole log. 0 if the shard has caught up, `null`
@@ -167,15 +167,15 @@ pub struct ShardStatus {
     /// are too large for a topic. They count as parked, and can be retried or dropped.
     pub refused: u64,
     /// Whether the shard waits until the log has accepted some of its emitted events
-    /// (`engine.emit_unsent_max`). Until then it does not fold.
+    /// (`engine.emit_unsent_max`). Until then the shard does not fold.
     pub held_by_unsent: bool,
     /// The highest emit depth of the events that the shard has emitted (`engine.emit_depth_max` is
     /// the limit).
     pub emit_depth: u32,
     /// The number of batches that were folded a second time (`engine.second_fold_every`).
     pub second_folds: u64,
-    /// The number of batches whose second fold gave another result. If it is not 0, the plugin is
-    /// not deterministic.
+    /// The number of batches whose second fold gave another result. If this number is not 0, the
+    /// plugin is not deterministic.
     pub second_fold_differences: u64,
     /// The last difference that a second fold found, as text.
     pub second_fold_last: Option<String>,
@@ -304,7 +304,7 @@ pub struct LogLine {
     pub version: String,
     /// The partition that the plugin was folding.
     pub partition: u32,
-    /// The offset of the event to which the message belongs. If the event is not known, it is the
+    /// The offset of the event to which the message belongs. If the event is not known, this is the
     /// offset of the batch.
     pub offset: u64,
     /// The severity: `trace`, `debug`, `info`, `warn` or `error`.

@@ -55,8 +55,8 @@ struct Unsynced {
     bytes: usize,
 }
 
-/// Counters whose changes something outside of the state depends on. A commit that changes one of
-/// them is durable.
+/// Counters on which something outside of the state depends. A commit that changes one of them is
+/// durable.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct External {
     parked_total: u64,

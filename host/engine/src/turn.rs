@@ -173,7 +173,7 @@ impl Engine {
     }
 
     /// Lets readers read again after a crash, once the shard has folded all events whose results
-    /// they may have seen before it. The shard commits first.
+    /// they may have seen before the crash. The shard commits first.
     fn end_recovery(
         &self,
         handle: &ShardHandle,

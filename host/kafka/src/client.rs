@@ -259,7 +259,7 @@ pub(crate) fn time_of(time: RecordTime) -> lantern_core::Timestamp {
 }
 
 /// Returns the time at which the broker appended a record. If the record's producer set the time,
-/// it is [`lantern_core::Timestamp::MIN`], because a producer can set any time.
+/// the result is [`lantern_core::Timestamp::MIN`], because a producer can set any time.
 pub(crate) fn append_time(time: RecordTime) -> lantern_core::Timestamp {
     match time {
         RecordTime::LogAppendTime(ms) if ms > 0 => time_of(time),

@@ -285,8 +285,8 @@ impl Outboxes {
         Ok(OutboxSender { producer, group, next: next.unwrap_or(emitted.first), known })
     }
 
-    /// Returns the partition of the consumer group under which the number of the outbox is
-    /// committed. Its number is that of the shard's partition.
+    /// Returns the topic partition under which the consumer group stores the number of the outbox's
+    /// next event. This is the partition of the shard.
     fn topic_partition(
         &self,
         emitted: &Emitted,

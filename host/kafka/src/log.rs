@@ -237,8 +237,8 @@ impl Log for KafkaLog {
         self.shared.read(partition, from, wanted)
     }
 
-    /// Returns an offset by the timestamps of the records. They are append times if the topic has
-    /// `LogAppendTime`, and otherwise the times that producers have set.
+    /// Returns an offset by the timestamps of the records. If the topic has `LogAppendTime`, the
+    /// timestamps are append times. Otherwise producers have set them.
     fn offset_at(&self, partition: PartitionId, time: Timestamp) -> Result<Offset, LogError> {
         let topic_partition = &self.shared.part(partition)?.topic_partition;
         let unavailable = |error: KafkaError| LogError::Unavailable(ErrorCause::of(error));

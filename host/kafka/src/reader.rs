@@ -73,8 +73,8 @@ struct CursorAssignment {
     moved: Option<Instant>,
     /// The number of times that the cursor has sought its offset again since the last record.
     replaced: u32,
-    /// If it is set, the cursor reads once more, to check that no more records come before this
-    /// offset.
+    /// An offset up to which the cursor reads once more, to check that no more records come before
+    /// it. `None` if there is nothing to check.
     confirming: Option<u64>,
 }
 

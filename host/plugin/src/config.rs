@@ -100,8 +100,8 @@ pub struct PluginLimits {
     /// The maximum wall time for compiling a plugin, in seconds. Default 600.
     pub compile_wall_s: u64,
     /// The fuel limit for creating an instance and running its `setup`, about one unit per
-    /// WebAssembly instruction. It is high because interpreters load their libraries then. Default
-    /// 2,000 million.
+    /// WebAssembly instruction. The limit is high because interpreters load their libraries then.
+    /// Default 2,000 million.
     pub fuel_setup: u64,
     /// The maximum linear memory of an instance, all its memories together, in bytes.
     /// Default 64 MiB.

@@ -20,7 +20,7 @@ const PROJECTOR: &str = "lantern:projection/projector";
 /// The interface that an interpreter imports.
 const SOURCE: &str = "lantern:projection/source";
 /// The maximum length of the text for a type, in bytes. Types can be nested without limit, so their
-/// texts need one.
+/// texts need a limit.
 const TYPE_BYTES_MAX: usize = 2_000;
 /// The maximum number of names that an error lists.
 const NAMES_MAX: usize = 8;

@@ -182,8 +182,8 @@ impl RowCache {
         }
     }
 
-    /// Notes that a new commit was made. Rows that were read from the file before it can no longer
-    /// be added to the cache.
+    /// Notes that a new commit was made. Rows that were read from the file before this commit can
+    /// no longer be added to the cache.
     pub(crate) fn begin_commit(&mut self) {
         self.commits += 1;
     }

@@ -88,7 +88,7 @@ pub struct Subscribe {
 #[serde(deny_unknown_fields, default)]
 pub struct RollUp {
     /// The timestamp field to which `start`, `end` and `bucket` refer. If the table has only one
-    /// such field, it may be left out.
+    /// such field, this member may be left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub time: Option<String>,
     /// Rows at or after this time.

@@ -44,7 +44,7 @@ pub(super) struct Flights {
 
 impl Flights {
     /// Returns the events in `file` that follow the event with the id `last`. If no event has this
-    /// id, it returns all events.
+    /// id, returns all events.
     pub(super) fn after(file: &Path, last: Option<&str>) -> Outcome<Self> {
         let open = || -> Outcome<Self> {
             Ok(Self { source: EventFile::open(file)?, ahead: VecDeque::new(), passed: 0 })

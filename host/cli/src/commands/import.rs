@@ -140,8 +140,8 @@ pub(super) struct Effect {
     applied: bool,
 }
 
-/// Finds out what the imported events have changed. With `wait`, it first waits until the tables
-/// contain these events.
+/// Finds out what the imported events have changed. With `wait`, the command first waits until the
+/// tables contain these events.
 async fn effect(api: &Api, lateness: &Lateness, wait: bool, global: &Global) -> Outcome<Effect> {
     let ends = super::lateness::ends(api).await?;
     let now = if wait {

@@ -50,8 +50,8 @@ pub(crate) struct QueryOptions {
     /// Order by this field or column; `-FIELD` begins with the largest value.
     #[arg(long, value_name = "FIELD", allow_hyphen_values = true)]
     order: Option<String>,
-    /// The timestamp field of --start, --end and --bucket. If the table has only one such field, it
-    /// may be left out.
+    /// The timestamp field to which --start, --end and --bucket refer. If the table has only one
+    /// such field, this option may be left out.
     #[arg(long, value_name = "FIELD")]
     time: Option<String>,
     /// Rows at or after this time, such as `2026-03-01` or `2026-03-01T12:00:00Z`.

@@ -27,7 +27,7 @@ pub trait Documents: Send + Sync {
         Ok(documents)
     }
 
-    /// Returns the text of a document; `None` if there is none.
+    /// Returns the text of a document; `None` if there is no such document.
     ///
     /// # Errors
     /// [`StoreError`] if it cannot be read.

@@ -62,7 +62,7 @@ pub trait Log: Send + Sync {
         self.append(emitted.events, done);
     }
 
-    /// Registers `waker`. As long as the log exists, it calls `waker` each time events become
+    /// Registers `waker`. As long as the log exists, the log calls `waker` each time events become
     /// readable in a partition.
     fn on_append(&self, waker: Waker);
 

@@ -1,5 +1,5 @@
-//! Defines the ports that store the states of shards and the catalogue. Only these and the log must
-//! survive a restart.
+//! Defines the ports that store the states of shards and the catalogue. Only these states, the
+//! catalogue and the log must survive a restart.
 
 use std::sync::Arc;
 

@@ -287,7 +287,7 @@ fn unreadable_records_of_unknown_type_do_not_count_for_the_halt_and_others_do() 
     assert_eq!((shard.activity.as_str(), shard.parked), ("halted", 37), "{shard:?}");
     assert!(shard.reason.unwrap().contains("engine.parked_max"));
     // If a record of unknown type is dropped, this does not make room for another parked event. If
-    // a failed event is dropped, it does.
+    // a failed event is dropped, this makes room.
     let drop = |offset| {
         let selection = ParkedSelection { offsets: vec![offset], ..ParkedSelection::default() };
         assert_eq!(world.engine.drop_parked("meter", None, &selection).unwrap().done, 1);

@@ -130,6 +130,8 @@ impl Encoder {
         Self { compression, body: Vec::new(), zstd: None }
     }
 
+    /// Encodes a chunk of the log.
+    ///
     /// # Panics
     /// Panics if the range is empty or not within the events, or if its length differs from the
     /// number of append times.

@@ -53,7 +53,7 @@ pub struct LogConfig {
     /// than this is always refused.
     pub queue_bytes: usize,
     /// Memory for decoded chunks, in bytes. All readers share it, so each chunk is decoded once
-    /// even if many projections follow the log. 0 turns it off.
+    /// even if many projections follow the log. 0 turns this cache off.
     pub cache_bytes: usize,
     /// Memory for pages of the file, in bytes.
     pub page_cache_bytes: usize,

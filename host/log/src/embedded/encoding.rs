@@ -47,7 +47,7 @@ pub(crate) fn verify_checksum(bytes: &[u8]) -> Option<&[u8]> {
 /// `value` as a number of 32 bits.
 ///
 /// # Panics
-/// Panics if it does not fit. Callers limit it far below.
+/// Panics if `value` does not fit. Callers limit it far below.
 pub(crate) fn u32_of(value: usize) -> u32 {
     u32::try_from(value).expect("chunks and counts stay far below 4 GiB")
 }

@@ -18,8 +18,8 @@ pub(crate) const INCARNATIONS_MAX: usize = 4_096;
 pub(crate) struct Incarnations(Vec<(Offset, u64)>);
 
 impl Incarnations {
-    /// Adds an incarnation that begins at the offset `start`. If it removes the oldest one to make
-    /// room, it returns the offset at which that one began.
+    /// Adds an incarnation that begins at the offset `start`. If the oldest incarnation is removed
+    /// to make room, returns the offset at which that incarnation began.
     pub(crate) fn push(&mut self, start: Offset, incarnation: u64) -> Option<Offset> {
         self.0.push((start, incarnation));
         (self.0.len() > INCARNATIONS_MAX).then(|| self.0.remove(0).0)

@@ -32,7 +32,7 @@ pub(crate) struct EventsQuery {
     /// The partition; 0 if left out.
     partition: u32,
     /// The offset of the first event, or `end` for events appended after this request. If left out,
-    /// it is the oldest kept offset.
+    /// the oldest kept offset is used.
     from: Option<String>,
     /// In place of `from`: returns events from the first one on that was appended at or after this
     /// time, RFC 3339.

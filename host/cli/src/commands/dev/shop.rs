@@ -7,7 +7,7 @@ use crate::error::Outcome;
 use crate::sender::{RateLimiter, Sender, TRIES};
 
 /// Sends `per_s` events per second to `api`, each with the time at which it is sent. If `per_s` is
-/// `None`, it sends nothing. It ends only if sending fails.
+/// `None`, nothing is sent. The function returns only if sending fails.
 pub(super) async fn send(api: Api, per_s: Option<f64>) -> Outcome {
     let Some(per_s) = per_s else { return std::future::pending().await };
     // Each start has another seed, so that no id was used in an earlier run.

@@ -48,7 +48,7 @@ pub(crate) struct TableQuery {
     #[param(inline)]
     pub(in crate::http) format: Option<FormatName>,
     /// The timestamp field to which `start`, `end` and `bucket` refer. If the table has only one
-    /// such field, it may be left out.
+    /// such field, this parameter may be left out.
     pub(super) time: Option<String>,
     /// Rows at or after this time.
     pub(super) start: Option<String>,
