@@ -165,7 +165,7 @@ pub enum ExplainLine {
         /// How much of the work is done, 0 to 100.
         percent: f64,
     },
-    /// The result. Its `commits` are empty, because they came before.
+    /// The result. Its `commits` are empty, because earlier lines contain the commits.
     Explanation(Explanation),
     /// Why there is no result.
     Problem(crate::Problem),

@@ -27,7 +27,8 @@ pub struct QueryDefinition {
     pub query: QueryBody,
 }
 
-/// A parameter of a named query. Without `default` and `optional`, a request must give it.
+/// A parameter of a named query. Without `default` and `optional`, a request must contain the
+/// parameter.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]

@@ -41,8 +41,7 @@ pub struct ServerStatus {
 pub struct PartitionStatus {
     /// The number.
     pub partition: u32,
-    /// The name of its Kafka partition, such as `orders[3]`; `null` for the embedded
-    /// log.
+    /// The name of the partition in Kafka, such as `orders[3]`; `null` for the embedded log.
     pub name: Option<String>,
     /// The oldest retained offset; `null` if unknown.
     pub start: Option<u64>,

@@ -89,7 +89,8 @@ impl Default for EventLimits {
     }
 }
 
-/// Returns whether a payload with this media type is JSON. If the media type is empty, it is.
+/// Returns whether a payload with this media type is JSON. If the media type is empty, the payload
+/// is JSON.
 #[must_use]
 pub fn is_json(media_type: &str) -> bool {
     let essence = media_type.split(';').next().unwrap_or_default().trim();

@@ -17,7 +17,8 @@ pub struct MemberColumn {
     /// declared kind. The bit of event `i` is bit `i % 8` of byte `i / 8`, counted from the least
     /// significant bit.
     pub validity: Vec<u8>,
-    /// A value for each event. If event `i` has no valid value, it is 0, false or empty.
+    /// A value for each event. If event `i` has no valid value, its value here is 0, false or
+    /// empty.
     pub values: MemberValues,
     /// The indexes, in order, of the events from which the member cannot be read. This is so if:
     ///

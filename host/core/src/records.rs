@@ -552,7 +552,7 @@ pub struct ParkedRecord {
     /// The offset of the event. For a timer, this is the shard's next offset when the timer was
     /// due.
     pub offset: Offset,
-    /// The parked event. For a timer, it is an empty event.
+    /// The parked event. For a timer, the event is empty.
     pub event: Event,
     /// The watermark at which the event or timer was applied.
     pub watermark: Timestamp,

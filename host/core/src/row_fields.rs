@@ -13,7 +13,8 @@ pub struct FieldReader {
     chosen: usize,
 }
 
-/// The places of the chosen fields in a row. It can be used again for other rows.
+/// The places of the chosen fields in a row. The same [`FieldSpans`] can be used again for other
+/// rows.
 #[derive(Clone, Debug, Default)]
 pub struct FieldSpans(Vec<Span>);
 
@@ -57,7 +58,7 @@ impl FieldReader {
     pub fn read<'r>(&'r self, row: &'r [u8], spans: &'r mut FieldSpans) -> RowFields<'r> {
         spans.0.clear();
         spans.0.resize(self.chosen, Span::default());
-        // The scan ends at the first error. The fields found before it are used.
+        // The scan ends at the first error. The fields found before the error are used.
         let _ = self.find(row, &mut spans.0);
         RowFields { reader: self, row, spans }
     }

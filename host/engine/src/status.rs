@@ -35,7 +35,7 @@ pub struct VersionStatus {
     pub parameters: String,
     /// The source code that the plugin runs, if it is an interpreter.
     pub source: Option<SourceStatus>,
-    /// The version number that the plugin's author gave it.
+    /// The version number that the author gave the plugin.
     pub plugin_version: String,
     /// The description of the projection in the manifest.
     pub description: String,

@@ -295,7 +295,7 @@ impl Engine {
         Ok(shard)
     }
 
-    /// Returns the plugin of the version. It is loaded once for all shards of the version.
+    /// Returns the plugin of the version. The plugin is loaded once for all shards of the version.
     pub(crate) fn plugin_of(&self, build: &VersionBuild) -> Result<Arc<dyn Plugin>, PluginError> {
         let mut plugin = build.plugin.lock();
         if let Some(plugin) = &*plugin {

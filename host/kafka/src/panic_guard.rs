@@ -9,7 +9,7 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Calls `call`. If it panics, it prints nothing and returns `None`.
+/// Calls `call`. If `call` panics, prints nothing and returns `None`.
 pub(crate) fn catch<T>(call: impl FnOnce() -> T) -> Option<T> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

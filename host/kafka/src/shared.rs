@@ -39,7 +39,7 @@ impl ThreadSignal {
         }
     }
 
-    /// Waits until the signal is set, but at most `timeout`. Then it clears the signal.
+    /// Waits until the signal is set, but at most `timeout`. Then clears the signal.
     pub(crate) fn wait(&self, timeout: Duration) {
         let mut raised = self.raised.lock();
         if !*raised {

@@ -30,7 +30,8 @@ impl Unsynced {
         self.commits.push(writes);
     }
 
-    /// Removes all commits. It must be called after a durable commit, which contains them.
+    /// Removes all commits. The call must follow a durable commit, which contains the removed
+    /// commits.
     pub(crate) fn clear(&mut self) {
         (self.commits, self.durable) = (Vec::new(), None);
     }

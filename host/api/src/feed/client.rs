@@ -226,8 +226,8 @@ pub enum Mode {
     /// The newest state. If changes of one key come faster than they can be sent, they are merged.
     #[default]
     State,
-    /// Every change separately. If a reader is too slow, it is disconnected; it then continues
-    /// where it stopped.
+    /// Every change separately. A reader that is too slow is disconnected. When it connects again,
+    /// it continues where it stopped.
     Changes,
 }
 

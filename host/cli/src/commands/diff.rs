@@ -21,7 +21,7 @@ pub(crate) struct Args {
     /// PROJECTION/TABLE.
     #[arg(value_parser = super::table_name)]
     table: (String, String),
-    /// One version: `active`, `previous`, or the beginning of its id.
+    /// One version: `active`, `previous`, or the beginning of a version's id.
     left: String,
     /// The other version.
     right: String,

@@ -11,7 +11,7 @@ use crate::error::{Exit, Failure, Outcome};
 
 /// The Rust target for which plugins are built.
 const RUST_TARGET: &str = "wasm32-unknown-unknown";
-/// The folder into which the tools of the other languages write the component.
+/// The folder into which the tools of languages other than Rust write the component.
 const BUILD: &str = "build";
 /// The extension of a component or core module.
 const COMPONENT: &str = "wasm";

@@ -222,7 +222,7 @@ fn comment(text: &str, indent: &str) -> String {
     format!("{indent}/** {} */\n", output::printable(&text).replace("*/", "* /"))
 }
 
-/// Returns the name of a member. It is in quotes if it is not an identifier.
+/// Returns the name of a member. A name that is not an identifier is in quotes.
 fn property(name: &str) -> String {
     let mut chars = name.chars();
     let plain = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_')

@@ -34,7 +34,7 @@ struct Fixture {
 }
 
 impl Fixture {
-    /// Creates the fixture. If there is no broker, it prints this and returns `None`.
+    /// Creates the fixture. If there is no broker, prints a message about this and returns `None`.
     fn new(name: &str) -> Option<Self> {
         let Ok(servers) = std::env::var("LANTERN_KAFKA") else {
             // The test harness would capture the output of `eprintln!`.

@@ -319,7 +319,7 @@ fn refuse(command: WriterCommand, why: &LogError) {
     }
 }
 
-/// Calls `done` with the result. Even if it panics, other appends are answered.
+/// Calls `done` with the result. Even if `done` panics, other appends are answered.
 pub(crate) fn answer(done: AppendDone, result: Result<lantern_core::Appended, LogError>) {
     let call = std::panic::AssertUnwindSafe(|| done(result));
     if std::panic::catch_unwind(call).is_err() {

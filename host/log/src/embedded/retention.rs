@@ -187,7 +187,7 @@ fn appended_by(
     Ok(now)
 }
 
-/// Asks the writer to delete the events that are due at `now`, and waits until it is done.
+/// Asks the writer to delete the events that are due at `now`, and waits until they are deleted.
 pub(crate) fn ask(
     shared: &Shared,
     now: Timestamp,

@@ -113,7 +113,7 @@ struct Tables {
     log: Vec<(Option<Cause>, Level, String)>,
     /// The causes of all writes and timer calls, in order.
     causes: Vec<Cause>,
-    /// If it is set, every `get` fails with this error.
+    /// The error with which every `get` fails; `None` if `get` succeeds.
     broken: Option<HostError>,
 }
 
