@@ -193,8 +193,8 @@ impl Engine {
         };
         let ticked = shard.state.watermark_due().is_none();
         if handle.recovery.target.is_reached(meta, ticked, at_end) {
-            // This commit has a number that no reader has seen. So the number identifies this state,
-            // and not one that was lost in the crash.
+            // This commit has a number that no reader has seen. So the number identifies this
+            // state, and not one that was lost in the crash.
             shard.commits.sync.end_recovery();
             shard.commit(now)?;
             handle.recovery.pending.store(false, Ordering::Release);
