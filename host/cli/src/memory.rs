@@ -4,8 +4,8 @@
 ///
 /// The allocator asks for huge pages. With them, the kernel clears 2 MiB whenever a small part of
 /// them is used for the first time. A projection host allocates and frees memory in many places, so
-/// the clearing takes more time than large pages save: without them, W1 takes a fifth less CPU time
-/// and memory (`bench/RESULTS.md`).
+/// the clearing takes more time than large pages save. Without them, the benchmark W1
+/// (`bench/RESULTS.md`) takes a fifth less CPU time and memory.
 ///
 /// Systems other than Linux have no such switch.
 pub fn without_huge_pages() {

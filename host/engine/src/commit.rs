@@ -36,7 +36,8 @@ pub(crate) struct Commit {
     /// own. Otherwise this commit only makes the last commit durable.
     pub(crate) is_new: bool,
     pub(crate) sync: CommitSync,
-    /// The ceiling that this commit stores if it is durable.
+    /// The ceiling that this commit stores if it is durable: how far later commits without a sync
+    /// may go.
     pub(crate) ceiling: Ceiling,
     /// The approximate size of `changes`, in bytes.
     pub(crate) bytes: usize,

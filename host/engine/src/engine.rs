@@ -78,7 +78,7 @@ impl Engine {
     }
 
     /// Registers the engine with the log and wakes all shards, but starts no threads. A simulation
-    /// then calls [`Engine::turn_once`].
+    /// of the engine on one thread then calls [`Engine::turn_once`] for each step.
     pub fn attach(self: &Arc<Self>) {
         let engine = Arc::downgrade(self);
         self.ports.log.on_append(Arc::new(move |partition, types| {

@@ -1,6 +1,6 @@
 //! Explains a row: which events, timers and expiries have changed it.
 //!
-//! The log is folded again in a scratch state, as a verification does, and each change of the row
+//! The log is folded again in a temporary state, as in a verification, and each change of the row
 //! is recorded. The live shards are only read. The newest changes can be shown before that fold
 //! ends, because the change log contains the commits that changed the row.
 

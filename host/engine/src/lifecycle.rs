@@ -477,7 +477,8 @@ impl Engine {
             *guard = Some(self.open_shard(handle).map_err(stopped)?);
         }
         let shard = guard.as_mut().expect("just opened");
-        // If the leader's state cannot be read, the shard has no leader.
+        // If the state of the leader (the active version's shard) cannot be read, the shard has no
+        // leader.
         let leader = leader.filter(|(ahead, _)| ahead.store.is_some());
         let Some((ahead, leading)) = leader else {
             let ticked = shard.state.watermark_due().is_none();

@@ -17,8 +17,8 @@
 
 use lantern_core::{AheadEvent, AheadEvents, Chunk, ShardMeta, Timestamp};
 
-/// How many further jumps must directly follow a jump (see the module's description) to confirm it.
-/// Jumps exist only if the log does not know append times.
+/// How many further jumps must directly follow a jump to confirm it. A jump is an event far ahead
+/// of the log time. Jumps exist only if the log does not know append times.
 pub(crate) const CONFIRMATIONS: usize = 5;
 
 /// The log time of one shard (see the module's description), and what is needed to calculate it
@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn without_append_times_a_jump_counts_once_later_events_confirm_it() {
-        // The next event shows that the jump was wrong.
+        // The next event shows that the jump (the event far ahead of the log time) was wrong.
         assert_eq!(unstamped(&[100, 9_998, 101]), (101, 1, Some(1)));
         // After a night without events, the events are jumps at first: they are far ahead of the
         // log time. The sixth event confirms the first jump.

@@ -60,7 +60,7 @@ pub(crate) struct VersionBuild {
 }
 
 impl VersionBuild {
-    /// Returns a number that changes if the state of one of the shards begins again from scratch.
+    /// Returns a number that changes if the state of one of the shards is created again.
     pub(crate) fn born(&self) -> u64 {
         self.handles.iter().fold(0, |all, handle| all.rotate_left(7) ^ handle.born)
     }

@@ -38,8 +38,8 @@ const SLOW_CPU: Duration = Duration::from_millis(50);
 /// subscribe.
 const LAZY: Duration = Duration::from_millis(250);
 
-/// After this many cheap calls in a row, a slow shard becomes quick. A shard that uses much fuel
-/// only in some calls therefore stays slow.
+/// After this many cheap calls in a row, a shard moves from the slow class to the quick class. A
+/// shard that uses much fuel only in some calls therefore stays slow.
 const QUICK_CALLS: u8 = 8;
 
 /// When a shard runs again after its step.
@@ -117,7 +117,7 @@ struct QueueState {
     quick: WaitingShards,
     /// The shards whose cost is not known yet, or whose steps took much CPU time.
     slow: WaitingShards,
-    /// The shards whose plugins used much fuel. They belong to the slow class too.
+    /// The shards whose plugins used much fuel. These shards belong to the slow class too.
     heavy: WaitingShards,
     /// The number of turns of the slow class.
     slow_turns: u32,
@@ -354,7 +354,8 @@ fn in_turn<Q>(
     queues.into_iter().find_map(pop)
 }
 
-/// Returns how many more cheap calls a shard needs after a step before it counts as quick.
+/// Returns how many more cheap calls a shard needs after a step before it belongs to the quick
+/// class.
 fn quick_after(before: u8, took: &StepCost) -> u8 {
     if took.fuel > SLOW_FUEL {
         QUICK_CALLS

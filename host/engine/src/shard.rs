@@ -214,8 +214,8 @@ impl Shard {
         log_check::record_incarnation(&mut self.state, log);
         applied?;
         self.tick()?;
-        // If reading stopped at the offset from which a rebuild emits events, and not at the
-        // leader, there are more events to fold.
+        // If reading stopped at the offset from which a rebuild emits events, and not at the next
+        // offset of the leader (the active version's shard), there are more events to fold.
         let emits = gather.before.is_some() && gather.before != limits.before;
         Ok(if gathered.end && !emits { StepOutcome::Idle } else { StepOutcome::More })
     }

@@ -40,8 +40,9 @@ pub(crate) struct ShardHandle {
     pub(crate) shard: Mutex<Option<Shard>>,
     /// One of [`IDLE`], [`QUEUED`], [`RUNNING`] and [`RUNNING_WOKEN`].
     pub(crate) run: AtomicU8,
-    /// The number of further cheap calls in a row after which the shard counts as quick; 1 at
-    /// first. Only the run queues change it, and never while the shard is queued.
+    /// The number of further cheap calls in a row after which the shard belongs to the quick class
+    /// of the run queues; 1 at first. Only the run queues change it, and never while the shard is
+    /// queued.
     pub(crate) slow: AtomicU8,
     /// The delayed runs of the shard that are queued.
     pub(crate) wakes: Wakes,

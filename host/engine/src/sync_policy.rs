@@ -20,8 +20,9 @@ pub(crate) enum CommitSync {
     /// The commit is durable when it has ended. Commits without a sync may follow, up to the
     /// [`Ceiling`] that this commit stores: the offset and commit that they may reach.
     Now,
-    /// The commit is durable when it has ended. It closes the ceiling: no commit without a sync may
-    /// follow before the next durable commit. So readers do not have to wait after a crash.
+    /// The commit is durable when it has ended. No commit without a sync may follow before the next
+    /// durable commit; the commit closes the ceiling, which is the limit for such commits. So
+    /// readers do not have to wait after a crash.
     Close,
     /// The commit becomes durable with the next durable commit.
     Later,
@@ -36,7 +37,7 @@ pub(crate) struct SyncPolicy {
     durable: Offset,
     ceiling: Ceiling,
     /// Whether the last durable commit allows commits without a sync after it. This is so if the
-    /// ceiling that it stores is above the commit itself.
+    /// ceiling that it stores, which is the limit for such commits, is above the commit itself.
     open: bool,
     /// The time of the last commit; `None` if it was made before the process started.
     last: Option<Duration>,
@@ -181,7 +182,8 @@ impl SyncPolicy {
         if !self.recovers {
             return ceiling;
         }
-        // If the process dies again, readers wait for the same ceiling as before.
+        // If the process dies again, readers wait for the same ceiling (the limit of what they may
+        // have seen) as before.
         Ceiling {
             next: ceiling.next.max(self.ceiling.next),
             commit: ceiling.commit.max(self.ceiling.commit),

@@ -11,13 +11,15 @@ const LIMB_BITS: u32 = 32;
 const LIMB: i64 = 1 << LIMB_BITS;
 /// The bits of a double's mantissa.
 const MANTISSA_BITS: u32 = 53;
-/// Carries are passed on after this many additions. Each addition adds less than 2^32 to a limb.
+/// The number of additions after which carries are passed on. Each addition adds less than 2^32 to
+/// a limb (a digit of the sum).
 const ADDITIONS_MAX: u32 = 1 << 30;
 
 /// An exact sum of doubles.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ExactSum {
-    /// The place of the first limb: limb `i` counts 2^(32 (base + i)) units.
+    /// The place of the first limb (digit of the sum): limb `i` counts 2^(32 (base + i)) units of
+    /// 2^-1074.
     base: usize,
     limbs: Vec<i64>,
     /// Additions since carries were passed on.
@@ -56,7 +58,7 @@ impl ExactSum {
         self.limbs.len() * size_of::<i64>()
     }
 
-    /// Adds limbs of 0 until there are `count` limbs from `place` on.
+    /// Adds limbs (digits of the sum) of 0 until there are `count` limbs from `place` on.
     fn cover(&mut self, place: usize, count: usize) {
         if self.limbs.is_empty() {
             self.base = place;
@@ -97,8 +99,8 @@ impl ExactSum {
     }
 }
 
-/// Passes carries on. Afterwards all limbs except the last are from 0 to 2^32 - 1. The last one is
-/// negative if the number is.
+/// Passes carries on. Afterwards all limbs (digits) except the last are from 0 to 2^32 - 1. If the
+/// number is negative, so is the last limb.
 fn carry(limbs: &mut Vec<i64>) {
     let mut carried = 0;
     for limb in limbs.iter_mut() {

@@ -121,7 +121,7 @@ struct LiveGroups {
     keys: GroupKeys,
     /// The groups by the bytes of their keys.
     groups: GroupsByKey,
-    /// The number of stale groups.
+    /// The number of stale groups: those that must be computed again from the rows of the table.
     stale: usize,
     /// The groups that changed since the last `publish`. Each has the bytes of its key, and its key
     /// in the feed.
@@ -401,7 +401,8 @@ impl LiveGroup {
         self.group.accumulators.iter().map(Accumulator::heap_bytes).sum()
     }
 
-    /// Updates the groups for a changed row. If a group becomes stale, counts it in `stale`.
+    /// Updates the groups for a changed row. If a group becomes stale (it must be computed again
+    /// from its rows), counts it in `stale`.
     fn follow(
         &mut self,
         roll_up: &RollUp,

@@ -22,7 +22,8 @@ const TREE_RUNS: u64 = 8;
 pub(crate) struct CommitOptions {
     /// Whether redb can open the file after a crash without reading all of it.
     pub(crate) quick_repair: bool,
-    /// The number of rows in a small run. If it is 0, all tables are stored as trees.
+    /// The number of rows in a small run (a sorted run of rows of a table). If it is 0, all tables
+    /// are stored as trees.
     pub(crate) run_rows: u64,
 }
 

@@ -66,8 +66,8 @@ pub trait RollUp: Send {
     /// [`RollUp::read_stale`] before [`RollUp::publish`].
     fn is_stale(&self) -> bool;
 
-    /// Computes the stale groups (see [`RollUp::is_stale`]) from `rows`, the rows after the last
-    /// change.
+    /// Computes the stale groups (those that [`RollUp::is_stale`] reports) from `rows`, the rows of
+    /// the table after the last change.
     ///
     /// # Errors
     /// [`RollUpError`].

@@ -57,7 +57,8 @@ pub(crate) struct MergeChunk {
 /// The changes that a transaction will make to a partition.
 pub(crate) struct AppendPlan {
     pub(crate) partition_index: usize,
-    /// Whether the chunks of the run are removed because `written` contains their events.
+    /// Whether the chunks of the run (the small chunks at the end of the partition) are removed,
+    /// because `written` contains their events.
     pub(crate) absorbs: bool,
     pub(crate) written: Vec<PlannedChunk>,
     pub(crate) row: PartitionRow,
@@ -66,7 +67,8 @@ pub(crate) struct AppendPlan {
     /// The number of small chunks at the end of `written`. They become part of the run, which is
     /// the small chunks at the end of the partition.
     open: usize,
-    /// Whether the run ends here. If so, its chunks are never merged.
+    /// Whether the run (the small chunks at the end of the partition) ends here. If so, its chunks
+    /// are never merged.
     ends_run: bool,
 }
 

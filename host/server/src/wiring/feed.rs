@@ -1,4 +1,5 @@
-//! Connects the feed. The hub reads tables from the engine, and the engine's commits go to the hub.
+//! Connects the feed. Its hub reads tables from the engine, receives the engine's commits, and
+//! sends the changes to subscribers.
 
 use std::sync::Arc;
 

@@ -17,8 +17,8 @@ pub(crate) fn runs_name(table: TableId) -> String {
     format!("runs/{table}")
 }
 
-/// Returns the name of the redb table that contains the recent rows of a table. The first byte of
-/// each value is 1 for a row, and 0 for a deleted row.
+/// Returns the name of the redb table that contains the recent rows of a table: those that are in
+/// no run yet. The first byte of each value is 1 for a row, and 0 for a deleted row.
 pub(crate) fn recent_name(table: TableId) -> String {
     format!("recent/{table}")
 }
@@ -39,7 +39,8 @@ pub(super) fn block_key(run: u64, key: &[u8]) -> Vec<u8> {
     [run.to_be_bytes().as_slice(), key].concat()
 }
 
-/// Returns the value of a row in the redb table of recent rows; `None` if the row is deleted.
+/// Returns the value of a row that is stored as `value` in the redb table of recent rows; `None` if
+/// the row is deleted.
 pub(super) fn tagged(value: &[u8]) -> Option<&[u8]> {
     value.split_first().filter(|(tag, _)| **tag != 0).map(|(_, value)| value)
 }

@@ -171,7 +171,7 @@ impl Runs {
     }
 
     /// Writes `changes` to the table. `self` must be the state of the last commit. `run_rows` is
-    /// the maximum number of recent rows.
+    /// the maximum number of recent rows, which are in no run yet.
     pub(crate) fn write(
         &self,
         txn: &WriteTransaction,
