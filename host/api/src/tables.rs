@@ -15,7 +15,7 @@ pub struct TablePage {
     pub epoch: String,
     /// The number of the commit that was read.
     pub commit: u64,
-    /// For each partition the next offset that the rows do not contain yet.
+    /// The next offset of each partition: the first offset that the rows do not contain.
     pub offsets: BTreeMap<u32, u64>,
     /// The fields of the rows.
     pub fields: Vec<PageField>,

@@ -211,7 +211,7 @@ impl View {
         Ok(store.scan(Space::Table(table), &KeyRange::all(), 1, false)?.is_empty())
     }
 
-    /// Each partition's next offset that the tables do not contain yet.
+    /// Returns the next offset of each partition: the first offset that the tables do not contain.
     #[must_use]
     pub fn offsets(&self) -> Vec<(PartitionId, Offset)> {
         self.shards.iter().map(|(partition, meta, _)| (*partition, meta.next)).collect()

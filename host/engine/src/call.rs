@@ -24,7 +24,7 @@ pub(crate) struct CallHost {
     pub(crate) store: Arc<dyn ShardStore>,
     /// The changes of the commit in progress.
     pub(crate) committing: Arc<PendingChanges>,
-    /// The changes of earlier calls since that commit began.
+    /// The changes of earlier calls that are applied and not part of a commit yet.
     pub(crate) applied: ChangeSet,
     /// The changes that this call has written.
     pub(crate) written: ChangeSet,
@@ -56,7 +56,7 @@ pub(crate) struct CallState {
     pub(crate) store: Arc<dyn ShardStore>,
     /// The changes of the commit in progress.
     pub(crate) committing: Arc<PendingChanges>,
-    /// The changes of earlier calls since that commit began.
+    /// The changes of earlier calls that are applied and not part of a commit yet.
     pub(crate) applied: ChangeSet,
     /// An empty change set. The call's writes use its memory.
     pub(crate) written: ChangeSet,

@@ -184,7 +184,7 @@ impl CommitThreads {
     }
 }
 
-/// Counts a running commit as long as this exists.
+/// Counts a running commit as long as this value exists.
 struct CommitGuard(Arc<AtomicUsize>);
 
 impl Drop for CommitGuard {

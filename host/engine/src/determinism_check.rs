@@ -111,7 +111,8 @@ pub fn fold(
 pub(crate) struct Within<'a> {
     /// The fold fails if the plugin uses more fuel than this.
     pub(crate) fuel_max: Option<u64>,
-    /// Is called between steps with the next offset to fold. An error ends the fold.
+    /// A function that is called between steps with the next offset to fold. An error ends the
+    /// fold.
     pub(crate) progress: &'a mut dyn FnMut(Offset) -> Result<(), EngineError>,
 }
 

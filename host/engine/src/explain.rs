@@ -111,7 +111,8 @@ pub struct CommittedRow {
     pub row: Option<Vec<u8>>,
 }
 
-/// Called between steps; an error is the reason to end.
+/// A function that is called between the steps of a fold. If it returns an error, the fold ends
+/// with this reason.
 pub type ExplainPace<'a> = &'a mut dyn FnMut(&ExplainProgress) -> Result<(), String>;
 
 impl Engine {

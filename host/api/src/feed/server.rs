@@ -158,7 +158,7 @@ pub struct Tick {
     /// How far the projection is behind its log, if known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lag: Option<Lag>,
-    /// For each partition the next offset that the rows do not contain yet.
+    /// The next offset of each partition: the first offset that the rows do not contain.
     #[serde(default)]
     #[cfg_attr(feature = "schema", schemars(with = "Offsets"))]
     pub offsets: BTreeMap<u32, u64>,

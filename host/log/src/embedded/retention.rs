@@ -24,7 +24,7 @@ const LOOKED_MAX: usize = 1_024;
 struct OldestChunk {
     first: Offset,
     meta: ChunkMeta,
-    /// A time at or after the append times of all its events.
+    /// A time at or after the append times of all events of the chunk.
     appended: Timestamp,
 }
 
