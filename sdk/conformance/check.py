@@ -124,8 +124,7 @@ def fold(lantern, plugin, events, batch, checked):
     parameters = events.with_suffix(".parameters.json")
     if parameters.exists():
         command += ["--parameters", str(parameters)]
-    # The complete check of determinism does not depend on `batch`, so it is made
-    # only once.
+    # The complete determinism check does not depend on `batch`, so it runs only once.
     if batch != BATCHES[-1] or not checked:
         command += ["--check-events", "0"]
     done = subprocess.run(command, capture_output=True, encoding="utf-8")
@@ -160,7 +159,7 @@ def main():
     files = [events for events in sorted((HERE / "events").glob("*.ndjson")) if args.only in (None, events.stem)]
     failed = 0
     for plugin in args.plugins:
-        # The first fold compiles the plugin; the others then find it in the cache.
+        # The first fold compiles the plugin; the later ones find the compiled code in the cache.
         same = [compare(args.lantern, plugin, events, args.checked_events_max) for events in files[:1]]
         with ThreadPoolExecutor(WORKERS) as pool:
             same += pool.map(lambda events: compare(args.lantern, plugin, events, args.checked_events_max), files[1:])

@@ -2,9 +2,9 @@
 """Computes the expected results of the conformance suite from its definition in
 `README.md`.
 
-It shares no code with the host or an SDK, and computes in another way: it has
-no batches, and timers only where the definition has them. It computes windows
-from the watermark alone, and each sketch from all values at the end.
+It shares no code with the host or an SDK, and computes in another way. It has no batches, and has
+timers only where the definition has them. It computes windows from the watermark alone, and each
+sketch from all values at the end.
 
     python3 expect.py            writes expected/NAME.txt for every event file
     python3 expect.py --check    fails if a file differs from what it would write
@@ -424,7 +424,8 @@ class Projection:
         return self.watermark is not None and time <= self.watermark
 
     def set(self, where, key, value):
-        """Changes an entry of a dictionary, undone if the event fails. None removes it."""
+        """Changes an entry of a dictionary. If the event fails, the change is undone. None removes
+        the entry."""
         self.undo.append((where, key, where.get(key)))
         if value is None:
             where.pop(key, None)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Folds events with projections that break the rules, and checks how each breach ends.
+"""Folds events with projections that break the rules, and checks the effect of each violation.
 
     python3 rules.py PLUGIN… [--lantern PATH] [--cc COMMAND]
 

@@ -28,7 +28,7 @@ type callState struct {
 	tenant     string
 	failed     *problem
 	parameters string
-	// sent is whether the host has rows that the event in progress has changed.
+	// sent is whether rows that the event in progress has changed were already sent to the host.
 	sent bool
 	// touched has the tables with rows that the event in progress has changed.
 	touched []AnyTable
@@ -60,8 +60,8 @@ func Fail(message string) {
 	}
 }
 
-// Failed is whether the event in progress has failed: by Fail, or because a function of this
-// package could not do what it was asked for.
+// Failed is whether the event in progress has failed: the projection has called Fail, or a function
+// of this package has failed.
 func Failed() bool { return call.failed != nil }
 
 // Add returns a + b. The event fails if the sum is outside of the range of integers.
@@ -115,8 +115,8 @@ func guarded(run func() error) {
 	}
 }
 
-// place returns where a panic came from: the first function on the stack that is neither the
-// runtime's nor this package's.
+// place returns where a panic began: the first function on the stack that belongs neither to the
+// runtime nor to this package.
 func place() string {
 	var callers [64]uintptr
 	frames := runtime.CallersFrames(callers[:runtime.Callers(3, callers[:])])

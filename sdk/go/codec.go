@@ -219,8 +219,8 @@ func (p *plan) check(row unsafe.Pointer) error {
 	return nil
 }
 
-// share is called after a row was copied as a struct. It copies the memory of sketches too,
-// which the two structs would share otherwise.
+// share is called after a row was copied as a struct. It copies the memory of sketches too.
+// Otherwise the two structs would use the same memory.
 func (p *plan) share(row unsafe.Pointer) {
 	if !p.sketches {
 		return

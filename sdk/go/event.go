@@ -151,8 +151,8 @@ func kindOf[T Value]() kind {
 	return kindText
 }
 
-// Get returns the value that the event has, and whether it has one. A value of another kind
-// fails the event.
+// Get returns the value of the event, and whether the event has one. A value of another kind fails
+// the event.
 func (m *Member[T]) Get(event *Event) (T, bool) {
 	var value T
 	if m.index == 0 || m.index > len(event.batch.members) {
@@ -186,8 +186,7 @@ func (m *Member[T]) Get(event *Event) (T, bool) {
 	return value, true
 }
 
-// Of returns the value that the event has. The event fails if it has none, or one of another
-// kind.
+// Of returns the value of the event. If the event has no value, or one of another kind, it fails.
 func (m *Member[T]) Of(event *Event) T {
 	value, found := m.Get(event)
 	if !found {

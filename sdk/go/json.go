@@ -296,8 +296,8 @@ func (r *reader) pass(depth int) error {
 	return err
 }
 
-// members reads an object. It calls `read` at the value of each member, which `read` must pass
-// over.
+// members reads an object. It calls `read` at the value of each member; `read` must read this value
+// to its end.
 func (r *reader) members(read func(name string) error) error {
 	if r.next() != '{' {
 		return errJSON

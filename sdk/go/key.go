@@ -39,8 +39,8 @@ func writePart(key *strings.Builder, part string) {
 // InTenant returns the key of a row of a per-tenant table, or of a tenant's timer.
 func InTenant(tenant, key string) string { return tenant + "\x00" + key }
 
-// splitTenant splits a key into the tenant in front of U+0000 and the rest. It returns false
-// if U+0000 is elsewhere.
+// splitTenant splits a key into the tenant, which ends at U+0000, and the rest. If U+0000 is
+// elsewhere in the key, it returns false.
 func splitTenant(key string) (tenant, rest string, ok bool) {
 	tenant, rest, found := strings.Cut(key, "\x00")
 	if !found {

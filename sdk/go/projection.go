@@ -13,8 +13,8 @@
 //		})
 //	}
 //
-// Call the functions of this package only from the functions in [Projection], such as
-// Apply, and not from goroutines that these start.
+// Call the functions of this package only from the functions in [Projection], such as Apply. Do not
+// call them from goroutines that these functions start.
 package lantern
 
 // OnFailure says what the host does with an event that cannot be applied.
@@ -30,7 +30,7 @@ const (
 	Halt
 )
 
-// Attributes of events that a projection asks for. The type and the time always come.
+// Attributes of events that a projection requests. The type and the time are always present.
 type Attributes uint8
 
 // Attributes that a projection can ask for.
@@ -79,8 +79,8 @@ type Projection struct {
 	// OnTimer is called for each timer that fires. It may be nil. After an error the host
 	// stops the projection.
 	OnTimer func(timer *Timer) error
-	// Prepare sees all events of a batch before the first one is applied: the place for
-	// Prefetch. It may be nil.
+	// Prepare gets all events of a batch before the first one is applied. Call Prefetch here. It
+	// may be nil.
 	Prepare func(events []Event) error
 }
 

@@ -25,7 +25,7 @@ const (
 )
 
 // sketchBytes reads the member `sketch` of the JSON object at the reader, which must have the
-// members that this package writes. It passes over the others.
+// members that this package writes. It skips the other members.
 func sketchBytes(r *reader) ([]byte, bool) {
 	var bytes []byte
 	err := r.members(func(name string) error {
@@ -51,8 +51,8 @@ func appendSketch(out, bytes []byte) []byte {
 
 // ---- Distinct ---------------------------------------------------------------------------------
 
-// Distinct is a field of a row that counts different values, in bounded memory. The zero value has
-// counted nothing.
+// Distinct is a field of a row that counts different values, in bounded memory. Its zero value has
+// counted no values.
 type Distinct struct {
 	// entries are sorted, if there are no registers.
 	entries   []uint64
@@ -265,7 +265,7 @@ type bucket struct {
 }
 
 // Percentiles is a field of a row that computes percentiles, in bounded memory. Values are
-// integers: choose a unit in which they are whole. The zero value has no values.
+// integers: choose a unit in which they are whole. Its zero value has no values.
 type Percentiles struct {
 	buckets  []bucket
 	min, max int64
@@ -419,7 +419,8 @@ func (p *Percentiles) read(r *reader) bool {
 
 // ---- Integers of 128 bits -------------------------------------------------------------------------
 
-// u128 is an integer without a sign. What does not fit is lost, as with Go's own integers.
+// u128 is an unsigned integer of 128 bits. If a result is larger, it wraps, as with Go's own
+// integers.
 type u128 struct{ high, low uint64 }
 
 func (a u128) add(b u128) u128 {

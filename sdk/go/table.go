@@ -27,7 +27,7 @@ type Table[T any] struct {
 	// Private tables cannot be seen by readers. With the row type [Bytes] their rows are any
 	// bytes.
 	Private bool
-	// PerTenant is set if every row belongs to a tenant. Keys are then made by [InTenant].
+	// PerTenant is set if every row belongs to a tenant. [InTenant] then creates the keys.
 	PerTenant bool
 	// NewestBy is the timestamp field that decides between values with the merge `newest`.
 	NewestBy string
@@ -77,8 +77,8 @@ type state[T any] struct {
 type entry[T any] struct {
 	key string
 	now state[T]
-	// touched is whether the event in progress has changed the row; before is the row before this
-	// change.
+	// touched is whether the event in progress has changed the row; before is the row as it was
+	// before this change.
 	touched bool
 	before  state[T]
 }
@@ -181,8 +181,8 @@ func (t *Table[T]) touch(e *entry[T]) {
 	e.now.cause = call.cause
 }
 
-// Get returns the row under a key, or nil if there is none. Do not change it: [Table.Row]
-// returns a row to change. It is valid until the end of the event.
+// Get returns the row under a key, or nil if there is none. The row is valid until the end of the
+// event. Do not change it; [Table.Row] returns a row that you may change.
 func (t *Table[T]) Get(key string) *T {
 	if !t.fits(key) {
 		return nil
@@ -231,8 +231,8 @@ func (t *Table[T]) Delete(key string) {
 	found.now.row = *new(T)
 }
 
-// Prefetch reads the rows of many keys in one call of the host, for the reads that follow. Use
-// it in Prepare, if a table has many more rows than fit in memory.
+// Prefetch reads the rows of many keys in one call of the host, so that later reads of these rows
+// need no call. Use it in Prepare, if a table has many more rows than fit in memory.
 func (t *Table[T]) Prefetch(keys ...string) {
 	wanted := keys[:0:0]
 	for _, key := range keys {
@@ -257,9 +257,9 @@ func (t *Table[T]) Prefetch(keys ...string) {
 // scanPage is how many rows one call of the host returns.
 const scanPage = 1000
 
-// Scan returns the rows with keys from `start` up to but not including `end` (empty: no
-// bound), at most `limit`, in the order of their keys' bytes, or last first if `reverse` is
-// set. It sees what this call has written. The rows are copies.
+// Scan returns at most `limit` rows with keys from `start` up to but not including `end` (empty: no
+// bound). The rows are in the order of the bytes of their keys, or in reverse order if `reverse` is
+// set. Scan sees the writes of this call. The rows are copies.
 func (t *Table[T]) Scan(start, end string, limit int, reverse bool) []Found[T] {
 	if call.failed != nil {
 		return nil

@@ -19,8 +19,8 @@ import (
 //	err = test.FeedFile("events.ndjson")
 //	row, found := test.Row("by_product", "p1")
 //
-// It folds events as the real host does, and undoes what failed calls have done. There can be
-// one at a time.
+// It folds events as the real host does, and undoes the changes of failed calls. Only one Test can
+// exist at a time.
 type Test struct {
 	options   TestOptions
 	tables    []map[string]string
@@ -34,7 +34,7 @@ type Test struct {
 	// running is what the call in progress reads, and rejected what it rejects.
 	running  *batch
 	rejected []rejection
-	// journal has the rows that the call in progress has changed, as they were.
+	// journal has the previous values of the rows that the call in progress has changed.
 	journal []change
 	// wrong is the first breach of the contract by this package.
 	wrong error
@@ -44,7 +44,8 @@ type Test struct {
 type TestOptions struct {
 	// Parameters are JSON; empty if none are given.
 	Parameters string
-	// Batch is the most events of a call; 0 is 1,000. The tables must not depend on it.
+	// Batch is the maximum number of events of a call; 0 means 1,000. The tables must not depend on
+	// it.
 	Batch int
 	// Drop is whether each call has a fresh instance. The tables must not depend on it.
 	Drop bool
@@ -389,7 +390,8 @@ func (t *Test) Parked() []TestParked { return t.parked }
 
 // ---- What the host offers -----------------------------------------------------------------------------
 
-// breach notes that this package broke the contract with the host. The first breach ends the test.
+// breach notes that this package has violated the contract with the host. The first violation ends
+// the test.
 func (t *Test) breach(format string, values ...any) {
 	if t.wrong == nil {
 		t.wrong = fmt.Errorf(format, values...)

@@ -49,8 +49,8 @@ type newEvent struct {
 	data          JSON
 }
 
-// SetTimer sets, or moves, the timer of a key. It fires when the watermark reaches `at`. A key
-// made by [InTenant] belongs to the tenant, which must be that of the event.
+// SetTimer sets the timer of a key, or changes its time. It fires when the watermark reaches `at`.
+// A key from [InTenant] belongs to the tenant, which must be the tenant of the event.
 func SetTimer(at Time, key string) {
 	if timerFits(key) {
 		changeTimer(timerChange{at: at, key: key})

@@ -10,8 +10,8 @@ import (
 )
 
 // The contract's functions in WebAssembly, by the canonical ABI of components.
-// docs/guide/by-hand.md explains the layout. Addresses have 32 bits there, and pointers of Go
-// have 64 on this platform: so addresses are integers here.
+// docs/guide/by-hand.md explains the layout. In WebAssembly, addresses have 32 bits, but Go's
+// pointers have 64 bits on this platform. So addresses are integers here.
 
 // memoryBytes is the memory above which the garbage collector runs more often. It is below the
 // host's default limit for an instance, 64 MiB.
@@ -109,7 +109,7 @@ func cabiRealloc(old address, before, alignment, bytes uint32) address {
 	return addressOf(at)
 }
 
-// mark returns the end of the arena. release frees the memory after such an end.
+// mark returns the end of the arena. release frees the memory after this end.
 func mark() (chunks, used int) { return len(arena.chunks), arena.used }
 
 func release(chunks, used int) {
@@ -117,7 +117,8 @@ func release(chunks, used int) {
 		arena.used = used
 		return
 	}
-	// The rest of the marked chunk was too small, so the first chunk after it is kept instead.
+	// The rest of the marked chunk was too small for an allocation. So the first chunk after the
+	// mark is kept instead.
 	clear(arena.chunks[chunks+1:])
 	arena.chunks = arena.chunks[:chunks+1]
 	arena.used = 0
@@ -173,9 +174,9 @@ func witReject(cause uint32, message address, messageBytes uint32)
 //go:wasmimport lantern:projection/logging@0.2.0 log
 func witLog(cause, level uint32, message address, messageBytes uint32)
 
-// These variables refer to the values that a call passes by their addresses, so that the collector
-// does not free them. It may run while the host allocates memory for its answer. They are global
-// because the memory of a stack could move.
+// These variables refer to the values whose addresses a call passes, so that the garbage collector
+// does not free the values. The collector may run while the host allocates memory for its answer.
+// The variables are global because the memory of a stack could move.
 var (
 	passed  [4]any
 	results struct {
@@ -456,8 +457,8 @@ type (
 		_        structs.HostLayout
 		validity witList
 		kind     uint8
-		// values is the list of the values. For texts it has the end of each text, and more has the bytes
-		// of all texts.
+		// values is the list of the values. For texts it has the end of each text, and `more` has the
+		// bytes of all texts.
 		values, more witList
 		mismatched   witList
 	}

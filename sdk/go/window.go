@@ -11,8 +11,8 @@ import (
 // Window is the time from Start up to but not including End.
 type Window struct{ Start, End Time }
 
-// WindowsOf returns the windows of `size` that begin every `hop` since 1970 and contain
-// `time`, oldest first. Tumbling windows have a hop of their size.
+// WindowsOf returns the windows of `size` that begin every `hop` since 1970 and contain `time`,
+// oldest first. For tumbling windows, the hop is equal to the size.
 func WindowsOf(size, hop Duration, time Time) []Window {
 	newest := time.Floor(hop)
 	var windows []Window
@@ -49,8 +49,8 @@ func splitWindowKey(key string) (tenant, rest string, ok bool) {
 
 func rowPrefix(end Time, tenant string) string { return Key(sortable(end), tenant, "") }
 
-// FinalWindows gathers values of tumbling or hopping windows, until the watermark has reached a
-// window's end. Open is a private table with the values gathered so far; list it in
+// FinalWindows collects values of tumbling or hopping windows, until the watermark has reached the
+// end of the window. Open is a private table with the values collected so far; list it in
 // Projection.Tables.
 type FinalWindows[T any] struct{ Open Table[T] }
 
@@ -79,8 +79,8 @@ type Closed[T any] struct {
 	Row         *T
 }
 
-// Close returns the windows that end with this timer, and forgets them. It returns none if the
-// timer is another one.
+// Close returns the windows that end with this timer, and deletes them from the table. It returns
+// none if the timer belongs to other windows.
 func (w *FinalWindows[T]) Close(timer *Timer) []Closed[T] {
 	rest, own := strings.CutPrefix(timer.Key, ownPrefix(w.Open.id))
 	end, ok := parseSortable(rest)
@@ -200,8 +200,8 @@ func (s *Sessions) write(row string, armed Time, sessions []Session) {
 	s.Open.Put(row, Bytes(out))
 }
 
-// Close returns the sessions that end with this timer, and forgets them. It returns none if the
-// timer is another one.
+// Close returns the sessions that end with this timer, and deletes them from the table. It returns
+// none if the timer belongs to other windows.
 func (s *Sessions) Close(timer *Timer) []Session {
 	rest, own := strings.CutPrefix(timer.Key, ownPrefix(s.Open.id))
 	if !own {
@@ -231,8 +231,8 @@ func (s *Sessions) Close(timer *Timer) []Session {
 // recentMax is how many values a key can have in a sliding window.
 const recentMax = 16384
 
-// Sliding are sliding windows of a key: the values of the time Size before each moment. Recent
-// is a private table of [Bytes]; list it in Projection.Tables.
+// Sliding are sliding windows of a key. A window has the values of the last period of length Size.
+// Recent is a private table of [Bytes]; list it in Projection.Tables.
 type Sliding struct {
 	Recent Table[Bytes]
 	Size   Duration
@@ -350,7 +350,7 @@ func (s *Sliding) Add(event *Event, key string, value int64) (Slide, bool) {
 	return of.at(of.values[len(of.values)-1].time), true
 }
 
-// Advance returns what has changed with this timer, or nil if the timer is another one.
+// Advance returns what has changed with this timer, or nil if the timer belongs to other windows.
 func (s *Sliding) Advance(timer *Timer) *Advanced {
 	rest, own := strings.CutPrefix(timer.Key, ownPrefix(s.Recent.id))
 	if !own {

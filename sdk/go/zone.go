@@ -45,8 +45,8 @@ type span struct {
 	offset     int64
 }
 
-// ZoneNamed returns a time zone, such as `Europe/Berlin`, or nil if there is none with this
-// name. Keep it in a variable that Setup sets.
+// ZoneNamed returns a time zone, such as `Europe/Berlin`, or nil if there is none with this name.
+// Call it in Setup and keep the zone in a variable.
 func ZoneNamed(name string) *Zone {
 	start := -1
 	at := 0
@@ -190,8 +190,8 @@ func (z *Zone) midnight(day int64) Time {
 	}
 }
 
-// window returns the period that contains `time`: `first` returns the first day of the period
-// that contains a day, and a period has at most `days` days.
+// window returns the period that contains `time`. `first` returns the first day of the period that
+// contains a day. A period has at most `days` days.
 func (z *Zone) window(time Time, days int64, first func(day int64) int64) Window {
 	today := floorDiv(int64(z.local(time)), int64(Day))
 	day := first(first(today) + days)

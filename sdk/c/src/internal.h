@@ -72,7 +72,7 @@ bool ln_read_distinct(ln_reader *reader, lantern_distinct *sketch);
 bool ln_read_percentiles(ln_reader *reader, lantern_percentiles *sketch);
 void ln_free_distinct(lantern_distinct *sketch);
 void ln_free_percentiles(lantern_percentiles *sketch);
-/* Where a sketch has the address of its memory, and how many bytes it uses there. */
+/* Where a sketch stores the address of its memory, and how many bytes it uses there. */
 void **ln_distinct_memory(lantern_distinct *sketch, size_t *bytes);
 void **ln_percentiles_memory(lantern_percentiles *sketch, size_t *bytes);
 
@@ -89,7 +89,8 @@ extern struct ln_call {
     lantern_text parameters;
 } ln_call;
 void ln_set_timer(lantern_time at, lantern_text key);
-/* The rest of the key of one of the SDK's own timers of a table; false if it is not one. */
+/* If the key is one of a timer that the SDK has set for a table, gives the rest of the key;
+ * otherwise false. */
 bool ln_own_timer(const lantern_timer *timer, const lantern_table *table, lantern_text *rest);
 /* Sets the SDK's own timer of a table. */
 void ln_set_own_timer(const lantern_table *table, lantern_time at, lantern_text tenant, lantern_text rest);
@@ -100,9 +101,9 @@ void ln_flush(void);
 void ln_flush_table(lantern_table *table);
 /* Checks the rows that the event changed. */
 void ln_check_rows(void);
-/* The end of an event: `ln_keep_rows` keeps its row changes, `ln_undo_rows` undoes them.
- * `ln_undo_rows` returns false if some of the changes were already sent to the host,
- * because these cannot be undone. */
+/* The end of an event: `ln_keep_rows` keeps the row changes of the event, `ln_undo_rows` undoes
+ * them. `ln_undo_rows` returns false if some of the changes were already sent to the host, because
+ * these cannot be undone. */
 void ln_keep_rows(void);
 bool ln_undo_rows(void);
 void ln_open_tables(void);
@@ -158,9 +159,8 @@ void ln_host_emit(uint32_t cause, const char *type, lantern_text subject, lanter
 void ln_host_reject(uint32_t cause, lantern_text message);
 void ln_host_log(uint32_t cause, lantern_level level, lantern_text message);
 
-/* The contract's two functions. Both return false if the call failed: `ln_call.message` is
- * then the message and, after `ln_apply`, `*cause` the event or timer that caused the
- * failure. */
+/* The contract's two functions. Both return false if the call failed. Then `ln_call.message` is the
+ * message and, after `ln_apply`, `*cause` is the event or timer that caused the failure. */
 bool ln_setup(lantern_text parameters);
 bool ln_apply(const ln_batch *batch, uint32_t *cause);
 

@@ -142,7 +142,7 @@ bool ln_split_tenant(lantern_text key, lantern_text *tenant, lantern_text *rest)
     return !(nul && tenant->length == 0) && !(rest->length && memchr(rest->at, 0, rest->length));
 }
 
-/* Runs `write` on a buffer that is kept from call to call, and copies what was written. */
+/* Runs `write` on a buffer that is kept from call to call, and copies the bytes that it wrote. */
 static ln_buffer scratch;
 
 lantern_text lantern_time_text(lantern_time time) {
@@ -410,8 +410,8 @@ static lantern_event event_at(uint32_t i) {
     };
 }
 
-/* Undoes what the event in progress did, and rejects the event. If its changes cannot be undone,
- * the call fails. */
+/* Undoes the changes of the event in progress, and rejects the event. If the changes cannot be
+ * undone, the call fails. */
 static void reject(size_t outbox_before) {
     if (ln_call.fault || !ln_undo_rows()) return;
     outbox_count = outbox_before;

@@ -1,8 +1,8 @@
 /* The SDK for Lantern projections in C and C++. README.md has a complete example.
  *
- * An error within a call is kept: the functions below then return zero, an empty text or
- * a row that is not stored, and the event is parked with the first error's message when
- * `apply` returns. So a projection needs to call `lantern_failed()` only if it would
+ * Errors within a call are kept. If a function fails, it returns zero, an empty text or a row that
+ * is not stored, and so do all later functions. When `apply` returns, the event is parked with the
+ * message of the first error. So a projection needs to call `lantern_failed()` only if it would
  * otherwise do much work for nothing.
  */
 #ifndef LANTERN_H
@@ -125,16 +125,16 @@ const void *lantern_get(lantern_table *table, lantern_text key);
 void *lantern_row(lantern_table *table, lantern_text key, bool *is_new);
 /* Deletes the row under `key`, if there is one. */
 void lantern_delete(lantern_table *table, lantern_text key);
-/* Reads the rows of these keys in one call of the host, for the reads that follow. Call it
- * from `prepare`, if a table has many more rows than its cache. */
+/* Reads the rows of these keys in one call of the host, so that later reads of these rows need no
+ * call. Call it from `prepare`, if a table has many more rows than its cache. */
 void lantern_prefetch(lantern_table *table, const lantern_text *keys, size_t count);
 
 /* Bytes under `key` of a table without fields; `at` is NULL if there is no row. */
 lantern_text lantern_get_bytes(lantern_table *table, lantern_text key);
 void lantern_put_bytes(lantern_table *table, lantern_text key, lantern_text bytes);
 
-/* Sets a text or JSON of a row to a copy of `text`. Rows own their texts: never assign
- * one. JSON is brought into the form that rows have. */
+/* Sets a text or JSON of a row to a copy of `text`. Never assign a text to a row with `=`: the row
+ * must own the copy. JSON is brought into the form that rows have. */
 void lantern_set_text(lantern_text *field, lantern_text text);
 void lantern_set_json(lantern_text *field, lantern_text json);
 /* Sets a text that may be missing to no value. */
@@ -179,7 +179,7 @@ typedef struct { lantern_time start, end; } lantern_window;
 
 /* A zone of the IANA database since 1970. */
 typedef struct lantern_zone lantern_zone;
-/* NULL if there is none with this name. It is found once and stays in memory. */
+/* The zone with this name; NULL if there is none. It is found once and stays in memory. */
 const lantern_zone *lantern_zone_named(lantern_text name);
 /* The hour, day, week (from Monday), month or year that contains `time`. */
 lantern_window lantern_zone_hour(const lantern_zone *zone, lantern_time time);
@@ -267,9 +267,9 @@ void lantern_emit(const char *type, lantern_text subject, lantern_time time, lan
 int64_t lantern_add(int64_t a, int64_t b);
 int64_t lantern_multiply(int64_t a, int64_t b);
 
-/* Fails the event: it is parked with this message, and what it did to rows, timers and
- * emitted events is undone. The first message counts. In `on_timer` and `prepare`, the whole
- * call fails. */
+/* Fails the event: the event is parked with this message, and its changes of rows, timers and
+ * emitted events are undone. If there are several messages, the first one counts. In `on_timer` and
+ * `prepare`, the whole call fails. */
 void lantern_fail(const char *message);
 void lantern_fail_text(const char *message, lantern_text quoted);
 bool lantern_failed(void);
@@ -311,9 +311,9 @@ void lantern_only_parameters(const char *const *names);
 size_t lantern_windows_of(int64_t size, int64_t hop, lantern_time time, lantern_window *windows,
                           size_t most);
 
-/* Final tumbling and hopping windows: `open` is a private table with the values gathered so
- * far. `lantern_window_row` returns the row of an open window. It returns NULL if the
- * window is closed, which means that the event is late for this window. */
+/* Final tumbling and hopping windows: `open` is a private table with the values collected so far.
+ * `lantern_window_row` returns the row of an open window. If the window is closed, the event is
+ * late for this window, and the function returns NULL. */
 void *lantern_window_row(const lantern_event *event, lantern_table *open, lantern_window window,
                          lantern_text key);
 typedef struct {
@@ -321,13 +321,13 @@ typedef struct {
     lantern_text tenant, key;
     const void *row;
 } lantern_closed;
-/* The windows that end with this timer, removed from the table; 0 if the timer is not one
- * of the table's. Valid until the end of the call. */
+/* Removes the windows that end with this timer from the table, and returns them; 0 if the timer
+ * does not belong to this table. They are valid until the end of the call. */
 size_t lantern_close_windows(const lantern_timer *timer, lantern_table *open,
                              const lantern_closed **closed);
 
-/* Final sessions of a key: `open` is a private table made with LANTERN_BYTES. A session has
- * the number of its events and the sum of their values. Returns false if the event is late. */
+/* Final sessions of a key: `open` is a private table that is declared with LANTERN_BYTES. A session
+ * has the number of its events and the sum of their values. Returns false if the event is late. */
 bool lantern_session_add(const lantern_event *event, lantern_table *open, int64_t gap,
                          lantern_text key, int64_t value);
 typedef struct {

@@ -81,9 +81,8 @@ static void store(uint32_t id, lantern_text key, const lantern_text *value) {
     }
 }
 
-/* Notes that a write names the event or timer `cause` as its cause. Ends the program if
- * this event was rejected, or comes after the event that ended the call, because that is a
- * fault of the SDK. */
+/* Notes that a write names the event or timer `cause` as its cause. It is a fault of the SDK if
+ * this event was rejected, or comes after the event that ended the call. The program then ends. */
 static void note_write(uint32_t cause) {
     wrote[cause] = true;
     for (size_t i = 0; i < rejected_count; i++) {
@@ -99,7 +98,7 @@ static void write_row(uint32_t cause, uint32_t table, lantern_text key, const la
     note_write(cause);
     if (key.length > 1024) {
         lantern_fail("a key is over the limit of 1,024 bytes");
-        /* Other events than the one in progress can be at fault, so the whole call fails. */
+        /* The fault may be in another event than the one in progress, so the whole call fails. */
         ln_call.fault = true;
         ln_call.cause = cause;
         return;

@@ -331,9 +331,8 @@ static size_t lines(const char *text) {
 }
 
 static void a_rejected_event_leaves_nothing_and_is_applied_once(void) {
-    /* The random numbers have a fixed seed. In `bad`, events without a share fail. In
-     * `calm`, the product of these events is not text, so that they change nothing, but
-     * move the watermark. */
+    /* The random numbers have a fixed seed. In `bad`, some events fail. In `calm`, the product of
+     * the same events is not text: these events change nothing, but they move the watermark. */
     ln_buffer bad = { 0 }, calm = { 0 };
     char line[256];
     uint64_t state = 29;
@@ -361,7 +360,8 @@ static void a_rejected_event_leaves_nothing_and_is_applied_once(void) {
         check(lantern_test_parked_count() == failing, "what fails is parked");
         same(lantern_test_parked_reason(0), "no share");
     }
-    /* Rows that a failing event has sent cannot be undone in the call: it is applied again. */
+    /* If a failing event has sent rows to the host, the call cannot undo these rows. So the other
+     * events are applied again in another call. */
     static const char sent[] =
         "{\"id\":\"1\",\"type\":\"order.note\",\"time\":\"2026-03-01T12:00:00Z\",\"data\":{\"product\":\"p\",\"share\":1}}\n"
         "{\"id\":\"2\",\"type\":\"order.note\",\"time\":\"2026-03-01T12:00:00Z\",\"data\":{\"product\":\"p\",\"share\":1}}\n"

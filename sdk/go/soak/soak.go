@@ -1,4 +1,4 @@
-// A projection that allocates much: it keeps Go's garbage collector busy in the real host.
+// A projection that allocates much memory, to test Go's garbage collector in the real host.
 // README.md of the SDK has the results.
 package main
 

@@ -28,8 +28,9 @@ export const call = {
   /** Timers that the current event has set and canceled: time (null: canceled) and key. */
   timers: [],
   /**
-   * How to undo what the current event has changed apart from rows. Each change has three
-   * elements: an object with a method `_undo`, and the two arguments of this method.
+   * The changes of the current event that are not changes of rows, so that they can be undone. Each
+   * change has three elements: an object with a method `_undo`, and the two arguments of this
+   * method.
    */
   undo: [],
   /** Whether there is something in `timers` or `undo`, or one of the next two is true. */
@@ -63,7 +64,10 @@ export function endCall() {
   call.host = null;
 }
 
-/** Notes how to undo a change of the current event: by a call of `_undo` with these arguments. */
+/**
+ * Notes how to undo a change of the current event: by calling `_undo` of the object with these
+ * arguments.
+ */
 export function toUndo(object, what, before) {
   if (call.host === null) return;
   call.undo.push(object, what, before);

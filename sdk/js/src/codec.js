@@ -1,5 +1,5 @@
-// How rows become JSON and are read back, and how the changes that an event makes to a row
-// are checked and undone: by functions that are generated for the declared fields.
+// Converts rows to JSON and back, and checks and undoes the changes that an event makes to a row.
+// The functions for this are generated from the declared fields.
 
 import { Distinct } from "./distinct.js";
 import { isFatal, ProjectionError, show, suggestion } from "./errors.js";
@@ -88,8 +88,8 @@ const checks = {
 };
 
 /**
- * The condition under which `value` needs no further check. The condition throws if the
- * value is a bigint or a symbol, and `Codec.check` then finds the reason.
+ * The condition under which `value` needs no further check. If the value is a bigint or a symbol,
+ * evaluating the condition throws, and `Codec.check` then finds the reason.
  */
 const quickly = {
   integer: (value) => `${value} === (${value} | 0)`,

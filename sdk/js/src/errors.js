@@ -1,6 +1,6 @@
-// Errors of a projection, and how they read in the reason of a parked event.
+// Errors of a projection, and their text in the reason of a parked event.
 
-/** How many functions the stack of an error of the SDK has if it begins in the SDK. */
+/** The number of functions in the stack of an error of the SDK, if the stack begins in the SDK. */
 const STACK_FRAMES = 10;
 
 /** The function of the SDK that the projection has called, if it is known. */
@@ -9,9 +9,9 @@ export const hidden = { below: null };
 /**
  * A mistake in a declaration or a value: the message is for the author of a projection.
  *
- * QuickJS takes a third of the time of an event to write one line of a stack, and most events
- * may fail. So the stack is only the place at which the projection has called the SDK, if this
- * is known.
+ * QuickJS takes a third of the time of an event to write one line of a stack, and most events may
+ * fail. So if the function of the SDK that the projection has called is known, the stack has only
+ * the place of this call.
  */
 export class ProjectionError extends Error {
   /**
@@ -39,8 +39,8 @@ export class ProjectionError extends Error {
 }
 
 /**
- * Whether an error has nothing to do with the event, because memory or the stack ran out.
- * In another call, the same event may succeed.
+ * Whether an error is not caused by the event: memory or the stack ran out. In another call, the
+ * same event may succeed.
  */
 export function isFatal(error) {
   const kind = error?.constructor;
@@ -56,7 +56,7 @@ const SHOWN_MAX = 256;
 const shown = new Map();
 
 function showText(text) {
-  // The long text itself is not kept: values of events may take all memory together.
+  // The long text itself is not kept, because the values of events could fill the memory.
   const short = text.length > TEXT_MAX ? text.slice(0, TEXT_MAX) + "…" : text;
   let json = shown.get(short);
   if (json === undefined) {

@@ -44,7 +44,7 @@ export class Event extends Trigger {
     return this.time < this.watermark;
   }
 
-  /** The time of the event: what an emitted event has unless it sets another. */
+  /** The time of the event. An emitted event has this time unless it sets another one. */
   get now() {
     return this.time;
   }
@@ -71,8 +71,8 @@ export class Event extends Trigger {
   }
 
   /**
-   * The value of a property for this event. The caller has just decoded the property's columns
-   * for the whole batch, so `read` replaces the property: it reads from the decoded columns.
+   * The value of a property for this event. The caller has just decoded the property's columns for
+   * the whole batch. So `read` replaces the property with one that reads from the decoded columns.
    */
   _opened(name, read) {
     Object.defineProperty(this, name, { get: read, configurable: true });
@@ -113,7 +113,10 @@ export class Timer extends Trigger {
     return keyParts(this.key);
   }
 
-  /** The time for which it was set: what an emitted event has unless it sets another. */
+  /**
+   * The time for which the timer was set. An emitted event has this time unless it sets another
+   * one.
+   */
   get now() {
     return this.at;
   }
@@ -260,8 +263,8 @@ export class Members {
 }
 
 /**
- * The members that events of a batch do not have as declared. Most events may fail for one of
- * these, so what does not depend on the event is created once.
+ * The declared members that events of a batch do not have, or have with another kind. Most events
+ * may fail because of such a member. So the parts that do not depend on the event are created once.
  */
 class Failures {
   constructor(count) {
@@ -312,7 +315,10 @@ const parseMember = (text) => (text === null ? null : JSON.parse(text));
 
 const rawMember = (text) => (text === null ? null : RawJson.lazily(text));
 
-/** Checks of values that the host has decoded: the value, or why it cannot be used. */
+/**
+ * Checks of values that the host has decoded. Each check returns the value, or the reason why it
+ * cannot be used.
+ */
 const exactly = {
   integer(value) {
     return Number.isSafeInteger(value) ? null : `is about ${value}, where integers are no longer exact: declare it as \`bigint\``;
@@ -350,7 +356,8 @@ function columnValues(column, count, field, fail) {
     }
   }
   for (let byte = 0; byte < validity.length; byte++) {
-    // The bits of events without a valid value. The bits after the last event mean nothing.
+    // Bits, one for each event: set if the event has no valid value. The bits after the last event
+    // have no meaning.
     let bits = ~validity[byte] & 255;
     for (let index = byte * 8; bits !== 0; index++, bits >>= 1) {
       if (index >= count) break;

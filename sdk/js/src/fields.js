@@ -58,7 +58,9 @@ export const text = kindOf("text");
 export const boolean = kindOf("boolean");
 /** Times, in microseconds since 1970; RFC 3339 text in the row. */
 export const timestamp = kindOf("timestamp");
-/** Times as RFC 3339 text: exact also after the year 2255, where microseconds are beyond 2^53. */
+/**
+ * Times as RFC 3339 text. They are exact even after the year 2255, when microseconds exceed 2^53.
+ */
 export const timestampText = kindOf("timestampText");
 /** Any JSON, as a JavaScript value. */
 export const json = kindOf("json");

@@ -1,8 +1,9 @@
 /**
  * Projections for Lantern in JavaScript and TypeScript.
  *
- * A projection is a deterministic fold of an event log into tables: declare tables, then
- * call {@link projection}. Times are microseconds since 1970-01-01T00:00:00Z.
+ * Use this package to write projections. A projection is a deterministic fold of an event log into
+ * tables: declare tables, then call {@link projection}. Times are microseconds since
+ * 1970-01-01T00:00:00Z.
  *
  * @packageDocumentation
  */
@@ -166,7 +167,10 @@ export const CACHE_ROWS: number;
 
 /** What an event and a timer have in common. */
 export interface Trigger {
-  /** Sets, or moves, the timer of a key; it fires when the watermark has reached `at`. Needs `eventTime`. */
+  /**
+   * Sets the timer of a key, or changes its time. It fires when the watermark has reached `at`.
+   * Needs `eventTime`.
+   */
   setTimer(at: Timestamp, key: Key): void;
   /** Cancels the timer of a key. */
   cancelTimer(key: Key): void;
@@ -191,7 +195,10 @@ export interface Event<M extends Fields = Fields, D = any> extends Trigger {
   readonly watermark: Timestamp;
   /** Whether the event is older than the watermark. */
   readonly isLate: boolean;
-  /** The declared members of the data, decoded by the host. Using one that is missing or of another kind fails the event. */
+  /**
+   * The declared members of the data, decoded by the host. Reading a member that is missing or of
+   * another kind fails the event.
+   */
   readonly members: Members<M>;
   /** The payload: parsed JSON. With `members`, it needs `attributes: ["data"]`. */
   readonly data: D;
@@ -237,7 +244,10 @@ export interface ProjectionSpec<M extends Fields, D> {
   subscribes: string | readonly string[] | (() => string | readonly string[]);
   /** Attributes of events besides type, time and data. */
   attributes?: readonly Attribute[];
-  /** Members of `data` that the host decodes; much faster than parsing JSON. Without `"data"` in `attributes` the data itself is then not passed. */
+  /**
+   * Members of `data` that the host decodes, which is much faster than parsing JSON. The data
+   * itself is then passed only if `attributes` has `"data"`.
+   */
   members?: M;
   /** Types of the events it may emit. */
   emits?: readonly string[] | (() => readonly string[]);
@@ -249,7 +259,10 @@ export interface ProjectionSpec<M extends Fields, D> {
   onFailure?: "park-subject" | "park-event" | "halt";
   /** Called once on every fresh instance, after parameters are taken. An exception refuses the version. */
   setup?(): void;
-  /** Sees all events of a batch before the first is applied, to prefetch rows. It must not change rows. */
+  /**
+   * Gets all events of a batch before the first is applied, to prefetch rows. It must not change
+   * rows.
+   */
   prepare?(events: Iterable<Event<M, D>>): void;
   /** Applies one event to the tables. An exception discards what it has changed and parks the event. */
   apply(event: Event<M, D>): void;
@@ -280,8 +293,8 @@ export function projection<const M extends Fields = {}, D = any>(spec: Projectio
 
 /**
  * Declares the parameters with their defaults, and returns an object with their values. From
- * `setup` on it has the values that were given at upload. Other names, and values of another
- * type than the default's, are refused; a default of null takes any value.
+ * `setup` on, the object has the values of the upload. Other names are refused, and so are values
+ * of another type than the default's. A default of null accepts any value.
  */
 export function parameters<const P extends object>(defaults: P): Settings<P>;
 
@@ -360,12 +373,15 @@ export interface Closed<V> extends Window {
 /** Tumbling or hopping windows that are still open. */
 export interface OpenWindows<V> {
   /**
-   * Adds an event to each open window of `windows` that contains it, by a call of `change` with
-   * the window's value. Returns how many of the event's windows were already closed: 0 unless
-   * the event is late.
+   * Adds an event to each open window of `windows` that contains it, by calling `change` with the
+   * window's value. Returns the number of the event's windows that were already closed. It is 0
+   * unless the event is late.
    */
   add(event: Event<any, any>, windows: WindowSet, key: Key, change: (value: V) => void): number;
-  /** Removes the windows that end with a timer and returns them; none if the timer is not one of this table's. */
+  /**
+   * Removes the windows that end with a timer from the table and returns them. Returns none if this
+   * table did not set the timer.
+   */
   close(timer: Timer): Closed<V>[];
 }
 
@@ -381,7 +397,10 @@ export interface Joined<V> extends Window {
 
 /** Sessions that are still open. */
 export interface OpenSessions<V> {
-  /** Adds an event, with `change`, to the session of `key` to which it belongs; null if the event is late. */
+  /**
+   * Adds an event, with `change`, to the session of `key` to which it belongs. Returns null if the
+   * event is late.
+   */
   add(event: Event<any, any>, gap: Duration, key: Key, change: (value: V) => void): Joined<V> | null;
   /** Removes the sessions that a timer ends and returns them, oldest first. */
   close(timer: Timer): Closed<V>[];
@@ -413,17 +432,20 @@ export interface Advanced<V> {
   readonly key: string;
   /** The window that ends at the watermark or, if that is later, with the newest event. */
   readonly current: Slide<V>;
-  /** The windows that end with an event and can no longer change; each is returned once. */
+  /** The windows that end with an event and can no longer change. Each window is returned once. */
   readonly settled: Slide<V>[];
 }
 
-/** The latest values of each key: a sliding window, which ends with each event. */
+/** The latest values of each key, in sliding windows. A sliding window ends with each event. */
 export interface Recent<V> {
-  /** Adds an event's value and returns the window that ends with the key's newest event; null if the event is too late. */
+  /**
+   * Adds an event's value and returns the window that ends with the key's newest event. Returns
+   * null if the event is too late.
+   */
   add(event: Event<any, any>, size: Duration, key: Key, value: Partial<V>): Slide<V> | null;
   /**
-   * Advances the window of the key to which a timer belongs; null if the timer is not one of this
-   * table.
+   * Moves the window of the key to which a timer belongs to the watermark. Returns null if this
+   * table did not set the timer.
    */
   advance(timer: Timer): Advanced<V> | null;
 }
@@ -458,14 +480,17 @@ export interface TopN {
   largest(group: Key): Ranked[];
   /** The value of `item`, whether it is among the N largest or not, or null. */
   value(group: Key, item: Key): number | null;
-  /** Removes all items of `group`. Clear groups that come to an end, such as a day: all items of a group are kept. */
+  /**
+   * Removes all items of `group`. All items of a group are kept, so clear a group that is no longer
+   * needed, such as a past day.
+   */
   clear(group: Key): void;
 }
 
 /**
- * Declares a private table with the `count` largest values of each group, exact while values
- * grow, shrink and are removed. Copy the items for readers to a public table whenever a
- * change returns true:
+ * Declares a private table with the `count` largest values of each group. They are exact even if
+ * values grow, shrink and are removed. Whenever a change returns true, copy the items that readers
+ * should see to a public table:
  *
  * ```ts
  * const best = table("best", { day: timestamp, rank: integer, product: text, cents: integer }, { key: ["day", "rank"] });

@@ -113,9 +113,8 @@ export function canonicalJson(value, depth = 0, plain = false) {
 }
 
 /**
- * JSON whose text matters: it keeps integers beyond 2^53 and the difference between `1` and
- * `1.0`, which JavaScript's numbers cannot represent. Values of the kind `rawJson` are of
- * this class.
+ * JSON whose text matters. It keeps integers beyond 2^53 and the difference between `1` and `1.0`,
+ * which JavaScript's numbers cannot represent. Values of the kind `rawJson` are of this class.
  */
 export class RawJson {
   // The text as it was given, and its canonical form, or null until it is needed.
@@ -128,7 +127,10 @@ export class RawJson {
     this.#canonical = canonicalText(this.#given);
   }
 
-  /** The same for JSON that is known to be valid: it is brought into canonical form when it is used. */
+  /**
+   * Creates a value from JSON that is known to be valid. It is brought into canonical form when it
+   * is used.
+   */
   static lazily(text) {
     const json = new RawJson("null");
     json.#given = text;

@@ -44,8 +44,8 @@ export function unescapePart(part) {
 export const keyParts = (key) => key.slice(key.indexOf("\0") + 1).split("/").map(unescapePart);
 
 /**
- * The text of one part of a key. The messages are ASCII, which QuickJS handles faster: most
- * events may fail.
+ * The text of one part of a key. The messages are ASCII, which QuickJS handles faster; speed
+ * matters because most events may fail.
  */
 export function partText(part) {
   if (typeof part === "string") return part;

@@ -50,8 +50,8 @@ export class Percentiles {
   #order = [];
   #min = null;
   #max = null;
-  // What a row shows of the current state, or null. A row with several sketches is written
-  // whenever one of them changes.
+  // The numbers that a row shows for the current state, or null if they are not computed. They are
+  // kept because a row with several sketches is written whenever one of the sketches changes.
   #form = null;
 
   /**
@@ -185,7 +185,7 @@ export class Percentiles {
     rank = slim(rank);
     let seen = 0;
     for (const bucket of this.#buckets()) {
-      // Not `sumOf`: ranks are at most the saturated count, which is what matters here.
+      // This is not `sumOf`: ranks are limited by the saturated count.
       seen = sumOf(seen, this.#counts.get(bucket));
       if (!less(seen, rank)) {
         return this.#shownValue(bucket);

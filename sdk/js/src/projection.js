@@ -128,8 +128,8 @@ export class Projection {
   /**
    * The function that folds a batch with `current.projection`.
    *
-   * It is one function to keep the stack short: an exception takes longer the more functions
-   * are between the projection's function and the host.
+   * All of this is one function, to keep the stack short: an exception takes longer if more
+   * functions are between the projection's function and the host.
    * @param {{ projection: Projection | null, host: object }} current
    * @param {(failure: unknown) => unknown} failed returns what to throw if the call fails
    */
@@ -188,7 +188,8 @@ export class Projection {
 
   /** Ends a call: sends what it has changed. */
   #end() {
-    // An error names the event that changed the row: it was checked at that event's end.
+    // The error names the event that changed the row, because the row was checked at the end of
+    // this event.
     for (const table of this.tables) orFail(() => table.flush());
     if (call.outbox.length > 0) orFail(() => call.host.emit(call.outbox));
     this.failed = false;
@@ -259,7 +260,10 @@ class CallFailure {
   }
 }
 
-/** Does what must succeed after an event: an error fails the call, and the event is not rejected. */
+/**
+ * Runs the steps that must succeed after an event. If one fails, the call fails, and the event is
+ * not rejected.
+ */
 function orFail(step, cause = null) {
   try {
     step();
@@ -285,7 +289,9 @@ function eventTimeOf(given) {
   return { allowedLateness: duration(given.lateness ?? 0), tick };
 }
 
-/** How an exception reads in the reason of a parked event; {@link setReason} replaces it. */
+/**
+ * Returns the text of an exception in the reason of a parked event; {@link setReason} replaces it.
+ */
 let reason = (error) => (error instanceof Error ? `${error.name}: ${error.message}` : show(error));
 
 /** Sets how exceptions are described; the interpreter adds file, line and stack. */

@@ -244,7 +244,9 @@ export class Table {
     return entry.row ?? (entry.row = this._fresh([a, b, c, d]));
   }
 
-  /** The entry of a key: keys of one or two parts that were used before take the short path. */
+  /**
+   * The entry of a key. For keys of one or two parts that were used before, there is a fast path.
+   */
   _entry(a, b, c, d, below) {
     const known = c !== undefined ? undefined : b === undefined ? this.one.get(a) : this.two.get(a)?.get(b);
     return known === undefined ? this._find(a, b, c, d, below) : known;
@@ -440,7 +442,7 @@ export class Table {
     this.reset();
   }
 
-  /** Forgets a row that was written and not read: it may be in the host. */
+  /** Forgets a row that was written but not read, because the host may have it. */
   forget(entry) {
     this.entries.delete(entry.key);
     this._forgetQuick();
@@ -478,7 +480,10 @@ function settled(entry) {
   }
 }
 
-/** The limit of stacks before an error of {@link settleRows}; null if there was no such error. */
+/**
+ * The value of `stackTraceLimit` before an error of {@link settleRows}; null if there was no such
+ * error.
+ */
 let framesBefore = null;
 
 /**

@@ -1,5 +1,6 @@
 /**
- * A host in memory: feed events, check tables. Tests need neither Wasm nor a server.
+ * A host in memory for tests: a test feeds it events and checks the tables. Tests need neither Wasm
+ * nor a server.
  *
  * @packageDocumentation
  */
@@ -69,7 +70,10 @@ export interface HarnessOptions {
 
 /** A projection and its host in memory. */
 export class Harness {
-  /** @param projection a projection, or the file with its source: then dropped instances are really fresh ones */
+  /**
+   * @param projection a projection, or the file with its source. With a file, dropped instances are
+   * really replaced by fresh ones
+   */
   constructor(projection: Projection | string | { readonly href: string }, options?: HarnessOptions);
   readonly manifest: any;
   readonly watermark: Timestamp;
@@ -97,7 +101,7 @@ export class Harness {
   outcome(): Outcome;
 }
 
-/** Folds events in several ways and throws if the results differ; returns the outcome. */
+/** Folds events in several ways and returns the outcome. Throws if the results differ. */
 export function checkDeterminism(
   projection: Projection | string | { readonly href: string },
   events: Iterable<TestEvent>,

@@ -1,4 +1,5 @@
-// A host in memory for tests: feed events, check tables. Neither Wasm nor a server is needed.
+// A host in memory for tests: a test feeds it events and checks the tables. Tests need neither Wasm
+// nor a server.
 
 import { column, decode } from "./bytes.js";
 import { call } from "./call.js";
@@ -255,7 +256,10 @@ export class Harness {
     }
   }
 
-  /** Parks the events of a call that the projection has rejected. The call has ended with one of them, unless it parks events alone. */
+  /**
+   * Parks the events that the projection has rejected in a call. If events are not parked alone,
+   * the call has ended with the first of them.
+   */
   _parkRejected(events, rejected) {
     for (const { cause, message } of rejected) this._parkFailed(events[cause], message);
     if (rejected.length > 0 && this.manifest.onFailure !== "park-event") this._apply(events.slice(rejected[0].cause + 1));
@@ -284,7 +288,10 @@ export class Harness {
     this._parked.push({ offset, event, reason });
   }
 
-  /** One call of `apply`. Its writes are kept if it succeeds; otherwise they are dropped, with the instance. */
+  /**
+   * Calls `apply` once. If it succeeds, its writes are kept; otherwise they are dropped together
+   * with the instance.
+   */
   _call(batch, triggers) {
     if (this._instance === null || this._instance.owner !== this) this._open();
     const instance = this._instance;

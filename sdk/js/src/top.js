@@ -1,8 +1,9 @@
 // The N largest values of each group.
 //
-// One private table has, for each group, a row with its N largest items in order, and two
-// rows for each other item: one by its name, to find its value, and one by its value, to
-// find the next item when one of the N shrinks or is removed.
+// One private table has all groups. For each group, it has one row with the group's N largest items
+// in order. Every other item has two rows. The row under the item's name contains its value. The
+// row under its value gives the order of the items: if one of the N largest shrinks or is removed,
+// these rows show the next largest item.
 
 import { ProjectionError, show } from "./errors.js";
 import { integer, text } from "./fields.js";

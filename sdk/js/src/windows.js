@@ -55,7 +55,7 @@ function ownerOf(name, key) {
 
 const timerKey = (id, { tenant, rest }) => `${tenant === "" ? "" : `${tenant}\0`}${OWN_TIMER}${id}/${rest}`;
 
-/** The rest of a timer's key, if the timer is one of the table with this id; else null. */
+/** The rest of a timer's key, if the table with this id has set the timer; otherwise null. */
 function timerRest(id, timer) {
   const prefix = `${OWN_TIMER}${id}/`;
   return timer.key.startsWith(prefix) ? timer.key.slice(prefix.length) : null;
@@ -286,7 +286,7 @@ class Recent extends StateTable {
     while (index > 0 && entries[index - 1][0] > time) index--;
     const row = this.values.from(value);
     entries.splice(index, 0, [time, this.values.encode(this.changed(row, () => undefined))]);
-    // All windows up to the watermark were returned, and the later ones come after this one.
+    // All windows up to the watermark were returned before, and the later ones come after this one.
     if (time < event.watermark) state.settled += 1;
     const due = this.#due(state);
     if (state.armed === null || due < state.armed) {

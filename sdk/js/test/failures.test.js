@@ -1,4 +1,4 @@
-// Events that fail change nothing, and the call goes on with the next event.
+// Tests that events that fail change nothing, and that the call continues with the next event.
 import assert from "node:assert/strict";
 import test from "node:test";
 
@@ -110,7 +110,10 @@ function build(onFailure, cache) {
   });
 }
 
-/** Random events, and the same without those that fail. The latter keep their times. */
+/**
+ * Random events, and the same events without those that fail. The remaining events keep their
+ * times.
+ */
 function randomEvents(random) {
   const pick = (names) => names[random(names.length)];
   let seconds = 0;
@@ -126,7 +129,7 @@ function randomEvents(random) {
   });
 }
 
-/** The outcome of a fold; offsets are left out, because they depend on the failed events. */
+/** The outcome of a fold, without offsets, because they depend on the failed events. */
 function outcomeOf(host) {
   const { tables, timers, emitted } = host.outcome();
   return { tables, timers, emitted: emitted.map(({ cause, ...rest }) => rest) };

@@ -452,7 +452,7 @@ test("the four windows give what their definitions say, whatever the batches", (
     assert.deepEqual(sorted(numbers("hops")), sorted(hops), `seed ${seed}`);
     const found = host.row("late", "all");
     assert.deepEqual([found.hops, found.recent], [late.hops, late.recent], `seed ${seed}`);
-    // A value that arrives late can add to a window that was settled before.
+    // A late value can belong to a window that was settled before.
     const differing = sorted(numbers("settled")).filter(([key, n]) => settled.get(key) < n);
     assert.deepEqual(differing, []);
     assert.deepEqual([...numbers("settled").keys()].sort(), [...settled.keys()].sort(), `seed ${seed}`);

@@ -93,7 +93,7 @@ test("the table of zones is that of the Rust SDK", () => {
 });
 
 test("offsets of all zones agree with Intl since 1990", () => {
-  // Zones whose data differ between Node's database and the table are few; they are counted.
+  // A few zones have other data in Node's database than in the table. The test counts them.
   let compared = 0;
   let differing = 0;
   for (const name of zoneNames().filter((_, i) => i % 7 === 0)) {

@@ -13,8 +13,8 @@ use crate::key::{Key, NUL, push};
 use crate::table_spec::TableSpec;
 use crate::trigger;
 
-/// Rows are prefetched only if at least one key in this number had no place in the index since the
-/// last prefetch.
+/// Rows are prefetched only if, since the last prefetch, at least one in this number of keys had no
+/// place in the index.
 const MISSES_LEAST: usize = 16;
 
 #[derive(Debug)]
@@ -37,8 +37,8 @@ pub(crate) struct RowCache {
     missed: usize,
     /// The places of the keys that were prefetched, in the order in which they will be looked up.
     ahead: Vec<u32>,
-    /// How many keys of `ahead` were looked up since the prefetch. While keys are still added to
-    /// `ahead`, it is greater than their number.
+    /// The number of keys of `ahead` that were looked up since the prefetch. While keys are still
+    /// added to `ahead`, it is greater than the number of keys in `ahead`.
     looked: usize,
 }
 
@@ -250,21 +250,21 @@ impl RowCache {
     }
 
     /// Estimates how many of at most `keys` keys have no place. The estimate is the number of keys
-    /// that had none since the last estimate. Returns 0 if the number is so small that a prefetch
-    /// is not worth a call.
+    /// that had no place since the last estimate. If the number is so small that a prefetch is not
+    /// worth a call, returns 0.
     pub(crate) fn expect_missing(&mut self, keys: usize) -> usize {
         let missed = std::mem::take(&mut self.missed);
         if missed < keys.div_ceil(MISSES_LEAST) { 0 } else { missed.min(keys) }
     }
 
     /// Drops rows from memory so that at most half of `rows` are left. Returns a flag for each
-    /// place, in order: `true` if the row at this place is still in memory. Returns `None` if all
-    /// rows are dropped. All changes must have been sent to the host.
+    /// place, in order: `true` if the row at this place is still in memory. If all rows are
+    /// dropped, returns `None`. All changes must have been sent to the host before.
     pub(crate) fn drop_some(&mut self, rows: usize) -> Option<Vec<bool>> {
         self.expect_none();
         self.index.clear();
-        // Rows that were used since the last call are kept, unless they are the majority. If they
-        // are, keeping them would soon fill the table again.
+        // Rows that were used since the last call are kept, unless they are the majority. If most
+        // rows were used, keeping them would soon fill the table again.
         let used = self.slots.iter().filter(|slot| slot.used).count();
         if used == 0 || used > rows / 2 {
             self.slots.clear();
@@ -353,12 +353,13 @@ const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
 /// Returns the hash of a key. It needs no random seed, because it only decides the place of a row
 /// in memory, which has no visible effect. The function reads eight bytes at a time. Keys differ
-/// most in their last bytes, which are in the high half of a word and would affect only the highest
-/// bits of a product. So the high half is mixed into the low half before each multiplication. (A
-/// product of 128 bits would not need this, but calculating it in Wasm is a slow call.)
+/// most in their last bytes, which are in the high half of a word. In a product, these bytes would
+/// affect only the highest bits. So the high half is mixed into the low half before each
+/// multiplication. (A product of 128 bits would not need this, but in Wasm its calculation is a
+/// slow call.)
 ///
-/// This function and [`same`] do not copy or compare a few bytes if their number is known only at
-/// run time, because in Wasm each such copy or comparison is a call.
+/// In Wasm, copying or comparing a few bytes is a call if their number is known only at run time.
+/// So this function and [`same`] do neither.
 #[inline]
 fn hash_of(key: &[u8]) -> u64 {
     let mix = |word: u64| (word ^ (word >> 32)).wrapping_mul(MULTIPLIER);

@@ -115,8 +115,8 @@ impl From<FlushError> for Error {
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum RowError {
-    /// The row cannot be read, because its bytes were written by another version of the plugin; or
-    /// it cannot be written, because its fields cannot be JSON.
+    /// The row cannot be read or written. Reading fails if another version of the plugin wrote the
+    /// bytes; writing fails if the fields cannot be JSON.
     #[error("{0}")]
     Json(#[from] serde_json::Error),
     /// JSON cannot represent the value of a field, so the row could not be read again.

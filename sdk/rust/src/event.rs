@@ -151,7 +151,8 @@ impl<'a> Event<'a> {
         self.view.batch.partition
     }
 
-    /// Returns the watermark when the event is applied. An event with an earlier time is late.
+    /// Returns the watermark at the moment when the event is applied. An event with an earlier time
+    /// is late.
     #[inline]
     #[must_use]
     pub fn watermark(&self) -> Timestamp {
@@ -170,9 +171,9 @@ impl<'a> Event<'a> {
     /// them.
     ///
     /// # Errors
-    /// Returns [`Error::Member`] if a member is missing or of another kind; if `apply` returns this
-    /// error, the event is parked. [`Error::MemberNotDeclared`] if the manifest has no
-    /// [`members`](crate::Manifest::members).
+    /// - [`Error::Member`] if a member is missing or of another kind. If `apply` returns this
+    ///   error, the event is parked.
+    /// - [`Error::MemberNotDeclared`] if the manifest has no [`members`](crate::Manifest::members).
     #[inline]
     pub fn members<T: EventData<'a>>(&self) -> Result<T, Error> {
         T::read(&Members {
@@ -202,8 +203,8 @@ impl<'a> Event<'a> {
     /// `"caf\u00e9"`.)
     ///
     /// # Errors
-    /// Returns [`Error::Data`] or [`Error::NotText`] if it is not the JSON of a `T`; if `apply`
-    /// returns this error, the event is parked with the reason.
+    /// Returns [`Error::Data`] or [`Error::NotText`] if the data is not the JSON of a `T`. If
+    /// `apply` returns this error, the event is parked with the reason.
     #[inline]
     pub fn data<T: Deserialize<'a>>(&self) -> Result<T, Error> {
         if !self.view.call.declared.asked.data {
@@ -218,8 +219,8 @@ impl<'a> Event<'a> {
 
     /// Reads the text of the member `name` of the event's data. [`prepare`] uses it to find out
     /// quickly which rows the events of a batch need. Parsing stops after this member, so the rest
-    /// of the data is not checked. `None` if the member is missing, is not a text or has escapes,
-    /// or if the data before it is not JSON.
+    /// of the data is not checked. Returns `None` if the member is missing, is not a text or has
+    /// escapes, or if the data before the member is not JSON.
     ///
     /// [`prepare`]: crate::Projection::prepare
     #[inline]
@@ -326,14 +327,15 @@ impl<'a> Timer<'a> {
     }
 }
 
-/// An event or a timer. It is what a projection processes at a time.
+/// An event or a timer: the one that the projection is processing.
 pub trait Trigger: private::Sealed {
-    /// Returns the time of the event. For a timer, it is the time when the timer was due.
+    /// Returns the time of the event. For a timer, this is the time when the timer was due.
     fn now(&self) -> Timestamp;
 
-    /// Returns the offset of the event, or of the event that set the timer. If several events set a
-    /// timer for the same time, this is the offset of the first of them: for the timer of a
-    /// tumbling or hopping window, the first event of the window.
+    /// Returns the offset of the event. For a timer, this is the offset of the event that set the
+    /// timer. If several events set a timer for the same time, it is the offset of the first of
+    /// them. So for the timer of a tumbling or hopping window, it is the offset of the first event
+    /// of the window.
     fn cause(&self) -> u64;
 
     /// Emits `event`. The host appends it to the log if this call succeeds. The cause of `event` is
@@ -343,8 +345,9 @@ pub trait Trigger: private::Sealed {
     /// Returns [`Error::NotDeclared`] if the manifest does not name the type of `event` in `emits`.
     fn emit(&self, event: NewEvent) -> Result<(), Error>;
 
-    /// Sets the timer with the key `key`. If there is one already, it is moved. The timer fires
-    /// when the watermark reaches `at`, or at the next tick if the watermark is already past `at`.
+    /// Sets the timer with the key `key`. If this timer is already set, its time is changed. The
+    /// timer fires when the watermark reaches `at`, or at the next tick if the watermark is already
+    /// past `at`.
     ///
     /// If a timer must write to `per_tenant` tables, set it under an [`InTenant`](crate::InTenant).
     /// It may then write the rows of that tenant. Only an event or timer of that tenant can set it.

@@ -141,9 +141,9 @@ impl Manifest {
         self
     }
 
-    /// Allows the projection to be part of a cycle: projections of which each emits events that the
-    /// next one receives. `events` is the maximum emit depth of these events. Without this call, an
-    /// upload that would complete a cycle is refused.
+    /// Allows the projection to be part of a cycle, in which each projection emits events that the
+    /// next one receives. `events` is the maximum number of emitted events that cause each other in
+    /// a row. Without this call, the host refuses an upload that would complete a cycle.
     pub fn cycle_depth_max(mut self, events: u32) -> Self {
         self.cycle_depth_max = Some(events);
         self

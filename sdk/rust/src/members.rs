@@ -50,11 +50,11 @@ pub struct Member {
 /// # }
 /// ```
 ///
-/// Fields are integers, `f64`, `bool`, [`Timestamp`], text (`&str`, `String`,
-/// `Cow<str>`) or any [`Json`]. If a member is missing, null, of another kind or
-/// present more than once, the event fails with an error that names the member. An
-/// `Option` is `None` if the member is missing or null. Use `#[member(name = "…")]` on
-/// a field if the member's name is not a Rust identifier.
+/// Fields are integers, `f64`, `bool`, [`Timestamp`], text (`&str`, `String`, `Cow<str>`) or any
+/// [`Json`]. If a member is missing, null, of another kind or present more than once, the event
+/// fails with an error that names the member. If the field is an `Option`, a missing member and
+/// null are `None`. If the member's name is not a Rust identifier, use `#[member(name = "…")]` on
+/// the field.
 #[diagnostic::on_unimplemented(note = "derive `EventData` for it")]
 pub trait EventData<'a>: Sized {
     /// The members that the struct needs, in the order of its fields.
@@ -274,8 +274,8 @@ pub struct Members<'a, 'm> {
 }
 
 impl<'a> Members<'a, '_> {
-    /// Returns the value of `member`. It is probably the declared member at `index`, which is tried
-    /// first.
+    /// Returns the value of `member`. The declared member at `index` is tried first, because it is
+    /// probably this member.
     #[inline]
     pub fn get<V: MemberValue<'a>>(&self, index: usize, member: &Member) -> Result<V, Error> {
         let index = match self.declared.get(index) {

@@ -16,9 +16,9 @@ use crate::trigger;
 
 /// A projection: a deterministic fold of an event log into tables.
 ///
-/// The tables must depend only on the events. They must not depend on memory left by an
-/// earlier call, because the host drops instances at any time, nor on where a batch
-/// ends. If all state is in tables, the SDK takes care of this.
+/// The tables must depend only on the events. They must not depend on memory left by an earlier
+/// call, because the host drops instances at any time. They must not depend on where a batch ends
+/// either. If all state is in tables, the SDK takes care of both.
 pub trait Projection: Tables {
     /// Describes the projection, and reads its parameters. It is called once on every new instance.
     /// The same parameters must always give the same manifest.
@@ -44,11 +44,11 @@ pub trait Projection: Tables {
     }
 
     /// Gets all events of a batch before the first of them is applied, in order to
-    /// [`prefetch`](crate::Table::prefetch) rows. It must not change anything, because the tables
-    /// must not depend on where a batch ends.
+    /// [`prefetch`](crate::Table::prefetch) rows. This function must not change anything, because
+    /// the tables must not depend on where a batch ends.
     ///
     /// # Errors
-    /// Returns the errors of [`Self::apply`], but the error does not belong to an event.
+    /// Returns the errors of [`Self::apply`]. The error belongs to no single event.
     fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
         let _ = events;
         Ok(())

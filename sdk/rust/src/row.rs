@@ -43,8 +43,8 @@ pub trait Stored: Sized {
     const FALLIBLE: bool = true;
 
     /// Checks that the value can be stored. This is called at the end of the event that changed the
-    /// row, and an error fails that event. An error at a later flush would depend on where batches
-    /// end.
+    /// row. If it fails, this event fails. If the check came later, at a flush, its result would
+    /// depend on where batches end.
     ///
     /// # Errors
     /// Returns the errors of [`Self::encode`].
@@ -127,9 +127,9 @@ pub trait Value: DeserializeOwned {
     /// Returns [`RowError`] if the JSON could not be read again.
     fn write(&self, field: &'static str, out: &mut Vec<u8>) -> Result<(), RowError>;
 
-    /// Reads a value at the beginning of `text` and removes it from `text`, if it is written
-    /// exactly as [`Self::write`] writes it. If it is not, the function returns `None`, and serde
-    /// reads the row. The default implementation always returns `None`.
+    /// Reads a value at the beginning of `text` and removes it from `text`. If the value is not
+    /// written exactly as [`Self::write`] writes it, the function returns `None`, and serde reads
+    /// the row. The default implementation always returns `None`.
     #[inline]
     fn read(text: &mut &[u8]) -> Option<Self> {
         let _ = text;

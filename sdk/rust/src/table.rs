@@ -2,8 +2,8 @@
 //!
 //! Rows that were read or written stay in memory as values. Changes are sent to the host at the end
 //! of a call of the plugin. Each changed row is sent once, and all rows of a table are sent
-//! together. The rows in memory are only a copy of the host's rows, so whether a row is in memory
-//! affects only the time of a call.
+//! together. The rows in memory are copies of the host's rows. So whether a row is in memory
+//! affects only the time that a call takes.
 
 use crate::cache::{Columns, RowCache, end_value};
 use crate::column::Values;
@@ -134,8 +134,8 @@ impl<R: Stored> TableField for Table<R> {
         }
         self.check()?;
         self.columns.clear();
-        // If this fails, the changes stay in the list of changes that were not sent. So a caller
-        // that ignores the error gets it again at the next flush.
+        // If this fails, the changes stay in the list of unsent changes. So a caller that ignores
+        // the error gets it again at the next flush.
         self.collect()?;
         send(self.spec.id, &self.columns);
         self.cache.sent();
@@ -230,9 +230,9 @@ impl<R: Stored> Table<R> {
 
     /// Reads the rows under `keys` into memory in one call of the host, so that later reads of
     /// these rows need no call. Call it in [`prepare`](crate::Projection::prepare), if the table
-    /// has many more rows than its `cache`. It only makes those reads faster. It does nothing if
-    /// most of the recent keys had rows in memory already, and ignores keys beyond the number of
-    /// rows in the table's `cache`.
+    /// has many more rows than its `cache`. It has no effect on results. It does nothing if most of
+    /// the recent keys had rows in memory already. If there are more keys than rows in the table's
+    /// `cache`, the further keys are ignored.
     ///
     /// # Errors
     /// Returns the errors of [`Self::get`].
@@ -248,8 +248,8 @@ impl<R: Stored> Table<R> {
         }
         let first = self.cache.len();
         let read = self.ask_for(keys).and_then(|()| self.read_from(first));
-        // Reading has failed, so it is not known whether the new keys have rows. They lose their
-        // places again.
+        // Reading has failed, so the rows of the new keys are unknown. These keys lose their places
+        // again.
         self.cache.truncate(self.rows.len());
         read
     }

@@ -18,8 +18,8 @@ pub struct TableSpec {
     pub per_tenant: bool,
     /// The fields of the rows, if the table is public.
     pub fields: &'static [Field],
-    /// The field that decides whose value is used for fields with merge `newest`: that of the row
-    /// with the latest time.
+    /// The timestamp field that decides which partition's value is used for fields with merge
+    /// `newest`: the value of the row with the latest time.
     pub newest_by: Option<&'static str>,
     /// How long a row is kept after its last change, in microseconds; `None` if it is kept forever.
     pub retention_us: Option<u64>,

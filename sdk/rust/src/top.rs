@@ -1,9 +1,9 @@
 //! Keeps the N largest values of each group.
 //!
 //! All groups are in one private table. For each group, this table has one row with the group's N
-//! largest items in order. Every other item of the group has two rows. One is under the item's
-//! name, to find its value. The other is under its value, to find the next largest item when one of
-//! the N largest shrinks or is removed.
+//! largest items in order. Every other item of the group has two rows. The row under the item's
+//! name contains its value. The row under its value gives the order of the items: if one of the N
+//! largest shrinks or is removed, these rows show the next largest item.
 
 use std::cmp::Ordering;
 
@@ -81,16 +81,15 @@ use crate::table_spec::TableSpec;
 /// assert_eq!(best, [("cup", 1_000), ("lamp", 900), ("mat", 250)]);
 /// ```
 ///
-/// A change reads its group's row, and usually the item's own row. The table is scanned
-/// only if one of the N largest shrinks or is removed. All items of a group are kept, so
-/// remove a group that is no longer needed, such as that of a past day, with
-/// [`TopN::clear`]. A `retention` is refused, because it would remove single items.
+/// A change reads its group's row, and usually the item's own row. The table is scanned only if one
+/// of the N largest shrinks or is removed. All items of a group are kept. So remove a group that is
+/// no longer needed, such as a past day, with [`TopN::clear`]. A `retention` is refused, because it
+/// would remove single items.
 ///
-/// Each partition of the log has a ranking of its own, and rankings of several partitions
-/// cannot be merged. If the log has several partitions, either partition it by the group,
-/// or show each partition's ranking under keys of its own, because public rows of two
-/// partitions must not share a key. To separate the items of tenants, make the tenant part
-/// of the group: `(tenant, group)`.
+/// Each partition of the log has a ranking of its own, and rankings of several partitions cannot be
+/// merged. If the log has several partitions, either partition it by the group, or show each
+/// partition's ranking under keys of its own: public rows of two partitions must not have the same
+/// key. To separate the items of tenants, make the tenant part of the group: `(tenant, group)`.
 #[derive(Debug)]
 pub struct TopN<const N: usize> {
     table: Table<RetainedKeys>,

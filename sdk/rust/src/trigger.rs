@@ -1,5 +1,5 @@
-//! Tracks the timer or event that the projection is processing now. It is the cause of each write
-//! of the projection, which may change only rows of its tenant.
+//! Tracks the timer or event that the projection is processing now. This timer or event is the
+//! cause of each write, and the projection may change only rows of its tenant.
 
 use std::cell::{Cell, RefCell};
 

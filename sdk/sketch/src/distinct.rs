@@ -13,7 +13,7 @@ pub const DISTINCT_EXACT_MAX: usize = 512;
 
 const INDEX_BITS: u32 = 12;
 const REGISTERS: usize = 1 << INDEX_BITS;
-/// The number of bits of a hash that are used: those of the index and those of the rank.
+/// The number of bits of a hash that are used: the bits of the index and of the rank.
 const ENTRY_BITS: u32 = 40;
 const ENTRY_BYTES: usize = 5;
 const RANK_BITS: u32 = ENTRY_BITS - INDEX_BITS;
@@ -72,7 +72,7 @@ impl Distinct {
         self.add_bytes(text.as_bytes());
     }
 
-    /// Adds an integer to the values. It is the same value as its decimal text.
+    /// Adds an integer to the values. An integer and its decimal text are the same value.
     pub fn add_integer(&mut self, integer: i64) {
         self.add_bytes(itoa::Buffer::new().format(integer).as_bytes());
     }

@@ -90,7 +90,7 @@ macro_rules! json {
             }
         }
 
-        /// Reads an object with exactly these members. The numbers must be those that the sketch
+        /// Reads an object with exactly these members. The numbers must be the ones that the sketch
         /// gives.
         impl<'de> Deserialize<'de> for $sketch {
             fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

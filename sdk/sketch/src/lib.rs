@@ -48,7 +48,7 @@ pub enum DecodeError {
     Length,
     /// A value is out of its range, or values are not in order.
     Value,
-    /// The numbers that are next to the sketch are not those of the sketch.
+    /// The numbers next to the sketch differ from the numbers that the sketch gives.
     Summary,
 }
 

@@ -11,8 +11,8 @@ import { Projection, setReason, takeProjection } from "../projection.js";
 import { installSandbox } from "./sandbox.js";
 
 /**
- * How many functions the stack of an exception has while events are applied. QuickJS takes a
- * third of the time of an event for each.
+ * The number of functions in the stack of an exception while events are applied. QuickJS takes a
+ * third of the time of an event for each function.
  */
 const STACK_FRAMES = 4;
 

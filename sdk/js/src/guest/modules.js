@@ -1,5 +1,5 @@
-// Source files as functions: TypeScript's types are removed, `import` and `export` become
-// calls, and every line keeps its number.
+// Converts source files to functions: removes TypeScript's types and replaces `import` and `export`
+// by calls. Every line keeps its number.
 
 import { transform } from "sucrase";
 

@@ -1,5 +1,5 @@
-// Exceptions as people read them: file and line of the projection's own source, the message,
-// the source line, and the stack.
+// Describes exceptions for people: file and line of the projection's own source, the message, the
+// source line, and the stack.
 
 import { ProjectionError, show } from "../errors.js";
 import { hintFor } from "./sandbox.js";
@@ -45,8 +45,8 @@ export function teller(nameOf, textOf) {
     return { before: `${first.name}:${first.line}:${first.column}: `, after };
   };
 
-  // Reading a stack takes far longer than applying an event. Most errors are thrown at the
-  // same few places, so known places are kept.
+  // Reading a stack takes far longer than applying an event. Most errors are thrown at the same few
+  // places, so known places are kept.
   const places = new Map();
   let last = { stack: "", place: placeOf("") };
   const knownPlaceOf = (stack) => {

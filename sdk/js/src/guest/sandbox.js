@@ -1,5 +1,5 @@
-// What a projection cannot use: clocks, randomness, timers of the engine, the network,
-// files. Each of these raises an error that says what to use instead.
+// Replaces what a projection cannot use: clocks, randomness, timers of the engine, the network,
+// files. Each use raises an error that names an alternative.
 
 const refusals = {
   fetch: "a projection has no network: all it knows are its events and tables",
@@ -38,7 +38,7 @@ const absent = {
   exports: "a projection is an ES module: write `export default projection({ … })`",
 };
 
-/** What to do about a name that is not defined, or an empty text. */
+/** Returns what to use instead of a name that is not defined, or an empty text. */
 export const hintFor = (name) => absent[name] ?? "";
 
 class NotAvailableError extends Error {

@@ -11,7 +11,7 @@ import { Source } from "./load.js";
 
 const packageFolder = fileURLToPath(new URL("../..", import.meta.url));
 
-/** The contract: in a published package its own copy, in the repository the original. */
+/** The file of the contract: in a published package a copy, in the repository the original. */
 export function witPath() {
   const own = join(packageFolder, "wit", "projection.wit");
   const original = join(packageFolder, "..", "..", "wit", "projection.wit");
@@ -90,7 +90,10 @@ export async function buildComponent(entry, out) {
   }
 }
 
-/** The modules of the projection, which has run once: errors are found before anything is built. */
+/**
+ * The modules of the projection. The projection was run once, so that errors are found before the
+ * component is built.
+ */
 function check(entry) {
   let source = null;
   try {

@@ -1,4 +1,4 @@
-// Loads a projection from its source, as often as needed: each time a fresh one.
+// Loads a projection from its source. Each load gives a fresh projection.
 
 import { fileURLToPath } from "node:url";
 import vm from "node:vm";
@@ -50,7 +50,10 @@ export class Source {
 }
 
 
-/** The compiled script of a module. What the engine finds and the parser did not is an error with its line. */
+/**
+ * The compiled script of a module. If the engine finds an error that the parser did not find, the
+ * error has its line.
+ */
 function script(name, code) {
   try {
     return new vm.Script(code, { filename: name });

@@ -134,7 +134,7 @@ export class MemoryHost {
   _setTimer(cause, at, key) {
     const { offset } = this._checkTimer(cause, key);
     const known = this.setTimers.has(key) ? this.setTimers.get(key) : this.timers.get(key);
-    // If it is set again for the same time, it keeps the first event's offset.
+    // If a timer is set again for the same time, it keeps the offset of the first event.
     if (known?.at === at) return;
     this.setTimers.set(key, { at, due: Math.max(at, this.watermark + 1), offset });
   }

@@ -149,8 +149,8 @@ _COLLECT_EVENTS = 16_384
 
 class _Garbage:
     """Collects reference cycles between calls, in place of Python's own collector. Python's
-    collector runs while events are applied and takes a quarter of the time, although it
-    finds next to nothing: the objects that an event leaves behind have no cycles."""
+    collector would run while events are applied and take a quarter of the time. It would find
+    almost nothing, because the objects that an event leaves behind have no cycles."""
 
     events = 0
 

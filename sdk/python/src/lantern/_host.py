@@ -47,10 +47,10 @@ class Call:
     """The state of the current call: the event or timer to which a write, a timer, an
     emitted event or a log line belongs, and how to undo an event.
 
-    An event that cannot be applied is rejected, and the call continues as if the event had
-    never been there. So until an event is applied completely, its timers and emitted events
-    are kept only here, each table keeps the previous rows, and ``undo`` keeps how to undo
-    everything else.
+    If an event cannot be applied, it is rejected, and the call continues as if the event had never
+    been there. So until an event is applied completely, its timers and emitted events are kept only
+    here, each table keeps the previous rows, and ``undo`` has the functions that undo everything
+    else.
     """
 
     __slots__ = ("host", "applying", "cause", "tenant", "outbox", "timers", "undo", "sent")
@@ -72,8 +72,8 @@ class Call:
         """Functions with their arguments that undo what the current event has changed in
         place. The last one is called first. None if no event is being applied."""
         self.sent = -1
-        """The last event that had changed rows sent to the host before the event was
-        applied completely."""
+        """The last event whose changed rows were sent to the host before the event was applied
+        completely."""
 
     def reset(self) -> None:
         """Forgets what belongs to one call of the contract's `apply`."""

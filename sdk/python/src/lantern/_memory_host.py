@@ -19,7 +19,8 @@ class _TimerState(NamedTuple):
 
     at: int
     due: int
-    """When it fires. This is after the watermark of the call that set it."""
+    """The time at which the timer fires. It is after the watermark of the call that set the timer.
+    """
     offset: int
 
 
@@ -27,7 +28,7 @@ class Emitted(NamedTuple):
     """An event that the projection has emitted."""
 
     cause: int
-    """The offset of the event that caused it; of a timer, of the event that set it."""
+    """The offset of the event; for a timer, the offset of the event that set the timer."""
     type: str
     """Its type."""
     subject: str

@@ -1,10 +1,9 @@
 """Finds out from the text of a projection which attributes of events it reads, and which
 members of their data.
 
-The host passes only the attributes that the manifest requests, and decodes members of data
-once for all projections. A name that is found but never read costs little. A member that is
-read but was not found is taken from the JSON of the event, which costs more and gives the
-same value.
+The host passes only the attributes that the manifest requests, and decodes members of data once for
+all projections. A name that is found but never read costs little. If a member is read but was not
+found, its value is taken from the JSON of the event. The value is the same, but this costs more.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ MEMBERS_MAX = 32
 
 
 NESTING_MAX = 50
-"""How deep brackets may be nested, and how many operators may precede a value. Python's
+"""The maximum nesting of brackets, and the maximum number of operators before a value. Python's
 parser and compiler need stack for each level, and a component has little stack."""
 
 

@@ -52,9 +52,9 @@ def _run(world: str, entry: str, folders: list[Path], out: Path) -> None:
             command += ["-p", str(folder)]
         partial = out.with_name(out.name + ".partial")
         command += ["-o", str(partial), "lantern_entry"]
-        # Two builds of the same files differ, for example in the hash seed and so in the order
-        # of sets: componentize-py passes neither a seed nor a clock to the Python that it
-        # initializes (bytecodealliance/componentize-py#247).
+        # Two builds of the same files differ, for example in the order of sets. The reason is that
+        # componentize-py passes neither a hash seed nor a clock to the Python that it initializes
+        # (bytecodealliance/componentize-py#247).
         result = subprocess.run(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )

@@ -1,7 +1,7 @@
 """Errors of a projection.
 
-An exception that leaves the function that applies an event parks this event, with the
-exception's text, the line of the script and its source as the reason.
+If an exception leaves the function that applies an event, the event is parked. The reason has the
+exception's text, and the line of the script with its source.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class RowError(LanternError):
     """Whether the row was checked after the projection's function has returned."""
 
     def locate(self, place: str) -> None:
-        """Puts the place of the error in front of its text. The caller raises the error
-        again, which takes less time than another error would."""
+        """Puts the place of the error in front of its text. The caller then raises the same error
+        again, which takes less time than a new error."""
         self.args = (place + str(self),)
 
 
@@ -52,8 +52,8 @@ class ParametersError(LanternError):
 
 
 class UndeclaredError(LanternError):
-    """Something was used that the projection does not declare: an attribute, a timer
-    without event time, or the type of an emitted event."""
+    """The projection used something that it does not declare: an attribute, a timer without event
+    time, or the type of an emitted event."""
 
 
 class FlushError(LanternError):

@@ -133,8 +133,8 @@ class Batch:
 
 
 class Unusable(NamedTuple):
-    """Why an event has no value of a declared member. Most events may fail for this reason,
-    so the texts are written only once."""
+    """The reason why an event has no value of a declared member. Most events may fail for this
+    reason, so the texts are created only once."""
 
     place: int
     """The place of the member among the members of the manifest."""
@@ -186,8 +186,8 @@ class View:
         return column.decoded(len(self.batch.offsets), optional)
 
     def no_objects(self) -> frozenset[int]:
-        """The indexes of events with an inferred member that the host could not decode,
-        most likely because the data of the event are not a JSON object."""
+        """The indexes of events with an inferred member that the host could not decode. Most likely
+        the data of such an event is not a JSON object."""
         found: set[int] = set()
         for member, column in zip(self.settings.members, self.batch.members):
             if member.inferred:
@@ -261,8 +261,8 @@ class Data(dict[str, Any]):
         raise KeyError(name)
 
     def _is_absent(self, name: Any) -> bool:
-        """Whether the text shows, without being parsed, that there is no such member: it
-        has no escapes, and does not contain the name."""
+        """Whether the text shows, without being parsed, that there is no such member: the text has
+        no escapes, and does not contain the name."""
         event = self._event
         view = event._view
         if hasattr(self, "_is_filled") or "data" not in view.settings.attributes:
@@ -379,11 +379,10 @@ class _Trigger:
     __slots__ = ()
 
     def set_timer(self, at: "Timestamp | int", key: Key) -> None:
-        """Sets, or moves, the timer of this key. When the watermark reaches ``at``, the timer
-        fires, and the function with :func:`.on_timer` is called.
+        """Sets the timer of this key, or changes its time. When the watermark reaches ``at``, the
+        timer fires, and the function with :func:`.on_timer` is called.
 
-        A timer that is to write to tables with ``per_tenant`` must be set under an
-        :class:`.InTenant`.
+        If a timer must write to tables with ``per_tenant``, set it under an :class:`.InTenant`.
         """
         set_timer(self._settings(), at, timer_key(key))
 
@@ -401,8 +400,8 @@ class _Trigger:
         tenant: str = "",
         time: "Timestamp | int | None" = None,
     ) -> None:
-        """Appends an event to the log when this call has succeeded. The projection must
-        declare ``type`` in ``emits``."""
+        """Appends an event to the log if this call succeeds. The projection must declare ``type``
+        in ``emits``."""
         settings = self._settings()
         if type not in settings.emits:
             raise UndeclaredError(

@@ -110,7 +110,7 @@ percentiles = Field("percentiles", "sketch")
 binary = Field("binary", default=b"")
 """Bytes; for private values only."""
 nothing = Field("nothing")
-"""No content; for private values only, for a set whose members are the keys."""
+"""No content, for private values only. Use it for a set, whose members are the keys."""
 
 
 def whole(value: Any) -> int:
@@ -304,8 +304,8 @@ class ValueCodec:
 
 
 _FAST_CHECKS = {
-    # The generated code replaces the first `v` of each check by the value. For integers,
-    # the comparison with small numbers is first, because it is faster.
+    # The generated code replaces the first `v` of each check by the value. For integers, the
+    # comparison with small numbers comes first, because it is faster.
     "integer": "type(v) is int and (-1000000000 < v < 1000000000 "
     f"or {_INT_MIN} <= v <= {_INT_MAX})",
     "number": "type(v) is float and v - v == 0.0",
@@ -340,8 +340,8 @@ _FRESH = {"distinct": "Distinct()", "percentiles": "Percentiles()"}
 
 
 class StructCodec:
-    """How a row with declared fields becomes a JSON object, and is read back: by functions
-    that are generated from the fields, so that a row costs little."""
+    """Converts rows with declared fields to JSON objects and back. The functions for this are
+    generated from the fields, so that a row costs little."""
 
     binary = False
 

@@ -1,8 +1,8 @@
 """Keys of rows and of timers.
 
-A key is text, ordered by its bytes. A tuple is one key of several parts, with ``/``
-between them; a ``/`` or ``%`` inside a part becomes ``%2F`` or ``%25``. Put the part by
-which rows are read first, and a time before everything else.
+A key is text, ordered by its bytes. A tuple is one key of several parts, with ``/`` between them. A
+``/`` or ``%`` inside a part becomes ``%2F`` or ``%25``. Put the part by which rows are read first,
+and a time before everything else.
 
 =====================  =====================================================
 value                  in a key

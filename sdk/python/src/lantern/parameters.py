@@ -14,9 +14,8 @@ class Parameters:
 
     >>> settings = Parameters(top=10, zone="UTC", api=str)
 
-    A type in place of a default says that the parameter is required. The values are
-    attributes (``settings.top``) in functions; they are not known yet while the module is
-    loaded.
+    If a parameter has a type in place of a default, it is required. Functions read the values as
+    attributes (``settings.top``). While the module is loaded, the values are not known yet.
     """
 
     def __init__(self, **defaults: Any) -> None:

@@ -99,8 +99,8 @@ def _field_lines(text: str, field: str) -> list[int]:
 def _row_place(
     error: BaseException, sources: Mapping[str, str], function: Any
 ) -> "tuple[str, int, str] | None":
-    """The place of an error in a row that was found at the end of an event: the line that
-    sets the field, if there is exactly one such line; otherwise the function."""
+    """The place of an error in a row that was found at the end of an event. It is the line that
+    sets the field, if there is exactly one such line; otherwise it is the function."""
     code = getattr(function, "__code__", None)
     if code is None:
         return None
@@ -130,8 +130,8 @@ class _Kept(NamedTuple):
 
 
 class Places:
-    """The places in a projection's modules at which something went wrong. Known places are
-    kept, because most events may fail, and most of these fail at the same few places."""
+    """The places in a projection's modules at which errors occurred. Known places are kept, because
+    most events may fail, and most failures are at the same few places."""
 
     _KEPT_MAX = 256
 
@@ -162,10 +162,9 @@ class Places:
 
     @staticmethod
     def _key(trace: "TracebackType | None") -> tuple[int, ...]:
-        """The instructions and lines of a traceback. Tracebacks of different
-        functions have the same ones only by chance. The functions are not
-        read, because each read is an audit event of Python, which takes a
-        tenth of the time that an event takes."""
+        """The instructions and lines of a traceback. Tracebacks of different functions have the
+        same instructions and lines only by chance. The functions are not read, because each read is
+        an audit event of Python, which takes a tenth of the time that an event takes."""
         key: list[int] = []
         while trace is not None:
             key += (trace.tb_lasti, trace.tb_lineno)

@@ -78,7 +78,7 @@ class Settings:
         self.unusable = {
             name: Unusable.of(places[name], name, field) for name, field in declared.items()
         }
-        """Why an event has no value of a declared member, by the name of the member."""
+        """The reasons why an event has no value of a declared member, by the name of the member."""
         self.emits = frozenset(manifest.emits)
         self.event_time = manifest.event_time is not None
         self.on_failure = manifest.on_failure
@@ -126,8 +126,8 @@ class Program:
         return len(self.tables) - 1
 
     def keep_modules(self, folder: str) -> None:
-        """Keeps the texts of the imported modules in a folder, for the analysis of the
-        texts and for the reasons of parked events."""
+        """Keeps the texts of the imported modules in a folder. They are needed to analyse the
+        texts, and for the reasons of parked events."""
         for module in list(sys.modules.values()):
             name = getattr(module, "__file__", None)
             if name and name.endswith(".py") and os.path.dirname(name) == folder:
@@ -322,9 +322,9 @@ _known_faults: dict[type, bool] = {}
 
 
 def _is_fault(error: BaseException) -> bool:
-    """Whether an error may be caused by the instance and not by the event: a limit was met,
-    or rows of another event cannot be sent. An event with such an error is not rejected.
-    The call fails instead, and the host tries the event alone."""
+    """Whether an error may be caused by the instance and not by the event: a limit was reached, or
+    rows of another event cannot be sent. An event with such an error is not rejected. Instead the
+    call fails, and the host applies the event alone."""
     if error.__context__ is None and error.__cause__ is None:
         # The usual case, kept short because most events may fail.
         kind = type(error)
@@ -518,16 +518,14 @@ def on_timer(function: Callable[[Timer], Any]) -> Callable[[Timer], Any]:
 
 
 def prepare(function: Callable[[Sequence[Event]], Any]) -> Callable[[Sequence[Event]], Any]:
-    """Makes a function the one that gets all events of a batch before the first of them is
-    applied, to :meth:`prefetch <.Table.prefetch>` rows. The function must not change
-    anything."""
+    """Decorates the function that gets all events of a batch before the first of them is applied,
+    to :meth:`prefetch <.Table.prefetch>` rows. The function must not change anything."""
     current().prepare_function = function
     return function
 
 
 def on_setup(function: Callable[[], Any]) -> Callable[[], Any]:
-    """Makes a function the one that is called once the parameters are known. The function
-    may return a dict of arguments of :func:`projection`, which replace those that the
-    decorator was given."""
+    """Decorates the function that is called once the parameters are known. The function may return
+    a dict of arguments of :func:`projection`, which replace the arguments of the decorator."""
     current().setup_function = function
     return function

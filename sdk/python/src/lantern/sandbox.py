@@ -1,10 +1,9 @@
-"""Takes from Python what a projection must not have: files, sockets, processes, clocks and
+"""Removes from Python what a projection must not use: files, sockets, processes, clocks and
 randomness.
 
-A component has none of these: it imports only the contract, and the functions of WASI that
-CPython calls trap. A trap names no line. So each function of Python that would call such a
-function of WASI raises an exception instead, and the reason of the parked event names the
-line.
+A component has none of these: it imports only the contract, and the functions of WASI that CPython
+calls trap. But a trap names no line. So each function of Python that would call such a function of
+WASI raises an exception instead, and the reason of the parked event names the line.
 """
 
 from __future__ import annotations
@@ -117,12 +116,12 @@ class _RefusedEvent(str):
 
 
 def _audit_hook() -> Callable[..., Any]:
-    """The function that stops what C code opens, for instance to show the line of a syntax
-    error.
+    """The audit hook that stops C code from opening files, for instance to show the line of a
+    syntax error.
 
-    Python calls it also for events that are frequent, such as :func:`id` or reading the
-    frame of a traceback. So it is a lookup in a dict, which calls no Python code unless the
-    name of the event is in the dict: the comparison with the name then raises.
+    Python calls the hook also for frequent events, such as :func:`id` or reading the frame of a
+    traceback. So the hook is a lookup in a dict, which calls no Python code unless the name of the
+    event is in the dict. If the name is there, the comparison with the name raises the exception.
     """
     refused = [("open", _NO_FILES)]
     refused += [(f"socket.{name}", _NO_SOCKETS) for name in _AUDITED_SOCKETS]
@@ -285,8 +284,8 @@ class _Finder:
 
 
 _HIDDEN = ("posix", "_socket", "_posixsubprocess", "_datetime", "_random", "select")
-"""Modules with the functions that the replaced ones would call. Scripts cannot
-import them."""
+"""Modules that have the functions which the replaced functions would call. Scripts cannot import
+these modules."""
 
 
 def _seal_imports() -> None:

@@ -20,7 +20,7 @@ from .times import Duration, Timestamp, micros_of
 V = TypeVar("V")
 
 _UNKNOWN: Any = object()
-"""Takes the place of the row before an event, if that row is not known."""
+"""Stands for the previous row of a key, if that row is not known."""
 
 CACHE_ROWS = 32_768
 """How many rows a table keeps in memory unless it says otherwise."""
@@ -55,9 +55,9 @@ def _row_function(table: "Rows[Any]") -> Any:
         table._key,
         table.codec.copy,
     )
-    # For keys of two parts whose second part is text: the key's text and the type of its
-    # first part. The type matters because parts that are equal (60 and Timestamp(60)) may
-    # have different texts.
+    # For keys of two parts whose second part is text: the key's text and the type of its first
+    # part. The type matters because equal parts, such as 60 and Timestamp(60), may have different
+    # texts.
     memo: dict[Any, tuple[type, str]] = {}
     known = memo.get
 
@@ -125,7 +125,7 @@ class Rows(Generic[V]):
         self.touched: dict[str, Any] = {}
         """The rows that the current event may have changed, as they were before it."""
         self.changed: dict[str, int] = {}
-        """The event that has changed each row that was not sent to the host."""
+        """For each changed row that was not sent to the host, the event that has changed it."""
         self.mutable = self._tenant_row if per_tenant else _row_function(self)
         """The row under a key to change; a new one if there is none."""
         self.id = current().add_table(self)
@@ -146,8 +146,8 @@ class Rows(Generic[V]):
                     key, "the tenant is empty; handle events without a tenant separately"
                 )
         if type(key) in NO_KEYS:
-            # Checked here, because each function that an exception leaves takes a tenth of
-            # the time of an event, and most events may fail.
+            # The check is here, and not in a function of its own, because each function that an
+            # exception leaves takes a tenth of the time of an event, and most events may fail.
             raise KeyRefused(f"table `{self.name}`: {no_key(key)}")
         try:
             return key_text(key)
@@ -162,8 +162,8 @@ class Rows(Generic[V]):
         return KeyRefused(f"table `{self.name}`: key {shown!r}: {why}")
 
     def _key_fault(self, key: str) -> str:
-        """Why the text of a key cannot be one; empty if it can. The host would end the call
-        for it, which takes far longer than to park the event."""
+        """The reason why a text cannot be a key; empty if it can. The host would end the call for
+        such a key, which takes far longer than to park the event."""
         if not key:
             return "a key cannot be empty"
         if len(key) > _KEY_BYTES_MAX:
@@ -191,7 +191,8 @@ class Rows(Generic[V]):
     # Reading.
 
     def _load(self, key: str) -> Any:
-        """The row under ``key``, which was checked, from the host; none if there is none."""
+        """The row under ``key`` from the host; None if there is none. The caller has checked the
+        key."""
         host = _host.host()
         data = host.get(self.id, key)
         row = None if data is None else self._decode(key, data)
@@ -214,7 +215,7 @@ class Rows(Generic[V]):
         return row
 
     def _fresh_row(self, key: str) -> Any:
-        """The row under ``key`` to change, which is not in memory or does not exist."""
+        """The row under ``key`` to change. It is not in memory, or does not exist."""
         row = None
         if key not in self.rows:
             fault = self._key_fault(key)

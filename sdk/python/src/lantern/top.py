@@ -1,8 +1,9 @@
 """The N largest values of each group.
 
-One private table has, for each group, a row with its N largest items in order, and two
-rows for each other item: one by its name, to find its value, and one by its value, to find
-the next item when one of the N shrinks or is removed.
+One private table has all groups. For each group, it has one row with the group's N largest items in
+order. Every other item has two rows. The row under the item's name contains its value. The row
+under its value gives the order of the items: if one of the N largest shrinks or is removed, these
+rows show the next largest item.
 """
 
 from __future__ import annotations
@@ -39,8 +40,8 @@ class _Group(NamedTuple):
 
 
 class _TopCodec:
-    """The bytes of the rows, which are the same in the Rust SDK. A row is a group, the
-    value of an item, or (in the order of values) only marks an item's place."""
+    """The bytes of the rows, which are the same in the Rust SDK. A row is a group or the value of
+    an item, or it only marks an item's place in the order of values."""
 
     binary = True
 
@@ -98,9 +99,9 @@ class TopN(Rows[Any]):
     order of bytes ranks first. ``TopN`` is a private table: whenever a change returns true,
     copy the items to a public table for readers.
 
-    All items of a group are kept, so clear groups that come to an end (a day). Each
-    partition of the log has a ranking of its own, and rankings of several partitions cannot
-    be merged. To separate the items of tenants, make the tenant part of the group.
+    All items of a group are kept. So clear a group that is no longer needed, such as a past day.
+    Each partition of the log has a ranking of its own, and rankings of several partitions cannot be
+    merged. To separate the items of tenants, make the tenant part of the group.
     """
 
     def __init__(self, name: str, count: int, /, *, cache: int = CACHE_ROWS) -> None:

@@ -1,9 +1,9 @@
 """Windows over event time.
 
-A window is *updating* or *final*. An updating window's row changes with every event: for
-tumbling and hopping windows this needs only :func:`tumbling` or :func:`hopping` and a key
-that begins with the window. A final window's row is written once, when the watermark has
-passed its end; until then its value is in a private table, and a timer waits for its
+A window is *updating* or *final*. The row of an updating window changes with every event. For
+tumbling and hopping windows this needs only :func:`tumbling` or :func:`hopping` and a key that
+begins with the window. The row of a final window is written once, when the watermark has passed the
+end of the window. Until then the window's value is in a private table, and a timer is set for its
 end. A projection with final windows needs event time (``lateness=…, tick=…``).
 
 =================  =============================  =================================
@@ -15,8 +15,8 @@ sliding            :meth:`Recent.add`,            :meth:`Advanced.settled`
                    :meth:`Advanced.current`
 =================  =============================  =================================
 
-An event that arrives after its window was closed is late. The functions that add an event
-return this, so that the projection can count late events.
+If an event arrives after its window was closed, it is late. The functions that add an event report
+this, so that the projection can count late events.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def _timer_key(table: int, tenant: str, rest: str) -> str:
 
 
 def _timer_owner(table: int, timer: Timer) -> "tuple[str, str] | None":
-    """Tenant and rest of the key of a timer, if it is one of this table's."""
+    """The tenant and the rest of the key of a timer, if this table has set the timer."""
     prefix = f"{OWN_TIMER}{table}/"
     key = timer.key
     return (timer.tenant, key[len(prefix) :]) if key.startswith(prefix) else None
@@ -149,7 +149,7 @@ class Closed(NamedTuple):
 
 
 class OpenWindows(Rows[Any]):
-    """Tumbling or hopping windows that are still open: a private table with the values
+    """Tumbling or hopping windows that are still open. It is a private table with the values
     collected so far, one for each window and key.
 
     A value is of one kind (an integer by default), or has fields::
@@ -175,9 +175,9 @@ class OpenWindows(Rows[Any]):
         self._armed: list[tuple[int, str]] = []
 
     def add(self, event: Event, windows: WindowSet, key: Key, change: Change) -> int:
-        """Adds an event, under ``key``, to each open window of ``windows`` that contains
-        it. ``change`` gets the window's value, and changes it or returns a new one. Returns
-        how many of the event's windows were already closed: 0 unless the event is late."""
+        """Adds an event, under ``key``, to each open window of ``windows`` that contains the event.
+        ``change`` gets the window's value, and changes it or returns a new one. Returns the number
+        of the event's windows that were already closed. It is 0 unless the event is late."""
         tenant, rest = split_tenant(f"table `{self.name}`", key)
         watermark = event.watermark
         late = 0
@@ -195,9 +195,9 @@ class OpenWindows(Rows[Any]):
         return late
 
     def close(self, timer: Timer) -> list[Closed]:
-        """Removes the windows that end with ``timer`` from the table, and returns them in
-        the order of their starts and keys. A timer of a tenant ends the windows of this
-        tenant only. Returns none if the timer is not one of this table's."""
+        """Removes the windows that end with ``timer`` from the table, and returns them in the order
+        of their starts and keys. A timer of a tenant ends only windows of this tenant. Returns no
+        windows if this table did not set the timer."""
         owner = _timer_owner(self.id, timer)
         end = None if owner is None else from_sortable(owner[1])
         if owner is None or end is None:
@@ -246,14 +246,14 @@ class Joined(NamedTuple):
 
 
 class OpenSessions(Rows[Any]):
-    """Sessions that are still open: a private table with the value collected so far for
-    each session.
+    """Sessions that are still open. It is a private table with the value collected so far for each
+    session.
 
-    A session is a series of events of one key with less than a gap between one and the
-    next. It ends a gap after its last event. An event between two sessions may join them
-    into one: ``combine(earlier, later)`` then makes one value of the two. Without
-    ``combine``, numbers are added, and so are the integer and number fields of a value with
-    fields.
+    A session is a series of events of one key. The time between an event and the next is less than
+    the *gap*. A session ends when the gap has passed since its last event. An event between two
+    sessions may join them into one; ``combine(earlier, later)`` then returns the value of the
+    joined session. Without ``combine``, numbers are added, and so are the integer and number fields
+    of a value with fields.
     """
 
     def __init__(
@@ -289,10 +289,10 @@ class OpenSessions(Rows[Any]):
         raise LanternError(f"sessions `{self.name}`: give combine=… to join two values")
 
     def add(self, event: Event, gap: Duration, key: Key, change: Change) -> "Joined | None":
-        """Adds an event to the session of ``key`` to which it belongs, which may be a new
-        one. ``change`` gets the session's value, and changes it or returns a new one.
-        Returns none if the event is late: it is a gap or more behind the watermark, and not
-        within a session that is still open."""
+        """Adds an event to the session of ``key`` to which it belongs, which may be a new one.
+        ``change`` gets the session's value, and changes it or returns a new one. Returns None if
+        the event is late: its time is the gap or more before the watermark, and it is not within an
+        open session."""
         tenant, rest = split_tenant(f"table `{self.name}`", key)
         row_key = _row_key(tenant, rest)
         start = int(event.time)
@@ -331,8 +331,8 @@ class OpenSessions(Rows[Any]):
         )
 
     def close(self, timer: Timer) -> list[Closed]:
-        """Removes the sessions that ``timer`` ends from the table and returns them, oldest
-        first; none if the timer is not one of this table's."""
+        """Removes the sessions that end with ``timer`` from the table and returns them, oldest
+        first. Returns no sessions if this table did not set the timer."""
         owner = _timer_owner(self.id, timer)
         if owner is None:
             return []
@@ -402,8 +402,8 @@ class Advanced(NamedTuple):
         return _slide(self.entries, at, self.size)
 
     def settled(self) -> Iterator[Slide]:
-        """The windows that end with an event and can no longer change, ordered by time;
-        each window is returned once. Events at the same time share one window."""
+        """The windows that end with an event and can no longer change, ordered by time. Each window
+        is returned once. Events at the same time have the same window."""
         for index in range(*self.settled_range):
             time = self.entries[index][0]
             if index + 1 == len(self.entries) or self.entries[index + 1][0] != time:
@@ -411,8 +411,8 @@ class Advanced(NamedTuple):
 
 
 class Recent(Rows[Any]):
-    """The latest values of each key: a sliding window, which ends with each event and not
-    at fixed times.
+    """The latest values of each key, in sliding windows. A sliding window ends with each event, and
+    not at fixed times.
 
     The window of ``size`` that ends at time ``t`` contains the values of events after
     ``t - size``, up to and including ``t``.
@@ -431,10 +431,9 @@ class Recent(Rows[Any]):
         super().__init__(name, "", ValuesCodec(self._value), public=False, cache=cache)
 
     def add(self, event: Event, size: Duration, key: Key, value: Any) -> "Slide | None":
-        """Adds an event's value under ``key``, and returns the window of ``size`` that ends
-        with the key's newest event, which is usually this one. Returns none if the event
-        is so late that no window contains it any more. Use the same ``size`` every
-        time."""
+        """Adds an event's value under ``key``, and returns the window of ``size`` that ends with
+        the key's newest event, which is usually this one. Returns None if the event is so late that
+        no window contains it any more. Use the same ``size`` every time."""
         tenant, rest = split_tenant(f"table `{self.name}`", key)
         row_key = _row_key(tenant, rest)
         try:
@@ -457,8 +456,8 @@ class Recent(Rows[Any]):
         row.size = micros
         row.entries.insert(place, (time, value))
         if time < event.watermark:
-            # All windows up to the watermark were returned. The new value is before the
-            # values of later windows, so it counts as one whose window was returned.
+            # All windows up to the watermark were returned before. The window of the new value ends
+            # before the watermark too, so it counts as returned.
             row.settled += 1
         due = row.due()
         if due < row.armed:
@@ -467,8 +466,8 @@ class Recent(Rows[Any]):
         return _slide(row.entries, row.entries[-1][0], row.size)
 
     def advance(self, timer: Timer) -> "Advanced | None":
-        """Advances the window of the key to which ``timer`` belongs to the watermark.
-        Returns none if the timer is not one of this table's."""
+        """Moves the window of the key to which ``timer`` belongs to the watermark. Returns None if
+        this table did not set the timer."""
         owner = _timer_owner(self.id, timer)
         if owner is None:
             return None

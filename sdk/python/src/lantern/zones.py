@@ -1,8 +1,8 @@
 """Hours, days, weeks, months and years of a time zone.
 
-A day in Berlin begins at midnight in Berlin, and has 23 or 25 hours when the clocks
-change. The rules are those of the IANA database since 1970; they are inside of the
-package, in the same table as in the Rust SDK.
+A day in Berlin begins at midnight in Berlin, and has 23 or 25 hours when the clocks change. The
+rules are those of the IANA database since 1970. The package contains them in the same table as the
+Rust SDK.
 """
 
 from __future__ import annotations

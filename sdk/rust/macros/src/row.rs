@@ -106,9 +106,9 @@ pub(crate) fn derive(input: &DeriveInput) -> syn::Result<TokenStream> {
     })
 }
 
-/// Generates the code that quickly reads a row whose text is exactly what `encode` writes. `read`
-/// removes the fields one by one from the beginning of the text. Only `end` may be left then. serde
-/// reads every other row.
+/// Generates the code that quickly reads a row whose text is exactly what `encode` writes. The code
+/// calls `read` to remove the fields one by one from the beginning of the text, and only `end` may
+/// be left then. If the text differs, serde reads the row.
 fn decode(fields: &[(&Ident, &Field)], read: &[TokenStream], end: &str) -> TokenStream {
     let idents: Vec<_> = fields.iter().map(|(ident, _)| ident).collect();
     let types: Vec<_> = fields.iter().map(|(_, field)| &field.ty).collect();

@@ -37,9 +37,9 @@ pub(crate) struct Trigger {
 pub(crate) struct TimerState {
     /// The time for which the timer was set.
     pub(crate) at: i64,
-    /// The time at which the timer fires. It is after the watermark of the call that set
-    /// the timer, so a timer never fires in that call, and the time does not depend on
-    /// where the batch ends.
+    /// The time at which the timer fires. It is after the watermark of the call that set the timer.
+    /// So a timer never fires in the call that sets it, and its time does not depend on where the
+    /// batch ends.
     pub(crate) due: i64,
     /// The offset of the event that set the timer.
     pub(crate) offset: u64,

@@ -9,8 +9,8 @@ use serde::de;
 /// levels, but counts from 0 again in a value that the reader passes to it.
 const DEPTH_MAX: u32 = 48;
 
-/// The error that the reader has given up. It has no message, because the caller then calls
-/// `serde_json`, which returns an error with one.
+/// The error that the reader has given up. It has no message: the caller then calls `serde_json`,
+/// whose error has a message.
 #[derive(Debug)]
 pub(super) struct FallBack;
 
@@ -67,8 +67,8 @@ pub(super) struct Reader<'de> {
     pub(super) at: usize,
     depth: u32,
     /// Whether the reader has found a text that it does not support. The flag is needed because a
-    /// type may ignore the error of a field, for instance by using a default value. The result
-    /// would then differ from that of `serde_json`.
+    /// type may ignore the error of a field, for instance by using a default value. Without the
+    /// flag, the result would then differ from the result of `serde_json`.
     failed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Folds events as the host does, as far as a projection can notice it.
+//! Folds events like the host. A projection cannot notice a difference.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -309,8 +309,8 @@ impl<P: Projection> Harness<P> {
         }
     }
 
-    /// Moves the watermark and fires the timers that are due. Timers that these timers set wait for
-    /// the next tick.
+    /// Moves the watermark and fires the timers that are due. If these timers set further timers,
+    /// the further timers wait for the next tick.
     fn move_on(&mut self, watermark: Timestamp) {
         self.watermark = watermark;
         let mut due = self

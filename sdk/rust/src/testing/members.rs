@@ -1,4 +1,5 @@
-//! Decodes declared members of events' data as the host does. A test compares the two.
+//! Decodes declared members of events' data as the host does. A test compares this decoder with the
+//! host's decoder.
 
 use std::borrow::Cow;
 use std::fmt;

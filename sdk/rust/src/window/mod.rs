@@ -18,8 +18,8 @@
 //! ```
 //!
 //! The row of a final window is written once, when the watermark has passed the end of the window.
-//! Until then the values of the window are in a private table, and a timer is set for the end. An
-//! event of the window that arrives later is late. Final windows need
+//! Until then a private table has the values of the window, and a timer is set for the end. If an
+//! event of the window arrives later, it is late. Final windows need
 //! [`event_time`](crate::Manifest::event_time) in the manifest.
 //!
 //! | windows | updating | final |
@@ -32,8 +32,8 @@
 //! separate field, and can be written to `per_tenant` tables of that tenant. The
 //! windows' own private table is never `per_tenant`.
 //!
-//! An event that arrives after its window was closed is *late*. It is not dropped without notice.
-//! The functions of windows report it, so that the projection can count it or write it to a row.
+//! If an event arrives after its window was closed, it is *late*. It is not dropped silently: the
+//! functions of windows report it, so that the projection can count it or write it to a row.
 
 mod open;
 mod sessions;
@@ -134,8 +134,8 @@ fn from_sortable(text: &str) -> Option<Timestamp> {
     Some(Timestamp::from_micros((bits ^ (1 << 63)) as i64))
 }
 
-/// What a window belongs to: the tenant, if there is one, and the rest of the key under which
-/// events are added.
+/// The owner of a window: the tenant, if there is one, and the rest of the key under which events
+/// are added.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Owner {
     tenant: String,

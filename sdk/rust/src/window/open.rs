@@ -9,8 +9,8 @@ use crate::table::{Scan, Table, TableField};
 use crate::table_spec::TableSpec;
 use crate::time::Timestamp;
 
-/// The maximum number of ends of windows for which the table remembers that a timer is set. For
-/// other ends the timer is set again, which changes nothing.
+/// The maximum number of window ends for which the table remembers that a timer is set. For other
+/// ends the timer is set again, which changes nothing.
 const ARMED_MAX: usize = 16;
 
 /// Tumbling or hopping windows that are still open. This is a private table with the values
@@ -80,9 +80,9 @@ impl<A: Stored> TableField for OpenWindows<A> {
 }
 
 impl<A: Stored + Default> OpenWindows<A> {
-    /// Adds an event under `key` to each open window of `windows` that contains it, by calling
-    /// `change` with the window's value. Returns how many of the windows that contain the event
-    /// were already closed, which is 0 unless the event is late.
+    /// Adds an event under `key` to each open window of `windows` that contains the event, by
+    /// calling `change` with the window's value. Returns the number of windows of the event that
+    /// were already closed. It is 0 unless the event is late.
     ///
     /// # Errors
     /// Returns [`Error::NoEventTime`] if the manifest has no event time, and the errors of
@@ -116,8 +116,8 @@ impl<A: Stored + Default> OpenWindows<A> {
     }
 
     /// Removes the windows that end when `timer` fires from the table, and returns them in the
-    /// order of their starts and keys. If there are tenants, they are the windows of the timer's
-    /// tenant. Returns no windows if this table did not set the timer.
+    /// order of their starts and keys. If the timer belongs to a tenant, they are the windows of
+    /// this tenant. Returns no windows if this table did not set the timer.
     ///
     /// # Errors
     /// Returns the errors of [`Table::scan`].

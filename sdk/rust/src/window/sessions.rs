@@ -15,7 +15,7 @@ use crate::table::{Table, TableField};
 use crate::table_spec::TableSpec;
 use crate::time::Timestamp;
 
-/// A value that can be combined with another one, when two sessions are joined into one.
+/// A value that can be combined with another one when two sessions are joined.
 pub trait Combine {
     /// Adds the value of a later session to this value.
     fn combine(&mut self, later: Self);
@@ -167,10 +167,9 @@ impl<A: Stored + Default + Combine> OpenSessions<A> {
     /// its session is already closed.
     ///
     /// The gap is the time without events after which a session ends. An event is late if its time
-    /// is the gap or more before the watermark, unless it is within a session that is still open.
-    /// In an open session, such an event does not move the start of the session back to its own
-    /// time. A session with this start may already be closed, and two sessions of a key must not
-    /// have the same start.
+    /// is the gap or more before the watermark, unless the event is within an open session. Such an
+    /// event does not move the start of the open session back to its own time, because a session
+    /// with this start may already be closed. Two sessions of a key must not have the same start.
     ///
     /// # Errors
     /// Returns [`Error::NoEventTime`] if the manifest has no event time, and the errors of

@@ -14,12 +14,13 @@ use crate::table::{Table, TableField};
 use crate::table_spec::TableSpec;
 use crate::time::{Timestamp, micros_of};
 
-/// The maximum number of values that a [`Recent`] keeps for one key. If a key has this number, a
-/// further event is refused and therefore parked. If more values are needed, use hopping windows.
+/// The maximum number of values that a [`Recent`] keeps for one key. If a key has this number of
+/// values, a further event is refused and therefore parked. If you need more values, use hopping
+/// windows.
 pub const RECENT_EVENTS_MAX: usize = 16_384;
 
-/// Sliding windows: the latest values of each key. A sliding window ends with each event and not at
-/// fixed times.
+/// Sliding windows: the latest values of each key. A sliding window ends with each event, and not
+/// at fixed times.
 ///
 /// The window of size `size` that ends at time `t` contains the values of events after
 /// `t - size`, up to and including `t`.
@@ -208,8 +209,8 @@ impl<V: Stored> TableField for Recent<V> {
 impl<V: Stored + Clone> Recent<V> {
     /// Adds the value of an event under `key`. Returns the window of the size `size` that ends with
     /// the newest event of the key, which is usually this event. Returns `None` if the event is so
-    /// late that no window contains it any more. Use the same `size` every time, because the last
-    /// `size` is used for all values of a key.
+    /// late that no window contains it any more. Use the same `size` every time, because the `size`
+    /// of the last call applies to all values of a key.
     ///
     /// # Errors
     /// Returns [`Error::NoEventTime`] if the manifest has no event time, [`Error::Plugin`] if the

@@ -1,9 +1,9 @@
 //! Computes days, hours, weeks and months of a time zone.
 //!
-//! In the reports of a shop in Berlin, a day begins at midnight in Berlin. A day on which the
-//! clocks change has 23 or 25 hours. A [`TimeZone`] knows when the clocks of a zone change, from
-//! the IANA time zone database. The SDK contains the changes of all zones in a compact table, so a
-//! plugin needs no files and no other crate.
+//! A day in Berlin begins at midnight in Berlin, and has 23 or 25 hours when the clocks change. A
+//! [`TimeZone`] knows when the clocks of a zone change, from the IANA time zone database. The SDK
+//! contains the changes of all zones in a compact table, so a plugin needs no files and no other
+//! crate.
 //!
 //! ```
 //! # use lantern_sdk::prelude::*;
@@ -19,9 +19,9 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Measured in a small plugin of 263 KB: [`TimeZone::named`] adds 59 KB, because it
-//! includes the table of all zones, and [`time_zone!`](crate::time_zone) adds 8 KB,
-//! because it includes only one zone.
+//! Sizes, measured in a plugin of 263 KB: [`TimeZone::named`] adds 59 KB, because it includes the
+//! table of all zones. [`time_zone!`](crate::time_zone) adds 8 KB, because it includes only one
+//! zone.
 
 mod calendar;
 mod names;

@@ -203,9 +203,9 @@ fn hopping(log: &[Told]) -> (Sums, u64) {
 /// A session: its start, its end, its sum, and whether it is closed.
 type Session = (i64, i64, u64, bool);
 
-/// Calculates sessions by their definition. Sessions that overlap are joined into one, and a
-/// session that the watermark has passed is closed permanently. If the session of an event alone
-/// would already be closed, the event is used only if it is within an open session.
+/// Calculates sessions by their definition. Sessions that overlap are joined into one. If the
+/// watermark has passed a session, the session stays closed. If the event alone would form a
+/// session that is already closed, the event counts only if it is within an open session.
 fn sessions(log: &[Told]) -> (Sums, u64) {
     let mut late = 0;
     let mut all: BTreeMap<(&str, &str), Vec<Session>> = BTreeMap::new();

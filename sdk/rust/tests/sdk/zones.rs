@@ -169,8 +169,8 @@ fn table_of_the_database() -> Vec<u8> {
     head
 }
 
-/// Checks that `zones.bin` matches the database. `LANTERN_WRITE_ZONES=1 cargo test -p lantern-sdk
-/// the_table_is` writes the file. Run this for a new version of the database.
+/// Checks that `zones.bin` matches the database. For a new version of the database, run
+/// `LANTERN_WRITE_ZONES=1 cargo test -p lantern-sdk the_table_is`, which writes the file.
 #[test]
 fn the_table_is_that_of_the_database() {
     let table = table_of_the_database();
