@@ -32,7 +32,8 @@ const APPEND_EVENTS: u64 = 10_000;
 pub(crate) enum Fold {
     /// The fold begins with a new, empty state.
     Empty,
-    /// The fold begins with the state that an earlier fold left, and rebuilds its tables in place.
+    /// The fold begins with the state of an earlier fold, and rebuilds the tables of this state in
+    /// place.
     Again,
 }
 

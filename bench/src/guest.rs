@@ -20,8 +20,8 @@ use crate::report::median;
 
 /// The batch size of the engine while it catches up.
 const BATCH_EVENTS: u64 = 16_384;
-/// The number of shop events in the sequence of which this benchmark uses the first ones.
-/// It is the same as in W1, because it determines how many events share a row.
+/// The number of shop events in the generated sequence. This benchmark uses only the first ones.
+/// The number is the same as in W1, because it determines how many events share a row.
 const SHOP_EVENTS: u64 = 5_000_000;
 /// The fuel that each call gets. It is far more than any call needs.
 const FUEL: u64 = 1 << 50;
@@ -35,8 +35,8 @@ pub(crate) struct Options {
     /// How often each guest is measured, in turn.
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// The guests, which subscribe to all of the shop's types; all must give the same
-    /// rows as the first. An interpreter is followed by `=` and its source:
+    /// The guests. All of them subscribe to all of the shop's types, and must give the same rows as
+    /// the first one. For an interpreter, append `=` and its source:
     /// `declare.wasm=bench/w1/declaration.yaml`.
     #[arg(default_value = "target/wasm32-unknown-unknown/guest/w1.wasm")]
     plugins: Vec<String>,

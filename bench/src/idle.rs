@@ -31,12 +31,12 @@ pub(crate) struct Options {
     /// The number of events that each has folded before.
     #[arg(long, default_value_t = 1_000)]
     events: u64,
-    /// The number of WebSocket clients; 0 skips them. Reduced to what the limit of open
-    /// files allows.
+    /// The number of WebSocket clients; 0 skips them. If the limit of open files does not allow
+    /// this number, it is reduced.
     #[arg(long, default_value_t = 10_000)]
     clients: usize,
-    /// How long to wait before measuring, in seconds: files of shards are closed after
-    /// a while.
+    /// How long to wait before measuring, in seconds. The wait is needed because the server closes
+    /// files of idle shards after a while.
     #[arg(long, default_value_t = 75)]
     rest: u64,
     /// How long to count CPU time, in seconds.

@@ -1,8 +1,8 @@
 //! Measures ingest over HTTP: acknowledged events per second, and the time to
 //! acknowledge, for each form of sending and number of clients.
 //!
-//! Each client sends its next request as soon as the last one is acknowledged, so the
-//! times are measured under the highest load that this number of clients can cause.
+//! Each client sends its next request as soon as the previous one is acknowledged. So the times are
+//! measured under the highest load that this number of clients can cause.
 
 use std::time::{Duration, Instant};
 

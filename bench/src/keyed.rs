@@ -1,9 +1,8 @@
 //! Generates events of type `key.hit`, each with a key, for the guest `keyed`, and logs of
 //! such events.
 //!
-//! Event `i` is a pure function of the options and `i`. The first events have each key
-//! once, in no particular order, so that the table has all its rows before the measured
-//! events.
+//! Event `i` is a pure function of the options and `i`. The first events have each key once, in no
+//! particular order. So the table has all its rows before the measured events.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

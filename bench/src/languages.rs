@@ -22,8 +22,8 @@ const PROJECTION: &str = "w1";
 const TABLE: &str = "product";
 /// The number of events in the log when the time to the first row is measured.
 const FEW_EVENTS: u64 = 1_000;
-/// The number of shop events in the sequence of which this benchmark uses the first ones.
-/// It is the same as in W1, because it determines how many events share a row.
+/// The number of shop events in the generated sequence. This benchmark uses only the first ones.
+/// The number is the same as in W1, because it determines how many events share a row.
 const SHOP_EVENTS: u64 = 5_000_000;
 /// The maximum time that an upload may take.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -40,8 +40,8 @@ pub(crate) struct Options {
     /// The folder with `python.wasm`, `javascript.wasm` and `declare.wasm`.
     #[arg(long, default_value = "target/interpreters")]
     interpreters: PathBuf,
-    /// What is uploaded: W1 as a component, a script or a declaration; may be repeated. CPU
-    /// time is compared with the first.
+    /// The files that are uploaded: W1 as a component, a script or a declaration; may be repeated.
+    /// CPU time is compared with the CPU time of the first one.
     #[arg(long = "upload", default_values = [
         "target/wasm32-unknown-unknown/guest/w1.wasm",
         "bench/w1/declaration.yaml",

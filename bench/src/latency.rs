@@ -1,10 +1,9 @@
 //! Measures the time from an event's acknowledgement until a WebSocket client has its change, at a
 //! fixed rate.
 //!
-//! The schedule is fixed beforehand and does not wait for the server. If an event becomes
-//! due while a request is in progress, it is sent with the next request, and its time,
-//! measured from the schedule, includes this wait. So a stall of the server counts for its
-//! whole duration.
+//! The schedule is fixed beforehand and does not wait for the server. If an event becomes due while
+//! a request is in progress, it is sent with the next request. Its time is measured from the
+//! schedule, so it includes this wait, and a stall of the server counts for its whole duration.
 //!
 //! Events are distributed over lanes. Each lane has a connection and a product of its own,
 //! and its events are acknowledged in order. The guest counts orders by product, so a row

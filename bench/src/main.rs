@@ -50,8 +50,8 @@ enum What {
     /// Fold the same from a topic with four partitions of a real Kafka broker, compared
     /// with a plain fold with librdkafka.
     W1Kafka(w1_kafka::KafkaOptions),
-    /// Fold hourly final windows per group and sessions per key, over 90 days of event
-    /// time, compared with a plain Rust computation of the same and with W1.
+    /// Fold hourly final windows per group and sessions per key, over 90 days of event time.
+    /// Compared with W1, and with a plain Rust computation of the same results.
     W2(w2::W2Options),
     /// Measure fuel and time per event in a guest alone, of one guest or of several in
     /// turn.

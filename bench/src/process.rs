@@ -12,7 +12,8 @@ const KIB: f64 = 1024.0;
 pub(crate) struct Usage {
     /// The user and system time of all threads of the process, including threads that have ended.
     pub(crate) cpu_s: f64,
-    /// The same time for child processes that have ended and that the process has waited for.
+    /// The user and system time of child processes that have ended and for which the process has
+    /// waited.
     pub(crate) children_cpu_s: f64,
     pub(crate) rss_kib: f64,
     pub(crate) peak_rss_kib: f64,
@@ -63,8 +64,8 @@ impl Usage {
     }
 }
 
-/// Returns the bytes that this process has written to disk so far. If a page is changed several
-/// times, it counts each time that it becomes dirty, even if the kernel writes it only once.
+/// Returns the bytes that this process has written to disk so far. A page counts each time that it
+/// becomes dirty, even if the kernel writes it only once.
 pub(crate) fn written_bytes() -> Result<u64> {
     let io = std::fs::read_to_string("/proc/self/io")?;
     let line = io.lines().find_map(|line| line.strip_prefix("write_bytes:"));

@@ -34,9 +34,8 @@ impl Common {
     }
 }
 
-/// Unless `LANTERN_BIN` names a server binary, runs this program again with `LANTERN_BIN`
-/// set to the server binary in this program's folder. So programs that were built together
-/// are measured together.
+/// Runs this program again with `LANTERN_BIN` set to the server binary in this program's folder,
+/// unless `LANTERN_BIN` is already set. So programs that were built together are measured together.
 pub(crate) fn again_with_binary() -> Result<Option<ExitCode>> {
     if std::env::var_os(BINARY).is_some() {
         return Ok(None);
@@ -72,8 +71,8 @@ pub(crate) async fn push(
     Ok(())
 }
 
-/// Returns `wasm` with an additional custom section that has no meaning. So the bytes differ from
-/// those of `wasm`, and the result counts as another plugin.
+/// Returns `wasm` with an additional custom section that has no meaning. The bytes then differ from
+/// those of `wasm`, so the result counts as another plugin.
 pub(crate) fn marked(wasm: &[u8], mark: u32) -> Vec<u8> {
     let name = b"bench";
     let mut marked = wasm.to_vec();

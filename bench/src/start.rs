@@ -1,5 +1,5 @@
-//! Measures how long a server takes to start, with one plugin and with many, with and
-//! without compiled code; and the time from an upload to its first row.
+//! Measures how long a server takes to start, with one plugin and with many, and with and without
+//! compiled code. It also measures the time from an upload to its first row.
 
 use std::time::{Duration, Instant};
 

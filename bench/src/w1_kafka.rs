@@ -1,6 +1,6 @@
 //! Runs W1 over a topic with four partitions of a real broker, and compares it with a plain fold of
 //! the same records (librdkafka, `serde_json`, hash maps, no state on disk). The broker is a
-//! process of its own, so its CPU time does not count.
+//! separate process, and its CPU time is not counted.
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -116,8 +116,8 @@ impl Drop for Browser {
     }
 }
 
-/// Returns whether the page cannot be tested, because Node.js, which builds it, or Chromium, which
-/// shows it, is missing.
+/// Returns whether the page cannot be tested. It cannot if Node.js, which builds the page, or
+/// Chromium, which shows it, is missing.
 pub(crate) fn no_page() -> bool {
     let missing =
         ["chromedriver", "chromium", "node", "npm"].into_iter().find(|name| without(name));
@@ -152,8 +152,8 @@ async fn the_page_shows_rows_as_they_change_and_hostile_text_as_text() {
     browser.shows("forty-two").await;
     let images = "return document.querySelectorAll('main img').length";
     assert_eq!(browser.run(images).await, 0);
-    // The page warns of a projection that is up to date and has parked events, and of
-    // a projection with a new version that was not activated.
+    // The page warns of two problems: a projection that is up to date has parked events, and a new
+    // version of another projection was not activated.
     let broken = r#"{"by_subject":true}"#;
     server.project("strict", &guest("rogue"), broken).await.unwrap();
     server.events(line(3, "probe.sent", "third", r#"{"do":"fail"}"#)).await.unwrap();

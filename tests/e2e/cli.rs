@@ -20,8 +20,9 @@ fn json(arguments: &[&str]) -> Value {
 }
 
 fn cargo(dir: &Path, arguments: &[&str]) {
-    // The template's build gets the lock file of the workspace, so that it needs the same
-    // versions of packages and downloads nothing. It shares nothing else with the workspace.
+    // The template's build gets the lock file of the workspace. So it needs the same versions of
+    // packages as the workspace, and downloads nothing. The template uses no other file of the
+    // workspace.
     std::fs::copy(root().join("Cargo.lock"), dir.join("Cargo.lock")).unwrap();
     let output = Command::new("cargo")
         .args(arguments)
@@ -218,8 +219,8 @@ fn test_finds_a_plugin_that_is_honest_for_ten_thousand_events_and_then_not() {
     let checked = run(&[&words[..], &late].concat()).unwrap();
     let text = String::from_utf8_lossy(&checked.stderr);
     assert!(!checked.status.success() && text.contains("LAN-0208"), "{text}");
-    // The first events alone do not reveal that the plugin cheats. An honest plugin passes the same
-    // test.
+    // The first events alone do not show that the plugin is not deterministic. A deterministic
+    // plugin passes the same test.
     let first = test(&[&late[..], &["--check-events", "5000"]].concat());
     assert!(first.status.success(), "{}", String::from_utf8_lossy(&first.stderr));
     let honest = test(&["--json"]);

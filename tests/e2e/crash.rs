@@ -99,7 +99,7 @@ fn identities(log: &[Value]) -> BTreeSet<String> {
 
 /// Returns the probe `number`, an event that makes the guest `rogue` emit an event. Of every 200
 /// probes, the first 100 have event times within 2 s, and the other 100 within the next 20 s. So
-/// the rate of events drops.
+/// the rate of events drops after the first 100.
 fn probe(number: u64) -> String {
     let (round, within) = (number / 200, number % 200);
     let ms = round * 22_000 + within.min(100) * 20 + within.saturating_sub(100) * 200;

@@ -10,8 +10,9 @@ use crate::{finish, line};
 /// The maximum ratio of the fuel of a failing event to that of a good event.
 const TIMES_MAX: f64 = 3.0;
 
-/// The same ratio for a script that changes one row for each event. A good event takes so little
-/// fuel there that the goal of 3 is missed. Most of the rest is the interpreters' own work.
+/// The same ratio for a script that changes only one row for each event. A good event of such a
+/// script takes so little fuel that the goal of 3 is missed. Nearly all additional fuel of a
+/// failing event is the interpreters' own work.
 const TIMES_MAX_ONE_ROW: f64 = 3.5;
 
 const EVENTS: usize = 1_000;
@@ -92,8 +93,8 @@ export default projection({
 });
 "#;
 
-/// A script that changes one row for each event: a good event takes little, so the share of what
-/// the SDK does for a failing one is larger.
+/// A script that changes one row for each event. Its good events take little fuel, so the work of
+/// the SDK for a failing event is a larger share.
 const PYTHON_ONE_ROW: &str = r#"
 from lantern import Table, integer, minute, projection
 
@@ -156,9 +157,8 @@ type Way = (&'static str, &'static str, &'static str);
 
 const GOOD: &str = r#"{"product":"p7","cents":5}"#;
 
-/// Folds events with a script. Each twentieth event is a good one, because a projection is
-/// halted if very many events in a row fail. Returns the fuel, and the reason of the first
-/// failing event.
+/// Folds events with a script. Every twentieth event is good, because a projection is halted if
+/// very many events in a row fail. Returns the fuel, and the reason of the first failing event.
 fn fold(script: &str, (kind, data, _): Way, folder: &TempDir) -> (f64, usize, String) {
     let lines: String = (0..EVENTS)
         .map(|n| match n % 20 {

@@ -43,9 +43,9 @@ async fn proxy(target: String, cuts: Arc<AtomicU64>) -> String {
     address.to_string()
 }
 
-/// Reads changes until the row with the key `last` arrives, and checks that each change begins
-/// at the commit at which the previous one ended. The argument `last` is the epoch and the
-/// commit at which the first change begins. Returns the numbers of snapshots and deltas.
+/// Reads changes until the row with the key `last` arrives, and checks that each change begins at
+/// the commit at which the previous change ended. The argument `last` is the epoch and the commit
+/// at which the first change begins. Returns the numbers of snapshots and deltas.
 async fn watch_until_last(mut changes: Changes, mut last: (String, u64)) -> (u64, u64) {
     let (mut snapshots, mut deltas, mut done) = (0_u64, 0_u64, false);
     while !done {

@@ -142,8 +142,8 @@ async fn queries_equal_sqlite(server: &Server, expected: &Value) {
     named_query_equals(server, &lines);
 }
 
-/// Stores a query on the command line, and compares what it returns, as CSV and as a file of
-/// Parquet, with `lines` of CSV.
+/// Stores a query on the command line, and compares its result, as CSV and as a Parquet file, with
+/// `lines` of CSV.
 fn named_query_equals(server: &Server, lines: &[String]) {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();

@@ -14,8 +14,8 @@ async fn rogue(parameters: &str) -> Server {
     server
 }
 
-/// Returns 200 probes of 5 subjects. Probe 120 makes the guest misbehave in the way that `what`
-/// names.
+/// Returns 200 probes of 5 subjects. Probe 120 contains `what`, which names the misbehaviour that
+/// the guest shows at this probe.
 fn probes(what: &str) -> String {
     let data = |n| if n == 120 { format!("{{\"do\":\"{what}\"}}") } else { "{}".into() };
     (0..200).map(|n| line(n, "probe.sent", &format!("s{}", n % 5), &data(n))).collect()
@@ -87,8 +87,8 @@ async fn parked_events_are_retried_in_order_and_dropped_by_request_only() {
     let server = rogue(r#"{"by_subject":true}"#).await;
     server.events(probes("fail")).await.unwrap();
     server.caught_up("rogue").await.unwrap();
-    // Event 120 of the subject `s0` fails, and the later events of `s0` wait. So 16 of its 40
-    // events are parked.
+    // Event 120 of the subject `s0` fails, and the later events of `s0` wait. So 16 of the
+    // subject's 40 events are parked.
     let parked = server.get("/v1/projections/rogue/parked?limit=100").await.unwrap();
     assert_eq!(parked["total"], 16);
     let kinds: Vec<_> =
@@ -119,8 +119,8 @@ async fn a_retry_puts_the_event_into_the_tables_once_it_can_be_applied() {
         let body = br#"{"all":true}"#.to_vec();
         server.request(reqwest::Method::POST, path, "application/json", body).await.unwrap().1
     };
-    // A retry before the limit is raised fails: the event stays parked, and its number of
-    // attempts rises.
+    // A retry before the limit is raised fails: the event stays parked, and its number of attempts
+    // increases.
     assert_eq!(retry().await["failed"], 1);
     let parked = server.get("/v1/projections/rogue/parked").await.unwrap();
     assert_eq!((&parked["total"], &parked["parked"][0]["attempts"]), (&1.into(), &2.into()));

@@ -1,5 +1,5 @@
-//! Tests the way from an empty folder to a live table in each language, with the real tools of the
-//! language: create, build, test, push and read.
+//! Tests, in each language, the path from an empty folder to a live table, with the real tools of
+//! the language: create, build, test, push and read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -198,8 +198,8 @@ async fn a_plugin_in_zig_without_an_sdk_is_built_and_counts_every_event() {
     assert!(refused["detail"].as_str().unwrap().contains("takes no parameters"), "{refused}");
 }
 
-/// `tests/llms` has ten tasks with independently computed tables, and a projection for each
-/// task. The authors of these projections had no other document than `docs/llms.txt`.
+/// `tests/llms` has ten tasks with independently computed tables, and a projection for each task.
+/// The authors of these projections had read only `docs/llms.txt`.
 #[test]
 fn projections_written_from_the_reference_in_one_file_give_the_expected_tables() {
     if without("python3") || without("npm") {

@@ -195,7 +195,7 @@ async fn a_server_started_on_a_full_disk_is_not_ready_until_there_is_room() {
 }
 
 /// Without the cache of compiled code, a server compiles the interpreters in the background at its
-/// start, which takes longer than anybody waits for a server to stop.
+/// start. This takes longer than a user waits for a server to stop.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_compiles_interpreters_stops_before_they_are_compiled() {
     let home = tempfile::tempdir().unwrap();

@@ -190,8 +190,8 @@ fn answering(status: &'static str) -> (String, Receiver<()>) {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             let mut request = [0; 4_096];
-            // The content of the request does not matter here, and neither does a client that has
-            // gone.
+            // The content of the request does not matter here. If the client has closed the
+            // connection, this does not matter either.
             let _ = stream.read(&mut request);
             let answer =
                 format!("HTTP/1.1 {status}\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{{}}");

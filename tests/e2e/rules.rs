@@ -1,10 +1,10 @@
-//! Tests projections that break the rules, in each language with an interpreter. Each breach leads
-//! to a parked event or to a refused upload, or the projection reads a constant instead of what it
-//! wanted to read. The message names file and line if the language can. The honest projection on
-//! the same server is not affected.
+//! Tests projections that break the rules, in each language with an interpreter. Each violation has
+//! one of three effects: the event is parked, the upload is refused, or the projection reads a
+//! constant instead of the real value. If the language knows the place, the message names file and
+//! line. The honest projection on the same server is not affected.
 //!
-//! `hostile.rs` does the same for Rust, `sdk/conformance/rules.py` for C. The latencies of the
-//! other projections are part of the claim `hostile-plugins`.
+//! `hostile.rs` contains the same tests for Rust, and `sdk/conformance/rules.py` for C. The claim
+//! `hostile-plugins` includes the latencies of the other projections.
 
 use std::fs::read_to_string;
 
@@ -39,9 +39,8 @@ async fn upload(server: &Server, name: &str, media: &str, source: &str) -> (u16,
     answer
 }
 
-/// Sends events to the projections `rules` and `victim`, and waits until both have folded
-/// them. Then checks that the victim has counted `sent` events, the number of all events that
-/// it was sent.
+/// Sends events to the projections `rules` and `victim`, and waits until both have folded them.
+/// Then checks that the victim has counted all events that were sent to it, `sent` in total.
 async fn fold(server: &Server, kinds: &[&str], sent: &mut u64) {
     let lines: String = kinds
         .iter()
@@ -58,9 +57,9 @@ async fn fold(server: &Server, kinds: &[&str], sent: &mut u64) {
     assert_eq!(rows[0].1["events"], *sent, "{kinds:?}");
 }
 
-/// Folds each breach among good events. Exactly the breaches are parked, with their reasons,
-/// and leave no row. An event of `constants` reads the surroundings: each read must give the
-/// same value every time.
+/// Folds events that break the rules among good events. Exactly the events that break a rule are
+/// parked, with their reasons, and leave no row. An event of `constants` reads the environment:
+/// each read must give the same value every time.
 async fn check(name: &str, media: &str, breaches: &[Breach], constants: &[&str]) {
     let server = server().await;
     let source = read_to_string(root().join("sdk/conformance/rules").join(name)).unwrap();

@@ -1,5 +1,5 @@
-//! Tests scripts and declarations: sources that an interpreter runs. The interpreter here is the
-//! guest `toy`, which takes the place of each real interpreter.
+//! Tests scripts and declarations, which are sources that an interpreter runs. Here the guest `toy`
+//! takes the place of every real interpreter.
 
 use std::path::Path;
 use std::process::Command;
@@ -83,8 +83,8 @@ async fn a_source_of_each_kind_is_folded_and_is_the_same_after_a_restart() {
     }
     assert!(before[0].contains("\"events\":"), "{}", before[0]);
     assert!(before.iter().all(|rows| *rows == before[0]));
-    // The folder of the interpreters is now missing, but the server has stored them with the
-    // versions.
+    // The folder of the interpreters is now missing. But the server has stored the interpreters
+    // with the versions.
     folder.close().unwrap();
     server.kill().unwrap();
     server.restart().unwrap();

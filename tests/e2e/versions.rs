@@ -10,8 +10,8 @@ async fn post(server: &Server, path: &str) -> u16 {
     server.request(Method::POST, &path, "application/json", Vec::new()).await.unwrap().0
 }
 
-/// Two sets of parameters, which make two versions of the guest `rogue`. With either, the
-/// guest behaves well, and both versions give the same counts.
+/// Two sets of parameters, which make two versions of the guest `rogue`. With both, the guest
+/// behaves well and gives the same counts.
 const ONE: &str = r#"{"fixed":true}"#;
 const TWO: &str = r#"{"fixed":true,"by_subject":true}"#;
 

@@ -99,8 +99,8 @@ pub fn create_topic(broker: &Broker, name: &str, partitions: u32, settings: &[&s
 fn create(address: &str, name: &str, partitions: u32, settings: Vec<String>) -> Result<()> {
     let admin: AdminClient<DefaultClientContext> = client(address).create()?;
     let mut topic = NewTopic::new(name, i32::try_from(partitions)?, TopicReplication::Fixed(1));
-    // The topic gets the settings of topics that Lantern creates, unless a test sets something
-    // else.
+    // Unless a test sets something else, the topic gets the same settings as topics that Lantern
+    // creates.
     if !settings.iter().any(|setting| setting.starts_with("message.timestamp.type=")) {
         topic = topic.set("message.timestamp.type", "LogAppendTime");
     }

@@ -52,7 +52,8 @@ pub fn lantern_with_interpreters() -> Command {
     with_interpreters(&lantern())
 }
 
-/// Prepares a call of a program that starts `lantern` with the interpreters and the shared cache.
+/// Prepares a call of a program that itself starts `lantern`, with the interpreters and the shared
+/// cache.
 #[must_use]
 pub fn with_interpreters(program: &Path) -> Command {
     let mut command = Command::new(program);
@@ -71,8 +72,9 @@ pub fn interpreter_settings() -> [String; 2] {
     ]
 }
 
-/// Runs `lantern plugin check` on the text of a source. This compiles the interpreter into the
-/// shared cache, because during an upload it would take longer than a request may take.
+/// Runs `lantern plugin check` on the text of a source, which compiles the interpreter into the
+/// shared cache. Without this, the interpreter would be compiled during an upload, and the request
+/// would take too long.
 ///
 /// # Errors
 /// Fails if the program cannot be run.
@@ -103,7 +105,8 @@ pub fn without(program: &str) -> bool {
     std::env::var("LANTERN_WITHOUT").is_ok_and(|list| list.split(',').any(|p| p == program))
 }
 
-/// The version of Go that builds plugins: the `go` command fetches it if it has another one.
+/// The version of Go that builds plugins. If another version is installed, the `go` command fetches
+/// this one.
 const GO_TOOLCHAIN: &str = "go1.26.8";
 
 /// Prepares a call of `go` in the version that builds plugins.
@@ -330,7 +333,7 @@ impl Server {
     }
 
     /// Kills the server's whole process group at once, while other tasks may still use the server.
-    /// [`Server::kill`] waits for its end.
+    /// [`Server::kill`] also waits until the server has ended.
     ///
     /// # Errors
     /// Fails if it was not launched as a group, or cannot be killed.
@@ -507,7 +510,7 @@ impl Server {
     /// Waits until `wanted` holds for the status of projection `name`.
     ///
     /// # Errors
-    /// Fails if it does not hold in time. The error contains the last status.
+    /// Fails if the condition does not hold in time. The error contains the last status.
     pub async fn until(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Result<Value> {
         let started = Instant::now();
         loop {

@@ -10,8 +10,8 @@ use crate::metadata::Workspace;
 use crate::suite::Summary;
 use crate::{kafka, page, shell};
 
-/// The topic of a demo over Kafka, and its number of partitions. It has one partition, as
-/// the embedded log has by default, so that the demo can find in the topic where it stopped.
+/// The topic of a demo over Kafka, and its number of partitions. It has one partition, as the
+/// embedded log has by default. So the demo can find in the topic the event at which it stopped.
 const TOPIC: (&str, u32) = ("lantern-demo", 1);
 /// The data folder of a demo over Kafka. It is separate, because offsets of a topic
 /// have no meaning in another log.

@@ -17,8 +17,8 @@ const START_MAX: Duration = Duration::from_secs(45 * 60);
 const END_MAX: Duration = Duration::from_secs(30);
 /// The time between two checks of the demo.
 const LOOK: Duration = Duration::from_millis(500);
-/// The address of the demo. It differs from the default, so that the default may be in
-/// use.
+/// The address of the demo. It differs from the default address, so that another program may use
+/// the default.
 const LISTEN: &str = "127.0.0.1:7429";
 
 /// Clones the last commit, and runs the README's commands `cargo xtask test` and `cargo

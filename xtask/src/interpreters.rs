@@ -191,8 +191,8 @@ impl Sdk {
     }
 }
 
-/// Computes a hash over all files that an interpreter is built from. With another compiler of xtask
-/// it may differ, and the interpreters are then built again.
+/// Computes a hash over all files from which an interpreter is built. If another compiler has built
+/// xtask, the hash may differ, and the interpreters are then built again.
 fn inputs(sdk: &str) -> Result<String> {
     let mut files = Vec::new();
     for folder in [sdk, "wit"] {

@@ -32,8 +32,7 @@ pub(crate) fn fetch() -> Result<()> {
             bail!("`{program}` is not installed\nhelp: `apt-get install {package}`");
         }
     }
-    // The folder is deleted first, because jars of an older version would otherwise stay on the
-    // class path.
+    // The folder is deleted first. Otherwise jars of an older version would stay on the class path.
     let _ = fs::remove_dir_all(libs());
     fs::create_dir_all(libs())?;
     let mut maven = Command::new("mvn");
@@ -77,9 +76,9 @@ fn options(port: u16) -> Options {
     Options { folder, port: Some(port), ending: Ending::Stop, ..Options::new(&libs()) }
 }
 
-/// Starts a broker with `topic` and returns its address. The broker runs until the
-/// standard input of `user` is closed. So it ends when `user` ends, and not when this
-/// process does, and the caller must start `user` after this call.
+/// Starts a broker with `topic` and returns its address. The broker runs until the standard input
+/// of `user` is closed. So the broker ends when `user` ends, and not when this process ends. The
+/// caller must start `user` after this call.
 pub(crate) fn keep_for(user: &mut Command, topic: &str, partitions: u32) -> Result<String> {
     fetch()?;
     shell::step("Starting Kafka");

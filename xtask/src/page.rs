@@ -17,8 +17,8 @@ fn folder() -> PathBuf {
     shell::target_dir().join("web")
 }
 
-/// Builds the page. If Node.js is missing, the server is built without it, which is
-/// reported; in CI it is an error.
+/// Builds the page. If Node.js is missing, this is reported, and the server is built without the
+/// page. In CI a missing Node.js is an error.
 pub(crate) fn build(summary: &mut Summary) -> Result<()> {
     if let Some(program) = shell::missing(&PROGRAMS)? {
         summary.skip(

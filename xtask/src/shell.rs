@@ -43,7 +43,7 @@ pub(crate) fn cargo<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(args: I) -> Comm
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(args).current_dir(root());
-    // `cargo run` has set these variables for xtask. With them, cargo would build other
+    // `cargo run` has set these variables for xtask. If they stayed set, cargo would build other
     // packages again.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();

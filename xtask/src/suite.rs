@@ -18,13 +18,14 @@ pub(crate) struct Tool<'a> {
     pub(crate) program: &'a str,
     /// The Debian package that contains the program.
     package: &'a str,
-    /// The text that is printed if the program is missing. It names what is then not tested.
+    /// The text that is printed if the program is missing. It names the parts that are then not
+    /// tested.
     shows: &'a str,
 }
 
 /// Reads the programs other than cargo that tests start. `script` has a line `need PROGRAM PACKAGE
-/// # TEXT` for each; TEXT names what is not tested without it. Lines `need` without a comment name
-/// packages that only builds need.
+/// # TEXT` for each program; TEXT names the parts that are not tested without it. A line `need`
+/// without a comment names a package that only builds need.
 pub(crate) fn tools(script: &str) -> Vec<Tool<'_>> {
     let lines = script.lines().filter_map(|line| line.strip_prefix("need ")?.split_once(" # "));
     let tools = lines.filter_map(|(names, shows)| {
@@ -216,7 +217,7 @@ fn tests_over_kafka(filter: Option<&str>, without: &str) -> Result<Summary> {
 fn counted(cargo: &mut Command) -> Result<Summary> {
     let mut summary = Summary::default();
     let passed = shell::watch(cargo, |line| summary.read(line))?;
-    // If a test does not build, or its process dies, no line with counts is printed.
+    // If a test does not build, or the process of a test dies, no line with counts is printed.
     if !passed && summary.failed == 0 {
         summary.failed = 1;
     }

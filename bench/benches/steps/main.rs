@@ -33,8 +33,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> std::process::ExitCode {
     lantern_cli::memory::without_huge_pages();
-    // The plugin host compiles guests in a child process, for which it starts this binary
-    // again. In the server it does the same with the server's binary.
+    // The plugin host compiles guests in a child process, for which it starts this binary again.
+    // The server does the same with its own binary.
     if std::env::args().nth(1).as_deref() == Some("__compile") {
         return lantern_plugin::compile_child_main();
     }

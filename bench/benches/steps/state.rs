@@ -20,16 +20,16 @@ const CALL_ROWS: u64 = 50_000;
 const SCANS: u64 = 1_000;
 const SCAN_ROWS: u32 = 10;
 
-/// A plugin without Wasm. Its calls put rows until the table has `rows` rows. The next
-/// call stays open: for each request that it receives, it makes [`SCANS`] scans.
+/// A plugin without Wasm. Its calls put rows until the table has `rows` rows. The next call does
+/// not end: for each request that it receives, it makes [`SCANS`] scans.
 struct Scans {
     manifest: Manifest,
     rows: u64,
     asked: Mutex<Option<Asked>>,
 }
 
-/// The channels between the test and the call that scans: the call receives a request for [`SCANS`]
-/// scans from `requests`, and reports to `done` that they have ended.
+/// The channels between the test and the call that scans. The call receives a request for [`SCANS`]
+/// scans from `requests`, and reports to `done` when the scans have ended.
 struct Asked {
     requests: mpsc::Receiver<()>,
     done: mpsc::Sender<()>,

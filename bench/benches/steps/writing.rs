@@ -18,8 +18,8 @@ use tempfile::TempDir;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::{Message, protocol::Role};
 
-/// A plugin without Wasm. It puts a row under each event's subject and, if configured, first reads
-/// the previous row.
+/// A plugin without Wasm. It puts a row under each event's subject. If configured, it reads the
+/// previous row first.
 struct Puts {
     manifest: Manifest,
     gets: bool,

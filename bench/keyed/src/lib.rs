@@ -1,6 +1,6 @@
 //! Implements the guest of the growth benchmarks, which computes a sum by key. Its parameters
-//! select the event types, the width of its rows and which part of the work it does, so that all
-//! points of the benchmarks can use the same guest.
+//! select the event types, the width of its rows and the parts of the work. So all points of the
+//! benchmarks can use the same guest.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;

@@ -94,7 +94,7 @@ pub(super) async fn one(options: &Options, fold: &Fold) -> Result<Figures> {
     Ok(figures)
 }
 
-/// The position of the fold at some moment, and what the server had used by then.
+/// The position of the fold at some moment, and the resources that the server had used by then.
 #[derive(Clone, Copy)]
 pub(super) struct Moment {
     pub(super) at: Instant,

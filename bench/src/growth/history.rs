@@ -1,5 +1,5 @@
-//! Measures a server with a longer log: the time of a start, also after a kill, the memory
-//! after the start, and the time of a seek by time.
+//! Measures a server with a longer log: the time of a start, the time of a start after a kill, the
+//! memory after the start, and the time of a seek by time.
 
 use std::time::{Duration, Instant};
 

@@ -25,8 +25,8 @@ pub(crate) struct Options {
     /// Which points; all if left out, which takes long.
     #[arg(long, value_delimiter = ',')]
     only: Vec<Axis>,
-    /// Axes `keys`, `live` and `skew`: the number of keys. The log has each key once,
-    /// and then the events that are measured.
+    /// Axes `keys`, `live` and `skew`: the number of keys. The log first has one event for each
+    /// key, and then the events that are measured.
     #[arg(long, value_delimiter = ',', default_values_t = [10_000, 1_000_000, 10_000_000])]
     keys: Vec<u64>,
     /// Axis `interested`: the number of projections that subscribe to every event.
@@ -36,8 +36,8 @@ pub(crate) struct Options {
     /// in addition to one that subscribes to all.
     #[arg(long, value_delimiter = ',', default_values_t = [0, 100, 1_000])]
     uninterested: Vec<u64>,
-    /// Axis `log`: the number of events in the log; 100 million need about 15 GB of
-    /// disk, and are measured only if named.
+    /// Axis `log`: the number of events in the log. 100 million events need about 15 GB of disk,
+    /// and are measured only if this number is given.
     #[arg(long, value_delimiter = ',', default_values_t = [1_000_000, 10_000_000])]
     log_events: Vec<u64>,
     /// Axis `rows`: bytes of text in a row.
@@ -52,9 +52,9 @@ pub(crate) struct Options {
     /// The number of events measured at each point of folding.
     #[arg(long, default_value_t = 2_000_000)]
     events: u64,
-    /// Fold like a server that was stopped while the events arrived: the version is active
-    /// and writes the feed's change log. Without this, the version is pushed when the log
-    /// already has the events, so it folds like a rebuild.
+    /// Fold like a server that was stopped while the events arrived: the version is active and
+    /// writes the feed's change log. Without this option, the version is pushed when the log
+    /// already has the events, so the version folds as in a rebuild.
     #[arg(long)]
     restart: bool,
     /// How often each point is measured, in turn.
@@ -75,8 +75,8 @@ pub(crate) struct Options {
 enum Axis {
     /// Keys of a table, all equally busy.
     Keys,
-    /// A fold while the events are sent over HTTP: from the first request until all events
-    /// are acknowledged and in the table.
+    /// A fold while the events are sent over HTTP. The time is measured from the first request
+    /// until all events are acknowledged and in the table.
     Live,
     /// The same, with a few much busier keys.
     Skew,

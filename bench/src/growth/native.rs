@@ -1,5 +1,5 @@
 //! Implements the plain Rust fold with which folds of many keys are compared. It uses the data of
-//! the same events, `serde_json`, one hash map, no state on disk.
+//! the same events, `serde_json` and one hash map, and stores no state on disk.
 
 use std::time::{Duration, Instant};
 

@@ -1,8 +1,8 @@
 //! Measures many projections on one log: either all of them subscribe to its events, or only one
 //! does.
 //!
-//! All are pushed while the log is empty; then the server is restarted on a full log,
-//! so that they begin at the same moment.
+//! All projections are pushed while the log is empty. Then the server is restarted on a full log,
+//! so that all of them begin at the same moment.
 
 use std::time::{Duration, Instant};
 
@@ -17,8 +17,8 @@ use crate::server;
 
 /// The subscription of a projection that receives no events.
 const OTHERS: &str = r#"{"types":["nothing.of.that"]}"#;
-/// The minimum number of events that each projection folds if the log is shortened because of the
-/// number of projections.
+/// The minimum number of events that each projection folds. The log is shortened if there are many
+/// projections, but not below this number.
 const EVENTS_MIN: u64 = 50_000;
 /// The maximum time until all projections have folded the log.
 const PATIENCE: Duration = Duration::from_secs(3_600);
@@ -26,8 +26,8 @@ const PATIENCE: Duration = Duration::from_secs(3_600);
 /// Measures projections that all fold the whole log.
 pub(super) async fn interested(options: &Options) -> Result<Vec<Point>> {
     let sizes: Vec<_> = options.interested.iter().map(|count| (*count, 0)).collect();
-    // With many projections the log is shorter. It has the same length for all numbers of
-    // projections up to a hundred.
+    // With many projections the log is shorter. Up to a hundred projections, it always has the same
+    // length.
     let events = |count: u64| (options.events / count.max(1)).max(EVENTS_MIN);
     measure(options, "interested projections", &sizes, events).await
 }

@@ -29,8 +29,8 @@ pub(crate) struct W2Options {
     /// The tick of event time, in seconds.
     #[arg(long, default_value_t = 60)]
     tick: u32,
-    /// The most ticks in a call, as `engine.batch_ticks_max`; 1 ends each call at
-    /// the next tick.
+    /// The maximum number of ticks in a call, as `engine.batch_ticks_max`; 1 ends each call at the
+    /// next tick.
     #[arg(long)]
     batch_ticks: Option<usize>,
     /// W1's guest; the other one is W2's.

@@ -199,9 +199,8 @@ impl Computation {
         any
     }
 
-    /// Closes the sessions that end at or before the watermark. Returns whether a key was
-    /// due. A due key can have a session that was prolonged in the meantime; such a
-    /// session is not closed.
+    /// Closes the sessions that end at or before the watermark. Returns whether a key was due. If
+    /// the session of a due key was prolonged in the meantime, it is not closed.
     fn close_sessions(&mut self) -> bool {
         let mut any = false;
         while self.ends.peek().is_some_and(|Reverse((end, _))| *end <= self.watermark) {

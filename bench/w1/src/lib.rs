@@ -20,8 +20,8 @@ struct W1 {
     last_minute: LastMinute,
 }
 
-/// The minute that was last written as text. It saves work, because most events have the
-/// same minute as the event before. It can be computed again from any event, so it may be
+/// The minute that was last written as text. Keeping the text saves work, because most events have
+/// the same minute as the event before. The text can be computed again from any event, so it may be
 /// lost at any time.
 #[derive(Default)]
 struct LastMinute {

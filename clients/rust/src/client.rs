@@ -91,8 +91,8 @@ async fn keep_connected(shared: Arc<Shared>, first: Connection) {
         if connection.was_useful() {
             failures = 0;
         }
-        // The connection is dropped before the pause. Otherwise the server would keep its session
-        // during the pause.
+        // Drop the connection before the pause. Otherwise the server would keep the session during
+        // the pause.
         drop(connection);
         shared.status.send_replace(Status::Stale);
         connection = loop {

@@ -70,7 +70,7 @@ impl Connection {
         let config = WebSocketConfig::default()
             .max_message_size(Some(options.message_bytes_max))
             .max_frame_size(Some(options.message_bytes_max));
-        // Without this, the system would delay a small message until the previous message is
+        // Without this option, the system would delay a small message until the previous message is
         // acknowledged.
         let no_delay = true;
         let (ws, _) = connect_async_with_config(request, Some(config), no_delay).await?;
@@ -265,8 +265,8 @@ impl Connection {
         self.channels.get(&ch).and_then(|id| self.subs.get_mut(id))
     }
 
-    /// Applies a data frame with `apply`, which returns whether the table is up to date after it. A
-    /// frame of an unknown channel also counts as received, so that it is acknowledged.
+    /// Applies a data frame with `apply`, which returns whether the table is up to date after the
+    /// frame. A frame of an unknown channel also counts as received, so that it is acknowledged.
     async fn data(
         &mut self,
         ch: u64,
@@ -295,7 +295,7 @@ impl Connection {
     }
 
     /// Subscribes again without a token, because the received delta does not begin at the commit of
-    /// the rows. Only a snapshot is safe in this case.
+    /// the rows. After such an error only a snapshot gives correct rows.
     async fn resubscribe(&mut self, ch: u64) -> Result<(), ConnectionEnd> {
         let Some(id) = self.channels.get(&ch).copied() else { return Ok(()) };
         let Some(sub) = self.remove(id) else { return Ok(()) };

@@ -1,4 +1,5 @@
-//! Lists the reasons why a connection was lost, and whether another attempt can succeed.
+//! Lists the reasons why a connection was lost. For each reason it says whether another attempt can
+//! succeed.
 
 use std::fmt;
 use std::sync::Arc;

@@ -38,7 +38,8 @@ pub enum Error {
     #[error("the server closed the feed with {code}: {why}")]
     Refused {
         /// The close code: 1002, 1003, 1007, or 4400 to 4499. Code 4429 (too many sessions) is
-        /// returned only for the first connection. Later the client tries again after this code.
+        /// returned only for the first connection. For later connections, the client tries again
+        /// after this code.
         code: u16,
         /// The explanation of the server.
         why: String,

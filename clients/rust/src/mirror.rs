@@ -1,6 +1,6 @@
 //! Implements the state of a mirrored table, which the task of the connection and the handles of
-//! the table share. It contains the rows of one committed state, and the readers that are notified
-//! of changes.
+//! the table share. The state contains the rows of one commit, and the readers that are notified of
+//! changes.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -63,8 +63,8 @@ pub enum Change {
         merged: bool,
     },
     /// The subscription continues after the connection was lost. The rows are the same, but the
-    /// number of their commit is now `commit`, because a server that folds events again after a
-    /// crash may commit at other offsets.
+    /// number of their commit is now `commit`. The number can change because a server that folds
+    /// events again after a crash may commit at other offsets.
     Resumed {
         /// The number of the commit.
         commit: u64,
@@ -128,14 +128,14 @@ impl Mirrored {
     }
 
     pub(crate) fn mirror(&self) -> MutexGuard<'_, Mirror> {
-        // The lock may be poisoned by a reader whose closure panicked. Such a closure cannot have
+        // If a reader's closure has panicked, the lock is poisoned. Such a closure cannot have
         // changed the rows, so they are still valid.
         self.mirror.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends readers a change that `mirror` already contains. The caller holds the lock of `mirror`
-    /// until this is done. So a new reader gets exactly those changes that are not in the rows with
-    /// which it begins.
+    /// until this function returns. So if a new reader begins with the rows in `mirror`, it gets
+    /// exactly the changes that these rows do not contain.
     pub(crate) fn notify(&self, mirror: MutexGuard<'_, Mirror>, change: Change) {
         self.offsets.send_if_modified(|known| {
             let changed = *known != mirror.offsets;

@@ -99,9 +99,9 @@ impl TableOptions {
     }
 }
 
-/// The point that an earlier subscription had reached, also one of another process: its
-/// token ([`crate::Table::resume_token`]) and the rows at the same moment
-/// ([`crate::Table::rows`]). [`crate::Table::saved`] returns both.
+/// The point that an earlier subscription had reached, even in another process: its token
+/// ([`crate::Table::resume_token`]) and the rows at the same moment ([`crate::Table::rows`]).
+/// [`crate::Table::saved`] returns both.
 #[derive(Clone, Debug, Default)]
 pub struct Resume {
     /// The token of the subscription.

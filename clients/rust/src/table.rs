@@ -73,8 +73,8 @@ impl Table {
         self.len() == 0
     }
 
-    /// Calls `look` with all rows of one committed state and its commit (`None` before the first).
-    /// Changes must wait until `look` returns, so it should be short.
+    /// Calls `look` with all rows of one committed state and with its commit, which is `None`
+    /// before the first commit. Changes must wait until `look` returns, so `look` should be short.
     pub fn with<R>(&self, look: impl FnOnce(&BTreeMap<String, Row>, Option<u64>) -> R) -> R {
         let mirror = self.mirrored().mirror();
         look(&mirror.rows, mirror.commit)
@@ -132,8 +132,8 @@ impl Table {
         reached.map_or(Status::Ended(Error::Closed), |status| status.clone())
     }
 
-    /// Waits until the rows contain the event at `offset` of `partition`. The append of the event
-    /// has returned these two numbers.
+    /// Waits until the rows contain the event at `offset` of `partition`. The answer to the append
+    /// of the event contains these two numbers.
     ///
     /// # Errors
     /// Returns the reason, if there will be no more changes.
@@ -154,8 +154,8 @@ impl Table {
     }
 
     /// Returns a token with which this subscription can be continued later, even in another
-    /// process; `None` before the first snapshot. The client cannot read it, and it can be used
-    /// only with the rows of the same time: see [`Table::saved`].
+    /// process; `None` before the first snapshot. Use the token only with the rows of the same
+    /// moment: see [`Table::saved`].
     #[must_use]
     pub fn resume_token(&self) -> Option<String> {
         self.mirrored().mirror().token.clone()
@@ -170,9 +170,9 @@ impl Table {
         Some(Resume { token, rows: mirror.rows.clone() })
     }
 
-    /// Returns a stream of the changes that the table has from now on. If there are rows already,
-    /// the stream begins with a [`Change::Snapshot`] of them, and the changes that follow continue
-    /// from this snapshot. If the table has ended, the next item is [`Change::Ended`].
+    /// Returns a stream of the changes that the table has from now on. If the table has rows
+    /// already, the stream begins with a [`Change::Snapshot`] of these rows, and the later changes
+    /// continue from it. If the table has ended, the next item is [`Change::Ended`].
     #[must_use]
     pub fn changes(&self) -> Changes {
         let mirrored = self.mirrored();

@@ -1,5 +1,5 @@
-//! Tests the client with the real feed over loopback TCP, and with a scripted server for faults
-//! that the real one does not have.
+//! Tests the client with the real feed over loopback TCP. For faults that the real feed does not
+//! have, a scripted server takes its place.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "tests")]
 
@@ -38,8 +38,8 @@ fn config() -> LiveConfig {
     }
 }
 
-/// The filtered tables of the tests have the rows whose `n` is at least this number, and of their
-/// fields only `n`.
+/// The filtered tables of the tests have the rows whose `n` is at least this number, and only the
+/// field `n` of these rows.
 const LEAST: i64 = 0;
 
 /// Checks that the rows that `table` shows equal the rows that `world` had at the same commit.

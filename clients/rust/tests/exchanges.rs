@@ -145,8 +145,8 @@ impl Player {
                 let frame = CloseFrame { code: close.into(), reason: why.into() };
                 let mut ws = self.ws.take().unwrap();
                 ws.close(Some(frame)).await.unwrap();
-                // This reads until the client ends the connection. If the connection was dropped
-                // now with unread messages, the close frame could be lost.
+                // This reads until the client ends the connection. If the connection were dropped
+                // while there are unread messages, the close frame could be lost.
                 tokio::spawn(async move { while let Some(Ok(_)) = ws.next().await {} });
             }
         }

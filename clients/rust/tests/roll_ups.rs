@@ -205,7 +205,7 @@ async fn several_roll_ups_of_a_session_reach_the_same_commits() {
     for _ in 0..2 {
         assert_eq!(wire.hear().await["t"], "delta");
     }
-    // The key `a` keeps its group. The other roll-up says at once that it is at this commit.
+    // The key `a` keeps its group. The other roll-up reports at once that it is at this commit.
     world.commit(0, &[(0, "a", Some(2))]);
     let (delta, tick) = (wire.hear().await, wire.hear().await);
     assert_eq!((&delta["t"], &tick["t"]), (&json!("delta"), &json!("tick")));

@@ -1,5 +1,5 @@
-// Writes src/frames.ts: the types of the feed's messages, from docs/feed.schema.json.
-// With --check it writes nothing, and fails if the file is not what it would write.
+// Writes src/frames.ts: the types of the feed's messages, from docs/feed.schema.json. With --check
+// it writes nothing, and fails if the content of the file is not up to date.
 //
 // `node frames.js SCHEMA OUT` writes the types of another JSON Schema, or of an OpenAPI
 // document.

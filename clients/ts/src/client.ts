@@ -19,9 +19,14 @@ import {
 } from "./types.js";
 
 const SUBPROTOCOL = "lantern.v1.json";
-/** How often the client looks whether the connection is silent or the clock has jumped. */
+/**
+ * The interval at which the client checks whether the connection is silent or the clock has jumped.
+ */
 const LOOK_MS = 1_000;
-/** A clock that moved further than this between two looks has jumped: the machine slept. */
+/**
+ * If the clock moves further than this between two checks, it has jumped, because the machine
+ * slept.
+ */
 const JUMP_MS = 10_000;
 /** A connection counts as lost after a silence of two heartbeats plus this time. */
 const GRACE_MS = 5_000;
@@ -38,8 +43,8 @@ const SHUTTING_DOWN = 4501;
 /** Where a subscription continues. */
 interface Resume<R> {
   /**
-   * The state of an earlier subscription, from `Table.saved`. It is used if the table has
-   * no rows yet and the state is one of the same query.
+   * The state of an earlier subscription, from `Table.saved`. It is used only if the table has no
+   * rows yet and the state belongs to the same query.
    */
   resume?: Saved<R> | null | undefined;
 }
@@ -94,7 +99,10 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
   #tables = new Map<string, Table<any>>();
   /** The tables to subscribe to. */
   #wanted = new Set<Table<any>>();
-  /** Tables that the server refused for now: the timer of the next try, and the tries so far. */
+  /**
+   * Tables that the server refused temporarily: the timer of the next try, and the number of tries
+   * so far.
+   */
   #later = new Map<Table<any>, { timer: ReturnType<typeof setTimeout>; failures: number }>();
   #connection: Connection | undefined;
   #retry: ReturnType<typeof setTimeout> | undefined;
@@ -123,10 +131,10 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
   }
 
   /**
-   * The table `projection/table`, or the rows of it that fulfil `where`, with the fields
-   * `cols`. This call opens nothing: the client subscribes to the table when it gets its
-   * first reader. While a table has readers, the same name and an equal query give the
-   * same object. The order of conditions does not matter.
+   * The table `projection/table`, or only the rows that fulfil `where`, with the fields `cols`.
+   * This call opens no connection: the client subscribes to the table when the table gets its first
+   * reader. While a table has readers, the same name and an equal query give the same object. The
+   * order of conditions does not matter.
    */
   table<T extends FieldOf<S>, const C extends readonly FieldOf<S[T]>[] = readonly FieldOf<S[T]>[]>(
     name: T,
@@ -136,9 +144,9 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
   }
 
   /**
-   * Groups of the rows of the table `projection/table`, which change as the rows do: a
-   * table whose keys are the JSON texts of arrays, with the start of the bucket and the
-   * values of `by`. Everything else is as in `table`.
+   * Groups of the rows of the table `projection/table`, which change as the rows do. The result is
+   * a table. Its keys are the JSON texts of arrays, with the start of the bucket and the values of
+   * `by`. Everything else is as in `table`.
    */
   rollup<
     T extends FieldOf<S>,
@@ -327,15 +335,18 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     }
   }
 
-  /** Ends a connection that broke, or that the client gives up. `why` is the reason. */
+  /**
+   * Ends a connection that has failed, or that the client does not need any more. `why` is the
+   * reason.
+   */
   #lost(connection: Connection, why: string, code?: number): void {
     if (connection !== this.#connection) return;
     this.#hangUp();
     this.#diagnose({ what: "lost", message: why, ...(code !== undefined && { code }) });
     const lasted = Date.now() - connection.openedAt;
     if (connection.useful && lasted >= STEADY_MS) this.#failures = 0;
-    // If the server refuses a ticket, the client tries a new one. If that is refused as well,
-    // the error is final.
+    // If the server refuses a ticket, the client requests a new one. If the server refuses this one
+    // as well, the error is final.
     const again = code === UNAUTHORIZED && this.#options.ticket !== undefined && this.#why !== "refused";
     if (code !== undefined && isFinal(code) && !again) {
       return this.#end(new LanternError("refused", `the server closed the connection with ${code}: ${why}`));
@@ -409,7 +420,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
 
   /**
    * Is called when the page is visible again, the network is back, or the machine has slept. Ends
-   * the wait for the next attempt.
+   * the wait before the next attempt.
    */
   #wake = (): void => {
     if (globalThis.document?.visibilityState === "hidden") return;
@@ -536,8 +547,8 @@ function isFinal(code: number): boolean {
 }
 
 /**
- * A client of the feed at `url`: `ws://host:port/v1/feed`, or in a browser also a path
- * such as `/v1/feed`. This call opens nothing. `S` is the type of the server's tables;
+ * A client of the feed at `url`: `ws://host:port/v1/feed`, or in a browser also a path such as
+ * `/v1/feed`. This call opens no connection. `S` is the type of the server's tables;
  * `lantern types` writes it.
  */
 export function connect<S extends object = AnyTables>(url: string, options: Options = {}): Client<S> {

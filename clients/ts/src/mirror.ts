@@ -25,7 +25,7 @@ export class Mirror<R> {
   lag: Lag | null = null;
 
   #rows: Rows<R> = new Map();
-  /** Whether a reader has the map of the rows. Then a change is made to a copy of it. */
+  /** Whether a reader has the map of the rows. Then a change is applied to a copy of the map. */
   #lent = false;
   /** Rows of a snapshot that is not complete yet. */
   #snap: Rows<R> | undefined;
@@ -61,8 +61,9 @@ export class Mirror<R> {
   }
 
   /**
-   * If the server resumes the subscription, the mirror takes the server's number for the commit of
-   * its rows, which may differ from the number before.
+   * Notes that the server has accepted the subscription. If the server resumes the subscription, the
+   * mirror takes the server's number for the commit of its rows, which may differ from the number
+   * before.
    */
   accepted(ok: Subscribed): Change<R> | undefined {
     this.fields = ok.fields;
@@ -113,7 +114,10 @@ export class Mirror<R> {
     );
   }
 
-  /** Whether the rows are current after the last frame: no older snapshot is held back. */
+  /**
+   * Whether the rows are current after the last frame, which means that no older snapshot is held
+   * back.
+   */
   get current(): boolean {
     return !this.#behind && !this.#snap && !this.#delta;
   }
@@ -124,8 +128,8 @@ export class Mirror<R> {
   }
 
   /**
-   * If a snapshot is held back: notes that deltas have brought it to the commit `to`, and shows it
-   * if it is no longer older than the rows.
+   * Notes that deltas have brought a snapshot that is held back to the commit `to`. Shows the
+   * snapshot if it is no longer older than the rows. Does nothing if there is no such snapshot.
    */
   #caughtUp(to: number, offsets?: Offsets, tok?: string | null): Change<R> | undefined {
     const behind = this.#behind;

@@ -13,9 +13,9 @@ type Order = "<" | "<=" | ">" | ">=";
 type Scalar = string | number | bigint | boolean;
 
 /**
- * A condition: field, operator and value. The operators `<`, `<=`, `>` and `>=` compare
- * numbers and texts, `in` takes an array of values, and `prefix` is for texts. `=` and
- * `!=` with `null` select the rows without a value and those with one.
+ * A condition: field, operator and value. The operators `<`, `<=`, `>` and `>=` compare numbers and
+ * texts, `in` takes an array of values, and `prefix` is for texts. `= null` selects the rows
+ * without a value, and `!= null` the rows with a value.
  */
 export type Condition<R = any> =
   string extends FieldOf<R> ? ConditionOn<string, any> : { [F in FieldOf<R>]-?: ConditionOn<F, R[F]> }[FieldOf<R>];
@@ -46,7 +46,10 @@ interface Filter<R> {
   where?: readonly Condition<R>[] | undefined;
 }
 
-/** Which rows of a table, which of their fields, and how often. Each member is sent to the server if it is set. */
+/**
+ * Which rows of a table, which of their fields, and how often. Only members that are set are sent
+ * to the server.
+ */
 export interface Query<R = any, C extends readonly string[] = readonly FieldOf<R>[]> extends Filter<R>, Delivery {
   /** The fields in the rows; all if left out. */
   cols?: C | undefined;
@@ -77,7 +80,10 @@ export type Aggregate<R = any> =
 /** Aggregates by the names of their columns. */
 export type Aggregates<R = any> = { readonly [column: string]: Aggregate<R> };
 
-/** What buckets without rows contain: 0 for counts and sums, nothing, or what the bucket before contains. */
+/**
+ * The values of buckets without rows: 0 for counts and sums, no values, or the values of the bucket
+ * before.
+ */
 export type Fill = "zero" | "null" | "previous";
 
 /** Groups of the rows of a table. `where` selects the rows that are grouped. */
@@ -93,8 +99,8 @@ export interface RollUpQuery<
   /** The length of the buckets of time: a number and `s`, `m`, `h`, `d`, `w`, `mo` or `y`. */
   bucket?: L;
   /**
-   * The timestamp field of buckets, `start` and `end`. It may be left out if the table has
-   * one such field; then the type of the groups does not have the column of the bucket.
+   * The timestamp field of buckets, `start` and `end`. It may be left out if the table has only one
+   * timestamp field; the type of the groups then does not have the column of the bucket.
    */
   time?: T | undefined;
   /** The fields by which rows are grouped. */

@@ -4,8 +4,8 @@ import type { State, Table } from "./index.js";
 
 /**
  * The state of a table as a signal. `table` may be a function that reads signals, such as
- * `() => client.table("shop/orders", { where: [["country", "=", country()]] })`. Nothing is
- * opened while a server renders.
+ * `() => client.table("shop/orders", { where: [["country", "=", country()]] })`. While a server
+ * renders the page, no connection is opened.
  */
 export function fromTable<R>(table: Table<R> | (() => Table<R>)): Accessor<State<R>> {
   const current = typeof table === "function" ? table : () => table;

@@ -25,10 +25,9 @@ const NEVER: State<any> = {
 };
 
 /**
- * A table of the server. It is kept up to date while it has readers, which `onChange`,
- * `subscribe`, `changes`, `ready` and `waitFor` create. It is a read-only map of its rows,
- * in no particular order. All that you read without an `await` in between is of one
- * committed state.
+ * A table of the server. It is kept up to date while it has readers, which `onChange`, `subscribe`,
+ * `changes`, `ready` and `waitFor` create. It is a read-only map of its rows, in no particular
+ * order. All values that you read without an `await` in between belong to one committed state.
  */
 export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable<Change<R>> {
   /** Projection, `/`, table. */
@@ -81,10 +80,10 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
   }
 
   /**
-   * The present state, as an object that never changes. Until the next change of the table
-   * this returns the same object. If you have read it, the next change first copies the
-   * map of the rows. So read the rows of large tables that change often with `get` or in
-   * `onChange` instead.
+   * The present state, as an object that never changes. Until the next change of the table, each
+   * read returns the same object. After you have read it, the next change must first copy the map
+   * of the rows. So if a large table changes often, read its rows with `get` or in `onChange`
+   * instead.
    */
   get state(): State<R> {
     const { mirror } = this;
@@ -96,7 +95,7 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
   /** `state`, as a function for `useSyncExternalStore`. */
   readonly getState = (): State<R> => this.state;
   /**
-   * The state without rows, for `useSyncExternalStore`: it is used when a page is rendered on a
+   * The state without rows, for `useSyncExternalStore`. It is used when a page is rendered on a
    * server, and for the first render in the browser.
    */
   readonly getServerState = (): State<R> => NEVER;
@@ -145,10 +144,10 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
   readonly subscribe = (told: () => void): (() => void) => this.onChange(() => told());
 
   /**
-   * The changes from now on. If there are rows, the first item is a snapshot of them. A
-   * reader that is more than `changesMax` changes behind gets one snapshot instead of
-   * these changes. The sequence ends when the client is closed; if the table is closed for
-   * another reason, it throws the error.
+   * The changes from now on. If there are rows, the first item is a snapshot of them. If a reader
+   * is more than `changesMax` changes behind, it gets one snapshot instead of these changes. When
+   * the client is closed, the sequence ends. If the table is closed for another reason, the
+   * sequence throws the error.
    */
   async *changes({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<Change<R>, void, undefined> {
     let buffer: Change<R>[] = [];

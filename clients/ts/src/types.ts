@@ -85,7 +85,10 @@ export interface Saved<R> {
   readonly rows: ReadonlyMap<string, Readonly<R>>;
 }
 
-/** What a `WebSocket` must have for this client: the one of browsers, of Node 22, or of the package `ws`. */
+/**
+ * The part of `WebSocket` that this client needs. The `WebSocket` of browsers, of Node 22 and of
+ * the package `ws` have it.
+ */
 export interface WebSocketLike {
   onopen: ((event: any) => void) | null;
   onmessage: ((event: any) => void) | null;
@@ -106,7 +109,10 @@ export interface Diagnostic {
   readonly message?: string;
 }
 
-/** Why a ticket is needed: for the first connection, after a lost one, or because the server refused the last one. */
+/**
+ * The reason why a ticket is needed: for the first connection, after a lost one, or because the
+ * server refused the last ticket.
+ */
 export type TicketReason = "first" | "lost" | "refused";
 
 /** The options of a client. Durations are in milliseconds. */

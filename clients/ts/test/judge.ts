@@ -65,9 +65,9 @@ function hash(key: string, row: any): number {
 }
 
 /**
- * Keeps for each table and offset the sum of the hashes of all rows. A state that a client
- * shows must have the same sum, and its rows must count as many orders as there are events
- * before its offset.
+ * Keeps, for each table and offset, the sum of the hashes of all rows. If a client shows a state,
+ * its rows must have the same sum, and must count as many orders as there are events before its
+ * offset.
  */
 export class Judge {
   #sums: { [table: string]: number[] } = { "revenue/by_product": [0], "revenue/by_minute": [0] };

@@ -29,8 +29,8 @@ export const without = (program: string): boolean => (process.env.LANTERN_WITHOU
 export const plugin = (name: string): string => join(PLUGINS, `${name}.wasm`);
 
 /**
- * Writes the plugin with one more custom section at its end, and returns the file. The
- * result is another version with the same tables.
+ * Writes the plugin with one more custom section at its end, and returns the file. So the file is
+ * another version with the same tables.
  */
 export function changed(name: string, version: number): string {
   const text = Buffer.from(`v${version}`);

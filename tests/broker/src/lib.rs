@@ -2,10 +2,9 @@
 //! Apache Kafka from Maven. The broker is one node that is also its own controller (KRaft). It
 //! listens on loopback, has bounded memory, and comes with Kafka's own command-line tools.
 //!
-//! A broker never outlives the process that started it, even if that process is killed: a
-//! shell between the two processes reads a pipe from the starting process, and ends the broker
-//! when the pipe closes. [`Broker::start_with`] can give the other end of the pipe to another
-//! process.
+//! A broker never outlives the process that started it, even if that process is killed. Between the
+//! two processes is a shell, which reads a pipe from the starting process, and ends the broker when
+//! the pipe closes. [`Broker::start_with`] can give the writing end of the pipe to another process.
 
 mod process;
 mod secured;
@@ -37,7 +36,7 @@ pub const PATIENCE: Duration = Duration::from_secs(120);
 const CLUSTER: &str = "TGFudGVybi10ZXN0cy0wMA";
 
 /// The range from which brokers get their ports. It is below the range that the system uses for
-/// outgoing connections: a client that looks for a stopped broker could otherwise get the broker's
+/// outgoing connections. Otherwise a client that looks for a stopped broker could get the broker's
 /// port as its own, and connect to itself.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
 
@@ -126,8 +125,8 @@ impl Broker {
         Self::start_with(options, None)
     }
 
-    /// Like [`Broker::start`]. With a `lifeline`, the reading end of a pipe, the broker runs
-    /// until the pipe's writing end is closed. Any process may hold the writing end.
+    /// Like [`Broker::start`], with a `lifeline`, which is the reading end of a pipe. The broker
+    /// runs until the pipe's writing end is closed. Any process may hold the writing end.
     ///
     /// # Errors
     /// See [`Broker::start`].
@@ -296,8 +295,8 @@ impl Drop for Broker {
             Ending::Kill => self.kill(),
             Ending::Stop => self.stop(),
         };
-        // `drop` cannot return an error. If the broker was not ended, the guard (see
-        // `process.rs`) ends it when the pipe closes.
+        // `drop` cannot return an error. If ending the broker fails, the guard (see `process.rs`)
+        // ends it when the pipe closes.
         drop(ending);
         if self.temporary {
             drop(fs::remove_dir_all(&self.folder));
@@ -313,8 +312,8 @@ fn fresh_folder(libs: &Path) -> PathBuf {
     libs.parent().unwrap_or(libs).join(name)
 }
 
-/// Finds a port on which no process listens. If another process takes it before the broker does,
-/// the broker fails to start and reports that.
+/// Finds a port on which no process listens. If another process takes the port before the broker
+/// does, the broker fails to start and reports this.
 fn free_port() -> Result<u16> {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     let count = u32::from(PORTS.end - PORTS.start);

@@ -44,8 +44,8 @@ pub enum Ending {
 #[derive(Debug)]
 pub(crate) struct Guarded {
     guard: Child,
-    /// The writing end of the guard's pipe. The process ends when it is closed. `None` if another
-    /// process holds it.
+    /// The writing end of the guard's pipe; `None` if another process holds it. The process ends
+    /// when this end is closed.
     lifeline: Option<ChildStdin>,
     pid: u32,
 }
@@ -87,8 +87,8 @@ impl Guarded {
 
     /// Returns whether the process still runs.
     pub(crate) fn lives(&mut self) -> bool {
-        // The file contains "PID (NAME) STATE …". The state `Z` marks a process that has ended
-        // while the guard has not waited for it yet.
+        // The file contains "PID (NAME) STATE …". The state `Z` means that the process has ended,
+        // but the guard has not waited for it yet.
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
         let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
         state.is_some_and(|state| state != 'Z')

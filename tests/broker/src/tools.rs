@@ -102,8 +102,9 @@ impl Broker {
         lags(&answer(tool.args(["--describe", "--group", group]))?)
     }
 
-    /// Runs `kafka-get-offsets`, and returns the end of each partition of a topic. The end can be
-    /// higher than the last committed record's offset plus one, because transaction markers count.
+    /// Runs `kafka-get-offsets`, and returns the end of each partition of a topic. Transaction
+    /// markers also take offsets, so the end can be higher than the offset after the last committed
+    /// record.
     ///
     /// # Errors
     /// Fails if the tool fails. The error contains the tool's output.

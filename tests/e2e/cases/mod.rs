@@ -1,5 +1,5 @@
-//! Tests inputs that similar systems or earlier versions of Lantern handled wrongly, each with the
-//! correct result. Each input is an example of a kind of fault.
+//! Tests inputs that similar systems or earlier versions of Lantern handled wrongly. Each input is
+//! an example of a kind of fault, with the correct result.
 
 mod http;
 mod identity;

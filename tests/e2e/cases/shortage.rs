@@ -11,8 +11,8 @@ async fn little_address_space_is_a_fault_that_ends_with_the_shortage() {
     server.project("revenue", &guest("revenue"), "").await.unwrap();
     server.stop().unwrap();
     let launch = server.launched().clone();
-    // With the default settings, the pool reserves more address space for one WebAssembly memory
-    // than this limit allows.
+    // With the default settings, the instance pool reserves more address space for one WebAssembly
+    // memory than this limit allows.
     let limited = ["sh", "-c", "ulimit -v 6000000; exec \"$@\"", "sh"];
     let limited = limited.iter().map(|word| (*word).to_owned()).collect();
     server.restart_as(Launch { under: limited, grouped: true, ..launch.clone() }).unwrap();

@@ -66,8 +66,8 @@ async fn a_record_without_a_value_blocks_no_subject_live_or_folded_again() {
         record.headers.push(("ce_subject", key));
         record
     };
-    // The records are sent one by one, so that the tombstone comes before the events of its
-    // key, and in another batch.
+    // The records are sent one by one. So the tombstone comes before the events of its key, in a
+    // batch of its own.
     for (number, record) in
         [tombstone("u1"), subject("u1", "a"), subject("u1", "b"), subject("u2", "c")]
             .into_iter()
@@ -138,7 +138,7 @@ async fn an_event_too_large_for_the_topic_is_refused_for_good_and_blocks_no_outb
         assert!(parked[0].3.contains(part), "{parked:?}");
     }
     assert_eq!(server.get("/readyz").await.unwrap()["ready"], true);
-    // Lantern must not send the refused event again and again, so the topic does not grow.
+    // Lantern must not send the refused event again and again. If it did, the topic would grow.
     let end = kafka::bounds(kafka::shared(), &topic, 0).unwrap().1;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     assert_eq!(kafka::bounds(kafka::shared(), &topic, 0).unwrap().1, end);
@@ -185,8 +185,8 @@ async fn times_out_of_range_are_unreadable_and_the_reason_names_the_unit() {
         let reason = of.map(|(.., reason)| reason.as_str()).unwrap_or_default();
         assert!(reason.contains("2026-01-01T00:00:00"), "{offset}: {reason}");
     }
-    // Every row's key is a time between the years 0001 and 9999, and the log shows
-    // the time that the fold saw.
+    // Every row's key is a time between the years 0001 and 9999, and the log shows the same time as
+    // the fold.
     let minutes = server.rows("revenue/by_minute").await.unwrap();
     let applied = 4 - parked.len();
     let orders: u64 = minutes.iter().map(|(_, row)| row["orders"].as_u64().unwrap()).sum();

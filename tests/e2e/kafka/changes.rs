@@ -24,8 +24,8 @@ async fn counted(server: &Server) -> u64 {
     rows.iter().map(|(_, row)| row["events"].as_u64().unwrap()).sum()
 }
 
-/// Waits until `rogue` has counted `wanted` events, and checks that it has counted no further event
-/// when it has folded the whole log.
+/// Waits until `rogue` has counted `wanted` events and has folded the whole log. Then checks that
+/// it has not counted more events.
 async fn counts(server: &Server, wanted: u64) {
     let started = Instant::now();
     while counted(server).await < wanted {
@@ -231,7 +231,7 @@ async fn while_the_broker_is_away_events_are_refused_for_now_and_tables_are_serv
     server.stop().unwrap();
     server.restart().unwrap();
     assert_eq!(counted(&server).await, 100);
-    // After a kill, readers may have seen later rows than the stored ones. The server must then
+    // After a kill, readers may have seen later rows than the stored ones. So the server must
     // refuse reads, with the reason, until it has folded the events again.
     server.kill().unwrap();
     server.restart().unwrap();
@@ -281,8 +281,8 @@ async fn a_broker_that_hangs_costs_no_more_memory_than_is_allowed() {
         if round == 2 {
             after_first = resident;
         }
-        // The limit includes requests that are being read, parsed and refused, because they
-        // take memory until they are answered.
+        // The limit includes requests that the server is reading or parsing, or that it refuses,
+        // because they take memory until they are answered.
         let started = Instant::now();
         while round > 2 && resident >= after_first + 48.0 {
             assert!(started.elapsed() < PATIENCE, "{after_first} MiB, then {resident}");

@@ -1,5 +1,6 @@
-//! Tests Kafka as the log. The other tests of this suite can also run over Kafka. The tests here
-//! cover what only Kafka has. All of them use real brokers and Kafka's own tools.
+//! Tests Kafka as the log. The other tests of this suite can also run over Kafka; the tests here
+//! cover features and faults that exist only with Kafka. All of them use real brokers and Kafka's
+//! own tools.
 
 mod broker;
 mod cases;

@@ -1,5 +1,5 @@
 //! Tests event times that producers choose: the times of one producer must not make the events of
-//! others late.
+//! other producers late.
 
 use lantern_tests::{guest, kafka};
 

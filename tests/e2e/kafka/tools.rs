@@ -144,7 +144,8 @@ fn scripts(folder: &Path) {
     ] {
         let tool = kafka::shared().tool(class);
         let words: Vec<_> = tool.get_args().map(|word| word.to_str().unwrap()).collect();
-        // The last two words on the page name the server, and the test adds its own.
+        // The last two arguments name the broker. They are left out, because the commands of the
+        // document name it themselves.
         let words = &words[..words.len() - 2];
         let script = format!("#!/bin/sh\nexec java '{}' \"$@\"\n", words.join("' '"));
         let path = folder.join(name);
@@ -251,7 +252,7 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     kafka::create_topic(kafka::shared(), &letters, 2, &[]).unwrap();
     let (server, topic) = over(1, &[&format!("log.kafka.dead_letter_topic={letters}")]);
     server.project("rogue", &guest("rogue"), "").await.unwrap();
-    // Three events need a row that is not there yet. One event can never be applied.
+    // Three events need a row that does not exist yet. One event can never be applied.
     let orders = [("a", "need"), ("b", "need"), ("c", "need"), ("d", "fail"), ("e", "")];
     let line_of = |(n, (subject, what)): (u64, (&str, &str))| {
         line(n, "probe.sent", subject, &format!("{{\"do\":\"{what}\"}}"))
@@ -302,7 +303,8 @@ async fn dead_letters_are_copied_with_their_reasons_and_sent_again_from_there() 
     assert_eq!(resend("").await, (200, counts(4 + foreign, foreign, 0, 4, 0)));
     server.events(line(10, "probe.sent", "needed", "{}")).await.unwrap();
     server.caught_up("rogue").await.unwrap();
-    // The topic has no new letters. If it is read from the beginning, each letter is tried again.
+    // The topic has no new dead letters. If it is read from the beginning, each dead letter is
+    // tried again.
     assert_eq!(resend("").await, (200, counts(0, 0, 0, 0, 0)));
     assert_eq!(resend("?from_beginning=true").await, (200, counts(4 + foreign, foreign, 3, 1, 0)));
     assert_eq!(resend("?from_beginning=true").await, (200, counts(4 + foreign, foreign, 0, 1, 3)));

@@ -1,11 +1,10 @@
 //! Tests invariant 3 of `docs/proof.md`: reads of damaged data fail with an error that names the
 //! file and the place of the damage, and never return the data.
 //!
-//! The experiment truncates real files of the log, of a state and of the catalogue, and
-//! changes bytes in them. Each seed determines one damage. Any 3,000 consecutive seeds change
-//! each byte of a full chunk and of the last chunk of a small log once, and truncate these two
-//! chunks at each byte. The other seeds damage chunks of other sizes, or raw bytes of the
-//! files.
+//! The experiment truncates real files of the log, of a state and of the catalogue, and changes
+//! bytes in them. Each seed determines one damage. Any 3,000 consecutive seeds cover the full chunk
+//! and the last chunk of a small log: they change each byte of these chunks once, and truncate them
+//! at each byte. The other seeds damage chunks of other sizes, or raw bytes of the files.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -218,7 +217,8 @@ impl LogImage {
         2 * (self.sealed.1.len() + self.last.1.len()) as u64
     }
 
-    /// Damages a chunk in the way with the given number, and checks that the decoder refuses it.
+    /// Damages a chunk, and checks that the decoder refuses it. The number selects the kind of
+    /// damage.
     fn try_byte(&self, number: usize, mask: u8) -> Result<()> {
         let sealed = self.sealed.1.len();
         let (at, cut) = (number / 2, number % 2 == 1);
@@ -306,8 +306,7 @@ impl LogImage {
         Ok(Detection::Read { refused })
     }
 
-    /// Reads all `wanted` events. After each event whose read is refused, continues with the next
-    /// one.
+    /// Reads all `wanted` events. If a read of an event is refused, continues with the next event.
     fn read(
         &self,
         log: &EmbeddedLog,

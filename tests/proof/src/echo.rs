@@ -1,6 +1,6 @@
 //! Implements a second projection for the experiments in one process. It subscribes to the events
-//! that the projection `meter` emits, and emits readings to which `meter` subscribes. So each
-//! projection causes events of the other, up to the emit depth that the host allows.
+//! that the projection `meter` emits, and emits readings to which `meter` subscribes. So each of
+//! the two projections causes events of the other one, up to the emit depth that the host allows.
 
 use std::sync::Arc;
 

@@ -1,5 +1,6 @@
 //! Tests invariant 17 of `docs/proof.md`: an exported log is complete, including all events that
-//! the host itself appended. Imported into a new folder, it gives the same states, entry by entry.
+//! the host itself appended. If it is imported into a new folder, it gives the same states, entry
+//! by entry.
 //!
 //! The experiment uses two real servers. In the first, heartbeats close windows, and the
 //! projection emits events into the log. The second imports the exported log, and appends no

@@ -2,14 +2,16 @@
 //! and opens it again. It never acknowledges an event because a later sync of the same open file
 //! succeeds.
 //!
-//! In each case the real server runs under `strace`, which makes the N-th sync of each thread
-//! fail, and further syncs after it. The client sends refused events again until they are
-//! acknowledged. In strace's output, no acknowledgement may follow a failed sync of the log
-//! before the log's file is opened again and synced. After a `kill -9` the log must contain
-//! all acknowledged events, and the tables must equal a new fold of the log.
+//! In each case the real server runs under `strace`, which makes the N-th sync of each thread fail,
+//! and further syncs after it. The client sends refused events again until they are acknowledged.
+//! The experiment then checks two results:
+//! - In strace's output, no acknowledgement may follow a failed sync of the log, unless the log's
+//!   file was opened again and synced in between.
+//! - After a `kill -9` the log must contain all acknowledged events, and the tables must equal a
+//!   new fold of the log.
 //!
-//! A `kill -9` does not lose writes in the operating system's cache, so the log could be
-//! correct by chance. Therefore the experiment also checks the system calls.
+//! The first check is needed because a `kill -9` does not lose writes in the operating system's
+//! cache. So after a kill the log could be correct by chance.
 
 use std::collections::HashMap;
 use std::fs;
@@ -68,9 +70,9 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
             0 | 1 => CALLS[0],
             _ => *random.choice(&CALLS).unwrap_or(&CALLS[0]),
         };
-        // Opening the log again and making one commit takes a few syncs and a few dozen
-        // writes. If there were fewer calls than that between two faults, no event could
-        // ever be accepted.
+        // The server needs a few syncs and a few dozen writes to open the log again and make one
+        // commit. If there were fewer calls than that between two faults, no event could ever be
+        // accepted.
         let between = if calls.contains("sync") { 7..60 } else { 300..900 };
         let when = format!("{}+{}", 1 + seed % FIRST, random.u64(between));
         let fault = format!("{calls}:when={when}");
@@ -106,9 +108,9 @@ async fn one(run: &mut Run<'_>, fault: &str, seed: u64, home: &Path, cache: &Pat
     let ledger = Mutex::new(Ledger::harmless(seed, 0));
     let mut server = match Server::launch(under.clone()) {
         Ok(server) => Some(server),
-        // If a call fails that the server needs for its start, the server may end with a
-        // reason. It has created its data folder by then, so a second start under strace needs
-        // fewer calls: it fails later or succeeds.
+        // If a call fails that the server needs for its start, the server may end with a reason. By
+        // then it has created its data folder, so a second start under strace needs fewer calls,
+        // and either succeeds or fails later.
         Err(_) => {
             refused(run, &said)?;
             let mut whole = Server::launch(plain.clone()).context("a start after a failed one")?;

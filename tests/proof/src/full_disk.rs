@@ -1,11 +1,15 @@
 //! Tests invariant 4 of `docs/proof.md`, second half: a full disk loses nothing, and stops only
 //! operations that need room. The server recovers by itself when there is room.
 //!
-//! The server's folder is on a small file system in memory. Events are sent until they are
-//! refused. Then reads and feeds must continue, and the server must neither end nor use much
-//! CPU time. Depending on the seed, the server keeps running, or is killed or stopped and then
-//! started on the full disk. Then the disk gets room: it is enlarged, or another file on it is
-//! deleted. In some cases the log has a disk reserve, in others it has none.
+//! The server's folder is on a small file system in memory:
+//!
+//! 1. Events are sent until they are refused. Then reads and feeds must continue, and the server
+//!    must neither end nor use much CPU time.
+//! 2. Depending on the seed, the server keeps running, or is killed or stopped and then started on
+//!    the full disk.
+//! 3. The disk gets room: it is enlarged, or another file on it is deleted.
+//!
+//! In some cases the log has a disk reserve, in others it has none.
 
 use std::fs;
 use std::path::Path;
@@ -85,8 +89,8 @@ impl Drop for Disk {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Background {
     GoesOn,
-    /// The server is killed and started on the full disk. KurrentDB #3642 reports a database that
-    /// could not start in this situation.
+    /// Here the server is killed and started on the full disk. KurrentDB #3642 reports a database
+    /// that could not start in this situation.
     KilledAndStarted,
     StoppedAndStarted,
 }
@@ -259,7 +263,7 @@ fn cpu_s(process: u32) -> Result<f64> {
     Ok(ticks?.iter().sum::<f64>() / 100.0)
 }
 
-/// Stops or kills the server and starts it again, if the case demands it, while the disk is still
+/// If the case demands it, stops or kills the server and starts it again while the disk is still
 /// full. Returns whether the server runs afterwards.
 async fn start_again(
     run: &mut Run<'_>,
@@ -288,9 +292,9 @@ async fn start_again(
     let path = "/v1/tables/rogue/seen?limit=5";
     let (status, answer) = server.request(Method::GET, path, "", Vec::new()).await?;
     let rows = answer["rows"].as_object().is_some_and(|rows| !rows.is_empty());
-    // If the state was not durable, the server may have to fold events again to reach the rows
-    // that readers had seen, and the disk has no room for that. The server must then refuse reads
-    // and not show older rows.
+    // If the state was not durable, the server may have to fold events again to reach the rows that
+    // readers had seen. The disk has no room for that. So the server must refuse reads, and must
+    // not show older rows.
     let waits = not_durable && answer["code"] == "LAN-0224";
     ensure!(rows || waits, "after a start on a full disk, {path} gives {status}: {answer}");
     run.add("tables that wait for room after a start", f64::from(u8::from(waits)));

@@ -1,16 +1,15 @@
 //! Tests invariant 15 of `docs/proof.md`: a token, cursor or `ETag` of one history is accepted
 //! while that history continues, and never in another.
 //!
-//! A *history* is the sequence of the log's events, together with one creation of the
-//! projection's state. It continues if the log still begins with these events, and the state
-//! has not been deleted or rebuilt since.
+//! A *history* is the sequence of the log's events, together with one creation of the projection's
+//! state. It continues as long as the log begins with these events, and the state is neither
+//! deleted nor rebuilt.
 //!
-//! The experiment runs an engine over real files: a log, a catalogue and states. Its steps
-//! open the files again, back them up, restore a backup and then append other events than
-//! before; they delete, rebuild and create the projection, and remove the catalogue or the
-//! states. A reader keeps what tokens, cursors and ETags contain: the epoch and the
-//! checkpoint. A model keeps the events of each history, and so determines which checkpoints
-//! must be accepted.
+//! The experiment runs an engine over real files: a log, a catalogue and states. Its steps open the
+//! files again, back them up, restore a backup and then append other events than before. They
+//! delete, rebuild and create the projection, and remove the catalogue or the states. A reader
+//! keeps the content of tokens, cursors and ETags: the epoch and the checkpoint. A model keeps the
+//! events of each history, and so determines which checkpoints must be accepted.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -78,8 +77,7 @@ struct Counted {
 
 fn one(seed: u64, flawed: Flawed) -> Result<Counted> {
     let mut rng = Rng::with_seed(seed);
-    // Other experiments test that files survive a crash. Here they need not, so they may be in
-    // memory.
+    // The files may be in memory here, because other experiments test that files survive a crash.
     let memory = Path::new("/dev/shm");
     let root = match memory.is_dir() {
         true => tempfile::tempdir_in(memory)?,
@@ -257,8 +255,8 @@ impl World {
         Ok(())
     }
 
-    /// Appends events to the log. Some were sent before. Some have the id of another tenant's
-    /// event: ids are unique per tenant, so these are not duplicates.
+    /// Appends events to the log. Some events were sent before. Some have the id of another
+    /// tenant's event; these are not duplicates, because ids are unique per tenant.
     fn append(&mut self, rng: &mut Rng) -> Result<()> {
         let mut batch = Events::new();
         let mut expected = Vec::new();

@@ -1,6 +1,6 @@
-//! Tests invariant 16 of `docs/proof.md`: if a plugin becomes non-deterministic at some event,
-//! because it depends on its instance's memory from then on, a second fold of a live batch or a
-//! verification finds it. A deterministic plugin is never reported.
+//! Tests invariant 16 of `docs/proof.md`: if a plugin depends on its instance's memory from some
+//! event on, and is therefore non-deterministic, a second fold of a live batch or a verification
+//! finds it. A deterministic plugin is never reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,8 +54,7 @@ pub fn honest_plugins(run: &mut Run<'_>, flaws: Flaws) {
     run.cases(|_, seed| honest(seed, flaws));
 }
 
-/// Checks that an honest plugin is not reported, whatever events it gets and whatever
-/// operators decide.
+/// Checks that an honest plugin is never reported, with any events and any decisions of operators.
 fn honest(seed: u64, flaws: Flaws) -> Result<()> {
     let mut rng = Rng::with_seed(seed);
     let kind = KINDS[rng.usize(..KINDS.len())];

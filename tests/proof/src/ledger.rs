@@ -1,5 +1,5 @@
-//! Keeps account of the events that clients sent: which the server acknowledged, with their
-//! offsets, and which got no answer.
+//! Records the events that clients sent: the events that the server acknowledged, with their
+//! offsets, and the events without an answer.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::Write as _;

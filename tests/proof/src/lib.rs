@@ -3,7 +3,8 @@
 //!
 //! Each claim of [`CLAIMS`] has an experiment, and the number of an invariant. Several claims can
 //! belong to one invariant; `docs/proof.md` lists them. The tests of this crate run every
-//! experiment with the number of cases for CI, `cargo xtask proof` runs it with the larger number.
+//! experiment with the number of cases for CI, and `cargo xtask proof` runs it with a larger
+//! number.
 
 pub mod damage;
 pub mod echo;

@@ -63,9 +63,9 @@ fn run(options: &Options) -> Result<bool> {
     }
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..1 << 48));
     eprintln!("seed {seed}");
-    // The experiments report each panic that is a failure, with its seed. The other panics are
-    // those of redb on damaged files, which the host catches. No panic prints a message,
-    // because these messages would fill the screen.
+    // The experiments report each panic that is a failure, with its seed. All other panics come
+    // from redb when it reads damaged files, and the host catches them. The panics print no
+    // message, because these messages would fill the screen.
     std::panic::set_hook(Box::new(|_| ()));
     let end = options.minutes.map(|m| Instant::now() + Duration::from_secs_f64(m * 60.0));
     let mut outcomes = Vec::new();

@@ -1,7 +1,6 @@
 //! Computes the state that the projection `meter` must have. This model follows the same rules as
-//! the engine and the meter, but it is a separate implementation of the contract, which processes
-//! one event after another and uses plain maps. The model knows nothing of batches, chunks,
-//! commits, instances or crashes.
+//! the engine and the meter, but it is a separate implementation: it processes one event after
+//! another and uses plain maps. It has no batches, chunks, commits or instances, and no crashes.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -95,8 +94,8 @@ pub struct Model {
     /// After a rebuild, the offset from which the version emits events again. It emitted the
     /// earlier ones before the rebuild.
     pub emit_from: Offset,
-    /// If only some of the timers at `emit_from` had fired before the rebuild: the number of events
-    /// that those timers had emitted.
+    /// The number of events that timers at `emit_from` had emitted before the rebuild, if only some
+    /// of these timers had fired by then.
     pub tick_sent: Option<u64>,
     /// The same as `tick_sent`, at the moment when the next rebuild replaces these tables.
     pub half_tick: Option<u64>,
@@ -111,13 +110,13 @@ pub struct Model {
     batch: (Offset, BTreeSet<(String, String)>),
 }
 
-/// A host's bug, planted in the model instead of the host. An experiment that finds the
-/// difference between a correct host and the model with this bug would also find it between
-/// a host with this bug and the correct model.
+/// A host's bug, planted in the model instead of the host. If an experiment finds the difference
+/// between a correct host and the model with this bug, it also finds the difference between a host
+/// with this bug and the correct model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flaw {
-    /// The model decides which subjects are parked at the start of a batch of this many events,
-    /// instead of at each event.
+    /// The model decides which subjects are parked only at the start of each batch of this many
+    /// events, and not at each event.
     ParkedAsOfBatch(u64),
     /// An unreadable record also parks the subject that its key names.
     UnreadableBlocks,
@@ -433,7 +432,7 @@ impl Model {
     }
 
     /// Returns whether a state with this record is in the middle of a tick, with some timers fired
-    /// and others not. Such a state equals no state of the model.
+    /// and others not. The model has no such states.
     #[must_use]
     pub fn in_between(meta: &ShardMeta) -> bool {
         mark(meta.max_time) > meta.watermark
@@ -493,8 +492,8 @@ fn appended(event: &Event) -> Option<Timestamp> {
     members[test_projection::APPENDED].as_i64().map(Timestamp)
 }
 
-/// Returns whether the projection `meter` must park this unreadable record: its type is unknown, or
-/// one to which `meter` subscribes.
+/// Returns whether the projection `meter` must park this unreadable record. It must if the record's
+/// type is unknown, or if `meter` subscribes to this type.
 fn is_subscribed(record: &Event) -> bool {
     let members: serde_json::Value = serde_json::from_str(&record.extensions).unwrap_or_default();
     members[UNREADABLE_KIND].as_str().is_none_or(|kind| kind.starts_with("m."))

@@ -50,7 +50,8 @@ pub enum Logs {
     IncarnationLate,
     /// The log recognizes duplicates by source and id, whatever their tenant.
     TenantIgnored,
-    /// The log reports an event that it refuses permanently as one that it refuses only for now.
+    /// The log reports that it refuses an event only temporarily, although it refuses it
+    /// permanently.
     RefusalPasses,
 }
 

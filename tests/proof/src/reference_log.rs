@@ -1,6 +1,6 @@
-//! Keeps a copy of a server's log, read from the file of the stopped server, and a new fold of this
-//! copy on another server. The results after crashes and faults are compared with the copy and with
-//! the new fold.
+//! Keeps a copy of a server's log, read from the file of the stopped server, and folds this copy on
+//! another server. The experiments compare the results after crashes and faults with the copy and
+//! with this new fold.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
@@ -18,8 +18,8 @@ use lantern_store::{CatalogFile, StateDir, StoreConfig};
 use lantern_tests::{Launch, PATIENCE, Server};
 use serde_json::{Value, json};
 
-/// At each read of the log, this many of the newest known events are compared again, because a
-/// crash can change only recent events.
+/// The number of the newest known events that are compared again at each read of the log. Older
+/// events are not compared, because a crash can change only recent ones.
 const LOOKED_AT_AGAIN: u64 = 2_000;
 
 /// An event of the log, with the attributes that matter here.
@@ -67,7 +67,7 @@ impl ReferenceLog {
     /// Fails if a known event is missing or different, an event occurs twice, or the offsets have a
     /// gap.
     pub fn take(&mut self, data: &Path) -> Result<()> {
-        // The log is copied before it is read, so that the server itself has to repair it after the
+        // The log is copied before it is read. So the server itself has to repair the log after the
         // crash.
         let copy = self.path.with_file_name("copy.redb");
         fs::copy(data.join("log.redb"), &copy)?;
@@ -317,8 +317,8 @@ pub(crate) fn compare(
 }
 
 /// Returns the canonical dump of a state without two values. The number of tries of a parked event
-/// depends on operators and not on the log. The next offset is not committed for events to which no
-/// projection subscribes.
+/// is left out because it depends on operators and not on the log. The next offset is left out
+/// because it is not committed for events to which no projection subscribes.
 fn entries(store: &dyn ReadStore) -> Result<Vec<Entry>> {
     let mut all = Vec::new();
     for entry in dump::entries(store) {

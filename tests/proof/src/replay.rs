@@ -1,9 +1,9 @@
 //! Tests invariant 6 of `docs/proof.md`: replay is byte-identical.
 //!
-//! Real plugins fold random logs in the sandbox under conditions that vary and must not change
-//! the result: the sizes of batches and chunks, the points of commits, the number of threads,
-//! dropped instances, failed commits, and a process that ends before the fold does. All states
-//! must have the same canonical dump.
+//! Real plugins fold random logs in the sandbox. The conditions vary, and must not change the
+//! result: the sizes of batches and chunks, the points of commits, the number of threads, dropped
+//! instances, failed commits, and a process that ends before the fold does. All states must have
+//! the same canonical dump.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -163,7 +163,7 @@ impl Recorded {
     }
 }
 
-/// Generates a flight event, valid or invalid. All ways of folding must park the same ones.
+/// Generates a flight event, valid or invalid. Every fold must park the same events.
 fn flight(rng: &mut Rng, number: u64) -> Event {
     let carrier = ["AA", "DL", "UA", "WN"][rng.usize(..4)];
     let data = match rng.u8(..6) {
@@ -304,8 +304,8 @@ fn fold(
     for _ in 0..way.restarts {
         faults.store(way.faults, Ordering::SeqCst);
         std::thread::yield_now();
-        // Changes that are applied and not committed are lost if the process does not
-        // end in order.
+        // If the process does not end in order, it loses the changes that are applied and not
+        // committed.
         if way.clean {
             engine.shutdown();
         } else {

@@ -24,8 +24,8 @@ pub struct Claim {
     pub holds: &'static str,
     /// The number of cases in each kind of run, and the name of a case.
     pub counts: Counts,
-    /// The experiment. It reports its cases to [`Run`]. If it returns an error, the
-    /// experiment itself could not run, which also counts as a failure of the claim.
+    /// The experiment. It reports its cases to [`Run`]. If it returns an error, it could not run,
+    /// which also counts as a failure of the claim.
     pub experiment: fn(&mut Run<'_>) -> Result<()>,
 }
 

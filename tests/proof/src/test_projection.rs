@@ -23,8 +23,8 @@ pub const WINDOW: i64 = 5 * SECOND;
 pub const RETENTION: i64 = 8 * SECOND;
 /// The time by which an event may be late, in microseconds.
 pub const LATENESS: i64 = 2 * SECOND;
-/// How far ahead of its append time an event may be and still move the watermark, in
-/// seconds.
+/// The maximum number of seconds by which an event may be ahead of its append time and still move
+/// the watermark.
 pub const AHEAD_S: u64 = 30;
 /// The extension attribute with an event's append time, in microseconds.
 pub const APPENDED: &str = "appended";
@@ -80,8 +80,8 @@ pub struct Flaws {
     pub batch_dependent: bool,
     /// Whether the plugin keeps totals in its instance's memory, and relies on them.
     pub remembers: bool,
-    /// Whether each write is checked against the tenants of all events of the batch. A host that
-    /// does not know which event wrote a row would do that.
+    /// Whether each write is checked against the tenants of all events of the batch. A host would
+    /// do that if it did not know which event wrote a row.
     pub tenant_of_batch: bool,
     /// Whether the projection writes all rows of tenants at the end of a call, and names the last
     /// event as their cause.
@@ -96,7 +96,7 @@ pub struct Flaws {
 pub enum Reading {
     /// The meter adds this value.
     Value(i64),
-    /// A version that is not mended fails until its subject has had [`ENOUGH`] events. The reason
+    /// If a version is not mended, it fails until its subject has had [`ENOUGH`] events. The reason
     /// contains the event.
     Bad,
     /// A version that is not mended traps.
@@ -105,7 +105,7 @@ pub enum Reading {
     BadTimer,
     /// Every version fails.
     Poison,
-    /// A version that is not mended writes a row of another tenant, which the host refuses.
+    /// If a version is not mended, it writes a row of another tenant, which the host refuses.
     Foreign,
     /// The meter emits an event at once.
     Loud,
@@ -156,8 +156,8 @@ impl Reading {
         }
     }
 
-    /// Returns whether a version of the kind `kind` can apply this event to a subject that has had
-    /// `n` events before.
+    /// Returns whether a version of the kind `kind` can apply this event, if the event's subject
+    /// has had `n` events before.
     #[must_use]
     pub fn fits(self, kind: Kind, n: i64) -> bool {
         match self {
@@ -326,8 +326,8 @@ pub fn total(n: i64, sum: i64) -> String {
     format!(r#"{{"n":{n},"sum":{sum}}}"#)
 }
 
-/// Computes the owner of the rows that an event changes. The same subject of two tenants is two
-/// owners.
+/// Computes the owner of the rows that an event changes. If two tenants have the same subject,
+/// these are two owners.
 #[must_use]
 pub fn who(tenant: &str, subject: &str) -> String {
     format!("{tenant}/{subject}")

@@ -63,9 +63,9 @@ const STAR: [(&str, &[&str]); 13] = [
 ];
 
 /// Checks that the host's crates form a star around `core`; this includes the dependencies of their
-/// tests. Packages outside of the host (SDK, clients, plugins, xtask) depend on none of them, with
-/// two exceptions: clients may depend on the wire types, and tests may depend on any crate of the
-/// host.
+/// tests. Packages outside of the host (SDK, clients, plugins, xtask) depend on no crate of the
+/// host. There are two exceptions: clients may depend on the wire types, and tests may depend on
+/// any crate of the host.
 pub(super) fn dependencies_form_a_star(repository: &Repository) -> Findings {
     let mut findings = Findings::default();
     for package in repository.workspace.members() {

@@ -1,5 +1,5 @@
 //! Checks the rules of the repository. Each rule is a function that returns the breaches of the
-//! rule. Each rule has a test with a breach that the rule must find.
+//! rule, and has a test with a breach that it must find.
 
 mod dependencies;
 mod documents;
@@ -38,8 +38,8 @@ impl Findings {
         self.breaches.push(text.into());
     }
 
-    /// Compares a count with its ceiling: a higher count is a breach, a lower one a
-    /// hint to lower the ceiling.
+    /// Compares a count with its ceiling. A higher count is a breach. A lower count gives a hint to
+    /// lower the ceiling.
     fn ceiling(&mut self, what: &str, count: usize, ceiling: usize) {
         if count > ceiling {
             self.breach(format!("{count} {what}; accepted are {ceiling}"));
@@ -133,8 +133,8 @@ fn walk(root: &Path, folder: &str, found: &mut Repository) -> Result<()> {
         let name = entry.file_name().to_string_lossy().into_owned();
         let path = if folder.is_empty() { name.clone() } else { format!("{folder}/{name}") };
         if entry.file_type()?.is_dir() {
-            // `data` is skipped at the top only, because there it is the data folder of
-            // a server.
+            // `data` is skipped only in the root folder, because there it is the data folder of a
+            // server.
             if !LEFT_OUT.contains(&name.as_str()) || (name == "data" && !folder.is_empty()) {
                 walk(root, &path, found)?;
             }

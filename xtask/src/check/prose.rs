@@ -1,5 +1,5 @@
-//! Phrases that make comments, documents and error texts hard to read, and
-//! what to write instead.
+//! Searches phrases that make comments, documents and error texts hard to read, and names what to
+//! write instead.
 //!
 //! The list is short. It contains phrases that this project once used in many different
 //! meanings, and that a search finds reliably. `cargo xtask prose` prints every place that

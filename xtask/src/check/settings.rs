@@ -51,7 +51,7 @@ fn section(schema: &Value, path: &str, text: &mut String) {
         text.push_str("| key | default | |\n|---|---|---|\n");
     }
     for (name, setting) in settings {
-        // The column "default" already shows the default, so a sentence about it at the
+        // The column "default" already shows the default. So a sentence about the default at the
         // end of the description is removed.
         let docs = prose(setting);
         let docs = docs.rsplit_once(" Default ").map_or(docs.as_str(), |(docs, _)| docs);

@@ -7,9 +7,13 @@ use super::{Findings, Repository, code_lines, code_of};
 const UNSAFE_FILES: [&str; 3] =
     ["host/plugin/src/cache.rs", "host/kafka/src/librdkafka.rs", "sdk/rust/src/bindings.rs"];
 
-/// Checks that the lint `unsafe_code` is allowed in three files, once in each: in `plugin`, to load
-/// precompiled code after a keyed hash has proved that this host compiled it; in `kafka`, to call
-/// functions of librdkafka that its Rust crate does not offer; in the SDK, for generated code.
+/// Checks that the lint `unsafe_code` is allowed in three files, once in each:
+///
+/// - in `plugin`, to load precompiled code after a keyed hash has proved that this host compiled
+///   it;
+/// - in `kafka`, to call functions of librdkafka that its Rust crate does not offer;
+/// - in the SDK, for generated code.
+///
 /// Every example plugin forbids unsafe code, because authors of plugins copy the examples.
 pub(super) fn unsafe_code_is_listed(repository: &Repository) -> Findings {
     const FORBID: &str = "#![forbid(unsafe_code)]";
@@ -37,7 +41,8 @@ pub(super) fn unsafe_code_is_listed(repository: &Repository) -> Findings {
 const FILE_LINES_MAX: usize = 600;
 /// The maximum number of fields of a type.
 const FIELDS_MAX: usize = 15;
-/// The words with which the reason begins why a file or a type is larger than allowed.
+/// The words with which a comment begins that gives the reason why a file or a type is larger than
+/// allowed.
 const REASON: &str = "Long because";
 /// The number of lines before a type in which its reason is searched.
 const REASON_LINES: usize = 12;

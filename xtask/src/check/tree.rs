@@ -7,10 +7,10 @@ use crate::suite;
 /// set only in the root manifest, and a member refers to them.
 const SHARED: [&str; 2] = ["[lints]\nworkspace = true", "license.workspace = true"];
 
-/// Checks that every member of the workspace takes lints and licence from the workspace. If a
-/// member has its own `clippy.toml`, that file repeats every line of the workspace's, because
-/// clippy reads only one file. The deterministic crates must have a `clippy.toml` of their own,
-/// which bans clocks, files, sockets and randomness.
+/// Checks that every member of the workspace takes lints and licence from the workspace. Clippy
+/// reads only one `clippy.toml`. So if a member has its own `clippy.toml`, this file must repeat
+/// every line of the workspace's file. The deterministic crates must have a `clippy.toml` of their
+/// own, which bans clocks, files, sockets and randomness.
 pub(super) fn members_share_the_lints(repository: &Repository) -> Findings {
     const DETERMINISTIC: [&str; 2] = ["host/core", "host/engine"];
     let mut findings = Findings::default();
@@ -56,8 +56,9 @@ pub(super) fn guests_have_tests(repository: &Repository) -> Findings {
     lacking.map(|guest| format!("{GUESTS}{guest}: no test names it")).collect()
 }
 
-/// Checks that every program that a Rust source file outside of xtask starts by name is in the list
-/// of [`suite::CI`]. So CI installs it, and `cargo xtask test` reports it if it is missing.
+/// Checks that the list of [`suite::CI`] contains every program that a Rust source file outside of
+/// xtask starts by name. So CI installs the program, and `cargo xtask test` reports it if it is
+/// missing.
 pub(super) fn test_programs_are_announced(repository: &Repository) -> Findings {
     const START: &str = "Command::new(\"";
     let tools = suite::tools(repository.texts.get(suite::CI).map_or("", String::as_str));

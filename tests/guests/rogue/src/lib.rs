@@ -1,6 +1,6 @@
-//! Implements a guest for tests of the host's limits. An event names a misbehaviour, and the guest
-//! shows the misbehaviour when it gets this event. It counts all other events correctly, so that
-//! the counts can be compared with the log.
+//! Implements a guest for tests of the host's limits. An event can name a misbehaviour, which the
+//! guest then shows. The guest counts all other events correctly, so that the counts can be
+//! compared with the log.
 #![forbid(unsafe_code)]
 
 use std::borrow::Cow;

@@ -94,9 +94,9 @@ pub(super) struct Account<'a> {
 
 impl Account<'_> {
     /// Checks that each emitted event is in at most one place. If `whole`, each expected event must
-    /// be in exactly one place, and each event must be expected. Otherwise, events may be missing
-    /// or unexpected, because some versions may be in the middle of a tick, and the model has no
-    /// states within a tick.
+    /// be in exactly one place, and each event must be expected. Otherwise events may be missing or
+    /// unexpected: some versions may be in the middle of a tick, and the model has no states within
+    /// a tick.
     pub(super) fn check(&self, events: &[Event], whole: bool) -> Result<()> {
         let perhaps = |id: &str| self.perhaps.and_then(|perhaps| perhaps.get(id));
         let gone = |id: &String| self.gone.is_some_and(|gone| gone.contains(id));
@@ -134,8 +134,8 @@ impl Account<'_> {
 #[derive(Default)]
 pub(super) struct Answers {
     expected: ById,
-    /// The offsets of events that the second projection must park, because its answer would
-    /// exceed the emit depth, or because the event is an unreadable record of unknown type.
+    /// The offsets of events that the second projection must park. Either its answer would exceed
+    /// the emit depth, or the event is an unreadable record of unknown type.
     pub(super) parked: Vec<u64>,
 }
 

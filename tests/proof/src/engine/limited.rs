@@ -20,8 +20,8 @@ pub(super) struct LimitedLog {
     /// still held back.
     taken: Mutex<BTreeSet<String>>,
     stores: Arc<MemoryStores>,
-    /// A description of an event that was sent to the log although a crash could still have undone
-    /// it.
+    /// If an event was sent to the log while a crash could still have undone it, a description of
+    /// this event.
     too_early: Mutex<Option<String>>,
 }
 
@@ -61,8 +61,8 @@ impl LimitedLog {
         self.limited.load(Ordering::SeqCst)
     }
 
-    /// Returns the index of the first of `events` that the log refuses. An event that it accepted
-    /// before is not refused.
+    /// Returns the index of the first of `events` that the log refuses. If the log accepted an
+    /// event before, it does not refuse it.
     fn refused(&self, events: &Events) -> Option<usize> {
         let mut taken = self.taken.lock();
         if !self.is_limited() {
@@ -85,8 +85,8 @@ impl Log for LimitedLog {
         let Some(index) = self.refused(&events) else {
             return self.inner.append(events, done);
         };
-        // A Kafka broker may have appended the events before the refused one, or none of them.
-        // This log does the first if `index` is even, and the second if it is odd.
+        // A Kafka broker may have appended the events before the refused one, or none of them. If
+        // `index` is even, this log appends them; if it is odd, it appends none.
         let appended = if index % 2 == 0 { index } else { 0 };
         let mut taken = Events::new();
         for event in events.iter().take(appended) {

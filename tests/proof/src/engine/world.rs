@@ -51,17 +51,17 @@ pub struct Planted {
     pub model: Option<Flaw>,
 }
 
-/// Identifies a *build*: the tables of a version between two rebuilds. Consists of the version, and
-/// of how often it was rebuilt before.
+/// Identifies a *build*: the tables of a version between two rebuilds. It consists of the version,
+/// and of the number of rebuilds before.
 type BuildId = (String, u64);
 
 /// Something that the engine published to the readers.
 #[derive(Debug)]
 enum Published {
     Committed(Arc<PublishedCommit>),
-    /// Readers now get other tables, of another version or rebuilt ones: their epoch (`None` if no
-    /// version is active any more), their next offset at that moment, and the rows that a client
-    /// sees first.
+    /// Readers now get other tables: those of another version, or rebuilt ones. Contains the epoch
+    /// of these tables (`None` if no version is active any more), their next offset at that moment,
+    /// and the rows that a client sees first.
     Activated(Option<String>, Offset, Shown),
 }
 
@@ -136,8 +136,8 @@ pub struct World {
     emitted_before: ById,
     /// The events that the log may or may not contain.
     perhaps: ById,
-    /// The emitted events that can no longer reach the log, because an operator dropped them
-    /// after the log had refused them, or because they were deleted with their version.
+    /// The emitted events that can no longer reach the log. Either the log refused them and an
+    /// operator then dropped them, or they were deleted with their version.
     gone: BTreeSet<String>,
     /// The prefix with which the ids of the second projection's events begin, if there is one.
     echo: Option<String>,
@@ -146,8 +146,8 @@ pub struct World {
     reconnects: Option<Before>,
     /// How often the projection was deleted.
     creation: u64,
-    /// For each epoch that a reader saw, what it identified: how often the projection had been
-    /// deleted before, and the tables.
+    /// For each epoch that a reader saw, the history that it identified: the tables, and the number
+    /// of times that the projection had been deleted before.
     epochs: BTreeMap<String, (u64, BuildId)>,
     /// The bug that is planted in models.
     flaw: Option<Flaw>,
@@ -479,8 +479,8 @@ impl World {
         Ok(())
     }
 
-    /// After a crash, lets the client read again as soon as the engine allows it. The state
-    /// that the client reads must not be older than the one that it showed before the crash.
+    /// After a crash, lets the client read again as soon as the engine allows it. The state that
+    /// the client then reads must not be older than the state that it showed before the crash.
     fn reconnect(&mut self) -> Result<()> {
         let Some(before) = &self.reconnects else { return Ok(()) };
         let Ok(view) = self.engine.view(NAME) else { return Ok(()) };
@@ -528,7 +528,7 @@ impl World {
 
     /// Retries or drops parked events, in the engine and in the model.
     fn decide(&mut self, choice: &Choice, retry: bool) -> Result<()> {
-        // A retry or drop that fails in the middle may or may not have had its effect. Both are
+        // If a retry or drop fails in the middle, it may or may not have had its effect. Both are
         // correct.
         self.call_faults.store(0, Ordering::SeqCst);
         self.mend();
@@ -615,8 +615,8 @@ impl World {
             }
             let context =
                 || format!("version {}, rebuilt {} times, at {}", build.0, build.1, meta.next);
-            // A shard need not commit if it has only skipped events to which the projection
-            // does not subscribe.
+            // If a shard has only skipped events to which the projection does not subscribe, it
+            // need not commit.
             if !only_passed(&events, meta.next, model.next) {
                 model.advance(&events, meta.next).with_context(context)?;
             }
@@ -796,8 +796,8 @@ impl World {
             let meta = meta_of(&*self.stores.shard(&shard_id(&build)).peek())?;
             ensure!(!Model::in_between(&meta), "version {} has not ticked", version.id);
         }
-        // A shard that has only skipped events to which the projection does not subscribe
-        // need not commit its next offset.
+        // If a shard has only skipped events to which the projection does not subscribe, it need
+        // not commit its next offset.
         for version in self.engine.status_of(NAME)?.versions {
             let shard = version.shards.first().context("a version without a shard")?;
             ensure!(
@@ -839,8 +839,8 @@ impl World {
         events.zip(times).map(|(event, appended)| with_append_time(event, appended)).collect()
     }
 
-    /// Returns the shard whose operations fail: the shard of the version that serves readers, or
-    /// any shard if there is none.
+    /// Returns the shard whose operations fail. It belongs to the version that serves readers, or
+    /// to any version if none serves readers.
     fn serving_shard(&self) -> Arc<lantern_core::fake::MemoryShard> {
         let build = self.serving.clone().unwrap_or_else(|| (id_of(0).0, 0));
         self.stores.shard(&shard_id(&build))
@@ -912,8 +912,8 @@ fn build_of_epoch(epoch: &str) -> Option<BuildId> {
     Some((parts.next()?.to_owned(), parts.next()?.parse().ok()?))
 }
 
-/// Returns whether `to` is after `from`, and none of the events between them is one to which the
-/// meter subscribes.
+/// Returns whether `to` is after `from`, and the meter subscribes to none of the events between
+/// them.
 fn only_passed(events: &[Event], from: Offset, to: Offset) -> bool {
     let index = |offset: Offset| usize::try_from(offset.0).unwrap_or(usize::MAX);
     from < to

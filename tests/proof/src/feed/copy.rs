@@ -49,7 +49,7 @@ impl Copy {
     }
 
     /// Checks the server's answer to a client that resumes with its token. The answer names the
-    /// commit from which the feed continues: the table must have had the shown rows at that commit,
+    /// commit from which the feed continues. The table must have had the shown rows at this commit,
     /// and the commit must not be older than the shown one.
     pub(super) fn resumed(&mut self, world: &World, ok: &Value) -> Result<()> {
         let (Some(commit), Some((epoch, shown))) = (ok["commit"].as_u64(), self.shown.clone())

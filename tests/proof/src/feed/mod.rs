@@ -1,17 +1,17 @@
 //! Tests invariant 9 of `docs/proof.md`: a feed misses and repeats nothing.
 //!
-//! Each seed is one case. It has a *world* (a projection with several tables and partitions,
-//! whose versions change), a server that is restarted and killed, and clients. The bytes of
-//! their connections are split and delayed, and connections are cut at any byte or left half
-//! open. Every state that a client shows must be in the world's history of commits, and in the
-//! end all clients must show the newest state.
+//! Each seed is one case. It has a *world* (a projection with several tables and partitions, whose
+//! versions change), a server that is restarted and killed, and clients. The bytes of their
+//! connections are split and delayed, and connections are cut at any byte or left half open. The
+//! world keeps its history of commits. Every state that a client shows must be in this history, and
+//! in the end all clients must show the newest state.
 //!
-//! The network is tokio's in-memory pipes, and the clock is paused. The feed serves any stream
-//! of bytes and opens no connection itself, so a simulator of hosts and sockets (turmoil)
-//! would not test more of Lantern's code. The case advances the clock itself, because tokio
-//! does not advance it while a streamed snapshot occupies a blocking thread. The commit that
-//! such a thread reads depends on the timing of the machine. So a seed repeats a case
-//! approximately, but not byte for byte.
+//! The network consists of tokio's in-memory pipes. The feed serves any stream of bytes and opens
+//! no connection itself, so a simulator of hosts and sockets (turmoil) would not test more of
+//! Lantern's code. The clock is paused, and the case advances it itself, because tokio does not
+//! advance it while a streamed snapshot occupies a blocking thread. The commit that such a thread
+//! reads depends on the timing of the machine. So a seed repeats a case approximately, but not byte
+//! for byte.
 
 mod copy;
 mod reader;
@@ -166,8 +166,8 @@ impl Net {
         }
     }
 
-    /// Kills the server, commits the events of commits without a sync again, and starts another
-    /// server.
+    /// Kills the server, and starts another one. In between, the events of commits without a sync
+    /// are committed again.
     fn crash(&self, rng: &mut Rng) {
         let mut server = self.server.lock();
         server.sessions.iter().for_each(AbortHandle::abort);
@@ -204,8 +204,8 @@ impl Net {
 }
 
 impl Drop for Net {
-    /// Breaks a cycle of references: the hub reads from the world, and the world publishes to
-    /// the hub. Without this, both would outlive their case.
+    /// Breaks a cycle of references: the hub reads from the world, and the world publishes to the
+    /// hub. Without this, the two would not be released at the end of the case.
     fn drop(&mut self) {
         *self.world.hub.lock() = None;
     }
@@ -220,8 +220,8 @@ impl Server {
             hello_ms: 300,
             close_ms: 50,
             stall_ms: 150,
-            // A high limit, because this time is measured by the paused clock, which advances even
-            // while reading threads wait for a processor.
+            // The limit is high, because this time is measured by the paused clock, which advances
+            // even while reading threads wait for a processor.
             snapshot_ms_max: 600_000,
             window: rng.u32(1..=8),
             frame_bytes_max: 4_096,

@@ -1,11 +1,11 @@
 //! Tests invariant 9 of `docs/proof.md` with real sockets: the real server behind a proxy that cuts
 //! connections at random bytes, and the real client.
 //!
-//! A second client, the *witness*, connects without the proxy and receives every change
-//! separately. Every state that one of the clients shows must be the fold of a prefix of the
-//! log, which the experiment computes itself. A commit number must mean the same state in both
-//! clients, and later commits must mean later states. The last states of both clients must
-//! equal the rows that the server returns over HTTP.
+//! A second client, the *witness*, connects without the proxy and receives every change separately.
+//! Every state that one of the two clients shows must be the fold of a prefix of the log; the
+//! experiment computes this fold itself. A commit number must mean the same state in both clients,
+//! and later commits must mean later states. The last states of both clients must equal the rows
+//! that the server returns over HTTP.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -191,8 +191,8 @@ async fn witness_all(
     while let Some(change) = changes.next().await {
         match change {
             Change::Snapshot { .. } => {
-                // `table` has the rows of the newest change, which may be later than this
-                // snapshot. The changes that these rows already include are skipped below.
+                // `table` has the rows of the newest change, which may be later than this snapshot.
+                // So the changes that these rows already include are skipped below.
                 (rows, at) = table.with(|rows, commit| (parsed(rows), commit));
                 epoch = table.epoch().context("no epoch")?;
             }

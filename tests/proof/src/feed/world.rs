@@ -295,16 +295,16 @@ impl World {
         }
     }
 
-    /// Simulates that the server dies, and that some or all of the commits without a sync are lost.
-    /// Their events are committed again under numbers that were never used. One new commit may
-    /// contain the events of several lost commits. `below` returns a random number below its
-    /// argument.
+    /// Simulates a crash of the server that undoes some or all of the commits without a sync. The
+    /// events of these commits are committed again under numbers that were never used. One new
+    /// commit may contain the events of several lost commits. `below` returns a random number below
+    /// its argument.
     pub fn crash(&self, below: &mut dyn FnMut(usize) -> usize) {
         let mut state = self.state.lock();
         let state = &mut *state;
         let Some(epoch) = state.epoch.clone() else { return };
         state.unpublished.clear();
-        // The order of commits of several shards is not known, so readers see only the last one.
+        // The commits of several shards have no known order, so readers see only the last one.
         let is_one = state.shards.len() == 1;
         for index in 0..state.shards.len() {
             let shard = &mut state.shards[index];
@@ -392,8 +392,9 @@ impl World {
         state.history.get(&(epoch.to_owned(), pos)).map(|at| at.rows[table].clone())
     }
 
-    /// Returns how many commits after `from`, up to `to`, wrote to a table. A commit that was made
-    /// again after a crash does not count if the state at `from` contains its events.
+    /// Returns the number of commits after `from`, up to `to`, that wrote to a table. If a commit
+    /// was made again after a crash, it does not count if the state at `from` already contains its
+    /// events.
     pub fn writes_between(&self, epoch: &str, from: u64, to: u64, table: usize) -> usize {
         let state = self.state.lock();
         let at = |pos| state.history.get(&(epoch.to_owned(), pos));

@@ -194,7 +194,7 @@ fn huge_jump_tables() -> String {
 }
 
 /// Generates the functions of an honest guest, and after them ten thousand functions with fifty
-/// thousand locals each. Each of these takes a dozen bytes.
+/// thousand local variables each. Each of these functions takes a dozen bytes.
 fn locals_in_each() -> Result<Vec<u8>> {
     const COUNT: usize = 10_000;
     let honest = frame::build("locals-in-each", "(type (func))\n")?;

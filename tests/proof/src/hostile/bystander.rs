@@ -1,6 +1,6 @@
-//! Implements an honest projection that runs in parallel with hostile ones. It receives events all
-//! the time. The expected rows of its tables are computed separately, and the time until each event
-//! reaches a client of the feed is measured.
+//! Implements an honest projection that runs in parallel with hostile ones, and receives events all
+//! the time. The experiment computes the expected rows of its tables separately, and measures the
+//! time until each event reaches a client of the feed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -17,7 +17,8 @@ use tokio::task::JoinHandle;
 /// The time between the arrival of an event and the next event.
 const PAUSE: Duration = Duration::from_millis(4);
 /// If an event takes longer than this, it counts as several slow events, one for each period of
-/// this length. Otherwise a stall of several seconds would be one slow event among thousands.
+/// this length. Otherwise a stall of several seconds would count as only one slow event among
+/// thousands.
 const STALL: Duration = Duration::from_millis(20);
 /// How many of the slowest events the report lists.
 const TOLD: usize = 8;

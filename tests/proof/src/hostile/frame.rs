@@ -69,8 +69,8 @@ const WORLD: &str = "
 const ANSWER: u32 = 512;
 /// The address of the return value of `setup`. The manifest begins 8 bytes later.
 const MANIFEST: u32 = 1024;
-/// The start of the allocator's memory. In the memory before it, guests store return
-/// values of the host from 8 KiB on, and their own data from 16 KiB on.
+/// The start of the allocator's memory. Guests use the memory before it: from 8 KiB on for return
+/// values of the host, and from 16 KiB on for their own data.
 const HEAP: u32 = 1 << 16;
 
 /// Returns the event type to which the guest named `name` subscribes.
@@ -79,8 +79,8 @@ pub fn probe(name: &str) -> String {
     format!("hostile.{name}")
 }
 
-/// Builds the guest named `name` from its text. The text is a whole module or
-/// component, or fields of a module to which the rest is added.
+/// Builds the guest named `name` from its text. The text is a whole module or component, or a list
+/// of fields of a module that this function completes.
 ///
 /// # Errors
 /// Fails if the text is invalid.

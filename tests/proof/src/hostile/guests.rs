@@ -24,8 +24,8 @@ pub use files::File;
 pub enum Expected {
     /// The upload is refused with this code, and the detail contains these words.
     Refused(&'static str, &'static str),
-    /// As `Refused`, but only if the log contains events for the guest, because the check of the
-    /// upload folds them. Without such events the upload may be accepted.
+    /// As `Refused`, but only if the log contains events for the guest, because the determinism
+    /// check of the upload folds them. Without such events the upload may be accepted.
     RefusedOverEvents(&'static str, &'static str),
     /// The upload is accepted, and each event for the guest is parked. The reason contains
     /// these words.

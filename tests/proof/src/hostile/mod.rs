@@ -37,7 +37,7 @@ const GUEST_MAX: Duration = Duration::from_secs(100);
 const PACK: u64 = 6;
 /// The latency of the victim's events that is acceptable while the endless guests run. If twice the
 /// baseline is more than this, twice the baseline is acceptable. The endless guests never run on
-/// the victim's thread, but they keep every processor busy: an event passes from thread to thread
+/// the victim's thread, but they keep every processor busy. An event passes from thread to thread
 /// four times, and waits for a processor each time. With other load on two processors, 99 of 100
 /// events took up to 153 ms. With a planted bug that runs endless plugins on the victim's thread,
 /// they took 330 to 860 ms.
@@ -54,9 +54,9 @@ const SLOWER_MAX: u32 = 2;
 /// A latency that always counts as acceptable: no user notices it, and other load on
 /// the machine can cause it.
 const UNNOTICED: Duration = Duration::from_millis(20);
-/// How much the server's memory may grow over its size before the first guest, in bytes.
-/// This has room for an instance's memory, a call's arguments and writes, and the state of
-/// a check, each a few times.
+/// The limit for the growth of the server's memory over its size before the first guest, in bytes.
+/// It has room for a few times an instance's memory, a call's arguments and writes, and the state
+/// of a check.
 const MEMORY_MORE_BYTES: u64 = 768 << 20;
 /// The maximum number of threads that the server may have.
 const THREADS_MAX: u64 = 600;
@@ -71,8 +71,8 @@ const LOW: &[&str] = &[
     "plugin.limits.fuel_setup=100000000",
     "plugin.limits.compile_cpu_s=2",
 ];
-/// The settings of every other round of a longer run. All limits have their defaults,
-/// except for these two, which are lower: with the defaults, the longest compilation would
+/// The settings of every other round of a longer run. All limits have their defaults, except for
+/// these two, which are lower than their defaults. With the defaults, the longest compilation would
 /// take half of the run's time.
 const DEFAULTS: &[&str] = &["engine.check_fuel=90000000", "plugin.limits.compile_cpu_s=5"];
 /// The number by which the index of a guest grows from one seed to the next.
@@ -99,9 +99,9 @@ pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
     let tests = run.planned() == Guest::COUNT;
     let mut under = None;
     run.cases(|run, seed| {
-        // Each round has a new server. Otherwise the log would contain a guest's events of
-        // the previous round, and the check of its upload would fold them. The round
-        // depends only on the seed, so that a single case can be repeated.
+        // Each round has a new server. Otherwise the log would contain a guest's events of the
+        // previous round, and the check of the guest's upload would fold them. Now the round
+        // depends only on the seed, and a single case can be repeated.
         let round = if tests { 0 } else { seed / Guest::COUNT };
         if under != Some(round) {
             if let Some(siege) = siege.take() {
@@ -124,8 +124,7 @@ pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
             run.fail(seed, format!("{error:#}"));
         }
     }
-    // The interpreters are built with these programs. Without them `cargo xtask` reports
-    // that they are missing.
+    // These programs build the interpreters. If they are missing, `cargo xtask` reports this.
     if !without("python3") && !without("npm") {
         let seed = run.seed();
         if let Err(error) = runtime.block_on(hostile_scripts(run, seed)) {
@@ -311,9 +310,9 @@ impl AttackRun {
         self.judge(run, ("hostile plugins", "p99_hostile_ms", UNNOTICED)).await
     }
 
-    /// Compares the latencies, and ends the server. `hostile` consists of a name for what has run
-    /// in parallel, the name of the figure that is reported, and the latency that is always
-    /// acceptable.
+    /// Compares the latencies, and ends the server. `hostile` has three parts: a name for the
+    /// guests that have run in parallel, the name of the figure that is reported, and the latency
+    /// that is always acceptable.
     async fn judge(self, run: &mut crate::Run<'_>, hostile: (&str, &str, Duration)) -> Result<()> {
         let (attack, figure, unnoticed) = hostile;
         self.victim.check().await?;

@@ -1,4 +1,4 @@
-//! Lists hostile scripts and declarations: sources that the shipped interpreters run. Each
+//! Lists hostile scripts and declarations, which the shipped interpreters run. Each script
 //! misbehaves at every event of the type to which it subscribes.
 
 use anyhow::{Result, ensure};

@@ -14,9 +14,9 @@ use crate::reference_log::{self, ObservedEvents};
 impl World {
     /// Checks everything after a kill. Returns how many derived events were found.
     pub(super) async fn check(&mut self) -> Result<u64> {
-        // The first check runs immediately after the crash. It also reads uncommitted records:
-        // a reader of committed records does not see the records behind a transaction that the
-        // crash left open, although they are not lost.
+        // The first check runs immediately after the crash. It also reads uncommitted records. A
+        // reader of committed records would not see the records behind a transaction that the crash
+        // left open, although these records are not lost.
         let all = self.events.clients_events(&self.broker.lock())?;
         self.ledger.lock().check_locations(|id| all.get(id).copied())?;
         self.settled(&self.server).await?;

@@ -1,13 +1,14 @@
 //! Tests invariant 10 of `docs/proof.md`: over Kafka, a crash of Lantern or of the broker has no
 //! effect on the result.
 //!
-//! One case is one `kill -9` while events are appended to a topic with four partitions of a
-//! real broker, and folded. Every sixth case kills the broker while Lantern runs; the others
-//! kill Lantern. After each kill an independent consumer reads the topics. No acknowledged
-//! event may be missing, occur twice, or have another partition or offset. The tables must
-//! count each event once. Each emitted event must occur once among the committed records.
-//! After every sixth kill, the state of every shard is compared, entry by entry, with a new
-//! fold of the same topic.
+//! One case is one `kill -9` while events are appended to a topic with four partitions of a real
+//! broker, and folded. Every sixth case kills the broker while Lantern runs; the others kill
+//! Lantern. After each kill an independent consumer reads the topics, and the experiment checks:
+//! - No acknowledged event is missing, occurs twice, or has another partition or offset.
+//! - The tables count each event once.
+//! - Each emitted event occurs once among the committed records.
+//! - After every sixth kill, the state of every shard equals, entry by entry, a new fold of the
+//!   same topic.
 
 mod check;
 mod topic;
@@ -42,8 +43,8 @@ pub const CLAIM: Claim = Claim {
 const PARTITIONS: u32 = 4;
 /// The number of kills in one world, before a new world replaces it.
 const KILLS: u64 = 12;
-/// Every kill whose number is a multiple of this one kills the broker instead of Lantern, and
-/// after it everything is compared with a clean fold.
+/// The interval of kills of the broker. If the number of a kill is a multiple of this one, the kill
+/// ends the broker instead of Lantern, and afterwards all states are compared with a clean fold.
 const BROKER_EVERY: u64 = 6;
 /// The time between the first acknowledged event and the kill, in milliseconds.
 const AFTER_MS: std::ops::Range<u64> = 5..400;

@@ -80,8 +80,8 @@ impl World {
         }
     }
 
-    /// Checks that every change that the server has answered was carried out, and that no
-    /// other change was carried out, except those whose request was pending.
+    /// Checks that the server has carried out every change that it answered, and no other changes
+    /// except those whose request was pending.
     async fn check_answers(&self) -> Result<()> {
         self.judge_dropping().await?;
         let (active, uploaded, dropped) = {
@@ -113,8 +113,8 @@ impl World {
         Ok(())
     }
 
-    /// Finds out whether a drop without an answer was carried out. This check comes first,
-    /// because a retry may apply an event that was not dropped.
+    /// Finds out whether a drop without an answer was carried out. This check comes first, because
+    /// a later retry may apply an event that was not dropped.
     async fn judge_dropping(&self) -> Result<()> {
         let under_way = self.known.lock().dropping.take();
         if let Some((name, offset)) = under_way

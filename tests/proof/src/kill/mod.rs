@@ -1,10 +1,10 @@
 //! Tests invariant 2 of `docs/proof.md`: an acknowledged event survives a kill of the process, and
 //! after the next start the state is the fold of the log, whatever the process was doing.
 //!
-//! One case is one `kill -9` of the server and its child processes, 5 to 50 ms after a phase
-//! of work has begun. After each kill no acknowledged event may be missing, occur twice, or
-//! have another offset, and the feeds must resume. After every tenth kill tables, timers and
-//! parked events are compared with a clean fold of the same log, and emitted events with the
+//! One case is one `kill -9` of the server and its child processes, 5 to 50 ms after a phase of
+//! work has begun. After each kill no acknowledged event may be missing, occur twice, or have
+//! another offset, and the feeds must resume. After every tenth kill, the experiment compares
+//! tables, timers and parked events with a clean fold of the same log, and emitted events with the
 //! probes that caused them.
 
 mod check;
@@ -54,7 +54,7 @@ const SETTINGS: [&str; 6] = [
     "log.disk_reserve_bytes=0",
     "store.run_rows=2",
 ];
-/// The setting that turns heartbeats off, because one could move event time between two reads of a
+/// The setting that turns heartbeats off. A heartbeat could move event time between two reads of a
 /// table.
 const NO_HEARTBEATS: &str = "upkeep.heartbeats=false";
 /// Parameters of the projection with timers. Its windows close often, and it compares each with the
@@ -223,7 +223,8 @@ fn with(settings: &[String], more: &[&str]) -> Vec<String> {
 }
 
 /// Chooses the phases of one server's life, in reverse order. In the order of time, each phase of
-/// [`Phase::WHOLE`] comes once, and then phases that may run after retention has deleted events.
+/// [`Phase::WHOLE`] comes once. After them come phases that may run after retention has deleted
+/// events.
 fn phases(random: &mut Rng) -> Vec<Phase> {
     let mut whole = Phase::WHOLE.to_vec();
     random.shuffle(&mut whole);

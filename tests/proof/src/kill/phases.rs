@@ -94,8 +94,9 @@ impl Phase {
     ];
 }
 
-/// Records the changes that the server has answered, and those whose request is pending. After a
-/// crash, the server must have made the answered changes, and no others except pending ones.
+/// Records the changes that the server has answered, and the changes whose request is pending.
+/// After a crash, the server must have made all answered changes. Of the others, it may have made
+/// only pending ones.
 #[derive(Default)]
 pub(crate) struct Known {
     /// The offsets of the events that were dropped, by projection.
@@ -152,8 +153,8 @@ pub(crate) async fn push(
     Ok(Some(version.to_owned()))
 }
 
-/// Repeats the work of `phase` until the server does not answer. `begun` is notified when the phase
-/// has begun work that a kill can interrupt.
+/// Repeats the work of `phase` until the server does not answer. When the phase has begun work that
+/// a kill can interrupt, `begun` is notified.
 pub(crate) async fn drive(
     phase: Phase,
     server: &Server,

@@ -3,9 +3,9 @@
 //! format has an encoder, a decoded value that is encoded and decoded again must be the same value.
 //!
 //! For each parser there is a function that runs it on bytes, and panics if the claim does not
-//! hold. The fuzz targets in `tests/fuzz` call the same functions. Inputs that the fuzz
-//! targets have found are kept in `tests/fuzz/corpus`. The experiment first tries all of
-//! these, and then mutations of its own.
+//! hold. The fuzz targets in `tests/fuzz` call the same functions, and keep the inputs that they
+//! find in `tests/fuzz/corpus`. The experiment first tries all of these inputs, and then mutations
+//! of its own.
 
 mod events;
 mod mutate;

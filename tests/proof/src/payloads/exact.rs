@@ -1,6 +1,6 @@
 //! Implements a parser that reads JSON without loss: numbers as they are written, text as UTF-16
-//! code units (including half of a surrogate pair), members in order, including repeated ones. This
-//! parser was written for the experiment, so that it does not share bugs with the host's library.
+//! code units (including half of a surrogate pair), members in order, including repeated ones. The
+//! experiment has this parser of its own, so that it does not share bugs with the host's library.
 
 use std::iter::Peekable;
 use std::str::Chars;

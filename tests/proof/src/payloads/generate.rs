@@ -7,7 +7,7 @@ use fastrand::Rng;
 
 /// The maximum depth of a payload. The limit of the server's default settings is 64.
 const DEPTH_MAX: usize = 90;
-/// An event with a payload of up to this depth must be accepted. The limit also counts the
+/// If a payload has at most this depth, its event must be accepted. The limit also counts the
 /// levels of the event's own object, of `data` and of the member `doc`.
 const DEPTH_TAKEN: usize = 60;
 /// The maximum number of values in a payload, apart from those that only make it deep.
@@ -20,7 +20,8 @@ pub(super) struct Payload {
     pub(super) seed: u64,
     /// The text of the JSON value.
     pub(super) json: String,
-    /// Whether the JSON is all of the event's `data`. Otherwise it is the member `doc` of `data`.
+    /// Whether the JSON is the whole `data` of the event. Otherwise it is the member `doc` of
+    /// `data`.
     pub(super) whole: bool,
     /// The form in which the event is sent.
     pub(super) mode: Mode,
@@ -105,7 +106,7 @@ impl Writer {
 
     fn value(&mut self, depth: usize) {
         self.values += 1;
-        // If all of `data` is `null`, the event has no data, so the outermost value is never
+        // If `data` were `null`, the event would have no data. So the outermost value is never
         // `null`.
         let kinds = if depth == 0 { 1..9 } else { 0..9 };
         let simple = self.values > VALUES_MAX || depth > 5;

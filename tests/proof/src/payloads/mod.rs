@@ -1,7 +1,6 @@
-//! Tests invariant 14 of `docs/proof.md`: an accepted payload can be read back. If the log accepts
-//! a payload, the same value is returned by a row, in every format of the table, by the feed, by
-//! `events tail` and the API, and after an import into another server. Any other payload is refused
-//! when it arrives.
+//! Tests invariant 14 of `docs/proof.md`: if the log accepts a payload, the same value can be read
+//! back. A row returns it in every format of the table, and so do the feed, `events tail`, the API,
+//! and another server after an import. Any other payload is refused when it arrives.
 //!
 //! The servers and the command line are real. The guest copies `data` into a row. "The same
 //! value" means the same text of numbers, the same UTF-16 code units of text, and the same
@@ -63,7 +62,7 @@ fn try_out(run: &mut Run<'_>) -> Result<()> {
                 run.fail(seed, what);
             }
             if !wrong.is_empty() && run.goes_on() {
-                // After a failed group, the servers are replaced, so that the failure cannot make
+                // After a failed group, new servers are started, so that the failure cannot make
                 // the next group fail.
                 bench = Bench::new().await?;
             }
@@ -130,8 +129,8 @@ impl Bench {
         Ok(Self { first, second, feed, next: [0, 0], groups: 0, folder, _client: client })
     }
 
-    /// Sends a group of payloads, and reads each one in every way in which it can be read. If one
-    /// way returns another value, an error is added to `wrong`.
+    /// Sends a group of payloads, and reads each payload in every possible way. If one way returns
+    /// another value, an error is added to `wrong`.
     async fn group(
         &mut self,
         payloads: &[Payload],
@@ -255,8 +254,8 @@ impl Bench {
         Ok((status, serde_json::from_str(&answer.text().await?).unwrap_or_default()))
     }
 
-    /// Returns the payloads of the group that are in the log, by seed. The `data` of each event
-    /// there must be the payload.
+    /// Returns the payloads of the group that are in the log, by seed. The `data` of each of these
+    /// events must equal its payload.
     async fn accepted<'a>(&self, payloads: &'a [Payload]) -> Result<AcceptedEvents<'a>> {
         let by_seed: BTreeMap<_, _> = payloads.iter().map(|p| (p.seed, p)).collect();
         let mut taken = AcceptedEvents::new();
@@ -280,7 +279,7 @@ impl Bench {
     }
 
     /// Returns the seeds of this group's payloads that are parked because no row can contain them.
-    /// The reason of each must be one of [`REASONS`].
+    /// The reason of each parked event must be one of [`REASONS`].
     async fn parked(&self) -> Result<BTreeSet<u64>> {
         let mut parked = BTreeSet::new();
         let mut cursor = String::new();

@@ -1,13 +1,14 @@
-//! Implements a simulated disk in memory. It keeps a journal of all operations, and can produce the
-//! disk's content after a power loss at any of them: writes that were not synced are lost, kept,
-//! reordered or torn.
+//! Implements a simulated disk in memory. It keeps a journal of all operations. For a power loss at
+//! any of these operations, it can produce the content of the disk afterwards: writes that were not
+//! synced are lost, kept, reordered or torn.
 //!
-//! The model guarantees what POSIX guarantees, and no more. A file's writes and length are
-//! durable after the file's sync. Before that sync, any of the writes may reach the disk,
-//! completely or only some sectors of it, independently of earlier writes. A folder's names
-//! are durable after the folder's sync. Before that sync, the file system may have written
-//! some of the changes of names, in their order. The sync of a file does not make its name
-//! durable.
+//! The model guarantees only what POSIX guarantees.
+//! - A file's writes and length are durable after the file's sync. Before that sync, any of the
+//!   writes may reach the disk, completely or only some sectors of it, independently of earlier
+//!   writes.
+//! - A folder's names are durable after the folder's sync. Before that sync, the file system may
+//!   have written some of the changes of names, in their order. The sync of a file does not make
+//!   its name durable.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;

@@ -1,6 +1,6 @@
 //! Tests redb alone on the simulated disk: the guarantees that Lantern needs from it, without
 //! Lantern. `tests/redb-4.1.0` builds the same source code against redb 4.1.0, which is known to
-//! lose commits, to show that the simulated disk reveals the loss.
+//! lose commits. This shows that the simulated disk reveals the loss.
 
 use std::path::Path;
 
@@ -87,8 +87,8 @@ fn record(rng: &mut Rng) -> History {
         commits += 1;
         disk.mark(commits);
     }
-    // A crash does not close files, so the history ends before the writes that closing the
-    // file makes.
+    // A crash does not close files. So the history ends before the writes that happen when the file
+    // is closed.
     let steps = disk.steps();
     drop(database);
     History { disk, steps, commits }

@@ -33,7 +33,7 @@ const CATALOG: &str = "data/catalog.redb";
 const STATE: &str = "data/state";
 /// How many times a recovery is interrupted before it may finish.
 const RECOVERIES_MAX: u32 = 2;
-/// For one image in this many, the host continues to the end of the log and beyond.
+/// The host continues to the end of the log and beyond for one image in this number.
 const GOES_ON: u32 = 8;
 /// The maximum time that an append may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -147,8 +147,8 @@ pub fn record(rng: &mut Rng, flawed: Flawed) -> Result<Recorded> {
     stack.settle()?;
     let log = stack.events()?;
     ends.append(&mut stack.log.ends.lock());
-    // Power is lost while all files are open, so the history ends before the writes that
-    // closing the files makes.
+    // Power is lost while all files are open. So the history ends before the writes that happen
+    // when the files are closed.
     let steps = disk.steps();
     drop(stack);
     Ok(Recorded { disk, steps, log, ends, flawed })
@@ -208,8 +208,8 @@ impl Recorded {
         Ok(seen)
     }
 
-    /// Checks that the log contains all acknowledged events, and each append completely
-    /// or not at all.
+    /// Checks that the log contains all acknowledged events, and that each append is in the log
+    /// completely or not at all.
     fn check_log(&self, found: &[Event], marks: &[Acknowledged]) -> Result<()> {
         let acknowledged = marks
             .iter()
@@ -246,8 +246,8 @@ fn check_catalog(found: Option<&ProjectionRecord>, marks: &[Acknowledged]) -> Re
     Ok(())
 }
 
-/// Checks that readers have seen nothing later than this state, or that the state records that
-/// readers may have seen more. In the second case the engine makes readers wait.
+/// Checks that readers have seen nothing later than this state. If they may have seen something
+/// later, the state must record this, so that the engine makes readers wait.
 fn check_shown(id: &ShardId, meta: &ShardMeta, marks: &[Acknowledged]) -> Result<()> {
     let last = marks.iter().rev().find_map(|mark| match mark {
         Acknowledged::Shown(shard, next, pos) if shard == id => Some(Some((*next, *pos))),
@@ -435,7 +435,7 @@ impl Stack {
             });
             check_shown(&id, &meta, marks)?;
             // A version with this id may have been deleted and created again, so its numbers may
-            // begin again.
+            // start again.
             let committed = committed.next_back().unwrap_or(0);
             let context = || format!("shard {id:?} at {}", meta.next);
             ensure!(

@@ -144,8 +144,8 @@ fn query(pools: &Pools, host: &str, rng: &mut Rng) -> Case {
             let (parser, path) =
                 [("table_query", "/v1/tables/a/b"), ("events_query", "/v1/events")][rng.usize(..2)];
             let query = pools.mutated(parser, rng);
-            // This kind of case leaves out characters that would end the line. Another kind tests
-            // them.
+            // This kind of case leaves out characters that would end the line, because another kind
+            // of case tests them.
             let query: Vec<u8> = query.into_iter().filter(|b| !b" \r\n".contains(b)).collect();
             // This kind of case sends no requests that wait.
             let query = String::from_utf8_lossy(&query).replace("wait", "wai");

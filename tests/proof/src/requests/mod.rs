@@ -1,5 +1,5 @@
-//! Tests invariant 8 of `docs/proof.md`, for whole requests: whatever bytes a client sends over a
-//! socket, the real server does not fail, hang, exit or use ever more memory. If a request can be
+//! Tests invariant 8 of `docs/proof.md`, for whole requests. A client may send any bytes over a
+//! socket: the real server must not fail, hang, exit or use ever more memory. If a request can be
 //! parsed, the refusal quotes its invalid part.
 
 mod cases;

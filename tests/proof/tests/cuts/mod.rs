@@ -67,9 +67,9 @@ struct Folded {
     largest: usize,
 }
 
-/// Folds `log`, the events of each partition, in batches of up to `batch` events, with a
-/// version that serves readers and emits. Then appends the events `end` to each partition, and
-/// folds them, too.
+/// Folds `log`, the events of each partition, in batches of up to `batch` events, with a version
+/// that serves readers and emits. Then appends the events `end` to each partition, and folds these
+/// events too.
 fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usize) -> Folded {
     let memory = Arc::new(MemoryLog::new(PARTITIONS, 64));
     let stores = Arc::new(MemoryStores::new());
@@ -112,8 +112,9 @@ fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usiz
         memory.append_to(partition, events.iter().cloned());
     }
     settle();
-    // Emitted events, to which the projection does not subscribe, are in the log by now. The
-    // next offset after them is committed together with a later event to which it subscribes.
+    // By now the log also has emitted events, to which the projection does not subscribe. The next
+    // offset after them is committed together with a later event to which the projection
+    // subscribes.
     for partition in (0..PARTITIONS).map(PartitionId) {
         memory.append_to(partition, end.iter().cloned());
     }

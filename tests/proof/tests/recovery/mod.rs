@@ -237,9 +237,9 @@ async fn an_intact_index_over_a_torn_chunk_does_not_keep_the_server_down() {
     assert!(!same && text.contains("partition 0 at offset 40"), "{text}");
 }
 
-/// In kafka #8812, a server served recovered data that was never synced. The corresponding
-/// case here: the tables contain events that the log has lost. The server halts the
-/// projection, because otherwise it would skip the next events.
+/// In kafka #8812, a server served recovered data that was never synced. The corresponding case
+/// here is that the tables contain events that the log has lost. The server must halt the
+/// projection. Otherwise the projection would skip the next events.
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_are_ahead_of_the_log_halt_with_the_reason() {
     let mut stopped = stopped(45).await;
