@@ -23,8 +23,8 @@ pub(crate) struct Tool<'a> {
     shows: &'a str,
 }
 
-/// Reads the programs other than cargo that tests start. `script` has a line `need PROGRAM PACKAGE
-/// # TEXT` for each program; TEXT names the parts that are not tested without it. A line `need`
+/// Reads the programs other than cargo that tests start. `script` has a line
+/// `need PROGRAM PACKAGE # TEXT` for each program; TEXT names the parts that are not tested without it. A line `need`
 /// without a comment names a package that only builds need.
 pub(crate) fn tools(script: &str) -> Vec<Tool<'_>> {
     let lines = script.lines().filter_map(|line| line.strip_prefix("need ")?.split_once(" # "));

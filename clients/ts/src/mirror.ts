@@ -61,9 +61,9 @@ export class Mirror<R> {
   }
 
   /**
-   * Notes that the server has accepted the subscription. If the server resumes the subscription, the
-   * mirror takes the server's number for the commit of its rows, which may differ from the number
-   * before.
+   * Notes that the server has accepted the subscription. If the server resumes the subscription,
+   * the mirror takes the server's number for the commit of its rows, which may differ from the
+   * number before.
    */
   accepted(ok: Subscribed): Change<R> | undefined {
     this.fields = ok.fields;
