@@ -314,8 +314,8 @@ func (t *Table[T]) check() {
 
 // undo puts back what the event in progress has changed.
 func (t *Table[T]) undo() {
-	// The row that was changed last is undone first, because it is at the end of the list of
-	// changed rows, from which unlist removes it.
+	// unlist removes a row from the end of the list of changed rows. So the row that was changed
+	// last is undone first.
 	for _, e := range slices.Backward(t.touched) {
 		e.now = e.before
 		if !e.now.listed {

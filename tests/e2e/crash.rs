@@ -177,7 +177,7 @@ fn data_of(events: &[Value]) -> Vec<Value> {
     events.iter().map(|event| event["data"].clone()).collect()
 }
 
-/// Extracts the offset of the event that caused a derived event from the derived event's id.
+/// Extracts, from the id of a derived event, the offset of the event that caused it.
 fn cause(logged: &Value) -> u64 {
     let id = logged["event"]["id"].as_str().unwrap();
     id.rsplit('/').nth(1).and_then(|offset| offset.parse().ok()).unwrap_or_else(|| panic!("{id}"))

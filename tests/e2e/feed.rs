@@ -89,8 +89,8 @@ async fn a_client_that_is_cut_ends_with_exactly_the_tables_rows() {
     let client = Client::connect(&url, options).await.unwrap();
     let table = client.table("rogue/seen");
 
-    // A stream of the table's changes checks that commits never go back within an epoch, and
-    // that each change begins at the commit at which the previous one ended. The stream begins
+    // A stream of the table's changes makes two checks. Commits must never go back within an epoch,
+    // and each change must begin at the commit at which the previous one ended. The stream begins
     // with the rows that the table shows now.
     tokio::time::timeout(PATIENCE, table.wait_for_status(Status::is_live)).await.unwrap();
     let changes = table.changes();

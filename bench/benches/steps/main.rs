@@ -16,8 +16,7 @@
 //! | feed: a commit's rows as text on a WebSocket | `writing::feed` |
 //! | query: filters, orders and roll-ups over a table of a million rows | `querying::query` |
 //!
-//! Each time is that of a whole run. The line below a time shows the events or rows per
-//! second.
+//! Each time is the time of a whole run. The line below a time shows the events or rows per second.
 
 mod calling;
 mod querying;

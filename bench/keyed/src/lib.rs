@@ -108,8 +108,8 @@ impl Projection for Keyed {
             .on_failure(OnFailure::ParkEvent))
     }
 
-    /// If there are many keys, most rows are not in memory, so this function requests them in
-    /// advance.
+    /// If there are many keys, most rows are not in memory. So this function requests the rows of a
+    /// batch in advance.
     fn prepare(&mut self, events: Events<'_>) -> Result<(), Error> {
         // `apply` refuses the events whose data cannot be read, so they are left out here.
         let keys = events.filter_map(|event| event.glance("key"));

@@ -167,8 +167,8 @@ static void **text_memory(lantern_text *text, size_t *bytes) {
     return (void **)&text->at;
 }
 
-/* The place in a row at which field `index` has the address of memory that the row owns,
- * and in `*bytes` the size of this memory. NULL if the field owns no memory. A row of bytes
+/* Returns where field `index` of a row stores the address of memory that the row owns, and sets
+ * `*bytes` to the size of this memory. Returns NULL if the field owns no memory. A row of bytes
  * counts as one such field. */
 static void **owned_by(const lantern_table *table, void *row, size_t index, size_t *bytes) {
     if (!table->fields) return text_memory(row, bytes);

@@ -1,4 +1,4 @@
-// Text to UTF-8 and back. QuickJS has neither TextEncoder nor TextDecoder; in QuickJS,
+// Converts text to UTF-8 and back. QuickJS has neither TextEncoder nor TextDecoder. In QuickJS,
 // base64 is the fastest built-in conversion between bytes and text.
 
 const NON_ASCII = /[^\x00-\x7f]/;

@@ -149,7 +149,7 @@ const EMIT_OPTIONS = ["subject", "tenant", "time"];
 /** What an event and a timer have in common. */
 export class Trigger {
   /**
-   * Sets, or moves, the timer of this key; it fires when the watermark has reached `at`.
+   * Sets the timer of this key, or changes its time. It fires when the watermark has reached `at`.
    * @param {number} at microseconds since 1970
    * @param {unknown} key text, an array of parts, or `inTenant(…)`
    */

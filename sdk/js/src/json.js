@@ -1,7 +1,7 @@
 // JSON with exact numbers, and the canonical JSON of rows.
 //
-// Rows have the same bytes in all languages: no white space, the members of `json` fields
-// sorted by the UTF-8 of their names, integers in decimal, other numbers as the shortest
+// Rows have the same bytes in all languages. There is no white space. The members of `json` fields
+// are sorted by the UTF-8 of their names. Integers are decimal. Every other number is the shortest
 // decimal of the double, always with a fraction or an exponent.
 
 import { ProjectionError, show } from "./errors.js";

@@ -281,8 +281,8 @@ async fn a_broker_that_hangs_costs_no_more_memory_than_is_allowed() {
         if round == 2 {
             after_first = resident;
         }
-        // The limit includes requests that the server is reading or parsing, or that it refuses,
-        // because they take memory until they are answered.
+        // The limit includes requests that the server is reading, parsing or refusing. They take
+        // memory until they are answered.
         let started = Instant::now();
         while round > 2 && resident >= after_first + 48.0 {
             assert!(started.elapsed() < PATIENCE, "{after_first} MiB, then {resident}");

@@ -244,8 +244,8 @@ fn absolute(module: &str, path: &str) -> String {
     base.join("::")
 }
 
-/// Finds the module whose file contains what the path names. Also returns the next name in the
-/// path.
+/// Finds the module whose file defines the item that the path names. Also returns the next name in
+/// the path.
 fn resolve(files: &BTreeMap<String, String>, path: &str) -> Option<(String, Option<String>)> {
     let parts: Vec<_> = path.split("::").collect();
     (0..=parts.len()).rev().find_map(|length| {

@@ -41,8 +41,7 @@ pub(super) fn unsafe_code_is_listed(repository: &Repository) -> Findings {
 const FILE_LINES_MAX: usize = 600;
 /// The maximum number of fields of a type.
 const FIELDS_MAX: usize = 15;
-/// The words with which a comment begins that gives the reason why a file or a type is larger than
-/// allowed.
+/// A comment with the reason why a file or a type is larger than allowed begins with these words.
 const REASON: &str = "Long because";
 /// The number of lines before a type in which its reason is searched.
 const REASON_LINES: usize = 12;

@@ -146,8 +146,8 @@ class Rows(Generic[V]):
                     key, "the tenant is empty; handle events without a tenant separately"
                 )
         if type(key) in NO_KEYS:
-            # The check is here, and not in a function of its own, because each function that an
-            # exception leaves takes a tenth of the time of an event, and most events may fail.
+            # Each function that an exception leaves takes a tenth of the time of an event, and most
+            # events may fail. So this check is not in a function of its own.
             raise KeyRefused(f"table `{self.name}`: {no_key(key)}")
         try:
             return key_text(key)

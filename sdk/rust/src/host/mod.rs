@@ -1,6 +1,6 @@
 //! Declares the functions of the host that the SDK calls. In Wasm they are the imports of the
-//! contract. In native builds they use tables in memory. Code outside of this module does not
-//! depend on which of the two it calls.
+//! contract. In native builds they use tables in memory. Code outside of this module is the same
+//! for both.
 
 #[cfg(target_arch = "wasm32")]
 mod wasm;

@@ -106,8 +106,8 @@ fn empty(kind: FieldKind) -> wit::MemberValues {
     }
 }
 
-/// Adds the value `json` to a column. It is `null` if the event has no value. Returns whether the
-/// value has the declared kind.
+/// Adds the value `json` to a column; `json` is `null` if the event has no value. Returns whether
+/// the value has the declared kind.
 fn push(values: &mut wit::MemberValues, event: usize, json: &str) -> bool {
     fn add<T: Default>(values: &mut Vec<T>, value: Option<T>) -> bool {
         let valid = value.is_some();

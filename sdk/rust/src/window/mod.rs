@@ -172,8 +172,8 @@ fn timer_key(table: u32, tenant: &str, rest: &str) -> String {
     }
 }
 
-/// Returns the owner from which [`timer_key`] built the key of `timer`; `None` if this table did
-/// not set the timer.
+/// Returns the owner of `timer`'s window, which its key contains (see [`timer_key`]); `None` if
+/// this table did not set the timer.
 fn timer_owner(table: u32, timer: &Timer<'_>) -> Option<Owner> {
     let rest = own_rest(table, timer.key())?;
     Some(Owner { tenant: timer.tenant().to_owned(), rest: rest.to_owned() })

@@ -45,8 +45,8 @@ pub enum Input {
     Read(Actor, i16, Reading),
     /// A reading whose time is this many seconds ahead of the log's clock.
     Ahead(Actor, u8),
-    /// A record that is not an event, with the event type that the record claims to have, as
-    /// an index into [`CLAIMED`].
+    /// A record that is not an event. It contains an index into [`CLAIMED`]: the event type that
+    /// the record claims to have.
     Unreadable(u8),
     /// An event of a type to which no projection subscribes.
     Other,

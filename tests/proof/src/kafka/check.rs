@@ -81,9 +81,9 @@ impl World {
         }
     }
 
-    /// Checks that each probe that requests an echo has one echo from each projection that
-    /// applied it, and that each row of an alert has one event. Returns the number of these
-    /// echoes and alerts.
+    /// Checks the events that plugins emitted, and returns the number of echoes and alerts. If a
+    /// probe requests an echo, there must be one echo from each projection that applied the probe.
+    /// For each row of an alert there must be one event.
     async fn check_derived(&mut self) -> Result<u64> {
         let started = Instant::now();
         loop {
@@ -180,8 +180,7 @@ impl World {
     }
 }
 
-/// Extracts the partition and offset of the event that caused a derived event from the derived
-/// event's id.
+/// Extracts, from the id of a derived event, the partition and offset of the event that caused it.
 fn cause(id: &str) -> Result<EventLocation> {
     let mut parts = id.rsplit('/').skip(1);
     let mut part = || parts.next().with_context(|| format!("`{id}` names no cause"));

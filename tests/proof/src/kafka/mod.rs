@@ -64,8 +64,8 @@ const HARMLESS: &str = r#"{"fixed":true}"#;
 const PARKING: &str = "parking";
 /// The name of the projection that uses timers.
 const ALERTS: &str = "alerts";
-/// Parameters of the projection with timers. Its windows close often, and it compares each with the
-/// two windows before.
+/// Parameters of the projection with timers. The windows of this projection close often, and it
+/// compares each window with the two windows before.
 const WINDOWS: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":50,"z":null,"lateness_s":1,"clock":[]}"#;
 
 /// Small batches and frequent commits, so that kills happen at many different points of the

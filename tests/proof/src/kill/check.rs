@@ -196,9 +196,9 @@ impl World {
         Ok(text(&self.server.get(&format!("/v1/projections/{name}")).await?["active"]))
     }
 
-    /// Checks that each probe that requests an echo has one echo from each projection that
-    /// applied it, and that each row of an alert has one event. Returns a description of what
-    /// is still missing.
+    /// Checks the events that plugins emitted. If a probe requests an echo, there must be one echo
+    /// from each projection that applied the probe. For each row of an alert there must be one
+    /// event. Returns a description of what is still missing.
     async fn derived(&self) -> Result<Option<String>> {
         let mut all: Vec<ObservedEvents> = self.mirror.events().to_vec();
         all.extend(self.log_from(self.mirror.end()).await?.into_iter().map(|(_, event)| event));
@@ -241,7 +241,7 @@ fn text(value: &Value) -> String {
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Extracts the offset of the event that caused a derived event from the derived event's id.
+/// Extracts, from the id of a derived event, the offset of the event that caused it.
 fn cause(id: &str) -> Result<u64> {
     let part = id.rsplit('/').nth(1).with_context(|| format!("`{id}` names no cause"))?;
     Ok(part.parse()?)

@@ -57,8 +57,8 @@ const SETTINGS: [&str; 6] = [
 /// The setting that turns heartbeats off. A heartbeat could move event time between two reads of a
 /// table.
 const NO_HEARTBEATS: &str = "upkeep.heartbeats=false";
-/// Parameters of the projection with timers. Its windows close often, and it compares each with the
-/// two windows before.
+/// Parameters of the projection with timers. The windows of this projection close often, and it
+/// compares each window with the two windows before.
 const WINDOWS: &str = r#"{"type":"probe.sent","window_s":2,"lookback":2,"drop_pct":50,"z":null,"lateness_s":1,"clock":[]}"#;
 
 /// A server that is killed again and again, and everything that is known about it.
