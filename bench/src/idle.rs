@@ -25,7 +25,7 @@ pub(crate) struct Options {
     /// The number of projections; 0 skips them.
     #[arg(long, default_value_t = 1_000)]
     projections: u32,
-    /// How many of them have a plugin of their own; the rest share one.
+    /// How many of the projections have a plugin of their own; all others share one plugin.
     #[arg(long, default_value_t = 0)]
     distinct: u32,
     /// The number of events that each has folded before.

@@ -24,7 +24,7 @@ type callState struct {
 	inEvent bool
 	// inSetup is whether Setup is running.
 	inSetup bool
-	// tenant is that of the timer or event in progress; empty if it has none.
+	// tenant is the tenant of the timer or event in progress; empty if it has none.
 	tenant     string
 	failed     *problem
 	parameters string
@@ -192,7 +192,7 @@ func apply(given *batch) *failure {
 		flush()
 	}
 	if call.failed != nil {
-		// Rows in memory may differ from those of the host, which drops the instance.
+		// Rows in memory may differ from the rows of the host. So the host drops the instance.
 		return &failure{call.cause, call.failed.message}
 	}
 	hostEmit(call.emitted)

@@ -46,7 +46,7 @@ const (
 	Data
 )
 
-// Projection is what a projection is and does.
+// Projection is the definition of a projection: its manifest and its functions.
 type Projection struct {
 	// Name has lower-case letters, digits and hyphens.
 	Name string
@@ -73,8 +73,8 @@ type Projection struct {
 	Parameters string
 	// Setup reads the parameters, and fails if they are wrong. It may be nil.
 	Setup func() error
-	// Apply folds an event into the tables. An error rejects the event: it is parked with
-	// the error's text, and what Apply did for it is undone.
+	// Apply folds an event into the tables. An error rejects the event: it is parked with the
+	// error's text, and the changes that Apply made for it are undone.
 	Apply func(event *Event) error
 	// OnTimer is called for each timer that fires. It may be nil. After an error the host
 	// stops the projection.

@@ -312,7 +312,7 @@ func (t *Table[T]) check() {
 	}
 }
 
-// undo puts back what the event in progress has changed.
+// undo restores the rows that the event in progress has changed.
 func (t *Table[T]) undo() {
 	// unlist removes a row from the end of the list of changed rows. So the row that was changed
 	// last is undone first.

@@ -31,7 +31,8 @@ type Test struct {
 	watermark Time
 	offset    uint64
 
-	// running is what the call in progress reads, and rejected what it rejects.
+	// running is the batch that the call in progress reads, and rejected has the events that it
+	// rejects.
 	running  *batch
 	rejected []rejection
 	// journal has the previous values of the rows that the call in progress has changed.

@@ -113,8 +113,8 @@ func ownPrefix(table uint32) string {
 // IsOwn is whether the timer was set by the windows of this package and not by [SetTimer].
 func (t *Timer) IsOwn() bool { return len(t.Key) > 0 && t.Key[0] == ownTimer[0] }
 
-// Emit appends an event to the log, when the call has succeeded. Its tenant is that of the
-// event or timer in progress.
+// Emit appends an event to the log, when the call has succeeded. The event's tenant is the tenant
+// of the event or timer in progress.
 func Emit(eventType, subject string, time Time, data JSON) {
 	if !slices.Contains(registered.Emits, eventType) {
 		fail("the event type %q is not in Emits", eventType)

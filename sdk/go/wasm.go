@@ -357,7 +357,7 @@ var (
 	_ [24]byte  = [unsafe.Sizeof(witTimer{})]byte{}
 )
 
-// described keeps what the manifest refers to.
+// described keeps the values to which the manifest refers, so that they are not freed.
 var described struct {
 	texts []string
 	lists []any

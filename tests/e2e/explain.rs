@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::line;
 
-/// What a command prints with `--json`, and its exit code.
+/// The output of a command with `--json`, and the exit code of the command.
 fn asked(server: &Server, words: &[&str]) -> (Value, i32) {
     let at = ["--server", server.url.as_str(), "--json"];
     let output = run(&[words, &at].concat()).unwrap();
@@ -166,7 +166,7 @@ async fn a_dry_run_shows_what_a_version_would_write_and_stores_nothing() {
     let same = r#"{"fixed":true,"by_subject":true}"#;
     let (clean, code) = asked(&server, &[&push[..], &["--parameters", same]].concat());
     assert_eq!((code, &clean["tables"][0]["same"]), (0, &10.into()), "{clean}");
-    // It refuses what an upload refuses.
+    // A dry run must refuse everything that an upload refuses.
     let at = ["--server", server.url.as_str(), "--json"];
     let cheat = r#"{"cheat_from":0}"#;
     let refused = run(&[&push[..], &["--parameters", cheat], &at[..]].concat()).unwrap();

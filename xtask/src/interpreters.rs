@@ -22,7 +22,7 @@ struct Sdk {
     folder: &'static str,
     /// The programs that its build and its tests need.
     programs: &'static [&'static str],
-    /// A text that explains what is missing without these programs.
+    /// A text that names the parts that are missing without these programs.
     shows: &'static str,
     /// Installs the packages that the SDK needs.
     prepare: fn() -> Result<()>,
@@ -39,7 +39,7 @@ struct Interpreter {
     build: fn(&Path) -> Command,
 }
 
-/// All SDKs, each with what it needs.
+/// All SDKs, each with the programs that it needs.
 const SDKS: &[Sdk] = &[
     Sdk {
         folder: "sdk/js",

@@ -16,7 +16,7 @@ pub(crate) fn root() -> PathBuf {
         .to_path_buf()
 }
 
-/// Returns the folder to which cargo writes what it builds: `CARGO_TARGET_DIR`, or `target`.
+/// Returns the folder to which cargo writes its results: `CARGO_TARGET_DIR`, or `target`.
 pub(crate) fn target_dir() -> PathBuf {
     match std::env::var_os("CARGO_TARGET_DIR") {
         Some(dir) => root().join(dir),

@@ -33,7 +33,7 @@ pub(crate) struct W2Options {
     /// next tick.
     #[arg(long)]
     batch_ticks: Option<usize>,
-    /// W1's guest; the other one is W2's.
+    /// The guest of W1, for the measurement of W1 in the same run.
     #[arg(long, default_value = "target/guests/w1.wasm")]
     w1_plugin: PathBuf,
 }

@@ -128,7 +128,7 @@ async fn a_roll_up_resumes_from_memory_and_gets_a_snapshot_otherwise() {
         assert_eq!((&ok["resumed"], &ok["commit"]), (&json!(true), &json!(1)));
         let again = wire.hear().await;
         assert_eq!((&again["up"], &again["del"]), (&delta["up"], &delta["del"]));
-        // After a restart the groups are read again. The token is that of the same state.
+        // After a restart the groups are read again. The token identifies the same state as before.
         let hub = serve(&world, config());
         let mut wire = Wire::open(&hub).await;
         let ok = sub(&mut wire, 1, &by_n(), json!({"resume":delta["tok"]})).await;

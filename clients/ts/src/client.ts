@@ -68,7 +68,7 @@ interface Subscription {
   table: Table<any>;
 }
 
-/** The socket, and what is known of it. */
+/** The socket, and the state of its connection. */
 interface Connection {
   socket: WebSocketLike | undefined;
   openedAt: number;
@@ -162,7 +162,7 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     return this.#table(name, { where, rate_ms, rollup } as SentQuery, resume);
   }
 
-  /** The table with this query: an existing one, if there is one. */
+  /** Returns the table with this query. If there is no such table yet, creates it. */
   #table<R>(name: string, query: SentQuery, resume: Saved<R> | null | undefined): Table<R> {
     const fresh = new Table<R>(this.#host, name, query);
     const table: Table<R> = this.#tables.get(fresh.key) ?? fresh;

@@ -4,7 +4,7 @@ import { Mirror } from "./mirror.js";
 import { type SentQuery, selection } from "./query.js";
 import { type Change, LanternError, type Offsets, type Saved, type State, type Status } from "./types.js";
 
-/** What a table needs of its client. */
+/** The functions of the client that a table needs. */
 export interface Host {
   readonly idleMs: number;
   readonly changesMax: number;

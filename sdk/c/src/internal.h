@@ -1,4 +1,4 @@
-/* What the parts of the SDK share. Not for projections. */
+/* The declarations that the parts of the SDK share. They are not for projections. */
 #ifndef LANTERN_INTERNAL_H
 #define LANTERN_INTERNAL_H
 
@@ -36,7 +36,7 @@ void ln_put_time(ln_buffer *out, lantern_time time); /* not quoted */
 lantern_text ln_copy(lantern_text text);              /* into the call's memory */
 lantern_text ln_take_buffer(const ln_buffer *buffer); /* copied into the call's memory */
 
-/* Reads JSON. `at` moves behind what was read. */
+/* Reads JSON. `at` then points behind the text that was read. */
 typedef struct {
     const char *at, *end;
 } ln_reader;

@@ -287,7 +287,8 @@ static bool check_timer_key(lantern_text key) {
     return !ln_call.failed;
 }
 
-/* What the event in progress does with timers: sent when it has succeeded. */
+/* The timers that the event in progress sets or cancels. They are sent when the event has
+ * succeeded. */
 typedef struct {
     bool cancels;
     lantern_time at;

@@ -372,7 +372,7 @@ enum {
     LANTERN_DATA = 128,
 };
 
-/* What a projection is. Define `const lantern_projection lantern_the_projection`. */
+/* The definition of a projection. Define `const lantern_projection lantern_the_projection`. */
 typedef struct {
     const char *name, *version, *description;
     const char *const *subscribes; /* ends with NULL, as the other lists of texts */

@@ -35,7 +35,7 @@ typedef struct { size_t index; const char *reason; } rejected_event;
 static rejected_event *rejected;
 static size_t rejected_count, rejected_room;
 static bool *wrote;
-/* What the call in progress reads. */
+/* The timers and events that the call in progress reads. */
 static const event *call_events;
 static const armed *call_timers;
 static size_t call_timer_count;

@@ -9,7 +9,7 @@
     __attribute__((import_module("lantern:projection/" interface "@0.2.0"), import_name(name)))
 #define EXPORT(name) __attribute__((export_name(name)))
 
-/* The host puts what it passes into the call's memory. */
+/* The host writes the values that it passes into the call's memory. */
 EXPORT("cabi_realloc") void *ln_realloc(void *old, size_t before, size_t align, size_t bytes) {
     (void)align;
     void *at = ln_take(bytes);

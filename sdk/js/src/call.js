@@ -20,7 +20,7 @@ export const call = {
   event: 1,
   /** The tenant of that timer or event; null if a timer has none. */
   tenant: null,
-  /** What the projection has declared, once it is set up. */
+  /** The declarations of the projection, once it is set up. */
   settings: { eventTime: false, emits: [], ends: true },
   /** Rows that the current event has changed, to be checked at its end: the first `touchedCount`. */
   touched: [],
@@ -93,7 +93,7 @@ export function settle() {
   call.more = call.crowded;
 }
 
-/** Undoes what the current event has done. */
+/** Undoes the changes of the current event. */
 export function undoEvent() {
   const { touched, timers, undo, outbox } = call;
   hidden.below = null;
@@ -146,7 +146,7 @@ export function setTimer(at, key) {
 
 const EMIT_OPTIONS = ["subject", "tenant", "time"];
 
-/** What an event and a timer have in common. */
+/** The functions that an event and a timer have in common. */
 export class Trigger {
   /**
    * Sets the timer of this key, or changes its time. It fires when the watermark has reached `at`.

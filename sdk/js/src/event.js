@@ -173,7 +173,7 @@ export class BatchView {
       try {
         whole = decode(bytes);
       } catch {
-        // One payload is not text; the others are decoded alone.
+        // One payload is not text. So each payload is decoded alone when it is read.
       }
       this.payload = { whole: whole !== null && whole.length === bytes.length ? whole : null };
     }

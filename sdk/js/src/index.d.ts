@@ -99,7 +99,9 @@ export interface TableOptions<K> {
   description?: string;
   /** Whether readers cannot see it. */
   private?: boolean;
-  /** Whether each row belongs to a tenant: that of the event or timer, or of `inTenant(…)`. */
+  /**
+   * Whether each row belongs to a tenant: the tenant of the event or timer, or of `inTenant(…)`.
+   */
   perTenant?: boolean;
   /** The timestamp field that decides which partition's value counts for fields with merge `newest`. */
   newestBy?: string;
@@ -165,7 +167,7 @@ export function table<const F extends Fields, const K extends keyof F | readonly
 /** How many rows a table keeps in memory by default. */
 export const CACHE_ROWS: number;
 
-/** What an event and a timer have in common. */
+/** The functions that an event and a timer have in common. */
 export interface Trigger {
   /**
    * Sets the timer of a key, or changes its time. It fires when the watermark has reached `at`.
@@ -175,8 +177,9 @@ export interface Trigger {
   /** Cancels the timer of a key. */
   cancelTimer(key: Key): void;
   /**
-   * Emits an event of one of the types in `emits`. Its time is that of the current event or timer,
-   * unless `time` is given; its tenant is always that of the current event or timer.
+   * Emits an event of one of the types in `emits`. Its time is `time` or, if this is not given, the
+   * time of the current event or timer. Its tenant is always the tenant of the current event or
+   * timer.
    */
   emit(type: string, data: unknown, options?: { subject?: string; tenant?: string; time?: Timestamp }): void;
 }
@@ -233,7 +236,7 @@ export interface Timer extends Trigger {
 /** An attribute that a projection can ask for. */
 export type Attribute = "id" | "source" | "subject" | "tenant" | "dataschema" | "datacontenttype" | "extensions" | "data";
 
-/** What a projection is and does. */
+/** The definition of a projection. */
 export interface ProjectionSpec<M extends Fields, D> {
   /** Lower-case letters, digits and hyphens. */
   name: string;

@@ -3,7 +3,7 @@
 import { ProjectionError, show } from "./errors.js";
 import { iso } from "./time.js";
 
-/** Marks a key as that of a row or timer of a tenant. */
+/** Marks a key as the key of a tenant's row or timer. */
 export class InTenant {
   constructor(tenant, key) {
     this.tenant = tenant;

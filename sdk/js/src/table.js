@@ -496,7 +496,7 @@ function withoutStack(error) {
   return error;
 }
 
-/** Undoes what an error of {@link settleRows} has done to stacks. */
+/** Restores the limit of stacks after an error of {@link settleRows}. */
 export function endSettling() {
   if (framesBefore === null) return;
   Error.stackTraceLimit = framesBefore;

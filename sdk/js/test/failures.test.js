@@ -18,7 +18,7 @@ function randomOf(seed) {
   };
 }
 
-/** What an event does, one step after the other; some fail in the middle. */
+/** The steps of an event, one after the other. Some events fail between two steps. */
 const STEPS = {
   sum: ({ sums }, { key, n }) => {
     sums.row(key).n += n;

@@ -361,7 +361,7 @@ function walk(seed) {
   });
 }
 
-/** What an event's watermark is, by the definition. */
+/** Computes the watermark of an event by its definition. */
 function* withWatermarks(events, latenessS, tickS) {
   let newest = -Infinity;
   for (const it of events) {

@@ -1,4 +1,4 @@
-"""The tutorial's files do what it says."""
+"""Tests that the files of the tutorial have the effects that the tutorial describes."""
 
 import re
 from pathlib import Path

@@ -174,7 +174,7 @@ impl<'a, V: MemberValue<'a>> MemberValue<'a> for Option<V> {
     }
 }
 
-/// What an event has under the name of a declared member.
+/// The value that an event has under the name of a declared member.
 #[derive(Debug, Clone, Copy)]
 pub enum MemberLookup<'a> {
     /// The event has a value of the declared kind.

@@ -359,7 +359,7 @@ pub fn from_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, RowError> {
 /// A value of any type that serde can write as JSON and read again. It can be a field of a row, or
 /// the whole row of a private table.
 ///
-/// Do not put a `HashMap` in it: its order is not that of its keys.
+/// Do not put a `HashMap` in it: a `HashMap` does not iterate in the order of its keys.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Json<T>(

@@ -254,7 +254,7 @@ impl<R: Stored> Table<R> {
         read
     }
 
-    /// Gives places to those of `keys` that have none.
+    /// Gives a place to each of `keys` that has none.
     fn ask_for<K: Key>(&mut self, keys: impl Iterator<Item = K>) -> Result<(), Error> {
         self.cache.expect_none();
         for key in keys {

@@ -105,8 +105,8 @@ impl Timestamp {
         self.micros_since(earlier) / 1_000
     }
 
-    /// Appends this time to `out` in RFC 3339. The text is that of [`Display`](fmt::Display), but
-    /// no formatter is used.
+    /// Appends this time to `out` in RFC 3339. The text is the same as with
+    /// [`Display`](fmt::Display), but no formatter is used.
     pub(crate) fn write_to(self, out: &mut String) {
         let mut text = [0; 32];
         let length = self.render(&mut text);

@@ -31,7 +31,7 @@ async fn revenue(server: &Server) {
     server.project("revenue", &guest("revenue"), "").await.unwrap();
 }
 
-/// What a client keeps between two connections.
+/// The values that a client keeps between two connections.
 struct Kept {
     shown: Shown,
     etag: String,

@@ -116,7 +116,7 @@ struct Logged {
     value: i64,
 }
 
-/// What a reader's token contains, and the history from which the reader got it.
+/// The content of a reader's token, and the history from which the reader got the token.
 struct KeptToken {
     epoch: String,
     checkpoint: Checkpoint,

@@ -36,7 +36,7 @@ pub struct Counts {
     pub ci: u64,
     /// The number of cases in the longer run.
     pub longer: u64,
-    /// What a case is called, in the plural, such as `images`.
+    /// The name of a case, in the plural, such as `images`.
     pub of: &'static str,
 }
 

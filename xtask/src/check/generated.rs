@@ -83,7 +83,7 @@ fn make(repository: &Repository) -> Result<BTreeMap<String, String>> {
     Ok(made)
 }
 
-/// An error code, with what its page contains.
+/// An error code, with the texts of its page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Code {
     pub(super) code: String,

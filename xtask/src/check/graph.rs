@@ -230,7 +230,7 @@ fn absolute(module: &str, path: &str) -> String {
     match parts[0] {
         "crate" => base.clear(),
         "super" | "self" => (),
-        // The path is from a `use`, and this name is that of a child module or of another
+        // The path is from a `use`, and this name is the name of a child module or of another
         // crate. If it is another crate, the path matches no file.
         _ => parts.insert(0, "self"),
     }

@@ -31,7 +31,7 @@ export function teller(nameOf, textOf) {
     return source ? `\n    ${line} | ${source.length > SOURCE_LINE_MAX ? `${source.slice(0, SOURCE_LINE_MAX)}…` : source}` : "";
   };
 
-  /** What a stack adds to a message, before and after it. */
+  /** The parts that a stack adds to a message, before and after the message. */
   const placeOf = (stack) => {
     const frames = framesOf(stack);
     if (frames.length === 0) return { before: "", after: "" };

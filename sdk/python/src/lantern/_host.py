@@ -13,7 +13,7 @@ Column = tuple[list[int], bytes]
 
 
 class Host(Protocol):
-    """What a host offers; see ``wit/projection.wit``."""
+    """The functions that a host offers; see ``wit/projection.wit``."""
 
     def get(self, table: int, key: str) -> bytes | None: ...
 

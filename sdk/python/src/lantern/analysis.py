@@ -74,7 +74,7 @@ class Usage(NamedTuple):
 
 @functools.lru_cache(maxsize=64)
 def usage_of(texts: tuple[str, ...]) -> Usage:
-    """What the modules with these texts read.
+    """The attributes and members that the modules with these texts read.
 
     >>> usage = usage_of(('def f(event): return event.data["cents"], event.tenant',))
     >>> usage.members, "tenant" in usage.names

@@ -314,7 +314,7 @@ _FAST_CHECKS = {
     "timestamp": f"type(v) is Timestamp and {TIME_MIN} <= v < {TIME_END}",
     "distinct": "type(v) is Distinct",
     "percentiles": "type(v) is Percentiles",
-    # Always checked and replaced by what is read back.
+    # A value of the kind `json` is always checked, and replaced by the value that is read back.
     "json": "v is True and False",
 }
 

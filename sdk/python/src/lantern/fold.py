@@ -20,17 +20,17 @@ class _FoldCode:
 
     def __init__(self) -> None:
         self.names: dict[str, Any] = {}
-        """What the code uses."""
+        """The values that the code uses, by name."""
         self.columns = ["count(first)"]
         """An expression for each column of the batch that the loop goes through."""
         self.values = ["index"]
-        """The variable for each."""
+        """The variable for each of these columns."""
         self.body: list[str] = []
-        """What is done for an event."""
+        """The lines of code that run for an event."""
         self.guarded: list[str] = []
-        """What is done after that and may fail because of the event."""
+        """The lines that run after the body and may fail because of the event."""
         self.end: list[str] = []
-        """What is done in the end."""
+        """The lines that run in the end."""
 
     def column(self, name: str, expression: str) -> None:
         """Sets an attribute of the event from a column."""

@@ -41,7 +41,7 @@ class Member(NamedTuple):
 
 
 class Manifest(NamedTuple):
-    """What a projection is, as in the contract."""
+    """The description of a projection, as in the contract."""
 
     name: str
     version: str
@@ -170,7 +170,8 @@ class Program:
             )
 
     def _usage(self) -> "Usage | None":
-        """What the modules read; none if their text is not known."""
+        """The attributes and members that the modules read; None if the texts of the modules are
+        not known."""
         return usage_of(tuple(self.sources.values())) if self.sources else None
 
     def _manifest(self, declared: dict[str, Any], usage: "Usage | None") -> Manifest:
@@ -512,7 +513,7 @@ def _keep_source(program: Program, function: Any) -> None:
 
 
 def on_timer(function: Callable[[Timer], Any]) -> Callable[[Timer], Any]:
-    """Makes a function the one that handles timers, those of windows too."""
+    """Decorates the function that handles timers, including the timers of windows."""
     current().timer_function = function
     return function
 

@@ -350,7 +350,7 @@ def preload() -> None:
             importlib.import_module(name)
         except ImportError:
             pass
-    # What these import at their first use must be there as well.
+    # These functions import modules at their first use. The modules must be imported now.
     datetime.datetime.strptime("2020-01-01", "%Y-%m-%d")
     datetime.datetime(2020, 1, 1).strftime("%A %B")
     "ä".encode("idna")

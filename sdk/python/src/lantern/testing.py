@@ -307,7 +307,7 @@ class Harness:
 
     @property
     def timers(self) -> dict[str, Timestamp]:
-        """The due times of the timers, by key. Those of windows begin with U+0001."""
+        """The due times of the timers, by key. The keys of windows' timers begin with U+0001."""
         return {key: Timestamp(it.at) for key, it in sorted(self.host.timers.items())}
 
     @property
@@ -399,7 +399,7 @@ class Harness:
         self._apply(events[place + 1 :])
 
     def _set_aside(self, offset: int, failed: TestEvent, reason: str) -> None:
-        """Does what the manifest says about an event that cannot be applied."""
+        """Treats an event that cannot be applied as the manifest says."""
         if self.manifest.on_failure == "halt":
             self.halted = reason
             return

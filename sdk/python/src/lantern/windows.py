@@ -145,7 +145,7 @@ class Closed(NamedTuple):
     key: str
     """The key under which its events were added, without the tenant."""
     value: Any
-    """What its events have made of the default."""
+    """The value that the events of the window have made from the default value."""
 
 
 class OpenWindows(Rows[Any]):
@@ -393,7 +393,7 @@ class Advanced(NamedTuple):
     entries: list[tuple[int, Any]]
     """The values before old ones were removed."""
     settled_range: tuple[int, int]
-    """Those of the values whose windows can no longer change."""
+    """The indexes of the values whose windows can no longer change."""
 
     def current(self) -> Slide:
         """The window that ends at the watermark or, if that is later, with the newest

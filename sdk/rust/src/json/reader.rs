@@ -78,7 +78,8 @@ impl<'de> Reader<'de> {
         Self { text, at: 0, depth: 0, failed: false }
     }
 
-    /// Returns whether the whole text was read, and the result is that of `serde_json`.
+    /// Returns whether the whole text was read. If so, the result is the same as that of
+    /// `serde_json`.
     #[inline]
     pub(super) fn is_complete(&mut self) -> bool {
         self.peek() == 0 && self.at == self.text.len() && !self.failed

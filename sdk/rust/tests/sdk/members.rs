@@ -22,7 +22,7 @@ struct Order<'a> {
     r#type: Option<Json<Vec<u8>>>,
 }
 
-/// Has some of the members of the other type with another kind, and one more member.
+/// Has some members of the other type, with another kind, and one more member.
 #[derive(EventData)]
 struct Refund {
     cents: i64,

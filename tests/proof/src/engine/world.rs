@@ -100,7 +100,7 @@ struct Shown {
     rows: BTreeMap<(TableId, String), Vec<u8>>,
 }
 
-/// What a client of the feed showed before a crash.
+/// The state that a client of the feed showed before a crash.
 #[derive(Debug)]
 struct Before {
     epoch: String,
@@ -142,7 +142,7 @@ pub struct World {
     /// The prefix with which the ids of the second projection's events begin, if there is one.
     echo: Option<String>,
     shown: Shown,
-    /// What the client showed before a crash. It is set until the client can read again.
+    /// The state that the client showed before a crash. It is set until the client can read again.
     reconnects: Option<Before>,
     /// How often the projection was deleted.
     creation: u64,

@@ -113,8 +113,8 @@ pub fn hostile_plugins(run: &mut crate::Run<'_>) -> Result<()> {
         }
         cases += 1;
         let siege = siege.as_ref().context("the server did not start")?;
-        // The guests run in another order than that of the list. Any `COUNT` consecutive
-        // seeds include every guest.
+        // The guests run in another order than in the list. Any `COUNT` consecutive seeds include
+        // every guest.
         let guest = Guest::at(seed % Guest::COUNT * STRIDE);
         runtime.block_on(siege.withstand(run, guest, cases)).with_context(|| guest.name())
     });

@@ -207,7 +207,7 @@ impl Image {
     }
 }
 
-/// What a power loss does to writes that were not synced.
+/// The effect of a power loss on writes that were not synced.
 #[derive(Clone, Copy, Debug)]
 enum CrashOutcome {
     /// None of the writes reached the disk.

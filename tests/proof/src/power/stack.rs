@@ -80,7 +80,7 @@ pub struct Recorded {
     flawed: Flawed,
 }
 
-/// Counts of what the check of an image has found.
+/// Counts of the findings when an image is checked.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct ObservedState {
     pub(super) events: u64,

@@ -13,7 +13,7 @@ pub(super) enum Answered {
     Perhaps,
 }
 
-/// A request, or bytes that resemble one, with what the answer must be.
+/// A request, or bytes that resemble one, with the answer that it must get.
 pub(super) struct Case {
     pub(super) name: &'static str,
     pub(super) bytes: Vec<u8>,
