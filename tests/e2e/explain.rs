@@ -98,7 +98,7 @@ async fn diff_finds_exactly_the_rows_that_differ_between_two_versions() {
     fill(&server, 500).await;
     let good = r#"{"fixed":true}"#;
     server.project("rogue", &guest("rogue"), good).await.unwrap();
-    // The same rows: this version only parks differently.
+    // This version has the same rows, and parks events in another way.
     let same = r#"{"fixed":true,"by_subject":true}"#;
     let second = server.project("rogue", &guest("rogue"), same).await.unwrap();
     let second = second["version"].as_str().unwrap();

@@ -157,8 +157,8 @@ async fn a_plugin_in_go_that_breaks_the_rules_is_stopped() {
     }
     let dir = tempfile::tempdir().unwrap();
     let plugin = go_component("sdk/conformance/rules/go", dir.path()).unwrap();
-    // This compiles the plugin before it is uploaded, because that takes longer than a request may
-    // take.
+    // `lantern test` compiles the plugin before the upload. During the upload, compiling would take
+    // longer than a request may take.
     let good = dir.path().join("good.ndjson");
     std::fs::write(&good, line("1", "r.count", "s", "{}")).unwrap();
     finish(lantern_with_interpreters().arg("test").args([&good, &plugin]));

@@ -3,9 +3,10 @@
     python3 check.py LANTERN [TASK …]
 
 LANTERN is the program; TASK is the beginning of a folder's name. Every table, key and field must be
-as in `expected.json`, the number of parked events and the emitted events as in `outcome.json`. Of a
-sketch, the estimate or the percentiles are compared: count, minimum and maximum must be exact, and a
-percentile must be within 0.8 % of the exact one. The exit code is 1 if something differs.
+as in `expected.json`, and the number of parked events and the emitted events as in `outcome.json`.
+For a sketch, the estimate or the percentiles are compared: count, minimum and maximum must be
+exact, and a percentile must be within 0.8 % of the exact one. If a value differs, the exit code is
+1.
 """
 
 import json

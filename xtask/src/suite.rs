@@ -205,7 +205,7 @@ fn is_missing(program: &str, without: &str) -> bool {
 fn tests_over_kafka(filter: Option<&str>, without: &str) -> Result<Summary> {
     let mut cargo = shell::cargo(["test", "--workspace", "--no-fail-fast", "--test", "e2e"]);
     cargo.args(filter).arg("--");
-    // These start no server over a log, or are independent of the log.
+    // The tests of these modules start no server over a log, or are independent of the log.
     for module in
         ["kafka::", "conformance::", "dev::", "failing::", "languages::", "packages::", "rules::"]
     {

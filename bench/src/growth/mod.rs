@@ -78,7 +78,7 @@ enum Axis {
     /// A fold while the events are sent over HTTP. The time is measured from the first request
     /// until all events are acknowledged and in the table.
     Live,
-    /// The same, with a few much busier keys.
+    /// Keys of a table, a few of them much busier.
     Skew,
     /// The width of rows.
     Rows,

@@ -81,7 +81,7 @@ typedef struct {
  * cents, LANTERN_INTEGER, LANTERN_SUM, "cent"). */
 #define LANTERN_FIELD(row, name, kind, merge, unit) \
     { #name, kind, merge, unit, offsetof(row, name), false }
-/* The same for a value that may be missing. */
+/* A field for a member that may be missing; otherwise like LANTERN_FIELD. */
 #define LANTERN_MAYBE(row, name, kind, merge, unit) \
     { #name, kind, merge, unit, offsetof(row, name), true }
 
@@ -110,7 +110,7 @@ typedef struct {
 /* A public table `name` with rows of the struct `row` and the array `fields`. */
 #define LANTERN_TABLE(name, description, row, fields) \
     { name, description, fields, sizeof(fields) / sizeof(fields[0]), sizeof(row), false, false, NULL, 0, 0, 0, NULL }
-/* The same, but readers cannot see it. */
+/* A private table `name`, which readers cannot see; otherwise like LANTERN_TABLE. */
 #define LANTERN_PRIVATE(name, row, fields) \
     { name, "", fields, sizeof(fields) / sizeof(fields[0]), sizeof(row), true, false, NULL, 0, 0, 0, NULL }
 /* A private table of bytes. */
@@ -241,7 +241,7 @@ typedef struct {
 /* Whether the event has the member `index` of the manifest. A value of another kind than
  * the declared one is an error. */
 bool lantern_has(const lantern_event *event, size_t index);
-/* Its value; an error if it is missing or of another kind. */
+/* The value of the member `index`. If the member is missing or of another kind, this is an error. */
 int64_t lantern_integer(const lantern_event *event, size_t index);
 double lantern_number(const lantern_event *event, size_t index);
 lantern_text lantern_text_member(const lantern_event *event, size_t index);

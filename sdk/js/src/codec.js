@@ -138,7 +138,7 @@ const read = {
 const readText = {
   bigint: (value) => `BigInt(${value})`,
   rawJson: (value) => `new RawJson(${value})`,
-  // Its numbers may be beyond 2^53.
+  // The numbers of percentiles may be beyond 2^53.
   percentiles: (value) => `percentilesOf(${value})`,
 };
 
@@ -272,7 +272,7 @@ restore(entry, row) { ${restoreCode(fields)} },
     this.checkEntry = made.check;
     /** Remembers the values of a row that was checked. */
     this.keep = made.keep;
-    /** Both at once. */
+    /** Checks a row and remembers its values. */
     this.settle = made.settle;
     /** Remembers the values of a row that was read. */
     this.learn = made.learn;

@@ -225,7 +225,7 @@ export class Members {
       if (WANTED[field.kind] === undefined) throw new ProjectionError(`members: \`${name}\`: a member cannot be of kind ${field.kind}`);
     }
     const members = fields.map(({ name, field }, i) => {
-      // Of a column without gaps, the whole text; else its values.
+      // For a column without gaps, the value is cut out of the whole text.
       const value = field.kind === "text" ? `w${i} === null ? v${i}[index] : w${i}.slice(v${i}[index - 1], v${i}[index])` : `v${i}[index]`;
       return `${JSON.stringify(name)}: ${lazily[field.kind]?.(value) ?? value}`;
     });

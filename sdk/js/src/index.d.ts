@@ -484,8 +484,8 @@ export interface TopN {
   /** The value of `item`, whether it is among the N largest or not, or null. */
   value(group: Key, item: Key): number | null;
   /**
-   * Removes all items of `group`. All items of a group are kept, so clear a group that is no longer
-   * needed, such as a past day.
+   * Removes all items of `group`. A group is kept until it is removed, so remove groups that are no
+   * longer needed, such as past days.
    */
   clear(group: Key): void;
 }

@@ -350,7 +350,8 @@ pub trait Trigger: private::Sealed {
     /// past `at`.
     ///
     /// If a timer must write to `per_tenant` tables, set it under an [`InTenant`](crate::InTenant).
-    /// It may then write the rows of that tenant. Only an event or timer of that tenant can set it.
+    /// The timer may then write the rows of that tenant. Only an event or timer of the same tenant
+    /// can set such a timer.
     ///
     /// # Errors
     /// Returns [`Error::NoEventTime`] if the manifest has no event time; [`Error::Key`] if the key

@@ -43,7 +43,7 @@ const SIZE_MIB: (u64, u64) = (16, 48);
 const BALLAST_BYTES: usize = 5 << 20;
 /// The payload of each event, in bytes.
 const PADDING_BYTES: usize = 2 << 10;
-/// After this many refused events the disk counts as full.
+/// The number of refused events after which the disk counts as full.
 const REFUSALS: usize = 10;
 /// The processor time that an idle server may use, in seconds.
 const IDLE_CPU_S: f64 = 0.3;

@@ -10,7 +10,7 @@ use anyhow::Result;
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-/// After this many failures an experiment ends, because the first failures are enough.
+/// The number of failures after which an experiment ends, because the first failures are enough.
 const FAILURES_MAX: usize = 5;
 
 /// A claim about Lantern, and the experiment that tests it.

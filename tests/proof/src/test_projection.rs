@@ -28,7 +28,7 @@ pub const LATENESS: i64 = 2 * SECOND;
 pub const AHEAD_S: u64 = 30;
 /// The extension attribute with an event's append time, in microseconds.
 pub const APPENDED: &str = "appended";
-/// After this many events of a subject, the meter accepts the subject's bad events.
+/// The number of events of a subject after which the meter accepts the subject's bad events.
 pub const ENOUGH: i64 = 2;
 /// The name of the projection, the *meter*.
 pub const NAME: &str = "meter";

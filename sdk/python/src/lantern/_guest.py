@@ -144,7 +144,7 @@ def batch_of(batch: wit.Batch) -> Batch:
 
 
 _COLLECT_EVENTS = 16_384
-"""After this number of events, reference cycles are collected."""
+"""The number of events after which reference cycles are collected."""
 
 
 class _Garbage:

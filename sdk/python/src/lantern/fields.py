@@ -53,7 +53,7 @@ class Field:
         self.default = default
         """The value in a new row."""
         self.optional = optional
-        """Of a member of data: it may be missing."""
+        """Whether the field is a member of data that may be missing."""
 
     def __call__(
         self,

@@ -80,7 +80,7 @@ class Parameters:
         self.__dict__["_values"] = values
 
     def schema(self) -> str:
-        """Their JSON Schema."""
+        """The JSON Schema of the parameters."""
         properties, required = {}, []
         for name, default in self.__dict__["_defaults"].items():
             if isinstance(default, type):

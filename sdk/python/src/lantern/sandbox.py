@@ -337,7 +337,7 @@ class Printer:
         return False
 
     def writable(self) -> bool:
-        """It can be written."""
+        """The log can be written to."""
         return True
 
 

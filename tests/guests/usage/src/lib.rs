@@ -12,7 +12,7 @@ use serde::Serialize;
 const WINDOW: Duration = Duration::from_secs(5);
 /// The time by which a reading may be late.
 const LATENESS: Duration = Duration::from_secs(2);
-/// After this many readings of a meter, the guest accepts a negative one.
+/// The number of readings of a meter after which the guest accepts a negative one.
 const ENOUGH: u64 = 3;
 /// The guest emits an event for a reading above this value.
 const PEAK_WH: i64 = 90;

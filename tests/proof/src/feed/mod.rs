@@ -47,7 +47,7 @@ pub const CLAIM: Claim = Claim {
     experiment: try_seeds,
 };
 
-/// After this many cases, each kind of event that is counted must have occurred.
+/// The number of cases after which each kind of event that is counted must have occurred.
 const CASES_ENOUGH: u64 = 100;
 /// The maximum real time that a case may take after its last commit.
 const PATIENCE: Duration = Duration::from_secs(60);

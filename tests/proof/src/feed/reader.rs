@@ -23,7 +23,7 @@ enum SessionOutcome {
     Lasts,
     /// The connection is cut at some byte.
     Cut,
-    /// After this many frames the client neither reads nor writes, and its end of the
+    /// The number of frames after which the client neither reads nor writes. Its end of the
     /// connection stays open.
     HalfOpen(u64),
     /// The client never reads, but it sends `pong`.

@@ -38,7 +38,7 @@ pub const CLAIM: Claim = Claim {
 const TABLE: &str = "rogue/seen";
 /// The number of subjects that the events have.
 const SUBJECTS: u64 = 23;
-/// After this many cut connections the server is killed and started again.
+/// The number of cut connections after which the server is killed and started again.
 const KILL_EVERY: u64 = 20;
 
 /// The rows of the table as text, with their keys.

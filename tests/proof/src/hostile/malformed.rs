@@ -14,7 +14,7 @@ use super::{AttackRun, frame};
 
 /// The number of connections on which uploads run at the same time.
 const AT_ONCE: usize = 6;
-/// After this many uploads the experiment checks the victim and the process.
+/// The number of uploads after which the experiment checks the victim and the process.
 const A_LOOK: u64 = 100;
 /// The length of a module's header, which is the offset of its first section.
 const HEADER_BYTES: usize = 8;

@@ -30,7 +30,7 @@ pub const CLAIM: Claim = Claim {
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// The maximum memory that the server's process may use, in MiB.
 const MEMORY_MIB_MAX: u64 = 1_024;
-/// After this many requests the experiment checks the server's memory.
+/// The number of requests after which the experiment checks the server's memory.
 const LOOK_EVERY: u64 = 50;
 
 fn try_requests(run: &mut Run<'_>) -> Result<()> {
