@@ -241,7 +241,7 @@ typedef struct {
 /* Whether the event has the member `index` of the manifest. A value of another kind than
  * the declared one is an error. */
 bool lantern_has(const lantern_event *event, size_t index);
-/* The value of the member `index`. If the member is missing or of another kind, this is an error. */
+/* The value of the member `index`; an error if the member is missing or of another kind. */
 int64_t lantern_integer(const lantern_event *event, size_t index);
 double lantern_number(const lantern_event *event, size_t index);
 lantern_text lantern_text_member(const lantern_event *event, size_t index);
