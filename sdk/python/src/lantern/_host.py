@@ -1,7 +1,7 @@
 """The functions of the host that the SDK calls.
 
-In a component these are the imports of the contract; in a test, the methods of
-:class:`lantern.testing.MemoryHost`. A column of texts is a pair: the place at which each
+In a component, the functions of the host are the imports of the contract; in a test, they are the
+methods of :class:`lantern.testing.MemoryHost`. A column of texts is a pair: the place at which each
 text ends, and the bytes of all texts.
 """
 

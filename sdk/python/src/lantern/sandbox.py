@@ -1,9 +1,10 @@
 """Removes from Python what a projection must not use: files, sockets, processes, clocks and
 randomness.
 
-A component has none of these: it imports only the contract, and the functions of WASI that CPython
-calls trap. But a trap names no line. So each function of Python that would call such a function of
-WASI raises an exception instead, and the reason of the parked event names the line.
+A component has no files, sockets, processes, clocks or randomness: it imports only the contract,
+and the functions of WASI that CPython calls trap. But a trap names no line. So each function of
+Python that would call such a function of WASI raises an exception instead, and the reason of the
+parked event names the line.
 """
 
 from __future__ import annotations
