@@ -13,7 +13,7 @@ ZIG ?= $(shell if [ -x $(VENV_ZIG) ]; then echo $(VENV_ZIG) -m ziglang; elif com
 WASM_CC ?= $(ZIG) cc -target wasm32-wasi
 CC_OPTIONS = -O2 -Wall -Wextra -Wno-unused-parameter -Wno-c23-extensions -I $(LANTERN_C)/src
 WASM_OPTIONS = $(CC_OPTIONS) -mexec-model=reactor -Wl,--strip-all
-NATIVE_OPTIONS = $(CC_OPTIONS) -Wno-unknown-warning-option -g -I . -Wa,-I$(LANTERN_C)/../rust -D_GNU_SOURCE $(SANITIZE)
+NATIVE_OPTIONS = $(CC_OPTIONS) -Wno-unknown-warning-option -g -I . -Wa,-I$(LANTERN_C)/src -Wa,-I$(LANTERN_C)/../rust -D_GNU_SOURCE $(SANITIZE)
 SDK_SOURCES = $(wildcard $(LANTERN_C)/src/*.c)
 SDK_HEADERS = $(wildcard $(LANTERN_C)/src/*.h)
 

@@ -1,17 +1,18 @@
-//! Tests, in each language, the path from an empty folder to a live table, with the real tools of
-//! the language: create, build, test, push and read.
+//! Tests the way from an empty folder to a live table in each language, with the real tools of the
+//! language and the package of its SDK: create, build, test, push and read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use lantern_tests::{
-    Launch, Server, build_project, fresh_log, go, interpreter_settings, lantern,
-    lantern_with_interpreters, root, with_interpreters, without,
+    Launch, Server, build_project, build_project_with, fresh_log, go, interpreter_settings,
+    lantern, lantern_with_interpreters, root, with_interpreters, without,
 };
 use serde_json::{Value, json};
 
 use crate::finish;
+use crate::packages::sdk_package;
 
 /// Runs `command` in `folder`, and returns its output. Panics if the command fails.
 fn finish_in(folder: &Path, command: &mut Command) -> String {
@@ -62,9 +63,14 @@ async fn folds_on(folder: &Path, plugin: &Path, under: &[&str]) {
     assert_eq!(orders(&page["rows"]), 2, "{page}");
 }
 
-/// Returns the folder of a language's SDK, for the option `--sdk`.
-fn sdk(language: &str) -> String {
-    root().join("sdk").join(language).display().to_string()
+/// Unpacks the package of the SDK for C or Go into `folder`. Returns its folder, for the option
+/// `--sdk`.
+fn unpacked_sdk(language: &str, folder: &Path) -> String {
+    let package = sdk_package(&format!("lantern-sdk-{language}-"), ".tar.gz");
+    finish(Command::new("tar").arg("-xzf").arg(&package).arg("-C").arg(folder));
+    let name = package.file_name().unwrap().to_string_lossy();
+    let unpacked = folder.join(name.trim_end_matches(".tar.gz"));
+    unpacked.display().to_string()
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -91,9 +97,14 @@ async fn a_project_in_python_is_created_built_tested_and_pushed() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let folder = created(dir.path(), &["--lang", "python", "--sdk", &sdk("python")]);
+    let sdk = sdk_package("lantern_sdk-", ".whl").display().to_string();
+    let folder = created(dir.path(), &["--lang", "python", "--sdk", &sdk]);
     let component = build_project(&folder).unwrap();
-    finish_in(&folder, Command::new(folder.join(".venv/bin/python")).args(["-m", "pytest", "-q"]));
+    let python = folder.join(".venv/bin/python");
+    let module = ["-c", "import lantern; print(lantern.__file__)"];
+    let module = finish_in(&folder, Command::new(&python).args(module));
+    assert!(Path::new(module.trim()).starts_with(folder.join(".venv")), "{module}");
+    finish_in(&folder, Command::new(&python).args(["-m", "pytest", "-q"]));
     folds(&folder, &component).await;
 }
 
@@ -102,10 +113,13 @@ async fn a_project_in_javascript_or_typescript_is_created_built_tested_and_pushe
     if without("npm") {
         return;
     }
+    let sdk = sdk_package("lantern-sdk-", ".tgz").display().to_string();
     for language in ["js", "ts"] {
         let dir = tempfile::tempdir().unwrap();
-        let folder = created(dir.path(), &["--lang", language, "--sdk", &sdk("js")]);
+        let folder = created(dir.path(), &["--lang", language, "--sdk", &sdk]);
         let component = build_project(&folder).unwrap();
+        // npm makes a link to a folder, and copies the files of a package.
+        assert!(!folder.join("node_modules/lantern-sdk").is_symlink());
         finish_in(&folder, Command::new("npm").args(["test", "--silent"]));
         folds(&folder, &component).await;
     }
@@ -113,24 +127,30 @@ async fn a_project_in_javascript_or_typescript_is_created_built_tested_and_pushe
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_project_in_c_is_created_built_tested_and_pushed() {
-    if without("python3") {
+    if without("python3") || without("tar") {
         return;
     }
     install_zig();
     let dir = tempfile::tempdir().unwrap();
-    let folder = created(dir.path(), &["--lang", "c", "--sdk", &sdk("c")]);
-    let component = build_project(&folder).unwrap();
+    let sdk = unpacked_sdk("c", dir.path());
+    let folder = created(dir.path(), &["--lang", "c", "--sdk", &sdk]);
+    // The compiler is found as in an active virtual environment.
+    let compiler = root().join("target/zig/bin");
+    let others = std::env::var_os("PATH").unwrap();
+    let path = std::iter::once(compiler).chain(std::env::split_paths(&others));
+    let path = std::env::join_paths(path).unwrap();
+    let component = build_project_with(&folder, &[("PATH", &path)]).unwrap();
     finish_in(&folder, Command::new("make").args(["--silent", "test"]));
     folds(&folder, &component).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_project_in_go_is_created_built_tested_and_pushed() {
-    if without("go") {
+    if without("go") || without("tar") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let folder = created(dir.path(), &["--lang", "go", "--sdk", &sdk("go")]);
+    let folder = created(dir.path(), &["--lang", "go", "--sdk", &unpacked_sdk("go", dir.path())]);
     let component = build_project(&folder).unwrap();
     finish_in(&folder, go().args(["test", "./..."]));
     folds(&folder, &component).await;

@@ -1,4 +1,5 @@
-//! Tests the packages of `cargo xtask dist`, installed on a machine without toolchains.
+//! Tests the packages of `cargo xtask dist`, installed on a machine without toolchains. The module
+//! `languages` tests the packages of the SDKs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -13,13 +14,29 @@ use crate::{finish, line};
 /// The maximum time from the first command to a table that shows new rows.
 const LIVE: Duration = Duration::from_secs(60);
 
-/// Returns the package whose name ends in `ending`, which `cargo xtask test` has written.
+/// Returns the folder of the packages, which `cargo xtask test` has written.
+fn dist() -> PathBuf {
+    std::env::var_os("LANTERN_DIST").expect("`cargo xtask test` sets LANTERN_DIST").into()
+}
+
+/// Returns the package with the binary whose name ends in `ending`.
 fn package(ending: &str) -> PathBuf {
-    let folder = std::env::var_os("LANTERN_DIST").expect("`cargo xtask test` sets LANTERN_DIST");
+    only(&dist(), "lantern", ending)
+}
+
+/// Returns the package of an SDK whose name has this start and this ending.
+pub(crate) fn sdk_package(start: &str, ending: &str) -> PathBuf {
+    only(&dist().join("sdk"), start, ending)
+}
+
+fn only(folder: &Path, start: &str, ending: &str) -> PathBuf {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-    let mut found: Vec<_> =
-        entries.filter(|path| path.to_string_lossy().ends_with(ending)).collect();
-    assert_eq!(found.len(), 1, "{ending}: {found:?}");
+    let named = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy();
+        name.starts_with(start) && name.ends_with(ending)
+    };
+    let mut found: Vec<_> = entries.filter(named).collect();
+    assert_eq!(found.len(), 1, "{start}…{ending}: {found:?}");
     found.remove(0)
 }
 

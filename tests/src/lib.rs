@@ -6,6 +6,7 @@
 
 pub mod kafka;
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt as _;
@@ -122,8 +123,17 @@ pub fn go() -> Command {
 /// # Errors
 /// Fails if it cannot be built. The error contains the output of the tools.
 pub fn build_project(folder: &Path) -> Result<PathBuf> {
+    build_project_with(folder, &[])
+}
+
+/// Like [`build_project`], with further environment variables.
+///
+/// # Errors
+/// Fails if it cannot be built. The error contains the output of the tools.
+pub fn build_project_with(folder: &Path, variables: &[(&str, &OsStr)]) -> Result<PathBuf> {
     let mut build = lantern_with_interpreters();
     build.args(["build", "--json"]).current_dir(folder).env("GOTOOLCHAIN", GO_TOOLCHAIN);
+    build.envs(variables.iter().copied());
     let output = build.output()?;
     if !output.status.success() {
         bail!("{build:?}: {}", String::from_utf8_lossy(&output.stderr));

@@ -1,5 +1,5 @@
 //! Implements `cargo xtask dist`, which writes packages with the binary `lantern` and its
-//! interpreters, for machines without Rust.
+//! interpreters, for machines without Rust, and packages of the SDKs.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -7,13 +7,11 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 
 use crate::suite::Summary;
-use crate::{artifacts, interpreters, page, shell};
+use crate::{artifacts, interpreters, page, sdk_packages, shell};
 
 /// The version that every package gets.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 const DESCRIPTION: &str = "Folds event logs into live tables with sandboxed plugins";
-/// The Python package that writes wheels.
-const WHEEL: &str = "wheel==0.45.1";
 
 /// The programs that write the packages, except for those of the C compiler's package.
 pub(crate) const TOOLS: [&str; 4] = ["tar", "python3", "npm", "dpkg-deb"];
@@ -48,12 +46,8 @@ pub(crate) fn run(binary: Option<PathBuf>) -> Result<()> {
     dist.wheel()?;
     dist.npm()?;
     dist.debian()?;
-    std::fs::remove_dir_all(dist.folder.join("stage"))?;
-    for entry in std::fs::read_dir(&dist.folder)? {
-        let entry = entry?;
-        println!("{} ({} bytes)", entry.path().display(), entry.metadata()?.len());
-    }
-    Ok(())
+    sdk_packages::write(&dist.folder)?;
+    sdk_packages::list(&dist.folder)
 }
 
 /// Returns the folder to which the packages are written.
@@ -175,9 +169,7 @@ impl Dist {
             info.join("WHEEL"),
             format!("Wheel-Version: 1.0\nGenerator: lantern\nRoot-Is-Purelib: false\nTag: {tag}\n"),
         )?;
-        let python = self.folder.join("stage/python");
-        shell::python_environment(&python, &[WHEEL.as_ref()])?;
-        let mut pack = Command::new(python.join("bin/python3"));
+        let mut pack = Command::new(sdk_packages::wheel_tools(&self.folder.join("stage"))?);
         pack.args(["-m", "wheel", "pack"]).arg(&files).arg("--dest-dir").arg(&self.folder);
         shell::run(&mut pack)
     }

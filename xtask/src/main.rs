@@ -15,6 +15,7 @@ mod metadata;
 mod page;
 mod prerequisites;
 mod proof;
+mod sdk_packages;
 mod shell;
 mod suite;
 
@@ -131,7 +132,7 @@ enum Task {
         help_proof: bool,
     },
     /// Write packages with the binary and its interpreters: an archive, a wheel for pip, a
-    /// package for npm and one for Debian.
+    /// package for npm and one for Debian. Also write packages of the SDKs.
     ///
     /// They are written to target/dist. Nothing is published.
     Dist {

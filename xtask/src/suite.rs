@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 use crate::artifacts::{self, Guests};
 use crate::check;
 use crate::metadata::Workspace;
-use crate::{dist, interpreters, kafka, page, shell};
+use crate::{dist, interpreters, kafka, page, sdk_packages, shell};
 
 /// The script that CI runs. It lists the programs that tests start.
 pub(crate) const CI: &str = ".ci/run";
@@ -115,6 +115,8 @@ pub(crate) fn run(filter: Option<&str>) -> Result<()> {
 
     if dist::TOOLS.iter().all(|tool| !is_missing(tool, &without)) {
         dist::run(Some(artifacts::lantern("debug")))?;
+    } else {
+        sdk_packages::write(&dist::folder())?;
     }
 
     shell::step("Running the tests");

@@ -4,7 +4,11 @@
 
 #ifdef __has_embed
 const unsigned char ln_zones[] = {
+#if __has_embed("zones.bin")
+#embed "zones.bin" /* in the SDK's package */
+#else
 #embed "../../rust/zones.bin"
+#endif
 };
 const size_t ln_zones_bytes = sizeof ln_zones;
 #else

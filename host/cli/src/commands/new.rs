@@ -18,6 +18,7 @@ Examples:
   lantern new order-counts --lang rust
   lantern new order-counts --lang python --dir ~/projections/order-counts
   lantern new order-counts --lang ts --sdk ../lantern/sdk/js
+  lantern new order-counts --lang ts --sdk lantern-sdk-0.1.0.tgz
 
 Then, in the new folder:
   lantern dev                                 # each saved change is live at once")]
@@ -34,9 +35,10 @@ pub(crate) struct Args {
     /// The folder to create; named like the plugin if left out.
     #[arg(long, value_name = "FOLDER")]
     dir: Option<PathBuf>,
-    /// The folder of the language's SDK. If left out, it is searched for in the parent folders, and
-    /// then in the folder where this command was built.
-    #[arg(long, value_name = "FOLDER", requires = "lang")]
+    /// The folder of the language's SDK, or its package: a .whl for Python, a .tgz for
+    /// JavaScript and TypeScript. If left out, the folder is searched for in the parent
+    /// folders and in the folder where this command was built.
+    #[arg(long, value_name = "FOLDER|FILE", requires = "lang")]
     sdk: Option<PathBuf>,
 }
 
@@ -71,7 +73,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
     let template = args.lang.map_or_else(|| args.script.template(), Language::template);
     let sdk = match template.sdk {
         "" => String::new(),
-        folder => sdk(args.sdk.as_deref(), folder, &dir)?,
+        _ => sdk(args.sdk.as_deref(), &template, &dir)?,
     };
     let names = Names { name: &args.name, sdk: &sdk, template: &template };
     let files: Vec<_> = template
@@ -106,7 +108,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Outcome {
 /// The values that replace names in double braces in a template.
 struct Names<'a> {
     name: &'a str,
-    /// The path of the SDK's folder.
+    /// The path of the SDK's folder, or of its package.
     sdk: &'a str,
     template: &'a Template,
 }
@@ -134,16 +136,35 @@ fn write(path: &Path, text: &str) -> Outcome {
     std::fs::write(path, text).map_err(failed)
 }
 
-/// Returns the absolute path of the SDK's folder. `folder` is its path in a checkout of Lantern,
-/// such as `sdk/rust`.
-fn sdk(given: Option<&Path>, folder: &str, dir: &Path) -> Outcome<String> {
+/// Returns whether `path` is a package of an SDK whose name ends in `ending`.
+fn is_package(path: &Path, ending: &str) -> bool {
+    !ending.is_empty() && path.is_file() && path.to_string_lossy().ends_with(ending)
+}
+
+/// Returns a text that names what the option `--sdk` accepts for `template`.
+fn accepted(template: &Template) -> String {
+    let folder = template.sdk;
+    match template.package {
+        "" => format!(
+            "name the folder `{folder}` of a checkout of Lantern, or a folder with the unpacked package of the SDK"
+        ),
+        ending => format!(
+            "name the folder `{folder}` of a checkout of Lantern, or the package of the SDK, a file `*{ending}`"
+        ),
+    }
+}
+
+/// Returns the absolute path of the SDK's folder or package.
+fn sdk(given: Option<&Path>, template: &Template, dir: &Path) -> Outcome<String> {
+    let folder = template.sdk;
     let is_sdk = |folder: &Path| folder.join("README.md").is_file();
     let found = match given {
-        Some(given) if is_sdk(given) => Some(given.to_owned()),
+        Some(given) if is_sdk(given) || is_package(given, template.package) => {
+            Some(given.to_owned())
+        }
         Some(given) => {
-            let message = format!("there is no SDK in `{}`", given.display());
-            return Err(Failure::new(Exit::NotFound, message)
-                .help(format!("name the folder `{folder}` of a checkout of Lantern")));
+            let message = format!("`{}` is no SDK", given.display());
+            return Err(Failure::new(Exit::NotFound, message).help(accepted(template)));
         }
         None => {
             let above = std::path::absolute(dir).map_err(anyhow::Error::from)?;
@@ -157,7 +178,7 @@ fn sdk(given: Option<&Path>, folder: &str, dir: &Path) -> Outcome<String> {
     };
     let Some(found) = found else {
         return Err(Failure::new(Exit::NotFound, format!("the SDK `{folder}` was not found"))
-            .help(format!("name the folder `{folder}` of a checkout of Lantern with --sdk; a script needs no SDK")));
+            .help(format!("{} with --sdk; a script needs no SDK", accepted(template))));
     };
     let found = found.canonicalize().map_err(anyhow::Error::from)?;
     match found.to_str() {
@@ -182,6 +203,37 @@ mod tests {
         assert!(name("order-counts2").is_ok());
         for wrong in ["", "Order", "2x", "a_b", "a/b", "..", "test", &"x".repeat(65)] {
             assert!(name(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn the_sdk_is_a_folder_or_the_package_of_its_language() {
+        let dir = tempfile::tempdir().unwrap();
+        let unpacked = dir.path().join("unpacked");
+        std::fs::create_dir(&unpacked).unwrap();
+        for file in ["unpacked/README.md", "sdk.whl", "sdk.tgz", "sdk.tar.gz"] {
+            std::fs::write(dir.path().join(file), "").unwrap();
+        }
+        for (language, package) in [
+            (Language::Python, Some("sdk.whl")),
+            (Language::Js, Some("sdk.tgz")),
+            (Language::Ts, Some("sdk.tgz")),
+            (Language::C, None),
+            (Language::Go, None),
+        ] {
+            let found = |name| sdk(Some(&dir.path().join(name)), &language.template(), dir.path());
+            assert!(found("unpacked").is_ok(), "{language:?}");
+            for file in ["sdk.whl", "sdk.tgz", "sdk.tar.gz", "missing.whl"] {
+                match found(file) {
+                    Ok(path) => {
+                        assert_eq!((Some(file), path.ends_with(file)), (package, true));
+                    }
+                    Err(failure) => {
+                        assert_ne!(Some(file), package);
+                        assert!(failure.message.contains("is no SDK"), "{}", failure.message);
+                    }
+                }
+            }
         }
     }
 

@@ -58,6 +58,9 @@ pub(super) struct Template {
     pub(super) commands: &'static str,
     /// The folder of the SDK in a checkout of Lantern; empty if the template needs no SDK.
     pub(super) sdk: &'static str,
+    /// How the name of a package of the SDK ends that the language's tool installs as it is;
+    /// empty if there is none.
+    pub(super) package: &'static str,
     /// Where the reference of the SDK is.
     pub(super) reference: &'static str,
 }
@@ -115,7 +118,7 @@ impl Script {
                 "`docs/guide/declarations.md` describes declarations.",
             ),
         };
-        Template { files, commands: SCRIPT, sdk: "", reference }
+        Template { files, commands: SCRIPT, sdk: "", package: "", reference }
     }
 }
 
@@ -132,6 +135,7 @@ impl Language {
                 ],
                 commands: PYTHON,
                 sdk: "sdk/python",
+                package: ".whl",
                 reference: "`sdk/python/README.md` describes the SDK for Python.",
             },
             Self::Js => Template {
@@ -143,6 +147,7 @@ impl Language {
                 ],
                 commands: NODE,
                 sdk: "sdk/js",
+                package: ".tgz",
                 reference: "`sdk/js/README.md` describes the SDK for JavaScript.",
             },
             Self::Ts => Template {
@@ -155,6 +160,7 @@ impl Language {
                 ],
                 commands: NODE,
                 sdk: "sdk/js",
+                package: ".tgz",
                 reference: "`sdk/js/README.md` describes the SDK for TypeScript.",
             },
             Self::C => Template {
@@ -166,6 +172,7 @@ impl Language {
                 ],
                 commands: MAKE,
                 sdk: "sdk/c",
+                package: "",
                 reference: "`sdk/c/README.md` and `sdk/c/src/lantern.h` describe the SDK for C.",
             },
             Self::Go => Template {
@@ -177,6 +184,7 @@ impl Language {
                 ],
                 commands: GO,
                 sdk: "sdk/go",
+                package: "",
                 reference: "`sdk/go/README.md` describes the SDK for Go.",
             },
             Self::Rust => Template {
@@ -187,6 +195,7 @@ impl Language {
                 ],
                 commands: CARGO,
                 sdk: "sdk/rust",
+                package: "",
                 reference: "`sdk/rust/README.md` describes the SDK for Rust.",
             },
         }
