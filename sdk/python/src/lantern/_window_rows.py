@@ -6,6 +6,8 @@ from __future__ import annotations
 import struct
 from typing import Any
 
+from .errors import RowError
+
 MAX = 2**63 - 1
 """The latest time."""
 
@@ -43,10 +45,14 @@ class SessionsCodec:
         sessions = [(start, end, copy(value)) for start, end, value in row.sessions]
         return Sessions(row.armed, sessions)
 
-    def check(self, row: Sessions) -> Sessions:
-        row.sessions = [
-            (start, end, self.value.check(value)) for start, end, value in row.sessions
-        ]
+    def check(self, row: Sessions) -> "Sessions | RowError":
+        checked = []
+        for start, end, value in row.sessions:
+            value = self.value.check(value)
+            if type(value) is RowError:
+                return value
+            checked.append((start, end, value))
+        row.sessions = checked
         return row
 
     def encode(self, row: Sessions) -> bytes:

@@ -30,17 +30,10 @@ class KeyRefused(LanternError):
 class RowError(LanternError):
     """A row that does not match the fields of its table."""
 
-    # These are attributes of the class. A function `__init__` would double the time to
+    # This is an attribute of the class. A function `__init__` would double the time to
     # create an error.
     field: str = ""
     """The field, if it is one of them."""
-    is_at_end: bool = False
-    """Whether the row was checked after the projection's function has returned."""
-
-    def locate(self, place: str) -> None:
-        """Puts the place of the error in front of its text. The caller then raises the same error
-        again, which takes less time than a new error."""
-        self.args = (place + str(self),)
 
 
 class ManifestError(LanternError):

@@ -113,38 +113,42 @@ nothing = Field("nothing")
 """No content, for private values only. Use it for a set, whose members are the keys."""
 
 
-def whole(value: Any) -> int:
-    """``value`` as an integer of a row."""
+# Each of the following functions returns an error in place of raising it, because that takes
+# far less time, and most events may fail.
+
+
+def whole(value: Any) -> "int | RowError":
+    """``value`` as an integer of a row, or why it is none."""
     if isinstance(value, int) and not isinstance(value, bool):
         if _INT_MIN <= value <= _INT_MAX:
             return int(value)
-        raise RowError(f"is {value}; integers are from -2^63 to 2^64 - 1")
+        return RowError(f"is {value}; integers are from -2^63 to 2^64 - 1")
     hint = "; use int() or round()" if isinstance(value, float) else ""
-    raise RowError(f"is {value!r}, which is not an integer{hint}")
+    return RowError(f"is {value!r}, which is not an integer{hint}")
 
 
-def double(value: Any) -> float:
-    """``value`` as a number of a row."""
+def double(value: Any) -> "float | RowError":
+    """``value`` as a number of a row, or why it is none."""
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:
             value = float(value)
         except OverflowError:
-            raise RowError(f"is {value}, which a double cannot hold") from None
+            return RowError(f"is {value}, which a double cannot hold")
         if value - value == 0.0:
             return value
-        raise RowError(f"is {value}; only finite numbers can be stored")
+        return RowError(f"is {value}; only finite numbers can be stored")
     if hasattr(value, "__float__") and not isinstance(value, str):
         return double(float(value))
-    raise RowError(f"is {value!r}, which is not a number")
+    return RowError(f"is {value!r}, which is not a number")
 
 
-def words(value: Any) -> str:
-    """``value`` as the text of a row."""
+def words(value: Any) -> "str | RowError":
+    """``value`` as the text of a row, or why it is none."""
     if isinstance(value, str):
         if not value.isascii() and not _is_text(value):
-            raise RowError(f"is {value!r}, which has half of a surrogate pair")
+            return RowError(f"is {value!r}, which has half of a surrogate pair")
         return str(value)
-    raise RowError(f"is {value!r}, which is not text")
+    return RowError(f"is {value!r}, which is not text")
 
 
 def _is_text(value: str) -> bool:
@@ -155,37 +159,37 @@ def _is_text(value: str) -> bool:
     return True
 
 
-def truth(value: Any) -> bool:
-    """``value`` as a boolean of a row."""
+def truth(value: Any) -> "bool | RowError":
+    """``value`` as a boolean of a row, or why it is none."""
     if isinstance(value, bool):
         return value
-    raise RowError(f"is {value!r}, which is not True or False")
+    return RowError(f"is {value!r}, which is not True or False")
 
 
-def moment(value: Any) -> Timestamp:
-    """``value`` as a time of a row."""
+def moment(value: Any) -> "Timestamp | RowError":
+    """``value`` as a time of a row, or why it is none."""
     if not isinstance(value, (int, str, _datetime.datetime)) or isinstance(value, bool):
-        raise RowError(f"is {value!r}, which is not a time")
+        return RowError(f"is {value!r}, which is not a time")
     try:
         value = Timestamp.of(value)
     except ValueError as error:
-        raise RowError(f"is not a time: {error}") from None
+        return RowError(f"is not a time: {error}")
     if TIME_MIN <= value < TIME_END:
         return value
-    raise RowError(f"is {value}; only times from year 1 to 9999-12-30T22:00Z can be stored")
+    return RowError(f"is {value}; only times from year 1 to 9999-12-30T22:00Z can be stored")
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON that is read back."""
+    """``value`` as JSON that is read back, or why it is no JSON."""
     try:
         encoded = write_json(value, sort=True, depth_max=63)
         encoded.encode()
     except RowError as error:
-        raise RowError(f"cannot be written as JSON: {error}") from None
+        return RowError(f"cannot be written as JSON: {error}")
     except UnicodeEncodeError:
-        raise RowError("has half of a surrogate pair") from None
+        return RowError("has half of a surrogate pair")
     except RecursionError:
-        raise RowError("is nested too deep, or contains itself") from None
+        return RowError("is nested too deep, or contains itself")
     return read_json(encoded)
 
 
@@ -202,21 +206,21 @@ def _instance(of: type) -> Callable[[Any], Any]:
     def check(value: Any) -> Any:
         if isinstance(value, of):
             return value
-        raise RowError(f"is {value!r}, which is not a {of.__name__}")
+        return RowError(f"is {value!r}, which is not a {of.__name__}")
 
     return check
 
 
-def _bytes(value: Any) -> bytes:
+def _bytes(value: Any) -> "bytes | RowError":
     if isinstance(value, (bytes, bytearray)):
         return bytes(value)
-    raise RowError(f"is {value!r}, which is not bytes")
+    return RowError(f"is {value!r}, which is not bytes")
 
 
 def _nothing(value: Any) -> Any:
     if value is None or value is True:
         return True
-    raise RowError(f"is {value!r}; a set has no values: write put(key)")
+    return RowError(f"is {value!r}; a set has no values: write put(key)")
 
 
 def _read_time(value: Any) -> Timestamp:
@@ -235,7 +239,8 @@ CHECKS: dict[str, Callable[[Any], Any]] = {
     "binary": _bytes,
     "nothing": _nothing,
 }
-"""Converts a value of each kind to the value that is read back, or raises."""
+"""Converts a value of each kind to the value that is read back, or returns why it has another
+kind."""
 
 
 class ValueCodec:
@@ -244,6 +249,8 @@ class ValueCodec:
     def __init__(self, field: Field) -> None:
         self.kind = field.kind
         self.check = CHECKS[field.kind]
+        """Converts a value to the value that is read back, or returns why it has another
+        kind."""
         self.initial = field.default
         self.copy = copied if field.kind == "json" else _same
         """Copies a value, which is restored if the event fails. Sketches are not copied,
@@ -258,7 +265,10 @@ class ValueCodec:
         if self.kind == "percentiles":
             return Percentiles()
         if self.kind == "json":
-            return plain(self.initial)
+            initial = plain(self.initial)
+            if type(initial) is RowError:
+                raise initial
+            return initial
         if self.kind == "nothing":
             return True
         return self.initial
@@ -348,16 +358,13 @@ class StructCodec:
     def __init__(self, fields: dict[str, Field]) -> None:
         self.fields = fields
         self._known = ", ".join(f"`{name}`" for name in fields)
-        self.checked = ""
-        """The field that :meth:`check` has checked last."""
         for name, field in fields.items():
             if field.kind not in _WRITERS:
                 raise ManifestError(f"the field `{name}` cannot be of the kind `{field.kind}`")
             if field.default is not None:
-                try:
-                    CHECKS[field.kind](field.default)
-                except RowError as error:
-                    raise ManifestError(f"the default of the field `{name}` {error}") from None
+                default = CHECKS[field.kind](field.default)
+                if type(default) is RowError:
+                    raise ManifestError(f"the default of the field `{name}` {default}")
         self._checks = [(name, CHECKS[field.kind]) for name, field in fields.items()]
         self.names: dict[str, Any] = {
             "Timestamp": Timestamp,
@@ -432,21 +439,26 @@ class StructCodec:
         ]
         return f"def copy(row): return {{**row, {', '.join(values)}}}\n" if values else ""
 
-    def check(self, row: Any) -> dict[str, Any]:
-        """Converts a row in place to the row that is read back, or raises. The caller adds
-        the table, the key and :attr:`checked` to the error."""
-        for name in row:
-            if name not in self.fields:
-                error = RowError(
-                    f"the field `{name}` is not declared; the fields are {self._known}"
-                )
-                error.field = name
-                raise error
+    def check(self, row: Any) -> "dict[str, Any] | RowError":
+        """Converts a row in place to the row that is read back, and returns it. If that is
+        not possible, it returns the error. The caller adds table and key to the error."""
         for name, check in self._checks:
             value = row.get(name)
-            self.checked = name
-            row[name] = None if value is None else check(value)
-        return row
+            if value is not None:
+                value = check(value)
+                if type(value) is RowError:
+                    value.args = (f"field `{name}` {value}",)
+                    value.field = name
+                    return value
+            row[name] = value
+        # The row has all declared fields now.
+        return row if len(row) == len(self._checks) else self._undeclared(row)
+
+    def _undeclared(self, row: dict[str, Any]) -> RowError:
+        name = next(name for name in row if name not in self.fields)
+        error = RowError(f"the field `{name}` is not declared; the fields are {self._known}")
+        error.field = name
+        return error
 
 
 def check_fields(table: str, fields: dict[str, Any]) -> dict[str, Field]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import os
-from types import CodeType, TracebackType
+from types import CodeType, FunctionType, TracebackType
 from typing import Any, Mapping, NamedTuple
 
 from .errors import LanternError, Refused, RowError
@@ -126,6 +126,8 @@ class _Kept(NamedTuple):
             return True
         for _ in range(self.depth):
             trace = trace.tb_next if trace is not None else None
+        # Each of these two reads is an audit event of Python, and takes a tenth of the time that
+        # an event takes.
         return trace is not None and trace.tb_frame.f_code is self.code
 
 
@@ -140,41 +142,71 @@ class Places:
         self._kept: dict[Any, _Kept] = {}
 
     def reason(self, error: BaseException, function: Any) -> str:
-        """Why an event was parked: the error, and file, line and source line."""
+        """Why a call failed: the error, and file, line and source line."""
         trace = error.__traceback__
         # The first function belongs to the SDK, so it is left out.
-        first = trace.tb_next if trace is not None else None
+        return what(error) + _place(error, trace and trace.tb_next, self._sources, function)
+
+    def reason_of_event(self, error: BaseException, function: FunctionType) -> str:
+        """As :meth:`reason`, for an error that has left ``function``, which was called with an
+        event, or that was found in its rows afterwards."""
+        # The first function is the loop over the events.
+        trace = error.__traceback__.tb_next  # type: ignore[union-attr]
         key: Any
-        if isinstance(error, RowError) and error.is_at_end:
-            key = function, error.field
-            first = None
+        if trace is None:
+            kind = type(error)
+            key = error.field if kind is RowError else kind  # type: ignore[attr-defined]
         else:
-            key = self._key(first)
+            # This is `function`, so the instruction is sufficient as the key.
+            key = trace.tb_lasti
+            inner = trace.tb_next
+            if inner is not None:
+                key = _instructions(key, inner)
         kept = self._kept.get(key)
-        if kept is None or not kept.is_place_of(first):
-            text = _place(error, self._sources, function)
-            found = _own_frames(first, self._sources)
-            kept = _Kept(text, *found[-1][:2]) if found else _Kept(text, -1, None)
-            if len(self._kept) >= self._KEPT_MAX:
-                self._kept.clear()
-            self._kept[key] = kept
+        # At depth 0 the place is in `function`, which needs no check.
+        if kept is None or (kept.depth > 0 and not kept.is_place_of(trace)):
+            kept = self._keep(key, error, trace, function)
+        name = _names.get(type(error))
+        if name == "":
+            return str(error) + kept.text
         return what(error) + kept.text
 
-    @staticmethod
-    def _key(trace: "TracebackType | None") -> tuple[int, ...]:
-        """The instructions and lines of a traceback. Tracebacks of different functions have the
-        same instructions and lines only by chance. The functions are not read, because each read is
-        an audit event of Python, which takes a tenth of the time that an event takes."""
-        key: list[int] = []
-        while trace is not None:
-            key += (trace.tb_lasti, trace.tb_lineno)
-            trace = trace.tb_next
-        return tuple(key)
+    def _keep(
+        self,
+        key: Any,
+        error: BaseException,
+        trace: "TracebackType | None",
+        function: Any,
+    ) -> _Kept:
+        text = _place(error, trace, self._sources, function)
+        found = _own_frames(trace, self._sources)
+        kept = _Kept(text, *found[-1][:2]) if found else _Kept(text, -1, None)
+        if len(self._kept) >= self._KEPT_MAX:
+            self._kept.clear()
+        self._kept[key] = kept
+        return kept
 
 
-def _place(error: BaseException, sources: Mapping[str, str], function: Any) -> str:
+def _instructions(first: int, trace: "TracebackType | None") -> tuple[int, ...]:
+    """The instructions of a traceback whose first function is at the instruction ``first``,
+    and the lines of the other functions. Tracebacks of different functions have the same ones
+    only by chance. The functions are not read, because each read is an audit event of Python,
+    which takes a tenth of the time that an event takes."""
+    key = [first]
+    while trace is not None:
+        key += (trace.tb_lasti, trace.tb_lineno)
+        trace = trace.tb_next
+    return tuple(key)
+
+
+def _place(
+    error: BaseException,
+    trace: "TracebackType | None",
+    sources: Mapping[str, str],
+    function: Any,
+) -> str:
     """File, line and source line of an error; empty if they are not known."""
-    found = frames(error.__traceback__, sources)
+    found = frames(trace, sources)
     if not found:
         place = _row_place(error, sources, function) if isinstance(error, RowError) else None
         if place is None:

@@ -269,16 +269,30 @@ class Program:
     def rejected(self, view: View, cause: int, error: BaseException) -> bool:
         """Undoes the event that has failed with ``error``, and rejects it. Returns false if
         the call must fail instead."""
-        if _is_fault(error) or call.sent == cause:
+        # Most events may fail, so the usual case calls few functions.
+        if (
+            type(error) not in _no_faults
+            or error.__context__ is not None
+            or error.__cause__ is not None
+        ) and _is_fault(error):
             return False
-        message = self._message(view, cause - view.first, error)
+        if call.sent == cause:
+            return False
+        function = self.apply_function
+        if type(function) is types.FunctionType:
+            reason = self._places.reason_of_event(error, function)
+        else:
+            reason = self._places.reason(error, function)
+        batch = view.batch
+        place = cause - view.first
+        kind = batch.type_names[batch.types[place]]
         for table in self.tables:
             if table.touched:
                 table.undo()
         if call.undo or call.outbox or call.timers:
             call.undo_event(cause)
         assert call.host is not None
-        call.host.reject(cause, message)
+        call.host.reject(cause, f"`{kind}` at offset {batch.offsets[place]}: {reason}")
         return True
 
     def _fire(self, index: int, timer: Timer) -> None:
@@ -317,35 +331,30 @@ class Program:
 
 _CAUSES_MAX = 100
 _FAULTS = (MemoryError, RecursionError, FlushError)
-_KNOWN_FAULTS_MAX = 256
-_known_faults: dict[type, bool] = {}
-"""Whether errors of a type are faults."""
+_NO_FAULTS_MAX = 256
+_no_faults: set[type] = set()
+"""Types whose errors are no faults."""
 
 
 def _is_fault(error: BaseException) -> bool:
-    """Whether an error may be caused by the instance and not by the event: a limit was reached, or
-    rows of another event cannot be sent. An event with such an error is not rejected. Instead the
-    call fails, and the host applies the event alone."""
-    if error.__context__ is None and error.__cause__ is None:
-        # The usual case, kept short because most events may fail.
-        kind = type(error)
-        fault = _known_faults.get(kind)
-        if fault is None:
-            fault = not issubclass(kind, Exception) or issubclass(kind, _FAULTS)
-            if len(_known_faults) >= _KNOWN_FAULTS_MAX:
-                _known_faults.clear()
-            _known_faults[kind] = fault
-        return fault
+    """Whether an error may be caused by the instance and not by the event: a limit was met,
+    or rows of another event cannot be sent. An event with such an error is not rejected.
+    The call fails instead, and the host tries the event alone."""
     cause: "BaseException | None" = error
     for _ in range(_CAUSES_MAX):
         if cause is None:
-            return False
+            break
         if not isinstance(cause, Exception):
             return True
         if isinstance(cause, _FAULTS):
             return True
         cause = cause.__cause__ or cause.__context__
-    return True
+    else:
+        return True
+    if len(_no_faults) >= _NO_FAULTS_MAX:
+        _no_faults.clear()
+    _no_faults.add(type(error))
+    return False
 
 
 def _send_timers_and_events() -> None:

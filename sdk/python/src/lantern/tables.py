@@ -48,16 +48,16 @@ def make_room() -> None:
 def _row_function(table: "Rows[Any]") -> Any:
     """The function that returns a row to change. It is a closure, because it is called for
     every event, and variables of a closure are faster than attributes of the table."""
-    get, touched, fresh, text_of_key, copy = (
+    get, touched, fresh, copy = (
         table.rows.get,
         table.touched,
         table._fresh_row,
-        table._key,
         table.codec.copy,
     )
-    # For keys of two parts whose second part is text: the key's text and the type of its first
-    # part. The type matters because equal parts, such as 60 and Timestamp(60), may have different
-    # texts.
+    prefix = f"table `{table.name}`: "
+    # For keys of two parts whose second part is text: the key's text and the type of its
+    # first part. The type matters because parts that are equal (60 and Timestamp(60)) may
+    # have different texts.
     memo: dict[Any, tuple[type, str]] = {}
     known = memo.get
 
@@ -70,17 +70,29 @@ def _row_function(table: "Rows[Any]") -> Any:
                 key = remember(key)
         found = get(key)
         if found is None:
+            # Errors are raised here and not in functions called from here, because each
+            # function that an exception leaves takes a twentieth of the time of an event,
+            # and most events may fail.
             if type(key) is not str:
-                key = text_of_key(key)
+                if type(key) in NO_KEYS:
+                    raise KeyRefused(prefix + no_key(key))
+                try:
+                    key = key_text(key)
+                except KeyRefused as error:
+                    error.args = (f"{prefix}{error}",)
+                    raise
                 found = get(key)
             if found is None:
-                return fresh(key)
+                found = fresh(key)
+                if type(found) is KeyRefused:
+                    raise found
+                return found
         if key not in touched:
             touched[key] = copy(found)
         return found
 
     def remember(key: Any) -> str:
-        text = text_of_key(key)
+        text = table._key(key)
         if len(key) == 2 and type(key[0]) in (Timestamp, str) and type(key[1]) is str:
             if len(memo) >= _MEMO_MAX:
                 memo.clear()
@@ -215,12 +227,13 @@ class Rows(Generic[V]):
         return row
 
     def _fresh_row(self, key: str) -> Any:
-        """The row under ``key`` to change. It is not in memory, or does not exist."""
+        """The row under ``key`` to change, which is not in memory or does not exist; the
+        error if ``key`` cannot be one."""
         row = None
         if key not in self.rows:
             fault = self._key_fault(key)
             if fault:
-                raise self._refused(key, fault)
+                return self._refused(key, fault)
             row = self._load(key)
         self._touch(key, row)
         if row is None:
@@ -302,11 +315,7 @@ class Rows(Generic[V]):
         newest_first: bool,
     ) -> Iterator[tuple[str, Any]]:
         if self.touched:
-            try:
-                self.check()
-            except RowError as error:
-                error.is_at_end = False
-                raise
+            self.check()
             self.note(call.cause)
             call.sent = call.cause
         self.flush()
@@ -339,12 +348,16 @@ class Rows(Generic[V]):
         for key in self.touched:
             row = rows[key]
             if row is not None:
-                try:
-                    rows[key] = codec.check(row)
-                except RowError as error:
-                    error.locate(f"table `{self.name}`: row {key!r}: ")
-                    error.is_at_end = True
-                    raise
+                row = codec.check(row)
+                if type(row) is RowError:
+                    raise self._located(key, row)
+                rows[key] = row
+
+    def _located(self, key: str, error: RowError) -> RowError:
+        """Adds the place to an error of a row that was checked after the projection's
+        function has returned."""
+        error.args = (f"table `{self.name}`: row {key!r}: {error}",)
+        return error
 
     def note(self, cause: int) -> None:
         """Notes that the event ``cause`` has changed the rows that it has touched."""
@@ -489,19 +502,6 @@ class Table(Rows[dict[str, Any]]):
             self.rows[key] = None
         return row
 
-    def _convert(self, key: str, row: Any) -> None:
-        codec = self.codec
-        try:
-            codec.check(row)
-        except RowError as error:
-            field = ""
-            if not error.field:
-                error.field = codec.checked
-                field = f"field `{codec.checked}` "
-            error.args = (f"table `{self.name}`: row {key!r}: {field}{error}",)
-            error.is_at_end = True
-            raise
-
     def scan(
         self,
         prefix: "Key | None" = None,
@@ -519,13 +519,6 @@ class Table(Rows[dict[str, Any]]):
         """
         return self._scan(prefix, start, end, limit, newest_first)
 
-    def check(self) -> None:
-        """As :meth:`Rows.check`; rows are converted in place, as they may be in use."""
-        for key in self.touched:
-            row = self.rows[key]
-            if row is not None:
-                self._convert(key, row)
-
     def check_code(self, suffix: str, names: dict[str, Any]) -> list[str]:
         """As :meth:`Rows.check_code`, without a call for rows that need no conversion."""
         names.update(self.codec.names)
@@ -533,7 +526,9 @@ class Table(Rows[dict[str, Any]]):
             {
                 f"touched{suffix}": self.touched,
                 f"rows{suffix}": self.rows,
-                f"convert{suffix}": self._convert,
+                f"convert{suffix}": self.codec.check,
+                f"located{suffix}": self._located,
+                "RowError": RowError,
             }
         )
         return [
@@ -544,7 +539,8 @@ class Table(Rows[dict[str, Any]]):
             "            continue",
             "    except KeyError:",
             "        pass",
-            f"    convert{suffix}(key, row)",
+            f"    row = convert{suffix}(row)",
+            f"    if type(row) is RowError: raise located{suffix}(key, row)",
         ]
 
 
@@ -596,10 +592,9 @@ class PrivateTable(Rows[Any]):
 
     def put(self, key: Key, value: Any = None) -> None:
         """Puts a value under ``key``, in place of any other."""
-        try:
-            value = self.codec.check(value)
-        except RowError as error:
-            raise RowError(f"table `{self.name}`: the value {error}") from None
+        value = self.codec.check(value)
+        if type(value) is RowError:
+            raise RowError(f"table `{self.name}`: the value {value}")
         if value is None:
             raise RowError(f"table `{self.name}`: None is not a value; use delete(key)")
         self._set(key, self._copy(value) if self._copies else value)

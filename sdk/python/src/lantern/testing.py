@@ -442,10 +442,9 @@ class Harness:
                 assert field is not None, f"row {key!r}: the field `{name}` is not declared"
                 if it is None or field.kind in ("distinct", "percentiles"):
                     continue
-                try:
-                    CHECKS[field.kind](it)
-                except RowError as error:
-                    raise AssertionError(f"row {key!r}: the field `{name}` {error}") from None
+                found = CHECKS[field.kind](it)
+                if type(found) is RowError:
+                    raise AssertionError(f"row {key!r}: the field `{name}` {found}")
 
     def _batch(
         self, events: Sequence[tuple[int, TestEvent]], timers: list[tuple[int, str, int]]

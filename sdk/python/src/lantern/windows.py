@@ -316,10 +316,10 @@ class OpenSessions(Rows[Any]):
             value = self._join(value, its_value) if found else its_value
             found = True
         value = _changed(value if found else self._value.default(), change)
-        try:
-            value = self._value.check(value)
-        except RowError as error:
-            raise RowError(f"table `{self.name}`: row {row_key!r}: the value {error}") from None
+        value = self._value.check(value)
+        if type(value) is RowError:
+            what = "" if value.field else "the value "
+            raise RowError(f"table `{self.name}`: row {row_key!r}: {what}{value}")
         sessions[first:after] = [(new_start, new_end, value)]
         if new_end < row.armed:
             row.armed = new_end
@@ -436,10 +436,10 @@ class Recent(Rows[Any]):
         no window contains it any more. Use the same ``size`` every time."""
         tenant, rest = split_tenant(f"table `{self.name}`", key)
         row_key = _row_key(tenant, rest)
-        try:
-            value = self._value.check(value)
-        except RowError as error:
-            raise RowError(f"table `{self.name}`: row {row_key!r}: the value {error}") from None
+        value = self._value.check(value)
+        if type(value) is RowError:
+            what = "" if value.field else "the value "
+            raise RowError(f"table `{self.name}`: row {row_key!r}: {what}{value}")
         micros = max(1, micros_of(size))
         time = int(event.time)
         if min(_MAX, time + micros) <= event.watermark:
