@@ -242,11 +242,12 @@ export class Projection {
 /** Rejects the current event, which has thrown `error`, or throws the call's failure. */
 function reject(error, event) {
   endSettling();
-  const isFailure = error?.constructor === CallFailure;
+  const kind = error?.constructor;
+  const isFailure = kind === CallFailure;
   if (isFailure && error.cause === null) throw error;
   const failed = isFailure ? error.error : error;
-  const message = "`" + event.type + "` at offset " + event._view.batch.offsets[event._index] + ": " + reason(failed);
-  if (isFailure || call.sent || isFatal(error)) throw new CallFailure(call.cause, message, failed);
+  const message = `\`${event.type}\` at offset ${event._view.batch.offsets[event._index]}: ${reason(failed)}`;
+  if (isFailure || call.sent || (kind !== ProjectionError && isFatal(error))) throw new CallFailure(call.cause, message, failed);
   undoEvent();
   call.host.reject(call.cause, message);
 }

@@ -64,6 +64,8 @@ export class Table {
     this.perTenant = options.perTenant === true;
     this.cacheRows = options.cache ?? CACHE_ROWS;
     this.keyFields = this._keyFieldsOf(where);
+    /** The key that a message has named last, and how the message begins. */
+    this.named = { key: null, text: "" };
     this.reset();
     declared.push(this);
   }
@@ -116,7 +118,12 @@ export class Table {
   }
 
   _error(key, error) {
-    error.message = `table \`${this.name}\`: row ${show(key)}: ${error.message}`;
+    const { named } = this;
+    if (named.key !== key) {
+      named.key = key;
+      named.text = `table \`${this.name}\`: row ${show(key)}: `;
+    }
+    error.message = named.text + error.message;
     return error;
   }
 
@@ -463,6 +470,7 @@ function check(entry) {
 }
 
 function notStored({ table, key, row }, error) {
+  if (error?.constructor === ProjectionError) return table._error(key, error);
   return isFatal(error) ? error : table._error(key, table.codec.reasonOf(row, error));
 }
 

@@ -74,6 +74,13 @@ export function teller(nameOf, textOf) {
   };
 
   return (error) => {
+    // Most events may fail, and most of these with an error of the SDK. A lookup of a member that
+    // an error does not have takes longer.
+    if (error?.constructor === ProjectionError) {
+      const { stack } = error;
+      const { before, after } = stack === last.stack ? last.place : knownPlaceOf(stack);
+      return before + error.message + after;
+    }
     if (!(error instanceof Error)) return `threw ${show(error)}: throw an \`Error\`, so that its place is known`;
     if (error.file !== undefined) {
       const place = [error.file, error.line ?? 1, error.column].filter((part) => part !== null && part !== undefined).join(":");
