@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from lantern._host import call
 from lantern.sketches import Distinct, Percentiles, SketchError, bucket_of, middle_of, xxh64
 
 PAGE = (Path(__file__).parents[3] / "docs" / "sketches.md").read_text()
@@ -34,6 +35,30 @@ def test_json_is_that_of_the_page():
     assert [sketch.to_json() for sketch in sketches] == JSON
     for sketch, text in zip(sketches, JSON):
         assert type(sketch).from_json(json.loads(text)) == sketch
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_sketch_that_is_read_and_written_again_and_again_has_the_same_bytes(seed):
+    source = random.Random(seed)
+    kept, stored = Distinct(), Distinct()
+    while kept.estimate() <= 540:
+        # A call has from 1 to 60 events. Some values occur again, and some events are undone.
+        stored = Distinct.from_row(json.loads(stored.to_json()))
+        for _ in range(source.choice((1, 1, 1, 5, 60))):
+            value = source.randrange(700)
+            call.undo = []
+            stored.add(value)
+            if source.random() < 0.2:
+                call.undo_event(0)
+            else:
+                call.undo = None
+                kept.add(value)
+            call.undo = None
+        assert stored.estimate() == kept.estimate()
+        assert stored.to_json() == kept.to_json()
+    merged, again = Distinct([1, 2]), Distinct.from_row(json.loads(Distinct(range(500)).to_json()))
+    merged.merge(again)
+    assert merged == again == Distinct(range(500))
 
 
 def test_percentiles_of_squares_are_those_of_the_page():

@@ -307,7 +307,7 @@ class ValueCodec:
         if kind == "number":
             return float(value)
         if kind == "distinct":
-            return Distinct.from_json(value)
+            return Distinct.from_row(value)
         if kind == "percentiles":
             return Percentiles.from_json(value)
         return value
@@ -342,7 +342,7 @@ _WRITERS = {
 _READERS = {
     "number": "float(v)",
     "timestamp": "read_time(v)",
-    "distinct": "Distinct.from_json(v)",
+    "distinct": "Distinct.from_row(v)",
     "percentiles": "Percentiles.from_json(v)",
 }
 

@@ -22,6 +22,10 @@ _P5 = 2870177450012600261
 
 SPARSE_MAX = 512
 """Up to this number of values a distinct count is exact."""
+_ENTRY_BYTES = 5
+_SEARCHES_MAX = 16
+"""After this number of searches in the stored entries they are decoded: then another search
+takes less time."""
 _REGISTERS = 4_096
 _RANK_MAX = 29
 
@@ -82,10 +86,17 @@ class Distinct:
     2
     """
 
-    __slots__ = ("_entries", "_registers")
+    __slots__ = ("_stored", "_entries", "_registers", "_searches")
 
     def __init__(self, values: Iterable["str | int | bytes"] = ()) -> None:
+        # A batch may have a single event, so a sketch that was read from a row is changed without
+        # decoding all of its entries.
+        self._stored = b""
+        """Entries as bytes, in ascending order."""
+        self._searches = 0
+        """How often the stored entries were searched."""
         self._entries: set[int] = set()
+        """The other entries."""
         self._registers: bytearray | None = None
         for value in values:
             self.add(value)
@@ -110,15 +121,40 @@ class Distinct:
             _set_register(registers, entry)
             if undo is not None and registers[place] != before:
                 undo.append((registers.__setitem__, place, before))
-        elif entry not in entries:
+        elif entry not in entries and not (self._stored and self._has_stored(entry)):
             entries.add(entry)
             if undo is not None:
                 undo.append((entries.remove, entry))
-            if len(entries) > SPARSE_MAX:
+            if len(entries) + len(self._stored) // _ENTRY_BYTES > SPARSE_MAX:
                 self._replace(set(), self._dense())
+
+    def _has_stored(self, entry: int) -> bool:
+        """Whether an entry is one of the stored ones."""
+        self._searches += 1
+        if self._searches > _SEARCHES_MAX:
+            return entry in self._decoded()
+        wanted, stored = entry.to_bytes(_ENTRY_BYTES, "big"), self._stored
+        at = stored.find(wanted)
+        # Bytes of two adjacent entries may look like this one.
+        while at % _ENTRY_BYTES and at >= 0:
+            at = stored.find(wanted, at + 1)
+        return at >= 0
+
+    def _decoded(self) -> set[int]:
+        """All entries, which are decoded if necessary. The set stays the same object, because
+        functions that undo a change refer to it."""
+        stored = self._stored
+        if stored:
+            self._entries.update(
+                int.from_bytes(stored[at : at + _ENTRY_BYTES], "big")
+                for at in range(0, len(stored), _ENTRY_BYTES)
+            )
+            self._stored = b""
+        return self._entries
 
     def _replace(self, entries: set[int], registers: "bytearray | None") -> None:
         """Replaces the content; the current event can be undone."""
+        self._decoded()
         if call.undo is not None:
             call.undo.append((self._put, self._entries, self._registers))
         self._put(entries, registers)
@@ -130,14 +166,14 @@ class Distinct:
         if self._registers is not None:
             return self._registers
         registers = bytearray(_REGISTERS)
-        for entry in self._entries:
+        for entry in self._decoded():
             _set_register(registers, entry)
         return registers
 
     def merge(self, other: "Distinct") -> None:
         """Adds the values of another sketch."""
         if self._registers is None and other._registers is None:
-            for entry in sorted(other._entries):
+            for entry in sorted(other._decoded()):
                 self._add_entry(entry)
             return
         own, theirs = self._dense(), other._dense()
@@ -146,17 +182,47 @@ class Distinct:
     def estimate(self) -> int:
         """The number of distinct values, exact up to 512."""
         if self._registers is None:
-            return len(self._entries)
+            return len(self._entries) + len(self._stored) // _ENTRY_BYTES
         return _estimate(self._registers)
 
     def to_bytes(self) -> bytes:
         """The bytes of the sketch."""
         if self._registers is None:
-            return b"\1" + b"".join(it.to_bytes(5, "big") for it in sorted(self._entries))
+            return b"\1" + self._sparse_bytes()
         bits = 0
         for register in self._registers:
             bits = bits << 5 | register
         return b"\2" + bits.to_bytes(_REGISTERS * 5 // 8, "big")
+
+    def _sparse_bytes(self) -> bytes:
+        """All entries as bytes, in ascending order."""
+        if not self._stored or len(self._entries) > _SEARCHES_MAX:
+            entries = sorted(self._decoded())
+            return b"".join([it.to_bytes(_ENTRY_BYTES, "big") for it in entries])
+        stored = self._stored
+        for entry in self._entries:
+            new = entry.to_bytes(_ENTRY_BYTES, "big")
+            low, high = 0, len(stored) // _ENTRY_BYTES
+            while low < high:
+                middle = (low + high) // 2
+                at = middle * _ENTRY_BYTES
+                if stored[at : at + _ENTRY_BYTES] < new:
+                    low = middle + 1
+                else:
+                    high = middle
+            at = low * _ENTRY_BYTES
+            stored = stored[:at] + new + stored[at:]
+        return stored
+
+    @classmethod
+    def from_row(cls, value: Any) -> "Distinct":
+        """The sketch with this JSON, already parsed, which :meth:`to_json` has written."""
+        data = binascii.a2b_base64(value["sketch"])
+        if data[:1] != b"\1":
+            return cls.from_bytes(data)
+        sketch = cls()
+        sketch._stored = data[1:]
+        return sketch
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Distinct":
