@@ -160,6 +160,7 @@ impl Folding<'_> {
             clock: Arc::new(SystemClock(Instant::now())),
             random: Arc::new(NoRandom),
             plugins: Arc::new(Loaded(plugin.clone())),
+            traces: None,
         };
         let engine = Engine::open(config.clone(), ports)?;
         engine.start();

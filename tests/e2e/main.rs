@@ -22,6 +22,7 @@ mod reports;
 mod rules;
 mod scripts;
 mod standards;
+mod traces;
 mod versions;
 
 use std::process::Command;

@@ -59,10 +59,11 @@ pub use pair_buffer::PairBuffer;
 pub use ports::{
     AHEAD_MAX_US, AppendDone, Appended, AppendedEvent, ApplyError, ApplyOutcome, Batch, Catalog,
     Clock, CloseLog, CommitSink, CommittedOffsets, DeadLetter, DeadLetterName, DeadLetters,
-    DeadLettersRead, Documents, Emitted, Heartbeats, Host, HostError, Instance, InstantiateError,
-    KeyRange, Level, Log, LogError, LogMaintenance, LogRead, MaintenanceReport, NewEvent, Pairs,
-    PartitionBounds, Plugin, Random, ReadStore, RejectedEvent, RetentionFloor, RollUp, RollUpError,
-    RollUpRequest, RollUps, Row, ShardId, ShardStore, Space, StateStores, StoreError, Timer,
+    DeadLettersRead, Documents, Emitted, EventTraces, FoldCall, FoldOutcome, Heartbeats, Host,
+    HostError, Instance, InstantiateError, KeyRange, Level, Log, LogError, LogMaintenance, LogRead,
+    MaintenanceReport, NewEvent, Pairs, PartitionBounds, Plugin, Random, ReadStore, RejectedEvent,
+    RetentionFloor, RollUp, RollUpError, RollUpRequest, RollUps, Row, SentFrame, ShardId,
+    ShardStore, Space, StateStores, StoreError, Timer, TraceTime, TracedCommit, TracedEvent,
     TrapKind, TrimmedPartition, Waker, heartbeat,
 };
 pub use projection_key::projection_key;

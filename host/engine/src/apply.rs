@@ -10,11 +10,12 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use lantern_core::{
-    ApplyError, Batch, Offset, OnFailure, ParkedKind, ParkedRecord, StoreError, Timestamp,
-    UNREADABLE_REASON, UNREADABLE_TYPE,
+    ApplyError, Batch, FoldOutcome, Offset, OnFailure, ParkedKind, ParkedRecord, StoreError,
+    Timestamp, UNREADABLE_REASON, UNREADABLE_TYPE,
 };
 
 use crate::batching::{GatheredBatch, Gatherer, WaitingEvent, part_of, split};
+use crate::event_traces::ShardTraces;
 use crate::log_time::LogTime;
 use crate::outbox_writer::{post, sent_by_events, traceparent};
 use crate::parked_events::{self, UNREADABLE_KEPT_MAX, explain, is_of_unknown_type};
@@ -28,6 +29,8 @@ pub(crate) struct Applier<'a> {
     pub(crate) state: &'a mut ShardState,
     pub(crate) runner: &'a mut Runner,
     pub(crate) gatherer: &'a mut Gatherer,
+    /// Reports the steps of traced events; `None` if no traces are recorded.
+    pub(crate) traces: Option<&'a mut ShardTraces>,
 }
 
 impl Applier<'_> {
@@ -127,6 +130,9 @@ impl Applier<'_> {
         let end = Offset(batch.offsets[range.end - 1]).next();
         let at = Offset(batch.offsets[range.start]);
         let room = self.rejection_room(end, waiting);
+        if let Some(traces) = &mut self.traces {
+            traces.begin_call(&batch.offsets[range.clone()], self.state.epoch.is_some());
+        }
         match self.runner.call_with_room(self.state, (&part, &[]), at, room) {
             Ok(applied) => {
                 let by_event = self.state.manifest.on_failure == OnFailure::ParkEvent;
@@ -291,15 +297,27 @@ impl Applier<'_> {
             if first.event.kind == UNREADABLE_TYPE {
                 self.park_unreadable(first);
             } else {
-                self.state.park(&first.parked(ParkedKind::Waiting, String::new()));
+                let record = first.parked(ParkedKind::Waiting, String::new());
+                self.state.park(&record);
+                self.trace_parked(&record, FoldOutcome::Waiting);
             }
         }
         self.state.meta.next = self.state.meta.next.max(next);
         Ok(())
     }
 
-    /// Logs, at level debug, the applied events that belong to a trace.
-    fn trace(&self, gathered: &GatheredBatch, offsets: &[u64]) {
+    /// Reports an event that was parked, if it belongs to a trace.
+    fn trace_parked(&mut self, record: &ParkedRecord, outcome: FoldOutcome<'_>) {
+        if let Some(traces) = &mut self.traces {
+            traces.parked(&self.state.id, (record.offset, record.event.as_ref()), outcome);
+        }
+    }
+
+    /// Reports the applied events that belong to a trace, and logs them at level debug.
+    fn trace(&mut self, gathered: &GatheredBatch, offsets: &[u64]) {
+        if let Some(traces) = &mut self.traces {
+            traces.applied(&self.state.id, gathered, offsets);
+        }
         if !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
@@ -325,7 +343,9 @@ impl Applier<'_> {
         parked_events::check_room(&self.state.meta, &self.state.config)?;
         self.state.parking.count_failure(&reason, &self.state.config)?;
         let record = failed.parked(ParkedKind::Event, reason);
-        self.state.park(&ParkedRecord { backtrace, attempts: 1, ..record });
+        let record = ParkedRecord { backtrace, attempts: 1, ..record };
+        self.state.park(&record);
+        self.trace_parked(&record, FoldOutcome::Parked(&record.reason));
         Ok(())
     }
 

@@ -377,10 +377,20 @@ impl GatheredBatch {
 
     /// Returns the event at `offset` with all its attributes, from the chunks that were read.
     pub(crate) fn event(&self, offset: Offset) -> Option<EventRef<'_>> {
+        self.place(offset).map(|(chunk, index)| chunk.events.get(index))
+    }
+
+    /// Returns the time at which the event at `offset` was appended; `None` if it is not known.
+    pub(crate) fn appended(&self, offset: Offset) -> Option<Timestamp> {
+        self.place(offset).and_then(|(chunk, index)| chunk.appended(index))
+    }
+
+    /// Returns the chunk with the event at `offset`, and the event's index in the chunk.
+    fn place(&self, offset: Offset) -> Option<(&Chunk, usize)> {
         self.chunks.iter().find_map(|chunk| {
             let index = chunk.index_of(offset);
             (index < chunk.events.len() && chunk.offset(index) == offset)
-                .then(|| chunk.events.get(index))
+                .then_some((&**chunk, index))
         })
     }
 }

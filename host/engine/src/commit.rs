@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use lantern_core::{
-    Ceiling, KeyRange, Manifest, Offset, PublishedCommit, ShardMeta, ShardPoint, ShardStore, Space,
-    StoreError, TableChanges, Timestamp, Writes,
+    Ceiling, EventTraces, KeyRange, Manifest, Offset, PublishedCommit, ShardMeta, ShardPoint,
+    ShardStore, Space, StoreError, TableChanges, Timestamp, TraceTime, Writes,
 };
 
 use crate::EngineConfig;
@@ -41,6 +41,16 @@ pub(crate) struct Commit {
     pub(crate) ceiling: Ceiling,
     /// The approximate size of `changes`, in bytes.
     pub(crate) bytes: usize,
+    /// Measures the commit; `None` if it contains no traced event.
+    pub(crate) clock: Option<Arc<dyn EventTraces>>,
+}
+
+/// When a commit ran, and what it wrote, for traces.
+pub(crate) struct CommitTiming {
+    pub(crate) began: TraceTime,
+    pub(crate) ended: TraceTime,
+    /// The number of rows that the commit wrote or deleted.
+    pub(crate) rows: usize,
 }
 
 /// The result of a commit.
@@ -50,13 +60,24 @@ pub(crate) struct CommitOutcome {
     pub(crate) is_new: bool,
     pub(crate) sync: CommitSync,
     pub(crate) bytes: usize,
+    /// `None` if the commit contains no traced event.
+    pub(crate) timing: Option<CommitTiming>,
+}
+
+impl CommitOutcome {
+    /// Returns whether the commit is durable.
+    pub(crate) fn is_durable(&self) -> bool {
+        self.sync != CommitSync::Later
+    }
 }
 
 impl Commit {
     /// Runs the commit on the caller's thread.
     pub(crate) fn run(mut self) -> Result<CommitOutcome, StoreError> {
+        let begun = self.clock.take().map(|clock| (clock.now(), clock));
         self.meta.pos += u64::from(self.is_new);
         let mut writes = self.changes.writes();
+        let rows = if begun.is_some() { changed_rows(&writes) } else { 0 };
         let tables = if self.serves { public_changes(&self.manifest, &writes) } else { Vec::new() };
         self.log_changes(&mut writes, &tables)?;
         self.note_changed_tables(&mut writes);
@@ -69,8 +90,9 @@ impl Commit {
             CommitSync::Now | CommitSync::Close => self.store.commit(&writes)?,
             CommitSync::Later => self.store.commit_unsynced(&writes)?,
         }
+        let timing = begun.map(|(began, clock)| CommitTiming { began, ended: clock.now(), rows });
         let Self { meta, is_new, sync, bytes, .. } = self;
-        Ok(CommitOutcome { meta, tables, is_new, sync, bytes })
+        Ok(CommitOutcome { meta, tables, is_new, sync, bytes, timing })
     }
 
     /// Stores for each changed public table that this commit was the last one to change it.
@@ -124,6 +146,12 @@ impl Commit {
         }
         Ok(())
     }
+}
+
+/// Returns the number of rows that `writes` changes, in all tables.
+fn changed_rows(writes: &Writes) -> usize {
+    let tables = writes.iter().filter(|(space, _)| matches!(space, Space::Table(_)));
+    tables.map(|(_, pairs)| pairs.len()).sum()
 }
 
 /// Those changes in `writes` that belong to public tables.
@@ -297,6 +325,11 @@ impl CommitPipeline {
         self.in_commit.max(self.committed.0)
     }
 
+    /// Returns the next offset of the last commit that succeeded.
+    pub(crate) fn committed_next(&self) -> Offset {
+        self.committed.0
+    }
+
     /// Returns whether the watermark has moved since the last commit.
     pub(crate) fn is_behind(&self, watermark: Timestamp) -> bool {
         self.committed.1 != watermark
@@ -402,6 +435,7 @@ mod tests {
             sync: CommitSync::Now,
             ceiling: Ceiling::default(),
             bytes: 0,
+            clock: None,
         }
     }
 

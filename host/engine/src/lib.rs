@@ -25,6 +25,7 @@ mod error;
 mod event_list;
 mod event_lookup;
 mod event_path;
+mod event_traces;
 mod explain;
 mod key_index;
 mod layered_read;

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use lantern_core::{Catalog, Clock, CommitSink, Log, Plugin, Random, StateStores, VersionRecord};
+use lantern_core::{
+    Catalog, Clock, CommitSink, EventTraces, Log, Plugin, Random, StateStores, VersionRecord,
+};
 
 use crate::stop_reason::StopReason;
 
@@ -23,6 +25,8 @@ pub struct Ports {
     pub random: Arc<dyn Random>,
     /// Loads plugins.
     pub plugins: Arc<dyn PluginSource>,
+    /// Records traces of events; `None` if no traces are recorded.
+    pub traces: Option<Arc<dyn EventTraces>>,
 }
 
 /// Why the plugin of a version cannot be loaded. Contains the reason as text.

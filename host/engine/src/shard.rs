@@ -16,6 +16,7 @@ use lantern_core::{
 use crate::apply::Applier;
 use crate::batching::{GatherLimits, Gatherer};
 use crate::commit::{Commit, CommitOutcome, CommitPipeline, CommitThreads};
+use crate::event_traces::ShardTraces;
 use crate::outbox_writer::{self, SendLimits, SendOutcome};
 use crate::parked_actions::Decider;
 use crate::runner::{LogSink, Runner};
@@ -49,6 +50,8 @@ pub(crate) struct Shard {
     pub(crate) runner: Runner,
     gatherer: Gatherer,
     pub(crate) commits: CommitPipeline,
+    /// Reports the steps of traced events; `None` if no traces are recorded.
+    pub(crate) traces: Option<ShardTraces>,
 }
 
 /// The result of a step.
@@ -93,7 +96,7 @@ impl Shard {
             state.meta.pos = state.meta.pos.max(state.meta.ceiling.commit);
         }
         let runner = Runner::new(plugin, logs, commits.is_live());
-        Ok(Self { state, runner, gatherer, commits })
+        Ok(Self { state, runner, gatherer, commits, traces: None })
     }
 
     /// Reads and applies the next batch, fires timers that became due, and commits if a
@@ -207,10 +210,10 @@ impl Shard {
         if gathered.end && gathered.next == self.state.meta.next {
             log_check::check_end(&self.state, log)?;
         }
-        let Self { state, runner, gatherer, .. } = self;
-        let applied = Applier { state, runner, gatherer }.apply_gathered(&mut gathered);
-        // This is done after an error too: a part of the batch is then applied, and will be
-        // committed.
+        let Self { state, runner, gatherer, traces, .. } = self;
+        let traces = traces.as_mut();
+        let applied = Applier { state, runner, gatherer, traces }.apply_gathered(&mut gathered);
+        // If an error ended the step, a part of the batch is applied and will be committed.
         log_check::record_incarnation(&mut self.state, log);
         applied?;
         self.tick()?;
@@ -361,6 +364,7 @@ impl Shard {
             meta: meta.clone(),
             serves: epoch.is_some(),
             changes_bytes_max: config.changes_bytes_max,
+            clock: self.traces.as_ref().and_then(ShardTraces::commit_clock),
         }
     }
 
@@ -394,9 +398,13 @@ impl Shard {
             next: meta.next,
             checkpoint: Checkpoint::of([meta]),
             event_time: meta.max_time,
-            durable: outcome.sync != CommitSync::Later,
+            durable: outcome.is_durable(),
             tables,
         });
+        if let Some(traces) = &mut self.traces {
+            let first = self.commits.committed_next();
+            traces.committed(&state.id, first, &outcome, published.as_ref());
+        }
         self.commits.succeeded(&outcome, published);
         Ok(())
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use lantern_core::{Offset, PartitionId, Plugin, StoreError};
 use parking_lot::Mutex;
 
+use crate::event_traces::ShardTraces;
 use crate::outbox_writer::{self, SendLimits, SendOutcome};
 use crate::registry::{VersionBuild, stop_of_open_error};
 use crate::run_queues::NextTurn;
@@ -283,6 +284,7 @@ impl Engine {
             recovers: handle.recovery.is_pending(),
         })?;
         shard.state.epoch = epoch;
+        shard.traces = self.ports.traces.clone().map(ShardTraces::new);
         if shard.state.meta.born == 0 {
             shard.state.meta.born = handle.born;
         }

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use lantern_core::{CommitSink, PublishedCommit, RollUps, Views};
+use lantern_core::{CommitSink, EventTraces, PublishedCommit, RollUps, Views};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::LiveConfig;
@@ -39,7 +39,20 @@ impl Hub {
         lag: LagSource,
         config: LiveConfig,
     ) -> Arc<Self> {
-        Self::of(Resources::new(views, Some(roll_ups), lag, config))
+        Self::with_traces(views, roll_ups, lag, config, None)
+    }
+
+    /// Like [`Hub::with_roll_ups`], for a feed that tells `traces` which frames were sent.
+    #[must_use]
+    pub fn with_traces(
+        views: Arc<dyn Views>,
+        roll_ups: Arc<dyn RollUps>,
+        lag: LagSource,
+        config: LiveConfig,
+        traces: Option<Arc<dyn EventTraces>>,
+    ) -> Arc<Self> {
+        let resources = Resources::new(views, Some(roll_ups), lag, config);
+        Self::of(Resources { traces, ..resources })
     }
 
     fn of(resources: Resources) -> Arc<Self> {
@@ -86,6 +99,12 @@ impl Hub {
     #[must_use]
     pub fn sessions(&self) -> usize {
         self.open.count()
+    }
+
+    /// Returns the number of subscriptions to tables of `projection`.
+    #[must_use]
+    pub fn subscriptions(&self, projection: &str) -> usize {
+        self.feed(projection).map_or(0, |feed| feed.subscriptions())
     }
 
     /// Returns the number of bytes of merged changes that are in memory for slow sessions.

@@ -110,6 +110,11 @@ struct SubscriptionEntry {
 }
 
 impl SessionEntry {
+    /// Returns the number of the session.
+    pub(crate) fn id(&self) -> u64 {
+        self.id
+    }
+
     /// Adds a subscription.
     pub(crate) fn subscribed(&self, sub: &Subscription) {
         let (id, query, feed) = (sub.id, sub.query().clone(), Arc::downgrade(sub.feed()));

@@ -162,6 +162,12 @@ impl ProjectionFeed {
         TopicListener { feed: self.clone(), topic, id }
     }
 
+    /// Returns the number of subscriptions.
+    pub(crate) fn subscriptions(&self) -> usize {
+        let topics: Vec<_> = self.topics.lock().values().filter_map(Weak::upgrade).collect();
+        topics.iter().map(|topic| topic.listeners.count()).sum()
+    }
+
     /// Adds a commit of a shard to the feed. The engine calls this.
     pub(crate) fn committed(&self, commit: &Arc<PublishedCommit>) {
         let mut state = self.state.lock();

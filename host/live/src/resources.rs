@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
 use lantern_api::feed::Lag;
-use lantern_core::{RollUps, Views};
+use lantern_core::{EventTraces, RollUps, Views};
 use tokio::sync::Semaphore;
 
 use crate::LiveConfig;
@@ -21,6 +21,8 @@ pub(crate) struct Resources {
     /// Creates the roll-ups of subscriptions; `None` if the feed does not support them.
     pub(crate) roll_ups: Option<Arc<dyn RollUps>>,
     pub(crate) lag: LagSource,
+    /// Is told of frames that were sent; `None` if no traces are recorded.
+    pub(crate) traces: Option<Arc<dyn EventTraces>>,
     pub(crate) config: LiveConfig,
     /// Limits how many reads of the store run at the same time.
     pub(crate) readers: Arc<Semaphore>,
@@ -43,6 +45,7 @@ impl Resources {
             views,
             roll_ups,
             lag,
+            traces: None,
             readers: Arc::new(Semaphore::new(config.snapshot_readers.max(1))),
             config,
             merge_budget: Arc::default(),

@@ -259,7 +259,13 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             self.subs.iter_mut().for_each(|sub| sub.follow(&reached));
         }
         metrics::counter!("lantern_feed_frames_total", "t" => frame.kind).increment(1);
-        Ok(self.socket.write(pieces).await?)
+        self.socket.write(pieces).await?;
+        if let Some(traces) = &self.resources.traces
+            && (frame.moved || frame.kind == "tick")
+        {
+            self.subs[index].trace_sent(&**traces, self.entry.id(), frame.kind);
+        }
+        Ok(())
     }
 
     async fn send(&mut self, text: &str) -> Result<(), SessionStop> {

@@ -54,6 +54,11 @@ impl Listeners {
         self.signals.lock().remove(&id);
     }
 
+    /// Returns the number of sessions that wait.
+    pub(crate) fn count(&self) -> usize {
+        self.signals.lock().len()
+    }
+
     /// Calls `wake` for the signal of each session.
     pub(crate) fn for_each(&self, wake: impl Fn(&SessionSignal)) {
         self.signals.lock().values().for_each(|signal| wake(signal));

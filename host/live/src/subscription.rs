@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
-use lantern_core::Checkpoint;
+use lantern_core::{Checkpoint, EventTraces, SentFrame};
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -164,6 +164,21 @@ impl Subscription {
     pub(crate) fn shown(&self) -> Option<(Arc<str>, u64)> {
         let ShownState { epoch, commit, .. } = &self.shown;
         (!epoch.is_empty()).then(|| (epoch.clone(), *commit))
+    }
+
+    /// Tells `traces` that the client has got the frame `kind`, which brought it to the commit that
+    /// it shows now.
+    pub(crate) fn trace_sent(&self, traces: &dyn EventTraces, session: u64, kind: &'static str) {
+        let ShownState { epoch, commit, at } = &self.shown;
+        traces.sent(&SentFrame {
+            session,
+            subscription: self.id,
+            projection: self.query().projection(),
+            kind,
+            epoch,
+            commit: *commit,
+            at,
+        });
     }
 
     /// Returns the state that the client shows, for the session's other subscriptions.

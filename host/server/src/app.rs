@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::thread::available_parallelism;
 
+use http::HeaderMap;
 use lantern_core::{Appended, Documents, Events, Log, LogError};
 use lantern_engine::Engine;
 use lantern_live::Hub;
 use lantern_query::{Cancel, QueryConfig};
+use lantern_traces::{IngestTrace, RequestTrace, Tracer};
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -32,6 +34,8 @@ pub(crate) struct App {
     pub(crate) documents: Arc<dyn Documents>,
     pub(crate) boards: Boards,
     pub(crate) metrics: PrometheusHandle,
+    /// Records traces of events; `None` if the settings name no collector.
+    pub(crate) traces: Option<Arc<Tracer>>,
     pub(crate) signals: Signals,
     pub(crate) permits: Permits,
     pub(crate) health: Health,
@@ -184,8 +188,30 @@ impl App {
         })
     }
 
-    /// Appends `events`, and waits until they are durable.
-    pub(crate) async fn append(&self, events: Events) -> Result<Appended, LogError> {
+    /// Notes that a request begins that may bring events. Returns `None` if no traces are recorded.
+    pub(crate) fn request_trace(&self, headers: &HeaderMap) -> Option<RequestTrace> {
+        let traces = self.traces.as_ref()?;
+        let header = headers.get("traceparent").and_then(|value| value.to_str().ok());
+        Some(traces.request(header))
+    }
+
+    /// Notes that the events of `request` are about to be appended. Returns `None` if none of them
+    /// is traced.
+    pub(crate) fn ingest_trace(
+        &self,
+        request: Option<RequestTrace>,
+        events: &Events,
+    ) -> Option<IngestTrace> {
+        self.traces.as_ref()?.ingest(request?, events)
+    }
+
+    /// Appends `events` of `request`, and waits until they are durable.
+    pub(crate) async fn append(
+        &self,
+        request: Option<RequestTrace>,
+        events: Events,
+    ) -> Result<Appended, LogError> {
+        let trace = self.ingest_trace(request, &events);
         let (done, appended) = oneshot::channel();
         self.log.append(
             events,
@@ -196,6 +222,9 @@ impl App {
         );
         let appended = appended.await.unwrap_or(Err(LogError::Closed));
         self.health.appends.note(&appended);
+        if let Some(trace) = trace {
+            trace.end(&appended);
+        }
         appended
     }
 

@@ -4,6 +4,7 @@ use std::sync::{Arc, OnceLock, Weak};
 
 use lantern_core::{CommitSink, CommittedOffsets, PublishedCommit};
 use lantern_live::Hub;
+use lantern_traces::Tracer;
 use tokio::sync::watch;
 
 /// Receives the commits that the engine publishes. For each commit it does three things:
@@ -19,12 +20,17 @@ use tokio::sync::watch;
 pub(crate) struct Commits {
     hub: OnceLock<Weak<Hub>>,
     offsets: Option<Arc<dyn CommittedOffsets>>,
+    /// Records which commits are published; `None` if no traces are recorded.
+    traces: Option<Arc<Tracer>>,
     changed: watch::Sender<()>,
 }
 
 impl Commits {
-    pub(crate) fn new(offsets: Option<Arc<dyn CommittedOffsets>>) -> Self {
-        Self { hub: OnceLock::new(), offsets, changed: watch::Sender::new(()) }
+    pub(crate) fn new(
+        offsets: Option<Arc<dyn CommittedOffsets>>,
+        traces: Option<Arc<Tracer>>,
+    ) -> Self {
+        Self { hub: OnceLock::new(), offsets, traces, changed: watch::Sender::new(()) }
     }
 
     pub(crate) fn connect(&self, hub: &Arc<Hub>) {
@@ -40,7 +46,13 @@ impl Commits {
 impl CommitSink for Commits {
     fn committed(&self, commit: &Arc<PublishedCommit>) {
         if let Some(hub) = self.hub.get().and_then(Weak::upgrade) {
-            hub.committed(commit);
+            match &self.traces {
+                Some(traces) => {
+                    let subscriptions = || hub.subscriptions(&commit.projection);
+                    traces.publish(commit, subscriptions, || hub.committed(commit));
+                }
+                None => hub.committed(commit),
+            }
         }
         // Only durable commits are noted. The broker may delete events before a noted offset, and
         // after a crash the state may need the events of a commit that was not durable.

@@ -13,6 +13,7 @@ use lantern_log::LogConfig;
 use lantern_plugin::PluginConfig;
 use lantern_query::QueryConfig;
 use lantern_store::StoreConfig;
+use lantern_traces::TracingConfig;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -28,6 +29,7 @@ pub const ENV_PREFIX: &str = "LANTERN_";
 
 /// The server's settings: the defaults, then `lantern.toml`, then the environment, then
 /// flags; each overrides those before it. An unknown key is an error.
+// Long because each field is a section.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
@@ -61,6 +63,8 @@ pub struct ServerConfig {
     pub query: QueryConfig,
     /// Boards of dashboards.
     pub boards: BoardsConfig,
+    /// Traces of events, which are sent to a collector.
+    pub tracing: TracingConfig,
 }
 
 impl Default for ServerConfig {
@@ -80,6 +84,7 @@ impl Default for ServerConfig {
             live: LiveConfig::default(),
             query: QueryConfig::default(),
             boards: BoardsConfig::default(),
+            tracing: TracingConfig::default(),
         }
     }
 }
@@ -401,6 +406,7 @@ impl ServerConfig {
         kafka::check(&self.kafka)?;
         self.live.check().map_err(|e| ConfigError(format!("in section `live`: {e}")))?;
         self.query.check().map_err(|e| ConfigError(format!("in section `query`: {e}")))?;
+        self.tracing.check().map_err(|e| ConfigError(format!("in section `tracing`: {e}")))?;
         self.log.check().map_err(|e| ConfigError(format!("in section `log`: {e}")))
     }
 }
@@ -445,6 +451,9 @@ mod tests {
         check("[live]\nwindow = 0", &[], &["section `live`", "`window` is 0"]);
         check("", &[("verify.thread_percent", "0")], &["`verify.thread_percent` is 0"]);
         check("", &[("replay.thread_percent", "101")], &["`replay.thread_percent` is 101"]);
+        let endpoint = [("tracing.otlp_endpoint", "localhost:4318")];
+        check("", &endpoint, &["section `tracing`", "`otlp_endpoint` is `localhost:4318`"]);
+        check("[tracing]\nsample_ratio = 2", &[], &["`sample_ratio` is 2; it must be 0 to 1"]);
         check("", &[("ingest.groups_max", "0")], &["`ingest.groups_max` is 0"]);
         check("[http", &[], &["some.toml"]);
         check("[log.kafka]\ntopic = 'x'", &[], &["no setting `log.kafka.topic`", "topics"]);

@@ -149,6 +149,22 @@ pub(crate) const FAMILIES: &[(MetricKind, &str, &str)] = &[
     (Gauge, "lantern_plugin_instances", "Instances of plugins in memory."),
     (Counter, "lantern_plugin_instances_total", "Instances of plugins created."),
     (Counter, "lantern_plugin_traps_total", "Traps of plugins, by kind."),
+    (
+        Counter,
+        "lantern_trace_dropped_spans_total",
+        "Spans of traces that the collector did not get, by reason.",
+    ),
+    (
+        Counter,
+        "lantern_trace_export_failures_total",
+        "Requests with spans that the trace collector did not accept.",
+    ),
+    (
+        Counter,
+        "lantern_trace_exported_spans_total",
+        "Spans of traces that the collector has accepted.",
+    ),
+    (Counter, "lantern_trace_spans_total", "Spans of traces that were made for the collector."),
     (Counter, "lantern_verify_differences_total", "Verifications that found a difference."),
     (Counter, "lantern_verify_events_total", "Events folded by verifications."),
     (Counter, "lantern_verify_runs_total", "Verifications that ended, by verdict."),

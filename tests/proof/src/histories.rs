@@ -216,6 +216,7 @@ impl World {
             clock: self.clock.clone(),
             random: if self.flawed.same_numbers { Arc::new(Same) } else { Arc::new(Fresh) },
             plugins: shelf,
+            traces: None,
         };
         let config = EngineConfig { commit_ms: 0, ..EngineConfig::default() };
         let engine = Engine::open(config, ports)?;

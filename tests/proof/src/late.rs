@@ -134,6 +134,7 @@ impl World {
             clock: clock.clone(),
             random: Arc::new(CountingRandom::default()),
             plugins: shelf,
+            traces: None,
         };
         let config = EngineConfig {
             batch_events_max: [1, 3, 8, 20][rng.usize(..4)],

@@ -278,6 +278,7 @@ fn fold(
         clock: Arc::new(SystemClock(Instant::now())),
         random: Arc::new(CountingRandom::default()),
         plugins: shelf.clone(),
+        traces: None,
     };
     let config = EngineConfig {
         threads: way.threads,

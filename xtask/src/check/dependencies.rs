@@ -16,7 +16,7 @@ const API: &str = "lantern-api";
 const REDB_FILE: &str = "lantern-redb-file";
 
 /// The host's crates, each with the crates of the workspace that it may depend on.
-const STAR: [(&str, &[&str]); 13] = [
+const STAR: [(&str, &[&str]); 14] = [
     (API, &[]),
     ("lantern-core", &[SKETCH]),
     ("lantern-cloudevents", &["lantern-core"]),
@@ -28,6 +28,7 @@ const STAR: [(&str, &[&str]); 13] = [
     ("lantern-store", &["lantern-core", REDB_FILE]),
     ("lantern-live", &[API, "lantern-core"]),
     ("lantern-query", &["lantern-core", SKETCH]),
+    ("lantern-traces", &["lantern-core"]),
     (
         "lantern-server",
         &[
@@ -41,6 +42,7 @@ const STAR: [(&str, &[&str]); 13] = [
             "lantern-store",
             "lantern-live",
             "lantern-query",
+            "lantern-traces",
         ],
     ),
     (
@@ -119,7 +121,7 @@ struct RestrictedDependency {
     tests_free: bool,
 }
 
-const FENCED: [RestrictedDependency; 8] = [
+const FENCED: [RestrictedDependency; 9] = [
     fenced("wasmtime", &["lantern-plugin"], "plugins are a port"),
     fenced("wit-component", &["lantern-plugin"], "plugins are a port"),
     fenced("redb", &["lantern-store", "lantern-log", REDB_FILE], "storage is a port"),
@@ -132,7 +134,11 @@ const FENCED: [RestrictedDependency; 8] = [
         tests_free: true,
         ..fenced("tokio-tungstenite", &["lantern-live", "lantern-client"], "the feed is theirs")
     },
-    fenced("axum", &["lantern-server"], "HTTP is the server's"),
+    RestrictedDependency {
+        tests_free: true,
+        ..fenced("axum", &["lantern-server"], "HTTP is the server's")
+    },
+    fenced("opentelemetry", &["lantern-traces", "lantern-tests"], "traces are a port"),
     fenced("wit-bindgen", &["lantern-sdk"], "guests speak through the SDK"),
 ];
 

@@ -8,7 +8,7 @@ use super::{Findings, Repository, code_of};
 
 /// The maximum number of files in circles, for each crate. Lower a ceiling when a
 /// circle is removed, and never raise it.
-const CEILINGS: [(&str, usize); 10] = [
+const CEILINGS: [(&str, usize); 11] = [
     ("clients/rust", 0),
     ("host/engine", 0),
     ("host/kafka", 0),
@@ -18,6 +18,7 @@ const CEILINGS: [(&str, usize); 10] = [
     ("host/redb-file", 0),
     ("host/server", 0),
     ("host/store", 0),
+    ("host/traces", 0),
     ("sdk/rust", 0),
 ];
 

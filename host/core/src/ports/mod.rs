@@ -12,6 +12,7 @@ mod plugin;
 mod random;
 mod roll_ups;
 mod store;
+mod traces;
 
 pub use committed_offsets::CommittedOffsets;
 pub use dead_letters::{DeadLetter, DeadLetterName, DeadLetters, DeadLettersRead};
@@ -33,4 +34,7 @@ pub use random::Random;
 pub use roll_ups::{RollUp, RollUpError, RollUpRequest, RollUps};
 pub use store::{
     Catalog, KeyRange, Pairs, ReadStore, ShardId, ShardStore, Space, StateStores, StoreError,
+};
+pub use traces::{
+    EventTraces, FoldCall, FoldOutcome, SentFrame, TraceTime, TracedCommit, TracedEvent,
 };

@@ -8,6 +8,7 @@ mod limits;
 mod outbox;
 mod parked_events;
 mod time;
+mod traces;
 mod verifying;
 mod versions;
 
@@ -20,9 +21,9 @@ use lantern_core::fake::{
     RecordingSink, host_error,
 };
 use lantern_core::{
-    ApplyError, Attributes, Batch, Cause, Event, EventTime, FieldKind, FieldSpec, Host, KeyRange,
-    Manifest, NewEvent, OnFailure, PartitionId, Plugin, TableId, TableSpec, Timestamp,
-    VersionRecord, Views, dump,
+    ApplyError, Attributes, Batch, Cause, Event, EventTime, EventTraces, FieldKind, FieldSpec,
+    Host, KeyRange, Manifest, NewEvent, OnFailure, PartitionId, Plugin, TableId, TableSpec,
+    Timestamp, VersionRecord, Views, dump,
 };
 use parking_lot::Mutex;
 
@@ -66,6 +67,14 @@ impl World {
     }
 
     pub(super) fn with_log(config: EngineConfig, log: MemoryLog) -> Self {
+        Self::with_traces(config, log, None)
+    }
+
+    pub(super) fn with_traces(
+        config: EngineConfig,
+        log: MemoryLog,
+        traces: Option<Arc<dyn EventTraces>>,
+    ) -> Self {
         let log = Arc::new(log);
         let stores = Arc::new(MemoryStores::new());
         let catalog = Arc::new(MemoryCatalog::new());
@@ -80,6 +89,7 @@ impl World {
             clock: clock.clone(),
             random: Arc::new(CountingRandom::default()),
             plugins: plugins.clone(),
+            traces,
         };
         let engine = Engine::open(config.clone(), ports).unwrap();
         engine.attach();

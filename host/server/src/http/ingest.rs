@@ -7,6 +7,7 @@ use http::HeaderMap;
 use http::header::CONTENT_TYPE;
 use lantern_api::{AppendResult, AppendedLocation, EventRejection};
 use lantern_core::{Appended, AppendedEvent, Events};
+use lantern_traces::RequestTrace;
 
 use super::append_result::{AppendQuery, INLINE_BYTES_MAX, count, json_of};
 use super::params::{FullBody, Params, body, essence};
@@ -61,6 +62,7 @@ async fn accept(
     content: Body,
 ) -> Result<AppendResult, Problem> {
     app.check_open()?;
+    let trace = app.request_trace(headers);
     let media = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let (max, limits) = (app.config.http.body_bytes_max, app.config.ingest.limits());
     match essence(media).as_str() {
@@ -69,7 +71,7 @@ async fn accept(
                 let detail = "there are projections, which would emit their events again";
                 return Err(Problem::new("LAN-0328", detail));
             }
-            ndjson_stream::append(app, content, query).await
+            ndjson_stream::append(app, content, query, trace).await
         }
         _ if query.exact => {
             Err(Problem::new("LAN-0403", "`exact` takes `application/x-ndjson` alone"))
@@ -78,31 +80,40 @@ async fn accept(
             let json = body(app, headers, content, max).await?;
             let mut events = Events::new();
             Reader::new(limits, now()).structured(&json, &mut events)?;
-            single(app, events).await
+            single(app, trace, events).await
         }
         BATCH => {
             let json = body(app, headers, content, max).await?;
-            batch(app, json, query.partial).await
+            batch(app, trace, json, query.partial).await
         }
         _ if headers.keys().any(|name| name.as_str().starts_with("ce-")) => {
             let payload = body(app, headers, content, max).await?;
             let mut events = Events::new();
             Reader::new(limits, now()).binary(headers, &payload, &mut events)?;
-            single(app, events).await
+            single(app, trace, events).await
         }
         _ => Err(Problem::new("LAN-0312", format!("`Content-Type` is `{media}`"))),
     }
 }
 
-async fn single(app: &Shared, events: Events) -> Result<AppendResult, Problem> {
-    let appended = app.append(events).await?;
+async fn single(
+    app: &Shared,
+    trace: Option<RequestTrace>,
+    events: Events,
+) -> Result<AppendResult, Problem> {
+    let appended = app.append(trace, events).await?;
     let mut result = AppendResult::default();
     count(&mut result, &appended);
     result.events = Some(appended.events.iter().map(location_of).collect());
     Ok(result)
 }
 
-async fn batch(app: &Shared, json: FullBody, partial: bool) -> Result<AppendResult, Problem> {
+async fn batch(
+    app: &Shared,
+    trace: Option<RequestTrace>,
+    json: FullBody,
+    partial: bool,
+) -> Result<AppendResult, Problem> {
     let limits = app.config.ingest.limits();
     let small = json.len() <= INLINE_BYTES_MAX;
     let read = move || {
@@ -121,7 +132,8 @@ async fn batch(app: &Shared, json: FullBody, partial: bool) -> Result<AppendResu
         let detail = format!("{} of {all} events are invalid: {}", bad.len(), bad[0].1);
         return Err(Problem::new("LAN-0314", detail).with("errors", json_of(&errors)));
     }
-    let appended = if events.is_empty() { Appended::default() } else { app.append(events).await? };
+    let appended =
+        if events.is_empty() { Appended::default() } else { app.append(trace, events).await? };
     let mut result = AppendResult { rejected: bad.len() as u64, errors, ..AppendResult::default() };
     count(&mut result, &appended);
     result.events = Some(in_order(&appended, &bad));

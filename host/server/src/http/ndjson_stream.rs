@@ -9,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt;
 use lantern_api::{AppendResult, EventRejection};
 use lantern_core::{Appended, Events, LogError};
+use lantern_traces::{IngestTrace, RequestTrace};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -26,12 +27,14 @@ pub(super) async fn append(
     app: &Shared,
     body: Body,
     query: AppendQuery,
+    trace: Option<RequestTrace>,
 ) -> Result<AppendResult, Problem> {
     let AppendQuery { partial, exact } = query;
     let mut stream = Stream {
         app,
         partial,
         exact,
+        trace,
         result: AppendResult { lines: Some(0), ..AppendResult::default() },
         line: 1,
         waiting: VecDeque::new(),
@@ -54,6 +57,8 @@ struct Stream<'a> {
     partial: bool,
     /// Whether the events were exported from another log.
     exact: bool,
+    /// The trace of the request; `None` if no traces are recorded.
+    trace: Option<RequestTrace>,
     result: AppendResult,
     /// The number of the next line.
     line: u64,
@@ -67,6 +72,7 @@ struct Group {
     /// The number of the last line in the group.
     last: u64,
     bad: Vec<LineError>,
+    trace: Option<IngestTrace>,
 }
 
 impl Stream<'_> {
@@ -147,6 +153,8 @@ impl Stream<'_> {
     /// Parses a group of complete lines and passes it to the log.
     async fn group(&mut self, block: Bytes) -> Result<(), Problem> {
         self.app.check_open()?;
+        let began = self.app.traces.as_ref().zip(self.trace);
+        let request = began.map(|(traces, trace)| trace.from_now(traces));
         let (mut limits, first) = (self.app.config.ingest.limits(), self.line);
         let (partial, exact) = (self.partial, self.exact);
         if exact {
@@ -172,6 +180,8 @@ impl Stream<'_> {
         let groups_max = self.app.config.ingest.groups_max;
         self.wait_for_groups(groups_max - 1).await?;
         let (done, appended) = oneshot::channel();
+        let request = request.filter(|_| !exact && !events.is_empty());
+        let trace = self.app.ingest_trace(request, &events);
         if events.is_empty() {
             let _ = done.send(Ok(Appended::default()));
         } else if exact {
@@ -183,7 +193,7 @@ impl Stream<'_> {
             self.app.log.append(events, Box::new(move |result| drop(done.send(result))));
         }
         self.line += lines;
-        self.waiting.push_back(Group { done: appended, last: self.line - 1, bad });
+        self.waiting.push_back(Group { done: appended, last: self.line - 1, bad, trace });
         Ok(())
     }
 
@@ -193,6 +203,9 @@ impl Stream<'_> {
             let Some(group) = self.waiting.pop_front() else { break };
             let appended = group.done.await.unwrap_or(Err(LogError::Closed));
             self.app.health.appends.note(&appended);
+            if let Some(trace) = group.trace {
+                trace.end(&appended);
+            }
             let appended = match appended {
                 Ok(appended) => appended,
                 Err(error) => {

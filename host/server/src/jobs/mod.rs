@@ -6,6 +6,7 @@ mod maintenance;
 mod offsets;
 pub(crate) mod replay;
 mod throttle;
+mod traces;
 pub(crate) mod verification;
 
 use std::sync::Arc;
@@ -34,6 +35,9 @@ pub(crate) fn start(tasks: &TaskTracker, app: &Arc<App>, data: &DataDir) {
     if app.config.plugin.compile_interpreters {
         let app = Arc::clone(app);
         tasks.spawn_blocking(move || app.plugins.compile_interpreters(&app.tasks.stopping));
+    }
+    if let Some(traces) = &app.traces {
+        traces::export(tasks, app, traces);
     }
     if app.config.upkeep.heartbeats {
         tasks.spawn(heartbeats::append(Arc::clone(app)));

@@ -208,7 +208,7 @@ async fn an_exact_import_gives_the_same_log_and_the_same_tables() {
         extensions: r#"{"note":"x"}"#,
         data: b"",
     });
-    origin.app.append(host_events).await.unwrap();
+    origin.app.append(None, host_events).await.unwrap();
     origin.post("/v1/events", NDJSON, lines(50, 60)).await.expect_ok();
     let exported = origin.get_as(EXPORT, NDJSON).await.expect_ok();
     assert!(exported.text.contains(lantern_core::HEARTBEAT_TYPE));

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use lantern_core::{Log, Random};
 use lantern_engine::{Engine, Ports};
+use lantern_traces::Tracer;
 
 use super::store::Stores;
 use crate::clock::SystemClock;
@@ -32,6 +33,7 @@ pub(super) fn open(
     log: &Arc<dyn Log>,
     stores: &Stores,
     commits: &Arc<Commits>,
+    traces: Option<&Arc<Tracer>>,
 ) -> Result<Arc<Engine>, StartError> {
     let ports = Ports {
         log: Arc::clone(log),
@@ -41,6 +43,7 @@ pub(super) fn open(
         clock: Arc::new(SystemClock::new()),
         random: Arc::new(SystemRandom),
         plugins: Arc::<Plugins>::clone(&stores.plugins),
+        traces: traces.map(|traces| Arc::<Tracer>::clone(traces) as _),
     };
     Engine::open(config.engine.clone(), ports)
         .map_err(|error| StartError::data(&config.data, error))

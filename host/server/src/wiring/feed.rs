@@ -6,19 +6,26 @@ use std::sync::Arc;
 use lantern_engine::Engine;
 use lantern_live::{Hub, Lag};
 use lantern_query::LiveRollUps;
+use lantern_traces::Tracer;
 
 use crate::commits::Commits;
 use crate::config::ServerConfig;
 
 /// Creates the hub of the feed, and connects it to `engine` and `commits`.
-pub(super) fn connect(config: &ServerConfig, engine: &Arc<Engine>, commits: &Commits) -> Arc<Hub> {
+pub(super) fn connect(
+    config: &ServerConfig,
+    engine: &Arc<Engine>,
+    commits: &Commits,
+    traces: Option<&Arc<Tracer>>,
+) -> Arc<Hub> {
     let lag = {
         let engine = Arc::clone(engine);
         move |name: &str| engine.lag(name).map(|(events, ms)| Lag { events, ms })
     };
     let roll_ups = Arc::new(LiveRollUps::new(config.query.clone()));
     let views = Arc::<Engine>::clone(engine);
-    let hub = Hub::with_roll_ups(views, roll_ups, Arc::new(lag), config.live.clone());
+    let traces = traces.map(|traces| Arc::<Tracer>::clone(traces) as _);
+    let hub = Hub::with_traces(views, roll_ups, Arc::new(lag), config.live.clone(), traces);
     commits.connect(&hub);
     hub
 }

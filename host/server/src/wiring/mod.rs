@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lantern_engine::Engine;
+use lantern_traces::Tracer;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
@@ -115,9 +116,10 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, DataDir), StartErr
     let data = DataDir::open(&config.data)?;
     let configured_log::ConfiguredLog { log, services } = log::open(&config, &data)?;
     let stores = store::open(&config, &data)?;
-    let commits = Arc::new(Commits::new(services.offsets.clone()));
-    let engine = engine::open(&config, &log, &stores, &commits)?;
-    let hub = feed::connect(&config, &engine, &commits);
+    let traces = Tracer::new(&config.tracing);
+    let commits = Arc::new(Commits::new(services.offsets.clone(), traces.clone()));
+    let engine = engine::open(&config, &log, &stores, &commits, traces.as_ref())?;
+    let hub = feed::connect(&config, &engine, &commits, traces.as_ref());
     let appended = watch::Sender::new(());
     let readers = appended.subscribe();
     log.on_append(Arc::new(move |_, _| {
@@ -137,6 +139,7 @@ pub(crate) fn open(config: ServerConfig) -> Result<(Arc<App>, DataDir), StartErr
         boards: Boards::new(Arc::clone(&documents), config.boards.clone()),
         documents,
         metrics,
+        traces,
         signals: Signals { appended: readers, committed: commits.changed() },
         permits: Permits::new(&config),
         health: Health { appends: AppendHealth::default(), disk: DiskProbe::new(data.probe()) },

@@ -199,6 +199,7 @@ impl World {
             clock: clock.clone(),
             random: Arc::new(CountingRandom::default()),
             plugins: shelf.clone(),
+            traces: None,
         };
         let engine = Engine::open(config.clone(), ports.clone()).expect("the catalogue is empty");
         engine.attach();

@@ -325,6 +325,7 @@ impl Stack {
             clock: self.clock.clone(),
             random: Arc::new(CountingRandom::default()),
             plugins: self.shelf.clone(),
+            traces: None,
         };
         let config = EngineConfig {
             batch_events_max: 3,

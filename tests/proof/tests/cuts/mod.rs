@@ -87,6 +87,7 @@ fn fold(plugin: &Arc<dyn Plugin>, log: &[Vec<Event>], end: &[Event], batch: usiz
         clock: clock.clone(),
         random: Arc::new(CountingRandom::default()),
         plugins: shelf,
+        traces: None,
     };
     let config = EngineConfig {
         batch_events_max: batch,
