@@ -88,10 +88,26 @@ export function cell(kind: string, value: unknown): string {
 
 const fraction = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 
-/** A value as a large figure: like a cell, but with two digits of a fraction. */
+/** A value as a figure or at a bar: like a cell, but with two digits of a fraction, or with three digits below one. */
 export function figure(value: unknown): string {
   const isFraction = typeof value === "number" && Number.isFinite(value) && !Number.isInteger(value);
-  return isFraction ? fraction.format(value) : cell("integer", value);
+  if (!isFraction) return cell("integer", value);
+  return Math.abs(value) < 1 ? some.format(value) : fraction.format(value);
+}
+
+/** The units of an axis with large numbers, the largest first. */
+const UNITS: readonly (readonly [number, string])[] = [[1e18, "E"], [1e15, "P"], [1e12, "T"], [1e9, "G"], [1e6, "M"], [1e5, "k"]];
+const label = new Intl.NumberFormat("en", { maximumSignificantDigits: 6 });
+
+/**
+ * The labels of an axis. Numbers below 100,000 are grouped as in tables; larger ones are
+ * thousands (k), millions (M) and so on, the same unit for the whole axis.
+ */
+export function axisNumbers(values: readonly number[]): string[] {
+  const most = Math.max(...values.map(Math.abs));
+  const [least, unit] = UNITS.find(([from]) => most >= from) ?? [1, ""];
+  const size = unit === "k" ? 1000 : least;
+  return values.map((value) => (unit === "" || value === 0 ? label.format(value) : `${label.format(value / size)}\u00a0${unit}`));
 }
 
 /** A key. In a table by tenant, U+0000 separates the tenant from the rest. */

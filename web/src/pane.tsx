@@ -6,11 +6,12 @@ import { useEffect, useRef } from "preact/hooks";
 import { filled, type Pane } from "./board.js";
 import { figure } from "./format.js";
 import { Grid, useColumns } from "./grid.js";
-import { ConnectedMark, Dialog, Empty, Failure, FreshnessMark, PolledMark } from "./parts.js";
+import { useGroups } from "./groups.js";
+import { ConnectedMark, Dialog, Empty, Failure, FreshnessMark } from "./parts.js";
 import { path } from "./problem.js";
 import { inAddress, nextOrder, type TableQuery } from "./query.js";
 import { BARS_MAX, type ChartQuery } from "./rollup.js";
-import { Behind, CHART_STALE_MS, Drawn, TooMany, useChart } from "./screens/chart.js";
+import { Behind, Drawn, GroupsMark, Requested, TooMany } from "./screens/chart.js";
 import { findTable, overview, type Place, splitName } from "./server.js";
 import { FeedRows, useSource } from "./source.js";
 
@@ -96,7 +97,7 @@ interface PlacedProps {
 }
 
 function NumberPane({ pane, place, where }: PlacedProps): JSX.Element {
-  const { value } = useChart(`/v1/tables${path(place.projection, place.table)}`, chartOf(pane), where).value;
+  const value = useGroups(place, place.status.fields, chartOf(pane), where);
   const [group] = value.data?.groups ?? [];
   const text = figure(group && Object.values(group)[0]);
   const changes = useRef({ text, count: 0 });
@@ -104,13 +105,14 @@ function NumberPane({ pane, place, where }: PlacedProps): JSX.Element {
   const [, field = ""] = /\((.*)\)$/.exec(pane.agg) ?? [];
   const unit = place.status.fields.find(({ name }) => name === field)?.unit ?? "";
   return (
-    <Framed pane={pane} mark={<PolledMark of={value} staleMs={CHART_STALE_MS} />} href={addressOf(place, pane, where)}>
+    <Framed pane={pane} mark={<GroupsMark of={value} />} href={addressOf(place, pane, where)}>
       {value.error && <Failure error={value.error} />}
       {value.data !== null && (
         <p class={`figure ${changes.current.count < 2 ? "" : changes.current.count % 2 === 0 ? "flash-even" : "flash-odd"}`}>
           {text} {unit && !/^(count|distinct)\(/.test(pane.agg) && <small>{unit}</small>}
         </p>
       )}
+      <Requested of={value} />
     </Framed>
   );
 }
@@ -121,7 +123,7 @@ const BARS_A_ROW = 4;
 function ChartPane({ pane, place, where, kiosk }: PlacedProps & { kiosk: boolean }): JSX.Element {
   const query = chartOf(pane);
   const bars = Math.min(BARS_MAX, BARS_A_ROW * pane.height - 2);
-  const { value } = useChart(`/v1/tables${path(place.projection, place.table)}`, query, where, bars).value;
+  const value = useGroups(place, place.status.fields, query, where);
   const open = useSignal(false);
   const tools = !kiosk && value.data !== null && (
     <button type="button" class="link" onClick={() => (open.value = true)}>
@@ -129,13 +131,14 @@ function ChartPane({ pane, place, where, kiosk }: PlacedProps & { kiosk: boolean
     </button>
   );
   return (
-    <Framed pane={pane} mark={<PolledMark of={value} staleMs={CHART_STALE_MS} />} href={addressOf(place, pane, where)} tools={tools}>
+    <Framed pane={pane} mark={<GroupsMark of={value} />} href={addressOf(place, pane, where)} tools={tools}>
       {value.error && <Failure error={value.error} />}
-      {value.data !== null && <Drawn answer={value.data} query={query} fill />}
+      {value.data !== null && <Drawn answer={value.data} query={query} fill bars={bars} />}
       {query.time !== "" && <TooMany of={value.data} query={query} />}
+      <Requested of={value} />
       {open.value && value.data !== null && (
         <Dialog title={titleOf(pane)} onClose={() => (open.value = false)}>
-          <Behind groups={value.data.groups} agg={query.agg} />
+          <Behind groups={value.data.groups} kinds={value.data.kinds} agg={query.agg} />
         </Dialog>
       )}
     </Framed>

@@ -21,9 +21,28 @@ export const BUCKETS: readonly (readonly [string, number])[] = [
   ["1s", 1], ["10s", 10], ["1m", 60], ["5m", 300], ["15m", 900], ["1h", 3600], ["6h", 21_600], ["1d", 86_400], ["1w", 604_800], ["1mo", 2_629_746], ["1y", 31_556_952],
 ];
 
+/** How many buckets a chart of a fitting size has at most at first. */
+const BUCKETS_MAX = 300;
+
 /** The smallest bucket that gives at most `most` buckets over these seconds. */
-export function bucketFor(seconds: number, most = 300): string {
+export function bucketFor(seconds: number, most = BUCKETS_MAX): string {
   return (BUCKETS.find(([, size]) => seconds / size <= most) ?? BUCKETS.at(-1)!)[0];
+}
+
+/** How many times more buckets than wanted there may be before larger ones are chosen. */
+const BUCKETS_SPARE = 2;
+
+/**
+ * The size of larger buckets, if the groups, in the order of time, span too many of the size
+ * `bucket`; otherwise `null`. They never become smaller while they are shown, so they do not
+ * change back and forth.
+ */
+export function coarser(groups: readonly Group[], time: string, bucket: string, most = BUCKETS_MAX): string | null {
+  const size = BUCKETS.find(([one]) => one === bucket)?.[1];
+  const seconds = (Date.parse(String(groups.at(-1)?.[time])) - Date.parse(String(groups[0]?.[time]))) / 1000;
+  if (size === undefined || !(seconds / size > most * BUCKETS_SPARE)) return null;
+  const larger = bucketFor(seconds, most);
+  return larger === bucket ? null : larger;
 }
 
 /** The first chart for a table: over time if it has a timestamp field, otherwise bars. */
@@ -58,6 +77,18 @@ export function drawn(value: unknown): number | null {
   if (value === null || value === undefined) return null;
   const number = Number(value);
   return Number.isFinite(number) ? number : null;
+}
+
+/** The groups over time in the order of time; otherwise the largest first, and those without a value last. */
+export function ordered(groups: readonly Group[], { time, by }: ChartQuery, column: string): Group[] {
+  const text = (group: Group, name: string): string => String(group[name] ?? "");
+  const byName = (a: Group, b: Group): number => (text(a, by) < text(b, by) ? -1 : text(a, by) > text(b, by) ? 1 : 0);
+  const value = (group: Group): number => drawn(group[column]) ?? -Infinity;
+  return [...groups].sort((a, b) => {
+    // Times are texts of one form, in UTC.
+    if (time !== "") return text(a, time) < text(b, time) ? -1 : text(a, time) > text(b, time) ? 1 : byName(a, b);
+    return value(b) === value(a) ? byName(a, b) : value(b) - value(a);
+  });
 }
 
 /** The groups as series over time: the moments in seconds, and the values of each series. The largest series come first. */

@@ -5,7 +5,7 @@ import { useEffect, useMemo } from "preact/hooks";
 import { parse, stringify } from "../../clients/ts/src/json.js";
 import type { Query, Row, Table } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
-import { client } from "./feed.js";
+import { Subscription } from "./feed.js";
 import { type Freshness, freshness, type Polled, Poll } from "./polled.js";
 import { Problem, path, send } from "./problem.js";
 import { feedQuery, parameters, type TableQuery } from "./query.js";
@@ -58,7 +58,7 @@ export class FeedRows implements Source {
   readonly changes: Signal<number | null> = signal(0);
   added: ReadonlySet<string> = new Set();
   onChanged: ((keys: Iterable<string>) => void) | null = null;
-  #table: Table<Row>;
+  #subscription: Subscription;
   #keys: readonly string[] = [];
   #new = new Set<string>();
   #gone = new Set<string>();
@@ -68,7 +68,11 @@ export class FeedRows implements Source {
   #changed = 0;
 
   constructor(name: string, query: Query = {}) {
-    this.#table = client.table(name, { ...query, rate_ms: RATE_MS });
+    this.#subscription = new Subscription((client) => client.table(name, { ...query, rate_ms: RATE_MS }));
+  }
+
+  get #table(): Table<Row> {
+    return this.#subscription.table;
   }
 
   get fields(): readonly Pick<FieldStatus, "name" | "kind">[] {
@@ -90,7 +94,7 @@ export class FeedRows implements Source {
 
   start(): () => void {
     if (this.#table.commit !== null) this.#replace(this.#table.keys());
-    const stop = this.#table.onChange((change) => {
+    const stop = this.#subscription.start((change) => {
       if (change.type === "snapshot") {
         this.#replace(change.rows.keys());
         this.onChanged?.(change.rows.keys());

@@ -4,13 +4,14 @@ import { boardName, boardOf, filled, firstPanes, moved, NEW_PANE, storeBoard, va
 import { type DeclarationForm, missing, NEW_FORM, NO_COLUMN, partName, refusal, suggested, written } from "../src/declaration.js";
 import { withoutHead } from "../src/download.js";
 import { stringify } from "../../clients/ts/src/json.js";
-import { cell, figure, keyText, pretty } from "../src/format.js";
+import { axisNumbers, cell, figure, keyText, pretty } from "../src/format.js";
 import { parseMetrics } from "../src/metrics.js";
 import { alike } from "../src/parked.js";
+import { rollUpOf } from "../src/groups.js";
 import { freshness, Poll } from "../src/polled.js";
 import { post, Problem } from "../src/problem.js";
 import { condition, feedQuery, fromAddress, inAddress, nextOrder, parsed } from "../src/query.js";
-import { bucketFor, overTime, usual } from "../src/rollup.js";
+import { bucketFor, coarser, ordered, overTime, usual } from "../src/rollup.js";
 import { HEIGHT_MAX, lowerBound, merged, scrollTo, visible, withPrefix } from "../src/rows.js";
 import { overview } from "../src/server.js";
 import { curl, python, shell, typescript } from "../src/snippets.js";
@@ -242,6 +243,42 @@ describe("charts", () => {
     expect(usual([of("data", "json")])).toEqual({ time: "", bucket: "", by: "", agg: "count()" });
     expect([60, 3600, 86_400, 86_400 * 365].map((seconds) => bucketFor(seconds))).toEqual(["1s", "1m", "5m", "1w"]);
   });
+
+  test("labels of an axis are grouped as in tables, and large ones have one unit for the whole axis", () => {
+    expect(axisNumbers([0, 20_000, 40_000])).toEqual(["0", "20,000", "40,000"]);
+    expect(axisNumbers([0, 0.25, 0.5])).toEqual(["0", "0.25", "0.5"]);
+    expect(axisNumbers([0, 50_000, 100_000])).toEqual(["0", "50\u00a0k", "100\u00a0k"]);
+    expect(axisNumbers([-500_000, 0, 1_250_000])).toEqual(["-0.5\u00a0M", "0", "1.25\u00a0M"]);
+    expect(axisNumbers([3e9, 6e9])).toEqual(["3\u00a0G", "6\u00a0G"]);
+    expect(axisNumbers([])).toEqual([]);
+  });
+
+  test("buckets of a live chart become larger when the rows span too many, and never smaller", () => {
+    const at = (...times: string[]) => times.map((time) => ({ time }));
+    expect(coarser(at("2026-01-01T00:00:00Z", "2026-01-01T00:09:00Z"), "time", "1s")).toBeNull();
+    expect(coarser(at("2026-01-01T00:00:00Z", "2026-01-01T00:11:00Z"), "time", "1s")).toBe("10s");
+    expect(coarser(at("2026-01-01T00:00:00Z", "2026-07-01T00:00:00Z"), "time", "1s")).toBe("1d");
+    expect(coarser(at("2026-01-01T00:00:00Z", "2026-01-01T00:11:00Z"), "time", "1d")).toBeNull();
+    expect(coarser([], "time", "1s")).toBeNull();
+    expect(coarser(at("0001-01-01T00:00:00Z", "9999-01-01T00:00:00Z"), "time", "1y")).toBeNull();
+  });
+
+  test("groups are in the order of time, and bars in that of their size", () => {
+    const none = { bucket: "", agg: "" };
+    const bars = [{ by: "b", v: 1 }, { by: "a", v: 1 }, { by: "c", v: null }, { by: "d", v: 9007199254740993n }];
+    expect(ordered(bars, { ...none, time: "", by: "by" }, "v").map(({ by }) => by)).toEqual(["d", "a", "b", "c"]);
+    const times = [{ t: "2026-01-01T02:00:00Z", by: "a" }, { t: "2026-01-01T01:00:00Z", by: "b" }, { t: "2026-01-01T01:00:00Z", by: "a" }];
+    expect(ordered(times, { ...none, time: "t", by: "by" }, "v").map(({ t, by }) => String(t).slice(11, 13) + by)).toEqual(["01a", "01b", "02a"]);
+  });
+
+  test("a chart is a roll-up of the feed, unless the feed does not know a form of its filter", () => {
+    const fields = [{ name: "minute", kind: "timestamp" }, { name: "cents", kind: "integer" }, { name: "product", kind: "text" }];
+    const query = { time: "minute", bucket: "", by: "product", agg: "sum(cents)" };
+    expect(rollUpOf({ fields, query, where: ["cents >= 5"] })).toEqual({ agg: { chart_value: ["sum", "cents"] }, where: [["cents", ">=", 5]], by: ["product"], time: "minute" });
+    expect(rollUpOf({ fields, query: { time: "", bucket: "", by: "", agg: "count()" }, where: [] })).toEqual({ agg: { chart_value: ["count"] } });
+    expect(rollUpOf({ fields, query, where: ["nothing = 1"] })).toBeNull();
+    expect(rollUpOf({ fields, query: { ...query, agg: "nonsense" }, where: [] })).toBeNull();
+  });
 });
 
 describe("the form of a declaration", () => {
@@ -335,7 +372,7 @@ describe("boards", () => {
 
   test("panes are moved, figures keep every digit, and titles give names", () => {
     expect([moved(["a", "b", "c"], 0, 1), moved(["a", "b", "c"], 2, 0)]).toEqual([["b", "a", "c"], ["c", "a", "b"]]);
-    expect([9007199254740993n, 1234, 12.3456, null, "x"].map(figure)).toEqual(["9,007,199,254,740,993", "1,234", "12.35", "–", "x"]);
+    expect([9007199254740993n, 1234, 1234567.891, 12.3456, 0.001234, null, "x"].map(figure)).toEqual(["9,007,199,254,740,993", "1,234", "1,234,567.89", "12.35", "0.00123", "–", "x"]);
     expect([Infinity, "\u202Eevil"].map(figure)).toEqual(["beyond a double", "⟨U+202E⟩evil"]);
     expect(["Umsatz für Ü & Co.", "   ", "日本"].map(boardName)).toEqual(["umsatz-fur-u-co", "board", "board"]);
     const table = (name: string, of: object[], hidden = false): object => ({ name, public: !hidden, fields: of });

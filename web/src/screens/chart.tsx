@@ -4,19 +4,11 @@ import { useLocation } from "preact-iso";
 import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
-import type { FieldStatus, QueryPage } from "../api-types.js";
-import { cell, count, moment, shown, zone, zoneName } from "../format.js";
-import { Empty, Missing, PolledMark } from "../parts.js";
-import { type Poll, usePoll } from "../polled.js";
-import { path, read } from "../problem.js";
-import { BARS_MAX, BUCKETS, bucketFor, type ChartQuery, chartQuery, drawn, FUNCTIONS, type Group, overTime, type Series } from "../rollup.js";
-
-/** How often the groups are requested. */
-const CHART_MS = 3000;
-/** The age from which the groups count as stale. */
-export const CHART_STALE_MS = 3 * CHART_MS;
-/** The column of the aggregate. */
-const VALUE = "chart_value";
+import type { FieldStatus } from "../api-types.js";
+import { axisNumbers, cell, count, figure, moment, shown, zone, zoneName } from "../format.js";
+import { type Answer, type Groups, REQUESTED_STALE_MS, useGroups, VALUE } from "../groups.js";
+import { ConnectedMark, Empty, Missing, PolledMark } from "../parts.js";
+import { BARS_MAX, BUCKETS, type ChartQuery, chartQuery, drawn, FUNCTIONS, type Group, overTime, type Series } from "../rollup.js";
 
 interface ChartProps {
   readonly projection: string;
@@ -24,43 +16,11 @@ interface ChartProps {
   readonly fields: readonly FieldStatus[];
 }
 
-/** The groups of a chart. */
-export interface Answer {
-  readonly groups: readonly Group[];
-  readonly bucket: string;
-  readonly more: boolean;
-}
-
-async function request(signal: AbortSignal, address: string, query: ChartQuery, where: readonly string[], bars: number): Promise<Answer> {
-  const params = new URLSearchParams();
-  for (const text of where) params.append("where", text);
-  let { bucket } = query;
-  if (query.time !== "" && bucket === "") {
-    const range = new URLSearchParams(params);
-    range.set("agg", `min(${query.time}) as first,max(${query.time}) as last`);
-    const { rows } = await read<QueryPage>(`${address}?${range}`, { signal });
-    const [found] = rows as unknown as Group[];
-    bucket = bucketFor((Date.parse(String(found?.last)) - Date.parse(String(found?.first))) / 1000 || 60);
-  }
-  params.set("agg", `${query.agg} as ${VALUE}`);
-  if (query.by !== "") params.set("by", query.by);
-  if (query.time !== "") {
-    params.set("time", query.time);
-    params.set("bucket", bucket);
-    params.set("limit", "10000");
-  } else {
-    params.set("order", `-${VALUE}`);
-    params.set("limit", String(bars));
-  }
-  const page = await read<QueryPage>(`${address}?${params}`, { signal });
-  return { groups: page.rows as unknown as Group[], bucket, more: (page.next ?? null) !== null };
-}
-
 export default function Chart({ projection, table, fields }: ChartProps): JSX.Element {
   const { url, path: here, query: search, route } = useLocation();
   const query = chartQuery(search, fields);
   const where = new URLSearchParams(url.split("?")[1] ?? "").getAll("where");
-  const { value } = useChart(`/v1/tables${path(projection, table)}`, query, where).value;
+  const groups = useGroups({ projection, table }, fields, query, where);
   const go = (change: Partial<ChartQuery>): void => {
     const params = new URLSearchParams(url.split("?")[1] ?? "");
     for (const [name, text] of Object.entries({ ...query, ...change })) params.set(name, text);
@@ -68,29 +28,36 @@ export default function Chart({ projection, table, fields }: ChartProps): JSX.El
   };
   return (
     <>
-      <Choose query={query} fields={fields} go={go} bucket={value.data?.bucket ?? ""} />
+      <Choose query={query} fields={fields} go={go} bucket={groups.data?.bucket ?? ""} />
       <div class="bar">
-        <PolledMark of={value} staleMs={CHART_STALE_MS} />
+        <GroupsMark of={groups} />
         {where.map((text) => (
           <code key={text}>{text}</code>
         ))}
-        <TooMany of={value.data} query={query} />
+        <TooMany of={groups.data} query={query} />
       </div>
-      <Missing of={value} />
-      {value.data !== null && <Drawn answer={value.data} query={query} />}
+      <Requested of={groups} />
+      <Missing of={groups} />
+      {groups.data !== null && <Drawn answer={groups.data} query={query} />}
     </>
   );
 }
 
-/** The groups of a chart, requested again and again. */
-export function useChart(address: string, query: ChartQuery, where: readonly string[], bars = BARS_MAX): Poll<Answer> {
-  return usePoll(`${address} ${JSON.stringify([query, where, bars])}`, (signal) => request(signal, address, query, where, bars), CHART_MS);
+/** How current the groups are. */
+export function GroupsMark({ of }: { of: Groups }): JSX.Element {
+  return of.status === null ? <PolledMark of={of} staleMs={REQUESTED_STALE_MS} /> : <ConnectedMark state={of.status} at={of.at} />;
+}
+
+/** Why the groups are requested again and again, if the feed does not send them. */
+export function Requested({ of: { requested, error } }: { of: Groups }): JSX.Element | null {
+  if (requested === null || error !== null) return null;
+  return <p class="soft requested">Requested every 3 s, because {requested}</p>;
 }
 
 /** That the chart does not show all groups. */
-export function TooMany({ of, query }: { of: Answer | null; query: ChartQuery }): JSX.Element | null {
-  if (!of?.more) return null;
-  return <span class="warn">{query.time === "" ? `The ${of.groups.length} largest groups` : "More groups than one answer has: choose larger buckets"}</span>;
+export function TooMany({ of, query, bars = BARS_MAX }: { of: Answer | null; query: ChartQuery; bars?: number }): JSX.Element | null {
+  if (of === null || !(of.more || (query.time === "" && of.groups.length > bars))) return null;
+  return <span class="warn">{query.time === "" ? `The ${Math.min(bars, of.groups.length)} largest groups` : "More groups than one answer has: choose larger buckets"}</span>;
 }
 
 interface ChooseProps {
@@ -139,9 +106,11 @@ interface DrawnProps {
   readonly query: ChartQuery;
   /** Whether it fills the height of its place; then its values are not shown as a table. */
   readonly fill?: boolean;
+  /** How many bars are shown. */
+  readonly bars?: number;
 }
 
-export function Drawn({ answer: { groups }, query, fill = false }: DrawnProps): JSX.Element {
+export function Drawn({ answer: { groups, kinds }, query, fill = false, bars = BARS_MAX }: DrawnProps): JSX.Element {
   if (groups.length === 0) {
     return (
       <Empty title="No rows to draw">
@@ -156,15 +125,15 @@ export function Drawn({ answer: { groups }, query, fill = false }: DrawnProps): 
       <>
         <Line moments={moments} series={query.by === "" ? series.map((one) => ({ ...one, name: query.agg })) : series} label={label} fill={fill} />
         {left > 0 && <p class="soft">{count(left)} more series with smaller values are left out.</p>}
-        {!fill && <Behind groups={groups} agg={query.agg} />}
+        {!fill && <Behind groups={groups} kinds={kinds} agg={query.agg} />}
       </>
     );
   }
-  if (groups.length === 1 && query.by === "") return <p class="figure">{cell("number", groups[0]![VALUE])}</p>;
+  if (groups.length === 1 && query.by === "") return <p class="figure">{figure(groups[0]![VALUE])}</p>;
   return (
     <>
-      <Bars groups={groups} by={query.by} label={label} />
-      {!fill && <Behind groups={groups} agg={query.agg} />}
+      <Bars groups={groups.slice(0, bars)} by={query.by} label={label} />
+      {!fill && <Behind groups={groups} kinds={kinds} agg={query.agg} />}
     </>
   );
 }
@@ -195,8 +164,11 @@ function tick(seconds: number, step: number): string {
 function Line({ moments, series, label, fill }: { moments: number[]; series: readonly Series[]; label: string; fill: boolean }): JSX.Element {
   const box = useRef<HTMLDivElement>(null);
   const plot = useRef<uPlot | null>(null);
+  // A board may have many charts outside of the window: they are drawn when they come into it.
+  const drawnUp = useRef({ inWindow: true, late: false });
   const names = series.map(({ name }) => name).join("\u0000");
   const data: uPlot.AlignedData = [moments, ...series.map(({ values }) => values)];
+  const newest = useRef(data);
   useEffect(() => {
     const element = box.current!;
     // The legend is below the height that uPlot is given.
@@ -215,8 +187,8 @@ function Line({ moments, series, label, fill }: { moments: number[]; series: rea
           // The axis begins at zero, so that heights are proportional to
           // values.
           scales: { y: { range: (_, min, max) => uPlot.rangeNum(Math.min(0, min ?? 0), Math.max(0, max ?? 1), 0.1, true) } },
-          axes: [{ ...axis, space: 90, values: (_, splits, __, ___, step) => splits.map((seconds) => tick(seconds, step)) }, { ...axis, size: 80 }],
-          series: [{ label: zoneName(), value: (_, seconds) => (seconds == null ? "–" : moment(seconds * 1e6)) }, ...series.map(({ name }, at) => ({ label: shown(name), stroke: strokes[at % COLORS]!, width: 2, points: { show: moments.length < 60 }, dash: at % 2 === 0 ? [] : [8, 4] }))],
+          axes: [{ ...axis, space: 90, values: (_, splits, __, ___, step) => splits.map((seconds) => tick(seconds, step)) }, { ...axis, size: 80, values: (_, splits) => axisNumbers(splits) }],
+          series: [{ label: zoneName(), value: (_, seconds) => (seconds == null ? "–" : moment(seconds * 1e6)) }, ...series.map(({ name }, at) => ({ label: shown(name), value: (_: uPlot, value: number | null) => (value == null ? "–" : figure(value)), stroke: strokes[at % COLORS]!, width: 2, points: { show: moments.length < 60 }, dash: at % 2 === 0 ? [] : [8, 4] }))],
         },
         data,
         element,
@@ -229,7 +201,15 @@ function Line({ moments, series, label, fill }: { moments: number[]; series: rea
     dark.addEventListener("change", draw);
     const themes = new MutationObserver(draw);
     themes.observe(document.documentElement, { attributeFilter: ["data-theme"] });
+    const watcher = new IntersectionObserver((entries) => {
+      const now = drawnUp.current;
+      now.inWindow = entries.at(-1)!.isIntersecting;
+      if (now.inWindow && now.late) plot.current?.setData(newest.current);
+      if (now.inWindow) now.late = false;
+    });
+    watcher.observe(element);
     return () => {
+      watcher.disconnect();
       observer.disconnect();
       themes.disconnect();
       dark.removeEventListener("change", draw);
@@ -237,7 +217,11 @@ function Line({ moments, series, label, fill }: { moments: number[]; series: rea
       plot.current = null;
     };
   }, [names, zone.value, fill]);
-  useEffect(() => plot.current?.setData(data));
+  useEffect(() => {
+    newest.current = data;
+    if (drawnUp.current.inWindow) plot.current?.setData(data);
+    else drawnUp.current.late = true;
+  });
   return <div class={fill ? "plot fill" : "plot"} ref={box} role="img" aria-label={`Line chart: ${label}.${fill ? "" : " The values are in the table below."}`} />;
 }
 
@@ -251,7 +235,7 @@ function Bars({ groups, by, label }: { groups: readonly Group[]; by: string; lab
           <svg viewBox="0 0 100 10" preserveAspectRatio="none" aria-hidden="true">
             <rect width={(100 * Math.abs(drawn(group[VALUE]) ?? 0)) / most} height="10" />
           </svg>
-          <span class="number">{cell("number", group[VALUE])}</span>
+          <span class="number">{figure(group[VALUE])}</span>
         </li>
       ))}
     </ol>
@@ -259,7 +243,7 @@ function Bars({ groups, by, label }: { groups: readonly Group[]; by: string; lab
 }
 
 /** The values of a chart as a table. */
-export function Behind({ groups, agg }: { groups: readonly Group[]; agg: string }): JSX.Element {
+export function Behind({ groups, kinds, agg }: Pick<Answer, "groups" | "kinds"> & { agg: string }): JSX.Element {
   const columns = Object.keys(groups[0] ?? {});
   const last = groups.slice(-200).reverse();
   return (
@@ -280,7 +264,7 @@ export function Behind({ groups, agg }: { groups: readonly Group[]; agg: string 
           {last.map((group, at) => (
             <tr key={at}>
               {columns.map((name) => (
-                <td key={name}>{cell("number", group[name])}</td>
+                <td key={name}>{cell(kinds.get(name) ?? "number", group[name])}</td>
               ))}
             </tr>
           ))}
