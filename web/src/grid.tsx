@@ -220,7 +220,7 @@ export function Grid({ label, columns, rows, range, falling, source, order, onOr
             <div class="line head" role="row" aria-rowindex={1}>
               {[{ name: "key", kind: "text" } as Column, ...columns].map(({ name, kind, unit }) => (
                 <span role="columnheader" key={name} class={isNumber(kind) ? "number" : ""} aria-sort={sorted(order, name)}>
-                  <button type="button" class="plain" tabIndex={-1} onClick={() => onOrder(name)}>
+                  <button type="button" class="plain" onClick={() => onOrder(name)}>
                     {name}
                     {unit && <small> {unit}</small>}
                     <span aria-hidden="true">{arrow(order, name)}</span>

@@ -143,7 +143,16 @@ export async function copy(text: string): Promise<void> {
 /** A dialog that is open while it exists. */
 export function Dialog({ title, onClose, sheet = false, children }: { title: string; onClose: () => void; sheet?: boolean; children: ComponentChildren }): JSX.Element {
   const dialog = useRef<HTMLDialogElement>(null);
-  useEffect(() => dialog.current?.showModal(), []);
+  useEffect(() => {
+    const element = dialog.current!;
+    const before = document.activeElement;
+    element.showModal();
+    // Closing a dialog gives the focus back to where it was. Removing an open one does not.
+    return () => {
+      element.close();
+      if (before instanceof HTMLElement && (document.activeElement === null || document.activeElement === document.body)) before.focus();
+    };
+  }, []);
   return (
     <dialog
       ref={dialog}

@@ -1,58 +1,19 @@
 // The page in Chromium, over a real server.
-import { existsSync, readFileSync, statSync } from "node:fs";
-import { extname, join } from "node:path";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { type Browser, type BrowserContextOptions, chromium, type Page } from "playwright-core";
+import type { Page } from "playwright-core";
 import { expect } from "vitest";
 import { event } from "../../clients/ts/test/judge.js";
 import { missing, plugin, Server, without } from "../../clients/ts/test/server.js";
 
 export { event, plugin, Server };
+export { launch, open, type Opened, put } from "./browser.js";
 export { lantern } from "../../clients/ts/test/server.js";
 export { until } from "../../clients/ts/test/patience.js";
 
 /** Why tests with a browser cannot run. */
 export const skipped: boolean = missing !== undefined || without("chromium");
-
-/** Files of the page to show in place of those in the binary: `LANTERN_PAGE=web/dist`, while the page is worked on. */
-const FILES = process.env.LANTERN_PAGE;
-const MEDIA: { [extension: string]: string } = { ".html": "text/html", ".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml" };
-
-export async function launch(): Promise<Browser> {
-  const args = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--disable-quic", "--disable-background-networking"];
-  // Files that do not come from the server itself may not open its feed otherwise.
-  if (FILES !== undefined) args.push("--disable-features=LocalNetworkAccessChecks");
-  return chromium.launch({ executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium", args });
-}
-
-/** A page that collects errors of its scripts and violations of its policy. */
-export interface Opened {
-  readonly page: Page;
-  readonly errors: string[];
-}
-
-export async function open(browser: Browser, url: string, options: BrowserContextOptions = {}): Promise<Opened> {
-  const context = await browser.newContext({ viewport: { width: 1400, height: 900 }, reducedMotion: "no-preference", acceptDownloads: true, ...options });
-  // A machine that does other things as well is slow, and not broken.
-  context.setDefaultTimeout(120_000);
-  const page = await context.newPage();
-  const errors: string[] = [];
-  page.on("pageerror", (error) => errors.push(String(error)));
-  page.on("console", (message) => {
-    // A server that is down is not an error of the page.
-    if (message.type() === "error" && !/ERR_CONNECTION|WebSocket|status of [45]\d\d/.test(message.text())) errors.push(message.text());
-  });
-  if (FILES !== undefined) {
-    await page.route((url) => !/^\/(v1\/|readyz|metrics)/.test(url.pathname), async (route) => {
-      const file = join(FILES, new URL(route.request().url()).pathname);
-      const found = existsSync(file) && statSync(file).isFile() ? file : join(FILES, "index.html");
-      const policy = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
-      await route.fulfill({ body: readFileSync(found), headers: { "content-type": MEDIA[extname(found)] ?? "text/plain", "content-security-policy": policy } });
-    });
-  }
-  await page.goto(url);
-  return { page, errors };
-}
 
 const AXE = readFileSync(fileURLToPath(new URL("../node_modules/axe-core/axe.min.js", import.meta.url)), "utf8");
 
@@ -71,6 +32,24 @@ export async function withOrders(server: Server, orders: number): Promise<void> 
   await server.push(plugin("revenue"));
   await server.append(Array.from({ length: orders }, (_, n) => event(n)));
   await server.caughtUp("revenue");
+}
+
+/** The guests of tests, such as `rogue`. */
+export const GUESTS = process.env.LANTERN_GUESTS ?? fileURLToPath(new URL("../../target/guests", import.meta.url));
+
+/** An event that the plugin `rogue` applies, parks, or repeats. */
+export function probe(n: number, subject: string, data: object): string {
+  return JSON.stringify({ specversion: "1.0", id: String(n), source: "/test", type: "probe.sent", subject, time: "2026-01-01T00:00:00Z", data });
+}
+
+/** Uploads a guest with parameters, and waits until the projection has folded the log. */
+export async function project(server: Server, name: string, parameters: object): Promise<void> {
+  const form = new FormData();
+  form.append("parameters", JSON.stringify(parameters));
+  form.append("plugin", new Blob([readFileSync(join(GUESTS, "rogue.wasm"))]), "rogue.wasm");
+  const answer = await fetch(`${server.url}/v1/projections/${name}/versions`, { method: "POST", body: form });
+  expect(answer.ok, await answer.text()).toBe(true);
+  await server.caughtUp(name);
 }
 
 /** Where pictures of the screens are kept. */

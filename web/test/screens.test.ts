@@ -6,25 +6,9 @@ import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { changed } from "../../clients/ts/test/server.js";
-import { accessible, event, launch, open, plugin, Server, shownRows, shows, skipped, storedRows, until, withOrders } from "./page.js";
+import { accessible, event, GUESTS, launch, open, plugin, probe, project, Server, shownRows, shows, skipped, storedRows, until, withOrders } from "./page.js";
 
-const GUESTS = process.env.LANTERN_GUESTS ?? fileURLToPath(new URL("../../target/guests", import.meta.url));
 const INTERPRETERS = process.env.LANTERN_INTERPRETERS ?? fileURLToPath(new URL("../../target/interpreters", import.meta.url));
-
-/** An event that the plugin `rogue` applies, parks, or repeats. */
-function probe(n: number, subject: string, data: object): string {
-  return JSON.stringify({ specversion: "1.0", id: String(n), source: "/test", type: "probe.sent", subject, time: "2026-01-01T00:00:00Z", data });
-}
-
-/** Uploads a guest with parameters, and waits until the projection has folded the log. */
-async function project(server: Server, name: string, parameters: object): Promise<void> {
-  const form = new FormData();
-  form.append("parameters", JSON.stringify(parameters));
-  form.append("plugin", new Blob([readFileSync(join(GUESTS, "rogue.wasm"))]), "rogue.wasm");
-  const answer = await fetch(`${server.url}/v1/projections/${name}/versions`, { method: "POST", body: form });
-  expect(answer.ok, await answer.text()).toBe(true);
-  await server.caughtUp(name);
-}
 
 describe.skipIf(skipped)("the page", () => {
   let browser: Browser;
