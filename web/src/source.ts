@@ -50,7 +50,7 @@ export interface Source {
 }
 
 /** The minimum time between two changes from the feed, in milliseconds. */
-const RATE_MS = 20;
+const RATE_MS = 10;
 
 /** Rows that fulfil conditions, or all, over the feed. */
 export class FeedRows implements Source {

@@ -8,7 +8,8 @@ use anyhow::Result;
 
 use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
-use crate::{kafka, shell};
+use crate::suite::Summary;
+use crate::{kafka, page, shell};
 
 /// The packages that are built for a benchmark. The list is the same for every benchmark: with
 /// another list cargo would select other features of the dependencies and build the large ones
@@ -19,8 +20,10 @@ const PACKAGES: [&str; 6] = ["-p", "lantern-bench", "-p", "lantern-server", "-p"
 /// from those of the benchmark, so it is dropped.
 pub(crate) fn run(what: &str, mut args: Vec<String>) -> Result<()> {
     args.retain(|arg| arg != "--");
-    if what == "steps" {
-        return steps(&args);
+    match what {
+        "steps" => return steps(&args),
+        "page" => return web_page(&args),
+        _ => {}
     }
     let mut bench = built(what)?;
     if what == "w1" {
@@ -49,6 +52,22 @@ fn steps(args: &[String]) -> Result<()> {
     let mut cargo = shell::cargo(["bench", "-p", "lantern-bench", "--bench", "steps", "--"]);
     cargo.env("LANTERN_GUESTS", Guests::Others.folder());
     shell::run(cargo.args(args))
+}
+
+/// Measures the web page in Chromium, with the release build of the server.
+fn web_page(args: &[String]) -> Result<()> {
+    artifacts::wasm_target()?;
+    artifacts::guests(&Workspace::load()?, &[Guests::Plugins])?;
+    shell::step("Building the web page and the server");
+    let mut summary = Summary::default();
+    page::build(&mut summary)?;
+    anyhow::ensure!(summary.skipped == 0, "the page cannot be measured without Node.js");
+    shell::run(shell::cargo(["build", "--release"]).args(PACKAGES))?;
+    shell::step("Measuring");
+    let mut bench = shell::npm(page::SOURCES, &["run", "bench", "--"]);
+    bench.env("LANTERN_BIN", artifacts::lantern("release"));
+    bench.env("LANTERN_PLUGINS", Guests::Plugins.folder());
+    shell::run(bench.args(args))
 }
 
 /// Builds `bench/simd`, the fold with a SIMD parser. It is not a member of the

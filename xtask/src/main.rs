@@ -106,7 +106,8 @@ enum Task {
     /// projections and partitions. `idle`: memory and CPU time of projections and clients
     /// with nothing to do. `start`: start with one plugin and with many. `languages`: the
     /// same projection in each language, from the upload to CPU time. `guest`: fuel and
-    /// time per event in a guest alone. `steps`: a micro-benchmark for each hot step.
+    /// time per event in a guest alone. `page`: the web page in Chromium. `steps`: a
+    /// micro-benchmark for each hot step.
     ///
     /// Examples: `cargo xtask bench`, `cargo xtask bench w1 --json`,
     /// `cargo xtask bench growth -- --only keys --keys 10000,1000000`,
