@@ -276,6 +276,19 @@ describe.skipIf(skipped)("boards", () => {
       expect(Date.now() - began).toBeLessThan(5000);
       console.log(`the board of the demo has moved after ${Date.now() - began} ms`);
       await accessible(page, "demo");
+      // The shop takes no orders for a while, and an alert is raised.
+      await until(
+        async () => Number(await numberOf(page, "Alerts about orders")) > 0,
+        () => panes.allTextContents(),
+      );
+      await page.getByRole("article", { name: "Alerts when orders stop, the newest first" }).getByRole("gridcell", { name: "drop", exact: true }).first().waitFor();
+      // One order has no price: it is parked, and a drop repairs its projection.
+      await page.getByRole("link", { name: "Parked 1" }).click();
+      await shows(page, "missing field `cents`");
+      await page.getByRole("link", { name: "revenue", exact: true }).click();
+      await page.getByRole("button", { name: "Drop this one" }).click();
+      await page.getByRole("dialog").getByRole("button", { name: "Drop 1 event" }).click();
+      await shows(page, "1 event dropped");
       expect(errors).toEqual([]);
     } finally {
       demo.kill("SIGKILL");

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use lantern_api::EventsPage;
-use lantern_cli::generate::{Options, SOURCE, Shop};
+use lantern_cli::generate::{Kind, Options, SOURCE, Shop};
 use lantern_server::cloudevents::json_text;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
@@ -34,6 +34,20 @@ const WINDOW_EVENTS: u64 = 5_000;
 /// The maximum time by which a shop event is older than the demo's clock when it is sent, in
 /// milliseconds.
 const DISORDER_MS: u64 = 2_000;
+
+/// In each period of this length the shop takes no orders for a while, in milliseconds of the
+/// demo's clock. With the default speed it lasts 36 seconds.
+const OUTAGE_PERIOD_MS: i64 = 3 * 60 * 60 * 1000;
+/// The start of such an outage within its period, and its end.
+const OUTAGE_MS: std::ops::Range<i64> = 60 * 60 * 1000..70 * 60 * 1000;
+/// The plugin that raises an alert about an outage, and its parameters if it has no file of
+/// parameters. A window has about 40 orders with the default speed and rate, so chance alone
+/// nearly never halves their number.
+const ALERTS: (&str, &str) =
+    ("rate-alerts", r#"{"window_s": 300, "lookback": 6, "drop_pct": 50, "z": null}"#);
+/// The index of the shop event before which the demo sends an order without its price. It shows
+/// how a parked event is repaired.
+const WITHOUT_PRICE: u64 = 400;
 
 /// The name of the demo's board.
 const BOARD_NAME: &str = "demo";
@@ -130,6 +144,9 @@ async fn push_plugins(api: &Api, folder: &Path, json: bool) -> Outcome {
         let parameters = file.with_extension("json");
         let parameters = match parameters.is_file() {
             true => Some(super::parameters(&parameters.display().to_string())?),
+            false if file.file_stem().is_some_and(|name| name == ALERTS.0) => {
+                Some(ALERTS.1.to_owned())
+            }
             false => None,
         };
         let upload = Upload {
@@ -300,8 +317,7 @@ impl Feeder {
                 + step_ms * i64::try_from(place).unwrap_or(1)
                     / i64::try_from(shop_events).unwrap_or(1).max(1);
             events += self.flights_until(until, &mut bytes)?;
-            self.shop_event(until, &mut bytes);
-            events += 1;
+            events += self.shop_event(until, &mut bytes);
         }
         if until < from_ms + step_ms {
             events += self.flights_until(from_ms + step_ms, &mut bytes)?;
@@ -317,12 +333,25 @@ impl Feeder {
         }
     }
 
-    fn shop_event(&mut self, time_ms: i64, bytes: &mut Vec<u8>) {
-        // The delay of an event depends on its index, so it is the same in each run.
-        let behind = (self.next_shop.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % (DISORDER_MS + 1);
-        let time_ms = time_ms.saturating_sub_unsigned(behind);
-        self.shop.write_line_at(self.next_shop, time_ms, bytes);
+    /// Writes the next shop event, and returns the number of events that are written. During an
+    /// outage an order is left out.
+    fn shop_event(&mut self, time_ms: i64, bytes: &mut Vec<u8>) -> u64 {
+        let index = self.next_shop;
         self.next_shop += 1;
+        // The delay of an event depends on its index, so it is the same in each run.
+        let behind = (index.wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 33) % (DISORDER_MS + 1);
+        let time_ms = time_ms.saturating_sub_unsigned(behind);
+        let mut events = 0;
+        if index == WITHOUT_PRICE {
+            bytes.extend_from_slice(order_without_price(time_ms).as_bytes());
+            events += 1;
+        }
+        let outage = OUTAGE_MS.contains(&time_ms.rem_euclid(OUTAGE_PERIOD_MS));
+        if !outage || self.shop.event(index).kind != Kind::OrderPlaced {
+            self.shop.write_line_at(index, time_ms, bytes);
+            events += 1;
+        }
+        events
     }
 
     fn said(&self) -> String {
@@ -334,6 +363,17 @@ impl Feeder {
             output::count(self.next_shop)
         )
     }
+}
+
+/// Returns an order that `revenue` parks, as a line.
+fn order_without_price(time_ms: i64) -> String {
+    let time = jiff::Timestamp::from_millisecond(time_ms).unwrap_or_default();
+    let event = serde_json::json!({
+        "specversion": "1.0", "id": "order-without-price", "source": SOURCE,
+        "type": Kind::OrderPlaced.name(), "subject": "u1", "tenant": "t1", "time": time.to_string(),
+        "data": {"user": "u1", "product": "p1", "country": "DE", "quantity": 1},
+    });
+    format!("{event}\n")
 }
 
 #[cfg(test)]
@@ -380,6 +420,28 @@ mod tests {
         assert!(!text.contains("\"f1\"") && !text.contains("\"f11\""));
         assert_eq!(feeder.clock_ms, 1_010_000);
         assert_eq!(feeder.next_shop, 12);
+    }
+
+    #[test]
+    fn an_outage_has_no_orders_and_one_order_has_no_price() {
+        let mut feeder = feeder(None, 0.0);
+        let mut orders_at = |index: u64, time_ms: i64| {
+            let mut bytes = Vec::new();
+            feeder.next_shop = index;
+            let events: u64 = (0..50).map(|_| feeder.shop_event(time_ms, &mut bytes)).sum();
+            let text = String::from_utf8(bytes).unwrap();
+            assert_eq!(text.lines().count() as u64, events);
+            assert_eq!(feeder.next_shop, index + 50);
+            let orders = text.lines().filter(|line| line.contains("order.placed"));
+            orders.map(|line| line.contains("\"cents\"")).collect::<Vec<_>>()
+        };
+        let start = 7 * OUTAGE_PERIOD_MS;
+        let after_delay = i64::try_from(DISORDER_MS).unwrap();
+        assert!(!orders_at(0, start).is_empty());
+        assert!(orders_at(0, start + OUTAGE_MS.start + after_delay).is_empty());
+        assert!(!orders_at(0, start + OUTAGE_MS.end + after_delay).is_empty());
+        let around = orders_at(WITHOUT_PRICE - 20, start);
+        assert_eq!(around.iter().filter(|price| !**price).count(), 1, "{around:?}");
     }
 
     #[test]
