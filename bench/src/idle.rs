@@ -1,5 +1,5 @@
-//! Measures the cost of idle projections, and of WebSocket clients to which the server
-//! sends nothing.
+//! Measures the cost of idle projections, and of clients of the feed to which the server sends
+//! nothing.
 
 use std::time::{Duration, Instant};
 
@@ -35,8 +35,12 @@ pub(crate) struct Options {
     /// this number, it is reduced.
     #[arg(long, default_value_t = 10_000)]
     clients: usize,
-    /// How long to wait before measuring, in seconds. The wait is needed because the server closes
-    /// files of idle shards after a while.
+    /// The number of clients with an event stream, in a server of their own; 0 skips them. Reduced
+    /// like `clients`.
+    #[arg(long, default_value_t = 0)]
+    streams: usize,
+    /// How long to wait before measuring, in seconds: files of shards are closed after
+    /// a while.
     #[arg(long, default_value_t = 75)]
     rest: u64,
     /// How long to count CPU time, in seconds.
@@ -58,6 +62,9 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     }
     if options.clients > 0 {
         points.push(clients(options, files).await?);
+    }
+    if options.streams > 0 {
+        points.push(streams(options, files).await?);
     }
     print("idle", options.common.json, &points);
     Ok(())
@@ -117,15 +124,17 @@ async fn projections(options: &Options) -> Result<Point> {
         ]]))
 }
 
-async fn clients(options: &Options, files: u64) -> Result<Point> {
+/// Returns how many of `wanted` clients can connect if a process may have `files` files open.
+fn possible(wanted: usize, files: u64) -> usize {
     let most = usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(usize::MAX);
-    let count = options.clients.min(most);
-    if count < options.clients {
-        eprintln!(
-            "{count} clients instead of {}: a process may have {files} files open",
-            options.clients
-        );
+    if most < wanted {
+        eprintln!("{most} clients instead of {wanted}: a process may have {files} files open");
     }
+    wanted.min(most)
+}
+
+async fn clients(options: &Options, files: u64) -> Result<Point> {
+    let count = possible(options.clients, files);
     let (mut server, _) = server(options).await?;
     // The first client connects before the measurement, so that everything that the
     // server loads only once is already loaded.
@@ -149,6 +158,46 @@ async fn clients(options: &Options, files: u64) -> Result<Point> {
         .with("limit_of_files", files)
         .with_medians(&[figures])
         .with_medians(&[vec![("connects_per_s", count as f64 / connect_s), ("stop_ms", stop_ms)]]))
+}
+
+async fn streams(options: &Options, files: u64) -> Result<Point> {
+    let count = possible(options.streams, files);
+    let (mut server, _) = server(options).await?;
+    let http = reqwest::Client::new();
+    let first = open_stream(&http, &server).await?;
+    rest(options.rest.min(5)).await;
+    let before = server::usage(&server)?;
+    let connecting = Instant::now();
+    let open: Vec<_> = stream::iter(0..count)
+        .map(|_| open_stream(&http, &server))
+        .buffer_unordered(CONNECTING)
+        .try_collect()
+        .await?;
+    let connect_s = connecting.elapsed().as_secs_f64();
+    let figures = idle_figures(options, &server, before, count as f64).await?;
+    let listed = server.get("/v1/feed/clients?limit=1").await?;
+    ensure!(listed["open"] == count + 1, "{} streams are still open", listed["open"]);
+    drop((open, first));
+    let stop_ms = server::stop(&mut server)?;
+    Ok(Point::new("streams")
+        .with("count", count)
+        .with("limit_of_files", files)
+        .with_medians(&[figures])
+        .with_medians(&[vec![("connects_per_s", count as f64 / connect_s), ("stop_ms", stop_ms)]]))
+}
+
+/// Opens an event stream and reads it until all rows of a table have arrived.
+async fn open_stream(http: &reqwest::Client, server: &Server) -> Result<reqwest::Response> {
+    let url = format!("{}/v1/feed/sse?sub=keyed/total", server.url);
+    let read = async {
+        let mut answer = http.get(url).send().await?.error_for_status()?;
+        let mut text = Vec::new();
+        while !String::from_utf8_lossy(&text).contains("event: snap") || !text.ends_with(b"\n\n") {
+            text.extend(answer.chunk().await?.context("the stream ended")?);
+        }
+        Ok(answer)
+    };
+    tokio::time::timeout(PATIENCE, read).await.context("a stream did not begin")?
 }
 
 /// Connects a client and waits until it has all rows of a table.

@@ -74,7 +74,8 @@ impl Browser {
         answer["value"].clone()
     }
 
-    async fn run(&self, script: &str) -> Value {
+    /// Runs a script in the page, and returns its result.
+    pub(crate) async fn run(&self, script: &str) -> Value {
         self.call("execute/sync", &json!({"script": script, "args": []})).await
     }
 

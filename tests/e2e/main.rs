@@ -9,6 +9,7 @@ mod conformance;
 mod crash;
 mod determinism;
 mod dev;
+mod event_stream;
 mod explain;
 mod failing;
 mod feed;

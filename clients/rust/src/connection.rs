@@ -230,7 +230,8 @@ impl Connection {
                 }
             }
             // Only the first message may be `welcome`, so this one is ignored.
-            ServerMessage::Welcome(_) => {}
+            // A WebSocket is closed with a close frame.
+            ServerMessage::Welcome(_) | ServerMessage::Close(_) => {}
         }
         Ok(())
     }

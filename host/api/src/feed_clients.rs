@@ -21,17 +21,34 @@ pub struct FeedClient {
     /// The address and port of the client or, if there is a proxy in front of the server, of the
     /// proxy; `null` if unknown.
     pub address: Option<String>,
+    /// How the client receives the feed.
+    #[serde(default)]
+    pub transport: FeedTransport,
     /// How long the session has been open, in milliseconds.
     pub open_ms: u64,
     /// The subscriptions of the session.
     pub subscriptions: Vec<FeedSubscription>,
     /// How many data frames the client has not acknowledged. At `live.window` frames the server
-    /// stops sending, and merges further changes.
+    /// sends no more, and merges the changes. For an event stream: 1 while the connection has no
+    /// room for the next frame.
     pub frames_waiting: u64,
     /// The size of these frames in bytes.
     pub bytes_waiting: u64,
     /// How long the oldest of these frames has waited, in milliseconds; 0 if there is none.
     pub waiting_ms: u64,
+}
+
+/// How a client receives the feed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub enum FeedTransport {
+    /// Over a WebSocket.
+    #[default]
+    #[serde(rename = "websocket")]
+    WebSocket,
+    /// As an event stream (server-sent events).
+    #[serde(rename = "sse")]
+    EventStream,
 }
 
 /// A subscription of a client.

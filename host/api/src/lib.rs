@@ -36,7 +36,7 @@ pub use explain::{
     ChangeCause, ChangeEvent, ChangeLog, ChangeTimer, CommittedRow, ExplainLine,
     ExplainedPartition, Explanation, RowChange,
 };
-pub use feed_clients::{FeedClient, FeedClients, FeedSubscription};
+pub use feed_clients::{FeedClient, FeedClients, FeedSubscription, FeedTransport};
 pub use json::RawJson;
 pub use named_queries::{NamedQueries, NamedQuery, ParameterKind, QueryDefinition, QueryParameter};
 pub use parked::{

@@ -139,7 +139,14 @@ fn push_key(text: &mut Vec<u8>, key: &str) {
 /// stays valid.
 fn push_value(text: &mut Vec<u8>, key: &str, value: &[u8]) {
     if serde_json::from_slice::<&RawValue>(value).is_ok() {
+        let start = text.len();
         text.extend_from_slice(value);
+        // JSON has line breaks only between its tokens. In an event stream they would end the line.
+        for byte in &mut text[start..] {
+            if matches!(byte, b'\n' | b'\r') {
+                *byte = b' ';
+            }
+        }
     } else {
         tracing::error!(key, "a stored row is no JSON; the feed shows it as null");
         text.extend_from_slice(b"null");

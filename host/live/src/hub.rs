@@ -5,15 +5,19 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
-use lantern_core::{CommitSink, EventTraces, PublishedCommit, RollUps, Views};
+use lantern_api::FeedTransport;
+use lantern_core::{CommitSink, PublishedCommit, RollUps, Views};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::LiveConfig;
+use crate::event_stream::{self, EventStream, StreamSender};
 use crate::open_sessions::{OpenSessions, SessionEntry, SessionStatus};
 use crate::projection_feed::{ProjectionFeed, ProjectionFeeds};
+use crate::protocol::close;
 use crate::resources::{LagSource, Resources};
-use crate::session;
 use crate::session_end::SessionEnd;
+use crate::stream_request::{StreamRefusal, StreamRequest};
+use crate::web_socket;
 
 /// The feed of a server: all sessions, and all projections that have subscribers.
 pub struct Hub {
@@ -83,10 +87,34 @@ impl Hub {
         I: AsyncRead + AsyncWrite + Unpin + Send,
         S: Future<Output = ()> + Send,
     {
-        let permit = SessionPermit::new(&self, address);
-        let room = permit.index <= self.resources.config.sessions_max;
-        session::run(&self.resources, &self.feeds, io, shutdown, room.then_some(&permit.entry))
-            .await
+        let permit = SessionPermit::new(&self, (address, FeedTransport::WebSocket));
+        let entry = permit.has_room().then_some(&permit.entry);
+        web_socket::run(&self.resources, &self.feeds, io, shutdown, entry).await
+    }
+
+    /// Creates an event stream, and the future that runs its session until it ends. Spawn the
+    /// future as a task, and answer the client with the stream. When `shutdown` completes, the
+    /// stream ends with the event `close` and the code 4501.
+    pub fn stream<S>(
+        self: Arc<Self>,
+        request: StreamRequest,
+        shutdown: S,
+    ) -> (EventStream, impl Future<Output = SessionEnd> + Send)
+    where
+        S: Future<Output = ()> + Send,
+    {
+        let (mut sender, stream) = StreamSender::new();
+        let session = async move {
+            let permit = SessionPermit::new(&self, (request.address, FeedTransport::EventStream));
+            if !permit.has_room() {
+                let max = self.resources.config.sessions_max;
+                sender.decide(Err(StreamRefusal::TooManySessions(max)));
+                return SessionEnd::Server(close::TOO_MANY);
+            }
+            let Self { resources, feeds, .. } = &*self;
+            event_stream::run(resources, feeds, (request, sender), shutdown, &permit.entry).await
+        };
+        (stream, session)
     }
 
     /// Returns the open sessions, in the order in which they were opened.
@@ -148,10 +176,15 @@ struct SessionPermit<'a> {
 }
 
 impl<'a> SessionPermit<'a> {
-    fn new(hub: &'a Hub, address: Option<SocketAddr>) -> Self {
-        let (entry, index) = hub.open.add(address);
+    fn new(hub: &'a Hub, client: (Option<SocketAddr>, FeedTransport)) -> Self {
+        let (entry, index) = hub.open.add(client);
         metrics::gauge!("lantern_feed_sessions").increment(1.0);
         Self { hub, index, entry }
+    }
+
+    /// Whether the number of sessions is within the limit.
+    fn has_room(&self) -> bool {
+        self.index <= self.hub.resources.config.sessions_max
     }
 }
 

@@ -1,4 +1,5 @@
-//! Implements the feed, which sends the changes of tables to readers over WebSocket.
+//! Implements the feed, which sends the changes of tables to readers over WebSocket, or as an event
+//! stream (server-sent events).
 //!
 //! Guarantees: Every state that a client shows is a committed state of the table. Within
 //! an epoch a client never shows an older commit after a newer one. A client that was
@@ -45,15 +46,21 @@
 //!   brought it to that state.
 //! - Every message of a client counts as an answer to a ping, not only `pong`.
 //!
+//! - A client of an event stream sends nothing. A frame counts as acknowledged when the connection
+//!   has taken it, and a subscription that cannot be opened yet is tried again by the session.
+//!
 //! Of the host's crates only this one uses the WebSocket library. It contains no HTTP: the
 //! server upgrades the connection ([`accept_key`], [`SUBPROTOCOL`]) and passes it to
-//! [`Hub::serve`].
+//! [`Hub::serve`], or answers with the stream of [`Hub::stream`].
 
 mod advance;
 mod committed_state;
 mod config;
+mod cursor;
 mod delta;
 mod encode;
+mod event_sink;
+mod event_stream;
 mod frame;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -77,17 +84,23 @@ mod shared_roll_up;
 mod snapshot;
 mod snapshot_reader;
 mod socket;
+mod stream_request;
 mod subscribe_error;
 mod subscription;
+mod subscription_opening;
 mod table_info;
 mod table_scan;
 mod token;
 mod topic;
+mod transport;
+mod web_socket;
 
 pub use config::{LiveConfig, LiveConfigError};
+pub use event_stream::EventStream;
 pub use hub::Hub;
-pub use lantern_api::feed::Lag;
+pub use lantern_api::feed::{Lag, Refused};
 pub use open_sessions::{SessionStatus, SubscriptionStatus};
 pub use protocol::{SUBPROTOCOL, accept_key, close};
 pub use resources::LagSource;
 pub use session_end::SessionEnd;
+pub use stream_request::{StreamRefusal, StreamRequest};

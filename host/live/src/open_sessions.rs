@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
+use lantern_api::FeedTransport;
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
@@ -22,6 +23,8 @@ pub struct SessionStatus {
     pub id: u64,
     /// The address from which the client has connected, if it is known.
     pub address: Option<SocketAddr>,
+    /// How the session reaches the client.
+    pub transport: FeedTransport,
     /// How long the session has been open, in milliseconds.
     pub open_ms: u64,
     /// The subscriptions.
@@ -59,11 +62,14 @@ struct Entries {
 
 impl OpenSessions {
     /// Adds an entry. Returns it with the number of sessions that are now open.
-    pub(crate) fn add(&self, address: Option<SocketAddr>) -> (Arc<SessionEntry>, usize) {
+    pub(crate) fn add(
+        &self,
+        (address, transport): (Option<SocketAddr>, FeedTransport),
+    ) -> (Arc<SessionEntry>, usize) {
         let mut entries = self.0.lock();
         entries.last += 1;
         let (id, opened, progress) = (entries.last, Instant::now(), Mutex::default());
-        let entry = Arc::new(SessionEntry { id, address, opened, progress });
+        let entry = Arc::new(SessionEntry { id, address, transport, opened, progress });
         entries.by_id.insert(id, Arc::clone(&entry));
         (entry, entries.by_id.len())
     }
@@ -89,6 +95,7 @@ impl OpenSessions {
 pub(crate) struct SessionEntry {
     id: u64,
     address: Option<SocketAddr>,
+    transport: FeedTransport,
     opened: Instant,
     progress: Mutex<SessionProgress>,
 }
@@ -154,6 +161,7 @@ impl SessionEntry {
         SessionStatus {
             id: self.id,
             address: self.address,
+            transport: self.transport,
             open_ms: since(self.opened, now),
             subscriptions: progress.subscriptions.iter().map(SubscriptionEntry::status).collect(),
             frames_waiting: frames.len() as u64,

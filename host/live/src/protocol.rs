@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 
 pub(crate) use lantern_api::feed::{
-    BadSubscribe, ClientMessage, Condition, Ended, Field, FrameLimits, Mode, Refused, Reset,
-    ResetReason, RollUp, ServerMessage, Subscribe, Subscribed, Welcome,
+    BadSubscribe, ClientMessage, Closing, Condition, Ended, Field, FrameLimits, Mode, Refused,
+    Reset, ResetReason, RollUp, ServerMessage, Subscribe, Subscribed, Welcome,
 };
 pub use lantern_api::feed::{SUBPROTOCOL, close};
 

@@ -1,15 +1,14 @@
-//! Runs one session. A session is a task that reads the client's messages, asks its subscriptions
-//! for frames, and enforces the acknowledgement window, the heartbeat and the reasons for closing.
+//! Implements one session. A session is a task that reads the client's messages, asks its
+//! subscriptions for frames, and enforces the acknowledgement window, the heartbeat and the reasons
+//! for closing. [`crate::web_socket`] and [`crate::event_stream`] run it.
 //!
 //! A session has no queue of frames. It builds a frame when the frame can be written, from data
 //! that all subscribers share. An idle session needs only the read buffer of its socket (1 KiB by
 //! default) and the state of its subscriptions.
 
 use std::collections::VecDeque;
-use std::pin::pin;
 use std::sync::Arc;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::config::ms;
@@ -22,60 +21,18 @@ use crate::protocol::{
 };
 use crate::query::Query;
 use crate::resources::Resources;
-use crate::session_end::{SessionEnd, SessionStop};
+use crate::session_end::SessionStop;
 use crate::session_signal::SessionSignal;
-use crate::socket::{Inbound, Socket};
-use crate::subscription::{ParsedSub, SessionContext, Subscription, SubscriptionAction};
+use crate::subscription::{SessionContext, Subscription, SubscriptionAction};
+use crate::subscription_opening::{ParsedSub, SubscriptionOpening};
+use crate::transport::{Inbound, Outbound, Transport};
 
-/// Runs a session until it ends. `entry` describes it to operators. It is `None` if there are too
-/// many sessions; then this one is closed at once.
-pub(crate) async fn run<I, S>(
-    resources: &Arc<Resources>,
-    feeds: &ProjectionFeeds,
-    io: I,
-    shutdown: S,
-    entry: Option<&Arc<SessionEntry>>,
-) -> SessionEnd
-where
-    I: AsyncRead + AsyncWrite + Unpin + Send,
-    S: Future<Output = ()> + Send,
-{
-    let config = &resources.config;
-    let mut socket = Socket::new(io, config).await;
-    let mut shutdown = pin!(shutdown);
-    let stop = if let Some(entry) = entry {
-        let mut session = Session::new(resources, feeds, entry, &mut socket);
-        tokio::select! {
-            stop = session.live() => stop,
-            // This can interrupt the writing of a frame. The socket remembers that it must not
-            // write another frame.
-            () = &mut shutdown => SessionStop::close(close::SHUTTING_DOWN, "the server shuts down"),
-        }
-    } else {
-        let max = config.sessions_max;
-        SessionStop::close(close::TOO_MANY, format!("there are already {max} sessions"))
-    };
-    let patience = ms(config.close_ms);
-    match stop {
-        SessionStop::Close(code, why) => {
-            tracing::debug!(code, %why, "closed a feed session");
-            metrics::counter!("lantern_feed_closed_total", "code" => code.to_string()).increment(1);
-            socket.close(code, &why, patience).await;
-            SessionEnd::Server(code)
-        }
-        SessionStop::Client(code) => {
-            socket.closed(patience).await;
-            SessionEnd::Client(code)
-        }
-        SessionStop::Cut => SessionEnd::Cut,
-    }
-}
-
-struct Session<'a, I> {
+/// A session with a client, over the connection `T`.
+pub(crate) struct Session<'a, T> {
     resources: &'a Arc<Resources>,
     feeds: &'a ProjectionFeeds,
     entry: &'a SessionEntry,
-    socket: &'a mut Socket<I>,
+    socket: &'a mut T,
     signal: Arc<SessionSignal>,
     subs: Vec<Subscription>,
     /// The last commit that the client got of each query whose subscription has ended. A client
@@ -102,12 +59,12 @@ struct FormerSubscription {
     commit: u64,
 }
 
-impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
-    fn new(
+impl<'a, T: Transport> Session<'a, T> {
+    pub(crate) fn new(
         resources: &'a Arc<Resources>,
         feeds: &'a ProjectionFeeds,
         entry: &'a SessionEntry,
-        socket: &'a mut Socket<I>,
+        socket: &'a mut T,
     ) -> Self {
         Self {
             resources,
@@ -126,19 +83,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
     }
 
-    async fn live(&mut self) -> SessionStop {
-        match self.hello().await {
-            Ok(()) => {}
-            Err(stop) => return stop,
-        }
-        loop {
-            if let Err(stop) = self.run_once().await {
-                return stop;
-            }
-        }
-    }
-
-    async fn hello(&mut self) -> Result<(), SessionStop> {
+    /// Waits for `hello`, and answers it.
+    pub(crate) async fn hello(&mut self) -> Result<(), SessionStop> {
         let deadline = Instant::now() + ms(self.resources.config.hello_ms);
         let message = loop {
             let inbound = timeout_at(deadline, self.socket.read());
@@ -156,14 +102,60 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                 "the first message must be `hello`",
             ));
         };
-        let welcome = welcome(&self.resources.config).text();
-        self.send(&welcome).await?;
+        self.welcome().await?;
         Ok(self.socket.flush().await?)
+    }
+
+    /// Tells the client the limits of the session.
+    pub(crate) async fn welcome(&mut self) -> Result<(), SessionStop> {
+        let welcome = welcome(&self.resources.config).text();
+        self.send(&welcome).await
+    }
+
+    /// Waits until each subscription is open or cannot be opened. Returns the refusals of those
+    /// that were removed because they cannot be opened.
+    pub(crate) async fn wait_for_openings(&mut self) -> Result<Vec<Refused>, SessionStop> {
+        let (mut refusals, signal) = (Vec::new(), self.signal.clone());
+        loop {
+            let (mut index, mut pending) = (0, false);
+            while index < self.subs.len() {
+                let context = SessionContext {
+                    resources: self.resources,
+                    feeds: self.feeds,
+                    signal: &self.signal,
+                    now: Instant::now(),
+                    window_open: true,
+                };
+                match self.subs[index].opening(&context)? {
+                    SubscriptionOpening::Refused(refused) => {
+                        self.subs.remove(index);
+                        self.entry.unsubscribed(refused.id);
+                        refusals.push(refused);
+                        continue;
+                    }
+                    SubscriptionOpening::Pending => pending = true,
+                    SubscriptionOpening::Open => {}
+                }
+                index += 1;
+            }
+            if !pending {
+                return Ok(refusals);
+            }
+            tokio::select! {
+                inbound = self.socket.read() => self.receive(&inbound?).await?,
+                () = signal.notify.notified() => {}
+            }
+        }
+    }
+
+    /// Returns whether the session has subscriptions.
+    pub(crate) fn has_subscriptions(&self) -> bool {
+        !self.subs.is_empty()
     }
 
     /// Sends everything that can be sent, and then waits for the next event: a message, a signal or
     /// a time.
-    async fn run_once(&mut self) -> Result<(), SessionStop> {
+    pub(crate) async fn run_once(&mut self) -> Result<(), SessionStop> {
         // The signal is armed before the subscriptions are checked. Otherwise a commit after the
         // check would not wake the session.
         self.signal.arm(true);
@@ -231,11 +223,12 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
                     SubscriptionAction::Over(last) => {
                         let sub = self.subs.swap_remove(index);
                         self.entry.unsubscribed(sub.id);
+                        self.socket.forget(sub.id);
                         self.send(&last).await?;
                         progress = true;
                     }
                     SubscriptionAction::Frame(frame) => {
-                        self.write(&frame, index).await?;
+                        self.write(frame, index).await?;
                         progress = true;
                     }
                 }
@@ -246,31 +239,32 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         }
     }
 
-    async fn write(&mut self, frame: &Frame, index: usize) -> Result<(), SessionStop> {
-        let pieces = [frame.head.as_bytes(), &frame.body, frame.tail.as_bytes()];
-        if frame.data {
+    async fn write(&mut self, frame: Frame, index: usize) -> Result<(), SessionStop> {
+        let Frame { head, body, tail, data, moved, kind } = frame;
+        let shows_another_state = moved || kind == "tick";
+        if data {
             self.sent += 1;
-            let bytes = pieces.iter().map(|piece| piece.len()).sum();
-            let moved = frame.moved || frame.kind == "tick";
-            self.entry.sending(&self.subs[index], bytes, moved);
+            let bytes = head.len() + body.len() + tail.len();
+            self.entry.sending(&self.subs[index], bytes, shows_another_state);
         }
-        if frame.moved && self.subs.len() > 1 {
+        if moved && self.subs.len() > 1 {
             let reached = self.subs[index].reached();
             self.subs.iter_mut().for_each(|sub| sub.follow(&reached));
         }
-        metrics::counter!("lantern_feed_frames_total", "t" => frame.kind).increment(1);
-        self.socket.write(pieces).await?;
-        if let Some(traces) = &self.resources.traces
-            && (frame.moved || frame.kind == "tick")
-        {
-            self.subs[index].trace_sent(&**traces, self.entry.id(), frame.kind);
+        metrics::counter!("lantern_feed_frames_total", "t" => kind).increment(1);
+        let sub = &self.subs[index];
+        let reached = shows_another_state.then(|| (sub.id, sub.position()));
+        self.socket.write(Outbound { head: &head, body, tail: &tail, reached }).await?;
+        if data && !T::CLIENT_TALKS {
+            self.acked = self.sent;
+            self.entry.acknowledged(0);
         }
         Ok(())
     }
 
     async fn send(&mut self, text: &str) -> Result<(), SessionStop> {
         metrics::counter!("lantern_feed_frames_total", "t" => "control").increment(1);
-        Ok(self.socket.write([text.as_bytes(), b"", b""]).await?)
+        Ok(self.socket.write(Outbound::text(text)).await?)
     }
 
     /// Sends a ping if one is due. Fails if the client has not answered the previous ping in time.
@@ -280,9 +274,12 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             return Err(SessionStop::close(close::NO_PONG, "no pong in time"));
         }
         if self.ping_at <= now {
-            self.send(&ServerMessage::Ping.text()).await?;
+            metrics::counter!("lantern_feed_frames_total", "t" => "control").increment(1);
+            self.socket.ping().await?;
             self.ping_at = now + ms(self.resources.config.heartbeat_ms);
-            self.pong_by.get_or_insert(Instant::now() + ms(self.resources.config.pong_ms));
+            if T::CLIENT_TALKS {
+                self.pong_by.get_or_insert(Instant::now() + ms(self.resources.config.pong_ms));
+            }
         }
         Ok(())
     }
@@ -347,16 +344,20 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
     }
 
     async fn subscribe(&mut self, sub: Subscribe) -> Result<(), SessionStop> {
-        match self.check(sub) {
-            Ok(parsed) => {
-                let sub = Subscription::open(&self.context(Instant::now()), parsed);
-                self.entry.subscribed(&sub);
-                self.subs.push(sub);
-                self.ch += 1;
-                Ok(())
-            }
+        match self.open(sub) {
+            Ok(()) => Ok(()),
             Err(refused) => self.refuse(refused).await,
         }
+    }
+
+    /// Starts a subscription, unless `sub` is malformed.
+    pub(crate) fn open(&mut self, sub: Subscribe) -> Result<(), Refused> {
+        let parsed = self.check(sub)?;
+        let sub = Subscription::open(&self.context(Instant::now()), parsed);
+        self.entry.subscribed(&sub);
+        self.subs.push(sub);
+        self.ch += 1;
+        Ok(())
     }
 
     /// Returns the refusal of a `sub` message from which only the `id` could be parsed.
@@ -366,7 +367,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
         Some(self.check_id(id).err().unwrap_or_else(wrong))
     }
 
-    async fn refuse(&mut self, refused: Refused) -> Result<(), SessionStop> {
+    /// Tells the client that a subscription is refused.
+    pub(crate) async fn refuse(&mut self, refused: Refused) -> Result<(), SessionStop> {
         self.send(&ServerMessage::Err(refused).text()).await
     }
 
@@ -409,7 +411,7 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             return Err(refused_member(id, BAD_QUERY, msg, "cols"));
         }
         let Some(query) = Query::of(&sub) else {
-            let msg = "a table is named `projection/table`";
+            let msg = format!("`table` is `{}`: write it as `projection/table`", sub.table);
             return Err(refused_member(id, "no_such_table", msg, "table"));
         };
         let former = self.former.iter().find(|former| former.query == query);
@@ -421,6 +423,8 @@ impl<'a, I: AsyncRead + AsyncWrite + Unpin + Send> Session<'a, I> {
             mode,
             rate: ms(sub.rate_ms.unwrap_or(0).min(RATE_MS_MAX)),
             resume: sub.resume,
+            // Without messages, a client cannot subscribe again.
+            repeats: !T::CLIENT_TALKS,
         })
     }
 }

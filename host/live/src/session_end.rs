@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::protocol::close;
-use crate::socket::SocketError;
+use crate::transport::SocketError;
 
 /// The reason why a session ended.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -12,10 +12,12 @@ use tokio::time::timeout;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::error::{CapacityError, ProtocolError};
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
-use tokio_tungstenite::tungstenite::{Error, Message, Utf8Bytes};
+use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::LiveConfig;
 use crate::config::ms;
+use crate::protocol::ServerMessage;
+use crate::transport::{Inbound, Outbound, SocketError, Transport};
 
 /// The maximum size of a frame that is copied into one buffer and written at once. Larger frames
 /// are written in pieces.
@@ -27,28 +29,6 @@ pub(crate) struct Socket<I> {
     stall: Duration,
     /// Whether writing a frame was interrupted. No other frame can be written after that.
     torn: bool,
-}
-
-/// A message that was read from the client.
-pub(crate) enum Inbound {
-    Text(Utf8Bytes),
-    Binary,
-    /// A WebSocket ping or pong. The library answers a ping itself.
-    Control,
-    /// The client closes the connection. Contains the code, if the client sent one.
-    Close(Option<u16>),
-}
-
-/// Why the connection can no longer be used.
-pub(crate) enum SocketError {
-    /// The connection broke, or the client no longer reads from it.
-    Cut,
-    /// A message of the client is larger than allowed.
-    TooLarge,
-    /// The client's bytes violate the WebSocket protocol.
-    Bad(String),
-    /// A text message or a close reason of the client is not UTF-8.
-    NotUtf8,
 }
 
 impl From<Error> for SocketError {
@@ -85,28 +65,14 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
         Self { ws, stall: ms(config.stall_ms), torn: false }
     }
 
-    /// Reads the next message. A caller may cancel this call at any time and read again.
-    pub(crate) async fn read(&mut self) -> Result<Inbound, SocketError> {
-        match self.ws.next().await {
-            Some(Ok(Message::Text(text))) => Ok(Inbound::Text(text)),
-            Some(Ok(Message::Binary(_))) => Ok(Inbound::Binary),
-            Some(Ok(Message::Close(frame))) => {
-                Ok(Inbound::Close(frame.map(|frame| frame.code.into())))
-            }
-            Some(Ok(_)) => Ok(Inbound::Control),
-            Some(Err(error)) => Err(error.into()),
-            None => Err(SocketError::Cut),
-        }
-    }
-
     /// Writes one text frame that consists of `pieces`. It does not read messages while it writes.
     /// A client's messages are small and fit into the connection's buffers, and a client that
     /// accepts no bytes for `stall_ms` is disconnected. A cancelled write leaves half a frame, so a
     /// caller may cancel this call only to end the session.
-    pub(crate) async fn write(&mut self, pieces: [&[u8]; 3]) -> Result<(), SocketError> {
+    async fn write_text(&mut self, pieces: [&[u8]; 3]) -> Result<(), SocketError> {
         // The library may have bytes that it has not written yet, such as a pong. Without this
         // call, they could be written into the middle of the frame.
-        self.flush().await?;
+        self.flush_frames().await?;
         let bytes: usize = pieces.iter().map(|piece| piece.len()).sum();
         let (header, header_bytes) = text_header(bytes);
         let header = &header[..header_bytes];
@@ -136,7 +102,7 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
     }
 
     /// Writes all bytes that the library has buffered.
-    pub(crate) async fn flush(&mut self) -> Result<(), SocketError> {
+    async fn flush_frames(&mut self) -> Result<(), SocketError> {
         Ok(timeout(self.stall, self.ws.flush()).await.map_err(|_| SocketError::Cut)??)
     }
 
@@ -163,6 +129,39 @@ impl<I: AsyncRead + AsyncWrite + Unpin> Socket<I> {
         };
         let _ = timeout(patience, goodbye).await;
     }
+}
+
+impl<I: AsyncRead + AsyncWrite + Unpin + Send> Transport for Socket<I> {
+    const CLIENT_TALKS: bool = true;
+
+    async fn read(&mut self) -> Result<Inbound, SocketError> {
+        match self.ws.next().await {
+            Some(Ok(Message::Text(text))) => Ok(Inbound::Text(text)),
+            Some(Ok(Message::Binary(_))) => Ok(Inbound::Binary),
+            Some(Ok(Message::Close(frame))) => {
+                Ok(Inbound::Close(frame.map(|frame| frame.code.into())))
+            }
+            Some(Ok(_)) => Ok(Inbound::Control),
+            Some(Err(error)) => Err(error.into()),
+            None => Err(SocketError::Cut),
+        }
+    }
+
+    async fn write(&mut self, message: Outbound<'_>) -> Result<(), SocketError> {
+        let Outbound { head, body, tail, .. } = message;
+        self.write_text([head.as_bytes(), &body, tail.as_bytes()]).await
+    }
+
+    async fn ping(&mut self) -> Result<(), SocketError> {
+        self.write_text([ServerMessage::Ping.text().as_bytes(), b"", b""]).await
+    }
+
+    async fn flush(&mut self) -> Result<(), SocketError> {
+        self.flush_frames().await
+    }
+
+    // The client keeps the tokens of its subscriptions itself.
+    fn forget(&mut self, _: u64) {}
 }
 
 /// Returns the header of an unfragmented, unmasked text frame (RFC 6455, section 5.2), and its size
@@ -201,7 +200,7 @@ mod tests {
             for size in sizes {
                 let body = "x".repeat(size);
                 let pieces = [&b""[..], body.as_bytes(), &b""[..]];
-                assert!(socket.write(pieces).await.is_ok());
+                assert!(socket.write_text(pieces).await.is_ok());
             }
         };
         let read = async {

@@ -4,7 +4,6 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::Duration;
 
 use lantern_core::{Checkpoint, EventTraces, SentFrame};
 use tokio::sync::mpsc::error::TryRecvError;
@@ -13,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::advance;
 use crate::config::ms;
+use crate::cursor::Position;
 use crate::delta::ReadyDelta;
 use crate::frame::{Frame, FrameState};
 use crate::projection_feed::{ProjectionFeed, ProjectionFeeds, SubscriptionEnd, TopicListener};
@@ -29,6 +29,9 @@ use crate::session_signal::SessionSignal;
 use crate::shape::SelectedTable;
 use crate::snapshot_reader;
 use crate::subscribe_error::SubscribeError;
+use crate::subscription_opening::{
+    LastMessage, ParsedSub, REPEAT_AFTER, Repeat, SubscriptionOpening,
+};
 use crate::topic::NextAction;
 
 /// The state of one subscription.
@@ -49,6 +52,9 @@ pub(crate) struct Subscription {
     /// Why the subscription starts again with a snapshot. `None` if the client already knows the
     /// reason.
     reset_reason: Option<ResetReason>,
+    /// What is needed to try again if the subscription cannot be opened yet. `None` if it is open,
+    /// or if the client tries again itself.
+    repeat: Option<Box<Repeat>>,
 }
 
 /// The state that the client shows: its epoch, its commit and its checkpoint.
@@ -87,6 +93,8 @@ enum Phase {
         /// Whether the client has not yet received `ok`.
         first: bool,
     },
+    /// The subscription cannot be opened yet. It tries again at this time.
+    Waiting(Instant),
     Snapshot {
         rows: SnapshotRows,
     },
@@ -112,29 +120,17 @@ pub(crate) struct SessionContext<'a> {
     pub(crate) window_open: bool,
 }
 
-/// The contents of a `sub` message after it was checked.
-pub(crate) struct ParsedSub {
-    pub(crate) id: u64,
-    pub(crate) ch: u64,
-    pub(crate) query: Query,
-    pub(crate) mode: Mode,
-    pub(crate) rate: Duration,
-    pub(crate) resume: Option<String>,
-    /// The epoch and commit that an earlier subscription of this session to the same
-    /// query showed.
-    pub(crate) shown: Option<(Arc<str>, u64)>,
-}
-
 impl Subscription {
     /// Starts a subscription.
     pub(crate) fn open(context: &SessionContext<'_>, parsed: ParsedSub) -> Self {
-        let ParsedSub { id, ch, query, mode, rate, resume, shown } = parsed;
+        let ParsedSub { id, ch, query, mode, rate, resume, shown, repeats } = parsed;
         let feed = advance::feed_of(context.resources, context.feeds, query.projection());
         // The listener is registered before any row is read, so that no commit is missed.
         let listener = feed.listen(&query, context.signal);
         if listener.topic.roll_up.is_some() {
             roll_up_task::start(context.resources, &feed);
         }
+        let repeat = repeats.then(|| Box::new(Repeat { resume: resume.clone(), told: false }));
         let resume = resume.map_or(Resume::No { shown }, Resume::Token);
         metrics::gauge!("lantern_feed_subscriptions").increment(1.0);
         let query_hash = query.token_hash();
@@ -152,6 +148,7 @@ impl Subscription {
             outgoing: Outgoing::default(),
             schedule: Schedule::new(context.now, rate),
             reset_reason: None,
+            repeat,
         }
     }
 
@@ -187,6 +184,12 @@ impl Subscription {
         ReachedState { feed, commit, roll_up: self.is_roll_up() }
     }
 
+    /// Returns the state that the client shows, from which it can resume.
+    pub(crate) fn position(&self) -> Position {
+        let ShownState { epoch, commit, at } = &self.shown;
+        Position { epoch: epoch.clone(), commit: *commit, at: at.clone(), query: self.query_hash }
+    }
+
     /// The feed of the projection.
     pub(crate) fn feed(&self) -> &Arc<ProjectionFeed> {
         &self.listener.feed
@@ -219,7 +222,8 @@ impl Subscription {
         let give_up = self.outgoing.busy_since.map(|since| since + ms(config.snapshot_ms_max));
         let live = matches!(self.phase, Phase::Live) && context.window_open;
         let live = live.then(|| self.schedule.due(context.now, config));
-        give_up.into_iter().chain(live).min()
+        let repeat = if let Phase::Waiting(until) = self.phase { Some(until) } else { None };
+        give_up.into_iter().chain(live).chain(repeat).min()
     }
 
     /// Decides what the session does next for the subscription.
@@ -230,8 +234,8 @@ impl Subscription {
         &mut self,
         context: &SessionContext<'_>,
     ) -> Result<SubscriptionAction, SessionStop> {
-        if let Some(over) = self.take_in(context)? {
-            return Ok(SubscriptionAction::Over(over));
+        if let Some(last) = self.take_in(context)? {
+            return Ok(SubscriptionAction::Over(last.text()));
         }
         if let Some(text) = self.outgoing.control.pop_front() {
             return Ok(SubscriptionAction::Frame(Frame::control(text)));
@@ -241,15 +245,42 @@ impl Subscription {
             return Ok(SubscriptionAction::Idle);
         }
         match self.phase {
-            Phase::Opening { .. } => Ok(SubscriptionAction::Idle),
+            Phase::Opening { .. } | Phase::Waiting(_) => Ok(SubscriptionAction::Idle),
             Phase::Snapshot { .. } => self.snapshot_part(context),
             Phase::Live => self.change(context),
         }
     }
 
+    /// Returns whether the subscription is open. The caller must not have called [`Self::next`].
+    ///
+    /// # Errors
+    /// Returns [`SessionStop`] if the whole session must end.
+    pub(crate) fn opening(
+        &mut self,
+        context: &SessionContext<'_>,
+    ) -> Result<SubscriptionOpening, SessionStop> {
+        let Phase::Opening { .. } = self.phase else { return Ok(SubscriptionOpening::Open) };
+        Ok(match (self.take_in(context)?, &self.phase) {
+            (Some(LastMessage::Refused(refused)), _) => SubscriptionOpening::Refused(refused),
+            (_, Phase::Opening { .. }) => SubscriptionOpening::Pending,
+            _ => SubscriptionOpening::Open,
+        })
+    }
+
     /// Uses the result of a finished read, and reacts to a change of the epoch. If the subscription
     /// has ended, it returns the last message.
-    fn take_in(&mut self, context: &SessionContext<'_>) -> Result<Option<String>, SessionStop> {
+    fn take_in(
+        &mut self,
+        context: &SessionContext<'_>,
+    ) -> Result<Option<LastMessage>, SessionStop> {
+        if let Phase::Waiting(until) = self.phase {
+            if until > context.now {
+                return Ok(None);
+            }
+            let resume = self.repeat.as_ref().and_then(|repeat| repeat.resume.clone());
+            let resume = resume.map_or(Resume::No { shown: None }, Resume::Token);
+            self.read(context, resume, true);
+        }
         if let Phase::Opening { opened, first } = &mut self.phase {
             let first = *first;
             return match opened.try_recv() {
@@ -261,7 +292,7 @@ impl Subscription {
                     self.opened(context, opened, first);
                     Ok(None)
                 }
-                Ok(Err(error)) => self.refused(error, first).map(Some),
+                Ok(Err(error)) => self.refused(context, error, first),
             };
         }
         let feed = &self.listener.feed;
@@ -272,17 +303,22 @@ impl Subscription {
         self.generation = generation;
         match change {
             None => Ok(None),
-            Some(SubscriptionEnd::Gone) => Ok(Some(self.end("the projection was deleted"))),
+            Some(SubscriptionEnd::Gone) => {
+                Ok(Some(LastMessage::Ended(self.end("the projection was deleted"))))
+            }
             Some(SubscriptionEnd::Reset(why)) => {
                 // The `reset` is sent once the new table and its fields are known.
                 self.reset_reason = Some(why);
                 self.reopen(context, Resume::No { shown: self.shown() });
-                Ok(None)
+                // The snapshot of another subscriber may be there already. Nothing wakes the
+                // session in this case.
+                self.take_in(context)
             }
         }
     }
 
     fn opened(&mut self, context: &SessionContext<'_>, opened: SubscriptionStart, first: bool) {
+        self.repeat = None;
         let fields = &opened.table.shape.fields;
         let commit = match &opened.start {
             StartKind::Resumed { commit, .. } => Some(*commit),
@@ -318,19 +354,34 @@ impl Subscription {
         self.table = Some(opened.table);
     }
 
-    /// Returns the last message of a subscription that cannot start or go on.
-    fn refused(&self, error: SubscribeError, first: bool) -> Result<String, SessionStop> {
+    /// Returns the last message of a subscription that cannot start or go on. Returns `None` if the
+    /// subscription tries again.
+    fn refused(
+        &mut self,
+        context: &SessionContext<'_>,
+        error: SubscribeError,
+        first: bool,
+    ) -> Result<Option<LastMessage>, SessionStop> {
         if let (SubscribeError::Failed(error), false) = (&error, first) {
             tracing::warn!(projection = self.query().projection(), error, "a feed lost its table");
             return Err(SessionStop::close(close::ERROR, "the table could not be read"));
         }
         let refused = error.refused(self.id, self.query());
-        if first {
-            return Ok(ServerMessage::Err(refused).text());
+        if !first {
+            // The reasons that have a code in `end` are those of the HTTP API.
+            let code = Some(refused.code).filter(|code| code.starts_with("LAN-"));
+            return Ok(Some(LastMessage::Ended(self.end_with(&refused.msg, code))));
         }
-        // The reasons that have a code in `end` are those of the HTTP API.
-        let code = Some(refused.code).filter(|code| code.starts_with("LAN-"));
-        Ok(self.end_with(&refused.msg, code))
+        match &mut self.repeat {
+            Some(repeat) if refused.retry => {
+                if !std::mem::replace(&mut repeat.told, true) {
+                    self.outgoing.control.push_back(ServerMessage::Err(refused).text());
+                }
+                self.phase = Phase::Waiting(context.now + REPEAT_AFTER);
+                Ok(None)
+            }
+            _ => Ok(Some(LastMessage::Refused(refused))),
+        }
     }
 
     /// Returns the `end` message, which is the last message of a subscription.
@@ -351,9 +402,14 @@ impl Subscription {
     fn reopen(&mut self, context: &SessionContext<'_>, resume: Resume) {
         let control = std::mem::take(&mut self.outgoing.control);
         self.outgoing = Outgoing { control, ..Outgoing::default() };
+        self.read(context, resume, false);
+    }
+
+    /// Starts the read that the subscription needs.
+    fn read(&mut self, context: &SessionContext<'_>, resume: Resume, first: bool) {
         let request = ReadRequest { query: self.query().clone(), mode: self.mode, resume };
         let opened = read(context, &self.listener, request);
-        self.phase = Phase::Opening { opened, first: false };
+        self.phase = Phase::Opening { opened, first };
     }
 
     /// Fails if the client takes too long to receive a snapshot or deltas, because these hold
@@ -451,7 +507,9 @@ impl Subscription {
                 }
                 NextAction::Unsendable(why) => return Ok(SubscriptionAction::Over(self.end(&why))),
                 NextAction::RollUpEnded(error) => {
-                    return self.refused(error.into(), false).map(SubscriptionAction::Over);
+                    let last = self.refused(context, error.into(), false)?;
+                    let over = |last: LastMessage| SubscriptionAction::Over(last.text());
+                    return Ok(last.map_or(SubscriptionAction::Idle, over));
                 }
             }
         }

@@ -596,6 +596,25 @@ async fn another_version_gives_a_reset_with_its_fields_and_a_snapshot() {
 }
 
 #[tokio::test]
+async fn every_subscriber_gets_the_snapshot_of_another_version_at_once() {
+    let world = World::new(1);
+    let hub = world.serve(quiet());
+    let mut wires = Vec::new();
+    for _ in 0..8 {
+        let mut wire = Wire::subscribed(&hub, "shop/a").await;
+        assert_eq!(wire.hear().await["t"], "snap");
+        wires.push(wire);
+    }
+    for _ in 0..5 {
+        let epoch = world.activate(1);
+        for wire in &mut wires {
+            assert_eq!(wire.hear().await["why"], "epoch");
+            assert_eq!(wire.hear().await["epoch"], epoch.as_str());
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_table_or_projection_that_goes_ends_its_subscriptions() {
     let world = World::new(1);
     let hub = world.serve(quiet());

@@ -736,6 +736,12 @@ pub const CODES: &[Code] = &[
         "the fold of a sample was ended",
         "fold fewer events with `events`, or raise the setting that the message names",
     ),
+    code(
+        "LAN-0444",
+        503,
+        "too many clients of the feed",
+        "close streams that are not in use and try again, or raise `live.sessions_max`",
+    ),
 ];
 
 #[cfg(test)]

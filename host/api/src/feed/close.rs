@@ -2,6 +2,9 @@
 //! not repeat the same request. After a code from 4500 on, it should reconnect after a random
 //! pause.
 
+/// Every subscription of an event stream has ended. It is the normal end of a session (RFC 6455,
+/// section 7.4.1).
+pub const NORMAL: u16 = 1000;
 /// The client does not follow the WebSocket protocol (RFC 6455, section 7.4.1).
 pub const PROTOCOL: u16 = 1002;
 /// The client sent a binary message, but this protocol has only text messages.

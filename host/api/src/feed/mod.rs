@@ -1,5 +1,6 @@
 //! Defines the messages of the feed, `GET /v1/feed`. Each message is one JSON object in each text
-//! frame of a WebSocket. `docs/feed.md` describes the protocol.
+//! frame of a WebSocket, or in each event of an event stream (`GET /v1/feed/sse`). `docs/feed.md`
+//! describes the protocol.
 
 mod client;
 pub mod close;
@@ -7,8 +8,8 @@ mod server;
 
 pub use client::{BadSubscribe, ClientMessage, Condition, Mode, RollUp, Subscribe};
 pub use server::{
-    Delta, Ended, Field, FrameLimits, Lag, Refused, Reset, ResetReason, ServerMessage, Snapshot,
-    Subscribed, Tick, Welcome,
+    Closing, Delta, Ended, Field, FrameLimits, Lag, Refused, Reset, ResetReason, ServerMessage,
+    Snapshot, Subscribed, Tick, Welcome,
 };
 
 /// The name of the WebSocket subprotocol of the feed.

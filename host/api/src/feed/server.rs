@@ -31,6 +31,8 @@ pub enum ServerMessage {
     End(Ended),
     /// Asks for a `pong`.
     Ping,
+    /// Only in an event stream: the server closes it. A WebSocket has a close frame for this.
+    Close(Closing),
 }
 
 /// The members of `welcome`.
@@ -261,6 +263,16 @@ pub struct Ended {
     pub code: Option<Cow<'static, str>>,
 }
 
+/// The members of `close`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(schemars::JsonSchema))]
+pub struct Closing {
+    /// The code that a WebSocket would be closed with; see [`super::close`].
+    pub code: u16,
+    /// A sentence for people.
+    pub why: String,
+}
+
 /// Rows by key, in the schema.
 #[cfg(feature = "schema")]
 type Rows = BTreeMap<String, serde_json::Map<String, serde_json::Value>>;
@@ -300,6 +312,7 @@ impl ServerMessage {
             "err" => Self::Err(serde_json::from_str(text)?),
             "end" => Self::End(serde_json::from_str(text)?),
             "ping" => Self::Ping,
+            "close" => Self::Close(serde_json::from_str(text)?),
             _ => return Ok(None),
         }))
     }
@@ -344,6 +357,7 @@ mod tests {
             r#"{"t":"end","id":1,"why":"x"}"#,
             r#"{"t":"end","id":1,"why":"x","code":"LAN-0428"}"#,
             r#"{"t":"ping"}"#,
+            r#"{"t":"close","code":4501,"why":"x"}"#,
         ] {
             let message = ServerMessage::parse(text).unwrap().unwrap();
             assert_eq!(message.text(), text);

@@ -13,12 +13,13 @@ use hyper::service::Service;
 use hyper_util::rt::TokioIo;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::connection::{AnswerBody, Connection, ConnectionTimeouts, RequestProgress};
-use super::feed;
+use super::connection_control::{ConnectionControl, ConnectionLimits};
+use super::feed::{self, FeedConnection};
+use super::feed_stream;
 use super::reserved_connections::Reserved;
 use crate::config::HttpConfig;
 
@@ -40,10 +41,7 @@ pub(crate) async fn serve(
     config: &HttpConfig,
     stopping: CancellationToken,
 ) {
-    let limits = ConnectionLimits {
-        usual: Arc::new(Semaphore::new(config.connections_max)),
-        reserved: Arc::new(Semaphore::new(config.connections_reserved)),
-    };
+    let limits = ConnectionLimits::new(config);
     let connections = TaskTracker::new();
     let cut = CancellationToken::new();
     loop {
@@ -65,14 +63,17 @@ pub(crate) async fn serve(
         };
         // In the meantime, an unreserved permit may have become free.
         let permit = limits.better(permit);
-        let talk = connection(stream, router.clone(), permit.reserved, config, stopping.clone());
+        let reserved = permit.reserved;
+        let control = ConnectionControl::new(permit);
+        let talk = connection(stream, router.clone(), (reserved, &control), config, &stopping);
         let cut = cut.clone();
         connections.spawn(async move {
-            let _permit = permit;
             tokio::select! {
                 () = talk => (),
+                () = control.until_cut() => (),
                 () = cut.cancelled() => (),
             }
+            control.release();
         });
     }
     connections.close();
@@ -84,45 +85,12 @@ pub(crate) async fn serve(
     }
 }
 
-/// Limits the number of connections.
-struct ConnectionLimits {
-    usual: Arc<Semaphore>,
-    reserved: Arc<Semaphore>,
-}
-
-/// The permit for one connection.
-struct ConnectionPermit {
-    reserved: bool,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl ConnectionLimits {
-    /// Waits for a permit and returns it. If no other permit is free, it may be a reserved one.
-    async fn free(&self) -> ConnectionPermit {
-        let (usual, reserved) = (Arc::clone(&self.usual), Arc::clone(&self.reserved));
-        let (permit, reserved) = tokio::select! {
-            biased;
-            permit = usual.acquire_owned() => (permit, false),
-            permit = reserved.acquire_owned() => (permit, true),
-        };
-        ConnectionPermit { reserved, _permit: permit.expect("the semaphores are never closed") }
-    }
-
-    /// Returns an unreserved permit in place of `permit` if one is free now.
-    fn better(&self, permit: ConnectionPermit) -> ConnectionPermit {
-        match Arc::clone(&self.usual).try_acquire_owned() {
-            Ok(free) if permit.reserved => ConnectionPermit { reserved: false, _permit: free },
-            _ => permit,
-        }
-    }
-}
-
 fn connection(
     stream: TcpStream,
     router: Router,
-    reserved: bool,
+    (reserved, control): (bool, &Arc<ConnectionControl>),
     config: &HttpConfig,
-    stopping: CancellationToken,
+    stopping: &CancellationToken,
 ) -> impl Future<Output = ()> + Send + use<> {
     // Without this option, the operating system would delay answers and deltas, which are small, in
     // order to send several of them together.
@@ -138,7 +106,9 @@ fn connection(
     let progress = Arc::<RequestProgress>::default();
     let io = TokioIo::new(Connection::new(stream, Arc::clone(&progress), timeouts));
     let router = TowerToHyperService::new(router);
-    let requests = Requests { router, progress, reserved, address };
+    let control = Arc::clone(control);
+    let requests = Requests { router, progress, reserved, address, control };
+    let stopping = stopping.clone();
     let mut http = http1::Builder::new();
     // hyper's own time limit is off: `Connection` enforces all time limits.
     http.header_read_timeout(None).max_buf_size(BUFFER_BYTES_MAX).keep_alive(!reserved);
@@ -164,6 +134,7 @@ struct Requests {
     progress: Arc<RequestProgress>,
     reserved: bool,
     address: Option<SocketAddr>,
+    control: Arc<ConnectionControl>,
 }
 
 impl Service<http::Request<Incoming>> for Requests {
@@ -176,8 +147,11 @@ impl Service<http::Request<Incoming>> for Requests {
         if self.reserved {
             request.extensions_mut().insert(Reserved);
         }
-        if let Some(address) = self.address.filter(|_| request.uri().path() == feed::PATH) {
-            request.extensions_mut().insert(feed::ClientAddress(address));
+        if let Some(address) = self.address
+            && [feed::PATH, feed_stream::PATH].contains(&request.uri().path())
+        {
+            let control = Arc::clone(&self.control);
+            request.extensions_mut().insert(FeedConnection { address, control });
         }
         let (answer, progress) = (self.router.call(request), Arc::clone(&self.progress));
         Box::pin(async move { Ok(progress.follow(answer.await?)) })

@@ -1,6 +1,7 @@
 //! Opens the feed: accepts a WebSocket and passes it to the hub.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
@@ -15,6 +16,7 @@ use hyper_util::rt::TokioIo;
 use lantern_live::{SUBPROTOCOL, accept_key};
 
 use super::Shared;
+use super::connection_control::ConnectionControl;
 use crate::problem::Problem;
 
 /// The length of the key that a client sends (RFC 6455, section 4.1), in bytes.
@@ -23,9 +25,13 @@ const KEY_BYTES: usize = 16;
 /// The address of the feed.
 pub(super) const PATH: &str = "/v1/feed";
 
-/// The address from which the client of a request to the feed has connected.
-#[derive(Clone, Copy)]
-pub(super) struct ClientAddress(pub(super) SocketAddr);
+/// The connection of a request to the feed.
+#[derive(Clone)]
+pub(super) struct FeedConnection {
+    /// The address from which the client has connected.
+    pub(super) address: SocketAddr,
+    pub(super) control: Arc<ConnectionControl>,
+}
 
 /// Opens the feed, a WebSocket. See the page about the feed for the protocol.
 #[utoipa::path(
@@ -45,12 +51,12 @@ pub(crate) async fn connect(State(app): State<Shared>, mut request: Request) -> 
         return Problem::new("LAN-0412", "this connection cannot become a WebSocket")
             .into_response();
     };
-    let address = request.extensions().get::<ClientAddress>().map(|address| address.0);
+    let address = request.extensions().get::<FeedConnection>().map(|it| it.address);
     app.tasks.feeds.clone().spawn(async move {
         match upgrade.await {
             Ok(upgraded) => {
                 let shutdown = app.tasks.stopping.clone().cancelled_owned();
-                let hub = std::sync::Arc::clone(&app.hub);
+                let hub = Arc::clone(&app.hub);
                 drop(app);
                 let end = hub.serve_from(address, TokioIo::new(upgraded), shutdown).await;
                 tracing::debug!(?end, "a feed session ended");

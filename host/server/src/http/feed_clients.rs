@@ -47,7 +47,8 @@ pub(crate) async fn list(
 }
 
 fn client(it: SessionStatus) -> FeedClient {
-    let SessionStatus { id, open_ms, frames_waiting, bytes_waiting, waiting_ms, .. } = it;
+    let SessionStatus { id, transport, open_ms, frames_waiting, bytes_waiting, waiting_ms, .. } =
+        it;
     let subscriptions = it.subscriptions.into_iter().map(|sub| FeedSubscription {
         id: sub.id,
         table: sub.table,
@@ -57,6 +58,7 @@ fn client(it: SessionStatus) -> FeedClient {
     FeedClient {
         id,
         address: it.address.map(|address| address.to_string()),
+        transport,
         open_ms,
         subscriptions: subscriptions.collect(),
         frames_waiting,

@@ -7,6 +7,7 @@ mod boards;
 mod coding_weights;
 mod conditional;
 mod connection;
+mod connection_control;
 mod content_encoding;
 mod cors;
 mod diff;
@@ -18,6 +19,7 @@ mod explain;
 mod export_attributes;
 mod feed;
 mod feed_clients;
+mod feed_stream;
 mod health;
 mod ingest;
 mod ndjson_stream;
@@ -115,6 +117,7 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .routes(routes!(boards::show, boards::store, boards::delete))
         .routes(routes!(diff::diff))
         .routes(routes!(feed::connect))
+        .routes(routes!(feed_stream::stream))
         .routes(routes!(feed_clients::list))
         .routes(routes!(health::healthz))
         .routes(routes!(health::readyz))

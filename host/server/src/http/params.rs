@@ -37,6 +37,26 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Params<T> {
 }
 
 impl<T: DeserializeOwned> Params<T> {
+    /// Reads the query parameters of `uri`, of which the one with the name `name` may occur several
+    /// times. `values` returns its values; [`single`] reads one of them.
+    pub(super) fn read_repeated(
+        uri: &Uri,
+        name: &str,
+        values: impl Fn(&mut T) -> &mut Vec<String>,
+    ) -> Result<T, Problem> {
+        // The library that parses queries refuses a parameter that occurs twice, so each is read
+        // separately.
+        let query = uri.query().unwrap_or_default();
+        let is_named = |part: &&str| part.split('=').next() == Some(name);
+        let (named, others): (Vec<&str>, Vec<&str>) = query.split('&').partition(is_named);
+        let mut read = Self::read(&with_query(&others)?)?.0;
+        for part in named {
+            let mut part = Self::read(&with_query(&[part])?)?.0;
+            values(&mut read).append(values(&mut part));
+        }
+        Ok(read)
+    }
+
     /// Reads the query parameters of `uri`.
     pub(super) fn read(uri: &Uri) -> Result<Self, Problem> {
         match Query::try_from_uri(uri) {
@@ -50,6 +70,12 @@ impl<T: DeserializeOwned> Params<T> {
             }
         }
     }
+}
+
+/// Reads one of the values of a parameter that may occur several times; see
+/// [`Params::read_repeated`].
+pub(super) fn single<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    String::deserialize(deserializer).map(|value| vec![value])
 }
 
 /// Returns an address whose query consists of `parts`.

@@ -229,7 +229,7 @@ async fn health_metrics_and_errors_are_returned() {
 }
 
 /// Routes that the OpenAPI document must describe.
-const ROUTES: [&str; 29] = [
+const ROUTES: [&str; 30] = [
     "/v1/events",
     "/v1/versions",
     "/v1/plugins/check",
@@ -253,6 +253,7 @@ const ROUTES: [&str; 29] = [
     "/v1/queries/{name}/definition",
     "/v1/tables/{projection}/{table}",
     "/v1/feed",
+    "/v1/feed/sse",
     "/v1/status",
     "/v1/errors/{code}",
     "/healthz",

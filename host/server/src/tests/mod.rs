@@ -5,6 +5,7 @@ mod api;
 mod boards;
 mod explaining;
 mod exports;
+mod feed_stream;
 mod grafana;
 mod ingest;
 mod limits;

@@ -3,10 +3,10 @@
 use http::{Uri, Version};
 use lantern_api::QueryBody;
 use lantern_query::{AggregateRequest, ConditionRequest, QueryRequest};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use utoipa::IntoParams;
 
-use crate::http::params::{FormatName, Params, flag, with_query};
+use crate::http::params::{FormatName, Params, flag, single};
 use crate::problem::Problem;
 
 /// The number of rows in an answer if the request has no `limit`.
@@ -82,24 +82,10 @@ pub(crate) struct TableQuery {
     pub(super) as_of: Option<String>,
 }
 
-/// Reads a parameter that may occur only once.
-fn single<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    String::deserialize(deserializer).map(|value| vec![value])
-}
-
 impl TableQuery {
     /// Reads the query parameters of `uri`.
     pub(super) fn read(uri: &Uri) -> Result<Self, Problem> {
-        // The library that parses queries refuses a parameter that occurs twice, so `where` is read
-        // separately.
-        let query = uri.query().unwrap_or_default();
-        let (conditions, others): (Vec<&str>, Vec<&str>) =
-            query.split('&').partition(|part| part.starts_with("where="));
-        let mut read = Params::<Self>::read(&with_query(&others)?)?.0;
-        for condition in conditions {
-            read.r#where.extend(Params::<Self>::read(&with_query(&[condition])?)?.0.r#where);
-        }
-        Ok(read)
+        Params::<Self>::read_repeated(uri, "where", |query| &mut query.r#where)
     }
 
     /// Refuses parameters that are not supported, or that exclude each other.
