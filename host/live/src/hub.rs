@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 
 use lantern_api::FeedTransport;
-use lantern_core::{CommitSink, PublishedCommit, RollUps, Views};
+use lantern_core::{CommitSink, EventTraces, PublishedCommit, RollUps, Views};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::LiveConfig;

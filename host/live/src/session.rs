@@ -255,6 +255,11 @@ impl<'a, T: Transport> Session<'a, T> {
         let sub = &self.subs[index];
         let reached = shows_another_state.then(|| (sub.id, sub.position()));
         self.socket.write(Outbound { head: &head, body, tail: &tail, reached }).await?;
+        if let Some(traces) = &self.resources.traces
+            && shows_another_state
+        {
+            self.subs[index].trace_sent(&**traces, self.entry.id(), kind);
+        }
         if data && !T::CLIENT_TALKS {
             self.acked = self.sent;
             self.entry.acknowledged(0);
