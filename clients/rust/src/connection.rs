@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use lantern_api::feed::{
-    ClientMessage, Refused, Reset, SUBPROTOCOL, ServerMessage, Subscribe, Subscribed,
+    ClientMessage, Ended, Refused, Reset, SUBPROTOCOL, ServerMessage, Subscribe, Subscribed,
 };
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
@@ -19,7 +19,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async_with_conf
 
 use crate::backoff::backoff;
 use crate::connection_end::ConnectionEnd;
-use crate::error::Error;
+use crate::error::{Error, SHAPE};
 use crate::mirror::{Mirrored, Status};
 use crate::options::{Options, TableOptions};
 use crate::shared::Shared;
@@ -164,7 +164,8 @@ impl Connection {
         let id = self.id;
         let resume = mirrored.mirror().token.clone();
         mirrored.set_status(Status::CatchingUp);
-        let TableOptions { conditions, columns, roll_up, rate_ms, mode, .. } = &mirrored.options;
+        let TableOptions { conditions, columns, roll_up, rate_ms, mode, shape, .. } =
+            &mirrored.options;
         let subscribe = ClientMessage::Sub(Box::new(Subscribe {
             id,
             table: mirrored.name.clone(),
@@ -174,6 +175,7 @@ impl Connection {
             mode: Some(mode.name().to_owned()),
             rate_ms: (*rate_ms > 0).then_some(*rate_ms),
             resume,
+            shape: shape.clone(),
             ..Subscribe::default()
         }));
         self.subs.insert(id, Subscription::new(mirrored, failures));
@@ -226,7 +228,11 @@ impl Connection {
             ServerMessage::End(ended) => {
                 if let Some(sub) = self.remove(ended.id) {
                     let table = sub.mirrored.name.clone();
-                    sub.mirrored.end(Error::Ended { table, why: ended.why });
+                    let Ended { why, code, changes, .. } = ended;
+                    sub.mirrored.end(match code.as_deref() {
+                        Some(SHAPE) => Error::shape(&table, why, changes),
+                        _ => Error::Ended { table, why },
+                    });
                 }
             }
             // Only the first message may be `welcome`, so this one is ignored.
@@ -237,11 +243,11 @@ impl Connection {
     }
 
     fn ok(&mut self, subscribed: Subscribed) {
-        let Subscribed { id, ch, fields, commit, .. } = subscribed;
+        let Subscribed { id, ch, fields, shape, commit, .. } = subscribed;
         let Some(sub) = self.subs.get_mut(&id) else { return };
         sub.ch = ch;
         self.channels.insert(ch, id);
-        sub.accepted(fields, commit);
+        sub.accepted(fields, shape, commit);
     }
 
     fn refused(&mut self, refused: Refused, shared: &Shared) {
@@ -249,6 +255,9 @@ impl Connection {
         if refused.retry {
             let at = Instant::now() + backoff(&shared.options, sub.failures);
             self.later.push((at, sub.failures.saturating_add(1), sub.mirrored));
+        } else if refused.code == SHAPE {
+            let error = Error::shape(&sub.mirrored.name, refused.msg, refused.changes);
+            sub.mirrored.end(error);
         } else {
             let code = refused.code.into_owned();
             sub.mirrored.end(Error::Table { code, message: refused.msg });
@@ -259,7 +268,7 @@ impl Connection {
     /// snapshot.
     fn reset(&mut self, reset: Reset) {
         let Some(sub) = self.sub(reset.ch) else { return };
-        sub.reset(reset.fields);
+        sub.reset(reset.fields, reset.shape);
     }
 
     fn sub(&mut self, ch: u64) -> Option<&mut Subscription> {

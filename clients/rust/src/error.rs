@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lantern_api::ShapeChange;
 use thiserror::Error;
 
 /// Why a client or a table has stopped, or could not start.
@@ -52,6 +53,17 @@ pub enum Error {
         /// The explanation of the server.
         message: String,
     },
+    /// The table is not, or no longer, the one that the program was written for
+    /// ([`crate::TableOptions::shape`]). The client does not try again.
+    #[error("{message}")]
+    Shape {
+        /// The name of the table.
+        table: String,
+        /// The explanation of the server, which names the fields.
+        message: String,
+        /// The fields that differ, and how.
+        changes: Vec<ShapeChange>,
+    },
     /// The server ended the subscription.
     #[error("the subscription of `{table}` ended: {why}")]
     Ended {
@@ -64,3 +76,14 @@ pub enum Error {
     #[error("the client was closed")]
     Closed,
 }
+
+impl Error {
+    /// The error after which `table` gets no more changes, because the server refused or ended the
+    /// subscription because of the table's shape.
+    pub(crate) fn shape(table: &str, message: String, changes: Vec<ShapeChange>) -> Self {
+        Self::Shape { table: table.to_owned(), message, changes }
+    }
+}
+
+/// The code of `err` and `end` if the table has another shape than the program was written for.
+pub(crate) const SHAPE: &str = "shape";

@@ -66,8 +66,8 @@ mod table;
 
 pub use client::Client;
 pub use error::Error;
-pub use lantern_api::Aggregates;
 pub use lantern_api::feed::{Condition, Field, Lag, Mode, RollUp};
+pub use lantern_api::{Aggregates, ShapeChange, TableShape};
 pub use mirror::{Change, Status};
 pub use options::{Options, Resume, TableOptions};
 pub use row::Row;

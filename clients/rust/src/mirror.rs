@@ -94,6 +94,8 @@ pub(crate) struct Mirror {
     pub(crate) rows: BTreeMap<String, Row>,
     pub(crate) token: Option<String>,
     pub(crate) fields: Vec<Field>,
+    /// The hash of the table's shape.
+    pub(crate) shape: Option<String>,
     pub(crate) lag: Option<Lag>,
 }
 

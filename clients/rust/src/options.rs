@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use lantern_api::TableShape;
 use lantern_api::feed::{Condition, Mode, RollUp};
 use serde_json::Value;
 
@@ -51,6 +52,7 @@ impl Default for Options {
 /// use lantern_client::{RollUp, TableOptions};
 ///
 /// let large = TableOptions::default()
+///     .written_for([("country", "text"), ("cents", "integer")])
 ///     .condition("cents", ">=", 100)
 ///     .condition("country", "in", vec!["DE", "FR"])
 ///     .columns(["country", "cents"]);
@@ -78,6 +80,10 @@ pub struct TableOptions {
     pub mode: Mode,
     /// The minimum time between two changes, in milliseconds; 0 for no minimum.
     pub rate_ms: u64,
+    /// The fields that the program relies on. If a version of the projection removes one of them
+    /// that the subscription uses, or gives it another kind, the table ends with
+    /// [`crate::Error::Shape`]. Fields that are added have no effect. Not checked if `None`.
+    pub shape: Option<TableShape>,
     /// The state of an earlier subscription from which this one continues.
     pub resume: Option<Resume>,
 }
@@ -88,6 +94,16 @@ impl TableOptions {
     #[must_use]
     pub fn condition(mut self, field: &str, operator: &str, value: impl Into<Value>) -> Self {
         self.conditions.push((field.into(), operator.into(), value.into()));
+        self
+    }
+
+    /// Names the fields that the program relies on, each with its kind: `integer`, `number`,
+    /// `text`, `boolean`, `timestamp`, `json`, `distinct` or `percentiles`. See
+    /// [`TableOptions::shape`].
+    #[must_use]
+    pub fn written_for<'a>(mut self, fields: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let fields = fields.into_iter().map(|(name, kind)| (name.to_owned(), kind.to_owned()));
+        self.shape = Some(TableShape { fields: fields.collect(), ..TableShape::default() });
         self
     }
 

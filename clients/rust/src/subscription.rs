@@ -60,9 +60,14 @@ impl Subscription {
     /// Notes that the server has accepted the subscription. If the subscription resumes, `commit`
     /// is the number that the server now gives to the commit of the shown rows. It may differ from
     /// the number that the client had.
-    pub(crate) fn accepted(&mut self, fields: Vec<Field>, commit: Option<u64>) {
+    pub(crate) fn accepted(
+        &mut self,
+        fields: Vec<Field>,
+        shape: Option<String>,
+        commit: Option<u64>,
+    ) {
         let mut mirror = self.mirrored.mirror();
-        mirror.fields = fields;
+        (mirror.fields, mirror.shape) = (fields, shape);
         if let Some(commit) = commit
             && mirror.commit.replace(commit).is_some_and(|before| before != commit)
         {
@@ -72,12 +77,13 @@ impl Subscription {
 
     /// Drops snapshots and deltas that were received in part, because the server sends a new
     /// snapshot.
-    pub(crate) fn reset(&mut self, fields: Option<Vec<Field>>) {
+    pub(crate) fn reset(&mut self, fields: Option<Vec<Field>>, shape: Option<String>) {
         self.snap = None;
         self.delta = None;
         self.behind = None;
         if let Some(fields) = fields {
-            self.mirrored.mirror().fields = fields;
+            let mut mirror = self.mirrored.mirror();
+            (mirror.fields, mirror.shape) = (fields, shape);
         }
         self.mirrored.set_status(Status::CatchingUp);
     }

@@ -111,6 +111,14 @@ impl Table {
         self.mirrored().mirror().fields.clone()
     }
 
+    /// Returns the hash of the table's shape, which is that of the whole table, also if the
+    /// options choose columns or a roll-up. `None` before the server has sent it. If it is not the
+    /// `hash` of [`crate::TableOptions::shape`], the server has a version with other fields.
+    #[must_use]
+    pub fn shape(&self) -> Option<String> {
+        self.mirrored().mirror().shape.clone()
+    }
+
     /// Returns the lag of the projection, as the server's last message has reported it.
     #[must_use]
     pub fn lag(&self) -> Option<Lag> {

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use lantern_client::{Change, Client, Error, Options, Resume, Status, Table, TableOptions};
+use lantern_core::FieldSpec;
 use lantern_live::LiveConfig;
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -212,6 +213,52 @@ async fn what_cannot_be_subscribed_to_ends_with_the_servers_words() {
     let error = within(gone.wait_for(0, 1000)).await.unwrap_err();
     assert!(matches!(error, Error::Ended { .. }), "{error}");
     assert!(client.status().is_live());
+}
+
+#[tokio::test]
+async fn a_program_survives_added_fields_and_learns_which_field_is_gone() {
+    let world = World::new(1);
+    let server = Server::start(world.serve(config())).await;
+    let client = within(Client::connect(&server.url, options())).await.unwrap();
+    let written_for = TableOptions::default().written_for([("k", "text"), ("n", "integer")]);
+    let table = client.table_with("shop/a", written_for.clone());
+    within(table.wait_for_status(Status::is_live)).await;
+    let first = table.shape().unwrap();
+    let added = FieldSpec { name: "more".into(), ..FieldSpec::default() };
+    world.alter_a(|table| table.fields.push(added));
+    world.activate(1);
+    world.commit(0, &[(0, "a", Some(1))]);
+    within(async {
+        while table.len() == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+    assert_eq!(table.fields().len(), 3);
+    assert_ne!(table.shape(), Some(first));
+    world.rename_n("total");
+    world.activate(1);
+    let mut changes = table.changes();
+    let ended = within(async {
+        loop {
+            if let Some(Change::Ended(error)) = changes.next().await {
+                return error;
+            }
+        }
+    })
+    .await;
+    let gone = |error: &Error| {
+        let Error::Shape { table, changes, .. } = error else { panic!("{error}") };
+        assert_eq!((table.as_str(), changes.len()), ("shop/a", 1));
+        assert_eq!(changes[0].field.as_deref(), Some("n"));
+        assert!(error.to_string().contains("`n` was `integer` and is gone"), "{error}");
+    };
+    gone(&ended);
+    assert_eq!(table.len(), 1, "the rows stay");
+    // A program of the old version that starts now gets the same error, and the connection lives.
+    let again = client.table_with("shop/a", written_for);
+    gone(&within(again.wait_for(0, 1)).await.unwrap_err());
+    within(client.table("shop/a").wait_for_status(Status::is_live)).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
-use lantern_client::{Client, Condition, Options, RollUp, Status, Table, TableOptions};
+use lantern_client::{Client, Condition, Options, RollUp, Status, Table, TableOptions, TableShape};
 use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -72,6 +72,7 @@ struct Selection {
     r#where: Vec<Condition>,
     cols: Option<Vec<String>>,
     rollup: Option<RollUp>,
+    shape: Option<TableShape>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -238,6 +239,7 @@ impl Player {
                         conditions: query.r#where,
                         columns: query.cols,
                         roll_up: query.rollup,
+                        shape: query.shape,
                         ..TableOptions::default()
                     };
                     let table = client.table_with(&name, options);

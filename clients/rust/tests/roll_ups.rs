@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use lantern_client::{Change, Client, RollUp, Status, Table, TableOptions};
+use lantern_core::{FieldKind, FieldSpec};
 use lantern_live::{Hub, LiveConfig};
 use lantern_query::{LiveRollUps, QueryConfig};
 use serde_json::{Value, json};
@@ -483,4 +484,76 @@ async fn every_state_of_a_roll_up_is_that_of_a_committed_state() {
     }
     println!("{states} states");
     assert!(states > 200, "only {states} states");
+}
+
+// ------------------------------------------------------------ shapes
+
+fn shape(fields: Value) -> Value {
+    json!({"shape":{"fields":fields,"per_tenant":false}})
+}
+
+#[tokio::test]
+async fn a_version_ends_roll_ups_whose_fields_it_changes_and_no_others() {
+    let all = json!({"k":"text","n":"integer"});
+    let filtered = |mut members: Value| {
+        members["where"] = json!([["n", ">", 0]]);
+        members
+    };
+    for (rollup, members, ends) in [
+        (json!({"agg":{"rows":["count"]}}), shape(all.clone()), false),
+        (json!({"by":["k"],"agg":{"rows":["count"]}}), shape(all.clone()), false),
+        (by_n(), shape(all.clone()), true),
+        (largest(), shape(all.clone()), true),
+        (json!({"agg":{"rows":["count"]}}), filtered(shape(all.clone())), true),
+        (largest(), shape(json!({"n":"integer"})), true),
+    ] {
+        let world = World::new(1);
+        let hub = serve(&world, config());
+        let mut wire = Wire::open(&hub).await;
+        assert_eq!(sub(&mut wire, 1, &rollup, members.clone()).await["t"], "ok");
+        assert_eq!(wire.hear().await["t"], "snap");
+        // The keys of groups do not depend on the keys of rows, so a tenant in them has no effect.
+        world.alter_a(|table| {
+            table.fields[1].name = "m".into();
+            table.per_tenant = true;
+        });
+        world.activate(1);
+        let next = wire.hear().await;
+        if ends {
+            assert_eq!((&next["t"], &next["code"]), (&json!("end"), &json!("shape")), "{next}");
+            assert_eq!(next["changes"], json!([{"field":"n","before":"integer"}]));
+            let again = sub(&mut wire, 1, &rollup, members).await;
+            assert_eq!((&again["t"], &again["code"]), (&json!("err"), &json!("shape")), "{again}");
+        } else {
+            assert_eq!(next["t"], "reset", "{rollup}: {next}");
+            assert_eq!(wire.hear().await["t"], "snap");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_second_timestamp_field_does_not_end_a_roll_up_that_names_no_time() {
+    let timestamp = |name: &str| FieldSpec {
+        name: name.into(),
+        kind: FieldKind::Timestamp,
+        ..FieldSpec::default()
+    };
+    let hours = json!({"bucket":"1h","agg":{"rows":["count"]}});
+    for (members, goes_on) in [(shape(json!({"at":"timestamp"})), true), (json!({}), false)] {
+        let world = World::new(1);
+        world.alter_a(|table| table.fields.push(timestamp("at")));
+        world.activate(1);
+        let hub = serve(&world, config());
+        let mut wire = Wire::open(&hub).await;
+        let ok = sub(&mut wire, 1, &hours, members).await;
+        assert_eq!(ok["fields"][0], json!({"name":"at","kind":"timestamp"}), "{ok}");
+        assert_eq!(wire.hear().await["t"], "snap");
+        world.alter_a(|table| table.fields.extend([timestamp("at"), timestamp("sent_at")]));
+        world.activate(1);
+        let next = wire.hear().await;
+        match goes_on {
+            true => assert_eq!(next["t"], "reset", "{next}"),
+            false => assert_eq!(next["code"], "LAN-0426", "{next}"),
+        }
+    }
 }

@@ -243,7 +243,9 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
     table.behind(table.error);
     this.#connection?.subs.set(id, { id, table });
     const resume = table.mirror.token;
-    this.#send({ t: "sub", id, table: table.name, ...(table.query as object), ...(resume !== undefined && { resume }) });
+    const shape = this.#options.shapes?.[table.name];
+    const further = { ...(shape && { shape }), ...(resume !== undefined && { resume }) };
+    this.#send({ t: "sub", id, table: table.name, ...(table.query as object), ...further });
   }
 
   #unsubscribe({ id }: Subscription): void {
@@ -471,13 +473,13 @@ export class Client<S extends object = AnyTables> implements AsyncDisposable {
       }
       case "end": {
         const sub = this.#forget(message.id);
-        return sub && this.#finish(sub.table, new LanternError(message.code ?? "ended", message.why));
+        return sub && this.#finish(sub.table, new LanternError(message.code ?? "ended", message.why, message));
       }
       case "reset": {
         const table = connection.channels.get(message.ch)?.table;
         if (!table) return;
         table.mirror.interrupt();
-        if (message.fields) table.mirror.fields = message.fields;
+        table.mirror.described(message);
         this.#diagnose({ what: "reset", table: table.name, message: message.why });
         table.notify({ type: "reset", why: message.why });
         return table.behind();

@@ -65,9 +65,11 @@ export interface Delta {
 
 /** The members of `end`. */
 export interface Ended {
+  /** Only with `shape`: what differs from the shape for which the client was written. */
+  changes?: ShapeChange[];
   /**
-   * If the query is the reason, the code of the HTTP API: `LAN-0426`, `LAN-0427` or
-   * `LAN-0428`.
+   * `shape` if the table no longer has the shape for which the client was written. If the query
+   * is the reason, the code of the HTTP API: `LAN-0426`, `LAN-0427` or `LAN-0428`.
    */
   code?: string | null;
   /** The subscription's `id`. */
@@ -122,9 +124,11 @@ export type Mode =
 
 /** The members of `err`. */
 export interface Refused {
+  /** Only with `shape`: what differs from the shape for which the client was written. */
+  changes?: ShapeChange[];
   /**
    * A stable identifier: `no_such_table`, `not_active`, `unavailable`,
-   * `not_supported`, `too_large`, `id_in_use`, `too_many_subs`, or the code of the HTTP
+   * `not_supported`, `too_large`, `id_in_use`, `too_many_subs`, `shape`, or the code of the HTTP
    * API: `LAN-0426`, `LAN-0427` or `LAN-0428`.
    */
   code: string;
@@ -132,7 +136,7 @@ export interface Refused {
   id: number;
   /** A sentence for people. */
   msg: string;
-  /** Only with `LAN-0426`: the member of `sub` or of its `rollup` that is wrong. */
+  /** Only with `LAN-0426` and `shape`: the member of `sub` or of its `rollup` that is wrong. */
   parameter?: string | null;
   /** Whether the same subscription can succeed later. */
   retry: boolean;
@@ -146,6 +150,8 @@ export interface Reset {
   ch: number;
   /** The table's fields, if they may have changed. */
   fields?: Field[] | null;
+  /** The hash of the table's shape, as in `ok`, if `fields` is present. */
+  shape?: string | null;
   /** Why the client cannot continue. */
   why: ResetReason;
 }
@@ -231,6 +237,19 @@ export type ServerMessage =
     t: "ping";
   };
 
+/** A difference between the shapes of two versions of a table. */
+export interface ShapeChange {
+  /** The same now; missing if the field is gone. */
+  after?: string | null;
+  /**
+   * The field's kind before, with its unit in parentheses; missing if the field is new. For a
+   * key its parts: `key`, or `tenant, key`.
+   */
+  before?: string | null;
+  /** The field; missing if the parts of the key change. */
+  field?: string | null;
+}
+
 /** The members of `snap`. */
 export interface Snapshot {
   /** The channel. */
@@ -269,6 +288,11 @@ export interface Subscribe {
   resume?: string | null;
   /** Sends groups of rows in place of rows. */
   rollup?: RollUp | null;
+  /**
+   * The shape for which the client was written. If the table's shape is another one in what the
+   * query uses, other than by additional fields, the server refuses or ends the subscription.
+   */
+  shape?: TableShape | null;
   /** `projection/table`; the active version is read. */
   table: string;
   /** Conditions that must all hold; only rows that fulfil them are sent. */
@@ -290,6 +314,32 @@ export interface Subscribed {
    * snapshot follows.
    */
   resumed: boolean;
+  /**
+   * The hash of the table's shape: its fields with kinds and units, and whether keys begin with
+   * a tenant. For a roll-up it is the shape of the table whose rows are grouped.
+   */
+  shape?: string | null;
+}
+
+/**
+ * The shape of a table's rows and keys. A shape that a client sends contains what the client
+ * relies on. `lantern types` writes it with all members.
+ */
+export interface TableShape {
+  /** The kind of each field, by the field's name. */
+  fields: { [key: string]: string };
+  /**
+   * The hash of the whole table's shape: 16 hexadecimal digits, as in `ok`. If it is that of
+   * the table, the server does not compare the other members.
+   */
+  hash?: string | null;
+  /** Whether keys begin with a tenant. Not compared if this is left out. */
+  per_tenant?: boolean | null;
+  /**
+   * The unit of each field that has one, by the field's name. Units are not compared if this
+   * is left out.
+   */
+  units?: { [key: string]: string } | null;
 }
 
 /** The members of `tick`. */

@@ -16,8 +16,10 @@ export {
   type ResetReason,
   type Row,
   type Saved,
+  type ShapeChange,
   type State,
   type Status,
+  type TableShape,
   type TicketReason,
   type WebSocketLike,
 } from "./types.js";

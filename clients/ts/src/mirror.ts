@@ -1,7 +1,7 @@
 // The copy of one table. It applies data frames, and checks that each frame continues the
 // rows. A snapshot or delta that comes in parts is applied in one step, when its last part
 // has arrived.
-import type { Delta, Field, Lag, Snapshot, Subscribed, Tick } from "./frames.js";
+import type { Delta, Field, Lag, Reset, Snapshot, Subscribed, Tick } from "./frames.js";
 import type { Change, Offsets, Saved } from "./types.js";
 
 /** The frame does not begin at the commit of the rows: a frame is missing. */
@@ -22,6 +22,7 @@ export class Mirror<R> {
   offsets: Offsets = {};
   token: string | undefined;
   fields: readonly Field[] = [];
+  shape: string | null = null;
   lag: Lag | null = null;
 
   #rows: Rows<R> = new Map();
@@ -60,13 +61,20 @@ export class Mirror<R> {
     this.#snap = this.#delta = this.#behind = undefined;
   }
 
+  /** Keeps the description of the rows in `ok` or `reset`, if there is one. */
+  described({ fields, shape }: Pick<Reset, "fields" | "shape">): void {
+    if (!fields) return;
+    this.fields = fields;
+    this.shape = shape ?? null;
+  }
+
   /**
    * Notes that the server has accepted the subscription. If the server resumes the subscription,
    * the mirror takes the server's number for the commit of its rows, which may differ from the
    * number before.
    */
   accepted(ok: Subscribed): Change<R> | undefined {
-    this.fields = ok.fields;
+    this.described(ok);
     const commit = ok.commit ?? null;
     if (!ok.resumed || commit === null || commit === this.commit) return;
     this.commit = commit;

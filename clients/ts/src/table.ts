@@ -78,6 +78,13 @@ export class Table<R> implements ReadonlyMap<string, Readonly<R>>, AsyncIterable
   get fields(): readonly Field[] {
     return this.mirror.fields;
   }
+  /**
+   * The hash of the table's shape, also of a roll-up; `null` before the server has sent it. If it
+   * is not the `hash` that `lantern types` wrote, the server has a version with other fields.
+   */
+  get shape(): string | null {
+    return this.mirror.shape;
+  }
 
   /**
    * The present state, as an object that never changes. Until the next change of the table, each

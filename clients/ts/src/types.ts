@@ -1,4 +1,4 @@
-import type { Field, Lag, Mode, Refused, ResetReason } from "./frames.js";
+import type { Field, Lag, Mode, Refused, ResetReason, ShapeChange, TableShape } from "./frames.js";
 
 /** For each partition of the log the next offset, which the rows do not contain yet. */
 export type Offsets = { readonly [partition: string]: number };
@@ -134,6 +134,12 @@ export interface Options {
   backoffMaxMs?: number;
   /** When the server shuts down, its clients reconnect at random times within this period; 2,000 by default. */
   shutdownSpreadMs?: number;
+  /**
+   * The shapes of the tables for which the program was written, by `projection/table`.
+   * `lantern types` writes them. If a version of a projection removes or changes a field that a
+   * table uses, this table is closed with the error `shape`. Fields that are added have no effect.
+   */
+  shapes?: { readonly [table: string]: TableShape };
   /** How many changes are kept for a slow reader of `changes()`; 1,024 by default. */
   changesMax?: number;
   /** Is called with what happens to the connection. */
@@ -144,15 +150,12 @@ export interface Options {
 export class LanternError extends Error {
   override name = "LanternError";
   /**
-   * The code of the error:
-   *
-   * - The code of the server for a refused table (`no_such_table`, `not_active`, …) or query
-   *   (`LAN-0426`, `LAN-0427`, `LAN-0428`). A query is also refused if a new version of the
-   *   projection lacks a field of the query.
-   * - `ended`: the server ended the subscription for another reason.
-   * - `refused`: the server closed the connection with a final code.
-   * - `closed`: the program called `close()`.
-   * - `no_websocket`: there is no class of sockets.
+   * The server's code for a refused table (`no_such_table`, `not_active`, …) or query
+   * (`LAN-0426`, `LAN-0427`, `LAN-0428`), also if a new version of the projection lacks a
+   * field of the query; `shape` (the table is not, or no longer, the one that the program was
+   * written for: `changes` names the fields); or `ended` (the server ended the subscription for another
+   * reason), `refused` (the server closed the connection with a code that is final),
+   * `closed` (by `close()`) or `no_websocket`.
    */
   readonly code: string;
   /** Whether the client tries again by itself. */
@@ -161,13 +164,16 @@ export class LanternError extends Error {
   readonly parameter: string | null;
   /** With `LAN-0427`, if the server refused the query: the setting of the limit. */
   readonly setting: string | null;
-  constructor(code: string, message: string, { retry = false, parameter, setting }: Partial<Refused> = {}) {
+  /** With `shape`: what differs from the option `shapes`; otherwise empty. */
+  readonly changes: readonly ShapeChange[];
+  constructor(code: string, message: string, { retry = false, parameter, setting, changes = [] }: Partial<Pick<Refused, "retry" | "parameter" | "setting" | "changes">> = {}) {
     super(message);
     this.code = code;
     this.retry = retry;
     this.parameter = parameter ?? null;
     this.setting = setting ?? null;
+    this.changes = changes;
   }
 }
 
-export type { Field, Lag, Mode, ResetReason };
+export type { Field, Lag, Mode, ResetReason, ShapeChange, TableShape };

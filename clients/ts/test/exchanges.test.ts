@@ -48,7 +48,8 @@ test("there are exchanges", () => expect(files.length).toBeGreaterThan(10));
 test.each(files)("the exchange %s is followed", async (file) => {
   const exchange = parse(readFileSync(new URL(file, FOLDER), "utf8")) as Exchange;
   const server = await Scripted.start();
-  const client = connect(server.url, QUICK);
+  const written = exchange.steps.filter(({ query }) => query?.shape).map(({ subscribe, query }) => [subscribe, query!.shape]);
+  const client = connect(server.url, { ...QUICK, shapes: Object.fromEntries(written) });
   const tables = new Map<string, Table<any>>();
   const seen: [table: string, state: string][] = [];
   const listed = new Set<string>();
@@ -58,7 +59,7 @@ test.each(files)("the exchange %s is followed", async (file) => {
     for (const step of exchange.steps) {
       if (step.subscribe) {
         const name = step.subscribe;
-        const { rollup, where, ...query } = step.query ?? {};
+        const { rollup, where, shape: _, ...query } = step.query ?? {};
         const table: Table<any> = rollup ? client.rollup(name, { ...rollup, where } as never) : client.table(name, { ...query, where } as never);
         tables.set(name, table);
         table.onChange(() => {

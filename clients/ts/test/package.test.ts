@@ -5,11 +5,11 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
-import { build } from "esbuild";
+import { build, transform } from "esbuild";
 import { expect, test } from "vitest";
 import { event } from "./judge.js";
 import { until } from "./patience.js";
-import { missing, plugin, Server } from "./server.js";
+import { lantern, missing, plugin, Server } from "./server.js";
 
 const path = (of: string): string => fileURLToPath(new URL(`../${of}`, import.meta.url));
 
@@ -45,7 +45,10 @@ const TABLES = `
 export interface Tables {
   "revenue/by_product": { product: string; orders: number; quantity: number; cents: number };
   "revenue/by_minute": { minute: string; orders: number; cents: number };
-}`;
+}
+export const shapes = {
+  "revenue/by_product": { hash: "", fields: { product: "text", orders: "integer", quantity: "integer", cents: "integer" }, units: {}, per_tenant: false },
+};`;
 
 test("the examples in the README have the right types", () => {
   const folder = path("dist-examples");
@@ -81,6 +84,8 @@ test.skipIf(missing)("the examples in the README run, in the packed package", as
     const packed = npm(["pack", "--silent", "--pack-destination", folder], path(".")).trim().split("\n").at(-1)!;
     writeFileSync(join(folder, "package.json"), '{"type":"module"}');
     npm(["install", "--silent", "--offline", "--no-audit", "--no-fund", join(folder, packed)], folder);
+    const tables = await lantern("types", "--server", server.url);
+    writeFileSync(join(folder, "tables.js"), (await transform(tables, { loader: "ts" })).code);
     for (const [n, code] of examples("ts").entries()) {
       const file = join(folder, `example-${n}.js`);
       const ws = pathToFileURL(path("node_modules/ws/wrapper.mjs")).href;

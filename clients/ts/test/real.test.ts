@@ -7,7 +7,8 @@ import { execFileSync } from "node:child_process";
 import { mkdtempSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { transform } from "esbuild";
 import { afterEach, describe, expect, test } from "vitest";
 import WebSocket from "ws";
 import { type Client, connect, type Diagnostic, type Options } from "../src/index.js";
@@ -15,7 +16,7 @@ import type { Table } from "../src/table.js";
 import { event, Judge, type Tables } from "./judge.js";
 import { show, sleep, until } from "./patience.js";
 import { Proxy, random } from "./proxy.js";
-import { changed, lantern, missing, plugin, Server } from "./server.js";
+import { changed, INTERPRETERS, lantern, missing, plugin, Server } from "./server.js";
 
 const QUICK: Options = { WebSocket, backoffMinMs: 5, backoffMaxMs: 100, shutdownSpreadMs: 20 };
 const SETTINGS = ["live.heartbeat_ms=500", "live.tick_ms=20", "engine.sync_ms=20"];
@@ -341,8 +342,8 @@ describe.skipIf(missing)("with a real server", () => {
     writeFileSync(
       join(folder, "use.ts"),
       `import { connect } from ${JSON.stringify(index)};
-import type { Tables } from "./tables.js";
-const client = connect<Tables>("ws://127.0.0.1:1/v1/feed");
+import { shapes, type Tables } from "./tables.js";
+const client = connect<Tables>("ws://127.0.0.1:1/v1/feed", { shapes });
 const cents: number | bigint | null | undefined = client.table("revenue/by_product").get("p1")?.cents;
 // @ts-expect-error there is no such field
 client.table("revenue/by_minute").get("x")?.quantity;
@@ -366,6 +367,68 @@ export { cents, narrow };
       await lantern("types", "--server", server.url, ...choices, "--out", join(folder, "tables.ts"));
       execFileSync(process.execPath, [tsc, ...flags, join(folder, "use.ts")], { stdio: "inherit" });
     }
+  });
+
+  test("a program with the types of one version goes on after fields are added, and learns which field is gone", async () => {
+    const server = await serve(`plugin.interpreters_dir=${INTERPRETERS}`);
+    const folder = mkdtempSync(join(tmpdir(), "lantern-shapes-"));
+    /** Pushes a version of the projection `shop` whose table has these columns. Returns the shapes that `lantern types` writes for it. */
+    const push = async (...columns: string[]): Promise<NonNullable<Options["shapes"]>> => {
+      const file = join(folder, "shop.yaml");
+      const lines = ["name: shop", "from: order.placed", "tables:", "  by_product:", "    key: [data.product]", "    columns:"];
+      writeFileSync(file, [...lines, ...columns.map((column) => `      ${column}`)].join("\n"));
+      await server.push(file);
+      const text = await lantern("types", "shop", "--server", server.url);
+      const module = join(folder, `tables-${columns.length}-${Math.random()}.mjs`);
+      writeFileSync(module, (await transform(text, { loader: "ts" })).code);
+      return (await import(pathToFileURL(module).href)).shapes;
+    };
+    const [orders, cents, largest] = ["orders: count()", "cents: sum(data.cents) unit cent", "largest: max(data.cents) unit cent"];
+    await server.append(events(0, 40));
+    const shapes = await push(orders, cents);
+    const program = (): { whole: Table<any>; narrow: Table<any>; count: Table<any> } => {
+      const client = connect(server.feed, { ...QUICK, shapes });
+      clean.push(() => client.close());
+      return {
+        whole: client.table("shop/by_product"),
+        narrow: client.table("shop/by_product", { cols: ["cents"] }),
+        count: client.rollup("shop/by_product", { agg: { products: ["count"] } }),
+      };
+    };
+    const old = program();
+    for (const table of Object.values(old)) {
+      table.onChange(() => {});
+      await table.ready();
+    }
+    expect(old.whole.shape).toBe(shapes["shop/by_product"]?.hash);
+    const first = [...old.whole.values()][0]!;
+    expect(Object.keys(first)).not.toContain("largest");
+
+    await push(orders, cents, largest);
+    await until(() => [...old.whole.values()].every((row) => "largest" in row) && old.whole.status === "live");
+    expect(old.whole.error).toBe(null);
+    expect(old.whole.shape).not.toBe(shapes["shop/by_product"]?.hash);
+
+    const epoch = old.narrow.epoch;
+    const next = await push(cents, largest);
+    await until(() => old.whole.status === "closed", () => old.whole.state);
+    const gone = { code: "shape", retry: false, changes: [{ field: "orders", before: "integer" }] };
+    expect(old.whole.error).toMatchObject(gone);
+    expect(old.whole.error?.message).toContain("`orders` was `integer` and is gone");
+    expect(old.whole.size).toBeGreaterThan(0);
+    // The tables that do not use the field go on, and the closed one is not subscribed again.
+    await until(() => [old.narrow, old.count].every((table) => table.epoch !== epoch && table.status === "live"));
+    await server.append(events(40, 80));
+    await old.narrow.waitFor({ partition: 0, offset: 79 });
+    await old.count.waitFor({ partition: 0, offset: 79 });
+    expect(old.whole.status).toBe("closed");
+
+    const again = program();
+    expect(await again.whole.ready().catch((error) => error)).toMatchObject(gone);
+    await again.narrow.ready();
+    const client = connect(server.feed, { ...QUICK, shapes: next });
+    clean.push(() => client.close());
+    await client.table("shop/by_product").ready();
   });
 
   test("every state that clients show was committed, whatever is cut, slow or restarted", async () => {

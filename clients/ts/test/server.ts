@@ -15,6 +15,9 @@ const root = (path: string): string => fileURLToPath(new URL(`../../../${path}`,
 export const LANTERN = process.env.LANTERN_BIN ?? root("target/debug/lantern");
 const PLUGINS = process.env.LANTERN_PLUGINS ?? root("target/plugins");
 
+/** The folder of the interpreters, which run declarations. */
+export const INTERPRETERS = process.env.LANTERN_INTERPRETERS ?? root("target/interpreters");
+
 /** Compiled plugins, which servers share: compiling one takes seconds. */
 const CACHE = root("target/tests-cache/servers");
 

@@ -1,8 +1,9 @@
 //! Defines the wire types of Lantern: the bodies of the HTTP API and the messages of the feed.
 //!
-//! Server, command line and Rust client share these definitions. The OpenAPI document and the JSON
-//! Schema of the feed are generated from them. Clients use this crate too, so it depends on no
-//! other crate of the host. The crate does not check whether a request is valid; the server does.
+//! Server, command line and Rust client share these definitions; the OpenAPI document and the JSON
+//! Schema of the feed are generated from them. Clients use the crate too, so it depends only on
+//! serde, a hash function and on no other crate of the host. It does not check whether a request is valid; the
+//! server checks this.
 //!
 //! With the feature `openapi` the crate derives OpenAPI schemas, and with the feature `schema` JSON
 //! Schemas of the feed.
@@ -17,11 +18,13 @@ pub mod feed;
 mod feed_clients;
 mod json;
 mod named_queries;
+mod object;
 mod parked;
 mod projections;
 mod query;
 mod server;
 mod settings;
+mod shape;
 mod tables;
 mod verify;
 
@@ -50,6 +53,7 @@ pub use projections::{
 pub use query::{Aggregates, QueryBody, QueryPage};
 pub use server::{ErrorCode, PartitionStatus, Problem, Ready, ServerStatus};
 pub use settings::{ServerSettings, Setting};
+pub use shape::{ShapeChange, TableShape};
 pub use tables::{PageField, TablePage};
 pub use verify::{
     FieldDifference, Verdict, VerifiedShard, VerifiedTable, VerifyDifference, VerifyStatus,

@@ -186,6 +186,24 @@ pub enum FieldKind {
 }
 
 impl FieldKind {
+    /// All kinds.
+    pub const ALL: [Self; 8] = [
+        Self::Integer,
+        Self::Number,
+        Self::Text,
+        Self::Boolean,
+        Self::Timestamp,
+        Self::Json,
+        Self::Distinct,
+        Self::Percentiles,
+    ];
+
+    /// Returns the kind with this [`Self::name`].
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
+    }
+
     /// Returns whether the field is a sketch.
     #[must_use]
     pub fn is_sketch(self) -> bool {

@@ -117,7 +117,8 @@ fn advance(resources: &Resources, feed: &ProjectionFeed) -> Result<(), String> {
         Err(
             SubscribeError::Failed(error)
             | SubscribeError::NotSupported(error)
-            | SubscribeError::Unsendable(error),
+            | SubscribeError::Unsendable(error)
+            | SubscribeError::Shape { detail: error, .. },
         ) => Err(error),
     }
 }

@@ -33,6 +33,8 @@
 //!   and `to`, and all but the last have `"more":true`. The client applies them together.
 //! - `del` can name a key that the reader never got, because one delta can merge the
 //!   commits in which the row was written and deleted.
+//! - A client may send the shape of the table that it was written for. Each read compares this shape
+//!   with the table of the version that it reads (`client_shape.rs`).
 //! - After `reset` the client discards an incomplete snapshot or delta. If the reason is a new
 //!   version, `reset` contains the table's `fields`, if they are known already.
 //! - The answer to `unsub` is `end`. Unknown fields of `sub` are refused with `err` and
@@ -54,6 +56,7 @@
 //! [`Hub::serve`], or answers with the stream of [`Hub::stream`].
 
 mod advance;
+mod client_shape;
 mod committed_state;
 mod config;
 mod cursor;

@@ -36,6 +36,8 @@ pub(crate) fn welcome(config: &LiveConfig) -> ServerMessage {
 /// The code of a `sub` with a member that is wrong.
 pub(crate) const BAD_QUERY: &str = "LAN-0426";
 
+/// The code of a `sub` of a client that was written for another shape of the table.
+pub(crate) const OTHER_SHAPE: &str = "shape";
 /// The code of a roll-up that exceeds a limit.
 pub(crate) const OVER_LIMIT: &str = "LAN-0427";
 /// The code of a roll-up with a number that cannot be written.
@@ -44,7 +46,7 @@ pub(crate) const OUT_OF_RANGE: &str = "LAN-0428";
 /// The refusal of a subscription for good.
 pub(crate) fn refused(id: u64, code: &'static str, msg: impl Into<String>) -> Refused {
     let (code, msg) = (code.into(), msg.into());
-    Refused { id, code, msg, retry: false, parameter: None, setting: None }
+    Refused { id, code, msg, retry: false, parameter: None, setting: None, changes: Vec::new() }
 }
 
 /// The refusal of a subscription because its member `parameter` is wrong.

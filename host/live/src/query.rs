@@ -85,6 +85,27 @@ impl Query {
         Some(RollUpRequest { conditions, time, start, end, bucket, by, aggregates, fill, tz })
     }
 
+    /// Returns whether the query selects groups of rows.
+    pub(crate) fn is_roll_up(&self) -> bool {
+        self.0.roll_up.is_some()
+    }
+
+    /// Returns whether the field `name` affects the result: readers get it, or a condition, a
+    /// group or an aggregate uses it.
+    pub(crate) fn uses(&self, name: &str) -> bool {
+        let Selected { conditions, columns, roll_up, .. } = &*self.0;
+        let shown = match (roll_up, columns) {
+            (Some(RollUp { time, by, agg, .. }), _) => {
+                time.as_deref() == Some(name)
+                    || by.iter().any(|field| field == name)
+                    || agg.0.iter().any(|(_, of)| of.get(1).is_some_and(|field| field == name))
+            }
+            (None, Some(columns)) => columns.iter().any(|column| column == name),
+            (None, None) => true,
+        };
+        shown || conditions.iter().any(|(field, _, _)| field == name)
+    }
+
     /// Returns whether the query selects all rows of the table, unchanged.
     pub(crate) fn is_whole_table(&self) -> bool {
         self.0.text.len() == self.0.name_bytes
@@ -154,6 +175,24 @@ pub(crate) mod tests {
             assert_eq!(hash("shop/a", plain), 0x8585_119b_e227_f63a);
         }
         assert_ne!(hash("shop/a", json!({})), hash("shop/b", json!({})));
+    }
+
+    #[test]
+    fn a_query_uses_the_fields_that_it_shows_filters_and_groups_by() {
+        for (members, used) in [
+            (json!({}), "abc"),
+            (json!({"where": [["a", "=", 1]]}), "abc"),
+            (json!({"cols": ["b"]}), "b"),
+            (json!({"where": [["a", "=", 1]], "cols": ["b"]}), "ab"),
+            (json!({"rollup": {"agg": {"c": ["count"]}}}), ""),
+            (json!({"rollup": {"by": ["a"], "agg": {"x": ["sum", "b"]}}}), "ab"),
+            (json!({"where": [["b", "=", 1]], "rollup": {"time": "c", "bucket": "1h"}}), "bc"),
+        ] {
+            let query = query("shop/a", members).unwrap();
+            let uses: String =
+                ["a", "b", "c"].into_iter().filter(|name| query.uses(name)).collect();
+            assert_eq!(uses, used);
+        }
     }
 
     #[test]

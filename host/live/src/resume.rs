@@ -8,6 +8,7 @@ use lantern_core::{ChangesSince, Checkpoint, ShardChanges, StoreError, TableChan
 use tokio::sync::mpsc;
 
 use crate::advance::OpenView;
+use crate::client_shape::ClientShape;
 use crate::delta::{DeltaChain, DeltaEncoder, DeltaError, MergedChanges, ReadyDelta};
 use crate::projection_feed::{Continuation, ProjectionFeed};
 use crate::protocol::{Mode, ResetReason};
@@ -16,6 +17,7 @@ use crate::resources::Resources;
 use crate::shape::{SelectedTable, select_rows};
 use crate::snapshot::Snapshot;
 use crate::subscribe_error::SubscribeError;
+use crate::table_info::TableInfo;
 use crate::token;
 use crate::topic::Topic;
 
@@ -24,6 +26,25 @@ pub(crate) struct ReadRequest {
     pub(crate) query: Query,
     pub(crate) mode: Mode,
     pub(crate) resume: Resume,
+    /// The shape for which the client was written.
+    pub(crate) shape: Option<ClientShape>,
+}
+
+impl ReadRequest {
+    /// Returns the table that is read.
+    ///
+    /// # Errors
+    /// [`SubscribeError`] if there is no such table, or if it is not the one that the client was
+    /// written for.
+    pub(crate) fn table(&self, opened: &OpenView) -> Result<TableInfo, SubscribeError> {
+        let table = opened.agreed.table(self.query.table()).ok_or(SubscribeError::NoTable)?;
+        self.check_shape(&table)?;
+        Ok(table)
+    }
+
+    fn check_shape(&self, table: &TableInfo) -> Result<(), SubscribeError> {
+        self.shape.as_ref().map_or(Ok(()), |shape| shape.check(&self.query, &table.shape))
+    }
 }
 
 /// The point from which a subscription wants to continue.
@@ -114,8 +135,9 @@ pub(crate) fn from_memory(
         Resume::Own { .. } => return None,
     };
     let Continuation { epoch, generation, table, many, .. } = reached;
+    // If the client or its query does not suit the table, the read that follows returns the error.
+    request.check_shape(&table).ok()?;
     let table = match &topic.roll_up {
-        // If the query does not suit the table, the read that follows returns the error.
         None => topic.select(&epoch, &table).ok()?,
         Some(_) => topic.selected_table(&epoch)?,
     };

@@ -25,7 +25,7 @@ pub(crate) fn start(
     if let Some(start) = resume::from_memory(feed, topic, request) {
         return Ok(start);
     }
-    let table = opened.agreed.table(request.query.table()).ok_or(SubscribeError::NoTable)?;
+    let table = request.table(&opened)?;
     let (point, why) = match resume::point_of(&opened, request) {
         Ok(Point { at, too_old, .. }) => {
             let in_history = opened.view.continues(&at)?;

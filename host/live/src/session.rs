@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use crate::client_shape::ClientShape;
 use crate::config::ms;
 use crate::frame::Frame;
 use crate::open_sessions::SessionEntry;
@@ -387,7 +388,7 @@ impl<'a, T: Transport> Session<'a, T> {
     }
 
     /// Checks a `sub` message without access to the tables.
-    fn check(&self, sub: Subscribe) -> Result<ParsedSub, Refused> {
+    fn check(&self, mut sub: Subscribe) -> Result<ParsedSub, Refused> {
         let id = sub.id;
         self.check_id(id)?;
         let max = self.resources.config.subs_max;
@@ -415,6 +416,12 @@ impl<'a, T: Transport> Session<'a, T> {
                 "`cols`: a roll-up has the columns of `bucket`, `by` and `agg`: leave `cols` out";
             return Err(refused_member(id, BAD_QUERY, msg, "cols"));
         }
+        let shape = sub.shape.take().map(ClientShape::new).transpose();
+        let shape =
+            shape.map_err(|error| refused_member(id, BAD_QUERY, error.to_string(), "shape"))?;
+        if let (Some(shape), Some(roll_up)) = (&shape, &mut sub.rollup) {
+            shape.name_time(roll_up);
+        }
         let Some(query) = Query::of(&sub) else {
             let msg = format!("`table` is `{}`: write it as `projection/table`", sub.table);
             return Err(refused_member(id, "no_such_table", msg, "table"));
@@ -428,8 +435,7 @@ impl<'a, T: Transport> Session<'a, T> {
             mode,
             rate: ms(sub.rate_ms.unwrap_or(0).min(RATE_MS_MAX)),
             resume: sub.resume,
-            // Without messages, a client cannot subscribe again.
-            repeats: !T::CLIENT_TALKS,
+            shape,
         })
     }
 }

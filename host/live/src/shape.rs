@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use lantern_api::TableShape;
 use lantern_core::{FieldSpans, FieldSpec, RequestError, RowShape, TableChanges, TableId};
 
 use crate::delta::rows_of;
@@ -24,6 +25,8 @@ pub(crate) struct Shape {
     pub(crate) fields: Vec<Field>,
     /// The filter and the choice of fields; `None` if subscribers get the rows unchanged.
     pub(crate) rows: Option<RowShape>,
+    /// The shape of the whole table.
+    of_table: Arc<TableShape>,
 }
 
 impl Shape {
@@ -33,18 +36,25 @@ impl Shape {
     /// [`RequestError`] if the table does not have a field of the query, or if an operator or value
     /// does not suit the kind of its field.
     pub(crate) fn new(query: &Query, table: &TableInfo) -> Result<Self, RequestError> {
+        let of_table = table.shape.clone();
         if query.is_whole_table() {
-            return Ok(Self { fields: table.fields.to_vec(), rows: None });
+            return Ok(Self { fields: table.fields.to_vec(), rows: None, of_table });
         }
         let rows = RowShape::new(&table.spec.fields, query.conditions(), query.columns())?;
         let fields = rows.fields(table.fields.len());
         let fields = fields.into_iter().map(|field| table.fields[field].clone()).collect();
-        Ok(Self { fields, rows: Some(rows) })
+        Ok(Self { fields, rows: Some(rows), of_table })
     }
 
-    /// The form of the groups of a roll-up, which have these `columns`.
-    pub(crate) fn of_groups(columns: &[FieldSpec]) -> Self {
-        Self { fields: columns.iter().map(described).collect(), rows: None }
+    /// The form of the groups of rows of `table`, which have these `columns`.
+    pub(crate) fn of_groups(columns: &[FieldSpec], table: &TableInfo) -> Self {
+        let fields = columns.iter().map(described).collect();
+        Self { fields, rows: None, of_table: table.shape.clone() }
+    }
+
+    /// The hash of the whole table's shape.
+    pub(crate) fn table_hash(&self) -> Option<String> {
+        self.of_table.hash.clone()
     }
 
     /// Returns `changes` for a reader that may have any of the changed rows. A row that the query

@@ -125,7 +125,7 @@ impl SharedRollUp {
         roll_up.restart(&view.rows(table.id))?;
         roll_up.publish()?;
         let memory = take_bytes(resources, roll_up.memory_bytes())?;
-        let shape = Arc::new(Shape::of_groups(&roll_up.columns()));
+        let shape = Arc::new(Shape::of_groups(&roll_up.columns(), table));
         let state = CommittedState::new(view);
         let mut ring = Ring::new(config);
         ring.start(NewestCommit { commit: state.commit, at: state.at.clone() });

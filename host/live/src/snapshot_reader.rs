@@ -119,8 +119,7 @@ impl PendingRead {
         if let Some(opened) = resume::from_memory(&self.feed, &self.topic, &self.request) {
             return Ok(Started::Ready(opened));
         }
-        let table =
-            opened.agreed.table(self.request.query.table()).ok_or(SubscribeError::NoTable)?;
+        let table = self.request.table(&opened)?;
         if opened.agreed.many && self.request.mode == Mode::Changes {
             let message = "mode `changes` needs a projection over one partition: use mode `state`";
             return Err(SubscribeError::NotSupported(message.into()));

@@ -1,9 +1,12 @@
 //! Lists the reasons why a subscription cannot start, and the conversion from errors of the store.
 
+use lantern_api::ShapeChange;
 use lantern_core::{RequestError, RollUpError, StoreError, ViewError};
 
 use crate::encode::RowTooLarge;
-use crate::protocol::{BAD_QUERY, OUT_OF_RANGE, OVER_LIMIT, Refused, refused, refused_member};
+use crate::protocol::{
+    BAD_QUERY, OTHER_SHAPE, OUT_OF_RANGE, OVER_LIMIT, Refused, refused, refused_member,
+};
 use crate::query::Query;
 
 /// Why a subscription cannot start.
@@ -16,6 +19,9 @@ pub(crate) enum SubscribeError {
     NotSupported(String),
     /// The table does not have what the query selects.
     BadQuery(RequestError),
+    /// The table is not the one that the client was written for. Contains a text for people, and
+    /// what differs.
+    Shape { detail: String, changes: Vec<ShapeChange> },
     /// A roll-up exceeds a limit, or has a number that cannot be written.
     RollUp(RollUpError),
     /// A row does not fit into a frame, or there are too many rows. The text is for
@@ -44,6 +50,9 @@ impl SubscribeError {
             Self::NotSupported(msg) => refused(id, "not_supported", msg),
             Self::BadQuery(error) => {
                 refused_member(id, BAD_QUERY, error.to_string(), error.parameter)
+            }
+            Self::Shape { detail, changes } => {
+                Refused { changes, ..refused_member(id, OTHER_SHAPE, detail, "shape") }
             }
             Self::RollUp(RollUpError::Limit { detail, setting }) => Refused {
                 // Other roll-ups may end, so a limit on all of them can be met later.

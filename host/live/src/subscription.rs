@@ -1,7 +1,6 @@
 //! Implements one subscription. It decides what is sent to its client next. It is a state machine
 //! without I/O. The session asks it for a frame whenever the session can write one.
 
-use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -11,12 +10,15 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use crate::advance;
+use crate::client_shape::ClientShape;
 use crate::config::ms;
 use crate::cursor::Position;
 use crate::delta::ReadyDelta;
 use crate::frame::{Frame, FrameState};
 use crate::projection_feed::{ProjectionFeed, ProjectionFeeds, SubscriptionEnd, TopicListener};
-use crate::protocol::{Ended, Field, Mode, Reset, ResetReason, ServerMessage, Subscribed, close};
+use crate::protocol::{
+    Ended, Mode, OTHER_SHAPE, Reset, ResetReason, ServerMessage, Subscribed, close,
+};
 use crate::query::Query;
 use crate::resources::Resources;
 use crate::resume::{
@@ -26,7 +28,7 @@ use crate::roll_up_task;
 use crate::schedule::Schedule;
 use crate::session_end::SessionStop;
 use crate::session_signal::SessionSignal;
-use crate::shape::SelectedTable;
+use crate::shape::{SelectedTable, Shape};
 use crate::snapshot_reader;
 use crate::subscribe_error::SubscribeError;
 use crate::subscription_opening::{
@@ -41,6 +43,8 @@ pub(crate) struct Subscription {
     listener: TopicListener,
     /// The hash of the subscription's query, which tokens contain.
     query_hash: u64,
+    /// The shape for which the client was written.
+    client_shape: Option<ClientShape>,
     /// What the subscription selects; `None` before the first read.
     table: Option<SelectedTable>,
     mode: Mode,
@@ -120,10 +124,24 @@ pub(crate) struct SessionContext<'a> {
     pub(crate) window_open: bool,
 }
 
+/// The contents of a `sub` message after it was checked.
+pub(crate) struct ParsedSub {
+    pub(crate) id: u64,
+    pub(crate) ch: u64,
+    pub(crate) query: Query,
+    pub(crate) mode: Mode,
+    pub(crate) rate: Duration,
+    pub(crate) resume: Option<String>,
+    pub(crate) shape: Option<ClientShape>,
+    /// The epoch and commit that an earlier subscription of this session to the same
+    /// query showed.
+    pub(crate) shown: Option<(Arc<str>, u64)>,
+}
+
 impl Subscription {
     /// Starts a subscription.
     pub(crate) fn open(context: &SessionContext<'_>, parsed: ParsedSub) -> Self {
-        let ParsedSub { id, ch, query, mode, rate, resume, shown, repeats } = parsed;
+        let ParsedSub { id, ch, query, mode, rate, resume, shape, shown } = parsed;
         let feed = advance::feed_of(context.resources, context.feeds, query.projection());
         // The listener is registered before any row is read, so that no commit is missed.
         let listener = feed.listen(&query, context.signal);
@@ -134,12 +152,14 @@ impl Subscription {
         let resume = resume.map_or(Resume::No { shown }, Resume::Token);
         metrics::gauge!("lantern_feed_subscriptions").increment(1.0);
         let query_hash = query.token_hash();
-        let opened = read(context, &listener, ReadRequest { query, mode, resume });
+        let client_shape = shape.clone();
+        let opened = read(context, &listener, ReadRequest { query, mode, resume, shape });
         Self {
             id,
             ch,
             listener,
             query_hash,
+            client_shape,
             table: None,
             mode,
             shown: ShownState { epoch: Arc::from(""), commit: 0, at: Arc::default() },
@@ -318,16 +338,15 @@ impl Subscription {
     }
 
     fn opened(&mut self, context: &SessionContext<'_>, opened: SubscriptionStart, first: bool) {
-        self.repeat = None;
-        let fields = &opened.table.shape.fields;
+        let shape = &opened.table.shape;
         let commit = match &opened.start {
             StartKind::Resumed { commit, .. } => Some(*commit),
             StartKind::Snapshot { .. } => None,
         };
         if first {
             let resumed = commit.is_some();
-            let (id, ch, fields) = (self.id, self.ch, fields.clone());
-            let ok = Subscribed { id, ch, fields, resumed, commit };
+            let (id, ch, fields) = (self.id, self.ch, shape.fields.clone());
+            let ok = Subscribed { id, ch, fields, shape: shape.table_hash(), resumed, commit };
             self.outgoing.control.push_back(ServerMessage::Ok(ok).text());
         }
         self.shown.epoch = opened.epoch;
@@ -345,7 +364,7 @@ impl Subscription {
             StartKind::Snapshot { why, rows } => {
                 self.schedule.rate_at = context.now;
                 if let Some(why) = why.or(self.reset_reason.take()) {
-                    self.reset(why, Some(fields.clone()));
+                    self.reset(why, Some(shape));
                 }
                 self.outgoing.busy_since = Some(context.now);
                 self.phase = Phase::Snapshot { rows };
@@ -382,32 +401,33 @@ impl Subscription {
             }
             _ => Ok(Some(LastMessage::Refused(refused))),
         }
+        // The reasons that have a code in `end` are the shape and those of the HTTP API.
+        let code =
+            Some(refused.code).filter(|code| code == OTHER_SHAPE || code.starts_with("LAN-"));
+        let (id, why, changes) = (self.id, refused.msg, refused.changes);
+        Ok(ServerMessage::End(Ended { id, why, code, changes }).text())
     }
 
     /// Returns the `end` message, which is the last message of a subscription.
     pub(crate) fn end(&self, why: &str) -> String {
-        self.end_with(why, None)
+        let (id, why) = (self.id, why.to_owned());
+        ServerMessage::End(Ended { id, why, code: None, changes: Vec::new() }).text()
     }
 
-    fn end_with(&self, why: &str, code: Option<Cow<'static, str>>) -> String {
-        ServerMessage::End(Ended { id: self.id, why: why.to_owned(), code }).text()
-    }
-
-    fn reset(&mut self, why: ResetReason, fields: Option<Vec<Field>>) {
+    /// Sends `reset`. `shape` is the form of the rows that follow, if it may have changed.
+    fn reset(&mut self, why: ResetReason, shape: Option<&Shape>) {
         metrics::counter!("lantern_feed_resets_total", "why" => why.name()).increment(1);
-        let reset = Reset { ch: self.ch, why, fields };
+        let fields = shape.map(|shape| shape.fields.clone());
+        let shape = shape.and_then(Shape::table_hash);
+        let reset = Reset { ch: self.ch, why, fields, shape };
         self.outgoing.control.push_back(ServerMessage::Reset(reset).text());
     }
 
     fn reopen(&mut self, context: &SessionContext<'_>, resume: Resume) {
         let control = std::mem::take(&mut self.outgoing.control);
         self.outgoing = Outgoing { control, ..Outgoing::default() };
-        self.read(context, resume, false);
-    }
-
-    /// Starts the read that the subscription needs.
-    fn read(&mut self, context: &SessionContext<'_>, resume: Resume, first: bool) {
-        let request = ReadRequest { query: self.query().clone(), mode: self.mode, resume };
+        let (query, shape) = (self.query().clone(), self.client_shape.clone());
+        let request = ReadRequest { query, mode: self.mode, resume, shape };
         let opened = read(context, &self.listener, request);
         self.phase = Phase::Opening { opened, first };
     }

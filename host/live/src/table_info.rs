@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use lantern_api::TableShape;
 use lantern_core::{FieldSpec, TableId, TableSpec, View};
 
 use crate::protocol::Field;
@@ -12,6 +13,8 @@ pub(crate) struct TableInfo {
     pub(crate) id: TableId,
     /// The fields of the table, as the protocol describes them.
     pub(crate) fields: Arc<[Field]>,
+    /// The shape of the table, with its hash.
+    pub(crate) shape: Arc<TableShape>,
     /// The declaration of the table, with its name.
     pub(crate) spec: Arc<TableSpec>,
 }
@@ -22,9 +25,16 @@ pub(crate) fn tables_of(view: &View) -> Arc<[TableInfo]> {
         .public_tables()
         .map(|(id, table)| {
             let fields = table.fields.iter().map(described).collect();
-            TableInfo { id, fields, spec: Arc::new(table.clone()) }
+            let shape = Arc::new(shape_of(table));
+            TableInfo { id, fields, shape, spec: Arc::new(table.clone()) }
         })
         .collect()
+}
+
+fn shape_of(table: &TableSpec) -> TableShape {
+    let fields = table.fields.iter();
+    let fields = fields.map(|field| (&*field.name, field.kind.name(), &*field.unit));
+    TableShape::new(fields, table.per_tenant)
 }
 
 /// Returns the field as the protocol describes it.

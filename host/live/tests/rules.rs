@@ -232,7 +232,8 @@ async fn a_subscription_begins_with_fields_epoch_position_and_rows() {
     assert_eq!(wire.hear().await, json!({"t":"welcome","heartbeat_ms":60_000,"limits":limits}));
     let (ok, snap) = sub(&mut wire, json!({"t":"sub","id":9,"table":"shop/a"})).await;
     let fields = json!([{"name":"k","kind":"text"},{"name":"n","kind":"integer","unit":"EUR"}]);
-    assert_eq!(ok, json!({"t":"ok","id":9,"ch":1,"fields":fields,"resumed":false}));
+    let shape = "01546bafe35e675e";
+    assert_eq!(ok, json!({"t":"ok","id":9,"ch":1,"fields":fields,"shape":shape,"resumed":false}));
     let rows = json!({"t\u{0}1\"":{"k":"t\u{0}1\"","n":5}});
     let tok = token(&snap);
     let expected = json!({"t":"snap","ch":1,"epoch":"1.v.0","commit":1,"rows":rows,"more":false,"offsets":{"0":10},"tok":tok});

@@ -1,15 +1,15 @@
 //! Defines the messages that a client sends.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::Deserializer;
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+use crate::object::object;
 use crate::query::Aggregates;
+use crate::shape::TableShape;
 
 /// A message of a client. Its member `t` names its kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,8 +75,12 @@ pub struct Subscribe {
     /// The last `tok` that the client received for this table.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resume: Option<String>,
-    /// Members that this release does not know. A server refuses a message with such members: if it
-    /// ignored them, it would send other rows than the client asked for.
+    /// The shape for which the client was written. If the table's shape is another one in what the
+    /// query uses, other than by additional fields, the server refuses or ends the subscription.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<TableShape>,
+    /// Members that this release does not know. A server refuses them: if it ignored
+    /// them, it would send other rows than the client asked for.
     #[serde(flatten)]
     #[cfg_attr(feature = "schema", schemars(skip))]
     pub unknown: Map<String, Value>,
@@ -116,25 +120,12 @@ pub struct RollUp {
     pub tz: Option<String>,
 }
 
-/// A roll-up that must be an object. Serde alone would also accept an array of the values of its
-/// members.
+/// A roll-up that is read from an object.
 struct RollUpObject(RollUp);
 
 impl<'de> Deserialize<'de> for RollUpObject {
     fn deserialize<D: Deserializer<'de>>(json: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = RollUp;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<RollUp, A::Error> {
-                RollUp::deserialize(MapAccessDeserializer::new(members))
-            }
-        }
-        json.deserialize_map(Object).map(Self)
+        object(json).map(Self)
     }
 }
 
@@ -167,7 +158,7 @@ impl Subscribe {
         if kind != "sub" {
             return None;
         }
-        let checks: [(&'static str, &str, Option<String>); 7] = [
+        let checks: [(&'static str, &str, Option<String>); 8] = [
             (
                 "table",
                 "write `projection/table`",
@@ -202,6 +193,11 @@ impl Subscribe {
                 "write the text of the last `tok`",
                 read::<Option<String>>(&members, "resume").err(),
             ),
+            (
+                "shape",
+                "write the shape that `lantern types` writes, or an object with the kinds of the fields that the client reads, such as `{\"fields\": {\"country\": \"text\", \"cents\": \"integer\"}}`",
+                shape_error(&members),
+            ),
         ];
         let (member, form, error) =
             checks.into_iter().find_map(|(member, form, error)| Some((member, form, error?)))?;
@@ -216,6 +212,14 @@ fn read<T: serde::de::DeserializeOwned>(
 ) -> Result<Option<T>, String> {
     let Some(json) = members.get(name) else { return Ok(None) };
     serde_json::from_str(json.get()).map(Some).map_err(|error| error.to_string())
+}
+
+/// Returns what is wrong with `shape`, if anything is. The error has no line and column, because it
+/// names the field.
+fn shape_error(members: &RawMembers) -> Option<String> {
+    let json: Value = serde_json::from_str(members.get("shape")?.get()).ok()?;
+    let shape: Result<Option<TableShape>, _> = serde_json::from_value(json);
+    shape.err().map(|error| error.to_string())
 }
 
 /// How changes are delivered.
@@ -290,6 +294,7 @@ mod tests {
                 fill: Some("zero".into()),
                 ..RollUp::default()
             }),
+            shape: Some(TableShape::new([("d", "number", "s"), ("c", "text", "")], false)),
             ..Subscribe::default()
         };
         for (message, text) in [
@@ -302,7 +307,7 @@ mod tests {
             ),
             (
                 ClientMessage::Sub(Box::new(filtered)),
-                r#"{"t":"sub","id":2,"table":"a/b","where":[["c","in",["DE",1]],["d",">=",1.5]],"cols":["c"],"rollup":{"bucket":"1h","by":["c"],"agg":{"z":["count"],"a":["sum","d"]},"fill":"zero"}}"#,
+                r#"{"t":"sub","id":2,"table":"a/b","where":[["c","in",["DE",1]],["d",">=",1.5]],"cols":["c"],"rollup":{"bucket":"1h","by":["c"],"agg":{"z":["count"],"a":["sum","d"]},"fill":"zero"},"shape":{"hash":"f6b841947306b22d","fields":{"c":"text","d":"number"},"units":{"d":"s"},"per_tenant":false}}"#,
             ),
             (ClientMessage::Unsub { id: 1 }, r#"{"t":"unsub","id":1}"#),
             (ClientMessage::Auth { token: None }, r#"{"t":"auth"}"#),
@@ -338,6 +343,9 @@ mod tests {
             (r#""id":1,"table":"a/b","mode":1"#, "mode"),
             (r#""id":1,"table":"a/b","rate_ms":-1"#, "rate_ms"),
             (r#""id":1,"table":"a/b","resume":{}"#, "resume"),
+            (r#""id":1,"table":"a/b","shape":"9f00""#, "shape"),
+            (r#""id":1,"table":"a/b","shape":[{}]"#, "shape"),
+            (r#""id":1,"table":"a/b","shape":{"fields":{"n":null}}"#, "shape"),
         ] {
             let text = format!("{{\"t\":\"sub\",{members}}}");
             assert!(serde_json::from_str::<ClientMessage>(&text).is_err(), "{text}");

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::RawJson;
+use crate::json::RawJson;
+use crate::shape::ShapeChange;
 
 /// A message of the server. Its member `t` names its kind. `snap`, `delta` and `tick`
 /// are data frames, which a client acknowledges; all others are control frames.
@@ -68,8 +69,12 @@ pub struct Subscribed {
     pub ch: u64,
     /// The fields of the rows, in order.
     pub fields: Vec<Field>,
-    /// Whether the token was accepted. If so, the client keeps its rows; if not, a snapshot
-    /// follows.
+    /// The hash of the table's shape: its fields with kinds and units, and whether keys begin with
+    /// a tenant. For a roll-up it is the shape of the table whose rows are grouped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<String>,
+    /// Whether the token was accepted. If so, the client keeps its rows; otherwise a
+    /// snapshot follows.
     pub resumed: bool,
     /// Only if resumed: the commit of the client's rows, which the next frame continues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -190,6 +195,9 @@ pub struct Reset {
     /// The table's fields, if they may have changed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fields: Option<Vec<Field>>,
+    /// The hash of the table's shape, as in `ok`, if `fields` is present.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<String>,
 }
 
 /// Why a subscription starts again with a snapshot.
@@ -234,20 +242,23 @@ impl ResetReason {
 pub struct Refused {
     /// The subscription's `id`.
     pub id: u64,
-    /// A stable identifier: `no_such_table`, `not_active`, `unavailable`, `not_supported`,
-    /// `too_large`, `id_in_use` or `too_many_subs`. It can also be a code of the HTTP API:
-    /// `LAN-0426`, `LAN-0427` or `LAN-0428`.
+    /// A stable identifier: `no_such_table`, `not_active`, `unavailable`,
+    /// `not_supported`, `too_large`, `id_in_use`, `too_many_subs`, `shape`, or the code of the HTTP
+    /// API: `LAN-0426`, `LAN-0427` or `LAN-0428`.
     pub code: Cow<'static, str>,
     /// A sentence for people.
     pub msg: String,
     /// Whether the same subscription can succeed later.
     pub retry: bool,
-    /// The wrong member of `sub` or of its `rollup`. Only with `LAN-0426`.
+    /// Only with `LAN-0426` and `shape`: the member of `sub` or of its `rollup` that is wrong.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameter: Option<Cow<'static, str>>,
     /// Only with `LAN-0427`: the setting of the limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub setting: Option<Cow<'static, str>>,
+    /// Only with `shape`: what differs from the shape for which the client was written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ShapeChange>,
 }
 
 /// The members of `end`.
@@ -258,9 +269,13 @@ pub struct Ended {
     pub id: u64,
     /// A sentence for people; `unsubscribed` after `unsub`.
     pub why: String,
-    /// The code of the HTTP API if the query is the reason: `LAN-0426`, `LAN-0427` or `LAN-0428`.
+    /// `shape` if the table no longer has the shape for which the client was written. If the query
+    /// is the reason, the code of the HTTP API: `LAN-0426`, `LAN-0427` or `LAN-0428`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Cow<'static, str>>,
+    /// Only with `shape`: what differs from the shape for which the client was written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<ShapeChange>,
 }
 
 /// The members of `close`.
@@ -344,7 +359,7 @@ mod tests {
         for text in [
             r#"{"t":"welcome","heartbeat_ms":15000,"limits":{"subs":64,"frame":262144,"window":32}}"#,
             r#"{"t":"ok","id":1,"ch":7,"fields":[{"name":"product","kind":"text"},{"name":"cents","kind":"integer","unit":"EUR"}],"resumed":false}"#,
-            r#"{"t":"ok","id":1,"ch":7,"fields":[],"resumed":true,"commit":14}"#,
+            r#"{"t":"ok","id":1,"ch":7,"fields":[],"shape":"0123456789abcdef","resumed":true,"commit":14}"#,
             r#"{"t":"snap","ch":7,"epoch":"k3","commit":4812,"rows":{"p1":{"cents":1e400}},"more":true}"#,
             r#"{"t":"snap","ch":7,"epoch":"k3","commit":4812,"rows":{"p2":{"cents":340}},"more":false,"offsets":{"0":90204},"tok":"x"}"#,
             r#"{"t":"delta","ch":7,"from":4812,"to":4815,"up":{"p1":{"cents":355}},"del":["p9"],"more":true}"#,
@@ -356,6 +371,7 @@ mod tests {
             r#"{"t":"err","id":1,"code":"LAN-0427","msg":"x","retry":false,"setting":"query.groups_max"}"#,
             r#"{"t":"end","id":1,"why":"x"}"#,
             r#"{"t":"end","id":1,"why":"x","code":"LAN-0428"}"#,
+            r#"{"t":"end","id":1,"why":"x","code":"shape","changes":[{"field":"n","before":"integer (s)"},{"before":"key","after":"tenant, key"}]}"#,
             r#"{"t":"ping"}"#,
             r#"{"t":"close","code":4501,"why":"x"}"#,
         ] {
@@ -370,7 +386,7 @@ mod tests {
         let ping = ServerMessage::parse(r#"{ "sent": 5, "t": "p\u0069ng" }"#).unwrap();
         assert_eq!(ping, Some(ServerMessage::Ping));
         let reset = ServerMessage::parse(r#"{"t":"reset","ch":1,"why":"access"}"#).unwrap();
-        let expected = Reset { ch: 1, why: ResetReason::Other, fields: None };
+        let expected = Reset { ch: 1, why: ResetReason::Other, fields: None, shape: None };
         assert_eq!(reset, Some(ServerMessage::Reset(expected)));
         assert!(ServerMessage::parse(r#"{"t":"tick","ch":1}"#).is_err());
         assert!(ServerMessage::parse("[]").is_err());

@@ -1,10 +1,11 @@
-//! Implements `lantern types`, which writes the types of the rows of tables, for clients.
+//! Implements `lantern types`, which writes the types of the rows of tables, and the shapes of the
+//! tables, for clients.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-use lantern_api::{FieldStatus, TableStatus};
+use lantern_api::{FieldStatus, TableShape, TableStatus};
 use lantern_core::TableSpec;
 
 use super::local_host::LocalHost;
@@ -23,8 +24,12 @@ Examples:
 
 In the client for TypeScript (clients/ts):
   import { connect } from \"lantern-client\";
-  import type { Tables } from \"./tables.js\";
-  const client = connect<Tables>(\"/v1/feed\");
+  import { shapes, type Tables } from \"./tables.js\";
+  const client = connect<Tables>(\"/v1/feed\", { shapes });
+
+With `shapes` the server knows for which fields the client was written. A version that adds fields
+does not affect the client. If a version removes or changes a field that a table of the client
+uses, this table is closed with an error that names the field.
 
 A row may lack a value for any field, so fields are typed as `T | null`. With --no-null
 they are typed as `T`. The client returns integers beyond 2^53 as `bigint`; --bigint types
@@ -164,12 +169,15 @@ struct Choices {
     bigint: bool,
 }
 
-/// Returns the text of a TypeScript module. The module has an interface for the rows of each table,
-/// and the interface `Tables` with the rows of all tables by name.
+/// Returns the text of a TypeScript module. It has an interface for the rows of each table, the
+/// interface `Tables` with the rows of all tables by name, and their shapes.
 fn typescript(tables: &[NamedTable], choices: &Choices) -> String {
     let mut text = String::from("// Written by `lantern types`; do not edit.\n");
     let mut all = String::from(
         "\n/** The rows of the tables, by `projection/table`. */\nexport interface Tables {\n",
+    );
+    let mut shapes = String::from(
+        "\n/** The shapes of the tables, for the option `shapes` of `connect`. */\nexport const shapes = {\n",
     );
     let mut used: BTreeSet<String> = ["Tables".to_owned()].into();
     for NamedTable { projection, table } in tables {
@@ -193,8 +201,16 @@ fn typescript(tables: &[NamedTable], choices: &Choices) -> String {
         }
         text.push_str("}\n");
         let _ = writeln!(all, "  {}: {name};", quoted(&full));
+        let _ = writeln!(shapes, "  {}: {},", quoted(&full), shape(table));
     }
-    text + &all + "}\n"
+    text + &all + "}\n" + &shapes + "};\n"
+}
+
+/// Returns the shape of a table as an object literal. Its syntax is that of JSON, except for the
+/// name `__proto__`, which must be computed to be the name of a member.
+fn shape(table: &TableStatus) -> String {
+    let json = serde_json::to_string(&TableShape::of_table(table)).expect("texts always encode");
+    json.replace("\"__proto__\":", "[\"__proto__\"]:")
 }
 
 /// Returns the TypeScript type of a field's values.
@@ -297,7 +313,11 @@ mod tests {
              /** The rows of the tables, by `projection/table`. */\n\
              export interface Tables {\n\
              \x20 \"revenue/by_product\": RevenueByProduct;\n\
-             }\n"
+             }\n\n\
+             /** The shapes of the tables, for the option `shapes` of `connect`. */\n\
+             export const shapes = {\n\
+             \x20 \"revenue/by_product\": {\"hash\":\"df7b847cb08fb379\",\"fields\":{\"any\":\"json\",\"cents\":\"integer\",\"product\":\"text\"},\"units\":{\"cents\":\"cent\"},\"per_tenant\":false},\n\
+             };\n"
         );
         let simple = typescript(&tables, &Choices { null: false, bigint: false });
         assert!(simple.contains("  cents: number;\n"), "{simple}");
@@ -319,7 +339,11 @@ mod tests {
 
     #[test]
     fn text_of_a_plugin_stays_text() {
-        let mut hostile = table("p", "t", &[("a\"]; x", "text", "*/ x"), ("", "text", "")]);
+        let mut hostile = table(
+            "p",
+            "t",
+            &[("a\"]; x", "text", "*/ x"), ("", "text", ""), ("__proto__", "text", "")],
+        );
         hostile.table.description = "ends */ here\n// and".into();
         let text = typescript(&[hostile], &Choices { null: true, bigint: false });
         assert!(text.contains("/** A row of `p/t`. ends * / here // and */\n"), "{text}");
@@ -328,5 +352,9 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("  \"\"?: string | null;\n"), "{text}");
+        assert!(
+            text.contains(r#""fields":{"":"text",["__proto__"]:"text","a\"]; x":"text"}"#),
+            "{text}"
+        );
     }
 }

@@ -186,6 +186,13 @@ impl World {
         self.state.lock().manifest = Arc::new(manifest);
     }
 
+    /// Declares the public table `a` in another way, with another version.
+    pub fn alter_a(&self, alter: impl FnOnce(&mut TableSpec)) {
+        let mut manifest = manifest();
+        alter(&mut manifest.tables[0]);
+        self.state.lock().manifest = Arc::new(manifest);
+    }
+
     /// Replaces the name of the field `n` of all tables, with another version.
     pub fn rename_n(&self, name: &str) {
         let mut manifest = manifest();

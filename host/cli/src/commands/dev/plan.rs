@@ -1,6 +1,6 @@
 //! Determines what a new version changes for the readers of a projection's tables.
 
-use lantern_api::{FieldStatus, TableStatus};
+use lantern_api::{TableShape, TableStatus};
 
 /// The differences between the public tables of two versions.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -29,35 +29,20 @@ impl Plan {
 
     fn compare_fields(&mut self, old: &TableStatus, new: &TableStatus) {
         let name = &new.name;
-        if old.per_tenant != new.per_tenant {
-            let is = if new.per_tenant { "now has" } else { "no longer has" };
-            self.breaking.push(format!("~ table {name} {is} a tenant in its keys"));
+        // The feed compares tables with the shapes of clients in the same way.
+        for change in TableShape::of_table(old).changes(&TableShape::of_table(new)) {
+            let of = match &change.field {
+                Some(field) => format!("field {name}.{field}"),
+                None => format!("key of table {name}"),
+            };
+            let line = match (&change.before, &change.after) {
+                (Some(before), Some(after)) => format!("~ {of}: {before} becomes {after}"),
+                (Some(gone), None) => format!("- {of}: {gone}"),
+                (None, added) => format!("+ {of}: {}", added.as_deref().unwrap_or_default()),
+            };
+            let list = if change.is_breaking() { &mut self.breaking } else { &mut self.compatible };
+            list.push(line);
         }
-        for field in &new.fields {
-            match old.fields.iter().find(|before| before.name == field.name) {
-                None => self.compatible.push(format!("+ field {name}.{}", described(field))),
-                Some(before) if before.kind != field.kind => self.breaking.push(format!(
-                    "~ field {name}.{}: {} becomes {}",
-                    field.name, before.kind, field.kind
-                )),
-                Some(before) if before.unit != field.unit => self.breaking.push(format!(
-                    "~ field {name}.{}: its unit `{}` becomes `{}`",
-                    field.name, before.unit, field.unit
-                )),
-                Some(_) => {}
-            }
-        }
-        let gone = |before: &&FieldStatus| new.fields.iter().all(|field| field.name != before.name);
-        for field in old.fields.iter().filter(gone) {
-            self.breaking.push(format!("- field {name}.{}", described(field)));
-        }
-    }
-}
-
-fn described(field: &FieldStatus) -> String {
-    match field.unit.as_str() {
-        "" => format!("{} ({})", field.name, field.kind),
-        unit => format!("{} ({}, {unit})", field.name, field.kind),
     }
 }
 
@@ -71,6 +56,8 @@ fn find<'a>(tables: &'a [TableStatus], name: &str) -> Option<&'a TableStatus> {
 
 #[cfg(test)]
 mod tests {
+    use lantern_api::FieldStatus;
+
     use super::*;
 
     fn table(name: &str, fields: &[(&str, &str, &str)]) -> TableStatus {
@@ -96,7 +83,7 @@ mod tests {
             table("by_hour", &[]),
         ];
         let plan = Plan::compare(&old, &new);
-        assert_eq!(plan.compatible, ["+ field by_minute.cents (integer, EUR)", "+ table by_hour"]);
+        assert_eq!(plan.compatible, ["+ field by_minute.cents: integer (EUR)", "+ table by_hour"]);
         assert!(plan.breaking.is_empty());
         assert_eq!(Plan::compare(&new, &new), Plan::default());
     }
@@ -111,12 +98,20 @@ mod tests {
         assert_eq!(
             Plan::compare(&old, &new).breaking,
             [
+                "- field a.x: integer",
                 "~ field a.y: text becomes integer",
-                "~ field a.z: its unit `ms` becomes `s`",
-                "- field a.x (integer)",
+                "~ field a.z: number (ms) becomes number (s)",
                 "- table b",
             ]
         );
+    }
+
+    #[test]
+    fn other_parts_of_the_key_break_clients() {
+        let old = table("a", &[("x", "integer", "")]);
+        let new = TableStatus { per_tenant: true, ..old.clone() };
+        let plan = Plan::compare(&[old], &[new]);
+        assert_eq!(plan.breaking, ["~ key of table a: key becomes tenant, key"]);
     }
 
     #[test]
