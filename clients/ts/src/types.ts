@@ -150,12 +150,17 @@ export interface Options {
 export class LanternError extends Error {
   override name = "LanternError";
   /**
-   * The server's code for a refused table (`no_such_table`, `not_active`, …) or query
-   * (`LAN-0426`, `LAN-0427`, `LAN-0428`), also if a new version of the projection lacks a
-   * field of the query; `shape` (the table is not, or no longer, the one that the program was
-   * written for: `changes` names the fields); or `ended` (the server ended the subscription for another
-   * reason), `refused` (the server closed the connection with a code that is final),
-   * `closed` (by `close()`) or `no_websocket`.
+   * The code of the error:
+   *
+   * - The code of the server for a refused table (`no_such_table`, `not_active`, …) or query
+   *   (`LAN-0426`, `LAN-0427`, `LAN-0428`). A query is also refused if a new version of the
+   *   projection lacks a field of the query.
+   * - `shape`: the table does not have, or no longer has, the shape that the program was written
+   *   for. `changes` names the fields.
+   * - `ended`: the server ended the subscription for another reason.
+   * - `refused`: the server closed the connection with a final code.
+   * - `closed`: the program called `close()`.
+   * - `no_websocket`: there is no class of sockets.
    */
   readonly code: string;
   /** Whether the client tries again by itself. */

@@ -1,9 +1,8 @@
 //! Defines the wire types of Lantern: the bodies of the HTTP API and the messages of the feed.
 //!
-//! Server, command line and Rust client share these definitions; the OpenAPI document and the JSON
-//! Schema of the feed are generated from them. Clients use the crate too, so it depends only on
-//! serde, a hash function and on no other crate of the host. It does not check whether a request is valid; the
-//! server checks this.
+//! Server, command line and Rust client share these definitions. The OpenAPI document and the JSON
+//! Schema of the feed are generated from them. Clients use this crate too, so it depends on no
+//! other crate of the host. The crate does not check whether a request is valid; the server does.
 //!
 //! With the feature `openapi` the crate derives OpenAPI schemas, and with the feature `schema` JSON
 //! Schemas of the feed.

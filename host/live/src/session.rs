@@ -436,6 +436,8 @@ impl<'a, T: Transport> Session<'a, T> {
             rate: ms(sub.rate_ms.unwrap_or(0).min(RATE_MS_MAX)),
             resume: sub.resume,
             shape,
+            // Without messages, a client cannot subscribe again.
+            repeats: !T::CLIENT_TALKS,
         })
     }
 }

@@ -124,24 +124,10 @@ pub(crate) struct SessionContext<'a> {
     pub(crate) window_open: bool,
 }
 
-/// The contents of a `sub` message after it was checked.
-pub(crate) struct ParsedSub {
-    pub(crate) id: u64,
-    pub(crate) ch: u64,
-    pub(crate) query: Query,
-    pub(crate) mode: Mode,
-    pub(crate) rate: Duration,
-    pub(crate) resume: Option<String>,
-    pub(crate) shape: Option<ClientShape>,
-    /// The epoch and commit that an earlier subscription of this session to the same
-    /// query showed.
-    pub(crate) shown: Option<(Arc<str>, u64)>,
-}
-
 impl Subscription {
     /// Starts a subscription.
     pub(crate) fn open(context: &SessionContext<'_>, parsed: ParsedSub) -> Self {
-        let ParsedSub { id, ch, query, mode, rate, resume, shape, shown } = parsed;
+        let ParsedSub { id, ch, query, mode, rate, resume, shape, shown, repeats } = parsed;
         let feed = advance::feed_of(context.resources, context.feeds, query.projection());
         // The listener is registered before any row is read, so that no commit is missed.
         let listener = feed.listen(&query, context.signal);
@@ -338,6 +324,7 @@ impl Subscription {
     }
 
     fn opened(&mut self, context: &SessionContext<'_>, opened: SubscriptionStart, first: bool) {
+        self.repeat = None;
         let shape = &opened.table.shape;
         let commit = match &opened.start {
             StartKind::Resumed { commit, .. } => Some(*commit),
@@ -387,9 +374,12 @@ impl Subscription {
         }
         let refused = error.refused(self.id, self.query());
         if !first {
-            // The reasons that have a code in `end` are those of the HTTP API.
-            let code = Some(refused.code).filter(|code| code.starts_with("LAN-"));
-            return Ok(Some(LastMessage::Ended(self.end_with(&refused.msg, code))));
+            // The reasons that have a code in `end` are the shape and those of the HTTP API.
+            let code =
+                Some(refused.code).filter(|code| code == OTHER_SHAPE || code.starts_with("LAN-"));
+            let (id, why, changes) = (self.id, refused.msg, refused.changes);
+            let end = ServerMessage::End(Ended { id, why, code, changes });
+            return Ok(Some(LastMessage::Ended(end.text())));
         }
         match &mut self.repeat {
             Some(repeat) if refused.retry => {
@@ -401,11 +391,6 @@ impl Subscription {
             }
             _ => Ok(Some(LastMessage::Refused(refused))),
         }
-        // The reasons that have a code in `end` are the shape and those of the HTTP API.
-        let code =
-            Some(refused.code).filter(|code| code == OTHER_SHAPE || code.starts_with("LAN-"));
-        let (id, why, changes) = (self.id, refused.msg, refused.changes);
-        Ok(ServerMessage::End(Ended { id, why, code, changes }).text())
     }
 
     /// Returns the `end` message, which is the last message of a subscription.
@@ -426,6 +411,11 @@ impl Subscription {
     fn reopen(&mut self, context: &SessionContext<'_>, resume: Resume) {
         let control = std::mem::take(&mut self.outgoing.control);
         self.outgoing = Outgoing { control, ..Outgoing::default() };
+        self.read(context, resume, false);
+    }
+
+    /// Starts the read that the subscription needs.
+    fn read(&mut self, context: &SessionContext<'_>, resume: Resume, first: bool) {
         let (query, shape) = (self.query().clone(), self.client_shape.clone());
         let request = ReadRequest { query, mode: self.mode, resume, shape };
         let opened = read(context, &self.listener, request);

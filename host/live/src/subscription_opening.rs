@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client_shape::ClientShape;
 use crate::protocol::{Mode, Refused, ServerMessage};
 use crate::query::Query;
 
@@ -14,6 +15,8 @@ pub(crate) struct ParsedSub {
     pub(crate) mode: Mode,
     pub(crate) rate: Duration,
     pub(crate) resume: Option<String>,
+    /// The shape for which the client was written.
+    pub(crate) shape: Option<ClientShape>,
     /// The epoch and commit that an earlier subscription of this session to the same
     /// query showed.
     pub(crate) shown: Option<(Arc<str>, u64)>,
