@@ -86,18 +86,21 @@ class Distinct:
     2
     """
 
-    __slots__ = ("_stored", "_entries", "_registers", "_searches")
+    __slots__ = ("_stored", "_new", "_known", "_searches", "_registers")
 
     def __init__(self, values: Iterable["str | int | bytes"] = ()) -> None:
-        # A batch may have a single event, so a sketch that was read from a row is changed without
-        # decoding all of its entries.
+        # A call may have a single event, so what one event does not change is neither decoded nor
+        # encoded for it.
         self._stored = b""
-        """Entries as bytes, in ascending order."""
+        """The entries as they were read or written last, in ascending order."""
+        self._new: set[int] = set()
+        """The entries that were added since then."""
+        self._known: "set[int] | None" = None
+        """All entries; none if the stored ones are not decoded."""
         self._searches = 0
         """How often the stored entries were searched."""
-        self._entries: set[int] = set()
-        """The other entries."""
         self._registers: bytearray | None = None
+        """The registers, if there are too many entries; then there are no entries."""
         for value in values:
             self.add(value)
 
@@ -114,104 +117,118 @@ class Distinct:
         self._add_entry(xxh64(data) >> 24)
 
     def _add_entry(self, entry: int) -> None:
-        registers, entries, undo = self._registers, self._entries, call.undo
+        registers, new, known, undo = self._registers, self._new, self._known, call.undo
         if registers is not None:
             place = entry >> 28
             before = registers[place]
             _set_register(registers, entry)
             if undo is not None and registers[place] != before:
                 undo.append((registers.__setitem__, place, before))
-        elif entry not in entries and not (self._stored and self._has_stored(entry)):
-            entries.add(entry)
-            if undo is not None:
-                undo.append((entries.remove, entry))
-            if len(entries) + len(self._stored) // _ENTRY_BYTES > SPARSE_MAX:
-                self._replace(set(), self._dense())
+            return
+        if entry in (new if known is None else known):
+            return
+        if known is None and self._stored:
+            if self._has_stored(entry):
+                return
+            known = self._known
+        new.add(entry)
+        if known is not None:
+            known.add(entry)
+        if undo is not None:
+            undo.append((self._remove, entry))
+        if len(new) + len(self._stored) // _ENTRY_BYTES > SPARSE_MAX:
+            self._replace(self._dense())
+
+    def _remove(self, entry: int) -> None:
+        self._new.remove(entry)
+        if self._known is not None:
+            self._known.remove(entry)
 
     def _has_stored(self, entry: int) -> bool:
         """Whether an entry is one of the stored ones."""
         self._searches += 1
         if self._searches > _SEARCHES_MAX:
-            return entry in self._decoded()
+            self._known = self._all()
+            return entry in self._known
         wanted, stored = entry.to_bytes(_ENTRY_BYTES, "big"), self._stored
         at = stored.find(wanted)
-        # Bytes of two adjacent entries may look like this one.
-        while at % _ENTRY_BYTES and at >= 0:
+        # The bytes of two adjacent entries may contain those of another one.
+        while at > 0 and at % _ENTRY_BYTES:
             at = stored.find(wanted, at + 1)
         return at >= 0
 
-    def _decoded(self) -> set[int]:
-        """All entries, which are decoded if necessary. The set stays the same object, because
-        functions that undo a change refer to it."""
-        stored = self._stored
-        if stored:
-            self._entries.update(
-                int.from_bytes(stored[at : at + _ENTRY_BYTES], "big")
-                for at in range(0, len(stored), _ENTRY_BYTES)
-            )
-            self._stored = b""
-        return self._entries
+    def _all(self) -> set[int]:
+        """All entries."""
+        if self._known is not None:
+            return self._known
+        stored, number = self._stored, int.from_bytes
+        entries = {
+            number(stored[at : at + _ENTRY_BYTES], "big")
+            for at in range(0, len(stored), _ENTRY_BYTES)
+        }
+        return entries | self._new
 
-    def _replace(self, entries: set[int], registers: "bytearray | None") -> None:
-        """Replaces the content; the current event can be undone."""
-        self._decoded()
+    def _replace(self, registers: bytearray) -> None:
+        """Replaces the content by registers; the current event can be undone."""
         if call.undo is not None:
-            call.undo.append((self._put, self._entries, self._registers))
-        self._put(entries, registers)
+            before = self._stored, self._new, self._known, self._registers
+            call.undo.append((self._put, *before))
+        self._put(b"", set(), None, registers)
 
-    def _put(self, entries: set[int], registers: "bytearray | None") -> None:
-        self._entries, self._registers = entries, registers
+    def _put(
+        self,
+        stored: bytes,
+        new: set[int],
+        known: "set[int] | None",
+        registers: "bytearray | None",
+    ) -> None:
+        self._stored, self._new, self._known = stored, new, known
+        self._registers = registers
 
     def _dense(self) -> bytearray:
         if self._registers is not None:
             return self._registers
         registers = bytearray(_REGISTERS)
-        for entry in self._decoded():
+        for entry in self._all():
             _set_register(registers, entry)
         return registers
 
     def merge(self, other: "Distinct") -> None:
         """Adds the values of another sketch."""
         if self._registers is None and other._registers is None:
-            for entry in sorted(other._decoded()):
+            for entry in sorted(other._all()):
                 self._add_entry(entry)
             return
         own, theirs = self._dense(), other._dense()
-        self._replace(set(), bytearray(map(max, own, theirs)))
+        self._replace(bytearray(map(max, own, theirs)))
 
     def estimate(self) -> int:
         """The number of distinct values, exact up to 512."""
         if self._registers is None:
-            return len(self._entries) + len(self._stored) // _ENTRY_BYTES
+            return len(self._new) + len(self._stored) // _ENTRY_BYTES
         return _estimate(self._registers)
 
     def to_bytes(self) -> bytes:
         """The bytes of the sketch."""
         if self._registers is None:
             return b"\1" + self._sparse_bytes()
-        bits = 0
-        for register in self._registers:
-            bits = bits << 5 | register
-        return b"\2" + bits.to_bytes(_REGISTERS * 5 // 8, "big")
+        return b"\2" + _packed(self._registers)
 
     def _sparse_bytes(self) -> bytes:
         """All entries as bytes, in ascending order."""
-        if not self._stored or len(self._entries) > _SEARCHES_MAX:
-            entries = sorted(self._decoded())
-            return b"".join([it.to_bytes(_ENTRY_BYTES, "big") for it in entries])
-        stored = self._stored
-        for entry in self._entries:
-            new = entry.to_bytes(_ENTRY_BYTES, "big")
-            low, high = 0, len(stored) // _ENTRY_BYTES
-            while low < high:
-                middle = (low + high) // 2
-                at = middle * _ENTRY_BYTES
-                if stored[at : at + _ENTRY_BYTES] < new:
-                    low = middle + 1
-                else:
-                    high = middle
-            at = low * _ENTRY_BYTES
-            stored = stored[:at] + new + stored[at:]
+        new = self._new
+        if not new:
+            return self._stored
+        if not self._stored or len(new) > _SEARCHES_MAX:
+            entries = self._all()
+            stored = b"".join([it.to_bytes(_ENTRY_BYTES, "big") for it in sorted(entries)])
+            known = entries if len(new) > _SEARCHES_MAX else self._known
+        else:
+            stored, known = _inserted(self._stored, new), self._known
+        # A change that may be undone refers to the new entries.
+        if not call.undo:
+            self._stored, self._known = stored, known
+            new.clear()
         return stored
 
     @classmethod
@@ -232,18 +249,14 @@ class Distinct:
         if kind == b"\1":
             if len(rest) % 5 or len(rest) > SPARSE_MAX * 5:
                 raise SketchError("a distinct sketch has entries of five bytes, at most 512")
-            entries = [int.from_bytes(rest[at : at + 5], "big") for at in range(0, len(rest), 5)]
+            entries = [rest[at : at + _ENTRY_BYTES] for at in range(0, len(rest), _ENTRY_BYTES)]
             if any(before >= after for before, after in zip(entries, entries[1:])):
                 raise SketchError("the entries of a distinct sketch do not ascend")
-            sketch._entries = set(entries)
+            sketch._stored = bytes(rest)
         elif kind == b"\2":
             if len(rest) != _REGISTERS * 5 // 8:
                 raise SketchError("a dense distinct sketch has 2,561 bytes")
-            registers = bytearray(_REGISTERS)
-            for at in range(0, _REGISTERS, 8):
-                chunk = int.from_bytes(rest[at // 8 * 5 : at // 8 * 5 + 5], "big")
-                for place in range(8):
-                    registers[at + place] = chunk >> (35 - place * 5) & 31
+            registers = _unpacked(rest)
             if max(registers) > _RANK_MAX or not any(registers):
                 raise SketchError("a register of a distinct sketch is out of range")
             sketch._registers = registers
@@ -271,6 +284,60 @@ class Distinct:
 
     def __repr__(self) -> str:
         return f"Distinct(estimate={self.estimate()})"
+
+
+def _inserted(stored: bytes, new: set[int]) -> bytes:
+    """The ascending entries of ``stored``, with ``new`` among them."""
+    for entry in new:
+        wanted = entry.to_bytes(_ENTRY_BYTES, "big")
+        low, high = 0, len(stored) // _ENTRY_BYTES
+        while low < high:
+            middle = (low + high) // 2
+            at = middle * _ENTRY_BYTES
+            if stored[at : at + _ENTRY_BYTES] < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        at = low * _ENTRY_BYTES
+        stored = stored[:at] + wanted + stored[at:]
+    return stored
+
+
+def _lanes(bits: int, low: int) -> int:
+    """A mask with the bits ``low`` in each lane of this many bits of all registers."""
+    return int.from_bytes(low.to_bytes(bits // 8, "big") * (_REGISTERS * 8 // bits), "big")
+
+
+_PACKING = [
+    (bits - used, _lanes(2 * bits, (1 << used) - 1), _lanes(2 * bits, ((1 << used) - 1) << bits))
+    for bits, used in ((8, 5), (16, 10), (32, 20))
+]
+"""How two adjacent lanes become one: the shift of the upper lane, and masks of the lower and of the
+upper one. All lanes are changed at once, as parts of one large integer."""
+
+
+def _packed(registers: bytearray) -> bytes:
+    """Registers with five bits each."""
+    value = int.from_bytes(registers, "big")
+    for shift, lower, upper in _PACKING:
+        value = (value & lower) | (value & upper) >> shift
+    # Each lane has eight bytes now, of which the last five are used.
+    lanes = value.to_bytes(_REGISTERS, "big")
+    packed = bytearray(_REGISTERS * 5 // 8)
+    for place in range(5):
+        packed[place::5] = lanes[place + 3 :: 8]
+    return bytes(packed)
+
+
+def _unpacked(packed: bytes) -> bytearray:
+    """The registers that :func:`_packed` has packed."""
+    lanes = bytearray(_REGISTERS)
+    for place in range(5):
+        lanes[place + 3 :: 8] = packed[place::5]
+    value = int.from_bytes(lanes, "big")
+    for shift, lower, upper in reversed(_PACKING):
+        value = (value & lower) | (value << shift & upper)
+    return bytearray(value.to_bytes(_REGISTERS, "big"))
 
 
 def _set_register(registers: bytearray, entry: int) -> None:
@@ -307,9 +374,7 @@ def _tau(x: int) -> int:
 
 
 def _estimate(registers: bytearray) -> int:
-    counts = [0] * (_RANK_MAX + 1)
-    for register in registers:
-        counts[register] += 1
+    counts = [registers.count(rank) for rank in range(_RANK_MAX + 1)]
     s = 4_096 * _tau(_ONE - (counts[29] << 48)) >> 28
     for k in range(1, 29):
         s += counts[k] * (_ONE >> k)
