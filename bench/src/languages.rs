@@ -40,21 +40,42 @@ pub(crate) struct Options {
     /// The folder with `python.wasm`, `javascript.wasm` and `declare.wasm`.
     #[arg(long, default_value = "target/interpreters")]
     interpreters: PathBuf,
-    /// The files that are uploaded: W1 as a component, a script or a declaration; may be repeated.
-    /// CPU time is compared with the CPU time of the first one.
-    #[arg(long = "upload", default_values = [
-        "target/wasm32-unknown-unknown/guest/w1.wasm",
-        "bench/w1/declaration.yaml",
-        "bench/w1/w1.js",
-        "bench/w1/w1.py",
-    ])]
+    /// What is uploaded: W1 as a component, a script or a declaration; may be repeated. CPU
+    /// time is compared with the first [default: W1 in each language for which it is built].
+    #[arg(long = "upload")]
     uploads: Vec<PathBuf>,
     #[command(flatten)]
     common: Common,
 }
 
+/// What is uploaded by default. `cargo xtask bench` builds the components in C and Go if their
+/// tools are installed.
+const UPLOADS: [&str; 6] = [
+    "target/wasm32-unknown-unknown/guest/w1.wasm",
+    "bench/w1/declaration.yaml",
+    "bench/w1/c/build/w1.wasm",
+    "bench/w1/go/build/w1.wasm",
+    "bench/w1/w1.js",
+    "bench/w1/w1.py",
+];
+
+/// Returns the default uploads that exist. Names the others.
+fn built_uploads() -> Vec<PathBuf> {
+    let (built, missing): (Vec<_>, Vec<_>) =
+        UPLOADS.iter().map(PathBuf::from).partition(|upload| upload.is_file());
+    for upload in missing {
+        eprintln!("skipped: {} is not built", upload.display());
+    }
+    built
+}
+
 /// Measures all uploads in turn and prints them.
 pub(crate) async fn run(options: &Options) -> Result<()> {
+    let mut options = options.clone();
+    if options.uploads.is_empty() {
+        options.uploads = built_uploads();
+    }
+    let options = &options;
     let interpreters = std::path::absolute(&options.interpreters)?;
     let name = |upload: &PathBuf| upload.display().to_string();
     let figures = in_turn(options.rounds, &options.uploads, name, async |upload| {
@@ -67,9 +88,9 @@ pub(crate) async fn run(options: &Options) -> Result<()> {
     };
     let first = figures.first().map(|rounds| cpu(rounds)).context("nothing is measured")?;
     let point = |(upload, rounds): (&PathBuf, &Vec<Figures>)| {
-        let file = upload.file_name().unwrap_or_default().to_string_lossy();
+        // The components of several languages have the same file name.
         let ratio = (cpu(rounds) / first * 100.0).round() / 100.0;
-        Point::new(&file).with("cpu_ratio", ratio).with_medians(rounds)
+        Point::new(&upload.display().to_string()).with("cpu_ratio", ratio).with_medians(rounds)
     };
     let points: Vec<_> = options.uploads.iter().zip(&figures).map(point).collect();
     print("languages", options.common.json, &points);

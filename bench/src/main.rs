@@ -5,6 +5,7 @@
 //! Each phase of W1 and W2 runs in a separate process, so that CPU time and peak memory
 //! are those of the phase.
 
+mod dev;
 mod folding;
 mod growth;
 mod guest;
@@ -73,6 +74,9 @@ enum What {
     /// The same projection in each language: size, upload to first row, CPU time per
     /// event, memory.
     Languages(languages::Options),
+    /// The time from saving a file to the changed rows of `lantern dev`: a declaration,
+    /// scripts, and a project in Rust.
+    Dev(dev::Options),
     /// One phase of a benchmark, in this process.
     #[command(hide = true)]
     Phase {
@@ -155,6 +159,7 @@ fn from_outside(what: What) -> Result<std::process::ExitCode> {
             What::Idle(options) => idle::run(&options).await,
             What::Start(options) => start::run(&options).await,
             What::Languages(options) => languages::run(&options).await,
+            What::Dev(options) => dev::run(&options),
             What::W1(_)
             | What::W1Kafka(_)
             | What::KafkaPhase { .. }

@@ -4,6 +4,7 @@
 //! The log is a parameter of the suite: with `LANTERN_TEST_LOG=kafka` each server of
 //! [`Server::start`] has a fresh topic of a real broker instead of the embedded log.
 
+pub mod dev;
 pub mod kafka;
 
 use std::ffi::OsStr;

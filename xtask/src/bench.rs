@@ -8,13 +8,16 @@ use anyhow::Result;
 
 use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
-use crate::suite::Summary;
-use crate::{kafka, page, shell};
+use crate::{interpreters, kafka, shell};
 
 /// The packages that are built for a benchmark. The list is the same for every benchmark: with
 /// another list cargo would select other features of the dependencies and build the large ones
 /// again.
 const PACKAGES: [&str; 6] = ["-p", "lantern-bench", "-p", "lantern-server", "-p", "lantern-cli"];
+
+/// The version of Go that builds plugins, as in the tests: the `go` command fetches it if it has
+/// another one.
+const GO_TOOLCHAIN: &str = "go1.26.8";
 
 /// Runs the benchmark `what` with `args`. A `--` in `args` only separates arguments of xtask
 /// from those of the benchmark, so it is dropped.
@@ -38,11 +41,33 @@ pub(crate) fn run(what: &str, mut args: Vec<String>) -> Result<()> {
     } else if what == "w2" {
         bench.arg("--plugin").arg(guest("w2.wasm")).arg("--w1-plugin").arg(guest("w1.wasm"));
     }
+    if what == "languages" {
+        languages()?;
+    } else if what == "dev" {
+        artifacts::guests(&Workspace::load()?, &[Guests::Interpreters])?;
+    }
     if what.starts_with('w') {
         bench.arg("--dir").arg(shell::target_dir().join("bench"));
     }
     shell::step("Measuring");
     shell::run(bench.args(args))
+}
+
+/// Builds W1 in C and Go, if the tools are installed. The benchmark skips components that are not
+/// built.
+fn languages() -> Result<()> {
+    shell::step("Building W1 in C and Go");
+    if shell::installed("make") && shell::installed("python3") {
+        interpreters::c_compiler()?;
+        let mut make = Command::new("make");
+        shell::run(make.args(["--silent", "-C", "bench/w1/c"]).current_dir(shell::root()))?;
+    }
+    if shell::installed("go") {
+        let mut build = Command::new(artifacts::lantern("release"));
+        build.args(["build", "bench/w1/go"]).env("GOTOOLCHAIN", GO_TOOLCHAIN);
+        shell::run(build.current_dir(shell::root()))?;
+    }
+    Ok(())
 }
 
 /// Runs the micro-benchmarks whose names contain one of `args`, or all of them if

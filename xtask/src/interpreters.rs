@@ -103,14 +103,7 @@ const SDKS: &[Sdk] = &[
         folder: "sdk/c",
         programs: &["python3"],
         shows: "the SDK for C is not tested",
-        prepare: || {
-            let mut make = in_root("make");
-            // The SDK needs the compiler for WebAssembly, which is a package of PyPI.
-            match shell::target_dir().join("zig/bin/python").is_file() {
-                true => Ok(()),
-                false => shell::run(make.args(["-C", "sdk/c", "tools"])),
-            }
-        },
+        prepare: c_compiler,
         interpreter: None,
         test: |_| {
             let mut make = in_root("make");
@@ -223,6 +216,14 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
 /// Returns the path of Python in the SDK's own environment.
 fn python() -> PathBuf {
     shell::target_dir().join("python/bin/python3")
+}
+
+/// Installs the compiler for WebAssembly that the SDK for C needs, which is a package of PyPI.
+pub(crate) fn c_compiler() -> Result<()> {
+    if shell::target_dir().join("zig/bin/python").is_file() {
+        return Ok(());
+    }
+    shell::run(in_root("make").args(["-C", "sdk/c", "tools"]))
 }
 
 /// Creates the Python environment with the packages that the Python SDK needs.
