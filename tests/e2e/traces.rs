@@ -144,7 +144,7 @@ async fn the_trace_of_an_event_shows_its_path_from_the_request_to_the_feed() {
     let endpoint = format!("tracing.otlp_endpoint={}", collector.url);
     let settings = [endpoint.as_str(), "tracing.export_ms=20", "tracing.service_name=shop"];
     let server = Server::start(&settings).unwrap();
-    server.project("rogue", &guest("rogue"), r#"{"fixed":true}"#).await.unwrap();
+    server.project("rogue", &guest("rogue"), "{}").await.unwrap();
     let feed = format!("{}/v1/feed", server.url.replace("http", "ws"));
     let client = Client::connect(&feed, Options::default()).await.unwrap();
     let table = client.table("rogue/seen");
@@ -198,7 +198,7 @@ async fn the_trace_of_an_event_shows_its_path_from_the_request_to_the_feed() {
     check(&spans["fold"][0], &[("lantern.fold.outcome", "parked"), ("lantern.offset", "2")]);
     assert_eq!(spans["fold"][0].status.as_ref().unwrap().code, 2, "{spans:?}");
 
-    // Events whose traces nobody records make no spans.
+    // Events whose traces are not recorded make no spans.
     let before = collector.received.0.lock().unwrap().len();
     let skipped: String =
         (10..20).map(|id| traced(id, "{}", &traceparent(SKIPPED, false))).collect();

@@ -21,7 +21,7 @@ pub(crate) struct Resources {
     /// Creates the roll-ups of subscriptions; `None` if the feed does not support them.
     pub(crate) roll_ups: Option<Arc<dyn RollUps>>,
     pub(crate) lag: LagSource,
-    /// Is told of frames that were sent; `None` if no traces are recorded.
+    /// Receives the frames that were sent; `None` if no traces are recorded.
     pub(crate) traces: Option<Arc<dyn EventTraces>>,
     pub(crate) config: LiveConfig,
     /// Limits how many reads of the store run at the same time.

@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_records_makes_no_span() {
+    fn an_unsampled_event_makes_no_span() {
         let tracer = tracer(TracingConfig { sample_ratio: 1.0, ..TracingConfig::default() });
         let unsampled = events(3, Some(SKIPPED));
         assert!(tracer.ingest(tracer.request(Some(SKIPPED)), &unsampled).is_none());

@@ -17,7 +17,7 @@ pub(crate) const CLIENTS_MAX: usize = 4;
 /// How long a published commit waits until clients have got it. Later frames make no spans.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Commits with traced events, on their way to clients.
+/// Commits with traced events that clients do not have yet.
 #[derive(Default)]
 pub(crate) struct Publications {
     /// The commits that are not published yet.
@@ -206,7 +206,7 @@ mod tests {
         assert_eq!(more, CLIENTS_MAX - 1);
         assert_eq!(publications.published_count.load(Ordering::Acquire), 0);
         publications.published(&commit(2), TraceTime(1), 0, vec![event(3)]);
-        assert_eq!(sent(&publications, 0, "e", 20), 0, "nobody waits for it");
+        assert_eq!(sent(&publications, 0, "e", 20), 0, "no client waits for it");
     }
 
     #[test]

@@ -105,7 +105,7 @@ impl SpanQueue {
         }
     }
 
-    /// Removes the oldest spans, at most as many as a request to the collector may have.
+    /// Removes the oldest spans, up to the number that a request to the collector may have.
     pub(crate) fn take_batch(&self) -> Vec<Span> {
         let mut waiting = self.waiting.lock();
         let count = waiting.spans.len().min(self.batch_max);
