@@ -171,7 +171,9 @@ fn place_attributes(place: &AppendedEvent) -> [(&'static str, Value); 3] {
 
 #[cfg(test)]
 mod tests {
-    use lantern_core::{Event, FoldCall, FoldOutcome, Offset, PartitionId, ShardId, VersionId};
+    use lantern_core::{
+        Event, FoldCall, FoldOutcome, Offset, PartitionId, ShardId, Timestamp, VersionId,
+    };
 
     use super::*;
     use crate::config::TracingConfig;
@@ -243,6 +245,16 @@ mod tests {
         assert_eq!(spans.len(), 5);
         assert_eq!(spans[0].error.as_deref(), Some("the log is closed"));
         assert!(folded(&tracer, &events) <= 5);
+    }
+
+    #[test]
+    fn events_are_recorded_up_to_their_age() {
+        let tracer = tracer(TracingConfig { event_age_s_max: 60, ..TracingConfig::default() });
+        let now_us = i64::try_from(tracer.now().0 / 1_000).unwrap();
+        let wants = |age_s: i64| tracer.wants(Some(Timestamp(now_us - age_s * 1_000_000)));
+        assert!(wants(0) && wants(50) && !wants(70));
+        assert!(tracer.wants(None), "a log without append times");
+        assert!(!tracer.wants(Some(Timestamp::FIRST)));
     }
 
     #[test]
