@@ -37,7 +37,8 @@ export function ConnectedMark({ state, at }: { state: Freshness; at: number }): 
   const { value } = overview.value;
   const server = useFreshness(value, STALE_MS);
   const silent = state === "live" && server !== "live" && server !== "loading";
-  return <FreshnessMark state={silent ? (server === "offline" ? "offline" : "stale") : state} at={silent ? value.at : at} />;
+  const old = silent || state === "stale";
+  return <FreshnessMark state={old ? (server === "offline" ? "offline" : "stale") : state} at={silent ? value.at : at} />;
 }
 
 /** The freshness of a polled value. */

@@ -7,11 +7,11 @@ import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { LANTERN } from "../../clients/ts/test/server.js";
-import { accessible, event, launch, open, plugin, Server, shownRows, shows, skipped, until, withOrders } from "./page.js";
+import { accessible, event, launch, open, plugin, put, Server, shownRows, shows, skipped, until, withOrders } from "./page.js";
 
 /** A server with 400 orders, and a board of them. */
-async function withBoard(): Promise<Server> {
-  const server = await Server.start();
+async function withBoard(...settings: string[]): Promise<Server> {
+  const server = await Server.start(...settings);
   await withOrders(server, 400);
   const panes = [
     { kind: "number", title: "Orders", table: "revenue/by_product", agg: "sum(orders)", where: ["product = $product"], width: 3, height: 2 },
@@ -154,6 +154,59 @@ describe.skipIf(skipped)("boards", () => {
       const [wide, window] = await page.evaluate(() => [document.querySelector("main")!.scrollWidth, document.querySelector("main")!.clientWidth]);
       expect(wide, name).toBe(window);
     }
+    expect(errors).toEqual([]);
+  });
+
+  test("equal panes share one roll-up of the feed, and nothing is requested", async () => {
+    server = await withBoard();
+    const number = { kind: "number", table: "revenue/by_product", agg: "sum(orders)", where: ["orders >= 0"], width: 4, height: 2 };
+    await put(server, "equal", "Equal panes", [{ ...number, title: "Orders" }, { ...number, title: "The same" }, { ...number, title: "Others", where: ["orders >= 1"] }]);
+    const { page, errors } = await open(browser, "about:blank");
+    const subscribed: string[] = [];
+    const requested: string[] = [];
+    page.on("websocket", (socket) => socket.on("framesent", ({ payload }) => void (String(payload).includes('"rollup"') && subscribed.push(String(payload)))));
+    page.on("request", (request) => void (request.url().includes("/v1/tables/") && requested.push(request.url())));
+    await page.goto(`${server.url}/boards/equal`);
+    await showsSum(page, server);
+    await server.append(Array.from({ length: 100 }, (_, n) => event(400 + n)));
+    await showsSum(page, server);
+    expect(await numberOf(page, "The same")).toBe(await numberOf(page, "Orders"));
+    await page.locator(".badge.good").nth(3).waitFor();
+    expect(subscribed.map((text) => JSON.parse(text).where[0][2]).sort()).toEqual([0, 1]);
+    expect(requested).toEqual([]);
+    // A server that is killed and started again: offline in between, and the sum afterwards.
+    await server.end("SIGKILL");
+    await page.getByRole("article", { name: "Orders", exact: true }).locator(".badge", { hasText: "offline for" }).waitFor();
+    await server.launch();
+    await page.evaluate(() => dispatchEvent(new Event("online")));
+    await server.append(Array.from({ length: 100 }, (_, n) => event(500 + n)));
+    await showsSum(page, server);
+    await page.getByRole("article", { name: "Orders", exact: true }).locator(".badge", { hasText: "live" }).waitFor();
+    expect(requested).toEqual([]);
+    expect(errors).toEqual([]);
+  });
+
+  test("a roll-up that the server refuses is requested, with the reason, until it is not refused", async () => {
+    server = await withBoard("live.roll_ups_max=1");
+    const number = { kind: "number", table: "revenue/by_product", width: 6, height: 2 };
+    await put(server, "refused", "Refused", [{ ...number, title: "Orders", agg: "sum(orders)" }, { ...number, title: "Others", agg: "sum(cents)" }]);
+    const { page, errors } = await open(browser, `${server.url}/boards/refused`);
+    const reason = page.locator(".requested");
+    await reason.waitFor();
+    expect(await reason.allTextContents()).toEqual([expect.stringMatching(/^Requested every 3 s, because .*1/)]);
+    await page.locator(".badge.good").nth(2).waitFor();
+    await accessible(page, "board-requested");
+    await server.append(Array.from({ length: 100 }, (_, n) => event(400 + n)));
+    await server.caughtUp("revenue");
+    await showsSum(page, server);
+    const { rows } = await server.get("/v1/tables/revenue/by_product?agg=sum(cents)%20as%20n");
+    await until(
+      async () => (await numberOf(page, "Others")).replace(/ cent$/, "") === rows[0].n.toLocaleString("en"),
+      () => rows,
+    );
+    // A filter that only the server can read is requested as well.
+    await page.goto(`${server.url}/t/revenue/by_product?view=chart&where=product%20in%20%5B%22p1%22%5D`);
+    await page.locator(".requested, .failure").first().waitFor();
     expect(errors).toEqual([]);
   });
 
