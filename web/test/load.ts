@@ -56,10 +56,40 @@ export interface Latency {
   /** The same up to the frame in which the cell changes. */
   readonly changedP50: number;
   readonly changedP99: number;
+  /** The same up to a WebSocket client in the same browser that shows nothing: what the page cannot be faster than. */
+  readonly clientP50: number;
+  readonly clientP99: number;
 }
 
 const BATCHES_PER_S = 100;
 const WATCHED = "a-watched";
+
+/** Subscribes to the watched row in a tab that shows nothing, and notes when each of its values arrives. */
+async function listen(browser: Browser, server: Server): Promise<Page> {
+  const { page } = await open(browser, `${server.url}/`);
+  await page.evaluate(
+    ({ url, product }) => {
+      const arrived: [number, number][] = [];
+      Object.assign(globalThis, { arrived });
+      const socket = new WebSocket(url, ["lantern.v1.json"]);
+      let frames = 0;
+      const send = (message: object): void => socket.send(JSON.stringify(message));
+      socket.onopen = () => send({ t: "hello" });
+      socket.onmessage = ({ data }) => {
+        const message = JSON.parse(data);
+        if (message.t === "welcome") send({ t: "sub", id: 1, table: "revenue/by_product", where: [["product", "=", product]], rate_ms: 10 });
+        if (message.t === "ping") send({ t: "pong" });
+        if (!["snap", "delta", "tick"].includes(message.t)) return;
+        send({ t: "ack", n: (frames += 1) });
+        const row = (message.rows ?? message.up)?.[product];
+        if (row) arrived.push([row.orders, performance.timeOrigin + performance.now()]);
+      };
+    },
+    { url: server.feed, product: WATCHED },
+  );
+  await until(() => page.evaluate(() => (globalThis as any).arrived.length > 0));
+  return page;
+}
 
 /** From the acknowledgement of an event to the cell that shows it. */
 export async function latency(browser: Browser, { rate = 1000, seconds = 20, warmUp = 3 } = {}): Promise<Latency> {
@@ -81,6 +111,9 @@ export async function latency(browser: Browser, { rate = 1000, seconds = 20, war
         requestAnimationFrame(() => seen.push([value, changed, clock()]));
       }).observe(cell, { characterData: true, childList: true, subtree: true });
     });
+    const client = await listen(browser, server);
+    // A tab in the background has fewer frames.
+    await page.bringToFront();
     const acknowledged: number[] = [];
     const size = Math.round(rate / BATCHES_PER_S);
     const began = clock();
@@ -95,19 +128,24 @@ export async function latency(browser: Browser, { rate = 1000, seconds = 20, war
     const read = (): Promise<[number, number, number][]> => page.evaluate(() => (globalThis as any).seen);
     await until(async () => ((await read()).at(-1)?.[0] ?? 0) >= acknowledged.length + 1);
     const seen = await read();
+    const arrived: [number, number][] = await client.evaluate(() => (globalThis as any).arrived);
     await page.context().close();
-    const [frames, changes]: [number[], number[]] = [[], []];
+    await client.context().close();
+    const [frames, changes, arrivals]: [number[], number[], number[]] = [[], [], []];
     let at = 0;
+    let came = 0;
     acknowledged.forEach((time, n) => {
       // The first event counts as well.
       while (seen[at]![0] < n + 2) at += 1;
+      while (arrived[came]![0] < n + 2) came += 1;
       if (time - began < warmUp * 1000) return;
       changes.push(Math.max(0, seen[at]![1] - time));
       frames.push(Math.max(0, seen[at]![2] - time));
+      arrivals.push(Math.max(0, arrived[came]![1] - time));
     });
     const of = (values: readonly number[]): [number, number] => [percentile(values, 0.5), percentile(values, 0.99)];
-    const [[p50, p99], [changedP50, changedP99]] = [of(frames), of(changes)];
-    return { rate: actual, requests: frames.length, shown: seen.length, p50, p99, max: Math.max(...frames), changedP50, changedP99 };
+    const [[p50, p99], [changedP50, changedP99], [clientP50, clientP99]] = [of(frames), of(changes), of(arrivals)];
+    return { rate: actual, requests: frames.length, shown: seen.length, p50, p99, max: Math.max(...frames), changedP50, changedP99, clientP50, clientP99 };
   } finally {
     await server.stop();
   }
