@@ -44,6 +44,7 @@ export function App(): JSX.Element {
             <Route path="/upload/declaration" component={DeclareScreen} />
             <Route path="/events" component={EventsScreen} />
             <Route path="/server" component={ServerScreen} />
+            <Route path="/server/:tab" component={ServerScreen} />
             <Route default component={Nothing} />
           </Router>
         </main>
@@ -230,7 +231,7 @@ function Rail(): JSX.Element | null {
     { to: "/events", mark: "≋", text: "Events", here: path === "/events" },
     { to: "/parked", mark: "▲", text: "Parked", here: path === "/parked", number: parked },
     { to: "/upload", mark: "↥", text: "Upload", here: path.startsWith("/upload") },
-    { to: "/server", mark: "◈", text: "Server", here: path === "/server" },
+    { to: "/server", mark: "◈", text: "Server", here: path.startsWith("/server") },
   ];
   return (
     <nav class="rail" aria-label="Screens">

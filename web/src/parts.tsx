@@ -70,8 +70,8 @@ export function Missing({ of: { data, error } }: { of: Polled<unknown> }): JSX.E
 }
 
 /** Shows polled data. If the data is not live, it also shows how old the data is. */
-export function Pane<T>({ of, children }: { of: Polled<T>; children: (data: T) => ComponentChildren }): JSX.Element {
-  const state = useFreshness(of, STALE_MS);
+export function Pane<T>({ of, staleMs = STALE_MS, children }: { of: Polled<T>; staleMs?: number; children: (data: T) => ComponentChildren }): JSX.Element {
+  const state = useFreshness(of, staleMs);
   return (
     <>
       <Missing of={of} />
@@ -191,7 +191,7 @@ export function HoldButton({ held, waiting, onClick }: { held: boolean; waiting:
 /** A link to an event. Its text is the event's place in the log. */
 export function EventLink({ partition, offset }: { partition: number; offset: number }): JSX.Element {
   return (
-    <a href={`/events?partition=${partition}&from=${offset}`}>
+    <a href={`/events?partition=${partition}&from=${offset}&event=${partition}:${offset}`}>
       {partition}:{offset}
     </a>
   );
@@ -228,6 +228,24 @@ export function Progress({ percent, label }: { percent: number; label: string })
     <div class="progress">
       <progress max={100} value={percent} aria-label={label} />
       <span>{label}</span>
+    </div>
+  );
+}
+
+/** Work of the server that can be cancelled. Until it tells how far it is, only the time is shown. */
+export function Working({ what, began, percent, onStop }: { what: string; began: number; percent: number | null; onStop: () => void }): JSX.Element {
+  const seconds = Math.max(0, Math.round((now.value - began) / 1000));
+  return (
+    <div class="actions">
+      <progress {...(percent === null ? {} : { max: 100, value: percent })} aria-label={what} />
+      <span role="status">{what} …</span>
+      <span class="soft number">
+        {percent !== null && `${percentText(percent)}, `}
+        {duration(Math.max(1, seconds))}
+      </span>
+      <button type="button" onClick={onStop}>
+        Cancel
+      </button>
     </div>
   );
 }

@@ -1,7 +1,21 @@
 // Uploads of plugins, scripts and declarations.
 import { signal } from "@preact/signals";
-import type { CheckResult, Uploaded } from "./api-types.js";
+import type { CheckResult, DryRun, Uploaded } from "./api-types.js";
+import { type Progress, readResult } from "./lines.js";
 import { path, read } from "./problem.js";
+
+/** The parts of a manifest that the page shows. */
+export interface Manifest {
+  readonly name?: string;
+  readonly version?: string;
+  readonly description?: string;
+  readonly subscribes?: readonly unknown[];
+  readonly tables?: readonly { readonly name: string; readonly description?: string; readonly public?: boolean; readonly fields?: readonly { readonly name: string; readonly kind: string; readonly unit?: string }[] }[];
+}
+
+export function manifestOf({ manifest }: Pick<CheckResult, "manifest">): Manifest {
+  return manifest as Manifest;
+}
 
 /** The file that was dropped on the page, until the upload screen takes it. */
 export const dropped = signal<File | null>(null);
@@ -51,6 +65,14 @@ function address(base: string, file: File, params: Record<string, string> = {}):
 /** Compiles and checks a file, without storing it. */
 export function check(file: File, parameters: string, signal?: AbortSignal): Promise<CheckResult> {
   return read(address("/v1/plugins/check", file), { ...body(file, parameters), ...(signal && { signal }) });
+}
+
+/**
+ * Folds the newest events with a file and with the active version of the projection `name`, and compares
+ * the tables. Nothing is stored.
+ */
+export function dryRun(file: File, name: string, parameters: string, signal: AbortSignal, tell: Progress): Promise<DryRun> {
+  return readResult(address("/v1/versions/dry-run", file, name === "" ? {} : { name }), { ...body(file, parameters), signal }, "dry_run", tell);
 }
 
 /** Uploads a file as a version of a projection. */

@@ -80,3 +80,46 @@ export async function accessible(page: Page, name: string): Promise<void> {
     if (PICTURES) await page.screenshot({ path: join(PICTURES, `${name}-${colorScheme}.png`) });
   }
 }
+
+/** The folder of the guests of tests. */
+export const GUESTS = process.env.LANTERN_GUESTS ?? fileURLToPath(new URL("../../target/guests", import.meta.url));
+/** The folder of the interpreters. */
+export const INTERPRETERS = process.env.LANTERN_INTERPRETERS ?? fileURLToPath(new URL("../../target/interpreters", import.meta.url));
+
+/** An event that the plugin `rogue` applies, parks, or repeats. */
+export function probe(n: number, subject: string, data: object): string {
+  return JSON.stringify({ specversion: "1.0", id: String(n), source: "/test", type: "probe.sent", subject, time: "2026-01-01T00:00:00Z", data });
+}
+
+/** Uploads a guest with parameters, and waits until the projection has folded the log. */
+export async function project(server: Server, name: string, parameters: object): Promise<void> {
+  const form = new FormData();
+  form.append("parameters", JSON.stringify(parameters));
+  form.append("plugin", new Blob([readFileSync(join(GUESTS, "rogue.wasm"))]), "rogue.wasm");
+  const answer = await fetch(`${server.url}/v1/projections/${name}/versions`, { method: "POST", body: form });
+  expect(answer.ok, await answer.text()).toBe(true);
+  await server.caughtUp(name);
+}
+
+/** Drops a file on the page, as a user does. */
+export async function drop(page: Page, name: string, content: Buffer): Promise<void> {
+  const transfer = await page.evaluateHandle(
+    ({ name: file, base64 }) => {
+      const data = new DataTransfer();
+      data.items.add(new File([Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))], file));
+      return data;
+    },
+    { name: name.split("/").at(-1)!, base64: content.toString("base64") },
+  );
+  await page.dispatchEvent(".frame", "dragenter", { dataTransfer: transfer });
+  await page.dispatchEvent(".frame", "drop", { dataTransfer: transfer });
+}
+
+/** Nothing is wider than the screen of a phone. */
+export async function fitsPhone(page: Page, name: string): Promise<void> {
+  await page.setViewportSize({ width: 390, height: 844 });
+  await accessible(page, `phone-${name}`);
+  const [wide, window] = await page.evaluate(() => [document.querySelector("main")!.scrollWidth, document.querySelector("main")!.clientWidth]);
+  expect(wide, name).toBe(window);
+  await page.setViewportSize({ width: 1400, height: 900 });
+}

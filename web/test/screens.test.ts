@@ -2,13 +2,10 @@
 import { existsSync, mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import type { Browser, Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
 import { changed } from "../../clients/ts/test/server.js";
-import { accessible, event, GUESTS, launch, open, plugin, probe, project, Server, shownRows, shows, skipped, storedRows, until, withOrders } from "./page.js";
-
-const INTERPRETERS = process.env.LANTERN_INTERPRETERS ?? fileURLToPath(new URL("../../target/interpreters", import.meta.url));
+import { accessible, drop, event, GUESTS, INTERPRETERS, launch, open, plugin, probe, project, Server, shownRows, shows, skipped, storedRows, until, withOrders } from "./page.js";
 
 describe.skipIf(skipped)("the page", () => {
   let browser: Browser;
@@ -357,7 +354,7 @@ describe.skipIf(skipped)("the page", () => {
     await page.keyboard.press("Escape");
     await page.goto(`${server.url}/server`);
     await shows(page, "sessions of the feed");
-    await page.getByText("Metrics", { exact: true }).click();
+    await page.getByRole("link", { name: "Metrics", exact: true }).click();
     await page.getByLabel("contains").fill("lantern_build_info");
     await shows(page, "lantern_build_info");
     await accessible(page, "server");
@@ -491,7 +488,7 @@ describe.skipIf(skipped)("the page", () => {
     await server.append([...Array.from({ length: 50 }, (_, n) => event(n)), probe(1, `long${"g".repeat(300)}`, { do: "fail", text: "x".repeat(500) })]);
     const { page, errors } = await open(browser, server.url, { viewport: { width: 390, height: 844 } });
     const name = "a-projection-with-a-very-long-name-that-does-not-fit-a-phone";
-    const screens = { overview: "/", table: "/t/revenue/by_product", chart: "/t/revenue/by_minute?view=chart", versions: `/p/${name}`, parked: `/p/${name}/parked`, all: "/parked", events: "/events", upload: "/upload", server: "/server" };
+    const screens = { overview: "/", table: "/t/revenue/by_product", chart: "/t/revenue/by_minute?view=chart", versions: `/p/${name}`, parked: `/p/${name}/parked`, all: "/parked", events: "/events", upload: "/upload", server: "/server", settings: "/server/settings", limits: "/server/limits", clients: "/server/clients", compare: `/p/${name}/compare` };
     for (const [screen, address] of Object.entries(screens)) {
       await page.goto(server.url + address);
       await page.locator("h1").waitFor();
@@ -503,17 +500,3 @@ describe.skipIf(skipped)("the page", () => {
     expect(errors).toEqual([]);
   });
 });
-
-/** Drops a file on the page, as a user does. */
-async function drop(page: Page, name: string, content: Buffer): Promise<void> {
-  const transfer = await page.evaluateHandle(
-    ({ name: file, base64 }) => {
-      const data = new DataTransfer();
-      data.items.add(new File([Uint8Array.from(atob(base64), (character) => character.charCodeAt(0))], file));
-      return data;
-    },
-    { name: name.split("/").at(-1)!, base64: content.toString("base64") },
-  );
-  await page.dispatchEvent(".frame", "dragenter", { dataTransfer: transfer });
-  await page.dispatchEvent(".frame", "drop", { dataTransfer: transfer });
-}

@@ -7,9 +7,11 @@ import type { CheckResult, EventsPage, LoggedEvent } from "../api-types.js";
 import { AGGREGATES, type ColumnForm, type DeclarationForm, type KeyPart, missing, NEW_FORM, NO_COLUMN, NO_PART, partName, type Refusal, refusal, suggested, WINDOWS, type WindowForm, type Written, written } from "../declaration.js";
 import { save } from "../download.js";
 import { Badge, copy, Failure, say } from "../parts.js";
+import { Preview } from "../preview.js";
 import { type Problem, path, problem, read } from "../problem.js";
+import { useRested } from "../rested.js";
 import { overview } from "../server.js";
-import { check, push } from "../upload.js";
+import { check, dryRun, push } from "../upload.js";
 import { About, existing, Kinds } from "./upload.js";
 
 /** How long the form rests before the server is asked. */
@@ -91,6 +93,9 @@ export default function DeclareScreen(): JSX.Element {
   const verdict = useVerdict(text.text, lacks === null);
   const found = verdict.is === "refused" ? refusal(verdict.error.message) : null;
   const events = useEvents();
+  // What the server has accepted is previewed. Until then, the preview before it stays.
+  const input = verdict.is === "passed" && verdict.text === text.text ? text.text : null;
+  const rested = useRested(input, 0, (accepted, signal, tell) => dryRun(fileOf(accepted), "", "", signal, tell));
   useEffect(() => {
     if (query.name) form.value = { ...form.value, name: query.name };
   }, [query.name]);
@@ -105,6 +110,8 @@ export default function DeclareScreen(): JSX.Element {
         <Fields form={now} events={events} wrong={found && wrongField(text, found)} />
         <div class="form-text">
           <Text text={text.text} lacks={lacks} verdict={verdict} found={found} name={now.name} />
+          <h2>What it would write</h2>
+          <Preview rested={rested} input={input} />
           <Upload form={now} verdict={verdict} text={text.text} />
         </div>
       </div>

@@ -4,15 +4,17 @@ import type { ComponentChildren, JSX } from "preact";
 import { useLocation, useRoute } from "preact-iso";
 import type { Logs, ProjectionStatus, VersionStatus } from "../api-types.js";
 import { bytes, count, counted, moment, rate, shown, zoneName } from "../format.js";
+import { comparisonAddress } from "../comparison.js";
 import { ActionButton } from "../confirm.js";
 import { Badge, behindText, Empty, EventLink, Fact, HoldButton, Pane, PolledMark, Progress, say, sayFailed, Sparkline } from "../parts.js";
 import { usePoll } from "../polled.js";
 import { type Problem, path, post, problem, read, send } from "../problem.js";
 import { behind, catchesUp, condition, overview, rates, served, stateBytes, tables, troubles } from "../server.js";
+import { Compare } from "./compare.js";
 import { backfillText } from "./overview.js";
 import { ParkedOf } from "./parked.js";
 
-const TABS = ["versions", "logs", "parked"] as const;
+const TABS = ["versions", "compare", "logs", "parked"] as const;
 
 export default function ProjectionScreen(): JSX.Element {
   const { params } = useRoute();
@@ -77,11 +79,12 @@ function Projection({ projection, tab }: { projection: ProjectionStatus; tab: (t
       <nav class="tabs" aria-label="Parts of the projection">
         {TABS.map((one) => (
           <a key={one} href={one === "versions" ? own : `${own}/${one}`} aria-current={tab === one ? "page" : undefined}>
-            {{ versions: `Versions (${projection.versions.length})`, logs: "Logs", parked: `Parked (${count(parked)})` }[one]}
+            {{ versions: `Versions (${projection.versions.length})`, compare: "Compare", logs: "Logs", parked: `Parked (${count(parked)})` }[one]}
           </a>
         ))}
       </nav>
       {tab === "versions" && <Versions projection={projection} />}
+      {tab === "compare" && <Compare projection={projection} />}
       {tab === "logs" && <LogsOf name={projection.name} />}
       {tab === "parked" && <ParkedOf name={projection.name} key={projection.name} />}
     </>
@@ -232,6 +235,11 @@ function VersionActions({ version, projection }: { version: VersionStatus; proje
   return (
     <span class="actions">
       {first && <a class="button" href={`/t${path(projection.name, first.name)}${active ? "" : `?version=${encodeURIComponent(version.id)}`}`}>See rows</a>}
+      {!active && projection.active != null && (
+        <a class="button" href={comparisonAddress(projection.name, { right: version.id })}>
+          Compare
+        </a>
+      )}
       {!active && (
         <ActionButton
           action={{

@@ -1,162 +1,400 @@
-// The server: its log, its sessions, what it stores, and its metrics.
-import { type Signal, useSignal } from "@preact/signals";
+// The server: its log, what it stores, its limits, the clients of its feed, its settings and its metrics.
 import type { JSX } from "preact";
-import { bytes, count, moment, zoneName } from "../format.js";
-import { type Metric, parseMetrics } from "../metrics.js";
+import { useLocation, useRoute } from "preact-iso";
+import type { BoardList, FeedClient, FeedClients, ProjectionStatus, ServerSettings, Setting } from "../api-types.js";
+import { bytes, count, counted, duration, moment, zoneName } from "../format.js";
+import { amount, hasText, type Limit, limitsOf, settingText } from "../limits.js";
 import { Badge, Empty, Fact, Pane, PolledMark } from "../parts.js";
 import { usePoll } from "../polled.js";
-import { path, send } from "../problem.js";
-import { overview, stateBytes } from "../server.js";
+import { path, read } from "../problem.js";
+import { behind, overview, splitName, stateBytes } from "../server.js";
+import { MetricsOf } from "./server-metrics.js";
+
+const TABS = { "": "Status", limits: "Limits", clients: "Feed clients", settings: "Settings", metrics: "Metrics" } as const;
+type Tab = keyof typeof TABS;
+
+/** How often what changes rarely is requested. */
+const RARELY_MS = 10_000;
 
 export default function ServerScreen(): JSX.Element {
   const { value } = overview.value;
+  const { params } = useRoute();
+  const { path: here, query, route } = useLocation();
+  const tab: Tab = (params.tab ?? "") in TABS ? ((params.tab ?? "") as Tab) : "";
+  /** Changes the filter in the address. A filter that is typed makes no entry in the history. */
+  const filter = (change: { [name: string]: string }): void => {
+    const left = new URLSearchParams(Object.entries({ ...query, ...change }).filter(([, text]) => text !== ""));
+    route(left.size > 0 ? `${here}?${left}` : here, true);
+  };
+  const text = query.contains ?? "";
   return (
     <section aria-labelledby="title">
       <header class="screen">
         <h1 id="title">Server</h1>
         <PolledMark of={value} />
       </header>
-      <Pane of={value}>
-        {({ projections, status, ready }) => (
-          <>
-            <div class="bar">
-              <Badge tone={ready.ready ? "good" : "bad"} text={ready.ready ? "ready" : "not ready"} />
-              <dl>
-                <Fact name="version">{status.version}</Fact>
-                <Fact name="sessions of the feed">{count(status.feed_sessions)}</Fact>
-                <Fact name="projections">{count(projections.length)}</Fact>
-              </dl>
-            </div>
-            {[...ready.reasons, ...status.troubles].map((text) => (
-              <p class="bad" key={text}>
-                {text}
-              </p>
-            ))}
-            {ready.warnings.map((text) => (
-              <p class="warn" key={text}>
-                {text}
-              </p>
-            ))}
-            <h2>Log</h2>
-            <table class="plain">
-              <thead>
-                <tr>
-                  <th scope="col">Partition</th>
-                  <th scope="col" class="number">
-                    Oldest offset
-                  </th>
-                  <th scope="col" class="number">
-                    Next offset
-                  </th>
-                  <th scope="col">Newest event time, {zoneName()}</th>
-                </tr>
-              </thead>
-              <tbody>
-                {status.partitions.map((one) => (
-                  <tr key={one.partition}>
-                    <td>{one.name ?? one.partition}</td>
-                    <td class="number">{one.start == null ? "unknown" : count(one.start)}</td>
-                    <td class="number">{one.end == null ? "unknown" : count(one.end)}</td>
-                    <td>{one.event_time_us == null ? "–" : moment(one.event_time_us)}</td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
-            <h2>Storage</h2>
-            {projections.length === 0 ? (
-              <Empty title="Nothing is stored for projections">
-                <a href="/upload">Upload a projection</a>
-              </Empty>
-            ) : (
-              <table class="plain">
-                <thead>
-                  <tr>
-                    <th scope="col">Projection</th>
-                    <th scope="col" class="number">
-                      Versions
-                    </th>
-                    <th scope="col" class="number">
-                      State
-                    </th>
-                    <th scope="col" class="number">
-                      Memory of plugins
-                    </th>
-                  </tr>
-                </thead>
-                <tbody>
-                  {projections.map(({ name, versions }) => {
-                    const shards = versions.flatMap((version) => version.shards);
-                    return (
-                      <tr key={name}>
-                        <td>
-                          <a href={`/p${path(name)}`}>{name}</a>
-                        </td>
-                        <td class="number">{count(versions.length)}</td>
-                        <td class="number">{bytes(versions.reduce((sum, version) => sum + stateBytes(version), 0))}</td>
-                        <td class="number">{bytes(shards.reduce((sum, shard) => sum + shard.memory_bytes, 0))}</td>
-                      </tr>
-                    );
-                  })}
-                </tbody>
-              </table>
-            )}
-            <Metrics />
-          </>
-        )}
-      </Pane>
+      <nav class="tabs" aria-label="Parts of the server">
+        {Object.entries(TABS).map(([name, title]) => (
+          <a key={name} href={name === "" ? "/server" : `/server/${name}`} aria-current={name === tab ? "page" : undefined}>
+            {title}
+          </a>
+        ))}
+      </nav>
+      {tab === "" && <Status />}
+      {tab === "limits" && <Limits />}
+      {tab === "clients" && <Clients />}
+      {tab === "settings" && <Settings text={text} changed={query.changed !== undefined} onFilter={filter} />}
+      {tab === "metrics" && <MetricsOf text={text} onText={(contains) => filter({ contains })} />}
     </section>
   );
 }
 
-function Metrics(): JSX.Element {
-  const open = useSignal(false);
-  const text = useSignal("");
+function Status(): JSX.Element {
   return (
-    <details onToggle={({ currentTarget }) => (open.value = currentTarget.open)}>
-      <summary>Metrics</summary>
-      {open.value && <MetricsTable text={text} />}
-    </details>
-  );
-}
-
-function MetricsTable({ text }: { text: Signal<string> }): JSX.Element {
-  const poll = usePoll("metrics", async (signal) => parseMetrics(await (await send("/metrics", { signal })).text()), 5000);
-  return (
-    <>
-      <p class="soft">
-        The server's own measurements, also under <a href="/metrics">/metrics</a> in Prometheus' format.
-      </p>
-      <label>
-        contains <input type="search" value={text.value} onInput={({ currentTarget }) => (text.value = currentTarget.value)} />
-      </label>
-      <Pane of={poll.value.value}>
-        {(metrics) => (
+    <Pane of={overview.value.value}>
+      {({ projections, status, ready }) => (
+        <>
+          <div class="bar">
+            <Badge tone={ready.ready ? "good" : "bad"} text={ready.ready ? "ready" : "not ready"} />
+            <dl>
+              <Fact name="version">{status.version}</Fact>
+              <Fact name="sessions of the feed">{count(status.feed_sessions)}</Fact>
+              <Fact name="projections">{count(projections.length)}</Fact>
+            </dl>
+          </div>
+          {[...ready.reasons, ...status.troubles].map((text) => (
+            <p class="bad" key={text}>
+              {text}
+            </p>
+          ))}
+          {ready.warnings.map((text) => (
+            <p class="warn" key={text}>
+              {text}
+            </p>
+          ))}
+          <h2>Log</h2>
           <table class="plain">
             <thead>
               <tr>
-                <th scope="col">Metric</th>
-                <th scope="col">Labels</th>
+                <th scope="col">Partition</th>
                 <th scope="col" class="number">
-                  Value
+                  Oldest offset
                 </th>
+                <th scope="col" class="number">
+                  Next offset
+                </th>
+                <th scope="col">Newest event time, {zoneName()}</th>
               </tr>
             </thead>
             <tbody>
-              {metrics.filter((metric) => matches(metric, text.value)).map((metric) => (
-                <tr key={`${metric.name} ${metric.labels}`}>
-                  <td title={metric.help}>{metric.name}</td>
-                  <td class="text">{metric.labels}</td>
-                  <td class="number">{metric.value}</td>
+              {status.partitions.map((one) => (
+                <tr key={one.partition}>
+                  <td>{one.name ?? one.partition}</td>
+                  <td class="number">{one.start == null ? "unknown" : count(one.start)}</td>
+                  <td class="number">{one.end == null ? "unknown" : count(one.end)}</td>
+                  <td>{one.event_time_us == null ? "–" : moment(one.event_time_us)}</td>
                 </tr>
               ))}
             </tbody>
           </table>
+          <h2>Storage and versions</h2>
+          <Storage projections={projections} />
+        </>
+      )}
+    </Pane>
+  );
+}
+
+function Storage({ projections }: { projections: readonly ProjectionStatus[] }): JSX.Element {
+  if (projections.length === 0) {
+    return (
+      <Empty title="Nothing is stored for projections">
+        <a href="/upload">Upload a projection</a>
+      </Empty>
+    );
+  }
+  return (
+    <div class="scroll" tabIndex={0} role="region" aria-label="Storage and versions">
+      <table class="plain">
+        <thead>
+          <tr>
+            <th scope="col">Projection</th>
+            <th scope="col">Version</th>
+            <th scope="col">Stage</th>
+            <th scope="col" class="number">
+              Behind, events
+            </th>
+            <th scope="col" class="number">
+              State
+            </th>
+            <th scope="col" class="number">
+              Memory of plugins
+            </th>
+          </tr>
+        </thead>
+        <tbody>
+          {projections.flatMap(({ name, versions }) =>
+            [...versions].reverse().map((version) => (
+              <tr key={`${name} ${version.id}`}>
+                <td>
+                  <a href={`/p${path(name)}`}>{name}</a>
+                </td>
+                <td>
+                  <code>{version.id.slice(0, 8)}</code> {version.plugin_version}
+                </td>
+                <td>{version.state}</td>
+                <td class="number">{behindCount(behind(version))}</td>
+                <td class="number">{bytes(stateBytes(version))}</td>
+                <td class="number">{bytes(version.shards.reduce((sum, shard) => sum + shard.memory_bytes, 0))}</td>
+              </tr>
+            )),
+          )}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+function behindCount(lag: { events: number } | null): string {
+  return lag === null ? "unknown" : count(lag.events);
+}
+
+function useSettings() {
+  return usePoll("settings", async (signal) => (await read<ServerSettings>("/v1/settings", { signal })).settings, RARELY_MS).value.value;
+}
+
+/** From which part of a limit on its use is marked. */
+const NEAR = 0.8;
+
+function Limits(): JSX.Element {
+  const settings = useSettings();
+  const boards = usePoll("boards", async (signal) => (await read<BoardList>("/v1/boards", { signal })).boards.length, RARELY_MS).value.value;
+  const server = overview.value.value;
+  return (
+    <>
+      <div class="bar">
+        <PolledMark of={server} />
+        <span class="soft">
+          Limits whose use is known. All of them are among the <a href="/server/settings?contains=_max">settings</a>.
+        </span>
+      </div>
+      <Pane of={settings} staleMs={3 * RARELY_MS}>
+        {(known) => (
+          <Pane of={server}>
+            {(data) => (
+              <table class="plain">
+                <thead>
+                  <tr>
+                    <th scope="col">Limit</th>
+                    <th scope="col" class="number">
+                      In use
+                    </th>
+                    <th scope="col" class="number">
+                      At most
+                    </th>
+                    <th scope="col">Share</th>
+                    <th scope="col">Setting</th>
+                  </tr>
+                </thead>
+                <tbody>
+                  {limitsOf(known, data, boards.data ?? 0).map((limit) => (
+                    <LimitRow key={limit.key} limit={limit} />
+                  ))}
+                </tbody>
+              </table>
+            )}
+          </Pane>
         )}
       </Pane>
     </>
   );
 }
 
-function matches({ name, labels, help }: Metric, text: string): boolean {
-  return `${name} ${labels} ${help}`.toLowerCase().includes(text.toLowerCase());
+function LimitRow({ limit }: { limit: Limit }): JSX.Element {
+  const share = limit.used / limit.most;
+  return (
+    <tr>
+      <td>{limit.name}</td>
+      <td class="number">{amount(limit, limit.used)}</td>
+      <td class="number">{amount(limit, limit.most)}</td>
+      <td class={share >= NEAR ? "bad nowrap" : "nowrap"}>
+        {share >= NEAR && <span aria-hidden="true">▲ </span>}
+        {share > 0 && share < 0.001 ? "under 0.1 %" : `${Math.floor(share * 1000) / 10} %`}
+      </td>
+      <td>
+        <a href={`/server/settings?contains=${limit.key}`}>
+          <code>{limit.key}</code>
+        </a>
+      </td>
+    </tr>
+  );
+}
+
+/** The most clients that are shown. */
+const CLIENTS_MAX = 200;
+
+function Clients(): JSX.Element {
+  const { value } = usePoll("clients", (signal) => read<FeedClients>(`/v1/feed/clients?limit=${CLIENTS_MAX}`, { signal })).value;
+  return (
+    <>
+      <div class="bar">
+        <PolledMark of={value} />
+        <span>{value.data && counted(value.data.open, "open session")}</span>
+      </div>
+      <Pane of={value}>
+        {({ clients, open }) =>
+          clients.length === 0 ? (
+            <Empty title="No client is connected to the feed">
+              <p>A table that is open in a browser is a client. Programs connect with the clients for TypeScript and Rust.</p>
+              <a href="/">Open a table</a>
+            </Empty>
+          ) : (
+            <>
+              <div class="scroll" tabIndex={0} role="region" aria-label="Clients of the feed">
+                <table class="plain">
+                  <thead>
+                    <tr>
+                      <th scope="col" class="number">
+                        Session
+                      </th>
+                      <th scope="col">Address</th>
+                      <th scope="col" class="number">
+                        Open for
+                      </th>
+                      <th scope="col" class="number">
+                        Not acknowledged
+                      </th>
+                      <th scope="col">Subscriptions, and how many commits each is behind</th>
+                    </tr>
+                  </thead>
+                  <tbody>
+                    {clients.map((client) => (
+                      <Client key={client.id} client={client} />
+                    ))}
+                  </tbody>
+                </table>
+              </div>
+              <p class="soft">
+                {open > clients.length && `The ${count(clients.length)} clients with the most bytes waiting. `}
+                Clients with the most bytes waiting come first. A client that acknowledges too little gets no further frames until it has; its changes are merged meanwhile.
+              </p>
+            </>
+          )
+        }
+      </Pane>
+    </>
+  );
+}
+
+function Client({ client: { id, address, open_ms, frames_waiting, bytes_waiting, waiting_ms, subscriptions } }: { client: FeedClient }): JSX.Element {
+  return (
+    <tr>
+      <td class="number">{count(id)}</td>
+      <td>{address ?? "unknown"}</td>
+      <td class="number nowrap">{duration(open_ms / 1000)}</td>
+      <td class="number nowrap">
+        {frames_waiting === 0 ? (
+          "nothing"
+        ) : (
+          <>
+            {counted(frames_waiting, "frame")}, {bytes(bytes_waiting)}, for {duration(waiting_ms / 1000)}
+          </>
+        )}
+      </td>
+      <td>
+        {subscriptions.length === 0 ? (
+          <span class="soft">none</span>
+        ) : (
+          <ul class="inline">
+            {subscriptions.map((one) => (
+              <li key={one.id}>
+                <a href={`/t${path(...splitName(one.table))}`}>{one.table}</a> <LagMark commit={one.commit} lag={one.commits_behind} />
+              </li>
+            ))}
+          </ul>
+        )}
+      </td>
+    </tr>
+  );
+}
+
+function LagMark({ commit, lag }: { commit: number | null | undefined; lag: number | null | undefined }): JSX.Element {
+  if (commit == null) return <Badge tone="busy" text="gets its first snapshot" />;
+  if (lag == null) return <Badge tone="quiet" text="lag unknown" />;
+  return lag === 0 ? <Badge tone="good" text="up to date" /> : <Badge tone="busy" text={`${counted(lag, "commit")} behind`} />;
+}
+
+interface SettingsProps {
+  readonly text: string;
+  /** Whether only settings are shown that differ from their default. */
+  readonly changed: boolean;
+  readonly onFilter: (change: { [name: string]: string }) => void;
+}
+
+function Settings({ text, changed, onFilter }: SettingsProps): JSX.Element {
+  const value = useSettings();
+  return (
+    <>
+      <div class="bar">
+        <PolledMark of={value} staleMs={3 * RARELY_MS} />
+        <label>
+          contains <input type="search" value={text} onInput={({ currentTarget }) => onFilter({ contains: currentTarget.value })} />
+        </label>
+        <label>
+          <input type="checkbox" checked={changed} onChange={({ currentTarget }) => onFilter({ changed: currentTarget.checked ? "1" : "" })} /> only those that differ from their default
+        </label>
+      </div>
+      <Pane of={value} staleMs={3 * RARELY_MS}>
+        {(all) => {
+          const found = all.filter((setting) => (!changed || setting.changed) && hasText(setting, text));
+          if (found.length === 0) {
+            return (
+              <Empty title={text === "" ? "Every setting has its default" : "No setting fulfils the filter"}>
+                <button type="button" onClick={() => onFilter({ contains: "", changed: "" })}>
+                  Show all {count(all.length)} settings
+                </button>
+              </Empty>
+            );
+          }
+          return (
+            <>
+              <p class="soft">
+                {count(found.length)} of {counted(all.length, "setting")}. A setting is changed in the file <code>lantern.toml</code>, in the environment or by a flag, and is read when the server starts.
+              </p>
+              <div class="scroll fits" tabIndex={0} role="region" aria-label="Settings">
+                <table class="plain">
+                  <thead>
+                    <tr>
+                      <th scope="col">Setting</th>
+                      <th scope="col">Value</th>
+                      <th scope="col">Default</th>
+                      <th scope="col">Source</th>
+                    </tr>
+                  </thead>
+                  <tbody>
+                    {found.map((setting) => (
+                      <SettingRow key={setting.key} setting={setting} />
+                    ))}
+                  </tbody>
+                </table>
+              </div>
+            </>
+          );
+        }}
+      </Pane>
+    </>
+  );
+}
+
+function SettingRow({ setting: { key, value, default: usual, changed } }: { setting: Setting }): JSX.Element {
+  return (
+    <tr>
+      <th scope="row">
+        <code>{key}</code>
+      </th>
+      <td class={changed ? "strong" : ""}>{settingText(value)}</td>
+      <td>{settingText(usual)}</td>
+      <td class="nowrap">{changed ? <Badge tone="busy" text="configured" /> : <Badge tone="quiet" text="default" />}</td>
+    </tr>
+  );
 }

@@ -6,25 +6,20 @@ import { useEffect } from "preact/hooks";
 import type { CheckResult } from "../api-types.js";
 import { bytes, count, counted } from "../format.js";
 import { Failure, say } from "../parts.js";
+import { Preview } from "../preview.js";
 import { Problem, path, problem } from "../problem.js";
+import { useRested } from "../rested.js";
 import { overview } from "../server.js";
-import { ACCEPTED, check, dropped, kindOf, nameOf, push } from "../upload.js";
-
-/** The parts of a manifest that this screen shows. */
-interface Manifest {
-  readonly name?: string;
-  readonly version?: string;
-  readonly description?: string;
-  readonly subscribes?: readonly unknown[];
-  readonly tables?: readonly { readonly name: string; readonly description?: string; readonly public?: boolean; readonly fields?: readonly { readonly name: string; readonly kind: string; readonly unit?: string }[] }[];
-}
+import { ACCEPTED, check, dropped, dryRun, kindOf, manifestOf, nameOf, push } from "../upload.js";
 
 type Step =
   | { readonly at: "choose" }
   | { readonly at: "checking" }
   | { readonly at: "refused"; readonly error: Problem }
-  | { readonly at: "checked"; readonly result: CheckResult }
-  | { readonly at: "uploading"; readonly result: CheckResult };
+  | { readonly at: "checked" | "uploading"; readonly result: CheckResult; readonly parameters: string };
+
+/** How long the name rests before the preview is requested. */
+const REST_MS = 400;
 
 /** The chosen file. It is kept while the user visits another screen. */
 const file = signal<File | null>(null);
@@ -47,10 +42,11 @@ export default function UploadScreen(): JSX.Element {
     }
     step.value = { at: "checking" };
     try {
-      const result = await check(chosen, parameters.value);
+      const used = parameters.value;
+      const result = await check(chosen, used);
       if (file.value !== chosen) return;
-      step.value = { at: "checked", result };
-      if (name.value === "") name.value = (result.manifest as Manifest).name ?? nameOf(chosen.name);
+      step.value = { at: "checked", result, parameters: used };
+      if (name.value === "") name.value = manifestOf(result).name ?? nameOf(chosen.name);
     } catch (error) {
       if (file.value === chosen) step.value = { at: "refused", error: problem(error) };
     }
@@ -70,23 +66,27 @@ export default function UploadScreen(): JSX.Element {
   const upload = async (result: CheckResult): Promise<void> => {
     const chosen = file.value;
     if (!chosen) return;
-    step.value = { at: "uploading", result };
+    const checked = step.value.at === "checked" ? step.value : { result, parameters: parameters.value };
+    step.value = { ...checked, at: "uploading" };
     failed.value = null;
     try {
       const { projection, existed } = await push(chosen, name.value, parameters.value, activate.value);
       await overview.refresh();
       say(existed ? "This version existed before: nothing was changed" : `Uploaded: ${projection}`);
       file.value = null;
-      const first = (result.manifest as Manifest).tables?.find((table) => table.public !== false);
+      const first = manifestOf(result).tables?.find((table) => table.public !== false);
       route(first && activate.value ? `/t${path(projection, first.name)}` : `/p${path(projection)}`);
     } catch (error) {
       failed.value = problem(error);
-      step.value = { at: "checked", result };
+      step.value = { ...checked, at: "checked" };
     }
   };
 
   const now = step.value;
   const result = now.at === "checked" || now.at === "uploading" ? now.result : null;
+  // Parameters that were not checked yet have no preview.
+  const input = result && (now as { parameters: string }).parameters === parameters.value ? JSON.stringify([result.version, parameters.value, name.value]) : null;
+  const rested = useRested(input, REST_MS, (_, signal, tell) => dryRun(file.value!, name.value, parameters.value, signal, tell));
   return (
     <section class="narrow" aria-labelledby="title">
       <header class="screen">
@@ -129,6 +129,10 @@ export default function UploadScreen(): JSX.Element {
             <li>
               <h2>What it is</h2>
               <About result={result} />
+            </li>
+            <li>
+              <h2>What it would write</h2>
+              <Preview rested={rested} input={input} />
             </li>
             <li>
               <h2>Name</h2>
@@ -185,7 +189,7 @@ export function existing(name: string): string {
 }
 
 export function About({ result }: { result: CheckResult }): JSX.Element {
-  const { description, version, subscribes = [], tables = [] } = result.manifest as Manifest;
+  const { description, version, subscribes = [], tables = [] } = manifestOf(result);
   return (
     <>
       <p class="good">

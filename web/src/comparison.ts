@@ -1,0 +1,76 @@
+// Comparing two versions of a projection, as the parameters of an address.
+import type { ProjectionStatus, TableDiff, VersionStatus } from "./api-types.js";
+import { count } from "./format.js";
+import { path, read } from "./problem.js";
+import { tables } from "./server.js";
+
+export interface Comparison {
+  /** The ids of the versions, or beginnings of them. */
+  readonly left: string;
+  readonly right: string;
+  /** The shown table; empty for all. */
+  readonly table: string;
+  /** The beginning of the keys. */
+  readonly prefix: string;
+}
+
+export function comparisonOf(query: { readonly [name: string]: string }): Comparison {
+  const text = (name: string): string => query[name] ?? "";
+  return { left: text("left"), right: text("right"), table: text("table"), prefix: text("prefix") };
+}
+
+/** The address of a comparison, without the parameters that are empty. */
+export function comparisonAddress(projection: string, of: Partial<Comparison>): string {
+  const params = new URLSearchParams(Object.entries(of).filter(([, text]) => text !== ""));
+  return `/p${path(projection)}/compare${params.size > 0 ? `?${params}` : ""}`;
+}
+
+/** The version whose id begins with `id`. */
+function named(versions: readonly VersionStatus[], id: string): VersionStatus | undefined {
+  return id === "" ? undefined : versions.find((version) => version.id.startsWith(id));
+}
+
+/**
+ * The two versions. Without a choice, the active version is on the left, and the newest other one on the
+ * right. A chosen version that does not exist is a sentence.
+ */
+export function sides({ name, versions, active }: ProjectionStatus, { left, right }: Comparison): { left: VersionStatus; right: VersionStatus } | string {
+  for (const id of [left, right]) if (id !== "" && !named(versions, id)) return `${name} has no version ${id}.`;
+  const chosen = named(versions, right);
+  const first = named(versions, left) ?? versions.find(({ id }) => id === active && id !== chosen?.id) ?? versions.find(({ id }) => id !== chosen?.id);
+  const second = chosen ?? [...versions].reverse().find(({ id }) => id !== first?.id);
+  if (!first || !second) return `${name} has only one version.`;
+  return first.id === second.id ? "Choose two different versions." : { left: first, right: second };
+}
+
+/** A table of two versions, and which of them have it. */
+export interface ComparedTable {
+  readonly name: string;
+  readonly in: "both" | "left" | "right";
+}
+
+export function comparedTables(left: VersionStatus, right: VersionStatus): ComparedTable[] {
+  const names = (version: VersionStatus): string[] => tables(version).map(({ name }) => name);
+  const [first, second] = [names(left), names(right)];
+  const all = [...first, ...second.filter((name) => !first.includes(name))];
+  return all.map((name) => ({ name, in: !second.includes(name) ? "left" : !first.includes(name) ? "right" : "both" }));
+}
+
+/** How many differences are requested of each table, and of a table alone. */
+const DIFFERENCES = 20;
+const DIFFERENCES_ALONE = 500;
+/** How long the server waits until both versions have folded the same offsets. */
+const WAIT = "5s";
+
+export function tableDiff(projection: string, table: string, { left, right, prefix, table: alone }: Comparison, signal: AbortSignal): Promise<TableDiff> {
+  const limit = String(alone === table ? DIFFERENCES_ALONE : DIFFERENCES);
+  const params = new URLSearchParams({ left, right, wait: WAIT, limit, ...(prefix !== "" && { prefix }) });
+  return read(`/v1/tables${path(projection, table)}/diff?${params}`, { signal });
+}
+
+/** Up to which events two versions were compared. */
+export function offsetsText({ offsets }: Pick<TableDiff, "offsets">): string {
+  return Object.entries(offsets)
+    .map(([partition, next]) => `partition ${partition} before offset ${count(next)}`)
+    .join(", ");
+}

@@ -1,0 +1,83 @@
+// How rows differ between two versions: which cells, and which part of a long text.
+import { stringify } from "../../clients/ts/src/json.js";
+import type { FieldChange, RowDifference } from "./api-types.js";
+import { cell } from "./format.js";
+
+/** The counts of a comparison, and its first differences, as the server answers them. */
+export interface Differences {
+  readonly same: number;
+  readonly added: number;
+  readonly removed: number;
+  readonly changed: number;
+  readonly fields: readonly FieldChange[];
+  readonly differences: readonly RowDifference[];
+  /** Whether there are more differences than `differences` contains. */
+  readonly more: boolean;
+}
+
+/** A row with its values by field. */
+type Row = { readonly [field: string]: unknown };
+
+/** What happened to a row. */
+export type RowKind = "added" | "gone" | "changed";
+
+export function kindOfRow({ left, right }: RowDifference): RowKind {
+  return left == null ? "added" : right == null ? "gone" : "changed";
+}
+
+/** Whether no row and no declared field differs. */
+export function areEqual({ added, removed, changed, fields }: Differences): boolean {
+  return added + removed + changed + fields.length === 0;
+}
+
+/** A cell of a row that differs. If its values differ, it has both. */
+export type CellDifference = { readonly same: string } | { readonly before: string | null; readonly after: string | null };
+
+/** How much of a text is before the place where it begins to differ. */
+const CONTEXT_CHARS = 20;
+
+/**
+ * A field of a row that both sides have. A side without the field has `null`. Of two long texts, the part
+ * where they begin to differ is shown.
+ */
+export function changedCell(kind: string, field: string, { left, right }: RowDifference): CellDifference {
+  const [before, after] = [left, right].map((row) => (row as Row)[field]);
+  if (before === after || stringify(before ?? null) === stringify(after ?? null)) {
+    if ((before === undefined) === (after === undefined)) return { same: cell(kind, after) };
+  }
+  const texts = [before, after].map((value) => (value === undefined ? null : cell(kind, value)));
+  if (texts[0] !== texts[1]) return { before: texts[0]!, after: texts[1]! };
+  const [from, to] = [before, after].map((value) => [...(typeof value === "string" ? value : stringify(value))]);
+  let at = 0;
+  while (at < from!.length && from![at] === to![at]) at += 1;
+  const start = Math.max(0, at - CONTEXT_CHARS);
+  const part = (text: string[]): string => `…${cell("text", text.slice(start).join(""))}`;
+  return { before: part(from!), after: part(to!) };
+}
+
+/** A field as far as differences need it. */
+export interface NamedField {
+  readonly name: string;
+  readonly kind: string;
+}
+
+/** The columns of a table of differences: the declared fields, and then fields that rows have in addition. */
+export function columnsOf(declared: readonly NamedField[], rows: readonly RowDifference[]): NamedField[] {
+  const columns = new Map(declared.map((field) => [field.name, field]));
+  for (const { left, right } of rows) {
+    for (const name of Object.keys({ ...left, ...right })) if (!columns.has(name)) columns.set(name, { name, kind: "" });
+  }
+  return [...columns.values()];
+}
+
+/** The fields of both sides. A field that both have is that of the first. */
+export function allFields(first: readonly NamedField[], second: readonly NamedField[]): NamedField[] {
+  return [...first, ...second.filter(({ name }) => !first.some((field) => field.name === name))];
+}
+
+/** What has become of a declared field, in words. */
+export function fieldText({ name, left, right }: FieldChange): string {
+  if (left == null) return `${name} (${right}) is new`;
+  if (right == null) return `${name} (${left}) is gone`;
+  return `${name} is ${right} instead of ${left}`;
+}

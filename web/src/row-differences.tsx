@@ -1,0 +1,112 @@
+// Rows of two versions next to each other, with the cells that differ.
+import type { JSX } from "preact";
+import type { RowDifference } from "./api-types.js";
+import { changedCell, columnsOf, type Differences, fieldText, kindOfRow, type NamedField, type RowKind } from "./differences.js";
+import { cell, count, counted, keyText } from "./format.js";
+import { Fact } from "./parts.js";
+
+/** Each kind has its own mark, so that its meaning does not depend on colour alone. */
+const MARKS: { readonly [kind in RowKind]: string } = { added: "+", gone: "−", changed: "≠" };
+
+interface DifferencesProps {
+  readonly of: Differences;
+  /** The declared fields of both versions. */
+  readonly fields: readonly NamedField[];
+  /** The name of the table for assistive technology. */
+  readonly label: string;
+  /** Whether there is another side. Without one, all rows are new, which needs no mark. */
+  readonly sides?: boolean;
+}
+
+/** The counts, the declared fields that differ, and the first rows that differ. */
+export function DifferencesView({ of, fields, label, sides = true }: DifferencesProps): JSX.Element {
+  const { same, added, removed, changed, differences, more } = of;
+  return (
+    <>
+      {sides && (
+        <dl aria-label={`Counts: ${label}`}>
+          <Fact name="added">{count(added)}</Fact>
+          <Fact name="changed">{count(changed)}</Fact>
+          <Fact name="gone">{count(removed)}</Fact>
+          <Fact name="the same">{count(same)}</Fact>
+        </dl>
+      )}
+      {of.fields.length > 0 && (
+        <ul class="inline" aria-label={`Fields that differ: ${label}`}>
+          {of.fields.map((field) => (
+            <li key={field.name}>
+              <span aria-hidden="true">{field.left == null ? "+" : field.right == null ? "−" : "≠"}</span> {fieldText(field)}
+            </li>
+          ))}
+        </ul>
+      )}
+      {differences.length > 0 && <RowsTable rows={differences} fields={fields} label={label} sides={sides} />}
+      {more && <p class="soft">The first {counted(differences.length, sides ? "difference" : "row")}, in the order of keys.</p>}
+    </>
+  );
+}
+
+function RowsTable({ rows, fields, label, sides }: { rows: readonly RowDifference[]; fields: readonly NamedField[]; label: string; sides: boolean }): JSX.Element {
+  const columns = columnsOf(fields, rows);
+  return (
+    <div class="scroll differences" tabIndex={0} role="region" aria-label={label}>
+      <table class="plain">
+        <thead>
+          <tr>
+            {sides && <th scope="col">Row</th>}
+            <th scope="col">Key</th>
+            {columns.map(({ name, kind }) => (
+              <th scope="col" key={name} class={isNumber(kind) ? "number" : ""}>
+                {name}
+              </th>
+            ))}
+          </tr>
+        </thead>
+        <tbody>
+          {rows.map((row) => (
+            <tr key={row.key} class={kindOfRow(row)}>
+              {sides && (
+                <td class="nowrap kind">
+                  <span aria-hidden="true">{MARKS[kindOfRow(row)]}</span> {kindOfRow(row)}
+                </td>
+              )}
+              <th scope="row">
+                <code>{keyText(row.key)}</code>
+              </th>
+              {columns.map((field) => (
+                <td key={field.name} class={isNumber(field.kind) ? "number" : ""}>
+                  <Value row={row} field={field} />
+                </td>
+              ))}
+            </tr>
+          ))}
+        </tbody>
+      </table>
+    </div>
+  );
+}
+
+/** The value of a cell; of a cell that differs, the value before and after it. */
+function Value({ row, field: { name, kind } }: { row: RowDifference; field: NamedField }): JSX.Element {
+  if (row.left == null || row.right == null) return <>{cell(kind, ((row.right ?? row.left) as { [field: string]: unknown })[name])}</>;
+  const found = changedCell(kind, name, row);
+  if ("same" in found) return <>{found.same}</>;
+  return <Change before={found.before} after={found.after} />;
+}
+
+/** A value before and after a change. `null` is no value at all. */
+export function Change({ before, after }: { before: string | null; after: string | null }): JSX.Element {
+  return (
+    <span class="change">
+      <span class="unseen">was </span>
+      {before === null ? <i>no field</i> : <del>{before}</del>}
+      <span aria-hidden="true"> → </span>
+      <span class="unseen">, is </span>
+      {after === null ? <i>no field</i> : <ins>{after}</ins>}
+    </span>
+  );
+}
+
+function isNumber(kind: string): boolean {
+  return kind === "integer" || kind === "number";
+}
