@@ -61,13 +61,19 @@ export interface NamedField {
   readonly kind: string;
 }
 
-/** The columns of a table of differences: the declared fields, and then fields that rows have in addition. */
+/**
+ * The columns of a table of differences: the declared fields, and then fields that rows have in addition.
+ * Those that differ in a row come first, so that a small screen shows them.
+ */
 export function columnsOf(declared: readonly NamedField[], rows: readonly RowDifference[]): NamedField[] {
   const columns = new Map(declared.map((field) => [field.name, field]));
   for (const { left, right } of rows) {
     for (const name of Object.keys({ ...left, ...right })) if (!columns.has(name)) columns.set(name, { name, kind: "" });
   }
-  return [...columns.values()];
+  const both = rows.filter((row) => kindOfRow(row) === "changed");
+  const differs = ({ name, kind }: NamedField): boolean => both.some((row) => !("same" in changedCell(kind, name, row)));
+  const all = [...columns.values()].map((field) => ({ field, first: differs(field) }));
+  return [...all.filter(({ first }) => first), ...all.filter(({ first }) => !first)].map(({ field }) => field);
 }
 
 /** The fields of both sides. A field that both have is that of the first. */

@@ -66,7 +66,7 @@ export class RestedRequest<T> {
     this.value.value = { ...this.value.peek(), began: null, error: null, stopped: true };
   }
 
-  /** Ends the request, because nobody waits for its answer. */
+  /** Ends the request when its component is removed. */
   close(): void {
     this.#end();
     this.#input = null;

@@ -99,10 +99,10 @@ export function Change({ before, after }: { before: string | null; after: string
   return (
     <span class="change">
       <span class="unseen">was </span>
-      {before === null ? <i>no field</i> : <del>{before}</del>}
+      {before === null ? <i>no field</i> : <del>{before || <i>empty</i>}</del>}
       <span aria-hidden="true"> → </span>
       <span class="unseen">, is </span>
-      {after === null ? <i>no field</i> : <ins>{after}</ins>}
+      {after === null ? <i>no field</i> : <ins>{after || <i>empty</i>}</ins>}
     </span>
   );
 }

@@ -31,8 +31,11 @@ describe("rows that differ", () => {
   });
 
   test("columns are the declared fields, and then those that rows have in addition", () => {
-    const columns = columnsOf([{ name: "b", kind: "integer" }], [row({ a: 1 }, { b: 2, c: 3 })]);
+    const columns = columnsOf([{ name: "b", kind: "integer" }], [row(null, { a: 1, b: 2, c: 3 })]);
     expect(columns.map(({ name, kind }) => `${name} ${kind}`)).toEqual(["b integer", "a ", "c "]);
+    // Those that differ come first.
+    const declared = ["a", "b", "c"].map((name) => ({ name, kind: "integer" }));
+    expect(columnsOf(declared, [row({ a: 1, b: 2, c: 3 }, { a: 1, b: 2, c: 4 }), row(null, { a: 5, b: 5, c: 5 })]).map(({ name }) => name)).toEqual(["c", "a", "b"]);
   });
 
   test("what became of a field is a sentence, and nothing that differs is equal", () => {

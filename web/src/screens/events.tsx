@@ -5,11 +5,12 @@ import { useLocation } from "preact-iso";
 import { useEffect } from "preact/hooks";
 import { stringify } from "../../../clients/ts/src/json.js";
 import type { EventsPage, LoggedEvent } from "../api-types.js";
-import { count, moment, pretty, shown, zoneName } from "../format.js";
-import { Badge, Code, ConnectedMark, Dialog, Empty, HoldButton, Missing, Pane } from "../parts.js";
+import { count, moment, shown, zoneName } from "../format.js";
+import { Badge, Code, ConnectedMark, Empty, HoldButton, Missing, Pane } from "../parts.js";
 import { type Polled, useFreshness } from "../polled.js";
 import { type Problem, problem, read } from "../problem.js";
 import { overview } from "../server.js";
+import { EventSheet, placeOf } from "./event.js";
 
 /** How many events are kept on the screen, and how many it begins with. */
 const KEPT = 500;
@@ -38,6 +39,7 @@ export default function EventsScreen(): JSX.Element {
   const partition = Number(query.partition ?? 0) || 0;
   const from = /^\d+$/.test(query.from ?? "") ? Number(query.from) : null;
   const types = query.types ?? "";
+  const opened = placeOf(query.event);
   const go = (change: { [name: string]: string }): void => {
     const params = new URLSearchParams(Object.entries({ ...query, ...change }).filter(([, text]) => text !== ""));
     route(params.size > 0 ? `${here}?${params}` : here);
@@ -94,17 +96,17 @@ export default function EventsScreen(): JSX.Element {
               </Empty>
             );
           }
-          return <Events key={`${partition} ${from} ${types}`} partition={partition} from={from ?? Math.max(start, end - BEGIN)} types={types} />;
+          return <Events key={`${partition} ${from} ${types}`} partition={partition} from={from ?? Math.max(start, end - BEGIN)} types={types} onOpen={(offset) => go({ event: `${partition}:${offset}` })} />;
         }}
       </Pane>
+      {opened && <EventSheet key={query.event} place={opened} onClose={() => go({ event: "" })} />}
     </section>
   );
 }
 
-function Events({ partition, from, types }: { partition: number; from: number; types: string }): JSX.Element {
+function Events({ partition, from, types, onOpen }: { partition: number; from: number; types: string; onOpen: (offset: number) => void }): JSX.Element {
   const tail = useSignal<Tail>({ data: null, at: 0, error: null });
   const held = useSignal<readonly LoggedEvent[] | null>(null);
-  const open = useSignal<LoggedEvent | null>(null);
   useEffect(() => {
     const stopping = new AbortController();
     void follow(stopping.signal, { partition, from, types }, (change) => (tail.value = change(tail.value)));
@@ -150,7 +152,7 @@ function Events({ partition, from, types }: { partition: number; from: number; t
                 return (
                   <tr key={one.offset}>
                     <td class="nowrap">
-                      <button type="button" class="link" onClick={() => (open.value = one)}>
+                      <button type="button" class="link" onClick={() => onOpen(one.offset)}>
                         {count(one.offset)}
                       </button>
                     </td>
@@ -165,12 +167,6 @@ function Events({ partition, from, types }: { partition: number; from: number; t
             </tbody>
           </table>
         </div>
-      )}
-      {open.value && (
-        <Dialog sheet title={`Event ${partition}:${open.value.offset}`} onClose={() => (open.value = null)}>
-          {open.value.appended && <p class="soft">Appended {timeText(open.value.appended)} {zoneName()}</p>}
-          <Code label="The event" text={pretty(open.value.event)} />
-        </Dialog>
       )}
     </>
   );

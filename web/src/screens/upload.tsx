@@ -88,7 +88,7 @@ export default function UploadScreen(): JSX.Element {
   const input = result && (now as { parameters: string }).parameters === parameters.value ? JSON.stringify([result.version, parameters.value, name.value]) : null;
   const rested = useRested(input, REST_MS, (_, signal, tell) => dryRun(file.value!, name.value, parameters.value, signal, tell));
   return (
-    <section class="narrow" aria-labelledby="title">
+    <section class="upload" aria-labelledby="title">
       <header class="screen">
         <h1 id="title">Upload a projection</h1>
         <Kinds here="file" />
@@ -130,7 +130,7 @@ export default function UploadScreen(): JSX.Element {
               <h2>What it is</h2>
               <About result={result} />
             </li>
-            <li>
+            <li class="wide">
               <h2>What it would write</h2>
               <Preview rested={rested} input={input} />
             </li>

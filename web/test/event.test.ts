@@ -1,0 +1,52 @@
+// What was done with an event, in Chromium, over a real server.
+import type { Browser } from "playwright-core";
+import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import { accessible, fitsPhone, launch, open, probe, project, Server, shows, skipped, withOrders } from "./page.js";
+
+describe.skipIf(skipped)("events", () => {
+  let browser: Browser;
+  let server: Server;
+  beforeAll(async () => {
+    browser = await launch();
+  });
+  afterAll(() => browser?.close());
+  afterEach(() => server?.stop());
+
+  test("an event shows what each version has done with it", async () => {
+    server = await Server.start();
+    await project(server, "rogue", { fixed: true });
+    await withOrders(server, 50);
+    await server.append([probe(1, "good", { text: "one" }), probe(2, "good", { text: "<b>two</b>" }), probe(3, "bad", { do: "fail" })]);
+    await server.caughtUp("rogue");
+    const { page, errors } = await open(browser, `${server.url}/events`);
+    await page.getByRole("button", { name: "51", exact: true }).click();
+    await page.waitForURL(/event=0%3A51|event=0:51/);
+    const sheet = page.getByRole("dialog", { name: "Event 0:51" });
+    const step = (name: string) => sheet.getByRole("listitem").filter({ has: page.getByRole("link", { name, exact: true }) });
+    await step("rogue").getByText("applied").waitFor();
+    await step("revenue").getByText("skipped").waitFor();
+    await step("revenue").getByText("the version does not subscribe to `probe.sent`").waitFor();
+    await accessible(page, "event-path");
+    // A page that is loaded again shows the same, also on a phone.
+    await page.reload();
+    await step("rogue").getByText("applied").waitFor();
+    await fitsPhone(page, "event-path");
+    await page.keyboard.press("Escape");
+    await sheet.waitFor({ state: "detached" });
+    expect(page.url()).not.toContain("event=");
+    await page.goBack();
+    await step("rogue").getByText("applied").waitFor();
+    // A parked event leads to its repair.
+    await page.goto(`${server.url}/events?event=0:52`);
+    const parked = page.getByRole("dialog", { name: "Event 0:52" });
+    await parked.getByText("parked", { exact: true }).waitFor();
+    await accessible(page, "event-parked");
+    await parked.getByRole("link", { name: "Repair it in the list of parked events" }).click();
+    await page.waitForURL(/\/p\/rogue\/parked$/);
+    await page.getByRole("link", { name: "0:52" }).first().click();
+    await parked.waitFor();
+    await page.goto(`${server.url}/events?event=0:999`);
+    await shows(page, "LAN-0442");
+    expect(errors).toEqual([]);
+  });
+});
