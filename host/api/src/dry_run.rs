@@ -82,3 +82,22 @@ pub struct DryTable {
     /// Whether there are more differences than `differences` contains.
     pub more: bool,
 }
+
+/// A line of a dry run in NDJSON, an object with one member. The last line is `dry_run` or
+/// `problem`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum DryRunLine {
+    /// How far the folds are. There is none during the checks, which come first.
+    Progress {
+        /// How many events were folded, by both versions together.
+        events: u64,
+        /// How much of the work is done, 0 to 100.
+        percent: f64,
+    },
+    /// The result.
+    DryRun(Box<DryRun>),
+    /// Why there is no result.
+    Problem(crate::Problem),
+}

@@ -1,8 +1,9 @@
-//! The path of an event: what each version of each projection has done with it.
+//! The path of an event: what each version of each projection has done with it, and the rows that it
+//! has changed.
 
 use serde::{Deserialize, Serialize};
 
-use crate::ChangeEvent;
+use crate::{ChangeEvent, RawJson};
 
 /// An event and what was done with it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -65,4 +66,70 @@ pub enum EventOutcome {
     AppliedOrDropped,
     /// The version's state cannot be read.
     Unreadable,
+}
+
+/// The rows that a version has changed when it applied an event, found by folding the log again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct EventChanges {
+    /// The projection.
+    pub projection: String,
+    /// The version.
+    pub version: String,
+    /// The event's partition.
+    pub partition: u32,
+    /// The event's offset.
+    pub offset: u64,
+    /// Whether the fold reached the event, or the end of the version's state. If not, `reason` says
+    /// why.
+    pub complete: bool,
+    /// Why it is not complete.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How many offsets were folded.
+    pub events: u64,
+    /// Whether the version has applied the event.
+    pub applied: bool,
+    /// How many rows of public tables the event has changed.
+    pub changed: u64,
+    /// The first of these rows, by table and key.
+    pub rows: Vec<ChangedRow>,
+}
+
+/// A row that an event has changed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ChangedRow {
+    /// The table.
+    pub table: String,
+    /// The key. In a table by tenant, the tenant, U+0000 and the key.
+    pub key: String,
+    /// If the event was parked at first: the first offset that was not applied when it was retried.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retried_at: Option<u64>,
+    /// The row before the event; `null` if there was none. It is the row of the event's partition.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub before: Option<RawJson>,
+    /// The row after it; `null` if the event deleted it.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<Object>))]
+    pub after: Option<RawJson>,
+}
+
+/// A line of the changes of an event in NDJSON, an object with one member. The last line is
+/// `changes` or `problem`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum EventChangesLine {
+    /// How far the fold is.
+    Progress {
+        /// How many offsets were folded.
+        events: u64,
+        /// How much of the work is done, 0 to 100.
+        percent: f64,
+    },
+    /// The result.
+    Changes(EventChanges),
+    /// Why there is no result.
+    Problem(crate::Problem),
 }

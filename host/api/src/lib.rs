@@ -29,8 +29,10 @@ mod verify;
 
 pub use boards::{BoardList, BoardSummary};
 pub use diff::{FieldChange, RowDifference, TableDiff};
-pub use dry_run::{DryFold, DryRun, DryTable, SampleRange};
-pub use event_path::{EventOutcome, EventPath, EventStep};
+pub use dry_run::{DryFold, DryRun, DryRunLine, DryTable, SampleRange};
+pub use event_path::{
+    ChangedRow, EventChanges, EventChangesLine, EventOutcome, EventPath, EventStep,
+};
 pub use events::{
     AppendResult, AppendedLocation, EventRejection, EventsPage, LoggedEvent, OffsetRange,
 };

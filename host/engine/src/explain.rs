@@ -16,7 +16,7 @@ use crate::event_lookup::event_at;
 use crate::reference_fold::{EndReason, FoldStep, ReferenceFold};
 use crate::registry::VersionBuild;
 use crate::row_change::{ChangeCause, RowChange};
-use crate::row_watch::RowWatch;
+use crate::row_watch::{RowWatch, Watched};
 use crate::shard_handle::ShardHandle;
 use crate::status_queries::halted;
 use crate::{Engine, EngineError};
@@ -245,7 +245,8 @@ impl Explanation {
         let handle = &self.build.handles[index];
         let live = handle.store.clone().ok_or_else(|| halted(handle))?;
         let ExplainRequest { key, changes_max, bytes_max, .. } = &self.request;
-        let watch = RowWatch::new(self.table, key, *changes_max, *bytes_max);
+        let watched = Watched::Row { table: self.table, key: key.as_bytes().to_vec() };
+        let watch = RowWatch::new(watched, *changes_max, *bytes_max);
         let scratch = self.engine.ports.stores.temporary()?;
         let opened = ReferenceFold::open(&self.engine, handle, plugin, &scratch, Some(watch));
         let mut fold = opened.map_err(|ended| failed(handle, ended))?;
@@ -346,7 +347,8 @@ impl Explanation {
     }
 }
 
-fn failed(handle: &ShardHandle, ended: EndReason) -> EngineError {
+/// The error of a fold that could not begin.
+pub(crate) fn failed(handle: &ShardHandle, ended: EndReason) -> EngineError {
     match ended {
         EndReason::Verdict(_, reason) => EngineError::Host(reason),
         EndReason::Stopped => halted(handle),

@@ -22,6 +22,7 @@ mod emit_limits;
 mod emit_quota;
 mod engine;
 mod error;
+mod event_changes;
 mod event_list;
 mod event_lookup;
 mod event_path;
@@ -77,6 +78,7 @@ pub use determinism_check::{
 };
 pub use engine::Engine;
 pub use error::{ActivationRefused, EngineError, Nondeterminism};
+pub use event_changes::{ChangedRows, EventChanges, EventChangesRequest};
 pub use event_list::{EventList, SampleRange};
 pub use event_path::{EventOutcome, EventPath, EventStep};
 pub use explain::{

@@ -1,10 +1,14 @@
 //! A change of a row, and what has caused it.
 
-use lantern_core::{Offset, PartitionId, Timestamp};
+use lantern_core::{Offset, PartitionId, TableId, Timestamp};
 
 /// A change of a row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RowChange {
+    /// The table.
+    pub table: TableId,
+    /// The row's key.
+    pub key: String,
     /// The partition.
     pub partition: PartitionId,
     /// The offset of the event. For a timer or an expiry, this is the next offset at the time of

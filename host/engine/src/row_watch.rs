@@ -1,11 +1,14 @@
-//! Records the changes of one row while a shard folds, each with the event or timer that caused it.
+//! Records changes of rows while a shard folds: those of one row, each with the event or timer that
+//! caused it, or those that one event causes.
 //!
-//! A plugin may write a row once for several events of a call. So if a call with several events or
-//! timers has written the row, its result is dropped, and smaller calls are tried until the row is
-//! written by a call with one event or timer. The state at the end is the same, because a state
-//! does not depend on where batches end.
+//! A plugin may write a row once for several events of a call. So if a call with more than
+//! one event or timer has written the row, or contains the event, its result is dropped, and its
+//! parts are tried alone. The fold's result does not depend on this, because a state does not depend
+//! on where batches end.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use lantern_core::{ApplyError, Batch, Offset, PartitionId, Space, StoreError, TableId, Timestamp};
 
@@ -21,10 +24,29 @@ const BATCH_EVENTS_MAX: usize = 1_024;
 /// The most log lines that are kept of one change.
 const LOG_LINES_MAX: usize = 100;
 
-/// The row that is watched, and its newest changes.
+/// Which changes are recorded.
+pub(crate) enum Watched {
+    /// Those of a row.
+    Row {
+        /// The table.
+        table: TableId,
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// Those that an event causes when it is applied.
+    Event {
+        /// The event.
+        offset: Offset,
+        /// The tables whose rows are recorded.
+        tables: Vec<TableId>,
+        /// Set when the event is applied.
+        applied: Arc<AtomicBool>,
+    },
+}
+
+/// What is watched, and its newest changes.
 pub(crate) struct RowWatch {
-    table: TableId,
-    key: Vec<u8>,
+    watched: Watched,
     /// The most changes kept, and the most bytes of their rows.
     changes_max: usize,
     bytes_max: usize,
@@ -38,10 +60,9 @@ pub(crate) struct RowWatch {
 }
 
 impl RowWatch {
-    pub(crate) fn new(table: TableId, key: &str, changes_max: usize, bytes_max: usize) -> Self {
+    pub(crate) fn new(watched: Watched, changes_max: usize, bytes_max: usize) -> Self {
         Self {
-            table,
-            key: key.as_bytes().to_vec(),
+            watched,
             changes_max,
             bytes_max,
             changes: VecDeque::new(),
@@ -63,14 +84,6 @@ impl RowWatch {
         (self.total, self.changes)
     }
 
-    fn is_written(&self, written: &ChangeSet) -> bool {
-        written.changes(self.space()).find(hash(&self.key), &self.key).is_some()
-    }
-
-    fn space(&self) -> Space {
-        Space::Table(self.table)
-    }
-
     /// Adds a change, unless the row has the same value as before.
     fn add(&mut self, change: RowChange) {
         if change.before == change.after {
@@ -88,18 +101,28 @@ impl RowWatch {
 }
 
 impl RowWatch {
-    /// Whether a call with `events` events and timers that has written `written` must be split, to
-    /// find out which of them has changed the row.
-    pub(crate) fn must_split(&mut self, written: &ChangeSet, events: usize) -> bool {
-        if events < 2 || !self.is_written(written) {
+    /// Whether a call with `batch` that has written `written` must be split: because several events
+    /// or timers of it may have changed the row, or because it has other events than the watched
+    /// one.
+    pub(crate) fn must_split(&mut self, written: &ChangeSet, batch: &Batch) -> bool {
+        if batch.len() < 2 {
             return false;
         }
-        self.batch_events = (events / 2).max(1);
-        true
+        match &self.watched {
+            Watched::Row { table, key } => {
+                let changes = written.changes(Space::Table(*table));
+                let is_written = changes.find(hash(key), key).is_some();
+                if is_written {
+                    self.batch_events = (batch.len() / 2).max(1);
+                }
+                is_written
+            }
+            Watched::Event { offset, .. } => batch.offsets.contains(&offset.0),
+        }
     }
 
-    /// Records the change of the row by a call with one event or timer. `buffer` is the state
-    /// before the call's writes, and `next` is the next offset of that state.
+    /// Records the changes by a call with one event or timer. `buffer` is the state without the
+    /// call's writes, and `next` its next offset.
     ///
     /// # Errors
     /// [`StoreError`] if the state cannot be read.
@@ -110,32 +133,27 @@ impl RowWatch {
         call: &CallHost,
         batch: &Batch,
     ) -> Result<(), StoreError> {
-        let written = call.written.changes(self.space());
-        let Some(after) = written.find(hash(&self.key), &self.key) else { return Ok(()) };
-        let (cause, offset) = match (batch.timers.first(), batch.offsets.first()) {
-            (Some(timer), _) => {
-                let (key, at) = (timer.key.clone(), timer.at);
-                (ChangeCause::Timer { key, at, set_by: timer.offset }, next)
+        let rows: Vec<WrittenRow> = match &self.watched {
+            Watched::Row { table, key } => {
+                let written = call.written.changes(Space::Table(*table));
+                let after = written.find(hash(key), key);
+                let row = after.map(|after| (*table, key.clone(), after.map(<[u8]>::to_vec)));
+                row.into_iter().collect()
             }
-            (None, Some(offset)) if *offset < next.0 => {
-                (ChangeCause::Retry { at: next }, Offset(*offset))
+            Watched::Event { offset, tables, applied } => {
+                let is_event = batch.timers.is_empty() && batch.offsets.first() == Some(&offset.0);
+                if !is_event || !call.rejections.rejected().is_empty() {
+                    return Ok(());
+                }
+                applied.store(true, Ordering::Relaxed);
+                rows_of(&call.written, tables)
             }
-            (None, offset) => (ChangeCause::Event, Offset(offset.copied().unwrap_or(next.0))),
         };
-        let logs = call.logged.iter().take(LOG_LINES_MAX);
-        let logs = logs.map(|(_, level, message)| ChangeLogLine {
-            level: level.name().into(),
-            message: message.clone(),
-        });
-        self.add(RowChange {
-            partition: batch.partition,
-            offset,
-            cause,
-            watermark: batch.watermark,
-            before: buffer.get(self.space(), &self.key)?,
-            after: after.map(<[u8]>::to_vec),
-            logs: logs.collect(),
-        });
+        for (table, key, after) in rows {
+            let before = buffer.get(Space::Table(table), &key)?;
+            let key = String::from_utf8_lossy(&key).into_owned();
+            self.add(change_of((table, key), (before, after), next, call, batch));
+        }
         Ok(())
     }
 
@@ -152,15 +170,18 @@ impl RowWatch {
         (partition, next): (PartitionId, Offset),
         watermark: Timestamp,
     ) -> Result<(), StoreError> {
-        if self.table != table || self.key != key {
-            return Ok(());
+        match &self.watched {
+            Watched::Row { table: watched, key: of } if *watched == table && of == key => {}
+            _ => return Ok(()),
         }
         self.add(RowChange {
+            table,
+            key: String::from_utf8_lossy(key).into_owned(),
             partition,
             offset: next,
             cause: ChangeCause::Expiry,
             watermark,
-            before: buffer.get(self.space(), key)?,
+            before: buffer.get(Space::Table(table), key)?,
             after: None,
             logs: Vec::new(),
         });
@@ -168,9 +189,59 @@ impl RowWatch {
     }
 }
 
+/// A written row: its table, its key, and its value or `None` if it was deleted.
+type WrittenRow = (TableId, Vec<u8>, Option<Vec<u8>>);
+
+/// The rows of `tables` that a call has written, the last one in key order first: of changes that
+/// are added, the newest are kept.
+fn rows_of(written: &ChangeSet, tables: &[TableId]) -> Vec<WrittenRow> {
+    let all = written.all().into_iter().rev();
+    let rows = all.filter_map(|((space, key), after)| match space {
+        Space::Table(table) if tables.contains(&table) => Some((table, key, after)),
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// The change of a row by a call with one event or timer.
+fn change_of(
+    (table, key): (TableId, String),
+    (before, after): (Option<Vec<u8>>, Option<Vec<u8>>),
+    next: Offset,
+    call: &CallHost,
+    batch: &Batch,
+) -> RowChange {
+    let (cause, offset) = match (batch.timers.first(), batch.offsets.first()) {
+        (Some(timer), _) => {
+            let (key, at) = (timer.key.clone(), timer.at);
+            (ChangeCause::Timer { key, at, set_by: timer.offset }, next)
+        }
+        (None, Some(offset)) if *offset < next.0 => {
+            (ChangeCause::Retry { at: next }, Offset(*offset))
+        }
+        (None, offset) => (ChangeCause::Event, Offset(offset.copied().unwrap_or(next.0))),
+    };
+    let logs = call.logged.iter().take(LOG_LINES_MAX);
+    let logs = logs.map(|(_, level, message)| ChangeLogLine {
+        level: level.name().into(),
+        message: message.clone(),
+    });
+    RowChange {
+        table,
+        key,
+        partition: batch.partition,
+        offset,
+        cause,
+        watermark: batch.watermark,
+        before,
+        after,
+        logs: logs.collect(),
+    }
+}
+
 /// The error of a call that must be split. It names no event, so the batch is halved.
 pub(crate) fn split_error() -> ApplyError {
-    let message = "the call has changed the explained row for several events".into();
+    let message = "the explained event or row must be folded alone".into();
     ApplyError::Failed { cause: None, message }
 }
 
@@ -178,9 +249,16 @@ pub(crate) fn split_error() -> ApplyError {
 mod tests {
     use super::*;
 
+    fn watch(changes_max: usize, bytes_max: usize) -> RowWatch {
+        let watched = Watched::Row { table: TableId(0), key: b"k".to_vec() };
+        RowWatch::new(watched, changes_max, bytes_max)
+    }
+
     fn change(offset: u64, before: Option<&str>, after: Option<&str>) -> RowChange {
         let row = |text: Option<&str>| text.map(|text| text.as_bytes().to_vec());
         RowChange {
+            table: TableId(0),
+            key: "k".into(),
             partition: PartitionId(0),
             offset: Offset(offset),
             cause: ChangeCause::Event,
@@ -193,7 +271,7 @@ mod tests {
 
     #[test]
     fn the_newest_changes_are_kept_within_the_limits_and_all_are_counted() {
-        let mut watch = RowWatch::new(TableId(0), "k", 3, 1_000);
+        let mut watch = watch(3, 1_000);
         for n in 0..10 {
             watch.add(change(n, None, Some("row")));
             watch.add(change(n, Some("row"), Some("row")));
@@ -201,7 +279,7 @@ mod tests {
         let (total, kept) = watch.into_changes();
         assert_eq!(total, 10, "a write of the same row is no change");
         assert_eq!(kept.iter().map(|change| change.offset.0).collect::<Vec<_>>(), [7, 8, 9]);
-        let mut watch = RowWatch::new(TableId(0), "k", 100, 250);
+        let mut watch = self::watch(100, 250);
         let row = "x".repeat(100);
         (0..10).for_each(|n| watch.add(change(n, None, Some(&row))));
         assert_eq!(watch.changes.len(), 2);

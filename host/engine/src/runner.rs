@@ -248,7 +248,7 @@ fn check_result(
         return Err(CallError::Event(ApplyError::Failed { cause, message: message.clone() }));
     }
     if let Some(watch) = &mut state.watch
-        && watch.must_split(&call.written, batch.len())
+        && watch.must_split(&call.written, batch)
     {
         return Err(CallError::Event(row_watch::split_error()));
     }

@@ -33,12 +33,15 @@ pub(crate) struct DryRunOptions {
 }
 
 /// Checks `content` as an upload does, folds the newest events with it and with the active
-/// version, and compares the tables. Stores nothing.
+/// version, and compares the tables. Stores nothing. `progress` is called with the number of folded
+/// events, and how much of the folds is done, 0 to 100.
+#[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
 pub(crate) fn dry_run(
     app: &App,
     content: &Content,
     options: &DryRunOptions,
     mut replay: Replay,
+    progress: &mut dyn FnMut(u64, f64),
 ) -> Result<DryRun, Problem> {
     let (engine, log, config) = (&app.engine, &*app.log, &app.config.engine);
     let (checked, new_plugin) = app.plugins.check(content, log, config)?;
@@ -48,11 +51,15 @@ pub(crate) fn dry_run(
     let filters = plugins.into_iter().flatten().map(|plugin| plugin.manifest().filter());
     let filters: Vec<_> = filters.collect();
     let sample = newest_events(log, &filters, options.events, SAMPLE_BYTES_MAX)?;
+    let folds = if active.is_some() { 2 } else { 1 };
+    let offsets = sample.iter().map(|events| events.range().to.0 - events.range().from.0);
+    let total = folds * offsets.sum::<u64>();
     let mut folded = 0;
     let mut fold = |plugin: &Arc<dyn Plugin>, version: &VersionId| {
         let before = folded;
         let mut pace = |events: u64| {
             folded = before + events;
+            progress(folded, (100.0 * folded as f64 / total.max(1) as f64).min(100.0));
             replay.pace(folded)
         };
         fold_sample(plugin, version, &sample, app.plugins.stores(), config, &mut pace)

@@ -277,6 +277,36 @@ pub(crate) fn event_path(partition: u32, offset: u64, it: engine::EventPath) -> 
     api::EventPath { partition, offset, event: change_event(event), versions }
 }
 
+/// The rows that an event has changed.
+pub(crate) fn event_changes(
+    request: engine::EventChangesRequest,
+    version: String,
+    it: engine::ChangedRows,
+) -> api::EventChanges {
+    let engine::ChangedRows { incomplete, events, applied, total, rows } = it;
+    let changed_row = |(table, row): (String, engine::RowChange)| {
+        let engine::RowChange { key, cause, before, after, .. } = row;
+        let retried_at = match cause {
+            engine::ChangeCause::Retry { at } => Some(at.0),
+            _ => None,
+        };
+        let [before, after] = [before, after].map(|row| self::row(row.as_deref()));
+        api::ChangedRow { table, key, retried_at, before, after }
+    };
+    api::EventChanges {
+        projection: request.projection,
+        version,
+        partition: request.partition.0,
+        offset: request.offset.0,
+        complete: incomplete.is_none(),
+        reason: incomplete,
+        events,
+        applied,
+        changed: total,
+        rows: rows.into_iter().map(changed_row).collect(),
+    }
+}
+
 fn event_step(it: engine::EventStep) -> api::EventStep {
     use api::EventOutcome as Outcome;
     let engine::EventStep { projection, version, state, next, outcome } = it;

@@ -1,11 +1,15 @@
-// An event, and what each version has done with it.
+// An event, what each version has done with it, and the rows that it has changed.
 import type { JSX } from "preact";
-import type { EventPath, EventStep, EventsPage, LoggedEvent } from "../api-types.js";
-import { count, counted, moment, pretty, shown, zoneName } from "../format.js";
-import { Badge, Code, Dialog, Empty, Pane, PolledMark } from "../parts.js";
+import type { ChangedRow, EventChanges, EventPath, EventStep, EventsPage, LoggedEvent } from "../api-types.js";
+import { changedCell, columnsOf, kindOfRow, type NamedField } from "../differences.js";
+import { cell, count, counted, keyText, moment, pretty, shown, zoneName } from "../format.js";
+import { readResult } from "../lines.js";
+import { Badge, Code, Dialog, Empty, Failure, Pane, PolledMark, Working } from "../parts.js";
 import { usePoll } from "../polled.js";
 import { path, Problem, read } from "../problem.js";
-import type { Condition } from "../server.js";
+import { useRested } from "../rested.js";
+import { Change } from "../row-differences.js";
+import { type Condition, overview, tables } from "../server.js";
 
 /** The place of an event in the log. */
 export interface EventPlace {
@@ -21,10 +25,13 @@ export function placeOf(text: string | undefined): EventPlace | null {
 
 interface SheetProps {
   readonly place: EventPlace;
+  /** The version whose changed rows are shown, as `PROJECTION:VERSION`. */
+  readonly rows: string;
+  readonly onRows: (rows: string) => void;
   readonly onClose: () => void;
 }
 
-export function EventSheet({ place, onClose }: SheetProps): JSX.Element {
+export function EventSheet({ place, rows, onRows, onClose }: SheetProps): JSX.Element {
   const { partition, offset } = place;
   const event = usePoll(`event ${partition}:${offset}`, async (signal, before: LoggedEvent | null) => before ?? eventAt(place, signal), 10_000);
   const steps = usePoll(`path ${partition}:${offset}`, (signal) => read<EventPath>(`/v1/events/${partition}/${offset}/path`, { signal }));
@@ -55,7 +62,7 @@ export function EventSheet({ place, onClose }: SheetProps): JSX.Element {
           ) : (
             <ul class="groups" aria-label="Versions">
               {[...versions].sort(byInterest).map((step) => (
-                <Step key={`${step.projection} ${step.version}`} step={step} />
+                <Step key={`${step.projection} ${step.version}`} step={step} place={place} open={rows === nameOf(step)} onRows={onRows} />
               ))}
             </ul>
           )
@@ -71,6 +78,11 @@ async function eventAt({ partition, offset }: EventPlace, signal: AbortSignal): 
   const found = events.find((one) => one.offset === offset);
   if (!found) throw new Problem("LAN-0442", `Partition ${partition} has no event at offset ${offset}.`, "See the newest events.");
   return found;
+}
+
+/** A version as the address names it. */
+function nameOf({ projection, version }: EventStep): string {
+  return `${projection}:${version}`;
 }
 
 /** Versions that do not receive the event come last. */
@@ -100,7 +112,7 @@ export function outcomeOf({ outcome, next, dropped_at }: EventStep): Condition {
   }
 }
 
-function Step({ step }: { step: EventStep }): JSX.Element {
+function Step({ step, place, open, onRows }: { step: EventStep; place: EventPlace; open: boolean; onRows: (rows: string) => void }): JSX.Element {
   const { projection, version, state, outcome, reason, attempts } = step;
   const isParked = outcome === "parked" || outcome === "waiting";
   return (
@@ -121,6 +133,78 @@ function Step({ step }: { step: EventStep }): JSX.Element {
           <a href={`/p${path(projection)}/parked`}>Repair it in the list of parked events</a>
         </p>
       )}
+      {(outcome === "applied" || outcome === "applied-or-dropped") && (
+        <button type="button" aria-expanded={open} onClick={() => onRows(open ? "" : nameOf(step))}>
+          {open ? "Hide the rows" : "Show the rows that it changed"}
+        </button>
+      )}
+      {open && <Rows step={step} place={place} />}
     </li>
+  );
+}
+
+/** The rows that the event has changed. To find them, the server folds the log again. */
+function Rows({ step: { projection, version }, place: { partition, offset } }: { step: EventStep; place: EventPlace }): JSX.Element {
+  const params = new URLSearchParams({ projection, version });
+  const rested = useRested<EventChanges>(`${params}`, 0, (input, signal, tell) => readResult(`/v1/events/${partition}/${offset}/changes?${input}`, { signal }, "changes", tell));
+  const { last, began, percent, error, stopped } = rested.value.value;
+  return (
+    <div class="preview" aria-busy={began !== null}>
+      {began !== null && <Working what="Folding the log again up to this event" began={began} percent={percent} onStop={() => rested.stop()} />}
+      {error && <Failure error={error} />}
+      {(error || stopped) && (
+        <p class="actions">
+          {stopped && <Badge tone="quiet" text="cancelled" />}
+          <button type="button" onClick={() => rested.again()}>
+            Look again
+          </button>
+        </p>
+      )}
+      {last && <Changes of={last.data} />}
+    </div>
+  );
+}
+
+function Changes({ of: { projection, version, complete, reason, applied, changed, rows } }: { of: EventChanges }): JSX.Element {
+  const found = overview.value.value.data?.projections.find(({ name }) => name === projection);
+  const declared = tables(found?.versions.find(({ id }) => id === version));
+  const retried = rows.find(({ retried_at }) => retried_at != null)?.retried_at;
+  return (
+    <>
+      {!complete && <p class="bad">Not found: {shown(reason ?? "the fold ended early")}</p>}
+      {complete && changed === 0 && <p>{applied ? "It has changed no row of a public table." : "The fold has not applied it."}</p>}
+      {retried != null && <p class="soft">It was parked at first, and applied by a retry before offset {count(retried)}.</p>}
+      {rows.map((row) => (
+        <OneRow key={`${row.table} ${row.key}`} projection={projection} row={row} fields={declared.find(({ name }) => name === row.table)?.fields ?? []} />
+      ))}
+      {changed > rows.length && <p class="soft">The first {count(rows.length)} of {counted(changed, "row")}.</p>}
+    </>
+  );
+}
+
+/** A row before and after the event. */
+function OneRow({ projection, row, fields }: { projection: string; row: ChangedRow; fields: readonly NamedField[] }): JSX.Element {
+  const of = { key: row.key, left: (row.before ?? null) as null, right: (row.after ?? null) as null };
+  const kind = kindOfRow(of);
+  const value = (field: NamedField): JSX.Element => {
+    if (kind !== "changed") return <>{cell(field.kind, ((row.after ?? row.before) as { [name: string]: unknown })[field.name])}</>;
+    const found = changedCell(field.kind, field.name, of);
+    return "same" in found ? <>{found.same}</> : <Change before={found.before} after={found.after} />;
+  };
+  return (
+    <section class="changed-row" aria-label={`${row.table}, row ${keyText(row.key)}`}>
+      <p>
+        <a href={`/t${path(projection, row.table)}?prefix=${encodeURIComponent(row.key)}`}>{row.table}</a>, row <code>{keyText(row.key)}</code>{" "}
+        <Badge tone={kind === "added" ? "good" : kind === "gone" ? "bad" : "busy"} text={{ added: "new row", gone: "deleted", changed: "changed" }[kind]} />
+      </p>
+      <dl class="fields">
+        {columnsOf(fields, [of]).map((field) => (
+          <div key={field.name}>
+            <dt>{field.name}</dt>
+            <dd>{value(field)}</dd>
+          </div>
+        ))}
+      </dl>
+    </section>
   );
 }

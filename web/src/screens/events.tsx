@@ -99,7 +99,7 @@ export default function EventsScreen(): JSX.Element {
           return <Events key={`${partition} ${from} ${types}`} partition={partition} from={from ?? Math.max(start, end - BEGIN)} types={types} onOpen={(offset) => go({ event: `${partition}:${offset}` })} />;
         }}
       </Pane>
-      {opened && <EventSheet key={query.event} place={opened} onClose={() => go({ event: "" })} />}
+      {opened && <EventSheet key={query.event} place={opened} rows={query.rows ?? ""} onRows={(rows) => go({ rows })} onClose={() => go({ event: "", rows: "" })} />}
     </section>
   );
 }

@@ -3,7 +3,10 @@
 use lantern_core::{Level, Offset, PartitionId};
 
 use super::*;
-use crate::{ChangeCause, ExplainRequest, ExplainedRow, ParkedSelection, RowChange};
+use crate::{
+    ChangeCause, ChangedRows, EventChangesRequest, ExplainRequest, ExplainedRow, ParkedSelection,
+    RowChange,
+};
 
 fn request(table: &str, key: &str) -> ExplainRequest {
     ExplainRequest {
@@ -101,7 +104,44 @@ fn events_of_failed_calls_are_left_out_and_retries_are_named() {
     assert!(is_a_chain(&row) && row.partitions[0].agrees);
 }
 
-/// Returns a plugin that sets `last` in the subject's row. It fails on `bad` while the flag is set.
+fn changes_of(world: &World, offset: u64) -> ChangedRows {
+    let request = EventChangesRequest {
+        projection: "meter".into(),
+        version: None,
+        partition: P0,
+        offset: Offset(offset),
+        rows_max: 100,
+        bytes_max: 1 << 20,
+    };
+    let changes = world.engine.event_changes(request).unwrap().expect("the event exists");
+    changes.run(&mut |_| Ok(())).unwrap()
+}
+
+#[test]
+fn the_rows_of_an_event_are_those_that_the_explanation_of_its_row_lists() {
+    for (batch_events_max, bad) in [(1, Bad::Trap), (13, Bad::Reject), (4_096, Bad::Name)] {
+        let world = World::new(EngineConfig { batch_events_max, ..EngineConfig::default() });
+        let data = |n| if n == 70 { "bad" } else { "ok" };
+        world.log.append_to(P0, (0..300).map(|n| event(n, &format!("s{}", n % 7), data(n))));
+        world.push("a", meter(OnFailure::ParkEvent, bad));
+        world.settle();
+        let explained = explain(&world, "s0");
+        for (change, _) in &explained.changes {
+            let found = changes_of(&world, change.offset.0);
+            assert_eq!((found.applied, &found.incomplete), (true, &None));
+            let rows: Vec<_> = found.rows.iter().filter(|(table, _)| table == "totals").collect();
+            assert_eq!(rows.len(), 1, "{found:?}");
+            // The watermark is that of the batch, which is another one for an event alone.
+            let row = RowChange { watermark: change.watermark, ..rows[0].1.clone() };
+            assert_eq!(&row, change);
+        }
+        // An event that was parked has changed nothing.
+        let parked = changes_of(&world, 70);
+        assert_eq!((parked.applied, parked.total, parked.incomplete), (false, 0, None));
+    }
+}
+
+/// Sets `last` of the subject's row; fails on `bad` while the flag is set.
 fn failing_once(fails: Arc<std::sync::atomic::AtomicBool>) -> NativePlugin {
     let manifest = Manifest { event_time: None, emits: vec![], ..manifest(OnFailure::ParkEvent) };
     NativePlugin::new(manifest, move |batch, host, _: &mut ()| {

@@ -1,13 +1,14 @@
 //! `POST /v1/versions/dry-run`: what an upload would write.
 
-use axum::Json;
 use axum::extract::{Request, State};
-use lantern_api::DryRun;
+use axum::response::{IntoResponse, Response};
+use lantern_api::{DryRun, DryRunLine};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Shared;
-use super::params::{Params, limit};
+use super::params::{AnswerFormat, Params, answer_format, limit};
+use super::replay_lines::{Lines, stream_lines};
 use super::upload::content;
 use crate::dry_run::{self, DryRunOptions};
 use crate::jobs::replay::Replay;
@@ -38,10 +39,13 @@ pub(crate) struct DryRunQuery {
 
 /// Shows what an upload would write, and stores nothing.
 ///
-/// The body and the checks are those of an upload. Then the newest events of the log are folded
-/// with the new version and with the active version. Both begin with empty tables, and the answer
-/// compares the resulting tables. The settings in section `replay` limit the folds. If the client
-/// disconnects, the folds end.
+/// The body and the checks are those of an upload. Then the newest events of the log are
+/// folded with the new version and with the active version, both beginning with empty
+/// tables. The answer compares the resulting tables. The settings in section `replay` limit
+/// the folds, and they end when the client disconnects.
+///
+/// Answers JSON. With `Accept: application/x-ndjson` the answer is a stream of lines: first the
+/// progress of the folds, and at last the result.
 #[utoipa::path(
     post, path = "/v1/versions/dry-run", tag = "projections", params(DryRunQuery),
     request_body(content = Vec<u8>, content_type = "application/wasm"),
@@ -55,7 +59,7 @@ pub(crate) async fn dry_run(
     State(app): State<Shared>,
     Params(query): Params<DryRunQuery>,
     request: Request,
-) -> Result<Json<DryRun>, Problem> {
+) -> Result<Response, Problem> {
     let events = query.events.unwrap_or(EVENTS_DEFAULT);
     if !(1..=EVENTS_MAX).contains(&events) {
         let detail = format!("`events` is {events}: it must be 1 to {EVENTS_MAX}");
@@ -63,13 +67,26 @@ pub(crate) async fn dry_run(
     }
     let rows_max = limit(query.limit, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
     let bytes_max = app.config.http.query_bytes_max;
-    // The body is read before a fold is permitted. Otherwise a slow client would keep others from
-    // folding.
+    let format = answer_format(request.headers(), &[AnswerFormat::Json, AnswerFormat::Ndjson]);
+    // A slow client must not keep others from folding, so the body is read first.
     let content = content(&app, query.source_name, request).await?;
     let (replay, guard) = Replay::begin(&app)?;
     let options = DryRunOptions { name: query.name, events, rows_max, bytes_max };
-    let run = move |replay| dry_run::dry_run(&app, &content, &options, replay);
+    if format == AnswerFormat::Ndjson {
+        let work = move |replay, mut lines: Lines<DryRunLine>| {
+            let mut progress = |events, percent| {
+                lines.progress(|| DryRunLine::Progress { events, percent });
+            };
+            let result = dry_run::dry_run(&app, &content, &options, replay, &mut progress);
+            lines.send(&match result {
+                Ok(result) => DryRunLine::DryRun(Box::new(result)),
+                Err(problem) => DryRunLine::Problem((*problem).clone()),
+            });
+        };
+        return Ok(stream_lines(replay, guard, work));
+    }
+    let run = move |replay| dry_run::dry_run(&app, &content, &options, replay, &mut |_, _| ());
     let answer = replay.run(run).await?;
     drop(guard);
-    Ok(Json(answer))
+    Ok(axum::Json(answer).into_response())
 }

@@ -1,36 +1,24 @@
 //! `GET /v1/tables/{projection}/{table}/explain`: what has changed a row.
 
-use std::convert::Infallible;
-use std::time::{Duration, Instant};
-
-use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use futures_util::stream;
 use http::HeaderMap;
-use http::header::CONTENT_TYPE;
 use lantern_api::{ExplainLine, Explanation};
 use lantern_core::{VersionId, ViewError, Views as _};
 use lantern_engine::{CommittedRow, ExplainProgress, ExplainRequest};
 use serde::Deserialize;
-use tokio::sync::mpsc;
 use tokio_util::sync::DropGuard;
 use utoipa::IntoParams;
 
 use super::params::{AnswerFormat, Names, Params, answer_format, limit};
+use super::replay_lines::{self, Lines};
 use super::{App, Shared};
-use crate::cloudevents::NDJSON;
 use crate::jobs::replay::Replay;
 use crate::problem::Problem;
 use crate::wire;
 
 /// The number of changes in an answer if `limit` is not given.
 const LIMIT_DEFAULT: usize = 20;
-/// The time between two lines with the progress.
-const PROGRESS_EVERY: Duration = Duration::from_millis(250);
-/// The maximum number of lines that wait for a slow client. If there are more, the fold waits too.
-const LINES_MAX: usize = 16;
 
 /// Which row to explain.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -121,39 +109,18 @@ impl Prepared {
 
 /// An answer that is written while the log is folded.
 fn stream_lines(mut prepared: Prepared, replay: Replay, guard: DropGuard) -> Response {
-    let (sender, receiver) = mpsc::channel::<Bytes>(LINES_MAX);
-    let folding = replay.run(move |replay| {
-        // If the client has gone, `replay` ends the fold.
-        let send = |line: &ExplainLine| drop(sender.blocking_send(line_of(line)));
+    let work = move |replay, mut lines: Lines<ExplainLine>| {
         for commit in std::mem::take(&mut prepared.commits) {
-            send(&ExplainLine::Commit(wire::committed_row(commit)));
+            lines.send(&ExplainLine::Commit(wire::committed_row(commit)));
         }
-        let mut shown: Option<Instant> = None;
         let explained = prepared.run(replay, &mut |step| {
-            if shown.is_none_or(|shown| shown.elapsed() >= PROGRESS_EVERY) {
-                shown = Some(Instant::now());
-                let ExplainProgress { events, percent } = *step;
-                send(&ExplainLine::Progress { events, percent });
-            }
+            let ExplainProgress { events, percent } = *step;
+            lines.progress(|| ExplainLine::Progress { events, percent });
         });
-        send(&match explained {
+        lines.send(&match explained {
             Ok(explanation) => ExplainLine::Explanation(explanation),
             Err(problem) => ExplainLine::Problem((*problem).clone()),
         });
-        Ok(())
-    });
-    // The task is not awaited: it reports its errors in the last line, and it ends when the guard
-    // is dropped with the body.
-    drop(tokio::spawn(folding));
-    let body = stream::unfold((receiver, guard), |(mut receiver, guard)| async move {
-        let line = receiver.recv().await?;
-        Some((Ok::<_, Infallible>(line), (receiver, guard)))
-    });
-    ([(CONTENT_TYPE, NDJSON)], Body::from_stream(body)).into_response()
-}
-
-fn line_of(line: &ExplainLine) -> Bytes {
-    let mut bytes = serde_json::to_vec(line).expect("texts and numbers always encode");
-    bytes.push(b'\n');
-    bytes.into()
+    };
+    replay_lines::stream_lines(replay, guard, work)
 }

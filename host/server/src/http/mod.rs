@@ -13,6 +13,7 @@ mod cors;
 mod diff;
 mod drain_body;
 mod dry_run;
+mod event_changes;
 mod event_path;
 pub(crate) mod events;
 mod explain;
@@ -29,6 +30,7 @@ mod params;
 pub(crate) mod parked;
 mod projections;
 mod queries;
+mod replay_lines;
 mod request_span;
 mod reserved_connections;
 mod shard_metrics;
@@ -90,6 +92,7 @@ fn routes() -> (Router<Shared>, utoipa::openapi::OpenApi) {
         .merge(uploads)
         .routes(routes!(ingest::append, events::read))
         .routes(routes!(event_path::path))
+        .routes(routes!(event_changes::changes))
         .routes(routes!(projections::list))
         .routes(routes!(projections::show, projections::delete))
         .routes(routes!(projections::show_version, projections::delete_version))

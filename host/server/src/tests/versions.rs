@@ -98,6 +98,34 @@ async fn the_path_of_an_event_names_each_version_and_what_it_has_done() {
 }
 
 #[tokio::test]
+async fn the_rows_that_an_event_has_changed_are_shown_before_and_after() {
+    let fixture = super::tables::filled().await;
+    let path = "/v1/events/0/10/changes?projection=counts";
+    let answer = fixture.get(path).await.expect_ok().json();
+    assert_eq!((&answer["complete"], &answer["applied"]), (&true.into(), &true.into()), "{answer}");
+    assert_eq!(answer["changed"], answer["rows"].as_array().unwrap().len());
+    let row = answer["rows"].as_array().unwrap().iter().find(|row| row["table"] == "by_subject");
+    let row = row.unwrap_or_else(|| panic!("{answer}"));
+    assert_eq!((&row["key"], &row["before"]["count"]), (&"s0".into(), &1.into()), "{answer}");
+    assert_eq!(row["after"], serde_json::json!({"subject":"s0","count":2}));
+    let first = fixture.get("/v1/events/0/3/changes?projection=counts").await.expect_ok().json();
+    let new = first["rows"].as_array().unwrap().iter().find(|row| row["key"] == "s3").unwrap();
+    assert_eq!((&new["before"], &new["after"]["count"]), (&Value::Null, &1.into()));
+    let lines = fixture.get_as(path, NDJSON).await.expect_ok();
+    let last: Value = serde_json::from_str(lines.text.lines().last().unwrap()).unwrap();
+    assert_eq!(last["changes"], answer);
+    let check = async |path: &str, code: &str, words: &str| {
+        fixture.get(path).await.is_problem(code, words);
+    };
+    check("/v1/events/0/10/changes", "LAN-0403", "projection").await;
+    check("/v1/events/0/999/changes?projection=counts", "LAN-0442", "999").await;
+    check("/v1/events/7/0/changes?projection=counts", "LAN-0321", "7").await;
+    check("/v1/events/0/1/changes?projection=none", "LAN-0201", "`none`").await;
+    check("/v1/events/0/1/changes?projection=counts&version=abc", "LAN-0202", "`abc`").await;
+    check(&format!("{path}&limit=0"), "LAN-0403", "`limit` is 0").await;
+}
+
+#[tokio::test]
 async fn wrong_dry_runs_are_refused_with_the_reason() {
     let fixture = super::tables::filled().await;
     let check = async |query: &str, media: &str, code: &str, words: &str| {
