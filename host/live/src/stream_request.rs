@@ -141,7 +141,9 @@ mod tests {
         let mut cursor = Cursor::default();
         let position =
             |query| Position { epoch: "e".into(), commit: 3, at: Default::default(), query };
-        [(1, 11), (2, 12), (7, 17)].map(|(id, query)| cursor.insert(id, position(query)));
+        for (id, query) in [(1, 11), (2, 12), (7, 17)] {
+            cursor.insert(id, position(query));
+        }
         let subs = ["shop/a", r#"{"id":7,"table":"shop/b"}"#, r#"{"table":"shop/c","resume":"t"}"#];
         let (read, kept) = request(&subs, Some(cursor.encode())).read().unwrap();
         let resumes: Vec<_> = read.iter().map(|sub| sub.resume.clone()).collect();
