@@ -29,7 +29,7 @@ fn a_saved_declaration_shows_its_rows_and_a_breaking_one_waits() {
     std::fs::write(&file, declaration("      orders: count()\n      cents: sum(data.cents)\n"))
         .unwrap();
     let plan = dev.wait_for(|line| line["plan"].is_object()).unwrap();
-    assert_eq!(plan["plan"]["compatible"], json!(["+ field by_product.cents (integer)"]));
+    assert_eq!(plan["plan"]["compatible"], json!(["+ field by_product.cents: integer"]));
     assert_eq!(plan["plan"]["activated"], true);
     let row = dev.wait_for(|line| line["table"] == "by_product").unwrap();
     // `cargo xtask bench dev` measures this time for each kind of project.
@@ -38,7 +38,7 @@ fn a_saved_declaration_shows_its_rows_and_a_breaking_one_waits() {
 
     std::fs::write(&file, declaration("      cents: sum(data.cents)\n")).unwrap();
     let plan = dev.wait_for(|line| line["plan"].is_object()).unwrap();
-    assert_eq!(plan["plan"]["breaking"], json!(["- field by_product.orders (integer)"]));
+    assert_eq!(plan["plan"]["breaking"], json!(["- field by_product.orders: integer"]));
     assert_eq!(plan["plan"]["activated"], false);
 
     // The command sends all saved sample events. The log leaves out those that it already contains.

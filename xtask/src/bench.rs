@@ -8,7 +8,8 @@ use anyhow::Result;
 
 use crate::artifacts::{self, Guests};
 use crate::metadata::Workspace;
-use crate::{interpreters, kafka, shell};
+use crate::suite::Summary;
+use crate::{interpreters, kafka, page, shell};
 
 /// The packages that are built for a benchmark. The list is the same for every benchmark: with
 /// another list cargo would select other features of the dependencies and build the large ones

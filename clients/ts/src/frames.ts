@@ -35,6 +35,14 @@ export type ClientMessage =
     t: "pong";
   };
 
+/** The members of `close`. */
+export interface Closing {
+  /** The code that a WebSocket would be closed with; see [`super::close`]. */
+  code: number;
+  /** A sentence for people. */
+  why: string;
+}
+
 /** The members of `delta`. */
 export interface Delta {
   /** The channel. */
@@ -45,14 +53,11 @@ export interface Delta {
   from: number;
   /** Whether several commits were merged; missing if not. Only in the last part. */
   merged?: boolean;
-  /**
-   * Whether another part with the same `from` and `to` follows; missing in the last
-   * part.
-   */
+  /** Whether another part with the same `from` and `to` follows. Missing in the last part. */
   more?: boolean;
   /**
-   * Only in the last part: for each partition the next offset that the rows do not
-   * contain yet.
+   * The next offset of each partition: the first offset that the rows do not contain. Only in
+   * the last part.
    */
   offsets?: { [key: string]: number };
   /** The commit after the changes. */
@@ -103,7 +108,7 @@ export interface FrameLimits {
 
 /** How far a projection is behind its log. */
 export interface Lag {
-  /** Events in the log that it has not applied. */
+  /** Events in the log that the projection has not applied. */
   events: number;
   /** Milliseconds. */
   ms: number;
@@ -111,14 +116,11 @@ export interface Lag {
 
 /** How changes are delivered. */
 export type Mode =
-  /**
-   * The newest state: changes of one key are merged if they come faster than they
-   * can be sent.
-   */
+  /** The newest state. If changes of one key come faster than they can be sent, they are merged. */
   | "state"
   /**
-   * Every change separately. A reader that is too slow is disconnected, and
-   * continues where it stopped.
+   * Every change separately. A reader that is too slow is disconnected. When it connects again,
+   * it continues where it stopped.
    */
   | "changes";
 
@@ -172,8 +174,8 @@ export type ResetReason =
 /** A roll-up: groups of rows, with aggregates of each group. */
 export interface RollUp {
   /**
-   * The aggregates of each group by the names of their columns: `{"n": ["count"],
-   * "revenue": ["sum", "cents"]}`.
+   * The aggregates of each group, by the names of their columns: `{"n": ["count"], "revenue":
+   * ["sum", "cents"]}`.
    */
   agg?: { [key: string]: string[] };
   /** The length of the buckets: a number and `s`, `m`, `h`, `d`, `w`, `mo` or `y`. */
@@ -187,8 +189,8 @@ export interface RollUp {
   /** Rows at or after this time. */
   start?: string | null;
   /**
-   * The timestamp field to which `start`, `end` and `bucket` refer. May be left out if
-   * the table has one such field.
+   * The timestamp field to which `start`, `end` and `bucket` refer. If the table has only one
+   * such field, this member may be left out.
    */
   time?: string | null;
   /** The time zone of buckets and of times without an offset. */
@@ -212,7 +214,7 @@ export type ServerMessage =
   | Snapshot & {
     t: "snap";
   }
-  /** Changes that lead from one commit to another. */
+  /** The changes of the table from one commit to another. */
   | Delta & {
     t: "delta";
   }
@@ -235,6 +237,10 @@ export type ServerMessage =
   /** Asks for a `pong`. */
   | {
     t: "ping";
+  }
+  /** Only in an event stream: the server closes it. A WebSocket has a close frame for this. */
+  | Closing & {
+    t: "close";
   };
 
 /** A difference between the shapes of two versions of a table. */
@@ -256,16 +262,13 @@ export interface Snapshot {
   ch: number;
   /** The commit of the rows; the same in all parts. */
   commit: number;
-  /**
-   * Identifies one history of the table; commits of different epochs cannot be
-   * compared.
-   */
+  /** Identifies one history of the table. Commits of different epochs cannot be compared. */
   epoch: string;
   /** Whether another part follows. */
   more: boolean;
   /**
-   * Only in the last part: for each partition the next offset that the rows do not
-   * contain yet.
+   * The next offset of each partition: the first offset that the rows do not contain. Only in
+   * the last part.
    */
   offsets?: { [key: string]: number };
   /** Rows by key. */
@@ -301,7 +304,7 @@ export interface Subscribe {
 
 /** The members of `ok`. */
 export interface Subscribed {
-  /** The channel: the frames of this subscription contain it in place of `id`. */
+  /** The channel of the subscription. The subscription's frames contain it in place of `id`. */
   ch: number;
   /** Only if resumed: the commit of the client's rows, which the next frame continues. */
   commit?: number | null;
@@ -350,7 +353,7 @@ export interface Tick {
   from: number;
   /** How far the projection is behind its log, if known. */
   lag?: Lag | null;
-  /** For each partition the next offset that the rows do not contain yet. */
+  /** The next offset of each partition: the first offset that the rows do not contain. */
   offsets?: { [key: string]: number };
   /** The newest commit; equal to `from` if it has not moved. */
   to: number;

@@ -139,7 +139,9 @@ impl Subscription {
         metrics::gauge!("lantern_feed_subscriptions").increment(1.0);
         let query_hash = query.token_hash();
         let client_shape = shape.clone();
-        let opened = read(context, &listener, ReadRequest { query, mode, resume, shape });
+        let request = ReadRequest { query, mode, resume, shape };
+        let topic = (&listener.feed, &listener.topic);
+        let opened = snapshot_reader::open(context.resources, topic, request, context.signal);
         Self {
             id,
             ch,
@@ -418,7 +420,8 @@ impl Subscription {
     fn read(&mut self, context: &SessionContext<'_>, resume: Resume, first: bool) {
         let (query, shape) = (self.query().clone(), self.client_shape.clone());
         let request = ReadRequest { query, mode: self.mode, resume, shape };
-        let opened = read(context, &self.listener, request);
+        let topic = (&self.listener.feed, &self.listener.topic);
+        let opened = snapshot_reader::open(context.resources, topic, request, context.signal);
         self.phase = Phase::Opening { opened, first };
     }
 
@@ -592,13 +595,4 @@ impl Drop for Subscription {
     fn drop(&mut self) {
         metrics::gauge!("lantern_feed_subscriptions").decrement(1.0);
     }
-}
-
-/// Starts the read that a subscription needs.
-fn read(
-    context: &SessionContext<'_>,
-    TopicListener { feed, topic, .. }: &TopicListener,
-    request: ReadRequest,
-) -> oneshot::Receiver<Result<SubscriptionStart, SubscribeError>> {
-    snapshot_reader::open(context.resources, (feed, topic), request, context.signal)
 }

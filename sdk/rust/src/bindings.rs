@@ -10,6 +10,8 @@
     missing_docs,
     unreachable_pub,
     clippy::all,
+    clippy::too_many_lines,
+    clippy::unwrap_used,
     clippy::allow_attributes_without_reason,
     reason = "generated code"
 )]

@@ -124,6 +124,7 @@ impl Script {
 
 impl Language {
     /// Returns the template of a project.
+    #[expect(clippy::too_many_lines, reason = "a list of the templates, one for each language")]
     pub(super) fn template(self) -> Template {
         match self {
             Self::Python => Template {
