@@ -20,9 +20,12 @@ use tokio::net::TcpListener;
 
 use crate::line;
 
-/// The spans that a collector has received, with the attributes of their server.
+/// The spans that a collector has received.
 #[derive(Clone, Default)]
-struct Received(Arc<Mutex<Vec<(Vec<KeyValue>, Span)>>>);
+struct Received(Arc<Mutex<Vec<ServerSpan>>>);
+
+/// A span, with the attributes of the server that has sent it.
+type ServerSpan = (Vec<KeyValue>, Span);
 
 /// A collector that accepts OTLP over HTTP.
 struct Collector {

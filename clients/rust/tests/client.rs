@@ -229,7 +229,7 @@ async fn a_program_survives_added_fields_and_learns_which_field_is_gone() {
     world.activate(1);
     world.commit(0, &[(0, "a", Some(1))]);
     within(async {
-        while table.len() == 0 {
+        while table.is_empty() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     })
