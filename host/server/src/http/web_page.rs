@@ -39,6 +39,7 @@ const SCREENS: [&str; 10] = [
     "/boards/{*rest}",
     "/events",
     "/server",
+    "/server/{*rest}",
     "/parked",
     "/p/{*rest}",
     "/t/{*rest}",
