@@ -68,7 +68,7 @@ pub enum EventOutcome {
     Unreadable,
 }
 
-/// The rows that a version has changed when it applied an event, found by folding the log again.
+/// The rows that a version changed when it applied an event, found by folding the log again.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct EventChanges {

@@ -78,7 +78,8 @@ fn floors(engine: &Engine, partitions: u32) -> Vec<Option<Offset>> {
     floors
 }
 
-/// Drops plugin instances that are not used, until the server stops.
+/// Until the server stops, drops each plugin instance that has not been used for
+/// `upkeep.instance_idle_s`.
 pub(super) async fn instances(app: Arc<App>) {
     let idle = Duration::from_secs(app.config.upkeep.instance_idle_s);
     let mut ticks = every((idle / 2).max(Duration::from_secs(1)));

@@ -215,8 +215,9 @@ async fn an_exact_import_gives_the_same_log_and_the_same_tables() {
     assert_eq!(exported.headers["lantern-decisions"], "0");
 
     let copy = Fixture::new();
+    // The second round sends the whole export again, as a client may do after its connection was
+    // lost. All 61 events are then duplicates.
     for round in 0..2 {
-        // A client may send a part of the body again after the connection was lost.
         let answer = copy.post("/v1/events?exact=true", NDJSON, exported.text.clone()).await;
         assert_eq!(answer.expect_ok().json()["duplicates"], 61 * round);
     }
