@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Once;
 
 use lantern_tests::{
     Launch, Server, build_project, build_project_with, fresh_log, go, interpreter_settings,
@@ -156,13 +157,14 @@ async fn a_project_in_go_is_created_built_tested_and_pushed() {
     folds(&folder, &component).await;
 }
 
-/// Installs the compiler for WebAssembly, which is a package of Python, in the version that
-/// the SDK for C pins.
+/// Installs the compiler for WebAssembly, which is a package of Python, in the version that the SDK
+/// for C pins. Tests that need it at the same time wait for one installation.
 fn install_zig() {
-    if !root().join("target/zig/bin/python").is_file() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
         let folder = root().join("sdk/c");
         finish_in(&folder, Command::new("make").args(["--silent", "tools"]));
-    }
+    });
 }
 
 #[tokio::test(flavor = "multi_thread")]
