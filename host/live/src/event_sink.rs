@@ -21,6 +21,9 @@ use crate::transport::{Inbound, Outbound, SocketError, Transport};
 const JOINED_BYTES_MAX: usize = 4 << 10;
 /// The maximum size of a piece. A client must take one piece within `live.stall_ms`.
 const PIECE_BYTES_MAX: usize = 16 << 10;
+/// The maximum size of an `id`, in bytes. The server limits the header of a request, in which the
+/// client sends it back.
+const CURSOR_BYTES_MAX: usize = 32 << 10;
 /// A comment, which clients ignore.
 const COMMENT: &[u8] = b":\n\n";
 
@@ -93,7 +96,10 @@ impl Transport for EventSink {
         let _ = writeln!(event, "event: {}", kind(head));
         if let Some((id, position)) = reached {
             self.cursor.insert(id, position);
-            let _ = writeln!(event, "id: {}", self.cursor.encode());
+            let id = self.cursor.encode();
+            // Without an id, a client that connects again gets snapshots.
+            let id = if id.len() <= CURSOR_BYTES_MAX { &*id } else { "" };
+            let _ = writeln!(event, "id: {id}");
         }
         event.push_str("data: ");
         event.push_str(head);

@@ -118,15 +118,19 @@ async fn live(
         sender.decide(Err(StreamRefusal::Subscription(refused)));
         stop
     };
+    let mut refusals = Vec::new();
     for sub in subs {
         if let Err(refusal) = session.open(sub) {
-            return refused(sender, refusal);
+            if !resumes {
+                return refused(sender, refusal);
+            }
+            refusals.push(refusal);
         }
     }
-    let mut refusals = match session.wait_for_openings().await {
-        Ok(refusals) => refusals,
+    match session.wait_for_openings().await {
+        Ok(later) => refusals.extend(later),
         Err(stop) => return stop,
-    };
+    }
     // A client that connects again keeps the subscriptions that can still be opened.
     let goes_on = refusals.is_empty() || resumes && session.has_subscriptions();
     if !goes_on {

@@ -31,9 +31,14 @@ struct Selected {
 }
 
 impl Query {
-    /// The query of `sub`; `None` if its table does not have the form `projection/table`.
+    /// The query of `sub`; `None` if its table does not have the form `projection/table` or contains
+    /// a line break.
     pub(crate) fn of(sub: &Subscribe) -> Option<Self> {
         let projection_bytes = sub.table.find('/')?;
+        // Otherwise a name could contain the conditions of another query, and be equal to it.
+        if sub.table.contains('\n') {
+            return None;
+        }
         let mut conditions = sub.conditions.clone();
         // The order of conditions does not matter, so queries that differ only in it are
         // equal.

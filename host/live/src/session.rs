@@ -131,6 +131,7 @@ impl<'a, T: Transport> Session<'a, T> {
                     SubscriptionOpening::Refused(refused) => {
                         self.subs.remove(index);
                         self.entry.unsubscribed(refused.id);
+                        self.socket.forget(refused.id);
                         refusals.push(refused);
                         continue;
                     }

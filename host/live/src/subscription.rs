@@ -32,7 +32,7 @@ use crate::shape::{SelectedTable, Shape};
 use crate::snapshot_reader;
 use crate::subscribe_error::SubscribeError;
 use crate::subscription_opening::{
-    LastMessage, ParsedSub, REPEAT_AFTER, Repeat, SubscriptionOpening,
+    LastMessage, ParsedSub, Repeat, SubscriptionOpening, repeat_after,
 };
 use crate::topic::NextAction;
 
@@ -385,10 +385,11 @@ impl Subscription {
         }
         match &mut self.repeat {
             Some(repeat) if refused.retry => {
+                let after = repeat_after(&refused.code);
                 if !std::mem::replace(&mut repeat.told, true) {
                     self.outgoing.control.push_back(ServerMessage::Err(refused).text());
                 }
-                self.phase = Phase::Waiting(context.now + REPEAT_AFTER);
+                self.phase = Phase::Waiting(context.now + after);
                 Ok(None)
             }
             _ => Ok(Some(LastMessage::Refused(refused))),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client_shape::ClientShape;
-use crate::protocol::{Mode, Refused, ServerMessage};
+use crate::protocol::{Mode, OVER_LIMIT, Refused, ServerMessage};
 use crate::query::Query;
 
 /// The contents of a `sub` message after it was checked.
@@ -31,8 +31,11 @@ pub(crate) struct Repeat {
     pub(crate) told: bool,
 }
 
-/// The time after which a subscription tries again.
-pub(crate) const REPEAT_AFTER: Duration = Duration::from_secs(2);
+/// Returns the time after which a subscription that was refused with `code` tries again. To find out
+/// that a roll-up exceeds a limit, the server reads the whole table, so it does this rarely.
+pub(crate) fn repeat_after(code: &str) -> Duration {
+    Duration::from_secs(if code == OVER_LIMIT { 30 } else { 2 })
+}
 
 /// Whether a subscription is open.
 pub(crate) enum SubscriptionOpening {

@@ -18,8 +18,8 @@ pub struct TracingConfig {
     pub otlp_endpoint: Option<String>,
     /// The name of this server in the collector (`service.name`). Default `lantern`.
     pub service_name: String,
-    /// The share of requests with events that are recorded although neither the request nor
-    /// the event has a `traceparent` with the sampled flag, from 0 to 1. Default 0.
+    /// The share of requests with events that are recorded although the request has no
+    /// `traceparent` and the event has none with the sampled flag, from 0 to 1. Default 0.
     pub sample_ratio: f64,
     /// The maximum number of spans per second. Further spans are dropped and counted.
     /// Default 1,000.

@@ -14,6 +14,8 @@ use crate::tracer::Tracer;
 
 /// How often a batch is sent before it is dropped.
 const TRIES: u32 = 4;
+/// The maximum size of a collector's answer that is read, in bytes.
+const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// The wait before the second try. It doubles with each further one.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// How long the last spans may take when the server stops.
@@ -118,7 +120,7 @@ impl Exporter {
     async fn post(&self, batch: Vec<u8>) -> Result<(u64, String), ExportError> {
         let request = self.client.post(self.url.clone());
         let request = request.header(CONTENT_TYPE, "application/x-protobuf").body(batch);
-        let answer = request.send().await.map_err(|error| unreachable_collector(&error))?;
+        let mut answer = request.send().await.map_err(|error| unreachable_collector(&error))?;
         let status = answer.status();
         if !status.is_success() {
             let retry = matches!(
@@ -130,7 +132,15 @@ impl Exporter {
             );
             return Err(ExportError { reason: format!("it answers {status}"), retry });
         }
-        let body = answer.bytes().await.map_err(|error| unreachable_collector(&error))?;
+        let mut body = Vec::new();
+        while let Some(piece) =
+            answer.chunk().await.map_err(|error| unreachable_collector(&error))?
+        {
+            body.extend_from_slice(&piece);
+            if body.len() > ANSWER_BYTES_MAX {
+                break;
+            }
+        }
         Ok(otlp::rejected(&body))
     }
 

@@ -12,6 +12,7 @@ use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use lantern_live::{Refused, SessionEnd, StreamRefusal, StreamRequest};
 use serde::Deserialize;
+use tokio::sync::oneshot;
 use utoipa::IntoParams;
 
 use super::Shared;
@@ -69,7 +70,8 @@ pub(crate) async fn stream(
     let shutdown = app.tasks.stopping.clone().cancelled_owned();
     let (stream, session) = Arc::clone(&app.hub).stream(wanted, shutdown);
     let close = Duration::from_millis(app.config.live.close_ms);
-    app.tasks.feeds.spawn(end_connection(session, control.clone(), close));
+    let (opened, is_open) = oneshot::channel();
+    app.tasks.feeds.spawn(end_connection(session, is_open, close));
     let pieces = stream
         .open()
         .await
@@ -77,6 +79,8 @@ pub(crate) async fn stream(
     if let Some(control) = control {
         // From now on the limit on sessions applies.
         control.release();
+        // If the session has ended already, there is nothing to cut.
+        let _ = opened.send(control);
     }
     let mut response =
         Body::from_stream(pieces.map(Ok::<_, std::convert::Infallible>)).into_response();
@@ -90,14 +94,16 @@ pub(crate) async fn stream(
 }
 
 /// Runs a session. After it has ended, cuts the connection if the client does not read the rest.
+/// `is_open` gives the connection once the stream is open.
 async fn end_connection(
     session: impl Future<Output = SessionEnd>,
-    control: Option<Arc<ConnectionControl>>,
+    is_open: oneshot::Receiver<Arc<ConnectionControl>>,
     close: Duration,
 ) {
     let end = session.await;
     tracing::debug!(?end, "an event stream ended");
-    let Some(control) = control else { return };
+    // After a refusal, the connection serves other requests.
+    let Ok(control) = is_open.await else { return };
     if end == SessionEnd::Cut {
         return control.cut();
     }

@@ -31,7 +31,7 @@ const FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/page_files.r
 const INDEX: &str = "/index.html";
 
 /// The paths of the screens. They match paths of the script, `web/src/app.tsx`.
-const SCREENS: [&str; 10] = [
+const SCREENS: [&str; 11] = [
     "/",
     "/upload",
     "/upload/declaration",
