@@ -144,12 +144,14 @@ export async function copy(text: string): Promise<void> {
 /** A dialog that is open while it exists. */
 export function Dialog({ title, onClose, sheet = false, children }: { title: string; onClose: () => void; sheet?: boolean; children: ComponentChildren }): JSX.Element {
   const dialog = useRef<HTMLDialogElement>(null);
+  const removed = useRef(false);
   useEffect(() => {
     const element = dialog.current!;
     const before = document.activeElement;
     element.showModal();
     // Closing a dialog gives the focus back to where it was. Removing an open one does not.
     return () => {
+      removed.current = true;
       element.close();
       if (before instanceof HTMLElement && (document.activeElement === null || document.activeElement === document.body)) before.focus();
     };
@@ -159,7 +161,10 @@ export function Dialog({ title, onClose, sheet = false, children }: { title: str
       ref={dialog}
       class={sheet ? "sheet" : ""}
       aria-label={title}
-      onClose={onClose}
+      onClose={() => {
+        // The event comes late: if a link in the dialog was followed, another screen is open by then.
+        if (!removed.current) onClose();
+      }}
       onClick={(event) => {
         // A click whose target is the dialog itself, and not its content, is a click on the
         // backdrop.

@@ -34,24 +34,6 @@ export async function withOrders(server: Server, orders: number): Promise<void> 
   await server.caughtUp("revenue");
 }
 
-/** The guests of tests, such as `rogue`. */
-export const GUESTS = process.env.LANTERN_GUESTS ?? fileURLToPath(new URL("../../target/guests", import.meta.url));
-
-/** An event that the plugin `rogue` applies, parks, or repeats. */
-export function probe(n: number, subject: string, data: object): string {
-  return JSON.stringify({ specversion: "1.0", id: String(n), source: "/test", type: "probe.sent", subject, time: "2026-01-01T00:00:00Z", data });
-}
-
-/** Uploads a guest with parameters, and waits until the projection has folded the log. */
-export async function project(server: Server, name: string, parameters: object): Promise<void> {
-  const form = new FormData();
-  form.append("parameters", JSON.stringify(parameters));
-  form.append("plugin", new Blob([readFileSync(join(GUESTS, "rogue.wasm"))]), "rogue.wasm");
-  const answer = await fetch(`${server.url}/v1/projections/${name}/versions`, { method: "POST", body: form });
-  expect(answer.ok, await answer.text()).toBe(true);
-  await server.caughtUp(name);
-}
-
 /** Where pictures of the screens are kept. */
 const PICTURES = process.env.LANTERN_PICTURES;
 
