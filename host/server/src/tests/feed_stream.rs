@@ -45,15 +45,7 @@ impl Running {
         let server = tokio::spawn(server.run_until(async {
             let _ = stopped.await;
         }));
-        let upload = Upload {
-            plugin: counts(),
-            sha256: "00".repeat(32),
-            parameters: String::new(),
-            source: None,
-            name: None,
-            activate: Activation::Checked,
-            check: false,
-        };
+        let upload = unchecked(counts());
         tokio::task::spawn_blocking(move || engine.upload(upload)).await.unwrap().unwrap();
         let running = Self { address, stop, server, _dir: dir };
         running.until("/v1/tables/counts/by_subject", "200 OK").await;

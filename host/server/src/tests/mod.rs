@@ -134,15 +134,7 @@ impl Fixture {
     /// Uploads `plugin` as the projection `counts`, and waits until it is active.
     pub(super) async fn project(&self, plugin: Arc<dyn Plugin>) -> VersionId {
         let engine = Arc::clone(&self.app.engine);
-        let upload = Upload {
-            plugin,
-            sha256: "00".repeat(32),
-            parameters: String::new(),
-            source: None,
-            name: None,
-            activate: Activation::Checked,
-            check: false,
-        };
+        let upload = unchecked(plugin);
         let uploaded =
             tokio::task::spawn_blocking(move || engine.upload(upload)).await.unwrap().unwrap();
         self.until("/v1/tables/counts/by_subject", |answer| answer.status == 200).await;
@@ -194,6 +186,11 @@ pub(super) fn event(id: &str, kind: &str, subject: &str) -> String {
     format!(
         r#"{{"specversion":"1.0","id":"{id}","source":"test","type":"{kind}","subject":"{subject}","time":"2026-01-01T00:00:00Z","data":{{"id":"{id}"}}}}"#
     )
+}
+
+/// Returns an upload of `plugin` without the determinism check.
+fn unchecked(plugin: Arc<dyn Plugin>) -> Upload {
+    Upload { check: false, ..Upload::new(plugin, "00".repeat(32)) }
 }
 
 /// Returns a projection that counts events by subject, fails on events of the type `bad`, and has a

@@ -83,15 +83,7 @@ async fn a_feed_shows_rows_as_they_come_and_ends_with_4501_at_shutdown() {
     let running = tokio::spawn(server.run_until(async {
         stopped.await.unwrap();
     }));
-    let upload = Upload {
-        plugin: counts(),
-        sha256: "00".repeat(32),
-        parameters: String::new(),
-        source: None,
-        name: None,
-        activate: Activation::Checked,
-        check: false,
-    };
+    let upload = unchecked(counts());
     tokio::task::spawn_blocking(move || engine.upload(upload)).await.unwrap().unwrap();
     raw(address, &push(&event("1", "t", "first"))).await;
 
