@@ -88,9 +88,9 @@ export default projection({
 });
 "#;
 
-/// A script that changes one row for each event: a good event takes little, so the share of what
-/// the SDK does for a failing one is larger. A good event passes the same conditions as a failing
-/// one.
+/// A script that changes one row for each event. Its good events take little fuel, so the work of
+/// the SDK for a failing event is a larger share. A good event passes the same conditions as a
+/// failing one.
 const PYTHON_ONE_ROW: &str = r#"
 from lantern import Table, integer, minute, projection
 

@@ -1,5 +1,5 @@
-//! Tests the way from an empty folder to a live table in each language, with the real tools of the
-//! language and the package of its SDK: create, build, test, push and read.
+//! Tests, in each language, the path from an empty folder to a live table, with the real tools of
+//! the language and the package of its SDK: create, build, test, push and read.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

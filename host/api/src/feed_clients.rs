@@ -29,7 +29,7 @@ pub struct FeedClient {
     /// The subscriptions of the session.
     pub subscriptions: Vec<FeedSubscription>,
     /// How many data frames the client has not acknowledged. At `live.window` frames the server
-    /// sends no more, and merges the changes. For an event stream: 1 while the connection has no
+    /// stops sending, and merges further changes. For an event stream: 1 while the connection has no
     /// room for the next frame.
     pub frames_waiting: u64,
     /// The size of these frames in bytes.

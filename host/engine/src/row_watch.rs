@@ -1,10 +1,9 @@
 //! Records changes of rows while a shard folds: those of one row, each with the event or timer that
 //! caused it, or those that one event causes.
 //!
-//! A plugin may write a row once for several events of a call. So if a call with more than
-//! one event or timer has written the row, or contains the event, its result is dropped, and its
-//! parts are tried alone. The fold's result does not depend on this, because a state does not depend
-//! on where batches end.
+//! A plugin may write a row once for several events of a call. So if a call with several events or
+//! timers has written the row, or contains the event, its result is dropped, and smaller calls are
+//! tried. The state at the end is the same, because a state does not depend on where batches end.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

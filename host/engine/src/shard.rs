@@ -213,7 +213,8 @@ impl Shard {
         let Self { state, runner, gatherer, traces, .. } = self;
         let traces = traces.as_mut();
         let applied = Applier { state, runner, gatherer, traces }.apply_gathered(&mut gathered);
-        // If an error ended the step, a part of the batch is applied and will be committed.
+        // This is done after an error too: a part of the batch is then applied, and will be
+        // committed.
         log_check::record_incarnation(&mut self.state, log);
         applied?;
         self.tick()?;

@@ -79,8 +79,8 @@ pub struct Subscribe {
     /// query uses, other than by additional fields, the server refuses or ends the subscription.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<TableShape>,
-    /// Members that this release does not know. A server refuses them: if it ignored
-    /// them, it would send other rows than the client asked for.
+    /// Members that this release does not know. A server refuses a message with such members: if it
+    /// ignored them, it would send other rows than the client asked for.
     #[serde(flatten)]
     #[cfg_attr(feature = "schema", schemars(skip))]
     pub unknown: Map<String, Value>,

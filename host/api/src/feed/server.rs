@@ -73,8 +73,8 @@ pub struct Subscribed {
     /// a tenant. For a roll-up it is the shape of the table whose rows are grouped.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<String>,
-    /// Whether the token was accepted. If so, the client keeps its rows; otherwise a
-    /// snapshot follows.
+    /// Whether the token was accepted. If so, the client keeps its rows; if not, a snapshot
+    /// follows.
     pub resumed: bool,
     /// Only if resumed: the commit of the client's rows, which the next frame continues.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -242,15 +242,15 @@ impl ResetReason {
 pub struct Refused {
     /// The subscription's `id`.
     pub id: u64,
-    /// A stable identifier: `no_such_table`, `not_active`, `unavailable`,
-    /// `not_supported`, `too_large`, `id_in_use`, `too_many_subs`, `shape`, or the code of the HTTP
-    /// API: `LAN-0426`, `LAN-0427` or `LAN-0428`.
+    /// A stable identifier: `no_such_table`, `not_active`, `unavailable`, `not_supported`,
+    /// `too_large`, `id_in_use`, `too_many_subs` or `shape`. It can also be a code of the HTTP API:
+    /// `LAN-0426`, `LAN-0427` or `LAN-0428`.
     pub code: Cow<'static, str>,
     /// A sentence for people.
     pub msg: String,
     /// Whether the same subscription can succeed later.
     pub retry: bool,
-    /// Only with `LAN-0426` and `shape`: the member of `sub` or of its `rollup` that is wrong.
+    /// The wrong member of `sub` or of its `rollup`. Only with `LAN-0426` and `shape`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parameter: Option<Cow<'static, str>>,
     /// Only with `LAN-0427`: the setting of the limit.
@@ -269,8 +269,8 @@ pub struct Ended {
     pub id: u64,
     /// A sentence for people; `unsubscribed` after `unsub`.
     pub why: String,
-    /// `shape` if the table no longer has the shape for which the client was written. If the query
-    /// is the reason, the code of the HTTP API: `LAN-0426`, `LAN-0427` or `LAN-0428`.
+    /// `shape` if the table no longer has the shape for which the client was written. The code of the
+    /// HTTP API if the query is the reason: `LAN-0426`, `LAN-0427` or `LAN-0428`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<Cow<'static, str>>,
     /// Only with `shape`: what differs from the shape for which the client was written.

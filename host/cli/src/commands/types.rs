@@ -169,8 +169,8 @@ struct Choices {
     bigint: bool,
 }
 
-/// Returns the text of a TypeScript module. It has an interface for the rows of each table, the
-/// interface `Tables` with the rows of all tables by name, and their shapes.
+/// Returns the text of a TypeScript module. The module has an interface for the rows of each table,
+/// the interface `Tables` with the rows of all tables by name, and the shapes of all tables.
 fn typescript(tables: &[NamedTable], choices: &Choices) -> String {
     let mut text = String::from("// Written by `lantern types`; do not edit.\n");
     let mut all = String::from(

@@ -141,7 +141,7 @@ fn the_rows_of_an_event_are_those_that_the_explanation_of_its_row_lists() {
     }
 }
 
-/// Sets `last` of the subject's row; fails on `bad` while the flag is set.
+/// Returns a plugin that sets `last` in the subject's row. It fails on `bad` while the flag is set.
 fn failing_once(fails: Arc<std::sync::atomic::AtomicBool>) -> NativePlugin {
     let manifest = Manifest { event_time: None, emits: vec![], ..manifest(OnFailure::ParkEvent) };
     NativePlugin::new(manifest, move |batch, host, _: &mut ()| {

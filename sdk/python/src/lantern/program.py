@@ -337,9 +337,9 @@ _no_faults: set[type] = set()
 
 
 def _is_fault(error: BaseException) -> bool:
-    """Whether an error may be caused by the instance and not by the event: a limit was met,
-    or rows of another event cannot be sent. An event with such an error is not rejected.
-    The call fails instead, and the host tries the event alone."""
+    """Whether an error may be caused by the instance and not by the event: a limit was reached, or
+    rows of another event cannot be sent. An event with such an error is not rejected. Instead the
+    call fails, and the host applies the event alone."""
     cause: "BaseException | None" = error
     for _ in range(_CAUSES_MAX):
         if cause is None:

@@ -55,9 +55,9 @@ def _row_function(table: "Rows[Any]") -> Any:
         table.codec.copy,
     )
     prefix = f"table `{table.name}`: "
-    # For keys of two parts whose second part is text: the key's text and the type of its
-    # first part. The type matters because parts that are equal (60 and Timestamp(60)) may
-    # have different texts.
+    # For keys of two parts whose second part is text: the key's text and the type of its first
+    # part. The type matters because equal parts, such as 60 and Timestamp(60), may have different
+    # texts.
     memo: dict[Any, tuple[type, str]] = {}
     known = memo.get
 
@@ -227,8 +227,8 @@ class Rows(Generic[V]):
         return row
 
     def _fresh_row(self, key: str) -> Any:
-        """The row under ``key`` to change, which is not in memory or does not exist; the
-        error if ``key`` cannot be one."""
+        """The row under ``key`` to change. It is not in memory, or does not exist. Returns an
+        error if ``key`` cannot be a key."""
         row = None
         if key not in self.rows:
             fault = self._key_fault(key)
