@@ -194,7 +194,7 @@ pub(crate) fn selection(it: api::ParkedSelection) -> engine::ParkedSelection {
 pub(crate) fn explanation(
     version: String,
     it: engine::ExplainedRow,
-    commits: Vec<engine::CommittedRow>,
+    commits: Vec<api::CommittedRow>,
 ) -> api::Explanation {
     let engine::ExplainedRow { incomplete, events, partitions, changes } = it;
     api::Explanation {
@@ -204,7 +204,7 @@ pub(crate) fn explanation(
         events,
         partitions: partitions.into_iter().map(explained_partition).collect(),
         changes: changes.into_iter().map(|(change, event)| row_change(change, event)).collect(),
-        commits: commits.into_iter().map(committed_row).collect(),
+        commits,
     }
 }
 

@@ -1,14 +1,14 @@
 //! `POST /v1/versions/dry-run`: what an upload would write.
 
 use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use lantern_api::{DryRun, DryRunLine};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::Shared;
 use super::params::{AnswerFormat, Params, answer_format, limit};
-use super::replay_lines::{Lines, stream_lines};
+use super::replay_lines::{self, ReplayLines};
 use super::upload::content;
 use crate::dry_run::{self, DryRunOptions};
 use crate::jobs::replay::Replay;
@@ -70,23 +70,16 @@ pub(crate) async fn dry_run(
     let format = answer_format(request.headers(), &[AnswerFormat::Json, AnswerFormat::Ndjson]);
     // A slow client must not keep others from folding, so the body is read first.
     let content = content(&app, query.source_name, request).await?;
-    let (replay, guard) = Replay::begin(&app)?;
+    let replay = Replay::begin(&app)?;
     let options = DryRunOptions { name: query.name, events, rows_max, bytes_max };
-    if format == AnswerFormat::Ndjson {
-        let work = move |replay, mut lines: Lines<DryRunLine>| {
-            let mut progress = |events, percent| {
-                lines.progress(|| DryRunLine::Progress { events, percent });
-            };
-            let result = dry_run::dry_run(&app, &content, &options, replay, &mut progress);
-            lines.send(&match result {
-                Ok(result) => DryRunLine::DryRun(Box::new(result)),
-                Err(problem) => DryRunLine::Problem((*problem).clone()),
-            });
-        };
-        return Ok(stream_lines(replay, guard, work));
-    }
-    let run = move |replay| dry_run::dry_run(&app, &content, &options, replay, &mut |_, _| ());
-    let answer = replay.run(run).await?;
-    drop(guard);
-    Ok(axum::Json(answer).into_response())
+    let lines = ReplayLines {
+        first: Vec::new(),
+        progress: |events, percent| DryRunLine::Progress { events, percent },
+        result: |result| DryRunLine::DryRun(Box::new(result)),
+        problem: DryRunLine::Problem,
+    };
+    let work = move |replay, progress: &mut dyn FnMut(u64, f64)| {
+        dry_run::dry_run(&app, &content, &options, replay, progress)
+    };
+    replay_lines::answer(format, replay, lines, work).await
 }

@@ -1,16 +1,16 @@
 //! `GET /v1/events/{partition}/{offset}/changes`: the rows that an event has changed.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::HeaderMap;
 use lantern_api::{EventChanges, EventChangesLine};
 use lantern_core::{Offset, PartitionId, VersionId};
-use lantern_engine::{EngineError, EventChangesRequest, ExplainProgress};
+use lantern_engine::{EngineError, EventChangesRequest};
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::params::{AnswerFormat, Names, Params, answer_format, limit};
-use super::replay_lines::{Lines, stream_lines};
+use super::replay_lines::{self, ReplayLines};
 use super::{App, Shared};
 use crate::jobs::replay::Replay;
 use crate::problem::Problem;
@@ -67,28 +67,17 @@ pub(crate) async fn changes(
         rows_max,
         bytes_max: app.config.http.query_bytes_max,
     };
-    let (replay, guard) = Replay::begin(&app)?;
+    let replay = Replay::begin(&app)?;
     let prepared = app.read(move |app| prepare(app, request)).await?;
-    match answer_format(&headers, &[AnswerFormat::Json, AnswerFormat::Ndjson]) {
-        AnswerFormat::Ndjson => {
-            let work = move |replay, mut lines: Lines<EventChangesLine>| {
-                let changed = prepared.run(replay, &mut |step| {
-                    let ExplainProgress { events, percent } = *step;
-                    lines.progress(|| EventChangesLine::Progress { events, percent });
-                });
-                lines.send(&match changed {
-                    Ok(changes) => EventChangesLine::Changes(changes),
-                    Err(problem) => EventChangesLine::Problem((*problem).clone()),
-                });
-            };
-            Ok(stream_lines(replay, guard, work))
-        }
-        _ => {
-            let changed = replay.run(move |replay| prepared.run(replay, &mut |_| ())).await;
-            drop(guard);
-            Ok(axum::Json(changed?).into_response())
-        }
-    }
+    let format = answer_format(&headers, &[AnswerFormat::Json, AnswerFormat::Ndjson]);
+    let lines = ReplayLines {
+        first: Vec::new(),
+        progress: |events, percent| EventChangesLine::Progress { events, percent },
+        result: EventChangesLine::Changes,
+        problem: EventChangesLine::Problem,
+    };
+    let work = move |replay, progress: &mut dyn FnMut(u64, f64)| prepared.run(replay, progress);
+    replay_lines::answer(format, replay, lines, work).await
 }
 
 /// Changes that can be looked for.
@@ -114,10 +103,10 @@ impl Prepared {
     fn run(
         self,
         mut replay: Replay,
-        progress: &mut dyn FnMut(&ExplainProgress),
+        progress: &mut dyn FnMut(u64, f64),
     ) -> Result<EventChanges, Problem> {
         let changed = self.changes.run(&mut |step| {
-            progress(step);
+            progress(step.events, step.percent);
             replay.pace(step.events)
         })?;
         let version = self.changes.version().0.clone();

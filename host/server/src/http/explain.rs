@@ -1,17 +1,16 @@
 //! `GET /v1/tables/{projection}/{table}/explain`: what has changed a row.
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::HeaderMap;
-use lantern_api::{ExplainLine, Explanation};
+use lantern_api::{CommittedRow, ExplainLine, Explanation};
 use lantern_core::{VersionId, ViewError, Views as _};
-use lantern_engine::{CommittedRow, ExplainProgress, ExplainRequest};
+use lantern_engine::ExplainRequest;
 use serde::Deserialize;
-use tokio_util::sync::DropGuard;
 use utoipa::IntoParams;
 
 use super::params::{AnswerFormat, Names, Params, answer_format, limit};
-use super::replay_lines::{self, Lines};
+use super::replay_lines::{self, ReplayLines};
 use super::{App, Shared};
 use crate::jobs::replay::Replay;
 use crate::problem::Problem;
@@ -61,17 +60,22 @@ pub(crate) async fn explain(
     let changes_max = limit(changes, LIMIT_DEFAULT, app.config.http.query_rows_max)?;
     let version = version.map(VersionId);
     let bytes_max = app.config.http.query_bytes_max;
-    let (replay, guard) = Replay::begin(&app)?;
+    let replay = Replay::begin(&app)?;
     let request = ExplainRequest { projection, version, table, key, changes_max, bytes_max };
-    let prepared = app.read(move |app| prepare(app, request)).await?;
-    match answer_format(&headers, &[AnswerFormat::Json, AnswerFormat::Ndjson]) {
-        AnswerFormat::Ndjson => Ok(stream_lines(prepared, replay, guard)),
-        _ => {
-            let explained = replay.run(move |replay| prepared.run(replay, &mut |_| ())).await;
-            drop(guard);
-            Ok(axum::Json(explained?).into_response())
-        }
-    }
+    let mut prepared = app.read(move |app| prepare(app, request)).await?;
+    let format = answer_format(&headers, &[AnswerFormat::Json, AnswerFormat::Ndjson]);
+    let first = match format {
+        AnswerFormat::Ndjson => std::mem::take(&mut prepared.commits),
+        _ => Vec::new(),
+    };
+    let lines = ReplayLines {
+        first: first.into_iter().map(ExplainLine::Commit).collect(),
+        progress: |events, percent| ExplainLine::Progress { events, percent },
+        result: ExplainLine::Explanation,
+        problem: ExplainLine::Problem,
+    };
+    let work = move |replay, progress: &mut dyn FnMut(u64, f64)| prepared.run(replay, progress);
+    replay_lines::answer(format, replay, lines, work).await
 }
 
 /// An explanation that can begin.
@@ -89,6 +93,7 @@ fn prepare(app: &App, request: ExplainRequest) -> Result<Prepared, Problem> {
     let commits_max = request.changes_max;
     let explanation = app.engine.explain(request)?;
     let commits = explanation.commits(commits_max)?;
+    let commits = commits.into_iter().map(wire::committed_row).collect();
     Ok(Prepared { explanation, commits })
 }
 
@@ -96,31 +101,13 @@ impl Prepared {
     fn run(
         self,
         mut replay: Replay,
-        progress: &mut dyn FnMut(&ExplainProgress),
+        progress: &mut dyn FnMut(u64, f64),
     ) -> Result<Explanation, Problem> {
         let explained = self.explanation.run(&mut |step| {
-            progress(step);
+            progress(step.events, step.percent);
             replay.pace(step.events)
         })?;
         let version = self.explanation.version().0.clone();
         Ok(wire::explanation(version, explained, self.commits))
     }
-}
-
-/// An answer that is written while the log is folded.
-fn stream_lines(mut prepared: Prepared, replay: Replay, guard: DropGuard) -> Response {
-    let work = move |replay, mut lines: Lines<ExplainLine>| {
-        for commit in std::mem::take(&mut prepared.commits) {
-            lines.send(&ExplainLine::Commit(wire::committed_row(commit)));
-        }
-        let explained = prepared.run(replay, &mut |step| {
-            let ExplainProgress { events, percent } = *step;
-            lines.progress(|| ExplainLine::Progress { events, percent });
-        });
-        lines.send(&match explained {
-            Ok(explanation) => ExplainLine::Explanation(explanation),
-            Err(problem) => ExplainLine::Problem((*problem).clone()),
-        });
-    };
-    replay_lines::stream_lines(replay, guard, work)
 }
