@@ -215,7 +215,7 @@ fn feed(bencher: Bencher<'_, '_>, rows_changed: u64) {
     let stores = StateDir::open(dir.path(), StoreConfig::default()).expect("the folder is ours");
     let store = stores.scratch().expect("there is memory");
     let views = Arc::new(Empty { manifest: Arc::new(manifest()), store });
-    let hub = Hub::new(views, Arc::new(|_| None), LiveConfig::default());
+    let hub = Hub::new(views, None, Arc::new(|_| None), None, LiveConfig::default());
     let mut socket = runtime.block_on(subscribed(&hub));
     let (mut pos, mut acknowledged) = (0, 1);
     bencher.counter(ItemsCount::new(rows_changed)).bench_local(|| {

@@ -27,40 +27,18 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// Creates a feed that reads tables from `views` and refuses roll-ups. The caller must have
-    /// checked `config` with [`LiveConfig::check`].
+    /// Creates a feed that reads tables from `views`. `roll_ups` creates the roll-ups of
+    /// subscriptions; without it, the feed refuses them. `traces` receives the frames that were
+    /// sent. The caller must have checked `config` with [`LiveConfig::check`].
     #[must_use]
-    pub fn new(views: Arc<dyn Views>, lag: LagSource, config: LiveConfig) -> Arc<Self> {
-        Self::of(Resources::new(views, None, lag, config))
-    }
-
-    /// Like [`Hub::new`], for a feed whose clients can subscribe to roll-ups, which `roll_ups`
-    /// creates.
-    #[must_use]
-    pub fn with_roll_ups(
+    pub fn new(
         views: Arc<dyn Views>,
-        roll_ups: Arc<dyn RollUps>,
+        roll_ups: Option<Arc<dyn RollUps>>,
         lag: LagSource,
-        config: LiveConfig,
-    ) -> Arc<Self> {
-        Self::with_traces(views, roll_ups, lag, config, None)
-    }
-
-    /// Like [`Hub::with_roll_ups`], for a feed that tells `traces` which frames were sent.
-    #[must_use]
-    pub fn with_traces(
-        views: Arc<dyn Views>,
-        roll_ups: Arc<dyn RollUps>,
-        lag: LagSource,
-        config: LiveConfig,
         traces: Option<Arc<dyn EventTraces>>,
+        config: LiveConfig,
     ) -> Arc<Self> {
-        let resources = Resources::new(views, Some(roll_ups), lag, config);
-        Self::of(Resources { traces, ..resources })
-    }
-
-    fn of(resources: Resources) -> Arc<Self> {
-        let resources = Arc::new(resources);
+        let resources = Arc::new(Resources::new(views, roll_ups, lag, traces, config));
         Arc::new(Self { resources, feeds: Arc::default(), open: OpenSessions::default() })
     }
 

@@ -39,13 +39,14 @@ impl Resources {
         views: Arc<dyn Views>,
         roll_ups: Option<Arc<dyn RollUps>>,
         lag: LagSource,
+        traces: Option<Arc<dyn EventTraces>>,
         config: LiveConfig,
     ) -> Self {
         Self {
             views,
             roll_ups,
             lag,
-            traces: None,
+            traces,
             readers: Arc::new(Semaphore::new(config.snapshot_readers.max(1))),
             config,
             merge_budget: Arc::default(),

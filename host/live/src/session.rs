@@ -468,7 +468,8 @@ mod tests {
     #[test]
     fn a_session_that_waits_is_small() {
         let views = Arc::new(NoViews);
-        let hub = crate::Hub::new(views, Arc::new(|_: &str| None), crate::LiveConfig::default());
+        let lag = Arc::new(|_: &str| None);
+        let hub = crate::Hub::new(views, None, lag, None, crate::LiveConfig::default());
         let (io, _) = tokio::io::duplex(64);
         let session = hub.serve(io, std::future::pending());
         let (task, sub) = (size_of_val(&session), size_of::<Subscription>());

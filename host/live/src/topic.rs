@@ -301,7 +301,13 @@ mod tests {
     }
 
     fn resources() -> Resources {
-        Resources::new(Arc::new(NoViews), None, Arc::new(|_: &str| None), LiveConfig::default())
+        Resources::new(
+            Arc::new(NoViews),
+            None,
+            Arc::new(|_: &str| None),
+            None,
+            LiveConfig::default(),
+        )
     }
 
     fn topic(epoch: &str) -> Topic {

@@ -25,7 +25,7 @@ pub(super) fn connect(
     let roll_ups = Arc::new(LiveRollUps::new(config.query.clone()));
     let views = Arc::<Engine>::clone(engine);
     let traces = traces.map(|traces| Arc::<Tracer>::clone(traces) as _);
-    let hub = Hub::with_traces(views, roll_ups, Arc::new(lag), config.live.clone(), traces);
+    let hub = Hub::new(views, Some(roll_ups), Arc::new(lag), traces, config.live.clone());
     commits.connect(&hub);
     hub
 }

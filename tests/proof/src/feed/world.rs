@@ -133,10 +133,7 @@ impl World {
     ) -> Arc<Hub> {
         config.check().expect("the settings can work");
         let lag = Arc::new(|_: &str| Some(Lag { events: 3, ms: 12 }));
-        let hub = match roll_ups {
-            Some(roll_ups) => Hub::with_roll_ups(self.clone(), roll_ups, lag, config),
-            None => Hub::new(self.clone(), lag, config),
-        };
+        let hub = Hub::new(self.clone(), roll_ups, lag, None, config);
         *self.hub.lock() = Some(hub.clone());
         hub
     }
