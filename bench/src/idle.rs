@@ -134,7 +134,36 @@ fn possible(wanted: usize, files: u64) -> usize {
 }
 
 async fn clients(options: &Options, files: u64) -> Result<Point> {
-    let count = possible(options.clients, files);
+    let clients = ("clients", possible(options.clients, files));
+    connections(options, files, clients, connect, async |_, connected| {
+        let live = connected.iter().filter(|(_, table)| table.status().is_live()).count();
+        ensure!(live == connected.len(), "{live} of {} clients are still live", connected.len());
+        Ok(())
+    })
+    .await
+}
+
+async fn streams(options: &Options, files: u64) -> Result<Point> {
+    let streams = ("streams", possible(options.streams, files));
+    let http = reqwest::Client::new();
+    let open = async |server: &Server| open_stream(&http, server).await;
+    connections(options, files, streams, open, async |server, open| {
+        let listed = server.get("/v1/feed/clients?limit=1").await?;
+        ensure!(listed["open"] == open.len() + 1, "{} streams are still open", listed["open"]);
+        Ok(())
+    })
+    .await
+}
+
+/// Measures `count` idle connections, which `connect` opens. At the end, `check` checks that they
+/// are still open.
+async fn connections<C>(
+    options: &Options,
+    files: u64,
+    (name, count): (&str, usize),
+    connect: impl AsyncFn(&Server) -> Result<C>,
+    check: impl AsyncFn(&Server, &[C]) -> Result<()>,
+) -> Result<Point> {
     let (mut server, _) = server(options).await?;
     // The first client connects before the measurement, so that everything that the
     // server loads only once is already loaded.
@@ -149,37 +178,10 @@ async fn clients(options: &Options, files: u64) -> Result<Point> {
         .await?;
     let connect_s = connecting.elapsed().as_secs_f64();
     let figures = idle_figures(options, &server, before, count as f64).await?;
-    let live = connected.iter().filter(|(_, table)| table.status().is_live()).count();
-    ensure!(live == count, "{live} of {count} clients are still live");
+    check(&server, &connected).await?;
     drop((connected, first));
     let stop_ms = server::stop(&mut server)?;
-    Ok(Point::new("clients")
-        .with("count", count)
-        .with("limit_of_files", files)
-        .with_medians(&[figures])
-        .with_medians(&[vec![("connects_per_s", count as f64 / connect_s), ("stop_ms", stop_ms)]]))
-}
-
-async fn streams(options: &Options, files: u64) -> Result<Point> {
-    let count = possible(options.streams, files);
-    let (mut server, _) = server(options).await?;
-    let http = reqwest::Client::new();
-    let first = open_stream(&http, &server).await?;
-    rest(options.rest.min(5)).await;
-    let before = server::usage(&server)?;
-    let connecting = Instant::now();
-    let open: Vec<_> = stream::iter(0..count)
-        .map(|_| open_stream(&http, &server))
-        .buffer_unordered(CONNECTING)
-        .try_collect()
-        .await?;
-    let connect_s = connecting.elapsed().as_secs_f64();
-    let figures = idle_figures(options, &server, before, count as f64).await?;
-    let listed = server.get("/v1/feed/clients?limit=1").await?;
-    ensure!(listed["open"] == count + 1, "{} streams are still open", listed["open"]);
-    drop((open, first));
-    let stop_ms = server::stop(&mut server)?;
-    Ok(Point::new("streams")
+    Ok(Point::new(name)
         .with("count", count)
         .with("limit_of_files", files)
         .with_medians(&[figures])
