@@ -62,6 +62,15 @@ impl Collector {
         Self { url, received }
     }
 
+    /// Starts a server that sends its spans to this collector, with the projection `rogue`.
+    async fn server(&self, setting: &str) -> Server {
+        let endpoint = format!("tracing.otlp_endpoint={}", self.url);
+        let settings = [endpoint.as_str(), "tracing.export_ms=20", setting];
+        let server = Server::start(&settings).unwrap();
+        server.project("rogue", &guest("rogue"), "{}").await.unwrap();
+        server
+    }
+
     /// Returns the spans of `trace` received so far, by name.
     fn spans(&self, trace: &str) -> BTreeMap<String, Vec<Span>> {
         let mut by_name: BTreeMap<_, Vec<_>> = BTreeMap::new();
@@ -144,10 +153,7 @@ const STEPS: [&str; 5] = ["ingest", "fold", "commit", "publish", "send"];
 #[tokio::test(flavor = "multi_thread")]
 async fn the_trace_of_an_event_shows_its_path_from_the_request_to_the_feed() {
     let collector = Collector::start().await;
-    let endpoint = format!("tracing.otlp_endpoint={}", collector.url);
-    let settings = [endpoint.as_str(), "tracing.export_ms=20", "tracing.service_name=shop"];
-    let server = Server::start(&settings).unwrap();
-    server.project("rogue", &guest("rogue"), "{}").await.unwrap();
+    let server = collector.server("tracing.service_name=shop").await;
     let feed = format!("{}/v1/feed", server.url.replace("http", "ws"));
     let client = Client::connect(&feed, Options::default()).await.unwrap();
     let table = client.table("rogue/seen");
@@ -227,10 +233,7 @@ async fn the_trace_of_an_event_shows_its_path_from_the_request_to_the_feed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_share_of_requests_without_a_trace_is_recorded() {
     let collector = Collector::start().await;
-    let endpoint = format!("tracing.otlp_endpoint={}", collector.url);
-    let settings = [endpoint.as_str(), "tracing.export_ms=20", "tracing.sample_ratio=1"];
-    let server = Server::start(&settings).unwrap();
-    server.project("rogue", &guest("rogue"), "{}").await.unwrap();
+    let server = collector.server("tracing.sample_ratio=1").await;
     send(&server, line(1, "probe.sent", "s", "{}"), None).await;
     let started = Instant::now();
     let trace = loop {

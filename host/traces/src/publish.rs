@@ -54,17 +54,14 @@ pub(crate) struct Published {
 impl Publications {
     /// Remembers the events of a commit that will be published.
     pub(crate) fn add(&self, shard: &ShardId, pos: u64, events: Vec<TracedEvent>) {
-        let mut committed = self.committed.lock();
-        if committed.len() >= COMMITS_MAX {
-            committed.pop_front();
-        }
-        committed.push_back(Committed {
+        let commit = Committed {
             projection: shard.projection.clone(),
             version: shard.version.clone(),
             partition: shard.partition,
             pos,
             events,
-        });
+        };
+        push_newest(&mut self.committed.lock(), commit);
     }
 
     /// Returns the events of `commit`, which is about to be published; `None` if it has none.
@@ -92,10 +89,7 @@ impl Publications {
             return;
         }
         let mut published = self.published.lock();
-        if published.len() >= COMMITS_MAX {
-            published.pop_front();
-        }
-        published.push_back(Published {
+        let commit = Published {
             projection: commit.projection.clone(),
             epoch: commit.epoch.clone(),
             partition: commit.partition,
@@ -105,7 +99,8 @@ impl Publications {
             clients: Vec::new(),
             clients_max: clients.min(CLIENTS_MAX),
             events,
-        });
+        };
+        push_newest(&mut published, commit);
         self.published_count.store(published.len(), Ordering::Release);
     }
 
@@ -133,6 +128,14 @@ impl Publications {
         });
         self.published_count.store(published.len(), Ordering::Release);
     }
+}
+
+/// Adds a commit. If the list is full, removes the oldest one.
+fn push_newest<C>(commits: &mut VecDeque<C>, commit: C) {
+    if commits.len() >= COMMITS_MAX {
+        commits.pop_front();
+    }
+    commits.push_back(commit);
 }
 
 impl Published {
