@@ -147,8 +147,8 @@ impl Exporter {
     fn accepted(&mut self, spans: u64, rejected: u64, reason: &str) {
         let rejected = rejected.min(spans);
         metrics::counter!("lantern_trace_exported_spans_total").increment(spans - rejected);
+        count_dropped(DropReason::Rejected, rejected);
         if rejected > 0 {
-            count_dropped(DropReason::Rejected, rejected);
             tracing::debug!(rejected, reason, "the trace collector rejected spans");
         }
         if self.logged.take().is_some() {

@@ -71,9 +71,7 @@ impl Tracer {
                 (None, _) => {}
             }
         }
-        if dropped > 0 {
-            count_dropped(reason, dropped);
-        }
+        count_dropped(reason, dropped);
         let traced = request_span.is_some() || !own.is_empty();
         traced.then(|| IngestTrace {
             tracer: Arc::clone(self),

@@ -23,8 +23,11 @@ pub(crate) enum DropReason {
     Rejected,
 }
 
-/// Counts spans that are dropped.
+/// Counts spans that are dropped, if there are any.
 pub(crate) fn count_dropped(reason: DropReason, spans: u64) {
+    if spans == 0 {
+        return;
+    }
     let reason = match reason {
         DropReason::Rate => "rate",
         DropReason::Queue => "queue",
@@ -94,12 +97,8 @@ impl SpanQueue {
         if added > 0 {
             metrics::counter!("lantern_trace_spans_total").increment(added as u64);
         }
-        if total > allowed {
-            count_dropped(DropReason::Rate, (total - allowed) as u64);
-        }
-        if allowed > added {
-            count_dropped(DropReason::Queue, (allowed - added) as u64);
-        }
+        count_dropped(DropReason::Rate, (total - allowed) as u64);
+        count_dropped(DropReason::Queue, (allowed - added) as u64);
         if waits {
             self.batch_waits.notify_one();
         }

@@ -13,7 +13,7 @@ use crate::context::TraceContext;
 use crate::ingested::IngestedEvents;
 use crate::publish::Publications;
 use crate::queue::{SpanQueue, count_dropped};
-use crate::span::{Parent, Span, SpanKind, TraceId, Value, new_span};
+use crate::span::{Parent, Span, SpanId, SpanKind, TraceId, Value, new_span};
 
 /// The maximum length of an error text in a span, in bytes.
 const ERROR_BYTES_MAX: usize = 512;
@@ -53,27 +53,18 @@ impl Tracer {
     ) {
         let Some(committed) = self.publications.take(commit) else { return publish() };
         let (began, subscriptions) = (self.now(), subscriptions());
-        let published: Vec<_> =
-            committed.iter().map(|event| TracedEvent { span: new_span(), ..*event }).collect();
+        let published = with_new_spans(&committed);
         // The events are remembered first, because a client may get the commit at once.
         self.publications.published(commit, began, subscriptions, published.clone());
         publish();
-        let ended = self.now();
-        let spans = committed.iter().zip(&published).map(|(before, event)| Span {
-            name: "publish",
-            kind: SpanKind::Internal,
-            trace: event.trace,
-            id: event.span,
-            parent: Parent::local(before.span),
-            began,
-            ended,
-            attributes: vec![
+        let times = (began, self.now());
+        let spans = committed.iter().zip(&published).map(|(before, event)| {
+            let attributes = vec![
                 ("lantern.projection", commit.projection.as_str().into()),
                 ("lantern.commit", commit.pos.into()),
                 ("lantern.feed.subscriptions", subscriptions.into()),
-            ],
-            link: None,
-            error: None,
+            ];
+            step_after(before, ("publish", event.span), times, attributes)
         });
         self.queue.push(spans.collect());
     }
@@ -81,15 +72,15 @@ impl Tracer {
     /// Returns the trace to which `event` belongs if it is recorded, with the span that comes
     /// before the next step of the event.
     fn origin_of(&self, event: &EventRef<'_>) -> Option<(TraceId, Option<Parent>)> {
-        let known = self.ingested.find(event);
-        match (TraceContext::of_event(event.extensions), known) {
-            (Some(own), _) if !own.sampled => None,
-            (Some(own), Some((trace, span))) if own.trace == trace => {
-                Some((trace, Parent::local(span)))
+        let own = TraceContext::of_event(event.extensions);
+        if own.is_some_and(|own| !own.sampled) {
+            return None;
+        }
+        match (own, self.ingested.find(event)) {
+            (Some(own), known) if known.is_none_or(|(trace, _)| trace != own.trace) => {
+                Some((own.trace, Parent::remote(own.parent)))
             }
-            (Some(own), _) => Some((own.trace, Parent::remote(own.parent))),
-            (None, Some((trace, span))) => Some((trace, Parent::local(span))),
-            (None, None) => None,
+            (_, known) => known.map(|(trace, span)| (trace, Parent::local(span))),
         }
     }
 }
@@ -139,16 +130,13 @@ impl EventTraces for Tracer {
                 },
             });
         }
-        if dropped > 0 {
-            count_dropped(reason, dropped);
-        }
+        count_dropped(reason, dropped);
         self.queue.push(spans);
         traced
     }
 
     fn committed(&self, shard: &ShardId, commit: &TracedCommit, events: &[TracedEvent]) {
-        let committed: Vec<_> =
-            events.iter().map(|event| TracedEvent { span: new_span(), ..*event }).collect();
+        let committed = with_new_spans(events);
         let spans = events.iter().zip(&committed).map(|(before, event)| {
             let mut attributes = shard_attributes(shard);
             attributes.extend([
@@ -158,18 +146,8 @@ impl EventTraces for Tracer {
                 ("lantern.commit.rows", commit.rows.into()),
                 ("lantern.commit.durable", commit.durable.into()),
             ]);
-            Span {
-                name: "commit",
-                kind: SpanKind::Internal,
-                trace: event.trace,
-                id: event.span,
-                parent: Parent::local(before.span),
-                began: commit.began,
-                ended: commit.ended,
-                attributes,
-                link: None,
-                error: None,
-            }
+            let times = (commit.began, commit.ended);
+            step_after(before, ("commit", event.span), times, attributes)
         });
         self.queue.push(spans.collect());
         if commit.published {
@@ -180,27 +158,46 @@ impl EventTraces for Tracer {
     fn sent(&self, frame: &SentFrame<'_>) {
         let mut spans = Vec::new();
         self.publications.sent(frame, |began, events| {
-            let ended = self.now();
-            spans.extend(events.iter().map(|event| Span {
-                name: "send",
-                kind: SpanKind::Producer,
-                trace: event.trace,
-                id: new_span(),
-                parent: Parent::local(event.span),
-                began,
-                ended,
-                attributes: vec![
+            let times = (began, self.now());
+            spans.extend(events.iter().map(|event| {
+                let attributes = vec![
                     ("lantern.projection", frame.projection.into()),
                     ("lantern.feed.session", frame.session.into()),
                     ("lantern.feed.subscription", frame.subscription.into()),
                     ("lantern.feed.frame", frame.kind.into()),
                     ("lantern.feed.commit", frame.commit.into()),
-                ],
-                link: None,
-                error: None,
+                ];
+                let span = step_after(event, ("send", new_span()), times, attributes);
+                Span { kind: SpanKind::Producer, ..span }
             }));
         });
         self.queue.push(spans);
+    }
+}
+
+/// Returns `events`, each with a new span for its next step.
+fn with_new_spans(events: &[TracedEvent]) -> Vec<TracedEvent> {
+    events.iter().map(|event| TracedEvent { span: new_span(), ..*event }).collect()
+}
+
+/// Returns the span `name` of a step within the server that follows the span of `before`.
+fn step_after(
+    before: &TracedEvent,
+    (name, id): (&'static str, SpanId),
+    (began, ended): (TraceTime, TraceTime),
+    attributes: Vec<(&'static str, Value)>,
+) -> Span {
+    Span {
+        name,
+        kind: SpanKind::Internal,
+        trace: before.trace,
+        id,
+        parent: Parent::local(before.span),
+        began,
+        ended,
+        attributes,
+        link: None,
+        error: None,
     }
 }
 
