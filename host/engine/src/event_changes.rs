@@ -10,7 +10,7 @@ use lantern_core::{Offset, PartitionId, VersionId};
 
 use crate::event_lookup::event_at;
 use crate::explain::{ExplainPace, ExplainProgress, failed};
-use crate::reference_fold::{EndReason, ReferenceFold};
+use crate::reference_fold::ReferenceFold;
 use crate::registry::VersionBuild;
 use crate::row_change::RowChange;
 use crate::row_watch::{RowWatch, Watched};
@@ -116,10 +116,7 @@ impl EventChanges {
         });
         changed.applied = applied.load(Ordering::Relaxed);
         if !changed.applied {
-            changed.incomplete = followed.err().map(|ended| match ended {
-                EndReason::Verdict(_, reason) => reason,
-                EndReason::Stopped => stopped.unwrap_or_default(),
-            });
+            changed.incomplete = followed.err().map(|ended| ended.reason(stopped));
         }
         let watch = fold.shard.state.watch.take();
         let (total, rows) = watch.map(|watch| watch.into_changes()).unwrap_or_default();

@@ -264,10 +264,7 @@ impl Explanation {
         let agrees = match followed {
             Ok(snapshot) => snapshot.get(space, key.as_bytes())? == row,
             Err(ended) => {
-                explained.incomplete = Some(match ended {
-                    EndReason::Verdict(_, reason) => reason,
-                    EndReason::Stopped => stopped.unwrap_or_default(),
-                });
+                explained.incomplete = Some(ended.reason(stopped));
                 false
             }
         };

@@ -45,6 +45,17 @@ pub(crate) enum EndReason {
     Stopped,
 }
 
+impl EndReason {
+    /// Returns the sentence for a client. `stopped` is the reason for which the caller has stopped
+    /// the fold.
+    pub(crate) fn reason(self, stopped: Option<String>) -> String {
+        match self {
+            Self::Verdict(_, reason) => reason,
+            Self::Stopped => stopped.unwrap_or_default(),
+        }
+    }
+}
+
 impl From<StoreError> for EndReason {
     fn from(error: StoreError) -> Self {
         Self::Verdict(Verdict::Failed, error.to_string())
