@@ -57,10 +57,18 @@ impl ShardTraces {
         (offset, event): (Offset, EventRef<'_>),
         outcome: FoldOutcome<'_>,
     ) {
-        let waits = FoldCall { began: self.port.now(), first: offset, ..FoldCall::default() };
-        let waits = FoldCall { next: offset.next(), serves: self.call.serves, ..waits };
-        let call = if outcome == FoldOutcome::Waiting { &waits } else { &self.call };
-        let traced = self.port.folded(shard, call, outcome, &mut std::iter::once((offset, event)));
+        let call = match outcome {
+            // No call contains an event that waits.
+            FoldOutcome::Waiting => FoldCall {
+                began: self.port.now(),
+                first: offset,
+                next: offset.next(),
+                events: 0,
+                serves: self.call.serves,
+            },
+            FoldOutcome::Applied | FoldOutcome::Parked(_) => self.call,
+        };
+        let traced = self.port.folded(shard, &call, outcome, &mut std::iter::once((offset, event)));
         self.add(traced);
     }
 

@@ -97,9 +97,7 @@ impl RowWatch {
             self.bytes -= self.changes.pop_front().map_or(0, |oldest| oldest.bytes());
         }
     }
-}
 
-impl RowWatch {
     /// Whether a call with `batch` that has written `written` must be split: because several events
     /// or timers of it may have changed the row, or because it has other events than the watched
     /// one.
