@@ -68,13 +68,21 @@ impl EventSink {
     ) -> Result<(), SocketError> {
         self.torn = true;
         for piece in pieces {
-            let sent = timeout(self.stall, self.pieces.send(piece)).await;
-            sent.map_err(|_| SocketError::Cut)?.map_err(|_| SocketError::Cut)?;
+            self.in_time(self.pieces.send(piece)).await?;
         }
         self.torn = false;
-        let taken = timeout(self.stall, self.pieces.reserve()).await;
-        taken.map_err(|_| SocketError::Cut)?.map_err(|_| SocketError::Cut)?;
-        Ok(())
+        self.in_time(self.pieces.reserve()).await
+    }
+
+    /// Waits for `done` until the connection counts as stalled.
+    async fn in_time<T, E>(
+        &self,
+        done: impl Future<Output = Result<T, E>>,
+    ) -> Result<(), SocketError> {
+        match timeout(self.stall, done).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) | Err(_) => Err(SocketError::Cut),
+        }
     }
 }
 
