@@ -169,7 +169,7 @@ impl Dist {
             info.join("WHEEL"),
             format!("Wheel-Version: 1.0\nGenerator: lantern\nRoot-Is-Purelib: false\nTag: {tag}\n"),
         )?;
-        let mut pack = Command::new(sdk_packages::wheel_tools(&self.folder.join("stage"))?);
+        let mut pack = Command::new(sdk_packages::wheel_tools(&self.folder)?);
         pack.args(["-m", "wheel", "pack"]).arg(&files).arg("--dest-dir").arg(&self.folder);
         shell::run(&mut pack)
     }

@@ -48,7 +48,7 @@ pub(crate) fn write(dist: &Path) -> Result<()> {
     fs::create_dir_all(&folder)?;
     fs::create_dir_all(&stage)?;
     if shell::installed("python3") {
-        wheel(&folder, &wheel_tools(&stage)?)?;
+        wheel(&folder, &wheel_tools(dist)?)?;
     }
     if shell::installed("npm") {
         let mut pack = shell::npm("sdk/js", &["pack", "--silent", "--pack-destination"]);
@@ -63,10 +63,10 @@ pub(crate) fn write(dist: &Path) -> Result<()> {
     list(&folder)
 }
 
-/// Installs the Python packages that write wheels in `stage`, unless they are there. Returns the
-/// path of Python.
-pub(crate) fn wheel_tools(stage: &Path) -> Result<PathBuf> {
-    let environment = stage.join("python");
+/// Installs the Python packages that write wheels in the folder `stage` of `dist`, unless they are
+/// there. Returns the path of Python.
+pub(crate) fn wheel_tools(dist: &Path) -> Result<PathBuf> {
+    let environment = dist.join(STAGE).join("python");
     if !environment.is_dir() {
         shell::python_environment(&environment, &WHEEL_TOOLS.map(AsRef::as_ref))?;
     }
