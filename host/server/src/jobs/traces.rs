@@ -11,8 +11,8 @@ use crate::app::App;
 pub(super) fn export(tasks: &TaskTracker, app: &Arc<App>, traces: &Tracer) {
     match Exporter::new(traces, &app.config.tracing) {
         Ok(exporter) => {
-            let stopping = app.tasks.stopping.clone();
-            tasks.spawn(exporter.run(async move { stopping.cancelled().await }));
+            let stopping = app.tasks.stopping.clone().cancelled_owned();
+            tasks.spawn(exporter.run(stopping));
         }
         Err(error) => tracing::error!(error, "no traces are sent"),
     }
