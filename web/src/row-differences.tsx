@@ -4,6 +4,7 @@ import type { RowDifference } from "./api-types.js";
 import { changedCell, columnsOf, type Differences, fieldText, kindOfRow, type NamedField, type RowKind } from "./differences.js";
 import { cell, count, counted, keyText } from "./format.js";
 import { Fact } from "./parts.js";
+import { PlainTable } from "./plain-table.js";
 
 /** Each kind has its own mark, so that its meaning does not depend on colour alone. */
 const MARKS: { readonly [kind in RowKind]: string } = { added: "+", gone: "−", changed: "≠" };
@@ -48,41 +49,27 @@ export function DifferencesView({ of, fields, label, sides = true }: Differences
 
 function RowsTable({ rows, fields, label, sides }: { rows: readonly RowDifference[]; fields: readonly NamedField[]; label: string; sides: boolean }): JSX.Element {
   const columns = columnsOf(fields, rows);
+  const titles = [...(sides ? ["Row"] : []), "Key", ...columns.map(({ name, kind }) => (isNumber(kind) ? { number: name } : name))];
   return (
-    <div class="scroll differences" tabIndex={0} role="region" aria-label={label}>
-      <table class="plain">
-        <thead>
-          <tr>
-            {sides && <th scope="col">Row</th>}
-            <th scope="col">Key</th>
-            {columns.map(({ name, kind }) => (
-              <th scope="col" key={name} class={isNumber(kind) ? "number" : ""}>
-                {name}
-              </th>
-            ))}
-          </tr>
-        </thead>
-        <tbody>
-          {rows.map((row) => (
-            <tr key={row.key} class={kindOfRow(row)}>
-              {sides && (
-                <td class="nowrap kind">
-                  <span aria-hidden="true">{MARKS[kindOfRow(row)]}</span> {kindOfRow(row)}
-                </td>
-              )}
-              <th scope="row">
-                <code>{keyText(row.key)}</code>
-              </th>
-              {columns.map((field) => (
-                <td key={field.name} class={isNumber(field.kind) ? "number" : ""}>
-                  <Value row={row} field={field} />
-                </td>
-              ))}
-            </tr>
+    <PlainTable columns={titles} region={label} frameClass="differences">
+      {rows.map((row) => (
+        <tr key={row.key} class={kindOfRow(row)}>
+          {sides && (
+            <td class="nowrap kind">
+              <span aria-hidden="true">{MARKS[kindOfRow(row)]}</span> {kindOfRow(row)}
+            </td>
+          )}
+          <th scope="row">
+            <code>{keyText(row.key)}</code>
+          </th>
+          {columns.map((field) => (
+            <td key={field.name} class={isNumber(field.kind) ? "number" : ""}>
+              <Value row={row} field={field} />
+            </td>
           ))}
-        </tbody>
-      </table>
-    </div>
+        </tr>
+      ))}
+    </PlainTable>
   );
 }
 

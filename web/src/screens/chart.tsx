@@ -8,6 +8,7 @@ import type { FieldStatus } from "../api-types.js";
 import { axisNumbers, cell, count, figure, moment, shown, zone, zoneName } from "../format.js";
 import { type Answer, type Groups, REQUESTED_STALE_MS, useGroups, VALUE } from "../groups.js";
 import { ConnectedMark, Empty, Missing, PolledMark } from "../parts.js";
+import { PlainTable } from "../plain-table.js";
 import { BARS_MAX, BUCKETS, type ChartQuery, chartQuery, drawn, FUNCTIONS, type Group, overTime, type Series } from "../rollup.js";
 
 interface ChartProps {
@@ -250,26 +251,15 @@ export function Behind({ groups, kinds, agg }: Pick<Answer, "groups" | "kinds"> 
     <details>
       <summary>The values as a table</summary>
       {groups.length > last.length && <p class="soft">The last {count(last.length)} of {count(groups.length)} groups.</p>}
-      <table class="plain">
-        <thead>
-          <tr>
+      <PlainTable columns={columns.map((name) => (name === VALUE ? agg : name))}>
+        {last.map((group, at) => (
+          <tr key={at}>
             {columns.map((name) => (
-              <th scope="col" key={name}>
-                {name === VALUE ? agg : name}
-              </th>
+              <td key={name}>{cell(kinds.get(name) ?? "number", group[name])}</td>
             ))}
           </tr>
-        </thead>
-        <tbody>
-          {last.map((group, at) => (
-            <tr key={at}>
-              {columns.map((name) => (
-                <td key={name}>{cell(kinds.get(name) ?? "number", group[name])}</td>
-              ))}
-            </tr>
-          ))}
-        </tbody>
-      </table>
+        ))}
+      </PlainTable>
     </details>
   );
 }

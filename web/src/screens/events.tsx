@@ -7,6 +7,7 @@ import { stringify } from "../../../clients/ts/src/json.js";
 import type { EventsPage, LoggedEvent } from "../api-types.js";
 import { count, moment, shown, zoneName } from "../format.js";
 import { Badge, Code, ConnectedMark, Empty, HoldButton, Missing, Pane } from "../parts.js";
+import { PlainTable } from "../plain-table.js";
 import { type Polled, useFreshness } from "../polled.js";
 import { type Problem, problem, read } from "../problem.js";
 import { overview } from "../server.js";
@@ -134,39 +135,25 @@ function Events({ partition, from, types, onOpen }: { partition: number; from: n
           <p>New events with these types appear here when they arrive.</p>
         </Empty>
       ) : (
-        <div class="scroll" tabIndex={0} role="region" aria-label="The newest events">
-          <table class="plain">
-            <thead>
-              <tr>
-                <th scope="col">Offset</th>
-                <th scope="col">Time</th>
-                <th scope="col">Type</th>
-                <th scope="col">Subject</th>
-                <th scope="col">Tenant</th>
-                <th scope="col">Data</th>
+        <PlainTable columns={["Offset", "Time", "Type", "Subject", "Tenant", "Data"]} region="The newest events">
+          {listed.map((one) => {
+            const event = one.event as { [name: string]: unknown };
+            return (
+              <tr key={one.offset}>
+                <td class="nowrap">
+                  <button type="button" class="link" onClick={() => onOpen(one.offset)}>
+                    {count(one.offset)}
+                  </button>
+                </td>
+                <td class="nowrap">{timeText(event.time)}</td>
+                <td class="nowrap">{text(event.type)}</td>
+                <td>{text(event.subject)}</td>
+                <td>{text(event.tenant)}</td>
+                <td class="text cut">{event.data === undefined ? text(event.data_base64) : shown(stringify(event.data).slice(0, 200))}</td>
               </tr>
-            </thead>
-            <tbody>
-              {listed.map((one) => {
-                const event = one.event as { [name: string]: unknown };
-                return (
-                  <tr key={one.offset}>
-                    <td class="nowrap">
-                      <button type="button" class="link" onClick={() => onOpen(one.offset)}>
-                        {count(one.offset)}
-                      </button>
-                    </td>
-                    <td class="nowrap">{timeText(event.time)}</td>
-                    <td class="nowrap">{text(event.type)}</td>
-                    <td>{text(event.subject)}</td>
-                    <td>{text(event.tenant)}</td>
-                    <td class="text cut">{event.data === undefined ? text(event.data_base64) : shown(stringify(event.data).slice(0, 200))}</td>
-                  </tr>
-                );
-              })}
-            </tbody>
-          </table>
-        </div>
+            );
+          })}
+        </PlainTable>
       )}
     </>
   );

@@ -7,6 +7,7 @@ import { bytes, count, counted, moment, rate, shown, zoneName } from "../format.
 import { comparisonAddress } from "../comparison.js";
 import { ActionButton } from "../confirm.js";
 import { Badge, behindText, Empty, EventLink, Fact, HoldButton, Pane, PolledMark, Progress, say, sayFailed, Sparkline } from "../parts.js";
+import { PlainTable } from "../plain-table.js";
 import { usePoll } from "../polled.js";
 import { type Problem, path, post, problem, read, send } from "../problem.js";
 import { behind, catchesUp, condition, overview, rates, served, stateBytes, tables, troubles } from "../server.js";
@@ -332,28 +333,18 @@ function LogsOf({ name }: { name: string }): JSX.Element {
               </button>
             </Empty>
           ) : (
-            <table class="plain">
-              <thead>
-                <tr>
-                  <th scope="col">Time, {zoneName()}</th>
-                  <th scope="col">Level</th>
-                  <th scope="col">Message</th>
-                  <th scope="col">Event</th>
+            <PlainTable columns={[`Time, ${zoneName()}`, "Level", "Message", "Event"]}>
+              {lines.map((line, at) => (
+                <tr key={`${line.time_us} ${line.partition} ${line.offset} ${at}`}>
+                  <td class="nowrap">{moment(line.time_us)}</td>
+                  <td>{line.level}</td>
+                  <td class="text">{shown(line.message)}</td>
+                  <td class="nowrap">
+                    <EventLink partition={line.partition} offset={line.offset} />
+                  </td>
                 </tr>
-              </thead>
-              <tbody>
-                {lines.map((line, at) => (
-                  <tr key={`${line.time_us} ${line.partition} ${line.offset} ${at}`}>
-                    <td class="nowrap">{moment(line.time_us)}</td>
-                    <td>{line.level}</td>
-                    <td class="text">{shown(line.message)}</td>
-                    <td class="nowrap">
-                      <EventLink partition={line.partition} offset={line.offset} />
-                    </td>
-                  </tr>
-                ))}
-              </tbody>
-            </table>
+              ))}
+            </PlainTable>
           );
         }}
       </Pane>

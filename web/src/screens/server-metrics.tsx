@@ -2,6 +2,7 @@
 import type { JSX } from "preact";
 import { type Metric, parseMetrics } from "../metrics.js";
 import { Empty, Pane, PolledMark } from "../parts.js";
+import { PlainTable } from "../plain-table.js";
 import { usePoll } from "../polled.js";
 import { send } from "../problem.js";
 
@@ -33,28 +34,15 @@ export function MetricsOf({ text, onText }: { text: string; onText: (text: strin
             );
           }
           return (
-            <div class="scroll" tabIndex={0} role="region" aria-label="Metrics">
-              <table class="plain">
-                <thead>
-                  <tr>
-                    <th scope="col">Metric</th>
-                    <th scope="col">Labels</th>
-                    <th scope="col" class="number">
-                      Value
-                    </th>
-                  </tr>
-                </thead>
-                <tbody>
-                  {found.map((metric) => (
-                    <tr key={`${metric.name} ${metric.labels}`}>
-                      <td title={metric.help}>{metric.name}</td>
-                      <td class="text">{metric.labels}</td>
-                      <td class="number">{metric.value}</td>
-                    </tr>
-                  ))}
-                </tbody>
-              </table>
-            </div>
+            <PlainTable columns={["Metric", "Labels", { number: "Value" }]} region="Metrics">
+              {found.map((metric) => (
+                <tr key={`${metric.name} ${metric.labels}`}>
+                  <td title={metric.help}>{metric.name}</td>
+                  <td class="text">{metric.labels}</td>
+                  <td class="number">{metric.value}</td>
+                </tr>
+              ))}
+            </PlainTable>
           );
         }}
       </Pane>

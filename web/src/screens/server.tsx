@@ -5,6 +5,7 @@ import type { BoardList, FeedClient, FeedClients, ProjectionStatus, ServerSettin
 import { bytes, count, counted, duration, moment, zoneName } from "../format.js";
 import { amount, hasText, type Limit, limitsOf, settingText } from "../limits.js";
 import { Badge, Empty, Fact, Pane, PolledMark } from "../parts.js";
+import { PlainTable } from "../plain-table.js";
 import { usePoll } from "../polled.js";
 import { path, read } from "../problem.js";
 import { behind, overview, splitName, stateBytes } from "../server.js";
@@ -73,30 +74,16 @@ function Status(): JSX.Element {
             </p>
           ))}
           <h2>Log</h2>
-          <table class="plain">
-            <thead>
-              <tr>
-                <th scope="col">Partition</th>
-                <th scope="col" class="number">
-                  Oldest offset
-                </th>
-                <th scope="col" class="number">
-                  Next offset
-                </th>
-                <th scope="col">Newest event time, {zoneName()}</th>
+          <PlainTable columns={["Partition", { number: "Oldest offset" }, { number: "Next offset" }, `Newest event time, ${zoneName()}`]}>
+            {status.partitions.map((one) => (
+              <tr key={one.partition}>
+                <td>{one.name ?? one.partition}</td>
+                <td class="number">{one.start == null ? "unknown" : count(one.start)}</td>
+                <td class="number">{one.end == null ? "unknown" : count(one.end)}</td>
+                <td>{one.event_time_us == null ? "–" : moment(one.event_time_us)}</td>
               </tr>
-            </thead>
-            <tbody>
-              {status.partitions.map((one) => (
-                <tr key={one.partition}>
-                  <td>{one.name ?? one.partition}</td>
-                  <td class="number">{one.start == null ? "unknown" : count(one.start)}</td>
-                  <td class="number">{one.end == null ? "unknown" : count(one.end)}</td>
-                  <td>{one.event_time_us == null ? "–" : moment(one.event_time_us)}</td>
-                </tr>
-              ))}
-            </tbody>
-          </table>
+            ))}
+          </PlainTable>
           <h2>Storage and versions</h2>
           <Storage projections={projections} />
         </>
@@ -114,44 +101,24 @@ function Storage({ projections }: { projections: readonly ProjectionStatus[] }):
     );
   }
   return (
-    <div class="scroll" tabIndex={0} role="region" aria-label="Storage and versions">
-      <table class="plain">
-        <thead>
-          <tr>
-            <th scope="col">Projection</th>
-            <th scope="col">Version</th>
-            <th scope="col">Stage</th>
-            <th scope="col" class="number">
-              Behind, events
-            </th>
-            <th scope="col" class="number">
-              State
-            </th>
-            <th scope="col" class="number">
-              Memory of plugins
-            </th>
+    <PlainTable columns={["Projection", "Version", "Stage", { number: "Behind, events" }, { number: "State" }, { number: "Memory of plugins" }]} region="Storage and versions">
+      {projections.flatMap(({ name, versions }) =>
+        [...versions].reverse().map((version) => (
+          <tr key={`${name} ${version.id}`}>
+            <td>
+              <a href={`/p${path(name)}`}>{name}</a>
+            </td>
+            <td>
+              <code>{version.id.slice(0, 8)}</code> {version.plugin_version}
+            </td>
+            <td>{version.state}</td>
+            <td class="number">{behindCount(behind(version))}</td>
+            <td class="number">{bytes(stateBytes(version))}</td>
+            <td class="number">{bytes(version.shards.reduce((sum, shard) => sum + shard.memory_bytes, 0))}</td>
           </tr>
-        </thead>
-        <tbody>
-          {projections.flatMap(({ name, versions }) =>
-            [...versions].reverse().map((version) => (
-              <tr key={`${name} ${version.id}`}>
-                <td>
-                  <a href={`/p${path(name)}`}>{name}</a>
-                </td>
-                <td>
-                  <code>{version.id.slice(0, 8)}</code> {version.plugin_version}
-                </td>
-                <td>{version.state}</td>
-                <td class="number">{behindCount(behind(version))}</td>
-                <td class="number">{bytes(stateBytes(version))}</td>
-                <td class="number">{bytes(version.shards.reduce((sum, shard) => sum + shard.memory_bytes, 0))}</td>
-              </tr>
-            )),
-          )}
-        </tbody>
-      </table>
-    </div>
+        )),
+      )}
+    </PlainTable>
   );
 }
 
@@ -182,26 +149,11 @@ function Limits(): JSX.Element {
         {(known) => (
           <Pane of={server}>
             {(data) => (
-              <table class="plain">
-                <thead>
-                  <tr>
-                    <th scope="col">Limit</th>
-                    <th scope="col" class="number">
-                      In use
-                    </th>
-                    <th scope="col" class="number">
-                      At most
-                    </th>
-                    <th scope="col">Share</th>
-                    <th scope="col">Setting</th>
-                  </tr>
-                </thead>
-                <tbody>
-                  {limitsOf(known, data, boards.data ?? 0).map((limit) => (
-                    <LimitRow key={limit.key} limit={limit} />
-                  ))}
-                </tbody>
-              </table>
+              <PlainTable columns={["Limit", { number: "In use" }, { number: "At most" }, "Share", "Setting"]}>
+                {limitsOf(known, data, boards.data ?? 0).map((limit) => (
+                  <LimitRow key={limit.key} limit={limit} />
+                ))}
+              </PlainTable>
             )}
           </Pane>
         )}
@@ -250,30 +202,11 @@ function Clients(): JSX.Element {
             </Empty>
           ) : (
             <>
-              <div class="scroll" tabIndex={0} role="region" aria-label="Clients of the feed">
-                <table class="plain">
-                  <thead>
-                    <tr>
-                      <th scope="col" class="number">
-                        Session
-                      </th>
-                      <th scope="col">Address</th>
-                      <th scope="col" class="number">
-                        Open for
-                      </th>
-                      <th scope="col" class="number">
-                        Not acknowledged
-                      </th>
-                      <th scope="col">Subscriptions, and how many commits each is behind</th>
-                    </tr>
-                  </thead>
-                  <tbody>
-                    {clients.map((client) => (
-                      <Client key={client.id} client={client} />
-                    ))}
-                  </tbody>
-                </table>
-              </div>
+              <PlainTable columns={[{ number: "Session" }, "Address", { number: "Open for" }, { number: "Not acknowledged" }, "Subscriptions, and how many commits each is behind"]} region="Clients of the feed">
+                {clients.map((client) => (
+                  <Client key={client.id} client={client} />
+                ))}
+              </PlainTable>
               <p class="soft">
                 {open > clients.length && `The ${count(clients.length)} clients with the most bytes waiting. `}
                 Clients with the most bytes waiting come first. A client that acknowledges too little gets no further frames until it has; its changes are merged meanwhile.
@@ -361,23 +294,11 @@ function Settings({ text, changed, onFilter }: SettingsProps): JSX.Element {
               <p class="soft">
                 {count(found.length)} of {counted(all.length, "setting")}. A setting is changed in the file <code>lantern.toml</code>, in the environment or by a flag, and is read when the server starts.
               </p>
-              <div class="scroll fits" tabIndex={0} role="region" aria-label="Settings">
-                <table class="plain">
-                  <thead>
-                    <tr>
-                      <th scope="col">Setting</th>
-                      <th scope="col">Value</th>
-                      <th scope="col">Default</th>
-                      <th scope="col">Source</th>
-                    </tr>
-                  </thead>
-                  <tbody>
-                    {found.map((setting) => (
-                      <SettingRow key={setting.key} setting={setting} />
-                    ))}
-                  </tbody>
-                </table>
-              </div>
+              <PlainTable columns={["Setting", "Value", "Default", "Source"]} region="Settings" frameClass="fits">
+                {found.map((setting) => (
+                  <SettingRow key={setting.key} setting={setting} />
+                ))}
+              </PlainTable>
             </>
           );
         }}
