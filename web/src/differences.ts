@@ -15,13 +15,10 @@ export interface Differences {
   readonly more: boolean;
 }
 
-/** A row with its values by field. */
-type Row = { readonly [field: string]: unknown };
+/** What happened to a row, or to a declared field. */
+export type DifferenceKind = "added" | "gone" | "changed";
 
-/** What happened to a row. */
-export type RowKind = "added" | "gone" | "changed";
-
-export function kindOfRow({ left, right }: RowDifference): RowKind {
+export function kindOfDifference({ left, right }: Pick<RowDifference | FieldChange, "left" | "right">): DifferenceKind {
   return left == null ? "added" : right == null ? "gone" : "changed";
 }
 
@@ -41,7 +38,7 @@ const CONTEXT_CHARS = 20;
  * where they begin to differ is shown.
  */
 export function changedCell(kind: string, field: string, { left, right }: RowDifference): CellDifference {
-  const [before, after] = [left, right].map((row) => (row as Row)[field]);
+  const [before, after] = [left, right].map((row) => row?.[field]);
   if (before === after || stringify(before ?? null) === stringify(after ?? null)) {
     if ((before === undefined) === (after === undefined)) return { same: cell(kind, after) };
   }
@@ -70,7 +67,7 @@ export function columnsOf(declared: readonly NamedField[], rows: readonly RowDif
   for (const { left, right } of rows) {
     for (const name of Object.keys({ ...left, ...right })) if (!columns.has(name)) columns.set(name, { name, kind: "" });
   }
-  const both = rows.filter((row) => kindOfRow(row) === "changed");
+  const both = rows.filter((row) => kindOfDifference(row) === "changed");
   const differs = ({ name, kind }: NamedField): boolean => both.some((row) => !("same" in changedCell(kind, name, row)));
   const all = [...columns.values()].map((field) => ({ field, first: differs(field) }));
   return [...all.filter(({ first }) => first), ...all.filter(({ first }) => !first)].map(({ field }) => field);

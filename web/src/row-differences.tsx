@@ -1,13 +1,13 @@
 // Rows of two versions next to each other, with the cells that differ.
 import type { JSX } from "preact";
 import type { RowDifference } from "./api-types.js";
-import { changedCell, columnsOf, type Differences, fieldText, kindOfRow, type NamedField, type RowKind } from "./differences.js";
+import { changedCell, columnsOf, type Differences, fieldText, kindOfDifference, type NamedField, type DifferenceKind } from "./differences.js";
 import { cell, count, counted, keyText } from "./format.js";
 import { Fact } from "./parts.js";
 import { PlainTable } from "./plain-table.js";
 
 /** Each kind has its own mark, so that its meaning does not depend on colour alone. */
-const MARKS: { readonly [kind in RowKind]: string } = { added: "+", gone: "−", changed: "≠" };
+const MARKS: { readonly [kind in DifferenceKind]: string } = { added: "+", gone: "−", changed: "≠" };
 
 interface DifferencesProps {
   readonly of: Differences;
@@ -36,7 +36,7 @@ export function DifferencesView({ of, fields, label, sides = true }: Differences
         <ul class="inline" aria-label={`Fields that differ: ${label}`}>
           {of.fields.map((field) => (
             <li key={field.name}>
-              <span aria-hidden="true">{field.left == null ? "+" : field.right == null ? "−" : "≠"}</span> {fieldText(field)}
+              <span aria-hidden="true">{MARKS[kindOfDifference(field)]}</span> {fieldText(field)}
             </li>
           ))}
         </ul>
@@ -53,10 +53,10 @@ function RowsTable({ rows, fields, label, sides }: { rows: readonly RowDifferenc
   return (
     <PlainTable columns={titles} region={label} frameClass="differences">
       {rows.map((row) => (
-        <tr key={row.key} class={kindOfRow(row)}>
+        <tr key={row.key} class={kindOfDifference(row)}>
           {sides && (
             <td class="nowrap kind">
-              <span aria-hidden="true">{MARKS[kindOfRow(row)]}</span> {kindOfRow(row)}
+              <span aria-hidden="true">{MARKS[kindOfDifference(row)]}</span> {kindOfDifference(row)}
             </td>
           )}
           <th scope="row">
@@ -73,16 +73,16 @@ function RowsTable({ rows, fields, label, sides }: { rows: readonly RowDifferenc
   );
 }
 
-/** The value of a cell; of a cell that differs, the value before and after it. */
-function Value({ row, field: { name, kind } }: { row: RowDifference; field: NamedField }): JSX.Element {
-  if (row.left == null || row.right == null) return <>{cell(kind, ((row.right ?? row.left) as { [field: string]: unknown })[name])}</>;
+/** The value of a cell. If it differs, the value before and the value after the change. */
+export function Value({ row, field: { name, kind } }: { row: RowDifference; field: NamedField }): JSX.Element {
+  if (kindOfDifference(row) !== "changed") return <>{cell(kind, (row.right ?? row.left)?.[name])}</>;
   const found = changedCell(kind, name, row);
   if ("same" in found) return <>{found.same}</>;
   return <Change before={found.before} after={found.after} />;
 }
 
 /** A value before and after a change. `null` is no value at all. */
-export function Change({ before, after }: { before: string | null; after: string | null }): JSX.Element {
+function Change({ before, after }: { before: string | null; after: string | null }): JSX.Element {
   return (
     <span class="change">
       <span class="unseen">was </span>

@@ -2,7 +2,7 @@
 import { describe, expect, test, vi } from "vitest";
 import type { ProjectionStatus, RowDifference, Setting, VersionStatus } from "../src/api-types.js";
 import { comparedTables, comparisonAddress, comparisonOf, offsetsText, sides } from "../src/comparison.js";
-import { areEqual, changedCell, columnsOf, fieldText, kindOfRow } from "../src/differences.js";
+import { areEqual, changedCell, columnsOf, fieldText, kindOfDifference } from "../src/differences.js";
 import { limitsOf, hasText, settingText } from "../src/limits.js";
 import { LineSplitter, readResult } from "../src/lines.js";
 import { Problem } from "../src/problem.js";
@@ -13,7 +13,7 @@ const row = (left: object | null, right: object | null): RowDifference => ({ key
 
 describe("rows that differ", () => {
   test("a row is added, gone or changed, and only its cells that differ have two values", () => {
-    expect([row(null, {}), row({}, null), row({}, {})].map(kindOfRow)).toEqual(["added", "gone", "changed"]);
+    expect([row(null, {}), row({}, null), row({}, {})].map(kindOfDifference)).toEqual(["added", "gone", "changed"]);
     const change = row({ a: 1, b: "x", c: null }, { a: 2, b: "x", d: 9007199254740993n });
     expect(changedCell("integer", "a", change)).toEqual({ before: "1", after: "2" });
     expect(changedCell("text", "b", change)).toEqual({ same: "x" });

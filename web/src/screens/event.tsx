@@ -1,14 +1,14 @@
 // An event, what each version has done with it, and the rows that it has changed.
 import type { JSX } from "preact";
-import type { ChangedRow, EventChanges, EventPath, EventStep, EventsPage, LoggedEvent } from "../api-types.js";
-import { changedCell, columnsOf, kindOfRow, type NamedField } from "../differences.js";
-import { cell, count, counted, keyText, moment, pretty, shown, zoneName } from "../format.js";
+import type { ChangedRow, EventChanges, EventPath, EventStep, EventsPage, LoggedEvent, RowDifference } from "../api-types.js";
+import { columnsOf, kindOfDifference, type NamedField } from "../differences.js";
+import { count, counted, keyText, moment, pretty, shown, zoneName } from "../format.js";
 import { readResult } from "../lines.js";
-import { Badge, Code, Dialog, Empty, Failure, Pane, PolledMark, Working } from "../parts.js";
+import { Badge, Code, Dialog, Empty, Fact, Failure, Pane, PolledMark, Working } from "../parts.js";
 import { usePoll } from "../polled.js";
 import { path, Problem, read } from "../problem.js";
 import { useRested } from "../rested.js";
-import { Change } from "../row-differences.js";
+import { Value } from "../row-differences.js";
 import { type Condition, overview, tables } from "../server.js";
 
 /** The place of an event in the log. */
@@ -184,13 +184,8 @@ function Changes({ of: { projection, version, complete, reason, applied, changed
 
 /** A row before and after the event. */
 function OneRow({ projection, row, fields }: { projection: string; row: ChangedRow; fields: readonly NamedField[] }): JSX.Element {
-  const of = { key: row.key, left: (row.before ?? null) as null, right: (row.after ?? null) as null };
-  const kind = kindOfRow(of);
-  const value = (field: NamedField): JSX.Element => {
-    if (kind !== "changed") return <>{cell(field.kind, ((row.after ?? row.before) as { [name: string]: unknown })[field.name])}</>;
-    const found = changedCell(field.kind, field.name, of);
-    return "same" in found ? <>{found.same}</> : <Change before={found.before} after={found.after} />;
-  };
+  const of: RowDifference = { key: row.key, left: row.before ?? null, right: row.after ?? null };
+  const kind = kindOfDifference(of);
   return (
     <section class="changed-row" aria-label={`${row.table}, row ${keyText(row.key)}`}>
       <p>
@@ -199,10 +194,9 @@ function OneRow({ projection, row, fields }: { projection: string; row: ChangedR
       </p>
       <dl class="fields">
         {columnsOf(fields, [of]).map((field) => (
-          <div key={field.name}>
-            <dt>{field.name}</dt>
-            <dd>{value(field)}</dd>
-          </div>
+          <Fact key={field.name} name={field.name}>
+            <Value row={of} field={field} />
+          </Fact>
         ))}
       </dl>
     </section>
