@@ -73,6 +73,11 @@ export function pretty(value: unknown): string {
   return stringify(value, 2).replace(DIRECTIONS, (character) => `\\u${hex(character)}`);
 }
 
+/** Whether the values of a kind are numbers, which are aligned to the right. */
+export function isNumber(kind: string): boolean {
+  return kind === "integer" || kind === "number";
+}
+
 /** The longest text in a cell. */
 const CELL_CHARS_MAX = 200;
 

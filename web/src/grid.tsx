@@ -1,7 +1,7 @@
 // A table with any number of rows, of which only the visible ones exist as elements.
 import { Component, type ComponentChildren, type JSX } from "preact";
 import { useEffect, useId, useLayoutEffect, useMemo, useRef, useState } from "preact/hooks";
-import { cell, count, counted, keyText } from "./format.js";
+import { cell, count, counted, isNumber, keyText } from "./format.js";
 import type { Row } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
 import { type Rows, type Source } from "./source.js";
@@ -63,10 +63,6 @@ interface GridProps {
   readonly order: string;
   readonly onOrder: (column: string) => void;
   readonly onOpen: (key: string) => void;
-}
-
-export function isNumber(kind: string): boolean {
-  return kind === "integer" || kind === "number";
 }
 
 /** The minimum width of a column of a kind, and the share of the remaining width that it gets. */

@@ -2,6 +2,7 @@
 // `GET /v1/tables/{projection}/{table}`, so that an address is also a request.
 import type { Condition, Query } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
+import { isNumber } from "./format.js";
 
 export interface TableQuery {
   /** Conditions such as `cents >= 100`. */
@@ -111,7 +112,7 @@ function literal(kind: string, text: string): string | number | bigint | boolean
 /** The operators that a kind of field has. */
 export function operators(kind: string): string[] {
   const set = ["= null", "!= null"];
-  if (kind === "integer" || kind === "number" || kind === "timestamp") return ["=", "!=", "<", "<=", ">", ">=", "in", ...set];
+  if (isNumber(kind) || kind === "timestamp") return ["=", "!=", "<", "<=", ">", ">=", "in", ...set];
   if (kind === "text") return ["=", "!=", "prefix", "<", "<=", ">", ">=", "in", ...set];
   return kind === "boolean" ? ["=", "!=", ...set] : set;
 }

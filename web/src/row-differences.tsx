@@ -2,7 +2,7 @@
 import type { JSX } from "preact";
 import type { RowDifference } from "./api-types.js";
 import { changedCell, columnsOf, type Differences, fieldText, kindOfDifference, type NamedField, type DifferenceKind } from "./differences.js";
-import { cell, count, counted, keyText } from "./format.js";
+import { cell, count, counted, isNumber, keyText } from "./format.js";
 import { Fact } from "./parts.js";
 import { PlainTable } from "./plain-table.js";
 
@@ -92,8 +92,4 @@ function Change({ before, after }: { before: string | null; after: string | null
       {after === null ? <i>no field</i> : <ins>{after || <i>empty</i>}</ins>}
     </span>
   );
-}
-
-function isNumber(kind: string): boolean {
-  return kind === "integer" || kind === "number";
 }

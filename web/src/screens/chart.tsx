@@ -5,7 +5,7 @@ import { useEffect, useRef } from "preact/hooks";
 import uPlot from "uplot";
 import "uplot/dist/uPlot.min.css";
 import type { FieldStatus } from "../api-types.js";
-import { axisNumbers, cell, count, figure, moment, shown, zone, zoneName } from "../format.js";
+import { axisNumbers, cell, count, figure, isNumber, moment, shown, zone, zoneName } from "../format.js";
 import { type Answer, type Groups, REQUESTED_STALE_MS, useGroups, VALUE } from "../groups.js";
 import { ConnectedMark, Empty, Missing, PolledMark } from "../parts.js";
 import { PlainTable } from "../plain-table.js";
@@ -73,7 +73,7 @@ interface ChooseProps {
 
 /** The parts of a chart's query. */
 export function Choose({ query, fields, go, bucket, single = false }: ChooseProps): JSX.Element {
-  const numbers = fields.filter(({ kind }) => kind === "integer" || kind === "number");
+  const numbers = fields.filter(({ kind }) => isNumber(kind));
   const [, name = "count", of = ""] = /^(\w+)\((.*)\)$/.exec(query.agg) ?? [];
   const choice = (label: string, value: string, options: readonly (readonly [string, string])[], change: (value: string) => void): JSX.Element => (
     <label>
