@@ -1,7 +1,7 @@
 // Comparing two versions of a projection, as the parameters of an address.
 import type { ProjectionStatus, TableDiff, VersionStatus } from "./api-types.js";
 import { count } from "./format.js";
-import { path, read } from "./problem.js";
+import { path, read, withParams } from "./problem.js";
 import { tables } from "./server.js";
 
 export interface Comparison {
@@ -21,8 +21,7 @@ export function comparisonOf(query: { readonly [name: string]: string }): Compar
 
 /** The address of a comparison, without the parameters that are empty. */
 export function comparisonAddress(projection: string, of: Partial<Comparison>): string {
-  const params = new URLSearchParams(Object.entries(of).filter(([, text]) => text !== ""));
-  return `/p${path(projection)}/compare${params.size > 0 ? `?${params}` : ""}`;
+  return withParams(`/p${path(projection)}/compare`, { ...of });
 }
 
 /** The version whose id begins with `id`. */
@@ -64,8 +63,7 @@ const WAIT = "5s";
 
 export function tableDiff(projection: string, table: string, { left, right, prefix, table: alone }: Comparison, signal: AbortSignal): Promise<TableDiff> {
   const limit = String(alone === table ? DIFFERENCES_ALONE : DIFFERENCES);
-  const params = new URLSearchParams({ left, right, wait: WAIT, limit, ...(prefix !== "" && { prefix }) });
-  return read(`/v1/tables${path(projection, table)}/diff?${params}`, { signal });
+  return read(withParams(`/v1/tables${path(projection, table)}/diff`, { left, right, wait: WAIT, limit, prefix }), { signal });
 }
 
 /** Up to which events two versions were compared. */

@@ -68,6 +68,12 @@ export async function post<T = unknown>(path: string, body?: unknown): Promise<T
   return text === "" ? undefined : (parse(text) as T);
 }
 
+/** Adds parameters to a path, without those that are empty. */
+export function withParams(path: string, params: { readonly [name: string]: string }): string {
+  const given = new URLSearchParams(Object.entries(params).filter(([, text]) => text !== ""));
+  return given.size > 0 ? `${path}?${given}` : path;
+}
+
 /** Builds a path from segments, which may contain any text. */
 export function path(...segments: string[]): string {
   return segments.map((segment) => `/${encodeURIComponent(segment)}`).join("");

@@ -2,7 +2,7 @@
 import { signal } from "@preact/signals";
 import type { CheckResult, DryRun, Uploaded } from "./api-types.js";
 import { type Progress, readResult } from "./lines.js";
-import { path, read } from "./problem.js";
+import { path, read, withParams } from "./problem.js";
 
 /** The parts of a manifest that the page shows. */
 export interface Manifest {
@@ -57,9 +57,7 @@ function body(file: File, parameters: string): RequestInit {
 }
 
 function address(base: string, file: File, params: Record<string, string> = {}): string {
-  const source = kindOf(file.name)?.media === "application/wasm" ? {} : { source_name: file.name };
-  const text = new URLSearchParams({ ...params, ...source }).toString();
-  return text === "" ? base : `${base}?${text}`;
+  return withParams(base, { ...params, source_name: kindOf(file.name)?.media === "application/wasm" ? "" : file.name });
 }
 
 /** Compiles and checks a file, without storing it. */
@@ -72,7 +70,7 @@ export function check(file: File, parameters: string, signal?: AbortSignal): Pro
  * the tables. Nothing is stored.
  */
 export function dryRun(file: File, name: string, parameters: string, signal: AbortSignal, tell: Progress): Promise<DryRun> {
-  return readResult(address("/v1/versions/dry-run", file, name === "" ? {} : { name }), { ...body(file, parameters), signal }, "dry_run", tell);
+  return readResult(address("/v1/versions/dry-run", file, { name }), { ...body(file, parameters), signal }, "dry_run", tell);
 }
 
 /** Uploads a file as a version of a projection. */

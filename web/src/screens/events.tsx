@@ -9,7 +9,7 @@ import { count, moment, shown, zoneName } from "../format.js";
 import { Badge, Code, ConnectedMark, Empty, HoldButton, Missing, Pane } from "../parts.js";
 import { PlainTable } from "../plain-table.js";
 import { type Polled, useFreshness } from "../polled.js";
-import { type Problem, problem, read } from "../problem.js";
+import { type Problem, problem, read, withParams } from "../problem.js";
 import { overview } from "../server.js";
 import { EventSheet, placeOf } from "./event.js";
 
@@ -41,10 +41,7 @@ export default function EventsScreen(): JSX.Element {
   const from = /^\d+$/.test(query.from ?? "") ? Number(query.from) : null;
   const types = query.types ?? "";
   const opened = placeOf(query.event);
-  const go = (change: { [name: string]: string }): void => {
-    const params = new URLSearchParams(Object.entries({ ...query, ...change }).filter(([, text]) => text !== ""));
-    route(params.size > 0 ? `${here}?${params}` : here);
-  };
+  const go = (change: { [name: string]: string }): void => route(withParams(here, { ...query, ...change }));
   return (
     <section aria-labelledby="title">
       <header class="screen">

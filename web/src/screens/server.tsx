@@ -7,7 +7,7 @@ import { amount, hasText, type Limit, limitsOf, settingText } from "../limits.js
 import { Badge, Empty, Fact, Pane, PolledMark } from "../parts.js";
 import { PlainTable } from "../plain-table.js";
 import { usePoll } from "../polled.js";
-import { path, read } from "../problem.js";
+import { path, read, withParams } from "../problem.js";
 import { behind, overview, splitName, stateBytes } from "../server.js";
 import { MetricsOf } from "./server-metrics.js";
 
@@ -23,10 +23,7 @@ export default function ServerScreen(): JSX.Element {
   const { path: here, query, route } = useLocation();
   const tab: Tab = (params.tab ?? "") in TABS ? ((params.tab ?? "") as Tab) : "";
   /** Changes the filter in the address. A filter that is typed makes no entry in the history. */
-  const filter = (change: { [name: string]: string }): void => {
-    const left = new URLSearchParams(Object.entries({ ...query, ...change }).filter(([, text]) => text !== ""));
-    route(left.size > 0 ? `${here}?${left}` : here, true);
-  };
+  const filter = (change: { [name: string]: string }): void => route(withParams(here, { ...query, ...change }), true);
   const text = query.contains ?? "";
   return (
     <section aria-labelledby="title">
