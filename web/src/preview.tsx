@@ -1,12 +1,12 @@
 // What an upload would write, next to what the active version writes for the same events.
 import type { JSX } from "preact";
-import type { DryFold, DryRun, DryTable, ParkedStatus } from "./api-types.js";
-import { allFields, areEqual, type NamedField } from "./differences.js";
+import type { DryFold, DryRun, DryTable, ParkedStatus, VersionStatus } from "./api-types.js";
+import { allFields, areEqual } from "./differences.js";
 import { count, counted, shown } from "./format.js";
 import { Badge, Empty, EventLink, Failure, Working } from "./parts.js";
 import type { RestedRequest } from "./rested.js";
 import { DifferencesView } from "./row-differences.js";
-import { overview, tables } from "./server.js";
+import { fieldsOf, projectionNow, tables } from "./server.js";
 import { manifestOf } from "./upload.js";
 
 /** How many parked events and messages are shown. */
@@ -161,7 +161,7 @@ function Parked({ event }: { event: ParkedStatus }): JSX.Element {
 
 function Table({ table, run }: { table: DryTable; run: DryRun }): JSX.Element {
   const fresh = manifestOf(run.check).tables?.find(({ name }) => name === table.name)?.fields ?? [];
-  const fields = allFields(fresh, activeFields(run, table.name));
+  const fields = allFields(fresh, fieldsOf(activeOf(run), table.name));
   const rows = table.added + table.changed + table.same;
   const label = run.active ? `Differences of ${table.name}` : `Rows of ${table.name}`;
   return (
@@ -183,11 +183,6 @@ function GoneTables({ run }: { run: DryRun }): JSX.Element | null {
 }
 
 /** The version that the preview was compared with, if it still exists. */
-function activeOf({ projection, active }: DryRun) {
-  const found = overview.value.value.data?.projections.find(({ name }) => name === projection);
-  return found?.versions.find(({ id }) => id === active?.version);
-}
-
-function activeFields(run: DryRun, table: string): readonly NamedField[] {
-  return tables(activeOf(run)).find(({ name }) => name === table)?.fields ?? [];
+function activeOf({ projection, active }: DryRun): VersionStatus | undefined {
+  return projectionNow(projection)?.versions.find(({ id }) => id === active?.version);
 }

@@ -74,6 +74,11 @@ effect(() => {
   }
 });
 
+/** The newest state of a projection, if it exists. */
+export function projectionNow(name: string): ProjectionStatus | undefined {
+  return overview.value.value.data?.projections.find((projection) => projection.name === name);
+}
+
 /** The version that a projection's row shows: the active one, otherwise the newest. */
 export function served(projection: ProjectionStatus): VersionStatus | undefined {
   return projection.versions.find((version) => version.id === projection.active) ?? projection.versions.at(-1);
@@ -82,6 +87,11 @@ export function served(projection: ProjectionStatus): VersionStatus | undefined 
 /** A version's public tables. */
 export function tables(version: VersionStatus | undefined): TableStatus[] {
   return (version?.tables ?? []).filter((table) => table.public);
+}
+
+/** The fields of a version's public table. Without such a table, there are none. */
+export function fieldsOf(version: VersionStatus | undefined, table: string): FieldStatus[] {
+  return tables(version).find(({ name }) => name === table)?.fields ?? [];
 }
 
 /** The public tables of the served versions with their fields, by `projection/table`. */

@@ -11,7 +11,7 @@ import { Badge, Empty, Failure } from "../parts.js";
 import { now } from "../polled.js";
 import { type Problem, problem } from "../problem.js";
 import { DifferencesView } from "../row-differences.js";
-import { tables } from "../server.js";
+import { fieldsOf } from "../server.js";
 
 export function Compare({ projection }: { projection: ProjectionStatus }): JSX.Element {
   const { query, route } = useLocation();
@@ -172,16 +172,11 @@ function Compared({ projection, left, right, wanted }: ComparedProps): JSX.Eleme
             {table.in !== "both" && <Badge tone="busy" text={table.in === "left" ? `gone: only ${short(left)} has it` : `new: only ${short(right)} has it`} />}
             {table.in === "both" && <Age of={answers.get(table.name)} running={running} />}
           </header>
-          {table.in === "both" && <TableOf name={table.name} answer={answers.get(table.name)} fields={fieldsOf(left, right, table.name)} all={comparisonAddress(projection, { ...wanted, table: table.name })} alone={wanted.table !== ""} />}
+          {table.in === "both" && <TableOf name={table.name} answer={answers.get(table.name)} fields={allFields(fieldsOf(right, table.name), fieldsOf(left, table.name))} all={comparisonAddress(projection, { ...wanted, table: table.name })} alone={wanted.table !== ""} />}
         </section>
       ))}
     </>
   );
-}
-
-function fieldsOf(left: VersionStatus, right: VersionStatus, table: string): NamedField[] {
-  const of = (version: VersionStatus): readonly NamedField[] => tables(version).find(({ name }) => name === table)?.fields ?? [];
-  return allFields(of(right), of(left));
 }
 
 /** How long ago a table was compared. A comparison does not follow the versions. */

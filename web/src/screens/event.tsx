@@ -9,7 +9,7 @@ import { usePoll } from "../polled.js";
 import { path, Problem, read } from "../problem.js";
 import { useRested } from "../rested.js";
 import { Value } from "../row-differences.js";
-import { type Condition, overview, tables } from "../server.js";
+import { type Condition, fieldsOf, projectionNow } from "../server.js";
 
 /** The place of an event in the log. */
 export interface EventPlace {
@@ -166,8 +166,7 @@ function Rows({ step: { projection, version }, place: { partition, offset } }: {
 }
 
 function Changes({ of: { projection, version, complete, reason, applied, changed, rows } }: { of: EventChanges }): JSX.Element {
-  const found = overview.value.value.data?.projections.find(({ name }) => name === projection);
-  const declared = tables(found?.versions.find(({ id }) => id === version));
+  const found = projectionNow(projection)?.versions.find(({ id }) => id === version);
   const retried = rows.find(({ retried_at }) => retried_at != null)?.retried_at;
   return (
     <>
@@ -175,7 +174,7 @@ function Changes({ of: { projection, version, complete, reason, applied, changed
       {complete && changed === 0 && <p>{applied ? "It has changed no row of a public table." : "The fold has not applied it."}</p>}
       {retried != null && <p class="soft">It was parked at first, and applied by a retry before offset {count(retried)}.</p>}
       {rows.map((row) => (
-        <OneRow key={`${row.table} ${row.key}`} projection={projection} row={row} fields={declared.find(({ name }) => name === row.table)?.fields ?? []} />
+        <OneRow key={`${row.table} ${row.key}`} projection={projection} row={row} fields={fieldsOf(found, row.table)} />
       ))}
       {changed > rows.length && <p class="soft">The first {count(rows.length)} of {counted(changed, "row")}.</p>}
     </>

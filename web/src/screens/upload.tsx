@@ -9,7 +9,7 @@ import { Failure, say } from "../parts.js";
 import { Preview } from "../preview.js";
 import { Problem, path, problem } from "../problem.js";
 import { useRested } from "../rested.js";
-import { overview } from "../server.js";
+import { overview, projectionNow } from "../server.js";
 import { ACCEPTED, check, dropped, dryRun, kindOf, manifestOf, nameOf, push } from "../upload.js";
 
 type Step =
@@ -183,7 +183,7 @@ export function Kinds({ here }: { here: "file" | "declaration" }): JSX.Element {
 
 /** What an upload under this name does. */
 export function existing(name: string): string {
-  const found = overview.value.value.data?.projections.find((projection) => projection.name === name);
+  const found = projectionNow(name);
   if (!found) return name === "" ? "" : "A new projection.";
   return `A new version of ${name}, next to its ${counted(found.versions.length, "version")}. Readers keep the present tables until it is active.`;
 }
