@@ -237,24 +237,6 @@ export function Progress({ percent, label }: { percent: number; label: string })
   );
 }
 
-/** Work of the server that can be cancelled. Until it tells how far it is, only the time is shown. */
-export function Working({ what, began, percent, onStop }: { what: string; began: number; percent: number | null; onStop: () => void }): JSX.Element {
-  const seconds = Math.max(0, Math.round((now.value - began) / 1000));
-  return (
-    <div class="actions">
-      <progress {...(percent === null ? {} : { max: 100, value: percent })} aria-label={what} />
-      <span role="status">{what} …</span>
-      <span class="soft number">
-        {percent !== null && `${percentText(percent)}, `}
-        {duration(Math.max(1, seconds))}
-      </span>
-      <button type="button" onClick={onStop}>
-        Cancel
-      </button>
-    </div>
-  );
-}
-
 /** How much of the log is folded. It is rounded down: 99.9 % is not all. */
 export function percentText(percent: number): string {
   return `${Math.floor(percent * 10) / 10} %`;

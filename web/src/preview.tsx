@@ -3,8 +3,9 @@ import type { JSX } from "preact";
 import type { DryFold, DryRun, DryTable, ParkedStatus, VersionStatus } from "./api-types.js";
 import { allFields, areEqual } from "./differences.js";
 import { count, counted, shown } from "./format.js";
-import { Badge, Empty, EventLink, Failure, Working } from "./parts.js";
+import { Badge, Empty, EventLink } from "./parts.js";
 import type { RestedRequest } from "./rested.js";
+import { RestedState } from "./rested-state.js";
 import { DifferencesView } from "./row-differences.js";
 import { fieldsOf, projectionNow, tables } from "./server.js";
 import { manifestOf } from "./upload.js";
@@ -20,21 +21,11 @@ interface PreviewProps {
 
 /** The newest preview with its state. A preview of an earlier input stays, and is marked. */
 export function Preview({ rested, input }: PreviewProps): JSX.Element {
-  const { last, began, percent, error, stopped } = rested.value.value;
+  const { last, began } = rested.value.value;
   const stale = last !== null && last.of !== input;
-  const running = began !== null;
   return (
-    <section class="preview" aria-label="What it would write" aria-busy={running}>
-      {running && <Working what="Folding the newest events" began={began} percent={percent} onStop={() => rested.stop()} />}
-      {error && <Failure error={error} />}
-      {(error || stopped) && (
-        <p class="actions">
-          {stopped && <Badge tone="quiet" text="cancelled" />}
-          <button type="button" onClick={() => rested.again()}>
-            Preview again
-          </button>
-        </p>
-      )}
+    <section class="preview" aria-label="What it would write" aria-busy={began !== null}>
+      <RestedState of={rested} what="Folding the newest events" again="Preview again" />
       {last === null && input === null && <p class="soft">The rows appear here as soon as the server accepts the text.</p>}
       {last !== null && (
         <div class={stale ? "pane old" : "pane"}>

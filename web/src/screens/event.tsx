@@ -4,10 +4,11 @@ import type { ChangedRow, EventChanges, EventPath, EventStep, EventsPage, Logged
 import { columnsOf, kindOfDifference, type NamedField } from "../differences.js";
 import { count, counted, keyText, moment, pretty, shown, zoneName } from "../format.js";
 import { readResult } from "../lines.js";
-import { Badge, Code, Dialog, Empty, Fact, Failure, Pane, PolledMark, Working } from "../parts.js";
+import { Badge, Code, Dialog, Empty, Fact, Pane, PolledMark } from "../parts.js";
 import { usePoll } from "../polled.js";
 import { path, Problem, read } from "../problem.js";
 import { useRested } from "../rested.js";
+import { RestedState } from "../rested-state.js";
 import { Value } from "../row-differences.js";
 import { type Condition, fieldsOf, projectionNow } from "../server.js";
 
@@ -147,19 +148,10 @@ function Step({ step, place, open, onRows }: { step: EventStep; place: EventPlac
 function Rows({ step: { projection, version }, place: { partition, offset } }: { step: EventStep; place: EventPlace }): JSX.Element {
   const params = new URLSearchParams({ projection, version });
   const rested = useRested<EventChanges>(`${params}`, 0, (input, signal, tell) => readResult(`/v1/events/${partition}/${offset}/changes?${input}`, { signal }, "changes", tell));
-  const { last, began, percent, error, stopped } = rested.value.value;
+  const { last, began } = rested.value.value;
   return (
     <div class="preview" aria-busy={began !== null}>
-      {began !== null && <Working what="Folding the log again up to this event" began={began} percent={percent} onStop={() => rested.stop()} />}
-      {error && <Failure error={error} />}
-      {(error || stopped) && (
-        <p class="actions">
-          {stopped && <Badge tone="quiet" text="cancelled" />}
-          <button type="button" onClick={() => rested.again()}>
-            Look again
-          </button>
-        </p>
-      )}
+      <RestedState of={rested} what="Folding the log again up to this event" again="Look again" />
       {last && <Changes of={last.data} />}
     </div>
   );
