@@ -4,10 +4,10 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { describe, expect, test } from "vitest";
 import { LANTERN } from "../../clients/ts/test/server.js";
-import { accessible, event, launch, open, plugin, put, Server, shownRows, shows, skipped, until, withOrders } from "./page.js";
+import { accessible, event, fitsWindow, open, plugin, put, Server, setUp, shownRows, shows, skipped, until, withOrders } from "./page.js";
 
 /** A server with 400 orders, and a board of them. */
 async function withBoard(...settings: string[]): Promise<Server> {
@@ -44,18 +44,12 @@ async function showsSum(page: Page, server: Server, product?: string): Promise<v
 }
 
 describe.skipIf(skipped)("boards", () => {
-  let browser: Browser;
-  let server: Server;
-  beforeAll(async () => {
-    browser = await launch();
-  });
-  afterAll(() => browser?.close());
-  afterEach(() => server?.stop());
+  const running = setUp();
 
   test("a board is created, filled, arranged, stored and deleted", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await withOrders(server, 400);
-    const { page, errors } = await open(browser, `${server.url}/boards`);
+    const { page, errors } = await open(running.browser, `${server.url}/boards`);
     await shows(page, "No board yet");
     await accessible(page, "boards-empty");
     await page.getByLabel("Title of a new board").fill("Our shop");
@@ -108,8 +102,8 @@ describe.skipIf(skipped)("boards", () => {
   });
 
   test("a board moves within five seconds of an event, and its variables are in the address", async () => {
-    server = await withBoard();
-    const { page, errors } = await open(browser, `${server.url}/boards/shop`);
+    const server = (running.server = await withBoard());
+    const { page, errors } = await open(running.browser, `${server.url}/boards/shop`);
     await showsSum(page, server);
     await page.locator(".plot canvas").waitFor();
     await accessible(page, "board");
@@ -130,7 +124,7 @@ describe.skipIf(skipped)("boards", () => {
       () => shownRows(page),
     );
     // A shared link shows the same.
-    const shared = await open(browser, page.url());
+    const shared = await open(running.browser, page.url());
     await showsSum(shared.page, server, "p3");
     expect(await shared.page.getByRole("combobox", { name: "product" }).inputValue()).toBe("p3");
     await shared.page.context().close();
@@ -150,18 +144,16 @@ describe.skipIf(skipped)("boards", () => {
     for (const [name, address] of Object.entries({ board: "/boards/shop", "board-edit": "/boards/shop?edit=1", boards: "/boards" })) {
       await page.goto(server.url + address);
       await page.waitForFunction(() => !/Loading|loading/.test(document.querySelector("main")!.textContent!));
-      await accessible(page, `phone-${name}`);
-      const [wide, window] = await page.evaluate(() => [document.querySelector("main")!.scrollWidth, document.querySelector("main")!.clientWidth]);
-      expect(wide, name).toBe(window);
+      await fitsWindow(page, name);
     }
     expect(errors).toEqual([]);
   });
 
   test("equal panes share one roll-up of the feed, and nothing is requested", async () => {
-    server = await withBoard();
+    const server = (running.server = await withBoard());
     const number = { kind: "number", table: "revenue/by_product", agg: "sum(orders)", where: ["orders >= 0"], width: 4, height: 2 };
     await put(server, "equal", "Equal panes", [{ ...number, title: "Orders" }, { ...number, title: "The same" }, { ...number, title: "Others", where: ["orders >= 1"] }]);
-    const { page, errors } = await open(browser, "about:blank");
+    const { page, errors } = await open(running.browser, "about:blank");
     const subscribed: string[] = [];
     const requested: string[] = [];
     page.on("websocket", (socket) => socket.on("framesent", ({ payload }) => void (String(payload).includes('"rollup"') && subscribed.push(String(payload)))));
@@ -187,10 +179,10 @@ describe.skipIf(skipped)("boards", () => {
   });
 
   test("a roll-up that the server refuses is requested, with the reason, until it is not refused", async () => {
-    server = await withBoard("live.roll_ups_max=1");
+    const server = (running.server = await withBoard("live.roll_ups_max=1"));
     const number = { kind: "number", table: "revenue/by_product", width: 6, height: 2 };
     await put(server, "refused", "Refused", [{ ...number, title: "Orders", agg: "sum(orders)" }, { ...number, title: "Others", agg: "sum(cents)" }]);
-    const { page, errors } = await open(browser, `${server.url}/boards/refused`);
+    const { page, errors } = await open(running.browser, `${server.url}/boards/refused`);
     const reason = page.locator(".requested");
     await reason.waitFor();
     expect(await reason.allTextContents()).toEqual([expect.stringMatching(/^Requested every 3 s, because .*1/)]);
@@ -211,8 +203,8 @@ describe.skipIf(skipped)("boards", () => {
   });
 
   test("what a table and a chart show is added to a board", async () => {
-    server = await withBoard();
-    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product?where=orders%20%3E%3D%2012&order=-orders`);
+    const server = (running.server = await withBoard());
+    const { page, errors } = await open(running.browser, `${server.url}/t/revenue/by_product?where=orders%20%3E%3D%2012&order=-orders`);
     await page.getByRole("button", { name: "Add to a board" }).click();
     const dialog = page.getByRole("dialog", { name: "Add to a board" });
     await dialog.getByRole("combobox", { name: "Board" }).waitFor();
@@ -248,8 +240,8 @@ describe.skipIf(skipped)("boards", () => {
   });
 
   test("a kiosk goes on after its server was killed without a reload, and reloads for another release", async () => {
-    server = await withBoard();
-    const { page, errors } = await open(browser, `${server.url}/boards/shop?kiosk=1`);
+    const server = (running.server = await withBoard());
+    const { page, errors } = await open(running.browser, `${server.url}/boards/shop?kiosk=1`);
     await showsSum(page, server);
     await accessible(page, "kiosk");
     expect(await page.locator(".rail, .top, .board-screen > header button").count()).toBe(0);
@@ -311,7 +303,7 @@ describe.skipIf(skipped)("boards", () => {
         demo.once("exit", () => reject(new Error(output)));
       });
       // Without animations: a flash that runs while the test changes the theme has colours of both.
-      const { page, errors } = await open(browser, address, { reducedMotion: "reduce" });
+      const { page, errors } = await open(running.browser, address, { reducedMotion: "reduce" });
       const panes = page.getByRole("article");
       await panes.nth(9).waitFor();
       // The first flight departs four hours of the demo's clock later; the shop has orders at once.

@@ -1,24 +1,17 @@
 // What was done with an event, in Chromium, over a real server.
-import type { Browser } from "playwright-core";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { accessible, fitsPhone, launch, open, probe, project, Server, shows, skipped, withOrders } from "./page.js";
+import { describe, expect, test } from "vitest";
+import { accessible, fitsPhone, open, probe, project, Server, setUp, shows, skipped, withOrders } from "./page.js";
 
 describe.skipIf(skipped)("events", () => {
-  let browser: Browser;
-  let server: Server;
-  beforeAll(async () => {
-    browser = await launch();
-  });
-  afterAll(() => browser?.close());
-  afterEach(() => server?.stop());
+  const running = setUp();
 
   test("an event shows what each version has done with it, and its rows before and after", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await project(server, "rogue", {});
     await withOrders(server, 50);
     await server.append([probe(1, "good", { text: "one" }), probe(2, "good", { text: "<b>two</b>" }), probe(3, "bad", { do: "fail" })]);
     await server.caughtUp("rogue");
-    const { page, errors } = await open(browser, `${server.url}/events`);
+    const { page, errors } = await open(running.browser, `${server.url}/events`);
     await page.getByRole("button", { name: "51", exact: true }).click();
     await page.waitForURL(/event=0%3A51|event=0:51/);
     const sheet = page.getByRole("dialog", { name: "Event 0:51" });

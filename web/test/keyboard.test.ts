@@ -1,7 +1,7 @@
 // The main path by keyboard alone: no mouse event, and no element is focused by a script.
-import type { Browser, Locator, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
-import { event, launch, open, plugin, probe, project, Server, shownRows, shows, skipped, until } from "./page.js";
+import type { Locator, Page } from "playwright-core";
+import { describe, expect, test } from "vitest";
+import { event, open, plugin, probe, project, Server, setUp, shownRows, shows, skipped, until } from "./page.js";
 
 /** The most presses of Tab to reach a control. */
 const TABS_MAX = 120;
@@ -51,18 +51,12 @@ async function hasFocus(page: Page, control: Locator): Promise<void> {
 }
 
 describe.skipIf(skipped)("by keyboard alone", () => {
-  let browser: Browser;
-  let server: Server;
-  beforeAll(async () => {
-    browser = await launch();
-  });
-  afterAll(() => browser?.close());
-  afterEach(() => server?.stop());
+  const running = setUp();
 
   test("a plugin is uploaded, its rows are filtered, ordered and opened, a chart is put on a board, and a parked event is repaired", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await server.append(Array.from({ length: 200 }, (_, n) => event(n)));
-    const { page, errors } = await open(browser, server.url);
+    const { page, errors } = await open(running.browser, server.url);
     await shows(page, "No projection yet");
 
     // The first Tab offers to skip the navigation.

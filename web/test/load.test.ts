@@ -1,8 +1,7 @@
 // The page under load, for a short time each. `npm run bench` measures for longer.
-import type { Browser } from "playwright-core";
-import { afterAll, beforeAll, describe, expect, test } from "vitest";
+import { describe, expect, test } from "vitest";
 import { charts, latency, percentile, scroll, slope, soak } from "./load.js";
-import { launch, skipped } from "./page.js";
+import { setUp, skipped } from "./page.js";
 
 test("percentiles and slopes of samples", () => {
   const values = Array.from({ length: 100 }, (_, n) => 99 - n);
@@ -14,21 +13,17 @@ test("percentiles and slopes of samples", () => {
 // Machines that run tests do other things as well, so the limits here are far above the goals:
 // they find a page that has become slow by a factor, or that no longer follows.
 describe.skipIf(skipped)("under load", () => {
-  let browser: Browser;
-  beforeAll(async () => {
-    browser = await launch();
-  });
-  afterAll(() => browser?.close());
+  const running = setUp();
 
   test("a cell follows 1,000 events per second", async () => {
-    const result = await latency(browser, { seconds: 4, warmUp: 1 });
+    const result = await latency(running.browser, { seconds: 4, warmUp: 1 });
     console.log(JSON.stringify(result));
     expect(result.requests).toBeGreaterThan(50);
     expect(result.p99).toBeLessThan(2000);
   });
 
   test("100,000 rows scroll by wheel and by keys to the last one, while rows change", async () => {
-    const result = await scroll(browser, { rows: 100_000, seconds: 3 });
+    const result = await scroll(running.browser, { rows: 100_000, seconds: 3 });
     console.log(JSON.stringify(result));
     expect(result.keysRow).toBe(result.rows - 1);
     expect(result.wheelRow).toBeGreaterThan(100);
@@ -36,14 +31,14 @@ describe.skipIf(skipped)("under load", () => {
   });
 
   test("100 different charts on a board are all live", async () => {
-    const result = await charts(browser, { seconds: 4 });
+    const result = await charts(running.browser, { seconds: 4 });
     console.log(JSON.stringify(result));
     expect(result.requests).toBe(0);
     expect(result.frames.median).toBeLessThan(500);
   });
 
   test("a tab that takes 100 changes per second does not grow", async () => {
-    const result = await soak(browser, { minutes: 0.5, samples: 6 });
+    const result = await soak(running.browser, { minutes: 0.5, samples: 6 });
     console.log(JSON.stringify(result));
     expect(result.last.heapBytes - result.first.heapBytes).toBeLessThan(2 * 2 ** 20);
     expect(result.last.nodes - result.first.nodes).toBeLessThan(500);

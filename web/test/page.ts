@@ -2,18 +2,37 @@
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import type { Page } from "playwright-core";
-import { expect } from "vitest";
+import type { Browser, Page } from "playwright-core";
+import { afterAll, afterEach, beforeAll, expect } from "vitest";
 import { event } from "../../clients/ts/test/judge.js";
 import { missing, plugin, Server, without } from "../../clients/ts/test/server.js";
+import { launch } from "./browser.js";
 
 export { event, plugin, Server };
-export { launch, open, type Opened, put } from "./browser.js";
+export { open, type Opened, put } from "./browser.js";
 export { lantern } from "../../clients/ts/test/server.js";
 export { until } from "../../clients/ts/test/patience.js";
 
 /** Why tests with a browser cannot run. */
 export const skipped: boolean = missing !== undefined || without("chromium");
+
+/** The browser of a file's tests, and the server of a test. */
+interface Running {
+  browser: Browser;
+  /** The server of the present test, if it has one. It is stopped after the test. */
+  server?: Server;
+}
+
+/** Starts a browser before the tests of a file and closes it after them, and stops the server of each test. */
+export function setUp(): Running {
+  const running = {} as Running;
+  beforeAll(async () => {
+    running.browser = await launch();
+  });
+  afterAll(() => running.browser?.close());
+  afterEach(() => running.server?.stop());
+  return running;
+}
 
 const AXE = readFileSync(fileURLToPath(new URL("../node_modules/axe-core/axe.min.js", import.meta.url)), "utf8");
 
@@ -97,11 +116,16 @@ export async function drop(page: Page, name: string, content: Buffer): Promise<v
   await page.dispatchEvent(".frame", "drop", { dataTransfer: transfer });
 }
 
-/** Nothing is wider than the screen of a phone. */
-export async function fitsPhone(page: Page, name: string): Promise<void> {
-  await page.setViewportSize({ width: 390, height: 844 });
+/** Nothing is wider than the window, which has the size of a phone. */
+export async function fitsWindow(page: Page, name: string): Promise<void> {
   await accessible(page, `phone-${name}`);
   const [wide, window] = await page.evaluate(() => [document.querySelector("main")!.scrollWidth, document.querySelector("main")!.clientWidth]);
   expect(wide, name).toBe(window);
+}
+
+/** Nothing is wider than the screen of a phone. The window then has its former size again. */
+export async function fitsPhone(page: Page, name: string): Promise<void> {
+  await page.setViewportSize({ width: 390, height: 844 });
+  await fitsWindow(page, name);
   await page.setViewportSize({ width: 1400, height: 900 });
 }

@@ -2,23 +2,17 @@
 import { existsSync, mkdtempSync, readFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { describe, expect, test } from "vitest";
 import { changed } from "../../clients/ts/test/server.js";
-import { accessible, drop, event, GUESTS, INTERPRETERS, launch, open, plugin, probe, project, Server, shownRows, shows, skipped, storedRows, until, withOrders } from "./page.js";
+import { accessible, drop, event, fitsPhone, fitsWindow, GUESTS, INTERPRETERS, open, plugin, probe, project, Server, setUp, shownRows, shows, skipped, storedRows, until, withOrders } from "./page.js";
 
 describe.skipIf(skipped)("the page", () => {
-  let browser: Browser;
-  let server: Server;
-  beforeAll(async () => {
-    browser = await launch();
-  });
-  afterAll(() => browser?.close());
-  afterEach(() => server?.stop());
+  const running = setUp();
 
   test("the overview shows what is parked and not activated, and hostile text as text", async () => {
-    server = await Server.start();
-    const { page, errors } = await open(browser, server.url);
+    const server = (running.server = await Server.start());
+    const { page, errors } = await open(running.browser, server.url);
     await shows(page, "No projection yet");
     await accessible(page, "overview-empty");
     const hostile = "<img src=x onerror=\"document.title='owned'\">";
@@ -52,9 +46,9 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test("rows change as they are written, and equal the server's after it was killed; until then they are offline", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await withOrders(server, 200);
-    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);
+    const { page, errors } = await open(running.browser, `${server.url}/t/revenue/by_product`);
     const equal = async (): Promise<void> => {
       await server.caughtUp("revenue");
       const stored = await storedRows(server, "revenue/by_product");
@@ -88,9 +82,9 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test("a server that stops answering, with its connections open, is stale on the table and on the events", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await withOrders(server, 20);
-    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);
+    const { page, errors } = await open(running.browser, `${server.url}/t/revenue/by_product`);
     const mark = page.locator(".bar .badge").first();
     const says = (word: string): Promise<unknown> =>
       until(
@@ -112,9 +106,9 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test("a table is held still, filtered, ordered, opened, downloaded and shared by its address", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await withOrders(server, 400);
-    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);
+    const { page, errors } = await open(running.browser, `${server.url}/t/revenue/by_product`);
     await page.locator(".status", { hasText: "live" }).waitFor();
     await page.getByRole("button", { name: "Hold still" }).click();
     const before = await shownRows(page);
@@ -142,7 +136,7 @@ describe.skipIf(skipped)("the page", () => {
       ));
     await ordered(page);
     expect(new URL(page.url()).searchParams.getAll("where")).toEqual(["cents >= 50000"]);
-    const shared = await open(browser, page.url());
+    const shared = await open(running.browser, page.url());
     await ordered(shared.page);
     await shared.page.context().close();
     await page.goBack();
@@ -175,12 +169,12 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test("an integer of 19 digits is shown whole, and a product whose name reverses the text is shown by code point", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await server.push(plugin("revenue"));
     const order = (n: number, product: string, cents: string): string => `{"specversion":"1.0","id":"big-${n}","source":"/test","type":"order.placed","time":"2026-01-01T00:00:00Z","data":{"product":${JSON.stringify(product)},"quantity":1,"cents":${cents}}}`;
     await server.append([order(1, "large", "-9223372036854775807"), order(2, "\u202Eevil", "1")]);
     await server.caughtUp("revenue");
-    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);
+    const { page, errors } = await open(running.browser, `${server.url}/t/revenue/by_product`);
     const cell = page.getByRole("gridcell", { name: "-9,223,372,036,854,775,807", exact: true });
     await cell.waitFor();
     await until(
@@ -198,10 +192,10 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test("filtered rows with chosen columns come over the feed, and times are in the chosen zone", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await withOrders(server, 400);
     const where = "where=orders%20%3E%3D%2010&cols=product,orders";
-    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product?${where}`, { timezoneId: "Asia/Kolkata" });
+    const { page, errors } = await open(running.browser, `${server.url}/t/revenue/by_product?${where}`, { timezoneId: "Asia/Kolkata" });
     const requests: string[] = [];
     page.on("request", (request) => requests.push(request.url()));
     const equal = async (): Promise<number> => {
@@ -240,9 +234,9 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test("a version is uploaded by a drop, activated and rolled back, and a projection is paused and deleted", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await server.append(Array.from({ length: 100 }, (_, n) => event(n)));
-    const { page, errors } = await open(browser, server.url);
+    const { page, errors } = await open(running.browser, server.url);
     await shows(page, "No projection yet");
     await drop(page, join(mkdtempSync(join(tmpdir(), "lantern-web-")), "broken.wasm"), Buffer.from("not a component"));
     await shows(page, /LAN-\d{4}/);
@@ -297,11 +291,11 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test("parked events are retried one by one, by reason and all, and dropped", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await project(server, "rogue", {});
     const needs = Array.from({ length: 5 }, (_, n) => probe(n, `s${n}`, { do: "need", text: `text ${n}` }));
     await server.append([...needs, probe(8, "f", { do: "fail" }), probe(9, "g", { do: "fail" })]);
-    const { page, errors } = await open(browser, `${server.url}/p/rogue/parked`);
+    const { page, errors } = await open(running.browser, `${server.url}/p/rogue/parked`);
     await shows(page, "7 failed");
     await accessible(page, "parked");
     // Still not possible: the event stays, and the page shows it.
@@ -323,9 +317,9 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test("charts have the values of the server's roll-ups, and events appear as they are appended", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await withOrders(server, 600);
-    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_minute?view=chart`);
+    const { page, errors } = await open(running.browser, `${server.url}/t/revenue/by_minute?view=chart`);
     await page.locator(".plot canvas").waitFor();
     await page.getByLabel("in buckets of").selectOption("5m");
     await page.getByText("The values as a table").click();
@@ -362,12 +356,12 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test("any of 30,000 rows is reached by keys and by scrolling, while few of them exist as elements", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await project(server, "rogue", { fixed: true });
     const name = (n: number): string => `row-${String(n).padStart(5, "0")}`;
     await server.append(Array.from({ length: 30_000 }, (_, n) => probe(n, name(n), { text: `text ${n}` })));
     await server.caughtUp("rogue");
-    const { page, errors } = await open(browser, `${server.url}/t/rogue/seen`);
+    const { page, errors } = await open(running.browser, `${server.url}/t/rogue/seen`);
     await page.getByRole("gridcell", { name: name(0), exact: true }).waitFor();
     const grid = page.getByRole("grid");
     expect(await grid.getAttribute("aria-rowcount")).toBe("30001");
@@ -401,9 +395,9 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test("a table that is too large for the feed is requested instead, and this is shown", async () => {
-    server = await Server.start("live.snapshot_rows_max=10");
+    const server = (running.server = await Server.start("live.snapshot_rows_max=10"));
     await withOrders(server, 400);
-    const { page, errors } = await open(browser, `${server.url}/t/revenue/by_product`);
+    const { page, errors } = await open(running.browser, `${server.url}/t/revenue/by_product`);
     await shows(page, "too many rows for the feed");
     const stored = await storedRows(server, "revenue/by_product");
     await until(
@@ -417,9 +411,9 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test.skipIf(!existsSync(join(INTERPRETERS, "declare.wasm")))("a declaration is uploaded by a drop, after its mistake was named", async () => {
-    server = await Server.start(`plugin.interpreters_dir=${INTERPRETERS}`);
+    const server = (running.server = await Server.start(`plugin.interpreters_dir=${INTERPRETERS}`));
     await server.append(Array.from({ length: 100 }, (_, n) => event(n)));
-    const { page, errors } = await open(browser, server.url);
+    const { page, errors } = await open(running.browser, server.url);
     await shows(page, "No projection yet");
     const text = "name: by-type\nfrom: order.placed\ntables:\n  totals:\n    key: { type: type }\n    columns:\n      orders: COUNT\n";
     await drop(page, "by-type.yaml", Buffer.from(text.replace("COUNT", "cout()")));
@@ -435,9 +429,9 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test.skipIf(!existsSync(join(INTERPRETERS, "declare.wasm")))("a declaration is written in a form, refused at a field, corrected, and fills its table", async () => {
-    server = await Server.start(`plugin.interpreters_dir=${INTERPRETERS}`);
+    const server = (running.server = await Server.start(`plugin.interpreters_dir=${INTERPRETERS}`));
     await server.append(Array.from({ length: 100 }, (_, n) => event(n)));
-    const { page, errors } = await open(browser, `${server.url}/upload`);
+    const { page, errors } = await open(running.browser, `${server.url}/upload`);
     await page.getByRole("link", { name: "From a form" }).click();
     await shows(page, "Give the projection a name");
     await accessible(page, "form-empty");
@@ -458,11 +452,7 @@ describe.skipIf(skipped)("the page", () => {
     expect(await page.locator(`#${await field.getAttribute("aria-describedby")}`).textContent()).toContain("did you mean `length`?");
     expect(await page.locator(".yaml .wrong mark").textContent()).toBe("lenght(data.product))");
     await accessible(page, "form-refused");
-    await page.setViewportSize({ width: 390, height: 844 });
-    await accessible(page, "phone-form");
-    const [wide, window] = await page.evaluate(() => [document.querySelector("main")!.scrollWidth, document.querySelector("main")!.clientWidth]);
-    expect(wide).toBe(window);
-    await page.setViewportSize({ width: 1400, height: 900 });
+    await fitsPhone(page, "form");
     // A page that is loaded again has the same form.
     await page.reload();
     await field.fill("data.cents");
@@ -482,20 +472,18 @@ describe.skipIf(skipped)("the page", () => {
   });
 
   test("no screen is wider than a phone, in light and in dark", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await server.push(plugin("revenue"));
     await project(server, "a-projection-with-a-very-long-name-that-does-not-fit-a-phone", {});
     await server.append([...Array.from({ length: 50 }, (_, n) => event(n)), probe(1, `long${"g".repeat(300)}`, { do: "fail", text: "x".repeat(500) })]);
-    const { page, errors } = await open(browser, server.url, { viewport: { width: 390, height: 844 } });
+    const { page, errors } = await open(running.browser, server.url, { viewport: { width: 390, height: 844 } });
     const name = "a-projection-with-a-very-long-name-that-does-not-fit-a-phone";
     const screens = { overview: "/", table: "/t/revenue/by_product", chart: "/t/revenue/by_minute?view=chart", versions: `/p/${name}`, parked: `/p/${name}/parked`, all: "/parked", events: "/events", upload: "/upload", server: "/server", settings: "/server/settings", limits: "/server/limits", clients: "/server/clients", compare: `/p/${name}/compare` };
     for (const [screen, address] of Object.entries(screens)) {
       await page.goto(server.url + address);
       await page.locator("h1").waitFor();
       await page.waitForFunction(() => !document.querySelector("main")!.textContent!.includes("Loading …"));
-      await accessible(page, `phone-${screen}`);
-      const [wide, window] = await page.evaluate(() => [document.querySelector("main")!.scrollWidth, document.querySelector("main")!.clientWidth]);
-      expect(wide, screen).toBe(window);
+      await fitsWindow(page, screen);
     }
     expect(errors).toEqual([]);
   });

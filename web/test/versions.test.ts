@@ -1,10 +1,10 @@
 // Previews of uploads, comparisons of versions and the server's screen in Chromium, over a real server.
 import { existsSync, readFileSync } from "node:fs";
 import { join } from "node:path";
-import type { Browser, Page } from "playwright-core";
-import { afterAll, afterEach, beforeAll, describe, expect, test } from "vitest";
+import type { Page } from "playwright-core";
+import { describe, expect, test } from "vitest";
 import { changed } from "../../clients/ts/test/server.js";
-import { accessible, drop, event, fitsPhone, INTERPRETERS, launch, open, plugin, Server, shows, skipped, until, withOrders } from "./page.js";
+import { accessible, drop, event, fitsPhone, INTERPRETERS, open, plugin, Server, setUp, shows, skipped, until, withOrders } from "./page.js";
 
 /** A declaration of the sums of orders by product. */
 function declaration(columns: string): Buffer {
@@ -32,17 +32,11 @@ async function allCaughtUp(server: Server, name: string): Promise<void> {
 }
 
 describe.skipIf(skipped)("versions", () => {
-  let browser: Browser;
-  let server: Server;
-  beforeAll(async () => {
-    browser = await launch();
-  });
-  afterAll(() => browser?.close());
-  afterEach(() => server?.stop());
+  const running = setUp();
 
   test("an upload is previewed with its rows, cancelled, and previewed again next to the active version", async () => {
-    server = await Server.start();
-    const { page, errors } = await open(browser, server.url);
+    const server = (running.server = await Server.start());
+    const { page, errors } = await open(running.browser, server.url);
     await shows(page, "No projection yet");
     // The log is empty: this is no error, and the upload may go on.
     await drop(page, "revenue.wasm", readFileSync(plugin("revenue")));
@@ -84,9 +78,9 @@ describe.skipIf(skipped)("versions", () => {
   });
 
   test("a preview that the server refuses is an error with its code, and the next one replaces it", async () => {
-    server = await Server.start();
+    const server = (running.server = await Server.start());
     await withOrders(server, 100);
-    const { page, errors } = await open(browser, `${server.url}/upload`);
+    const { page, errors } = await open(running.browser, `${server.url}/upload`);
     await drop(page, "revenue.wasm", readFileSync(changed("revenue", 2)));
     const preview = page.getByRole("region", { name: "What it would write" });
     await preview.getByText(/No difference/).first().waitFor();
@@ -102,11 +96,11 @@ describe.skipIf(skipped)("versions", () => {
   });
 
   test.skipIf(!existsSync(join(INTERPRETERS, "declare.wasm")))("a form is previewed as it is written, and its last preview stays, marked as stale, while a field is refused", async () => {
-    server = await Server.start(`plugin.interpreters_dir=${INTERPRETERS}`);
+    const server = (running.server = await Server.start(`plugin.interpreters_dir=${INTERPRETERS}`));
     await server.append(Array.from({ length: 100 }, (_, n) => event(n)));
     await declare(server, "orders: count()\ncents: sum(data.cents)", true);
     await server.caughtUp("sums");
-    const { page, errors } = await open(browser, `${server.url}/upload/declaration`);
+    const { page, errors } = await open(running.browser, `${server.url}/upload/declaration`);
     const preview = page.getByRole("region", { name: "What it would write" });
     await preview.getByText("as soon as the server accepts the text").waitFor();
     await page.getByLabel("Projection", { exact: true }).fill("sums");
@@ -140,12 +134,12 @@ describe.skipIf(skipped)("versions", () => {
   });
 
   test.skipIf(!existsSync(join(INTERPRETERS, "declare.wasm")))("two versions are compared at one offset, with fields, rows and cells that differ, and the address has the choice", async () => {
-    server = await Server.start(`plugin.interpreters_dir=${INTERPRETERS}`);
+    const server = (running.server = await Server.start(`plugin.interpreters_dir=${INTERPRETERS}`));
     const hostile = `{"specversion":"1.0","id":"hostile","source":"/test","type":"order.placed","time":"2026-01-01T00:00:00Z","data":{"product":${JSON.stringify("<img src=x onerror=\"document.title='owned'\">\u202E")},"quantity":1,"cents":1}}`;
     await server.append([...Array.from({ length: 100 }, (_, n) => event(n)), hostile]);
     const one = await declare(server, "orders: count()\ncents: sum(data.cents)", true);
     await server.caughtUp("sums");
-    const { page, errors } = await open(browser, `${server.url}/p/sums/compare`);
+    const { page, errors } = await open(running.browser, `${server.url}/p/sums/compare`);
     await shows(page, "There is only one version");
     await accessible(page, "compare-one");
     const two = await declare(server, "orders: count()\ncents: sum(data.cents)\nitems: sum(data.quantity)", false);
@@ -176,7 +170,7 @@ describe.skipIf(skipped)("versions", () => {
       async () => (await keys(page)).length > 0 && (await keys(page)).every((key) => key.startsWith("p1")),
       () => keys(page),
     );
-    const shared = await open(browser, page.url());
+    const shared = await open(running.browser, page.url());
     await until(
       async () => JSON.stringify(await keys(shared.page)) === JSON.stringify(await keys(page)),
       () => keys(shared.page),
@@ -206,12 +200,12 @@ describe.skipIf(skipped)("versions", () => {
   });
 
   test("the server's screen lists settings, clients with their lag, and limits", async () => {
-    server = await Server.start("live.sessions_max=1");
+    const server = (running.server = await Server.start("live.sessions_max=1"));
     await withOrders(server, 50);
-    const { page, errors } = await open(browser, `${server.url}/server/clients`);
+    const { page, errors } = await open(running.browser, `${server.url}/server/clients`);
     await shows(page, "No client is connected to the feed");
     await accessible(page, "clients-empty");
-    const other = await open(browser, `${server.url}/t/revenue/by_product`);
+    const other = await open(running.browser, `${server.url}/t/revenue/by_product`);
     await other.page.locator(".status", { hasText: "live" }).waitFor();
     await page.getByRole("link", { name: "revenue/by_product" }).waitFor();
     await shows(page, "up to date");
