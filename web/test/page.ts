@@ -9,8 +9,8 @@ import { missing, plugin, Server, without } from "../../clients/ts/test/server.j
 import { launch } from "./browser.js";
 
 export { event, plugin, Server };
-export { open, type Opened, put } from "./browser.js";
-export { lantern } from "../../clients/ts/test/server.js";
+export { open, put } from "./browser.js";
+export { INTERPRETERS } from "../../clients/ts/test/server.js";
 export { until } from "../../clients/ts/test/patience.js";
 
 /** Why tests with a browser cannot run. */
@@ -37,7 +37,7 @@ export function setUp(): Running {
 const AXE = readFileSync(fileURLToPath(new URL("../node_modules/axe-core/axe.min.js", import.meta.url)), "utf8");
 
 /** What axe-core finds wrong with the page, one sentence each. */
-export async function violations(page: Page): Promise<string[]> {
+async function violations(page: Page): Promise<string[]> {
   // The policy of the page allows no other scripts; the debugging protocol is not subject to it.
   await page.evaluate(AXE);
   return page.evaluate(async () => {
@@ -84,8 +84,6 @@ export async function accessible(page: Page, name: string): Promise<void> {
 
 /** The folder of the guests of tests. */
 export const GUESTS = process.env.LANTERN_GUESTS ?? fileURLToPath(new URL("../../target/guests", import.meta.url));
-/** The folder of the interpreters. */
-export const INTERPRETERS = process.env.LANTERN_INTERPRETERS ?? fileURLToPath(new URL("../../target/interpreters", import.meta.url));
 
 /** An event that the plugin `rogue` applies, parks, or repeats. */
 export function probe(n: number, subject: string, data: object): string {
