@@ -115,6 +115,11 @@ export function axisNumbers(values: readonly number[]): string[] {
   return values.map((value) => (unit === "" || value === 0 ? label.format(value) : `${label.format(value / size)}\u00a0${unit}`));
 }
 
+/** The first characters of a version's id, which people compare. */
+export function shortId(id: string): string {
+  return id.slice(0, 8);
+}
+
 /** A key. In a table by tenant, U+0000 separates the tenant from the rest. */
 export function keyText(key: string): string {
   return shown(key.replaceAll("\u0000", " · "));

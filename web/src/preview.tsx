@@ -2,7 +2,7 @@
 import type { JSX } from "preact";
 import type { DryFold, DryRun, DryTable, ParkedStatus, VersionStatus } from "./api-types.js";
 import { allFields, areEqual } from "./differences.js";
-import { count, counted, shown } from "./format.js";
+import { count, counted, shortId, shown } from "./format.js";
 import { Badge, Empty, EventLink } from "./parts.js";
 import type { RestedRequest } from "./rested.js";
 import { RestedState } from "./rested-state.js";
@@ -55,7 +55,7 @@ function Result({ run }: { run: DryRun }): JSX.Element {
     <>
       <p class="soft">
         The newest {counted(events, "event")} that {active ? "one of the two versions reads" : "it reads"} ({rangesText(run)}), folded into empty tables.{" "}
-        {active ? `The active version of ${projection} is ${active.version.slice(0, 8)}.` : `${projection} has no active version to compare with.`}
+        {active ? `The active version of ${projection} is ${shortId(active.version)}.` : `${projection} has no active version to compare with.`}
       </p>
       <Folds run={run} />
       <Troubles fold={run.new} />

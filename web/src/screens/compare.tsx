@@ -6,7 +6,7 @@ import { useEffect } from "preact/hooks";
 import type { ProjectionStatus, TableDiff, VersionStatus } from "../api-types.js";
 import { type Comparison, comparedTables, comparisonAddress, comparisonOf, offsetsText, sides, tableDiff } from "../comparison.js";
 import { allFields, areEqual, type NamedField } from "../differences.js";
-import { counted, duration, shown } from "../format.js";
+import { counted, duration, shortId, shown } from "../format.js";
 import { Badge, Empty, Failure } from "../parts.js";
 import { now } from "../polled.js";
 import { type Problem, problem } from "../problem.js";
@@ -58,7 +58,7 @@ function Choice({ projection, found, wanted, go }: ChoiceProps): JSX.Element {
         {!versions.some(({ id }) => id === ids[side]) && <option value={ids[side]}>{ids[side] || "choose one"}</option>}
         {versions.map((version) => (
           <option key={version.id} value={version.id}>
-            {version.id.slice(0, 8)}, {version.plugin_version}, {version.id === projection.active ? "active" : version.state}
+            {shortId(version.id)}, {version.plugin_version}, {version.id === projection.active ? "active" : version.state}
           </option>
         ))}
       </select>
@@ -146,13 +146,12 @@ function Compared({ projection, left, right, wanted }: ComparedProps): JSX.Eleme
   const shownTables = all.filter((table) => wanted.table === "" || table.name === wanted.table);
   const both = shownTables.filter((table) => table.in === "both").map(({ name }) => name);
   const { answers, again, running } = useAnswers(projection, both, wanted);
-  const short = (version: VersionStatus): string => version.id.slice(0, 8);
   return (
     <>
       <div class="bar">
         <span role="status">{running ? <Badge tone="busy" text={`comparing ${answers.size + 1} of ${counted(Math.max(both.length, 1), "table")} …`} /> : <Badge tone="good" text="compared" />}</span>
         <span>
-          Left is <code>{short(left)}</code>, right is <code>{short(right)}</code>
+          Left is <code>{shortId(left.id)}</code>, right is <code>{shortId(right.id)}</code>
         </span>
         <span class="actions">
           <button type="button" disabled={running} onClick={again}>
@@ -169,7 +168,7 @@ function Compared({ projection, left, right, wanted }: ComparedProps): JSX.Eleme
         <section class="card compared" key={table.name} aria-label={table.name}>
           <header>
             <h2>{table.name}</h2>
-            {table.in !== "both" && <Badge tone="busy" text={table.in === "left" ? `gone: only ${short(left)} has it` : `new: only ${short(right)} has it`} />}
+            {table.in !== "both" && <Badge tone="busy" text={table.in === "left" ? `gone: only ${shortId(left.id)} has it` : `new: only ${shortId(right.id)} has it`} />}
             {table.in === "both" && <Age of={answers.get(table.name)} running={running} />}
           </header>
           {table.in === "both" && <TableOf name={table.name} answer={answers.get(table.name)} fields={allFields(fieldsOf(right, table.name), fieldsOf(left, table.name))} all={comparisonAddress(projection, { ...wanted, table: table.name })} alone={wanted.table !== ""} />}

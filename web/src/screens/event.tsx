@@ -2,7 +2,7 @@
 import type { JSX } from "preact";
 import type { ChangedRow, EventChanges, EventPath, EventStep, EventsPage, LoggedEvent, RowDifference } from "../api-types.js";
 import { columnsOf, kindOfDifference, type NamedField } from "../differences.js";
-import { count, counted, keyText, moment, pretty, shown, zoneName } from "../format.js";
+import { count, counted, keyText, moment, pretty, shortId, shown, zoneName } from "../format.js";
 import { readResult } from "../lines.js";
 import { Badge, Code, Dialog, Empty, Fact, Pane, PolledMark } from "../parts.js";
 import { usePoll } from "../polled.js";
@@ -122,7 +122,7 @@ function Step({ step, place, open, onRows }: { step: EventStep; place: EventPlac
         <h4>
           <a href={`/p${path(projection)}`}>{projection}</a>{" "}
           <small>
-            <code>{version.slice(0, 8)}</code>, {state}
+            <code>{shortId(version)}</code>, {state}
           </small>
         </h4>
         <Badge {...outcomeOf(step)} />

@@ -1,7 +1,7 @@
 // The first screen: what each projection does, and what needs attention.
 import type { JSX } from "preact";
 import type { ProjectionStatus, VersionStatus } from "../api-types.js";
-import { count, duration, rate } from "../format.js";
+import { count, duration, rate, shortId } from "../format.js";
 import { Badge, behindText, Code, Empty, Pane, percentText, PolledMark, Progress, Sparkline } from "../parts.js";
 import { path } from "../problem.js";
 import { behind, catchesUp, condition, overview, rates, served, tables, troubles } from "../server.js";
@@ -126,7 +126,7 @@ function More({ projection, own }: { projection: ProjectionStatus; own: string }
 /** How far a version is, and when it will be ready. */
 export function backfillText(version: VersionStatus): string {
   const left = version.eta_s == null ? falling(version) : version.eta_s > 0 ? `, ${duration(version.eta_s)} left` : "";
-  return `version ${version.id.slice(0, 8)}: ${percentText(version.percent)}${left}`;
+  return `version ${shortId(version.id)}: ${percentText(version.percent)}${left}`;
 }
 
 function falling(version: VersionStatus): string {

@@ -3,7 +3,7 @@ import { useSignal } from "@preact/signals";
 import type { ComponentChildren, JSX } from "preact";
 import { useLocation, useRoute } from "preact-iso";
 import type { Logs, ProjectionStatus, VersionStatus } from "../api-types.js";
-import { bytes, count, counted, moment, rate, shown, zoneName } from "../format.js";
+import { bytes, count, counted, moment, rate, shortId, shown, zoneName } from "../format.js";
 import { comparisonAddress } from "../comparison.js";
 import { ActionButton } from "../confirm.js";
 import { Badge, behindText, Empty, EventLink, Fact, HoldButton, Pane, PolledMark, Progress, say, sayFailed, Sparkline } from "../parts.js";
@@ -117,8 +117,8 @@ function ProjectionActions({ projection }: { projection: ProjectionStatus }): JS
         <ActionButton
           action={{
             title: "Roll back",
-            does: `Activates version ${short(previous)} again, at once.`,
-            touches: [`Readers see the tables of ${short(previous)}: ${tableNames(previous)}`, "Clients of the feed get a snapshot", "The present version stays, and can be activated again"],
+            does: `Activates version ${shortId(previous.id)} again, at once.`,
+            touches: [`Readers see the tables of ${shortId(previous.id)}: ${tableNames(previous)}`, "Clients of the feed get a snapshot", "The present version stays, and can be activated again"],
             run: () => post(`${api}/rollback`),
           }}
         />
@@ -132,7 +132,7 @@ function ProjectionActions({ projection }: { projection: ProjectionStatus }): JS
           title: "Delete projection",
           does: "Deletes the projection. This cannot be undone; the events stay in the log.",
           touches: [
-            `${counted(projection.versions.length, "version")}: ${projection.versions.map(short).join(", ")}`,
+            `${counted(projection.versions.length, "version")}: ${projection.versions.map(({ id }) => shortId(id)).join(", ")}`,
             `${counted(tables(served(projection)).length, "table")}: ${tableNames(served(projection))}`,
             `${bytes(projection.versions.reduce((sum, version) => sum + stateBytes(version), 0))} of state`,
             `${counted(projection.versions.reduce((sum, version) => sum + (version.parked ?? 0), 0), "parked event")}`,
@@ -145,10 +145,6 @@ function ProjectionActions({ projection }: { projection: ProjectionStatus }): JS
       />
     </span>
   );
-}
-
-function short(version: VersionStatus): string {
-  return version.id.slice(0, 8);
 }
 
 function tableNames(version: VersionStatus | undefined): string {
@@ -179,7 +175,7 @@ function Version({ version, projection }: { version: VersionStatus; projection: 
     <li class={`card ${active ? "active" : ""}`}>
       <header>
         <h2>
-          <code>{short(version)}</code> <small>{version.plugin_version}</small>
+          <code>{shortId(version.id)}</code> <small>{version.plugin_version}</small>
         </h2>
         <Badge tone={active ? "good" : version.state === "backfilling" ? "busy" : "quiet"} text={version.state} />
         <VersionActions version={version} projection={projection} />
@@ -245,7 +241,7 @@ function VersionActions({ version, projection }: { version: VersionStatus; proje
         <ActionButton
           action={{
             title: "Activate",
-            does: `Readers get the tables of version ${short(version)}.`,
+            does: `Readers get the tables of version ${shortId(version.id)}.`,
             touches: [
               `Tables: ${tableNames(version)}`,
               "Clients of the feed get a snapshot",
@@ -259,9 +255,9 @@ function VersionActions({ version, projection }: { version: VersionStatus; proje
       <ActionButton
         action={{
           title: "Rebuild",
-          does: `Deletes the tables of version ${short(version)} and folds the log again.`,
+          does: `Deletes the tables of version ${shortId(version.id)} and folds the log again.`,
           touches: [`Tables: ${tableNames(version)}`, `${bytes(stateBytes(version))} of state`, active ? "Readers see the rows as they are folded" : "Readers see the active version meanwhile"],
-          type: short(version),
+          type: shortId(version.id),
           run: () => post(`${api}/rebuild`),
         }}
       />
@@ -270,9 +266,9 @@ function VersionActions({ version, projection }: { version: VersionStatus; proje
           tone="danger"
           action={{
             title: "Delete version",
-            does: `Deletes version ${short(version)}. This cannot be undone.`,
+            does: `Deletes version ${shortId(version.id)}. This cannot be undone.`,
             touches: [`Tables: ${tableNames(version)}`, `${bytes(stateBytes(version))} of state`, counted(parked, "parked event")],
-            type: short(version),
+            type: shortId(version.id),
             run: () => send(api, { method: "DELETE" }),
           }}
         />

@@ -2,7 +2,7 @@
 import type { JSX } from "preact";
 import { useLocation, useRoute } from "preact-iso";
 import type { BoardList, FeedClient, FeedClients, ProjectionStatus, ServerSettings, Setting } from "../api-types.js";
-import { bytes, count, counted, duration, moment, zoneName } from "../format.js";
+import { bytes, count, counted, duration, moment, shortId, zoneName } from "../format.js";
 import { amount, hasText, type Limit, limitsOf, settingText } from "../limits.js";
 import { Badge, Empty, Fact, Pane, PolledMark } from "../parts.js";
 import { PlainTable } from "../plain-table.js";
@@ -106,7 +106,7 @@ function Storage({ projections }: { projections: readonly ProjectionStatus[] }):
               <a href={`/p${path(name)}`}>{name}</a>
             </td>
             <td>
-              <code>{version.id.slice(0, 8)}</code> {version.plugin_version}
+              <code>{shortId(version.id)}</code> {version.plugin_version}
             </td>
             <td>{version.state}</td>
             <td class="number">{behindCount(behind(version))}</td>

@@ -6,7 +6,7 @@ import { useEffect, useMemo, useRef } from "preact/hooks";
 import { AddToBoard } from "../add-to-board.js";
 import { NEW_PANE, type Pane as BoardPane } from "../board.js";
 import { download, FORMATS, type Format, save } from "../download.js";
-import { count, keyText, moment, pretty, rate, shown as visible, zoneName } from "../format.js";
+import { count, keyText, moment, pretty, rate, shortId, shown as visible, zoneName } from "../format.js";
 import { type Column, ColumnChoice, Grid, member, rowsText, useColumns } from "../grid.js";
 import { behindText, Badge, Code, ConnectedMark, Dialog, Empty, Fact, Failure, HoldButton, Pane, percentText, Progress, say, sayFailed } from "../parts.js";
 import { now } from "../polled.js";
@@ -76,7 +76,7 @@ function TableOf({ place }: { place: Place }): JSX.Element {
       </header>
       {old && (
         <p class="past">
-          You see version {version.id.slice(0, 8)}, which is {version.state}. <a href={here}>See the active version</a>
+          You see version {shortId(version.id)}, which is {version.state}. <a href={here}>See the active version</a>
         </p>
       )}
       {catchesUp(version) && (

@@ -4,7 +4,7 @@ import type { JSX } from "preact";
 import { useLocation } from "preact-iso";
 import { useEffect } from "preact/hooks";
 import type { CheckResult } from "../api-types.js";
-import { bytes, count, counted } from "../format.js";
+import { bytes, count, counted, shortId } from "../format.js";
 import { Failure, say } from "../parts.js";
 import { Preview } from "../preview.js";
 import { Problem, path, problem } from "../problem.js";
@@ -198,7 +198,7 @@ export function About({ result }: { result: CheckResult }): JSX.Element {
       </p>
       {description && <p>{description}</p>}
       <p class="soft">
-        Version {version ?? "–"}, id {result.version.slice(0, 8)}. It reads events: {subscribes.map(eventName).join(", ") || "none"}
+        Version {version ?? "–"}, id {shortId(result.version)}. It reads events: {subscribes.map(eventName).join(", ") || "none"}
       </p>
       {(result.warnings ?? []).map((warning) => (
         <p class="warn" key={warning}>
