@@ -8,7 +8,7 @@ import { Subscription } from "./feed.js";
 import { type Freshness, Poll, type Polled } from "./polled.js";
 import { path, problem, read } from "./problem.js";
 import { parsed } from "./query.js";
-import { BARS_MAX, bucketFor, type ChartQuery, coarser, type Group, ordered } from "./rollup.js";
+import { aggregateParts, BARS_MAX, bucketFor, type ChartQuery, coarser, type Group, ordered } from "./rollup.js";
 import type { Place } from "./server.js";
 
 /** How often the groups are requested, if they are, and the age from which they then count as stale. */
@@ -87,9 +87,10 @@ async function request(wanted: Wanted, stop: AbortSignal): Promise<Answer> {
 
 /** The roll-up of a chart as the feed takes it, without its bucket; `null` if this page cannot write it. */
 export function rollUpOf({ fields, query, where }: Pick<Wanted, "fields" | "query" | "where">): RollUpQuery | null {
-  const [, name, of = ""] = /^(\w+)\((.*)\)$/.exec(query.agg) ?? [];
+  const aggregate = aggregateParts(query.agg);
   const conditions = where.map((text) => parsed(text, fields));
-  if (name === undefined || !conditions.every((one) => one !== null)) return null;
+  if (aggregate === null || !conditions.every((one) => one !== null)) return null;
+  const { name, of } = aggregate;
   const agg = { [VALUE]: of === "" ? [name] : [name, of] } as NonNullable<RollUpQuery["agg"]>;
   return { agg, ...(conditions.length > 0 && { where: conditions }), ...(query.by !== "" && { by: [query.by] }), ...(query.time !== "" && { time: query.time }) };
 }
@@ -244,8 +245,7 @@ const shared = new Map<string, LiveGroups>();
 
 /** The groups of a chart, as they change. */
 export function useGroups(place: Wanted["place"], fields: Wanted["fields"], query: ChartQuery, where: readonly string[]): Groups {
-  const kinds = fields.map(({ name, kind }) => [name, kind]);
-  const key = JSON.stringify([place.projection, place.table, kinds, query, where]);
+  const key = JSON.stringify([place.projection, place.table, [...kindsOf(fields)], query, where]);
   const groups = useMemo(() => {
     const found = shared.get(key) ?? new LiveGroups({ place: { projection: place.projection, table: place.table }, fields, query, where });
     shared.set(key, found);

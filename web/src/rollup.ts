@@ -16,6 +16,12 @@ export interface ChartQuery {
 /** The functions that fields with numbers have. */
 export const FUNCTIONS = ["sum", "avg", "min", "max", "p50", "p95", "p99", "distinct"] as const;
 
+/** The function of an aggregate and its field, which is empty for `count()`; `null` if the text has another form. */
+export function aggregateParts(text: string): { name: string; of: string } | null {
+  const found = /^(\w+)\((.*)\)$/.exec(text);
+  return found && { name: found[1]!, of: found[2]! };
+}
+
 /** The sizes of buckets with their seconds, the smallest first. */
 export const BUCKETS: readonly (readonly [string, number])[] = [
   ["1s", 1], ["10s", 10], ["1m", 60], ["5m", 300], ["15m", 900], ["1h", 3600], ["6h", 21_600], ["1d", 86_400], ["1w", 604_800], ["1mo", 2_629_746], ["1y", 31_556_952],

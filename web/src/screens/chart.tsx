@@ -9,7 +9,7 @@ import { axisNumbers, cell, count, figure, isNumber, moment, shown, zone, zoneNa
 import { type Answer, type Groups, REQUESTED_STALE_MS, useGroups, VALUE } from "../groups.js";
 import { ConnectedMark, Empty, Missing, PolledMark } from "../parts.js";
 import { PlainTable } from "../plain-table.js";
-import { BARS_MAX, BUCKETS, type ChartQuery, chartQuery, drawn, FUNCTIONS, type Group, overTime, type Series } from "../rollup.js";
+import { aggregateParts, BARS_MAX, BUCKETS, type ChartQuery, chartQuery, drawn, FUNCTIONS, type Group, overTime, type Series } from "../rollup.js";
 
 interface ChartProps {
   readonly projection: string;
@@ -74,7 +74,7 @@ interface ChooseProps {
 /** The parts of a chart's query. */
 export function Choose({ query, fields, go, bucket, single = false }: ChooseProps): JSX.Element {
   const numbers = fields.filter(({ kind }) => isNumber(kind));
-  const [, name = "count", of = ""] = /^(\w+)\((.*)\)$/.exec(query.agg) ?? [];
+  const { name, of } = aggregateParts(query.agg) ?? { name: "count", of: "" };
   const choice = (label: string, value: string, options: readonly (readonly [string, string])[], change: (value: string) => void): JSX.Element => (
     <label>
       {label}{" "}
