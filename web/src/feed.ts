@@ -29,6 +29,22 @@ function connection(at: number): Client {
 export const feedLost: ReadonlySignal<boolean> = computed(() => now.value > 0 && [...lost].some((client) => client.status === "connecting"));
 
 /**
+ * Returns a function that calls `draw` in the next animation frame, once for all its calls until then.
+ * A hidden page has no animation frames, so nothing is drawn.
+ */
+export function perFrame(draw: () => void): () => void {
+  let waiting = false;
+  return () => {
+    if (waiting) return;
+    waiting = true;
+    requestAnimationFrame(() => {
+      waiting = false;
+      draw();
+    });
+  };
+}
+
+/**
  * A table or a roll-up of the feed. If the server allows no more subscriptions on a connection,
  * it moves to the next one.
  */

@@ -4,7 +4,7 @@ import { type Signal, signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import type { Row, RollUpQuery } from "../../clients/ts/src/index.js";
 import type { FieldStatus, QueryPage } from "./api-types.js";
-import { Subscription } from "./feed.js";
+import { perFrame, Subscription } from "./feed.js";
 import { type Freshness, Poll, type Polled } from "./polled.js";
 import { path, problem, read } from "./problem.js";
 import { parsed } from "./query.js";
@@ -107,7 +107,6 @@ class LiveGroups {
   #again: ReturnType<typeof setTimeout> | undefined;
   #running: AbortController | undefined;
   #bucket = "";
-  #drawing = false;
 
   constructor(wanted: Wanted) {
     this.#wanted = wanted;
@@ -208,14 +207,9 @@ class LiveGroups {
   }
 
   /** Shows all changes since the last animation frame together. */
-  #draw(): void {
-    if (this.#drawing) return;
-    this.#drawing = true;
-    requestAnimationFrame(() => {
-      this.#drawing = false;
-      if (this.#unsubscribe && !this.#stopPoll) this.#show();
-    });
-  }
+  #draw = perFrame(() => {
+    if (this.#unsubscribe && !this.#stopPoll) this.#show();
+  });
 
   #show(): void {
     const { table } = this.#subscription!;

@@ -5,7 +5,7 @@ import { useEffect, useMemo } from "preact/hooks";
 import { parse, stringify } from "../../clients/ts/src/json.js";
 import type { Query, Row, Table } from "../../clients/ts/src/index.js";
 import type { FieldStatus } from "./api-types.js";
-import { Subscription } from "./feed.js";
+import { perFrame, Subscription } from "./feed.js";
 import { type Freshness, freshness, type Polled, Poll } from "./polled.js";
 import { Problem, path, send } from "./problem.js";
 import { feedQuery, parameters, type TableQuery } from "./query.js";
@@ -63,7 +63,6 @@ export class FeedRows implements Source {
   #new = new Set<string>();
   #gone = new Set<string>();
   #known = new Set<string>();
-  #drawing = false;
   #at = 0;
   #changed = 0;
 
@@ -133,19 +132,11 @@ export class FeedRows implements Source {
     this.#gone.clear();
   }
 
-  /**
-   * Shows all changes since the last animation frame together. A hidden page has no animation
-   * frames, so nothing is drawn.
-   */
-  #draw(): void {
-    if (this.#drawing) return;
-    this.#drawing = true;
-    requestAnimationFrame(() => {
-      this.#drawing = false;
-      this.#sort();
-      this.frame.value += 1;
-    });
-  }
+  /** Shows all changes since the last animation frame together. */
+  #draw = perFrame(() => {
+    this.#sort();
+    this.frame.value += 1;
+  });
 
   #sort(): void {
     this.added = this.#new;
