@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import bisect
 from math import isqrt
 from typing import Any, Iterable
 
@@ -247,7 +248,7 @@ class Distinct:
         sketch = cls()
         kind, rest = data[:1], data[1:]
         if kind == b"\1":
-            if len(rest) % 5 or len(rest) > SPARSE_MAX * 5:
+            if len(rest) % _ENTRY_BYTES or len(rest) > SPARSE_MAX * _ENTRY_BYTES:
                 raise SketchError("a distinct sketch has entries of five bytes, at most 512")
             entries = [rest[at : at + _ENTRY_BYTES] for at in range(0, len(rest), _ENTRY_BYTES)]
             if any(before >= after for before, after in zip(entries, entries[1:])):
@@ -290,15 +291,9 @@ def _inserted(stored: bytes, new: set[int]) -> bytes:
     """The ascending entries of ``stored``, with ``new`` among them."""
     for entry in new:
         wanted = entry.to_bytes(_ENTRY_BYTES, "big")
-        low, high = 0, len(stored) // _ENTRY_BYTES
-        while low < high:
-            middle = (low + high) // 2
-            at = middle * _ENTRY_BYTES
-            if stored[at : at + _ENTRY_BYTES] < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        at = low * _ENTRY_BYTES
+        places = range(0, len(stored), _ENTRY_BYTES)
+        found = bisect.bisect_left(places, wanted, key=lambda at: stored[at : at + _ENTRY_BYTES])
+        at = found * _ENTRY_BYTES
         stored = stored[:at] + wanted + stored[at:]
     return stored
 
