@@ -126,6 +126,12 @@ def _codec(name: str, kind: "Field | None", fields: dict[str, Field]) -> Any:
     return ValueCodec(integer if kind is None else kind)
 
 
+def _located(table: str, row_key: str, error: RowError) -> RowError:
+    """An error of a value, with the place of the value."""
+    what = "" if error.field else "the value "
+    return RowError(f"table `{table}`: row {row_key!r}: {what}{error}")
+
+
 Change = Callable[[Any], Any]
 """Changes a value in place, or returns the new one."""
 
@@ -318,8 +324,7 @@ class OpenSessions(Rows[Any]):
         value = _changed(value if found else self._value.default(), change)
         value = self._value.check(value)
         if type(value) is RowError:
-            what = "" if value.field else "the value "
-            raise RowError(f"table `{self.name}`: row {row_key!r}: {what}{value}")
+            raise _located(self.name, row_key, value)
         sessions[first:after] = [(new_start, new_end, value)]
         if new_end < row.armed:
             row.armed = new_end
@@ -438,8 +443,7 @@ class Recent(Rows[Any]):
         row_key = _row_key(tenant, rest)
         value = self._value.check(value)
         if type(value) is RowError:
-            what = "" if value.field else "the value "
-            raise RowError(f"table `{self.name}`: row {row_key!r}: {what}{value}")
+            raise _located(self.name, row_key, value)
         micros = max(1, micros_of(size))
         time = int(event.time)
         if min(_MAX, time + micros) <= event.watermark:
