@@ -99,6 +99,7 @@ export function rollUpOf({ fields, query, where }: Pick<Wanted, "fields" | "quer
 class LiveGroups {
   readonly value: Signal<Groups> = signal(NO_GROUPS);
   #wanted: Wanted;
+  #rollUp: RollUpQuery | null;
   #readers = 0;
   #poll: Poll<Answer>;
   #stopPoll: (() => void) | undefined;
@@ -110,6 +111,7 @@ class LiveGroups {
 
   constructor(wanted: Wanted) {
     this.#wanted = wanted;
+    this.#rollUp = rollUpOf(wanted);
     this.#poll = new Poll((stop) => request(wanted, stop), REQUEST_MS);
   }
 
@@ -145,7 +147,7 @@ class LiveGroups {
   /** Chooses the size of buckets, and subscribes. */
   async #begin(stop: AbortSignal): Promise<void> {
     this.#close();
-    const rollUp = rollUpOf(this.#wanted);
+    const rollUp = this.#rollUp;
     if (rollUp === null) return this.#ask("the feed does not know this form of a filter");
     try {
       const bucket = await bucketOf(this.#wanted, stop);
@@ -227,11 +229,10 @@ class LiveGroups {
     const live = table.status === "live";
     const answer: Answer = { groups, kinds: kindsOf(table.fields), bucket: this.#bucket, more: false };
     this.value.value = { data: answer, at: live ? Date.now() : at, error: null, status: live ? "live" : "stale", requested: null };
-    const rollUp = rollUpOf(this.#wanted);
-    if (larger === null || rollUp === null || !this.#running) return;
+    if (larger === null || this.#rollUp === null || !this.#running) return;
     // The rows now span more time than the buckets were chosen for.
     this.#unsubscribe?.();
-    this.#subscribe(rollUp, larger, this.#running.signal);
+    this.#subscribe(this.#rollUp, larger, this.#running.signal);
   }
 }
 
