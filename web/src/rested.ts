@@ -25,7 +25,10 @@ export interface Rested<T> {
   readonly stopped: boolean;
 }
 
-/** The codes of answers after which the same request succeeds later: another fold runs. */
+/** The state without a request. */
+const IDLE = { began: null, percent: null, error: null, stopped: false } as const;
+
+/** The code of an answer after which the same request succeeds later: another fold runs. */
 const BUSY = "LAN-0440";
 /** How often, and after which pause, a request is sent again while the server is busy. */
 const BUSY_TRIES = 120;
@@ -36,7 +39,7 @@ export type Request<T> = (input: string, signal: AbortSignal, tell: Progress) =>
 
 /** Sends a request for the newest input only. */
 export class RestedRequest<T> {
-  readonly value: Signal<Rested<T>> = signal({ last: null, began: null, percent: null, error: null, stopped: false });
+  readonly value: Signal<Rested<T>> = signal({ last: null, ...IDLE });
   #request: Request<T>;
   #input: string | null = null;
   #running: AbortController | undefined;
@@ -50,7 +53,7 @@ export class RestedRequest<T> {
     if (input === this.#input) return;
     this.#end();
     this.#input = input;
-    this.value.value = { ...this.value.peek(), began: null, error: null, stopped: false };
+    this.#show({});
     if (input !== null) void this.#run(input, restMs);
   }
 
@@ -63,7 +66,7 @@ export class RestedRequest<T> {
   /** Ends the request. The server ends its work when the client disconnects. */
   stop(): void {
     this.#end();
-    this.value.value = { ...this.value.peek(), began: null, error: null, stopped: true };
+    this.#show({ stopped: true });
   }
 
   /** Ends the request when its component is removed. */
@@ -77,18 +80,22 @@ export class RestedRequest<T> {
     this.#running = undefined;
   }
 
+  /** Shows a new state, with the last answer if there is no newer one. */
+  #show(state: Partial<Rested<T>>): void {
+    this.value.value = { last: this.value.peek().last, ...IDLE, ...state };
+  }
+
   async #run(input: string, restMs: number): Promise<void> {
     const running = new AbortController();
     this.#running = running;
     await rest(restMs);
     if (running.signal.aborted) return;
-    const { last } = this.value.peek();
-    this.value.value = { last, began: Date.now(), percent: null, error: null, stopped: false };
+    this.#show({ began: Date.now() });
     try {
       const data = await this.#patiently(input, running.signal);
-      if (!running.signal.aborted) this.value.value = { last: { of: input, data }, began: null, percent: null, error: null, stopped: false };
+      if (!running.signal.aborted) this.#show({ last: { of: input, data } });
     } catch (error) {
-      if (!running.signal.aborted) this.value.value = { last, began: null, percent: null, error: problem(error), stopped: false };
+      if (!running.signal.aborted) this.#show({ error: problem(error) });
     }
   }
 
