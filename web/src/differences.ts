@@ -39,9 +39,9 @@ const CONTEXT_CHARS = 20;
  */
 export function changedCell(kind: string, field: string, { left, right }: RowDifference): CellDifference {
   const [before, after] = [left, right].map((row) => row?.[field]);
-  if (before === after || stringify(before ?? null) === stringify(after ?? null)) {
-    if ((before === undefined) === (after === undefined)) return { same: cell(kind, after) };
-  }
+  const isSame = before === after || stringify(before ?? null) === stringify(after ?? null);
+  // A field without a value is not the same as no field.
+  if (isSame && (before === undefined) === (after === undefined)) return { same: cell(kind, after) };
   const texts = [before, after].map((value) => (value === undefined ? null : cell(kind, value)));
   if (texts[0] !== texts[1]) return { before: texts[0]!, after: texts[1]! };
   const [from, to] = [before, after].map((value) => [...(typeof value === "string" ? value : stringify(value))]);
