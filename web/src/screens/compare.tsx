@@ -15,8 +15,8 @@ import { fieldsOf } from "../server.js";
 
 export function Compare({ projection }: { projection: ProjectionStatus }): JSX.Element {
   const { query, route } = useLocation();
-  const wanted = comparisonOf(query);
-  const found = sides(projection, wanted);
+  const asked = comparisonOf(query);
+  const found = sides(projection, asked);
   if (projection.versions.length < 2) {
     return (
       <Empty title="There is only one version">
@@ -25,7 +25,8 @@ export function Compare({ projection }: { projection: ProjectionStatus }): JSX.E
       </Empty>
     );
   }
-  const go = (change: Partial<Comparison>): void => route(comparisonAddress(projection.name, { ...wanted, ...(typeof found !== "string" && { left: found.left.id, right: found.right.id }), ...change }));
+  const wanted = typeof found === "string" ? asked : { ...asked, left: found.left.id, right: found.right.id };
+  const go = (change: Partial<Comparison>): void => route(comparisonAddress(projection.name, { ...wanted, ...change }));
   return (
     <>
       <Choice projection={projection} found={found} wanted={wanted} go={go} />
@@ -34,7 +35,7 @@ export function Compare({ projection }: { projection: ProjectionStatus }): JSX.E
           <a href={comparisonAddress(projection.name, {})}>Compare with the active version</a>
         </Empty>
       ) : (
-        <Compared key={`${found.left.id} ${found.right.id} ${wanted.table} ${wanted.prefix}`} projection={projection.name} {...found} wanted={{ ...wanted, left: found.left.id, right: found.right.id }} />
+        <Compared key={comparisonAddress(projection.name, wanted)} projection={projection.name} {...found} wanted={wanted} />
       )}
     </>
   );
@@ -43,19 +44,19 @@ export function Compare({ projection }: { projection: ProjectionStatus }): JSX.E
 interface ChoiceProps {
   readonly projection: ProjectionStatus;
   readonly found: { readonly left: VersionStatus; readonly right: VersionStatus } | string;
+  /** The comparison, with the whole ids of the versions if they are found. */
   readonly wanted: Comparison;
   readonly go: (change: Partial<Comparison>) => void;
 }
 
 /** Which versions, tables and keys are compared. */
 function Choice({ projection, found, wanted, go }: ChoiceProps): JSX.Element {
-  const ids = typeof found === "string" ? wanted : { left: found.left.id, right: found.right.id };
   const versions = [...projection.versions].reverse();
   const pick = (side: "left" | "right", label: string): JSX.Element => (
     <label>
       {label}{" "}
-      <select value={ids[side]} onChange={({ currentTarget }) => go({ [side]: currentTarget.value })}>
-        {!versions.some(({ id }) => id === ids[side]) && <option value={ids[side]}>{ids[side] || "choose one"}</option>}
+      <select value={wanted[side]} onChange={({ currentTarget }) => go({ [side]: currentTarget.value })}>
+        {!versions.some(({ id }) => id === wanted[side]) && <option value={wanted[side]}>{wanted[side] || "choose one"}</option>}
         {versions.map((version) => (
           <option key={version.id} value={version.id}>
             {shortId(version.id)}, {version.plugin_version}, {version.id === projection.active ? "active" : version.state}
@@ -69,7 +70,7 @@ function Choice({ projection, found, wanted, go }: ChoiceProps): JSX.Element {
     <div class="filters">
       {pick("left", "left")}
       {pick("right", "right")}
-      <button type="button" disabled={typeof found === "string"} onClick={() => go({ left: ids.right, right: ids.left })}>
+      <button type="button" disabled={typeof found === "string"} onClick={() => go({ left: wanted.right, right: wanted.left })}>
         Swap
       </button>
       <label>
@@ -118,10 +119,10 @@ function useAnswers(projection: string, names: readonly string[], wanted: Compar
     const run = async (): Promise<void> => {
       running.value = true;
       for (const name of names) {
-        const old = answers.value.get(name)?.diff ?? null;
+        const old = answers.value.get(name);
         const answer = await tableDiff(projection, name, wanted, stop.signal).then(
           (diff): Answer => ({ diff, error: null, at: Date.now() }),
-          (error): Answer => ({ diff: old, error: problem(error), at: answers.value.get(name)?.at ?? 0 }),
+          (error): Answer => ({ diff: old?.diff ?? null, error: problem(error), at: old?.at ?? 0 }),
         );
         if (stop.signal.aborted) return;
         answers.value = new Map(answers.value).set(name, answer);
@@ -180,7 +181,7 @@ function Compared({ projection, left, right, wanted }: ComparedProps): JSX.Eleme
 
 /** How long ago a table was compared. A comparison does not follow the versions. */
 function Age({ of, running }: { of: Answer | undefined; running: boolean }): JSX.Element {
-  if (!of || (of.diff === null && of.error === null)) return <Badge tone="busy" text={running ? "loading" : "not compared"} />;
+  if (!of) return <Badge tone="busy" text={running ? "loading" : "not compared"} />;
   if (of.error) return <Badge tone="bad" text={of.error.offline ? "offline" : "error"} />;
   return <Badge tone="quiet" text={`compared ${duration(Math.max(1, Math.round((now.value - of.at) / 1000)))} ago`} />;
 }
