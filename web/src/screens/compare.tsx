@@ -107,18 +107,18 @@ interface Answer {
 }
 
 /**
- * The answers for tables, one request after the other. While a comparison lets a version fold, the active
+ * The answers for tables, one request after the other, and how many of them are done; `null` after the last one. While a comparison lets a version fold, the active
  * one waits, so they are not repeated by themselves.
  */
-function useAnswers(projection: string, names: readonly string[], wanted: Comparison): { answers: ReadonlyMap<string, Answer>; again: () => void; running: boolean } {
+function useAnswers(projection: string, names: readonly string[], wanted: Comparison): { answers: ReadonlyMap<string, Answer>; again: () => void; done: number | null } {
   const answers = useSignal<ReadonlyMap<string, Answer>>(new Map());
   const round = useSignal(0);
-  const running = useSignal(true);
+  const done = useSignal<number | null>(0);
   useEffect(() => {
     const stop = new AbortController();
     const run = async (): Promise<void> => {
-      running.value = true;
-      for (const name of names) {
+      for (const [at, name] of names.entries()) {
+        done.value = at;
         const old = answers.value.get(name);
         const answer = await tableDiff(projection, name, wanted, stop.signal).then(
           (diff): Answer => ({ diff, error: null, at: Date.now() }),
@@ -127,12 +127,12 @@ function useAnswers(projection: string, names: readonly string[], wanted: Compar
         if (stop.signal.aborted) return;
         answers.value = new Map(answers.value).set(name, answer);
       }
-      running.value = false;
+      done.value = null;
     };
     void run();
     return () => stop.abort();
   }, [round.value]);
-  return { answers: answers.value, again: () => (round.value += 1), running: running.value };
+  return { answers: answers.value, again: () => (round.value += 1), done: done.value };
 }
 
 interface ComparedProps {
@@ -146,16 +146,16 @@ function Compared({ projection, left, right, wanted }: ComparedProps): JSX.Eleme
   const all = comparedTables(left, right);
   const shownTables = all.filter((table) => wanted.table === "" || table.name === wanted.table);
   const both = shownTables.filter((table) => table.in === "both").map(({ name }) => name);
-  const { answers, again, running } = useAnswers(projection, both, wanted);
+  const { answers, again, done } = useAnswers(projection, both, wanted);
   return (
     <>
       <div class="bar">
-        <span role="status">{running ? <Badge tone="busy" text={`comparing ${answers.size + 1} of ${counted(Math.max(both.length, 1), "table")} …`} /> : <Badge tone="good" text="compared" />}</span>
+        <span role="status">{done !== null ? <Badge tone="busy" text={`comparing ${done + 1} of ${counted(Math.max(both.length, 1), "table")} …`} /> : <Badge tone="good" text="compared" />}</span>
         <span>
           Left is <code>{shortId(left.id)}</code>, right is <code>{shortId(right.id)}</code>
         </span>
         <span class="actions">
-          <button type="button" disabled={running} onClick={again}>
+          <button type="button" disabled={done !== null} onClick={again}>
             Compare again
           </button>
         </span>
@@ -170,7 +170,7 @@ function Compared({ projection, left, right, wanted }: ComparedProps): JSX.Eleme
           <header>
             <h2>{table.name}</h2>
             {table.in !== "both" && <Badge tone="busy" text={table.in === "left" ? `gone: only ${shortId(left.id)} has it` : `new: only ${shortId(right.id)} has it`} />}
-            {table.in === "both" && <Age of={answers.get(table.name)} running={running} />}
+            {table.in === "both" && <Age of={answers.get(table.name)} running={done !== null} />}
           </header>
           {table.in === "both" && <TableOf name={table.name} answer={answers.get(table.name)} fields={allFields(fieldsOf(right, table.name), fieldsOf(left, table.name))} all={comparisonAddress(projection, { ...wanted, table: table.name })} alone={wanted.table !== ""} />}
         </section>
