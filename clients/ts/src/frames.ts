@@ -73,8 +73,8 @@ export interface Ended {
   /** Only with `shape`: what differs from the shape for which the client was written. */
   changes?: ShapeChange[];
   /**
-   * `shape` if the table no longer has the shape for which the client was written. If the query
-   * is the reason, the code of the HTTP API: `LAN-0426`, `LAN-0427` or `LAN-0428`.
+   * `shape` if the table no longer has the shape for which the client was written. The code of the
+   * HTTP API if the query is the reason: `LAN-0426`, `LAN-0427` or `LAN-0428`.
    */
   code?: string | null;
   /** The subscription's `id`. */
@@ -129,16 +129,16 @@ export interface Refused {
   /** Only with `shape`: what differs from the shape for which the client was written. */
   changes?: ShapeChange[];
   /**
-   * A stable identifier: `no_such_table`, `not_active`, `unavailable`,
-   * `not_supported`, `too_large`, `id_in_use`, `too_many_subs`, `shape`, or the code of the HTTP
-   * API: `LAN-0426`, `LAN-0427` or `LAN-0428`.
+   * A stable identifier: `no_such_table`, `not_active`, `unavailable`, `not_supported`,
+   * `too_large`, `id_in_use`, `too_many_subs` or `shape`. It can also be a code of the HTTP API:
+   * `LAN-0426`, `LAN-0427` or `LAN-0428`.
    */
   code: string;
   /** The subscription's `id`. */
   id: number;
   /** A sentence for people. */
   msg: string;
-  /** Only with `LAN-0426` and `shape`: the member of `sub` or of its `rollup` that is wrong. */
+  /** The wrong member of `sub` or of its `rollup`. Only with `LAN-0426` and `shape`. */
   parameter?: string | null;
   /** Whether the same subscription can succeed later. */
   retry: boolean;
@@ -313,8 +313,8 @@ export interface Subscribed {
   /** The subscription's `id`. */
   id: number;
   /**
-   * Whether the token was accepted. If so, the client keeps its rows; otherwise a
-   * snapshot follows.
+   * Whether the token was accepted. If so, the client keeps its rows; if not, a snapshot
+   * follows.
    */
   resumed: boolean;
   /**
