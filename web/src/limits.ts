@@ -55,4 +55,3 @@ export function settingText(value: unknown): string {
 export function hasText({ key, value, default: usual }: Setting, text: string): boolean {
   return `${key} ${settingText(value)} ${settingText(usual)}`.toLowerCase().includes(text.trim().toLowerCase());
 }
-

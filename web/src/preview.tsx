@@ -80,7 +80,7 @@ function Result({ run }: { run: DryRun }): JSX.Element {
 }
 
 /** Which events were folded: `0:17 to 0:4,812`. */
-export function rangesText({ sample }: Pick<DryRun, "sample">): string {
+function rangesText({ sample }: Pick<DryRun, "sample">): string {
   const ranges = sample.filter(({ from, to }) => to > from).map(({ partition, from, to }) => `${partition}:${count(from)} to ${partition}:${count(to - 1)}`);
   return ranges.length > 3 ? `${ranges.slice(0, 3).join(", ")}, …` : ranges.join(", ");
 }

@@ -56,9 +56,9 @@ export function Requested({ of: { requested, error } }: { of: Groups }): JSX.Ele
 }
 
 /** That the chart does not show all groups. */
-export function TooMany({ of, query, bars = BARS_MAX }: { of: Answer | null; query: ChartQuery; bars?: number }): JSX.Element | null {
-  if (of === null || !(of.more || (query.time === "" && of.groups.length > bars))) return null;
-  return <span class="warn">{query.time === "" ? `The ${Math.min(bars, of.groups.length)} largest groups` : "More groups than one answer has: choose larger buckets"}</span>;
+export function TooMany({ of, query }: { of: Answer | null; query: ChartQuery }): JSX.Element | null {
+  if (of === null || !(of.more || (query.time === "" && of.groups.length > BARS_MAX))) return null;
+  return <span class="warn">{query.time === "" ? `The ${Math.min(BARS_MAX, of.groups.length)} largest groups` : "More groups than one answer has: choose larger buckets"}</span>;
 }
 
 interface ChooseProps {

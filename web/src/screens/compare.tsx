@@ -107,8 +107,9 @@ interface Answer {
 }
 
 /**
- * The answers for tables, one request after the other, and how many of them are done; `null` after the last one. While a comparison lets a version fold, the active
- * one waits, so they are not repeated by themselves.
+ * The answers for tables, one request after the other. `done` is how many of the requests have ended, and
+ * `null` after the last one. While a comparison lets a version fold, the active one waits, so the requests are
+ * not repeated by themselves.
  */
 function useAnswers(projection: string, names: readonly string[], wanted: Comparison): { answers: ReadonlyMap<string, Answer>; again: () => void; done: number | null } {
   const answers = useSignal<ReadonlyMap<string, Answer>>(new Map());

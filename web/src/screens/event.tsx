@@ -92,7 +92,7 @@ function byInterest(one: EventStep, other: EventStep): number {
 }
 
 /** An outcome in words. */
-export function outcomeOf({ outcome, next, dropped_at }: EventStep): Condition {
+function outcomeOf({ outcome, next, dropped_at }: EventStep): Condition {
   switch (outcome) {
     case "applied":
       return { tone: "good", text: "applied" };

@@ -81,8 +81,8 @@ export default function EventsScreen(): JSX.Element {
       </div>
       <Pane of={value}>
         {({ status }) => {
-          const end = status.partitions.find((one) => one.partition === partition)?.end ?? 0;
-          const start = status.partitions.find((one) => one.partition === partition)?.start ?? 0;
+          const found = status.partitions.find((one) => one.partition === partition);
+          const [start, end] = [found?.start ?? 0, found?.end ?? 0];
           if (end === 0) {
             return (
               <Empty title="The log has no events yet">
