@@ -83,9 +83,10 @@ export default function UploadScreen(): JSX.Element {
   };
 
   const now = step.value;
-  const result = now.at === "checked" || now.at === "uploading" ? now.result : null;
+  const checked = now.at === "checked" || now.at === "uploading" ? now : null;
+  const result = checked?.result ?? null;
   // Parameters that were not checked yet have no preview.
-  const input = result && (now as { parameters: string }).parameters === parameters.value ? JSON.stringify([result.version, parameters.value, name.value]) : null;
+  const input = checked?.parameters === parameters.value ? JSON.stringify([checked.result.version, parameters.value, name.value]) : null;
   const rested = useRested(input, REST_MS, (_, signal, tell) => dryRun(file.value!, name.value, parameters.value, signal, tell));
   return (
     <section class="upload" aria-labelledby="title">
