@@ -21,7 +21,8 @@ export default function ServerScreen(): JSX.Element {
   const { value } = overview.value;
   const { params } = useRoute();
   const { path: here, query, route } = useLocation();
-  const tab: Tab = (params.tab ?? "") in TABS ? ((params.tab ?? "") as Tab) : "";
+  const wanted = params.tab ?? "";
+  const tab: Tab = Object.hasOwn(TABS, wanted) ? (wanted as Tab) : "";
   /** Changes the filter in the address. A filter that is typed makes no entry in the history. */
   const filter = (change: { [name: string]: string }): void => route(withParams(here, { ...query, ...change }), true);
   const text = query.contains ?? "";
