@@ -87,27 +87,32 @@ export function drawn(value: unknown): number | null {
 
 /** The groups over time in the order of time; otherwise the largest first, and those without a value last. */
 export function ordered(groups: readonly Group[], { time, by }: ChartQuery, column: string): Group[] {
-  const text = (group: Group, name: string): string => String(group[name] ?? "");
-  const byName = (a: Group, b: Group): number => (text(a, by) < text(b, by) ? -1 : text(a, by) > text(b, by) ? 1 : 0);
+  const byText = (a: Group, b: Group, name: string): number => {
+    const one = String(a[name] ?? "");
+    const other = String(b[name] ?? "");
+    return one < other ? -1 : one > other ? 1 : 0;
+  };
+  // Times are texts of one form, in UTC.
+  if (time !== "") return [...groups].sort((a, b) => byText(a, b, time) || byText(a, b, by));
   const value = (group: Group): number => drawn(group[column]) ?? -Infinity;
   return [...groups].sort((a, b) => {
-    // Times are texts of one form, in UTC.
-    if (time !== "") return text(a, time) < text(b, time) ? -1 : text(a, time) > text(b, time) ? 1 : byName(a, b);
-    return value(b) === value(a) ? byName(a, b) : value(b) - value(a);
+    const [one, other] = [value(a), value(b)];
+    return one === other ? byText(a, b, by) : other - one;
   });
 }
 
 /** The groups as series over time: the moments in seconds, and the values of each series. The largest series come first. */
 export function overTime(groups: readonly Group[], { time, by }: ChartQuery, column: string): { moments: number[]; series: Series[]; left: number } {
-  const moments = [...new Set(groups.map((group) => Date.parse(String(group[time])) / 1000))].filter(Number.isFinite).sort((a, b) => a - b);
+  const seconds = groups.map((group) => Date.parse(String(group[time])) / 1000);
+  const moments = [...new Set(seconds)].filter(Number.isFinite).sort((a, b) => a - b);
   const place = new Map(moments.map((moment, at) => [moment, at]));
   const series = new Map<string, { values: (number | null)[]; total: number }>();
-  for (const group of groups) {
+  for (const [index, group] of groups.entries()) {
     const name = by === "" ? column : group[by] === null || group[by] === undefined ? "no value" : String(group[by]);
     const one = series.get(name) ?? { values: moments.map(() => null), total: 0 };
     series.set(name, one);
     const value = drawn(group[column]);
-    const at = place.get(Date.parse(String(group[time])) / 1000);
+    const at = place.get(seconds[index]!);
     if (at !== undefined) one.values[at] = value;
     one.total += Math.abs(value ?? 0);
   }
