@@ -30,9 +30,9 @@ export const BUCKETS: readonly (readonly [string, number])[] = [
 /** How many buckets a chart of a fitting size has at most at first. */
 const BUCKETS_MAX = 300;
 
-/** The smallest bucket that gives at most `most` buckets over these seconds. */
-export function bucketFor(seconds: number, most = BUCKETS_MAX): string {
-  return (BUCKETS.find(([, size]) => seconds / size <= most) ?? BUCKETS.at(-1)!)[0];
+/** The smallest bucket that gives at most `BUCKETS_MAX` buckets over these seconds. */
+export function bucketFor(seconds: number): string {
+  return (BUCKETS.find(([, size]) => seconds / size <= BUCKETS_MAX) ?? BUCKETS.at(-1)!)[0];
 }
 
 /** How many times more buckets than wanted there may be before larger ones are chosen. */
@@ -43,11 +43,11 @@ const BUCKETS_SPARE = 2;
  * `bucket`; otherwise `null`. They never become smaller while they are shown, so they do not
  * change back and forth.
  */
-export function coarser(groups: readonly Group[], time: string, bucket: string, most = BUCKETS_MAX): string | null {
+export function coarser(groups: readonly Group[], time: string, bucket: string): string | null {
   const size = BUCKETS.find(([one]) => one === bucket)?.[1];
   const seconds = (Date.parse(String(groups.at(-1)?.[time])) - Date.parse(String(groups[0]?.[time]))) / 1000;
-  if (size === undefined || !(seconds / size > most * BUCKETS_SPARE)) return null;
-  const larger = bucketFor(seconds, most);
+  if (size === undefined || !(seconds / size > BUCKETS_MAX * BUCKETS_SPARE)) return null;
+  const larger = bucketFor(seconds);
   return larger === bucket ? null : larger;
 }
 
