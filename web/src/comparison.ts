@@ -5,7 +5,7 @@ import { path, read, withParams } from "./problem.js";
 import { tables } from "./server.js";
 
 export interface Comparison {
-  /** The ids of the versions, or beginnings of them. */
+  /** The ids of the versions, or the first characters of the ids. */
   readonly left: string;
   readonly right: string;
   /** The shown table; empty for all. */
@@ -30,8 +30,8 @@ function named(versions: readonly VersionStatus[], id: string): VersionStatus | 
 }
 
 /**
- * The two versions. Without a choice, the active version is on the left, and the newest other one on the
- * right. A chosen version that does not exist is a sentence.
+ * The two versions of a comparison. Without a choice, the active version is on the left, and the newest
+ * other version is on the right. If there are no two such versions, returns the reason as a sentence.
  */
 export function sides({ name, versions, active }: ProjectionStatus, { left, right }: Comparison): { left: VersionStatus; right: VersionStatus } | string {
   for (const id of [left, right]) if (id !== "" && !named(versions, id)) return `${name} has no version ${id}.`;
@@ -55,10 +55,10 @@ export function comparedTables(left: VersionStatus, right: VersionStatus): Compa
   return all.map((name) => ({ name, in: !second.includes(name) ? "left" : !first.includes(name) ? "right" : "both" }));
 }
 
-/** How many differences are requested of each table, and of a table alone. */
+/** The maximum number of differences of a table, if all tables are compared and if only one is. */
 const DIFFERENCES = 20;
 const DIFFERENCES_ALONE = 500;
-/** How long the server waits until both versions have folded the same offsets. */
+/** How long the server waits for both versions to fold the same offsets. */
 const WAIT = "5s";
 
 export function tableDiff(projection: string, table: string, { left, right, prefix, table: alone }: Comparison, signal: AbortSignal): Promise<TableDiff> {
@@ -66,7 +66,7 @@ export function tableDiff(projection: string, table: string, { left, right, pref
   return read(withParams(`/v1/tables${path(projection, table)}/diff`, { left, right, wait: WAIT, limit, prefix }), { signal });
 }
 
-/** Up to which events two versions were compared. */
+/** The offsets before which the events of two versions were compared, in words. */
 export function offsetsText({ offsets }: Pick<TableDiff, "offsets">): string {
   return Object.entries(offsets)
     .map(([partition, next]) => `partition ${partition} before offset ${count(next)}`)

@@ -27,15 +27,15 @@ export function areEqual({ added, removed, changed, fields }: Differences): bool
   return added + removed + changed + fields.length === 0;
 }
 
-/** A cell of a row that differs. If its values differ, it has both. */
+/** A cell of a row that differs: its value, or its two values if they differ. */
 export type CellDifference = { readonly same: string } | { readonly before: string | null; readonly after: string | null };
 
-/** How much of a text is before the place where it begins to differ. */
+/** How many characters of a text are shown before the first one that differs. */
 const CONTEXT_CHARS = 20;
 
 /**
- * A field of a row that both sides have. A side without the field has `null`. Of two long texts, the part
- * where they begin to differ is shown.
+ * Compares a field of a row that both sides have. If a side lacks the field, its value is `null`. If two
+ * long texts differ only after the part that a cell shows, the values are the parts that differ.
  */
 export function changedCell(kind: string, field: string, { left, right }: RowDifference): CellDifference {
   const [before, after] = [left, right].map((row) => row?.[field]);
@@ -59,8 +59,8 @@ export interface NamedField {
 }
 
 /**
- * The columns of a table of differences: the declared fields, and then fields that rows have in addition.
- * Those that differ in a row come first, so that a small screen shows them.
+ * The columns of a table of differences: the declared fields, and then the other fields of the rows. Fields
+ * that differ in a row come first, so that a small screen shows them.
  */
 export function columnsOf(declared: readonly NamedField[], rows: readonly RowDifference[]): NamedField[] {
   const columns = new Map(declared.map((field) => [field.name, field]));
@@ -73,7 +73,7 @@ export function columnsOf(declared: readonly NamedField[], rows: readonly RowDif
   return [...all.filter(({ first }) => first), ...all.filter(({ first }) => !first)].map(({ field }) => field);
 }
 
-/** The fields of both sides. A field that both have is that of the first. */
+/** The fields of both sides. If both sides have a field, it is taken from the first side. */
 export function allFields(first: readonly NamedField[], second: readonly NamedField[]): NamedField[] {
   return [...first, ...second.filter(({ name }) => !first.some((field) => field.name === name))];
 }

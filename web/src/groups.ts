@@ -11,12 +11,12 @@ import { parsed } from "./query.js";
 import { aggregateParts, BARS_MAX, bucketFor, type ChartQuery, coarser, type Group, ordered } from "./rollup.js";
 import type { Place } from "./server.js";
 
-/** How often the groups are requested, if they are, and the age from which they then count as stale. */
+/** The interval at which groups are requested that do not come over the feed, and the age from which they are stale. */
 const REQUEST_MS = 3000;
 export const REQUESTED_STALE_MS = 3 * REQUEST_MS;
 /** The minimum time between two changes from the feed, in milliseconds. */
 const RATE_MS = 100;
-/** How long after a refusal the page tries to subscribe again, in milliseconds. */
+/** The time after a refusal until the page tries to subscribe again, in milliseconds. */
 const AGAIN_MS = 60_000;
 /** The column of the aggregate. */
 export const VALUE = "chart_value";
@@ -217,7 +217,7 @@ class LiveGroups {
     const { table } = this.#subscription!;
     const { data, at, requested } = this.value.peek();
     if (table.commit === null) {
-      // Another try after a refusal, which may end like the last one.
+      // This attempt follows a refusal, and may be refused too.
       if (requested !== null) return;
       const status = data === null ? "loading" : "stale";
       this.value.value = { data, at, error: null, status, requested: null };

@@ -3,7 +3,7 @@ import type { Setting } from "./api-types.js";
 import { bytes, count } from "./format.js";
 import type { Overview } from "./server.js";
 
-/** A limit with what is in use of it. */
+/** A limit, and how much of it is in use. */
 export interface Limit {
   readonly name: string;
   /** The setting that raises it. */
@@ -20,8 +20,8 @@ function numberOf(settings: readonly Setting[], key: string): number | null {
 }
 
 /**
- * The limits of which the page knows the use, the one that is nearest to its end first. Of a limit of each
- * shard, the shard that uses most of it counts.
+ * The limits whose use the page knows. The limit with the largest share in use comes first. If each shard
+ * has a limit of its own, the largest use of a shard counts.
  */
 export function limitsOf(settings: readonly Setting[], { projections, status }: Overview, boards: number): Limit[] {
   const shards = projections.flatMap(({ versions }) => versions.flatMap((version) => version.shards));

@@ -1,12 +1,12 @@
-// Answers of NDJSON that the server writes while it works: lines with the progress, and at last the
-// result.
+// Answers that the server writes while it works. They are NDJSON: lines with the progress, and then a
+// line with the result.
 import { parse } from "../../clients/ts/src/json.js";
 import { Problem, send } from "./problem.js";
 
 /** How far the work is, 0 to 100. */
 export type Progress = (percent: number) => void;
 
-/** A line: an object with one member. */
+/** A line of such an answer. The object has one member. */
 interface Line {
   readonly progress?: { readonly percent: number };
   readonly problem?: { readonly code?: string; readonly title?: string; readonly detail?: string; readonly help?: string; readonly status?: number };

@@ -1,5 +1,5 @@
-// A request that follows its input: it is sent when the input has rested, and the answer to the input
-// before stays until the next one is there.
+// A request that is sent again when its input changes. It is sent when the input has not changed for a
+// while. Until its answer arrives, the last answer stays.
 import { type Signal, signal } from "@preact/signals";
 import { useEffect, useMemo } from "preact/hooks";
 import type { Progress } from "./lines.js";
@@ -17,7 +17,7 @@ export interface Rested<T> {
   readonly last: Answered<T> | null;
   /** When the present request began, in milliseconds since 1970; `null` if none is running. */
   readonly began: number | null;
-  /** How far the server is with it, 0 to 100; `null` if that is not known. */
+  /** How much of the request the server has done, 0 to 100; `null` if that is not known. */
   readonly percent: number | null;
   /** Why the request for the newest input failed. */
   readonly error: Problem | null;
@@ -30,7 +30,7 @@ const IDLE = { began: null, percent: null, error: null, stopped: false } as cons
 
 /** The code of an answer after which the same request succeeds later: another fold runs. */
 const BUSY = "LAN-0440";
-/** How often, and after which pause, a request is sent again while the server is busy. */
+/** The maximum number of attempts while the server is busy, and the pause between two of them. */
 const BUSY_TRIES = 120;
 const BUSY_MS = 500;
 
@@ -119,7 +119,7 @@ function rest(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-/** A request that is sent whenever `input` has rested. */
+/** A request that is sent when `input` has not changed for `restMs`. */
 export function useRested<T>(input: string | null, restMs: number, request: Request<T>): RestedRequest<T> {
   const rested = useMemo(() => new RestedRequest(request), []);
   useEffect(() => rested.input(input, restMs), [input]);

@@ -27,7 +27,7 @@ export const BUCKETS: readonly (readonly [string, number])[] = [
   ["1s", 1], ["10s", 10], ["1m", 60], ["5m", 300], ["15m", 900], ["1h", 3600], ["6h", 21_600], ["1d", 86_400], ["1w", 604_800], ["1mo", 2_629_746], ["1y", 31_556_952],
 ];
 
-/** How many buckets a chart of a fitting size has at most at first. */
+/** The maximum number of buckets when the page chooses their size. */
 const BUCKETS_MAX = 300;
 
 /** The smallest bucket that gives at most `BUCKETS_MAX` buckets over these seconds. */
@@ -35,7 +35,7 @@ export function bucketFor(seconds: number): string {
   return (BUCKETS.find(([, size]) => seconds / size <= BUCKETS_MAX) ?? BUCKETS.at(-1)!)[0];
 }
 
-/** How many times more buckets than wanted there may be before larger ones are chosen. */
+/** Larger buckets are chosen when there are this many times more buckets than `BUCKETS_MAX`. */
 const BUCKETS_SPARE = 2;
 
 /**

@@ -14,7 +14,7 @@ import { MetricsOf } from "./server-metrics.js";
 const TABS = { "": "Status", limits: "Limits", clients: "Feed clients", settings: "Settings", metrics: "Metrics" } as const;
 type Tab = keyof typeof TABS;
 
-/** How often what changes rarely is requested. */
+/** The interval at which data is requested that changes rarely. */
 const RARELY_MS = 10_000;
 
 export default function ServerScreen(): JSX.Element {
@@ -23,7 +23,7 @@ export default function ServerScreen(): JSX.Element {
   const { path: here, query, route } = useLocation();
   const wanted = params.tab ?? "";
   const tab: Tab = Object.hasOwn(TABS, wanted) ? (wanted as Tab) : "";
-  /** Changes the filter in the address. A filter that is typed makes no entry in the history. */
+  /** Changes the filter in the address. Typing a filter adds no entries to the history. */
   const filter = (change: { [name: string]: string }): void => route(withParams(here, { ...query, ...change }), true);
   const text = query.contains ?? "";
   return (
@@ -128,7 +128,7 @@ function useSettings() {
   return usePoll("settings", async (signal) => (await read<ServerSettings>("/v1/settings", { signal })).settings, RARELY_MS).value.value;
 }
 
-/** From which part of a limit on its use is marked. */
+/** The share of a limit from which its use is marked. */
 const NEAR = 0.8;
 
 function Limits(): JSX.Element {
