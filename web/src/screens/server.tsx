@@ -207,7 +207,7 @@ function Clients(): JSX.Element {
               </PlainTable>
               <p class="soft">
                 {open > clients.length && `The ${count(clients.length)} clients with the most bytes waiting. `}
-                Clients with the most bytes waiting come first. A client that acknowledges too little gets no further frames until it has; its changes are merged meanwhile.
+                Clients with the most bytes waiting come first. A client that acknowledges too little gets no frames until it acknowledges more. Meanwhile its changes are merged.
               </p>
             </>
           )
