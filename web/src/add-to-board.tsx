@@ -5,6 +5,7 @@ import { useEffect } from "preact/hooks";
 import { boardName, boardOf, type BoardSummary, FORMAT, listBoards, loadBoard, type Pane, storeBoard } from "./board.js";
 import { Dialog, Failure, say } from "./parts.js";
 import { type Problem, path, problem } from "./problem.js";
+import { Select } from "./select.js";
 
 export function AddToBoard({ pane }: { pane: Pane }): JSX.Element {
   const open = useSignal(false);
@@ -61,19 +62,7 @@ function Choice({ pane, onClose }: { pane: Pane; onClose: () => void }): JSX.Ele
         }}
       >
         {boards.value === null && failed.value === null && <p class="soft">Loading …</p>}
-        {boards.value !== null && (
-          <label>
-            Board{" "}
-            <select value={chosen.value} onChange={({ currentTarget }) => (chosen.value = currentTarget.value)}>
-              {boards.value.map((board) => (
-                <option key={board.name} value={board.name}>
-                  {board.title || board.name}
-                </option>
-              ))}
-              <option value="">a new one</option>
-            </select>
-          </label>
-        )}
+        {boards.value !== null && <Select label="Board" value={chosen.value} options={[...boards.value.map(({ name, title: shown }) => [name, shown || name] as const), ["", "a new one"]]} onChange={(name) => (chosen.value = name)} />}
         {boards.value !== null && chosen.value === "" && (
           <label>
             Title <input required value={title.value} autocomplete="off" onInput={({ currentTarget }) => (title.value = currentTarget.value)} />

@@ -5,6 +5,7 @@ import { KINDS, NEW_VARIABLE, type Pane, paneFor, ROWS_MAX, type Variable } from
 import { ColumnChoice } from "./grid.js";
 import { Dialog } from "./parts.js";
 import { Choose } from "./screens/chart.js";
+import { Select } from "./select.js";
 import { allTables, overview } from "./server.js";
 
 /** The tables that can be chosen, with their fields. */
@@ -14,19 +15,7 @@ function offeredTables(): Map<string, readonly FieldStatus[]> {
 
 /** A choice of a table. A table that does not exist at the moment stays chosen. */
 function TableChoice({ label, value, names, none, change }: { label: string; value: string; names: readonly string[]; none: string; change: (table: string) => void }): JSX.Element {
-  return (
-    <label>
-      {label}{" "}
-      <select value={value} onChange={({ currentTarget }) => change(currentTarget.value)}>
-        <option value="">{none}</option>
-        {[...new Set([...(value === "" ? [] : [value]), ...names])].map((name) => (
-          <option key={name} value={name}>
-            {name}
-          </option>
-        ))}
-      </select>
-    </label>
-  );
+  return <Select label={label} value={value} options={[["", none], ...new Set([...(value === "" ? [] : [value]), ...names])]} onChange={change} />;
 }
 
 const KIND_NAMES: { readonly [kind: string]: string } = { number: "a number", chart: "a chart", table: "rows" };
@@ -48,16 +37,7 @@ export function PaneEditor({ pane, change, onClose }: { pane: Pane; change: (by:
         }}
       >
         <TableChoice label="Table" value={pane.table} names={[...all.keys()]} none="choose one" change={take} />
-        <label>
-          shows{" "}
-          <select value={pane.kind} onChange={({ currentTarget }) => change({ kind: currentTarget.value })}>
-            {KINDS.map((kind) => (
-              <option key={kind} value={kind}>
-                {KIND_NAMES[kind]}
-              </option>
-            ))}
-          </select>
-        </label>
+        <Select label="shows" value={pane.kind} options={KINDS.map((kind) => [kind, KIND_NAMES[kind]!])} onChange={(kind) => change({ kind })} />
         <label>
           Title (optional) <input value={pane.title} autocomplete="off" onInput={({ currentTarget }) => change({ title: currentTarget.value })} />
         </label>
@@ -77,23 +57,10 @@ export function PaneEditor({ pane, change, onClose }: { pane: Pane; change: (by:
 }
 
 function RowsOf({ pane, fields, change }: { pane: Pane; fields: readonly FieldStatus[]; change: (by: Partial<Pane>) => void }): JSX.Element {
+  const byField = fields.flatMap(({ name }) => [name, [`-${name}`, `${name}, the largest first`] as const]);
   return (
     <>
-      <label>
-        in the order of{" "}
-        <select value={pane.order} onChange={({ currentTarget }) => change({ order: currentTarget.value })}>
-          <option value="">keys</option>
-          <option value="-key">keys, the last first</option>
-          {fields.flatMap(({ name }) => [
-            <option key={name} value={name}>
-              {name}
-            </option>,
-            <option key={`-${name}`} value={`-${name}`}>
-              {name}, the largest first
-            </option>,
-          ])}
-        </select>
-      </label>
+      <Select label="in the order of" value={pane.order} options={[["", "keys"], ["-key", "keys, the last first"], ...byField]} onChange={(order) => change({ order })} />
       <label>
         at most <input type="number" min={1} max={ROWS_MAX} value={pane.limit} onChange={({ currentTarget }) => change({ limit: Number(currentTarget.value) || 1 })} /> rows
       </label>
@@ -105,6 +72,7 @@ function RowsOf({ pane, fields, change }: { pane: Pane; fields: readonly FieldSt
 /** The variables of a board: conditions of panes name them as `$name`. */
 export function VariableEditor({ variables, change }: { variables: readonly Variable[]; change: (variables: readonly Variable[]) => void }): JSX.Element {
   const all = offeredTables();
+  const offered = (table: string): string[] => (all.get(table) ?? []).filter(({ kind }) => ["text", "integer", "boolean"].includes(kind)).map(({ name }) => name);
   return (
     <details open={variables.length > 0}>
       <summary>Variables</summary>
@@ -116,21 +84,7 @@ export function VariableEditor({ variables, change }: { variables: readonly Vari
               $ <input aria-label="Name" value={variable.name} autocomplete="off" spellcheck={false} pattern="[A-Za-z_][A-Za-z0-9_]*" onInput={({ currentTarget }) => set({ name: currentTarget.value.replace(/\W/g, "") })} />
             </label>
             <TableChoice label="with values of" value={variable.table} names={[...all.keys()]} none="any text" change={(table) => set({ table, field: "" })} />
-            {variable.table !== "" && (
-              <label>
-                field{" "}
-                <select value={variable.field} onChange={({ currentTarget }) => set({ field: currentTarget.value })}>
-                  <option value="">choose one</option>
-                  {(all.get(variable.table) ?? [])
-                    .filter(({ kind }) => ["text", "integer", "boolean"].includes(kind))
-                    .map(({ name }) => (
-                      <option key={name} value={name}>
-                        {name}
-                      </option>
-                    ))}
-                </select>
-              </label>
-            )}
+            {variable.table !== "" && <Select label="field" value={variable.field} options={[["", "choose one"], ...offered(variable.table)]} onChange={(field) => set({ field })} />}
             <label>
               at first <input value={variable.value} placeholder="all" autocomplete="off" spellcheck={false} onInput={({ currentTarget }) => set({ value: currentTarget.value })} />
             </label>

@@ -10,6 +10,7 @@ import { type Answer, type Groups, REQUESTED_STALE_MS, useGroups, VALUE } from "
 import { ConnectedMark, Empty, Missing, PolledMark } from "../parts.js";
 import { PlainTable } from "../plain-table.js";
 import { aggregateParts, BARS_MAX, BUCKETS, type ChartQuery, chartQuery, drawn, FUNCTIONS, type Group, overTime, type Series } from "../rollup.js";
+import { Select } from "../select.js";
 
 interface ChartProps {
   readonly projection: string;
@@ -75,29 +76,17 @@ interface ChooseProps {
 export function Choose({ query, fields, go, bucket, single = false }: ChooseProps): JSX.Element {
   const numbers = fields.filter(({ kind }) => isNumber(kind));
   const { name, of } = aggregateParts(query.agg) ?? { name: "count", of: "" };
-  const choice = (label: string, value: string, options: readonly (readonly [string, string])[], change: (value: string) => void): JSX.Element => (
-    <label>
-      {label}{" "}
-      <select value={value} onChange={({ currentTarget }) => change(currentTarget.value)}>
-        {options.map(([one, text]) => (
-          <option key={one} value={one}>
-            {text}
-          </option>
-        ))}
-      </select>
-    </label>
-  );
-  const named = (kinds: string[]): [string, string][] => fields.filter(({ kind }) => kinds.includes(kind)).map((field) => [field.name, field.name]);
+  const named = (...kinds: string[]): string[] => fields.filter(({ kind }) => kinds.includes(kind)).map((field) => field.name);
   const aggregate = (next: string, field: string): string => (next === "count" ? "count()" : `${next}(${field || (next === "distinct" ? (fields[0]?.name ?? "") : (numbers[0]?.name ?? ""))})`);
   const functions = ["count", ...(numbers.length > 0 ? FUNCTIONS : ["distinct"])];
   const offered = name === "distinct" ? fields.filter(({ kind }) => kind !== "json") : numbers;
   return (
     <div class="filters">
-      {choice("show", name, functions.map((one) => [one, one] as const), (next) => go({ agg: aggregate(next, next === "distinct" || numbers.some((field) => field.name === of) ? of : "") }))}
-      {name !== "count" && choice("of", of, offered.map((field) => [field.name, field.name] as const), (next) => go({ agg: aggregate(name, next) }))}
-      {!single && choice("by", query.by, [["", "nothing"], ...named(["text", "boolean", "integer"])], (by) => go({ by }))}
-      {!single && choice("over", query.time, [["", "no time"], ...named(["timestamp"])], (time) => go({ time }))}
-      {!single && query.time !== "" && choice("in buckets of", query.bucket, [["", bucket === "" ? "fitting size" : `fitting size (${bucket})`], ...BUCKETS.map(([one]) => [one, one] as const)], (next) => go({ bucket: next }))}
+      <Select label="show" value={name} options={functions} onChange={(next) => go({ agg: aggregate(next, next === "distinct" || numbers.some((field) => field.name === of) ? of : "") })} />
+      {name !== "count" && <Select label="of" value={of} options={offered.map((field) => field.name)} onChange={(next) => go({ agg: aggregate(name, next) })} />}
+      {!single && <Select label="by" value={query.by} options={[["", "nothing"], ...named("text", "boolean", "integer")]} onChange={(by) => go({ by })} />}
+      {!single && <Select label="over" value={query.time} options={[["", "no time"], ...named("timestamp")]} onChange={(time) => go({ time })} />}
+      {!single && query.time !== "" && <Select label="in buckets of" value={query.bucket} options={[["", bucket === "" ? "fitting size" : `fitting size (${bucket})`], ...BUCKETS.map(([one]) => one)]} onChange={(next) => go({ bucket: next })} />}
     </div>
   );
 }

@@ -11,6 +11,7 @@ import { Badge, Empty, Failure } from "../parts.js";
 import { now } from "../polled.js";
 import { type Problem, problem } from "../problem.js";
 import { DifferencesView } from "../row-differences.js";
+import { Select } from "../select.js";
 import { fieldsOf } from "../server.js";
 
 export function Compare({ projection }: { projection: ProjectionStatus }): JSX.Element {
@@ -52,38 +53,20 @@ interface ChoiceProps {
 /** Which versions, tables and keys are compared. */
 function Choice({ projection, found, wanted, go }: ChoiceProps): JSX.Element {
   const versions = [...projection.versions].reverse();
-  const pick = (side: "left" | "right", label: string): JSX.Element => (
-    <label>
-      {label}{" "}
-      <select value={wanted[side]} onChange={({ currentTarget }) => go({ [side]: currentTarget.value })}>
-        {!versions.some(({ id }) => id === wanted[side]) && <option value={wanted[side]}>{wanted[side] || "choose one"}</option>}
-        {versions.map((version) => (
-          <option key={version.id} value={version.id}>
-            {shortId(version.id)}, {version.plugin_version}, {version.id === projection.active ? "active" : version.state}
-          </option>
-        ))}
-      </select>
-    </label>
-  );
+  const pick = (side: "left" | "right"): JSX.Element => {
+    const unknown = versions.some(({ id }) => id === wanted[side]) ? [] : [[wanted[side], wanted[side] || "choose one"] as const];
+    const known = versions.map((version) => [version.id, `${shortId(version.id)}, ${version.plugin_version}, ${version.id === projection.active ? "active" : version.state}`] as const);
+    return <Select label={side} value={wanted[side]} options={[...unknown, ...known]} onChange={(id) => go({ [side]: id })} />;
+  };
   const names = typeof found === "string" ? [] : comparedTables(found.left, found.right).filter((table) => table.in === "both");
   return (
     <div class="filters">
-      {pick("left", "left")}
-      {pick("right", "right")}
+      {pick("left")}
+      {pick("right")}
       <button type="button" disabled={typeof found === "string"} onClick={() => go({ left: wanted.right, right: wanted.left })}>
         Swap
       </button>
-      <label>
-        table{" "}
-        <select value={wanted.table} onChange={({ currentTarget }) => go({ table: currentTarget.value })}>
-          <option value="">all</option>
-          {names.map(({ name }) => (
-            <option key={name} value={name}>
-              {name}
-            </option>
-          ))}
-        </select>
-      </label>
+      <Select label="table" value={wanted.table} options={[["", "all"], ...names.map(({ name }) => name)]} onChange={(table) => go({ table })} />
       <form
         onSubmit={(event) => {
           event.preventDefault();

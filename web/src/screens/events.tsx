@@ -10,6 +10,7 @@ import { Badge, Code, ConnectedMark, Empty, HoldButton, Missing, Pane } from "..
 import { PlainTable } from "../plain-table.js";
 import { type Polled, useFreshness } from "../polled.js";
 import { type Problem, problem, read, withParams } from "../problem.js";
+import { Select } from "../select.js";
 import { overview } from "../server.js";
 import { EventSheet, placeOf } from "./event.js";
 
@@ -48,16 +49,12 @@ export default function EventsScreen(): JSX.Element {
         <h1 id="title">Events</h1>
       </header>
       <div class="filters">
-        <label>
-          partition{" "}
-          <select value={String(partition)} onChange={({ currentTarget }) => go({ partition: currentTarget.value, from: "" })}>
-            {(value.data?.status.partitions ?? []).map((one) => (
-              <option key={one.partition} value={String(one.partition)}>
-                {one.name ?? one.partition}
-              </option>
-            ))}
-          </select>
-        </label>
+        <Select
+          label="partition"
+          value={String(partition)}
+          options={(value.data?.status.partitions ?? []).map((one) => [String(one.partition), one.name ?? String(one.partition)])}
+          onChange={(chosen) => go({ partition: chosen, from: "" })}
+        />
         <form
           onSubmit={(event) => {
             event.preventDefault();

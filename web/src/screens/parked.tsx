@@ -8,6 +8,7 @@ import { type Deed, outcome, withAll, withGroup, withOne, withSubject } from "..
 import { Code, Dialog, Empty, EventLink, Failure, Pane, PolledMark, say, sayFailed } from "../parts.js";
 import { usePoll } from "../polled.js";
 import { type Problem, path, problem, read } from "../problem.js";
+import { Select } from "../select.js";
 import { overview, served } from "../server.js";
 
 export default function ParkedScreen(): JSX.Element {
@@ -157,14 +158,7 @@ function Events({ name }: { name: string }): JSX.Element {
     <>
       <div class="bar">
         <h2>Events</h2>
-        <label>
-          show{" "}
-          <select value={kind} onChange={({ currentTarget: { value } }) => route(value === "" ? here : `${here}?waiting=${value}`)}>
-            <option value="">all</option>
-            <option value="false">failed</option>
-            <option value="true">waiting</option>
-          </select>
-        </label>
+        <Select label="show" value={kind} options={[["", "all"], ["false", "failed"], ["true", "waiting"]]} onChange={(waiting) => route(waiting === "" ? here : `${here}?waiting=${waiting}`)} />
       </div>
       <Pane of={poll.value.value}>
         {({ parked, total, next }) => (

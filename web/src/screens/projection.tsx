@@ -10,6 +10,7 @@ import { Badge, behindText, Empty, EventLink, Fact, HoldButton, Pane, PolledMark
 import { PlainTable } from "../plain-table.js";
 import { usePoll } from "../polled.js";
 import { type Problem, path, post, problem, read, send } from "../problem.js";
+import { Select } from "../select.js";
 import { behind, catchesUp, condition, overview, rates, served, stateBytes, tables, troubles } from "../server.js";
 import { Compare } from "./compare.js";
 import { backfillText } from "./overview.js";
@@ -290,14 +291,7 @@ function LogsOf({ name }: { name: string }): JSX.Element {
     <>
       <div class="bar">
         <PolledMark of={value} />
-        <label>
-          level{" "}
-          <select value={level.value} onChange={({ currentTarget }) => (level.value = currentTarget.value)}>
-            {LEVELS.map((one) => (
-              <option key={one}>{one}</option>
-            ))}
-          </select>
-        </label>
+        <Select label="level" value={level.value} options={LEVELS} onChange={(chosen) => (level.value = chosen)} />
         <label>
           contains <input type="search" value={text.value} onInput={({ currentTarget }) => (text.value = currentTarget.value)} />
         </label>
